@@ -1,0 +1,61 @@
+"""MobileNet V2: inverted residuals with linear bottlenecks.
+
+Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381,
+Table 2. The first bottleneck, whose expansion ratio is 1, has no 1x1 expansion; re-implementations
+that give it one count 1,088 parameters too many.
+"""
+
+from __future__ import annotations
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.rows import Bottleneck, Conv, PoolLinear
+from mobilette.arch.scale import Settings, make_divisible
+
+STEM = 32
+# t (expansion ratio), c (channels), n (rows), s (stride of the first row)
+TABLE = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+LAST = 1280
+
+
+def mobilenet_v2(settings: Settings) -> Arch:
+    """MobileNet V2. Widths below 1 keep the last convolution at 1,280 channels."""
+    width = settings.width_mult
+    strides = settings.strides([2, *(s if i == 0 else 1 for _, _, n, s in TABLE for i in range(n))])
+    stem = make_divisible(STEM * width)
+    rows: list[Bottleneck | Conv] = []
+    channels = stem
+    blocks = [(t, c) for t, c, n, _ in TABLE for _ in range(n)]
+    for (t, c), stride in zip(blocks, strides[1:], strict=True):
+        out = make_divisible(c * width)
+        rows.append(_bottleneck(channels, t, out, stride))
+        channels = out
+    rows.append(Conv(channels=make_divisible(LAST * max(1.0, width)), activation="relu6"))
+    return Arch(
+        name="mobilenet_v2",
+        resolution=settings.resolution,
+        in_channels=settings.in_channels,
+        stem=Conv(channels=stem, kernel=3, stride=strides[0], activation="relu6"),
+        rows=tuple(rows),
+        head=PoolLinear(classes=settings.num_classes, dropout=0.2),
+    )
+
+
+def _bottleneck(channels: int, t: int, out: int, stride: int) -> Bottleneck:
+    expanded = channels * t
+    return Bottleneck(
+        expand=Conv(channels=expanded, activation="relu6") if t != 1 else None,
+        depthwise=Conv(
+            channels=expanded, kernel=3, stride=stride, groups=expanded, activation="relu6"
+        ),
+        squeeze_excite=None,
+        project=Conv(channels=out, activation="none"),
+        residual=stride == 1 and channels == out,
+    )

@@ -1,0 +1,71 @@
+"""From a paper's table to a concrete network: the width multiplier and the small form.
+
+The only copy of `make_divisible` and of both rules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mobilette.arch.arch import check_in_channels, check_resolution
+from mobilette.errors import InputError, one_of
+
+Form = Literal["small", "full"]
+LARGEST_SMALL_RESOLUTION = 64
+LARGEST_WIDTH = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a caller may choose about a family's network.
+
+    Attributes:
+        width_mult: width multiplier, above 0 and at most 10.
+        form: ``small`` makes the first two stride-2 steps 1, for pictures of about 32x32;
+            ``None`` means ``small`` up to 64 pixels and ``full`` above.
+    """
+
+    width_mult: float = 1.0
+    resolution: int = 224
+    num_classes: int = 1000
+    in_channels: int = 3
+    form: Form | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.width_mult) and 0 < self.width_mult <= LARGEST_WIDTH):
+            raise InputError(
+                f"width multiplier {self.width_mult:g} is not above 0 and at most "
+                f"{LARGEST_WIDTH:g}; published widths are 0.25 to 1.4"
+            )
+        check_resolution(self.resolution)
+        check_in_channels(self.in_channels)
+        if self.form is not None:
+            one_of(self.form, ("small", "full"), "form")
+
+    def strides(self, published: Sequence[int]) -> list[int]:
+        """Return the strides of the chosen form for a network's ``published`` ones, in order."""
+        form = self.form or ("small" if self.resolution <= LARGEST_SMALL_RESOLUTION else "full")
+        to_drop = 2 if form == "small" else 0
+        strides = []
+        for stride in published:
+            drop = stride > 1 and to_drop > 0
+            to_drop -= drop
+            strides.append(1 if drop else stride)
+        return strides
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Round ``channels`` to a multiple of ``divisor``, never more than 10% below.
+
+    The rule of the MobileNet V2 reference code (tensorflow/models, slim/nets/mobilenet).
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def scale_truncated(channels: int, width_mult: float) -> int:
+    """Scale as MobileNet V1's reference code does: cut to an integer, at least 8."""
+    return max(8, int(channels * width_mult))

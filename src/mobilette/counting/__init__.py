@@ -1,0 +1,1 @@
+"""What a network costs, computed from its layer graph: no tensor is made, nothing is measured."""

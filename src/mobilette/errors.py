@@ -1,0 +1,33 @@
+"""The one error that is meant for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """A request, a value or a file that cannot be used.
+
+    The message is one line: the file or value at fault, what would be valid and, where there is
+    one, the nearest match. The command line prints it and exits with status 2.
+    """
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string."""
+    matches = get_close_matches(value, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def one_of(value: str, choices: Iterable[str], what: str) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        InputError: naming ``what`` was asked for, the valid choices and the nearest.
+    """
+    choices = list(choices)
+    if value in choices:
+        return value
+    listed = ", ".join(choices)
+    raise InputError(f"{what} {value!r} is not one of {listed}{nearest(value, choices)}")

@@ -1,0 +1,152 @@
+"""Reading files that may be hostile, and writing files that are never half there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from mobilette.errors import InputError
+from mobilette.records import parse
+
+T = TypeVar("T")
+
+LARGEST_RECORD = 64 * 2**20
+LARGEST_FILE = 4 * 2**30
+
+
+def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
+    """Return the content of ``path``, its size checked before it is read.
+
+    Raises:
+        InputError: it is missing, not a file, unreadable, or larger than ``limit`` bytes.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise InputError(f"{path}: a file is expected here")
+        if size > limit:
+            raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def read_json(path: Path) -> object:
+    """Return the JSON value in ``path``.
+
+    Raises:
+        InputError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(read_bytes(path, limit=LARGEST_RECORD))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """Return the ``kind`` (a dataclass) that the JSON file ``path`` holds.
+
+    Raises:
+        InputError: it cannot be read, or a field is unknown, missing or of the wrong type.
+    """
+    return parse(kind, read_json(path), where=str(path))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` in one step: the old file or the new one, never a part.
+
+    Raises:
+        InputError: it cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 in one step, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` as indented JSON in one step, as `write_bytes` does."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``path`` when the block ends without an error.
+
+    An existing ``path`` is kept until then and refused unless ``force``.
+
+    Raises:
+        InputError: ``path`` exists, or cannot be written; nothing is left behind.
+    """
+    check_new(path, force=force)
+    made = make_parents(path)
+    temporary = None
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        temporary.chmod(0o755)
+        yield temporary
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            path.replace(old / "old")
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    except BaseException as error:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            folder.rmdir()
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+        raise
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Raise `InputError` if ``path`` exists and is not to be replaced."""
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists; give another --out, or --force to replace it")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; a folder is to be written there")
+
+
+def make_parents(path: Path) -> list[Path]:
+    """Make the folders above ``path``; return those that were made, the deepest first.
+
+    Raises:
+        InputError: they cannot be made.
+    """
+    missing = [folder for folder in path.parents if not folder.exists()]
+    made: list[Path] = []
+    try:
+        for folder in reversed(missing):
+            folder.mkdir()
+            made.insert(0, folder)
+    except OSError as error:
+        for folder in made:
+            folder.rmdir()
+        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+    return made
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,1 @@
+"""`Arch` to `torch.nn.Module`: one file per kind of block."""

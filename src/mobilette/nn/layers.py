@@ -1,0 +1,101 @@
+"""The layers that every block is made of."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import assert_never
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobilette.arch.rows import Activation, Conv
+
+MakeNorm = Callable[[int], nn.Module]
+
+
+class SamePadConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's ``SAME`` padding: output = ceil(input / stride).
+
+    The odd pixel goes to the bottom and right, so a stride-2 kernel sees other pixels than with
+    symmetric padding.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of ``x`` (N, C, H, W)."""
+        height, width = (
+            max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            for size, stride, kernel in zip(
+                x.shape[-2:], self.stride, self.kernel_size, strict=True
+            )
+        )
+        padding = (width // 2, width - width // 2, height // 2, height - height // 2)
+        return functional.conv2d(
+            functional.pad(x, padding), self.weight, self.bias, self.stride, 0, 1, self.groups
+        )
+
+
+class Add(nn.Module):
+    """The sum of two tensors, as a module so that the addition has a name."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return ``x + y``."""
+        return x + y
+
+
+class Scale(nn.Module):
+    """One tensor times another, as a module so that the product has a name."""
+
+    def forward(self, x: Tensor, factors: Tensor) -> Tensor:
+        """Return ``x`` (N, C, H, W) times ``factors`` (N, C, 1, 1)."""
+        return x * factors
+
+
+class ConvUnit(nn.Sequential):
+    """`Conv` as modules: ``conv``, then ``norm`` and ``activation`` where there are any."""
+
+    def __init__(self, conv: Conv, *, in_channels: int, norm: MakeNorm) -> None:
+        kind = SamePadConv2d if conv.padding == "tf_same" else nn.Conv2d
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        parts["conv"] = kind(
+            in_channels,
+            conv.channels,
+            conv.kernel,
+            stride=conv.stride,
+            padding=(conv.kernel - 1) // 2 if conv.padding == "symmetric" else 0,
+            groups=conv.groups,
+            bias=conv.bias,
+        )
+        if conv.norm == "batch":
+            parts["norm"] = norm(conv.channels)
+        if conv.activation != "none":
+            parts["activation"] = activation(conv.activation)
+        super().__init__(parts)
+
+
+def activation(name: Activation) -> nn.Module:
+    """Return the module of an activation; it overwrites its input to save memory."""
+    match name:
+        case "relu":
+            return nn.ReLU(inplace=True)
+        case "relu6":
+            return nn.ReLU6(inplace=True)
+        case "hard_swish":
+            return nn.Hardswish(inplace=True)
+        case "hard_sigmoid":
+            return nn.Hardsigmoid(inplace=True)
+        case "none":
+            return nn.Identity()
+        case _:
+            assert_never(name)
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw a layer's weights: He et al. 2015 (fan out) for convolutions, N(0, 0.01) for linear."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.01)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,81 @@
+"""`Network`: the module of any `Arch`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.arch.rows import Bottleneck, Conv, Row, Separable
+from mobilette.nn.bottleneck import BottleneckBlock
+from mobilette.nn.heads import build_head
+from mobilette.nn.layers import ConvUnit, MakeNorm, initialise
+from mobilette.nn.separable import SeparableBlock
+
+
+class Network(nn.Module):
+    """The network that an `Arch` describes.
+
+    Modules are named as the layers of `mobilette.arch.layers.layers`. ``forward`` takes the
+    normalised picture, float (N, C, H, W), and returns logits, float (N, classes).
+
+    Raises:
+        InputError: the rows of ``arch`` do not fit together.
+    """
+
+    def __init__(self, arch: Arch) -> None:
+        super().__init__()
+        layers(arch)  # says which row is wrong before any module is made
+        self.arch = arch
+        norm = partial(nn.BatchNorm2d, eps=arch.norm_epsilon, momentum=arch.norm_momentum)
+        self.stem = ConvUnit(arch.stem, in_channels=arch.in_channels, norm=norm)
+        self.rows = nn.Sequential()
+        channels = arch.stem.channels
+        for row in arch.rows:
+            block, channels = _build_row(row, in_channels=channels, norm=norm)
+            self.rows.append(block)
+        self.head = build_head(arch.head, in_channels=channels)
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, classes) for normalised pictures ``x`` (N, C, H, W)."""
+        logits: Tensor = self.head(self.rows(self.stem(x)))
+        return logits
+
+    def features(self, x: Tensor) -> dict[int, Tensor]:
+        """Return the last feature maps at each stride: {2: (N, C, H/2, W/2), 4: ...}."""
+        stride = self.arch.stem.stride
+        x = self.stem(x)
+        maps = {stride: x}
+        for row, block in zip(self.arch.rows, self.rows, strict=True):
+            stride *= row.stride
+            x = block(x)
+            maps[stride] = x
+        return maps
+
+
+def build_empty(arch: Arch) -> Network:
+    """Return the network without storage (meta device), for weights that are loaded next."""
+    with torch.device("meta"):
+        return Network(arch)
+
+
+def _build_row(row: Row, *, in_channels: int, norm: MakeNorm) -> tuple[nn.Module, int]:
+    """Return the block of ``row`` and its output channels."""
+    match row:
+        case Conv():
+            return ConvUnit(row, in_channels=in_channels, norm=norm), row.channels
+        case Separable():
+            block = SeparableBlock(row, in_channels=in_channels, norm=norm)
+            return block, row.pointwise.channels
+        case Bottleneck():
+            return (
+                BottleneckBlock(row, in_channels=in_channels, norm=norm),
+                row.project.channels,
+            )
+        case _:
+            assert_never(row)
