@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -101,8 +100,7 @@ def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> A
     raise _fault(where, place, value, " or ".join(_PLAIN.get(o, "a table") for o in others))
 
 
-@lru_cache
-def _field_types(kind: type) -> dict[str, Any]:
+def _field_types(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

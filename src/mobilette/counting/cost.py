@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
+from typing import Protocol
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import (
@@ -78,12 +79,21 @@ class Cost:
         return asdict(self)
 
 
-def count(arch: Arch) -> Cost:
-    """Return the cost of ``arch``.
+class HasArch(Protocol):
+    """A built network, or anything else that knows its `Arch`."""
+
+    @property
+    def arch(self) -> Arch:
+        """The network as data."""
+
+
+def cost(model: Arch | HasArch) -> Cost:
+    """Return what an `Arch`, or the `Arch` of a built network, costs for one picture.
 
     Raises:
-        InputError: the rows of ``arch`` do not fit together.
+        InputError: the rows do not fit together.
     """
+    arch = model if isinstance(model, Arch) else model.arch
     graph = layers(arch)
     table = tuple(_layer_cost(layer) for layer in graph)
     peak = peak_activations(graph, (arch.in_channels, arch.resolution, arch.resolution))

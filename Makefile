@@ -1,0 +1,40 @@
+# Each target sets up what it needs, once: .venv is made from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test check format bench clean
+
+install: $(STAMP)  ## the package and what the tests need, into .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (torch is about 200 MB; once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 install"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+demo: install  ## train on scikit-learn's digits, export, verify: about three minutes
+	@$(BIN)/python bench/demo.py
+
+test: install  ## all tests, under 12 minutes on 2 cores
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: install  ## lint, types, import direction, formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install  ## our training step against the plain eager loop
+	@$(BIN)/python bench/train_step.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

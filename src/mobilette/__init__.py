@@ -1,0 +1,53 @@
+"""Mobilette: a folder of pictures and a device budget in, a small verified classifier out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobilette.arch.catalogue import list_models
+    from mobilette.counting.cost import cost
+    from mobilette.engines.load import load
+    from mobilette.errors import InputError
+    from mobilette.exporters.export import export
+    from mobilette.nn.network import create_model
+    from mobilette.training.train import resume, train
+    from mobilette.verification.evaluate import evaluate
+    from mobilette.verification.verify import verify
+
+__all__ = [
+    "InputError",
+    "cost",
+    "create_model",
+    "evaluate",
+    "export",
+    "list_models",
+    "load",
+    "resume",
+    "train",
+    "verify",
+]
+
+_HOME = {
+    "InputError": "mobilette.errors",
+    "cost": "mobilette.counting.cost",
+    "create_model": "mobilette.nn.network",
+    "evaluate": "mobilette.verification.evaluate",
+    "export": "mobilette.exporters.export",
+    "list_models": "mobilette.arch.catalogue",
+    "load": "mobilette.engines.load",
+    "resume": "mobilette.training.train",
+    "train": "mobilette.training.train",
+    "verify": "mobilette.verification.verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mobilette' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,110 @@
+"""`Contract`: everything that a program which runs the model file has to know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mobilette.arch.arch import Arch
+from mobilette.data.preprocess import Preprocess
+from mobilette.errors import InputError
+from mobilette.run.classes import ClassLabel
+
+# Fields that are known only once the model file is written, so they are not inside it.
+OUTSIDE = ("files", "measured", "sha256")
+# Under which name the contract stands in a model file's own metadata.
+METADATA_KEY = "mobilette.contract"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputContract:
+    """The model's input: its name, layout, dtype and shape without the batch.
+
+    ``colour`` is the order of the channels that the caller provides; whatever order the network
+    was trained with, the graph rearranges them.
+    """
+
+    name: str
+    layout: Literal["NCHW", "NHWC"]
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int, ...]
+    colour: Literal["rgb", "grey"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the weights come from: the run's directory, relative to the artifact's."""
+
+    run: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Numbers measured at export.
+
+    Attributes:
+        size_bytes: of the model file.
+        top1: of the run's weights on its validation pictures, 0 to 1.
+    """
+
+    size_bytes: int
+    top1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """The content of contract.json.
+
+    Attributes:
+        target: what the model file is for, such as ``onnx``.
+        model: name of the model file.
+        output: name of the model's output, logits of shape (N, classes).
+        files: name to SHA-256 of every other file of the artifact.
+        sha256: of this contract's canonical JSON without this field.
+    """
+
+    target: str
+    precision: Literal["fp32", "int8"]
+    model: str
+    arch: Arch
+    preprocess: Preprocess
+    input: InputContract
+    output: str
+    classes: tuple[ClassLabel, ...]
+    versions: Mapping[str, str]
+    source: Source
+    measured: Measured | None = None
+    files: Mapping[str, str] | None = None
+    sha256: str = ""
+    schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.arch.num_classes:
+            raise InputError(
+                f"{len(self.classes)} classes for a network with {self.arch.num_classes}"
+            )
+        for name in (self.model, *(self.files or {})):
+            if not name or name in (".", "..") or any(sign in name for sign in '/\\:"\0'):
+                raise InputError(f"file name {name!r} would lie outside the artifact")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole contract as JSON values."""
+        return asdict(self)
+
+    def embedded(self) -> dict[str, Any]:
+        """Return the part that also stands inside the model file, as JSON values."""
+        return {key: value for key, value in self.to_json().items() if key not in OUTSIDE}
+
+    def own_sha256(self) -> str:
+        """Return what ``sha256`` must be."""
+        content = {key: value for key, value in self.to_json().items() if key != "sha256"}
+        return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def canonical(value: object) -> str:
+    """Return JSON that is the same text for the same value."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""The command line: arguments to a function to what is printed; no logic."""

@@ -1,0 +1,49 @@
+"""``mobilette evaluate``: how accurate a run or an artifact is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mobilette.cli.options import Device, Json, MaxUnusable, SplitOption, Threads, Workers
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run directory or an artifact directory.")],
+    data: Annotated[str, typer.Argument(help="A folder of pictures, or a named set.")],
+    split: SplitOption = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    workers: Workers = None,
+    max_unusable: MaxUnusable = 0.1,
+    as_json: Json = False,
+) -> None:
+    """Measure top-1, top-5, loss and the confusions on labelled pictures."""
+    from mobilette.cli.output import console, print_json
+    from mobilette.engines.load import load
+    from mobilette.verification.evaluate import evaluate as measure
+
+    metrics = measure(
+        load(model, device=device, threads=threads or 0),
+        data,
+        split=split,
+        workers=workers,
+        max_unusable=max_unusable,
+    )
+    if as_json:
+        print_json(asdict(metrics))
+        return
+    out = console()
+    out.print(
+        f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  loss {metrics.loss:.4f}  "
+        f"({metrics.images:,} pictures)"
+    )
+    for true, guesses in metrics.confusion.items():
+        wrong = {guess: count for guess, count in guesses.items() if guess != true}
+        mistakes = ", ".join(
+            f"{count} as {guess}" for guess, count in sorted(wrong.items(), key=lambda i: -i[1])
+        )
+        out.print(f"  {true}: {metrics.per_class[true]['top1']:.1%}  {mistakes}", markup=False)

@@ -1,0 +1,45 @@
+"""``mobilette export``: a run to an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mobilette.cli.options import Force, Json, Out
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The run directory.")],
+    to: Annotated[str, typer.Option("--to", help="Targets, separated by commas.")] = "onnx",
+    out: Out = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write the artifacts of a run, one folder a target."""
+    from mobilette.cli.output import human_bytes, print_json, remarks
+    from mobilette.exporters.export import check_targets
+    from mobilette.exporters.export import export as export_run
+    from mobilette.files import read_bytes
+
+    artifacts = [
+        export_run(run, to=target, out=out, force=force) for target in check_targets(to.split(","))
+    ]
+    rows = [
+        {
+            "path": str(artifact.path),
+            "target": artifact.contract.target,
+            "precision": artifact.contract.precision,
+            "size_bytes": len(read_bytes(artifact.path / artifact.contract.model)),
+        }
+        for artifact in artifacts
+    ]
+    if as_json:
+        print_json({"artifacts": rows})
+        return
+    for artifact, row in zip(artifacts, rows, strict=True):
+        model = artifact.path / artifact.contract.model
+        size = human_bytes(model.stat().st_size)
+        remarks().print(f"{model}: {row['precision']}, {size}", markup=False)
+        remarks().print(f"next: mobilette verify {artifact.path} DATA", markup=False)

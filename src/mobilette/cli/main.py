@@ -1,0 +1,65 @@
+"""``mobilette VERB SUBJECT [options]``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from mobilette.cli import cost, doctor, evaluate, export, models, predict, train, verify
+from mobilette.errors import InputError
+
+DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
+# The base of everything that typer says about wrong arguments; typer itself does not export it.
+UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="A folder of pictures in, a small verified image classifier out.",
+    epilog="Every verb takes --debug: show the traceback of an error.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for name, function in (
+    ("models", models.models),
+    ("cost", cost.cost),
+    ("train", train.train),
+    ("evaluate", evaluate.evaluate),
+    ("predict", predict.predict),
+    ("export", export.export),
+    ("verify", verify.verify),
+    ("doctor", doctor.doctor),
+):
+    app.command(name)(function)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its status: 0 done, 1 not met, 2 wrong request."""
+    given = [argument for argument in arguments if argument != "--debug"]
+    try:
+        status = app(given or ["--help"], prog_name="mobilette", standalone_mode=False)
+    except (InputError, UsageError, OSError) as error:
+        if len(given) < len(arguments):
+            raise
+        return _explain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return int(status or DONE)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output went away (``| head``): nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    text = error.format_message() if isinstance(error, UsageError) else str(error)
+    print(f"mobilette: error: {' '.join(text.split())}", file=sys.stderr)
+    return WRONG_REQUEST

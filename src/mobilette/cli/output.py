@@ -1,0 +1,51 @@
+"""What is printed: results to stdout, progress and remarks to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Tables that are piped into a file or another program are not folded at 80 columns.
+PIPED_WIDTH = 160
+
+
+def print_json(value: object) -> None:
+    """Print one JSON value on one line; numbers that JSON does not have become null."""
+    print(json.dumps(_finite(value), ensure_ascii=False), flush=True)
+
+
+def console() -> Console:
+    """Return the console for results that people read."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def remarks() -> Console:
+    """Return the console for progress and remarks."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def human_bytes(size: int) -> str:
+    """Return ``size`` with a unit: 1,536 becomes 1.5 kB (1 kB is 1,000 bytes)."""
+    for unit, factor in (("MB", 1_000_000), ("kB", 1_000)):
+        if size >= factor:
+            return f"{size / factor:,.2f} {unit}"
+    return f"{size} B"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

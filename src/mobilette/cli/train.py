@@ -1,0 +1,117 @@
+"""``mobilette train``: pictures to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mobilette.cli.options import (
+    Device,
+    Force,
+    FormOption,
+    InChannels,
+    Json,
+    MaxUnusable,
+    Out,
+    ResizeChoice,
+    Resolution,
+    Threads,
+    WidthMult,
+    Workers,
+    parse_duration,
+)
+from mobilette.errors import InputError
+
+
+def train(
+    data: Annotated[
+        str | None, typer.Argument(help="A folder of pictures, or digits, cifar10, cifar100.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Name of the network.")] = "mobilenet_v2",
+    width_mult: WidthMult = 1.0,
+    resolution: Resolution = None,
+    form: FormOption = None,
+    in_channels: InChannels = 3,
+    preprocess: Annotated[
+        str, typer.Option("--preprocess", help="torch, tf, caffe, unit or raw.")
+    ] = "torch",
+    resize: Annotated[
+        ResizeChoice, typer.Option("--resize", help="How a picture becomes square.")
+    ] = ResizeChoice.crop,
+    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name or file.")] = "quick",
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Wall-clock to fit the schedule to: 90s, 10m.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures a step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe.")
+    ] = None,
+    start: Annotated[
+        str, typer.Option("--from", help="Initial weights: auto, scratch or a run.")
+    ] = "auto",
+    out: Out = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Workers = None,
+    max_unusable: MaxUnusable = 0.1,
+    force: Force = False,
+    as_json: Json = False,
+) -> int:
+    """Train a network on pictures, or finish a run that was stopped."""
+    if data is None and resume is None:
+        raise InputError("'train' needs DATA (a folder of pictures, or digits), or --resume RUN")
+    from mobilette.cli.training_progress import TrainingProgress, print_result
+    from mobilette.training.process import keep_freed_memory, set_threads
+    from mobilette.training.recipe import parse_setting
+    from mobilette.training.train import recorded_threads
+    from mobilette.training.train import resume as resume_run
+    from mobilette.training.train import train as train_run
+
+    keep_freed_memory()
+    set_threads(threads or (recorded_threads(resume) if resume else None))
+    with TrainingProgress() as progress:
+        if resume is not None:
+            run = resume_run(
+                resume,
+                data=data,
+                device=device,
+                workers=workers,
+                report=progress.step,
+                report_load=progress.load,
+            )
+        else:
+            given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
+            given["time_limit"] = parse_duration(time) if time else None
+            overrides = dict(parse_setting(text) for text in settings or [])
+            overrides |= {key: value for key, value in given.items() if value is not None}
+            run = train_run(
+                str(data),
+                model=model,
+                width_mult=width_mult,
+                resolution=resolution,
+                form=form.value if form else None,
+                in_channels=in_channels,
+                preprocess=preprocess,
+                resize=resize.value,
+                recipe=recipe,
+                overrides=overrides,
+                start=start,
+                out=out,
+                force=force,
+                device=device,
+                workers=workers,
+                max_unusable=max_unusable,
+                report=progress.step,
+                report_load=progress.load,
+                remark=progress.remark,
+            )
+    print_result(run, as_json=as_json, trained=progress.epochs > 0)
+    return 0

@@ -1,0 +1,109 @@
+"""What `train` shows while it works, and at the end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from mobilette.cli.output import print_json, remarks
+from mobilette.run.directory import Run
+from mobilette.training.loop import EpochDone, Event
+
+
+class TrainingProgress:
+    """Two bars on stderr, for reading the pictures and for training, and a line an epoch."""
+
+    def __init__(self) -> None:
+        self.epochs = 0
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=remarks(),
+            transient=True,
+        )
+        self._loading: TaskID | None = None
+        self._training: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def remark(self, text: str) -> None:
+        """Print one line above the bars."""
+        self._bars.console.print(text)
+
+    def load(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` pictures are read."""
+        if self._loading is None:
+            self._loading = self._bars.add_task("reading pictures", total=total, rate="")
+        speed = self._bars.tasks[self._loading].speed or 0
+        self._bars.update(self._loading, completed=done, rate=f"{speed:,.0f} pictures/s")
+        if done == total:
+            self._bars.remove_task(self._loading)
+            self._loading = None
+
+    def step(self, event: Event) -> None:
+        """Show a step or an epoch that is done."""
+        if isinstance(event, EpochDone):
+            self.epochs = event.epoch
+            self.remark(_epoch_line(event))
+            return
+        of = f"/{event.epochs}" if event.epochs else ""
+        description = f"epoch {event.epoch + 1}{of}  loss {event.loss:.3f}"
+        if self._training is None:
+            self._training = self._bars.add_task(description, total=1.0, rate="")
+        self._bars.update(
+            self._training,
+            description=description,
+            completed=event.part,
+            rate=f"{event.images_per_second:,.0f} pictures/s",
+        )
+
+
+def _epoch_line(event: EpochDone) -> str:
+    metrics = event.metrics
+    return (
+        f"epoch {event.epoch:>3}  train loss {event.train_loss:.3f}  val loss {metrics.loss:.3f}  "
+        f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}" + ("  best" * event.is_best)
+    )
+
+
+def print_result(run: Run, *, as_json: bool, trained: bool) -> None:
+    """Print the outcome of ``run``; ``trained`` says whether this sitting added to it."""
+    history = run.history()
+    best = max(history, key=lambda row: row["top1"])
+    last = history[-1]
+    if as_json:
+        print_json(
+            {
+                "run": str(run.path),
+                "epochs": int(last["epoch"]),
+                "top1": best["top1"],
+                "top5": best["top5"],
+                "loss": best["val_loss"],
+                "seconds": last["seconds"],
+                "images_per_second": last["images_per_second"],
+            }
+        )
+        return
+    out = remarks()
+    if not trained:
+        out.print(f"{run.path} is finished; nothing to resume")
+    out.print(
+        f"{run.path}: top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
+        f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s"
+    )
+    out.print(f"next: mobilette export {run.path} --to onnx", markup=False)

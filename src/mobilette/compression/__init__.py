@@ -1,0 +1,1 @@
+"""(`Arch`, weights) to (`Arch`, weights): the same function, or nearly, in another form."""

@@ -1,0 +1,1 @@
+"""Pictures in: finding, decoding, resizing, splitting."""

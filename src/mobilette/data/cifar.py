@@ -1,0 +1,172 @@
+"""CIFAR-10 and CIFAR-100 in their binary version: no pickles, nothing is unpacked to disk.
+
+Source: https://www.cs.toronto.edu/~kriz/cifar.html. A record is one label byte (CIFAR-100: the
+coarse label, then the fine one) and 3,072 bytes of pixels, 32 by 32, in planes of red,
+green and blue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.errors import InputError
+
+_PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarLayout:
+    """Where the pieces of one binary version lie and how large they are."""
+
+    archive: str
+    md5: str
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    class_names: str
+    classes: int
+    label_bytes: int  # the last one is the label
+    train_records: int  # in each file
+    test_records: int
+
+    @property
+    def url(self) -> str:
+        """Where the archive is published."""
+        return f"https://www.cs.toronto.edu/~kriz/{self.archive}"
+
+
+LAYOUTS: Mapping[str, CifarLayout] = MappingProxyType(
+    {
+        "cifar10": CifarLayout(
+            archive="cifar-10-binary.tar.gz",
+            md5="c32a1d4ab5d03f1284b67883e8d87530",
+            folder="cifar-10-batches-bin",
+            train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+            test="test_batch.bin",
+            class_names="batches.meta.txt",
+            classes=10,
+            label_bytes=1,
+            train_records=10_000,
+            test_records=10_000,
+        ),
+        "cifar100": CifarLayout(
+            archive="cifar-100-binary.tar.gz",
+            md5="03b5dce01913d631647c71ecec9e9cb8",
+            folder="cifar-100-binary",
+            train=("train.bin",),
+            test="test.bin",
+            class_names="fine_label_names.txt",
+            classes=100,
+            label_bytes=2,
+            train_records=50_000,
+            test_records=10_000,
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cifar:
+    """A CIFAR set in memory.
+
+    Attributes:
+        classes: class names in the order of the labels.
+        splits: for ``"train"`` and ``"val"`` (the test batch) the pixels, uint8 of shape
+            (N, 32, 32, 3), and the labels, uint8 of shape (N,).
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+
+
+def read_cifar(layout: CifarLayout, root: Path) -> Cifar | None:
+    """Read the archive, or else the unpacked folder, in ``root``; None where there is neither.
+
+    Raises:
+        InputError: the archive's checksum, a file's size or a label is wrong.
+    """
+    names = (*layout.train, layout.test, layout.class_names)
+    if (root / layout.archive).is_file():
+        return _parse(layout, _from_archive(layout, root / layout.archive, names))
+    if (root / layout.folder).is_dir():
+        return _parse(layout, _from_folder(root / layout.folder, names))
+    return None
+
+
+def _from_archive(layout: CifarLayout, path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if digest != layout.md5:
+        raise InputError(
+            f"{path} has MD5 {digest} instead of {layout.md5}; fetch it again from {layout.url}"
+        )
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+            members = {Path(member.name).name: member for member in archive if member.isfile()}
+            pieces = {name: archive.extractfile(members[name]) for name in names}
+            return {name: piece.read() for name, piece in pieces.items() if piece is not None}
+    except (KeyError, tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path} is not the archive of {layout.url}: {error}") from error
+
+
+def _from_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    pieces = {}
+    for name in names:
+        try:
+            pieces[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{folder / name} cannot be read: {error.strerror or error}"
+            ) from error
+    return pieces
+
+
+def _parse(layout: CifarLayout, pieces: Mapping[str, bytes]) -> Cifar:
+    text = pieces[layout.class_names].decode("ascii", errors="replace")
+    classes = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if len(set(classes)) != layout.classes or len(classes) != layout.classes:
+        raise InputError(
+            f"{layout.class_names} names {len(classes)} classes instead of {layout.classes}"
+        )
+    train = [_records(layout, name, pieces[name], layout.train_records) for name in layout.train]
+    test = _records(layout, layout.test, pieces[layout.test], layout.test_records)
+    return Cifar(
+        classes=classes,
+        splits={
+            "train": (
+                np.concatenate([pixels for pixels, _ in train]),
+                np.concatenate([labels for _, labels in train]),
+            ),
+            "val": test,
+        },
+    )
+
+
+def _records(
+    layout: CifarLayout, name: str, data: bytes, count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    size = count * (layout.label_bytes + _PIXELS)
+    if len(data) != size:
+        raise InputError(f"{layout.folder}/{name} has {len(data):,} bytes instead of {size:,}")
+    records = np.frombuffer(data, np.uint8).reshape(count, -1)
+    labels = records[:, layout.label_bytes - 1].copy()
+    if labels.max() >= layout.classes:
+        raise InputError(
+            f"{layout.folder}/{name} has the label {labels.max()}; "
+            f"the labels are 0 to {layout.classes - 1}"
+        )
+    planes = records[:, layout.label_bytes :].reshape(count, 3, 32, 32)
+    return planes.transpose(0, 2, 3, 1), labels

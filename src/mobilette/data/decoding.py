@@ -1,0 +1,155 @@
+"""A file becomes a picture in 8-bit RGB or grey, or there is a plain reason why not."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_BYTES = 512 * 1024**2
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+
+_ORIENTATION = 0x0112  # EXIF 2.32, table 4
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The first four are what a million damaged files made Pillow's plugins raise while loading; the
+# others are what its ImageFile expects from the same plugins while opening.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
+# Warning filters belong to the process: two threads that swap them at once leave them swapped.
+_QUIET = threading.Lock()
+
+
+class UnusablePicture(Exception):
+    """A file that is no usable picture. The message is the reason, one short line, no path."""
+
+
+def decode(source: Path | bytes) -> Image.Image:
+    """Decode one picture, upright, without transparency.
+
+    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8
+    bits, and of several frames the first counts.
+
+    Args:
+        source: a file, read once, or its bytes.
+
+    Returns:
+        A loaded image of mode ``"L"`` for grey sources, else ``"RGB"``.
+
+    Raises:
+        UnusablePicture: the file is empty, too large, truncated, damaged or no picture, or has
+            pixels (floating-point, for one) that have no fixed range.
+    """
+    data = source if isinstance(source, bytes) else _read(source)
+    if not data:
+        raise UnusablePicture("empty file (0 bytes)")
+    _check_size(len(data))
+    with _QUIET, warnings.catch_warnings():
+        # Pillow warns about odd metadata and large sizes; neither keeps a picture from use.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                image.load()
+                return _plain(_upright(image))
+        except UnidentifiedImageError:
+            raise UnusablePicture(f"not a picture ({', '.join(FORMATS)} are read)") from None
+        except Image.DecompressionBombError:
+            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise UnusablePicture(f"too many pixels (the limit is {limit:,})") from None
+        except MemoryError:
+            raise UnusablePicture("too large for the memory") from None
+        except _DAMAGED as error:
+            raise UnusablePicture(_reason(error)) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusablePicture("not a regular file")
+        _check_size(status.st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise UnusablePicture(f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        mebibytes = MAX_BYTES // 1024**2
+        raise UnusablePicture(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).partition("\n")[0]
+    if "truncated" in text.lower():
+        return "truncated"
+    return f"damaged: {text[:80] or type(error).__name__}"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it writes the EXIF block again, which fails on real photographs.
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGED:
+        return image
+    method = _UPRIGHT.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode == "F":
+        raise UnusablePicture("floating-point pixels have no fixed range")
+    if mode == "I" or mode.startswith("I;"):
+        return _eight_bits(image)
+    if image.has_transparency_data:
+        return _over_white(image)
+    if mode in {"L", "RGB"}:
+        return image
+    if mode == "1":
+        return image.convert("L")
+    if mode in {"P", "CMYK", "YCbCr", "HSV", "RGBX"}:
+        return image.convert("RGB")
+    raise UnusablePicture(f"colour mode {mode} is not supported")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise UnusablePicture("grey levels outside 0 to 65535 have no fixed range")
+    pixels = ((levels + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels[levels == transparent] = 255
+    return Image.fromarray(pixels)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    grey = image.mode in {"1", "L", "LA", "La"}
+    with_alpha = image.convert("LA" if grey else "RGBA")
+    mode = "L" if grey else "RGB"
+    canvas = Image.new(mode, image.size, "white")
+    canvas.paste(with_alpha.convert(mode), mask=with_alpha.getchannel("A"))
+    return canvas

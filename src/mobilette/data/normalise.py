@@ -1,0 +1,36 @@
+"""The arithmetic half of `Preprocess`, as a module: the one normalisation of the project."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobilette.data.preprocess import Preprocess
+
+
+class Normalise(nn.Module):
+    """Pixels to the network's input: (pixel - mean) / std and the order of colours.
+
+    One 1x1 convolution with bias, so that an exported graph can take uint8 pixels and an engine
+    can absorb it. Its tensors are buffers: they are not trained and not part of the weights.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        channels = len(preprocess.mean)
+        mean = torch.tensor(preprocess.mean, dtype=torch.float64)
+        std = torch.tensor(preprocess.std, dtype=torch.float64)
+        matrix = torch.diag(1.0 / std)
+        if preprocess.colour == "bgr":
+            matrix = matrix.flip(1)
+        weight = matrix.reshape(channels, channels, 1, 1).float()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", (-mean / std).float(), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return float32 (N, C, H, W) for ``pixels`` uint8 (N, C, H, W), RGB or grey."""
+        return functional.conv2d(pixels.to(self.weight.dtype), self.weight, self.bias)

@@ -1,0 +1,166 @@
+"""What happens to a picture before the network: geometry here, arithmetic in the graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mobilette.errors import InputError, one_of
+
+Resize = Literal["crop", "squash", "pad"]
+Colour = Literal["rgb", "bgr", "grey"]
+
+# A strip of 1 by 100,000 pixels would be blown up to gigabytes before the crop throws it away.
+_LONGEST_TO_SHORTEST = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How a picture becomes the input of a network.
+
+    Attributes:
+        mean: subtracted from each channel, in pixel units (0 to 255), in the order in which the
+            network sees the channels (B, G, R for ``colour="bgr"``).
+        std: what the difference is divided by, same units and order.
+        colour: the channels of the network's input. ``"grey"`` is one channel.
+        resize: ``"crop"``: shorter side to the resolution, then the centre; ``"squash"``: both
+            sides to the resolution; ``"pad"``: longer side to the resolution, the rest filled
+            with the mean colour.
+        crop_fraction: the part of the resized shorter side that ``"crop"`` keeps.
+
+    Raises:
+        InputError: a value is out of range, or the number of channels does not fit ``colour``.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    colour: Colour = "rgb"
+    resize: Resize = "crop"
+    crop_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of(self.colour, get_args(Colour), "colour")
+        one_of(self.resize, get_args(Resize), "resize")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise InputError(
+                    f"{name} has {len(values)} values; {self.colour!r} needs {self.channels}"
+                )
+        if not all(math.isfinite(value) for value in self.mean):
+            raise InputError(f"mean {self.mean} must be finite")
+        if not all(math.isfinite(value) and value > 0 for value in self.std):
+            raise InputError(f"std {self.std} must be finite and above 0")
+        if not 0 < self.crop_fraction <= 1:
+            raise InputError(f"crop_fraction {self.crop_fraction} must be above 0 and at most 1")
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of the network's input: 1 for grey, else 3."""
+        return 1 if self.colour == "grey" else 3
+
+    def geometry(self, image: Image.Image, resolution: int) -> NDArray[np.uint8]:
+        """Resize a picture to the network's resolution.
+
+        Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them,
+        so published weights see the pixels that they were trained on.
+
+        Args:
+            image: of mode ``"RGB"`` or ``"L"``.
+            resolution: the side of the result, in pixels.
+
+        Returns:
+            uint8 of shape (C, resolution, resolution), contiguous; C is 1 for grey, else 3, and
+            the three are always in the order R, G, B.
+        """
+        mode = "L" if self.colour == "grey" else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        if self.resize == "crop":
+            image = _crop(image, resolution, round(resolution / self.crop_fraction))
+        elif self.resize == "squash":
+            image = _resized(image, (resolution, resolution))
+        else:
+            image = _pad(image, resolution, self.fill())
+        pixels = np.asarray(image).reshape(resolution, resolution, self.channels)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def fill(self) -> int | tuple[int, ...]:
+        """Return the mean colour, RGB or grey, which ``pad`` fills up with."""
+        fill = tuple(min(max(round(value), 0), 255) for value in self.mean)
+        if self.colour == "grey":
+            return fill[0]
+        return fill[::-1] if self.colour == "bgr" else fill
+
+
+PRESETS: Mapping[str, Preprocess] = MappingProxyType(
+    {
+        "torch": Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        "tf": Preprocess(mean=(127.5,) * 3, std=(127.5,) * 3),
+        "caffe": Preprocess(mean=(104.0, 117.0, 123.0), std=(1.0,) * 3, colour="bgr"),
+        "unit": Preprocess(mean=(0.0,) * 3, std=(255.0,) * 3),
+        "raw": Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3),
+    }
+)
+
+
+def preset(name: str, *, in_channels: int = 3, resize: Resize = "crop") -> Preprocess:
+    """Return the preset ``name`` for a network with 3 or 1 input channels.
+
+    For 1 channel the colour is grey, and mean and std are averaged over the preset's channels.
+
+    Raises:
+        InputError: no such preset, or ``in_channels`` is neither 1 nor 3.
+    """
+    chosen = replace(PRESETS[one_of(name, PRESETS, "preset")], resize=resize)
+    if in_channels == 3:
+        return chosen
+    if in_channels != 1:
+        raise InputError(f"in_channels {in_channels} is not 1 or 3: pictures have 1 or 3 channels")
+    return replace(
+        chosen,
+        mean=(sum(chosen.mean) / 3,),
+        std=(sum(chosen.std) / 3,),
+        colour="grey",
+    )
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _crop(image: Image.Image, resolution: int, shorter: int) -> Image.Image:
+    longest = _LONGEST_TO_SHORTEST * min(image.size)
+    image = _centre(image, min(image.width, longest), min(image.height, longest))
+    width, height = image.size
+    if width <= height:
+        size = (shorter, int(shorter * height / width))
+    else:
+        size = (int(shorter * width / height), shorter)
+    return _centre(_resized(image, size), resolution, resolution)
+
+
+def _pad(image: Image.Image, resolution: int, fill: int | tuple[int, ...]) -> Image.Image:
+    scale = resolution / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = _resized(image, size)
+    if size == (resolution, resolution):
+        return image
+    padded = Image.new(image.mode, (resolution, resolution), fill)
+    padded.paste(image, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
+    return padded

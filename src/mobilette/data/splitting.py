@@ -1,0 +1,82 @@
+"""Which pictures are held out, and which are measured on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.data.decoding import UnusablePicture
+from mobilette.data.reading import pixel_sha256
+from mobilette.data.sources import Picture, PictureSet
+from mobilette.errors import one_of
+
+
+def held_out_fifth(
+    *, labels: Sequence[int], digests: Sequence[str], names: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Choose the pictures of a flat set that are held out.
+
+    Per class, the pictures are sorted by the SHA-256 of their decoded pixels, and the first ⌈n/5⌉
+    of n are held out. ``names`` only breaks ties between copies of one picture.
+
+    Returns:
+        bool of shape (N,), true where the picture is held out.
+    """
+    classes: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        classes[label].append(index)
+    held_out = np.zeros(len(labels), np.bool_)
+    for indices in classes.values():
+        indices.sort(key=lambda index: (digests[index], names[index]))
+        held_out[indices[: -(-len(indices) // 5)]] = True
+    return held_out
+
+
+def choose_split(pictures: PictureSet, split: str | None) -> tuple[str, tuple[Picture, ...]]:
+    """Choose the pictures to measure on.
+
+    Without a ``split`` that is ``val`` where the set has one, else every picture; for a set that
+    comes without files (``digits``) the held-out fifth, since nobody can move files aside. The
+    ``train`` and ``val`` of a flat set are made by the rule, for which every picture is decoded;
+    pictures that cannot be are kept in the result, so that they are counted when it is read.
+
+    Returns:
+        The name of the split (``"all"`` for every picture) and its pictures.
+
+    Raises:
+        InputError: the set has no such split.
+    """
+    flat = pictures.splits.get("all")
+    if split is None:
+        if flat is None:
+            split = "val"
+        else:
+            split = "all" if any(isinstance(item.content, Path) for item in flat) else "val"
+    available = list(pictures.splits) + (["train", "val"] if flat is not None else [])
+    one_of(split, available, f"{pictures.name}: split")
+    if split in pictures.splits or flat is None:
+        return split, pictures.splits[split]
+    digests = [_digest(picture) for picture in flat]
+    readable = [index for index, digest in enumerate(digests) if digest is not None]
+    held_out = held_out_fifth(
+        labels=[flat[index].label for index in readable],
+        digests=[digest for digest in digests if digest is not None],
+        names=[flat[index].name for index in readable],
+    )
+    other = {
+        index
+        for index, held in zip(readable, held_out, strict=True)
+        if bool(held) != (split == "val")
+    }
+    return split, tuple(picture for index, picture in enumerate(flat) if index not in other)
+
+
+def _digest(picture: Picture) -> str | None:
+    try:
+        return pixel_sha256(picture.open())
+    except UnusablePicture:
+        return None

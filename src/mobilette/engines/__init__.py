@@ -1,0 +1,1 @@
+"""What executes a checkpoint or an artifact: one file per engine, one interface."""

@@ -1,0 +1,26 @@
+"""PyTorch: executes the checkpoint of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mobilette.data.normalise import Normalise
+from mobilette.engines.predictor import Predictor
+from mobilette.nn.network import Network
+from mobilette.run.directory import Run
+from mobilette.run.inference import checkpoint_logits
+
+
+class CheckpointPredictor(Predictor):
+    """A run's best weights, executed by PyTorch."""
+
+    def __init__(self, run: Run, *, device: torch.device | str = "cpu") -> None:
+        self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
+        self.network: Network = run.network.to(torch.device(device))
+        self.normalise = Normalise(run.preprocess).to(torch.device(device))
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        return checkpoint_logits(self.network, self.normalise, pixels)

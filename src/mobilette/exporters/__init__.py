@@ -1,0 +1,1 @@
+"""(`Arch`, weights, `Preprocess`, classes) to an artifact: one file per target."""

@@ -1,0 +1,159 @@
+"""ONNX, written by PyTorch's exporter and checked by ONNX's own checker."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import logging
+import os
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mobilette.artifact.contract import METADATA_KEY, Contract, InputContract, Source, canonical
+from mobilette.artifact.directory import write_artifact
+from mobilette.artifact.golden import Golden, golden_inputs
+from mobilette.compression.folding import fold_batch_norm
+from mobilette.data.normalise import Normalise
+from mobilette.exporters.readme import readme
+from mobilette.nn.network import Network, build_empty
+from mobilette.run.directory import Run
+from mobilette.run.inference import checkpoint_logits
+
+INPUT, OUTPUT, MODEL = "pixels", "logits", "model.onnx"
+OPSET = 20
+
+
+def write_onnx(run: Run, folder: Path, final: Path) -> None:
+    """Write the ONNX artifact of ``run`` into ``folder``, which will be moved to ``final``.
+
+    The model takes uint8 NCHW pixels with a symbolic batch; normalisation is its first
+    convolution, batch norms are folded, and its nodes have the names of the `Arch`'s layers.
+
+    Raises:
+        InputError: the run has no usable weights.
+    """
+    checkpoint = run.network
+    inputs = golden_inputs(run.arch.in_channels, run.arch.resolution)
+    normalise = Normalise(run.preprocess)
+    golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
+    contract = _contract(run, final)
+    arch, weights = fold_batch_norm(run.arch, checkpoint.state_dict())
+    folded = build_empty(arch)
+    folded.load_state_dict(weights, assign=True)
+    model = _convert(folded.eval(), normalise, inputs)
+    _name_by_layer(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, canonical(contract.embedded())
+    onnx.checker.check_model(model, full_check=True)
+    write_artifact(
+        folder,
+        contract=contract,
+        model=model.SerializeToString(),
+        golden=golden,
+        readme=readme(contract),
+        top1=max(row["top1"] for row in run.history()),
+    )
+
+
+def _contract(run: Run, final: Path) -> Contract:
+    channels, resolution = run.arch.in_channels, run.arch.resolution
+    return Contract(
+        target="onnx",
+        precision="fp32",
+        model=MODEL,
+        arch=run.arch,
+        preprocess=run.preprocess,
+        input=InputContract(
+            name=INPUT,
+            layout="NCHW",
+            dtype="uint8",
+            shape=(channels, resolution, resolution),
+            colour="grey" if run.preprocess.colour == "grey" else "rgb",
+        ),
+        output=OUTPUT,
+        classes=run.classes,
+        versions={name: version(name) for name in ("mobilette", "torch", "onnx")},
+        source=Source(
+            run=_relative(run.path, final),
+            weights_sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
+        ),
+    )
+
+
+def _relative(run: Path, artifact: Path) -> str:
+    """Return the way from the artifact to the run, so that both can be moved together."""
+    try:
+        return Path(os.path.relpath(run.resolve(), artifact.resolve())).as_posix()
+    except ValueError:  # another drive (Windows)
+        return run.resolve().as_posix()
+
+
+def _convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+    # The network's parts stand directly in the exported module, so that no prefix is in the way
+    # of their names.
+    module = nn.Sequential(OrderedDict([("normalise", normalise), *network.named_children()]))
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            (torch.from_numpy(pixels[:2]),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what PyTorch's exporter says about its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_by_layer(model: onnx.ModelProto) -> None:
+    """Give nodes and their outputs the names of the layers, and drop the exporter's notes."""
+    scopes = [_scope(node) for node in model.graph.node]
+    shared = {scope for scope, count in Counter(scopes).items() if count > 1}
+    renamed = {}
+    for node, scope in zip(model.graph.node, scopes, strict=True):
+        node.name = f"{scope}.{node.op_type.lower()}" if scope in shared else scope
+        if node.output[0] != OUTPUT:
+            renamed[node.output[0]] = node.name
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Return the name of the module that ``node`` comes from."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    scopes: list[str] = ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])
+    return scopes[-2]

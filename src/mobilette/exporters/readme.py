@@ -1,0 +1,78 @@
+"""The README of an artifact: how to run it, in a few lines that the tests execute as printed."""
+
+from __future__ import annotations
+
+from mobilette.artifact.contract import Contract
+
+_TEXT = """\
+# {name}, {target}, {precision}
+
+{classes} classes, {resolution}x{resolution} pixels, made by Mobilette {version}.
+The pictures must be prepared as below; normalisation is inside the model.
+
+```python
+import numpy as np, onnxruntime
+from PIL import Image, ImageOps
+
+image = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
+{geometry}
+pixels = np.asarray(image).reshape({resolution}, {resolution}, {channels}).transpose(2, 0, 1)[None]
+logits = onnxruntime.InferenceSession("{model}").run(["{output}"], {{"{input}": pixels}})[0][0]
+labels = open("labels.txt", encoding="utf-8").read().splitlines()
+print(labels[logits.argmax()])
+```
+
+- `{model}`: input `{input}`, uint8 (batch, {channels}, {resolution}, {resolution}), {colour};
+  output `{output}`, float32 (batch, {classes}).
+- `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
+- `contract.json`: all of this for programs, with the hashes of the files.
+- `golden.npz`: inputs, and the logits that the trained network gave for them.
+
+`mobilette verify` on this folder checks that the model still answers as the trained network did.
+"""
+
+_CROP = """\
+width, height = image.size
+scaled = ({short}, int({short} * height / width))
+if width > height:
+    scaled = (int({short} * width / height), {short})
+image = image.resize(scaled, Image.Resampling.BILINEAR)
+left, top = round((image.width - {size}) / 2), round((image.height - {size}) / 2)
+image = image.crop((left, top, left + {size}, top + {size}))"""
+
+_SQUASH = "image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"
+
+_PAD = """\
+scale = {size} / max(image.size)
+scaled = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+padded = Image.new(image.mode, ({size}, {size}), {fill})
+left, top = ({size} - scaled[0]) // 2, ({size} - scaled[1]) // 2
+padded.paste(image.resize(scaled, Image.Resampling.BILINEAR), (left, top))
+image = padded"""
+
+
+def readme(contract: Contract) -> str:
+    """Return the text of the artifact's README.md."""
+    preprocess, arch = contract.preprocess, contract.arch
+    template = {"crop": _CROP, "squash": _SQUASH, "pad": _PAD}[preprocess.resize]
+    geometry = template.format(
+        size=arch.resolution,
+        short=round(arch.resolution / preprocess.crop_fraction),
+        fill=preprocess.fill(),
+    )
+    grey = contract.input.colour == "grey"
+    return _TEXT.format(
+        name=arch.name,
+        target=contract.target,
+        precision=contract.precision,
+        classes=arch.num_classes,
+        resolution=arch.resolution,
+        version=contract.versions["mobilette"],
+        mode="L" if grey else "RGB",
+        colour="grey" if grey else "red, green, blue",
+        geometry=geometry,
+        channels=arch.in_channels,
+        model=contract.model,
+        input=contract.input.name,
+        output=contract.output,
+    )

@@ -1,0 +1,53 @@
+"""Class labels in their frozen order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilette.errors import InputError
+from mobilette.files import LARGEST_RECORD, read_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassLabel:
+    """One class: a unique ``id`` (its folder, its synset) and a ``name`` for people."""
+
+    id: str
+    name: str
+
+
+def classes_text(classes: Sequence[ClassLabel]) -> str:
+    """Return the content of ``classes.txt``: a line ``id<TAB>name`` a class, in order."""
+    return "".join(f"{label.id}\t{label.name}\n" for label in classes)
+
+
+def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
+    """Return the classes in ``text``; a line without a tab is an id that is its own name.
+
+    Raises:
+        InputError: no class, an empty line or an id that occurs twice.
+    """
+    labels = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        label, _, name = line.partition("\t")
+        if not label.strip():
+            raise InputError(f"{where}: line {number} is empty; each line is one class")
+        labels.append(ClassLabel(id=label, name=name or label))
+    if not labels:
+        raise InputError(f"{where}: no class in it; each line is 'id<TAB>name'")
+    twice = [label for label, n in Counter(label.id for label in labels).items() if n > 1]
+    if twice:
+        raise InputError(f"{where}: class id {twice[0]!r} occurs twice")
+    return tuple(labels)
+
+
+def read_classes(path: Path) -> tuple[ClassLabel, ...]:
+    """Return the classes in the file ``path``, as `parse_classes` does."""
+    try:
+        text = read_bytes(path, limit=LARGEST_RECORD).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text") from error
+    return parse_classes(text, where=str(path))

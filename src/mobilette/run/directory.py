@@ -1,0 +1,158 @@
+"""`Run`: a run directory, read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.counting.cost import weight_shapes
+from mobilette.data.preprocess import Preprocess
+from mobilette.errors import InputError
+from mobilette.files import LARGEST_RECORD, read_bytes, read_record, write_json, write_text
+from mobilette.run.classes import ClassLabel, classes_text, read_classes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mobilette.nn.network import Network
+
+ARCH = "arch.json"
+CLASSES = "classes.txt"
+DATASET = "dataset.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.csv"
+METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
+PREPROCESS = "preprocess.json"
+RECIPE = "recipe.toml"
+STATE = "last.pt"
+WEIGHTS = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run directory: an architecture, its classes, its preprocessing and its weights."""
+
+    path: Path
+    arch: Arch
+    preprocess: Preprocess
+    classes: tuple[ClassLabel, ...]
+
+    def history(self) -> list[dict[str, float]]:
+        """Return the lines of metrics.csv, one an epoch, by column.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = self.path / METRICS
+        try:
+            lines = read_bytes(path, limit=LARGEST_RECORD).decode().splitlines()
+            rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
+            return [dict(zip(METRICS_HEADER.split(","), row, strict=True)) for row in rows]
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: damaged ({error})") from error
+
+    @property
+    def weights_path(self) -> Path:
+        """The file of the best weights."""
+        return self.path / WEIGHTS
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with the best weights, ready to answer.
+
+        Raises:
+            InputError: the weights are missing, damaged or of another network.
+        """
+        from mobilette.nn.network import build_empty
+
+        network = build_empty(self.arch)
+        network.load_state_dict(self.read_weights(), assign=True)
+        return network.eval()
+
+    def read_weights(self) -> dict[str, Tensor]:
+        """Return the best weights by name, as fp32 tensors.
+
+        Raises:
+            InputError: the file is missing, damaged, or its tensors are not this network's.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not self.weights_path.is_file():
+            raise InputError(
+                f"{self.weights_path}: missing; the run has no trained weights yet "
+                f"(mobilette train --resume {self.path})"
+            )
+        try:
+            tensors = load_file(self.weights_path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{self.weights_path}: not a complete safetensors file ({error})"
+            ) from error
+        _check_tensors(tensors, self.arch, self.weights_path)
+        return tensors
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` looks like a run directory."""
+    return (path / ARCH).is_file() and (path / CLASSES).is_file()
+
+
+def open_run(path: str | Path) -> Run:
+    """Return the run in the directory ``path``.
+
+    Raises:
+        InputError: it is no run directory, or one of its files is damaged.
+    """
+    path = Path(path)
+    if not is_run(path):
+        what = "no such folder" if not path.exists() else f"no {ARCH} and {CLASSES} in it"
+        raise InputError(f"{path}: not a run directory ({what}); 'mobilette train' makes one")
+    arch = read_record(path / ARCH, Arch)
+    layers(arch)
+    classes = read_classes(path / CLASSES)
+    if len(classes) != arch.num_classes:
+        raise InputError(
+            f"{path / CLASSES}: {len(classes)} classes, but the network has {arch.num_classes}"
+        )
+    preprocess = read_record(path / PREPROCESS, Preprocess)
+    return Run(path=path, arch=arch, preprocess=preprocess, classes=classes)
+
+
+def write_run(
+    folder: Path,
+    *,
+    arch: Arch,
+    preprocess: Preprocess,
+    classes: tuple[ClassLabel, ...],
+    recipe: str,
+    dataset: dict[str, object],
+    environment: dict[str, object],
+) -> None:
+    """Write into ``folder`` everything of a run that is known before the first step."""
+    write_json(folder / ARCH, arch.to_json())
+    write_json(folder / PREPROCESS, asdict(preprocess))
+    write_text(folder / CLASSES, classes_text(classes))
+    write_text(folder / RECIPE, recipe)
+    write_json(folder / DATASET, dataset)
+    write_json(folder / ENVIRONMENT, environment)
+
+
+def _check_tensors(tensors: dict[str, Tensor], arch: Arch, path: Path) -> None:
+    """Raise `InputError` unless every trainable tensor of ``arch`` is there with its shape."""
+    for layer in layers(arch):
+        for tensor, shape in weight_shapes(layer).items():
+            name = f"{layer.name}.{tensor}"
+            if name not in tensors:
+                raise InputError(f"{path}: tensor {name!r} of {arch.name} is missing")
+            if tuple(tensors[name].shape) != shape:
+                raise InputError(
+                    f"{path}: tensor {name!r} is {tuple(tensors[name].shape)}, "
+                    f"but {arch.name} needs {shape}"
+                )

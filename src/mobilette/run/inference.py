@@ -1,0 +1,30 @@
+"""What a network answers for pixels: the one way to ask a checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mobilette.data.normalise import Normalise
+from mobilette.nn.network import Network
+
+BATCH = 256
+
+
+@torch.inference_mode()
+def checkpoint_logits(
+    network: Network, normalise: Normalise, pixels: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Return logits (N, classes), float32, for ``pixels`` (N, C, H, W), RGB or grey.
+
+    Runs where ``normalise`` lies, in evaluation mode, in batches.
+    """
+    network.eval()
+    outputs = []
+    for first in range(0, len(pixels), BATCH):
+        batch = torch.from_numpy(pixels[first : first + BATCH]).to(normalise.weight.device)
+        x = normalise(batch).contiguous(memory_format=torch.channels_last)
+        outputs.append(network(x).float().cpu())
+    logits: NDArray[np.float32] = torch.cat(outputs).numpy()
+    return logits

@@ -1,0 +1,1 @@
+"""Recipe, step and loop: from pictures and an `Arch` to weights."""

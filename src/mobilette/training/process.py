@@ -1,0 +1,43 @@
+"""Settings of the whole process. Called by the command line's ``train`` alone, never on import."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+import torch
+
+# malloc.h: thresholds above which glibc gives memory back to the kernel.
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+KEEP_UP_TO = 2**31 - 1
+
+
+def set_threads(threads: int | None) -> int:
+    """Set the number of threads of one operation (default: all usable cores); return it."""
+    count = threads or usable_cores()
+    torch.set_num_threads(count)
+    return count
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator not to return large blocks to the kernel; say whether it agreed.
+
+    Every step allocates the same activations again. By default each of them is mapped and zeroed
+    by the kernel anew, which costs about as much as the arithmetic (`bench/train_step.py`). On
+    other systems nothing is done.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(
+        mallopt(M_MMAP_THRESHOLD, 2**30) == 1 and mallopt(M_TRIM_THRESHOLD, KEEP_UP_TO) == 1
+    )

@@ -1,0 +1,111 @@
+"""`last.pt`: everything that a stopped run needs to go on to the same bits."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilette.errors import InputError
+from mobilette.files import read_bytes, write_bytes
+from mobilette.training.step import Trainer
+
+SCHEMA = 1
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: the epoch that is under way, from 0.
+        step: steps of it that are done.
+        index: steps of the whole run that are done.
+        elapsed: seconds of wall-clock spent, over all sittings.
+        training_seconds: of these, seconds spent in training steps.
+        images: pictures trained on.
+        loss_sum: sum of the losses of this epoch's steps.
+        best_top1: of `best.safetensors` on the validation pictures; -1 before there is one.
+        rows: the lines of metrics.csv so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    index: int = 0
+    elapsed: float = 0.0
+    training_seconds: float = 0.0
+    images: int = 0
+    loss_sum: float = 0.0
+    best_top1: float = -1.0
+    finished: bool = False
+    rows: list[str] = field(default_factory=list)
+
+
+def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
+    """Write the state of a run in one step.
+
+    Raises:
+        InputError: it cannot be written; the previous state stays.
+    """
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "schema": SCHEMA,
+            "progress": vars(progress),
+            "network": trainer.network.state_dict(),
+            "average": trainer.average.network.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+        },
+        buffer,
+    )
+    write_bytes(path, buffer.getvalue())
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A saved state, read but not yet put to use."""
+
+    progress: Progress
+    network: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+def read_state(path: Path) -> State:
+    """Return the state in ``path``. Nothing in the file is executed (``weights_only``).
+
+    Raises:
+        InputError: the file is missing, damaged, of another version or not plain tensors.
+    """
+    content = io.BytesIO(read_bytes(path))
+    try:
+        saved = torch.load(content, map_location="cpu", weights_only=True)
+        schema = saved.pop("schema")
+        if schema != SCHEMA:
+            raise InputError(f"{path}: schema {schema}; this version reads {SCHEMA}")
+        return State(progress=Progress(**saved.pop("progress")), **saved)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: not a state of plain tensors; nothing in it was executed"
+        ) from error
+    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+        raise InputError(f"{path}: damaged, cut short or not a run's state") from error
+
+
+def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
+    """Put ``state``, which was read from ``where``, into ``trainer``.
+
+    Raises:
+        InputError: it is the state of another network.
+    """
+    try:
+        trainer.network.load_state_dict(state.network)
+        trainer.average.network.load_state_dict(state.average)
+        trainer.optimizer.load_state_dict(state.optimizer)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{where}: the state of another network or recipe") from error

@@ -1,0 +1,76 @@
+"""One training step: augment, forward, loss, backward, update, average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobilette.data.augmentation import flip_and_crop
+from mobilette.data.normalise import Normalise
+from mobilette.nn.network import Network
+from mobilette.training.ema import WeightAverage
+from mobilette.training.optimiser import learning_rate
+from mobilette.training.randomness import derive, generator
+from mobilette.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What a step changes (network, average, optimiser) and what it needs to know."""
+
+    network: Network
+    average: WeightAverage
+    optimizer: torch.optim.Optimizer
+    normalise: Normalise
+    recipe: Recipe
+    flip: bool
+
+    def step(
+        self, pixels: Tensor, labels: Tensor, *, index: int, place: tuple[int, int], progress: float
+    ) -> Tensor:
+        """Train on one batch and return its mean loss, a scalar on the device.
+
+        Args:
+            pixels: uint8 (N, C, H, W) on the training device.
+            labels: int64 (N,).
+            index: steps taken before this one, in the whole run.
+            place: (epoch, step in it), from which this step's random numbers are derived.
+            progress: the part of the run that is over, 0 to 1.
+        """
+        recipe = self.recipe
+        rate = learning_rate(recipe, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        _warm_up_statistics(self.network, index)
+        torch.manual_seed(derive(recipe.seed, *place))  # dropout draws from the global generator
+        batch = flip_and_crop(
+            pixels,
+            flip=self.flip,
+            padding=round(recipe.crop_padding * pixels.shape[-1]),
+            generator=generator(recipe.seed, *place),
+        )
+        x = self.normalise(batch).contiguous(memory_format=torch.channels_last)
+        logits = self.network(x)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.average.update(index)
+        return loss.detach()
+
+
+def _warm_up_statistics(network: Network, index: int) -> None:
+    """Let the running statistics of batch norm start as plain averages of the first batches.
+
+    With V3's momentum of 0.01 they would otherwise still be mostly their initial values (mean 0,
+    variance 1) after the few hundred steps of a short run.
+    """
+    momentum = network.arch.norm_momentum
+    if index * momentum > 1.0 + momentum:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = max(momentum, 1.0 / (index + 1))

@@ -1,0 +1,271 @@
+"""`train` and `resume`: pictures and a model's name in, a run directory out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import chain, count
+from pathlib import Path
+
+import torch
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Form, Settings
+from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import Resize, preset
+from mobilette.data.resolution import suggest_resolution
+from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError
+from mobilette.files import new_directory, read_json
+from mobilette.nn.network import Network
+from mobilette.run.classes import ClassLabel
+from mobilette.run.directory import (
+    DATASET,
+    ENVIRONMENT,
+    RECIPE,
+    STATE,
+    Run,
+    is_run,
+    open_run,
+    write_run,
+)
+from mobilette.training.ema import WeightAverage
+from mobilette.training.environment import choose_device, describe_environment
+from mobilette.training.loop import Loop, Report
+from mobilette.training.optimiser import build_optimizer
+from mobilette.training.process import usable_cores
+from mobilette.training.randomness import derive
+from mobilette.training.recipe import DEFAULT, Recipe, load_recipe, override
+from mobilette.training.start import copy_weights, find_start
+from mobilette.training.state import Progress, apply_state, read_state
+from mobilette.training.step import Trainer
+
+LoadReport = Callable[[int, int], None]
+Remark = Callable[[str], None]
+# A place in the seed's sequence that no epoch has: initial weights.
+INITIAL_WEIGHTS = 2**32
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str = "mobilenet_v2",
+    width_mult: float = 1.0,
+    resolution: int | None = None,
+    form: Form | None = None,
+    in_channels: int = 3,
+    preprocess: str = "torch",
+    resize: Resize = "crop",
+    recipe: str | Path | Recipe = DEFAULT,
+    overrides: Mapping[str, object] | None = None,
+    start: str | Path = "auto",
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    report: Report | None = None,
+    report_load: LoadReport | None = None,
+    remark: Remark | None = None,
+) -> Run:
+    """Train a network and return its run directory.
+
+    Args:
+        data: a folder of pictures or a named set (`mobilette.data.sources.find_pictures`).
+        model: a name of `mobilette.list_models`.
+        width_mult: the width multiplier.
+        resolution: in pixels; ``None`` suits it to the pictures.
+        form: ``small`` or ``full``; ``None`` goes by the resolution (`Settings`).
+        in_channels: 3, or 1 for grey.
+        preprocess: the preset of mean, std and colour order.
+        resize: how a picture becomes square: ``crop``, ``squash`` or ``pad``.
+        recipe: a name, a TOML file or a `Recipe`.
+        overrides: keys of the recipe to replace, for example ``{"epochs": 5}``.
+        start: initial weights: ``scratch``; a run of the same network, whose classifier is taken
+            over where the classes are the same; or ``auto``, which means scratch.
+        out: the run directory; ``None`` makes a new one under ``runs/``.
+        force: replace ``out`` if it exists.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: processes that decode pictures; ``None`` means one a core.
+        max_unusable: the part of the pictures that may be unusable.
+        report: called after every step and epoch.
+        report_load: called with (pictures read, pictures in all).
+        remark: called with a line for the user about a choice that was made.
+
+    Raises:
+        InputError: a value, the pictures or the output directory cannot be used. Nothing is left
+            behind then, unless training had begun: the run directory can then be resumed.
+    """
+    started = time.perf_counter()
+    if isinstance(recipe, Recipe):
+        chosen = override(recipe, overrides or {})
+    else:
+        chosen = load_recipe(recipe, overrides=overrides)
+    where = choose_device(device)
+    source = find_start(start)
+    values = preset(preprocess, in_channels=in_channels, resize=resize)
+    pictures = find_pictures(data)
+    settings = Settings(
+        width_mult=width_mult,
+        resolution=resolution or suggest_resolution(pictures),
+        num_classes=len(pictures.classes),
+        in_channels=in_channels,
+        form=form,
+    )
+    arch = get_arch(model, settings)
+    classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
+    folder = Path(out) if out is not None else _free_name(pictures.name, model)
+    with new_directory(folder, force=force) as unfinished:
+        dataset = load_dataset(
+            pictures,
+            resolution=arch.resolution,
+            preprocess=values,
+            workers=usable_cores() if workers is None else workers,
+            max_unusable=max_unusable,
+            on_progress=report_load,
+        )
+        write_run(
+            unfinished,
+            arch=arch,
+            preprocess=values,
+            classes=classes,
+            recipe=chosen.to_toml(),
+            dataset=dataset.describe() | {"path": _absolute(data)},
+            environment=describe_environment(where),
+        )
+    (remark or _silent)(_choices(arch, dataset, source, folder))
+    run = open_run(folder)
+    trainer = _trainer(run, chosen, dataset, where)
+    if source is not None:
+        copy_weights(source, run.arch, run.classes, trainer.network)
+        trainer.average.network.load_state_dict(trainer.network.state_dict())
+    return _loop(run, trainer, Progress(), dataset, where, started, report)
+
+
+def resume(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    report: Report | None = None,
+    report_load: LoadReport | None = None,
+) -> Run:
+    """Finish a run that was stopped; on the same machine and threads, to the same bits.
+
+    A finished run is returned as it is.
+
+    Args:
+        path: the run directory.
+        data: the pictures, where they are no longer at the place that the run recorded.
+        device: as for `train`.
+        workers: as for `train`.
+        report: as for `train`.
+        report_load: as for `train`.
+
+    Raises:
+        InputError: the directory is no run, its state is damaged, or the pictures have changed.
+    """
+    started = time.perf_counter()
+    run = open_run(path)
+    recipe = load_recipe(run.path / RECIPE)
+    where = choose_device(device)
+    state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
+    if state is not None and state.progress.finished:
+        return run
+    recorded = read_json(run.path / DATASET)
+    if not isinstance(recorded, dict) or not {"path", "fingerprint"} <= recorded.keys():
+        raise InputError(f"{run.path / DATASET}: keys 'path' and 'fingerprint' are expected")
+    dataset = load_dataset(
+        find_pictures(data or recorded["path"]),
+        resolution=run.arch.resolution,
+        preprocess=run.preprocess,
+        workers=usable_cores() if workers is None else workers,
+        max_unusable=1.0,
+        on_progress=report_load,
+    )
+    if dataset.fingerprint != recorded["fingerprint"]:
+        raise InputError(
+            f"{data or recorded['path']}: the pictures are not those that {run.path} was started "
+            "with; start a new run"
+        )
+    trainer = _trainer(run, recipe, dataset, where)
+    progress = Progress()
+    if state is not None:
+        apply_state(state, trainer, where=run.path / STATE)
+        progress = state.progress
+    return _loop(run, trainer, progress, dataset, where, started, report)
+
+
+def recorded_threads(path: str | Path) -> int | None:
+    """Return the number of threads that the run in ``path`` was started with, if it tells."""
+    environment = read_json(Path(path) / ENVIRONMENT) if is_run(Path(path)) else None
+    threads = environment.get("threads") if isinstance(environment, dict) else None
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _trainer(run: Run, recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(recipe.seed, INITIAL_WEIGHTS))
+        network = Network(run.arch)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trainer(
+        network=network,
+        average=WeightAverage(network, decay=recipe.ema_decay),
+        optimizer=build_optimizer(network, recipe),
+        normalise=Normalise(run.preprocess).to(device),
+        recipe=recipe,
+        flip=recipe.flip and dataset.flippable,
+    )
+
+
+def _loop(
+    run: Run,
+    trainer: Trainer,
+    progress: Progress,
+    dataset: Dataset,
+    device: torch.device,
+    started: float,
+    report: Report | None,
+) -> Run:
+    progress.training_seconds += time.perf_counter() - started  # reading the pictures counts
+    loop = Loop(
+        trainer,
+        progress,
+        dataset,
+        folder=run.path,
+        device=device,
+        started=started,
+        report=report or _silent,
+    )
+    loop.run()
+    return run
+
+
+def _silent(event: object) -> None:
+    pass
+
+
+def _choices(arch: Arch, dataset: Dataset, source: Run | None, folder: Path) -> str:
+    counts = {split: len(part.labels) for split, part in dataset.splits.items()}
+    left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
+    return (
+        f"{folder}: {arch.name} at {arch.resolution}x{arch.resolution}, "
+        f"{len(dataset.classes)} classes, {counts['train']:,} pictures to train on, "
+        f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
+        f"starts from {source.path if source else 'scratch'}"
+    )
+
+
+def _free_name(data: str, model: str) -> Path:
+    """Return ``runs/DATA-MODEL``, numbered if there are such runs already."""
+    base = Path("runs") / f"{Path(data).resolve().name}-{model}"
+    numbered = (base.with_name(f"{base.name}-{number}") for number in count(2))
+    return next(path for path in chain([base], numbered) if not path.exists())
+
+
+def _absolute(data: str | Path) -> str:
+    """Return the data as a later sitting, started elsewhere, will find it again."""
+    return str(Path(data).resolve()) if Path(data).exists() else str(data)

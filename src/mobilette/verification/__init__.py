@@ -1,0 +1,1 @@
+"""Judging: how accurate a network is, and whether an artifact answers as its checkpoint does."""

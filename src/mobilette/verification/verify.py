@@ -1,0 +1,139 @@
+"""`verify`: does an artifact answer as its checkpoint did?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.engines.onnxruntime import OnnxRuntimePredictor
+from mobilette.engines.predictor import Predictor
+from mobilette.engines.pytorch import CheckpointPredictor
+from mobilette.errors import InputError
+from mobilette.files import read_bytes
+from mobilette.run.directory import Run, is_run, open_run
+from mobilette.verification.evaluate import labelled_pictures, read_for
+from mobilette.verification.gate import compare, judge_golden, judge_pictures
+
+LoadReport = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What `verify` found; accuracies are fractions, ``None`` where no pictures were given.
+
+    Attributes:
+        max_abs_diff: the largest difference of any logit, over golden vectors and pictures.
+        top1_agreement: over the pictures, or over the golden vectors where none were given.
+        failures: why it did not pass; empty if it did.
+        notes: what could not be checked, and why.
+    """
+
+    passed: bool
+    max_abs_diff: float
+    top1_agreement: float
+    accuracy_source: float | None = None
+    accuracy_artifact: float | None = None
+    images: int = 0
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the verdict as JSON values."""
+        return asdict(self)
+
+
+def verify(
+    artifact: str | Path,
+    data: str | Path | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    split: str | None = None,
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    report_load: LoadReport | None = None,
+) -> Verdict:
+    """Run an artifact and its checkpoint on golden vectors and on the same pictures; judge.
+
+    Each side prepares the pictures by its own record: the artifact by its contract, the
+    checkpoint by its run.
+
+    Args:
+        artifact: the artifact directory.
+        data: pictures; without them only golden vectors are compared.
+        checkpoint: the run; by default the one that the contract names.
+        split: by default ``val`` where there is one, else every picture.
+        workers: processes that decode; ``None`` means one a core.
+        max_unusable: the part of the pictures that may be unusable.
+        report_load: called with (pictures read, pictures in all).
+
+    Raises:
+        InputError: a file of the artifact was changed, or the pictures cannot be used.
+    """
+    opened = open_artifact(artifact)
+    predictor = OnnxRuntimePredictor(opened)
+    run, notes = _find_run(opened, checkpoint)
+    golden = opened.golden
+    on_golden = compare(predictor.logits(golden.inputs), golden.logits)
+    failures = judge_golden(on_golden)
+    if run is None or data is None:
+        return Verdict(
+            passed=not failures,
+            max_abs_diff=on_golden.max_abs_diff,
+            top1_agreement=on_golden.top1_agreement,
+            failures=tuple(failures),
+            notes=(*notes, *([] if data else ["no pictures given: golden vectors only"])),
+        )
+    labelled = labelled_pictures(data, predictor.classes, split=split)
+
+    def answers(side: Predictor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        read = read_for(
+            labelled.pictures,
+            side.arch.resolution,
+            side.preprocess,
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=report_load,
+        )
+        return side.logits(read.pixels), read.labels
+
+    theirs, labels = answers(CheckpointPredictor(run))
+    ours, _ = answers(predictor)
+    on_pictures = compare(ours, theirs)
+    accuracy_source = float((theirs.argmax(axis=1) == labels).mean())
+    accuracy_artifact = float((ours.argmax(axis=1) == labels).mean())
+    failures += judge_pictures(on_pictures, drop=accuracy_source - accuracy_artifact)
+    return Verdict(
+        passed=not failures,
+        max_abs_diff=max(on_golden.max_abs_diff, on_pictures.max_abs_diff),
+        top1_agreement=on_pictures.top1_agreement,
+        accuracy_source=accuracy_source,
+        accuracy_artifact=accuracy_artifact,
+        images=len(labels),
+        failures=tuple(failures),
+        notes=tuple(notes),
+    )
+
+
+def _find_run(artifact: Artifact, given: str | Path | None) -> tuple[Run | None, list[str]]:
+    """Return the checkpoint's run, or none and the reason why there is none.
+
+    Raises:
+        InputError: ``given`` is no run, or not the one that the artifact was made from.
+    """
+    source = artifact.contract.source
+    path = Path(given) if given is not None else artifact.path / source.run
+    if given is None and not is_run(path):
+        return None, [f"the run {path} is not there: golden vectors only (--from RUN names it)"]
+    run = open_run(path)
+    if hashlib.sha256(read_bytes(run.weights_path)).hexdigest() == source.weights_sha256:
+        return run, []
+    reason = f"{run.weights_path}: not the weights that the artifact was made from"
+    if given is not None:
+        raise InputError(reason)
+    return None, [f"{reason}: golden vectors only"]

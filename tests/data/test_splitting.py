@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mobilette.data.sources import Picture, PictureSet, find_pictures
+from mobilette.data.splitting import choose_split, held_out_fifth
+from mobilette.errors import InputError
+
+Rows = list[tuple[int, str]]
+
+
+def held_names(rows: Rows, prefix: str = "") -> Counter[tuple[int, str]]:
+    held_out = held_out_fifth(
+        labels=[label for label, _ in rows],
+        digests=[digest for _, digest in rows],
+        names=[f"{prefix}{index}" for index in range(len(rows))],
+    )
+    return Counter(row for row, held in zip(rows, held_out, strict=True) if held)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 4), st.text("0123456789abcdef", max_size=3))),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_the_rule(rows: Rows, shuffle: object) -> None:
+    chosen = held_names(rows)
+    for label in range(5):
+        own = sorted(digest for other, digest in rows if other == label)
+        expected = Counter((label, digest) for digest in own[: math.ceil(len(own) / 5)])
+        assert Counter({row: n for row, n in chosen.items() if row[0] == label}) == expected
+    shuffled = list(rows)
+    shuffle.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert held_names(shuffled, prefix="elsewhere/") == chosen
+
+
+def test_copies_of_one_picture_are_told_apart_by_name() -> None:
+    held_out = held_out_fifth(labels=[0] * 6, digests=["a"] * 6, names=list("fedcba"))
+    assert held_out.tolist() == [False] * 4 + [True] * 2
+
+
+def flat(root: Path, count: int = 11) -> PictureSet:
+    rng = np.random.default_rng(3)
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (5, 6, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return find_pictures(root)
+
+
+def test_flat_folders(tmp_path: Path) -> None:
+    pictures = flat(tmp_path)
+    assert choose_split(pictures, None) == ("all", pictures.splits["all"])
+    name, val = choose_split(pictures, "val")
+    assert name == "val"
+    # The rule, written out: SHA-256 over mode, size and bytes.
+    digests = {
+        picture.name: hashlib.sha256(b"RGB 6 5 " + picture.open().tobytes()).hexdigest()
+        for picture in pictures.splits["all"]
+    }
+    expected = set()
+    for label in ("cat", "dog"):
+        own = [name for name in digests if name.startswith(label)]
+        expected |= set(sorted(own, key=digests.__getitem__)[:3])
+    assert {picture.name for picture in val} == expected
+    _, train = choose_split(pictures, "train")
+    assert set(train) | set(val) == set(pictures.splits["all"])
+    assert len(train) + len(val) == 22
+
+
+def test_undecodable_pictures_stay_to_be_counted(tmp_path: Path) -> None:
+    flat(tmp_path)
+    (tmp_path / "cat" / "bad.jpg").write_bytes(b"text")
+    pictures = find_pictures(tmp_path)
+    for split, usable in (("train", 16), ("val", 6)):
+        _, chosen = choose_split(pictures, split)
+        assert len(chosen) == usable + 1
+        assert "cat/bad.jpg" in {picture.name for picture in chosen}
+
+
+def test_digits_are_measured_on_their_held_out_fifth() -> None:
+    digits = find_pictures("digits")
+    name, chosen = choose_split(digits, None)
+    assert name == "val"
+    assert len(chosen) == sum(
+        math.ceil(n / 5) for n in Counter(p.label for p in digits.splits["all"]).values()
+    )
+    assert choose_split(digits, "val") == ("val", chosen)
+    assert len(choose_split(digits, "all")[1]) == 1797
+
+
+def test_divided_folders() -> None:
+    pixels = np.zeros((2, 2), np.uint8)
+    splits = {
+        split: (Picture(name=split, label=0, content=pixels),) for split in ("train", "val", "test")
+    }
+    pictures = PictureSet(name="mine", classes=("a", "b"), splits=splits)
+    assert choose_split(pictures, None) == ("val", splits["val"])
+    assert choose_split(pictures, "test") == ("test", splits["test"])
+    with pytest.raises(InputError, match=r"mine: split 'tset' is not one of .*did you mean 'test'"):
+        choose_split(pictures, "tset")
+    with pytest.raises(InputError, match="split 'all' is not one of train, val, test"):
+        choose_split(pictures, "all")
