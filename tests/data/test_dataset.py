@@ -165,7 +165,7 @@ def test_describe_is_json(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     description = dataset.describe()
     assert json.loads(json.dumps(description)) == {
-        "schema_version": 1,
+        "schema": 1,
         "source": str(tmp_path),
         "classes": ["cat", "dog"],
         "splits": {

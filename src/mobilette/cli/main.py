@@ -50,7 +50,10 @@ def run(arguments: Sequence[str]) -> int:
         if len(given) < len(arguments):
             raise
         return _explain(error)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        # typer turns a Ctrl-C into an Abort, whose cause knows whether there is a way to go on.
+        cause = error.__cause__ or error
+        print(f"mobilette: {cause if cause.args else 'stopped'}", file=sys.stderr)
         return INTERRUPTED
     return int(status or DONE)
 

@@ -78,7 +78,7 @@ class Dataset:
             for name, split in self.splits.items()
         }
         description: dict[str, object] = {
-            "schema_version": SCHEMA_VERSION,
+            "schema": SCHEMA_VERSION,
             "source": self.source,
             "classes": list(self.classes),
             "splits": counts,

@@ -34,6 +34,7 @@ class Preprocess:
             sides to the resolution; ``"pad"``: longer side to the resolution, the rest filled
             with the mean colour.
         crop_fraction: the part of the resized shorter side that ``"crop"`` keeps.
+        schema: version of this record; a file of another version is refused.
 
     Raises:
         InputError: a value is out of range, or the number of channels does not fit ``colour``.
@@ -44,6 +45,7 @@ class Preprocess:
     colour: Colour = "rgb"
     resize: Resize = "crop"
     crop_fraction: float = 1.0
+    schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
         one_of(self.colour, get_args(Colour), "colour")

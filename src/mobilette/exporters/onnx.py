@@ -50,8 +50,7 @@ def write_onnx(run: Run, folder: Path, final: Path) -> None:
     arch, weights = fold_batch_norm(run.arch, checkpoint.state_dict())
     folded = build_empty(arch)
     folded.load_state_dict(weights, assign=True)
-    model = _convert(folded.eval(), normalise, inputs)
-    _name_by_layer(model)
+    model = convert(folded.eval(), normalise, inputs)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical(contract.embedded())
     onnx.checker.check_model(model, full_check=True)
@@ -98,7 +97,14 @@ def _relative(run: Path, artifact: Path) -> str:
         return run.resolve().as_posix()
 
 
-def _convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+    """Return ``network`` with its normalisation as ONNX, its nodes named by layer.
+
+    Args:
+        network: in evaluation mode, batch norms folded.
+        normalise: what makes pixels its input.
+        pixels: examples, uint8 (N, C, H, W), N at least 2.
+    """
     # The network's parts stand directly in the exported module, so that no prefix is in the way
     # of their names.
     module = nn.Sequential(OrderedDict([("normalise", normalise), *network.named_children()]))
@@ -115,6 +121,7 @@ def _convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) 
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    _name_by_layer(model)
     return model
 
 

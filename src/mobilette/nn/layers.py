@@ -79,9 +79,9 @@ def activation(name: Activation) -> nn.Module:
         case "relu":
             return nn.ReLU(inplace=True)
         case "relu6":
-            return nn.ReLU6(inplace=True)
+            return nn.ReLU6()
         case "hard_swish":
-            return nn.Hardswish(inplace=True)
+            return nn.Hardswish()
         case "hard_sigmoid":
             return nn.Hardsigmoid(inplace=True)
         case "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,7 +153,8 @@ class Loop:
         )
         if self.stop.requested:
             self._save()
-            raise KeyboardInterrupt
+            command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
+            raise KeyboardInterrupt(f"stopped; to go on: {command}")
         if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_STATES:
             self._save()
 

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mobilette.arch.catalogue import list_models
+from mobilette.compression.folding import fold_batch_norm
+from mobilette.nn.network import Network, create_model
+
+
+def randomise(network: Network, seed: int = 0) -> None:
+    """Give every batch norm statistics that folding cannot ignore."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            for tensor, low, high in (
+                (module.running_mean, -1.0, 1.0),
+                (module.running_var, 0.2, 3.0),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+            ):
+                tensor.uniform_(low, high, generator=generator)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_folded_network_answers_the_same(name: str) -> None:
+    network = create_model(name, num_classes=11, width_mult=0.35, resolution=64).eval()
+    randomise(network)
+    arch, weights = fold_batch_norm(network.arch, network.state_dict())
+    folded = Network(arch).eval()
+    folded.load_state_dict(weights)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    x = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        expected, answer = network(x), folded(x)
+    assert (answer - expected).abs().max() < 1e-5 * expected.abs().max() + 1e-6
+
+
+def test_the_source_is_left_alone() -> None:
+    network = create_model("mobilenet_v2", width_mult=0.25, resolution=32)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fold_batch_norm(network.arch, network.state_dict())
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)

@@ -1,0 +1,73 @@
+"""What several rooms' tests share: the shared folder, a small set of pictures, a trained run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilette.artifact.directory import Artifact
+from mobilette.exporters.export import export
+from mobilette.run.directory import Run
+from mobilette.training.train import train
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("../shared with published numbers and pictures is not there")
+    return SHARED
+
+
+def write_pictures(root: Path, count: int, *, size: int = 24) -> Path:
+    """Write ``count`` noisy pictures a colour: three classes that a network learns in seconds."""
+    generator = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            noise = generator.normal(0, 40, (size, size, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a flat set, 40 pictures each of three colours, in a folder with a difficult name."""
+    return write_pictures(tmp_path_factory.mktemp("set") / "colour 图片", 40)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Run:
+    """Return a run that was trained; tests that change it copy it first."""
+    return train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides={"epochs": 4, "batch_size": 16},
+        out=tmp_path_factory.mktemp("runs") / "colour run",
+    )
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """Return the run's ONNX artifact; tests that change it copy it first."""
+    return export(trained, out=tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture
+def run_copy(trained: Run, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained.path, tmp_path / "run"))
+
+
+@pytest.fixture
+def artifact_copy(exported: Artifact, trained: Run, tmp_path: Path) -> Path:
+    """Return a copy of the artifact; its checkpoint is not found from there."""
+    return Path(shutil.copytree(exported.path, tmp_path / "copy" / "onnx"))

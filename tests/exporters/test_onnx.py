@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.layers import NormLayer, layers
+from mobilette.arch.scale import Settings
+from mobilette.artifact.directory import Artifact
+from mobilette.compression.folding import fold_batch_norm
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import preset
+from mobilette.engines.load import load
+from mobilette.errors import InputError
+from mobilette.exporters.export import export
+from mobilette.exporters.onnx import convert
+from mobilette.nn.network import Network
+from mobilette.run.directory import Run
+from mobilette.run.metrics import softmax
+from tests.compression.test_folding import randomise
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_graph_is_the_layer_graph_and_answers_as_eager_does(name: str) -> None:
+    arch = get_arch(name, Settings(width_mult=0.35, resolution=64, num_classes=9))
+    network = Network(arch).eval()
+    randomise(network)
+    normalise = Normalise(preset("torch"))
+    folded_arch, weights = fold_batch_norm(arch, network.state_dict())
+    folded = Network(folded_arch).eval()
+    folded.load_state_dict(weights)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
+    model = convert(folded, normalise, pixels)
+    names = [node.name for node in model.graph.node]
+    expected = [layer.name for layer in layers(arch) if not isinstance(layer, NormLayer)]
+    assert names == ["normalise.cast", "normalise.conv", *expected]
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert batch == model.graph.output[0].type.tensor_type.shape.dim[0].dim_param != ""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for count in (1, 3):
+        answer = session.run(["logits"], {"pixels": pixels[:count]})[0]
+        with torch.no_grad():
+            eager = network(normalise(torch.from_numpy(pixels[:count]))).numpy()
+        np.testing.assert_allclose(answer, eager, atol=1e-4 * np.abs(eager).max())
+
+
+def test_the_model_file_is_one_file_with_the_contract_inside(exported: Artifact) -> None:
+    model = onnx.load(exported.path / "model.onnx", load_external_data=False)
+    onnx.checker.check_model(model, full_check=True)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    inside = json.loads({p.key: p.value for p in model.metadata_props}["mobilette.contract"])
+    beside = json.loads((exported.path / "contract.json").read_text())
+    assert [label["id"] for label in inside["classes"]] == ["blue", "green", "red"]
+    assert all(beside[key] == value for key, value in inside.items())
+    assert {file.name for file in exported.path.iterdir()} == {
+        "model.onnx",
+        "labels.txt",
+        "contract.json",
+        "golden.npz",
+        "README.md",
+    }
+
+
+@pytest.fixture(scope="module", params=["crop", "squash", "pad"])
+def exported_with(
+    request: pytest.FixtureRequest, trained: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(trained.path, folder / "run")
+    path = folder / "run" / "preprocess.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"resize": request.param}))
+    return export(folder / "run", out=folder)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 17), (17, 40), (50, 33), (8, 5)])
+def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
+    exported_with: Artifact, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = exported_with.path
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "picture.jpg")
+    monkeypatch.chdir(folder)
+    code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    prediction = load(folder).predict(["picture.jpg"])[0]
+    assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
+    assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-9)
+
+
+def test_existing_artifacts_are_kept_unless_forced(trained: Run, tmp_path: Path) -> None:
+    export(trained, out=tmp_path)
+    with pytest.raises(InputError, match="exists; give another --out, or --force"):
+        export(trained, out=tmp_path)
+    (tmp_path / "onnx" / "README.md").write_text("changed")
+    export(trained, out=tmp_path, force=True)
+    assert (tmp_path / "onnx" / "README.md").read_text() != "changed"
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+
+
+def test_an_unknown_target_offers_the_nearest(trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="target 'onxx' is not one of onnx; did you mean 'onnx'"):
+        export(trained, to="onxx", out=tmp_path)
+
+
+def test_a_run_without_weights_leaves_nothing(run_copy: Path, tmp_path: Path) -> None:
+    (run_copy / "best.safetensors").unlink()
+    with pytest.raises(InputError, match="no trained weights yet"):
+        export(run_copy, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,140 @@
+"""`mobilette.nn` is tied to the layer graph: same names, same shapes, same order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.layers import (
+    ActivationLayer,
+    AddLayer,
+    ConvLayer,
+    FlattenLayer,
+    GlobalPoolLayer,
+    LinearLayer,
+    NormLayer,
+    ScaleLayer,
+    layers,
+)
+from mobilette.arch.rows import Conv, PoolLinear, Separable
+from mobilette.arch.scale import Settings
+from mobilette.nn.layers import Add, SamePadConv2d, Scale
+from mobilette.nn.network import Network, create_model
+
+MODULES: dict[type, tuple[type[nn.Module], ...]] = {
+    ConvLayer: (nn.Conv2d,),
+    LinearLayer: (nn.Linear,),
+    NormLayer: (nn.BatchNorm2d,),
+    ActivationLayer: (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid),
+    GlobalPoolLayer: (nn.AdaptiveAvgPool2d,),
+    FlattenLayer: (nn.Flatten,),
+    AddLayer: (Add,),
+    ScaleLayer: (Scale,),
+}
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("resolution", [32, 96])
+def test_modules_are_the_layers_in_order_with_their_shapes(name: str, resolution: int) -> None:
+    arch = get_arch(name, Settings(width_mult=0.35, resolution=resolution, num_classes=7))
+    network = Network(arch).eval()
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def watch(layer: str) -> None:
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+            seen.append((layer, tuple(output.shape[1:])))
+
+        network.get_submodule(layer).register_forward_hook(hook)
+
+    graph = layers(arch)
+    for layer in graph:
+        assert isinstance(network.get_submodule(layer.name), MODULES[type(layer)]), layer
+        watch(layer.name)
+    network(torch.zeros(2, 3, resolution, resolution))
+    assert seen == [(layer.name, layer.shape) for layer in graph]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_no_module_with_weights_is_outside_the_graph(name: str) -> None:
+    network = create_model(name, width_mult=0.25, resolution=32)
+    names = {layer.name for layer in layers(network.arch)}
+    owners = {key.rpartition(".")[0] for key in network.state_dict()}
+    assert owners <= names
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_gradient_reaches_every_parameter(name: str) -> None:
+    network = create_model(name, num_classes=5, width_mult=0.35, resolution=32).train()
+    network(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    for parameter, tensor in network.named_parameters():
+        assert tensor.grad is not None, parameter
+        assert torch.isfinite(tensor.grad).all(), parameter
+        # Under batch norm a convolution's gradient is small, never all zero.
+        assert tensor.grad.abs().max() > 0, parameter
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_batch_norm_has_the_archs_epsilon_and_momentum(name: str) -> None:
+    network = create_model(name, width_mult=0.25, resolution=32)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    expected = (1e-3, 0.01) if "v3" in name else (1e-5, 0.1)
+    assert {(norm.eps, norm.momentum) for norm in norms} == {expected}
+
+
+def test_features_are_the_last_maps_at_each_stride() -> None:
+    network = create_model("mobilenet_v2", width_mult=0.25, resolution=64, form="full").eval()
+    maps = network.features(torch.zeros(1, 3, 64, 64))
+    assert {stride: tuple(x.shape[-2:]) for stride, x in maps.items()} == {
+        2: (32, 32),
+        4: (16, 16),
+        8: (8, 8),
+        16: (4, 4),
+        32: (2, 2),
+    }
+    assert maps[32].shape[1] == 1280
+
+
+@pytest.mark.parametrize("size", [7, 8, 31, 32])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_same_padding_is_tensorflows(size: int, stride: int, kernel: int) -> None:
+    """Each output pixel, written out: the window starts at stride * i - floor(pad / 2)."""
+    conv = SamePadConv2d(2, 3, kernel, stride=stride, bias=False)
+    x = torch.randn(1, 2, size, size)
+    out = conv(x)
+    side = -(-size // stride)
+    before = max((side - 1) * stride + kernel - size, 0) // 2
+    wide = functional.pad(x, (kernel, kernel, kernel, kernel))
+    assert out.shape == (1, 3, side, side)
+    for i, j in [(0, 0), (0, side - 1), (side - 1, 0), (side // 2, side // 2)]:
+        top, left = kernel + stride * i - before, kernel + stride * j - before
+        window = wide[0, :, top : top + kernel, left : left + kernel]
+        expected = (conv.weight * window).sum(dim=(1, 2, 3))
+        torch.testing.assert_close(out[0, :, i, j], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_arch_can_have_biases_same_padding_and_no_norm() -> None:
+    conv = Conv(channels=8, kernel=3, stride=2, padding="tf_same", bias=True, activation="relu")
+    depthwise = Conv(channels=8, kernel=3, groups=8, norm="none", bias=True, activation="none")
+    row = Separable(depthwise=depthwise, pointwise=Conv(channels=4, activation="relu6"))
+    arch = Arch(
+        name="test",
+        resolution=33,
+        in_channels=3,
+        stem=conv,
+        rows=(row,),
+        head=PoolLinear(classes=2),
+    )
+    network = Network(arch)
+    assert {"stem.conv.bias", "stem.norm.weight"} <= network.state_dict().keys()
+    assert "rows.0.depthwise.norm.weight" not in network.state_dict()
+    assert network.eval().features(torch.zeros(1, 3, 33, 33))[2].shape == (1, 4, 17, 17)
+
+
+def test_create_model_takes_no_unknown_option() -> None:
+    with pytest.raises(TypeError, match="width_mul"):
+        create_model("mobilenet_v2", width_mul=0.5)  # type: ignore[call-arg]

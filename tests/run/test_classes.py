@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilette.errors import InputError
+from mobilette.run.classes import ClassLabel, classes_text, parse_classes, read_classes
+
+_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=1)
+_id = _text.filter(lambda text: text.strip() != "")
+
+
+@given(st.lists(st.builds(ClassLabel, id=_id, name=_text), min_size=1, unique_by=lambda c: c.id))
+def test_text_round_trip(labels: list[ClassLabel]) -> None:
+    assert parse_classes(classes_text(labels), where="x") == tuple(labels)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no class in it"),
+        ("cat\n\ndog\n", "line 2 is empty"),
+        ("cat\ndog\ncat\n", "class id 'cat' occurs twice"),
+    ],
+)
+def test_faults(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"classes.txt: {message}"):
+        parse_classes(text, where="classes.txt")
+
+
+def test_a_line_without_a_tab_is_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("n01440764\ttench\n狗\n", encoding="utf-8")
+    assert read_classes(path) == (
+        ClassLabel(id="n01440764", name="tench"),
+        ClassLabel(id="狗", name="狗"),
+    )
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_classes(path)

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from mobilette.errors import InputError, nearest, one_of
+
+
+def test_the_nearest_choice_is_offered() -> None:
+    assert nearest("mobilnet_v2", ["mobilenet_v2", "resnet18"]) == "; did you mean 'mobilenet_v2'?"
+    assert nearest("zzz", ["mobilenet_v2"]) == ""
+
+
+def test_one_of_names_the_value_and_the_choices() -> None:
+    assert one_of("crop", ["crop", "pad"], "resize") == "crop"
+    with pytest.raises(InputError, match=r"resize 'corp' is not one of crop, pad; did you mean"):
+        one_of("corp", ["crop", "pad"], "resize")

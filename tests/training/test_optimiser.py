@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilette.nn.network import create_model
+from mobilette.training.ema import WeightAverage
+from mobilette.training.optimiser import build_optimizer, learning_rate
+from mobilette.training.recipe import Recipe
+
+
+def test_decay_spares_norms_biases_and_depthwise_kernels() -> None:
+    network = create_model("mobilenet_v3_small", width_mult=0.35, resolution=32)
+    decayed, exempt = build_optimizer(network, Recipe(weight_decay=0.1)).param_groups
+    names = {id(p): name for name, p in network.named_parameters()}
+    decayed_names = {names[id(p)] for p in decayed["params"]}
+    exempt_names = {names[id(p)] for p in exempt["params"]}
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+    assert decayed_names | exempt_names == set(names.values())
+    assert {"stem.conv.weight", "head.classifier.weight"} <= decayed_names
+    assert not any(n.endswith("bias") or ".norm." in n for n in decayed_names)
+    assert not any("depthwise" in name for name in decayed_names)
+
+
+@given(st.floats(0, 0.9), st.floats(-1, 2))
+def test_the_rate_stays_between_zero_and_its_peak(warmup: float, progress: float) -> None:
+    recipe = Recipe(lr=0.3, warmup=warmup)
+    assert 0 <= learning_rate(recipe, progress) <= 0.3
+
+
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    recipe = Recipe(lr=0.4, warmup=0.2)
+    rates = [learning_rate(recipe, p) for p in (0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0, 0.2, 0.4, 0.2, 0.0])
+    assert learning_rate(Recipe(lr=0.4, warmup=0.0), 0.0) == pytest.approx(0.4)
+
+
+def test_the_average_follows_the_weights_and_their_statistics() -> None:
+    network = create_model("mobilenet_v1", width_mult=0.25, resolution=32)
+    average = WeightAverage(network, decay=0.5)
+    before = {name: tensor.clone() for name, tensor in average.network.state_dict().items()}
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.add_(2)
+    average.update(1000)
+    for name, tensor in average.network.state_dict().items():
+        step = 1.0 if tensor.is_floating_point() else 2.0
+        torch.testing.assert_close(tensor, before[name] + int(step))
+    assert not average.network.training
+    assert not any(p.requires_grad for p in average.network.parameters())
+
+
+def test_the_average_starts_quickly() -> None:
+    network = create_model("mobilenet_v1", width_mult=0.25, resolution=32)
+    average = WeightAverage(network, decay=0.999)
+    with torch.no_grad():
+        network.head.get_parameter("classifier.bias").fill_(10.0)
+    average.update(0)
+    bias = average.network.head.get_parameter("classifier.bias")
+    assert torch.allclose(bias, torch.full_like(bias, 9.0))

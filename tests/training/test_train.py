@@ -1,0 +1,301 @@
+"""Training end to end on small real files; killed and resumed in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mobilette.errors import InputError
+from mobilette.run.directory import Run, open_run
+from mobilette.training.loop import EpochDone, Event
+from mobilette.training.train import resume, train
+from tests.conftest import write_pictures
+
+OPTIONS = [
+    "--model=mobilenet_v2",
+    "--width-mult=0.25",
+    "--resolution=32",
+    "--batch-size=16",
+    "--epochs=4",
+    "--threads=1",
+    "--workers=0",
+]
+
+
+def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def start_cli(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = (load_file(path / "best.safetensors") for path in (one, other))
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+def test_the_classes_are_learnt(trained: Run) -> None:
+    assert max(row["top1"] for row in trained.history()) == 1.0
+    assert trained.history()[-1]["lr"] == 0.0
+
+
+def test_training_leaves_the_callers_random_numbers_alone(pictures: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides={"epochs": 1},
+        out=tmp_path / "run",
+    )
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_same_seed_same_run_other_seed_other_run(pictures: Path, tmp_path: Path) -> None:
+    runs = [
+        train(
+            pictures,
+            model="mobilenet_v1",
+            width_mult=0.25,
+            resolution=16,
+            overrides={"epochs": 1, "seed": seed},
+            out=tmp_path / name,
+        )
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert same_weights(runs[0].path, runs[1].path)
+    assert not same_weights(runs[0].path, runs[2].path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_killed_in_an_epoch_and_resumed_to_the_same_bits(
+    pictures: Path, tmp_path: Path, epoch: int
+) -> None:
+    whole = tmp_path / "whole"
+    assert run_cli("train", pictures, *OPTIONS, "--out", whole).returncode == 0
+    killed = tmp_path / "killed"
+    process = start_cli("train", pictures, *OPTIONS, "--out", killed)
+    # Wait until the epoch before is on disk, then kill inside the next one.
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        metrics = killed / "metrics.csv"
+        done = len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
+        if done >= epoch and killed.exists():
+            break
+        time.sleep(0.005)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    finished = run_cli("train", "--resume", killed, "--workers=0", "--json")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["epochs"] == 4
+    assert same_weights(whole, killed)
+    numbers = [
+        [{key: row[key] for key in row if "second" not in key} for row in open_run(path).history()]
+        for path in (whole, killed)
+    ]
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a child")
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(pictures: Path, tmp_path: Path) -> None:
+    stopped, whole = tmp_path / "stopped run", tmp_path / "whole"
+    assert run_cli("train", pictures, *OPTIONS, "--out", whole).returncode == 0
+    process = start_cli("train", pictures, *OPTIONS, "--out", stopped)
+    while not (stopped / "metrics.csv").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"mobilette train --resume '{stopped}'" in err
+    assert "Traceback" not in err
+    finished = run_cli("train", "--resume", stopped, "--workers=0")
+    assert finished.returncode == 0, finished.stderr
+    assert same_weights(whole, stopped)
+
+
+def test_state_is_saved_inside_an_epoch_too(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a state after every step, stopping at any step and resuming gives the same bits."""
+    options = {"epochs": 2, "batch_size": 24}
+    settings = {"model": "mobilenet_v3_small", "width_mult": 0.35, "resolution": 32}
+    whole = train(pictures, overrides=options, out=tmp_path / "whole", **settings)  # type: ignore[arg-type]
+    monkeypatch.setattr("mobilette.training.loop.SECONDS_BETWEEN_STATES", -1.0)
+
+    class Stop(Exception):
+        pass
+
+    steps = 0
+
+    def stop(event: Event) -> None:
+        nonlocal steps
+        steps += not isinstance(event, EpochDone)
+        if steps == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(pictures, overrides=options, out=tmp_path / "part", report=stop, **settings)  # type: ignore[arg-type]
+    state = torch.load(tmp_path / "part" / "last.pt", weights_only=True)
+    assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 1)
+    resume(tmp_path / "part")
+    assert same_weights(whole.path, tmp_path / "part")
+
+
+def test_resuming_a_finished_run_says_so(trained: Run) -> None:
+    before = trained.weights_path.stat().st_mtime_ns
+    finished = run_cli("train", "--resume", trained.path)
+    assert finished.returncode == 0
+    assert "is finished; nothing to resume" in finished.stderr
+    assert trained.weights_path.stat().st_mtime_ns == before
+
+
+class _Hostile:
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.witness,)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_hostile_state_is_not_executed(run_copy: Path, tmp_path: Path, how: str) -> None:
+    witness = tmp_path / "executed"
+    if how == "pickle":
+        (run_copy / "last.pt").write_bytes(pickle.dumps(_Hostile(witness)))
+    else:
+        torch.save({"schema": 1, "progress": _Hostile(witness)}, run_copy / "last.pt")
+    with pytest.raises(InputError, match=r"last\.pt: not a state of plain tensors"):
+        resume(run_copy)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_a_state_that_is_cut_short(run_copy: Path, part: float) -> None:
+    path = run_copy / "last.pt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(InputError, match=r"last\.pt: ") as caught:
+        resume(run_copy)
+    assert "\n" not in str(caught.value)
+
+
+def _unfinished(run: Path) -> None:
+    state = torch.load(run / "last.pt", weights_only=True)
+    state["progress"]["finished"] = False
+    state["progress"]["epoch"] = 3
+    torch.save(state, run / "last.pt")
+
+
+def test_pictures_that_changed_are_not_resumed_with(run_copy: Path, tmp_path: Path) -> None:
+    _unfinished(run_copy)
+    other = write_pictures(tmp_path / "other", 6)
+    with pytest.raises(InputError, match="not those that"):
+        resume(run_copy, data=other)
+
+
+def test_moved_pictures_are_resumed_with(run_copy: Path, pictures: Path, tmp_path: Path) -> None:
+    _unfinished(run_copy)
+    moved = tmp_path / "moved"
+    moved.symlink_to(pictures)
+    assert resume(run_copy, data=moved).history()[-1]["epoch"] == 4
+
+
+def test_weights_of_another_run_are_a_start(trained: Run, pictures: Path, tmp_path: Path) -> None:
+    run = train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        start=trained.path,
+        overrides={"epochs": 1, "lr": 1e-4},
+        out=tmp_path / "again",
+    )
+    assert run.history()[0]["top1"] == 1.0
+    with pytest.raises(InputError, match="is not the one to be trained"):
+        train(pictures, width_mult=0.5, start=trained.path, out=tmp_path / "other")
+    with pytest.raises(InputError, match="'scratch', 'auto' or a run directory"):
+        train(pictures, start="imagenet", out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(pictures: Path, tmp_path: Path) -> None:
+    begun = time.perf_counter()
+    run = train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides={"time_limit": 4.0, "batch_size": 16},
+        out=tmp_path / "run",
+    )
+    assert time.perf_counter() - begun < 4.5
+    last = run.history()[-1]
+    assert 3.0 < last["seconds"] < 4.5
+    assert last["lr"] < 0.05 * 0.05
+    assert last["epoch"] > 3
+
+
+def test_a_loss_that_explodes_is_said_and_never_saved(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the loss is (nan|inf).*a smaller --lr than 1000"):
+        train(
+            pictures,
+            width_mult=0.25,
+            resolution=32,
+            overrides={"lr": 1000.0, "warmup": 0.0, "epochs": 3},
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+def test_one_channel(pictures: Path, tmp_path: Path) -> None:
+    run = train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        in_channels=1,
+        overrides={"epochs": 1},
+        out=tmp_path / "grey",
+    )
+    assert run.arch.in_channels == 1
+    assert run.preprocess.colour == "grey"
+
+
+def test_unusable_pictures_are_listed_in_the_run(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "set", 20)
+    (data / "red" / "zz text.jpg").write_text("no picture")
+    (data / "blue" / "zz empty.png").touch()
+    run = train(
+        data,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides={"epochs": 1},
+        out=tmp_path / "run",
+    )
+    described = json.loads((run.path / "dataset.json").read_text())
+    assert {entry["path"] for entry in described["unusable"]} == {
+        "red/zz text.jpg",
+        "blue/zz empty.png",
+    }
