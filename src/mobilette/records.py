@@ -87,12 +87,9 @@ def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> A
     if kinds and isinstance(value, Mapping):
         tags = {get_args(_field_types(kind)["kind"])[0]: kind for kind in kinds}
         tag = value.get("kind")
-        if tag not in tags:
-            listed = ", ".join(tags)
-            near = nearest(str(tag), tags)
-            raise InputError(
-                f"{where}: {_join(place, 'kind')} {tag!r} is not one of {listed}{near}"
-            )
+        if not isinstance(tag, str) or tag not in tags:
+            valid = "one of " + ", ".join(tags) + nearest(str(tag), tags)
+            raise _fault(where, _join(place, "kind"), tag, valid)
         return _parse(tags[tag], value, where, place)
     for other in others:
         if type(value) is other:

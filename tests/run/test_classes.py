@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel, classes_text, parse_classes, read_classes
 
-_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), min_size=1)
-_id = _text.filter(lambda text: text.strip() != "")
+_text = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r"), min_size=1).filter(
+    lambda text: text.strip() != ""
+)
 
 
-@given(st.lists(st.builds(ClassLabel, id=_id, name=_text), min_size=1, unique_by=lambda c: c.id))
+@given(st.lists(st.builds(ClassLabel, id=_text, name=_text), min_size=1, unique_by=lambda c: c.id))
 def test_text_round_trip(labels: list[ClassLabel]) -> None:
     assert parse_classes(classes_text(labels), where="x") == tuple(labels)
 
@@ -29,6 +30,12 @@ def test_text_round_trip(labels: list[ClassLabel]) -> None:
 def test_faults(text: str, message: str) -> None:
     with pytest.raises(InputError, match=f"classes.txt: {message}"):
         parse_classes(text, where="classes.txt")
+
+
+@pytest.mark.parametrize("text", ["", " ", "a\tb", "a\nb"])
+def test_names_that_a_line_cannot_hold(text: str) -> None:
+    with pytest.raises(InputError, match="without tabs and line breaks"):
+        ClassLabel(id=text, name="x")
 
 
 def test_a_line_without_a_tab_is_its_own_name(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_a_loss_that_explodes_is_said_and_never_saved(pictures: Path, tmp_path: 
             pictures,
             width_mult=0.25,
             resolution=32,
-            overrides={"lr": 1000.0, "warmup": 0.0, "epochs": 3},
+            overrides={"lr": 1000.0, "warmup": 0.0, "weight_decay": 1.0, "batch_size": 8},
             out=tmp_path / "run",
         )
     assert not (tmp_path / "run" / "last.pt").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,7 +11,7 @@ import typer
 from mobilette.cli import cost, doctor, evaluate, export, models, predict, train, verify
 from mobilette.errors import InputError
 
-DONE, WRONG_REQUEST, INTERRUPTED = 0, 2, 130
+DONE, WRONG_REQUEST = 0, 2
 # The base of everything that typer says about wrong arguments; typer itself does not export it.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -50,19 +49,10 @@ def run(arguments: Sequence[str]) -> int:
         if len(given) < len(arguments):
             raise
         return _explain(error)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        # typer turns a Ctrl-C into an Abort, whose cause knows whether there is a way to go on.
-        cause = error.__cause__ or error
-        print(f"mobilette: {cause if cause.args else 'stopped'}", file=sys.stderr)
-        return INTERRUPTED
     return int(status or DONE)
 
 
 def _explain(error: Exception) -> int:
-    if isinstance(error, BrokenPipeError):
-        # The reader of our output went away (``| head``): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     text = error.format_message() if isinstance(error, UsageError) else str(error)
     print(f"mobilette: error: {' '.join(text.split())}", file=sys.stderr)
     return WRONG_REQUEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -77,41 +78,45 @@ def train(
 
     keep_freed_memory()
     set_threads(threads or (recorded_threads(resume) if resume else None))
-    with TrainingProgress() as progress:
-        if resume is not None:
-            run = resume_run(
-                resume,
-                data=data,
-                device=device,
-                workers=workers,
-                report=progress.step,
-                report_load=progress.load,
-            )
-        else:
-            given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-            given["time_limit"] = parse_duration(time) if time else None
-            overrides = dict(parse_setting(text) for text in settings or [])
-            overrides |= {key: value for key, value in given.items() if value is not None}
-            run = train_run(
-                str(data),
-                model=model,
-                width_mult=width_mult,
-                resolution=resolution,
-                form=form.value if form else None,
-                in_channels=in_channels,
-                preprocess=preprocess,
-                resize=resize.value,
-                recipe=recipe,
-                overrides=overrides,
-                start=start,
-                out=out,
-                force=force,
-                device=device,
-                workers=workers,
-                max_unusable=max_unusable,
-                report=progress.step,
-                report_load=progress.load,
-                remark=progress.remark,
-            )
+    try:
+        with TrainingProgress() as progress:
+            if resume is not None:
+                run = resume_run(
+                    resume,
+                    data=data,
+                    device=device,
+                    workers=workers,
+                    report=progress.step,
+                    report_load=progress.load,
+                )
+            else:
+                given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
+                given["time_limit"] = parse_duration(time) if time else None
+                overrides = dict(parse_setting(text) for text in settings or [])
+                overrides |= {key: value for key, value in given.items() if value is not None}
+                run = train_run(
+                    str(data),
+                    model=model,
+                    width_mult=width_mult,
+                    resolution=resolution,
+                    form=form.value if form else None,
+                    in_channels=in_channels,
+                    preprocess=preprocess,
+                    resize=resize.value,
+                    recipe=recipe,
+                    overrides=overrides,
+                    start=start,
+                    out=out,
+                    force=force,
+                    device=device,
+                    workers=workers,
+                    max_unusable=max_unusable,
+                    report=progress.step,
+                    report_load=progress.load,
+                    remark=progress.remark,
+                )
+    except KeyboardInterrupt as stop:
+        print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)
+        return 130
     print_result(run, as_json=as_json, trained=progress.epochs > 0)
     return 0

@@ -30,10 +30,8 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
         from mobilette.engines.pytorch import CheckpointPredictor
 
         return CheckpointPredictor(open_run(path), device=device)
-    if path.is_file():
-        what = "a file"
-    else:
-        what = "a folder that is neither" if path.is_dir() else "not there"
+    kind = "a folder that is neither" if path.is_dir() else "not there"
     raise InputError(
-        f"{path}: a run directory or an artifact directory is expected; this is {what}"
+        f"{path}: is {'a file' if path.is_file() else kind}; the directory of a run or of an "
+        "artifact is expected"
     )

@@ -11,6 +11,7 @@ _TEXT = """\
 The pictures must be prepared as below; normalisation is inside the model.
 
 ```python
+from pathlib import Path
 import numpy as np, onnxruntime
 from PIL import Image, ImageOps
 
@@ -18,7 +19,7 @@ image = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
 {geometry}
 pixels = np.asarray(image).reshape({resolution}, {resolution}, {channels}).transpose(2, 0, 1)[None]
 logits = onnxruntime.InferenceSession("{model}").run(["{output}"], {{"{input}": pixels}})[0][0]
-labels = open("labels.txt", encoding="utf-8").read().splitlines()
+labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
 print(labels[logits.argmax()])
 ```
 

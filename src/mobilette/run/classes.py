@@ -18,6 +18,13 @@ class ClassLabel:
     id: str
     name: str
 
+    def __post_init__(self) -> None:
+        for text in (self.id, self.name):
+            if not text.strip() or any(sign in text for sign in "\t\n\r"):
+                raise InputError(
+                    f"class {text!r}: a class needs a name without tabs and line breaks"
+                )
+
 
 def classes_text(classes: Sequence[ClassLabel]) -> str:
     """Return the content of ``classes.txt``: a line ``id<TAB>name`` a class, in order."""
@@ -31,8 +38,8 @@ def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
         InputError: no class, an empty line or an id that occurs twice.
     """
     labels = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        label, _, name = line.partition("\t")
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        label, _, name = line.rstrip("\r").partition("\t")
         if not label.strip():
             raise InputError(f"{where}: line {number} is empty; each line is one class")
         labels.append(ClassLabel(id=label, name=name or label))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
-from mobilette.counting.cost import weight_shapes
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_RECORD, read_bytes, read_record, write_json, write_text
@@ -76,13 +75,15 @@ class Run:
         return network.eval()
 
     def read_weights(self) -> dict[str, Tensor]:
-        """Return the best weights by name, as fp32 tensors.
+        """Return the best weights by name.
 
         Raises:
             InputError: the file is missing, damaged, or its tensors are not this network's.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
+
+        from mobilette.nn.network import build_empty
 
         if not self.weights_path.is_file():
             raise InputError(
@@ -95,7 +96,7 @@ class Run:
             raise InputError(
                 f"{self.weights_path}: not a complete safetensors file ({error})"
             ) from error
-        _check_tensors(tensors, self.arch, self.weights_path)
+        _check_tensors(tensors, build_empty(self.arch), self.weights_path)
         return tensors
 
 
@@ -144,15 +145,17 @@ def write_run(
     write_json(folder / ENVIRONMENT, environment)
 
 
-def _check_tensors(tensors: dict[str, Tensor], arch: Arch, path: Path) -> None:
-    """Raise `InputError` unless every trainable tensor of ``arch`` is there with its shape."""
-    for layer in layers(arch):
-        for tensor, shape in weight_shapes(layer).items():
-            name = f"{layer.name}.{tensor}"
-            if name not in tensors:
-                raise InputError(f"{path}: tensor {name!r} of {arch.name} is missing")
-            if tuple(tensors[name].shape) != shape:
-                raise InputError(
-                    f"{path}: tensor {name!r} is {tuple(tensors[name].shape)}, "
-                    f"but {arch.name} needs {shape}"
-                )
+def _check_tensors(tensors: dict[str, Tensor], empty: Network, path: Path) -> None:
+    """Raise `InputError` unless ``tensors`` are exactly those of the network, by shape."""
+    expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    model = empty.arch.name
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise InputError(f"{path}: tensor {name!r} of {model} is missing")
+        if tuple(tensors[name].shape) != shape:
+            raise InputError(
+                f"{path}: tensor {name!r} is {tuple(tensors[name].shape)}, "
+                f"but {model} needs {shape}"
+            )
+    for name in tensors.keys() - expected.keys():
+        raise InputError(f"{path}: tensor {name!r} is none of {model}'s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,31 +14,40 @@ from mobilette.nn.network import Network
 class WeightAverage:
     """A second network that follows the trained one: average = d * average + (1 - d) * weights.
 
-    Batch norm's running statistics are averaged too, so they belong to the averaged weights. At
-    step t the decay is at most (1 + t) / (10 + t), so that the start does not linger.
+    At step t the decay is at most (1 + t) / (10 + t), so that the start does not linger.
     """
 
     def __init__(self, network: Network, *, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
-        self._pairs = _float_pairs(self.network, network)
-        self._counters = [
-            (mine, theirs)
-            for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True)
-            if not mine.is_floating_point()
-        ]
+        self._mine = [parameter.detach() for parameter in self.network.parameters()]
+        self._theirs = [parameter.detach() for parameter in network.parameters()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the trained network's weights after ``step`` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        mine, theirs = self._pairs
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
-        for counter, source in self._counters:
-            counter.copy_(source)
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
 
+    @torch.no_grad()
+    def measure_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Give the averaged weights batch norm statistics of their own, measured on ``batches``.
 
-def _float_pairs(average: nn.Module, source: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    mine, theirs = average.state_dict(), source.state_dict()
-    names = [name for name, tensor in mine.items() if tensor.is_floating_point()]
-    return [mine[name] for name in names], [theirs[name] for name in names]
+        The trained network's running statistics belong to other weights, and lag behind even
+        these: in a short run (or with V3's momentum of 0.01) they are useless. Mean and variance
+        are averaged over the batches ("precise BN": Wu and Johnson 2021, arXiv 2105.07576,
+        section 3).
+
+        Args:
+            batches: normalised pictures, float (N, C, H, W).
+        """
+        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # PyTorch's way to say: a plain average
+            norm.train()
+        for batch in batches:
+            self.network(batch)
+        for norm in norms:
+            norm.momentum = self.network.arch.norm_momentum
+            norm.eval()

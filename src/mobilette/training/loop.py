@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from mobilette.training.state import Progress, save_state
 from mobilette.training.step import Trainer
 
 SECONDS_BETWEEN_STATES = 30.0
+MEASURED_PICTURES, MEASURED_BATCH = 512, 128
+# A step that no epoch has: the place of the measured pictures in the seed's sequence.
+MEASURING = 2**32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +164,7 @@ class Loop:
     def _end_epoch(self, part: float) -> None:
         progress = self.progress
         begun = time.perf_counter()
+        self.trainer.average.measure_statistics(self._batches_to_measure())
         average = self.trainer.average.network
         logits = checkpoint_logits(average, self.trainer.normalise, self.validation.pixels)
         metrics = measure(logits, self.validation.labels, self.classes)
@@ -190,6 +194,15 @@ class Loop:
                 is_best=is_best,
             )
         )
+
+    def _batches_to_measure(self) -> Iterator[Tensor]:
+        """Yield pictures to measure batch norm statistics on: training pictures as they are."""
+        chosen = torch.randperm(
+            len(self.labels), generator=generator(self.recipe.seed, self.progress.epoch, MEASURING)
+        )[:MEASURED_PICTURES]
+        for first in range(0, len(chosen), MEASURED_BATCH):
+            pixels = self.pixels[chosen[first : first + MEASURED_BATCH].to(self.device)]
+            yield self.trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started

@@ -26,22 +26,24 @@ def find_start(start: str | Path) -> Run | None:
     return open_run(start)
 
 
-def copy_weights(
-    source: Run, arch: Arch, classes: tuple[ClassLabel, ...], network: Network
-) -> None:
-    """Copy the weights of ``source`` into ``network``, which is the network of ``arch``.
-
-    The classifier is copied where both have the same ``classes`` in the same order.
-
-    Raises:
-        InputError: the networks differ in more than resolution and classes.
-    """
+def check_start(source: Run, arch: Arch) -> None:
+    """Raise `InputError` if the networks differ in more than resolution and classes."""
     same = source.arch.with_resolution(arch.resolution).with_classes(arch.num_classes)
     if same != arch:
         raise InputError(
             f"{source.path}: its network ({source.arch.name}) is not the one to be trained "
             f"({arch.name}); model, width, form and input channels must be the same"
         )
+
+
+def copy_weights(source: Run, classes: tuple[ClassLabel, ...], network: Network) -> None:
+    """Copy the weights of ``source`` into ``network``, which `check_start` found to be the same.
+
+    The classifier is copied where both have the same ``classes`` in the same order.
+
+    Raises:
+        InputError: the weights are missing or damaged.
+    """
     weights = source.read_weights()
     if source.classes != classes:
         weights = {name: w for name, w in weights.items() if not name.startswith(CLASSIFIER)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ def read_state(path: Path) -> State:
     """
     content = io.BytesIO(read_bytes(path))
     try:
-        saved = torch.load(content, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age of a pickle that is refused anyway
+            saved = torch.load(content, map_location="cpu", weights_only=True)
         schema = saved.pop("schema")
         if schema != SCHEMA:
             raise InputError(f"{path}: schema {schema}; this version reads {SCHEMA}")

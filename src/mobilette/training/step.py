@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mobilette.data.augmentation import flip_and_crop
@@ -44,7 +44,6 @@ class Trainer:
         rate = learning_rate(recipe, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        _warm_up_statistics(self.network, index)
         torch.manual_seed(derive(recipe.seed, *place))  # dropout draws from the global generator
         batch = flip_and_crop(
             pixels,
@@ -60,17 +59,3 @@ class Trainer:
         self.optimizer.step()
         self.average.update(index)
         return loss.detach()
-
-
-def _warm_up_statistics(network: Network, index: int) -> None:
-    """Let the running statistics of batch norm start as plain averages of the first batches.
-
-    With V3's momentum of 0.01 they would otherwise still be mostly their initial values (mean 0,
-    variance 1) after the few hundred steps of a short run.
-    """
-    momentum = network.arch.norm_momentum
-    if index * momentum > 1.0 + momentum:
-        return
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = max(momentum, 1.0 / (index + 1))

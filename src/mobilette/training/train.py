@@ -38,7 +38,7 @@ from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import usable_cores
 from mobilette.training.randomness import derive
 from mobilette.training.recipe import DEFAULT, Recipe, load_recipe, override
-from mobilette.training.start import copy_weights, find_start
+from mobilette.training.start import check_start, copy_weights, find_start
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
 
@@ -115,6 +115,8 @@ def train(
         form=form,
     )
     arch = get_arch(model, settings)
+    if source is not None:
+        check_start(source, arch)
     classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
     folder = Path(out) if out is not None else _free_name(pictures.name, model)
     with new_directory(folder, force=force) as unfinished:
@@ -139,7 +141,7 @@ def train(
     run = open_run(folder)
     trainer = _trainer(run, chosen, dataset, where)
     if source is not None:
-        copy_weights(source, run.arch, run.classes, trainer.network)
+        copy_weights(source, run.classes, trainer.network)
         trainer.average.network.load_state_dict(trainer.network.state_dict())
     return _loop(run, trainer, Progress(), dataset, where, started, report)
 
