@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install  ## train on scikit-learn's digits, export, verify: about three minutes
-	@$(BIN)/python bench/demo.py
+	@$(BIN)/python examples/demo.py
 
 test: install  ## all tests, under 12 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist worksteal

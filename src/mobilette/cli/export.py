@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def export(
     from mobilette.cli.output import human_bytes, print_json, remarks
     from mobilette.exporters.export import check_targets
     from mobilette.exporters.export import export as export_run
-    from mobilette.files import read_bytes
+    from mobilette.run.directory import recorded_data
 
     artifacts = [
         export_run(run, to=target, out=out, force=force) for target in check_targets(to.split(","))
@@ -31,15 +32,16 @@ def export(
             "path": str(artifact.path),
             "target": artifact.contract.target,
             "precision": artifact.contract.precision,
-            "size_bytes": len(read_bytes(artifact.path / artifact.contract.model)),
+            "size_bytes": (artifact.path / artifact.contract.model).stat().st_size,
         }
         for artifact in artifacts
     ]
     if as_json:
         print_json({"artifacts": rows})
         return
-    for artifact, row in zip(artifacts, rows, strict=True):
+    for artifact in artifacts:
         model = artifact.path / artifact.contract.model
         size = human_bytes(model.stat().st_size)
-        remarks().print(f"{model}: {row['precision']}, {size}", markup=False)
-        remarks().print(f"next: mobilette verify {artifact.path} DATA", markup=False)
+        remarks().print(f"{model}: {artifact.contract.precision}, {size}", markup=False)
+        command = shlex.join(["mobilette", "verify", str(artifact.path), recorded_data(run)])
+        remarks().print(f"next: {command}", markup=False)

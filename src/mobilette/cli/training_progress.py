@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from types import TracebackType
 from typing import Self
 
@@ -106,4 +107,4 @@ def print_result(run: Run, *, as_json: bool, trained: bool) -> None:
         f"{run.path}: top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
         f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s"
     )
-    out.print(f"next: mobilette export {run.path} --to onnx", markup=False)
+    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)

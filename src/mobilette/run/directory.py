@@ -11,7 +11,14 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
-from mobilette.files import LARGEST_RECORD, read_bytes, read_record, write_json, write_text
+from mobilette.files import (
+    LARGEST_RECORD,
+    read_bytes,
+    read_json,
+    read_record,
+    write_json,
+    write_text,
+)
 from mobilette.run.classes import ClassLabel, classes_text, read_classes
 
 if TYPE_CHECKING:
@@ -124,6 +131,19 @@ def open_run(path: str | Path) -> Run:
         )
     preprocess = read_record(path / PREPROCESS, Preprocess)
     return Run(path=path, arch=arch, preprocess=preprocess, classes=classes)
+
+
+def recorded_data(path: Path) -> str:
+    """Return the pictures that the run in ``path`` was trained on, as it recorded them.
+
+    Raises:
+        InputError: dataset.json is missing or damaged.
+    """
+    recorded = read_json(path / DATASET)
+    data = recorded.get("path") if isinstance(recorded, dict) else None
+    if not isinstance(data, str):
+        raise InputError(f"{path / DATASET}: key 'path' is missing")
+    return data
 
 
 def write_run(

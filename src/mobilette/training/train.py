@@ -29,6 +29,7 @@ from mobilette.run.directory import (
     Run,
     is_run,
     open_run,
+    recorded_data,
     write_run,
 )
 from mobilette.training.ema import WeightAverage
@@ -177,21 +178,20 @@ def resume(
     state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
     if state is not None and state.progress.finished:
         return run
-    recorded = read_json(run.path / DATASET)
-    if not isinstance(recorded, dict) or not {"path", "fingerprint"} <= recorded.keys():
-        raise InputError(f"{run.path / DATASET}: keys 'path' and 'fingerprint' are expected")
+    source = data or recorded_data(run.path)
     dataset = load_dataset(
-        find_pictures(data or recorded["path"]),
+        find_pictures(source),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=usable_cores() if workers is None else workers,
         max_unusable=1.0,
         on_progress=report_load,
     )
-    if dataset.fingerprint != recorded["fingerprint"]:
+    recorded = read_json(run.path / DATASET)
+    if not isinstance(recorded, dict) or dataset.fingerprint != recorded.get("fingerprint"):
         raise InputError(
-            f"{data or recorded['path']}: the pictures are not those that {run.path} was started "
-            "with; start a new run"
+            f"{source}: the pictures are not those that {run.path} was started with; "
+            "start a new run"
         )
     trainer = _trainer(run, recipe, dataset, where)
     progress = Progress()

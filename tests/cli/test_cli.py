@@ -1,0 +1,330 @@
+"""The command line as a person uses it: real processes, real files, good and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mobilette.arch.catalogue import list_models
+from mobilette.artifact.directory import Artifact
+from mobilette.run.directory import Run
+from tests.conftest import COLOURS, write_pictures
+
+Result = subprocess.CompletedProcess[str]
+
+
+def mobilette(*arguments: str | Path, cwd: Path | None = None) -> Result:
+    command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    """Status 2, nothing on stdout, and one line on stderr that names what is wrong."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("mobilette: error: ")]
+    assert len(errors) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in errors[0]
+
+
+SMALL = ("--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16", "--epochs=1")
+
+
+# What answers at once
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["cost", "--help"], ["train", "--help"]])
+def test_help(arguments: list[str]) -> None:
+    result = mobilette(*arguments)
+    assert result.returncode == 0
+    assert "Usage: mobilette" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["cost", "mobilenet_v2", "--json"], ["cost", "mobilenet_v2"]]
+)
+def test_answers_in_under_half_a_second(arguments: list[str]) -> None:
+    """The best of five, because other tests run on the same cores."""
+    seconds = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        mobilette(*arguments)
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.5
+
+
+def test_models_as_json_and_as_a_table() -> None:
+    rows = json.loads(mobilette("models", "--json").stdout)
+    assert [row["name"] for row in rows] == list_models()
+    assert all(row.keys() == {"name", "family", "params", "madds", "resolution"} for row in rows)
+    table = mobilette("models", "v3").stdout
+    assert "mobilenet_v3_large" in table
+    assert "mobilenet_v2" not in table
+    assert "5,483,032" in table
+
+
+def test_cost_equals_the_published_numbers(shared: Path) -> None:
+    result = mobilette("cost", "mobilenet_v2", "--width-mult=0.5", "--resolution=160", "--json")
+    counted = json.loads(result.stdout)
+    rows = json.loads((shared / "refs" / "computed.json").read_text())["mobilenet_v2_torchvision"]
+    (row,) = (row for row in rows if (row["alpha"], row["res"]) == (0.5, 160))
+    assert (counted["params"], counted["madds"]) == (row["params"], row["macs"])
+    assert counted.keys() == {
+        "name",
+        "params",
+        "madds",
+        "peak_activation_bytes",
+        "size_bytes",
+        "layers",
+    }
+    assert sum(layer["madds"] for layer in counted["layers"]) == counted["madds"]
+
+
+def test_the_cost_table_has_every_convolution_and_the_totals() -> None:
+    table = mobilette("cost", "mobilenet_v2").stdout
+    assert table.count("conv 3x3") == 18
+    assert "rows.1.depthwise" in table
+    assert "3,504,872" in table
+    assert "300,774,272" in table
+
+
+def test_cost_compares_several_and_takes_a_run(trained: Run) -> None:
+    result = mobilette("cost", "mobilenet_v1", trained.path, "--json")
+    first, second = json.loads(result.stdout)
+    assert first["name"] == second["name"] == "mobilenet_v1"
+    assert second["layers"][-1]["shape"] == [3]
+    assert "mobilenet_v3_small" in mobilette("cost", *list_models()).stdout
+
+
+def test_doctor() -> None:
+    found = json.loads(mobilette("doctor", "--json").stdout)
+    assert found["versions"]["torch"]
+    assert "cpu" in found["devices"]
+    assert "onnxruntime" in mobilette("doctor").stdout
+
+
+# The whole way
+
+
+def test_train_evaluate_export_verify_predict(pictures: Path, tmp_path: Path) -> None:
+    """In a folder whose name has spaces and Chinese characters, with relative paths."""
+    here = tmp_path / "my 文件夹"
+    here.mkdir()
+    shutil.copytree(pictures, here / "图片 set")
+    options = ("--epochs=4", "--batch-size=16", "--json", "--out=a run")
+    result = mobilette("train", "图片 set", *SMALL[:3], *options, cwd=here)
+    assert result.returncode == 0, result.stderr
+    trained = json.loads(result.stdout)
+    keys = {"run", "epochs", "top1", "top5", "loss", "seconds", "images_per_second"}
+    assert trained.keys() == keys
+    assert (trained["run"], trained["epochs"], trained["top1"]) == ("a run", 4, 1.0)
+
+    evaluated = json.loads(
+        mobilette("evaluate", "a run", "图片 set", "--split=val", "--json", cwd=here).stdout
+    )
+    assert evaluated["top1"] == 1.0
+    assert evaluated["images"] == 24
+    assert evaluated.keys() == {"top1", "top5", "loss", "images", "per_class", "confusion"}
+
+    result = mobilette("export", "a run", "--to=onnx", "--out=导出", "--json", cwd=here)
+    (artifact,) = json.loads(result.stdout)["artifacts"]
+    assert artifact["path"] == str(Path("导出") / "onnx")
+    assert (artifact["target"], artifact["precision"]) == ("onnx", "fp32")
+    assert artifact["size_bytes"] == (here / artifact["path"] / "model.onnx").stat().st_size
+
+    result = mobilette("verify", artifact["path"], "图片 set", "--json", cwd=here)
+    assert result.returncode == 0
+    verdict = json.loads(result.stdout)
+    assert verdict["passed"]
+    assert verdict["images"] == 120
+    assert "verify: passed" in mobilette("verify", artifact["path"], "图片 set", cwd=here).stdout
+
+    result = mobilette("predict", artifact["path"], "图片 set/red", "--json", cwd=here)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == 40
+    assert {line["label"] for line in lines} == {"red"}
+    assert "blue" in mobilette("evaluate", "a run", "图片 set", cwd=here).stdout
+
+
+def test_the_next_command_is_printed_and_works(pictures: Path, tmp_path: Path) -> None:
+    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "a run", cwd=tmp_path)
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("next: "))
+    command = line.removeprefix("next: ").replace("mobilette", f"{sys.executable} -m mobilette", 1)
+    exported = subprocess.run(
+        command, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert (tmp_path / "exports" / "a run" / "onnx" / "model.onnx").exists()
+    assert "next: mobilette verify 'exports/a run/onnx'" in exported.stderr
+
+
+def test_runs_without_a_name_get_one_each(pictures: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert mobilette("train", pictures, *SMALL, cwd=tmp_path).returncode == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == [f"{pictures.name}-mobilenet_v1", f"{pictures.name}-mobilenet_v1-2"]
+
+
+def test_predict_says_what_it_cannot_read(exported: Artifact, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.new("RGB", (20, 20), COLOURS["red"]).save(good)
+    bad.write_text("no picture")
+    result = mobilette("predict", exported.path, bad, good, "--json")
+    assert result.returncode == 0
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert first.keys() == {"path", "error"}
+    assert second.keys() == {"path", "label", "probability", "top"}
+    assert mobilette("predict", exported.path, bad).returncode == 2
+    assert mobilette("predict", exported.path, tmp_path / "missing.png").returncode == 2
+
+
+def test_an_artifact_that_fails_the_gate_is_status_1(
+    artifact_copy: Path, trained: Run, pictures: Path
+) -> None:
+    from tests.verification.test_verify import forge, forget_the_mean
+
+    forge(artifact_copy, forget_the_mean)
+    result = mobilette("verify", artifact_copy, pictures, "--from", trained.path)
+    assert result.returncode == 1
+    assert "verify: FAILED" in result.stdout
+    assert "failed: golden vectors" in result.stdout
+    verdict = mobilette("verify", artifact_copy, pictures, "--from", trained.path, "--json")
+    assert verdict.returncode == 1
+    assert not json.loads(verdict.stdout)["passed"]
+
+
+# Bad input: one clear line, status 2, nothing left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["cost", "mobilnet_v2"], "did you mean 'mobilenet_v2'"),
+        (["cost", "mobilenet_v2", "--width-mult=0"], "width multiplier 0"),
+        (["cost", "mobilenet_v2", "--width-mult=-1"], "width multiplier -1"),
+        (["cost", "mobilenet_v2", "--width-mult=nan"], "width multiplier nan"),
+        (["cost", "mobilenet_v2", "--resolution=5"], "resolution 5 is not between 16 and"),
+        (["cost", "mobilenet_v2", "--widht-mult=1"], "--width-mult"),
+        (["cots", "mobilenet_v2"], "cost"),
+        (["models", "resnet_v9"], "no network matches 'resnet_v9'"),
+        (["train"], "DATA"),
+        (["train", "digitz"], "did you mean 'digits'"),
+        (["train", "digits", "--model=mobilenet"], "no network is called 'mobilenet'"),
+        (["train", "digits", "--lr=-1"], "lr -1.0 is not between"),
+        (["train", "digits", "--batch-size=0"], "batch_size 0"),
+        (["train", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["train", "digits", "--time=soon"], "--time 'soon'"),
+        (["train", "digits", "--recipe=quik"], "did you mean 'quick'"),
+        (["train", "digits", "--device=gpu"], "device 'gpu' is not one of"),
+        (["train", "digits", "--preprocess=imagenet"], "preset 'imagenet' is not one of torch"),
+        (["train", "digits", "--in-channels=4"], "in_channels 4 is not 1 or 3"),
+        (["train", "--resume=nothing"], "not a run directory"),
+        (["evaluate", "nothing", "digits"], "nothing: is not there"),
+        (["export", "nothing"], "not a run directory"),
+        (["verify", "nothing"], "not an artifact"),
+    ],
+)
+def test_requests_that_are_wrong(arguments: list[str], part: str, tmp_path: Path) -> None:
+    assert_refused(mobilette(*arguments, cwd=tmp_path), part)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_with_a_typo(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("weigth_decay = 0.1\n")
+    result = mobilette("train", "digits", "--recipe=mine.toml", cwd=tmp_path)
+    assert_refused(result, "mine.toml: unknown key 'weigth_decay'; did you mean 'weight_decay'")
+
+
+@pytest.mark.parametrize(
+    ("classes", "part"),
+    [
+        ({}, "no class folders"),
+        ({"green": 6}, "one class, 'green'"),
+        ({"green": 6, "red": 6, "empty": 0}, "empty has no pictures"),
+        ({"green": 6, "red": 1}, "class 'red' has one usable picture"),
+    ],
+)
+def test_folders_that_are_no_set(classes: dict[str, int], part: str, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    for name, count in classes.items():
+        (root / name).mkdir()
+        for index in range(count):
+            Image.new("RGB", (20, 20), (index, 0, 0)).save(root / name / f"{index}.png")
+    result = mobilette("train", root, *SMALL, "--out", tmp_path / "run")
+    assert_refused(result, part)
+    assert {path.name for path in tmp_path.iterdir()} == {"set"}
+
+
+def test_too_many_unusable_pictures(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "set", 10)
+    for index in range(6):
+        (root / "red" / f"text {index}.jpg").write_text("no picture")
+    result = mobilette("train", root, *SMALL, "--out", tmp_path / "run")
+    assert_refused(result, "6 of 36 pictures cannot be used", "--max-unusable")
+    assert {path.name for path in tmp_path.iterdir()} == {"set"}
+    allowed = mobilette("train", root, *SMALL, "--max-unusable=0.2", "--out", tmp_path / "run")
+    assert allowed.returncode == 0
+
+
+def test_an_output_directory_that_exists_or_cannot_be(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").write_text("x")
+    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "there")
+    assert_refused(result, "there: exists", "--force")
+    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "file" / "run")
+    assert_refused(result, "run: cannot be written")
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "file"}
+
+
+def test_half_an_onnx_file(artifact_copy: Path, pictures: Path) -> None:
+    model = artifact_copy / "model.onnx"
+    content = model.read_bytes()
+    model.write_bytes(content[: len(content) // 2])
+    assert_refused(mobilette("verify", artifact_copy), "model.onnx: cut short")
+    result = mobilette("predict", artifact_copy, pictures / "red")
+    assert_refused(result, "model.onnx: cut short")
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    result = mobilette("cost", "mobilnet_v2", "--debug")
+    assert "Traceback" in result.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """Return a folder on a file system of two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if os.name == "nt" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    return disk
+
+
+def test_a_full_disk_in_training_and_in_export(
+    small_disk: Path, trained: Run, pictures: Path
+) -> None:
+    """The state of a run at width 1.0 does not fit; nor does an artifact beside ballast."""
+    try:
+        result = mobilette(
+            "train", pictures, "--resolution=16", "--epochs=1", "--out", small_disk / "run"
+        )
+        assert_refused(result, "cannot be written (no space left on device)")
+        assert not list(small_disk.rglob("*.tmp"))
+        shutil.rmtree(small_disk / "run")
+        (small_disk / "ballast").write_bytes(bytes(1_500_000))
+        result = mobilette("export", trained.path, "--out", small_disk / "exports")
+        assert_refused(result, "cannot be written (no space left on device)")
+        assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+    finally:
+        subprocess.run(["umount", str(small_disk)], check=True)
