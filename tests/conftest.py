@@ -31,7 +31,7 @@ def write_pictures(root: Path, count: int, *, size: int = 24) -> Path:
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)
         for index in range(count):
-            noise = generator.normal(0, 40, (size, size, 3))
+            noise = generator.normal(0, 20, (size, size, 3))
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
     return root

@@ -64,7 +64,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_a_new_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b"
-    with new_directory(target) as folder:
+    with new_directory(target, holds="file") as folder:
         (folder / "file").write_text("x")
         assert not target.exists()
     assert (target / "file").read_text() == "x"
@@ -73,7 +73,7 @@ def test_a_new_directory_appears_when_it_is_complete(tmp_path: Path) -> None:
 
 def test_a_failure_inside_leaves_nothing_behind(tmp_path: Path) -> None:
     def fail() -> None:
-        with new_directory(tmp_path / "a" / "b") as folder:
+        with new_directory(tmp_path / "a" / "b", holds="file") as folder:
             (folder / "file").write_text("x")
             raise RuntimeError
 
@@ -87,18 +87,31 @@ def test_an_existing_directory_is_replaced_only_by_force(tmp_path: Path) -> None
     target.mkdir()
     (target / "precious").touch()
     with pytest.raises(InputError, match=r"run: exists; give another --out, or --force"):
-        new_directory(target).__enter__()
-    with pytest.raises(ValueError, match="stop"), new_directory(target, force=True):
+        new_directory(target, holds="file").__enter__()
+    with (
+        pytest.raises(ValueError, match="stop"),
+        new_directory(target, holds="precious", force=True),
+    ):
         raise ValueError("stop")
     assert names(target) == ["precious"]
-    with new_directory(target, force=True) as folder:
+    with new_directory(target, holds="precious", force=True) as folder:
         (folder / "new").touch()
     assert names(target) == ["new"]
     assert names(tmp_path) == ["run"]
 
 
+def test_force_replaces_nothing_of_another_kind_and_not_its_own_source(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter 1").touch()
+    with pytest.raises(InputError, match="replaces only a folder with arch.json in it"):
+        new_directory(tmp_path / "thesis", holds="arch.json", force=True).__enter__()
+    with pytest.raises(InputError, match="lies in it and would be replaced"):
+        new_directory(tmp_path, holds="thesis", force=True, source=tmp_path / "thesis").__enter__()
+    assert names(tmp_path / "thesis") == ["chapter 1"]
+
+
 def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written"):
-        new_directory(tmp_path / "file" / "run").__enter__()
+        new_directory(tmp_path / "file" / "run", holds="file").__enter__()
     assert (tmp_path / "file").read_text() == "x"

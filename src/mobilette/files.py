@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,9 +73,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,19 +88,30 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON in one step, as `write_bytes` does."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 @contextmanager
-def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
+def new_directory(
+    path: Path, *, holds: str, force: bool = False, source: Path | None = None
+) -> Iterator[Path]:
     """Yield an empty folder that becomes ``path`` when the block ends without an error.
 
-    An existing ``path`` is kept until then and refused unless ``force``.
+    An existing ``path`` is kept until then and refused unless ``force``; and even then unless it
+    is empty or an older one of the same kind.
+
+    Args:
+        path: where the folder will be.
+        holds: a file that every folder of this kind has.
+        force: replace an older one.
+        source: what the content is made from, which must not lie inside ``path``.
 
     Raises:
         InputError: ``path`` exists, or cannot be written; nothing is left behind.
     """
-    check_new(path, force=force)
+    check_new(path, holds=holds, force=force)
+    if source is not None and path.resolve() in (source.resolve(), *source.resolve().parents):
+        raise InputError(f"{path}: {source} lies in it and would be replaced; give another --out")
     made = make_parents(path)
     temporary = None
     try:
@@ -107,26 +121,34 @@ def new_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             path.replace(old / "old")
-            temporary.replace(path)
-            shutil.rmtree(old)
+            try:
+                temporary.replace(path)
+            except OSError:
+                (old / "old").replace(path)
+                raise
+            finally:
+                shutil.rmtree(old)
         else:
             temporary.replace(path)
     except BaseException as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        for folder in made:
-            folder.rmdir()
+        _remove_empty(made)
         if isinstance(error, OSError):
             raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
         raise
 
 
-def check_new(path: Path, *, force: bool) -> None:
-    """Raise `InputError` if ``path`` exists and is not to be replaced."""
+def check_new(path: Path, *, holds: str, force: bool) -> None:
+    """Raise `InputError` if ``path`` exists and is not to be replaced, or not of this kind."""
     if path.exists() and not force:
         raise InputError(f"{path}: exists; give another --out, or --force to replace it")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file; a folder is to be written there")
+    if path.exists() and not (path / holds).exists() and any(path.iterdir()):
+        raise InputError(
+            f"{path}: --force replaces only a folder with {holds} in it; this has none"
+        )
 
 
 def make_parents(path: Path) -> list[Path]:
@@ -142,10 +164,15 @@ def make_parents(path: Path) -> list[Path]:
             folder.mkdir()
             made.insert(0, folder)
     except OSError as error:
-        for folder in made:
-            folder.rmdir()
+        _remove_empty(made)
         raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
     return made
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            folder.rmdir()
 
 
 def _reason(error: OSError) -> str:

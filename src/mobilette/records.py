@@ -8,6 +8,7 @@ agreement of fields) stand in the dataclasses' own ``__post_init__``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -52,7 +53,8 @@ def _parse(kind: Any, value: Any, where: str, place: str) -> Any:
         return {key: _parse(args[1], item, where, _join(place, key)) for key, item in items}
     if kind is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            with suppress(OverflowError):
+                return float(value)
         raise _fault(where, place, value, "a number")
     if type(value) is kind:
         return value
@@ -69,7 +71,7 @@ def _parse_dataclass(kind: Any, value: Any, where: str, place: str) -> Any:
         needed = field.default is MISSING and field.default_factory is MISSING
         if needed and name not in items:
             raise InputError(f"{where}: key {_join(place, name)!r} is missing")
-    types = _field_types(kind)
+    types = get_type_hints(kind)
     parsed = {key: _parse(types[key], v, where, _join(place, key)) for key, v in items.items()}
     try:
         return kind(**parsed)
@@ -85,7 +87,7 @@ def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> A
     if len(kinds) + len(others) == 1:
         return _parse((kinds + others)[0], value, where, place)
     if kinds and isinstance(value, Mapping):
-        tags = {get_args(_field_types(kind)["kind"])[0]: kind for kind in kinds}
+        tags = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in kinds}
         tag = value.get("kind")
         if not isinstance(tag, str) or tag not in tags:
             valid = "one of " + ", ".join(tags) + nearest(str(tag), tags)
@@ -95,10 +97,6 @@ def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> A
         if type(value) is other:
             return value
     raise _fault(where, place, value, " or ".join(_PLAIN.get(o, "a table") for o in others))
-
-
-def _field_types(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def _mapping(value: Any, where: str, place: str) -> Mapping[str, Any]:

@@ -228,6 +228,10 @@ def test_an_artifact_that_fails_the_gate_is_status_1(
         (["train", "digits", "--preprocess=imagenet"], "preset 'imagenet' is not one of torch"),
         (["train", "digits", "--in-channels=4"], "in_channels 4 is not 1 or 3"),
         (["train", "--resume=nothing"], "not a run directory"),
+        (["train", "--resume=nothing", "--epochs=4"], "it takes no epochs"),
+        (["train", "digits", "--time=9s", "--epochs=4"], "give one of them"),
+        (["train", "digits", "--resolution=0"], "resolution 0"),
+        (["train", "digits", "--batch-size=1"], "batch_size 1"),
         (["evaluate", "nothing", "digits"], "nothing: is not there"),
         (["export", "nothing"], "not a run directory"),
         (["verify", "nothing"], "not an artifact"),
@@ -293,6 +297,37 @@ def test_half_an_onnx_file(artifact_copy: Path, pictures: Path) -> None:
     assert_refused(mobilette("verify", artifact_copy), "model.onnx: cut short")
     result = mobilette("predict", artifact_copy, pictures / "red")
     assert_refused(result, "model.onnx: cut short")
+
+
+def test_a_folder_of_the_networks_name_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "mobilenet_v2").mkdir()
+    assert mobilette("cost", "mobilenet_v2", cwd=tmp_path).returncode == 0
+
+
+def test_a_run_has_its_own_width(trained: Run) -> None:
+    assert_refused(mobilette("cost", trained.path, "--width-mult=0.5"), "has its own width")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
+def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "set", 6)
+    (root / "red").rename(root / os.fsdecode(b"caf\xe9"))
+    result = mobilette("train", root, *SMALL, "--out", tmp_path / "run")
+    assert_refused(result, "not valid UTF-8")
+
+
+def test_an_output_that_cannot_show_a_character(exported: Artifact, pictures: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
+    for arguments in (["cost", "mobilenet_v2"], ["predict", exported.path, pictures / "red"]):
+        command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
+        result = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+def test_brackets_in_a_path_are_no_markup(pictures: Path, tmp_path: Path) -> None:
+    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "a[bold]b[/b]")
+    assert result.returncode == 0, result.stderr
+    assert "a[bold]b[/b]: mobilenet_v1" in result.stderr
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:

@@ -31,7 +31,6 @@ def test_digits() -> None:
     digits = find_pictures("digits")
     assert digits.name == "digits"
     assert digits.classes == tuple("0123456789")
-    assert digits.colour == "grey"
     assert not digits.flippable
     pictures = digits.splits["all"]
     assert set(digits.splits) == {"all"}

@@ -54,6 +54,31 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(
         predictor.predict([good, bad])
 
 
+def test_an_image_is_treated_as_its_file_is(exported: Artifact, tmp_path: Path) -> None:
+    """Orientation and transparency count for an opened image as they do for a path."""
+    path = tmp_path / "turned.png"
+    pixels = np.zeros((20, 30, 4), np.uint8)
+    pixels[:, :15] = (200, 50, 40, 255)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=exif)
+    from_file, from_image = load(exported.path).predict([path, Image.open(path)])
+    assert from_file.top == from_image.top
+
+
+def test_one_image_instead_of_several_is_refused(exported: Artifact) -> None:
+    with pytest.raises(InputError, match="give .image."):
+        load(exported.path).predict("cat.jpg")
+
+
+@pytest.mark.parametrize("which", ["run", "artifact"])
+def test_devices(which: str, trained: Run, exported: Artifact) -> None:
+    path = trained.path if which == "run" else exported.path
+    assert load(path, device="auto").classes == trained.classes
+    with pytest.raises(InputError, match="device"):
+        load(path, device="abacus")
+
+
 def test_load_says_what_it_was_given(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder that is neither"):
         load(tmp_path)

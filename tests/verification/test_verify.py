@@ -22,6 +22,7 @@ from mobilette.records import parse
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
+from tests.conftest import write_pictures
 
 
 def test_a_faithful_artifact_passes(exported: Artifact, pictures: Path) -> None:
@@ -46,8 +47,11 @@ def test_without_the_checkpoint_golden_vectors_are_compared_and_it_is_said(
 ) -> None:
     verdict = verify(artifact_copy, pictures)
     assert verdict.passed
-    assert verdict.accuracy_artifact is None
+    assert verdict.accuracy_source is None
+    assert verdict.accuracy_artifact == 1.0
     assert "golden vectors only (--from RUN names it)" in verdict.notes[0]
+    with pytest.raises(InputError, match="no such folder"):
+        verify(artifact_copy, pictures / "typo")
     assert verify(artifact_copy, pictures, checkpoint=trained.path).images == 120
 
 
@@ -140,6 +144,20 @@ def test_a_contract_with_other_preprocessing_fails_on_real_files(
     verdict = verify(artifact_copy, tmp_path / "set", checkpoint=trained.path)
     assert not verdict.passed
     assert all("golden" not in failure for failure in verdict.failures)
+
+
+def test_pictures_that_cannot_be_read_are_said(exported: Artifact, tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "set", 10)
+    (root / "red" / "text.jpg").write_text("no picture")
+    verdict = verify(exported.path, root)
+    assert verdict.images == 30
+    assert verdict.notes == (
+        "1 pictures left out; the first is red/text.jpg: "
+        "not a picture (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM are read)",
+    )
+    left_out: list[str] = []
+    evaluate(load(exported.path), root, on_unusable=lambda name, reason: left_out.append(name))
+    assert left_out == ["red/text.jpg"]
 
 
 def test_evaluate_agrees_with_the_runs_own_validation(trained: Run, pictures: Path) -> None:

@@ -87,6 +87,8 @@ class Contract:
             raise InputError(
                 f"{len(self.classes)} classes for a network with {self.arch.num_classes}"
             )
+        if self.preprocess.channels != self.arch.in_channels:
+            raise InputError("preprocess and arch have different numbers of channels")
         for name in (self.model, *(self.files or {})):
             if not name or name in (".", "..") or any(sign in name for sign in '/\\:"\0'):
                 raise InputError(f"file name {name!r} would lie outside the artifact")

@@ -30,9 +30,13 @@ class Artifact:
         """The golden vectors.
 
         Raises:
-            InputError: they are damaged.
+            InputError: they are damaged, or not for this network.
         """
-        return read_golden(self.path / GOLDEN)
+        golden = read_golden(self.path / GOLDEN)
+        expected = (self.contract.input.shape, (len(self.contract.classes),))
+        if (golden.inputs.shape[1:], golden.logits.shape[1:]) != expected:
+            raise InputError(f"{self.path / GOLDEN}: inputs and logits of another network")
+        return golden
 
     def read_model(self) -> bytes:
         """Return the model file, checked against its hash in the same pass."""
@@ -84,7 +88,7 @@ def open_artifact(path: str | Path) -> Artifact:
     for name in expected:
         content = _read_checked(path / name, contract)
         if name == LABELS:
-            labels = parse_classes(content.decode(), where=str(path / name))
+            labels = parse_classes(content.decode(errors="replace"), where=str(path / name))
             if labels != contract.classes:
                 raise InputError(f"{path / name}: other classes than in {CONTRACT}")
     return Artifact(path=path, contract=contract)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def read_golden(path: Path) -> Golden:
                 raise InputError(f"{path}: unpacks to more than {LARGEST:,} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             inputs, logits = arrays["inputs"], arrays["logits"]
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a complete file of golden vectors") from error

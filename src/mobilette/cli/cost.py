@@ -13,6 +13,7 @@ from mobilette.arch.scale import Settings
 from mobilette.cli.options import FormOption, InChannels, Json, NumClasses, Resolution, WidthMult
 from mobilette.counting.cost import Cost, LayerCost
 from mobilette.counting.cost import cost as count
+from mobilette.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,9 +55,11 @@ def cost(
 
 
 def _arch(model: str, settings: Settings) -> Arch:
-    if Path(model).is_dir():
+    if (Path(model) / "arch.json").is_file():
         from mobilette.run.directory import open_run
 
+        if settings != Settings():
+            raise InputError(f"{model}: a run has its own width, resolution, form and classes")
         return open_run(model).arch
     return get_arch(model, settings)
 

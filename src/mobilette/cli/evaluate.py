@@ -22,17 +22,23 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure top-1, top-5, loss and the confusions on labelled pictures."""
-    from mobilette.cli.output import console, print_json
+    from mobilette.cli.output import console, print_json, reading_bar, remarks
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure
 
-    metrics = measure(
-        load(model, device=device, threads=threads or 0),
-        data,
-        split=split,
-        workers=workers,
-        max_unusable=max_unusable,
-    )
+    left_out: list[str] = []
+    with reading_bar() as report:
+        metrics = measure(
+            load(model, device=device, threads=threads or 0),
+            data,
+            split=split,
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=report,
+            on_unusable=lambda name, reason: left_out.append(f"{name}: {reason}"),
+        )
+    for line in left_out:
+        remarks().print(f"left out: {line}", markup=False)
     if as_json:
         print_json(asdict(metrics))
         return

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ PIPED_WIDTH = 160
 
 def print_json(value: object) -> None:
     """Print one JSON value on one line; numbers that JSON does not have become null."""
-    print(json.dumps(_finite(value), ensure_ascii=False), flush=True)
+    print(json.dumps(_finite(value)), flush=True)
 
 
 def console() -> Console:
@@ -49,3 +51,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+@contextmanager
+def reading_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while pictures are read; yields what is to be told (done, total)."""
+    from rich.progress import Progress
+
+    with Progress(console=remarks(), transient=True) as bars:
+        task = bars.add_task("reading pictures")
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from mobilette.cli.options import (
-    Device,
     Force,
     FormOption,
     InChannels,
@@ -25,8 +24,12 @@ from mobilette.cli.options import (
 )
 from mobilette.errors import InputError
 
+# What a resumed run takes; everything else it has recorded.
+WITH_RESUME = {"data", "resume", "device", "threads", "workers", "as_json"}
+
 
 def train(
+    context: typer.Context,
     data: Annotated[
         str | None, typer.Argument(help="A folder of pictures, or digits, cifar10, cifar100.")
     ] = None,
@@ -59,7 +62,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
     ] = None,
-    device: Device = "auto",
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps [auto].")
+    ] = None,
     threads: Threads = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
@@ -69,6 +74,12 @@ def train(
     """Train a network on pictures, or finish a run that was stopped."""
     if data is None and resume is None:
         raise InputError("'train' needs DATA (a folder of pictures, or digits), or --resume RUN")
+    chosen = {name for name in context.params if _is_given(context, name)}
+    if resume is not None and chosen - WITH_RESUME:
+        names = ", ".join(sorted(chosen - WITH_RESUME))
+        raise InputError(f"--resume finishes a run as it was begun; it takes no {names}")
+    if time is not None and epochs is not None:
+        raise InputError("--time and --epochs: give one of them")
     from mobilette.cli.training_progress import TrainingProgress, print_result
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
@@ -108,7 +119,7 @@ def train(
                     start=start,
                     out=out,
                     force=force,
-                    device=device,
+                    device=device or "auto",
                     workers=workers,
                     max_unusable=max_unusable,
                     report=progress.step,
@@ -120,3 +131,8 @@ def train(
         return 130
     print_result(run, as_json=as_json, trained=progress.epochs > 0)
     return 0
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

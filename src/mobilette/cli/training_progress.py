@@ -44,7 +44,7 @@ class TrainingProgress:
 
     def remark(self, text: str) -> None:
         """Print one line above the bars."""
-        self._bars.console.print(text)
+        self._bars.console.print(text, markup=False)
 
     def load(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` pictures are read."""
@@ -87,6 +87,9 @@ def print_result(run: Run, *, as_json: bool, trained: bool) -> None:
     history = run.history()
     best = max(history, key=lambda row: row["top1"])
     last = history[-1]
+    out = remarks()
+    if not trained:
+        out.print(f"{run.path} is finished; nothing to resume", markup=False)
     if as_json:
         print_json(
             {
@@ -100,11 +103,9 @@ def print_result(run: Run, *, as_json: bool, trained: bool) -> None:
             }
         )
         return
-    out = remarks()
-    if not trained:
-        out.print(f"{run.path} is finished; nothing to resume")
     out.print(
         f"{run.path}: top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
-        f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s"
+        f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s",
+        markup=False,
     )
     out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)

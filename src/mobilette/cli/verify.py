@@ -23,17 +23,19 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Compare an artifact with its checkpoint; status 1 if it does not answer the same."""
-    from mobilette.cli.output import console, print_json
+    from mobilette.cli.output import console, print_json, reading_bar
     from mobilette.verification.verify import verify as judge
 
-    verdict = judge(
-        artifact,
-        data,
-        checkpoint=checkpoint,
-        split=split,
-        workers=workers,
-        max_unusable=max_unusable,
-    )
+    with reading_bar() as report:
+        verdict = judge(
+            artifact,
+            data,
+            checkpoint=checkpoint,
+            split=split,
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=report,
+        )
     if as_json:
         print_json(verdict.to_json())
         return 0 if verdict.passed else 1
@@ -42,6 +44,7 @@ def verify(
     out.print(f"top-1 agreement              {verdict.top1_agreement:.2%}")
     if verdict.accuracy_source is not None:
         out.print(f"accuracy of the checkpoint   {verdict.accuracy_source:.2%}")
+    if verdict.accuracy_artifact is not None:
         out.print(f"accuracy of the artifact     {verdict.accuracy_artifact:.2%}")
         out.print(f"pictures                     {verdict.images:,}")
     for note in verdict.notes:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading, read_pictures
 from mobilette.data.sources import Picture, PictureSet
-from mobilette.data.splitting import choose_split as choose_split
-from mobilette.data.splitting import held_out_fifth as held_out_fifth
+from mobilette.data.splitting import held_out_fifth
 from mobilette.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -212,9 +211,18 @@ def _check_classes(
 def _divide(
     reading: Reading, chosen: Sequence[Picture], assigned: Sequence[str]
 ) -> dict[str, Split]:
-    """Cut the pictures into splits, each one contiguous piece of the one array."""
+    """Cut the pictures into splits, each one contiguous piece of the one array.
+
+    Inside a split they are ordered by their content, so that a run which is resumed after files
+    were renamed sees them in the same order.
+    """
     ranks = np.array([_ORDER.index(split) for split in assigned])
-    order = np.argsort(ranks, kind="stable")
+    order = np.array(
+        sorted(
+            range(len(chosen)),
+            key=lambda index: (ranks[index], reading.digests[index], chosen[index].name),
+        )
+    )
     _reorder(reading.pixels, order)
     ends = np.cumsum(np.bincount(ranks, minlength=len(_ORDER)))
     starts = (0, *ends[:-1])

@@ -72,7 +72,7 @@ def decode(source: Path | bytes) -> Image.Image:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 image.load()
-                return _plain(_upright(image))
+                return upright_and_plain(image)
         except UnidentifiedImageError:
             raise UnusablePicture(f"not a picture ({', '.join(FORMATS)} are read)") from None
         except Image.DecompressionBombError:
@@ -82,6 +82,15 @@ def decode(source: Path | bytes) -> Image.Image:
             raise UnusablePicture("too large for the memory") from None
         except _DAMAGED as error:
             raise UnusablePicture(_reason(error)) from error
+
+
+def upright_and_plain(image: Image.Image) -> Image.Image:
+    """Return an opened picture as `decode` would have: upright, ``"L"`` or ``"RGB"``, opaque.
+
+    Raises:
+        UnusablePicture: its pixels have no fixed range.
+    """
+    return _plain(_upright(image))
 
 
 def _read(path: Path) -> bytes:

@@ -27,6 +27,8 @@ _CHUNK = 64
 _WORTH_PROCESSES = 512
 _MEMORY_SHARE = 0.6
 
+# Called with (pictures read, pictures in all).
+LoadReport = Callable[[int, int], None]
 _Outcome = tuple[NDArray[np.uint8], str] | str
 
 

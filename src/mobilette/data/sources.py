@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,6 @@ class PictureSet:
         splits: pictures by split: ``"train"``, ``"val"`` and ``"test"`` where the set is divided;
             ``"all"`` (and ``"test"`` where there is one) where it is not.
         flippable: whether a picture means the same seen in a mirror.
-        colour: what the pictures of a named set are; ``"rgb"`` for folders.
         ignored: names of files that are no part of the set: no picture's suffix, or in no class.
     """
 
@@ -69,7 +67,6 @@ class PictureSet:
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[Picture, ...]]
     flippable: bool = True
-    colour: Literal["rgb", "grey"] = "rgb"
     ignored: tuple[str, ...] = ()
 
 
@@ -129,7 +126,6 @@ def _digits() -> PictureSet:
         classes=tuple("0123456789"),
         splits={"all": pictures},
         flippable=False,
-        colour="grey",
     )
 
 

@@ -15,7 +15,7 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
 
     Args:
         path: the directory.
-        device: where a run is executed; artifacts run on the CPU.
+        device: where a run is executed, as for `train`; artifacts run on the CPU.
         threads: of the engine that executes an artifact; 0 lets it choose.
 
     Raises:
@@ -25,11 +25,14 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
     if is_artifact(path):
         from mobilette.engines.onnxruntime import OnnxRuntimePredictor
 
+        if device not in ("auto", "cpu"):
+            raise InputError(f"{path}: an ONNX artifact runs on the cpu, not on device {device!r}")
         return OnnxRuntimePredictor(open_artifact(path), threads=threads)
     if is_run(path):
         from mobilette.engines.pytorch import CheckpointPredictor
+        from mobilette.training.environment import choose_device
 
-        return CheckpointPredictor(open_run(path), device=device)
+        return CheckpointPredictor(open_run(path), device=choose_device(device))
     kind = "a folder that is neither" if path.is_dir() else "not there"
     raise InputError(
         f"{path}: is {'a file' if path.is_file() else kind}; the directory of a run or of an "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.arch.arch import Arch
-from mobilette.data.decoding import UnusablePicture, decode
+from mobilette.data.decoding import UnusablePicture, decode, upright_and_plain
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
@@ -82,6 +82,8 @@ class Predictor(ABC):
         Raises:
             InputError: a picture cannot be read.
         """
+        if isinstance(images, str | Path | Image.Image):
+            raise InputError("predict takes several images; give [image]")
         answers = []
         for answer in self.predict_each(images):
             if isinstance(answer, Failure):
@@ -105,12 +107,13 @@ class Predictor(ABC):
     def _read(self, image: PictureLike) -> NDArray[np.uint8] | Failure:
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
-        if isinstance(image, Image.Image):
-            return self.preprocess.geometry(image, self.arch.resolution)
         try:
-            return self.preprocess.geometry(decode(Path(image)), self.arch.resolution)
+            plain = (
+                upright_and_plain(image) if isinstance(image, Image.Image) else decode(Path(image))
+            )
         except UnusablePicture as error:
-            return Failure(path=str(image), error=str(error))
+            return Failure(path=_name(image), error=str(error))
+        return self.preprocess.geometry(plain, self.arch.resolution)
 
     def _prediction(self, name: str, probabilities: NDArray[np.float64]) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:TOP]

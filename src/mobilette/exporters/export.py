@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact
 from mobilette.errors import one_of
 from mobilette.exporters.onnx import write_onnx
 from mobilette.files import new_directory
@@ -17,7 +17,7 @@ TARGETS: Mapping[str, Callable[..., None]] = MappingProxyType({"onnx": write_onn
 
 def check_targets(targets: Sequence[str]) -> list[str]:
     """Return ``targets``, or raise `InputError` for the first that does not exist."""
-    return [one_of(target, TARGETS, "target") for target in targets]
+    return [one_of(target, TARGETS, "target") for target in dict.fromkeys(targets)]
 
 
 def export(
@@ -38,6 +38,6 @@ def export(
     check_targets([to])
     run = run if isinstance(run, Run) else open_run(run)
     base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
-    with new_directory(base / to, force=force) as folder:
+    with new_directory(base / to, holds=CONTRACT, force=force) as folder:
         TARGETS[to](run, folder, base / to)
     return open_artifact(base / to)

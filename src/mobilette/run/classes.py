@@ -24,6 +24,8 @@ class ClassLabel:
                 raise InputError(
                     f"class {text!r}: a class needs a name without tabs and line breaks"
                 )
+            if text.encode(errors="ignore").decode() != text:
+                raise InputError(f"class {text!r}: the name is not valid UTF-8; rename the folder")
 
 
 def classes_text(classes: Sequence[ClassLabel]) -> str:

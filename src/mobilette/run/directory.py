@@ -57,6 +57,8 @@ class Run:
         try:
             lines = read_bytes(path, limit=LARGEST_RECORD).decode().splitlines()
             rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
+            if not rows:
+                raise InputError(f"{path}: no epoch is finished yet")
             return [dict(zip(METRICS_HEADER.split(","), row, strict=True)) for row in rows]
         except ValueError as error:
             if isinstance(error, InputError):
@@ -130,6 +132,11 @@ def open_run(path: str | Path) -> Run:
             f"{path / CLASSES}: {len(classes)} classes, but the network has {arch.num_classes}"
         )
     preprocess = read_record(path / PREPROCESS, Preprocess)
+    if preprocess.channels != arch.in_channels:
+        raise InputError(
+            f"{path / PREPROCESS}: {preprocess.channels} channels, but the network has "
+            f"{arch.in_channels}"
+        )
     return Run(path=path, arch=arch, preprocess=preprocess, classes=classes)
 
 
@@ -177,5 +184,7 @@ def _check_tensors(tensors: dict[str, Tensor], empty: Network, path: Path) -> No
                 f"{path}: tensor {name!r} is {tuple(tensors[name].shape)}, "
                 f"but {model} needs {shape}"
             )
+        if tensors[name].dtype != empty.state_dict()[name].dtype:
+            raise InputError(f"{path}: tensor {name!r} is {tensors[name].dtype}, not float32")
     for name in tensors.keys() - expected.keys():
         raise InputError(f"{path}: tensor {name!r} is none of {model}'s")

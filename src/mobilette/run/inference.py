@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mobilette.counting.cost import cost
 from mobilette.data.normalise import Normalise
 from mobilette.nn.network import Network
 
-BATCH = 256
+LARGEST_BATCH = 256
+# Activations of one batch; eager PyTorch holds about two or three times what is counted.
+ACTIVATION_BYTES = 256 * 2**20
 
 
 @torch.inference_mode()
@@ -21,9 +24,11 @@ def checkpoint_logits(
     Runs where ``normalise`` lies, in evaluation mode, in batches.
     """
     network.eval()
+    peak = cost(network).peak_activation_bytes.fp32
+    size = min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH)
     outputs = []
-    for first in range(0, len(pixels), BATCH):
-        batch = torch.from_numpy(pixels[first : first + BATCH]).to(normalise.weight.device)
+    for first in range(0, len(pixels), size):
+        batch = torch.from_numpy(pixels[first : first + size]).to(normalise.weight.device)
         x = normalise(batch).contiguous(memory_format=torch.channels_last)
         outputs.append(network(x).float().cpu())
     logits: NDArray[np.float32] = torch.cat(outputs).numpy()

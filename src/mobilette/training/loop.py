@@ -21,14 +21,12 @@ from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.interruption import StopRequest
 from mobilette.training.optimiser import learning_rate
-from mobilette.training.randomness import generator
+from mobilette.training.randomness import Purpose, generator
 from mobilette.training.state import Progress, save_state
 from mobilette.training.step import Trainer
 
 SECONDS_BETWEEN_STATES = 30.0
 MEASURED_PICTURES, MEASURED_BATCH = 512, 128
-# A step that no epoch has: the place of the measured pictures in the seed's sequence.
-MEASURING = 2**32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,9 @@ class Loop:
         """Train to the end; a Ctrl-C writes the state first, between two steps."""
         # The global generator is seeded for every step: give the caller's back afterwards.
         with torch.random.fork_rng(), self.stop:
-            while not self._is_over():
+            if self.progress.index == 0:
+                self._save()  # initial weights may come from a run that is gone when this resumes
+            while not self.progress.finished:
                 self._epoch()
         return self.progress
 
@@ -113,11 +113,12 @@ class Loop:
     def _epoch(self) -> None:
         progress = self.progress
         order = torch.randperm(
-            len(self.labels), generator=generator(self.recipe.seed, progress.epoch)
+            len(self.labels), generator=generator(self.recipe.seed, Purpose.order, progress.epoch)
         ).to(self.device)
         self.trainer.network.train()
         part = self._part()
-        while progress.step < self.steps and part < 1.0:
+        # However short the time: a run that trained one step can be validated and exported.
+        while progress.step < self.steps and (part < 1.0 or progress.index == 0):
             chosen = order[progress.step * self.batch : (progress.step + 1) * self.batch]
             self._step(self.pixels[chosen], self.labels[chosen], part)
             part = self._part()
@@ -154,12 +155,15 @@ class Loop:
                 part=self._part(),
             )
         )
-        if self.stop.requested:
+        self._stop_if_requested()
+        if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_STATES:
+            self._save()
+
+    def _stop_if_requested(self) -> None:
+        if self.stop.requested and not self.progress.finished:
             self._save()
             command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
             raise KeyboardInterrupt(f"stopped; to go on: {command}")
-        if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_STATES:
-            self._save()
 
     def _end_epoch(self, part: float) -> None:
         progress = self.progress
@@ -177,11 +181,12 @@ class Loop:
             tensors = {k: v.contiguous().cpu() for k, v in average.state_dict().items()}
             write_bytes(self.folder / WEIGHTS, save(tensors))
         progress.epoch += 1
-        progress.rows.append(
+        row = (
             f"{progress.epoch},{progress.index},{self._elapsed():.3f},{rate:.6g},"
             f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
             f"{progress.images / progress.training_seconds:.1f}"
         )
+        progress.rows += (row,)
         progress.step, progress.loss_sum = 0, 0.0
         progress.finished = self._is_over()
         self._save()
@@ -194,14 +199,17 @@ class Loop:
                 is_best=is_best,
             )
         )
+        self._stop_if_requested()
 
     def _batches_to_measure(self) -> Iterator[Tensor]:
         """Yield pictures to measure batch norm statistics on: training pictures as they are."""
         chosen = torch.randperm(
-            len(self.labels), generator=generator(self.recipe.seed, self.progress.epoch, MEASURING)
+            len(self.labels),
+            generator=generator(self.recipe.seed, Purpose.statistics, self.progress.epoch),
         )[:MEASURED_PICTURES]
-        for first in range(0, len(chosen), MEASURED_BATCH):
-            pixels = self.pixels[chosen[first : first + MEASURED_BATCH].to(self.device)]
+        # Equal parts: a single picture left over would count as much as a whole batch.
+        for indices in chosen.tensor_split(-(-len(chosen) // MEASURED_BATCH)):
+            pixels = self.pixels[indices.to(self.device)]
             yield self.trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)
 
     def _elapsed(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -51,7 +50,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, lowest, highest in (
             ("epochs", 1, 1_000_000),
-            ("batch_size", 1, 1_000_000),
+            ("batch_size", 2, 1_000_000),  # batch norm needs two pictures
             ("lr", 0.0, 1_000.0),
             ("momentum", 0.0, 0.9999),
             ("weight_decay", 0.0, 1.0),
@@ -63,7 +62,7 @@ class Recipe:
             ("seed", 0, LARGEST_SEED),
         ):
             value = getattr(self, name)
-            if not (math.isfinite(value) and lowest <= value <= highest):
+            if not lowest <= value <= highest:
                 raise InputError(f"{name} {value} is not between {lowest} and {highest}")
         if self.lr == 0:
             raise InputError("lr 0 trains nothing; it must be above 0")
@@ -100,7 +99,7 @@ def load_recipe(
         )
     try:
         table = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid TOML ({error})") from error
     return override(parse(Recipe, table, where=where), overrides or {})
 
@@ -129,5 +128,5 @@ def parse_setting(text: str) -> tuple[str, object]:
         )
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key, value

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from mobilette.arch.arch import Arch
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import Run, is_run, open_run
 
 CLASSIFIER = "head.classifier."
@@ -36,15 +37,8 @@ def check_start(source: Run, arch: Arch) -> None:
         )
 
 
-def copy_weights(source: Run, classes: tuple[ClassLabel, ...], network: Network) -> None:
-    """Copy the weights of ``source`` into ``network``, which `check_start` found to be the same.
-
-    The classifier is copied where both have the same ``classes`` in the same order.
-
-    Raises:
-        InputError: the weights are missing or damaged.
-    """
-    weights = source.read_weights()
-    if source.classes != classes:
+def copy_weights(weights: dict[str, Tensor], network: Network, *, with_classifier: bool) -> None:
+    """Copy the ``weights`` of a run that `check_start` accepted into ``network``."""
+    if not with_classifier:
         weights = {name: w for name, w in weights.items() if not name.startswith(CLASSIFIER)}
     network.load_state_dict(weights, strict=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,23 @@ from torch import Tensor
 
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, write_bytes
+from mobilette.records import parse
 from mobilette.training.step import Trainer
 
 SCHEMA = 1
+# What torch.load raises for bytes that are no state; found by fuzzing.
+_DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnicodeError,
+    struct.error,
+)
 
 
 @dataclass(kw_only=True)
@@ -44,7 +59,7 @@ class Progress:
     loss_sum: float = 0.0
     best_top1: float = -1.0
     finished: bool = False
-    rows: list[str] = field(default_factory=list)
+    rows: tuple[str, ...] = ()
 
 
 def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
@@ -91,12 +106,13 @@ def read_state(path: Path) -> State:
         schema = saved.pop("schema")
         if schema != SCHEMA:
             raise InputError(f"{path}: schema {schema}; this version reads {SCHEMA}")
-        return State(progress=Progress(**saved.pop("progress")), **saved)
+        progress = parse(Progress, saved.pop("progress"), where=str(path))
+        return State(progress=progress, **saved)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: not a state of plain tensors; nothing in it was executed"
         ) from error
-    except (RuntimeError, KeyError, TypeError, AttributeError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: damaged, cut short or not a run's state") from error
 
 

@@ -13,7 +13,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.nn.network import Network
 from mobilette.training.ema import WeightAverage
 from mobilette.training.optimiser import learning_rate
-from mobilette.training.randomness import derive, generator
+from mobilette.training.randomness import Purpose, derive, generator
 from mobilette.training.recipe import Recipe
 
 
@@ -44,12 +44,14 @@ class Trainer:
         rate = learning_rate(recipe, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(derive(recipe.seed, *place))  # dropout draws from the global generator
+        torch.manual_seed(
+            derive(recipe.seed, Purpose.step, *place)
+        )  # dropout draws from the global generator
         batch = flip_and_crop(
             pixels,
             flip=self.flip,
             padding=round(recipe.crop_padding * pixels.shape[-1]),
-            generator=generator(recipe.seed, *place),
+            generator=generator(recipe.seed, Purpose.step, *place),
         )
         x = self.normalise(batch).contiguous(memory_format=torch.channels_last)
         logits = self.network(x)

@@ -15,13 +15,15 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Resize, preset
+from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
 from mobilette.files import new_directory, read_json
 from mobilette.nn.network import Network
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import (
+    ARCH,
     DATASET,
     ENVIRONMENT,
     RECIPE,
@@ -37,16 +39,13 @@ from mobilette.training.environment import choose_device, describe_environment
 from mobilette.training.loop import Loop, Report
 from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import usable_cores
-from mobilette.training.randomness import derive
+from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import DEFAULT, Recipe, load_recipe, override
 from mobilette.training.start import check_start, copy_weights, find_start
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
 
-LoadReport = Callable[[int, int], None]
 Remark = Callable[[str], None]
-# A place in the seed's sequence that no epoch has: initial weights.
-INITIAL_WEIGHTS = 2**32
 
 
 def train(
@@ -106,11 +105,12 @@ def train(
         chosen = load_recipe(recipe, overrides=overrides)
     where = choose_device(device)
     source = find_start(start)
+    weights = None
     values = preset(preprocess, in_channels=in_channels, resize=resize)
     pictures = find_pictures(data)
     settings = Settings(
         width_mult=width_mult,
-        resolution=resolution or suggest_resolution(pictures),
+        resolution=suggest_resolution(pictures) if resolution is None else resolution,
         num_classes=len(pictures.classes),
         in_channels=in_channels,
         form=form,
@@ -118,9 +118,10 @@ def train(
     arch = get_arch(model, settings)
     if source is not None:
         check_start(source, arch)
+        weights = source.read_weights()
     classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
     folder = Path(out) if out is not None else _free_name(pictures.name, model)
-    with new_directory(folder, force=force) as unfinished:
+    with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
         dataset = load_dataset(
             pictures,
             resolution=arch.resolution,
@@ -136,13 +137,14 @@ def train(
             classes=classes,
             recipe=chosen.to_toml(),
             dataset=dataset.describe() | {"path": _absolute(data)},
-            environment=describe_environment(where),
+            environment=describe_environment(where)
+            | {"start": str(source.path.resolve()) if source is not None else "scratch"},
         )
     (remark or _silent)(_choices(arch, dataset, source, folder))
     run = open_run(folder)
     trainer = _trainer(run, chosen, dataset, where)
-    if source is not None:
-        copy_weights(source, run.classes, trainer.network)
+    if source is not None and weights is not None:
+        copy_weights(weights, trainer.network, with_classifier=source.classes == classes)
         trainer.average.network.load_state_dict(trainer.network.state_dict())
     return _loop(run, trainer, Progress(), dataset, where, started, report)
 
@@ -151,7 +153,7 @@ def resume(
     path: str | Path,
     *,
     data: str | Path | None = None,
-    device: str = "auto",
+    device: str | None = None,
     workers: int | None = None,
     report: Report | None = None,
     report_load: LoadReport | None = None,
@@ -163,7 +165,7 @@ def resume(
     Args:
         path: the run directory.
         data: the pictures, where they are no longer at the place that the run recorded.
-        device: as for `train`.
+        device: ``None`` means the one that the run was started on.
         workers: as for `train`.
         report: as for `train`.
         report_load: as for `train`.
@@ -174,7 +176,7 @@ def resume(
     started = time.perf_counter()
     run = open_run(path)
     recipe = load_recipe(run.path / RECIPE)
-    where = choose_device(device)
+    where = choose_device(device or str(_recorded(run.path).get("device", "auto")))
     state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
     if state is not None and state.progress.finished:
         return run
@@ -203,14 +205,18 @@ def resume(
 
 def recorded_threads(path: str | Path) -> int | None:
     """Return the number of threads that the run in ``path`` was started with, if it tells."""
-    environment = read_json(Path(path) / ENVIRONMENT) if is_run(Path(path)) else None
-    threads = environment.get("threads") if isinstance(environment, dict) else None
+    threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
     return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _recorded(path: Path) -> dict[str, object]:
+    environment = read_json(path / ENVIRONMENT)
+    return environment if isinstance(environment, dict) else {}
 
 
 def _trainer(run: Run, recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
     with torch.random.fork_rng():
-        torch.manual_seed(derive(recipe.seed, INITIAL_WEIGHTS))
+        torch.manual_seed(derive(recipe.seed, Purpose.weights))
         network = Network(run.arch)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trainer(
@@ -270,4 +276,5 @@ def _free_name(data: str, model: str) -> Path:
 
 def _absolute(data: str | Path) -> str:
     """Return the data as a later sitting, started elsewhere, will find it again."""
-    return str(Path(data).resolve()) if Path(data).exists() else str(data)
+    named = str(data) in NAMED and not (isinstance(data, Path) and data.exists())
+    return str(data) if named else str(Path(data).resolve())

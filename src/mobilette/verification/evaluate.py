@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from mobilette.data.dataset import Split, load_split
-from mobilette.data.preprocess import Preprocess
+from mobilette.data.dataset import load_split
+from mobilette.data.reading import LoadReport
 from mobilette.data.sources import Picture, PictureSet, find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
@@ -16,15 +16,7 @@ from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.process import usable_cores
 
-LoadReport = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledPictures:
-    """Pictures of one split whose labels are indices into a model's classes."""
-
-    split: str
-    pictures: tuple[Picture, ...]
+UnusableReport = Callable[[str, str], None]
 
 
 def evaluate(
@@ -35,6 +27,7 @@ def evaluate(
     workers: int | None = None,
     max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
+    on_unusable: UnusableReport | None = None,
 ) -> Metrics:
     """Return accuracy, loss and confusions of ``predictor`` on the pictures of ``data``.
 
@@ -45,26 +38,29 @@ def evaluate(
         workers: processes that decode; ``None`` means one a core.
         max_unusable: the part of the pictures that may be unusable.
         report_load: called with (pictures read, pictures in all).
+        on_unusable: called with (name, reason) for each picture that is left out.
 
     Raises:
         InputError: the pictures cannot be used, or a class is none of the model's.
     """
-    labelled = labelled_pictures(data, predictor.classes, split=split)
-    pixels = read_for(
-        labelled.pictures,
-        predictor.arch.resolution,
-        predictor.preprocess,
-        workers=workers,
+    pixels, unusable = load_split(
+        labelled_pictures(data, predictor.classes, split=split),
+        resolution=predictor.arch.resolution,
+        preprocess=predictor.preprocess,
+        workers=usable_cores() if workers is None else workers,
         max_unusable=max_unusable,
-        report_load=report_load,
+        on_progress=report_load,
     )
+    for name, reason in unusable:
+        if on_unusable is not None:
+            on_unusable(name, reason)
     ids = [label.id for label in predictor.classes]
     return measure(predictor.logits(pixels.pixels), pixels.labels, ids)
 
 
 def labelled_pictures(
     data: str | Path, classes: Sequence[ClassLabel], *, split: str | None
-) -> LabelledPictures:
+) -> tuple[Picture, ...]:
     """Return the pictures of a split, labelled by the order of ``classes``.
 
     Raises:
@@ -72,30 +68,8 @@ def labelled_pictures(
     """
     found = find_pictures(data)
     index = _match(found, classes)
-    name, pictures = choose_split(found, split)
-    relabelled = tuple(replace(picture, label=index[picture.label]) for picture in pictures)
-    return LabelledPictures(split=name, pictures=relabelled)
-
-
-def read_for(
-    pictures: Sequence[Picture],
-    resolution: int,
-    preprocess: Preprocess,
-    *,
-    workers: int | None,
-    max_unusable: float,
-    report_load: LoadReport | None = None,
-) -> Split:
-    """Return the pixels of ``pictures`` as a network with this preprocessing wants them."""
-    split, _ = load_split(
-        pictures,
-        resolution=resolution,
-        preprocess=preprocess,
-        workers=usable_cores() if workers is None else workers,
-        max_unusable=max_unusable,
-        on_progress=report_load,
-    )
-    return split
+    _, pictures = choose_split(found, split)
+    return tuple(replace(picture, label=index[picture.label]) for picture in pictures)
 
 
 def _match(found: PictureSet, classes: Sequence[ClassLabel]) -> list[int]:

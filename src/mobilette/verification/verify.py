@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.data.dataset import load_split
+from mobilette.data.reading import LoadReport
 from mobilette.engines.onnxruntime import OnnxRuntimePredictor
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
-from mobilette.run.directory import Run, is_run, open_run
-from mobilette.verification.evaluate import labelled_pictures, read_for
+from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
+from mobilette.training.process import usable_cores
+from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.gate import compare, judge_golden, judge_pictures
-
-LoadReport = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Verdict:
 
     Attributes:
         max_abs_diff: the largest difference of any logit, over golden vectors and pictures.
-        top1_agreement: over the pictures, or over the golden vectors where none were given.
+        top1_agreement: over the pictures; over the golden vectors where there are no pictures, or
+            no checkpoint to compare with on them.
         failures: why it did not pass; empty if it did.
         notes: what could not be checked, and why.
     """
@@ -81,37 +82,42 @@ def verify(
     golden = opened.golden
     on_golden = compare(predictor.logits(golden.inputs), golden.logits)
     failures = judge_golden(on_golden)
-    if run is None or data is None:
+    if data is None:
         return Verdict(
             passed=not failures,
             max_abs_diff=on_golden.max_abs_diff,
             top1_agreement=on_golden.top1_agreement,
             failures=tuple(failures),
-            notes=(*notes, *([] if data else ["no pictures given: golden vectors only"])),
+            notes=(*notes, "no pictures given: golden vectors only"),
         )
-    labelled = labelled_pictures(data, predictor.classes, split=split)
+    pictures = labelled_pictures(data, predictor.classes, split=split)
 
     def answers(side: Predictor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        read = read_for(
-            labelled.pictures,
-            side.arch.resolution,
-            side.preprocess,
-            workers=workers,
+        read, unusable = load_split(
+            pictures,
+            resolution=side.arch.resolution,
+            preprocess=side.preprocess,
+            workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
-            report_load=report_load,
+            on_progress=report_load,
         )
+        if unusable and side is predictor:
+            name, reason = unusable[0]
+            notes.append(f"{len(unusable)} pictures left out; the first is {name}: {reason}")
         return side.logits(read.pixels), read.labels
 
-    theirs, labels = answers(CheckpointPredictor(run))
-    ours, _ = answers(predictor)
-    on_pictures = compare(ours, theirs)
-    accuracy_source = float((theirs.argmax(axis=1) == labels).mean())
+    ours, labels = answers(predictor)
     accuracy_artifact = float((ours.argmax(axis=1) == labels).mean())
-    failures += judge_pictures(on_pictures, drop=accuracy_source - accuracy_artifact)
+    comparison, accuracy_source = on_golden, None
+    if run is not None:
+        theirs, _ = answers(CheckpointPredictor(run))
+        comparison = compare(ours, theirs)
+        accuracy_source = float((theirs.argmax(axis=1) == labels).mean())
+        failures += judge_pictures(comparison, drop=accuracy_source - accuracy_artifact)
     return Verdict(
         passed=not failures,
-        max_abs_diff=max(on_golden.max_abs_diff, on_pictures.max_abs_diff),
-        top1_agreement=on_pictures.top1_agreement,
+        max_abs_diff=max(on_golden.max_abs_diff, comparison.max_abs_diff),
+        top1_agreement=comparison.top1_agreement,
         accuracy_source=accuracy_source,
         accuracy_artifact=accuracy_artifact,
         images=len(labels),
@@ -128,7 +134,7 @@ def _find_run(artifact: Artifact, given: str | Path | None) -> tuple[Run | None,
     """
     source = artifact.contract.source
     path = Path(given) if given is not None else artifact.path / source.run
-    if given is None and not is_run(path):
+    if given is None and not (is_run(path) and (path / WEIGHTS).is_file()):
         return None, [f"the run {path} is not there: golden vectors only (--from RUN names it)"]
     run = open_run(path)
     if hashlib.sha256(read_bytes(run.weights_path)).hexdigest() == source.weights_sha256:
