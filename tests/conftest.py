@@ -31,7 +31,7 @@ def write_pictures(root: Path, count: int, *, size: int = 24) -> Path:
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)
         for index in range(count):
-            noise = generator.normal(0, 20, (size, size, 3))
+            noise = generator.normal(0, 30, (size, size, 3))
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
     return root
@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Run:
         model="mobilenet_v1",
         width_mult=0.25,
         resolution=16,
-        overrides={"epochs": 4, "batch_size": 16},
+        overrides={"epochs": 12, "batch_size": 16},
         out=tmp_path_factory.mktemp("runs") / "colour run",
     )
 

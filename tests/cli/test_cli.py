@@ -121,13 +121,13 @@ def test_train_evaluate_export_verify_predict(pictures: Path, tmp_path: Path) ->
     here = tmp_path / "my 文件夹"
     here.mkdir()
     shutil.copytree(pictures, here / "图片 set")
-    options = ("--epochs=4", "--batch-size=16", "--json", "--out=a run")
+    options = ("--epochs=12", "--batch-size=16", "--json", "--out=a run")
     result = mobilette("train", "图片 set", *SMALL[:3], *options, cwd=here)
     assert result.returncode == 0, result.stderr
     trained = json.loads(result.stdout)
     keys = {"run", "epochs", "top1", "top5", "loss", "seconds", "images_per_second"}
     assert trained.keys() == keys
-    assert (trained["run"], trained["epochs"], trained["top1"]) == ("a run", 4, 1.0)
+    assert (trained["run"], trained["epochs"], trained["top1"]) == ("a run", 12, 1.0)
 
     evaluated = json.loads(
         mobilette("evaluate", "a run", "图片 set", "--split=val", "--json", cwd=here).stdout

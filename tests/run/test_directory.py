@@ -25,7 +25,7 @@ def test_a_run_holds_what_the_contract_says(trained: Run) -> None:
         "best.safetensors",
     }
     assert [label.id for label in trained.classes] == ["blue", "green", "red"]
-    assert len(trained.history()) == 4
+    assert len(trained.history()) == 12
 
 
 def test_the_network_has_the_best_weights(trained: Run) -> None:
