@@ -1,4 +1,4 @@
-"""The whole way in about a minute and a half, without a network: train, export, verify, and what next.
+"""The whole way in a minute and a half, without a network: train, export, verify, what next.
 
 make demo
 """
