@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import assert_never
@@ -92,14 +91,9 @@ def activation(name: Activation) -> nn.Module:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw a layer's weights: He et al. 2015 (fan out) for convolutions, N(0, 0.01) for linear.
-
-    The fan out is that of one group; PyTorch's own counts all of them, which would make depthwise
-    kernels many times smaller.
-    """
+    """Draw a layer's weights: He et al. 2015 (fan out) for convolutions, N(0, 0.01) for linear."""
     if isinstance(module, nn.Conv2d):
-        fan_out = module.out_channels * module.kernel_size[0] ** 2 / module.groups
-        nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        nn.init.kaiming_normal_(module.weight, mode="fan_out")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
