@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.training.train import train
+
+# Shared machines stall: how long an example takes says nothing about the code.
+settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mobilette")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -54,14 +53,17 @@ def test_help(arguments: list[str]) -> None:
     "arguments", [["--help"], ["cost", "mobilenet_v2", "--json"], ["cost", "mobilenet_v2"]]
 )
 def test_answers_in_under_half_a_second(arguments: list[str]) -> None:
-    """The best of up to twenty, because other tests run on the same cores."""
+    """Processor time, the best of ten, because other work runs on the same cores."""
+
+    def spent() -> float:
+        times = os.times()
+        return times.children_user + times.children_system
+
     best = 9.0
-    for _ in range(20):
-        begun = time.perf_counter()
+    for _ in range(10):
+        before = spent()
         mobilette(*arguments)
-        best = min(best, time.perf_counter() - begun)
-        if best < 0.5:
-            break
+        best = min(best, spent() - before)
     assert best < 0.5
 
 
