@@ -1,7 +1,8 @@
 """One training step of ours against the plain eager loop of the tutorials.
 
 Same network (MobileNet V2, small form), batch 128, 32x32, fp32, same threads. The plain side is
-NCHW, `torch.optim.Adam`, the default allocator, on a batch that is ready as floats. Our side is
+NCHW, `torch.optim.Adam`, the default allocator, torch's own layers as torchvision's networks use
+them (`nn.ReLU6(inplace=True)`), on a batch that is ready as floats. Our side is
 `mobilette.training.step.Trainer.step` as `train` runs it: uint8 pixels in, augmentation,
 normalisation, forward, backward, update and weight average included. Each side runs in a process
 of its own; the processes take turns.
@@ -21,10 +22,12 @@ from typing import Annotated
 
 import torch
 import typer
+from torch import nn
 
 from mobilette import create_model
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
+from mobilette.nn.layers import GlobalAveragePool, ReLU6
 from mobilette.training.ema import WeightAverage
 from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import keep_freed_memory, set_threads
@@ -34,10 +37,20 @@ from mobilette.training.step import Trainer
 BATCH, RESOLUTION, CLASSES, WARM_UP = 128, 32, 10, 3
 
 
+def with_torchs_layers(network: nn.Module) -> nn.Module:
+    """Put torch's own layers in the place of ours, the same functions."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, ReLU6):
+            network.set_submodule(name, nn.ReLU6(inplace=True))
+        elif isinstance(module, GlobalAveragePool):
+            network.set_submodule(name, nn.AdaptiveAvgPool2d(1))
+    return network
+
+
 def time_plain(model: str, width_mult: float, steps: int) -> list[float]:
     """Return the seconds of each step of the plain eager loop."""
-    network = create_model(
-        model, num_classes=CLASSES, width_mult=width_mult, resolution=RESOLUTION
+    network = with_torchs_layers(
+        create_model(model, num_classes=CLASSES, width_mult=width_mult, resolution=RESOLUTION)
     ).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     criterion = torch.nn.CrossEntropyLoss()

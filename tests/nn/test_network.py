@@ -22,7 +22,7 @@ from mobilette.arch.layers import (
 )
 from mobilette.arch.rows import Conv, PoolLinear, Separable
 from mobilette.arch.scale import Settings
-from mobilette.nn.layers import Add, SamePadConv2d, Scale
+from mobilette.nn.layers import Add, GlobalAveragePool, SamePadConv2d, Scale
 from mobilette.nn.network import Network, create_model
 
 MODULES: dict[type, tuple[type[nn.Module], ...]] = {
@@ -30,7 +30,7 @@ MODULES: dict[type, tuple[type[nn.Module], ...]] = {
     LinearLayer: (nn.Linear,),
     NormLayer: (nn.BatchNorm2d,),
     ActivationLayer: (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid),
-    GlobalPoolLayer: (nn.AdaptiveAvgPool2d,),
+    GlobalPoolLayer: (GlobalAveragePool,),
     FlattenLayer: (nn.Flatten,),
     AddLayer: (Add,),
     ScaleLayer: (Scale,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mobilette.arch.rows import Bottleneck, SqueezeExcite
-from mobilette.nn.layers import Add, ConvUnit, MakeNorm, Scale
+from mobilette.nn.layers import Add, ConvUnit, GlobalAveragePool, MakeNorm, Scale
 
 
 class SqueezeExciteBlock(nn.Module):
@@ -14,7 +14,7 @@ class SqueezeExciteBlock(nn.Module):
     def __init__(self, block: SqueezeExcite, *, in_channels: int, norm: MakeNorm) -> None:
         super().__init__()
         reduced = block.reduce.channels
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = GlobalAveragePool()
         self.reduce = ConvUnit(block.reduce, in_channels=in_channels, norm=norm)
         self.expand = ConvUnit(block.expand, in_channels=reduced, norm=norm)
         self.scale = Scale()

@@ -8,13 +8,13 @@ from typing import assert_never
 from torch import nn
 
 from mobilette.arch.rows import Head, PoolLinear, PoolLinearLinear
-from mobilette.nn.layers import activation
+from mobilette.nn.layers import GlobalAveragePool, activation
 
 
 def build_head(head: Head, *, in_channels: int) -> nn.Sequential:
     """Return the modules of ``head``: (N, in_channels, H, W) to logits (N, classes)."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["pool"] = nn.AdaptiveAvgPool2d(1)
+    parts["pool"] = GlobalAveragePool()
     parts["flatten"] = nn.Flatten()
     features = in_channels
     match head:

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import assert_never
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from mobilette.arch.rows import Activation, Conv
@@ -51,6 +53,51 @@ class Scale(nn.Module):
         return x * factors
 
 
+class GlobalAveragePool(nn.Module):
+    """The mean of every channel, (N, C, H, W) to (N, C, 1, 1).
+
+    ``AdaptiveAvgPool2d(1)`` hands back a gradient without memory of its own, for which batch
+    norm's backward takes a path many times slower on the CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the means of ``x``."""
+        return functional.avg_pool2d(x, x.shape[-2:])
+
+
+class _ReLU6InPlace(torch.autograd.Function):
+    """ReLU6 whose backward reads the result, so that the input need not be kept."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.clamp_(0.0, 6.0)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        (result,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, result, 0.0, 6.0)
+        return passed
+
+
+class ReLU6(nn.ReLU6):
+    """``min(max(x, 0), 6)``, written over ``x`` in training.
+
+    ``nn.ReLU6(inplace=True)`` copies its input first, to have it in the backward pass; the result
+    says as well where the gradient passes.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the activation of ``input``."""
+        if self.training and input.requires_grad and not torch.compiler.is_compiling():
+            result: Tensor = _ReLU6InPlace.apply(input)  # type: ignore[no-untyped-call]
+            return result
+        return functional.relu6(input)
+
+
 class ConvUnit(nn.Sequential):
     """`Conv` as modules: ``conv``, then ``norm`` and ``activation`` where there are any."""
 
@@ -74,12 +121,12 @@ class ConvUnit(nn.Sequential):
 
 
 def activation(name: Activation) -> nn.Module:
-    """Return the module of an activation; it overwrites its input to save memory."""
+    """Return the module of an activation, one that overwrites its input where that saves memory."""
     match name:
         case "relu":
             return nn.ReLU(inplace=True)
         case "relu6":
-            return nn.ReLU6()
+            return ReLU6()
         case "hard_swish":
             return nn.Hardswish()
         case "hard_sigmoid":

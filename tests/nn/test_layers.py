@@ -1,0 +1,49 @@
+"""Layers that stand in for torch's own: the same numbers, less memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mobilette.nn.layers import GlobalAveragePool, ReLU6
+
+
+def _output_and_gradient(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = x.clone().requires_grad_()
+    y = module(leaf * 1.0)  # a leaf itself may not be overwritten
+    (y * torch.arange(1.0, y.numel() + 1).view_as(y)).sum().backward()
+    assert leaf.grad is not None
+    return y.detach(), leaf.grad
+
+
+def test_relu6_is_torchs_relu6_with_its_gradient_at_the_corners_too() -> None:
+    corners = torch.tensor([-1.0, -0.0, 0.0, 1e-30, 3.0, 5.9999995, 6.0, 6.0000005, 1e9])
+    x = torch.cat([corners, torch.randn(200) * 5]).reshape(1, 19, 11, 1)
+    for mine, theirs in zip(
+        _output_and_gradient(ReLU6().train(), x),
+        _output_and_gradient(nn.ReLU6(), x),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+
+
+def test_relu6_keeps_no_second_copy_in_training_and_spares_its_input_otherwise() -> None:
+    relu6 = ReLU6().train()
+    x = torch.randn(1, 4, 3, 3, requires_grad=True) * 10
+    assert relu6(x).data_ptr() == x.data_ptr()
+    before = x.detach().clone()
+    assert relu6(before).data_ptr() != before.data_ptr()
+    assert relu6.eval()(x).data_ptr() != x.data_ptr()
+
+
+def test_the_pools_gradient_is_laid_out_like_the_picture() -> None:
+    x = torch.randn(2, 8, 4, 5).to(memory_format=torch.channels_last)
+    y, gradient = _output_and_gradient(GlobalAveragePool(), x)
+    expected_y, expected_gradient = _output_and_gradient(nn.AdaptiveAvgPool2d(1), x)
+    torch.testing.assert_close(y, expected_y)
+    torch.testing.assert_close(gradient, expected_gradient)
+    inside: list[Tensor] = []
+    x.requires_grad_()
+    x.register_hook(inside.append)  # type: ignore[no-untyped-call]
+    GlobalAveragePool()(x).sum().backward()
+    assert inside[0].is_contiguous(memory_format=torch.channels_last)
