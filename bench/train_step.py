@@ -1,10 +1,11 @@
 """One training step of ours against the plain eager loop of the tutorials.
 
-Same network (MobileNet V2, small form), batch 128, 32x32, fp32, same threads. The plain side is
+Same network (MobileNet V2, small form), batch 128, 32x32, same threads. The plain side is fp32,
 NCHW, `torch.optim.Adam`, the default allocator, torch's own layers as torchvision's networks use
 them (`nn.ReLU6(inplace=True)`), on a batch that is ready as floats. Our side is
 `mobilette.training.step.Trainer.step` as `train` runs it: uint8 pixels in, augmentation,
-normalisation, forward, backward, update and weight average included. Each side runs in a process
+normalisation, forward, backward, update and weight average included, in the precision that
+`train` takes on this machine. Each side runs in a process
 of its own; the processes take turns.
 
     python bench/train_step.py [--rounds 5] [--steps 8] [--model mobilenet_v2] [--width-mult 1.0]
@@ -29,6 +30,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.nn.layers import GlobalAveragePool, ReLU6
 from mobilette.training.ema import WeightAverage
+from mobilette.training.environment import choose_precision
 from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import keep_freed_memory, set_threads
 from mobilette.training.recipe import Recipe
@@ -75,12 +77,14 @@ def time_ours(model: str, width_mult: float, steps: int) -> list[float]:
     ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
     recipe = Recipe()
+    precision = choose_precision("auto", torch.device("cpu"))
     trainer = Trainer(
         network=network,
         average=WeightAverage(network, decay=recipe.ema_decay),
         optimizer=build_optimizer(network, recipe),
         normalise=Normalise(preset("torch")),
         recipe=recipe,
+        precision=precision,
         flip=True,
     )
     pixels = torch.randint(0, 256, (BATCH, 3, RESOLUTION, RESOLUTION), dtype=torch.uint8)
@@ -107,7 +111,8 @@ def main(
         print(json.dumps(measure(model, width_mult, steps)))
         return
     print(f"torch {torch.__version__}, {_cpu()}, {threads} threads")
-    print(f"{model} x{width_mult:g}, batch {BATCH}, {RESOLUTION}x{RESOLUTION}, fp32")
+    precision = choose_precision("auto", torch.device("cpu"))
+    print(f"{model} x{width_mult:g}, batch {BATCH}, {RESOLUTION}x{RESOLUTION}, ours in {precision}")
     print(f"{WARM_UP} warm-up steps, then {steps} timed, {rounds} processes a side in turns")
     ratios = []
     for number in range(1, rounds + 1):

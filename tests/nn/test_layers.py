@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from mobilette.nn.layers import GlobalAveragePool, ReLU6
+from mobilette.nn.layers import Conv2d, GlobalAveragePool, ReLU6, SamePadConv2d
 
 
 def _output_and_gradient(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,3 +48,19 @@ def test_the_pools_gradient_is_laid_out_like_the_picture() -> None:
     x.register_hook(inside.append)  # type: ignore[no-untyped-call]
     GlobalAveragePool()(x).sum().backward()
     assert inside[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(2, 3), (1, 5), (1, 3)])
+@pytest.mark.parametrize("kind", [Conv2d, SamePadConv2d])
+def test_depthwise_convolutions_without_a_bf16_kernel_run_in_fp32(
+    kind: type[Conv2d], stride: int, kernel: int
+) -> None:
+    convolution = kind(16, 16, kernel, stride=stride, groups=16, padding=kernel // 2)
+    x = torch.randn(2, 16, 9, 9).to(memory_format=torch.channels_last)
+    expected = convolution(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = convolution(x)
+    if stride == 1 and kernel == 3:
+        assert mixed.dtype == torch.bfloat16
+    else:
+        assert torch.equal(mixed, expected)

@@ -16,25 +16,39 @@ from mobilette.arch.rows import Activation, Conv
 MakeNorm = Callable[[int], nn.Module]
 
 
-class SamePadConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d`, in fp32 where the CPU has only a reference kernel for mixed precision.
+
+    That is oneDNN's gradient of depthwise convolutions with stride 2 or large kernels: measured
+    with torch 2.13, bf16 takes up to 70 times as long as fp32 there (docs/log.md).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of ``input`` (N, C, H, W)."""
+        slow = self.groups > 1 and (max(self.stride) > 1 or max(self.kernel_size) > 3)
+        if slow and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
+
+class SamePadConv2d(Conv2d):
     """A convolution with TensorFlow's ``SAME`` padding: output = ceil(input / stride).
 
     The odd pixel goes to the bottom and right, so a stride-2 kernel sees other pixels than with
     symmetric padding.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of ``x`` (N, C, H, W)."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of ``input`` (N, C, H, W)."""
         height, width = (
             max((-(-size // stride) - 1) * stride + kernel - size, 0)
             for size, stride, kernel in zip(
-                x.shape[-2:], self.stride, self.kernel_size, strict=True
+                input.shape[-2:], self.stride, self.kernel_size, strict=True
             )
         )
         padding = (width // 2, width - width // 2, height // 2, height - height // 2)
-        return functional.conv2d(
-            functional.pad(x, padding), self.weight, self.bias, self.stride, 0, 1, self.groups
-        )
+        return super().forward(functional.pad(input, padding))
 
 
 class Add(nn.Module):
@@ -102,7 +116,7 @@ class ConvUnit(nn.Sequential):
     """`Conv` as modules: ``conv``, then ``norm`` and ``activation`` where there are any."""
 
     def __init__(self, conv: Conv, *, in_channels: int, norm: MakeNorm) -> None:
-        kind = SamePadConv2d if conv.padding == "tf_same" else nn.Conv2d
+        kind = SamePadConv2d if conv.padding == "tf_same" else Conv2d
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         parts["conv"] = kind(
             in_channels,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from typing import Literal
 
 import torch
 
 from mobilette.data.reading import available_memory
 from mobilette.errors import one_of
 from mobilette.training.process import usable_cores
+
+Precision = Literal["fp32", "bf16"]
 
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
 
@@ -35,12 +38,25 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(one_of(name, available, "device"))
 
 
-def describe_environment(device: torch.device) -> dict[str, object]:
+def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+    """Return the precision of training: bf16 for ``auto`` where the device has units for it."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    if device.type == "cpu":
+        tell = getattr(torch.cpu, "get_capabilities", None)  # torch 2.11 has none
+        return "bf16" if tell is not None and tell().get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def describe_environment(device: torch.device, precision: Precision) -> dict[str, object]:
     """Return what a run records about where it was trained."""
     return {
         "schema": 1,
         "device": str(device),
         "device_name": _device_name(str(device)),
+        "precision": precision,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),

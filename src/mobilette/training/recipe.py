@@ -30,6 +30,8 @@ class Recipe:
         flip: mirror half of the pictures; never done where it changes the class (`digits`).
         crop_padding: reflected border of the random crop, as a part of the resolution.
         ema_decay: of the averaged weights, per step; shorter averages at the start.
+        precision: ``bf16`` is mixed (weights stay fp32); ``auto`` takes it where the device has
+            units for it.
         time_limit: seconds of wall-clock the schedule is fitted to; 0 means ``epochs`` decides.
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     flip: bool = True
     crop_padding: float = 0.125
     ema_decay: float = 0.998
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     time_limit: float = 0.0
     seed: int = 0
 

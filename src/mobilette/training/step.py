@@ -12,6 +12,7 @@ from mobilette.data.augmentation import flip_and_crop
 from mobilette.data.normalise import Normalise
 from mobilette.nn.network import Network
 from mobilette.training.ema import WeightAverage
+from mobilette.training.environment import Precision
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.randomness import Purpose, derive, generator
 from mobilette.training.recipe import Recipe
@@ -26,6 +27,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     normalise: Normalise
     recipe: Recipe
+    precision: Precision
     flip: bool
 
     def step(
@@ -54,8 +56,11 @@ class Trainer:
             generator=generator(recipe.seed, Purpose.step, *place),
         )
         x = self.normalise(batch).contiguous(memory_format=torch.channels_last)
-        logits = self.network(x)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = self.network(x)
+        loss = functional.cross_entropy(
+            logits.float(), labels, label_smoothing=recipe.label_smoothing
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

@@ -35,7 +35,12 @@ from mobilette.run.directory import (
     write_run,
 )
 from mobilette.training.ema import WeightAverage
-from mobilette.training.environment import choose_device, describe_environment
+from mobilette.training.environment import (
+    Precision,
+    choose_device,
+    choose_precision,
+    describe_environment,
+)
 from mobilette.training.loop import Loop, Report
 from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import usable_cores
@@ -104,6 +109,7 @@ def train(
     else:
         chosen = load_recipe(recipe, overrides=overrides)
     where = choose_device(device)
+    precision = choose_precision(chosen.precision, where)
     source = find_start(start)
     weights = None
     values = preset(preprocess, in_channels=in_channels, resize=resize)
@@ -137,12 +143,12 @@ def train(
             classes=classes,
             recipe=chosen.to_toml(),
             dataset=dataset.describe() | {"path": _absolute(data)},
-            environment=describe_environment(where)
+            environment=describe_environment(where, precision)
             | {"start": str(source.path.resolve()) if source is not None else "scratch"},
         )
     (remark or _silent)(_choices(arch, dataset, source, folder))
     run = open_run(folder)
-    trainer = _trainer(run, chosen, dataset, where)
+    trainer = _trainer(run, chosen, dataset, where, precision)
     if source is not None and weights is not None:
         copy_weights(weights, trainer.network, with_classifier=source.classes == classes)
         trainer.average.network.load_state_dict(trainer.network.state_dict())
@@ -195,7 +201,8 @@ def resume(
             f"{source}: the pictures are not those that {run.path} was started with; "
             "start a new run"
         )
-    trainer = _trainer(run, recipe, dataset, where)
+    precision: Precision = "bf16" if _recorded(run.path).get("precision") == "bf16" else "fp32"
+    trainer = _trainer(run, recipe, dataset, where, precision)
     progress = Progress()
     if state is not None:
         apply_state(state, trainer, where=run.path / STATE)
@@ -214,7 +221,9 @@ def _recorded(path: Path) -> dict[str, object]:
     return environment if isinstance(environment, dict) else {}
 
 
-def _trainer(run: Run, recipe: Recipe, dataset: Dataset, device: torch.device) -> Trainer:
+def _trainer(
+    run: Run, recipe: Recipe, dataset: Dataset, device: torch.device, precision: Precision
+) -> Trainer:
     with torch.random.fork_rng():
         torch.manual_seed(derive(recipe.seed, Purpose.weights))
         network = Network(run.arch)
@@ -225,6 +234,7 @@ def _trainer(run: Run, recipe: Recipe, dataset: Dataset, device: torch.device) -
         optimizer=build_optimizer(network, recipe),
         normalise=Normalise(run.preprocess).to(device),
         recipe=recipe,
+        precision=precision,
         flip=recipe.flip and dataset.flippable,
     )
 
