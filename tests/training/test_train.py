@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ OPTIONS = [
     "--threads=1",
     "--workers=0",
 ]
+
+
+train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)
+
+
+class Stop(Exception):
+    """What a report raises to end a training in the middle, as a kill would."""
+
+
+def stop_at_once(event: Event) -> None:
+    raise Stop
 
 
 def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -59,11 +71,8 @@ def test_training_leaves_the_callers_random_numbers_alone(pictures: Path, tmp_pa
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    train(
+    train_small(
         pictures,
-        model="mobilenet_v1",
-        width_mult=0.25,
-        resolution=16,
         overrides={"epochs": 1},
         out=tmp_path / "run",
     )
@@ -72,11 +81,8 @@ def test_training_leaves_the_callers_random_numbers_alone(pictures: Path, tmp_pa
 
 def test_same_seed_same_run_other_seed_other_run(pictures: Path, tmp_path: Path) -> None:
     runs = [
-        train(
+        train_small(
             pictures,
-            model="mobilenet_v1",
-            width_mult=0.25,
-            resolution=16,
             overrides={"epochs": 1, "seed": seed},
             out=tmp_path / name,
         )
@@ -140,12 +146,16 @@ def test_state_is_saved_inside_an_epoch_too(
 ) -> None:
     """With a state after every step, stopping at any step and resuming gives the same bits."""
     options = {"epochs": 2, "batch_size": 24}
-    settings = {"model": "mobilenet_v3_small", "width_mult": 0.35, "resolution": 32}
-    whole = train(pictures, overrides=options, out=tmp_path / "whole", **settings)  # type: ignore[arg-type]
+    train_v3 = partial(
+        train,
+        pictures,
+        model="mobilenet_v3_small",
+        width_mult=0.35,
+        resolution=32,
+        overrides=options,
+    )
+    whole = train_v3(out=tmp_path / "whole")
     monkeypatch.setattr("mobilette.training.loop.SECONDS_BETWEEN_STATES", -1.0)
-
-    class Stop(Exception):
-        pass
 
     steps = 0
 
@@ -156,7 +166,7 @@ def test_state_is_saved_inside_an_epoch_too(
             raise Stop
 
     with pytest.raises(Stop):
-        train(pictures, overrides=options, out=tmp_path / "part", report=stop, **settings)  # type: ignore[arg-type]
+        train_v3(out=tmp_path / "part", report=stop)
     state = torch.load(tmp_path / "part" / "last.pt", weights_only=True)
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 1)
     resume(tmp_path / "part")
@@ -223,11 +233,8 @@ def test_moved_pictures_are_resumed_with(run_copy: Path, pictures: Path, tmp_pat
 
 
 def test_weights_of_another_run_are_a_start(trained: Run, pictures: Path, tmp_path: Path) -> None:
-    run = train(
+    run = train_small(
         pictures,
-        model="mobilenet_v1",
-        width_mult=0.25,
-        resolution=16,
         start=trained.path,
         overrides={"epochs": 1, "lr": 1e-4},
         out=tmp_path / "again",
@@ -242,11 +249,8 @@ def test_weights_of_another_run_are_a_start(trained: Run, pictures: Path, tmp_pa
 
 def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(pictures: Path, tmp_path: Path) -> None:
     begun = time.perf_counter()
-    run = train(
+    run = train_small(
         pictures,
-        model="mobilenet_v1",
-        width_mult=0.25,
-        resolution=16,
         overrides={"time_limit": 4.0, "batch_size": 16},
         out=tmp_path / "run",
     )
@@ -257,11 +261,8 @@ def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(pictures: Path, tmp_
 
 
 def test_a_time_too_short_for_a_step_still_gives_a_run(pictures: Path, tmp_path: Path) -> None:
-    run = train(
+    run = train_small(
         pictures,
-        model="mobilenet_v1",
-        width_mult=0.25,
-        resolution=16,
         overrides={"time_limit": 0.001},
         out=tmp_path / "run",
     )
@@ -274,25 +275,16 @@ def test_a_start_from_a_run_survives_a_kill_before_the_first_epoch(
     trained: Run, pictures: Path, tmp_path: Path
 ) -> None:
     """The source run is gone when the killed one is resumed."""
-
-    class Stop(Exception):
-        pass
-
-    def stop(event: Event) -> None:
-        raise Stop
-
-    options = {"model": "mobilenet_v1", "width_mult": 0.25, "resolution": 16}
     overrides = {"epochs": 1, "batch_size": 16}
     source = Path(shutil.copytree(trained.path, tmp_path / "source"))
-    whole = train(pictures, start=source, overrides=overrides, out=tmp_path / "whole", **options)  # type: ignore[arg-type]
+    whole = train_small(pictures, start=source, overrides=overrides, out=tmp_path / "whole")
     with pytest.raises(Stop):
-        train(
+        train_small(
             pictures,
             start=source,
             overrides=overrides,
             out=tmp_path / "killed",
-            report=stop,
-            **options,  # type: ignore[arg-type]
+            report=stop_at_once,
         )
     shutil.rmtree(source)
     resume(tmp_path / "killed")
@@ -304,11 +296,8 @@ def test_damaged_weights_to_start_from_leave_nothing(
 ) -> None:
     (run_copy / "best.safetensors").write_bytes(b"half")
     with pytest.raises(InputError, match=r"best\.safetensors: not a complete"):
-        train(
+        train_small(
             pictures,
-            model="mobilenet_v1",
-            width_mult=0.25,
-            resolution=16,
             start=run_copy,
             out=run_copy,
             force=True,
@@ -320,19 +309,15 @@ def test_damaged_weights_to_start_from_leave_nothing(
 def test_renamed_pictures_are_resumed_with_in_the_same_order(
     pictures: Path, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
-        pass
-
     def stop(event: Event) -> None:
         if isinstance(event, EpochDone):
             raise Stop
 
     data = Path(shutil.copytree(pictures, tmp_path / "set"))
-    options = {"model": "mobilenet_v1", "width_mult": 0.25, "resolution": 16}
     overrides = {"epochs": 2, "batch_size": 16}
-    whole = train(data, overrides=overrides, out=tmp_path / "whole", **options)  # type: ignore[arg-type]
+    whole = train_small(data, overrides=overrides, out=tmp_path / "whole")
     with pytest.raises(Stop):
-        train(data, overrides=overrides, out=tmp_path / "part", report=stop, **options)  # type: ignore[arg-type]
+        train_small(data, overrides=overrides, out=tmp_path / "part", report=stop)
     for number, file in enumerate(sorted((data / "red").iterdir(), reverse=True)):
         file.rename(file.with_name(f"renamed {number:03}.png"))
     resume(tmp_path / "part")
@@ -353,11 +338,8 @@ def test_a_loss_that_explodes_is_said_and_never_saved(pictures: Path, tmp_path: 
 
 
 def test_one_channel(pictures: Path, tmp_path: Path) -> None:
-    run = train(
+    run = train_small(
         pictures,
-        model="mobilenet_v1",
-        width_mult=0.25,
-        resolution=16,
         in_channels=1,
         overrides={"epochs": 1},
         out=tmp_path / "grey",
@@ -370,11 +352,8 @@ def test_unusable_pictures_are_listed_in_the_run(tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "set", 20)
     (data / "red" / "zz text.jpg").write_text("no picture")
     (data / "blue" / "zz empty.png").touch()
-    run = train(
+    run = train_small(
         data,
-        model="mobilenet_v1",
-        width_mult=0.25,
-        resolution=16,
         overrides={"epochs": 1},
         out=tmp_path / "run",
     )
