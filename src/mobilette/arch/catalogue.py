@@ -7,10 +7,29 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.mobilenet_v1 import mobilenet_v1, mobilenet_v1_shallow
+from mobilette.arch.mobilenet_v1 import (
+    mobilenet_v1,
+    mobilenet_v1_full_conv,
+    mobilenet_v1_shallow,
+)
 from mobilette.arch.mobilenet_v2 import mobilenet_v2
-from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from mobilette.arch.mobilenet_v3 import (
+    mobilenet_v3_large,
+    mobilenet_v3_large_minimalistic,
+    mobilenet_v3_small,
+    mobilenet_v3_small_minimalistic,
+)
+from mobilette.arch.resnet import CIFAR_VARIANTS, IMAGENET_VARIANTS
 from mobilette.arch.scale import Settings
+from mobilette.arch.shufflenet_v1 import VARIANTS as SHUFFLENET_V1_VARIANTS
+from mobilette.arch.shufflenet_v2 import shufflenet_v2
+from mobilette.arch.squeezenet import (
+    squeezenet1_0,
+    squeezenet1_0_bn,
+    squeezenet1_1,
+    squeezenet1_1_bn,
+)
+from mobilette.arch.vgg import VARIANTS as VGG_VARIANTS
 from mobilette.errors import InputError, nearest
 
 FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyType(
@@ -18,12 +37,26 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
         "MobileNet V1": {
             "mobilenet_v1": mobilenet_v1,
             "mobilenet_v1_shallow": mobilenet_v1_shallow,
+            "mobilenet_v1_full_conv": mobilenet_v1_full_conv,
         },
         "MobileNet V2": {"mobilenet_v2": mobilenet_v2},
         "MobileNet V3": {
             "mobilenet_v3_large": mobilenet_v3_large,
             "mobilenet_v3_small": mobilenet_v3_small,
+            "mobilenet_v3_large_minimalistic": mobilenet_v3_large_minimalistic,
+            "mobilenet_v3_small_minimalistic": mobilenet_v3_small_minimalistic,
         },
+        "SqueezeNet": {
+            "squeezenet1_0": squeezenet1_0,
+            "squeezenet1_0_bn": squeezenet1_0_bn,
+            "squeezenet1_1": squeezenet1_1,
+            "squeezenet1_1_bn": squeezenet1_1_bn,
+        },
+        "ShuffleNet V1": SHUFFLENET_V1_VARIANTS,
+        "ShuffleNet V2": {"shufflenet_v2": shufflenet_v2},
+        "ResNet": IMAGENET_VARIANTS,
+        "ResNet for CIFAR": CIFAR_VARIANTS,
+        "VGG": VGG_VARIANTS,
     }
 )
 

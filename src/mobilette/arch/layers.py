@@ -6,105 +6,44 @@ layer. Layers stand in the order in which they are executed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import assert_never
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.primitives import (
+    INPUT,
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AddLayer,
+    AnyLayer,
+    ConcatLayer,
+    ConvLayer,
+    FlattenLayer,
+    LinearLayer,
+    NormLayer,
+    PoolLayer,
+    ScaleLayer,
+    Shape,
+    ShuffleLayer,
+    SliceLayer,
+    SubsampleLayer,
+)
 from mobilette.arch.rows import (
     Activation,
-    Bottleneck,
+    Block,
+    ChannelShuffle,
     Conv,
+    ConvPool,
     Head,
-    Padding,
-    PoolLinear,
-    PoolLinearLinear,
+    Operation,
+    Path,
+    Pool,
     Row,
-    Separable,
     SqueezeExcite,
+    Subsample,
 )
 from mobilette.errors import InputError
-
-INPUT = "input"
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What every layer has.
-
-    Attributes:
-        name: its name everywhere: state dict, cost table, exported nodes.
-        inputs: the layers (or ``input``) whose outputs it reads.
-        shape: of its output without the batch: (channels, height, width) or (features,).
-    """
-
-    name: str
-    inputs: tuple[str, ...]
-    shape: Shape
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvLayer(Layer):
-    """A 2-d convolution."""
-
-    in_channels: int
-    kernel: int
-    stride: int
-    groups: int
-    padding: Padding
-    bias: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearLayer(Layer):
-    """A fully connected layer with bias."""
-
-    in_features: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormLayer(Layer):
-    """A batch norm with scale and shift."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ActivationLayer(Layer):
-    """An element-wise non-linearity."""
-
-    function: Activation
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlobalPoolLayer(Layer):
-    """The average over all positions: (channels, height, width) to (channels, 1, 1)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlattenLayer(Layer):
-    """(channels, 1, 1) to (channels,)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AddLayer(Layer):
-    """The sum of its two inputs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScaleLayer(Layer):
-    """The first input times the second, one factor a channel."""
-
-
-AnyLayer = (
-    ConvLayer
-    | LinearLayer
-    | NormLayer
-    | ActivationLayer
-    | GlobalPoolLayer
-    | FlattenLayer
-    | AddLayer
-    | ScaleLayer
-)
 
 
 @lru_cache(maxsize=256)
@@ -135,26 +74,86 @@ class _Graph:
         self.last, self.shape = layer.name, layer.shape
 
     def row(self, name: str, row: Row) -> None:
-        match row:
+        if isinstance(row, Block):
+            self.block(name, row)
+        else:
+            self.operation(name, row)
+
+    def block(self, name: str, block: Block) -> None:
+        self.path(name, block.entry)
+        if block.paths:
+            self.join(name, block, self.split(name, block))
+        self.activation(name, block.activation)
+        if block.shuffle:
+            self.shuffle(f"{name}.shuffle", block.shuffle)
+
+    def path(self, name: str, path: Path) -> None:
+        for step in path:
+            self.operation(f"{name}.{step.name}", step.operation)
+
+    def operation(self, name: str, operation: Operation) -> None:
+        match operation:
             case Conv():
-                self.conv(name, row)
-            case Separable():
-                self.conv(f"{name}.depthwise", row.depthwise)
-                self.conv(f"{name}.pointwise", row.pointwise)
-            case Bottleneck():
-                self.bottleneck(name, row)
+                self.conv(name, operation)
+            case Pool():
+                self.pool(name, operation)
+            case SqueezeExcite():
+                self.squeeze_excite(name, operation)
+            case ChannelShuffle():
+                self.shuffle(name, operation.groups)
+            case Subsample():
+                self.subsample(name, operation)
             case _:
-                assert_never(row)
+                assert_never(operation)
+
+    def split(self, name: str, block: Block) -> list[tuple[str, Shape]]:
+        """Return name and shape of what each path of ``block`` begins with."""
+        source, (channels, *sides) = self.last, self.shape
+        if not block.split:
+            return [(source, self.shape)] * len(block.paths)
+        if channels % 2:
+            raise InputError(f"{name}: {channels} channels cannot be split in two halves")
+        half = channels // 2
+        for number, begin in enumerate((0, half)):
+            self.append(
+                SliceLayer(
+                    name=f"{name}.split.{number}",
+                    inputs=(source,),
+                    shape=(half, *sides),
+                    begin=begin,
+                    end=begin + half,
+                )
+            )
+        return [(f"{name}.split.{number}", self.shape) for number in (0, 1)]
+
+    def join(self, name: str, block: Block, begins: list[tuple[str, Shape]]) -> None:
+        ends = []
+        for path, begin in zip(block.paths, begins, strict=True):
+            self.last, self.shape = begin
+            self.path(name, path)
+            ends.append((self.last, self.shape))
+        inputs = tuple(end for end, _ in ends)
+        shapes = [shape for _, shape in ends]
+        alike = shapes if block.join == "add" else [shape[1:] for shape in shapes]
+        if len(set(alike)) > 1:
+            listed = " and ".join("x".join(map(str, shape)) for shape in shapes)
+            raise InputError(f"{name}: paths of {listed} cannot be joined by {block.join}")
+        if block.join == "add":
+            self.append(AddLayer(name=f"{name}.add", inputs=inputs, shape=self.shape))
+        else:
+            shape = (sum(shape[0] for shape in shapes), *self.shape[1:])
+            self.append(ConcatLayer(name=f"{name}.concat", inputs=inputs, shape=shape))
 
     def conv(self, name: str, conv: Conv) -> None:
-        channels, height, width = self.shape
+        channels = self.shape[0]
         if channels % conv.groups:
             raise InputError(f"{name}: groups {conv.groups} do not divide {channels} channels")
+        sides = tuple(_convolved_size(name, size, conv) for size in self.shape[1:])
         self.append(
             ConvLayer(
                 name=f"{name}.conv",
                 inputs=(self.last,),
-                shape=(conv.channels, _out_size(height, conv), _out_size(width, conv)),
+                shape=(conv.channels, *sides),
                 in_channels=channels,
                 kernel=conv.kernel,
                 stride=conv.stride,
@@ -178,24 +177,42 @@ class _Graph:
                 )
             )
 
-    def pool(self, name: str) -> None:
-        shape = (self.shape[0], 1, 1)
-        self.append(GlobalPoolLayer(name=f"{name}.pool", inputs=(self.last,), shape=shape))
+    def pool(self, name: str, pool: Pool) -> None:
+        padding = (pool.kernel - 1) // 2 if pool.padding == "symmetric" else 0
+        sides = tuple(_pooled_size(name, size, pool, padding) for size in self.shape[1:])
+        self.append(
+            PoolLayer(
+                name=name,
+                inputs=(self.last,),
+                shape=(self.shape[0], *sides),
+                function=pool.function,
+                kernel=pool.kernel,
+                stride=pool.stride,
+                padding=padding,
+                ceil_mode=pool.ceil_mode,
+            )
+        )
 
-    def bottleneck(self, name: str, row: Bottleneck) -> None:
-        source, shape = self.last, self.shape
-        if row.expand is not None:
-            self.conv(f"{name}.expand", row.expand)
-        self.conv(f"{name}.depthwise", row.depthwise)
-        if row.squeeze_excite is not None:
-            self.squeeze_excite(f"{name}.squeeze_excite", row.squeeze_excite)
-        self.conv(f"{name}.project", row.project)
-        if row.residual:
-            if shape != self.shape:
-                raise InputError(
-                    f"{name}: a residual needs equal shapes, {shape} in and {self.shape} out"
-                )
-            self.append(AddLayer(name=f"{name}.add", inputs=(source, self.last), shape=self.shape))
+    def adaptive_pool(self, name: str, size: int) -> None:
+        shape = (self.shape[0], size, size)
+        self.append(AdaptivePoolLayer(name=f"{name}.pool", inputs=(self.last,), shape=shape))
+
+    def shuffle(self, name: str, groups: int) -> None:
+        if self.shape[0] % groups:
+            raise InputError(f"{name}: groups {groups} do not divide {self.shape[0]} channels")
+        self.append(ShuffleLayer(name=name, inputs=(self.last,), shape=self.shape, groups=groups))
+
+    def subsample(self, name: str, operation: Subsample) -> None:
+        channels, *sides = self.shape
+        if operation.channels < channels or (operation.channels - channels) % 2:
+            raise InputError(
+                f"{name}: {channels} channels cannot grow to {operation.channels} by zeros, half "
+                "of them on either side"
+            )
+        shape = (operation.channels, *(-(-size // operation.stride) for size in sides))
+        self.append(
+            SubsampleLayer(name=name, inputs=(self.last,), shape=shape, stride=operation.stride)
+        )
 
     def squeeze_excite(self, name: str, block: SqueezeExcite) -> None:
         source, shape = self.last, self.shape
@@ -204,24 +221,26 @@ class _Graph:
                 f"{name}: {block.expand.channels} factors for {shape[0]} channels; "
                 "the two must be equal"
             )
-        self.pool(name)
+        self.adaptive_pool(name, 1)
         self.conv(f"{name}.reduce", block.reduce)
         self.conv(f"{name}.expand", block.expand)
         self.append(ScaleLayer(name=f"{name}.scale", inputs=(source, self.last), shape=shape))
 
     def head(self, head: Head) -> None:
-        self.pool("head")
-        flat = (self.shape[0],)
-        self.append(FlattenLayer(name="head.flatten", inputs=(self.last,), shape=flat))
-        match head:
-            case PoolLinear():
-                pass
-            case PoolLinearLinear():
-                self.linear("head.hidden", head.hidden)
-                self.activation("head", head.activation)
-            case _:
-                assert_never(head)
+        if isinstance(head, ConvPool):
+            self.conv("head.classifier", head.classifier)
+            self.adaptive_pool("head", 1)
+            self.flatten("head.flatten")
+            return
+        self.adaptive_pool("head", head.pool)
+        self.flatten("head.flatten")
+        for number, features in enumerate(head.hidden):
+            self.linear(f"head.hidden.{number}.linear", features)
+            self.activation(f"head.hidden.{number}", head.activation)
         self.linear("head.classifier", head.classes)
+
+    def flatten(self, name: str) -> None:
+        self.append(FlattenLayer(name=name, inputs=(self.last,), shape=(prod(self.shape),)))
 
     def linear(self, name: str, features: int) -> None:
         self.append(
@@ -231,6 +250,29 @@ class _Graph:
         )
 
 
-def _out_size(size: int, conv: Conv) -> int:
-    """Return ceil(size / stride): with odd kernels both kinds of padding give the same size."""
-    return -(-size // conv.stride)
+def _convolved_size(name: str, size: int, conv: Conv) -> int:
+    """Return one side of a convolution's output, in pixels."""
+    if conv.padding != "valid":
+        return -(-size // conv.stride)  # with odd kernels both kinds of padding give this
+    if size < conv.kernel:
+        raise _too_small(name, size, conv.kernel)
+    return (size - conv.kernel) // conv.stride + 1
+
+
+def _pooled_size(name: str, size: int, pool: Pool, padding: int) -> int:
+    """Return one side of a pool's output, in pixels, as PyTorch defines ``ceil_mode``."""
+    free = size + 2 * padding - pool.kernel
+    if free < 0:
+        raise _too_small(name, size, pool.kernel)
+    if not pool.ceil_mode:
+        return free // pool.stride + 1
+    steps = -(-free // pool.stride)
+    # A window that would begin in the padding behind the picture does not count.
+    return steps + (steps * pool.stride < size + padding)
+
+
+def _too_small(name: str, size: int, kernel: int) -> InputError:
+    return InputError(
+        f"{name}: a window of {kernel}x{kernel} does not fit into the {size}x{size} pixels that "
+        "are left there; a larger resolution is needed"
+    )

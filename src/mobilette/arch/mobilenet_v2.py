@@ -8,7 +8,7 @@ that give it one count 1,088 parameters too many.
 from __future__ import annotations
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Bottleneck, Conv, PoolLinear
+from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Row, SqueezeExcite, Step
 from mobilette.arch.scale import Settings, make_divisible
 
 STEM = 32
@@ -30,12 +30,12 @@ def mobilenet_v2(settings: Settings) -> Arch:
     width = settings.width_mult
     strides = settings.strides([2, *(s if i == 0 else 1 for _, _, n, s in TABLE for i in range(n))])
     stem = make_divisible(STEM * width)
-    rows: list[Bottleneck | Conv] = []
+    rows: list[Row] = []
     channels = stem
     blocks = [(t, c) for t, c, n, _ in TABLE for _ in range(n)]
     for (t, c), stride in zip(blocks, strides[1:], strict=True):
         out = make_divisible(c * width)
-        rows.append(_bottleneck(channels, t, out, stride))
+        rows.append(bottleneck(channels, channels * t, out, stride=stride))
         channels = out
     rows.append(Conv(channels=make_divisible(LAST * max(1.0, width)), activation="relu6"))
     return Arch(
@@ -48,14 +48,32 @@ def mobilenet_v2(settings: Settings) -> Arch:
     )
 
 
-def _bottleneck(channels: int, t: int, out: int, stride: int) -> Bottleneck:
-    expanded = channels * t
-    return Bottleneck(
-        expand=Conv(channels=expanded, activation="relu6") if t != 1 else None,
-        depthwise=Conv(
-            channels=expanded, kernel=3, stride=stride, groups=expanded, activation="relu6"
-        ),
-        squeeze_excite=None,
-        project=Conv(channels=out, activation="none"),
-        residual=stride == 1 and channels == out,
+def bottleneck(
+    channels: int,
+    expanded: int,
+    out: int,
+    *,
+    stride: int,
+    kernel: int = 3,
+    activation: Activation = "relu6",
+    squeeze_excite: SqueezeExcite | None = None,
+) -> Block:
+    """Return the inverted residual: expand (1x1), depthwise, project (1x1, linear).
+
+    There is no expansion where it would not expand, and a residual where the shapes allow one.
+    """
+    depthwise = Conv(
+        channels=expanded, kernel=kernel, stride=stride, groups=expanded, activation=activation
     )
+    steps = [
+        Step(name="depthwise", operation=depthwise),
+        Step(name="project", operation=Conv(channels=out, activation="none")),
+    ]
+    if expanded != channels:
+        expand = Conv(channels=expanded, activation=activation)
+        steps.insert(0, Step(name="expand", operation=expand))
+    if squeeze_excite is not None:
+        steps.insert(-1, Step(name="squeeze_excite", operation=squeeze_excite))
+    if stride == 1 and channels == out:
+        return Block(paths=(tuple(steps), ()), join="add")
+    return Block(entry=tuple(steps))

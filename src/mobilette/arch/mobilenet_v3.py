@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Activation, Bottleneck, Conv, PoolLinearLinear, SqueezeExcite
+from mobilette.arch.mobilenet_v2 import bottleneck
+from mobilette.arch.rows import Activation, Conv, PoolLinear, Row, SqueezeExcite
 from mobilette.arch.scale import Settings, make_divisible
 
 
@@ -74,52 +75,67 @@ def mobilenet_v3_small(settings: Settings, *, torchvision: bool = False) -> Arch
     return _network("mobilenet_v3_small", SMALL, 1024, settings, torchvision)
 
 
+def mobilenet_v3_large_minimalistic(settings: Settings) -> Arch:
+    """MobileNet V3 Large with 3x3 kernels and ReLU only, no squeeze-and-excitation."""
+    return _network("mobilenet_v3_large_minimalistic", _minimalistic(LARGE), 1280, settings)
+
+
+def mobilenet_v3_small_minimalistic(settings: Settings) -> Arch:
+    """MobileNet V3 Small with 3x3 kernels and ReLU only, no squeeze-and-excitation."""
+    return _network("mobilenet_v3_small_minimalistic", _minimalistic(SMALL), 1024, settings)
+
+
+def _minimalistic(table: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    # tensorflow/models, slim/nets/mobilenet/mobilenet_v3.py: for hardware without the extras
+    return tuple(stage._replace(kernel=3, squeeze_excite=False, nl=RE) for stage in table)
+
+
 def _network(
-    name: str, table: tuple[Stage, ...], hidden: int, settings: Settings, torchvision: bool
+    name: str,
+    table: tuple[Stage, ...],
+    hidden: int,
+    settings: Settings,
+    torchvision: bool = False,
 ) -> Arch:
     width = settings.width_mult
+    tail = table[-1].nl
     strides = settings.strides([2, *(stage.s for stage in table)])
     stem = make_divisible(STEM * width)
-    rows: list[Bottleneck | Conv] = []
+    rows: list[Row] = []
     channels, published = stem, STEM
     for stage, stride in zip(table, strides[1:], strict=True):
         out = make_divisible(stage.out * width)
         scaled = stage.exp * width if torchvision else channels * stage.exp / published
-        rows.append(_bottleneck(channels, make_divisible(scaled), out, stage, stride))
+        expanded = make_divisible(scaled)
+        rows.append(
+            bottleneck(
+                channels,
+                expanded,
+                out,
+                stride=stride,
+                kernel=stage.kernel,
+                activation=stage.nl,
+                squeeze_excite=_squeeze_excite(expanded) if stage.squeeze_excite else None,
+            )
+        )
         channels, published = out, stage.out
     # The last convolution of both tables has six times the channels of its input.
     last = 6 * channels if torchvision else make_divisible(6 * published * width)
-    rows.append(Conv(channels=last, activation=HS))
+    rows.append(Conv(channels=last, activation=tail))
     return Arch(
         name=name,
         resolution=settings.resolution,
         in_channels=settings.in_channels,
-        stem=Conv(channels=stem, kernel=3, stride=strides[0], activation=HS),
+        stem=Conv(channels=stem, kernel=3, stride=strides[0], activation=tail),
         rows=tuple(rows),
-        head=PoolLinearLinear(
-            hidden=make_divisible(hidden * width) if torchvision else hidden,
-            activation=HS,
+        head=PoolLinear(
+            hidden=(make_divisible(hidden * width) if torchvision else hidden,),
+            activation=tail,
             classes=settings.num_classes,
             dropout=0.2,
         ),
         norm_epsilon=1e-3,
         norm_momentum=0.01,
-    )
-
-
-def _bottleneck(channels: int, expanded: int, out: int, stage: Stage, stride: int) -> Bottleneck:
-    return Bottleneck(
-        expand=Conv(channels=expanded, activation=stage.nl) if expanded != channels else None,
-        depthwise=Conv(
-            channels=expanded,
-            kernel=stage.kernel,
-            stride=stride,
-            groups=expanded,
-            activation=stage.nl,
-        ),
-        squeeze_excite=_squeeze_excite(expanded) if stage.squeeze_excite else None,
-        project=Conv(channels=out, activation="none"),
-        residual=stride == 1 and channels == out,
     )
 
 

@@ -1,13 +1,18 @@
-"""What a network is made of: one frozen dataclass per kind of row and of head.
+"""What a network is made of: operations, blocks of named operations, and heads.
+
+A row is one operation (`Conv`, `Pool`) or a `Block`: operations one after the other and on parallel
+paths that are added or concatenated. Every family of the catalogue is rows of these; the blocks
+that the papers name (`bottleneck`, `fire`, `shuffle_unit`, ...) are functions in the family files.
 
 A row is concrete: every channel is an integer and every convolution is spelled out as a `Conv`.
 Widths, classes and forms are expanded before a row is made (`mobilette.arch.scale`). The names of
-the fields are the names of the layers: the depthwise convolution of the fourth row is
+the steps are the names of the layers: the depthwise convolution of the fourth row is
 ``rows.3.depthwise.conv`` in state dicts, cost tables and exported files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +20,7 @@ from mobilette.errors import InputError
 
 Activation = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid"]
 Norm = Literal["batch", "none"]
-Padding = Literal["symmetric", "tf_same"]
+Padding = Literal["symmetric", "tf_same", "valid"]
 
 LARGEST_CHANNELS = 65_536
 
@@ -35,7 +40,8 @@ class Conv:
         stride: the same in both directions.
         groups: 1 for a full convolution, the input's channels for a depthwise one.
         padding: ``symmetric`` pads (kernel - 1) // 2 on every side; ``tf_same`` pads what makes
-            the output ceil(input / stride), the odd pixel at the bottom and right (TensorFlow).
+            the output ceil(input / stride), the odd pixel at the bottom and right (TensorFlow);
+            ``valid`` pads nothing.
         bias: whether the convolution itself has a bias.
     """
 
@@ -61,6 +67,28 @@ class Conv:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pool:
+    """The largest value or the average of a window.
+
+    Attributes:
+        padding: ``symmetric`` pads (kernel - 1) // 2 on every side (an average counts the zeros);
+            ``valid`` pads nothing.
+        ceil_mode: whether a last window that hangs over the edge counts.
+    """
+
+    function: Literal["max", "average"]
+    kernel: int
+    stride: int
+    padding: Literal["symmetric", "valid"] = "symmetric"
+    ceil_mode: bool = False
+    kind: Literal["pool"] = "pool"
+
+    def __post_init__(self) -> None:
+        _check_range("kernel", self.kernel, 1, 31)
+        _check_range("stride", self.stride, 1, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SqueezeExcite:
     """Squeeze-and-excitation (Hu et al. 2018): pool, reduce, expand, scale the input by it."""
 
@@ -70,75 +98,166 @@ class SqueezeExcite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Separable:
-    """A depthwise separable convolution (MobileNet V1): depthwise, then 1x1 pointwise."""
+class ChannelShuffle:
+    """Channels as (groups, n) transposed to (n, groups) (ShuffleNet, Zhang et al. 2018)."""
 
-    depthwise: Conv
-    pointwise: Conv
-    kind: Literal["separable"] = "separable"
+    groups: int
+    kind: Literal["channel_shuffle"] = "channel_shuffle"
 
-    @property
-    def stride(self) -> int:
-        """The stride of the whole row."""
-        return self.depthwise.stride
+    def __post_init__(self) -> None:
+        _check_range("groups", self.groups, 2, LARGEST_CHANNELS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bottleneck:
-    """An inverted residual with a linear bottleneck (MobileNet V2, V3).
+class Subsample:
+    """Every ``stride``-th position, and zeros as new channels, half of them before the old ones.
 
-    Attributes:
-        expand: the 1x1 expansion; ``None`` where the expansion ratio is 1.
-        residual: whether the row's input is added to its output.
+    The shortcut without weights of He et al. 2016 (option A).
     """
 
-    expand: Conv | None
-    depthwise: Conv
-    squeeze_excite: SqueezeExcite | None
-    project: Conv
-    residual: bool
-    kind: Literal["bottleneck"] = "bottleneck"
+    channels: int
+    stride: int
+    kind: Literal["subsample"] = "subsample"
+
+    def __post_init__(self) -> None:
+        _check_range("channels", self.channels, 1, LARGEST_CHANNELS)
+        _check_range("stride", self.stride, 1, 8)
+
+
+Operation = Conv | Pool | SqueezeExcite | ChannelShuffle | Subsample
+
+
+StepName = Literal[
+    "depthwise",
+    "pointwise",
+    "expand",
+    "squeeze_excite",
+    "project",
+    "squeeze",
+    "expand1x1",
+    "expand3x3",
+    "compress",
+    "channel_shuffle",
+    "conv1",
+    "conv2",
+    "conv3",
+    "shortcut",
+    "shortcut_pointwise",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """An operation and its name within the block."""
+
+    name: StepName
+    operation: Operation
+
+
+Path = tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Steps in order, then steps on parallel paths that are joined.
+
+    Attributes:
+        entry: steps that all paths share.
+        paths: each from the entry's output to the join; an empty one is the identity.
+        join: how the outputs of the paths become one; ``none`` when there are no paths.
+        split: the first path gets the first half of the channels and the second path the other
+            (ShuffleNet V2); otherwise each gets all.
+        activation: after the join.
+        shuffle: groups of a channel shuffle after that; 0 for none.
+    """
+
+    entry: Path = ()
+    paths: tuple[Path, ...] = ()
+    join: Literal["none", "add", "concat"] = "none"
+    split: bool = False
+    activation: Activation = "none"
+    shuffle: int = 0
+    kind: Literal["block"] = "block"
+
+    def __post_init__(self) -> None:
+        names = [step.name for step in self.steps()]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"two steps of a block are called {name!r}")
+        if (self.join == "none") != (not self.paths) or len(self.paths) == 1:
+            raise InputError(
+                f"join {self.join!r} of {len(self.paths)} paths: two or more paths are added or "
+                "concatenated, and none of them needs no join"
+            )
+        if self.split and len(self.paths) != 2:
+            raise InputError(f"a split makes two paths, not {len(self.paths)}")
+
+    def steps(self) -> Iterator[Step]:
+        """Yield every step, in the order of execution."""
+        for path in (self.entry, *self.paths):
+            yield from path
 
     @property
     def stride(self) -> int:
-        """The stride of the whole row."""
-        return self.depthwise.stride
+        """The stride of the whole row, that of its longest path."""
+        longest = max(self.paths, key=len, default=())
+        stride = 1
+        for step in (*self.entry, *longest):
+            stride *= getattr(step.operation, "stride", 1)
+        return stride
 
 
-Row = Conv | Separable | Bottleneck
+Row = Conv | Pool | Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLinear:
-    """Global average pool, dropout, linear classifier."""
+    """Average pool, hidden linear layers if any, linear classifier.
+
+    Attributes:
+        pool: side of the grid of cells that are averaged; 1 averages the whole map.
+        hidden: features of the hidden layers, each followed by ``activation``.
+        dropout: after every hidden layer's activation; before the classifier if there is none.
+    """
 
     classes: int
+    pool: int = 1
+    hidden: tuple[int, ...] = ()
+    activation: Activation = "none"
     dropout: float = 0.0
     kind: Literal["pool_linear"] = "pool_linear"
 
     def __post_init__(self) -> None:
+        _check_range("pool", self.pool, 1, 64)
+        for features in self.hidden:
+            _check_range("hidden", features, 1, LARGEST_CHANNELS)
         _check_head(self.classes, self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolLinearLinear:
-    """Global average pool, a hidden linear layer, activation, dropout, linear classifier (V3)."""
+class ConvPool:
+    """Dropout, a 1x1 convolution to the classes with ReLU, average over the map (SqueezeNet)."""
 
-    hidden: int
-    activation: Activation
     classes: int
+    norm: Norm = "none"
     dropout: float = 0.0
-    kind: Literal["pool_linear_linear"] = "pool_linear_linear"
+    kind: Literal["conv_pool"] = "conv_pool"
 
     def __post_init__(self) -> None:
-        _check_range("hidden", self.hidden, 1, LARGEST_CHANNELS)
         _check_head(self.classes, self.dropout)
 
+    @property
+    def classifier(self) -> Conv:
+        """The convolution."""
+        return Conv(
+            channels=self.classes, activation="relu", norm=self.norm, bias=self.norm == "none"
+        )
 
-Head = PoolLinear | PoolLinearLinear
+
+Head = PoolLinear | ConvPool
 
 
 def _check_head(classes: int, dropout: float) -> None:
-    _check_range("number of classes", classes, 1, 1_000_000)
+    _check_range("number of classes", classes, 1, LARGEST_CHANNELS)
     if not 0.0 <= dropout < 1.0:
         raise InputError(f"dropout {dropout} is not at least 0 and below 1")

@@ -45,10 +45,20 @@ class Settings:
         if self.form is not None:
             one_of(self.form, ("small", "full"), "form")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the form is ``full``."""
+        if self.form is None:
+            return self.resolution > LARGEST_SMALL_RESOLUTION
+        return self.form == "full"
+
+    def stem_kernel(self, published: int) -> int:
+        """Return the side of a stem's kernel: in the small form never more than 3."""
+        return published if self.is_full else min(published, 3)
+
     def strides(self, published: Sequence[int]) -> list[int]:
         """Return the strides of the chosen form for a network's ``published`` ones, in order."""
-        form = self.form or ("small" if self.resolution <= LARGEST_SMALL_RESOLUTION else "full")
-        to_drop = 2 if form == "small" else 0
+        to_drop = 0 if self.is_full else 2
         strides = []
         for stride in published:
             drop = stride > 1 and to_drop > 0

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.layers import NormLayer, layers
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import NormLayer
 from mobilette.arch.rows import Conv
 
 

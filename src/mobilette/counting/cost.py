@@ -13,18 +13,24 @@ from math import prod
 from typing import Protocol
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.layers import (
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import (
     INPUT,
     ActivationLayer,
+    AdaptivePoolLayer,
     AddLayer,
     AnyLayer,
+    ConcatLayer,
     ConvLayer,
     FlattenLayer,
     LinearLayer,
     NormLayer,
+    PoolLayer,
     ScaleLayer,
     Shape,
-    layers,
+    ShuffleLayer,
+    SliceLayer,
+    SubsampleLayer,
 )
 
 BIAS_BYTES = 4
@@ -132,20 +138,32 @@ def peak_activations(graph: Sequence[AnyLayer], input_shape: Shape) -> int:
 
     A tensor lives from the layer that makes it to the last that reads it, so a residual is held
     across its block. Batch norm, activations, flattening, additions and channel scaling write
-    where their (first dying) input lies and so cost nothing.
+    where an input that nobody reads later lies, and so cost nothing; a slice is a view, and a
+    concatenation's inputs are written where they will be read.
     """
-    last_use = {name: step for step, layer in enumerate(graph) for name in layer.inputs}
+    owner = {INPUT: INPUT}
+    for layer in graph:
+        owner[layer.name] = owner[layer.inputs[0]] if isinstance(layer, SliceLayer) else layer.name
+    last_use = {owner[name]: step for step, layer in enumerate(graph) for name in layer.inputs}
     live = {INPUT: prod(input_shape)}
     peak = live[INPUT]
     for step, layer in enumerate(graph):
-        dying = [name for name in dict.fromkeys(layer.inputs) if last_use[name] == step]
-        if _in_place(layer) and any(live[name] == prod(layer.shape) for name in dying):
-            peak = max(peak, sum(live.values()))
+        elements = prod(layer.shape)
+        sources = dict.fromkeys(owner[name] for name in layer.inputs)
+        dying = [name for name in sources if last_use[name] == step]
+        if isinstance(layer, SliceLayer):
+            elements = new = 0
+        elif isinstance(layer, ConcatLayer):
+            new = max(0, elements - sum(live[name] for name in dying))
+        elif _in_place(layer) and any(live[name] == elements for name in dying):
+            new = 0
         else:
-            peak = max(peak, sum(live.values()) + prod(layer.shape))
+            new = elements
+        peak = max(peak, sum(live.values()) + new)
         for name in dying:
             del live[name]
-        live[layer.name] = prod(layer.shape)
+        if elements:
+            live[layer.name] = elements
     return peak
 
 
@@ -185,15 +203,28 @@ def _kind(layer: AnyLayer) -> str:
             return f"conv {layer.kernel}x{layer.kernel}{stride}" + groups * (layer.groups > 1)
         case ActivationLayer():
             return layer.function.replace("_", "-")
+        case PoolLayer():
+            stride = f" /{layer.stride}" if layer.stride > 1 else ""
+            return f"{layer.function} pool {layer.kernel}x{layer.kernel}{stride}"
+        case AdaptivePoolLayer():
+            side = layer.shape[-1]
+            return "global pool" if side == 1 else f"average pool to {side}x{side}"
+        case ShuffleLayer():
+            return f"shuffle groups {layer.groups}"
         case _:
-            return {
-                "LinearLayer": "linear",
-                "NormLayer": "batch norm",
-                "GlobalPoolLayer": "global pool",
-                "FlattenLayer": "flatten",
-                "AddLayer": "add",
-                "ScaleLayer": "scale",
-            }[type(layer).__name__]
+            return _KINDS[type(layer)]
+
+
+_KINDS = {
+    LinearLayer: "linear",
+    NormLayer: "batch norm",
+    FlattenLayer: "flatten",
+    AddLayer: "add",
+    ConcatLayer: "concat",
+    SliceLayer: "split",
+    SubsampleLayer: "subsample",
+    ScaleLayer: "scale",
+}
 
 
 def _deployed_weights(graph: Sequence[AnyLayer]) -> tuple[int, int]:

@@ -51,22 +51,6 @@ class SamePadConv2d(Conv2d):
         return super().forward(functional.pad(input, padding))
 
 
-class Add(nn.Module):
-    """The sum of two tensors, as a module so that the addition has a name."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return ``x + y``."""
-        return x + y
-
-
-class Scale(nn.Module):
-    """One tensor times another, as a module so that the product has a name."""
-
-    def forward(self, x: Tensor, factors: Tensor) -> Tensor:
-        """Return ``x`` (N, C, H, W) times ``factors`` (N, C, 1, 1)."""
-        return x * factors
-
-
 class GlobalAveragePool(nn.Module):
     """The mean of every channel, (N, C, H, W) to (N, C, 1, 1).
 

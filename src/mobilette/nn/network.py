@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import assert_never
-
 import torch
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.layers import layers
-from mobilette.arch.rows import Bottleneck, Conv, Row, Separable
 from mobilette.arch.scale import Form, Settings
-from mobilette.nn.bottleneck import BottleneckBlock
+from mobilette.nn.block import build_operation
 from mobilette.nn.heads import build_head
-from mobilette.nn.layers import ConvUnit, MakeNorm, initialise
-from mobilette.nn.separable import SeparableBlock
+from mobilette.nn.layers import ConvUnit, initialise
 
 
 class Network(nn.Module):
@@ -38,9 +34,9 @@ class Network(nn.Module):
         self.rows = nn.Sequential()
         channels = arch.stem.channels
         for row in arch.rows:
-            block, channels = _build_row(row, in_channels=channels, norm=norm)
-            self.rows.append(block)
-        self.head = build_head(arch.head, in_channels=channels)
+            module, channels = build_operation(row, in_channels=channels, norm=norm)
+            self.rows.append(module)
+        self.head = build_head(arch.head, in_channels=channels, norm=norm)
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,20 +92,3 @@ def build_empty(arch: Arch) -> Network:
     """Return the network without storage (meta device), for weights that are loaded next."""
     with torch.device("meta"):
         return Network(arch)
-
-
-def _build_row(row: Row, *, in_channels: int, norm: MakeNorm) -> tuple[nn.Module, int]:
-    """Return the block of ``row`` and its output channels."""
-    match row:
-        case Conv():
-            return ConvUnit(row, in_channels=in_channels, norm=norm), row.channels
-        case Separable():
-            block = SeparableBlock(row, in_channels=in_channels, norm=norm)
-            return block, row.pointwise.channels
-        case Bottleneck():
-            return (
-                BottleneckBlock(row, in_channels=in_channels, norm=norm),
-                row.project.channels,
-            )
-        case _:
-            assert_never(row)

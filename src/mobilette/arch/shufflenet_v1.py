@@ -1,0 +1,92 @@
+"""ShuffleNet V1: grouped pointwise convolutions and a channel shuffle between them.
+
+Zhang et al. 2018, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile
+Devices", arXiv 1707.01083, Table 1 and Figure 2. The number of groups is in the name; the width
+multiplier is the paper's scale factor, the stem included. At scale 1.5 the stem keeps 24 channels
+and at half of 8 groups it has 16, as in the authors' code (megvii-model/ShuffleNet-Series): that is
+the smallest stem which the groups divide.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.rows import Block, ChannelShuffle, Conv, Pool, PoolLinear, Row, Step
+from mobilette.arch.scale import Settings
+
+STEM = 24
+STEM_AT_1_5 = 24
+# groups: channels of stage 2; each later stage has twice as many
+CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+UNITS = (4, 8, 4)
+
+
+def shufflenet_v1(settings: Settings, *, groups: int) -> Arch:
+    """ShuffleNet V1 with 1, 2, 3, 4 or 8 groups."""
+    strides = settings.strides([2, 2, *(2 if i == 0 else 1 for n in UNITS for i in range(n))])
+    stage2 = _round_up(round(CHANNELS[groups] * settings.width_mult), groups)
+    outputs = [stage2 << stage for stage, n in enumerate(UNITS) for _ in range(n)]
+    scale = STEM_AT_1_5 / STEM if settings.width_mult == 1.5 else settings.width_mult
+    # The first unit's new channels, all but the stem's, are convolved in groups.
+    stem = max(1, int(STEM * scale))
+    while (stage2 - stem) % groups:
+        stem += 1
+    rows: list[Row] = []
+    if strides[1] > 1:
+        rows.append(Pool(function="max", kernel=3, stride=2))
+    channels = stem
+    for number, (out, stride) in enumerate(zip(outputs, strides[2:], strict=True)):
+        rows.append(_unit(channels, out, stride, groups, is_first=number == 0))
+        channels = out
+    return Arch(
+        name=f"shufflenet_v1_g{groups}",
+        resolution=settings.resolution,
+        in_channels=settings.in_channels,
+        stem=Conv(channels=stem, kernel=3, stride=strides[0], activation="relu"),
+        rows=tuple(rows),
+        head=PoolLinear(classes=settings.num_classes),
+    )
+
+
+VARIANTS = {
+    f"shufflenet_v1_g{groups}": partial(shufflenet_v1, groups=groups) for groups in CHANNELS
+}
+
+
+def _unit(channels: int, out: int, stride: int, groups: int, *, is_first: bool) -> Block:
+    """Figure 2 b (stride 1) and c (stride 2)."""
+    joined_by_concat = channels != out
+    compressed = _round_up(out // 4, groups)
+    steps = [
+        Step(
+            name="compress",
+            operation=Conv(
+                channels=compressed, groups=1 if is_first else groups, activation="relu"
+            ),
+        ),
+        Step(
+            name="depthwise",
+            operation=Conv(
+                channels=compressed, kernel=3, stride=stride, groups=compressed, activation="none"
+            ),
+        ),
+        Step(
+            name="expand",
+            operation=Conv(
+                channels=out - channels if joined_by_concat else out,
+                groups=groups,
+                activation="none",
+            ),
+        ),
+    ]
+    if groups > 1:
+        steps.insert(1, Step(name="channel_shuffle", operation=ChannelShuffle(groups=groups)))
+    if not joined_by_concat:
+        return Block(paths=((), tuple(steps)), join="add", activation="relu")
+    pool = Step(name="shortcut", operation=Pool(function="average", kernel=3, stride=stride))
+    return Block(paths=((pool,), tuple(steps)), join="concat", activation="relu")
+
+
+def _round_up(channels: int, divisor: int) -> int:
+    return max(1, -(-channels // divisor)) * divisor
