@@ -69,7 +69,9 @@ class ShuffleChannels(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` (N, C, H, W) with its channels in the other order."""
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        batch, channels, height, width = x.shape
+        grouped = x.reshape(batch, self.groups, channels // self.groups, height, width)
+        return grouped.transpose(1, 2).reshape(batch, channels, height, width)
 
 
 class SubsampleAndPad(nn.Module):
