@@ -2,15 +2,30 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
-from mobilette.arch.layers import layers
-from mobilette.arch.rows import Bottleneck, Conv, PoolLinear, SqueezeExcite
+from mobilette.arch.layers import _Graph, layers
+from mobilette.arch.rows import (
+    Block,
+    ChannelShuffle,
+    Conv,
+    Operation,
+    Pool,
+    PoolLinear,
+    Row,
+    SqueezeExcite,
+    Step,
+    Subsample,
+)
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
+from mobilette.nn.block import build_operation
 from mobilette.records import parse
 
 
@@ -24,7 +39,7 @@ def test_json_round_trip_keeps_the_network_and_its_hash(name: str) -> None:
 
 def test_the_hash_is_of_the_network_and_stable() -> None:
     arch = get_arch("mobilenet_v2")
-    assert arch.hash == "8dd970cbb6124a01929c388de3238526762f5922ebe687d5f7db32ec6635a425"
+    assert arch.hash == "0d2aae92e03d73f2232ea2b2036a68ed5838e15b16740da50257c5a67a491087"
     assert replace(arch, resolution=192).hash != arch.hash
     assert get_arch("mobilenet_v2").hash == arch.hash
 
@@ -40,7 +55,7 @@ def _conv(channels: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -
     return Conv(channels=channels, activation="relu", kernel=kernel, stride=stride, groups=groups)
 
 
-def _arch(*rows: Conv | Bottleneck) -> Arch:
+def _arch(*rows: Row) -> Arch:
     return Arch(
         name="test",
         resolution=32,
@@ -51,24 +66,75 @@ def _arch(*rows: Conv | Bottleneck) -> Arch:
     )
 
 
-def _bottleneck(out: int, *, residual: bool, squeeze: SqueezeExcite | None = None) -> Bottleneck:
-    return Bottleneck(
-        expand=None,
-        depthwise=_conv(8, groups=8),
-        squeeze_excite=squeeze,
-        project=_conv(out),
-        residual=residual,
-    )
+def _residual(operation: Operation) -> Block:
+    return Block(paths=((Step(name="conv1", operation=operation),), ()), join="add")
 
 
 def test_rows_that_do_not_fit_together_are_named() -> None:
     with pytest.raises(InputError, match=r"rows\.1: groups 3 do not divide 8 channels"):
         layers(_arch(_conv(8), _conv(9, groups=3)))
-    with pytest.raises(InputError, match=r"rows\.0: a residual needs equal shapes"):
-        layers(_arch(_bottleneck(16, residual=True)))
+    with pytest.raises(InputError, match=r"rows\.0: paths of 16x32x32 and 8x32x32"):
+        layers(_arch(_residual(_conv(16))))
     squeeze = SqueezeExcite(reduce=_conv(4), expand=_conv(6))
-    with pytest.raises(InputError, match=r"squeeze_excite: 6 factors for 8 channels"):
-        layers(_arch(_bottleneck(8, residual=True, squeeze=squeeze)))
+    with pytest.raises(InputError, match=r"rows\.0\.conv1: 6 factors for 8 channels"):
+        layers(_arch(_residual(squeeze)))
+    with pytest.raises(InputError, match=r"rows\.0\.conv1: 8 channels cannot grow to 11"):
+        layers(_arch(_residual(Subsample(channels=11, stride=1))))
+    shuffle = Step(name="channel_shuffle", operation=ChannelShuffle(groups=3))
+    with pytest.raises(InputError, match=r"rows\.0\.channel_shuffle: groups 3 do not divide 8"):
+        layers(_arch(Block(entry=(shuffle,))))
+    odd = (_conv(7), Block(paths=((), ()), join="concat", split=True))
+    with pytest.raises(InputError, match=r"rows\.1: 7 channels cannot be split"):
+        layers(_arch(*odd))
+
+
+def test_blocks_that_are_none() -> None:
+    step = Step(name="conv1", operation=_conv(8))
+    with pytest.raises(InputError, match="two steps of a block are called 'conv1'"):
+        Block(entry=(step, step))
+    with pytest.raises(InputError, match="join 'none' of 2 paths"):
+        Block(paths=((step,), ()))
+    with pytest.raises(InputError, match="join 'add' of 0 paths"):
+        Block(entry=(step,), join="add")
+    with pytest.raises(InputError, match="join 'add' of 1 paths"):
+        Block(paths=((step,),), join="add")
+    with pytest.raises(InputError, match="a split makes two paths, not 3"):
+        Block(paths=((step,), (), ()), join="concat", split=True)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@given(
+    size=st.integers(1, 40),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 4),
+    function=st.sampled_from(["max", "average"]),
+    padding=st.sampled_from(["symmetric", "valid"]),
+)
+def test_pools_have_the_size_that_torch_gives_them(
+    ceil_mode: bool, size: int, kernel: int, stride: int, function: Any, padding: Any
+) -> None:
+    import torch
+
+    pool = Pool(
+        function=function, kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode
+    )
+    module, _ = build_operation(pool, in_channels=1, norm=torch.nn.BatchNorm2d)
+    graph = _Graph((1, size, size))
+    try:
+        expected = tuple(module(torch.zeros(1, 1, size, size)).shape[1:])
+    except RuntimeError:
+        with pytest.raises(InputError, match="does not fit into"):
+            graph.row("rows.0", pool)
+    else:
+        graph.row("rows.0", pool)
+        assert graph.shape == expected
+
+
+@pytest.mark.parametrize("name", ["vgg16", "squeezenet1_0", "squeezenet1_1"])
+def test_a_resolution_too_small_for_the_strides_is_said(name: str) -> None:
+    arch = get_arch(name, Settings(resolution=224)).with_resolution(16)
+    with pytest.raises(InputError, match="a larger resolution is needed"):
+        layers(arch)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import family_of, get_arch, list_models
 from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
-from mobilette.arch.rows import Bottleneck
+from mobilette.arch.resnet import CIFAR_VARIANTS
+from mobilette.arch.rows import Block
 from mobilette.arch.scale import Settings
 from mobilette.counting.cost import cost
 from mobilette.errors import InputError
@@ -89,32 +91,51 @@ def test_narrow_v3_against_the_papers_table_9(name: str, width: float, printed: 
 
 def test_the_first_bottleneck_of_v2_has_no_expansion() -> None:
     first = get_arch("mobilenet_v2").rows[0]
-    assert isinstance(first, Bottleneck)
-    assert first.expand is None
+    assert isinstance(first, Block)
+    assert [step.name for step in first.steps()] == ["depthwise", "project"]
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", [n for n in list_models() if n not in CIFAR_VARIANTS])
 def test_small_form_drops_the_first_two_strides(name: str) -> None:
     def last_map(settings: Settings) -> int:
         counted = cost(get_arch(name, settings))
         pool = next(i for i, layer in enumerate(counted.layers) if layer.name == "head.pool")
         return counted.layers[pool - 1].shape[1]
 
+    if name.startswith("squeezenet"):  # four strides, of which windows without padding eat some
+        assert last_map(Settings(resolution=224)) == 13
+        assert last_map(Settings(resolution=32)) == 8
+        assert last_map(Settings(resolution=64)) == 16
+        return
     assert last_map(Settings(resolution=224)) == 7
     assert last_map(Settings(resolution=32)) == 4
     assert last_map(Settings(resolution=32, form="full")) == 1
     assert last_map(Settings(resolution=64)) == 8
-    assert last_map(Settings(resolution=65)) == 3
+    assert last_map(Settings(resolution=65)) == (2 if name.startswith("vgg") else 3)
+
+
+@pytest.mark.parametrize("name", CIFAR_VARIANTS)
+def test_networks_for_cifar_have_one_form(name: str) -> None:
+    settings = Settings(resolution=32)
+    small, full = (get_arch(name, replace(settings, form=form)) for form in ("small", "full"))
+    assert small == full
 
 
 def test_list_models_takes_patterns_and_parts_of_names() -> None:
-    assert list_models("v3") == ["mobilenet_v3_large", "mobilenet_v3_small"]
+    assert list_models("v3_l*") == []
+    assert list_models("v3_l") == ["mobilenet_v3_large", "mobilenet_v3_large_minimalistic"]
     assert list_models("*_shallow") == ["mobilenet_v1_shallow"]
-    assert {family_of(name) for name in list_models()} == {
-        "MobileNet V1",
-        "MobileNet V2",
-        "MobileNet V3",
-    }
+    assert family_of("resnet20") == "ResNet for CIFAR"
+    assert family_of("resnet18") == "ResNet"
+    assert len(list_models()) == len(set(list_models())) == 40
+
+
+def test_torchvisions_spellings_are_accepted() -> None:
+    half = get_arch("shufflenet_v2_x0_5")
+    assert half == get_arch("shufflenet_v2", Settings(width_mult=0.5))
+    assert half == get_arch("shufflenet_v2_x0_5", Settings(width_mult=0.5))
+    with pytest.raises(InputError, match="has width 0.5; for another one take shufflenet_v2"):
+        get_arch("shufflenet_v2_x0_5", Settings(width_mult=2.0))
 
 
 def test_an_unknown_name_offers_the_nearest() -> None:

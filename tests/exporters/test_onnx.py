@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from mobilette.arch.catalogue import get_arch, list_models
-from mobilette.arch.layers import NormLayer, layers
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Settings
 from mobilette.artifact.directory import Artifact
 from mobilette.compression.folding import fold_batch_norm

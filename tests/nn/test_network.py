@@ -9,20 +9,26 @@ from torch.nn import functional
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
-from mobilette.arch.layers import (
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import (
     ActivationLayer,
+    AdaptivePoolLayer,
     AddLayer,
+    ConcatLayer,
     ConvLayer,
     FlattenLayer,
-    GlobalPoolLayer,
     LinearLayer,
     NormLayer,
+    PoolLayer,
     ScaleLayer,
-    layers,
+    ShuffleLayer,
+    SliceLayer,
+    SubsampleLayer,
 )
-from mobilette.arch.rows import Conv, PoolLinear, Separable
+from mobilette.arch.rows import Block, Conv, PoolLinear, Step
 from mobilette.arch.scale import Settings
-from mobilette.nn.layers import Add, GlobalAveragePool, SamePadConv2d, Scale
+from mobilette.nn.block import Add, Concat, Scale, ShuffleChannels, Slice, SubsampleAndPad
+from mobilette.nn.layers import GlobalAveragePool, SamePadConv2d
 from mobilette.nn.network import Network, create_model
 
 MODULES: dict[type, tuple[type[nn.Module], ...]] = {
@@ -30,9 +36,14 @@ MODULES: dict[type, tuple[type[nn.Module], ...]] = {
     LinearLayer: (nn.Linear,),
     NormLayer: (nn.BatchNorm2d,),
     ActivationLayer: (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid),
-    GlobalPoolLayer: (GlobalAveragePool,),
+    AdaptivePoolLayer: (GlobalAveragePool, nn.AdaptiveAvgPool2d),
+    PoolLayer: (nn.MaxPool2d, nn.AvgPool2d),
     FlattenLayer: (nn.Flatten,),
     AddLayer: (Add,),
+    ConcatLayer: (Concat,),
+    SliceLayer: (Slice,),
+    ShuffleLayer: (ShuffleChannels,),
+    SubsampleLayer: (SubsampleAndPad,),
     ScaleLayer: (Scale,),
 }
 
@@ -77,7 +88,9 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
         assert tensor.grad.abs().max() > 0, parameter
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large_minimalistic", "resnet18"]
+)
 def test_batch_norm_has_the_archs_epsilon_and_momentum(name: str) -> None:
     network = create_model(name, width_mult=0.25, resolution=32)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -120,7 +133,13 @@ def test_same_padding_is_tensorflows(size: int, stride: int, kernel: int) -> Non
 def test_an_arch_can_have_biases_same_padding_and_no_norm() -> None:
     conv = Conv(channels=8, kernel=3, stride=2, padding="tf_same", bias=True, activation="relu")
     depthwise = Conv(channels=8, kernel=3, groups=8, norm="none", bias=True, activation="none")
-    row = Separable(depthwise=depthwise, pointwise=Conv(channels=4, activation="relu6"))
+    pointwise = Conv(channels=4, activation="relu6")
+    row = Block(
+        entry=(
+            Step(name="depthwise", operation=depthwise),
+            Step(name="pointwise", operation=pointwise),
+        )
+    )
     arch = Arch(
         name="test",
         resolution=33,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 
@@ -61,6 +62,17 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
 )
 
 
+# torchvision has the width in the name.
+ALIASES = MappingProxyType(
+    {
+        "shufflenet_v2_x0_5": ("shufflenet_v2", 0.5),
+        "shufflenet_v2_x1_0": ("shufflenet_v2", 1.0),
+        "shufflenet_v2_x1_5": ("shufflenet_v2", 1.5),
+        "shufflenet_v2_x2_0": ("shufflenet_v2", 2.0),
+    }
+)
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all networks that match a shell ``pattern`` or contain it as text."""
     names = [name for variants in FAMILIES.values() for name in variants]
@@ -75,14 +87,20 @@ def family_of(name: str) -> str:
 
 
 def get_arch(name: str, settings: Settings | None = None) -> Arch:
-    """Return the `Arch` of the network called ``name``.
+    """Return the `Arch` of the network called ``name``; torchvision's spellings are known too.
 
     Raises:
         InputError: no network has that name; the nearest is offered.
     """
+    settings = settings or Settings()
+    if name in ALIASES:
+        known, width = ALIASES[name]
+        if settings.width_mult not in (1.0, width):
+            raise InputError(f"{name} has width {width:g}; for another one take {known}")
+        return get_arch(known, replace(settings, width_mult=width))
     for variants in FAMILIES.values():
         if name in variants:
-            return variants[name](settings or Settings())
+            return variants[name](settings)
     raise InputError(
         f"no network is called {name!r}{nearest(name, list_models())} "
         "('mobilette models' lists all)"

@@ -262,13 +262,14 @@ def _convolved_size(name: str, size: int, conv: Conv) -> int:
 def _pooled_size(name: str, size: int, pool: Pool, padding: int) -> int:
     """Return one side of a pool's output, in pixels, as PyTorch defines ``ceil_mode``."""
     free = size + 2 * padding - pool.kernel
-    if free < 0:
+    windows = free // pool.stride + 1
+    if pool.ceil_mode:
+        steps = -(-free // pool.stride)
+        # A window that would begin in the padding behind the picture does not count.
+        windows = steps + (steps * pool.stride < size + padding)
+    if windows < 1:
         raise _too_small(name, size, pool.kernel)
-    if not pool.ceil_mode:
-        return free // pool.stride + 1
-    steps = -(-free // pool.stride)
-    # A window that would begin in the padding behind the picture does not count.
-    return steps + (steps * pool.stride < size + padding)
+    return windows
 
 
 def _too_small(name: str, size: int, kernel: int) -> InputError:

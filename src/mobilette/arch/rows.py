@@ -25,7 +25,8 @@ Padding = Literal["symmetric", "tf_same", "valid"]
 LARGEST_CHANNELS = 65_536
 
 
-def _check_range(what: str, value: int, lowest: int, highest: int) -> None:
+def check_range(what: str, value: int, lowest: int, highest: int) -> None:
+    """Raise `InputError` unless ``value`` is between ``lowest`` and ``highest``, both included."""
     if not lowest <= value <= highest:
         raise InputError(f"{what} {value} is not between {lowest} and {highest}")
 
@@ -56,10 +57,10 @@ class Conv:
     kind: Literal["conv"] = "conv"
 
     def __post_init__(self) -> None:
-        _check_range("channels", self.channels, 1, LARGEST_CHANNELS)
-        _check_range("kernel", self.kernel, 1, 31)
-        _check_range("stride", self.stride, 1, 8)
-        _check_range("groups", self.groups, 1, self.channels)
+        check_range("channels", self.channels, 1, LARGEST_CHANNELS)
+        check_range("kernel", self.kernel, 1, 31)
+        check_range("stride", self.stride, 1, 8)
+        check_range("groups", self.groups, 1, self.channels)
         if self.kernel % 2 == 0:
             raise InputError(f"kernel {self.kernel} is even; an odd one is needed")
         if self.channels % self.groups:
@@ -84,8 +85,8 @@ class Pool:
     kind: Literal["pool"] = "pool"
 
     def __post_init__(self) -> None:
-        _check_range("kernel", self.kernel, 1, 31)
-        _check_range("stride", self.stride, 1, 8)
+        check_range("kernel", self.kernel, 1, 31)
+        check_range("stride", self.stride, 1, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class ChannelShuffle:
     kind: Literal["channel_shuffle"] = "channel_shuffle"
 
     def __post_init__(self) -> None:
-        _check_range("groups", self.groups, 2, LARGEST_CHANNELS)
+        check_range("groups", self.groups, 2, LARGEST_CHANNELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,8 @@ class Subsample:
     kind: Literal["subsample"] = "subsample"
 
     def __post_init__(self) -> None:
-        _check_range("channels", self.channels, 1, LARGEST_CHANNELS)
-        _check_range("stride", self.stride, 1, 8)
+        check_range("channels", self.channels, 1, LARGEST_CHANNELS)
+        check_range("stride", self.stride, 1, 8)
 
 
 Operation = Conv | Pool | SqueezeExcite | ChannelShuffle | Subsample
@@ -228,9 +229,9 @@ class PoolLinear:
     kind: Literal["pool_linear"] = "pool_linear"
 
     def __post_init__(self) -> None:
-        _check_range("pool", self.pool, 1, 64)
+        check_range("pool", self.pool, 1, 64)
         for features in self.hidden:
-            _check_range("hidden", features, 1, LARGEST_CHANNELS)
+            check_range("hidden", features, 1, LARGEST_CHANNELS)
         _check_head(self.classes, self.dropout)
 
 
@@ -258,6 +259,6 @@ Head = PoolLinear | ConvPool
 
 
 def _check_head(classes: int, dropout: float) -> None:
-    _check_range("number of classes", classes, 1, LARGEST_CHANNELS)
+    check_range("number of classes", classes, 1, LARGEST_CHANNELS)
     if not 0.0 <= dropout < 1.0:
         raise InputError(f"dropout {dropout} is not at least 0 and below 1")

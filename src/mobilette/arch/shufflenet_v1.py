@@ -26,12 +26,13 @@ def shufflenet_v1(settings: Settings, *, groups: int) -> Arch:
     """ShuffleNet V1 with 1, 2, 3, 4 or 8 groups."""
     strides = settings.strides([2, 2, *(2 if i == 0 else 1 for n in UNITS for i in range(n))])
     stage2 = _round_up(round(CHANNELS[groups] * settings.width_mult), groups)
-    outputs = [stage2 << stage for stage, n in enumerate(UNITS) for _ in range(n)]
     scale = STEM_AT_1_5 / STEM if settings.width_mult == 1.5 else settings.width_mult
     # The first unit's new channels, all but the stem's, are convolved in groups.
     stem = max(1, int(STEM * scale))
     while (stage2 - stem) % groups:
         stem += 1
+    stage2 = max(stage2, stem + groups)  # at the narrowest widths
+    outputs = [stage2 << stage for stage, n in enumerate(UNITS) for _ in range(n)]
     rows: list[Row] = []
     if strides[1] > 1:
         rows.append(Pool(function="max", kernel=3, stride=2))

@@ -1,36 +1,79 @@
-"""``mobilette cost``: what networks cost, layer by layer."""
+"""``mobilette cost``: what networks cost, layer by layer or side by side."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
+from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
 from mobilette.cli.options import FormOption, InChannels, Json, NumClasses, Resolution, WidthMult
-from mobilette.counting.cost import Cost, LayerCost
 from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError
 
-if TYPE_CHECKING:
-    from rich.table import Table
+ONE_CONVOLUTION = "One convolution: cost conv"
 
-BAR = 12
+
+class SortKey(StrEnum):
+    """What networks, or layers, are ordered by."""
+
+    params = "params"
+    madds = "madds"
+    size = "size"
+    activations = "activations"
 
 
 def cost(
-    models: Annotated[list[str], typer.Argument(help="Names of networks, or run directories.")],
+    models: Annotated[
+        list[str], typer.Argument(help="Names of networks, patterns with *, runs, or conv.")
+    ],
     width_mult: WidthMult = 1.0,
     resolution: Resolution = None,
     form: FormOption = None,
     num_classes: NumClasses = 1000,
     in_channels: InChannels = 3,
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="Layer by layer, for several networks too.")
+    ] = False,
+    sort: Annotated[
+        SortKey | None, typer.Option("--sort", help="Order networks, or layers, largest first.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     as_json: Json = False,
+    kernel: Annotated[
+        int | None,
+        typer.Option("--kernel", help="Side of the kernel.", rich_help_panel=ONE_CONVOLUTION),
+    ] = None,
+    conv_in: Annotated[
+        int | None,
+        typer.Option("--in", help="Input channels.", rich_help_panel=ONE_CONVOLUTION),
+    ] = None,
+    conv_out: Annotated[
+        int | None,
+        typer.Option("--out", help="Output channels.", rich_help_panel=ONE_CONVOLUTION),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", help="Side of its input.", rich_help_panel=ONE_CONVOLUTION),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option("--stride", help="Its stride [1].", rich_help_panel=ONE_CONVOLUTION),
+    ] = None,
 ) -> None:
     """Count parameters, mult-adds, activation memory and size; nothing is run."""
+    if as_csv and as_json:
+        raise InputError("--csv and --json: give one of them")
+    convolution = (kernel, conv_in, conv_out, size, stride)
+    if models == ["conv"]:
+        _explain_convolution(*convolution, as_json=as_json)
+        return
+    if convolution != (None,) * 5:
+        raise InputError("--kernel, --in, --out, --size and --stride belong to 'cost conv'")
     settings = Settings(
         width_mult=width_mult,
         resolution=224 if resolution is None else resolution,
@@ -38,7 +81,7 @@ def cost(
         in_channels=in_channels,
         form=form.value if form else None,
     )
-    archs = [_arch(model, settings) for model in models]
+    archs = [arch for model in models for arch in _archs(model, settings)]
     costs = [count(arch) for arch in archs]
     if as_json:
         from mobilette.cli.output import print_json
@@ -46,102 +89,57 @@ def cost(
         values = [counted.to_json() for counted in costs]
         print_json(values[0] if len(values) == 1 else values)
         return
-    from mobilette.cli.output import console
+    from mobilette.cli.cost_tables import print_comparison, print_layers
 
-    if len(costs) == 1:
-        console().print(_heading(archs[0]), _layer_table(costs[0]), _totals(costs[0]), sep="\n")
+    key = sort.value if sort else None
+    if by_layer or len(costs) == 1:
+        print_layers(archs, costs, sort=key, as_csv=as_csv)
     else:
-        console().print(_comparison(costs))
+        print_comparison(costs, sort=key, as_csv=as_csv)
 
 
-def _arch(model: str, settings: Settings) -> Arch:
+def _archs(model: str, settings: Settings) -> list[Arch]:
     if (Path(model) / "arch.json").is_file():
         from mobilette.run.directory import open_run
 
         if settings != Settings():
             raise InputError(f"{model}: a run has its own width, resolution, form and classes")
-        return open_run(model).arch
-    return get_arch(model, settings)
+        return [open_run(model).arch]
+    if "*" in model or "?" in model:
+        names = list_models(model)
+        if not names:
+            raise InputError(f"no network matches {model!r} ('mobilette models' lists all)")
+        return [get_arch(name, settings) for name in names]
+    return [get_arch(model, settings)]
 
 
-def _heading(arch: Arch) -> str:
-    side = arch.resolution
-    return f"{arch.name}: {side}x{side}x{arch.in_channels} in, {arch.num_classes:,} classes\n"
-
-
-def _layer_table(counted: Cost) -> Table:
-    """One line a convolution, with what follows it in place: batch norm and activation."""
-    from rich.table import Table
-
-    table = Table("layer", "kind", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("output", "parameters", "mult-adds", "", "activation bytes"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
-    largest = max(layer.madds for layer in counted.layers)
-    for name, kind, group in _merged(counted.layers):
-        madds = sum(layer.madds for layer in group)
-        table.add_row(
-            name,
-            kind,
-            "x".join(str(size) for size in group[-1].shape),
-            f"{sum(layer.params for layer in group):,}",
-            f"{madds:,}" if madds else "",
-            "▇" * round(BAR * madds / largest),
-            f"{group[-1].activation_bytes.fp32:,}",
+def _explain_convolution(
+    kernel: int | None,
+    in_channels: int | None,
+    out_channels: int | None,
+    size: int | None,
+    stride: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    if kernel is None or in_channels is None or out_channels is None or size is None:
+        raise InputError(
+            "'cost conv' needs --kernel, --in, --out and --size, for example "
+            "--kernel 3 --in 64 --out 128 --size 112"
         )
-    return table
+    from mobilette.cli.output import print_json
+    from mobilette.counting.convolution import compare_convolution
 
-
-def _merged(layers: tuple[LayerCost, ...]) -> list[tuple[str, str, list[LayerCost]]]:
-    groups: list[list[LayerCost]] = []
-    for layer in layers:
-        unit, _, part = layer.name.rpartition(".")
-        if part in ("norm", "activation") and groups[-1][0].name.startswith(unit):
-            groups[-1].append(layer)
-        elif part != "flatten":
-            groups.append([layer])
-    return [
-        (
-            group[0].name.removesuffix(".conv"),
-            ", ".join(layer.kind for layer in group),
-            group,
-        )
-        for group in groups
-    ]
-
-
-def _totals(counted: Cost) -> str:
-    from mobilette.cli.output import human_bytes
-
-    size, peak = counted.size_bytes, counted.peak_activation_bytes
-    return (
-        f"\nparameters        {counted.params:,}\n"
-        f"mult-adds         {counted.madds:,} ({counted.madds / 1e6:,.2f}M)\n"
-        f"size              {human_bytes(size.fp32)} fp32, {human_bytes(size.int8)} int8\n"
-        f"peak activations  {human_bytes(peak.fp32)} fp32, {human_bytes(peak.int8)} int8"
+    compared = compare_convolution(
+        kernel=kernel,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        size=size,
+        stride=1 if stride is None else stride,
     )
+    if as_json:
+        print_json(compared.to_json())
+    else:
+        from mobilette.cli.cost_tables import print_convolution
 
-
-def _comparison(costs: list[Cost]) -> Table:
-    from rich.table import Table
-
-    from mobilette.cli.output import human_bytes
-
-    table = Table("network", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in (
-        "parameters",
-        "mult-adds",
-        "size fp32",
-        "int8",
-        "peak activations fp32",
-        "int8",
-    ):
-        table.add_column(heading, justify="right")
-    for counted in costs:
-        sizes = (counted.size_bytes, counted.peak_activation_bytes)
-        table.add_row(
-            counted.name,
-            f"{counted.params:,}",
-            f"{counted.madds:,}",
-            *(human_bytes(value) for size in sizes for value in (size.fp32, size.int8)),
-        )
-    return table
+        print_convolution(compared)

@@ -101,7 +101,7 @@ def cost(model: Arch | HasArch) -> Cost:
     """
     arch = model if isinstance(model, Arch) else model.arch
     graph = layers(arch)
-    table = tuple(_layer_cost(layer) for layer in graph)
+    table = tuple(layer_cost(layer) for layer in graph)
     peak = peak_activations(graph, (arch.in_channels, arch.resolution, arch.resolution))
     weights, biases = _deployed_weights(graph)
     return Cost(
@@ -172,7 +172,8 @@ def _in_place(layer: AnyLayer) -> bool:
     return isinstance(layer, in_place)
 
 
-def _layer_cost(layer: AnyLayer) -> LayerCost:
+def layer_cost(layer: AnyLayer) -> LayerCost:
+    """Return one layer's line of the table."""
     elements = prod(layer.shape)
     return LayerCost(
         name=layer.name,
