@@ -28,6 +28,9 @@ def cost(
     form: FormOption = None,
     num_classes: NumClasses = 1000,
     in_channels: InChannels = 3,
+    diagram: Annotated[
+        Path | None, typer.Option("--diagram", help="Draw the network into this SVG file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Count parameters, mult-adds, activation memory and size; nothing is run."""
@@ -40,6 +43,8 @@ def cost(
     )
     archs = [_arch(model, settings) for model in models]
     costs = [count(arch) for arch in archs]
+    if diagram is not None:
+        _draw(models, archs, diagram, width_mult)
     if as_json:
         from mobilette.cli.output import print_json
 
@@ -62,6 +67,15 @@ def _arch(model: str, settings: Settings) -> Arch:
             raise InputError(f"{model}: a run has its own width, resolution, form and classes")
         return open_run(model).arch
     return get_arch(model, settings)
+
+
+def _draw(models: list[str], archs: list[Arch], file: Path, width_mult: float) -> None:
+    from mobilette.reporting.diagram import write_diagram
+
+    if len(archs) > 1:
+        raise InputError(f"--diagram draws one network, and {len(archs)} are given; name one")
+    is_run = (Path(models[0]) / "arch.json").is_file()  # whose width nobody has given here
+    write_diagram(archs[0], file, width_mult=None if is_run else width_mult)
 
 
 def _heading(arch: Arch) -> str:
