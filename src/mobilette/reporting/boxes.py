@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from mobilette.arch.arch import Arch
@@ -59,16 +61,20 @@ class Boxes:
 
     def __init__(self, arch: Arch) -> None:
         self._layers: Mapping[str, AnyLayer] = {layer.name: layer for layer in layers(arch)}
+        # A layer belongs to every name that its own begins with: rows.3, rows.3.expand, ...
+        self._parts: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._layers:
+            for word in accumulate(name.split("."), "{}.{}".format):
+                self._parts[word].append(name)
         self._costs = {line.name: (line.params, line.madds) for line in cost(arch).layers}
 
     def shape(self, name: str) -> Shape:
         """Return the shape after the last layer of the row or operation called ``name``."""
-        *_, last = self._parts(name)
-        return self._layers[last].shape
+        return self._layers[self._parts[name][-1]].shape
 
     def costs(self, name: str) -> tuple[int, int]:
         """Return (parameters, mult-adds) of the row or operation called ``name``."""
-        costs = [self._costs[part] for part in self._parts(name)]
+        costs = [self._costs[part] for part in self._parts[name]]
         return sum(params for params, _ in costs), sum(madds for _, madds in costs)
 
     def norms(self) -> str:
@@ -85,7 +91,7 @@ class Boxes:
         drawn = ConvLayer | LinearLayer | AdaptivePoolLayer
         return tuple(
             self.box(name.removesuffix(".conv").removesuffix(".linear"), name.split(".")[1])
-            for name in self._parts("head")
+            for name in self._parts["head"]
             if isinstance(self._layers[name], drawn)
         )
 
@@ -102,9 +108,6 @@ class Boxes:
             params=params,
             madds=madds,
         )
-
-    def _parts(self, name: str) -> Iterator[str]:
-        return (part for part in self._layers if part == name or part.startswith(f"{name}."))
 
     def _activation(self, name: str) -> str:
         layer = self._layers.get(f"{name}.activation")

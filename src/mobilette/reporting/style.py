@@ -37,9 +37,9 @@ class Colour(NamedTuple):
 
 COLOURS: Mapping[Kind, Colour] = MappingProxyType(
     {
-        "full convolution": Colour("#a3c4e4", "#0b5394"),
+        "full convolution": Colour("#98bce0", "#0b5394"),
         "pointwise": Colour("#e4f1fb", "#4a90c4"),
-        "depthwise": Colour("#fbdca6", "#c07a00"),
+        "depthwise": Colour("#f8d48f", "#c07a00"),
         "grouped": Colour("#e6c3da", "#a3437f"),
         "squeeze-excite": Colour("#bde4d5", "#00805f"),
         "shuffle": Colour("#f9f4bd", "#978f00"),
