@@ -43,6 +43,9 @@ def cost(
         SortKey | None, typer.Option("--sort", help="Order networks, or layers, largest first.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    diagram: Annotated[
+        Path | None, typer.Option("--diagram", help="Draw the network into this SVG file.")
+    ] = None,
     as_json: Json = False,
     kernel: Annotated[
         int | None,
@@ -83,6 +86,8 @@ def cost(
     )
     archs = [arch for model in models for arch in _archs(model, settings)]
     costs = [count(arch) for arch in archs]
+    if diagram is not None:
+        _draw(archs, diagram, width_mult=None if _is_run(models[0]) else width_mult)
     if as_json:
         from mobilette.cli.output import print_json
 
@@ -98,8 +103,12 @@ def cost(
         print_comparison(costs, sort=key, as_csv=as_csv)
 
 
+def _is_run(model: str) -> bool:
+    return (Path(model) / "arch.json").is_file()
+
+
 def _archs(model: str, settings: Settings) -> list[Arch]:
-    if (Path(model) / "arch.json").is_file():
+    if _is_run(model):
         from mobilette.run.directory import open_run
 
         if settings != Settings():
@@ -111,6 +120,14 @@ def _archs(model: str, settings: Settings) -> list[Arch]:
             raise InputError(f"no network matches {model!r} ('mobilette models' lists all)")
         return [get_arch(name, settings) for name in names]
     return [get_arch(model, settings)]
+
+
+def _draw(archs: list[Arch], path: Path, *, width_mult: float | None) -> None:
+    if len(archs) != 1:
+        raise InputError(f"--diagram draws one network, and {len(archs)} are given; name one")
+    from mobilette.reporting.diagram import write_diagram
+
+    write_diagram(archs[0], path, width_mult=width_mult)
 
 
 def _explain_convolution(

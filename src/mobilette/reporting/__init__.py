@@ -1,0 +1,1 @@
+"""Networks and results as pictures and pages."""

@@ -1,0 +1,168 @@
+"""From the layer graph to boxes: one operation of a network in a few words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import (
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AnyLayer,
+    ConvLayer,
+    LinearLayer,
+    NormLayer,
+    PoolLayer,
+    Shape,
+    ShuffleLayer,
+    SubsampleLayer,
+)
+from mobilette.counting.cost import cost
+
+Kind = Literal[
+    "full convolution",
+    "pointwise",
+    "depthwise",
+    "grouped",
+    "squeeze-excite",
+    "shuffle",
+    "pool",
+    "linear",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """One operation.
+
+    Attributes:
+        layer: its name, as in cost tables and state dicts.
+        title: its name within the row (the last word of it), or what it does.
+        lines: kernel, stride, channels, groups, activation: one or two lines of text.
+        shape: of its output.
+    """
+
+    layer: str
+    title: str
+    lines: tuple[str, ...]
+    kind: Kind
+    shape: Shape
+    params: int
+    madds: int
+
+
+class Boxes:
+    """The boxes of a network's operations, by name."""
+
+    def __init__(self, arch: Arch) -> None:
+        self._layers: Mapping[str, AnyLayer] = {layer.name: layer for layer in layers(arch)}
+        # A layer belongs to every name that its own begins with: rows.3, rows.3.expand, ...
+        self._parts: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._layers:
+            for word in accumulate(name.split("."), "{}.{}".format):
+                self._parts[word].append(name)
+        self._costs = {line.name: (line.params, line.madds) for line in cost(arch).layers}
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape after the last layer of the row or operation called ``name``."""
+        return self._layers[self._parts[name][-1]].shape
+
+    def costs(self, name: str) -> tuple[int, int]:
+        """Return (parameters, mult-adds) of the row or operation called ``name``."""
+        costs = [self._costs[part] for part in self._parts[name]]
+        return sum(params for params, _ in costs), sum(madds for _, madds in costs)
+
+    def norms(self) -> str:
+        """Return which convolutions have a batch norm, in words."""
+        kinds = [type(layer) for layer in self._layers.values()]
+        convs, norms = kinds.count(ConvLayer), kinds.count(NormLayer)
+        if not norms:
+            return "no batch norm"
+        which = "every convolution" if norms == convs else f"{norms} of {convs} convolutions"
+        return f"batch norm after {which}"
+
+    def head(self) -> tuple[Box, ...]:
+        """Return the head's boxes, in the order of execution."""
+        drawn = ConvLayer | LinearLayer | AdaptivePoolLayer
+        return tuple(
+            self.box(name.removesuffix(".conv").removesuffix(".linear"), name.split(".")[1])
+            for name in self._parts["head"]
+            if isinstance(self._layers[name], drawn)
+        )
+
+    def box(self, name: str, title: str) -> Box:
+        """Return the box of the operation called ``name``, and ``title`` within its row."""
+        own, lines, kind = self._describe(name)
+        params, madds = self.costs(name)
+        return Box(
+            layer=name,
+            title=own or title.rpartition("_")[2],
+            lines=tuple(line for line in lines if line),
+            kind=kind,
+            shape=self.shape(name),
+            params=params,
+            madds=madds,
+        )
+
+    def _activation(self, name: str) -> str:
+        layer = self._layers.get(f"{name}.activation")
+        return spelled(layer.function) if isinstance(layer, ActivationLayer) else ""
+
+    def _describe(self, name: str) -> tuple[str, tuple[str, ...], Kind]:
+        """Return a title, if it needs one other than its name, its lines and its kind."""
+        if f"{name}.scale" in self._layers:
+            channels, reduced = self.shape(name)[0], self.shape(f"{name}.reduce")[0]
+            used = (self._activation(f"{name}.{part}") for part in ("reduce", "expand"))
+            widths = f"→ {reduced:,} → {channels:,}"
+            return "squeeze-excite", (widths, ", ".join(filter(None, used))), "squeeze-excite"
+        parts = (f"{name}.conv", f"{name}.linear", name)
+        layer = next(self._layers[part] for part in parts if part in self._layers)
+        return _describe(layer, self._activation(name))
+
+
+def spelled(name: str) -> str:
+    """Return a name of the code as it is written elsewhere: ``hard-swish``."""
+    return name.replace("_", "-")
+
+
+def _describe(layer: AnyLayer, activation: str) -> tuple[str, tuple[str, ...], Kind]:
+    match layer:
+        case ConvLayer():
+            return _describe_conv(layer, activation)
+        case LinearLayer():
+            return "", (f"linear → {layer.shape[0]:,}", activation), "linear"
+        case PoolLayer():
+            window = f"{layer.kernel}×{layer.kernel}{_stride(layer.stride)}"
+            return f"{layer.function} pool", (window,), "pool"
+        case AdaptivePoolLayer(shape=(_, _, 1)):
+            return "global pool", ("average → 1×1",), "pool"
+        case AdaptivePoolLayer():
+            return "average pool", (f"→ {layer.shape[1]}×{layer.shape[2]}",), "pool"
+        case ShuffleLayer():
+            return "shuffle", (f"{layer.groups} groups",), "shuffle"
+        case SubsampleLayer():
+            grown = f"→ {layer.shape[0]:,}, zero-padded"
+            return "", (f"subsample{_stride(layer.stride)}", grown), "pool"
+        case _:
+            raise TypeError(f"{layer.name}: no box shows a {type(layer).__name__} by itself")
+
+
+def _describe_conv(layer: ConvLayer, activation: str) -> tuple[str, tuple[str, ...], Kind]:
+    kernel = f"{layer.kernel}×{layer.kernel}{_stride(layer.stride)} → {layer.shape[0]:,}"
+    groups = ""
+    kind: Kind = "full convolution" if layer.kernel > 1 else "pointwise"
+    if layer.groups == layer.in_channels > 1:
+        kind = "depthwise"
+        groups = "" if ".depthwise." in layer.name else "depthwise"
+    elif layer.groups > 1:
+        kind, groups = "grouped", f"{layer.groups} groups"
+    return "", (kernel, ", ".join(filter(None, (groups, activation)))), kind
+
+
+def _stride(stride: int) -> str:
+    return f" /{stride}" if stride > 1 else ""

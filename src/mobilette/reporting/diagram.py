@@ -1,0 +1,159 @@
+"""A network drawn from its layer graph, as an SVG picture a page wide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobilette.arch.arch import Arch
+from mobilette.counting.cost import Cost, cost
+from mobilette.errors import InputError
+from mobilette.files import write_text
+from mobilette.reporting import style
+from mobilette.reporting.boxes import Boxes
+from mobilette.reporting.legend import draw_legend
+from mobilette.reporting.outline import Stage, outline
+from mobilette.reporting.rows import Place, draw_shelf, shelf_height, shelves
+from mobilette.reporting.svg import Drawing, printable, text_width
+
+LONGEST_NAME = 48
+
+
+def write_diagram(arch: Arch, path: Path, *, width_mult: float | None = None) -> None:
+    """Write the `diagram` of ``arch`` to the file ``path``, in one step.
+
+    Raises:
+        InputError: ``path`` does not end in .svg or cannot be written, or the rows of ``arch`` do
+            not fit together.
+    """
+    if path.suffix.lower() != ".svg":
+        raise InputError(f"{path}: a diagram is an SVG picture; its name must end in .svg")
+    write_text(path, diagram(arch, width_mult=width_mult))
+
+
+def diagram(arch: Arch, *, width_mult: float | None = None) -> str:
+    """Return a picture of ``arch`` as SVG text; the same network gives the same text.
+
+    Each stage shows the rows whose outputs have one size, in the order of execution: equal blocks
+    one after the other are drawn once. Bars give the stage's part of all mult-adds and parameters.
+
+    Args:
+        arch: the network.
+        width_mult: written into the heading where it is known; an `Arch` has no record of it.
+
+    Raises:
+        InputError: the rows do not fit together.
+    """
+    stages = outline(arch)
+    lines = [line for stage in stages for line in stage.lines]
+    box = _box_width(stages)
+    placed = [shelves(stage.lines, box) for stage in stages]
+    right = max(place.right for stage in placed for shelf in stage for place in shelf)
+    page = style.PAGE + max(0.0, right - style.END)
+    drawing, counted = Drawing(), cost(arch)
+    y = _draw_heading(drawing, arch, counted, width_mult, page)
+    for stage, shelved in zip(stages, placed, strict=True):
+        _rule(drawing, y, page)
+        y = _draw_stage(drawing, stage, shelved, counted, y + style.STAGE_PADDING, page)
+        y += style.STAGE_PADDING
+    _rule(drawing, y, page)
+    bottom = draw_legend(drawing, lines, Boxes(arch).norms(), y + 24, page)
+    return drawing.to_svg((page, bottom), title=f"The network {arch.name}", background=style.PAPER)
+
+
+def _box_width(stages: Sequence[Stage]) -> float:
+    texts = [style.BOX - 2.0 * style.BOX_PADDING]
+    for box in (box for stage in stages for line in stage.lines for box in line.boxes()):
+        texts.append(text_width(box.title, style.MEDIUM, bold=True))
+        texts += [text_width(line, style.SMALL) for line in box.lines]
+    return round(max(texts)) + 2 * style.BOX_PADDING
+
+
+def _rule(drawing: Drawing, y: float, page: float) -> None:
+    drawing.line((style.MARGIN, y), (page - style.MARGIN, y), stroke=style.FAINT)
+
+
+def _draw_heading(
+    drawing: Drawing, arch: Arch, counted: Cost, width_mult: float | None, page: float
+) -> float:
+    """Draw name, figures and the headings of the columns; return where the first stage begins."""
+    name = printable(arch.name)
+    name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    drawing.text((style.MARGIN, 42), name, size=style.HUGE, fill=style.INK, bold=True)
+    side, size = arch.resolution, counted.size_bytes
+    figures = {
+        "width": "" if width_mult is None else f"{width_mult:g}",
+        "input": f"{side}×{side}×{arch.in_channels}",
+        "classes": f"{arch.num_classes:,}",
+        "parameters": f"{counted.params:,}",
+        "mult-adds": f"{counted.madds / 1e6:,.2f} M",
+        "size fp32": f"{size.fp32 / 1e6:,.2f} MB",
+        "size int8": f"{size.int8 / 1e6:,.2f} MB",
+        "peak activations int8": f"{counted.peak_activation_bytes.int8 / 1e6:,.2f} MB",
+    }
+    x: float = style.MARGIN
+    for label, value in figures.items():
+        if value:
+            drawing.text((x, 66), label, size=style.SMALL, fill=style.QUIET)
+            drawing.text((x, 82), value, size=style.LARGE, fill=style.INK, bold=True)
+            widths = text_width(label, style.SMALL), text_width(value, style.LARGE, bold=True)
+            x += max(widths) + 16
+    return _draw_columns(drawing, page)
+
+
+def _draw_columns(drawing: Drawing, page: float) -> float:
+    x = page - style.MARGIN - style.BARS
+    for at, text in (
+        (style.STAGE, "output"),
+        (style.FIRST, "layers, in reading order"),
+        (x, "share of the total"),
+    ):
+        drawing.text((at, 116), text, size=style.SMALL, fill=style.QUIET)
+    return 126
+
+
+def _draw_stage(
+    drawing: Drawing,
+    stage: Stage,
+    placed: list[list[Place]],
+    counted: Cost,
+    y: float,
+    page: float,
+) -> float:
+    """Draw one stage from ``y`` on; return where it ends."""
+    with drawing.group("stage", size=stage.size, stride=stage.stride):
+        _draw_label(drawing, stage, y)
+        shares = (stage.madds / counted.madds, stage.params / counted.params)
+        _draw_shares(drawing, shares, page - style.MARGIN - style.BARS, y)
+        bottom = y + style.STAGE_HEIGHT
+        for shelf in placed:
+            draw_shelf(drawing, shelf, y)
+            bottom = max(bottom, y + shelf_height(shelf))
+            y += shelf_height(shelf) + style.LINE_GAP
+    return bottom
+
+
+def _draw_label(drawing: Drawing, stage: Stage, y: float) -> None:
+    title, details = "head", [f"{stage.channels:,} classes"]
+    if stage.size:
+        title = f"{stage.size}×{stage.size}"
+        details = [f"{stage.channels:,} channels", f"stride {stage.stride}"]
+    x = style.STAGE
+    drawing.text((x, y + 12), title, size=style.LARGE, fill=style.INK, bold=True)
+    for number, text in enumerate(details):
+        at = (x, y + 27 + 14 * number)
+        drawing.text(at, text, size=style.SMALL, fill=style.QUIET)
+
+
+def _draw_shares(drawing: Drawing, shares: tuple[float, float], x: float, y: float) -> None:
+    """Draw the stage's part of all mult-adds and of all parameters as two bars."""
+    names, fills = ("mult-adds", "parameters"), (style.MADDS, style.PARAMS)
+    for number, (name, share, fill) in enumerate(zip(names, shares, fills, strict=True)):
+        top = y + 22 * number
+        drawing.text((x, top + 8), name, size=style.TINY, fill=style.QUIET)
+        percent = f"{100 * share:.0f}%" if share >= 0.01 or not share else "<1%"
+        at = (x + style.BARS, top + 8)
+        drawing.text(at, percent, size=style.SMALL, fill=style.INK, anchor="end", bold=True)
+        drawing.rectangle((x, top + 12), (style.BARS, 5), fill="#eef0f2")
+        if share:
+            drawing.rectangle((x, top + 12), (max(1.0, style.BARS * share), 5), fill=fill)

@@ -1,0 +1,171 @@
+"""A little SVG: shapes and text on a page, written by the standard library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+Anchor = Literal["start", "middle", "end"]
+Point = tuple[float, float]
+
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+# Width of a character of DejaVu Sans, the widest of the usual fonts, in parts of its size.
+WIDTHS = {
+    sign: width
+    for width, signs in (
+        (0.3, "'IJijl"),
+        (0.35, " ,./:;\\|·"),
+        (0.4, "()-[]ft"),
+        (0.45, "!r"),
+        (0.55, '"*_`?csz'),
+        (0.6, "FLkvxy"),
+        (0.65, "$0123456789EPSTYabdeghnopqu{}"),
+        (0.7, "ABCKRVXZ"),
+        (0.8, "&DGHNOQU"),
+        (0.85, "#+<=>^w~×→"),
+    )
+    for sign in signs
+}
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Return an upper estimate of the width of ``text``, in the units of ``size``."""
+    return size * sum(WIDTHS.get(sign, 1.0) for sign in text) * (1.12 if bold else 1.0)
+
+
+class Drawing:
+    """An SVG document that grows."""
+
+    def __init__(self) -> None:
+        self._root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", role="img")
+        self._root.set("font-family", FONTS)
+        self._parent = self._root
+
+    @contextmanager
+    def group(self, name: str, title: str = "", **data: object) -> Iterator[None]:
+        """Put what is drawn in this ``with`` block into one group.
+
+        Args:
+            name: its class.
+            title: text for screen readers, shown on hovering.
+            data: ``data-*`` attributes.
+        """
+        element = ET.SubElement(self._parent, "g")
+        element.set("class", name)
+        for key, value in data.items():
+            element.set(f"data-{key}", str(value))
+        if title:
+            ET.SubElement(element, "title").text = printable(title)
+        outer, self._parent = self._parent, element
+        yield
+        self._parent = outer
+
+    def rectangle(
+        self,
+        corner: Point,
+        size: Point,
+        *,
+        fill: str,
+        stroke: str = "none",
+        radius: float = 0,
+    ) -> None:
+        """Draw a rectangle from its upper left ``corner``."""
+        element = self._shape("rect", fill=fill, stroke=stroke)
+        for key, value in zip(("x", "y", "width", "height"), (*corner, *size), strict=True):
+            element.set(key, _number(value))
+        if radius:
+            element.set("rx", _number(radius))
+
+    def circle(self, centre: Point, radius: float, *, fill: str, stroke: str = "none") -> None:
+        """Draw a circle."""
+        element = self._shape("circle", fill=fill, stroke=stroke)
+        for key, value in zip(("cx", "cy", "r"), (*centre, radius), strict=True):
+            element.set(key, _number(value))
+
+    def line(
+        self, *points: Point, stroke: str, width: float = 1, arrow: bool = False, bend: float = 0
+    ) -> None:
+        """Draw a line through ``points``, its corners rounded by ``bend``; ``arrow`` ends it."""
+        path = f"M{_pair(points[0])}"
+        for before, corner, after in zip(points, points[1:], points[2:], strict=False):
+            path += f"L{_pair(_towards(corner, before, bend))}"
+            path += f"Q{_pair(corner)} {_pair(_towards(corner, after, bend))}"
+        path += f"L{_pair(points[-1])}"
+        element = self._shape("path", fill="none", stroke=stroke)
+        element.set("d", path)
+        element.set("stroke-width", _number(width))
+        if arrow:
+            self._arrow(points[-2], points[-1], stroke)
+
+    def text(
+        self,
+        at: Point,
+        text: str,
+        *,
+        size: float,
+        fill: str,
+        anchor: Anchor = "start",
+        bold: bool = False,
+    ) -> None:
+        """Write one line of text with its baseline at ``at``."""
+        element = ET.SubElement(self._parent, "text")
+        for key, value in zip(("x", "y"), at, strict=True):
+            element.set(key, _number(value))
+        element.set("font-size", _number(size))
+        element.set("fill", fill)
+        if anchor != "start":
+            element.set("text-anchor", anchor)
+        if bold:
+            element.set("font-weight", "600")
+        element.text = printable(text)
+
+    def to_svg(self, size: Point, *, title: str, background: str) -> str:
+        """Return the document as text, ``size`` wide and high."""
+        width, height = map(_number, size)
+        self._root.set("viewBox", f"0 0 {width} {height}")
+        self._root.set("width", width)
+        self._root.set("height", height)
+        sheet = ET.Element("rect", width="100%", height="100%", fill=background)
+        self._root.insert(0, sheet)
+        heading = ET.Element("title")
+        heading.text = printable(title)
+        self._root.insert(0, heading)
+        ET.indent(self._root, " ")
+        return ET.tostring(self._root, encoding="unicode") + "\n"
+
+    def _shape(self, tag: str, *, fill: str, stroke: str) -> ET.Element:
+        return ET.SubElement(self._parent, tag, fill=fill, stroke=stroke)
+
+    def _arrow(self, before: Point, tip: Point, fill: str) -> None:
+        (x, y), (back_x, back_y) = tip, _towards(tip, before, 5, most=1)
+        across = ((y - back_y) / 2, (back_x - x) / 2)
+        corners = [
+            (back_x + across[0], back_y + across[1]),
+            tip,
+            (back_x - across[0], back_y - across[1]),
+        ]
+        element = self._shape("path", fill=fill, stroke="none")
+        element.set("d", "M" + "L".join(map(_pair, corners)) + "Z")
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with a sign in place of each character that XML or a line cannot hold."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def _towards(point: Point, other: Point, distance: float, *, most: float = 0.5) -> Point:
+    """Return the point ``distance`` from ``point`` to ``other``, at ``most`` a part of the way."""
+    x, y = other[0] - point[0], other[1] - point[1]
+    length = (x * x + y * y) ** 0.5
+    part = min(distance / length, most) if length else 0.0
+    return point[0] + part * x, point[1] + part * y
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _pair(point: Point) -> str:
+    return f"{_number(point[0])} {_number(point[1])}"
