@@ -40,6 +40,10 @@ def short_name(name: str, width_mult: float, resolution: int) -> str:
     return f"{name} {width_mult:g} @{resolution}"
 
 
+def _kilobytes(size: int) -> str:
+    return f"{size / 1000:,.0f} kB"
+
+
 def verdict(size: int, peak: int) -> str:
     """Return whether a network fits the microcontroller, or what is too small for it."""
     if peak > RAM:
@@ -60,11 +64,11 @@ def microcontroller() -> str:
             (
                 short_name(published.name, published.width_mult, published.resolution),
                 f"{c.madds / 1e6:.1f}M",
-                f"{peak / 1000:,.0f} kB",
-                f"{c.size_bytes.int8 / 1000:,.0f} kB",
+                _kilobytes(peak),
+                _kilobytes(c.size_bytes.int8),
                 verdict(c.size_bytes.int8, peak),
                 f"{published.top1}%",
-                f"{own.size_bytes.int8 / 1000:,.0f} kB",
+                _kilobytes(own.size_bytes.int8),
                 verdict(own.size_bytes.int8, own.peak_activation_bytes.int8),
             )
         )
@@ -79,7 +83,7 @@ def arenas() -> str:
         settings = Settings(width_mult=width_mult, resolution=resolution)
         peak = cost(get_arch(name, settings)).peak_activation_bytes.int8
         network = short_name(name, width_mult, resolution)
-        rows.append((network, f"{peak:,}", f"{measured:,}", f"{measured / peak:.1f}"))
+        rows.append((network, _kilobytes(peak), _kilobytes(measured), f"{measured / peak:.1f}"))
     return plain_table(("", "counted peak", "tflite-micro arena", "times"), rows)
 
 
@@ -117,19 +121,19 @@ def larger() -> str:
 
 
 def speeds() -> str:
-    """Return how many billion mult-adds a second each engine makes of each network."""
+    """Return milliseconds, and the billion mult-adds a second that they make, as a table."""
     madds = [cost(get_arch(name)).madds for name in NETWORKS]
-    rows = [
-        (
-            path,
-            *(
-                "-" if ms is None else f"{n / ms / 1e6:.0f}"
-                for n, ms in zip(madds, each, strict=True)
-            ),
+    rows = [("million mult-adds", *(f"{n / 1e6:,.0f}" for n in madds))]
+    for path, times in ZEN4_MS.items():
+        speed = (
+            "-" if ms is None else f"{n / ms / 1e6:.1f}" for n, ms in zip(madds, times, strict=True)
         )
-        for path, each in ZEN4_MS.items()
-    ]
-    return plain_table(("billion mult-adds a second", *NETWORKS), rows)
+        rows.append((f"{path}, ms", *("-" if ms is None else f"{ms:.1f}" for ms in times)))
+        rows.append(("  billion mult-adds a second", *speed))
+    fp32, int8 = (ZEN4_MS[f"ONNX Runtime {precision}"] for precision in ("fp32", "int8"))
+    gains = (f"{a / b:.1f}" for a, b in zip(fp32, int8, strict=True) if a and b)
+    rows.append(("ONNX Runtime, fp32 / int8", *gains))
+    return plain_table(("", *NETWORKS), rows)
 
 
 # Where each engine's line is labelled, in points from its last network.
