@@ -19,7 +19,7 @@ from docs.blocks.published import (
     Published,
 )
 from docs.blocks.show import show
-from docs.blocks.style import BLUE, GREEN, GREY, ORANGE, VERMILION
+from docs.blocks.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILION
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
@@ -137,7 +137,7 @@ def speeds() -> str:
 
 
 # Where each engine's line is labelled, in points from its last network.
-LABELS = ((7, 0), (7, -7), (7, 5), (7, 0))
+LABELS = ((7, 0), (7, 0), (7, 7), (7, -7), (7, 0))
 TITLES = ("V3-Large", "V2", "V1", "ResNet-18")
 
 
@@ -154,7 +154,7 @@ def draw() -> Figure:
         ends = ((madds[0], madds[-1]), (start, end))
         axes.plot(*ends, color=GREY, linewidth=0.7, linestyle=(0, (2, 3)), zorder=0)
     axes.text(590, 2.3, "dotted: in proportion to mult-adds", color="#666666")
-    colors = (BLUE, VERMILION, GREEN, ORANGE)
+    colors = (BLUE, VERMILION, GREEN, INK, ORANGE)
     for (path, times), color, label in zip(ZEN4_MS.items(), colors, LABELS, strict=True):
         points = [(n, ms) for n, ms in zip(madds, times, strict=True) if ms is not None]
         axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=4)

@@ -104,13 +104,14 @@ PIXEL_MS = {
     "mobilenet_v3_small": 12,
 }
 # On one core of an AMD Zen 4 (AVX512-VNNI), November 2026, measured when this project chose its
-# engines: ONNX Runtime 1.31.1, LiteRT 2.3.0, ONNX Runtime Web 1.30.0 in Chromium; the lowest of
-# three medians. The machine had other load: gaps below 15% mean nothing.
+# engines: ONNX Runtime 1.31.1, LiteRT 2.3.0, OpenVINO 2026.4.1, ONNX Runtime Web 1.30.0 in
+# Chromium; the lowest of three medians. The machine had other load: gaps below 15% mean nothing.
 NETWORKS = ("mobilenet_v3_large", "mobilenet_v2", "mobilenet_v1", "resnet18")
 ZEN4_MS: dict[str, tuple[float | None, ...]] = {
     "ONNX Runtime fp32": (7.1, 8.0, 13.2, 37.2),
     "ONNX Runtime int8": (6.4, 3.9, 5.1, 11.0),
     "LiteRT int8": (8.7, 3.4, 4.3, 12.0),
+    "OpenVINO int8": (3.9, 3.5, 4.6, 10.0),
     "ONNX Runtime Web fp32": (29.3, 54.6, 52.4, None),
 }
 # The memory that tflite-micro planned for an int8 network, in bytes, measured with the above (the

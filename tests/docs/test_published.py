@@ -114,6 +114,7 @@ def test_milliseconds_are_those_that_were_measured(refs: dict[str, Any], shared:
         "ONNX Runtime fp32": "ONNX Runtime fp32",
         "ONNX Runtime int8": "ONNX Runtime int8, activations uint8, weights int8",
         "LiteRT int8": "LiteRT int8",
+        "OpenVINO int8": "OpenVINO int8",
     }.items():
         assert ZEN4_MS[path] == tuple(float(table[named][i]) for i in order)
     web = table["ONNX Runtime Web (Chromium, wasm, 1 thread) fp32 / int8"]
