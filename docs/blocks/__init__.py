@@ -1,0 +1,1 @@
+"""The commands and figures of docs/why_these_blocks.md: one module a section."""

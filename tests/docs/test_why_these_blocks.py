@@ -1,0 +1,105 @@
+"""The page "Why these blocks" is run: its commands, its numbers, its figures."""
+
+from __future__ import annotations
+
+import io
+import re
+import runpy
+import subprocess
+import sys
+from base64 import b64decode
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from docs.blocks.figures import FIGURES, FOLDER
+from docs.blocks.style import write
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ConvLayer, ScaleLayer
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "why_these_blocks.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```console\n\$ (.+?)\n(.*?)```", PAGE, re.DOTALL)
+# The draws of the spiral, the classes of ImageNet, the features before two classifiers.
+ELSEWHERE = {"1,000", "1,024", "1,280"}
+
+
+@pytest.mark.parametrize(("command", "printed"), EXAMPLES, ids=[command for command, _ in EXAMPLES])
+def test_each_command_prints_what_the_page_shows(
+    command: str,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program, dash_m, module, *arguments = command.split()
+    assert (program, dash_m) == ("python", "-m")
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    # In this process, because starting one and importing everything takes longer than the command.
+    runpy.run_path(str(ROOT / f"{module.replace('.', '/')}.py"), run_name="__main__")
+    assert capsys.readouterr().out == printed
+
+
+def test_a_command_runs_as_a_process_of_its_own() -> None:
+    command, printed = EXAMPLES[0]
+    result = subprocess.run(
+        [sys.executable, *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == printed
+
+
+def test_every_number_of_the_text_was_printed_by_a_command() -> None:
+    prose = re.sub(r"```.*?```|arXiv [\d.]+", "", PAGE, flags=re.DOTALL)
+    number = re.compile(r"\d+(?:,\d{3})+|\d+\.\d+")
+    written = set(number.findall(prose)) - ELSEWHERE
+    printed = {text for _, output in EXAMPLES for text in number.findall(output)}
+    assert written - printed == set()
+    assert len(written) > 5
+
+
+def test_the_counts_that_the_text_gives_in_words() -> None:
+    graph = layers(get_arch("mobilenet_v3_large"))
+    small = layers(get_arch("mobilenet_v3_small"))
+    assert sum(isinstance(layer, ConvLayer) and layer.kernel == 5 for layer in graph) == 6
+    assert sum(isinstance(layer, ScaleLayer) for layer in graph) == 8
+    assert sum(isinstance(layer, ScaleLayer) for layer in small) == 9
+
+
+def test_the_page_shows_every_figure() -> None:
+    shown = re.findall(r"\(figures/(\w+)\.svg\)", PAGE)
+    assert sorted(shown) == sorted(FIGURES)
+    assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_each_figure_is_what_its_code_draws(name: str, tmp_path: Path) -> None:
+    write(FIGURES[name], tmp_path / f"{name}.svg")
+    drawn = _parts((tmp_path / f"{name}.svg").read_text(encoding="utf-8"))
+    committed = _parts((FOLDER / f"{name}.svg").read_text(encoding="utf-8"))
+    assert drawn.structure == committed.structure
+    # Other processors round otherwise; a hundredth of a point cannot be seen.
+    np.testing.assert_allclose(drawn.numbers, committed.numbers, atol=0.01)
+    assert len(drawn.images) == len(committed.images)
+    for one, other in zip(drawn.images, committed.images, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class _parts:
+    """An SVG taken apart: its text without numbers and images, the numbers, the images."""
+
+    def __init__(self, svg: str) -> None:
+        image = re.compile(r"data:image/png;base64,([^\"]+)")
+        self.images: list[npt.NDArray[np.uint8]] = [
+            np.asarray(Image.open(io.BytesIO(b64decode(data)))) for data in image.findall(svg)
+        ]
+        # Names of shapes and of clipping paths are hashes of their coordinates.
+        rest = re.sub(
+            r"\b[mpCi][0-9a-f]{10,}\b|<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL
+        )
+        number = re.compile(r"(?<![\w#])-?\d+(?:\.\d+)?(?:e-?\d+)?")
+        rest = image.sub("", rest)
+        self.numbers = np.array([float(text) for text in number.findall(rest)])
+        self.structure = number.sub("0", rest)
