@@ -12,7 +12,7 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
-from mobilette.arch.rows import Conv
+from mobilette.arch.rows import Conv, ConvPool
 
 
 def fold_batch_norm(arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Arch, dict[str, Tensor]]:
@@ -45,6 +45,8 @@ def _without_norm(value: Any) -> Any:
     """Return a copy of a part of an `Arch` in which no convolution has a batch norm."""
     if isinstance(value, Conv) and value.norm == "batch":
         return replace(value, norm="none", bias=True)
+    if isinstance(value, ConvPool):  # its convolution is made from its own fields
+        return replace(value, norm="none")
     if is_dataclass(value) and not isinstance(value, type):
         parts = {field.name: _without_norm(getattr(value, field.name)) for field in fields(value)}
         return replace(value, **parts)

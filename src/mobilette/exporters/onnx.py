@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -141,11 +141,10 @@ def _quiet() -> Iterator[None]:
 
 def _name_by_layer(model: onnx.ModelProto) -> None:
     """Give nodes and their outputs the names of the layers, and drop the exporter's notes."""
-    scopes = [_scope(node) for node in model.graph.node]
-    shared = {scope for scope, count in Counter(scopes).items() if count > 1}
+    names = _unique([(_scope(node), node.op_type.lower()) for node in model.graph.node])
     renamed = {}
-    for node, scope in zip(model.graph.node, scopes, strict=True):
-        node.name = f"{scope}.{node.op_type.lower()}" if scope in shared else scope
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
         if node.output[0] != OUTPUT:
             renamed[node.output[0]] = node.name
     for node in model.graph.node:
@@ -157,6 +156,22 @@ def _name_by_layer(model: onnx.ModelProto) -> None:
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
+
+
+def _unique(nodes: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a name for each (layer, operator).
+
+    That is the layer's, with the operator's where one layer became several nodes, and a number
+    where it has that operator more than once.
+    """
+    layers = Counter(layer for layer, _ in nodes)
+    seen: Counter[str] = Counter()
+    names = []
+    for layer, operator in nodes:
+        name = f"{layer}.{operator}" if layers[layer] > 1 else layer
+        seen[name] += 1
+        names.append(f"{name}.{seen[name]}" if seen[name] > 1 else name)
+    return names
 
 
 def _scope(node: onnx.NodeProto) -> str:
