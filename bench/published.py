@@ -91,7 +91,8 @@ def table(refs: Path) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Line._fields)
     for line in lines(refs):
-        writer.writerow(line._replace(width_mult=f"{line.width_mult:g}"))
+        name, width_mult, *others = line
+        writer.writerow([name, f"{width_mult:g}", *others])
     return text.getvalue()
 
 
@@ -117,7 +118,7 @@ def _from_tables(refs: Path) -> Iterator[Line]:
 
 def _name(row: dict[str, Any]) -> str | None:
     """Return the catalogue's name for a row's network, if it has one."""
-    family, variant = row["family"], row["variant"]
+    family, variant = str(row["family"]), str(row["variant"])
     if family == "mobilenet_v1":
         if "Shallow" in variant:
             return "mobilenet_v1_shallow"

@@ -164,6 +164,9 @@ def peak_activations(
     for step, layer in enumerate(graph):
         sources = dict.fromkeys(owner[name] for name in layer.inputs)
         dying = [name for name in sources if last_use[name] == step]
+        if dying and isinstance(layer, NormLayer | ActivationLayer | FlattenLayer):
+            live[layer.name] = live.pop(dying[0])
+            continue
         if not isinstance(layer, SliceLayer):
             made = new = elements[layer.name]
             for name in dying:
