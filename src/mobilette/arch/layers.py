@@ -43,6 +43,7 @@ from mobilette.arch.rows import (
     SqueezeExcite,
     Subsample,
 )
+from mobilette.arch.sides import convolved_side, pooled_side, subsampled_side
 from mobilette.errors import InputError
 
 
@@ -148,7 +149,7 @@ class _Graph:
         channels = self.shape[0]
         if channels % conv.groups:
             raise InputError(f"{name}: groups {conv.groups} do not divide {channels} channels")
-        sides = tuple(_convolved_size(name, size, conv) for size in self.shape[1:])
+        sides = tuple(convolved_side(name, size, conv) for size in self.shape[1:])
         self.append(
             ConvLayer(
                 name=f"{name}.conv",
@@ -179,7 +180,7 @@ class _Graph:
 
     def pool(self, name: str, pool: Pool) -> None:
         padding = (pool.kernel - 1) // 2 if pool.padding == "symmetric" else 0
-        sides = tuple(_pooled_size(name, size, pool, padding) for size in self.shape[1:])
+        sides = tuple(pooled_side(name, size, pool, padding) for size in self.shape[1:])
         self.append(
             PoolLayer(
                 name=name,
@@ -209,7 +210,7 @@ class _Graph:
                 f"{name}: {channels} channels cannot grow to {operation.channels} by zeros, half "
                 "of them on either side"
             )
-        shape = (operation.channels, *(-(-size // operation.stride) for size in sides))
+        shape = (operation.channels, *(subsampled_side(size, operation.stride) for size in sides))
         self.append(
             SubsampleLayer(name=name, inputs=(self.last,), shape=shape, stride=operation.stride)
         )
@@ -248,32 +249,3 @@ class _Graph:
                 name=name, inputs=(self.last,), shape=(features,), in_features=self.shape[0]
             )
         )
-
-
-def _convolved_size(name: str, size: int, conv: Conv) -> int:
-    """Return one side of a convolution's output, in pixels."""
-    if conv.padding != "valid":
-        return -(-size // conv.stride)  # with odd kernels both kinds of padding give this
-    if size < conv.kernel:
-        raise _too_small(name, size, conv.kernel)
-    return (size - conv.kernel) // conv.stride + 1
-
-
-def _pooled_size(name: str, size: int, pool: Pool, padding: int) -> int:
-    """Return one side of a pool's output, in pixels, as PyTorch defines ``ceil_mode``."""
-    free = size + 2 * padding - pool.kernel
-    windows = free // pool.stride + 1
-    if pool.ceil_mode:
-        steps = -(-free // pool.stride)
-        # A window that would begin in the padding behind the picture does not count.
-        windows = steps + (steps * pool.stride < size + padding)
-    if windows < 1:
-        raise _too_small(name, size, pool.kernel)
-    return windows
-
-
-def _too_small(name: str, size: int, kernel: int) -> InputError:
-    return InputError(
-        f"{name}: a window of {kernel}x{kernel} does not fit into the {size}x{size} pixels that "
-        "are left there; a larger resolution is needed"
-    )

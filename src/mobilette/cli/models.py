@@ -1,25 +1,75 @@
-"""``mobilette models``: what networks there are."""
+"""``mobilette models``: what networks there are, and which of them fit a budget."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobilette.arch.catalogue import family_of, get_arch, list_models
-from mobilette.cli.options import Json
+from mobilette.cli.options import Json, PrecisionChoice, parse_resolutions
 from mobilette.counting.cost import cost
 from mobilette.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from mobilette.counting.candidates import Candidate, Precision, Shortfall
+
+ROWS = 20
 
 
 def models(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "*",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="List what fits: limits (<=, <) on params, madds, size (weights) and ram "
+            "(activations), such as 'madds<=60M, size<=1MB, ram<=256KB'.",
+        ),
+    ] = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            "--resolution",
+            help="With --budget: 160, 96..224 (in steps of 32), 96..224:8 or a list [96..224].",
+        ),
+    ] = None,
+    precision: Annotated[
+        PrecisionChoice | None,
+        typer.Option("--precision", help="With --budget: of size and ram [int8]."),
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--num-classes", help="With --budget: classes [1000].")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help=f"With --budget: rows [{ROWS}; with --json all]."),
+    ] = None,
     as_json: Json = False,
-) -> None:
-    """List the networks, at width 1.0, 224 pixels and 1,000 classes."""
+) -> int:
+    """List the networks, at width 1.0, 224 pixels and 1,000 classes, or what fits a budget."""
     names = list_models(pattern)
     if not names:
         raise InputError(f"no network matches {pattern!r}{nearest(pattern, list_models())}")
+    if budget is not None:
+        return _list_candidates(
+            names,
+            budget,
+            resolution=resolution or "96..224",
+            precision=(precision or PrecisionChoice.int8).value,
+            num_classes=1000 if num_classes is None else num_classes,
+            limit=limit,
+            as_json=as_json,
+        )
+    given = {"--resolution": resolution, "--precision": precision, "--limit": limit}
+    for option, value in (given | {"--num-classes": num_classes}).items():
+        if value is not None:
+            raise InputError(f"{option} needs --budget; 'mobilette cost' counts one network")
+    _list_names(names, as_json)
+    return 0
+
+
+def _list_names(names: list[str], as_json: bool) -> None:
     rows = []
     for name in names:
         arch = get_arch(name)
@@ -49,3 +99,98 @@ def models(
         numbers = (f"{row[key]:,}" for key in ("params", "madds", "resolution"))
         table.add_row(str(row["name"]), str(row["family"]), *numbers)
     console().print(table)
+
+
+def _list_candidates(
+    names: list[str],
+    budget: str,
+    *,
+    resolution: str,
+    precision: Precision,
+    num_classes: int,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    from mobilette.cli.output import print_json, remarks
+    from mobilette.counting.budget import parse_budget
+    from mobilette.counting.candidates import Shortfall, candidates
+
+    found = candidates(
+        names,
+        parse_budget(budget),
+        resolutions=parse_resolutions(resolution),
+        precision=precision,
+        num_classes=num_classes,
+    )
+    if isinstance(found, Shortfall):
+        if as_json:
+            print_json([])
+        remarks().print(_explain(found, budget, precision), markup=False)
+        return 1
+    if as_json:
+        print_json([candidate.to_json() for candidate in found[:limit]])
+    else:
+        _print_candidates(found, limit or ROWS, precision, num_classes)
+    return 0
+
+
+def _print_candidates(
+    found: list[Candidate], limit: int, precision: Precision, num_classes: int
+) -> None:
+    from rich.table import Table
+
+    from mobilette.cli.output import console, human_bytes, human_count
+
+    table = Table("name", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("width", "pixels", "top-1", "source", "params", "mult-adds", "size", "peak"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    sources: list[str] = []
+    for candidate in found[:limit]:
+        top1 = source = "-"
+        if known := candidate.accuracy:
+            if known.source not in sources:
+                sources.append(known.source)
+            top1 = f"{'~' * known.interpolated}{100 * known.top1:.1f} %"
+            source = f"[{sources.index(known.source) + 1}]"
+        table.add_row(
+            candidate.name,
+            f"{candidate.width_mult:g}",
+            str(candidate.resolution),
+            top1,
+            source.replace("[", r"\["),
+            human_count(candidate.params),
+            human_count(candidate.madds),
+            human_bytes(candidate.needs("size", precision)),
+            human_bytes(candidate.needs("ram", precision)),
+        )
+    out = console()
+    out.print(table)
+    notes = [f"{len(found) - limit:,} more fit (--limit)"] if len(found) > limit else []
+    notes.append(
+        f"size of the weights and peak of the activations in {precision}, {num_classes:,} classes; "
+        "top-1 as published on ImageNet in floating point, ~ interpolated between published points"
+    )
+    notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
+    for note in notes:
+        out.print(note, markup=False, soft_wrap=True)
+
+
+def _explain(short: Shortfall, budget: str, precision: Precision) -> str:
+    from mobilette.cli.output import human_bytes, human_count
+
+    quantity = short.tightest.quantity
+
+    def described(candidate: Candidate) -> str:
+        need = candidate.needs(quantity, precision)
+        in_bytes = quantity in ("size", "ram")
+        amount = f"{human_bytes(need)} in {precision}" if in_bytes else human_count(need)
+        point = f"width {candidate.width_mult:g} and {candidate.resolution} pixels"
+        return f"{candidate.name} at {point} ({quantity} {amount})"
+
+    text = (
+        f"no network fits the budget {budget!r}; its tightest limit is {short.tightest.text}, and "
+        f"the smallest of these networks there is {described(short.smallest)}"
+    )
+    if short.nearest != short.smallest:
+        text += f"; the nearest to the whole budget is {described(short.nearest)}"
+    return text

@@ -9,7 +9,11 @@ from typing import Annotated
 
 import typer
 
+from mobilette.arch.arch import check_resolution
 from mobilette.errors import InputError
+
+# The step of the papers' resolutions.
+RESOLUTION_STEP = 32
 
 
 class FormChoice(StrEnum):
@@ -17,6 +21,13 @@ class FormChoice(StrEnum):
 
     small = "small"
     full = "full"
+
+
+class PrecisionChoice(StrEnum):
+    """How numbers are stored."""
+
+    fp32 = "fp32"
+    int8 = "int8"
 
 
 class ResizeChoice(StrEnum):
@@ -34,6 +45,34 @@ def parse_duration(text: str) -> float:
     if seconds <= 0:
         raise InputError(f"--time {text!r} is no duration; write 90s, 10m or 2h")
     return seconds
+
+
+def parse_resolutions(text: str) -> list[int]:
+    """Return the resolutions in ``96..224``, ``96..224:8``, ``160`` or ``96,128,192..224``.
+
+    The number after the colon is the step, 32 if there is none.
+
+    Raises:
+        InputError: a part is none of these, or a resolution is one that no network can have.
+    """
+    resolutions: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,9})(?:\.\.([0-9]{1,9})(?::([0-9]{1,9}))?)?", part.strip())
+        if match is None:
+            raise InputError(
+                f"--resolution {part.strip()!r} is no resolution and no range; "
+                "write 160, 96..224 or 96..224:8"
+            )
+        first, last = int(match[1]), int(match[2] or match[1])
+        step = int(match[3] or RESOLUTION_STEP)
+        check_resolution(first)
+        check_resolution(last)
+        if last < first:
+            raise InputError(f"--resolution {part.strip()!r} is reversed; write {last}..{first}")
+        if step == 0:
+            raise InputError(f"--resolution {part.strip()!r} has a step of 0; 1 is the smallest")
+        resolutions.update(range(first, last + 1, step))
+    return sorted(resolutions)
 
 
 WidthMult = Annotated[float, typer.Option("--width-mult", help="Width multiplier, above 0.")]

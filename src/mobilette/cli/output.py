@@ -43,6 +43,14 @@ def human_bytes(size: int) -> str:
     return f"{size} B"
 
 
+def human_count(count: int) -> str:
+    """Return ``count`` with a suffix: 300,774,272 becomes 300.77 M."""
+    for suffix, factor in (("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)):
+        if count >= factor:
+            return f"{count / factor:,.2f} {suffix}"
+    return str(count)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

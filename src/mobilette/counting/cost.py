@@ -7,10 +7,10 @@ deployed: each convolution has a bias of 4 bytes a channel at either precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
@@ -33,7 +33,12 @@ from mobilette.arch.primitives import (
     SubsampleLayer,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 BIAS_BYTES = 4
+Count = TypeVar("Count", int, "NDArray[np.int64]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +107,15 @@ def cost(model: Arch | HasArch) -> Cost:
     arch = model if isinstance(model, Arch) else model.arch
     graph = layers(arch)
     table = tuple(layer_cost(layer) for layer in graph)
-    peak = peak_activations(graph, (arch.in_channels, arch.resolution, arch.resolution))
-    weights, biases = _deployed_weights(graph)
+    elements = {INPUT: arch.in_channels * arch.resolution**2}
+    elements |= {layer.name: prod(layer.shape) for layer in graph}
+    peak = peak_activations(graph, elements, max)
     return Cost(
         name=arch.name,
         params=sum(line.params for line in table),
         madds=sum(line.madds for line in table),
         peak_activation_bytes=Bytes(fp32=4 * peak, int8=peak),
-        size_bytes=Bytes(
-            fp32=4 * weights + BIAS_BYTES * biases, int8=weights + BIAS_BYTES * biases
-        ),
+        size_bytes=deployed_bytes(graph),
         layers=table,
     )
 
@@ -133,37 +137,48 @@ def weight_shapes(layer: AnyLayer) -> dict[str, Shape]:
             return {}
 
 
-def peak_activations(graph: Sequence[AnyLayer], input_shape: Shape) -> int:
+def peak_activations(
+    graph: Sequence[AnyLayer],
+    elements: Mapping[str, Count],
+    maximum: Callable[[Count, Count], Count],
+) -> Count:
     """Return the largest number of activation elements alive while ``graph`` runs in order.
 
     A tensor lives from the layer that makes it to the last that reads it, so a residual is held
     across its block. Batch norm, activations, flattening, additions and channel scaling write
     where an input that nobody reads later lies, and so cost nothing; a slice is a view, and a
     concatenation's inputs are written where they will be read.
+
+    Args:
+        graph: the layers.
+        elements: of the output of each layer and of ``input``: a number, or an array with one
+            for each of several resolutions.
+        maximum: of two of these: ``max`` or ``numpy.maximum``.
     """
     owner = {INPUT: INPUT}
     for layer in graph:
         owner[layer.name] = owner[layer.inputs[0]] if isinstance(layer, SliceLayer) else layer.name
     last_use = {owner[name]: step for step, layer in enumerate(graph) for name in layer.inputs}
-    live = {INPUT: prod(input_shape)}
-    peak = live[INPUT]
+    live = {INPUT: elements[INPUT]}
+    peak = total = elements[INPUT]
     for step, layer in enumerate(graph):
-        elements = prod(layer.shape)
         sources = dict.fromkeys(owner[name] for name in layer.inputs)
         dying = [name for name in sources if last_use[name] == step]
-        if isinstance(layer, SliceLayer):
-            elements = new = 0
-        elif isinstance(layer, ConcatLayer):
-            new = max(0, elements - sum(live[name] for name in dying))
-        elif _in_place(layer) and any(live[name] == elements for name in dying):
-            new = 0
-        else:
-            new = elements
-        peak = max(peak, sum(live.values()) + new)
+        if dying and isinstance(layer, NormLayer | ActivationLayer | FlattenLayer):
+            live[layer.name] = live.pop(dying[0])
+            continue
+        if not isinstance(layer, SliceLayer):
+            made = new = elements[layer.name]
+            for name in dying:
+                if isinstance(layer, ConcatLayer):
+                    new = maximum(new - live[name], 0 * new)
+                elif _in_place(layer):
+                    new = new * (live[name] != made)
+            peak = maximum(peak, total + new)
+            live[layer.name] = made
+            total = total + made
         for name in dying:
-            del live[name]
-        if elements:
-            live[layer.name] = elements
+            total = total - live.pop(name)
     return peak
 
 
@@ -179,13 +194,19 @@ def layer_cost(layer: AnyLayer) -> LayerCost:
         name=layer.name,
         kind=_kind(layer),
         shape=layer.shape,
-        params=sum(prod(shape) for shape in weight_shapes(layer).values()),
-        madds=_madds(layer),
+        params=layer_params(layer),
+        madds=layer_madds(layer),
         activation_bytes=Bytes(fp32=4 * elements, int8=elements),
     )
 
 
-def _madds(layer: AnyLayer) -> int:
+def layer_params(layer: AnyLayer) -> int:
+    """Return the trainable parameters of one layer."""
+    return sum(prod(shape) for shape in weight_shapes(layer).values())
+
+
+def layer_madds(layer: AnyLayer) -> int:
+    """Return the multiply-accumulates of one layer for one picture."""
     match layer:
         case ConvLayer():
             return prod(layer.shape) * layer.kernel**2 * (layer.in_channels // layer.groups)
@@ -228,11 +249,11 @@ _KINDS = {
 }
 
 
-def _deployed_weights(graph: Sequence[AnyLayer]) -> tuple[int, int]:
-    """Return (weights, biases) with batch norm folded: every convolution has a bias then."""
+def deployed_bytes(graph: Sequence[AnyLayer]) -> Bytes:
+    """Return the bytes of the weights with batch norm folded: every convolution has a bias."""
     weights = biases = 0
     for layer in graph:
         if isinstance(layer, ConvLayer | LinearLayer):
             weights += prod(weight_shapes(layer)["weight"])
             biases += layer.shape[0]
-    return weights, biases
+    return Bytes(fp32=4 * weights + BIAS_BYTES * biases, int8=weights + BIAS_BYTES * biases)

@@ -1,0 +1,217 @@
+"""Which networks of the catalogue fit a budget, over widths and resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.arch.catalogue import family_of, get_arch
+from mobilette.arch.scale import Settings
+from mobilette.counting.budget import Constraint, Quantity
+from mobilette.counting.cost import Bytes
+from mobilette.counting.published import Accuracy, published_accuracy, published_widths
+from mobilette.counting.resolutions import CostByResolution, cost_by_resolution
+
+Precision = Literal["fp32", "int8"]
+ELEMENT_BYTES = {"fp32": 4, "int8": 1}
+# The widths of the papers' grids; what else has been published for a network is added to them.
+USUAL_WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.4, 1.5, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network at a width and a resolution, what it costs and what it is known to reach.
+
+    Attributes:
+        accuracy: on ImageNet, whatever the number of classes; ``None`` where nobody knows.
+    """
+
+    name: str
+    family: str
+    width_mult: float
+    resolution: int
+    params: int
+    madds: int
+    size_bytes: Bytes
+    peak_activation_bytes: Bytes
+    accuracy: Accuracy | None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the candidate as JSON values; without an accuracy these three are null."""
+        known = self.accuracy
+        return {
+            "name": self.name,
+            "family": self.family,
+            "params": self.params,
+            "madds": self.madds,
+            "resolution": self.resolution,
+            "width_mult": self.width_mult,
+            "top1": known.top1 if known else None,
+            "top1_interpolated": known.interpolated if known else None,
+            "source": known.source if known else None,
+            "size_bytes": asdict(self.size_bytes),
+            "peak_activation_bytes": asdict(self.peak_activation_bytes),
+        }
+
+    def needs(self, quantity: Quantity, precision: Precision) -> int:
+        """Return how much of a budget's ``quantity`` it takes."""
+        match quantity:
+            case "params":
+                return self.params
+            case "madds":
+                return self.madds
+            case "size":
+                return int(getattr(self.size_bytes, precision))
+            case "ram":
+                return int(getattr(self.peak_activation_bytes, precision))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortfall:
+    """Why nothing fits.
+
+    Attributes:
+        tightest: the constraint that the nearest candidate misses by the largest factor.
+        nearest: the candidate for which that factor is smallest.
+        smallest: the candidate that needs the least of the tightest constraint's quantity.
+    """
+
+    tightest: Constraint
+    nearest: Candidate
+    smallest: Candidate
+
+
+@dataclass(frozen=True)
+class _Swept:
+    """One network at one width: its costs at several resolutions."""
+
+    name: str
+    width_mult: float
+    resolutions: list[int]
+    costs: CostByResolution
+
+    def needs(self, quantity: Quantity, precision: Precision) -> NDArray[np.int64]:
+        """Return how much of ``quantity`` it takes at each resolution."""
+        costs, ones = self.costs, np.ones_like(self.costs.madds)
+        match quantity:
+            case "params":
+                return costs.params * ones
+            case "madds":
+                return costs.madds
+            case "size":
+                return int(getattr(costs.size_bytes, precision)) * ones
+            case "ram":
+                return ELEMENT_BYTES[precision] * costs.peak_activations
+
+    def candidate(self, index: int) -> Candidate:
+        elements = int(self.costs.peak_activations[index])
+        resolution = self.resolutions[index]
+        return Candidate(
+            name=self.name,
+            family=family_of(self.name),
+            width_mult=self.width_mult,
+            resolution=resolution,
+            params=self.costs.params,
+            madds=int(self.costs.madds[index]),
+            size_bytes=self.costs.size_bytes,
+            peak_activation_bytes=Bytes(fp32=4 * elements, int8=elements),
+            accuracy=published_accuracy(self.name, self.width_mult, resolution),
+        )
+
+
+def candidates(
+    names: Sequence[str],
+    budget: Sequence[Constraint],
+    *,
+    resolutions: Sequence[int],
+    precision: Precision = "int8",
+    num_classes: int = 1000,
+) -> list[Candidate] | Shortfall:
+    """Return what of ``names`` fits ``budget``, the largest published accuracy first.
+
+    Every network is looked at in its published widths, in the usual ones and at each of
+    ``resolutions``. What has no accuracy comes last; among equals fewer mult-adds come first.
+
+    Args:
+        names: of networks of the catalogue.
+        budget: what may not be exceeded; without any, everything fits.
+        resolutions: sides of the square input; up to 64 pixels networks have the small form.
+        precision: at which ``size`` and ``ram`` are counted.
+        num_classes: of the classifier.
+
+    Returns:
+        The candidates, or why there is none.
+
+    Raises:
+        InputError: a resolution that no network can have.
+    """
+    swept = [
+        each
+        for name in names
+        for width_mult in sorted({*USUAL_WIDTHS, *published_widths(name)})
+        for each in _sweep(name, width_mult, resolutions, num_classes)
+    ]
+    found = [
+        each.candidate(int(index))
+        for each in swept
+        for index in np.flatnonzero(_excess(each, budget, precision) <= 1)
+    ]
+    if not found:
+        return _shortfall(swept, budget, precision)
+    return sorted(found, key=_rank)
+
+
+def _rank(candidate: Candidate) -> tuple[float, int, str, float, int]:
+    top1 = candidate.accuracy.top1 if candidate.accuracy else 0.0
+    place = (candidate.name, candidate.width_mult, candidate.resolution)
+    return (-top1, candidate.madds, *place)
+
+
+def _sweep(
+    name: str, width_mult: float, resolutions: Sequence[int], num_classes: int
+) -> list[_Swept]:
+    """Return the costs, apart for the small and the full form."""
+
+    def settings(resolution: int) -> Settings:
+        return Settings(width_mult=width_mult, resolution=resolution, num_classes=num_classes)
+
+    forms = groupby(sorted(set(resolutions)), lambda resolution: settings(resolution).is_full)
+    swept = []
+    for _, group in forms:
+        sides = list(group)
+        arch = get_arch(name, settings(sides[0]))
+        swept.append(_Swept(name, width_mult, sides, cost_by_resolution(arch, sides)))
+    return swept
+
+
+def _excess(
+    swept: _Swept, budget: Sequence[Constraint], precision: Precision
+) -> NDArray[np.float64]:
+    """Return by which factor the worst constraint is exceeded at each resolution; 1 is met."""
+    worst = np.zeros(len(swept.resolutions))
+    for constraint in budget:
+        worst = np.maximum(worst, swept.needs(constraint.quantity, precision) / _limit(constraint))
+    return worst
+
+
+def _limit(constraint: Constraint) -> float:
+    """Return the most that is allowed, above 0 so that a factor can be told."""
+    return max(float(constraint.at_most), 0.5)
+
+
+def _shortfall(
+    swept: Sequence[_Swept], budget: Sequence[Constraint], precision: Precision
+) -> Shortfall:
+    def least(amounts: list[NDArray[np.float64]]) -> Candidate:
+        row = min(range(len(swept)), key=lambda index: float(amounts[index].min()))
+        return swept[row].candidate(int(amounts[row].argmin()))
+
+    nearest = least([_excess(each, budget, precision) for each in swept])
+    tightest = max(budget, key=lambda c: nearest.needs(c.quantity, precision) / _limit(c))
+    needed = [each.needs(tightest.quantity, precision).astype(np.float64) for each in swept]
+    return Shortfall(tightest=tightest, nearest=nearest, smallest=least(needed))

@@ -1,0 +1,93 @@
+"""Accuracies that others have published for networks of the catalogue.
+
+The table, published.csv, is written by bench/published.py, which says how one value a point was
+chosen: top-1 on ImageNet's validation set, 1,000 classes, one crop, floating point. The networks
+for CIFAR have none there: accuracies on different sets cannot be ranked together.
+
+Between published points the accuracy is interpolated, linearly in the logarithms of width and
+resolution, because mult-adds grow with the square of both. A point counts as between others where
+it lies on a line of two published ones, or in a rectangle of four; beyond them there is no
+accuracy. Where the published values rise with width and resolution, so do those between.
+"""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from math import log
+
+Grid = Mapping[tuple[float, float], "Accuracy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """What a network is known to reach on ImageNet.
+
+    Attributes:
+        top1: a fraction.
+        interpolated: whether it was computed from the published points around it.
+        source: who published it, or the points around it.
+    """
+
+    top1: float
+    interpolated: bool
+    source: str
+
+
+def published_accuracy(name: str, width_mult: float, resolution: int) -> Accuracy | None:
+    """Return the published accuracy of a network, interpolated if need be; ``None`` if unknown."""
+    grid = _table().get(name, {})
+    if (width_mult, resolution) in grid:
+        return grid[width_mult, resolution]
+    widths = _around(sorted({width for width, _ in grid}), width_mult)
+    sides = _around(sorted({side for _, side in grid}), resolution)
+    corners = {(width, side): share * part for width, share in widths for side, part in sides}
+    if not corners or not corners.keys() <= grid.keys():
+        return None
+    sources = dict.fromkeys(grid[corner].source for corner in corners)
+    return Accuracy(
+        top1=round(sum(weight * grid[corner].top1 for corner, weight in corners.items()), 5),
+        interpolated=True,
+        source="; ".join(sources),
+    )
+
+
+def published_widths(name: str) -> list[float]:
+    """Return the width multipliers that have a published accuracy, in rising order."""
+    return sorted({width for width, _ in _table().get(name, {})})
+
+
+def published_points() -> dict[tuple[str, float, float], Accuracy]:
+    """Return the whole table: (network, width multiplier, resolution) to accuracy."""
+    return {
+        (name, *point): known for name, grid in _table().items() for point, known in grid.items()
+    }
+
+
+@cache
+def _table() -> Mapping[str, Grid]:
+    grids: dict[str, dict[tuple[float, float], Accuracy]] = {}
+    file = resources.files("mobilette").joinpath("counting", "published.csv")
+    with file.open(encoding="utf-8") as text:
+        for line in csv.DictReader(text):
+            point = (float(line["width_mult"]), int(line["resolution"]))
+            grids.setdefault(line["name"], {})[point] = Accuracy(
+                top1=float(line["top1"]), interpolated=False, source=line["source"]
+            )
+    return grids
+
+
+def _around(known: Sequence[float], value: float) -> list[tuple[float, float]]:
+    """Return the neighbours of ``value`` among ``known``, each with its weight; none outside."""
+    below, above = bisect_right(known, value) - 1, bisect_left(known, value)
+    if below < 0 or above == len(known):
+        return []
+    if below == above:
+        return [(value, 1.0)]
+    low, high = known[below], known[above]
+    share = log(value / low) / log(high / low)
+    return [(low, 1 - share), (high, share)]

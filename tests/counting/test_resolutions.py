@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import INPUT
+from mobilette.arch.scale import Settings
+from mobilette.arch.sides import output_side
+from mobilette.counting.cost import cost
+from mobilette.counting.resolutions import cost_by_resolution
+
+FULL = st.integers(65, 512)
+SMALL = st.integers(16, 64)
+
+
+@given(
+    name=st.sampled_from(list_models()),
+    width=st.floats(0.1, 2.0),
+    resolutions=st.lists(FULL, min_size=1, max_size=4) | st.lists(SMALL, min_size=1, max_size=4),
+    classes=st.integers(1, 1000),
+)
+def test_equals_the_cost_of_each_network(
+    name: str, width: float, resolutions: list[int], classes: int
+) -> None:
+    def settings(resolution: int) -> Settings:
+        return Settings(width_mult=width, resolution=resolution, num_classes=classes)
+
+    swept = cost_by_resolution(get_arch(name, settings(resolutions[0])), resolutions)
+    for index, resolution in enumerate(resolutions):
+        counted = cost(get_arch(name, settings(resolution)))
+        assert (swept.params, swept.size_bytes) == (counted.params, counted.size_bytes)
+        assert swept.madds[index] == counted.madds
+        assert swept.peak_activations[index] == counted.peak_activation_bytes.int8
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_at_the_ends_of_both_forms(name: str) -> None:
+    for sides in ([16, 63, 64], [65, 66, 4096]):
+        swept = cost_by_resolution(get_arch(name, Settings(resolution=sides[0])), sides)
+        counted = [cost(get_arch(name, Settings(resolution=side))) for side in sides]
+        assert swept.madds.tolist() == [each.madds for each in counted]
+        peaks = [each.peak_activation_bytes.int8 for each in counted]
+        assert swept.peak_activations.tolist() == peaks
+
+
+@given(name=st.sampled_from(list_models()), resolution=SMALL | FULL)
+def test_output_side_is_that_of_the_graph(name: str, resolution: int) -> None:
+    sides = {INPUT: resolution}
+    for layer in layers(get_arch(name, Settings(width_mult=0.25, resolution=resolution))):
+        sides[layer.name] = output_side(layer, sides[layer.inputs[0]])
+        assert layer.shape[1:] in ((), (sides[layer.name],) * 2)
