@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from mobilette.arch.catalogue import list_models
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.nn.network import Network, create_model
 
@@ -25,7 +24,14 @@ def randomise(network: Network, seed: int = 0) -> None:
                 tensor.uniform_(low, high, generator=generator)
 
 
-@pytest.mark.parametrize("name", list_models())
+# One of every kind of block and head.
+KINDS = [
+    *("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "squeezenet1_0_bn"),
+    *("shufflenet_v1_g3", "shufflenet_v2", "resnet50", "resnet20", "resnet8", "vgg11_bn"),
+]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_the_folded_network_answers_the_same(name: str) -> None:
     network = create_model(name, num_classes=11, width_mult=0.35, resolution=64).eval()
     randomise(network)
