@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check format bench clean
+.PHONY: install demo test check format bench docs clean
 
 install: $(STAMP)  ## the package and what the tests need, into .venv
 
@@ -33,8 +33,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install  ## our training step against the plain eager loop
+bench: install  ## our training step against the plain eager loop; 10,000 networks for a budget
 	@$(BIN)/python bench/train_step.py
+	@$(BIN)/python bench/budget.py
+
+docs: install  ## the figures and tables that docs/ shows
+	$(BIN)/python -m docs.blocks.figures
+	$(BIN)/python docs/make_deviations.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
