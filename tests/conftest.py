@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -14,6 +16,11 @@ from mobilette.artifact.directory import Artifact
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.training.train import train
+
+# Several workers on the same cores: more threads would only wait for each other, and all the longer
+# the more there are. The processes that tests start are told so, too.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 # Shared machines stall: how long an example takes says nothing about the code.
 settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])

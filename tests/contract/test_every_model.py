@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
@@ -76,15 +75,6 @@ ONE_OF_EACH_FAMILY = [
     for variants in FAMILIES.values()
 ]
 EVERYTHING = SMALL_FORM + FULL_FORM + ONE_OF_EACH_FAMILY
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The networks are small and the tests run side by side: more threads only wait."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def picture(arch: Arch, count: int = 2) -> Tensor:

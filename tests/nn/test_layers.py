@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mobilette.nn.block import ShuffleChannels
 from mobilette.nn.layers import Conv2d, GlobalAveragePool, ReLU6, SamePadConv2d
 
 
@@ -64,3 +65,14 @@ def test_depthwise_convolutions_without_a_bf16_kernel_run_in_fp32(
         assert mixed.dtype == torch.bfloat16
     else:
         assert torch.equal(mixed, expected)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_a_shuffle_keeps_the_layout_and_is_the_same_in_both(groups: int) -> None:
+    x = torch.randn(2, 12, 3, 5)
+    shuffle = ShuffleChannels(groups)
+    expected = x[:, [c % groups * (12 // groups) + c // groups for c in range(12)]]
+    assert torch.equal(shuffle(x), expected)
+    last = shuffle(x.to(memory_format=torch.channels_last))
+    assert torch.equal(last, expected)
+    assert last.is_contiguous(memory_format=torch.channels_last)

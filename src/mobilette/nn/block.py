@@ -70,8 +70,14 @@ class ShuffleChannels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` (N, C, H, W) with its channels in the other order."""
         batch, channels, height, width = x.shape
-        grouped = x.reshape(batch, self.groups, channels // self.groups, height, width)
-        return grouped.transpose(1, 2).reshape(batch, channels, height, width)
+        each = channels // self.groups
+        if x.is_contiguous():
+            grouped = x.reshape(batch, self.groups, each, height, width)
+            return grouped.transpose(1, 2).reshape(batch, channels, height, width)
+        # channels_last stays channels_last: the layers that follow are fast in it alone
+        grouped = x.permute(0, 2, 3, 1).reshape(batch, height, width, self.groups, each)
+        shuffled = grouped.transpose(3, 4).reshape(batch, height, width, channels)
+        return shuffled.permute(0, 3, 1, 2)
 
 
 class SubsampleAndPad(nn.Module):

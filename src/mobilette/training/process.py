@@ -15,7 +15,12 @@ KEEP_UP_TO = 2**31 - 1
 
 
 def set_threads(threads: int | None) -> int:
-    """Set the number of threads of one operation (default: all usable cores); return it."""
+    """Set the number of threads of one operation and return it.
+
+    By default those of the environment variable OMP_NUM_THREADS, else one a usable core.
+    """
+    if threads is None and "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()  # torch has read it
     count = threads or usable_cores()
     torch.set_num_threads(count)
     return count
