@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import torch
 from PIL import Image
 
 from mobilette.arch.catalogue import get_arch
@@ -17,14 +15,9 @@ from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Settings
 from mobilette.artifact.directory import Artifact
-from mobilette.compression.folding import fold_batch_norm
-from mobilette.data.normalise import Normalise
-from mobilette.data.preprocess import preset
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.exporters.onnx import convert
-from mobilette.nn.network import Network
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
 from tests.compression.test_folding import randomise
