@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import family_of, get_arch, list_models
-from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.resnet import CIFAR_VARIANTS
 from mobilette.arch.rows import Block
 from mobilette.arch.scale import Settings
@@ -38,38 +34,6 @@ def numbers(arch: Arch) -> tuple[int, int]:
 )
 def test_counts_at_224_and_1000_classes(name: str, width: float, params: int, madds: int) -> None:
     assert numbers(get_arch(name, Settings(width_mult=width))) == (params, madds)
-
-
-def _rows(shared: Path, key: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads((shared / "refs" / "computed.json").read_text())[key]
-    assert len(rows) >= 10
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [("mobilenet_v1", "mobilenet_v1"), ("mobilenet_v2_torchvision", "mobilenet_v2")],
-)
-def test_the_whole_grid_of_v1_and_v2(shared: Path, key: str, name: str) -> None:
-    for row in _rows(shared, key):
-        settings = Settings(width_mult=row["alpha"], resolution=row["res"])
-        assert numbers(get_arch(name, settings)) == (row["params"], row["macs"]), row
-
-
-def test_v3_as_torchvision_scales_it(shared: Path) -> None:
-    build = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
-    for row in _rows(shared, "mobilenet_v3_torchvision"):
-        settings = Settings(width_mult=row["alpha"], resolution=row["res"])
-        arch = build[row["arch"]](settings, torchvision=True)
-        assert numbers(arch) == (row["params"], row["macs"]), row
-
-
-def test_v3_as_the_paper_scales_it(shared: Path) -> None:
-    """timm's rows; below 0.75 timm keeps the stem at 16 channels, which the paper does not."""
-    for row in _rows(shared, "mobilenet_v3_timm_generator"):
-        if row["alpha"] >= 0.75:
-            arch = get_arch(f"mobilenet_v3_{row['arch']}", Settings(width_mult=row["alpha"]))
-            assert numbers(arch) == (row["params"], row["macs224"]), row
 
 
 @pytest.mark.parametrize(

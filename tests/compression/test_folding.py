@@ -6,23 +6,7 @@ from torch import nn
 
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.nn.network import Network, create_model
-
-
-def randomise(network: Network, seed: int = 0) -> None:
-    """Give every batch norm statistics that folding cannot ignore."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            for tensor, low, high in (
-                (module.running_mean, -1.0, 1.0),
-                (module.running_var, 0.2, 3.0),
-                (module.weight.data, 0.5, 1.5),
-                (module.bias.data, -0.5, 0.5),
-            ):
-                tensor.uniform_(low, high, generator=generator)
-
+from tests.batch_norm import give_statistics
 
 # One of every kind of block and head.
 KINDS = [
@@ -34,7 +18,7 @@ KINDS = [
 @pytest.mark.parametrize("name", KINDS)
 def test_the_folded_network_answers_the_same(name: str) -> None:
     network = create_model(name, num_classes=11, width_mult=0.35, resolution=64).eval()
-    randomise(network)
+    give_statistics(network, torch.randn(4, 3, 64, 64))
     arch, weights = fold_batch_norm(network.arch, network.state_dict())
     folded = Network(arch).eval()
     folded.load_state_dict(weights)

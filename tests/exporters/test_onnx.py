@@ -10,43 +10,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from mobilette.arch.catalogue import get_arch
-from mobilette.arch.layers import layers
-from mobilette.arch.primitives import NormLayer
-from mobilette.arch.scale import Settings
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
-from tests.compression.test_folding import randomise
-
-
-@pytest.mark.parametrize(
-    "name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2", "squeezenet1_1"]
-)
-def test_the_graph_is_the_layer_graph_and_answers_as_eager_does(name: str) -> None:
-    arch = get_arch(name, Settings(width_mult=0.35, resolution=64, num_classes=9))
-    network = Network(arch).eval()
-    randomise(network)
-    normalise = Normalise(preset("torch"))
-    folded_arch, weights = fold_batch_norm(arch, network.state_dict())
-    folded = Network(folded_arch).eval()
-    folded.load_state_dict(weights)
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
-    model = convert(folded, normalise, pixels)
-    names = [node.name for node in model.graph.node]
-    expected = [layer.name for layer in layers(arch) if not isinstance(layer, NormLayer)]
-    assert names == ["normalise.cast", "normalise.conv", *expected]
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    assert batch == model.graph.output[0].type.tensor_type.shape.dim[0].dim_param != ""
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    for count in (1, 3):
-        answer = session.run(["logits"], {"pixels": pixels[:count]})[0]
-        with torch.no_grad():
-            eager = network(normalise(torch.from_numpy(pixels[:count]))).numpy()
-        np.testing.assert_allclose(answer, eager, atol=1e-4 * np.abs(eager).max())
 
 
 def test_the_model_file_is_one_file_with_the_contract_inside(exported: Artifact) -> None:
