@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
-from mobilette.arch.rows import Conv, ConvPool
+from mobilette.arch.rows import Conv
 
 
 def fold_batch_norm(arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Arch, dict[str, Tensor]]:
@@ -37,19 +37,8 @@ def fold_batch_norm(arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Arch, di
         bias = folded.get(f"{conv}.bias", torch.zeros_like(mean)).double()
         folded[f"{conv}.weight"] = weight.float()
         folded[f"{conv}.bias"] = ((bias - mean) * factor + shift).float()
-    folded_arch: Arch = _without_norm(arch)
-    return folded_arch, folded
+    return change_convs(arch, _folded), folded
 
 
-def _without_norm(value: Any) -> Any:
-    """Return a copy of a part of an `Arch` in which no convolution has a batch norm."""
-    if isinstance(value, Conv) and value.norm == "batch":
-        return replace(value, norm="none", bias=True)
-    if isinstance(value, ConvPool):  # its convolution is made from its own fields
-        return replace(value, norm="none")
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _without_norm(getattr(value, field.name)) for field in fields(value)}
-        return replace(value, **parts)
-    if isinstance(value, tuple):
-        return tuple(_without_norm(item) for item in value)
-    return value
+def _folded(name: str, conv: Conv) -> Conv:
+    return replace(conv, norm="none", bias=True) if conv.norm == "batch" else conv

@@ -1,0 +1,66 @@
+"""An `Arch` with some of its convolutions changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.rows import Block, Conv, ConvPool, Operation, Path, Row, SqueezeExcite
+from mobilette.errors import InputError
+
+Change = Callable[[str, Conv], Conv]
+
+
+def change_convs(arch: Arch, change: Change) -> Arch:
+    """Return ``arch`` with every convolution replaced by ``change(name, convolution)``.
+
+    The names are those of `mobilette.arch.layers.layers` without the last part: ``stem``,
+    ``rows.3.expand``, ``rows.3.squeeze_excite.reduce``, ``head.classifier``.
+
+    Raises:
+        InputError: SqueezeNet's classifier became one that its head cannot have.
+    """
+    head = arch.head
+    if isinstance(head, ConvPool):
+        classifier = change("head.classifier", head.classifier)
+        head = replace(head, classes=classifier.channels, norm=classifier.norm)
+        if head.classifier != classifier:
+            raise InputError(f"head.classifier: {arch.name}'s head has no such convolution")
+    return replace(
+        arch,
+        stem=change("stem", arch.stem),
+        rows=tuple(_row(f"rows.{i}", row, change) for i, row in enumerate(arch.rows)),
+        head=head,
+    )
+
+
+def _row(name: str, row: Row, change: Change) -> Row:
+    if isinstance(row, Conv):
+        return change(name, row)
+    if not isinstance(row, Block):
+        return row
+    return replace(
+        row,
+        entry=_path(name, row.entry, change),
+        paths=tuple(_path(name, path, change) for path in row.paths),
+    )
+
+
+def _path(name: str, path: Path, change: Change) -> Path:
+    return tuple(
+        replace(step, operation=_operation(f"{name}.{step.name}", step.operation, change))
+        for step in path
+    )
+
+
+def _operation(name: str, operation: Operation, change: Change) -> Operation:
+    if isinstance(operation, Conv):
+        return change(name, operation)
+    if isinstance(operation, SqueezeExcite):
+        return replace(
+            operation,
+            reduce=change(f"{name}.reduce", operation.reduce),
+            expand=change(f"{name}.expand", operation.expand),
+        )
+    return operation

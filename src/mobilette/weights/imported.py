@@ -1,0 +1,32 @@
+"""`Imported`: a published network as one of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.data.preprocess import Preprocess
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imported:
+    """A published network, read and found to be complete.
+
+    Attributes:
+        arch: the network as the file has it: its biases, batch norms, activations, padding,
+            classes and resolution where the file tells them.
+        weights: float32 (counters int64), exactly the tensors of the network's state dict.
+        preprocess: how pictures are prepared, as far as the file tells; ``None`` if it does not.
+        tensors: how many tensors the file has.
+        unused: names of the file's tensors that the network has no place for.
+        remarks: one line each about what was concluded or left out ("class 0 is background").
+    """
+
+    arch: Arch
+    weights: dict[str, Tensor]
+    preprocess: Preprocess | None = None
+    tensors: int
+    unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
