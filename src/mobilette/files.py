@@ -26,15 +26,23 @@ def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
     Raises:
         InputError: it is missing, not a file, unreadable, or larger than ``limit`` bytes.
     """
+    check_readable(path, limit=limit)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+
+
+def check_readable(path: Path, *, limit: int) -> None:
+    """Raise `InputError` unless ``path`` is a file of at most ``limit`` bytes."""
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise InputError(f"{path}: a file is expected here")
-        if size > limit:
-            raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
-        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}") from error
+    if size > limit:
+        raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
 
 
 def read_json(path: Path) -> object:
