@@ -33,6 +33,20 @@ def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
         raise InputError(f"{path}: {_reason(error)}") from error
 
 
+def read_head(path: Path, count: int) -> bytes:
+    """Return the first ``count`` bytes of ``path``, or all if it has fewer.
+
+    Raises:
+        InputError: it is missing, not a file or unreadable.
+    """
+    check_readable(path, limit=LARGEST_FILE)
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+
+
 def check_readable(path: Path, *, limit: int) -> None:
     """Raise `InputError` unless ``path`` is a file of at most ``limit`` bytes."""
     try:

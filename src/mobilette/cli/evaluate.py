@@ -26,7 +26,7 @@ def evaluate(
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure
 
-    left_out: list[str] = []
+    remarked: list[str] = []
     with reading_bar() as report:
         metrics = measure(
             load(model, device=device, threads=threads or 0),
@@ -35,10 +35,11 @@ def evaluate(
             workers=workers,
             max_unusable=max_unusable,
             report_load=report,
-            on_unusable=lambda name, reason: left_out.append(f"{name}: {reason}"),
+            on_unusable=lambda name, reason: remarked.append(f"left out: {name}: {reason}"),
+            on_matched=lambda by: remarked.append(f"folders matched with classes by {by}"),
         )
-    for line in left_out:
-        remarks().print(f"left out: {line}", markup=False)
+    for line in remarked:
+        remarks().print(line, markup=False)
     if as_json:
         print_json(asdict(metrics))
         return

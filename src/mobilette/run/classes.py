@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilette.errors import InputError
-from mobilette.files import LARGEST_RECORD, read_bytes
+from mobilette.files import LARGEST_RECORD, read_bytes, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +45,48 @@ def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
         if not label.strip():
             raise InputError(f"{where}: line {number} is empty; each line is one class")
         labels.append(ClassLabel(id=label, name=name or label))
+    return _checked(labels, where)
+
+
+def read_classes(path: Path) -> tuple[ClassLabel, ...]:
+    """Return the classes in the file ``path``, in order.
+
+    Text is read as `parse_classes` does. JSON is a list of names, or a table from index to name or
+    to (id, name), as Keras' ``imagenet_class_index.json``.
+
+    Raises:
+        InputError: it cannot be read, or is neither.
+    """
+    if path.suffix == ".json":
+        return _from_json(read_json(path), where=str(path))
+    try:
+        text = read_bytes(path, limit=LARGEST_RECORD).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text") from error
+    return parse_classes(text, where=str(path))
+
+
+def _from_json(content: object, *, where: str) -> tuple[ClassLabel, ...]:
+    if isinstance(content, Mapping):
+        indices = [str(index) for index in range(len(content))]
+        if set(content) != set(indices):
+            raise InputError(f"{where}: the keys are not the numbers 0 to {len(content) - 1}")
+        content = [content[index] for index in indices]
+    labels = []
+    for entry in content if isinstance(content, list) else [None]:
+        words: list[str] = [
+            word for word in (entry if isinstance(entry, list) else [entry]) if type(word) is str
+        ]
+        if len(words) != (len(entry) if isinstance(entry, list) else 1) or len(words) not in (1, 2):
+            raise InputError(f"{where}: {entry!r:.60} is no class; a name or [id, name] is")
+        labels.append(ClassLabel(id=words[0], name=words[-1]))
+    return _checked(labels, where)
+
+
+def _checked(labels: Sequence[ClassLabel], where: str) -> tuple[ClassLabel, ...]:
     if not labels:
         raise InputError(f"{where}: no class in it; each line is 'id<TAB>name'")
     twice = [label for label, n in Counter(label.id for label in labels).items() if n > 1]
     if twice:
         raise InputError(f"{where}: class id {twice[0]!r} occurs twice")
     return tuple(labels)
-
-
-def read_classes(path: Path) -> tuple[ClassLabel, ...]:
-    """Return the classes in the file ``path``, as `parse_classes` does."""
-    try:
-        text = read_bytes(path, limit=LARGEST_RECORD).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text") from error
-    return parse_classes(text, where=str(path))

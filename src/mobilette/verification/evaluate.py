@@ -8,13 +8,13 @@ from pathlib import Path
 
 from mobilette.data.dataset import load_split
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import Picture, PictureSet, find_pictures
+from mobilette.data.sources import Picture, find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
-from mobilette.errors import InputError, nearest
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.process import usable_cores
+from mobilette.verification.classes import match_classes
 
 UnusableReport = Callable[[str, str], None]
 
@@ -28,6 +28,7 @@ def evaluate(
     max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
     on_unusable: UnusableReport | None = None,
+    on_matched: Callable[[str], None] | None = None,
 ) -> Metrics:
     """Return accuracy, loss and confusions of ``predictor`` on the pictures of ``data``.
 
@@ -39,12 +40,17 @@ def evaluate(
         max_unusable: the part of the pictures that may be unusable.
         report_load: called with (pictures read, pictures in all).
         on_unusable: called with (name, reason) for each picture that is left out.
+        on_matched: called with how the folders were matched with the model's classes (`BY_NAME`,
+            `BY_SYNSET` or `BY_ORDER`).
 
     Raises:
         InputError: the pictures cannot be used, or a class is none of the model's.
     """
+    pictures, by = labelled_pictures(data, predictor.classes, split=split)
+    if on_matched is not None:
+        on_matched(by)
     pixels, unusable = load_split(
-        labelled_pictures(data, predictor.classes, split=split),
+        pictures,
         resolution=predictor.arch.resolution,
         preprocess=predictor.preprocess,
         workers=usable_cores() if workers is None else workers,
@@ -60,26 +66,13 @@ def evaluate(
 
 def labelled_pictures(
     data: str | Path, classes: Sequence[ClassLabel], *, split: str | None
-) -> tuple[Picture, ...]:
-    """Return the pictures of a split, labelled by the order of ``classes``.
+) -> tuple[tuple[Picture, ...], str]:
+    """Return the pictures of a split, labelled by ``classes``, and by what they were matched.
 
     Raises:
         InputError: the pictures cannot be used, or a class is none of ``classes``.
     """
     found = find_pictures(data)
-    index = _match(found, classes)
+    index, by = match_classes(found.classes, classes, where=found.name)
     _, pictures = choose_split(found, split)
-    return tuple(replace(picture, label=index[picture.label]) for picture in pictures)
-
-
-def _match(found: PictureSet, classes: Sequence[ClassLabel]) -> list[int]:
-    """Return, for each class of the pictures, its index among the model's, by id."""
-    index = {label.id: position for position, label in enumerate(classes)}
-    for name in found.classes:
-        if name not in index:
-            some = ", ".join(list(index)[:5]) + (", ..." if len(index) > 5 else "")
-            raise InputError(
-                f"{found.name}: class {name!r} is none of the model's {len(index)} ({some})"
-                f"{nearest(name, index)}"
-            )
-    return [index[name] for name in found.classes]
+    return tuple(replace(picture, label=index[picture.label]) for picture in pictures), by

@@ -19,6 +19,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_bytes
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.training.process import usable_cores
+from mobilette.verification.classes import BY_NAME
 from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.gate import compare, judge_golden, judge_pictures
 
@@ -90,7 +91,9 @@ def verify(
             failures=tuple(failures),
             notes=(*notes, "no pictures given: golden vectors only"),
         )
-    pictures = labelled_pictures(data, predictor.classes, split=split)
+    pictures, by = labelled_pictures(data, predictor.classes, split=split)
+    if by != BY_NAME:
+        notes.append(f"folders matched with classes by {by}")
 
     def answers(side: Predictor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         read, unusable = load_split(

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 
-import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
@@ -19,8 +18,9 @@ from mobilette.arch.editing import change_convs
 from mobilette.arch.primitives import AdaptivePoolLayer, ConvLayer, LinearLayer, PoolLayer
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear
 from mobilette.errors import InputError
-from mobilette.weights.graph import ConvNode, Graph, NormNode
+from mobilette.weights.graph import Graph
 from mobilette.weights.padding import conv_padding, pixels
+from mobilette.weights.tensors import conv_tensors, norm_tensors
 from mobilette.weights.units import OurUnit, TheirUnit, our_units, their_units
 
 
@@ -38,7 +38,13 @@ def match(graph: Graph, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str,
         if ours[name].kind == "conv"
     }
     spelled = _spelled(arch, ours, pairs, theirs, graph.where)
-    weights = _weights(spelled, convs)
+    weights: dict[str, Tensor] = {}
+    for name, (unit, other) in convs.items():
+        assert isinstance(unit.layer, ConvLayer | LinearLayer)
+        assert other.conv is not None
+        weights |= conv_tensors(unit.layer, other.conv, flattened=unit.source_shape)
+        if other.norm is not None:
+            weights |= norm_tensors(name, other.norm, spelled)
     taken = set(pairs.values())
     left = tuple(name for name, u in theirs.items() if u.conv is not None and name not in taken)
     return spelled, weights, left
@@ -196,37 +202,3 @@ def _joined(name: str, activations: dict[str, Activation]) -> Activation:
         for join in ("add", "concat")
         if f"{name}.{join}" in activations
     )
-
-
-def _weights(arch: Arch, convs: dict[str, tuple[OurUnit, TheirUnit]]) -> dict[str, Tensor]:
-    """Return the state dict of the network, in its layouts."""
-    weights: dict[str, Tensor] = {}
-    for name, (ours, theirs) in convs.items():
-        assert theirs.conv is not None
-        weights |= _conv_tensors(name, ours, theirs.conv)
-        if theirs.norm is not None:
-            weights |= _norm_tensors(name.removesuffix("conv") + "norm", theirs.norm, arch)
-    return weights
-
-
-def _conv_tensors(name: str, ours: OurUnit, conv: ConvNode) -> dict[str, Tensor]:
-    weight = torch.tensor(conv.weight)
-    bias = None if conv.bias is None else torch.tensor(conv.bias)
-    if isinstance(ours.layer, LinearLayer):
-        if len(ours.source_shape) == 3:  # flattened there as (height, width, channels)
-            channels, height, width = ours.source_shape
-            weight = weight.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-        weight = weight.reshape(len(weight), -1)
-        bias = torch.zeros(len(weight)) if bias is None else bias
-    tensors = {f"{name}.weight": weight.contiguous()}
-    return tensors if bias is None else tensors | {f"{name}.bias": bias}
-
-
-def _norm_tensors(name: str, norm: NormNode, arch: Arch) -> dict[str, Tensor]:
-    # A layer with another epsilon than the rest: the difference goes into its variance.
-    variance = norm.variance + norm.variance.dtype.type(norm.epsilon - arch.norm_epsilon)
-    arrays = {"weight": norm.scale, "bias": norm.shift, "running_mean": norm.mean}
-    tensors = {key: torch.tensor(array) for key, array in arrays.items()}
-    tensors["running_var"] = torch.tensor(variance)
-    tensors["num_batches_tracked"] = torch.tensor(0)
-    return {f"{name}.{key}": tensor for key, tensor in tensors.items()}

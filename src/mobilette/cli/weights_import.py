@@ -1,0 +1,74 @@
+"""``mobilette weights import``: a published file to a run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mobilette.cli.options import Force, FormOption, Json, ResizeChoice, Resolution, WidthMult
+from mobilette.errors import InputError
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .pth, .safetensors, .h5, .tflite, model.json.")],
+    model: Annotated[str, typer.Option("--as", help="Name of the network in it.")],
+    width_mult: WidthMult = 1.0,
+    resolution: Resolution = None,
+    form: FormOption = None,
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="File of the classes [numbers].")
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option("--preprocess", help="torch, tf, caffe, unit or raw [what the file says]."),
+    ] = None,
+    resize: Annotated[
+        ResizeChoice, typer.Option("--resize", help="How a picture becomes square.")
+    ] = ResizeChoice.crop,
+    out: Annotated[Path | None, typer.Option("--out", help="The run directory.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Read published weights and write them as a run."""
+    from mobilette.cli.output import print_json, remarks
+    from mobilette.weights.import_run import import_run
+
+    if out is None:
+        raise InputError("'weights import' needs --out: the run directory to write")
+    done = import_run(
+        file,
+        model=model,
+        out=out,
+        width_mult=width_mult,
+        resolution=resolution,
+        form=form.value if form else None,
+        classes=classes,
+        preprocess=preprocess,
+        resize=resize.value,
+        force=force,
+    )
+    imported, arch = done.imported, done.run.arch
+    for remark in imported.remarks:
+        remarks().print(remark, markup=False)
+    if imported.unused:
+        remarks().print(f"not needed: {', '.join(imported.unused)}", markup=False)
+    remarks().print(
+        f"{out}: {arch.name} at {arch.resolution}x{arch.resolution}, {arch.num_classes:,} classes, "
+        f"all {imported.tensors - len(imported.unused)} tensors in place",
+        markup=False,
+    )
+    remarks().print(
+        f"next: {shlex.join(['mobilette', 'evaluate', str(out), 'DATA'])}", markup=False
+    )
+    if as_json:
+        print_json(
+            {
+                "run": str(out),
+                "tensors": imported.tensors,
+                "unused": list(imported.unused),
+                "missing": [],
+            }
+        )

@@ -1,0 +1,119 @@
+"""A published file becomes a run directory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobilette.arch.scale import Form
+from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
+from mobilette.errors import InputError
+from mobilette.files import read_bytes
+from mobilette.run.classes import ClassLabel, read_classes
+from mobilette.run.directory import Run
+from mobilette.run.imported import write_imported_run
+from mobilette.weights.imported import Imported
+from mobilette.weights.importing import import_weights
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImportedRun:
+    """The run, and what was found in the file."""
+
+    run: Run
+    imported: Imported
+
+
+def import_run(
+    path: str | Path,
+    *,
+    model: str,
+    out: str | Path,
+    width_mult: float = 1.0,
+    resolution: int | None = None,
+    form: Form | None = None,
+    classes: str | Path | Sequence[ClassLabel] | None = None,
+    preprocess: str | Preprocess | None = None,
+    resize: Resize = "crop",
+    force: bool = False,
+) -> ImportedRun:
+    """Read a published file and write it as a run directory.
+
+    Args:
+        path: the file (`import_weights` says which).
+        model: a name of `mobilette.list_models`.
+        out: the run directory.
+        width_mult: the width multiplier.
+        resolution: in pixels; ``None`` takes the file's.
+        form: ``small`` or ``full``; ``None`` goes by the resolution.
+        classes: a file of classes (`read_classes`), or the classes; ``None`` numbers them.
+        preprocess: a preset or a `Preprocess`; ``None`` takes what the file says.
+        resize: how a picture becomes square, unless ``preprocess`` is a `Preprocess`.
+        force: replace ``out`` if it exists.
+
+    Raises:
+        InputError: as `import_weights`; or the number of classes is another, or nobody says how
+            pictures are prepared. Nothing is left behind.
+    """
+    path = Path(path)
+    labels = read_classes(Path(classes)) if isinstance(classes, str | Path) else classes
+    imported = import_weights(
+        path,
+        model=model,
+        width_mult=width_mult,
+        resolution=resolution,
+        form=form,
+        background=_has_background(labels),
+    )
+    count = imported.arch.num_classes
+    if labels is None:
+        labels = [ClassLabel(id=str(number), name=str(number)) for number in range(count)]
+    if len(labels) != count:
+        raise InputError(f"{path}: {count:,} classes, but {len(labels):,} are in {classes}")
+    run = write_imported_run(
+        Path(out),
+        arch=imported.arch,
+        preprocess=_preprocess(imported, preprocess, resize, path),
+        classes=tuple(labels),
+        weights=imported.weights,
+        origin={
+            "file": path.name,
+            "sha256": _digest(path),
+            "tensors": imported.tensors,
+            "unused": list(imported.unused),
+            "remarks": list(imported.remarks),
+        },
+        force=force,
+    )
+    return ImportedRun(run=run, imported=imported)
+
+
+def _has_background(labels: Sequence[ClassLabel] | None) -> bool | None:
+    """Return whether 1,001 outputs mean 1,000 classes; ``None`` if the labels do not tell."""
+    return False if labels is not None and len(labels) == 1001 else None
+
+
+def _preprocess(
+    imported: Imported, given: str | Preprocess | None, resize: Resize, path: Path
+) -> Preprocess:
+    if isinstance(given, Preprocess):
+        return given
+    if given is not None:
+        return preset(given, in_channels=imported.arch.in_channels, resize=resize)
+    if imported.preprocess is None:
+        raise InputError(
+            f"{path}: does not say how pictures are prepared; give --preprocess "
+            f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
+        )
+    return replace(imported.preprocess, resize=resize)
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files in a folder, by name."""
+    digest = hashlib.sha256()
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(read_bytes(file))
+    return digest.hexdigest()
