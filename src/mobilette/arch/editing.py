@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Block, Conv, ConvPool, Operation, Path, Row, SqueezeExcite
+from mobilette.arch.rows import (
+    Block,
+    Conv,
+    ConvPool,
+    Operation,
+    Path,
+    PoolLinear,
+    Row,
+    SqueezeExcite,
+)
 from mobilette.errors import InputError
 
 Change = Callable[[str, Conv], Conv]
@@ -33,6 +43,46 @@ def change_convs(arch: Arch, change: Change) -> Arch:
         rows=tuple(_row(f"rows.{i}", row, change) for i, row in enumerate(arch.rows)),
         head=head,
     )
+
+
+def adopt_details(arch: Arch, source: Arch) -> Arch:
+    """Return ``arch`` with the padding, activations, biases and batch norms of ``source``.
+
+    Convolutions are paired by name; channels, kernels and strides stay. Where ``source`` has its
+    batch norm folded into the convolution, ``arch`` keeps its own.
+    """
+    theirs = convs(source)
+
+    def change(name: str, conv: Conv) -> Conv:
+        other = theirs.get(name, conv)
+        conv = replace(conv, padding=other.padding, activation=other.activation)
+        if conv.norm == "batch" and other.norm == "none":
+            return conv
+        return replace(conv, norm=other.norm, bias=other.bias)
+
+    rows = tuple(
+        replace(row, activation=other.activation)
+        if isinstance(row, Block) and isinstance(other, Block)
+        else row
+        for row, other in zip_longest(arch.rows, source.rows[: len(arch.rows)])
+    )
+    head = arch.head
+    if isinstance(head, PoolLinear) and isinstance(source.head, PoolLinear):
+        head = replace(head, activation=source.head.activation)
+    adopted = change_convs(replace(arch, rows=rows, head=head), change)
+    return replace(adopted, norm_epsilon=source.norm_epsilon, norm_momentum=source.norm_momentum)
+
+
+def convs(arch: Arch) -> dict[str, Conv]:
+    """Return the convolutions of ``arch`` by name, as `change_convs` calls them."""
+    found: dict[str, Conv] = {}
+
+    def note(name: str, conv: Conv) -> Conv:
+        found[name] = conv
+        return conv
+
+    change_convs(arch, note)
+    return found
 
 
 def _row(name: str, row: Row, change: Change) -> Row:

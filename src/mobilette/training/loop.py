@@ -115,7 +115,7 @@ class Loop:
         order = torch.randperm(
             len(self.labels), generator=generator(self.recipe.seed, Purpose.order, progress.epoch)
         ).to(self.device)
-        self.trainer.network.train()
+        self.trainer.begin_epoch(progress.epoch)
         part = self._part()
         # However short the time: a run that trained one step can be validated and exported.
         while progress.step < self.steps and (part < 1.0 or progress.index == 0):
@@ -168,7 +168,8 @@ class Loop:
     def _end_epoch(self, part: float) -> None:
         progress = self.progress
         begun = time.perf_counter()
-        self.trainer.average.measure_statistics(self._batches_to_measure())
+        if self.recipe.norm_statistics == "batch" and progress.epoch >= self.recipe.frozen_epochs:
+            self.trainer.average.measure_statistics(self._batches_to_measure())
         average = self.trainer.average.network
         logits = checkpoint_logits(average, self.trainer.normalise, self.validation.pixels)
         metrics = measure(logits, self.validation.labels, self.classes)

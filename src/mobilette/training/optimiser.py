@@ -7,21 +7,17 @@ import math
 import torch
 from torch import nn
 
+from mobilette.nn.network import Network
 from mobilette.training.recipe import Recipe
 
 
-def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def build_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused kernels."""
-    decayed: list[nn.Parameter] = []
-    exempt: list[nn.Parameter] = []
-    for module in network.modules():
-        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-        for name, parameter in module.named_parameters(recurse=False):
-            is_weight = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
-            (decayed if is_weight and not depthwise else exempt).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": exempt, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "lr_factor": factor}
+        for part, factor in _parts(network, recipe)
+        for parameters, decay in zip(_by_decay(part), (recipe.weight_decay, 0.0), strict=True)
+        if parameters
     ]
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
@@ -29,6 +25,26 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
             groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True
         )
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+
+
+def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
+    """Return the modules that have rates of their own, each with its part of the recipe's rate."""
+    if recipe.body_lr == 1.0:
+        return [(network, 1.0)]
+    body = nn.ModuleList([network.stem, network.rows])
+    return [(body, recipe.body_lr), (network.head, 1.0)]
+
+
+def _by_decay(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters with weight decay, and those without."""
+    decayed: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    for module in part.modules():
+        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        for name, parameter in module.named_parameters(recurse=False):
+            is_weight = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
+            (decayed if is_weight and not depthwise else exempt).append(parameter)
+    return decayed, exempt
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

@@ -32,6 +32,10 @@ class Recipe:
         ema_decay: of the averaged weights, per step; shorter averages at the start.
         precision: ``bf16`` is mixed (weights stay fp32); ``auto`` takes it where the device has
             units for it.
+        frozen_epochs: epochs at the start in which only the head is trained (transfer).
+        body_lr: learning rate of everything but the head, as a part of ``lr``.
+        norm_statistics: ``batch`` normalises by the batch and measures the averages anew for each
+            validation; ``kept`` leaves mean and variance as the initial weights have them.
         time_limit: seconds of wall-clock the schedule is fitted to; 0 means ``epochs`` decides.
     """
 
@@ -47,6 +51,9 @@ class Recipe:
     crop_padding: float = 0.125
     ema_decay: float = 0.998
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    frozen_epochs: int = 0
+    body_lr: float = 1.0
+    norm_statistics: Literal["batch", "kept"] = "batch"
     time_limit: float = 0.0
     seed: int = 0
 
@@ -61,6 +68,8 @@ class Recipe:
             ("label_smoothing", 0.0, 0.9),
             ("crop_padding", 0.0, 1.0),
             ("ema_decay", 0.0, 0.99999),
+            ("frozen_epochs", 0, 1_000_000),
+            ("body_lr", 0.0, 1.0),
             ("time_limit", 0.0, 1e9),
             ("seed", 0, LARGEST_SEED),
         ):

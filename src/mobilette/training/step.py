@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mobilette.data.augmentation import flip_and_crop
@@ -30,6 +30,26 @@ class Trainer:
     precision: Precision
     flip: bool
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Set what is trained, and what batch norms do, in ``epoch`` (counted from 0)."""
+        self.network.train()
+        if epoch < self.recipe.frozen_epochs:
+            self.network.stem.eval()
+            self.network.rows.eval()
+        if self.recipe.norm_statistics == "kept":
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    def _logits(self, x: Tensor, *, frozen: bool) -> Tensor:
+        if frozen:
+            with torch.no_grad():
+                x = self.network.rows(self.network.stem(x))
+            x = self.network.head(x)
+        else:
+            x = self.network(x)
+        return x
+
     def step(
         self, pixels: Tensor, labels: Tensor, *, index: int, place: tuple[int, int], progress: float
     ) -> Tensor:
@@ -45,7 +65,7 @@ class Trainer:
         recipe = self.recipe
         rate = learning_rate(recipe, progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
         torch.manual_seed(
             derive(recipe.seed, Purpose.step, *place)
         )  # dropout draws from the global generator
@@ -57,7 +77,7 @@ class Trainer:
         )
         x = self.normalise(batch).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self.network(x)
+            logits = self._logits(x, frozen=place[0] < recipe.frozen_epochs)
         loss = functional.cross_entropy(
             logits.float(), labels, label_smoothing=recipe.label_smoothing
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
+from mobilette.arch.primitives import ConvLayer, FlattenLayer, LinearLayer, NormLayer, Shape
 from mobilette.arch.rows import Block, Conv
 from mobilette.errors import InputError
 from mobilette.weights.graph import ConvNode, NormNode, Weights
@@ -53,7 +53,7 @@ def match_in_order(
         elif isinstance(layer, NormLayer):
             found = _next(remaining, ("moving_mean",), layer.name, where)
             tensors |= norm_tensors(conv, _norm(found, layer, where), ours)
-        if len(layer.shape) == 3:
+        if not isinstance(layer, FlattenLayer):
             before = layer.shape
     left = [layer.name for layer in remaining if layer.parameters]
     if left:
