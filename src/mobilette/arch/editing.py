@@ -73,6 +73,22 @@ def adopt_details(arch: Arch, source: Arch) -> Arch:
     return replace(adopted, norm_epsilon=source.norm_epsilon, norm_momentum=source.norm_momentum)
 
 
+def adopt_norms(arch: Arch, source: Arch) -> Arch:
+    """Return ``arch`` with the batch norms that ``source`` has and ``arch`` lacks.
+
+    Convolutions are paired by name. Where one gets its batch norm, it has a bias or none as there.
+    """
+    theirs = convs(source)
+
+    def change(name: str, conv: Conv) -> Conv:
+        other = theirs.get(name, conv)
+        if conv.norm == "none" and other.norm == "batch":
+            return replace(conv, norm=other.norm, bias=other.bias)
+        return conv
+
+    return change_convs(arch, change)
+
+
 def convs(arch: Arch) -> dict[str, Conv]:
     """Return the convolutions of ``arch`` by name, as `change_convs` calls them."""
     found: dict[str, Conv] = {}

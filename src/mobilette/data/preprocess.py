@@ -93,6 +93,22 @@ class Preprocess:
         pixels = np.asarray(image).reshape(resolution, resolution, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    def with_channels(self, in_channels: int) -> Preprocess:
+        """Return the same for pictures of 3 channels or 1: grey, mean and std averaged.
+
+        Raises:
+            InputError: ``in_channels`` is neither, or colour is asked of grey.
+        """
+        if in_channels == self.channels:
+            return self
+        if in_channels != 1:
+            raise InputError(
+                f"in_channels {in_channels} is not {self.channels} or 1: pictures have 1 or 3 "
+                "channels"
+            )
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,), std=(std,), colour="grey")
+
     def fill(self) -> int | tuple[int, ...]:
         """Return the mean colour, RGB or grey, which ``pad`` fills up with."""
         fill = tuple(min(max(round(value), 0), 255) for value in self.mean)
@@ -121,16 +137,7 @@ def preset(name: str, *, in_channels: int = 3, resize: Resize = "crop") -> Prepr
         InputError: no such preset, or ``in_channels`` is neither 1 nor 3.
     """
     chosen = replace(PRESETS[one_of(name, PRESETS, "preset")], resize=resize)
-    if in_channels == 3:
-        return chosen
-    if in_channels != 1:
-        raise InputError(f"in_channels {in_channels} is not 1 or 3: pictures have 1 or 3 channels")
-    return replace(
-        chosen,
-        mean=(sum(chosen.mean) / 3,),
-        std=(sum(chosen.std) / 3,),
-        colour="grey",
-    )
+    return chosen.with_channels(in_channels)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

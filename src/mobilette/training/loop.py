@@ -22,11 +22,11 @@ from mobilette.run.metrics import Metrics, measure
 from mobilette.training.interruption import StopRequest
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.randomness import Purpose, generator
+from mobilette.training.start import MEASURED_BATCH, MEASURED_PICTURES
 from mobilette.training.state import Progress, save_state
 from mobilette.training.step import Trainer
 
 SECONDS_BETWEEN_STATES = 30.0
-MEASURED_PICTURES, MEASURED_BATCH = 512, 128
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from mobilette.files import LARGEST_RECORD, read_bytes
 from mobilette.records import parse
 
 DEFAULT = "quick"
+TRANSFER = "transfer"
 LARGEST_SEED = 2**31 - 1
 
 

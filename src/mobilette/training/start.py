@@ -1,44 +1,173 @@
-"""Initial weights from another run."""
+"""Initial weights: of another run, or published ones."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.editing import adopt_details, adopt_norms
+from mobilette.arch.scale import Settings
+from mobilette.data.dataset import Dataset
+from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
-from mobilette.nn.network import Network
-from mobilette.run.directory import Run, is_run, open_run
+from mobilette.run.classes import ClassLabel
+from mobilette.run.directory import is_run, open_run
+from mobilette.training.randomness import Purpose, generator
+from mobilette.training.step import Trainer
+from mobilette.weights.download import Report
+from mobilette.weights.fitting import check_fits, fit_weights
+from mobilette.weights.pretrained import choose_published, load_published
+from mobilette.weights.published import PublishedWeights, find_published
 
-CLASSIFIER = "head.classifier."
+DEFAULT_MODEL = "mobilenet_v2"
+MEASURED_PICTURES, MEASURED_BATCH = 512, 128
+Remark = Callable[[str], None]
 
 
-def find_start(start: str | Path) -> Run | None:
-    """Return the run whose weights ``start`` means; none for ``scratch`` and ``auto``.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """Weights that training starts from.
+
+    Attributes:
+        name: for people and for environment.json.
+        classes: of the weights; ``None`` where only their number is known.
+    """
+
+    name: str
+    arch: Arch
+    weights: dict[str, Tensor]
+    preprocess: Preprocess
+    classes: tuple[ClassLabel, ...] | None
+
+
+def read_start(
+    start: str | Path, *, model: str | None, width_mult: float | None, report: Report | None
+) -> Start | None:
+    """Return the weights that ``start`` means; ``None`` for ``scratch`` and ``auto``.
+
+    Args:
+        start: a run directory, or published weights by name (`find_published`).
+        model: the network to train, if it was said.
+        width_mult: its width multiplier, if it was said.
+        report: is told the progress of a download.
 
     Raises:
-        InputError: it is neither of these words nor a run directory.
+        InputError: there is no such run or no such weights, or these cannot be had.
     """
     if str(start) in ("scratch", "auto"):
         return None
-    if not is_run(Path(start)):
-        raise InputError(f"--from {str(start)!r}: 'scratch', 'auto' or a run directory is expected")
-    return open_run(start)
-
-
-def check_start(source: Run, arch: Arch) -> None:
-    """Raise `InputError` if the networks differ in more than resolution and classes."""
-    same = source.arch.with_resolution(arch.resolution).with_classes(arch.num_classes)
-    if same != arch:
-        raise InputError(
-            f"{source.path}: its network ({source.arch.name}) is not the one to be trained "
-            f"({arch.name}); model, width, form and input channels must be the same"
+    if is_run(Path(start)):
+        run = open_run(start)
+        return Start(
+            name=str(run.path.resolve()),
+            arch=run.arch,
+            weights=run.read_weights(),
+            preprocess=run.preprocess,
+            classes=run.classes,
         )
+    library = str(start).partition("/")[0]
+    if library not in ("torchvision", "timm") or Path(start).exists():
+        raise InputError(
+            f"--from {str(start)!r}: scratch, auto, a run directory or published weights such as "
+            "timm/mobilenetv2_100.ra_in1k are expected ('mobilette weights list'; 'mobilette "
+            "weights import' makes a run of a file)"
+        )
+    name = str(start)
+    if model is None and name.partition(".")[2]:
+        return _published(find_published(name), report)
+    chosen = choose_published(name, model=model or DEFAULT_MODEL, width_mult=width_mult or 1.0)
+    return _published(chosen, report)
 
 
-def copy_weights(weights: dict[str, Tensor], network: Network, *, with_classifier: bool) -> None:
-    """Copy the ``weights`` of a run that `check_start` accepted into ``network``."""
-    if not with_classifier:
-        weights = {name: w for name, w in weights.items() if not name.startswith(CLASSIFIER)}
-    network.load_state_dict(weights, strict=False)
+def automatic_start(
+    arch: Arch, *, width_mult: float, report: Report | None, remark: Remark
+) -> Start | None:
+    """Return the best published weights for ``arch`` that can be had; else say why there are none.
+
+    Args:
+        arch: the network to train, in its full form.
+        width_mult: its width multiplier.
+        report: is told the progress of a download.
+        remark: is told the reason.
+    """
+    try:
+        return _published(choose_published("auto", model=arch.name, width_mult=width_mult), report)
+    except InputError as error:
+        remark(f"starts from scratch: {error}")
+        return None
+
+
+def _published(weights: PublishedWeights, report: Report | None) -> Start:
+    imported = load_published(weights, report=report)
+    return Start(
+        name=weights.name,
+        arch=imported.arch,
+        weights=imported.weights,
+        preprocess=weights.preprocess,
+        classes=None,
+    )
+
+
+def choose_arch(start: Start, settings: Settings, *, model: str | None, width: bool) -> Arch:
+    """Return the network to train from ``start``.
+
+    Args:
+        start: the weights.
+        settings: what was asked for.
+        model: the network, if it was said.
+        width: whether a width or a form was said.
+
+    Raises:
+        InputError: the weights cannot be made to fit it.
+    """
+    if model is None and not width:
+        # With the batch norms that the catalogue's network has, if these were folded.
+        usual = get_arch(start.arch.name, Settings(form="full"))
+        arch = replace(
+            adopt_norms(start.arch, usual),
+            resolution=settings.resolution,
+            in_channels=settings.in_channels,
+        ).with_classes(settings.num_classes)
+    else:
+        arch = adopt_details(get_arch(model or start.arch.name, settings), start.arch)
+    try:
+        check_fits(start.arch, arch)
+    except InputError as error:
+        raise InputError(f"{start.name}: {error}") from None
+    return arch
+
+
+def load_start(
+    start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool
+) -> None:
+    """Give ``trainer`` the weights of ``start``, made to fit its network.
+
+    Args:
+        start: the weights, for whose network `choose_arch` chose that of ``trainer``.
+        trainer: on the device where it trains.
+        dataset: batch norms are measured on its training pictures where they have to be.
+        keep_classifier: whether the classes are the same.
+    """
+    network = trainer.network
+    device = trainer.normalise.weight.device
+
+    def batches() -> Iterator[Tensor]:
+        pixels = dataset.splits["train"].pixels
+        chosen = torch.randperm(
+            len(pixels), generator=generator(trainer.recipe.seed, Purpose.statistics, 0)
+        )[:MEASURED_PICTURES]
+        for indices in chosen.tensor_split(-(-len(chosen) // MEASURED_BATCH)):
+            batch = torch.from_numpy(pixels[indices.numpy()]).to(device)
+            yield trainer.normalise(batch).cpu()
+
+    fitted = fit_weights(
+        start.arch, start.weights, network.arch, keep_classifier=keep_classifier, batches=batches
+    )
+    network.load_state_dict(fitted, strict=False)
+    trainer.average.network.load_state_dict(network.state_dict())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Form, Settings
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.normalise import Normalise
-from mobilette.data.preprocess import Resize, preset
+from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
 from mobilette.data.sources import NAMED, find_pictures
@@ -45,25 +46,31 @@ from mobilette.training.loop import Loop, Report
 from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import usable_cores
 from mobilette.training.randomness import Purpose, derive
-from mobilette.training.recipe import DEFAULT, Recipe, load_recipe, override
-from mobilette.training.start import check_start, copy_weights, find_start
+from mobilette.training.recipe import DEFAULT, TRANSFER, Recipe, load_recipe, override
+from mobilette.training.start import (
+    DEFAULT_MODEL,
+    Remark,
+    Start,
+    automatic_start,
+    choose_arch,
+    load_start,
+    read_start,
+)
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
-
-Remark = Callable[[str], None]
 
 
 def train(
     data: str | Path,
     *,
-    model: str = "mobilenet_v2",
-    width_mult: float = 1.0,
+    model: str | None = None,
+    width_mult: float | None = None,
     resolution: int | None = None,
     form: Form | None = None,
-    in_channels: int = 3,
-    preprocess: str = "torch",
-    resize: Resize = "crop",
-    recipe: str | Path | Recipe = DEFAULT,
+    in_channels: int | None = None,
+    preprocess: str | None = None,
+    resize: Resize | None = None,
+    recipe: str | Path | Recipe | None = None,
     overrides: Mapping[str, object] | None = None,
     start: str | Path = "auto",
     out: str | Path | None = None,
@@ -73,23 +80,30 @@ def train(
     max_unusable: float = 0.1,
     report: Report | None = None,
     report_load: LoadReport | None = None,
+    report_download: LoadReport | None = None,
     remark: Remark | None = None,
 ) -> Run:
     """Train a network and return its run directory.
 
     Args:
         data: a folder of pictures or a named set (`mobilette.data.sources.find_pictures`).
-        model: a name of `mobilette.list_models`.
-        width_mult: the width multiplier.
-        resolution: in pixels; ``None`` suits it to the pictures.
+        model: a name of `mobilette.list_models`; ``None`` means the network of ``start``, or
+            MobileNet V2.
+        width_mult: the width multiplier; ``None`` means that of ``start``, or 1.0.
+        resolution: in pixels; ``None`` means that of the run ``start``, or suits the pictures.
         form: ``small`` or ``full``; ``None`` goes by the resolution (`Settings`).
-        in_channels: 3, or 1 for grey.
-        preprocess: the preset of mean, std and colour order.
-        resize: how a picture becomes square: ``crop``, ``squash`` or ``pad``.
-        recipe: a name, a TOML file or a `Recipe`.
+        in_channels: 3, or 1 for grey; ``None`` means those of ``start``, or 3.
+        preprocess: the preset of mean, std and colour order; ``None`` means what the initial
+            weights were trained with, or ``torch``.
+        resize: how a picture becomes square: ``crop``, ``squash`` or ``pad``; ``None`` likewise, or
+            ``crop``.
+        recipe: a name, a TOML file or a `Recipe`; ``None`` means ``transfer`` from initial weights
+            and ``quick`` from scratch.
         overrides: keys of the recipe to replace, for example ``{"epochs": 5}``.
-        start: initial weights: ``scratch``; a run of the same network, whose classifier is taken
-            over where the classes are the same; or ``auto``, which means scratch.
+        start: initial weights: ``scratch``; a run, whose network may be wider than the one to
+            train and whose classifier is taken over where the classes are the same; published
+            weights by name (`mobilette.weights.published`); or ``auto``: the best published ones
+            if they can be had, none for ``digits`` and the small form.
         out: the run directory; ``None`` makes a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -97,6 +111,7 @@ def train(
         max_unusable: the part of the pictures that may be unusable.
         report: called after every step and epoch.
         report_load: called with (pictures read, pictures in all).
+        report_download: called with (bytes there, bytes in all) of weights that are downloaded.
         remark: called with a line for the user about a choice that was made.
 
     Raises:
@@ -104,29 +119,36 @@ def train(
             behind then, unless training had begun: the run directory can then be resumed.
     """
     started = time.perf_counter()
-    if isinstance(recipe, Recipe):
-        chosen = override(recipe, overrides or {})
-    else:
-        chosen = load_recipe(recipe, overrides=overrides)
+    remark = remark or _silent
     where = choose_device(device)
-    precision = choose_precision(chosen.precision, where)
-    source = find_start(start)
-    weights = None
-    values = preset(preprocess, in_channels=in_channels, resize=resize)
+    if recipe is not None:  # a wrong one is told before weights are downloaded
+        chosen = _recipe(recipe, overrides)
+    source = read_start(start, model=model, width_mult=width_mult, report=report_download)
     pictures = find_pictures(data)
     settings = Settings(
-        width_mult=width_mult,
-        resolution=suggest_resolution(pictures) if resolution is None else resolution,
+        width_mult=1.0 if width_mult is None else width_mult,
+        resolution=resolution
+        or (source.arch.resolution if source is not None and is_run(Path(start)) else None)
+        or suggest_resolution(pictures),
         num_classes=len(pictures.classes),
-        in_channels=in_channels,
+        in_channels=in_channels or (source.arch.in_channels if source is not None else 3),
         form=form,
     )
-    arch = get_arch(model, settings)
     if source is not None:
-        check_start(source, arch)
-        weights = source.read_weights()
+        asked = width_mult is not None or form is not None
+        arch = choose_arch(source, settings, model=model, width=asked)
+    else:
+        arch = get_arch(model or DEFAULT_MODEL, settings)
+        if str(start) == "auto" and pictures.name != "digits" and settings.is_full:
+            source = automatic_start(
+                arch, width_mult=settings.width_mult, report=report_download, remark=remark
+            )
+            arch = arch if source is None else choose_arch(source, settings, model=model, width=True)
+    values = _preprocess(source, preprocess, resize, arch.in_channels)
+    chosen = _recipe(recipe or (DEFAULT if source is None else TRANSFER), overrides)
+    precision = choose_precision(chosen.precision, where)
     classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
-    folder = Path(out) if out is not None else _free_name(pictures.name, model)
+    folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
     with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
         dataset = load_dataset(
             pictures,
@@ -144,14 +166,13 @@ def train(
             recipe=chosen.to_toml(),
             dataset=dataset.describe() | {"path": _absolute(data)},
             environment=describe_environment(where, precision)
-            | {"start": str(source.path.resolve()) if source is not None else "scratch"},
+            | {"start": "scratch" if source is None else source.name},
         )
-    (remark or _silent)(_choices(arch, dataset, source, folder))
+    remark(_choices(arch, dataset, source, folder))
     run = open_run(folder)
     trainer = _trainer(run, chosen, dataset, where, precision)
-    if source is not None and weights is not None:
-        copy_weights(weights, trainer.network, with_classifier=source.classes == classes)
-        trainer.average.network.load_state_dict(trainer.network.state_dict())
+    if source is not None:
+        load_start(source, trainer, dataset, keep_classifier=source.classes == classes)
     return _loop(run, trainer, Progress(), dataset, where, started, report)
 
 
@@ -262,18 +283,34 @@ def _loop(
     return run
 
 
+def _recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return override(recipe, overrides or {})
+    return load_recipe(recipe, overrides=overrides)
+
+
+def _preprocess(
+    source: Start | None, name: str | None, resize: Resize | None, in_channels: int
+) -> Preprocess:
+    """Return how pictures are prepared: as asked, else as the initial weights had them."""
+    if name is None and source is not None:
+        values = source.preprocess.with_channels(in_channels)
+        return values if resize is None else replace(values, resize=resize)
+    return preset(name or "torch", in_channels=in_channels, resize=resize or "crop")
+
+
 def _silent(event: object) -> None:
     pass
 
 
-def _choices(arch: Arch, dataset: Dataset, source: Run | None, folder: Path) -> str:
+def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -> str:
     counts = {split: len(part.labels) for split, part in dataset.splits.items()}
     left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
     return (
         f"{folder}: {arch.name} at {arch.resolution}x{arch.resolution}, "
         f"{len(dataset.classes)} classes, {counts['train']:,} pictures to train on, "
         f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
-        f"starts from {source.path if source else 'scratch'}"
+        f"starts from {source.name if source else 'scratch'}"
     )
 
 
