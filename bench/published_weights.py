@@ -14,7 +14,8 @@ digits of their SHA-256 in their names; those that are only on the Hugging Face 
 are not stated and are computed from the network's tensors.
 
 Left out: networks that the catalogue does not have (timm's mobilenetv2_110d and _120d are deeper,
-mobilenetv1_100h and mobilenetv3_rw have other heads), weights under non-commercial licences,
+mobilenetv1_100h and mobilenetv3_rw have other heads, mobilenetv3_small_050 has a stem of full
+width), weights under non-commercial licences,
 torchvision's files that timm lists again, and tags that are neither the best nor the best known.
 
     python bench/published_weights.py [--refs ../shared/refs]
@@ -29,6 +30,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +39,7 @@ import typer
 from torch import nn
 
 from mobilette.arch.catalogue import ALIASES, list_models
+from mobilette.counting.cost import cost
 from mobilette.data.preprocess import PRESETS
 from mobilette.weights.published import PublishedWeights
 
@@ -54,7 +57,6 @@ TIMM: dict[str, tuple[str, float, tuple[str, ...]]] = {
         1.0,
         ("ra_in1k", "ra4_e3600_r224_in1k", "miil_in21k_ft_in1k"),
     ),
-    "mobilenetv3_small_050": ("mobilenet_v3_small", 0.5, ("lamb_in1k",)),
     "mobilenetv3_small_075": ("mobilenet_v3_small", 0.75, ("lamb_in1k",)),
     "mobilenetv3_small_100": ("mobilenet_v3_small", 1.0, ("lamb_in1k",)),
     "tf_mobilenetv3_large_075": ("mobilenet_v3_large", 0.75, ("in1k",)),
@@ -78,8 +80,14 @@ HEADER_BYTES = 100
 def lines(refs: Path) -> list[PublishedWeights]:
     """Return the table: in the catalogue's order, the best claimed accuracy first."""
     names = list_models()
+    found = [*_of_torchvision(refs), *_of_timm(refs)]
+    for line in found:
+        theirs = sum(
+            parameter.numel() for parameter in _network(line.name.partition(".")[0]).parameters()
+        )
+        assert cost(line.arch()).params == theirs, line.name
     return sorted(
-        (*_of_torchvision(refs), *_of_timm(refs)),
+        found,
         key=lambda line: (names.index(line.model), -(line.top1 or 0.0), line.name),
     )
 
@@ -110,7 +118,7 @@ def _of_torchvision(refs: Path) -> Iterator[PublishedWeights]:
             model=model,
             width_mult=width_mult,
             padding="symmetric",
-            norm_epsilon=_norm_epsilon("torchvision", variant),
+            norm_epsilon=_norm_epsilon(f"torchvision/{variant}"),
             url=row["url"],
             sha256=_digits(row["url"]),
             size_bytes=round(row["file_size_mb"] * 2**20),
@@ -149,10 +157,10 @@ def _of_timm(refs: Path) -> Iterator[PublishedWeights]:
                 model=model,
                 width_mult=width_mult,
                 padding="tf_same" if network.startswith("tf_") else "symmetric",
-                norm_epsilon=_norm_epsilon("timm", network),
+                norm_epsilon=_norm_epsilon(f"timm/{network}"),
                 url=url,
                 sha256=_digits(url),
-                size_bytes=_size("timm", network),
+                size_bytes=_size(f"timm/{network}"),
                 licence=LICENCES[config.license],
                 top1=round(top1[0] / 100, 5) if top1 else None,
                 preset=_preset(config.mean, config.std),
@@ -177,27 +185,30 @@ def _preset(mean: Sequence[float], std: Sequence[float]) -> str:
     raise ValueError(f"no preset has mean {mean} and std {std}")
 
 
-def _network(library: str, name: str) -> nn.Module:
+@cache
+def _network(name: str) -> nn.Module:
+    """Return ``library/network``, without memory for weights."""
+    library, _, network = name.partition("/")
     with torch.device("meta"):
         if library == "timm":
             import timm
 
-            network: nn.Module = timm.create_model(name)
+            theirs: nn.Module = timm.create_model(network)
         else:
             import torchvision
 
-            network = torchvision.models.get_model(name, weights=None)
-    return network
+            theirs = torchvision.models.get_model(network, weights=None)
+    return theirs
 
 
-def _norm_epsilon(library: str, name: str) -> float:
-    found = {m.eps for m in _network(library, name).modules() if isinstance(m, nn.BatchNorm2d)}
+def _norm_epsilon(name: str) -> float:
+    found = {m.eps for m in _network(name).modules() if isinstance(m, nn.BatchNorm2d)}
     (epsilon,) = found or {1e-5}
     return float(epsilon)
 
 
-def _size(library: str, name: str) -> int:
-    tensors = _network(library, name).state_dict().values()
+def _size(name: str) -> int:
+    tensors = _network(name).state_dict().values()
     return sum(t.numel() * t.element_size() + HEADER_BYTES for t in tensors)
 
 
