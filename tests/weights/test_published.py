@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,13 +95,14 @@ def test_known_values(
 )
 def test_the_network_computes_what_the_publishers_does(name: str) -> None:
     """Width, padding and epsilon of the line are right: equal weights give equal logits."""
+    torch.manual_seed(0)
     weights = find_published(name)
     network = name.partition("/")[2].partition(".")[0]
     if weights.library == "timm":
         theirs = library("timm").create_model(network)
     else:
         theirs = library("torchvision").models.get_model(network, weights=None)
-    check_parity(weights.arch().with_resolution(64), theirs)
+    check_parity(weights.arch().with_resolution(128), theirs)
 
 
 def test_only_tensorflows_weights_are_padded_as_tensorflow_pads() -> None:
