@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilette.data.preprocess import PRESETS, Colour, Preprocess, Resize, preset
+from mobilette.data.preprocess import PRESETS, Colour, Interpolation, Preprocess, Resize, preset
 from mobilette.errors import InputError
 from mobilette.records import parse
 
@@ -102,6 +102,31 @@ def test_squash_changes_the_aspect() -> None:
     pixels = preset("torch", resize="squash").geometry(image, 30)
     expected = np.asarray(image.resize((30, 30), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(pixels, expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+def test_bicubic_pictures_are_pillows(resize: Resize) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    bicubic = replace(preset("torch", resize=resize), interpolation="bicubic")
+    size = {"crop": (30, 20), "squash": (20, 20), "pad": (20, 13)}[resize]
+    expected = np.asarray(image.resize(size, Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    pixels = bicubic.geometry(image, 20)
+    if resize == "crop":
+        expected = expected[:, :, 5:25]
+    elif resize == "pad":
+        pixels = pixels[:, 3:16]
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_record_from_before_interpolation_is_bilinear() -> None:
+    old = {key: value for key, value in asdict(preset("tf")).items() if key != "interpolation"}
+    assert parse(Preprocess, old, where="preprocess.json") == preset("tf")
+    with pytest.raises(InputError, match="did you mean 'bicubic'"):
+        replace(preset("tf"), interpolation=cast("Interpolation", "bicubik"))
+    with pytest.raises(
+        InputError, match=r"preprocess.json: interpolation is 'nearest', not one of"
+    ):
+        parse(Preprocess, old | {"interpolation": "nearest"}, where="preprocess.json")
 
 
 def test_downscaling_is_antialiased() -> None:

@@ -35,14 +35,22 @@ def test_the_model_file_is_one_file_with_the_contract_inside(exported: Artifact)
     }
 
 
-@pytest.fixture(scope="module", params=["crop", "squash", "pad"])
+GEOMETRIES = (
+    {"resize": "crop", "interpolation": "bicubic", "crop_fraction": 0.875},
+    {"resize": "crop"},
+    {"resize": "squash"},
+    {"resize": "pad"},
+)
+
+
+@pytest.fixture(scope="module", params=GEOMETRIES)
 def exported_with(
     request: pytest.FixtureRequest, trained: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp(request.param["resize"])
     shutil.copytree(trained.path, folder / "run")
     path = folder / "run" / "preprocess.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"resize": request.param}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | request.param))
     return export(folder / "run", out=folder)
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from mobilette.cli import cost, doctor, evaluate, export, models, predict, train, verify
+from mobilette.cli import cost, doctor, evaluate, export, models, predict, train, verify, weights
 from mobilette.errors import InputError
 
 DONE, WRONG_REQUEST = 0, 2
@@ -34,6 +34,7 @@ for name, function in (
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)
+app.add_typer(weights.app, name="weights")
 
 
 def main() -> NoReturn:

@@ -37,18 +37,18 @@ width, height = image.size
 scaled = ({short}, int({short} * height / width))
 if width > height:
     scaled = (int({short} * width / height), {short})
-image = image.resize(scaled, Image.Resampling.BILINEAR)
+image = image.resize(scaled, Image.Resampling.{interpolation})
 left, top = round((image.width - {size}) / 2), round((image.height - {size}) / 2)
 image = image.crop((left, top, left + {size}, top + {size}))"""
 
-_SQUASH = "image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"
+_SQUASH = "image = image.resize(({size}, {size}), Image.Resampling.{interpolation})"
 
 _PAD = """\
 scale = {size} / max(image.size)
 scaled = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
 padded = Image.new(image.mode, ({size}, {size}), {fill})
 left, top = ({size} - scaled[0]) // 2, ({size} - scaled[1]) // 2
-padded.paste(image.resize(scaled, Image.Resampling.BILINEAR), (left, top))
+padded.paste(image.resize(scaled, Image.Resampling.{interpolation}), (left, top))
 image = padded"""
 
 
@@ -60,6 +60,7 @@ def readme(contract: Contract) -> str:
         size=arch.resolution,
         short=round(arch.resolution / preprocess.crop_fraction),
         fill=preprocess.fill(),
+        interpolation=preprocess.interpolation.upper(),
     )
     grey = contract.input.colour == "grey"
     return _TEXT.format(

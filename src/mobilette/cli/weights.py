@@ -1,0 +1,89 @@
+"""``mobilette weights``: what others have published."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobilette.cli.options import Json
+from mobilette.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from mobilette.weights.published import PublishedWeights
+
+app = typer.Typer(rich_markup_mode=None)
+
+NOTES = (
+    "width: multiplier; top-1: as claimed, on ImageNet at that many pixels; size: approximate",
+    "sha-256: digits known beforehand, of 64; none: what the server states, if it does, is checked",
+    "licence: as the publisher states it; * of the code, none is stated for the weights",
+)
+
+
+@app.callback()
+def weights() -> None:
+    """Weights that others have published."""
+
+
+@app.command("list")
+def list_weights(
+    pattern: Annotated[
+        str, typer.Argument(help="Part of a name or of a network's, or a pattern with *.")
+    ] = "*",
+    as_json: Json = False,
+) -> None:
+    """List the weights that can be downloaded, the best of each network first."""
+    from mobilette.weights.download import cached_path
+    from mobilette.weights.published import list_published
+
+    found = [w for w in list_published() if _matches(w.name, pattern) or _matches(w.model, pattern)]
+    if not found:
+        names = {name for w in list_published() for name in (w.name, w.model)}
+        raise InputError(f"no published weights match {pattern!r}{nearest(pattern, sorted(names))}")
+    if not as_json:
+        _print_table(found)
+        return
+    from mobilette.cli.output import print_json
+
+    rows = []
+    for entry in found:
+        path = cached_path(entry)
+        rows.append(asdict(entry) | {"path": str(path), "cached": path.is_file()})
+    print_json(rows)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
+
+
+def _print_table(found: list[PublishedWeights]) -> None:
+    from rich.table import Table
+
+    from mobilette.cli.output import console, human_bytes
+    from mobilette.weights.download import cached_path, weights_cache
+
+    table = Table("name", "network", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("width", "pixels", "top-1", "size", "sha-256"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("licence")
+    table.add_column("cached")
+    for entry in found:
+        licence, remark, _ = entry.licence.partition(" (")
+        table.add_row(
+            entry.name,
+            entry.model,
+            f"{entry.width_mult:g}",
+            str(entry.resolution),
+            "-" if entry.top1 is None else f"{100 * entry.top1:.1f} %",
+            human_bytes(entry.size_bytes),
+            str(len(entry.sha256) or "none"),
+            licence + "*" * bool(remark),
+            "yes" if cached_path(entry).is_file() else "-",
+        )
+    out = console()
+    out.print(table)
+    for note in (*NOTES, f"cached: in {weights_cache()}"):
+        out.print(note, markup=False, soft_wrap=True)
