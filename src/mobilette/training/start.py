@@ -143,9 +143,7 @@ def choose_arch(start: Start, settings: Settings, *, model: str | None, width: b
     return arch
 
 
-def load_start(
-    start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool
-) -> None:
+def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
     """Give ``trainer`` the weights of ``start``, made to fit its network.
 
     Args:

@@ -143,7 +143,9 @@ def train(
             source = automatic_start(
                 arch, width_mult=settings.width_mult, report=report_download, remark=remark
             )
-            arch = arch if source is None else choose_arch(source, settings, model=model, width=True)
+            arch = (
+                arch if source is None else choose_arch(source, settings, model=model, width=True)
+            )
     values = _preprocess(source, preprocess, resize, arch.in_channels)
     chosen = _recipe(recipe or (DEFAULT if source is None else TRANSFER), overrides)
     precision = choose_precision(chosen.precision, where)

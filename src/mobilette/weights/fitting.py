@@ -68,4 +68,3 @@ def fit_weights(
     if keep_classifier and arch.num_classes == target.num_classes:
         return narrow
     return {name: tensor for name, tensor in narrow.items() if not name.startswith(CLASSIFIER)}
-

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from mobilette.errors import InputError
+from mobilette.run.classes import ClassLabel
+from mobilette.verification.classes import BY_NAME, BY_ORDER, BY_SYNSET, match_classes
+
+IMAGENET = tuple(
+    ClassLabel(id=synset, name=name)
+    for synset, name in (
+        ("n01440764", "tench"),
+        ("n01530575", "brambling"),
+        ("n02012849", "crane"),
+        ("n03126707", "crane"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("folders", "indices", "by"),
+    [
+        (["n01530575", "n01440764"], [1, 0], BY_NAME),
+        (["brambling", "tench"], [1, 0], BY_NAME),
+        (["tench", "n01530575"], [0, 1], BY_NAME),
+        (["crane", "tench"], [2, 0], BY_NAME),  # two are called so: the first
+        (["n01530575_brambling", "n01440764 fish"], [1, 0], BY_SYNSET),
+        (["a", "b", "c", "d"], [0, 1, 2, 3], BY_ORDER),
+    ],
+)
+def test_matching(folders: list[str], indices: list[int], by: str) -> None:
+    assert match_classes(folders, IMAGENET, where="x") == (indices, by)
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["tench", "bramling"], "'bramling' is none of the model's 4 .*did you mean 'brambling'"),
+        (["n01440764_a", "n99999999_b"], "'n99999999_b' is none of the model's"),
+        (["a", "b"], "'a' is none of the model's 4"),
+        # As many folders as classes, but some are names: not by order.
+        (["tench", "b", "c", "d"], "'b' is none of the model's"),
+        (["tench", "n01440764"], "two folders are one class"),
+        (["n01440764_a", "n01440764_b"], "two folders are one class"),
+        (["n014407645"] * 1, "is none of the model's"),  # nine digits are no synset
+    ],
+)
+def test_faults(folders: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        match_classes(folders, IMAGENET, where="x")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobilette.errors import InputError
+from mobilette.weights.importing import import_weights
+from mobilette.weights.tensorflowjs import read_tensorflowjs
+from tests.weights.published_files import published
+
+MODEL = "mobilenet_v1_0.75_224_imagenet_tfjs"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a copy of a published model that may be changed."""
+    copy = tmp_path / "model"
+    copy.mkdir()
+    for file in published(MODEL).iterdir():
+        shutil.copyfile(file, copy / file.name)
+    return copy
+
+
+def test_folder_and_model_json_are_the_same() -> None:
+    folder = published(MODEL)
+    of_folder = import_weights(folder, model="mobilenet_v1", width_mult=0.75)
+    of_file = import_weights(folder / "model.json", model="mobilenet_v1", width_mult=0.75)
+    assert of_folder.arch == of_file.arch
+    assert of_folder.tensors == 137
+    assert all(torch.equal(w, of_file.weights[n]) for n, w in of_folder.weights.items())
+
+
+def edit(model: Path, change: Callable[[Any], None]) -> None:
+    path = model / "model.json"
+    content = json.loads(path.read_bytes())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_quantised_weights_are_read_as_floats(model: Path) -> None:
+    before = read_tensorflowjs(model)
+    kernel = np.fromfile(model / "group1-shard1of1", "<f4")
+    scale, least = float(kernel.max() - kernel.min()) / 255, float(kernel.min())
+    quantised = np.rint((kernel - least) / scale).astype(np.uint8)
+    quantised.tofile(model / "group1-shard1of1")
+    note = {"dtype": "uint8", "scale": scale, "min": least, "original_dtype": "float32"}
+    edit(model, lambda c: c["weightsManifest"][0]["weights"][0].update(quantization=note))
+    stem, exact = (graph.nodes[0] for graph in (read_tensorflowjs(model), before))
+    assert np.abs(stem.weight - exact.weight).max() <= scale / 2 * 1.001  # type: ignore[attr-defined]
+
+
+def rename(content: Any, name: str) -> None:
+    content["weightsManifest"][0]["paths"] = [name]
+
+
+EDITS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "path upwards": (lambda c: rename(c, "../secret"), "does not lie beside it"),
+    "absolute path": (lambda c: rename(c, "/etc/passwd"), "does not lie beside it"),
+    "missing shard": (lambda c: rename(c, "group99"), "group99: no such file"),
+    "shape": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[3, 3, 3, 25]),
+        "is longer than",
+    ),
+    "shorter": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[3, 3, 3, 23]),
+        "bytes, the weights",
+    ),
+    "negative shape": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[-3, 3, 3, 24]),
+        "is longer than",
+    ),
+    "unknown type": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(dtype="string"),
+        "damaged",
+    ),
+    "no manifest": (lambda c: c.pop("weightsManifest"), "no TensorFlow.js layers model"),
+    "graph model": (lambda c: c.update(format="graph-model"), "layers models are read"),
+    "missing weight": (
+        lambda c: c["weightsManifest"].pop(0),
+        "layer 'conv1' has no kernel in the file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_damaged_models_are_refused(model: Path, name: str) -> None:
+    change, message = EDITS[name]
+    edit(model, change)
+    with pytest.raises(InputError, match=message) as refusal:
+        import_weights(model, model="mobilenet_v1", width_mult=0.75)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a folder without model\.json"):
+        import_weights(tmp_path, model="mobilenet_v1")
+
+
+@settings(max_examples=40)
+@given(
+    st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.one_of(st.none(), st.floats(0, 1))
+)
+def test_flipped_and_cut_descriptions_are_answered(
+    place: float, bits: int, keep: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    source = published(MODEL)
+    folder = tmp_path_factory.mktemp("fuzzed")
+    for file in source.iterdir():
+        (folder / file.name).symlink_to(file)
+    content = bytearray((source / "model.json").read_bytes())
+    content[int(place * len(content))] ^= bits
+    (folder / "model.json").unlink()
+    (folder / "model.json").write_bytes(
+        content[: int(keep * len(content))]
+    )
+    try:
+        imported = import_weights(folder, model="mobilenet_v1", width_mult=0.75)
+    except InputError:
+        return
+    expected = import_weights(source, model="mobilenet_v1", width_mult=0.75)
+    # What a flip can change without being seen: an activation, an epsilon, padding at stride 1.
+    assert imported.weights.keys() == expected.weights.keys()
+    same = [n for n, w in imported.weights.items() if torch.equal(w, expected.weights[n])]
+    assert len(same) >= len(imported.weights) - 27
