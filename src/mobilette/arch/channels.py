@@ -52,6 +52,8 @@ from mobilette.arch.primitives import (
     SubsampleLayer,
 )
 
+Side = Literal["output", "input", "through"]
+
 
 class Place(NamedTuple):
     """Where channels are found.
@@ -65,7 +67,7 @@ class Place(NamedTuple):
     """
 
     layer: str
-    side: Literal["output", "input", "through"]
+    side: Side
     part: int = 0
 
 
@@ -102,7 +104,7 @@ class ChannelGroup:
         """The positions among the inputs of each layer with weights, by its name."""
         return self._by_layer("input")
 
-    def _by_layer(self, side: str) -> dict[str, tuple[int, ...]]:
+    def _by_layer(self, side: Side) -> dict[str, tuple[int, ...]]:
         found: dict[str, tuple[int, ...]] = {}
         for place, positions in self.places.items():
             if place.side == side:
@@ -155,7 +157,7 @@ class _Trace:
     def note(
         self,
         layer: AnyLayer,
-        side: Literal["output", "input", "through"],
+        side: Side,
         channels: Sequence[int],
         parts: int = 1,
     ) -> None:
@@ -221,9 +223,7 @@ class _Trace:
         for root in sorted(found):
             alike[tuple(found[root])].append(root)
         group_of = {root: index for index, group in enumerate(alike.values()) for root in group}
-        places: list[defaultdict[Place, list[tuple[int, int]]]] = [
-            defaultdict(list) for _ in alike
-        ]
+        places: list[defaultdict[Place, list[tuple[int, int]]]] = [defaultdict(list) for _ in alike]
         for place, channels, first in self.seen:
             for position, channel in enumerate(channels, first):
                 group = group_of.get(roots[channel])
