@@ -6,9 +6,10 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilette.nn.network import Network
+from mobilette.nn.statistics import measure_statistics
 
 
 class WeightAverage:
@@ -29,25 +30,13 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
 
-    @torch.no_grad()
     def measure_statistics(self, batches: Iterable[Tensor]) -> None:
         """Give the averaged weights batch norm statistics of their own, measured on ``batches``.
 
         The trained network's running statistics belong to other weights, and lag behind even
-        these: in a short run (or with V3's momentum of 0.01) they are useless. Mean and variance
-        are averaged over the batches ("precise BN": Wu and Johnson 2021, arXiv 2105.07576,
-        section 3).
+        these: in a short run (or with V3's momentum of 0.01) they are useless.
 
         Args:
             batches: normalised pictures, float (N, C, H, W).
         """
-        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # PyTorch's way to say: a plain average
-            norm.train()
-        for batch in batches:
-            self.network(batch)
-        for norm in norms:
-            norm.momentum = self.network.arch.norm_momentum
-            norm.eval()
+        measure_statistics(self.network, batches)

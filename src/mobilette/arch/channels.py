@@ -1,0 +1,240 @@
+"""Which channels of a network can only be cut together, and which of them are exchangeable.
+
+A channel begins where a layer with weights computes it and lives on through batch norms,
+activations, depthwise convolutions, pools, additions (which tie it to another), concatenations,
+shuffles and splits, up to the layers that read it. To cut it is to cut it at all these places.
+
+Example: two channels in, a residual block, two classes::
+
+    stem       Conv(channels=8)
+    rows.0     Block(paths=((expand 24, depthwise 24, project 8), ()), join="add")
+    head       PoolLinear(classes=2)
+
+has two groups. The 8 channels of the stem are tied to those of ``rows.0.project`` by the addition::
+
+    outputs  stem.conv, stem.norm, rows.0.project.conv, rows.0.project.norm: positions 0 to 7
+    inputs   rows.0.expand.conv, head.classifier: positions 0 to 7
+
+and the 24 of ``expand`` are those of the depthwise convolution::
+
+    outputs  rows.0.expand.conv, .norm, rows.0.depthwise.conv, .norm: positions 0 to 23
+    inputs   rows.0.project.conv: positions 0 to 23
+
+The picture's channels and the logits are in no group: they are never cut.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal, NamedTuple, assert_never
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import (
+    INPUT,
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AddLayer,
+    AnyLayer,
+    ConcatLayer,
+    ConvLayer,
+    FlattenLayer,
+    LinearLayer,
+    NormLayer,
+    PoolLayer,
+    ScaleLayer,
+    ShuffleLayer,
+    SliceLayer,
+    SubsampleLayer,
+)
+
+Side = Literal["output", "input", "through"]
+
+
+class Place(NamedTuple):
+    """Where channels are found.
+
+    Attributes:
+        layer: the layer's name.
+        side: ``output`` or ``input`` of a layer's weights; ``through`` for a layer without weights
+            that cannot do with fewer channels on one side than on the other.
+        part: the group of a grouped convolution or a shuffle, 0 where there is only one; zeros of
+            a `SubsampleLayer` before the old channels are part 0, those after them part 1.
+    """
+
+    layer: str
+    side: Side
+    part: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelGroup:
+    """Channels that are found at the same places: to cut one is as legal as to cut another.
+
+    How many may go is another matter: the parts of a layer keep equally many channels.
+
+    Attributes:
+        size: the number of channels.
+        places: for each place the positions that the channels occupy, channel after channel.
+            A channel has one position at most places; before a linear layer that reads a map of
+            several pixels it has as many as pixels, so that ``len(positions)`` is a multiple of
+            ``size``. A depthwise convolution and a batch norm have outputs only.
+    """
+
+    size: int
+    places: Mapping[Place, tuple[int, ...]]
+
+    def positions(self, place: Place, channel: int) -> tuple[int, ...]:
+        """Return the positions of the group's ``channel``-th channel at ``place``."""
+        positions = self.places[place]
+        each = len(positions) // self.size
+        return positions[channel * each : (channel + 1) * each]
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """The positions among the outputs of each layer with weights, by its name."""
+        return self._by_layer("output")
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """The positions among the inputs of each layer with weights, by its name."""
+        return self._by_layer("input")
+
+    def _by_layer(self, side: Side) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        for place, positions in self.places.items():
+            if place.side == side:
+                found[place.layer] = found.get(place.layer, ()) + positions
+        return found
+
+
+@lru_cache(maxsize=32)
+def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
+    """Return the groups of ``arch``, in the order in which their first channels are computed.
+
+    Raises:
+        InputError: the rows of ``arch`` do not fit together.
+    """
+    trace = _Trace(arch.in_channels)
+    for layer in layers(arch):
+        trace.follow(layer)
+    return trace.groups(fixed=(INPUT, layers(arch)[-1].name))
+
+
+def is_depthwise(layer: ConvLayer) -> bool:
+    """Whether every output channel is computed from the one input channel of the same number."""
+    return layer.groups == layer.in_channels == layer.shape[0]
+
+
+class _Trace:
+    """The channels at every layer, each a number; tied ones lead to the same root (union-find)."""
+
+    def __init__(self, in_channels: int) -> None:
+        self.parents: list[int] = []
+        self.channels: dict[str, Sequence[int]] = {INPUT: self.new(in_channels)}
+        self.seen: list[tuple[Place, Sequence[int], int]] = []  # channels from a position on
+
+    def new(self, count: int) -> range:
+        first = len(self.parents)
+        self.parents.extend(range(first, first + count))
+        return range(first, first + count)
+
+    def root(self, channel: int) -> int:
+        while self.parents[channel] != channel:
+            self.parents[channel] = self.parents[self.parents[channel]]
+            channel = self.parents[channel]
+        return channel
+
+    def tie(self, ones: Sequence[int], others: Sequence[int]) -> None:
+        for one, other in zip(ones, others, strict=True):
+            first, second = sorted((self.root(one), self.root(other)))
+            self.parents[second] = first
+
+    def note(
+        self,
+        layer: AnyLayer,
+        side: Side,
+        channels: Sequence[int],
+        parts: int = 1,
+    ) -> None:
+        each = len(channels) // parts
+        for part in range(parts):
+            first = part * each
+            self.seen.append((Place(layer.name, side, part), channels[first : first + each], first))
+
+    def follow(self, layer: AnyLayer) -> None:
+        first, *others = (self.channels[name] for name in layer.inputs)
+        self.channels[layer.name] = self.output(layer, first, others)
+
+    def output(
+        self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
+    ) -> Sequence[int]:
+        match layer:
+            case ConvLayer() if is_depthwise(layer):
+                self.note(layer, "output", channels)
+            case ConvLayer() | LinearLayer():
+                groups = layer.groups if isinstance(layer, ConvLayer) else 1
+                self.note(layer, "input", channels, groups)
+                channels = self.new(layer.shape[0])
+                self.note(layer, "output", channels, groups)
+            case NormLayer():
+                self.note(layer, "output", channels)
+            case AddLayer() | ScaleLayer():
+                for other in others:
+                    self.tie(channels, other)
+            case ConcatLayer():
+                channels = [channel for part in (channels, *others) for channel in part]
+            case SliceLayer():
+                channels = channels[layer.begin : layer.end]
+                self.note(layer, "through", channels)
+            case ShuffleLayer():
+                self.note(layer, "through", channels, layer.groups)
+                each = len(channels) // layer.groups
+                channels = [channel for i in range(each) for channel in channels[i::each]]
+            case SubsampleLayer():
+                zeros = self.new(layer.shape[0] - len(channels))
+                self.note(layer, "through", zeros, 2)
+                half = len(zeros) // 2
+                channels = [*zeros[:half], *channels, *zeros[half:]]
+            case FlattenLayer():
+                pixels = layer.shape[0] // len(channels)
+                channels = [channel for channel in channels for _ in range(pixels)]
+            case ActivationLayer() | PoolLayer() | AdaptivePoolLayer():
+                pass
+            case _:
+                assert_never(layer)
+        return channels
+
+    def groups(self, *, fixed: Iterable[str]) -> tuple[ChannelGroup, ...]:
+        """Return the channels by where they were seen, but for those at the ``fixed`` layers."""
+        roots = [self.root(channel) for channel in range(len(self.parents))]
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        for number, (_, channels, _) in enumerate(self.seen):
+            for channel in channels:
+                found[roots[channel]].append(number)
+        for name in fixed:
+            for channel in self.channels[name]:
+                found.pop(roots[channel], None)
+        alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+        for root in sorted(found):
+            alike[tuple(found[root])].append(root)
+        group_of = {root: index for index, group in enumerate(alike.values()) for root in group}
+        places: list[defaultdict[Place, list[tuple[int, int]]]] = [defaultdict(list) for _ in alike]
+        for place, channels, first in self.seen:
+            for position, channel in enumerate(channels, first):
+                group = group_of.get(roots[channel])
+                if group is not None:
+                    places[group][place].append((roots[channel], position))
+        return tuple(
+            ChannelGroup(
+                size=len(group),
+                places=MappingProxyType(
+                    {place: tuple(p for _, p in sorted(pairs)) for place, pairs in found_at.items()}
+                ),
+            )
+            for group, found_at in zip(alike.values(), places, strict=True)
+        )

@@ -1,0 +1,156 @@
+"""Batch norms given back to folded networks, and measured anew in sliced ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.editing import change_convs
+from mobilette.arch.rows import Conv
+from mobilette.errors import InputError
+from mobilette.nn.network import Network
+from mobilette.nn.statistics import measure_statistics
+
+
+def measure_batch_norm(
+    arch: Arch, weights: Mapping[str, Tensor], batches: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """Return ``weights`` with the statistics of all batch norms measured on ``batches``.
+
+    Args:
+        arch: the network that ``weights`` are of.
+        weights: its state dict; it is left alone.
+        batches: normalised pictures, float (N, C, H, W); at least one batch.
+
+    Raises:
+        InputError: there is no batch.
+    """
+    network = _load(arch, weights)
+    measure_statistics(network, _at_least_one(batches))
+    return network.state_dict()
+
+
+@torch.no_grad()
+def restore_batch_norm(
+    arch: Arch, weights: Mapping[str, Tensor], like: Arch, batches: Iterable[Tensor]
+) -> tuple[Arch, dict[str, Tensor]]:
+    """Return the folded network with the batch norms of ``like``, and its weights.
+
+    The new network answers as the old one does; trained on, it has batch norms as ``like`` has.
+    With mean m and variance v of a convolution's output without its bias b, measured on
+    ``batches``, the batch norm has the statistics m and v, scale sqrt(v + eps) and shift b + m.
+
+    Args:
+        arch: a network without some or all of the batch norms of ``like``, with biases instead.
+        weights: its state dict; it is left alone.
+        like: the same network with batch norms; epsilon and momentum are taken from it. It may
+            differ in activations, padding, resolution and classes: these stay as in ``arch``.
+        batches: normalised pictures, float (N, C, H, W); at least one batch.
+
+    Raises:
+        InputError: the convolutions of the two networks differ, or there is no batch.
+    """
+    missing = _missing_norms(arch, like)
+    moments = _measure(_load(arch, weights), list(missing), _at_least_one(batches))
+    restored = dict(weights)
+    for name, conv in missing.items():
+        mean, variance = moments[name]
+        bias = restored.pop(f"{name}.conv.bias", torch.zeros_like(mean)).double()
+        if conv.bias:
+            restored[f"{name}.conv.bias"] = torch.zeros_like(bias).float()
+        restored[f"{name}.norm.weight"] = torch.sqrt(variance + like.norm_epsilon).float()
+        restored[f"{name}.norm.bias"] = mean.float()  # that of the output, its bias included
+        restored[f"{name}.norm.running_mean"] = (mean - bias).float()
+        restored[f"{name}.norm.running_var"] = variance.float()
+        restored[f"{name}.norm.num_batches_tracked"] = torch.tensor(0)
+    with_norms = change_convs(arch, lambda name, conv: _like(conv, missing.get(name)))
+    epsilon, momentum = like.norm_epsilon, like.norm_momentum
+    return replace(with_norms, norm_epsilon=epsilon, norm_momentum=momentum), restored
+
+
+def _like(conv: Conv, wanted: Conv | None) -> Conv:
+    return conv if wanted is None else replace(conv, norm=wanted.norm, bias=wanted.bias)
+
+
+def _missing_norms(arch: Arch, like: Arch) -> dict[str, Conv]:
+    """Return the convolutions of ``like`` that have a batch norm there and none in ``arch``."""
+    given, wanted = _convs(arch), _convs(like)
+    for name in [*wanted, *given]:
+        mine, theirs = given.get(name), wanted.get(name)
+        if mine is None or theirs is None or _shape(mine) != _shape(theirs):
+            raise InputError(
+                f"{arch.name} cannot get the batch norms of {like.name}: {name} is "
+                f"{_shape(mine)} in the one and {_shape(theirs)} in the other"
+            )
+    return {
+        name: conv
+        for name, conv in wanted.items()
+        if conv.norm == "batch" and given[name].norm == "none"
+    }
+
+
+def _convs(arch: Arch) -> dict[str, Conv]:
+    found = {}
+
+    def note(name: str, conv: Conv) -> Conv:
+        # The classifier's channels are the classes, which may differ.
+        found[name] = replace(conv, channels=1) if name == "head.classifier" else conv
+        return conv
+
+    change_convs(arch, note)
+    return found
+
+
+def _shape(conv: Conv | None) -> str:
+    if conv is None:
+        return "missing"
+    groups = f" in {conv.groups} groups" if conv.groups > 1 else ""
+    return f"{conv.channels} channels of {conv.kernel}x{conv.kernel}{groups}"
+
+
+def _measure(
+    network: Network, names: list[str], batches: Iterable[Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean and variance of each channel that the convolutions ``names`` give, in float64.
+
+    Batches are merged as in Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample
+    Variance": sums of squares of large values would lose the variance.
+    """
+    moments: dict[str, tuple[int, Tensor, Tensor]] = {}
+
+    def note(name: str, output: Tensor) -> None:
+        values = output.double().transpose(0, 1).flatten(1)
+        count, mean = values.shape[1], values.mean(dim=1)
+        squares = (values - mean[:, None]).square().sum(dim=1)
+        if name in moments:
+            before, old_mean, old_squares = moments[name]
+            shift, total = mean - old_mean, before + count
+            squares = old_squares + squares + shift.square() * (before * count / total)
+            count, mean = total, old_mean + shift * (count / total)
+        moments[name] = count, mean, squares
+
+    for name in names:
+        conv = network.get_submodule(f"{name}.conv")
+        conv.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+    for batch in batches:
+        network(batch)
+    return {name: (mean, squares / count) for name, (count, mean, squares) in moments.items()}
+
+
+def _load(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
+    network = Network(arch).eval()
+    network.load_state_dict(weights)
+    return network
+
+
+def _at_least_one(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    empty = True
+    for batch in batches:
+        empty = False
+        yield batch
+    if empty:
+        raise InputError("there are no pictures to measure batch norms on")
