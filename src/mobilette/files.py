@@ -20,18 +20,31 @@ LARGEST_RECORD = 64 * 2**20
 LARGEST_FILE = 4 * 2**30
 
 
+def check_file(path: Path, *, limit: int = LARGEST_FILE) -> int:
+    """Return the size of the file ``path`` in bytes.
+
+    Raises:
+        InputError: it is missing, not a file, or larger than ``limit`` bytes.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise InputError(f"{path}: a file is expected here")
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+    if size > limit:
+        raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
+    return size
+
+
 def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
     """Return the content of ``path``, its size checked before it is read.
 
     Raises:
         InputError: it is missing, not a file, unreadable, or larger than ``limit`` bytes.
     """
+    check_file(path, limit=limit)
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise InputError(f"{path}: a file is expected here")
-        if size > limit:
-            raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}") from error
