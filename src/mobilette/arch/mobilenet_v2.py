@@ -58,12 +58,12 @@ def mobilenet_v2(settings: Settings) -> Arch:
 
 
 def mobilenet_v2_110d(settings: Settings) -> Arch:
-    """timm's MobileNet V2 of width 1.1 with 1.2 times as many rows."""
+    """MobileNet V2 of timm, of width 1.1 with 1.2 times as many rows."""
     return _deeper("mobilenet_v2_110d", settings, 1.1)
 
 
 def mobilenet_v2_120d(settings: Settings) -> Arch:
-    """timm's MobileNet V2 of width 1.2 with 1.4 times as many rows."""
+    """MobileNet V2 of timm, of width 1.2 with 1.4 times as many rows."""
     return _deeper("mobilenet_v2_120d", settings, 1.2)
 
 
