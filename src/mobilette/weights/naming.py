@@ -46,10 +46,12 @@ class Source:
     Attributes:
         name: the project's.
         tables: by our names of networks.
+        convolved: its modules that are 1x1 convolutions where ours are linear layers.
     """
 
     name: str
     tables: Mapping[str, Callable[[Arch], Names]]
+    convolved: tuple[str, ...] = ()
 
 
 def tensor_shapes(arch: Arch) -> dict[str, Shape]:

@@ -51,9 +51,8 @@ def read_state_dict(path: str | Path) -> StateDict:
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if claimed > 2 * size:  # tensors may share values, but seldom do
         raise InputError(f"{path}: damaged (tensors of {claimed:,} bytes in a file of {size:,})")
-    plain, renamed = _without_prefixes(path, tensors)
-    if renamed:
-        remarks.append(f"{path}: left out {' and '.join(PREFIXES)} before the names")
+    plain, removed = _without_prefixes(path, tensors)
+    remarks += [f"{path}: left out {prefix!r} before the names" for prefix in removed]
     read = {name: _as_float32(path, name, tensor) for name, tensor in plain.items()}
     return StateDict(tensors=read, remarks=tuple(remarks))
 
@@ -109,16 +108,22 @@ def _tensors(content: object) -> dict[str, Tensor]:
     }
 
 
-def _without_prefixes(path: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+def _without_prefixes(
+    path: Path, tensors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors by their plain names, and the prefixes that were removed."""
     plain: dict[str, Tensor] = {}
+    removed: dict[str, None] = {}
     for full, tensor in tensors.items():
         name = full
         while name.startswith(PREFIXES):
-            name = name.removeprefix(PREFIXES[0]).removeprefix(PREFIXES[1])
+            prefix = next(prefix for prefix in PREFIXES if name.startswith(prefix))
+            name = name.removeprefix(prefix)
+            removed[prefix] = None
         if name in plain:
             raise InputError(f"{path}: two tensors are called {name!r}, apart from their prefixes")
         plain[name] = tensor
-    return plain, plain.keys() != tensors.keys()
+    return plain, list(removed)
 
 
 def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:

@@ -57,4 +57,5 @@ TIMM = Source(
             **{f"resnet{d}": partial(resnet_names, classifier="fc") for d in BASIC | BOTTLENECK},
         }
     ),
+    convolved=("conv_head",),
 )
