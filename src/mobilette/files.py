@@ -20,13 +20,30 @@ LARGEST_RECORD = 64 * 2**20
 LARGEST_FILE = 4 * 2**30
 
 
+def check_file(path: Path, *, limit: int = LARGEST_FILE) -> int:
+    """Return the size of the file ``path`` in bytes.
+
+    Raises:
+        InputError: it is missing, not a file, or larger than ``limit`` bytes.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise InputError(f"{path}: a file is expected here")
+    except OSError as error:
+        raise InputError(f"{path}: {_reason(error)}") from error
+    if size > limit:
+        raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
+    return size
+
+
 def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
     """Return the content of ``path``, its size checked before it is read.
 
     Raises:
         InputError: it is missing, not a file, unreadable, or larger than ``limit`` bytes.
     """
-    check_readable(path, limit=limit)
+    check_file(path, limit=limit)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -39,24 +56,12 @@ def read_head(path: Path, count: int) -> bytes:
     Raises:
         InputError: it is missing, not a file or unreadable.
     """
-    check_readable(path, limit=LARGEST_FILE)
+    check_file(path)
     try:
         with path.open("rb") as file:
             return file.read(count)
     except OSError as error:
         raise InputError(f"{path}: {_reason(error)}") from error
-
-
-def check_readable(path: Path, *, limit: int) -> None:
-    """Raise `InputError` unless ``path`` is a file of at most ``limit`` bytes."""
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise InputError(f"{path}: a file is expected here")
-    except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
-    if size > limit:
-        raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
 
 
 def read_json(path: Path) -> object:

@@ -28,6 +28,8 @@ def numbers(arch: Arch) -> tuple[int, int]:
         ("mobilenet_v1_shallow", 1.0, 2_887_976, 307_323_392),
         ("mobilenet_v2", 1.0, 3_504_872, 300_774_272),
         ("mobilenet_v2", 1.4, 6_108_776, 582_195_824),
+        ("mobilenet_v2_110d", 1.0, 4_516_520, 430_516_080),
+        ("mobilenet_v2_120d", 1.0, 5_831_144, 668_857_568),
         ("mobilenet_v3_large", 1.0, 5_483_032, 216_589_760),
         ("mobilenet_v3_small", 1.0, 2_542_856, 56_510_400),
     ],
@@ -91,7 +93,7 @@ def test_list_models_takes_patterns_and_parts_of_names() -> None:
     assert list_models("*_shallow") == ["mobilenet_v1_shallow"]
     assert family_of("resnet20") == "ResNet for CIFAR"
     assert family_of("resnet18") == "ResNet"
-    assert len(list_models()) == len(set(list_models())) == 40
+    assert len(list_models()) == len(set(list_models())) == 42
 
 
 def test_torchvisions_spellings_are_accepted() -> None:

@@ -78,8 +78,6 @@ OTHER_FAMILIES = (
 # Relatives: another stem, head, or block in a network of a similar name.
 OTHER_NETWORKS = {
     "mobilenetv1_100h": "a wider head and stem of timm's own",
-    "mobilenetv2_110d": "deeper, scaled as EfficientNet",
-    "mobilenetv2_120d": "deeper, scaled as EfficientNet",
     "mobilenetv3_rw": "a Large from before the authors' code: other squeeze widths, no head bias",
     "resnet50d": "stem and shortcuts of ResNet-D",
     "resnet10t": "stem of ResNet-T",
@@ -179,8 +177,10 @@ def _timm(row: dict[str, Any]) -> Iterator[Row]:
         return
     family, _, percent = name.rpartition("_")
     ours = [value for key, value in TIMM_NAMES.items() if re.fullmatch(key, family)]
-    settings = Settings(width_mult=int(percent) / 100 if ours else 1.0, resolution=row["res"])
-    arch = get_arch(ours[0] if ours else name, settings)
+    scaled = ours and percent.isdecimal()
+    settings = Settings(width_mult=int(percent) / 100 if scaled else 1.0, resolution=row["res"])
+    known = f"{ours[0]}_{percent}" if ours and not scaled else name
+    arch = get_arch(ours[0] if scaled else known, settings)
     yield Row(f"timm {name}", arch, row["params"], row["macs"])
 
 

@@ -21,6 +21,8 @@ NETWORKS = {
     "mobilenetv2_075": ("mobilenet_v2", 0.75),
     "mobilenetv2_100": ("mobilenet_v2", 1.0),
     "mobilenetv2_140": ("mobilenet_v2", 1.4),
+    "mobilenetv2_110d": ("mobilenet_v2_110d", 1.0),
+    "mobilenetv2_120d": ("mobilenet_v2_120d", 1.0),
     "mobilenetv3_large_075": ("mobilenet_v3_large", 0.75),
     "mobilenetv3_large_100": ("mobilenet_v3_large", 1.0),
     "mobilenetv3_small_075": ("mobilenet_v3_small", 0.75),

@@ -119,9 +119,7 @@ def test_flipped_and_cut_descriptions_are_answered(
     content = bytearray((source / "model.json").read_bytes())
     content[int(place * len(content))] ^= bits
     (folder / "model.json").unlink()
-    (folder / "model.json").write_bytes(
-        content[: int(keep * len(content))]
-    )
+    (folder / "model.json").write_bytes(content[: int(keep * len(content))])
     try:
         imported = import_weights(folder, model="mobilenet_v1", width_mult=0.75)
     except InputError:

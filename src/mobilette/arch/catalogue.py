@@ -13,7 +13,7 @@ from mobilette.arch.mobilenet_v1 import (
     mobilenet_v1_full_conv,
     mobilenet_v1_shallow,
 )
-from mobilette.arch.mobilenet_v2 import mobilenet_v2
+from mobilette.arch.mobilenet_v2 import mobilenet_v2, mobilenet_v2_110d, mobilenet_v2_120d
 from mobilette.arch.mobilenet_v3 import (
     mobilenet_v3_large,
     mobilenet_v3_large_minimalistic,
@@ -40,7 +40,11 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
             "mobilenet_v1_shallow": mobilenet_v1_shallow,
             "mobilenet_v1_full_conv": mobilenet_v1_full_conv,
         },
-        "MobileNet V2": {"mobilenet_v2": mobilenet_v2},
+        "MobileNet V2": {
+            "mobilenet_v2": mobilenet_v2,
+            "mobilenet_v2_110d": mobilenet_v2_110d,
+            "mobilenet_v2_120d": mobilenet_v2_120d,
+        },
         "MobileNet V3": {
             "mobilenet_v3_large": mobilenet_v3_large,
             "mobilenet_v3_small": mobilenet_v3_small,

@@ -3,9 +3,18 @@
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381,
 Table 2. The first bottleneck, whose expansion ratio is 1, has no 1x1 expansion; re-implementations
 that give it one count 1,088 parameters too many.
+
+``_110d`` and ``_120d`` are timm's deeper networks (timm/models/efficientnet.py, mobilenetv2_110d):
+the rows of every stage but the first and last are multiplied and rounded up, as EfficientNet does
+(Tan and Le 2019), and stem and last convolution are not scaled. Their width multiplier is relative
+to timm's 1.1 and 1.2.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Row, SqueezeExcite, Step
@@ -23,23 +32,63 @@ TABLE = (
     (6, 320, 1, 1),
 )
 LAST = 1280
+PUBLISHED = tuple(n for _, _, n, _ in TABLE)
+
+
+def _deepened(factor: float) -> tuple[int, ...]:
+    first, *middle, last = PUBLISHED
+    return (first, *(math.ceil(n * factor) for n in middle), last)
+
+
+# rows in each stage
+STAGES: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "mobilenet_v2": PUBLISHED,
+        "mobilenet_v2_110d": _deepened(1.2),
+        "mobilenet_v2_120d": _deepened(1.4),
+    }
+)
 
 
 def mobilenet_v2(settings: Settings) -> Arch:
     """MobileNet V2. Widths below 1 keep the last convolution at 1,280 channels."""
     width = settings.width_mult
-    strides = settings.strides([2, *(s if i == 0 else 1 for _, _, n, s in TABLE for i in range(n))])
-    stem = make_divisible(STEM * width)
+    last = make_divisible(LAST * max(1.0, width))
+    return _network("mobilenet_v2", settings, width, make_divisible(STEM * width), last)
+
+
+def mobilenet_v2_110d(settings: Settings) -> Arch:
+    """MobileNet V2 of timm, of width 1.1 with 1.2 times as many rows."""
+    return _deeper("mobilenet_v2_110d", settings, 1.1)
+
+
+def mobilenet_v2_120d(settings: Settings) -> Arch:
+    """MobileNet V2 of timm, of width 1.2 with 1.4 times as many rows."""
+    return _deeper("mobilenet_v2_120d", settings, 1.2)
+
+
+def _deeper(name: str, settings: Settings, width: float) -> Arch:
+    given = settings.width_mult
+    stem, last = make_divisible(STEM * given), make_divisible(LAST * max(1.0, given))
+    return _network(name, settings, width * given, stem, last)
+
+
+def _network(name: str, settings: Settings, width: float, stem: int, last: int) -> Arch:
+    blocks = [
+        (t, c, s if i == 0 else 1)
+        for (t, c, _, s), n in zip(TABLE, STAGES[name], strict=True)
+        for i in range(n)
+    ]
+    strides = settings.strides([2, *(stride for _, _, stride in blocks)])
     rows: list[Row] = []
     channels = stem
-    blocks = [(t, c) for t, c, n, _ in TABLE for _ in range(n)]
-    for (t, c), stride in zip(blocks, strides[1:], strict=True):
+    for (t, c, _), stride in zip(blocks, strides[1:], strict=True):
         out = make_divisible(c * width)
         rows.append(bottleneck(channels, channels * t, out, stride=stride))
         channels = out
-    rows.append(Conv(channels=make_divisible(LAST * max(1.0, width)), activation="relu6"))
+    rows.append(Conv(channels=last, activation="relu6"))
     return Arch(
-        name="mobilenet_v2",
+        name=name,
         resolution=settings.resolution,
         in_channels=settings.in_channels,
         stem=Conv(channels=stem, kernel=3, stride=strides[0], activation="relu6"),

@@ -6,7 +6,8 @@ epsilon 1e-3 and momentum 0.01 (the paper's 0.99 in PyTorch's meaning).
 The published widths (Table 9) come out when the expansion is the printed exp size divided by the
 printed input, applied to the scaled input, and the last hidden layer is never scaled: 154.6M
 mult-adds at 0.75 (printed 155), 69.2M at 0.5 (69), 39.5M at 0.35 (40). torchvision scales the exp
-size itself and the hidden layer; `mobilenet_v3_large(settings, torchvision=True)` builds that.
+size itself and the hidden layer; `mobilenet_v3_large(settings, torchvision=True)` builds that. timm
+keeps the stem at 16 channels below 0.75, which ``full_stem`` builds.
 """
 
 from __future__ import annotations
@@ -65,14 +66,18 @@ SMALL = (
 )
 
 
-def mobilenet_v3_large(settings: Settings, *, torchvision: bool = False) -> Arch:
+def mobilenet_v3_large(
+    settings: Settings, *, torchvision: bool = False, full_stem: bool = False
+) -> Arch:
     """MobileNet V3 Large."""
-    return _network("mobilenet_v3_large", LARGE, 1280, settings, torchvision)
+    return _network("mobilenet_v3_large", LARGE, 1280, settings, torchvision, full_stem)
 
 
-def mobilenet_v3_small(settings: Settings, *, torchvision: bool = False) -> Arch:
+def mobilenet_v3_small(
+    settings: Settings, *, torchvision: bool = False, full_stem: bool = False
+) -> Arch:
     """MobileNet V3 Small."""
-    return _network("mobilenet_v3_small", SMALL, 1024, settings, torchvision)
+    return _network("mobilenet_v3_small", SMALL, 1024, settings, torchvision, full_stem)
 
 
 def mobilenet_v3_large_minimalistic(settings: Settings) -> Arch:
@@ -96,11 +101,12 @@ def _network(
     hidden: int,
     settings: Settings,
     torchvision: bool = False,
+    full_stem: bool = False,
 ) -> Arch:
     width = settings.width_mult
     tail = table[-1].nl
     strides = settings.strides([2, *(stage.s for stage in table)])
-    stem = make_divisible(STEM * width)
+    stem = STEM if full_stem else make_divisible(STEM * width)
     rows: list[Row] = []
     channels, published = stem, STEM
     for stage, stride in zip(table, strides[1:], strict=True):

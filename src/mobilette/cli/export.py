@@ -1,4 +1,4 @@
-"""``mobilette export``: a run to an artifact."""
+"""``mobilette export``: a run to an artifact, or to a state dict for other libraries."""
 
 from __future__ import annotations
 
@@ -9,39 +9,49 @@ from typing import Annotated
 import typer
 
 from mobilette.cli.options import Force, Json, Out
+from mobilette.errors import one_of
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
-    to: Annotated[str, typer.Option("--to", help="Targets, separated by commas.")] = "onnx",
+    to: Annotated[
+        str, typer.Option("--to", help="Targets, separated by commas: onnx, state_dict.")
+    ] = "onnx",
+    names: Annotated[
+        str,
+        typer.Option("--names", help="Names in a state_dict: torchvision, timm or mobilette."),
+    ] = "torchvision",
     out: Out = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write the artifacts of a run, one folder a target."""
     from mobilette.cli.output import human_bytes, print_json, remarks
-    from mobilette.exporters.export import check_targets
+    from mobilette.exporters.export import TARGETS
     from mobilette.exporters.export import export as export_run
+    from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
     from mobilette.run.directory import recorded_data
 
-    artifacts = [
-        export_run(run, to=target, out=out, force=force) for target in check_targets(to.split(","))
-    ]
-    rows = [
-        {
-            "path": str(artifact.path),
-            "target": artifact.contract.target,
-            "precision": artifact.contract.precision,
-            "size_bytes": (artifact.path / artifact.contract.model).stat().st_size,
-        }
-        for artifact in artifacts
-    ]
+    targets = [one_of(name, (*TARGETS, STATE_DICT), "target") for name in to.split(",")]
+    one_of(names, NAMES, "--names")
+    rows = []
+    for target in dict.fromkeys(targets):
+        if target == STATE_DICT:
+            model = export_state_dict(run, names=names, out=out, force=force)
+            precision = "fp32"
+        else:
+            artifact = export_run(run, to=target, out=out, force=force)
+            model, precision = artifact.path / artifact.contract.model, artifact.contract.precision
+        size = model.stat().st_size
+        row = {"path": str(model.parent), "target": target, "precision": precision}
+        rows.append(row | {"size_bytes": size})
+        if as_json:
+            continue
+        remarks().print(f"{model}: {precision}, {human_bytes(size)}", markup=False)
+        if target == STATE_DICT:
+            remarks().print(f"next: see {model.parent / 'README.md'}", markup=False)
+        else:
+            command = shlex.join(["mobilette", "verify", str(model.parent), recorded_data(run)])
+            remarks().print(f"next: {command}", markup=False)
     if as_json:
         print_json({"artifacts": rows})
-        return
-    for artifact in artifacts:
-        model = artifact.path / artifact.contract.model
-        size = human_bytes(model.stat().st_size)
-        remarks().print(f"{model}: {artifact.contract.precision}, {size}", markup=False)
-        command = shlex.join(["mobilette", "verify", str(artifact.path), recorded_data(run)])
-        remarks().print(f"next: {command}", markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,11 +13,6 @@ from mobilette.files import new_directory
 from mobilette.run.directory import Run, open_run
 
 TARGETS: Mapping[str, Callable[..., None]] = MappingProxyType({"onnx": write_onnx})
-
-
-def check_targets(targets: Sequence[str]) -> list[str]:
-    """Return ``targets``, or raise `InputError` for the first that does not exist."""
-    return [one_of(target, TARGETS, "target") for target in dict.fromkeys(targets)]
 
 
 def export(
@@ -35,7 +30,7 @@ def export(
         InputError: no such target, no trained weights, or the artifact cannot be written; nothing
             is left behind then.
     """
-    check_targets([to])
+    one_of(to, TARGETS, "target")
     run = run if isinstance(run, Run) else open_run(run)
     base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
     with new_directory(base / to, holds=CONTRACT, force=force) as folder:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilette.errors import InputError
-from mobilette.files import LARGEST_RECORD, check_readable
+from mobilette.files import LARGEST_RECORD, check_file
 from mobilette.weights.graph import Graph, Weights
 from mobilette.weights.keras_graph import LayerWeights, keras_graph
 from mobilette.weights.missing_extra import missing_extra
@@ -37,7 +37,7 @@ def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
         import h5py
     except ImportError as error:
         raise missing_extra(path, "h5py") from error
-    check_readable(path, limit=LARGEST_MODEL)
+    check_file(path, limit=LARGEST_MODEL)
     try:
         with h5py.File(path, "r") as file:
             config = _attribute(file, "model_config")

@@ -1,0 +1,230 @@
+"""`import_state_dict`: weights under torchvision's, timm's, akamaster's or our own names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.editing import change_convs
+from mobilette.arch.layers import layers
+from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
+from mobilette.arch.resnet import CIFAR_VARIANTS
+from mobilette.arch.scale import Form, Settings
+from mobilette.errors import InputError, nearest
+from mobilette.weights.akamaster_names import AKAMASTER
+from mobilette.weights.imported import Imported
+from mobilette.weights.naming import COUNTER, Names, Source, tensor_names, tensor_shapes
+from mobilette.weights.state_dict import read_state_dict
+from mobilette.weights.timm_names import TIMM
+from mobilette.weights.torchvision_names import TORCHVISION
+
+
+def _own_names(arch: Arch) -> Names:
+    kinds = (ConvLayer, LinearLayer, NormLayer)
+    return {layer.name: layer.name for layer in layers(arch) if isinstance(layer, kinds)}
+
+
+MOBILETTE = Source(
+    name="mobilette", tables=MappingProxyType(dict.fromkeys(list_models(), _own_names))
+)
+SOURCES = {source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, MOBILETTE)}
+# torchvision and timm scale V3 in their own ways.
+V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
+# Guessed where the shapes do not fit; published ones first.
+WIDTHS = (1.0, 0.5, 0.75, 0.25, 1.4, 0.35, 1.5, 2.0, 1.25, 0.125, 1.3, 0.1, 0.2, 0.3, 0.4, 0.6)
+WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
+CIFAR_RESOLUTION = 32
+TENSORFLOW_EPSILON, PYTORCH_EPSILON = 1e-3, 1e-5
+
+
+def import_state_dict(
+    path: str | Path,
+    *,
+    model: str,
+    width_mult: float = 1.0,
+    resolution: int | None = None,
+    form: Form | None = None,
+    tensorflow: bool = False,
+) -> Imported:
+    """Read a state dict of ``model``, whoever named its tensors.
+
+    The number of classes and of input channels are those of the file. A linear layer may stand as
+    a 1x1 convolution and the other way round; counters that are missing become 0. The file does
+    not tell how pictures are prepared.
+
+    Args:
+        path: the file, of any format that `read_state_dict` knows.
+        model: a name of `mobilette.list_models`.
+        width_mult: the width multiplier.
+        resolution: of the network that is returned; 224 by default, 32 for CIFAR's ResNets.
+        form: ``small`` or ``full``; by default what the resolution asks for.
+        tensorflow: the weights are one of timm's ``tf_`` networks, which have TensorFlow's padding
+            and epsilon. Names and shapes do not tell.
+
+    Raises:
+        InputError: the file cannot be read, or its tensors are not exactly the network's.
+    """
+    path = Path(path)
+    if resolution is None:
+        resolution = CIFAR_RESOLUTION if model in CIFAR_VARIANTS else Settings().resolution
+    settings = Settings(width_mult=width_mult, resolution=resolution, form=form)
+    arch = get_arch(model, settings)
+    read = read_state_dict(path)
+    source = _source(path, read.tensors, arch)
+    if tensorflow and source is not TIMM:
+        raise InputError(f"{path}: names as {source.name}'s; only timm's can be from TensorFlow")
+    _check_names(path, read.tensors, arch, source)
+    settings = _with_shapes(read.tensors, arch, source, settings)
+    candidates = _candidates(path, model, settings, source)
+    arch = _fitting(path, read.tensors, candidates, source, settings)
+    names = tensor_names(arch, source)
+    weights = {
+        ours: _as_ours(path, read.tensors.get(names[ours]), names[ours], shape)
+        for ours, shape in tensor_shapes(arch).items()
+    }
+    remarks = [*read.remarks, f"{path}: {source.name}'s names of {arch.name}"]
+    if not settings.is_full and source is not MOBILETTE and arch.name not in CIFAR_VARIANTS:
+        remarks.append(f"{path}: the small form has other strides than the network of the weights")
+    return Imported(
+        arch=_adapted(arch, source, tensorflow=tensorflow),
+        weights=weights,
+        tensors=len(read.tensors),
+        unused=tuple(sorted(read.tensors.keys() - set(names.values()))),
+        remarks=tuple(remarks),
+    )
+
+
+def _source(path: Path, tensors: Mapping[str, Tensor], arch: Arch) -> Source:
+    """Return the source that has most of the file's names for this network."""
+    known = [source for source in SOURCES.values() if arch.name in source.tables]
+    found = {
+        source.name: len(tensors.keys() & set(tensor_names(arch, source).values()))
+        for source in known
+    }
+    best = max(known, key=lambda source: found[source.name])
+    if not found[best.name]:
+        raise InputError(
+            f"{path}: no tensor has a name of {arch.name} at {', '.join(found)}; the first is "
+            f"called {next(iter(tensors))!r}{_seems_to_be(tensors)}"
+        )
+    return best
+
+
+def _check_names(path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> None:
+    expected = _weight_names(arch, source)
+    missing = [name for name in expected if name not in tensors]
+    excess = sorted(name for name in tensors.keys() - set(expected) if f".{name}".endswith(WEIGHTS))
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of the {len(expected)} tensors of {arch.name} in "
+            f"{source.name}'s names are missing, the first is {missing[0]!r}"
+            f"{_seems_to_be(tensors) or nearest(missing[0], excess)}"
+        )
+    if excess:
+        raise InputError(
+            f"{path}: {len(excess)} weights are none of {arch.name}'s in {source.name}'s names, "
+            f"the first is {excess[0]!r}{_seems_to_be(tensors)}"
+        )
+
+
+def _weight_names(arch: Arch, source: Source) -> list[str]:
+    return [name for name in tensor_names(arch, source).values() if not name.endswith(COUNTER)]
+
+
+def _seems_to_be(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hint to the network that has exactly these names, or an empty string."""
+    given = {name for name in tensors if not name.endswith(COUNTER)}
+    for source in SOURCES.values():
+        for name in source.tables:
+            if set(_weight_names(get_arch(name), source)) == given:
+                return f"; these are {source.name}'s names of {name}"
+    return ""
+
+
+def _with_shapes(
+    tensors: Mapping[str, Tensor], arch: Arch, source: Source, settings: Settings
+) -> Settings:
+    """Return ``settings`` with the classes and input channels of the file."""
+    names = tensor_names(arch, source)
+    head = next(name for name in names if name.startswith("head.classifier"))
+    classes, channels = tensors[names[head]].shape[:1], tensors[names["stem.conv.weight"]].shape
+    if not classes or len(channels) != 4:
+        return settings  # the comparison of shapes says what is wrong
+    return replace(settings, num_classes=classes[0], in_channels=channels[1])
+
+
+def _candidates(path: Path, model: str, settings: Settings, source: Source) -> list[Arch]:
+    """Return the network as each of those who scale it does."""
+    try:
+        arch = get_arch(model, settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if arch.name not in V3:
+        return [arch]
+    build = V3[arch.name]
+    return [arch, build(settings, torchvision=True), build(settings, full_stem=True)]
+
+
+def _fitting(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    candidates: list[Arch],
+    source: Source,
+    settings: Settings,
+) -> Arch:
+    """Return the first candidate whose shapes are those of the file."""
+    faults = [_fault(tensors, arch, source) for arch in candidates]
+    for arch, fault in zip(candidates, faults, strict=True):
+        if not fault:
+            return arch
+    model, hint = candidates[0].name, ""
+    for width in WIDTHS:
+        scaled = _candidates(path, model, replace(settings, width_mult=width), source)
+        if not all(_fault(tensors, arch, source) for arch in scaled):
+            hint = f"; the file has the shapes of width {width:g}"
+            break
+    width = settings.width_mult
+    raise InputError(f"{path}: {faults[0]} in {model} of width {width:g}{hint}")
+
+
+def _fault(tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> str:
+    """Return what is wrong with the first tensor that does not fit, or an empty string."""
+    names = tensor_names(arch, source)
+    for ours, shape in tensor_shapes(arch).items():
+        theirs = names[ours]
+        if theirs in tensors and not _fits(tuple(tensors[theirs].shape), shape):
+            given = "x".join(map(str, tensors[theirs].shape)) or "one number"
+            return f"tensor {theirs!r} is {given}, but {'x'.join(map(str, shape)) or 'one number'}"
+    return ""
+
+
+def _fits(given: Shape, expected: Shape) -> bool:
+    """Whether shapes are the same, a linear layer being a 1x1 convolution."""
+    return given == expected or given == (*expected, 1, 1) or (*given, 1, 1) == expected
+
+
+def _as_ours(path: Path, tensor: Tensor | None, name: str, shape: Shape) -> Tensor:
+    if name.endswith(COUNTER):
+        return torch.tensor(0) if tensor is None else tensor.to(torch.int64)
+    assert tensor is not None
+    if not tensor.is_floating_point():
+        raise InputError(f"{path}: tensor {name!r} is {tensor.dtype}, not floating point")
+    return tensor.reshape(shape)
+
+
+def _adapted(arch: Arch, source: Source, *, tensorflow: bool) -> Arch:
+    """Return the network with what ``source`` computes otherwise than the papers."""
+    if source is not TIMM:
+        return arch
+    if not tensorflow:
+        return replace(arch, norm_epsilon=PYTORCH_EPSILON)
+    padded = change_convs(arch, lambda name, conv: replace(conv, padding="tf_same"))
+    return replace(padded, norm_epsilon=TENSORFLOW_EPSILON)
