@@ -24,7 +24,7 @@ _MOST_INPUTS = 100
 _MOST_DIMENSIONS = 8
 
 # In the order of their codes, from 0.
-_OPERATORS = """
+_NAMES = """
 ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
 EMBEDDING_LOOKUP FLOOR FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D
 LOCAL_RESPONSE_NORMALIZATION LOGISTIC LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1
@@ -38,7 +38,8 @@ ARG_MIN FAKE_QUANT REDUCE_PROD REDUCE_MAX PACK LOGICAL_OR ONE_HOT LOGICAL_AND LO
 REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL FLOOR_MOD RANGE RESIZE_NEAREST_NEIGHBOR
 LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2 ADD_N GATHER_ND COS
 WHERE RANK ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND HARD_SWISH
-""".split()
+"""
+_OPERATORS = _NAMES.split()
 
 _TYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
 
@@ -49,7 +50,11 @@ class _Slot(NamedTuple):
     default: float = 0
 
 
-_WINDOW = {"padding": _Slot(4, "Int8"), "stride_w": _Slot(6, "Int32"), "stride_h": _Slot(8, "Int32")}
+_WINDOW = {
+    "padding": _Slot(4, "Int8"),
+    "stride_w": _Slot(6, "Int32"),
+    "stride_h": _Slot(8, "Int32"),
+}
 _ACTIVATION = {"activation": _Slot(4, "Int8")}
 _POOL = {
     **_WINDOW,
@@ -234,9 +239,7 @@ def _quantisation(tensor: Table, index: int) -> Quantisation | None:
         zero_point = np.zeros(len(scale), np.int64)
     if len(zero_point) != len(scale):
         raise InputError(f"tensor {index}: {len(zero_point)} zero points, {len(scale)} scales")
-    return Quantisation(
-        scale=scale, zero_point=zero_point, dimension=found.integer(16, "Int32")
-    )
+    return Quantisation(scale=scale, zero_point=zero_point, dimension=found.integer(16, "Int32"))
 
 
 def _operator_name(code: Table) -> str:

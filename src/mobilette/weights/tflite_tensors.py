@@ -58,7 +58,7 @@ class Constants:
         tensor = self._model.tensors[index]
         if tensor.kind not in ("int32", "int64") or tensor.data.size > 64:
             raise InputError(f"tensor {tensor.name!r:.60} is not a few int32 or int64")
-        return list(self._stored(index).tolist())
+        return list(np.atleast_1d(self._stored(index)).tolist())
 
     def _stored(self, index: int) -> NDArray[Any]:
         tensor = self._model.tensors[index]
@@ -128,7 +128,8 @@ def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRec
 
 def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
     if tensor.kind in ("float32", "float16"):
-        return stored.astype(np.float32)
+        with np.errstate(invalid="ignore"):  # a NaN is found later
+            return stored.astype(np.float32)
     if tensor.quantisation is None or tensor.kind not in _LIMITS:
         raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without a scale")
     _check_quantisation(tensor)
@@ -147,7 +148,8 @@ def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
     wide = np.float64 if tensor.kind == "int32" else np.float32
     with np.errstate(over="ignore", under="ignore"):
         values = (stored.astype(wide) - zero_point.astype(wide)) * scale
-        return values.reshape(stored.shape).astype(np.float32)
+        real: Weights = values.reshape(stored.shape).astype(np.float32)
+    return real
 
 
 def _check_quantisation(tensor: TensorRecord) -> None:
