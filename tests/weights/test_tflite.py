@@ -16,10 +16,11 @@ from mobilette.weights.tflite import read_tflite
 
 pytest.importorskip("ai_edge_litert")
 
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from tests.weights.execution import execute
-from tests.weights.tflite_models import NONE, RELU, RELU6, SAME, VALID, Model
+from tests.weights.tflite_models import NONE, RELU, RELU6, SAME, VALID, Model, write
 
 FILES = {
     "mobilenet_v1_0.25_96_vww_mlperf_tiny_float": "vww400",
@@ -114,11 +115,62 @@ def test_quantised_files_agree_with_the_interpreter(shared: Path, name: str) -> 
     graph = read_tflite(path)
     assert graph.preprocess is not None
     side = graph.shape[1]
-    pixels = real_pictures(shared / "data" / FILES[name], side, 20 if side > 200 else 60)
+    pixels = real_pictures(shared / "data" / FILES[name], side, 100 if "v3" in name else 40)
     signed = name.endswith("tiny_int8")  # these two take int8
     expected = interpret(path, pixels.astype(np.int16) - 128 if signed else pixels)
     logits = execute(graph, prepared(graph, pixels))
-    assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.9
+    # 8-bit activations cost these two more: 85 and 86 of 100 agree.
+    least = 0.8 if "mobilenet_v3" in name else 0.9
+    assert (logits.argmax(1) == expected.argmax(1)).mean() >= least
+
+
+def in_float(path: Path, to: Path) -> Path:
+    """Write a quantised file as a float one, for an interpreter without 8-bit activations."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    (graph,) = model.subgraphs
+    stored = {schema.TensorType.INT8: "i1", schema.TensorType.UINT8: "u1"}
+    stored[schema.TensorType.INT32] = "<i4"
+    for tensor in graph.tensors:
+        quantisation = tensor.quantization
+        if tensor.type not in stored or quantisation is None or quantisation.scale is None:
+            continue
+        data = model.buffers[tensor.buffer].data
+        if data is not None:
+            shape = [1] * len(tensor.shape)
+            shape[quantisation.quantizedDimension] = -1
+            values = np.asarray(data).view(stored[tensor.type]).reshape(tensor.shape)
+            zero_point = np.asarray(quantisation.zeroPoint).reshape(shape)
+            real = np.float32((values - zero_point) * np.asarray(quantisation.scale).reshape(shape))
+            model.buffers[tensor.buffer].data = np.frombuffer(real.tobytes(), np.uint8)
+        tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+    for operator in graph.operators:
+        # Where the range is all that is left of a ReLU, its name still is the output's.
+        if graph.tensors[operator.outputs[0]].name.endswith(b"/Relu"):
+            operator.builtinOptions.fusedActivationFunction = RELU
+    return write(model, to)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v1_0.25_96_vww_mlperf_tiny_int8",
+        "mobilenet_v3_large_minimalistic_224_imagenet_uint8",
+        "mobilenet_v3_small_1.0_224_imagenet_int8weights",
+        "resnet8_cifar10_mlperf_tiny_int8",
+    ],
+)
+def test_dequantised_files_give_the_float_interpreters_logits(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    path = shared / "weights" / f"{name}.tflite"
+    graph = read_tflite(path)
+    pixels = real_pictures(shared / "data" / FILES[name], graph.shape[1], 8)
+    x = prepared(graph, pixels)
+    scaled_inside = name.endswith("weights")
+    inputs = np.float32(pixels) if scaled_inside else x.transpose(0, 2, 3, 1)
+    expected = interpret(in_float(path, tmp_path / "float.tflite"), inputs)
+    logits = np.exp(execute(graph, x))
+    np.testing.assert_allclose(logits / logits.sum(1, keepdims=True), expected, atol=1e-4)
 
 
 def test_the_two_forms_of_one_network_are_one_graph(shared: Path) -> None:
@@ -208,10 +260,8 @@ def test_pads_pools_and_concatenation(tmp_path: Path) -> None:
         fusedActivationFunction=RELU,
         **pool,
     )
-    more = model.conv(second, model.noise(6, 1, 1, 4), -1, (1, 2, 3, 6), padding=SAME)
-    less = model.conv(pooled, model.noise(6, 2, 1, 4), -1, (1, 2, 3, 6), padding=VALID)
-    del less
-    model.graph.operators.pop()
+    more = model.conv(second, model.noise(6, 1, 1, 4), model.noise(6), (1, 2, 3, 6), padding=SAME)
+    model.noise(7)  # that nothing reads
     joined = model.op(
         "CONCATENATION", [second, more], (1, 2, 3, 10), options="ConcatenationOptions", axis=-1
     )
@@ -242,7 +292,8 @@ def test_pads_pools_and_concatenation(tmp_path: Path) -> None:
     }
     (pad,) = (node for node in graph.nodes if isinstance(node, PadNode))
     assert pad.padding == (0, 1, 2, 1)
-    assert graph.unused == ("t11",)  # of the operator that was taken away
+    assert len(graph.unused) == 1
+    assert len(graph.tensors) == 3 * 2 + 1
 
 
 def test_flattening_keeps_the_files_order(tmp_path: Path) -> None:
@@ -289,9 +340,7 @@ def test_spellings_of_hard_swish(tmp_path: Path, spelling: str) -> None:
     assert summary(agree(model, tmp_path)) == {"ConvNode": 1, "hard_swish": 1, "average": 1}
 
 
-@pytest.mark.parametrize("absorbed", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
-def test_spellings_of_hard_sigmoid(tmp_path: Path, absorbed: bool, bias: bool) -> None:
+def hard_sigmoid(*, absorbed: bool, bias: bool) -> Model:
     model = Model(1, 4, 4, 3)
     axes = model.constant([1, 2], "int32")
     mean = model.op("MEAN", [0, axes], (1, 1, 1, 3), options="ReducerOptions", keepDims=True)
@@ -308,9 +357,23 @@ def test_spellings_of_hard_sigmoid(tmp_path: Path, absorbed: bool, bias: bool) -
     factor = model.simple("MUL", [last, model.constant([1 / 6])], (1, 1, 1, 3))
     scaled = model.simple("MUL", [0, factor], (1, 4, 4, 3))
     model.op("MEAN", [scaled, axes], (1, 1, 1, 3), options="ReducerOptions", keepDims=True)
-    graph = agree(model, tmp_path)
+    return model
+
+
+@pytest.mark.parametrize("absorbed", [True, False])
+def test_spellings_of_hard_sigmoid(tmp_path: Path, absorbed: bool) -> None:
+    graph = agree(hard_sigmoid(absorbed=absorbed, bias=True), tmp_path)
     assert summary(graph) == {"ConvNode": 1, "hard_sigmoid": 1, "scale": 1, "average": 2}
     assert graph.unused == ()
+
+
+def test_the_three_of_hard_sigmoid_without_a_bias_to_hide_in(tmp_path: Path) -> None:
+    # The interpreter wants a bias; the format does not.
+    model = hard_sigmoid(absorbed=True, bias=False)
+    graph = read_tflite(model.write(tmp_path / "model.tflite"))
+    (convolution,) = (node for node in graph.nodes if isinstance(node, ConvNode))
+    assert convolution.bias is not None
+    assert convolution.bias.tolist() == [-3.0] * 3
 
 
 def test_scaling_of_the_input_becomes_preprocess(tmp_path: Path) -> None:
@@ -320,7 +383,7 @@ def test_scaling_of_the_input_becomes_preprocess(tmp_path: Path) -> None:
     x = model.simple("DIV", [x, model.constant([[[[4.0, 2.0, 0.5]]]])], map_)
     x = model.simple("ADD", [model.constant(0.25), x], map_)
     x = model.simple("MUL", [x, model.constant(2.0)], map_)
-    model.conv(x, model.noise(5, 4, 4, 3), -1, (1, 1, 1, 5), padding=VALID)
+    model.conv(x, model.noise(5, 4, 4, 3), model.noise(5), (1, 1, 1, 5), padding=VALID)
     graph = agree(model, tmp_path)
     assert graph.preprocess is not None
     assert graph.preprocess.mean == (0.0, 1.5, 2.875)

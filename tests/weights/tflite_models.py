@@ -140,10 +140,18 @@ class Model:
         return self.op(name, inputs, shape, options=f"{name.capitalize()}Options", **values)
 
     def content(self) -> bytes:
-        builder = flatbuffers.Builder(1024)
-        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
-        return bytes(builder.Output())
+        return packed(self.model)
 
     def write(self, path: Path) -> Path:
-        path.write_bytes(self.content())
-        return path
+        return write(self.model, path)
+
+
+def packed(model: schema.ModelT) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def write(model: schema.ModelT, path: Path) -> Path:
+    path.write_bytes(packed(model))
+    return path
