@@ -21,6 +21,9 @@ from mobilette.training.train import train
 # the more there are. The processes that tests start are told so, too.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# No test asks the network or depends on what somebody has downloaded; those of downloads say so.
+os.environ["MOBILETTE_OFFLINE"] = "1"
+os.environ["MOBILETTE_CACHE"] = "/nonexistent"
 
 # Shared machines stall: how long an example takes says nothing about the code.
 settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])

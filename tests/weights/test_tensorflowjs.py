@@ -107,7 +107,9 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 @settings(max_examples=40)
 @given(
-    st.floats(0, 1, exclude_max=True), st.integers(1, 255), st.one_of(st.none(), st.floats(0, 1))
+    place=st.floats(0, 1, exclude_max=True),
+    bits=st.integers(1, 255),
+    keep=st.one_of(st.just(1.0), st.floats(0, 1)),
 )
 def test_flipped_and_cut_descriptions_are_answered(
     place: float, bits: int, keep: float, tmp_path_factory: pytest.TempPathFactory
@@ -124,8 +126,9 @@ def test_flipped_and_cut_descriptions_are_answered(
         imported = import_weights(folder, model="mobilenet_v1", width_mult=0.75)
     except InputError:
         return
-    expected = import_weights(source, model="mobilenet_v1", width_mult=0.75)
     # What a flip can change without being seen: an activation, an epsilon, padding at stride 1.
+    expected = import_weights(source, model="mobilenet_v1", width_mult=0.75)
     assert imported.weights.keys() == expected.weights.keys()
-    same = [n for n, w in imported.weights.items() if torch.equal(w, expected.weights[n])]
-    assert len(same) >= len(imported.weights) - 27
+    for name, weight in imported.weights.items():
+        if not name.endswith("running_var"):  # takes up an epsilon that differs
+            assert torch.equal(weight, expected.weights[name])

@@ -11,14 +11,12 @@ import typer
 from mobilette.cli.options import (
     Force,
     FormOption,
-    InChannels,
     Json,
     MaxUnusable,
     Out,
     ResizeChoice,
     Resolution,
     Threads,
-    WidthMult,
     Workers,
     parse_duration,
 )
@@ -33,18 +31,33 @@ def train(
     data: Annotated[
         str | None, typer.Argument(help="A folder of pictures, or digits, cifar10, cifar100.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Name of the network.")] = "mobilenet_v2",
-    width_mult: WidthMult = 1.0,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Name of the network [that of --from, or mobilenet_v2]."),
+    ] = None,
+    width_mult: Annotated[
+        float | None,
+        typer.Option("--width-mult", help="Width multiplier [that of --from, or 1.0]."),
+    ] = None,
     resolution: Resolution = None,
     form: FormOption = None,
-    in_channels: InChannels = 3,
+    in_channels: Annotated[
+        int | None, typer.Option("--in-channels", help="3, or 1 for grey [as --from has, or 3].")
+    ] = None,
     preprocess: Annotated[
-        str, typer.Option("--preprocess", help="torch, tf, caffe, unit or raw.")
-    ] = "torch",
+        str | None,
+        typer.Option(
+            "--preprocess", help="torch, tf, caffe, unit or raw [as --from has, or torch]."
+        ),
+    ] = None,
     resize: Annotated[
-        ResizeChoice, typer.Option("--resize", help="How a picture becomes square.")
-    ] = ResizeChoice.crop,
-    recipe: Annotated[str, typer.Option("--recipe", help="A recipe's name or file.")] = "quick",
+        ResizeChoice | None,
+        typer.Option("--resize", help="How a picture becomes square [as --from has, or crop]."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A recipe's name or file [quick; transfer with --from]."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,
     time: Annotated[
         str | None, typer.Option("--time", help="Wall-clock to fit the schedule to: 90s, 10m.")
@@ -56,7 +69,8 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe.")
     ] = None,
     start: Annotated[
-        str, typer.Option("--from", help="Initial weights: auto, scratch or a run.")
+        str,
+        typer.Option("--from", help="Initial weights: auto, scratch, a run, or published ones."),
     ] = "auto",
     out: Out = None,
     resume: Annotated[
@@ -113,7 +127,7 @@ def train(
                     form=form.value if form else None,
                     in_channels=in_channels,
                     preprocess=preprocess,
-                    resize=resize.value,
+                    resize=resize.value if resize else None,
                     recipe=recipe,
                     overrides=overrides,
                     start=start,
@@ -124,6 +138,7 @@ def train(
                     max_unusable=max_unusable,
                     report=progress.step,
                     report_load=progress.load,
+                    report_download=progress.download,
                     remark=progress.remark,
                 )
     except KeyboardInterrupt as stop:

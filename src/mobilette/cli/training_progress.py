@@ -8,13 +8,13 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mobilette.cli.output import print_json, remarks
+from mobilette.cli.output import human_bytes, print_json, remarks
 from mobilette.run.directory import Run
 from mobilette.training.loop import EpochDone, Event
 
 
 class TrainingProgress:
-    """Two bars on stderr, for reading the pictures and for training, and a line an epoch."""
+    """Bars on stderr (weights, pictures, training) and a line an epoch."""
 
     def __init__(self) -> None:
         self.epochs = 0
@@ -27,6 +27,7 @@ class TrainingProgress:
             console=remarks(),
             transient=True,
         )
+        self._downloading: TaskID | None = None
         self._loading: TaskID | None = None
         self._training: TaskID | None = None
 
@@ -50,11 +51,24 @@ class TrainingProgress:
         """Show that ``done`` of ``total`` pictures are read."""
         if self._loading is None:
             self._loading = self._bars.add_task("reading pictures", total=total, rate="")
-        speed = self._bars.tasks[self._loading].speed or 0
+        speed = self._speed(self._loading)
         self._bars.update(self._loading, completed=done, rate=f"{speed:,.0f} pictures/s")
         if done == total:
             self._bars.remove_task(self._loading)
             self._loading = None
+
+    def download(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` bytes of weights are there."""
+        if self._downloading is None:
+            self._downloading = self._bars.add_task("downloading weights", total=total, rate="")
+        rate = f"{human_bytes(int(self._speed(self._downloading)))}/s"
+        self._bars.update(self._downloading, completed=done, total=total, rate=rate)
+        if done == total:
+            self._bars.remove_task(self._downloading)
+            self._downloading = None
+
+    def _speed(self, task: TaskID) -> float:
+        return next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
 
     def step(self, event: Event) -> None:
         """Show a step or an epoch that is done."""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.cli.options import Json
+from mobilette.cli.weights_import import import_weights
 from mobilette.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from mobilette.weights.published import PublishedWeights
 
 app = typer.Typer(rich_markup_mode=None)
+app.command("import")(import_weights)
 
 NOTES = (
     "width: multiplier; top-1: as claimed, on ImageNet at that many pixels; size: approximate",

@@ -12,7 +12,7 @@ from mobilette.cli.options import Force, FormOption, Json, ResizeChoice, Resolut
 from mobilette.errors import InputError
 
 
-def import_(
+def import_weights(
     file: Annotated[Path, typer.Argument(help="A .pth, .safetensors, .h5, .tflite, model.json.")],
     model: Annotated[str, typer.Option("--as", help="Name of the network in it.")],
     width_mult: WidthMult = 1.0,
