@@ -77,8 +77,7 @@ def _channel_pad(model: Model) -> None:
 
 
 def _other_axis(model: Model) -> None:
-    options = {"options": "ConcatenationOptions", "axis": 1}
-    model.op("CONCATENATION", [0, 0], (1, 8, 4, 3), **options)
+    model.op("CONCATENATION", [0, 0], (1, 8, 4, 3), options="ConcatenationOptions", axis=1)
 
 
 def _reshape(model: Model) -> None:
