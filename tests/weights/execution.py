@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -85,3 +88,27 @@ def execute(graph: Graph, x: NDArray[np.float32]) -> NDArray[np.float32]:
         values[node.name] = y
     logits: NDArray[np.float32] = values[graph.output].flatten(1).numpy()
     return logits
+
+
+def summary(graph: Graph) -> Counter[str]:
+    return Counter(
+        node.function
+        if isinstance(node, ActivationNode | PoolNode | JoinNode)
+        else type(node).__name__
+        for node in graph.nodes
+    )
+
+
+def interpret(path: Path, inputs: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return what TensorFlow Lite's interpreter gives for (batch, height, width, channels)."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    (source,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    results = []
+    for picture in inputs:
+        interpreter.set_tensor(source["index"], picture[None].astype(source["dtype"]))
+        interpreter.invoke()
+        results.append(interpreter.get_tensor(output["index"]).ravel().astype(np.float32))
+    return np.stack(results)

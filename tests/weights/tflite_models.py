@@ -122,6 +122,8 @@ class Model:
         **values: Any,
     ) -> int:
         options = "DepthwiseConv2DOptions" if depthwise else "Conv2DOptions"
+        if depthwise:
+            values["depthMultiplier"] = 1
         return self.op(
             "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D",
             [source, weight, bias],
@@ -131,7 +133,6 @@ class Model:
             strideH=stride,
             padding=padding,
             fusedActivationFunction=activation,
-            **{"depthMultiplier": 1} if depthwise else {},
             **values,
         )
 

@@ -79,6 +79,9 @@ def _apply(state: State, operator: OperatorRecord, ending: set[int]) -> bool:
         raise InputError(f"it has {len(operator.outputs)} outputs, not one")
     (output,) = operator.outputs
     state.check_free(output)
+    for index in operator.inputs:
+        if index >= 0 and not state.is_constant(index):
+            state.value(index)
     source = operator.inputs[0] if operator.inputs else -1
     if operator.name in ("QUANTIZE", "DEQUANTIZE") and state.is_constant(source):
         state.copy(output, source)

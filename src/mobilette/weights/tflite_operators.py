@@ -88,7 +88,7 @@ def _with_constant(state: State, operator: OperatorRecord, source: int, constant
 
 
 def _concatenate(state: State, operator: OperatorRecord) -> Result:
-    shapes = [state.shape(index) for index in inputs_of(operator, 1, 100) if index >= 0]
+    shapes = [state.shape(index) for index in inputs_of(operator, 1, len(operator.inputs))]
     rank = len(shapes[0])
     if operator.options["axis"] not in (-1, rank - 1) or len({s[:-1] for s in shapes}) != 1:
         raise InputError("read is a concatenation of the channels of equally large maps")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from mobilette.weights.flatbuffer import Number, Table
 
 _VERSION = 3
-_MOST = 10_000  # tensors, operators, buffers; MobileNet V3 has about 230
-_MOST_INPUTS = 100
+_MOST = 5_000  # tensors, operators, buffers; MobileNet V3 has about 230
+_MOST_INPUTS = 50
 _MOST_DIMENSIONS = 8
 
 # In the order of their codes, from 0.

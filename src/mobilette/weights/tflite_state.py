@@ -108,8 +108,8 @@ class State:
             InputError: nothing yet.
         """
         if index not in self._values:
-            which = "left out" if index < 0 else f"tensor {self._tensors[index].name!r:.60}"
-            raise InputError(f"its input ({which}) is not written by an operator before it")
+            which = "an input" if index < 0 else f"tensor {self._tensors[index].name!r:.60}"
+            raise InputError(f"it reads {which}, which nothing before it writes")
         return self._values[index]
 
     def pixels(self, index: int) -> Pixels | None:
