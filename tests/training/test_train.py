@@ -240,9 +240,9 @@ def test_weights_of_another_run_are_a_start(trained: Run, pictures: Path, tmp_pa
         out=tmp_path / "again",
     )
     assert run.history()[0]["top1"] == 1.0
-    with pytest.raises(InputError, match="is not the one to be trained"):
+    with pytest.raises(InputError, match="stem.conv has 16 channels, the weights have 8"):
         train(pictures, width_mult=0.5, start=trained.path, out=tmp_path / "other")
-    with pytest.raises(InputError, match="'scratch', 'auto' or a run directory"):
+    with pytest.raises(InputError, match="scratch, auto, a run directory or published weights"):
         train(pictures, start="imagenet", out=tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -18,7 +18,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
-from mobilette.data.sources import NAMED, find_pictures
+from mobilette.data.sources import NAMED, PictureSet, find_pictures
 from mobilette.errors import InputError
 from mobilette.files import new_directory, read_json
 from mobilette.nn.network import Network
@@ -127,11 +127,9 @@ def train(
     pictures = find_pictures(data)
     settings = Settings(
         width_mult=1.0 if width_mult is None else width_mult,
-        resolution=resolution
-        or (source.arch.resolution if source is not None and is_run(Path(start)) else None)
-        or suggest_resolution(pictures),
+        resolution=_resolution(resolution, source, start, pictures),
         num_classes=len(pictures.classes),
-        in_channels=in_channels or (source.arch.in_channels if source is not None else 3),
+        in_channels=_in_channels(in_channels, source),
         form=form,
     )
     if source is not None:
@@ -289,6 +287,22 @@ def _recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None)
     if isinstance(recipe, Recipe):
         return override(recipe, overrides or {})
     return load_recipe(recipe, overrides=overrides)
+
+
+def _resolution(
+    asked: int | None, source: Start | None, start: str | Path, pictures: PictureSet
+) -> int:
+    if asked is not None:
+        return asked
+    if source is not None and is_run(Path(start)):
+        return source.arch.resolution
+    return suggest_resolution(pictures)
+
+
+def _in_channels(asked: int | None, source: Start | None) -> int:
+    if asked is not None:
+        return asked
+    return 3 if source is None else source.arch.in_channels
 
 
 def _preprocess(
