@@ -75,7 +75,7 @@ def test_at_equal_width_nothing_changes(name: str) -> None:
     assert all(torch.equal(weights[key], before[key]) for key in before), "not a copy"
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(name=st.sampled_from(NAMES), data=st.data())
 @torch.no_grad()
 def test_any_width_has_the_targets_tensors(name: str, data: st.DataObject) -> None:
@@ -148,6 +148,22 @@ def test_a_width_with_another_shortcut_takes_all_it_can() -> None:
         rows = [row.tolist() for row in weights[key]]
         assert all(row.tolist() in rows for row in sliced[key])
     assert all(tensor.any() for key, tensor in sliced.items() if key.endswith("conv.weight"))
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "narrower"),
+    [("shufflenet_v1_g8", 0.25, 0.125), ("mobilenet_v3_small", 0.75, 0.35)],
+)
+def test_where_groups_do_not_match_no_weights_are_used_twice(
+    name: str, width: float, narrower: float
+) -> None:
+    wide = arch_of(name, width)
+    weights = {key: torch.randn(x.shape) for key, x in build_empty(wide).state_dict().items()}
+    for key, tensor in slice_weights(wide, weights, arch_of(name, narrower)).items():
+        values = tensor.flatten().tolist()
+        assert set(values) <= set(weights[key].flatten().tolist())
+        rows = tensor.flatten(1).tolist() if tensor.dim() > 1 else []
+        assert len({tuple(row) for row in rows}) == len(rows), key
 
 
 def test_strides_and_resolution_may_differ() -> None:
