@@ -71,9 +71,8 @@ def _weight(layer: ConvLayer | LinearLayer, rows: Tensor, chosen: Sources) -> Te
     """Return the columns of the source's ``rows`` (out, in / groups, ...) that are chosen."""
     groups = layer.groups if isinstance(layer, ConvLayer) else 1
     width = layer.in_channels if isinstance(layer, ConvLayer) else layer.in_features
-    positions = _positions(layer.name, "input", width, chosen).reshape(groups, -1)
-    first_of_part = torch.arange(groups)[:, None] * rows.shape[1]
-    columns = positions - first_of_part
+    # Positions count over all groups, columns within one.
+    columns = _positions(layer.name, "input", width, chosen).reshape(groups, -1) % rows.shape[1]
     return torch.cat([part[:, c] for part, c in zip(rows.chunk(groups), columns, strict=True)])
 
 
