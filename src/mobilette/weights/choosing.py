@@ -12,7 +12,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.channels import ChannelGroup, Place, Side, channel_groups
 
 # For each layer of the target and each side of it: for each position the one in the source whose
-# weights it takes; -1 for an input that the source's layer never read.
+# weights it takes.
 Sources = Mapping[tuple[str, Side], Mapping[int, int]]
 
 
@@ -29,19 +29,18 @@ def choose_channels(source: Arch, target: Arch, contributions: Mapping[str, Tens
     A group of the target is filled from the source's group at the same places, the most important
     channels in their order; a channel's importance is the sum of ``contributions`` (for each layer
     that reads channels, a number for each input) over its places. What remains is filled with the
-    free channel of the same layer that shares most places, and is most important at these; places
-    that this one does not have are filled likewise. No position of the source is used twice.
+    free channels of the same layer that are computed at most of the same places, and are most
+    important there; the places that these do not have are filled likewise, with others. No position
+    of the source is used twice.
 
     The networks have the same structure and ``target`` is nowhere wider. The picture's channels and
     the logits are not among the positions that are returned: they stay.
     """
     choice = _Choice(source, {layer: shares.tolist() for layer, shares in contributions.items()})
-    for group in channel_groups(target):
-        for place, positions in group.places.items():
-            choice.sources[place.layer, place.side].update(dict.fromkeys(positions, -1))
     remaining = [(group, choice.fill_alike(group)) for group in channel_groups(target)]
     for group, slots in remaining:
-        choice.fill_rest(group, slots, tuple(group.places))
+        weighted = tuple(place for place in group.places if place.side != "through")
+        choice.fill_rest(group, slots, weighted)
     return choice.sources
 
 
@@ -75,9 +74,9 @@ class _Choice:
         self, group: ChannelGroup, slots: Sequence[int], places: tuple[Place, ...]
     ) -> None:
         """Fill the channels ``slots`` of ``group`` at ``places`` with channels that are free."""
-        first = next((place for place in places if place.side == "output"), None)
-        if first is None or not slots:
+        if not places or not slots:
             return
+        first = places[0]
         free = [
             channel
             for number in self.groups_at[first]

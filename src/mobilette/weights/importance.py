@@ -37,27 +37,32 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
 
     An input's share is its mean square times the sum of the squares of the weights that read it,
     divided by the sum over all inputs of the layer, so that layers can be compared: float64
-    (inputs,) for each convolution (depthwise ones left out) and linear layer. This joins the norm
-    of a filter (Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.1) with the
-    scale of the batch norm behind it (Liu et al. 2017, "Learning Efficient Convolutional Networks
-    through Network Slimming"); as in Molchanov et al. 2019, "Importance Estimation for Neural
-    Network Pruning" (section 3.2), what a channel does at several layers is added up by the caller.
+    (inputs,) for each convolution (depthwise ones left out) and linear layer. Where a batch norm
+    follows, the variance stands for the mean square: what is constant, its statistics take up.
 
-    The mean squares are estimates: a batch norm's output is taken as normal with its shift as mean
-    and its scale as deviation, an activation's moments are integrated over that, and sums are of
-    independent terms.
+    This joins the norm of weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets", arXiv
+    1608.08710: there of the filter that computes the channel) with the scale of the batch norm
+    (Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming", arXiv
+    1708.06519).
+
+    The moments are estimates: a batch norm's output is taken as normal with its shift as mean and
+    its scale as deviation, an activation's moments are integrated over that, a convolution without
+    batch norm gives its bias as mean and the norm of its filter as deviation, relative to its
+    inputs, and sums are of independent terms.
     """
     moments: dict[str, Moments] = {
         INPUT: (torch.zeros(arch.in_channels).double(), torch.ones(arch.in_channels).double())
     }
     shares: dict[str, Tensor] = {}
+    normed = {layer.inputs[0] for layer in layers(arch) if isinstance(layer, NormLayer)}
     for layer in layers(arch):
         inputs = [moments[name] for name in layer.inputs]
         if isinstance(layer, LinearLayer) or (
             isinstance(layer, ConvLayer) and not is_depthwise(layer)
         ):
             mean, variance = inputs[0]
-            energy = (mean**2 + variance) * _energy_of_readers(layer, weights)
+            strength = variance if layer.name in normed else mean**2 + variance
+            energy = strength * _energy_of_readers(layer, weights)
             shares[layer.name] = energy / energy.sum().clamp_min(torch.finfo(energy.dtype).tiny)
         moments[layer.name] = _moments(layer, inputs, weights, arch.norm_epsilon)
     return shares
@@ -113,14 +118,13 @@ def _moments(
 def _computed(
     layer: ConvLayer | LinearLayer, moments: Moments, weights: Mapping[str, Tensor]
 ) -> Moments:
-    """Return the moments of a weighted sum of independent inputs."""
+    """Return the moments of a sum with weights of random signs (He et al. 2015, section 2.2)."""
     weight = _by_group(layer, weights)
-    mean, variance = (moment.reshape(len(weight), -1, 1) for moment in moments)
-    total = (weight.sum(dim=3) @ mean).flatten()
+    mean, variance = moments
+    squares = (mean**2 + variance).reshape(len(weight), -1, 1)
+    computed = (weight.square().sum(dim=3) @ squares).flatten()
     bias = weights.get(f"{layer.name}.bias")
-    if bias is not None:
-        total = total + bias.double()
-    return total, (weight.square().sum(dim=3) @ variance).flatten()
+    return (torch.zeros_like(computed) if bias is None else bias.double()), computed
 
 
 def _activated(moments: Moments, function: Activation) -> Moments:

@@ -28,7 +28,8 @@ def slice_weights(source: Arch, weights: Mapping[str, Tensor], target: Arch) -> 
 
     A place in the target whose own group has no channel left in the source (odd widths of
     ShuffleNet; a width at which a shortcut appears because two numbers of channels became equal)
-    takes another channel of the same layer; its weights for layers that never read it are 0.
+    takes another channel of the same layer; layers that never read that one read it with weights
+    that were another channel's.
 
     Args:
         source: the network that ``weights`` are of.
@@ -70,14 +71,9 @@ def _weight(layer: ConvLayer | LinearLayer, rows: Tensor, chosen: Sources) -> Te
     """Return the columns of the source's ``rows`` (out, in / groups, ...) that are chosen."""
     groups = layer.groups if isinstance(layer, ConvLayer) else 1
     width = layer.in_channels if isinstance(layer, ConvLayer) else layer.in_features
-    positions = _positions(layer.name, "input", width, chosen).reshape(groups, -1)
-    first_of_part = torch.arange(groups)[:, None] * rows.shape[1]
-    parts = []
-    for of_part, columns in zip(rows.chunk(groups), positions - first_of_part, strict=True):
-        part = of_part[:, columns.clamp_min(0)]
-        part[:, columns < 0] = 0
-        parts.append(part)
-    return torch.cat(parts)
+    # Positions count over all groups, columns within one.
+    columns = _positions(layer.name, "input", width, chosen).reshape(groups, -1) % rows.shape[1]
+    return torch.cat([part[:, c] for part, c in zip(rows.chunk(groups), columns, strict=True)])
 
 
 def _positions(layer: str, side: Literal["output", "input"], width: int, chosen: Sources) -> Tensor:
