@@ -39,7 +39,24 @@ SOURCES = {source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, MOBI
 # torchvision and timm scale V3 in their own ways.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 # Guessed where the shapes do not fit; published ones first.
-WIDTHS = (1.0, 0.5, 0.75, 0.25, 1.4, 0.35, 1.5, 2.0, 1.25, 0.125, 1.3, 0.1, 0.2, 0.3, 0.4, 0.6)
+USUAL_WIDTHS = (
+    1.0,
+    0.5,
+    0.75,
+    0.25,
+    1.4,
+    0.35,
+    1.5,
+    2.0,
+    1.25,
+    0.125,
+    1.3,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.6,
+)
 WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
 CIFAR_RESOLUTION = 32
 TENSORFLOW_EPSILON, PYTORCH_EPSILON = 1e-3, 1e-5
@@ -82,7 +99,7 @@ def import_state_dict(
     if tensorflow and source is not TIMM:
         raise InputError(f"{path}: names as {source.name}'s; only timm's can be from TensorFlow")
     _check_names(path, read.tensors, arch, source)
-    settings = _with_shapes(read.tensors, arch, source, settings)
+    settings = _with_shapes(path, read.tensors, arch, source, settings)
     candidates = _candidates(path, model, settings, source)
     arch = _fitting(path, read.tensors, candidates, source, settings)
     names = tensor_names(arch, source)
@@ -150,15 +167,24 @@ def _seems_to_be(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _with_shapes(
-    tensors: Mapping[str, Tensor], arch: Arch, source: Source, settings: Settings
+    path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: Source, settings: Settings
 ) -> Settings:
-    """Return ``settings`` with the classes and input channels of the file."""
+    """Return ``settings`` with the classes and input channels of the file.
+
+    Where these tensors have too few dimensions, the comparison of shapes says so later.
+    """
     names = tensor_names(arch, source)
     head = next(name for name in names if name.startswith("head.classifier"))
-    classes, channels = tensors[names[head]].shape[:1], tensors[names["stem.conv.weight"]].shape
-    if not classes or len(channels) != 4:
-        return settings  # the comparison of shapes says what is wrong
-    return replace(settings, num_classes=classes[0], in_channels=channels[1])
+    classes = tensors[names[head]].shape[:1]
+    channels = tensors[names["stem.conv.weight"]].shape[1:2]
+    try:
+        return replace(
+            settings,
+            num_classes=classes[0] if classes else settings.num_classes,
+            in_channels=channels[0] if channels else settings.in_channels,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _candidates(path: Path, model: str, settings: Settings, source: Source) -> list[Arch]:
@@ -186,7 +212,7 @@ def _fitting(
         if not fault:
             return arch
     model, hint = candidates[0].name, ""
-    for width in WIDTHS:
+    for width in USUAL_WIDTHS:
         scaled = _candidates(path, model, replace(settings, width_mult=width), source)
         if not all(_fault(tensors, arch, source) for arch in scaled):
             hint = f"; the file has the shapes of width {width:g}"

@@ -62,6 +62,8 @@ def load_zip(path: Path, size: int) -> object:
     Raises:
         InputError: it names code, fails a checksum, or is no such archive.
     """
+    if path.name.endswith(".safetensors"):  # torch.load goes by the name
+        raise InputError(f"{path}: written by torch.save, not safetensors; rename it to .pth")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_records(path, archive, size)
