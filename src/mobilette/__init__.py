@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.exporters.export import export
-    from mobilette.nn.network import create_model
     from mobilette.training.train import resume, train
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.verify import verify
+    from mobilette.weights.pretrained import create_model
 
 __all__ = [
     "InputError",
@@ -32,7 +32,7 @@ __all__ = [
 _HOME = {
     "InputError": "mobilette.errors",
     "cost": "mobilette.counting.cost",
-    "create_model": "mobilette.nn.network",
+    "create_model": "mobilette.weights.pretrained",
     "evaluate": "mobilette.verification.evaluate",
     "export": "mobilette.exporters.export",
     "list_models": "mobilette.arch.catalogue",

@@ -10,7 +10,8 @@ from torch.nn import functional
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import Block, Conv, PoolLinear, Step
 from mobilette.nn.layers import SamePadConv2d
-from mobilette.nn.network import Network, create_model
+from mobilette.nn.network import Network
+from mobilette.weights.pretrained import create_model
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilette.nn.network import create_model
 from mobilette.training.ema import WeightAverage
 from mobilette.training.optimiser import build_optimizer, learning_rate
 from mobilette.training.recipe import Recipe
+from mobilette.weights.pretrained import create_model
 
 
 def test_decay_spares_norms_biases_and_depthwise_kernels() -> None:

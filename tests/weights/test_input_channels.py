@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.errors import InputError
-from mobilette.nn.network import Network, create_model
+from mobilette.nn.network import Network
 from mobilette.weights.input_channels import adapt_input
+from mobilette.weights.pretrained import create_model
 
 
 def answer(arch: Arch, weights: dict[str, Tensor], x: Tensor) -> Tensor:

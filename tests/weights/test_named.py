@@ -13,10 +13,11 @@ from torch import Tensor
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
-from mobilette.nn.network import build_empty, create_model
+from mobilette.nn.network import build_empty
 from mobilette.weights.imported import Imported
 from mobilette.weights.named import SOURCES, import_state_dict
 from mobilette.weights.naming import tensor_names, tensor_shapes
+from mobilette.weights.pretrained import create_model
 
 Tensors = dict[str, Tensor]
 

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
 from mobilette.arch.layers import layers
-from mobilette.arch.scale import Form, Settings
 from mobilette.nn.block import build_operation
 from mobilette.nn.heads import build_head
 from mobilette.nn.layers import ConvUnit, initialise
@@ -55,38 +53,6 @@ class Network(nn.Module):
             x = block(x)
             maps[stride] = x
         return maps
-
-
-def create_model(
-    name: str,
-    *,
-    num_classes: int = 1000,
-    width_mult: float = 1.0,
-    resolution: int = 224,
-    in_channels: int = 3,
-    form: Form | None = None,
-) -> Network:
-    """Return the network called ``name``, its weights drawn at random.
-
-    Args:
-        name: a name of `mobilette.list_models`.
-        num_classes: number of logits.
-        width_mult: the width multiplier.
-        resolution: side of the input in pixels; up to 64 the network takes its small form.
-        in_channels: channels of the input.
-        form: ``small`` or ``full``, whatever the resolution.
-
-    Raises:
-        InputError: no network has that name, or a value is out of range.
-    """
-    settings = Settings(
-        width_mult=width_mult,
-        resolution=resolution,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        form=form,
-    )
-    return Network(get_arch(name, settings))
 
 
 def build_empty(arch: Arch) -> Network:

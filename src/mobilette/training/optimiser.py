@@ -29,7 +29,7 @@ def build_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
     """Return the modules that have rates of their own, each with its part of the recipe's rate."""
-    if recipe.body_lr == 1.0:
+    if recipe.body_lr == 1.0 and not recipe.frozen_epochs:
         return [(network, 1.0)]
     body = nn.ModuleList([network.stem, network.rows])
     return [(body, recipe.body_lr), (network.head, 1.0)]
