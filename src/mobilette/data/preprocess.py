@@ -108,8 +108,7 @@ class Preprocess:
             return self
         if in_channels != 1:
             raise InputError(
-                f"in_channels {in_channels} is not {self.channels} or 1: pictures have 1 or 3 "
-                "channels"
+                f"in_channels {in_channels} is not 1 or 3: pictures have 1 or 3 channels"
             )
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
         return replace(self, mean=(mean,), std=(std,), colour="grey")
