@@ -58,6 +58,7 @@ from mobilette.training.start import (
 )
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
+from mobilette.weights.fitting import is_as_wide
 
 
 def train(
@@ -97,8 +98,8 @@ def train(
             weights were trained with, or ``torch``.
         resize: how a picture becomes square: ``crop``, ``squash`` or ``pad``; ``None`` likewise, or
             ``crop``.
-        recipe: a name, a TOML file or a `Recipe`; ``None`` means ``transfer`` from initial weights
-            and ``quick`` from scratch.
+        recipe: a name, a TOML file or a `Recipe`; ``None`` means ``transfer`` from initial weights,
+            and ``quick`` from scratch and from weights that had to be cut to a narrower network.
         overrides: keys of the recipe to replace, for example ``{"epochs": 5}``.
         start: initial weights: ``scratch``; a run, whose network may be wider than the one to
             train and whose classifier is taken over where the classes are the same; published
@@ -145,7 +146,7 @@ def train(
                 arch if source is None else choose_arch(source, settings, model=model, width=True)
             )
     values = _preprocess(source, preprocess, resize, arch.in_channels)
-    chosen = _recipe(recipe or (DEFAULT if source is None else TRANSFER), overrides)
+    chosen = _recipe(recipe or _usual_recipe(source, arch), overrides)
     precision = choose_precision(chosen.precision, where)
     classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
     folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
@@ -303,6 +304,10 @@ def _in_channels(asked: int | None, source: Start | None) -> int:
     if asked is not None:
         return asked
     return 3 if source is None else source.arch.in_channels
+
+
+def _usual_recipe(source: Start | None, arch: Arch) -> str:
+    return TRANSFER if source is not None and is_as_wide(source.arch, arch) else DEFAULT
 
 
 def _preprocess(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.editing import adopt_norms
+from mobilette.arch.editing import adopt_norms, convs
 from mobilette.weights.batch_norm import measure_batch_norm, restore_batch_norm
 from mobilette.weights.input_channels import adapt_input
 from mobilette.weights.slicing import slice_weights
@@ -26,6 +26,15 @@ def check_fits(source: Arch, target: Arch) -> None:
     """
     alike = replace(source, in_channels=target.in_channels).with_classes(target.num_classes)
     check_same_structure(adopt_norms(alike, target), target)
+
+
+def is_as_wide(source: Arch, target: Arch) -> bool:
+    """Whether ``target``, which `check_fits` accepts, takes the weights of ``source`` uncut."""
+    return all(
+        conv.channels == convs(source)[name].channels
+        for name, conv in convs(target).items()
+        if name != "head.classifier"
+    )
 
 
 def fit_weights(

@@ -1,0 +1,136 @@
+"""What published weights are worth: the same network from several starts, in equal time.
+
+    python bench/starts.py [--time 120s] [--rounds 3] [--only flowers]
+
+Each start is a process of its own, one after the other, in rounds with other seeds. Needs the
+published files and pictures of ../shared. Prints a Markdown table: median and range of the best
+top-1 on held-out pictures, and how many epochs the time was enough for. Wall-clock counts
+everything: reading the pictures, slicing, measuring batch norms, validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+V1 = ("--model", "mobilenet_v1", "--width-mult", "0.25")
+V2 = ("--model", "mobilenet_v2", "--width-mult", "0.35")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published file and what has to be said about it."""
+
+    file: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """One start of one experiment; ``published`` names a key of `PUBLISHED`."""
+
+    name: str
+    network: tuple[str, ...]
+    published: str | None
+
+
+PUBLISHED = {
+    "v1_0.25": Published(
+        file="mobilenet_v1_0.25_224_imagenet_keras.h5",
+        options=("--as", "mobilenet_v1", "--width-mult", "0.25", "--preprocess", "tf"),
+    ),
+    "v1_0.75": Published(
+        file="mobilenet_v1_0.75_224_imagenet_tfjs",
+        options=("--as", "mobilenet_v1", "--width-mult", "0.75", "--preprocess", "tf"),
+    ),
+    "v2_1.0": Published(
+        file="mobilenet_v2_1.0_224_imagenet_int8.tflite", options=("--as", "mobilenet_v2")
+    ),
+}
+SLICING = (
+    Start(name="V1 0.25, published 0.25", network=V1, published="v1_0.25"),
+    Start(name="V1 0.25, sliced from the published 0.75", network=V1, published="v1_0.75"),
+    Start(name="V1 0.25, from scratch", network=V1, published=None),
+    Start(name="V2 0.35, sliced from the published 1.0 (int8)", network=V2, published="v2_1.0"),
+    Start(name="V2 0.35, from scratch", network=V2, published=None),
+)
+FLOWERS = (
+    Start(name="V1 0.25, published", network=V1, published="v1_0.25"),
+    Start(name="V1 0.25, from scratch", network=V1, published=None),
+)
+EXPERIMENTS = {
+    "imagenette": (SHARED / "data" / "imagenette-small", 128, "120s", SLICING),
+    "flowers": (SHARED / "data" / "flowers200", 128, "60s", FLOWERS),
+}
+
+
+def main() -> None:
+    """Run the experiments and print a table for each."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--time", help="of every run, by default 120s and 60s")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--only", choices=list(EXPERIMENTS))
+    given = arguments.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"torch {torch.__version__}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '-')}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for name, published in PUBLISHED.items():
+            source = SHARED / "weights" / published.file
+            mobilette(
+                "weights", "import", str(source), *published.options, "--out", f"{folder}/{name}"
+            )
+        for name, (data, resolution, time, starts) in EXPERIMENTS.items():
+            if given.only in (None, name):
+                measure(Path(folder), data, resolution, given.time or time, starts, given.rounds)
+
+
+def measure(
+    folder: Path, data: Path, resolution: int, time: str, starts: tuple[Start, ...], rounds: int
+) -> None:
+    """Run every start ``rounds`` times, taking turns, and print the table."""
+    results: dict[str, list[tuple[float, int]]] = {start.name: [] for start in starts}
+    for seed in range(rounds):
+        for start in starts:
+            source = str(folder / start.published) if start.published else "scratch"
+            options = ("--resolution", str(resolution), "--time", time, "--seed", str(seed))
+            out = ("--from", source, "--out", str(folder / "run"), "--force")
+            answer = json.loads(mobilette("train", str(data), *start.network, *options, *out))
+            results[start.name].append((answer["top1"], answer["epochs"]))
+            print(f"  seed {seed}, {start.name}: {answer['top1']:.1%}", file=sys.stderr)
+    print(f"\n{data.name}, {resolution} pixels, {time} each, {rounds} rounds\n")
+    print("| start | top-1: median (range) | epochs |")
+    print("|---|---|---|")
+    for name, runs in results.items():
+        top1 = [100 * value for value, _ in runs]
+        epochs = [count for _, count in runs]
+        print(
+            f"| {name} | {statistics.median(top1):.1f}% ({min(top1):.1f} to {max(top1):.1f}) "
+            f"| {min(epochs)} to {max(epochs)} |"
+        )
+
+
+def mobilette(*arguments: str) -> str:
+    """Run the command line and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mobilette", *arguments, "--json"], capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
