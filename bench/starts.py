@@ -10,7 +10,6 @@ everything: reading the pictures, slicing, measuring batch norms, validation.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import typer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 V1 = ("--model", "mobilenet_v1", "--width-mult", "0.25")
@@ -75,26 +75,19 @@ EXPERIMENTS = {
 }
 
 
-def main() -> None:
-    """Run the experiments and print a table for each."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--time", help="of every run, by default 120s and 60s")
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--only", choices=list(EXPERIMENTS))
-    given = arguments.parse_args()
+def main(time: str = "", rounds: int = 3, only: str = "") -> None:
+    """Run the experiments (or ``only`` one) and print a table for each."""
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '-')}"
     )
     with tempfile.TemporaryDirectory() as folder:
         for name, published in PUBLISHED.items():
-            source = SHARED / "weights" / published.file
-            mobilette(
-                "weights", "import", str(source), *published.options, "--out", f"{folder}/{name}"
-            )
-        for name, (data, resolution, time, starts) in EXPERIMENTS.items():
-            if given.only in (None, name):
-                measure(Path(folder), data, resolution, given.time or time, starts, given.rounds)
+            source, out = str(SHARED / "weights" / published.file), f"{folder}/{name}"
+            mobilette("weights", "import", source, *published.options, "--out", out)
+        for name, (data, resolution, usual_time, starts) in EXPERIMENTS.items():
+            if only in ("", name):
+                measure(Path(folder), data, resolution, time or usual_time, starts, rounds)
 
 
 def measure(
@@ -133,4 +126,4 @@ def mobilette(*arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
