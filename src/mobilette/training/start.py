@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +44,12 @@ class Start:
     weights: dict[str, Tensor]
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...] | None
+
+    def labels_of(self, ids: Sequence[str]) -> tuple[ClassLabel, ...] | None:
+        """Return the classes if these are ``ids``, in this order; else ``None``."""
+        if self.classes is None or [label.id for label in self.classes] != list(ids):
+            return None
+        return self.classes
 
 
 def read_start(
@@ -97,14 +103,15 @@ def automatic_start(
         remark: is told the reason.
     """
     try:
-        return _published(choose_published("auto", model=arch.name, width_mult=width_mult), report)
+        chosen = choose_published("auto", model=arch.name, width_mult=width_mult)
+        return _published(chosen, report, hurried=True)
     except InputError as error:
         remark(f"starts from scratch: {error}")
         return None
 
 
-def _published(weights: PublishedWeights, report: Report | None) -> Start:
-    imported = load_published(weights, report=report)
+def _published(weights: PublishedWeights, report: Report | None, *, hurried: bool = False) -> Start:
+    imported = load_published(weights, report=report, hurried=hurried)
     return Start(
         name=weights.name,
         arch=imported.arch,

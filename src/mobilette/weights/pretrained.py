@@ -84,17 +84,20 @@ def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWe
     raise reasons[0]
 
 
-def load_published(weights: PublishedWeights, *, report: Report | None = None) -> Imported:
+def load_published(
+    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
+) -> Imported:
     """Return published weights, from the cache or downloaded.
 
     Args:
         weights: of `find_published`.
         report: is told the bytes that are there and the expected total.
+        hurried: as `download`.
 
     Raises:
         InputError: they cannot be had, or the file is not what it should be.
     """
-    path = download(weights, report=report)
+    path = download(weights, report=report, hurried=hurried)
     imported = import_state_dict(
         path,
         model=weights.model,
