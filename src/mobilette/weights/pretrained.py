@@ -8,7 +8,7 @@ from mobilette.arch.editing import adopt_details
 from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
-from mobilette.weights.download import Report, download
+from mobilette.weights.download import Report, cached_path, download
 from mobilette.weights.fitting import check_fits, fit_weights
 from mobilette.weights.imported import Imported
 from mobilette.weights.named import import_state_dict
@@ -95,16 +95,24 @@ def load_published(
         hurried: as `download`.
 
     Raises:
-        InputError: they cannot be had, or the file is not what it should be.
+        InputError: they cannot be had, or the file is not what it should be; one that was
+            downloaded just now is removed then.
     """
+    was_there = cached_path(weights).exists()
     path = download(weights, report=report, hurried=hurried)
-    imported = import_state_dict(
-        path,
-        model=weights.model,
-        width_mult=weights.width_mult,
-        resolution=weights.resolution,
-        tensorflow=weights.padding == "tf_same",
-    )
+    try:
+        imported = import_state_dict(
+            path,
+            model=weights.model,
+            width_mult=weights.width_mult,
+            resolution=weights.resolution,
+            tensorflow=weights.padding == "tf_same",
+        )
+    except InputError as error:
+        if was_there:
+            raise InputError(f"{error}; remove the file to fetch it again") from None
+        path.unlink(missing_ok=True)  # its checksum is not known, or nobody would have kept it
+        raise
     _check_details(imported.arch, weights)
     return imported
 
