@@ -258,6 +258,34 @@ def test_offline_says_why_it_starts_from_scratch(
         create_model("mobilenet_v1", pretrained="auto")
 
 
+@pytest.mark.parametrize(
+    ("model", "width", "name"),
+    [
+        ("shufflenet_v2_x0_5", None, "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1"),
+        ("shufflenet_v2", 0.75, "torchvision/shufflenet_v2_x1_0.IMAGENET1K_V1"),
+        (None, None, "timm/mobilenetv2_100.ra_in1k"),
+        (None, 0.35, "timm/mobilenetv2_050.lamb_in1k"),
+    ],
+)
+def test_which_weights_are_looked_for(
+    model: str | None, width: float | None, name: str, pictures: Path, tmp_path: Path
+) -> None:
+    remarks: list[str] = []
+    with pytest.raises(Stop):
+        train(
+            pictures,
+            model=model,
+            width_mult=width,
+            resolution=72,
+            overrides={"batch_size": 2},
+            out=tmp_path / "run",
+            workers=0,
+            report=stop_at_once,
+            remark=remarks.append,
+        )
+    assert remarks[0].startswith(f"starts from scratch: {name} is not there")
+
+
 @pytest.fixture
 def silent(online: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """Return a server to which one can connect, and which then says nothing."""

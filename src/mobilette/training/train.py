@@ -134,17 +134,14 @@ def train(
         form=form,
     )
     if source is not None:
-        asked = width_mult is not None or form is not None
-        arch = choose_arch(source, settings, model=model, width=asked)
+        arch = choose_arch(source, settings, model=model, width_mult=width_mult)
     else:
-        arch = get_arch(model or DEFAULT_MODEL, settings)
+        name, width = model or DEFAULT_MODEL, settings.width_mult
+        arch = get_arch(name, settings)
         if str(start) == "auto" and pictures.name != "digits" and settings.is_full:
-            source = automatic_start(
-                arch, width_mult=settings.width_mult, report=report_download, remark=remark
-            )
-            arch = (
-                arch if source is None else choose_arch(source, settings, model=model, width=True)
-            )
+            source = automatic_start(name, width_mult=width, report=report_download, remark=remark)
+            if source is not None:
+                arch = choose_arch(source, settings, model=name, width_mult=width)
     values = _preprocess(source, preprocess, resize, arch.in_channels)
     chosen = _recipe(recipe or (DEFAULT if source is None else TRANSFER), overrides)
     precision = choose_precision(chosen.precision, where)
