@@ -48,11 +48,12 @@ class Measured:
 
     Attributes:
         size_bytes: of the model file.
-        top1: of the run's weights on its validation pictures, 0 to 1.
+        top1: of the run's weights on its validation pictures, 0 to 1; ``None`` where they were
+            imported.
     """
 
     size_bytes: int
-    top1: float
+    top1: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

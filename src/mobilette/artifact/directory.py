@@ -44,7 +44,13 @@ class Artifact:
 
 
 def write_artifact(
-    folder: Path, *, contract: Contract, model: bytes, golden: Golden, readme: str, top1: float
+    folder: Path,
+    *,
+    contract: Contract,
+    model: bytes,
+    golden: Golden,
+    readme: str,
+    top1: float | None,
 ) -> Contract:
     """Write the files of an artifact into the empty ``folder`` and return the final contract."""
     write_bytes(folder / contract.model, model)

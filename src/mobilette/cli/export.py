@@ -30,7 +30,7 @@ def export(
     from mobilette.exporters.export import TARGETS
     from mobilette.exporters.export import export as export_run
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
-    from mobilette.run.directory import recorded_data
+    from mobilette.run.directory import is_imported, recorded_data
 
     targets = [one_of(name, (*TARGETS, STATE_DICT), "target") for name in to.split(",")]
     one_of(names, NAMES, "--names")
@@ -51,7 +51,8 @@ def export(
         if target == STATE_DICT:
             remarks().print(f"next: see {model.parent / 'README.md'}", markup=False)
         else:
-            command = shlex.join(["mobilette", "verify", str(model.parent), recorded_data(run)])
+            data = "DATA" if is_imported(run) else recorded_data(run)
+            command = shlex.join(["mobilette", "verify", str(model.parent), data])
             remarks().print(f"next: {command}", markup=False)
     if as_json:
         print_json({"artifacts": rows})

@@ -66,6 +66,7 @@ def reading_bar() -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr while pictures are read; yields what is to be told (done, total)."""
     from rich.progress import Progress
 
-    with Progress(console=remarks(), transient=True) as bars:
+    console = remarks()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("reading pictures")
         yield lambda done, total: bars.update(task, completed=done, total=total)

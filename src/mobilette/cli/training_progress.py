@@ -18,14 +18,16 @@ class TrainingProgress:
 
     def __init__(self) -> None:
         self.epochs = 0
+        console = remarks()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=remarks(),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,  # an empty line is all that would be left elsewhere
         )
         self._downloading: TaskID | None = None
         self._loading: TaskID | None = None

@@ -60,7 +60,7 @@ def write_onnx(run: Run, folder: Path, final: Path) -> None:
         model=model.SerializeToString(),
         golden=golden,
         readme=readme(contract),
-        top1=max(row["top1"] for row in run.history()),
+        top1=max((row["top1"] for row in run.history()), default=None),
     )
 
 

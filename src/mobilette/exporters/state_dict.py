@@ -53,9 +53,9 @@ from mobilette.nn.network import Network"""
 
 _COLOUR = {"rgb": "red, green, blue", "bgr": "blue, green, red", "grey": "grey"}
 _RESIZE = {
-    "crop": "scaling the shorter side to {short} (bilinear) and cutting out the centre",
-    "squash": "scaling both sides (bilinear)",
-    "pad": "scaling the longer side (bilinear) and filling up with the mean colour",
+    "crop": "scaling the shorter side to {short} ({interpolation}) and cutting out the centre",
+    "squash": "scaling both sides ({interpolation})",
+    "pad": "scaling the longer side ({interpolation}) and filling up with the mean colour",
 }
 
 
@@ -127,5 +127,7 @@ def _readme(arch: Arch, preprocess: Preprocess, names: str) -> str:
         colour=_COLOUR[preprocess.colour],
         mean=", ".join(f"{value:g}" for value in preprocess.mean),
         std=", ".join(f"{value:g}" for value in preprocess.std),
-        resize=_RESIZE[preprocess.resize].format(short=short),
+        resize=_RESIZE[preprocess.resize].format(
+            short=short, interpolation=preprocess.interpolation
+        ),
     )

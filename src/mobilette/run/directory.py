@@ -30,6 +30,7 @@ ARCH = "arch.json"
 CLASSES = "classes.txt"
 DATASET = "dataset.json"
 ENVIRONMENT = "environment.json"
+IMPORTED = "imported"  # a key of environment.json
 METRICS = "metrics.csv"
 METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
 PREPROCESS = "preprocess.json"
@@ -48,12 +49,14 @@ class Run:
     classes: tuple[ClassLabel, ...]
 
     def history(self) -> list[dict[str, float]]:
-        """Return the lines of metrics.csv, one an epoch, by column.
+        """Return the lines of metrics.csv, one an epoch, by column; none of an imported run.
 
         Raises:
             InputError: the file is missing or damaged.
         """
         path = self.path / METRICS
+        if not path.exists() and is_imported(self.path):
+            return []
         try:
             lines = read_bytes(path, limit=LARGEST_RECORD).decode().splitlines()
             rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
@@ -138,6 +141,16 @@ def open_run(path: str | Path) -> Run:
             f"{arch.in_channels}"
         )
     return Run(path=path, arch=arch, preprocess=preprocess, classes=classes)
+
+
+def is_imported(path: Path) -> bool:
+    """Whether the run in ``path`` was imported instead of trained, as its environment.json tells.
+
+    Raises:
+        InputError: environment.json is damaged.
+    """
+    recorded = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else None
+    return isinstance(recorded, dict) and IMPORTED in recorded
 
 
 def recorded_data(path: Path) -> str:

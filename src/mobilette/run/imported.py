@@ -12,7 +12,16 @@ from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
 from mobilette.files import new_directory, write_bytes, write_json, write_text
 from mobilette.run.classes import ClassLabel, classes_text
-from mobilette.run.directory import ARCH, CLASSES, ENVIRONMENT, PREPROCESS, WEIGHTS, Run, open_run
+from mobilette.run.directory import (
+    ARCH,
+    CLASSES,
+    ENVIRONMENT,
+    IMPORTED,
+    PREPROCESS,
+    WEIGHTS,
+    Run,
+    open_run,
+)
 
 
 def write_imported_run(
@@ -45,7 +54,7 @@ def write_imported_run(
         write_json(unfinished / ARCH, arch.to_json())
         write_json(unfinished / PREPROCESS, asdict(preprocess))
         write_text(unfinished / CLASSES, classes_text(classes))
-        write_json(unfinished / ENVIRONMENT, {"imported": dict(origin)})
+        write_json(unfinished / ENVIRONMENT, {IMPORTED: dict(origin)})
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         write_bytes(unfinished / WEIGHTS, save(contiguous))
     return open_run(folder)

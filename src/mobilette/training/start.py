@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
-from mobilette.arch.editing import adopt_details, adopt_norms
-from mobilette.arch.scale import Settings
+from mobilette.arch.editing import adopt_details, adopt_norms, convs
+from mobilette.arch.scale import Form, Settings
+from mobilette.counting.candidates import USUAL_WIDTHS
+from mobilette.counting.published import published_widths
 from mobilette.data.dataset import Dataset
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
@@ -44,6 +46,12 @@ class Start:
     weights: dict[str, Tensor]
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...] | None
+
+    def labels_of(self, ids: Sequence[str]) -> tuple[ClassLabel, ...] | None:
+        """Return the classes if these are ``ids``, in this order; else ``None``."""
+        if self.classes is None or [label.id for label in self.classes] != list(ids):
+            return None
+        return self.classes
 
 
 def read_start(
@@ -86,25 +94,26 @@ def read_start(
 
 
 def automatic_start(
-    arch: Arch, *, width_mult: float, report: Report | None, remark: Remark
+    model: str, *, width_mult: float, report: Report | None, remark: Remark
 ) -> Start | None:
-    """Return the best published weights for ``arch`` that can be had; else say why there are none.
+    """Return the best published weights for ``model`` that can be had; else say why there are none.
 
     Args:
-        arch: the network to train, in its full form.
+        model: the network to train.
         width_mult: its width multiplier.
         report: is told the progress of a download.
         remark: is told the reason.
     """
     try:
-        return _published(choose_published("auto", model=arch.name, width_mult=width_mult), report)
+        chosen = choose_published("auto", model=model, width_mult=width_mult)
+        return _published(chosen, report, hurried=True)
     except InputError as error:
         remark(f"starts from scratch: {error}")
         return None
 
 
-def _published(weights: PublishedWeights, report: Report | None) -> Start:
-    imported = load_published(weights, report=report)
+def _published(weights: PublishedWeights, report: Report | None, *, hurried: bool = False) -> Start:
+    imported = load_published(weights, report=report, hurried=hurried)
     return Start(
         name=weights.name,
         arch=imported.arch,
@@ -114,19 +123,21 @@ def _published(weights: PublishedWeights, report: Report | None) -> Start:
     )
 
 
-def choose_arch(start: Start, settings: Settings, *, model: str | None, width: bool) -> Arch:
+def choose_arch(
+    start: Start, settings: Settings, *, model: str | None, width_mult: float | None
+) -> Arch:
     """Return the network to train from ``start``.
 
     Args:
         start: the weights.
         settings: what was asked for.
         model: the network, if it was said.
-        width: whether a width or a form was said.
+        width_mult: its width multiplier, if it was said; otherwise that of the weights.
 
     Raises:
         InputError: the weights cannot be made to fit it.
     """
-    if model is None and not width:
+    if model is None and width_mult is None and settings.form is None:
         # With the batch norms that the catalogue's network has, if these were folded.
         usual = get_arch(start.arch.name, Settings(form="full"))
         arch = replace(
@@ -135,12 +146,34 @@ def choose_arch(start: Start, settings: Settings, *, model: str | None, width: b
             in_channels=settings.in_channels,
         ).with_classes(settings.num_classes)
     else:
+        if width_mult is None and model in (None, start.arch.name):
+            settings = replace(settings, width_mult=_width_of(start.arch))
         arch = adopt_details(get_arch(model or start.arch.name, settings), start.arch)
     try:
         check_fits(start.arch, arch)
     except InputError as error:
         raise InputError(f"{start.name}: {error}") from None
     return arch
+
+
+def _width_of(arch: Arch) -> float:
+    """Return the usual width multiplier that gives ``arch`` its channels; 1 if none does."""
+    channels = _channels(arch)
+    forms: tuple[Form, ...] = ("full", "small")
+    for width_mult in sorted({*USUAL_WIDTHS, *published_widths(arch.name)}):
+        for form in forms:
+            if (
+                _channels(get_arch(arch.name, Settings(width_mult=width_mult, form=form)))
+                == channels
+            ):
+                return width_mult
+    return 1.0
+
+
+def _channels(arch: Arch) -> dict[str, int]:
+    """Return the channels of every convolution whose channels are not the classes."""
+    named = convs(arch.with_classes(1)).items()
+    return {name: conv.channels for name, conv in named}
 
 
 def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:

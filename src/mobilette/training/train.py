@@ -30,6 +30,7 @@ from mobilette.run.directory import (
     RECIPE,
     STATE,
     Run,
+    is_imported,
     is_run,
     open_run,
     recorded_data,
@@ -134,21 +135,19 @@ def train(
         form=form,
     )
     if source is not None:
-        asked = width_mult is not None or form is not None
-        arch = choose_arch(source, settings, model=model, width=asked)
+        arch = choose_arch(source, settings, model=model, width_mult=width_mult)
     else:
-        arch = get_arch(model or DEFAULT_MODEL, settings)
+        name, width = model or DEFAULT_MODEL, settings.width_mult
+        arch = get_arch(name, settings)
         if str(start) == "auto" and pictures.name != "digits" and settings.is_full:
-            source = automatic_start(
-                arch, width_mult=settings.width_mult, report=report_download, remark=remark
-            )
-            arch = (
-                arch if source is None else choose_arch(source, settings, model=model, width=True)
-            )
+            source = automatic_start(name, width_mult=width, report=report_download, remark=remark)
+            if source is not None:
+                arch = choose_arch(source, settings, model=name, width_mult=width)
     values = _preprocess(source, preprocess, resize, arch.in_channels)
     chosen = _recipe(recipe or _usual_recipe(source, arch), overrides)
     precision = choose_precision(chosen.precision, where)
-    classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
+    known = source.labels_of(pictures.classes) if source else None
+    classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
     folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
     with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
         dataset = load_dataset(
@@ -173,7 +172,7 @@ def train(
     run = open_run(folder)
     trainer = _trainer(run, chosen, dataset, where, precision)
     if source is not None:
-        load_start(source, trainer, dataset, keep_classifier=source.classes == classes)
+        load_start(source, trainer, dataset, keep_classifier=known is not None)
     return _loop(run, trainer, Progress(), dataset, where, started, report)
 
 
@@ -203,6 +202,11 @@ def resume(
     """
     started = time.perf_counter()
     run = open_run(path)
+    if is_imported(run.path):
+        raise InputError(
+            f"{run.path}: was imported, not trained: nothing to resume ('mobilette train DATA "
+            f"--from {run.path}' trains it further)"
+        )
     recipe = load_recipe(run.path / RECIPE)
     where = choose_device(device or str(_recorded(run.path).get("device", "auto")))
     state = read_state(run.path / STATE) if (run.path / STATE).exists() else None

@@ -32,6 +32,7 @@ Report = Callable[[int, int], None]
 
 # Longer than a process that is still trying lets pass between two bytes.
 STALLED_S = 180.0
+HURRIED_STALLED_S = 10.0
 
 
 def weights_cache() -> Path:
@@ -52,7 +53,9 @@ def cached_path(weights: PublishedWeights) -> Path:
     return weights_cache() / weights.filename
 
 
-def download(weights: PublishedWeights, *, report: Report | None = None) -> Path:
+def download(
+    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
+) -> Path:
     """Return the file of ``weights``, fetched if it is not in the cache yet.
 
     A file that is there already, downloaded or put there by hand, is checked each time: its size,
@@ -62,6 +65,8 @@ def download(weights: PublishedWeights, *, report: Report | None = None) -> Path
     Args:
         weights: of `mobilette.weights.published`.
         report: is told the bytes that are there and the expected total.
+        hurried: whether the caller can do without: a server that does not answer is given up after
+            seconds.
 
     Raises:
         InputError: it cannot be had, or is not the published file. The message says where to put
@@ -77,17 +82,17 @@ def download(weights: PublishedWeights, *, report: Report | None = None) -> Path
     if os.environ.get("MOBILETTE_OFFLINE", "0") not in ("", "0"):
         raise InputError(f"{weights.name} is not there and MOBILETTE_OFFLINE is set{by_hand}")
     make_parents(path)
-    with _only_one(path):
+    with _only_one(path, HURRIED_STALLED_S if hurried else STALLED_S):
         if path.exists():  # fetched by the process that was waited for
             return path
         try:
-            _download(weights, path, report)
+            _download(weights, path, report, hurried)
         except (TransferError, OSError) as error:
             raise InputError(f"{weights.name}: {error}{by_hand}") from error
     return path
 
 
-def _download(weights: PublishedWeights, path: Path, report: Report | None) -> None:
+def _download(weights: PublishedWeights, path: Path, report: Report | None, hurried: bool) -> None:
     part = _part(path)
     expected = weights.size_bytes
     try:
@@ -98,6 +103,7 @@ def _download(weights: PublishedWeights, path: Path, report: Report | None) -> N
             largest=min(weights.size_range[1], LARGEST_FILE),
             resume_unmarked=bool(weights.sha256),
             report=lambda done, total: report(done, total or expected) if report else None,
+            hurried=hurried,
         )
         if fault := _fault(part, weights, stated=stated):
             raise TransferError(f"what came {fault}", keep=False)
@@ -139,19 +145,19 @@ def _check_space(part: Path, size: int) -> None:
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[None]:
+def _only_one(path: Path, stalled_s: float) -> Iterator[None]:
     """Wait until no other process fetches ``path``, for as long as the other gets on."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     came = _size(_part(path))
     try:
         while not lock.is_locked:
             try:
-                lock.acquire(timeout=STALLED_S)
+                lock.acquire(timeout=stalled_s)
             except Timeout:
                 if _size(_part(path)) == came:
                     raise InputError(
                         f"{path}: another process fetches it, without progress for "
-                        f"{STALLED_S:g} s; end it and try again"
+                        f"{stalled_s:g} s; end it and try again"
                     ) from None
                 came = _size(_part(path))
     except OSError as error:

@@ -8,7 +8,7 @@ from mobilette.arch.editing import adopt_details
 from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
-from mobilette.weights.download import Report, download
+from mobilette.weights.download import Report, cached_path, download
 from mobilette.weights.fitting import check_fits, fit_weights
 from mobilette.weights.imported import Imported
 from mobilette.weights.named import import_state_dict
@@ -84,24 +84,35 @@ def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWe
     raise reasons[0]
 
 
-def load_published(weights: PublishedWeights, *, report: Report | None = None) -> Imported:
+def load_published(
+    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
+) -> Imported:
     """Return published weights, from the cache or downloaded.
 
     Args:
         weights: of `find_published`.
         report: is told the bytes that are there and the expected total.
+        hurried: as `download`.
 
     Raises:
-        InputError: they cannot be had, or the file is not what it should be.
+        InputError: they cannot be had, or the file is not what it should be; one that was
+            downloaded just now is removed then.
     """
-    path = download(weights, report=report)
-    imported = import_state_dict(
-        path,
-        model=weights.model,
-        width_mult=weights.width_mult,
-        resolution=weights.resolution,
-        tensorflow=weights.padding == "tf_same",
-    )
+    was_there = cached_path(weights).exists()
+    path = download(weights, report=report, hurried=hurried)
+    try:
+        imported = import_state_dict(
+            path,
+            model=weights.model,
+            width_mult=weights.width_mult,
+            resolution=weights.resolution,
+            tensorflow=weights.padding == "tf_same",
+        )
+    except InputError as error:
+        if was_there:
+            raise InputError(f"{error}; remove the file to fetch it again") from None
+        path.unlink(missing_ok=True)  # its checksum is not known, or nobody would have kept it
+        raise
     _check_details(imported.arch, weights)
     return imported
 

@@ -17,6 +17,8 @@ Report = Callable[[int, int | None], None]
 CONNECT_S = 10.0
 READ_S = 20.0
 ATTEMPTS = 4
+# Who can do without the file waits so long for the connection, and for each answer.
+HURRIED_S = 5.0
 BACK_OFF_S = 0.5
 # A connection that brings less than this for so long is given up: read timeouts alone would let
 # a byte every now and then go on for ever.
@@ -44,7 +46,13 @@ class _AgainError(Exception):
 
 
 def fetch(
-    url: str, part: Path, *, largest: int, resume_unmarked: bool, report: Report
+    url: str,
+    part: Path,
+    *,
+    largest: int,
+    resume_unmarked: bool,
+    report: Report,
+    hurried: bool = False,
 ) -> str | None:
     """Fetch ``url`` into ``part``, from where an interrupted call for the same file stopped.
 
@@ -58,6 +66,7 @@ def fetch(
         resume_unmarked: whether to resume where the server gives neither ETag nor date, too: only
             if the caller has a checksum.
         report: is told the bytes that are there and the total, if the server says one.
+        hurried: whether to give up at the first fault that comes before any byte of the file.
 
     Returns:
         The SHA-256 of the file in hexadecimal digits where the server states it (the Hugging Face
@@ -67,13 +76,17 @@ def fetch(
         TransferError: one line that says why the file did not come.
     """
     fault = ""
+    longest_s = HURRIED_S if hurried else READ_S
+    had = _size(part)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACK_OFF_S * 2 ** (attempt - 1))
         try:
-            return _try(url, part, largest, resume_unmarked, report)
+            return _try(url, part, largest, resume_unmarked, report, longest_s)
         except _AgainError as error:
             fault = str(error)
+            if hurried and _size(part) <= had:
+                break
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise TransferError(f"{part}: cannot be written ({reason})", keep=False) from error
@@ -85,12 +98,14 @@ def tag_file(part: Path) -> Path:
     return part.with_name(part.name + ".tag")
 
 
-def _try(url: str, part: Path, largest: int, resume_unmarked: bool, report: Report) -> str | None:
+def _try(
+    url: str, part: Path, largest: int, resume_unmarked: bool, report: Report, longest_s: float
+) -> str | None:
     headers = _request_headers(part, resume_unmarked)
     host = urlsplit(url).hostname
     try:
         with requests.get(
-            url, headers=headers, stream=True, timeout=(CONNECT_S, READ_S)
+            url, headers=headers, stream=True, timeout=(min(CONNECT_S, longest_s), longest_s)
         ) as response:
             _check(response, url)
             start, total = _span(response, part)
@@ -104,7 +119,7 @@ def _try(url: str, part: Path, largest: int, resume_unmarked: bool, report: Repo
         detail = f" ({reason[1]})" if reason else ""
         raise TransferError(f"no secure connection to {host}{detail}", keep=True) from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise _AgainError(f"{host} did not answer within {READ_S:g} s") from error
+        raise _AgainError(f"{host} did not answer within {longest_s:g} s") from error
     except requests.ConnectionError as error:
         raise _AgainError(f"{host} cannot be reached") from error
     except urllib3.exceptions.HTTPError as error:

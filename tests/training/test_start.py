@@ -1,0 +1,402 @@
+"""Training that starts from other weights: what is taken over, what is kept, what is new."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import mobilette
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Form, Settings
+from mobilette.compression.folding import fold_batch_norm
+from mobilette.data.normalise import Normalise
+from mobilette.errors import InputError
+from mobilette.nn.network import Network
+from mobilette.run.classes import ClassLabel
+from mobilette.run.directory import Run, open_run
+from mobilette.run.imported import write_imported_run
+from mobilette.training.ema import WeightAverage
+from mobilette.training.loop import EpochDone, Event
+from mobilette.training.optimiser import build_optimizer, learning_rate
+from mobilette.training.recipe import TRANSFER, load_recipe
+from mobilette.training.step import Trainer
+from mobilette.training.train import resume, train
+from mobilette.weights.import_run import import_run
+from mobilette.weights.slicing import slice_weights
+from tests.conftest import write_pictures
+from tests.training.test_train import Stop, same_weights, stop_at_once
+from tests.weights.published_files import pictures as real_pictures
+from tests.weights.published_files import published
+
+transfer = partial(train, workers=0)
+HEAD = "head.classifier."
+
+
+@pytest.fixture(scope="module")
+def wide(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run of width 0.5 that has learnt the colours."""
+    return train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.5,
+        resolution=32,
+        preprocess="tf",
+        resize="squash",
+        start="scratch",
+        overrides={"epochs": 6, "batch_size": 16},
+        out=tmp_path_factory.mktemp("runs") / "wide",
+        workers=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def other_pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same pictures under other names of classes, and one class less."""
+    root = tmp_path_factory.mktemp("other")
+    shutil.copytree(pictures / "red", root / "apple")
+    shutil.copytree(pictures / "green", root / "leaf")
+    return root
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return load_file(run.weights_path)
+
+
+# What is taken over
+
+
+def test_size_and_preprocessing_are_those_of_the_start(
+    wide: Run, other_pictures: Path, tmp_path: Path
+) -> None:
+    run = transfer(other_pictures, start=wide.path, overrides={"epochs": 1}, out=tmp_path / "a")
+    assert run.arch == wide.arch.with_classes(2)
+    assert run.preprocess == wide.preprocess
+    assert [label.id for label in run.classes] == ["apple", "leaf"]
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["start"] == str(wide.path)
+    assert "frozen_epochs = 1\n" in (run.path / "recipe.toml").read_text()
+    asked = transfer(
+        other_pictures,
+        start=wide.path,
+        resolution=48,
+        preprocess="unit",
+        resize="pad",
+        recipe="quick",
+        overrides={"epochs": 1},
+        out=tmp_path / "b",
+    )
+    assert asked.arch == replace(wide.arch, resolution=48).with_classes(2)
+    assert (asked.preprocess.mean, asked.preprocess.resize) == ((0.0,) * 3, "pad")
+    assert "frozen_epochs = 0\n" in (asked.path / "recipe.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "full"),
+    [({"model": "mobilenet_v1"}, False), ({"form": "full"}, True), ({"form": "small"}, False)],
+)
+def test_the_width_is_that_of_the_start_unless_said(
+    options: dict[str, Any], full: bool, wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        transfer(pictures, start=wide.path, **options, out=tmp_path / "run", report=stop_at_once)
+    form: Form = "full" if full else "small"
+    settings = Settings(width_mult=0.5, resolution=32, num_classes=3, form=form)
+    assert open_run(tmp_path / "run").arch == get_arch("mobilenet_v1", settings)
+
+
+def test_the_frozen_epoch_changes_the_head_alone(
+    wide: Run, other_pictures: Path, tmp_path: Path
+) -> None:
+    run = transfer(other_pictures, start=wide.path, overrides={"epochs": 1}, out=tmp_path / "run")
+    before, after = weights(wide), weights(run)
+    assert after[f"{HEAD}weight"].shape == (2, before[f"{HEAD}weight"].shape[1])
+    for name, tensor in after.items():
+        assert name.startswith(HEAD) or torch.equal(tensor, before[name]), name
+    state = torch.load(run.path / "last.pt", weights_only=True)["network"]
+    for name, tensor in state.items():
+        assert name.startswith(HEAD) or torch.equal(tensor, before[name]), name
+
+
+def test_the_epochs_after_it_change_everything(
+    wide: Run, other_pictures: Path, tmp_path: Path
+) -> None:
+    run = transfer(other_pictures, start=wide.path, overrides={"epochs": 2}, out=tmp_path / "run")
+    before = weights(wide)
+    state = torch.load(run.path / "last.pt", weights_only=True)["network"]
+    same = [name for name in state if name in before and torch.equal(state[name], before[name])]
+    assert same == []
+
+
+def test_the_same_classes_keep_the_classifier(wide: Run, pictures: Path, tmp_path: Path) -> None:
+    """Trained with a rate of nearly nothing, the new run is the old one."""
+    still = {"epochs": 1, "lr": 1e-12}
+    run = transfer(pictures, start=wide.path, overrides=still, out=tmp_path / "run")
+    for name, tensor in weights(wide).items():
+        torch.testing.assert_close(weights(run)[name], tensor, msg=name)
+    assert run.history()[0]["top1"] == max(row["top1"] for row in wide.history())
+
+
+def test_classes_are_the_same_by_their_ids_and_keep_their_names(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    named = tuple(ClassLabel(id=label.id, name=f"a {label.id} one") for label in wide.classes)
+    start = write_imported_run(
+        tmp_path / "named",
+        arch=wide.arch,
+        preprocess=wide.preprocess,
+        classes=named,
+        weights=weights(wide),
+        origin={},
+    )
+    still = {"epochs": 1, "lr": 1e-12}
+    run = transfer(pictures, start=start.path, overrides=still, out=tmp_path / "run")
+    assert run.classes == named
+    torch.testing.assert_close(weights(run)[f"{HEAD}weight"], weights(wide)[f"{HEAD}weight"])
+
+
+def test_a_narrower_network_takes_a_part_and_measures_its_statistics(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    still = {"epochs": 1, "lr": 1e-12, "norm_statistics": "kept"}
+    run = transfer(
+        pictures, start=wide.path, width_mult=0.25, overrides=still, out=tmp_path / "run"
+    )
+    assert run.arch.name == "mobilenet_v1"
+    sliced = slice_weights(wide.arch, weights(wide), run.arch)
+    for name, tensor in weights(run).items():
+        if "running_" not in name and not name.endswith("tracked"):
+            torch.testing.assert_close(tensor, sliced[name], msg=name)
+    # The first layer sees all of its input still; what comes behind lost half of it.
+    measured, theirs = (
+        torch.cat([tensors[name] for name in sorted(sliced) if name.endswith("running_mean")])
+        for tensors in (weights(run), sliced)
+    )
+    assert (measured - theirs).abs().mean() > 0.01
+    with torch.no_grad():
+        network = run.network.train()
+        network(torch.zeros(2, 3, 32, 32))  # does not fail in training either
+    assert run.history()[0]["top1"] > 0.34
+
+
+def test_training_on_what_was_sliced_learns_again(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    run = transfer(
+        pictures,
+        start=wide.path,
+        width_mult=0.25,
+        overrides={"epochs": 3},
+        out=tmp_path / "run",
+    )
+    assert max(row["top1"] for row in run.history()) > 0.9
+
+
+def test_a_folded_network_gets_its_batch_norms_back(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    arch, folded = fold_batch_norm(wide.arch, weights(wide))
+    start = write_imported_run(
+        tmp_path / "folded",
+        arch=arch,
+        preprocess=wide.preprocess,
+        classes=wide.classes,
+        weights=folded,
+        origin={},
+    )
+    still = {"epochs": 1, "lr": 1e-12}
+    run = transfer(pictures, start=start.path, overrides=still, out=tmp_path / "run")
+    assert run.arch == wide.arch
+    assert run.history()[0]["top1"] == max(row["top1"] for row in wide.history())
+    picture = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            run.network(picture), wide.network(picture), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_a_published_tflite_is_trained_further(tmp_path: Path) -> None:
+    """Its batch norms are folded; the first validation shows that nothing else was lost."""
+    few = tmp_path / "few"
+    for kind in sorted(real_pictures("vww400").iterdir()):
+        (few / kind.name).mkdir(parents=True)
+        for picture in sorted(kind.iterdir())[:60]:
+            shutil.copy(picture, few / kind.name)
+    imported = import_run(
+        published("mobilenet_v1_0.25_96_vww_mlperf_tiny_int8.tflite"),
+        model="mobilenet_v1",
+        width_mult=0.25,
+        preprocess="unit",
+        resize="squash",
+        classes=[ClassLabel(id=folder.name, name=folder.name) for folder in sorted(few.iterdir())],
+        out=tmp_path / "imported",
+    ).run
+    assert imported.arch.stem.norm == "none"
+    run = transfer(few, start=imported.path, overrides={"epochs": 2}, out=tmp_path / "run")
+    assert run.arch.stem.norm == "batch"
+    assert "rows.0.depthwise.norm.running_mean" in weights(run)
+    assert run.arch.resolution == 96
+    assert all(row["top1"] > 0.7 for row in run.history())
+
+
+def test_grey_pictures_for_a_network_that_knew_colours(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    still = {"epochs": 1, "lr": 1e-12}
+    run = transfer(pictures, start=wide.path, in_channels=1, overrides=still, out=tmp_path / "grey")
+    assert run.arch == replace(wide.arch, in_channels=1)
+    assert (run.preprocess.colour, run.preprocess.mean) == ("grey", (127.5,))
+    grey = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            run.network(grey), wide.network(grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3
+        )
+    # and one more step from there, its channels said or not
+    again = transfer(pictures, start=run.path, overrides={"epochs": 1}, out=tmp_path / "again")
+    assert again.arch.in_channels == 1
+
+
+# Small sets
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+@pytest.mark.parametrize("width_mult", [None, 0.25])
+def test_three_pictures_a_class(
+    batch_size: int, width_mult: float | None, wide: Run, tmp_path: Path
+) -> None:
+    data = write_pictures(tmp_path / "few", 3, size=32)
+    for number, folder in enumerate(sorted(data.iterdir())):
+        folder.rename(data / f"kind {number}")
+    run = transfer(
+        data,
+        start=wide.path,
+        width_mult=width_mult,
+        overrides={"epochs": 3, "batch_size": batch_size},
+        out=tmp_path / "run",
+    )
+    assert all(tensor.isfinite().all() for tensor in weights(run).values())
+    assert all(np.isfinite(list(row.values())).all() for row in run.history())
+    answers = mobilette.load(run.path).predict(sorted(data.rglob("*.png")))
+    assert len(answers) == 9
+    assert all(0 < answer.probability <= 1 for answer in answers)
+
+
+# Rates, and the frozen epoch interrupted
+
+
+def test_the_body_learns_at_a_part_of_the_rate(wide: Run) -> None:
+    """The rates that every parameter has in a step half-way."""
+    recipe = load_recipe(TRANSFER)
+    network = Network(wide.arch)
+    trainer = Trainer(
+        network=network,
+        average=WeightAverage(network, decay=recipe.ema_decay),
+        optimizer=build_optimizer(network, recipe),
+        normalise=Normalise(wide.preprocess),
+        recipe=recipe,
+        precision="fp32",
+        flip=False,
+    )
+    pixels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    trainer.step(pixels, torch.tensor([0, 1, 2, 0]), index=9, place=(5, 0), progress=0.5)
+    rates = {
+        id(parameter): group["lr"]
+        for group in trainer.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert learning_rate(recipe, 0.5) == pytest.approx(0.01)
+    for name, parameter in network.named_parameters():
+        rate = 0.01 if name.startswith("head.") else 0.001
+        assert rates.pop(id(parameter)) == pytest.approx(rate), name
+    assert rates == {}
+
+
+@pytest.mark.parametrize(("body_lr", "moves"), [(1e-9, False), (0.1, True)])
+def test_a_body_with_no_rate_stays_where_it_was(
+    body_lr: float, moves: bool, wide: Run, other_pictures: Path, tmp_path: Path
+) -> None:
+    run = transfer(
+        other_pictures,
+        start=wide.path,
+        overrides={"epochs": 2, "body_lr": body_lr},
+        out=tmp_path / "run",
+    )
+    before = weights(wide)
+    state = torch.load(run.path / "last.pt", weights_only=True)["network"]
+    for name, tensor in state.items():
+        if name.endswith("conv.weight"):
+            far = (tensor - before[name]).abs().max()
+            assert (far > 1e-5) == moves, name
+
+
+def test_stopped_in_the_frozen_epoch_and_resumed_to_the_same_bits(
+    wide: Run, other_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start is gone meanwhile; the state is what a kill would leave."""
+    source = Path(shutil.copytree(wide.path, tmp_path / "source"))
+    begin = partial(
+        transfer,
+        other_pictures,
+        start=source,
+        width_mult=0.25,
+        overrides={"epochs": 3, "batch_size": 16, "frozen_epochs": 2},
+    )
+    whole = begin(out=tmp_path / "whole")
+    monkeypatch.setattr("mobilette.training.loop.SECONDS_BETWEEN_STATES", -1.0)
+    seen: list[Event] = []
+
+    def stop(event: Event) -> None:
+        seen.append(event)
+        if sum(isinstance(e, EpochDone) for e in seen) == 1 and not isinstance(event, EpochDone):
+            raise Stop
+
+    for name, report in (("first", stop_at_once), ("second", stop)):
+        with pytest.raises(Stop):
+            begin(out=tmp_path / name, report=report)
+    shutil.rmtree(source)
+    for name in ("first", "second"):
+        state = torch.load(tmp_path / name / "last.pt", weights_only=True)["progress"]
+        assert (state["epoch"], state["finished"]) == (int(name == "second"), False)
+        finished = resume(tmp_path / name, workers=0)
+        assert same_weights(whole.path, finished.path)
+        assert len(finished.history()) == 3
+
+
+# What cannot be a start
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"model": "resnet8"}, "resnet8 cannot take weights of mobilenet_v1: "),
+        ({"model": "mobilenet_v2"}, "mobilenet_v2 cannot take weights of mobilenet_v1: "),
+        ({"width_mult": 0.75}, "can be cut to a smaller width, not a larger one"),
+        ({"in_channels": 4}, "in_channels 4 is not 1 or 3"),
+    ],
+)
+def test_another_network(
+    options: dict[str, Any], error: str, wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=error) as told:
+        transfer(pictures, start=wide.path, **options, out=tmp_path / "run")
+    assert "\n" not in str(told.value)
+    assert "in_channels" in options or str(told.value).startswith(f"{wide.path}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("start", ["", "nowhere", "timm/mobilenetv1_100.ra4", "keras/x", "."])
+def test_no_such_start(start: str, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as told:
+        transfer(pictures, start=start, out=tmp_path / "run")
+    assert "mobilette weights list" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
