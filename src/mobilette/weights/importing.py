@@ -17,9 +17,9 @@ from mobilette.errors import InputError
 from mobilette.files import read_head
 from mobilette.weights.graph import ConvNode, Graph
 from mobilette.weights.imported import Imported
-from mobilette.weights.keras_graph import LayerWeights
 from mobilette.weights.keras_h5 import read_keras_h5
 from mobilette.weights.keras_order import match_in_order
+from mobilette.weights.keras_weights import LayerWeights
 from mobilette.weights.matching import match
 from mobilette.weights.tensorflowjs import MODEL, read_tensorflowjs
 
