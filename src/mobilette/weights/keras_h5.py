@@ -47,7 +47,7 @@ def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra(path, "h5py") from error
+        raise InputError(f"{path}: {missing_extra('h5py')}") from error
     size = check_file(path, limit=LARGEST_MODEL)
     try:
         with h5py.File(path, "r") as file:

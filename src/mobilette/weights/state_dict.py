@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mobilette.errors import InputError
 from mobilette.files import check_file
+from mobilette.weights.tensors import check_finite
 from mobilette.weights.torch_files import DAMAGED, LEGACY, ZIP, load_legacy, load_zip
 
 # Where training scripts put the state dict; averaged weights first, as timm and torchvision do.
@@ -27,7 +28,7 @@ class StateDict:
 
     Attributes:
         tensors: by name, in memory; floating-point ones float32 and finite.
-        remarks: one line each about what was unwrapped or left out.
+        remarks: one line each about what was unwrapped or left out, without the file's name.
     """
 
     tensors: dict[str, Tensor]
@@ -52,7 +53,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     if claimed > 2 * size:  # tensors may share values, but seldom do
         raise InputError(f"{path}: damaged (tensors of {claimed:,} bytes in a file of {size:,})")
     plain, removed = _without_prefixes(path, tensors)
-    remarks += [f"{path}: left out {prefix!r} before the names" for prefix in removed]
+    remarks += [f"left out {prefix!r} before the names" for prefix in removed]
     read = {name: _as_float32(path, name, tensor) for name, tensor in plain.items()}
     return StateDict(tensors=read, remarks=tuple(remarks))
 
@@ -89,7 +90,7 @@ def _unwrapped(path: Path, content: object) -> tuple[dict[str, Tensor], list[str
     for wrapper in WRAPPERS:
         tensors = _tensors(content.get(wrapper))
         if tensors:
-            return tensors, [f"{path}: took the weights under {wrapper!r}"]
+            return tensors, [f"took the weights under {wrapper!r}"]
     tensors = _tensors(content)
     if not tensors:
         raise InputError(
@@ -131,6 +132,5 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.clone(memory_format=torch.contiguous_format)
     copied = tensor.to(torch.float32, copy=True).contiguous()
-    if not bool(copied.isfinite().all()):
-        raise InputError(f"{path}: tensor {name!r} has values that are not finite (NaN or inf)")
+    check_finite(name, copied, where=str(path))
     return copied

@@ -85,6 +85,14 @@ def tag_file(part: Path) -> Path:
     return part.with_name(part.name + ".tag")
 
 
+def received_bytes(part: Path) -> int:
+    """Return how much has come so far; 0 if nothing has."""
+    try:
+        return part.stat().st_size if part.is_file() else 0
+    except FileNotFoundError:  # the process that fetched it has moved it to its place
+        return 0
+
+
 def _try(url: str, part: Path, largest: int, resume_unmarked: bool, report: Report) -> str | None:
     headers = _request_headers(part, resume_unmarked)
     host = urlsplit(url).hostname
@@ -115,7 +123,7 @@ def _try(url: str, part: Path, largest: int, resume_unmarked: bool, report: Repo
 
 def _request_headers(part: Path, resume_unmarked: bool) -> dict[str, str]:
     headers = {"Accept-Encoding": "identity"}
-    have = _size(part)
+    have = received_bytes(part)
     tag = tag_file(part).read_text("latin-1") if tag_file(part).is_file() else ""
     if have and (tag or resume_unmarked):
         headers["Range"] = f"bytes={have}-"
@@ -141,7 +149,7 @@ def _span(response: requests.Response, part: Path) -> tuple[int, int | None]:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
     stated = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    have = _size(part)
+    have = received_bytes(part)
     if stated and int(stated[1] or stated[2]) == have:
         return have, int(stated[2])
     part.unlink(missing_ok=True)
@@ -197,10 +205,6 @@ def _stated_sha256(response: requests.Response) -> str | None:
         if _SHA256.fullmatch(stated):
             return stated
     return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def _too_large(host: str | None, largest: int) -> str:
