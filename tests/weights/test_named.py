@@ -15,8 +15,8 @@ from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
 from mobilette.nn.network import build_empty
 from mobilette.weights.imported import Imported
+from mobilette.weights.name_tables import tensor_names, tensor_shapes
 from mobilette.weights.named import SOURCES, import_state_dict
-from mobilette.weights.naming import tensor_names, tensor_shapes
 from mobilette.weights.pretrained import create_model
 
 Tensors = dict[str, Tensor]

@@ -19,8 +19,8 @@ from mobilette.arch.layers import layers
 from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError, one_of
+from mobilette.weights.name_tables import Source
 from mobilette.weights.named import GUESSED_WIDTHS, V3
-from mobilette.weights.naming import Source
 from mobilette.weights.timm_names import TIMM
 from mobilette.weights.torchvision_names import TORCHVISION
 

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_FILE, make_parents
+from mobilette.weights.fetch import TransferError, fetch, received_bytes, tag_file
 from mobilette.weights.published import PublishedWeights
-from mobilette.weights.transfer import TransferError, fetch, received_bytes, tag_file
 
 Report = Callable[[int, int], None]
 

@@ -21,7 +21,7 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError, nearest
 from mobilette.weights.akamaster_names import AKAMASTER
 from mobilette.weights.imported import Imported
-from mobilette.weights.naming import COUNTER, Names, Source, tensor_names, tensor_shapes
+from mobilette.weights.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
 from mobilette.weights.state_dict import read_state_dict
 from mobilette.weights.timm_names import TIMM
 from mobilette.weights.torchvision_names import TORCHVISION
