@@ -149,6 +149,13 @@ def test_memory_that_a_pickle_asks_for(pack: Any, tmp_path: Path) -> None:
     refused(tmp_path, pack({"a": torch.zeros(1), "b": bytearray(9)}), "bytearray")
 
 
+@pytest.mark.parametrize(("kind", "side"), [("F4", 2), ("F8_E4M3", 1), ("F8_E8M0", 1)])
+def test_floats_that_mean_nothing_alone(kind: str, side: int, tmp_path: Path) -> None:
+    header = f'{{"{"a" * 1000}": {{"dtype": "{kind}", "shape": [{side}], "data_offsets": [0, 1]}}}}'
+    content = struct.pack("<Q", len(header)) + header.encode() + b"\0"
+    refused(tmp_path, content, "read are torch.float16, torch.bfloat16, torch.float32")
+
+
 def test_a_header_that_claims_terabytes(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
     header = json.dumps({"a": entry}).encode()

@@ -85,16 +85,15 @@ class _Pairing:
     def pair(self, ours: str, theirs: str) -> bool:
         """Whether everything up to ``ours`` is everything up to ``theirs``."""
         known = self.pairs.get(ours)
-        if known is not None:
-            fault = (
-                "" if known == theirs else f"{theirs!r} is read where {known!r} should be ({ours})"
-            )
-        else:
+        if known == theirs:
+            return True
+        if known is None:
             fault = self.differs(self.ours[ours], self.theirs[theirs])
+        else:
+            fault = f"{theirs!r} is read where {known!r} should be ({ours})"
         if fault:
             self.faults.append((-self.order[ours], fault))
-        if fault or known is not None:
-            return not fault
+            return False
         before = dict(self.pairs)
         for inputs in self.orders(self.theirs[theirs]):
             if all(map(self.pair, self.ours[ours].inputs, inputs)):

@@ -130,7 +130,7 @@ def _source(path: Path, tensors: Mapping[str, Tensor], arch: Arch) -> Source:
     if not found[best.name]:
         raise InputError(
             f"{path}: no tensor has a name of {arch.name} at {', '.join(found)}; the first is "
-            f"called {next(iter(tensors))!r}{_seems_to_be(tensors)}"
+            f"called {next(iter(tensors))!r:.80}{_seems_to_be(tensors)}"
         )
     return best
 
@@ -148,7 +148,7 @@ def _check_names(path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: 
     if excess:
         raise InputError(
             f"{path}: {len(excess)} weights are none of {arch.name}'s in {source.name}'s names, "
-            f"the first is {excess[0]!r}{_seems_to_be(tensors)}"
+            f"the first is {excess[0]!r:.80}{_seems_to_be(tensors)}"
         )
 
 

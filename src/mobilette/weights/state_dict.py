@@ -18,6 +18,8 @@ from mobilette.weights.torch_files import DAMAGED, LEGACY, ZIP, load_legacy, loa
 
 # Where training scripts put the state dict; averaged weights first, as timm and torchvision do.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+# Others mean nothing without a scale, which stands elsewhere.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What DataParallel and torch.compile put before every name.
 PREFIXES = ("module.", "_orig_mod.")
 
@@ -44,7 +46,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
     Raises:
         InputError: the file is of another format, damaged, larger than 4 GiB, names code, has no
-            tensors, or a value in it is not finite.
+            tensors or some of other types, or a value in it is not finite.
     """
     path = Path(path)
     size = check_file(path)
@@ -122,7 +124,9 @@ def _without_prefixes(
             name = name.removeprefix(prefix)
             removed[prefix] = None
         if name in plain:
-            raise InputError(f"{path}: two tensors are called {name!r}, apart from their prefixes")
+            raise InputError(
+                f"{path}: two tensors are called {name!r:.80}, apart from their prefixes"
+            )
         plain[name] = tensor
     return plain, list(removed)
 
@@ -131,6 +135,9 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     """Return a copy in memory: the file may change or go while the weights are in use."""
     if not tensor.is_floating_point():
         return tensor.clone(memory_format=torch.contiguous_format)
+    if tensor.dtype not in FLOATS:
+        listed = ", ".join(str(kind) for kind in FLOATS)
+        raise InputError(f"{path}: tensor {name!r:.80} is {tensor.dtype}; read are {listed}")
     copied = tensor.to(torch.float32, copy=True).contiguous()
     check_finite(name, copied, where=str(path))
     return copied

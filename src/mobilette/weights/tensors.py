@@ -51,4 +51,6 @@ def norm_tensors(conv: str, norm: NormNode, arch: Arch) -> dict[str, Tensor]:
 def check_finite(name: str, tensor: Tensor, *, where: str) -> None:
     """Raise `InputError` if a value of ``tensor`` is NaN or infinite; ``where`` is its file."""
     if not tensor.isfinite().all():
-        raise InputError(f"{where}: tensor {name!r} has values that are not finite (NaN or inf)")
+        raise InputError(
+            f"{where}: tensor {name!r:.80} has values that are not finite (NaN or inf)"
+        )
