@@ -16,8 +16,8 @@ from mobilette.nn.network import build_empty
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import WEIGHTS, Run
 from mobilette.weights.imported import Imported
+from mobilette.weights.name_tables import tensor_names
 from mobilette.weights.named import SOURCES, import_state_dict
-from mobilette.weights.naming import tensor_names
 from tests.batch_norm import give_statistics
 from tests.parity.libraries import library
 from tests.parity.test_timm import NETWORKS

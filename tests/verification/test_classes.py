@@ -36,7 +36,7 @@ def test_matching(folders: list[str], indices: list[int], by: str) -> None:
     ("folders", "message"),
     [
         (["tench", "bramling"], "'bramling' is none of the model's 4 .*did you mean 'brambling'"),
-        (["n01440764_a", "n99999999_b"], "'n99999999_b' is none of the model's"),
+        (["n01440764_a", "n99999999_b"], r"'n99999999_b' is none of the model's 4 \(n01440764, "),
         (["a", "b"], "'a' is none of the model's 4"),
         # As many folders as classes, but some are names: not by order.
         (["tench", "b", "c", "d"], "'b' is none of the model's"),

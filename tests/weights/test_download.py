@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mobilette.errors import InputError
-from mobilette.weights import transfer
+from mobilette.weights import fetch
 from mobilette.weights.download import cached_path, download, weights_cache
 from mobilette.weights.published import PublishedWeights, find_published
 
@@ -134,7 +134,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MOBILETTE_OFFLINE", "MOBILETTE_WEIGHTS_MIRROR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(transfer, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(fetch, "BACK_OFF_S", 0.01)
 
 
 def entry(url: str, sha256: str = SHA256[:8]) -> PublishedWeights:
@@ -189,7 +189,7 @@ def test_what_came_is_kept_for_the_next_call(server: Server) -> None:
     weights = entry(server.url)
     server.cut_after = [400_000, 1, 1, 1]
     refused(weights, "the connection to 127.0.0.1 was cut; by hand")
-    assert len(server.asked) == transfer.ATTEMPTS
+    assert len(server.asked) == fetch.ATTEMPTS
     assert left(weights) == [weights.filename + ".part", weights.filename + ".part.tag"]
     assert part(weights).stat().st_size == 400_003
     assert download(weights).read_bytes() == CONTENT
@@ -209,12 +209,12 @@ def test_wherever_it_is_cut_the_whole_file_comes(
     cuts: list[int], had: int, ranges: bool, length: bool, tag: dict[str, str]
 ) -> None:
     with serving() as server, TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "BACK_OFF_S", 0.001)
+        patch.setattr(fetch, "BACK_OFF_S", 0.001)
         server.cut_after, server.ranges, server.headers = list(cuts), ranges, tag
         server.length = length or bool(cuts)  # without a length a cut looks like the end
         file = Path(folder) / "part"
         file.write_bytes(CONTENT[:had])
-        transfer.fetch(
+        fetch.fetch(
             server.url,
             file,
             largest=len(CONTENT),
@@ -326,14 +326,14 @@ def test_no_network(server: Server) -> None:
 
 
 def test_a_silent_server_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "READ_S", 0.05)
+    monkeypatch.setattr(fetch, "READ_S", 0.05)
     server.bytes_per_s = 20_000 / 0.4
     refused(entry(server.url), "127.0.0.1 did not answer within 0.05 s")
 
 
 def test_a_trickle_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "SLOWEST_OVER_S", 0.1)
-    monkeypatch.setattr(transfer, "SLOWEST_BYTES_PER_S", 10_000_000)
+    monkeypatch.setattr(fetch, "SLOWEST_OVER_S", 0.1)
+    monkeypatch.setattr(fetch, "SLOWEST_BYTES_PER_S", 10_000_000)
     server.bytes_per_s = 500_000
     refused(entry(server.url), "127.0.0.1 sends less than 10,000,000 bytes a second")
 

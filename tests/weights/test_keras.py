@@ -175,7 +175,7 @@ EDITS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
     "link out of the file": (link_outside, "no plain member"),
     "cycle": (link_to_a_parent, "no array of floats"),
     "terabytes": (claim_terabytes, "too large to be true"),
-    "not a number": (give_not_a_number, "rows.2.pointwise.conv.weight has values that are not"),
+    "not a number": (give_not_a_number, "rows.2.pointwise.conv.weight' has values that are not"),
     "stride": (
         lambda file: edit_topology(
             file,

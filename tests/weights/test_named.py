@@ -15,8 +15,8 @@ from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
 from mobilette.nn.network import build_empty
 from mobilette.weights.imported import Imported
+from mobilette.weights.name_tables import tensor_names, tensor_shapes
 from mobilette.weights.named import SOURCES, import_state_dict
-from mobilette.weights.naming import tensor_names, tensor_shapes
 from mobilette.weights.pretrained import create_model
 
 Tensors = dict[str, Tensor]
@@ -208,7 +208,7 @@ def test_akamasters_resnets(depth: int, tensors: int, shared: Path) -> None:
     imported = import_state_dict(path, model=f"resnet{depth}")
     assert (imported.tensors, imported.unused) == (tensors, ())
     assert (imported.arch.resolution, imported.arch.num_classes) == (32, 10)
-    assert imported.remarks[0].endswith("took the weights under 'state_dict'")
+    assert imported.remarks[0] == "took the weights under 'state_dict'"
     assert_loads(imported)
 
 

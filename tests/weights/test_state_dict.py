@@ -87,8 +87,10 @@ def test_wrappers_and_prefixes_are_taken_off(wrapper: str, prefix: str, tmp_path
     checkpoint = {"epoch": 3, "best": 0.5, "n_averaged": torch.tensor(2), wrapper: inner}
     read = read_state_dict(write(tmp_path, zipped(checkpoint)))
     assert_same(read.tensors, TENSORS)
-    assert f"took the weights under '{wrapper}'" in read.remarks[0]
-    assert f"left out '{prefix[: prefix.index('.') + 1]}'" in read.remarks[1]
+    assert read.remarks[:2] == (
+        f"took the weights under '{wrapper}'",
+        f"left out '{prefix[: prefix.index('.') + 1]}' before the names",
+    )
 
 
 def test_averaged_weights_go_first(tmp_path: Path) -> None:
@@ -145,6 +147,13 @@ def test_code_in_a_file_is_not_run(pack: Any, tmp_path: Path) -> None:
 def test_memory_that_a_pickle_asks_for(pack: Any, tmp_path: Path) -> None:
     """torch.load itself would allow `bytearray`, with any number of bytes."""
     refused(tmp_path, pack({"a": torch.zeros(1), "b": bytearray(9)}), "bytearray")
+
+
+@pytest.mark.parametrize(("kind", "side"), [("F4", 2), ("F8_E4M3", 1), ("F8_E8M0", 1)])
+def test_floats_that_mean_nothing_alone(kind: str, side: int, tmp_path: Path) -> None:
+    header = f'{{"{"a" * 1000}": {{"dtype": "{kind}", "shape": [{side}], "data_offsets": [0, 1]}}}}'
+    content = struct.pack("<Q", len(header)) + header.encode() + b"\0"
+    refused(tmp_path, content, "read are torch.float16, torch.bfloat16, torch.float32")
 
 
 def test_a_header_that_claims_terabytes(tmp_path: Path) -> None:

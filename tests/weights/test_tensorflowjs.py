@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,41 @@ def rename(content: Any, name: str) -> None:
 EDITS: dict[str, tuple[Callable[[Any], None], str]] = {
     "path upwards": (lambda c: rename(c, "../secret"), "does not lie beside it"),
     "absolute path": (lambda c: rename(c, "/etc/passwd"), "does not lie beside it"),
+    "a drive's path": (lambda c: rename(c, "C:shard"), "does not lie beside it"),
+    "name of nothing": (lambda c: rename(c, "."), "does not lie beside it"),
+    "name that is a number": (lambda c: rename(c, 5), "damaged"),  # type: ignore[arg-type]
+    "a file a thousand times": (
+        lambda c: c["weightsManifest"][0].update(paths=c["weightsManifest"][0]["paths"] * 1000),
+        "names a file twice",
+    ),
+    "a file for two groups": (
+        lambda c: c["weightsManifest"].append(c["weightsManifest"][0]),
+        "names a file twice",
+    ),
+    "infinite shape": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[float("inf")]),
+        "damaged",
+    ),
+    "shape of many sizes": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[1] * 100),
+        "damaged|longer",
+    ),
+    "shape beyond 64 bits": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[2**40, 2**40]),
+        "is longer than",
+    ),
+    "scale of 400 digits": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(
+            quantization={"dtype": "uint8", "scale": 10**400, "min": 0}
+        ),
+        "damaged",
+    ),
+    "infinite scale": (
+        lambda c: c["weightsManifest"][0]["weights"][0].update(
+            quantization={"dtype": "float32", "scale": 1e300, "min": 0}
+        ),
+        "not finite",
+    ),
     "missing shard": (lambda c: rename(c, "group99"), "group99: no such file"),
     "shape": (
         lambda c: c["weightsManifest"][0]["weights"][0].update(shape=[3, 3, 3, 25]),
@@ -98,6 +134,20 @@ def test_damaged_models_are_refused(model: Path, name: str) -> None:
     with pytest.raises(InputError, match=message) as refusal:
         import_weights(model, model="mobilenet_v1", width_mult=0.75)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_shards_that_are_no_files(model: Path, kind: str) -> None:
+    shard = model / "group1-shard1of1"
+    shard.unlink()
+    if kind == "folder":
+        shard.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(shard)
+    else:
+        shard.symlink_to(shard)
+    with pytest.raises(InputError, match="group1-shard1of1: "):
+        import_weights(model, model="mobilenet_v1", width_mult=0.75)
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:

@@ -17,18 +17,16 @@ from mobilette.arch.catalogue import ALIASES, get_arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
-from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError, one_of
-from mobilette.weights.named import USUAL_WIDTHS
-from mobilette.weights.naming import Source
+from mobilette.weights.name_tables import Source
+from mobilette.weights.named import GUESSED_WIDTHS, V3
 from mobilette.weights.timm_names import TIMM
 from mobilette.weights.torchvision_names import TORCHVISION
 
 LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM}
-V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 # torchvision takes any width for MobileNets; several may build the same network.
-WIDTHS = (*USUAL_WIDTHS, *(step / 200 for step in range(10, 401)))
+WIDTHS = (*GUESSED_WIDTHS, *(step / 200 for step in range(10, 401)))
 # timm's constructor: our network and its width
 TIMM_NETWORKS = MappingProxyType(
     {

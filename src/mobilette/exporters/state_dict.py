@@ -15,7 +15,7 @@ from mobilette.exporters.constructors import LIBRARIES, constructor
 from mobilette.files import new_directory, write_bytes, write_json, write_text
 from mobilette.run.classes import classes_text
 from mobilette.run.directory import ARCH, Run, open_run
-from mobilette.weights.naming import tensor_names
+from mobilette.weights.name_tables import tensor_names
 
 STATE_DICT = "state_dict"
 MODEL = "model.safetensors"

@@ -28,24 +28,26 @@ def match_classes(
     names = {label.name: index for index, label in reversed(list(enumerate(classes)))}
     known = names | ids
     if any(folder in known for folder in folders):
-        return _all_of(folders, known, where), BY_NAME
+        return _all_of(folders, known, classes, where), BY_NAME
     synsets = {folder: found[0] for folder in folders if (found := SYNSET.match(folder))}
     if any(synset in ids for synset in synsets.values()):
         by_synset = {folder: ids[synset] for folder, synset in synsets.items() if synset in ids}
-        return _all_of(folders, by_synset, where), BY_SYNSET
+        return _all_of(folders, by_synset, classes, where), BY_SYNSET
     if len(folders) == len(classes):
         return list(range(len(folders))), BY_ORDER
-    return _all_of(folders, known, where), BY_NAME
+    return _all_of(folders, known, classes, where), BY_NAME
 
 
-def _all_of(folders: Sequence[str], known: dict[str, int], where: str) -> list[int]:
+def _all_of(
+    folders: Sequence[str], known: dict[str, int], classes: Sequence[ClassLabel], where: str
+) -> list[int]:
     for folder in folders:
         if folder not in known:
-            some = ", ".join(list(known)[:5]) + (", ..." if len(known) > 5 else "")
-            count = len(set(known.values()))
+            some = ", ".join(label.id for label in classes[:5]) + ", ..." * (len(classes) > 5)
+            names = [text for label in classes for text in (label.id, label.name)]
             raise InputError(
-                f"{where}: class {folder!r} is none of the model's {count} ({some})"
-                f"{nearest(folder, known)}"
+                f"{where}: class {folder!r} is none of the model's {len(classes)} ({some})"
+                f"{nearest(folder, names)}"
             )
     indices = [known[folder] for folder in folders]
     if len(set(indices)) < len(indices):

@@ -9,7 +9,7 @@ from functools import partial
 from types import MappingProxyType
 
 from mobilette.arch.resnet import CIFAR_DEPTHS
-from mobilette.weights.naming import Source, resnet_names
+from mobilette.weights.name_tables import Source, resnet_names
 
 AKAMASTER = Source(
     name="akamaster",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.editing import change_convs
+from mobilette.arch.editing import change_convs, convs
 from mobilette.arch.rows import Conv
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
@@ -78,7 +78,7 @@ def _like(conv: Conv, wanted: Conv | None) -> Conv:
 
 def _missing_norms(arch: Arch, like: Arch) -> dict[str, Conv]:
     """Return the convolutions of ``like`` that have a batch norm there and none in ``arch``."""
-    given, wanted = _convs(arch), _convs(like)
+    given, wanted = convs(arch), convs(like.with_classes(arch.num_classes))
     for name in [*wanted, *given]:
         mine, theirs = given.get(name), wanted.get(name)
         if mine is None or theirs is None or _shape(mine) != _shape(theirs):
@@ -91,18 +91,6 @@ def _missing_norms(arch: Arch, like: Arch) -> dict[str, Conv]:
         for name, conv in wanted.items()
         if conv.norm == "batch" and given[name].norm == "none"
     }
-
-
-def _convs(arch: Arch) -> dict[str, Conv]:
-    found = {}
-
-    def note(name: str, conv: Conv) -> Conv:
-        # The classifier's channels are the classes, which may differ.
-        found[name] = replace(conv, channels=1) if name == "head.classifier" else conv
-        return conv
-
-    change_convs(arch, note)
-    return found
 
 
 def _shape(conv: Conv | None) -> str:

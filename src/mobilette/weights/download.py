@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_FILE, make_parents
+from mobilette.weights.fetch import TransferError, fetch, received_bytes, tag_file
 from mobilette.weights.published import PublishedWeights
-from mobilette.weights.transfer import TransferError, fetch, tag_file
 
 Report = Callable[[int, int], None]
 
@@ -136,7 +136,7 @@ def _fault(path: Path, weights: PublishedWeights, *, stated: str | None = None) 
 def _check_space(part: Path, size: int) -> None:
     try:
         free = shutil.disk_usage(part.parent).free
-        missing = size - max(0, _size(part))
+        missing = size - received_bytes(part)
     except OSError:
         return  # writing will tell
     if free < missing:
@@ -148,18 +148,18 @@ def _check_space(part: Path, size: int) -> None:
 def _only_one(path: Path, stalled_s: float) -> Iterator[None]:
     """Wait until no other process fetches ``path``, for as long as the other gets on."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    came = _size(_part(path))
+    came = received_bytes(_part(path))
     try:
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=stalled_s)
             except Timeout:
-                if _size(_part(path)) == came:
+                if received_bytes(_part(path)) == came:
                     raise InputError(
                         f"{path}: another process fetches it, without progress for "
                         f"{stalled_s:g} s; end it and try again"
                     ) from None
-                came = _size(_part(path))
+                came = received_bytes(_part(path))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"{path}: cannot be written ({reason})") from error
@@ -171,13 +171,6 @@ def _only_one(path: Path, stalled_s: float) -> Iterator[None]:
 
 def _part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def _address(url: str) -> str:

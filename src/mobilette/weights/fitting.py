@@ -11,8 +11,8 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.editing import adopt_norms, convs
 from mobilette.weights.batch_norm import measure_batch_norm, restore_batch_norm
 from mobilette.weights.input_channels import adapt_input
+from mobilette.weights.same_structure import check_same_structure
 from mobilette.weights.slicing import slice_weights
-from mobilette.weights.structure import check_same_structure
 
 CLASSIFIER = "head.classifier."
 Batches = Callable[[], Iterable[Tensor]]

@@ -10,7 +10,6 @@ from pathlib import Path
 from mobilette.arch.scale import Form
 from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
 from mobilette.errors import InputError
-from mobilette.files import read_bytes
 from mobilette.run.classes import ClassLabel, read_classes
 from mobilette.run.directory import Run
 from mobilette.run.imported import write_imported_run
@@ -113,7 +112,8 @@ def _preprocess(
 def _digest(path: Path) -> str:
     """Return the SHA-256 of a file, or of all files in a folder, by name."""
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    for file in files:
-        digest.update(read_bytes(file))
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()

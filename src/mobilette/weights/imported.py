@@ -21,7 +21,8 @@ class Imported:
         preprocess: how pictures are prepared, as far as the file tells; ``None`` if it does not.
         tensors: how many tensors the file has.
         unused: names of the file's tensors that the network has no place for.
-        remarks: one line each about what was concluded or left out ("class 0 is background").
+        remarks: one line each about what was concluded or left out ("class 0 is background"),
+            without the file's name.
     """
 
     arch: Arch

@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor
-
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Form, Settings
-from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.errors import InputError
 from mobilette.files import read_head
 from mobilette.weights.graph import ConvNode, Graph
 from mobilette.weights.imported import Imported
-from mobilette.weights.keras_graph import LayerWeights
 from mobilette.weights.keras_h5 import read_keras_h5
 from mobilette.weights.keras_order import match_in_order
+from mobilette.weights.keras_weights import LayerWeights
 from mobilette.weights.matching import match
+from mobilette.weights.named import GUESSED_WIDTHS, import_state_dict
 from mobilette.weights.tensorflowjs import MODEL, read_tensorflowjs
+from mobilette.weights.tensors import check_finite
+from mobilette.weights.tflite import read_tflite
 
 T = TypeVar("T")
 
@@ -71,16 +71,13 @@ def import_weights(
         else:
             imported = _in_order(read, model, settings, str(path))
     elif head[4:] == b"TFL3":
-        from mobilette.weights.tflite import read_tflite
-
         imported = _from_graph(read_tflite(path), model, settings, resolution)
     else:
-        from mobilette.weights.named import import_state_dict
-
         imported = import_state_dict(
             path, model=model, width_mult=width_mult, resolution=resolution, form=form
         )
-    _check_finite(imported.weights, path)
+    for name, tensor in imported.weights.items():
+        check_finite(name, tensor, where=str(path))
     drop = imported.arch.num_classes == IMAGENET_CLASSES + 1 if background is None else background
     return _without_background(imported) if drop else imported
 
@@ -135,7 +132,7 @@ def _at_width(read: Callable[[Arch], T], model: str, settings: Settings, where: 
     try:
         return read(get_arch(model, settings))
     except InputError as error:
-        for width_mult in USUAL_WIDTHS:
+        for width_mult in GUESSED_WIDTHS:
             try:
                 read(get_arch(model, replace(settings, width_mult=width_mult)))
             except InputError:
@@ -145,12 +142,6 @@ def _at_width(read: Callable[[Arch], T], model: str, settings: Settings, where: 
                 f"--width-mult {width_mult:g}"
             ) from None
         raise error
-
-
-def _check_finite(weights: dict[str, Tensor], path: Path) -> None:
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{path}: {name} has values that are not finite numbers")
 
 
 def _without_background(imported: Imported) -> Imported:

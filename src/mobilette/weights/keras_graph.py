@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from mobilette.arch.rows import Activation
-from mobilette.data.preprocess import Preprocess
+from mobilette.data.preprocess import Colour, Preprocess
 from mobilette.errors import InputError
 from mobilette.weights.graph import (
+    NO_PADDING,
     ActivationNode,
     ConvNode,
     Graph,
     JoinNode,
     Node,
-    NormNode,
+    Padding,
     PadNode,
     PoolNode,
-    Weights,
 )
 from mobilette.weights.keras_layers import INPUT, Layer, read_layers
+from mobilette.weights.keras_weights import LayerWeights, RemainingWeights, kernel, norm_node
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "linear": "none",
@@ -36,16 +36,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "hard_swish": "hard_swish",
     "hard_sigmoid": "hard_sigmoid",
 }
+# What a topology that is not Keras' own makes the reader raise.
+DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 # They change no logit: a reshape is looked at, a softmax may only be the end.
 PASSED_OVER = ("Dropout", "Flatten", "Reshape", "SpatialDropout2D", "Identity", "InputLayer")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LayerWeights:
-    """The weights of one layer: ``kernel``, ``bias``, ``gamma``, ... by Keras' names."""
-
-    name: str
-    parameters: Mapping[str, Weights]
 
 
 def keras_graph(
@@ -69,7 +63,7 @@ def keras_graph(
         raise InputError(f"{where}: {error}") from None
     except graphlib.CycleError as error:
         raise InputError(f"{where}: its layers read each other in a circle") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{where}: its topology is damaged ({type(error).__name__})") from error
 
 
@@ -77,10 +71,8 @@ class _Translation:
     def __init__(self, weights: Sequence[LayerWeights], where: str, version: str) -> None:
         self.where = where
         self.is_keras_2 = version.startswith(("1", "2"))
-        self.weights = {layer.name: dict(layer.parameters) for layer in weights}
-        self.tensors = tuple(
-            f"{layer.name}/{name}" for layer in weights for name in layer.parameters
-        )
+        self.weights = RemainingWeights(weights)
+        self.tensors = self.weights.names()
         self.nodes: dict[str, Node] = {}
         self.node_of = {INPUT: INPUT}  # layer to the node that its output is
         self.after_softmax: set[str] = set()
@@ -91,10 +83,11 @@ class _Translation:
 
     def run(self, layers: Mapping[str, Layer], shape: tuple[int, int, int], output: str) -> Graph:
         reads = {name: layer.inputs for name, layer in layers.items()}
+        self.channels = shape[0]
+        self.first = [name for name, inputs in reads.items() if INPUT in inputs]
         for name in graphlib.TopologicalSorter(reads).static_order():
             if name != INPUT:
                 self.layer(layers[name])
-        left = tuple(f"{layer}/{name}" for layer, rest in self.weights.items() for name in rest)
         return Graph(
             where=self.where,
             nodes=tuple(self.nodes.values()),
@@ -103,7 +96,7 @@ class _Translation:
             shape=shape,
             preprocess=self.preprocess,
             tensors=self.tensors,
-            unused=left,
+            unused=self.weights.names(),
         )
 
     def layer(self, layer: Layer) -> None:
@@ -150,68 +143,32 @@ class _Translation:
         self.node_of[layer.name] = self.source(layer)
 
     def put(self, layer: Layer, node: Node) -> None:
+        if node.name in self.nodes or node.name == INPUT:
+            raise InputError(f"two layers are called {node.name!r}")
         self.nodes[node.name] = node
         self.node_of[layer.name] = node.name
 
-    def take(self, layer: Layer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
-        """Return a weight and note that it is used."""
-        array = self.weights.get(layer.name, {}).pop(parameter, None)
-        if array is None:
-            raise InputError(f"layer {layer.name!r} has no {parameter} in the file")
-        fits = len(shape) == array.ndim and all(
-            wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
-        )
-        if not fits or 0 in array.shape:
-            raise InputError(f"layer {layer.name!r}: its {parameter} is of shape {array.shape}")
-        return array
-
     def conv(self, layer: Layer) -> None:
-        weight, groups = self.kernel(layer)
+        weight, groups = kernel(layer, self.weights)
         bias = None
         if layer.option("use_bias", True):
-            bias = self.take(layer, "bias", (len(weight),))
-        stride, across = layer.pair("strides", 1)
-        if stride != across or layer.pair("dilation_rate", 1) != (1, 1):
-            raise InputError(f"layer {layer.name!r} has uneven strides or a dilation")
+            bias = self.weights.take(layer.name, "bias", (len(weight),))
+        if layer.size("dilation_rate", 1) != 1:
+            raise InputError(f"layer {layer.name!r} has a dilation, which no network here has")
         node = ConvNode(
             name=layer.name,
             inputs=(self.source(layer),),
             weight=np.ascontiguousarray(weight),
             bias=bias,
-            stride=stride,
+            stride=layer.size("strides", 1),
             groups=groups,
             padding=_padding(layer),
         )
         self.put(layer, node)
         self.activation(layer)
 
-    def kernel(self, layer: Layer) -> tuple[Weights, int]:
-        """Return the weight (out, in / groups, height, width), and the groups."""
-        if layer.kind == "Dense":
-            return self.take(layer, "kernel", (None, None)).T[:, :, None, None], 1
-        if layer.kind == "Conv2D":
-            kernel = self.take(layer, "kernel", (*layer.pair("kernel_size", 0), None, None))
-            return kernel.transpose(3, 2, 0, 1), int(layer.option("groups", 1))
-        names = self.weights.get(layer.name, {})
-        name = "depthwise_kernel" if "depthwise_kernel" in names else "kernel"
-        kernel = self.take(layer, name, (*layer.pair("kernel_size", 0), None, 1))
-        return kernel.transpose(2, 3, 0, 1), kernel.shape[2]
-
     def norm(self, layer: Layer) -> None:
-        mean = self.take(layer, "moving_mean", (None,))
-        shape = mean.shape
-        scale = self.take(layer, "gamma", shape) if layer.option("scale", True) else None
-        shift = self.take(layer, "beta", shape) if layer.option("center", True) else None
-        node = NormNode(
-            name=layer.name,
-            inputs=(self.source(layer),),
-            scale=np.ones_like(mean) if scale is None else scale,
-            shift=np.zeros_like(mean) if shift is None else shift,
-            mean=mean,
-            variance=self.take(layer, "moving_variance", shape),
-            epsilon=float(layer.option("epsilon", 1e-3)),
-        )
-        self.put(layer, node)
+        self.put(layer, norm_node(layer, (self.source(layer),), self.weights))
 
     def activation(self, layer: Layer) -> None:
         """Add the activation that a layer is, or ends in."""
@@ -247,27 +204,26 @@ class _Translation:
             for side in layer.pair("padding", 0)
         )
         around = (int(top), int(bottom), int(left), int(right))
+        if min(around) < 0:
+            raise InputError(f"layer {layer.name!r} pads {around} pixels")
         self.put(layer, PadNode(name=layer.name, inputs=(self.source(layer),), padding=around))
 
     def pool(self, layer: Layer) -> None:
-        kernel, stride = 0, 1
+        side, stride = 0, 1
         if layer.kind != "GlobalAveragePooling2D":
-            kernel, across = layer.pair("pool_size", 2)
-            strides = layer.option("strides") or kernel
-            stride = strides if isinstance(strides, int) else strides[0]
-            if kernel != across:
-                raise InputError(f"layer {layer.name!r} has an oblong window")
+            side = layer.size("pool_size", 2)
+            stride = side if layer.option("strides") is None else layer.size("strides")
         node = PoolNode(
             name=layer.name,
             inputs=(self.source(layer),),
             function="max" if layer.kind == "MaxPooling2D" else "average",
-            kernel=kernel,
+            kernel=side,
             stride=stride,
             padding=_padding(layer),
         )
         self.put(layer, node)
 
-    def join(self, layer: Layer, function: Any) -> None:
+    def join(self, layer: Layer, function: Literal["add", "concat", "scale"]) -> None:
         inputs = tuple(self.node_of[name] for name in layer.inputs)
         self.put(layer, JoinNode(name=layer.name, inputs=inputs, function=function))
 
@@ -303,20 +259,22 @@ class _Translation:
         self.join(layer, "concat")
 
     def rescale(self, layer: Layer) -> None:
-        if self.source(layer) != INPUT or self.preprocess is not None:
+        if self.first != [layer.name]:
             raise InputError(f"layer {layer.name!r} rescales something else than the picture")
         scale, offset = float(layer.option("scale")), float(layer.option("offset", 0.0))
         if not scale > 0:
             raise InputError(f"layer {layer.name!r} rescales by {scale:g}")
-        self.preprocess = Preprocess(mean=(-offset / scale,) * 3, std=(1 / scale,) * 3)
+        colour: Colour = "grey" if self.channels == 1 else "rgb"
+        mean, std = (-offset / scale,) * self.channels, (1 / scale,) * self.channels
+        self.preprocess = Preprocess(mean=mean, std=std, colour=colour)
         self.pass_on(layer)
 
 
-def _padding(layer: Layer) -> Any:
+def _padding(layer: Layer) -> Padding:
     padding = layer.option("padding", "valid")
     if padding not in ("same", "valid"):
         raise InputError(f"layer {layer.name!r} has padding {padding!r}")
-    return "same" if padding == "same" else (0, 0, 0, 0)
+    return "same" if padding == "same" else NO_PADDING
 
 
 def _check_reshape(layer: Layer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,25 @@ import numpy as np
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_RECORD, check_file
 from mobilette.weights.graph import Graph, Weights
-from mobilette.weights.keras_graph import LayerWeights, keras_graph
+from mobilette.weights.keras_graph import keras_graph
+from mobilette.weights.keras_weights import LayerWeights
 from mobilette.weights.missing_extra import missing_extra
 
 if TYPE_CHECKING:
     import h5py
 
-# What damaged or hostile files make h5py raise, besides its own sort: lookups of what is not there,
-# sizes that are none, text that is none.
-DAMAGED = (KeyError, ValueError, TypeError, OSError, RuntimeError, AttributeError, OverflowError)
+# What damaged or hostile files make h5py raise: lookups of what is not there, sizes that are none
+# or too large, text that is none.
+DAMAGED = (
+    AttributeError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 LARGEST_MODEL = 2 * 2**30
 MANY = 10_000
 
@@ -36,14 +47,14 @@ def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra(path, "h5py") from error
-    check_file(path, limit=LARGEST_MODEL)
+        raise InputError(f"{path}: {missing_extra('h5py')}") from error
+    size = check_file(path, limit=LARGEST_MODEL)
     try:
         with h5py.File(path, "r") as file:
             config = _attribute(file, "model_config")
             version = _text(file.attrs.get("keras_version", "2"))
             root = file["model_weights"] if config is not None else file
-            layers = list(_layers(root, LARGEST_MODEL))
+            layers = list(_layers(root, 2 * size))  # float16 becomes float32
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except DAMAGED as error:
@@ -61,7 +72,7 @@ def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
 
 
 def _layers(root: h5py.Group, limit: int) -> Iterator[LayerWeights]:
-    """Yield the layers that have weights, in the file's order."""
+    """Yield the layers that have weights, together at most ``limit`` bytes, in the file's order."""
     for group_name in _names(root, "layer_names"):
         group = _member(root, group_name)
         nested: dict[str, dict[str, Weights]] = {}
@@ -97,9 +108,11 @@ def _array(dataset: Any, limit: int) -> Weights:
         raise InputError(f"{getattr(dataset, 'name', 'a weight')!r} is no array of floats")
     if dataset.external is not None or dataset.is_virtual:
         raise InputError(f"{dataset.name!r} lies in another file")
-    if dataset.size is None or dataset.size * 4 > limit:
+    # A chunk is unpacked as a whole, however little of it the array has.
+    if dataset.size is None or max(dataset.size, prod(dataset.chunks or ())) * 4 > limit:
         raise InputError(f"{dataset.name!r} is of shape {dataset.shape}: too large to be true")
-    return np.asarray(dataset[()], dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+        return np.asarray(dataset[()], dtype=np.float32)
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:

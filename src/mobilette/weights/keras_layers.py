@@ -39,6 +39,17 @@ class Layer:
         first, second = value if isinstance(value, list | tuple) else (value, value)
         return first, second
 
+    def size(self, name: str, default: int = 0) -> int:
+        """Return an option that is one number of pixels, at least 1, in both directions.
+
+        Raises:
+            InputError: it is none, or differs between the directions.
+        """
+        first, second = self.pair(name, default)
+        if type(first) is not int or first != second or first < 1:
+            raise InputError(f"layer {self.name!r} has {name} {first!r} and {second!r:.40}")
+        return first
+
 
 def read_layers(topology: Any) -> tuple[dict[str, Layer], tuple[int, int, int], str]:
     """Return the layers by name, the input's (channels, height, width), the output layer's name.
@@ -68,6 +79,8 @@ def _read_model(
     entries = config if isinstance(config, list) else config["layers"]
     if len(entries) + len(layers) > MANY or depth > DEEPEST:
         raise InputError(f"more than {MANY:,} layers, or models in models in models")
+    if sum(entry["class_name"] == "InputLayer" for entry in entries) > 1:
+        raise InputError("the model has several inputs; a classifier has one")
     outputs: dict[str, str] = {}  # of each layer, the one that gives its output
     last = source
     for entry in entries:
@@ -79,6 +92,8 @@ def _read_model(
         inputs = tuple(outputs.get(read, read) if calls else read for read in reads)
         _note_shape(entry["config"], shapes)
         if kind in ("Functional", "Model", "Sequential"):
+            if len(inputs) != 1:
+                raise InputError(f"model {name!r} has {len(inputs)} inputs; one is expected")
             last = _read_model(entry, inputs[0], layers, shapes, depth + 1)
         elif kind == "InputLayer":
             last = source

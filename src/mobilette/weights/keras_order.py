@@ -20,7 +20,7 @@ from mobilette.arch.primitives import ConvLayer, FlattenLayer, LinearLayer, Norm
 from mobilette.arch.rows import Block, Conv
 from mobilette.errors import InputError
 from mobilette.weights.graph import ConvNode, NormNode, Weights
-from mobilette.weights.keras_graph import LayerWeights
+from mobilette.weights.keras_weights import LayerWeights
 from mobilette.weights.tensors import conv_tensors, norm_tensors
 
 EPSILON = 1e-3

@@ -21,7 +21,7 @@ from mobilette.errors import InputError
 from mobilette.weights.graph import Graph
 from mobilette.weights.padding import conv_padding, pixels
 from mobilette.weights.tensors import conv_tensors, norm_tensors
-from mobilette.weights.units import OurUnit, TheirUnit, our_units, their_units
+from mobilette.weights.units import Kind, OurUnit, TheirUnit, our_units, their_units
 
 
 def match(graph: Graph, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
@@ -30,24 +30,39 @@ def match(graph: Graph, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str,
     Raises:
         InputError: they are not the same network; the message names the first layer that differs.
     """
-    ours, (theirs, output) = our_units(arch), their_units(graph)
-    pairs = _Pairing(ours, theirs, graph.where).run(list(ours)[-1], output)
-    convs = {
-        name: (ours[name], theirs[other])
-        for name, other in pairs.items()
-        if ours[name].kind == "conv"
-    }
-    spelled = _spelled(arch, ours, pairs, theirs, graph.where)
+    try:
+        return _match(graph, arch)
+    except InputError as error:
+        raise InputError(f"{graph.where}: {error}") from None
+
+
+def _match(graph: Graph, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
+    theirs, output = their_units(graph)
+    first, _, _ = _compared(arch, theirs, output)
+    # The file's padding may have changed the maps, and so what all padding comes to.
+    spelled, ours, pairs = _compared(first, theirs, output)
+    if spelled != first:
+        raise InputError(f"its padding makes maps of other sizes than {arch.name} has")
     weights: dict[str, Tensor] = {}
-    for name, (unit, other) in convs.items():
-        assert isinstance(unit.layer, ConvLayer | LinearLayer)
-        assert other.conv is not None
-        weights |= conv_tensors(unit.layer, other.conv, flattened=unit.source_shape)
-        if other.norm is not None:
-            weights |= norm_tensors(name, other.norm, spelled)
+    for name, other in pairs.items():
+        unit, their_unit = ours[name], theirs[other]
+        if isinstance(unit.layer, ConvLayer | LinearLayer):
+            assert their_unit.conv is not None
+            weights |= conv_tensors(unit.layer, their_unit.conv, flattened=unit.source_shape)
+        if their_unit.norm is not None:
+            weights |= norm_tensors(name, their_unit.norm, spelled)
     taken = set(pairs.values())
     left = tuple(name for name, u in theirs.items() if u.conv is not None and name not in taken)
     return spelled, weights, left
+
+
+def _compared(
+    arch: Arch, theirs: dict[str, TheirUnit], output: str
+) -> tuple[Arch, dict[str, OurUnit], dict[str, str]]:
+    """Return ``arch`` as the file spells it, its units, and to each of these the file's."""
+    ours = our_units(arch)
+    pairs = _Pairing(ours, theirs).run(list(ours)[-1], output)
+    return _spelled(arch, ours, pairs, theirs), ours, pairs
 
 
 @dataclass
@@ -56,7 +71,6 @@ class _Pairing:
 
     ours: dict[str, OurUnit]
     theirs: dict[str, TheirUnit]
-    where: str
     pairs: dict[str, str] = field(default_factory=dict)
     # (place in the order of execution, what differs): the first that the walk met in each trial
     faults: list[tuple[int, str]] = field(default_factory=list)
@@ -65,14 +79,18 @@ class _Pairing:
         self.order = {name: place for place, name in enumerate(self.ours)}
         if not self.pair(output, their_output):
             _, fault = max(self.faults)
-            raise InputError(f"{self.where}: {fault}")
+            raise InputError(fault)
         return self.pairs
 
     def pair(self, ours: str, theirs: str) -> bool:
         """Whether everything up to ``ours`` is everything up to ``theirs``."""
-        if ours in self.pairs:
-            return self.pairs[ours] == theirs
-        fault = self.differs(self.ours[ours], self.theirs[theirs])
+        known = self.pairs.get(ours)
+        if known == theirs:
+            return True
+        if known is None:
+            fault = self.differs(self.ours[ours], self.theirs[theirs])
+        else:
+            fault = f"{theirs!r} is read where {known!r} should be ({ours})"
         if fault:
             self.faults.append((-self.order[ours], fault))
             return False
@@ -102,12 +120,30 @@ class _Pairing:
                 f"{theirs.name!r} ends in activation {theirs.activation!r}, but {ours.name} in "
                 f"{ours.activation!r}"
             )
+        if isinstance(ours.layer, LinearLayer) and theirs.norm is not None:
+            return f"{theirs.name!r} has a batch norm, but {ours.name} can have none"
+        if isinstance(ours.layer, LinearLayer) and _is_padded(theirs):
+            return f"{theirs.name!r} reads padding, but {ours.name} can have none"
         mine, other = _shape(ours), _their_shape(theirs, ours)
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
 
 
-def _kind(kind: str) -> str:
-    return {"conv": "a convolution", "scale": "a product", "add": "a sum"}.get(kind, f"a {kind}")
+def _is_padded(unit: TheirUnit) -> bool:
+    assert unit.conv is not None
+    return any(pixels(unit.before, unit.conv.padding, kernel=1, stride=1, side=1))
+
+
+def _kind(kind: Kind) -> str:
+    words = {
+        "input": "the input",
+        "conv": "a convolution",
+        "max": "a max pool",
+        "average": "an average pool",
+        "add": "a sum",
+        "concat": "a concatenation",
+        "scale": "a product",
+    }
+    return words[kind]
 
 
 def _shape(unit: OurUnit) -> str:
@@ -119,7 +155,7 @@ def _shape(unit: OurUnit) -> str:
         case AdaptivePoolLayer():
             return "over the whole map" if unit.layer.shape[1] == 1 else "over a grid"
         case PoolLayer() as pool:
-            return f"{pool.kernel}x{pool.kernel}, stride {pool.stride}, padding {pool.padding}"
+            return _window(pool.kernel, pool.stride, str(pool.padding), pool.shape[1])
     return ""
 
 
@@ -133,13 +169,21 @@ def _their_shape(unit: TheirUnit, ours: OurUnit) -> str:
     if unit.pool is None:
         return ""
     pool, side = unit.pool, ours.source_shape[1]
-    around = set(
-        pixels(unit.before, pool.padding, kernel=pool.kernel or side, stride=pool.stride, side=side)
-    )
-    if pool.kernel in (0, side) and around == {0}:
+    kernel = pool.kernel or side
+    around = pixels(unit.before, pool.padding, kernel=kernel, stride=pool.stride, side=side)
+    if kernel == side and not any(around):
         return "over the whole map"
-    padding = around.pop() if len(around) == 1 else "uneven"
-    return f"{pool.kernel}x{pool.kernel}, stride {pool.stride}, padding {padding}"
+    alike = len(set(around)) == 1
+    return _window(
+        kernel,
+        pool.stride,
+        str(around[0]) if alike else "uneven",
+        (side + around[0] + around[1] - kernel) // pool.stride + 1,
+    )
+
+
+def _window(kernel: int, stride: int, padding: str, side: int) -> str:
+    return f"{kernel}x{kernel}, stride {stride}, padding {padding}, to {side}x{side} pixels"
 
 
 def _words(kernel: int, stride: int, groups: int, inputs: int, outputs: int) -> str:
@@ -153,7 +197,6 @@ def _spelled(
     ours: dict[str, OurUnit],
     pairs: dict[str, str],
     theirs: dict[str, TheirUnit],
-    where: str,
 ) -> Arch:
     """Return ``arch`` with the biases, batch norms, activations and padding of the file."""
 
@@ -170,7 +213,7 @@ def _spelled(
         )
         if padding is None:
             raise InputError(
-                f"{where}: {unit.name!r} has padding {unit.before} and {unit.conv.padding}; "
+                f"{unit.name!r} has padding {unit.before} and {unit.conv.padding}; "
                 f"{name} is padded on all sides alike or as TensorFlow's SAME"
             )
         return replace(
@@ -190,7 +233,12 @@ def _spelled(
     )
     head = arch.head
     if isinstance(head, PoolLinear) and head.hidden:
-        head = replace(head, activation=activations["head.hidden.0.linear"])
+        found = {activations[f"head.hidden.{number}.linear"] for number in range(len(head.hidden))}
+        if len(found) > 1:
+            raise InputError(
+                f"its hidden layers have two activations, {' and '.join(sorted(found))}"
+            )
+        head = replace(head, activation=found.pop())
     epsilons = Counter(unit.norm.epsilon for unit in theirs.values() if unit.norm is not None)
     epsilon = epsilons.most_common(1)[0][0] if epsilons else arch.norm_epsilon
     return change_convs(replace(arch, rows=rows, head=head, norm_epsilon=epsilon), change)

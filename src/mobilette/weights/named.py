@@ -21,7 +21,7 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError, nearest
 from mobilette.weights.akamaster_names import AKAMASTER
 from mobilette.weights.imported import Imported
-from mobilette.weights.naming import COUNTER, Names, Source, tensor_names, tensor_shapes
+from mobilette.weights.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
 from mobilette.weights.state_dict import read_state_dict
 from mobilette.weights.timm_names import TIMM
 from mobilette.weights.torchvision_names import TORCHVISION
@@ -38,8 +38,8 @@ MOBILETTE = Source(
 SOURCES = {source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, MOBILETTE)}
 # torchvision and timm scale V3 in their own ways.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
-# Guessed where the shapes do not fit; published ones first.
-USUAL_WIDTHS = (
+# Tried where the shapes do not fit; published ones first.
+GUESSED_WIDTHS = (
     1.0,
     0.5,
     0.75,
@@ -107,9 +107,9 @@ def import_state_dict(
         ours: _as_ours(path, read.tensors.get(names[ours]), names[ours], shape)
         for ours, shape in tensor_shapes(arch).items()
     }
-    remarks = [*read.remarks, f"{path}: {source.name}'s names of {arch.name}"]
+    remarks = [*read.remarks, f"{source.name}'s names of {arch.name}"]
     if not settings.is_full and source is not MOBILETTE and arch.name not in CIFAR_VARIANTS:
-        remarks.append(f"{path}: the small form has other strides than the network of the weights")
+        remarks.append("the small form has other strides than the network of the weights")
     return Imported(
         arch=_adapted(arch, source, tensorflow=tensorflow),
         weights=weights,
@@ -130,7 +130,7 @@ def _source(path: Path, tensors: Mapping[str, Tensor], arch: Arch) -> Source:
     if not found[best.name]:
         raise InputError(
             f"{path}: no tensor has a name of {arch.name} at {', '.join(found)}; the first is "
-            f"called {next(iter(tensors))!r}{_seems_to_be(tensors)}"
+            f"called {next(iter(tensors))!r:.80}{_seems_to_be(tensors)}"
         )
     return best
 
@@ -148,7 +148,7 @@ def _check_names(path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: 
     if excess:
         raise InputError(
             f"{path}: {len(excess)} weights are none of {arch.name}'s in {source.name}'s names, "
-            f"the first is {excess[0]!r}{_seems_to_be(tensors)}"
+            f"the first is {excess[0]!r:.80}{_seems_to_be(tensors)}"
         )
 
 
@@ -212,7 +212,7 @@ def _fitting(
         if not fault:
             return arch
     model, hint = candidates[0].name, ""
-    for width in USUAL_WIDTHS:
+    for width in GUESSED_WIDTHS:
         scaled = _candidates(path, model, replace(settings, width_mult=width), source)
         if not all(_fault(tensors, arch, source) for arch in scaled):
             hint = f"; the file has the shapes of width {width:g}"

@@ -30,18 +30,20 @@ def conv_padding(
     """Return how a `Conv` spells that padding; ``None`` if it cannot.
 
     With stride 1 symmetric padding and TensorFlow's are one: then it is ``usual`` if that is one of
-    them. With a larger stride they are one only at some sizes, and TensorFlow's is meant.
+    them. With a larger stride they are one only at some sizes: then it is what the file says.
     """
     around = pixels(before, padding, kernel=kernel, stride=stride, side=side)
     found: list[ConvPadding] = []
-    if around == _same(kernel, stride, side):
-        found.append("tf_same")
-    if around == ((kernel - 1) // 2,) * 4:
-        found.append("symmetric")
     if not any(around):
         found.append("valid")
-    if stride == 1 or kernel == 1:
-        return usual if usual in found else found[-1] if found else None
+    if around == ((kernel - 1) // 2,) * 4:
+        found.append("symmetric")
+    if around == _same(kernel, stride, side):
+        found.append("tf_same")
+    if usual in found and (stride == 1 or kernel == 1):
+        return usual
+    if padding == "same" and "tf_same" in found:
+        return "tf_same"
     return found[0] if found else None
 
 

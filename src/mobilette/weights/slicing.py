@@ -12,9 +12,9 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer
-from mobilette.weights.choosing import Sources, choose_channels
+from mobilette.weights.channel_choice import Sources, choose_channels
 from mobilette.weights.importance import contributions
-from mobilette.weights.structure import check_same_structure, check_weights
+from mobilette.weights.same_structure import check_same_structure, check_weights
 
 
 @torch.no_grad()

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from mobilette.errors import InputError
 from mobilette.files import check_file
+from mobilette.weights.tensors import check_finite
 from mobilette.weights.torch_files import DAMAGED, LEGACY, ZIP, load_legacy, load_zip
 
 # Where training scripts put the state dict; averaged weights first, as timm and torchvision do.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+# Others mean nothing without a scale, which stands elsewhere.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # What DataParallel and torch.compile put before every name.
 PREFIXES = ("module.", "_orig_mod.")
 
@@ -27,7 +30,7 @@ class StateDict:
 
     Attributes:
         tensors: by name, in memory; floating-point ones float32 and finite.
-        remarks: one line each about what was unwrapped or left out.
+        remarks: one line each about what was unwrapped or left out, without the file's name.
     """
 
     tensors: dict[str, Tensor]
@@ -43,7 +46,7 @@ def read_state_dict(path: str | Path) -> StateDict:
 
     Raises:
         InputError: the file is of another format, damaged, larger than 4 GiB, names code, has no
-            tensors, or a value in it is not finite.
+            tensors or some of other types, or a value in it is not finite.
     """
     path = Path(path)
     size = check_file(path)
@@ -52,7 +55,7 @@ def read_state_dict(path: str | Path) -> StateDict:
     if claimed > 2 * size:  # tensors may share values, but seldom do
         raise InputError(f"{path}: damaged (tensors of {claimed:,} bytes in a file of {size:,})")
     plain, removed = _without_prefixes(path, tensors)
-    remarks += [f"{path}: left out {prefix!r} before the names" for prefix in removed]
+    remarks += [f"left out {prefix!r} before the names" for prefix in removed]
     read = {name: _as_float32(path, name, tensor) for name, tensor in plain.items()}
     return StateDict(tensors=read, remarks=tuple(remarks))
 
@@ -89,7 +92,7 @@ def _unwrapped(path: Path, content: object) -> tuple[dict[str, Tensor], list[str
     for wrapper in WRAPPERS:
         tensors = _tensors(content.get(wrapper))
         if tensors:
-            return tensors, [f"{path}: took the weights under {wrapper!r}"]
+            return tensors, [f"took the weights under {wrapper!r}"]
     tensors = _tensors(content)
     if not tensors:
         raise InputError(
@@ -121,7 +124,9 @@ def _without_prefixes(
             name = name.removeprefix(prefix)
             removed[prefix] = None
         if name in plain:
-            raise InputError(f"{path}: two tensors are called {name!r}, apart from their prefixes")
+            raise InputError(
+                f"{path}: two tensors are called {name!r:.80}, apart from their prefixes"
+            )
         plain[name] = tensor
     return plain, list(removed)
 
@@ -130,7 +135,9 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     """Return a copy in memory: the file may change or go while the weights are in use."""
     if not tensor.is_floating_point():
         return tensor.clone(memory_format=torch.contiguous_format)
+    if tensor.dtype not in FLOATS:
+        listed = ", ".join(str(kind) for kind in FLOATS)
+        raise InputError(f"{path}: tensor {name!r:.80} is {tensor.dtype}; read are {listed}")
     copied = tensor.to(torch.float32, copy=True).contiguous()
-    if not bool(copied.isfinite().all()):
-        raise InputError(f"{path}: tensor {name!r} has values that are not finite (NaN or inf)")
+    check_finite(name, copied, where=str(path))
     return copied

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ import numpy as np
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, read_json
 from mobilette.weights.graph import Graph, Weights
-from mobilette.weights.keras_graph import LayerWeights, keras_graph
+from mobilette.weights.keras_graph import DAMAGED, keras_graph
+from mobilette.weights.keras_weights import LayerWeights
 
 MODEL = "model.json"
-LARGEST_SHARD = 2**30
+LARGEST_MODEL = 2 * 2**30
 TYPES = {"float32": "<f4", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
 
 
@@ -40,14 +41,19 @@ def read_tensorflowjs(path: Path) -> Graph:
             raise InputError("a TensorFlow.js graph model; layers models are read")
         topology = content["modelTopology"]
         weights: dict[str, dict[str, Weights]] = {}
-        for group in content["weightsManifest"]:
-            for name, array in _group(path.parent, group).items():
+        groups = content["weightsManifest"]
+        _check_files([name for group in groups for name in group["paths"]])
+        left = LARGEST_MODEL
+        for group in groups:
+            read = b"".join(read_bytes(path.parent / name, limit=left) for name in group["paths"])
+            left -= len(read)
+            for name, array in _group(group, read).items():
                 layer, _, parameter = name.rpartition("/")
                 weights.setdefault(layer, {})[parameter] = array
         config, version = topology["model_config"], str(topology.get("keras_version", "2"))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: no TensorFlow.js layers model, or damaged ({type(error).__name__})"
         ) from error
@@ -55,12 +61,18 @@ def read_tensorflowjs(path: Path) -> Graph:
     return keras_graph(config, layers, where=str(path), version=version)
 
 
-def _group(folder: Path, group: Mapping[str, Any]) -> dict[str, Weights]:
-    """Return the weights of one group of the manifest by name."""
-    for name in group["paths"]:
-        if len(PurePosixPath(name).parts) != 1 or name in ("..", "") or "\\" in name:
+def _check_files(names: list[str]) -> None:
+    """Raise `InputError` unless ``names`` are of different files beside the manifest."""
+    for name in names:
+        # A Windows path takes both kinds of slash and drives.
+        if name in ("", "..") or PureWindowsPath(name).name != name:
             raise InputError(f"file {name!r} of the manifest does not lie beside it")
-    content = b"".join(read_bytes(folder / name, limit=LARGEST_SHARD) for name in group["paths"])
+    if len(set(names)) < len(names):
+        raise InputError("its manifest names a file twice")
+
+
+def _group(group: Mapping[str, Any], content: bytes) -> dict[str, Weights]:
+    """Return the weights of one group of the manifest, whose files have ``content``, by name."""
     arrays: dict[str, Weights] = {}
     place = 0
     for weight in group["weights"]:
@@ -72,7 +84,8 @@ def _group(folder: Path, group: Mapping[str, Any]) -> dict[str, Weights]:
             raise InputError(f"{weight['name']!r} of shape {shape} is longer than {group['paths']}")
         array = np.frombuffer(content[place:end], kind).reshape(shape).astype(np.float32)
         if quantised and "scale" in quantised:
-            array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+                array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
         arrays[str(weight["name"])] = array
         place = end
     if place != len(content):

@@ -1,4 +1,4 @@
-"""Weights of a node as the tensors of our state dict."""
+"""Tensors of our state dict: made of the weights of nodes, and checked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.primitives import ConvLayer, LinearLayer, Shape
+from mobilette.errors import InputError
 from mobilette.weights.graph import ConvNode, NormNode
 
 
@@ -45,3 +46,11 @@ def norm_tensors(conv: str, norm: NormNode, arch: Arch) -> dict[str, Tensor]:
     }
     name = conv.removesuffix("conv") + "norm"
     return {f"{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def check_finite(name: str, tensor: Tensor, *, where: str) -> None:
+    """Raise `InputError` if a value of ``tensor`` is NaN or infinite; ``where`` is its file."""
+    if not tensor.isfinite().all():
+        raise InputError(
+            f"{where}: tensor {name!r:.80} has values that are not finite (NaN or inf)"
+        )

@@ -1,7 +1,7 @@
 """TensorFlow Lite's operators, each to a value and the shape of its output.
 
-Those with a window are in `mobilette.weights.tflite_windows`. Source: the reference kernels in
-tensorflow/lite/kernels. Maps are (batch, height, width, channels).
+Those with a window are in `mobilette.weights.tflite_window_operators`. Source: the reference
+kernels in tensorflow/lite/kernels. Maps are (batch, height, width, channels).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobilette.weights.graph import JoinNode
 from mobilette.weights.tflite_nodes import Value
 from mobilette.weights.tflite_schema import OperatorRecord
 from mobilette.weights.tflite_state import State, is_one_pixel
-from mobilette.weights.tflite_windows import (
+from mobilette.weights.tflite_window_operators import (
     Result,
     convolution,
     inputs_of,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.errors import InputError
+from mobilette.weights.missing_extra import missing_extra
 
 if TYPE_CHECKING:
     from mobilette.weights.flatbuffer import Number, Table
@@ -165,9 +166,7 @@ def read_model(content: bytes) -> ModelRecord:
     try:
         from mobilette.weights.flatbuffer import root
     except ImportError as error:
-        raise InputError(
-            "TensorFlow Lite files need a package that is missing: pip install 'mobilette[weights]'"
-        ) from error
+        raise missing_extra("flatbuffers") from error
     model = root(content, identifier=b"TFL3")
     version = model.integer(4, "Uint32")
     if version != _VERSION:

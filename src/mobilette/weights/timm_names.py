@@ -8,7 +8,15 @@ from types import MappingProxyType
 from mobilette.arch.arch import Arch
 from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.resnet import BASIC, BOTTLENECK
-from mobilette.weights.naming import STAGES, Names, Source, last_conv, resnet_names, staged, unit
+from mobilette.weights.name_tables import (
+    STAGES,
+    Names,
+    Source,
+    last_conv,
+    resnet_names,
+    staged,
+    unit,
+)
 
 # The convolutions of a block with expansion and of one without.
 EXPANDED = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}

@@ -11,7 +11,15 @@ from mobilette.arch.resnet import BASIC, BOTTLENECK
 from mobilette.arch.rows import Block, Conv
 from mobilette.arch.scale import Settings
 from mobilette.arch.vgg import VARIANTS as VGG
-from mobilette.weights.naming import Names, Source, blocks, last_conv, resnet_names, staged, unit
+from mobilette.weights.name_tables import (
+    Names,
+    Source,
+    blocks,
+    last_conv,
+    resnet_names,
+    staged,
+    unit,
+)
 
 
 def mobilenet_v2(arch: Arch) -> Names:

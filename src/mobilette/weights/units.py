@@ -158,28 +158,30 @@ class _Reduction:
                 case ConvNode():
                     pad = self.padding.get(node.inputs[0], NO_PADDING)
                     self.add(node.name, "conv", node.inputs[:1], conv=node, before=pad)
-                case PoolNode(kernel=1, stride=1):
-                    self.unit_of[node.name] = self.unit_of[node.inputs[0]]
+                case PoolNode(kernel=1, stride=1, padding="same" | (0, 0, 0, 0)):
+                    self.no_padding(node.name, node.inputs)
+                    self.pass_on(node)
                 case PoolNode():
                     pad = self.padding.get(node.inputs[0], NO_PADDING)
+                    if pad != NO_PADDING and node.function == "max":
+                        self.check_not_negative(node)
                     self.add(node.name, node.function, node.inputs[:1], pool=node, before=pad)
                 case JoinNode():
                     self.no_padding(node.name, node.inputs)
                     self.add(node.name, node.function, node.inputs)
                 case PadNode():
                     self.no_padding(node.name, node.inputs)
-                    self.unit_of[node.name] = self.unit_of[node.inputs[0]]
+                    self.pass_on(node)
                     self.padding[node.name] = node.padding
                 case NormNode():
-                    self.extend(node.name, node.inputs[0], _norm(self.unit(node), node))
+                    self.extend(node, _norm(self.unit(node), node))
                 case ActivationNode():
-                    self.extend(
-                        node.name, node.inputs[0], _activation(self.unit(node), node.function)
-                    )
+                    self.extend(node, _activation(self.unit(node), node.function))
                 case _:
                     raise self.fault(node.name, "is of a kind that is not read")
         if self.graph.output not in self.unit_of:
             raise self.fault(self.graph.output, "is the output, but there is no such node")
+        self.no_padding("output", (self.graph.output,))
         return self.units, self.unit_of[self.graph.output]
 
     def add(
@@ -205,12 +207,24 @@ class _Reduction:
     def unit(self, node: Node) -> TheirUnit:
         return self.units[self.unit_of[node.inputs[0]]]
 
-    def extend(self, name: str, source: str, changed: TheirUnit | None) -> None:
-        self.no_padding(name, (source,))
+    def pass_on(self, node: Node) -> None:
+        """Let the output of ``node`` be its input, whose other readers are its readers, too."""
+        (source,) = node.inputs
+        self.unit_of[node.name] = self.unit_of[source]
+        self.readers[node.name] += self.readers[source] - 1
+
+    def extend(self, node: Node, changed: TheirUnit | None) -> None:
+        (source,) = node.inputs
+        self.no_padding(node.name, (source,))
         if changed is None or self.readers[source] > 1:
-            raise self.fault(name, f"follows {source!r} in a way that no network here has")
+            raise self.fault(node.name, f"follows {source!r} in a way that no network here has")
         self.units[changed.name] = changed
-        self.unit_of[name] = changed.name
+        self.unit_of[node.name] = changed.name
+
+    def check_not_negative(self, node: PoolNode) -> None:
+        """Raise `InputError` if zeros before a pool may be the largest: ours are not counted."""
+        if self.unit(node).activation not in ("relu", "relu6"):
+            raise self.fault(node.name, "is a max pool of padding zeros that may be the largest")
 
     def no_padding(self, name: str, inputs: tuple[str, ...]) -> None:
         for source in inputs:
@@ -218,12 +232,17 @@ class _Reduction:
                 raise self.fault(name, f"reads the padding {source!r}; a convolution is expected")
 
     def fault(self, name: str, what: str) -> InputError:
-        return InputError(f"{self.graph.where}: layer {name!r} {what}")
+        return InputError(f"layer {name!r} {what}")
 
 
 def _norm(unit: TheirUnit, norm: NormNode) -> TheirUnit | None:
     if unit.conv is None or unit.norm is not None or unit.activation != "none":
         return None
+    if len(norm.mean) != len(unit.conv.weight):
+        raise InputError(
+            f"layer {norm.name!r} is a batch norm of {len(norm.mean)} channels behind a "
+            f"convolution of {len(unit.conv.weight)}"
+        )
     return replace(unit, norm=norm)
 
 

@@ -77,7 +77,7 @@ def fetch(
     """
     fault = ""
     longest_s = HURRIED_S if hurried else READ_S
-    had = _size(part)
+    had = received_bytes(part)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACK_OFF_S * 2 ** (attempt - 1))
@@ -85,7 +85,7 @@ def fetch(
             return _try(url, part, largest, resume_unmarked, report, longest_s)
         except _AgainError as error:
             fault = str(error)
-            if hurried and _size(part) <= had:
+            if hurried and received_bytes(part) <= had:
                 break
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -96,6 +96,14 @@ def fetch(
 def tag_file(part: Path) -> Path:
     """Return where the server's name for the version in ``part`` is kept."""
     return part.with_name(part.name + ".tag")
+
+
+def received_bytes(part: Path) -> int:
+    """Return how much has come so far; 0 if nothing has."""
+    try:
+        return part.stat().st_size if part.is_file() else 0
+    except FileNotFoundError:  # the process that fetched it has moved it to its place
+        return 0
 
 
 def _try(
@@ -130,7 +138,7 @@ def _try(
 
 def _request_headers(part: Path, resume_unmarked: bool) -> dict[str, str]:
     headers = {"Accept-Encoding": "identity"}
-    have = _size(part)
+    have = received_bytes(part)
     tag = tag_file(part).read_text("latin-1") if tag_file(part).is_file() else ""
     if have and (tag or resume_unmarked):
         headers["Range"] = f"bytes={have}-"
@@ -156,7 +164,7 @@ def _span(response: requests.Response, part: Path) -> tuple[int, int | None]:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
     stated = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    have = _size(part)
+    have = received_bytes(part)
     if stated and int(stated[1] or stated[2]) == have:
         return have, int(stated[2])
     part.unlink(missing_ok=True)
@@ -212,10 +220,6 @@ def _stated_sha256(response: requests.Response) -> str | None:
         if _SHA256.fullmatch(stated):
             return stated
     return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def _too_large(host: str | None, largest: int) -> str:

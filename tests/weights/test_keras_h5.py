@@ -1,0 +1,126 @@
+"""Files of the format's own library that no Keras would write."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from mobilette.errors import InputError
+from mobilette.weights.importing import import_weights
+from mobilette.weights.keras_h5 import read_keras_h5
+
+
+def weights_only(file: h5py.File) -> Any:
+    """Write one layer's weights, without a topology."""
+    group = file.create_group("conv")
+    file.attrs["layer_names"] = ["conv"]
+    group.attrs["weight_names"] = ["conv/kernel:0"]
+    group.create_dataset("conv/kernel:0", data=np.ones((1, 1, 3, 4), np.float32))
+    return group
+
+
+def replaced(file: h5py.File, **dataset: Any) -> None:
+    group = weights_only(file)
+    del group["conv/kernel:0"]
+    group.create_dataset("conv/kernel:0", **dataset)
+
+
+def names(file: h5py.File, value: Any) -> None:
+    weights_only(file)
+    file.attrs["layer_names"] = value
+
+
+def topology(file: h5py.File, value: Any) -> None:
+    weights_only(file)
+    file.create_group("model_weights").attrs["layer_names"] = ["conv"]
+    file.copy("conv", "model_weights/conv")
+    file.attrs["model_config"] = value
+
+
+def repeated(file: h5py.File) -> None:
+    """One megabyte, named a thousand times."""
+    replaced(file, data=np.ones((1, 1, 512, 512), np.float32))
+    file.attrs["layer_names"] = ["conv"] * 1000
+
+
+def many_names(file: h5py.File) -> None:
+    for part in range(3):
+        file.attrs[f"layer_names{part}"] = np.full(4000, b"x")
+
+
+BOMB = {"shape": (2**26,), "dtype": "f4", "compression": "gzip", "fillvalue": 0}
+FILES: dict[str, tuple[Callable[[h5py.File], None], str]] = {
+    "whole numbers": (lambda f: replaced(f, data=np.ones((1, 1), "i4")), "no array of floats"),
+    "complex numbers": (lambda f: replaced(f, data=np.ones((1, 1), "c8")), "no array of floats"),
+    "text": (lambda f: replaced(f, data="text"), "no array of floats"),
+    "no space": (lambda f: replaced(f, data=h5py.Empty("f4")), "too large to be true"),
+    "never written": (lambda f: replaced(f, shape=(2**30,), dtype="f4"), "too large to be true"),
+    "a bomb": (lambda f: replaced(f, **BOMB), "too large to be true"),
+    "a large chunk": (
+        lambda f: replaced(f, **BOMB | {"shape": (4,), "maxshape": (None,), "chunks": (2**26,)}),
+        "too large to be true",
+    ),
+    "repeated": (repeated, "too large to be true"),
+    "in another file": (
+        lambda f: replaced(
+            f, shape=(4,), dtype="f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+        ),
+        "lies in another file",
+    ),
+    "names that are numbers": (lambda f: names(f, 5), "'5' is missing"),
+    "names that are nothing": (lambda f: names(f, h5py.Empty("f4")), "missing|damaged"),
+    "names upwards": (lambda f: names(f, ["../conv"]), "missing"),
+    "too many names": (many_names, "no list of layer_names"),
+    "topology that is a number": (lambda f: topology(f, 3), "topology is damaged"),
+    "topology that is nothing": (lambda f: topology(f, h5py.Empty("f4")), "not valid JSON"),
+    "topology of lists": (lambda f: topology(f, "[" * 50_000), "not valid JSON"),
+    "topology that is a list": (lambda f: topology(f, json.dumps([1])), "topology is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_refused(name: str, tmp_path: Path) -> None:
+    make, message = FILES[name]
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        make(file)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=message) as refusal:
+        read_keras_h5(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "\n" not in str(refusal.value)
+    assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["f2", "f8", ">f4"])
+def test_other_floats_are_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.h5"
+    values = np.arange(12, dtype=kind).reshape(1, 1, 3, 4)
+    with h5py.File(path, "w") as file:
+        replaced(file, data=values)
+    read = read_keras_h5(path)
+    assert isinstance(read, list)
+    kernel = read[0].parameters["kernel"]
+    assert kernel.dtype == np.dtype("float32")
+    assert np.array_equal(kernel, values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.ones((1, 1, 3, 0), "f4"), np.ones((), "f4"), np.full((3, 3, 3, 8), 1e300, "f8")],
+    ids=["empty", "a number", "beyond float32"],
+)
+def test_odd_arrays_are_refused(values: np.ndarray[Any, Any], tmp_path: Path) -> None:
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        replaced(file, data=values)
+    with pytest.raises(InputError):
+        import_weights(path, model="mobilenet_v1", width_mult=0.25)
