@@ -24,13 +24,6 @@ from tests.parity.test_timm import NETWORKS
 
 RESOLUTION = 96
 
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Drawn otherwise, a network may by chance give all pictures nearly equal logits."""
-    torch.manual_seed(0)
-
-
 # torchvision's constructor and options; ours and its width
 TORCHVISION = {
     "mobilenet_v2 0.35": ("mobilenet_v2", {"width_mult": 0.35}, "mobilenet_v2", 0.35),
@@ -56,6 +49,12 @@ TIMM = {
         "resnet18",
     )
 }
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Drawn otherwise, a network may by chance give all pictures nearly equal logits."""
+    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
