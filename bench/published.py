@@ -8,11 +8,12 @@ that has one, all of them of a single crop and in floating point:
    KaimingHe/deep-residual-networks);
 2. the tables of the paper itself (MobileNet V1, V3, ShuffleNet V1, V2);
 3. torchvision's first weights (IMAGENET1K_V1: the plain recipe, as old as the papers);
-4. d-li14/mobilenetv2.pytorch, for a width that nobody else has published.
+4. d-li14/mobilenetv2.pytorch, for a width that nobody else has published;
+5. timm, for the networks that are timm's own.
 
 Left out: quantised models, evaluation with ten crops, and networks trained with much later recipes
-(timm's, torchvision's IMAGENET1K_V2), which would rank recipes and not networks. The networks for
-CIFAR have no ImageNet accuracy and no line.
+(timm's of other networks, torchvision's IMAGENET1K_V2), which would rank recipes and not networks.
+The networks for CIFAR have no ImageNet accuracy and no line.
 
     python bench/published.py [--refs ../shared/refs]
 """
@@ -51,7 +52,13 @@ PREFERENCE = (
     "arXiv 1807.11164 Table 5",
     "torchvision",
     "d-li14/mobilenetv2.pytorch",
+    "timm",
 )
+# Networks that nobody but timm has trained, each with one set of weights.
+OF_TIMM = {
+    "mobilenetv2_110d.ra_in1k": "mobilenet_v2_110d",
+    "mobilenetv2_120d.ra_in1k": "mobilenet_v2_120d",
+}
 # Lines of those tables about other networks than the catalogue's, or trained otherwise.
 OTHERS = (
     "shallow (g=3)",  # ShuffleNet V1 with fewer units
@@ -76,8 +83,8 @@ class Line(NamedTuple):
 def lines(refs: Path) -> list[Line]:
     """Return the lines of the table, in the catalogue's order, largest networks first."""
     kept: dict[tuple[str, float, int], Line] = {}
-    found = [line for line in (*_from_tables(refs), *_from_torchvision(refs)) if _rank(line) >= 0]
-    for line in sorted(found, key=_rank):
+    found = [*_from_tables(refs), *_from_torchvision(refs), *_from_timm(refs)]
+    for line in sorted((line for line in found if _rank(line) >= 0), key=_rank):
         kept.setdefault(line[:3], line)
     names = list_models()
     return sorted(
@@ -142,6 +149,14 @@ def _from_torchvision(refs: Path) -> Iterator[Line]:
             width_mult = float(width.replace("_", ".") or 1)
             source = f"torchvision {row['weights']}"
             yield Line(name, width_mult, row["resolution"], round(row["top1"] / 100, 5), source)
+
+
+def _from_timm(refs: Path) -> Iterator[Line]:
+    for row in json.loads((refs / "timm.json").read_text(encoding="utf-8"))["accuracy"]:
+        if row["variant"] in OF_TIMM:
+            source = f"timm {row['variant']}, results-imagenet.csv"
+            top1 = round(row["top1"] / 100, 5)
+            yield Line(OF_TIMM[row["variant"]], 1.0, row["resolution"], top1, source)
 
 
 def main(

@@ -13,10 +13,11 @@ licence, its results table the top-1 at that resolution and crop. The older file
 digits of their SHA-256 in their names; those that are only on the Hugging Face Hub have none. Sizes
 are not stated and are computed from the network's tensors.
 
-Left out: networks that the catalogue does not have (timm's mobilenetv2_110d and _120d are deeper,
-mobilenetv1_100h and mobilenetv3_rw have other heads, mobilenetv3_small_050 has a stem of full
-width), weights under non-commercial licences,
-torchvision's files that timm lists again, and tags that are neither the best nor the best known.
+Left out: networks that the catalogue does not have (timm's mobilenetv1_100h and mobilenetv3_rw
+have other heads), weights under non-commercial licences, torchvision's files that timm lists again,
+and tags that are neither the best nor the best known. Also mobilenetv3_small_050: its stem has 16
+channels, that of the catalogue's network of width 0.5 has 8, so that `create_model` would slice
+what is to be the published network. `mobilette weights import` reads its file as it is.
 
     python bench/published_weights.py [--refs ../shared/refs]
 """
@@ -52,6 +53,8 @@ TIMM: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "mobilenetv2_050": ("mobilenet_v2", 0.5, ("lamb_in1k",)),
     "mobilenetv2_100": ("mobilenet_v2", 1.0, ("ra_in1k",)),
     "mobilenetv2_140": ("mobilenet_v2", 1.4, ("ra_in1k",)),
+    "mobilenetv2_110d": ("mobilenet_v2_110d", 1.0, ("ra_in1k",)),
+    "mobilenetv2_120d": ("mobilenet_v2_120d", 1.0, ("ra_in1k",)),
     "mobilenetv3_large_100": (
         "mobilenet_v3_large",
         1.0,

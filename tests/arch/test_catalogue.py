@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import family_of, get_arch, list_models
+from mobilette.arch.layers import layers
 from mobilette.arch.resnet import CIFAR_VARIANTS
 from mobilette.arch.rows import Block
 from mobilette.arch.scale import Settings
@@ -78,6 +81,47 @@ def test_small_form_drops_the_first_two_strides(name: str) -> None:
     assert last_map(Settings(resolution=32, form="full")) == 1
     assert last_map(Settings(resolution=64)) == 8
     assert last_map(Settings(resolution=65)) == (2 if name.startswith("vgg") else 3)
+
+
+def sides_of_rows(arch: Arch) -> list[int]:
+    """Return the side of the map behind the stem and behind every row, in pixels."""
+    sides: dict[str, int] = {}
+    for layer in layers(arch):
+        begin, _, rest = layer.name.partition(".")
+        if begin != "head":
+            sides[f"{begin}.{rest.partition('.')[0]}" if rest else begin] = layer.shape[-1]
+    return list(sides.values())
+
+
+@given(
+    name=st.sampled_from(list_models()),
+    width=st.floats(0.02, 3),
+    resolution=st.sampled_from([32, 96, 224]),
+)
+@example(name="shufflenet_v2", width=0.2, resolution=224)  # stage 2 has the stem's 24 channels
+@example(name="shufflenet_v1_g1", width=0.01, resolution=224)
+def test_maps_and_strides_do_not_depend_on_the_width(
+    name: str, width: float, resolution: int
+) -> None:
+    published = get_arch(name, Settings(resolution=resolution))
+    scaled = get_arch(name, Settings(resolution=resolution, width_mult=width))
+    assert [row.kind for row in scaled.rows] == [row.kind for row in published.rows]
+    assert [scaled.stem.stride, *(row.stride for row in scaled.rows)] == [
+        published.stem.stride,
+        *(row.stride for row in published.rows),
+    ]
+    assert sides_of_rows(scaled) == sides_of_rows(published)
+
+
+@pytest.mark.parametrize("hundredths", range(2, 60))
+def test_every_width_of_shufflenet_v2_has_the_published_layers(hundredths: int) -> None:
+    """Also where stages have the stem's channels (0.2) or each other's."""
+
+    def layers_of(width: float) -> list[tuple[str, str, int]]:
+        graph = layers(get_arch("shufflenet_v2", Settings(width_mult=width)))
+        return [(layer.name, type(layer).__name__, getattr(layer, "stride", 1)) for layer in graph]
+
+    assert layers_of(hundredths / 100) == layers_of(1.0)
 
 
 @pytest.mark.parametrize("name", CIFAR_VARIANTS)

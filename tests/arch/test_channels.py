@@ -78,14 +78,12 @@ def test_every_position_is_in_one_group_but_for_picture_and_logits(name: str) ->
 
 def kill(network: Network, group: ChannelGroup, channels: list[int]) -> None:
     """Make ``channels`` of ``group`` exactly 0 wherever they are computed."""
-    tensors = dict(network.named_parameters())
     for place in group.places:
         if place.side != "output":
             continue
         positions = [p for channel in channels for p in group.positions(place, channel)]
-        for name in (f"{place.layer}.weight", f"{place.layer}.bias"):
-            if name in tensors:
-                tensors[name].data[positions] = 0
+        for parameter in network.get_submodule(place.layer).parameters():
+            parameter.data[positions] = 0
 
 
 @pytest.mark.parametrize(("name", "width"), [(name, width) for name, _, width in WIDTHS])

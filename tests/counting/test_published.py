@@ -38,6 +38,7 @@ def test_every_line_is_a_network_with_a_source() -> None:
     [
         ("mobilenet_v1", 0.25, 128, 0.415),
         ("mobilenet_v2", 1.4, 224, 0.75),
+        ("mobilenet_v2_120d", 1.0, 224, 0.773),
         ("mobilenet_v3_small", 0.75, 224, 0.654),
         ("mobilenet_v3_large", 1.0, 96, 0.633),
         ("shufflenet_v1_g8", 0.25, 224, 0.473),

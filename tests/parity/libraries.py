@@ -62,7 +62,8 @@ def with_weights(arch: Arch, theirs: nn.Module) -> Network:
     equal shapes would give other logits.
     """
     ours = build_empty(arch)
-    names = [name for name in ours.state_dict() if not name.endswith("num_batches_tracked")]
+    empty = ours.state_dict()
+    names = [name for name in empty if not name.endswith("num_batches_tracked")]
     tensors = [
         tensor
         for name, tensor in theirs.state_dict().items()
@@ -70,10 +71,10 @@ def with_weights(arch: Arch, theirs: nn.Module) -> Network:
     ]
     weights = {}
     for name, tensor in zip(names, tensors, strict=True):
-        expected = ours.state_dict()[name]
+        expected = empty[name]
         assert _squeezed(tensor) == _squeezed(expected), (name, tensor.shape, expected.shape)
         weights[name] = tensor.reshape(expected.shape)
-    counters = {name: torch.tensor(0) for name in ours.state_dict().keys() - weights.keys()}
+    counters = {name: torch.tensor(0) for name in empty.keys() - weights.keys()}
     ours.load_state_dict(weights | counters, assign=True)
     return ours
 

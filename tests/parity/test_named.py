@@ -23,6 +23,7 @@ from tests.parity.libraries import library
 from tests.parity.test_timm import NETWORKS
 
 RESOLUTION = 96
+
 # torchvision's constructor and options; ours and its width
 TORCHVISION = {
     "mobilenet_v2 0.35": ("mobilenet_v2", {"width_mult": 0.35}, "mobilenet_v2", 0.35),
@@ -48,6 +49,12 @@ TIMM = {
         "resnet18",
     )
 }
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Logits are about 10 here: of some draws, rounding alone changes them by more than 1e-4."""
+    torch.manual_seed(0)
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -101,8 +108,9 @@ def check_round_trip(
     loaded = run_readme(file)
     assert type(loaded) is type(theirs)
     torch.testing.assert_close(loaded(pictures), expected, atol=1e-6, rtol=0)
+    tensors = loaded.state_dict()
     for key, tensor in theirs.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], tensor), key
+        assert torch.equal(tensors[key], tensor), key
 
 
 def as_run(imported: Imported, path: Path) -> Run:

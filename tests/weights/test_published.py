@@ -68,6 +68,7 @@ def test_pictures_are_resized_to_the_stated_side() -> None:
             "bilinear",
         ),
         ("timm/mobilenetv2_140.ra_in1k", 1.4, 0.76528, "21a4e913", 256, "bicubic"),
+        ("timm/mobilenetv2_120d.ra_in1k", 1.0, 0.773, "5987e2ed", 256, "bicubic"),
         ("timm/tf_mobilenetv3_small_075.in1k", 0.75, 0.65706, "da427f52", 256, "bilinear"),
         ("timm/resnet50.a1_in1k", 1.0, 0.80382, "14fe96d1", 235, "bicubic"),
     ],

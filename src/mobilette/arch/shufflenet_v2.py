@@ -25,14 +25,16 @@ UNITS = (4, 8, 4)
 def shufflenet_v2(settings: Settings) -> Arch:
     """ShuffleNet V2."""
     *stages, last = _channels(settings.width_mult)
-    strides = settings.strides([2, 2, *(2 if i == 0 else 1 for n in UNITS for i in range(n))])
+    firsts = [number == 0 for units in UNITS for number in range(units)]
+    strides = settings.strides([2, 2, *(2 if first else 1 for first in firsts)])
     rows: list[Row] = []
     if strides[1] > 1:
         rows.append(Pool(function="max", kernel=3, stride=2))
     channels = STEM
     outputs = [c for c, n in zip(stages, UNITS, strict=True) for _ in range(n)]
-    for out, stride in zip(outputs, strides[2:], strict=True):
-        rows.append(_unit(out // 2) if channels == out else _first_unit(channels, out // 2, stride))
+    for out, stride, first in zip(outputs, strides[2:], firsts, strict=True):
+        # Not where the channels change: at some widths stage 2 has as many as the stem.
+        rows.append(_first_unit(channels, out // 2, stride) if first else _unit(out // 2))
         channels = out
     rows.append(Conv(channels=last, activation="relu"))
     return Arch(

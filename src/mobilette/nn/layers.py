@@ -136,7 +136,12 @@ def activation(name: Activation) -> nn.Module:
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw a layer's weights: He et al. 2015 (fan out) for convolutions, N(0, 0.01) for linear."""
+    """Draw a layer's weights: He et al. 2015 (fan out) for convolutions, N(0, 0.01) for linear.
+
+    On the meta device there are none, and PyTorch takes long to draw nothing.
+    """
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.is_meta:
+        return
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out")
         if module.bias is not None:

@@ -187,17 +187,17 @@ def write_run(
 
 def _check_tensors(tensors: dict[str, Tensor], empty: Network, path: Path) -> None:
     """Raise `InputError` unless ``tensors`` are exactly those of the network, by shape."""
-    expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    expected = empty.state_dict()
     model = empty.arch.name
-    for name, shape in expected.items():
+    for name, like in expected.items():
         if name not in tensors:
             raise InputError(f"{path}: tensor {name!r} of {model} is missing")
-        if tuple(tensors[name].shape) != shape:
+        if tensors[name].shape != like.shape:
             raise InputError(
                 f"{path}: tensor {name!r} is {tuple(tensors[name].shape)}, "
-                f"but {model} needs {shape}"
+                f"but {model} needs {tuple(like.shape)}"
             )
-        if tensors[name].dtype != empty.state_dict()[name].dtype:
+        if tensors[name].dtype != like.dtype:
             raise InputError(f"{path}: tensor {name!r} is {tensors[name].dtype}, not float32")
     for name in tensors.keys() - expected.keys():
         raise InputError(f"{path}: tensor {name!r} is none of {model}'s")
