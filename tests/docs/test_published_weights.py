@@ -13,8 +13,8 @@ from bench.published_rows import COLUMNS, ROWS, markdown
 from mobilette.cli.main import run
 from mobilette.nn.network import Network
 from mobilette.weights.download import cached_path
+from mobilette.weights.name_tables import tensor_names
 from mobilette.weights.named import SOURCES
-from mobilette.weights.naming import tensor_names
 from mobilette.weights.published import find_published
 from tests.weights.published_files import pictures, published
 

@@ -27,7 +27,7 @@ from mobilette.nn.network import Network
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import WEIGHTS, Run
 from mobilette.training.train import train
-from mobilette.weights import transfer
+from mobilette.weights import fetch
 from mobilette.weights.download import cached_path
 from mobilette.weights.pretrained import create_model
 from mobilette.weights.published import find_published
@@ -64,7 +64,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOBILETTE_OFFLINE")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(transfer, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(fetch, "BACK_OFF_S", 0.01)
 
 
 @pytest.fixture
@@ -313,11 +313,11 @@ def test_a_silent_server_is_soon_given_up(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert transfer.HURRIED_S <= 5.0
-    monkeypatch.setattr(transfer, "HURRIED_S", 0.2)
+    assert fetch.HURRIED_S <= 5.0
+    monkeypatch.setattr(fetch, "HURRIED_S", 0.2)
     begun = time.monotonic()
     assert run_command(shortest(pictures, tmp_path / "run")) == 0
-    assert time.monotonic() - begun < transfer.READ_S
+    assert time.monotonic() - begun < fetch.READ_S
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "from scratch:" in line]
     assert "127.0.0.1 did not answer within 0.2 s; by hand: save https://" in line
     assert connections(silent) == 1
@@ -326,10 +326,10 @@ def test_a_silent_server_is_soon_given_up(
 def test_who_needs_them_asks_a_silent_server_again(
     silent: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "READ_S", 0.1)
+    monkeypatch.setattr(fetch, "READ_S", 0.1)
     with pytest.raises(InputError, match=r"127\.0\.0\.1 did not answer within 0\.1 s"):
         create_model("mobilenet_v1", pretrained="timm")
-    assert connections(silent) == transfer.ATTEMPTS
+    assert connections(silent) == fetch.ATTEMPTS
 
 
 @pytest.mark.parametrize("what", ["missing", "busy", "cut", "another network", "damaged"])
