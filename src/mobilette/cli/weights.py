@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -67,11 +68,13 @@ def _print_table(found: list[PublishedWeights]) -> None:
     from mobilette.cli.output import console, human_bytes
     from mobilette.weights.download import cached_path, weights_cache
 
-    table = Table("name", "network", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("name", "network"):
+        table.add_column(heading, overflow="fold")
     for heading in ("width", "pixels", "top-1", "size", "sha-256"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("licence")
-    table.add_column("cached")
+    for heading in ("from", "licence", "cached"):
+        table.add_column(heading)
     for entry in found:
         licence, remark, _ = entry.licence.partition(" (")
         table.add_row(
@@ -82,6 +85,7 @@ def _print_table(found: list[PublishedWeights]) -> None:
             "-" if entry.top1 is None else f"{100 * entry.top1:.1f} %",
             human_bytes(entry.size_bytes),
             str(len(entry.sha256) or "none"),
+            urlsplit(entry.url).hostname,
             licence + "*" * bool(remark),
             "yes" if cached_path(entry).is_file() else "-",
         )

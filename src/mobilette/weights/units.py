@@ -116,8 +116,8 @@ def our_units(arch: Arch) -> dict[str, OurUnit]:
                 kind = "scale"
             case _:
                 raise InputError(
-                    f"{arch.name} cannot be read from such a file ({layer.name}); its weights are "
-                    "read from torchvision's or timm's files"
+                    f"{arch.name} cannot be read from a file with a graph, for which {layer.name} "
+                    "is no single operation; a state dict (.pth, .safetensors) is expected"
                 )
         carries = ConvLayer | LinearLayer | PoolLayer | AdaptivePoolLayer
         units[layer.name] = OurUnit(
