@@ -37,9 +37,11 @@ def test_the_table_says_what_is_known(cache: Path) -> None:
     assert result.returncode == 0
     lines = {line.split()[0]: line.split() for line in result.stdout.splitlines()}
     assert lines["torchvision/mobilenet_v2.IMAGENET1K_V2"][1:] == [
-        *("mobilenet_v2", "1", "224", "72.2", "%", "14.26", "MB", "8", "BSD-3-Clause*", "-")
+        *("mobilenet_v2", "1", "224", "72.2", "%", "14.26", "MB", "8"),
+        *("download.pytorch.org", "BSD-3-Clause*", "-"),
     ]
-    assert lines["timm/mobilenetv1_100.ra4_e3600_r224_in1k"][8:] == ["none", "Apache-2.0", "-"]
+    hub = lines["timm/mobilenetv1_100.ra4_e3600_r224_in1k"]
+    assert hub[8:] == ["none", "huggingface.co", "Apache-2.0", "-"]
     assert not any("resnet" in name for name in lines)
     assert f"cached: in {cache}" in result.stdout
 

@@ -23,6 +23,7 @@ KINDS = [
 
 
 def network_of(name: str) -> Network:
+    torch.manual_seed(0)
     settings = Settings(width_mult=0.35, resolution=32, num_classes=7)
     network = Network(get_arch(name, settings)).eval()
     give_statistics(network, torch.randn(8, 3, 32, 32))
