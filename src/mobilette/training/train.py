@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
 import torch
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.normalise import Normalise
-from mobilette.data.preprocess import Preprocess, Resize, preset
+from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
-from mobilette.data.resolution import suggest_resolution
-from mobilette.data.sources import NAMED, PictureSet, find_pictures
+from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
-from mobilette.files import new_directory, read_json
+from mobilette.files import check_new, new_directory, read_json
 from mobilette.nn.network import Network
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import (
@@ -45,21 +42,17 @@ from mobilette.training.environment import (
 )
 from mobilette.training.loop import Loop, Report
 from mobilette.training.optimiser import build_optimizer
+from mobilette.training.plan import make_plan
 from mobilette.training.process import usable_cores
 from mobilette.training.randomness import Purpose, derive
-from mobilette.training.recipe import DEFAULT, TRANSFER, Recipe, load_recipe, override
+from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.start import (
-    DEFAULT_MODEL,
     Remark,
     Start,
-    automatic_start,
-    choose_arch,
     load_start,
-    read_start,
 )
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
-from mobilette.weights.fitting import is_as_wide
 
 
 def train(
@@ -123,29 +116,26 @@ def train(
     started = time.perf_counter()
     remark = remark or _silent
     where = choose_device(device)
-    if recipe is not None:  # a wrong one is told before weights are downloaded
-        chosen = _recipe(recipe, overrides)
-    source = read_start(start, model=model, width_mult=width_mult, report=report_download)
+    if out is not None:  # before anything is downloaded
+        check_new(Path(out), holds=ARCH, force=force)
     pictures = find_pictures(data)
-    settings = Settings(
-        width_mult=1.0 if width_mult is None else width_mult,
-        resolution=_resolution(resolution, source, start, pictures),
-        num_classes=len(pictures.classes),
-        in_channels=_in_channels(in_channels, source),
+    plan = make_plan(
+        pictures,
+        model=model,
+        width_mult=width_mult,
+        resolution=resolution,
         form=form,
+        in_channels=in_channels,
+        preprocess=preprocess,
+        resize=resize,
+        recipe=recipe,
+        overrides=overrides,
+        start=start,
+        report=report_download,
+        remark=remark,
     )
-    if source is not None:
-        arch = choose_arch(source, settings, model=model, width_mult=width_mult)
-    else:
-        name, width = model or DEFAULT_MODEL, settings.width_mult
-        arch = get_arch(name, settings)
-        if str(start) == "auto" and pictures.name != "digits" and settings.is_full:
-            source = automatic_start(name, width_mult=width, report=report_download, remark=remark)
-            if source is not None:
-                arch = choose_arch(source, settings, model=name, width_mult=width)
-    values = _preprocess(source, preprocess, resize, arch.in_channels)
-    chosen = _recipe(recipe or _usual_recipe(source, arch), overrides)
-    precision = choose_precision(chosen.precision, where)
+    source, arch = plan.start, plan.arch
+    precision = choose_precision(plan.recipe.precision, where)
     known = source.labels_of(pictures.classes) if source else None
     classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
     folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
@@ -153,7 +143,7 @@ def train(
         dataset = load_dataset(
             pictures,
             resolution=arch.resolution,
-            preprocess=values,
+            preprocess=plan.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
             on_progress=report_load,
@@ -161,16 +151,16 @@ def train(
         write_run(
             unfinished,
             arch=arch,
-            preprocess=values,
+            preprocess=plan.preprocess,
             classes=classes,
-            recipe=chosen.to_toml(),
+            recipe=plan.recipe.to_toml(),
             dataset=dataset.describe() | {"path": _absolute(data)},
             environment=describe_environment(where, precision)
             | {"start": "scratch" if source is None else source.name},
         )
     remark(_choices(arch, dataset, source, folder))
     run = open_run(folder)
-    trainer = _trainer(run, chosen, dataset, where, precision)
+    trainer = _trainer(run, plan.recipe, dataset, where, precision)
     if source is not None:
         load_start(source, trainer, dataset, keep_classifier=known is not None)
     return _loop(run, trainer, Progress(), dataset, where, started, report)
@@ -286,42 +276,6 @@ def _loop(
     )
     loop.run()
     return run
-
-
-def _recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return override(recipe, overrides or {})
-    return load_recipe(recipe, overrides=overrides)
-
-
-def _resolution(
-    asked: int | None, source: Start | None, start: str | Path, pictures: PictureSet
-) -> int:
-    if asked is not None:
-        return asked
-    if source is not None and is_run(Path(start)):
-        return source.arch.resolution
-    return suggest_resolution(pictures)
-
-
-def _in_channels(asked: int | None, source: Start | None) -> int:
-    if asked is not None:
-        return asked
-    return 3 if source is None else source.arch.in_channels
-
-
-def _usual_recipe(source: Start | None, arch: Arch) -> str:
-    return TRANSFER if source is not None and is_as_wide(source.arch, arch) else DEFAULT
-
-
-def _preprocess(
-    source: Start | None, name: str | None, resize: Resize | None, in_channels: int
-) -> Preprocess:
-    """Return how pictures are prepared: as asked, else as the initial weights had them."""
-    if name is None and source is not None:
-        values = source.preprocess.with_channels(in_channels)
-        return values if resize is None else replace(values, resize=resize)
-    return preset(name or "torch", in_channels=in_channels, resize=resize or "crop")
 
 
 def _silent(event: object) -> None:

@@ -1,0 +1,120 @@
+"""What is trained from what: the choices that are made before pictures are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Form, Settings
+from mobilette.data.preprocess import Preprocess, Resize, preset
+from mobilette.data.reading import LoadReport
+from mobilette.data.resolution import suggest_resolution
+from mobilette.data.sources import PictureSet
+from mobilette.run.directory import is_run
+from mobilette.training.recipe import DEFAULT, TRANSFER, Recipe, load_recipe, override
+from mobilette.training.start import (
+    DEFAULT_MODEL,
+    Remark,
+    Start,
+    automatic_start,
+    choose_arch,
+    read_start,
+)
+from mobilette.weights.fitting import is_as_wide
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """A network to train, from which weights, how, and how its pictures are prepared."""
+
+    arch: Arch
+    start: Start | None
+    recipe: Recipe
+    preprocess: Preprocess
+
+
+def make_plan(
+    pictures: PictureSet,
+    *,
+    model: str | None,
+    width_mult: float | None,
+    resolution: int | None,
+    form: Form | None,
+    in_channels: int | None,
+    preprocess: str | None,
+    resize: Resize | None,
+    recipe: str | Path | Recipe | None,
+    overrides: Mapping[str, object] | None,
+    start: str | Path,
+    report: LoadReport | None,
+    remark: Remark,
+) -> Plan:
+    """Return what `mobilette.training.train.train`, whose arguments these are, will do.
+
+    Raises:
+        InputError: a value is wrong, or the initial weights cannot be had or made to fit.
+    """
+    if recipe is not None:  # a wrong one is told before weights are downloaded
+        _read_recipe(recipe, overrides)
+    source = read_start(start, model=model, width_mult=width_mult, report=report)
+    settings = Settings(
+        width_mult=1.0 if width_mult is None else width_mult,
+        resolution=_resolution(resolution, source, start, pictures),
+        num_classes=len(pictures.classes),
+        in_channels=_in_channels(in_channels, source),
+        form=form,
+    )
+    if source is not None:
+        arch = choose_arch(source, settings, model=model, width_mult=width_mult)
+    else:
+        name, width = model or DEFAULT_MODEL, settings.width_mult
+        arch = get_arch(name, settings)
+        if str(start) == "auto" and pictures.name != "digits" and settings.is_full:
+            source = automatic_start(name, width_mult=width, report=report, remark=remark)
+            if source is not None:
+                arch = choose_arch(source, settings, model=name, width_mult=width)
+    return Plan(
+        arch=arch,
+        start=source,
+        recipe=_read_recipe(recipe or _usual_recipe(source, arch), overrides),
+        preprocess=_preprocess(source, preprocess, resize, arch.in_channels),
+    )
+
+
+def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return override(recipe, overrides or {})
+    return load_recipe(recipe, overrides=overrides)
+
+
+def _resolution(
+    asked: int | None, source: Start | None, start: str | Path, pictures: PictureSet
+) -> int:
+    if asked is not None:
+        return asked
+    if source is not None and is_run(Path(start)):
+        return source.arch.resolution
+    return suggest_resolution(pictures)
+
+
+def _in_channels(asked: int | None, source: Start | None) -> int:
+    if asked is not None:
+        return asked
+    return 3 if source is None else source.arch.in_channels
+
+
+def _usual_recipe(source: Start | None, arch: Arch) -> str:
+    return TRANSFER if source is not None and is_as_wide(source.arch, arch) else DEFAULT
+
+
+def _preprocess(
+    source: Start | None, name: str | None, resize: Resize | None, in_channels: int
+) -> Preprocess:
+    """Return how pictures are prepared: as asked, else as the initial weights had them."""
+    if name is None and source is not None:
+        values = source.preprocess.with_channels(in_channels)
+        return values if resize is None else replace(values, resize=resize)
+    return preset(name or "torch", in_channels=in_channels, resize=resize or "crop")
