@@ -71,7 +71,7 @@ FLOWERS = (
 )
 EXPERIMENTS = {
     "imagenette": (SHARED / "data" / "imagenette-small", 128, "120s", SLICING),
-    "flowers": (SHARED / "data" / "flowers200", 128, "60s", FLOWERS),
+    "flowers": (SHARED / "data" / "flowers200", 224, "60s", FLOWERS),
 }
 
 

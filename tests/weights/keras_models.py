@@ -30,6 +30,12 @@ def main(folder: Path) -> None:
         "v3_small_minimalistic": applications.MobileNetV3Small(
             minimalistic=True, classes=7, include_preprocessing=False, **side
         ),
+        "v3_one_pixel": applications.MobileNetV3Small(
+            alpha=0.75,
+            classes=7,
+            include_preprocessing=False,
+            **(side | {"input_shape": (32, 32, 3)}),
+        ),
         "vgg": _small_vgg(keras),
         "nested": keras.Sequential(
             [body, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]

@@ -29,6 +29,7 @@ MODELS = {
     "v3_small": ("mobilenet_v3_small", 1.0),
     "v3_large_rescaled": ("mobilenet_v3_large", 0.75),
     "v3_small_minimalistic": ("mobilenet_v3_small_minimalistic", 1.0),
+    "v3_one_pixel": ("mobilenet_v3_small", 0.75),  # its last map is 1x1: nothing to average
     "vgg": ("vgg11", 0.25),
     "nested": ("mobilenet_v2", 0.35),
 }

@@ -53,6 +53,7 @@ from mobilette.training.start import (
 )
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
+from mobilette.weights.fitting import is_as_wide
 
 
 def train(
@@ -284,12 +285,13 @@ def _silent(event: object) -> None:
 
 def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -> str:
     counts = {split: len(part.labels) for split, part in dataset.splits.items()}
+    cut = ", cut to this width" if source and not is_as_wide(source.arch, arch) else ""
     left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
     return (
         f"{folder}: {arch.name} at {arch.resolution}x{arch.resolution}, "
         f"{len(dataset.classes)} classes, {counts['train']:,} pictures to train on, "
         f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
-        f"starts from {source.name if source else 'scratch'}"
+        f"starts from {source.name if source else 'scratch'}{cut}"
     )
 
 

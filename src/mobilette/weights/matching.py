@@ -84,11 +84,14 @@ class _Pairing:
 
     def pair(self, ours: str, theirs: str) -> bool:
         """Whether everything up to ``ours`` is everything up to ``theirs``."""
+        unit = self.ours[ours]
+        if _averages_one_pixel(unit) and self.theirs[theirs].kind != "average":
+            return self.pair(unit.inputs[0], theirs)  # a file may have a pool there, or none
         known = self.pairs.get(ours)
         if known == theirs:
             return True
         if known is None:
-            fault = self.differs(self.ours[ours], self.theirs[theirs])
+            fault = self.differs(unit, self.theirs[theirs])
         else:
             fault = f"{theirs!r} is read where {known!r} should be ({ours})"
         if fault:
@@ -96,7 +99,7 @@ class _Pairing:
             return False
         before = dict(self.pairs)
         for inputs in self.orders(self.theirs[theirs]):
-            if all(map(self.pair, self.ours[ours].inputs, inputs)):
+            if all(map(self.pair, unit.inputs, inputs)):
                 self.pairs[ours] = theirs
                 return True
             self.pairs = dict(before)
@@ -126,6 +129,10 @@ class _Pairing:
             return f"{theirs.name!r} reads padding, but {ours.name} can have none"
         mine, other = _shape(ours), _their_shape(theirs, ours)
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
+
+
+def _averages_one_pixel(unit: OurUnit) -> bool:
+    return isinstance(unit.layer, AdaptivePoolLayer) and unit.source_shape[1:] == (1, 1)
 
 
 def _is_padded(unit: TheirUnit) -> bool:

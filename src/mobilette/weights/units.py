@@ -104,7 +104,8 @@ def our_units(arch: Arch) -> dict[str, OurUnit]:
             case PoolLayer():
                 kind = layer.function
             case AdaptivePoolLayer():
-                if layer.shape[1:] == source_shape[1:]:  # nothing to average
+                # VGG's grid at its own resolution; files have no operation for it
+                if layer.shape[1:] == source_shape[1:] != (1, 1):
                     unit_of[layer.name] = inputs[0]
                     continue
                 kind = "average"
