@@ -82,7 +82,7 @@ def test_statistics_are_those_of_all_pixels_without_the_bias() -> None:
     weights["stem.conv.bias"].uniform_()
     x = 1000 + torch.randn(9, 3, 16, 16)
     _, restored = restore_batch_norm(folded, weights, like, [x[:2], x[2:3], x[3:]])
-    y = torch.nn.functional.conv2d(x.double(), weights["stem.conv.weight"].double(), padding=1)
+    y = torch.nn.functional.conv2d(x.double(), restored["stem.conv.weight"].double(), padding=1)
     torch.testing.assert_close(
         restored["stem.norm.running_mean"].double(), y.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-3
     )

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.errors import InputError
+from mobilette.nn.network import build_empty
 from mobilette.weights.graph import ConvNode, Graph
+from mobilette.weights.importing import import_weights
 from mobilette.weights.tflite import read_tflite
 
 pytest.importorskip("ai_edge_litert")
@@ -69,6 +72,28 @@ def test_float_files_give_the_interpreters_logits(shared: Path, name: str, divis
     np.testing.assert_allclose(
         node_logits(path, pixels[:4], divisor), logits[:4], atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "divisor"),
+    [
+        ("mobilenet_v1_0.25_96_vww_mlperf_tiny_float", "mobilenet_v1", 255),
+        ("resnet8_cifar10_mlperf_tiny_float", "resnet8", 1),
+    ],
+)
+@torch.no_grad()
+def test_the_imported_network_gives_the_interpreters_logits(
+    shared: Path, name: str, model: str, divisor: float
+) -> None:
+    path = shared / "weights" / f"{name}.tflite"
+    width_mult = 0.25 if model == "mobilenet_v1" else 1.0
+    imported = import_weights(path, model=model, width_mult=width_mult)
+    network = build_empty(imported.arch)
+    network.load_state_dict(imported.weights, assign=True)
+    pixels = real_pictures(shared / "data" / FILES[name], imported.arch.resolution, 20)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / divisor
+    expected = torch.from_numpy(node_logits(path, pixels, divisor))
+    torch.testing.assert_close(network.eval()(x), expected, atol=1e-3, rtol=0)
 
 
 def node_logits(path: Path, pixels: Pixels, divisor: float) -> NDArray[np.float32]:

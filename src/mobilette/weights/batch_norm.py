@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -44,6 +45,11 @@ def restore_batch_norm(
     With mean m and variance v of a convolution's output without its bias b, measured on
     ``batches``, the batch norm has the statistics m and v, scale sqrt(v + eps) and shift b + m.
 
+    Folding has left each channel's weights with a length of its own, and behind a batch norm the
+    length is how fast they learn: a step of the same size turns short weights further (van
+    Laarhoven 2017, arXiv 1706.05350, section 2). They get the length that drawn weights have, and
+    mean, variance and scale go with it.
+
     Args:
         arch: a network without some or all of the batch norms of ``like``, with biases instead.
         weights: its state dict; it is left alone.
@@ -62,14 +68,29 @@ def restore_batch_norm(
         bias = restored.pop(f"{name}.conv.bias", torch.zeros_like(mean)).double()
         if conv.bias:
             restored[f"{name}.conv.bias"] = torch.zeros_like(bias).float()
-        restored[f"{name}.norm.weight"] = torch.sqrt(variance + like.norm_epsilon).float()
+        weight = restored[f"{name}.conv.weight"].double()
+        factor = _to_drawn_length(weight)
+        scale = torch.sqrt(variance * factor.square() + like.norm_epsilon) / factor
+        restored[f"{name}.conv.weight"] = (weight * factor[:, None, None, None]).float()
+        restored[f"{name}.norm.weight"] = scale.float()
         restored[f"{name}.norm.bias"] = mean.float()  # that of the output, its bias included
-        restored[f"{name}.norm.running_mean"] = (mean - bias).float()
-        restored[f"{name}.norm.running_var"] = variance.float()
+        restored[f"{name}.norm.running_mean"] = ((mean - bias) * factor).float()
+        restored[f"{name}.norm.running_var"] = (variance * factor.square()).float()
         restored[f"{name}.norm.num_batches_tracked"] = torch.tensor(0)
     with_norms = change_convs(arch, lambda name, conv: _like(conv, missing.get(name)))
     epsilon, momentum = like.norm_epsilon, like.norm_momentum
     return replace(with_norms, norm_epsilon=epsilon, norm_momentum=momentum), restored
+
+
+def _to_drawn_length(weight: Tensor) -> Tensor:
+    """Return for each output channel what brings its weights to the length of drawn ones.
+
+    Drawn weights have variance 2 / (out * kernel^2) (`mobilette.nn.layers.initialise`). Channels of
+    hardly any weight are left: they give nothing, and are not to be blown up.
+    """
+    length = weight.flatten(1).norm(dim=1)
+    drawn = math.sqrt(2 * weight.shape[1] / weight.shape[0])
+    return torch.where(length > 1e-3 * length.max(), drawn / length, 1.0)
 
 
 def _like(conv: Conv, wanted: Conv | None) -> Conv:
