@@ -56,7 +56,9 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="A recipe's name or file [quick; transfer with --from]."),
+        typer.Option(
+            "--recipe", help="A recipe's name or file [quick; from weights: transfer, sliced]."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,
     time: Annotated[

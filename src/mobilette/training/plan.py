@@ -14,7 +14,7 @@ from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
 from mobilette.data.sources import PictureSet
 from mobilette.run.directory import is_run
-from mobilette.training.recipe import DEFAULT, TRANSFER, Recipe, load_recipe, override
+from mobilette.training.recipe import DEFAULT, SLICED, TRANSFER, Recipe, load_recipe, override
 from mobilette.training.start import (
     DEFAULT_MODEL,
     Remark,
@@ -107,7 +107,9 @@ def _in_channels(asked: int | None, source: Start | None) -> int:
 
 
 def _usual_recipe(source: Start | None, arch: Arch) -> str:
-    return TRANSFER if source is not None and is_as_wide(source.arch, arch) else DEFAULT
+    if source is None:
+        return DEFAULT
+    return TRANSFER if is_as_wide(source.arch, arch) else SLICED
 
 
 def _preprocess(

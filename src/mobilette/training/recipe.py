@@ -17,6 +17,7 @@ from mobilette.records import parse
 
 DEFAULT = "quick"
 TRANSFER = "transfer"
+SLICED = "sliced"
 LARGEST_SEED = 2**31 - 1
 
 
