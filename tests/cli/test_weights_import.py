@@ -251,7 +251,9 @@ def test_training_goes_on_from_it(resnet8: Path, tmp_path: Path, command: Comman
     assert trained.preprocess == open_run(resnet8).preprocess
     # Its one epoch is one of the head alone; the batch norms that were folded are back.
     ours, theirs = load_file(out / "best.safetensors"), load_file(resnet8 / "best.safetensors")
-    assert torch.equal(ours["stem.conv.weight"], theirs["stem.conv.weight"])
+    # Restored batch norms leave each channel's weights their direction, not their length.
+    one, other = (weights["stem.conv.weight"].flatten(1) for weights in (ours, theirs))
+    torch.testing.assert_close(torch.cosine_similarity(one, other), torch.ones(len(one)))
     assert "stem.norm.weight" in ours
     assert "stem.norm.weight" not in theirs
     command("evaluate", out, few, "--workers=0")
