@@ -15,6 +15,7 @@ import pytest
 from mobilette.errors import InputError
 from mobilette.weights.importing import import_weights
 from mobilette.weights.keras_h5 import read_keras_h5
+from tests.weights.published_files import published
 
 
 def weights_only(file: h5py.File) -> Any:
@@ -124,3 +125,15 @@ def test_odd_arrays_are_refused(values: np.ndarray[Any, Any], tmp_path: Path) ->
         replaced(file, data=values)
     with pytest.raises(InputError):
         import_weights(path, model="mobilenet_v1", width_mult=0.25)
+
+
+def test_a_file_on_which_the_hdf5_library_crashes_is_refused(tmp_path: Path) -> None:
+    # Found by flipping bytes: h5py 3.16 ends in a segmentation fault.
+    flips = {7006: 115, 338625: 86, 673892: 12, 819774: 116, 1375176: 208}
+    content = bytearray(published("mobilenet_v2_0.35_128_flowers_keras.h5").read_bytes())
+    for place, byte in flips.items():
+        content[place] = byte
+    path = tmp_path / "crash.h5"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"crash\.h5: (damaged|not a complete)"):
+        import_weights(path, model="mobilenet_v2", width_mult=0.35)
