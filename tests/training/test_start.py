@@ -195,7 +195,7 @@ def test_training_on_what_was_sliced_learns_again(
         pictures,
         start=wide.path,
         width_mult=0.25,
-        overrides={"epochs": 3},
+        overrides={"epochs": 6, "batch_size": 16},
         out=tmp_path / "run",
     )
     assert max(row["top1"] for row in run.history()) > 0.9
