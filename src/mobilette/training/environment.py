@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 
 from mobilette.data.reading import available_memory
-from mobilette.errors import one_of
+from mobilette.errors import InputError, one_of
 from mobilette.training.process import usable_cores
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
 
@@ -38,16 +38,34 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(one_of(name, available, "device"))
 
 
-def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """Return the precision of training: bf16 for ``auto`` where the device has units for it."""
+def choose_precision(
+    asked: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Precision:
+    """Return the precision of training: for ``auto``, what the device has units for.
+
+    That is bf16 on GPUs of compute capability 8 and on CPUs with AMX or AVX-512's bf16, fp16 on
+    older GPUs with tensor cores (capability 7), fp32 elsewhere.
+
+    Raises:
+        InputError: fp16 was asked for on something else than a GPU.
+    """
+    if asked == "fp16" and device.type != "cuda":
+        raise InputError(f"precision fp16 is for GPUs; {device} trains in fp32 or bf16")
     if asked != "auto":
         return asked
     if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     if device.type == "cpu":
         tell = getattr(torch.cpu, "get_capabilities", None)  # torch 2.11 has none
-        return "bf16" if tell is not None and tell().get("amx_bf16") else "fp32"
+        has = tell() if tell is not None else {}
+        return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "fp32"
     return "fp32"
+
+
+def free_device_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a GPU; ``None`` where the memory is that of the machine."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
 def describe_environment(device: torch.device, precision: Precision) -> dict[str, object]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
@@ -15,20 +14,16 @@ from mobilette.arch.editing import adopt_details, adopt_norms, convs
 from mobilette.arch.scale import Form, Settings
 from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
-from mobilette.data.dataset import Dataset
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import is_run, open_run
-from mobilette.training.randomness import Purpose, generator
-from mobilette.training.step import Trainer
 from mobilette.weights.download import Report
-from mobilette.weights.fitting import check_fits, fit_weights
+from mobilette.weights.fitting import check_fits
 from mobilette.weights.pretrained import choose_published, load_published
 from mobilette.weights.published import PublishedWeights, find_published
 
 DEFAULT_MODEL = "mobilenet_v2"
-MEASURED_PICTURES, MEASURED_BATCH = 512, 128
 Remark = Callable[[str], None]
 
 
@@ -174,31 +169,3 @@ def _channels(arch: Arch) -> dict[str, int]:
     """Return the channels of every convolution whose channels are not the classes."""
     named = convs(arch.with_classes(1)).items()
     return {name: conv.channels for name, conv in named}
-
-
-def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
-    """Give ``trainer`` the weights of ``start``, made to fit its network.
-
-    Args:
-        start: the weights, for whose network `choose_arch` chose that of ``trainer``.
-        trainer: on the device where it trains.
-        dataset: batch norms are measured on its training pictures where they have to be.
-        keep_classifier: whether the classes are the same.
-    """
-    network = trainer.network
-    device = trainer.normalise.weight.device
-
-    def batches() -> Iterator[Tensor]:
-        pixels = dataset.splits["train"].pixels
-        chosen = torch.randperm(
-            len(pixels), generator=generator(trainer.recipe.seed, Purpose.statistics, 0)
-        )[:MEASURED_PICTURES]
-        for indices in chosen.tensor_split(-(-len(chosen) // MEASURED_BATCH)):
-            batch = torch.from_numpy(pixels[indices.numpy()]).to(device)
-            yield trainer.normalise(batch).cpu()
-
-    fitted = fit_weights(
-        start.arch, start.weights, network.arch, keep_classifier=keep_classifier, batches=batches
-    )
-    network.load_state_dict(fitted, strict=False)
-    trainer.average.network.load_state_dict(network.state_dict())

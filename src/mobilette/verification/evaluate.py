@@ -14,7 +14,7 @@ from mobilette.engines.predictor import Predictor
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.process import usable_cores
-from mobilette.verification.classes import match_classes
+from mobilette.run.class_matching import match_classes
 
 UnusableReport = Callable[[str, str], None]
 

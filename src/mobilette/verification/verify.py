@@ -19,7 +19,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_bytes
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.training.process import usable_cores
-from mobilette.verification.classes import BY_NAME
+from mobilette.run.class_matching import BY_NAME
 from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.gate import compare, judge_golden, judge_pictures
 
