@@ -186,11 +186,11 @@ def test_wrong_layouts(tmp_path: Path, files: list[str], message: str) -> None:
 
 def test_missing_paths_offer_the_nearest(tmp_path: Path) -> None:
     fill(tmp_path, "flowers/a/1.png")
-    with pytest.raises(InputError, match=r"no such folder or set .*did you mean 'flowers'"):
+    with pytest.raises(InputError, match=r"no such folder, list or set .*did you mean 'flowers'"):
         find_pictures(tmp_path / "flower")
     with pytest.raises(InputError, match="did you mean 'digits'"):
         find_pictures("digit")
-    with pytest.raises(InputError, match="no such folder or set"):
+    with pytest.raises(InputError, match="no such folder, list or set"):
         find_pictures(tmp_path / "nowhere" / "at" / "all")
     with pytest.raises(InputError, match="cannot be read: File name too long"):
         find_pictures(tmp_path / ("long" * 100))
