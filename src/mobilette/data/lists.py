@@ -164,7 +164,7 @@ def _locate(path: Path, rows: list[_Row]) -> list[tuple[str, Path]]:
         where = f"{path}: line {row.line}: {row.path!r}"
         relative = Path(row.path)
         file = root / relative
-        if relative.anchor or ".." in relative.parts:
+        if relative.anchor or ".." in relative.parts or not relative.parts:
             raise InputError(f"{where} is not inside the list's folder {root}")
         folder = file.parent
         if folder not in folders:

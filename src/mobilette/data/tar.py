@@ -111,7 +111,8 @@ def read_entries(file: BinaryIO, *, where: Path) -> tuple[list[Entry], bool]:
             entries.append(Entry(name or header.name, start, size, whole))
         name, known_size = None, None
     if position == 0:
-        raise InputError(f"{where}: {length:,} bytes, no tar file")
+        file.seek(0)
+        raise _no_header(file.read(_BLOCK), position, where)
     return entries, False
 
 
@@ -119,18 +120,21 @@ def _header(block: bytes, position: int, where: Path) -> tarfile.TarInfo:
     try:
         header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.TarError as error:
-        packed = block.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"))
-        if position == 0 and packed:
-            raise InputError(
-                f"{where}: compressed; pictures are read in place, so unpack it to a plain .tar"
-            ) from error
-        raise InputError(
-            f"{where}: no tar header at byte {position:,}; damaged, or no tar file"
-        ) from error
+        raise _no_header(block, position, where) from error
     if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
         what = "sparse files" if header.size >= 0 else "a negative size"
         raise InputError(f"{where}: {what} at byte {position:,}; write it with 'tar --format=pax'")
     return header
+
+
+def _no_header(block: bytes, position: int, where: Path) -> InputError:
+    if position == 0 and block.startswith(
+        (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+    ):
+        return InputError(
+            f"{where}: compressed; pictures are read in place, so unpack it to a plain .tar"
+        )
+    return InputError(f"{where}: no tar header at byte {position:,}; damaged, or no tar file")
 
 
 def _checked(size: int, position: int, where: Path) -> int:
