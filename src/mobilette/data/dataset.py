@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.data.labels import Labels, count_labels, indices_of, label_array
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading, read_pictures
 from mobilette.data.sources import Picture, PictureSet
@@ -16,8 +17,8 @@ from mobilette.data.splitting import held_out_fifth
 from mobilette.errors import InputError
 
 SCHEMA_VERSION = 1
-_BY_FOLDERS = "folders"
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
+_BY_RULE_MULTI_LABEL = "first fifth by SHA-256 of decoded pixels"
 _ORDER = ("train", "val", "test")
 
 
@@ -27,13 +28,17 @@ class Split:
 
     Attributes:
         pixels: uint8 of shape (N, C, R, R), contiguous; three channels are R, G, B.
-        labels: int64 of shape (N,), indices into the classes.
+        labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
+            (N, classes), 1 where a class applies.
         names: the N pictures' names.
+        shards: int64 of shape (N,), the tar file that each picture lies in; ``None`` where the
+            pictures do not lie in tar files.
     """
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: Labels
     names: tuple[str, ...]
+    shards: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +66,11 @@ class Dataset:
     source: str
     split_rule: str
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may be of none or of several classes."""
+        return any(split.labels.ndim == 2 for split in self.splits.values())
+
     def describe(self) -> dict[str, object]:
         """Return what ``dataset.json`` records, as a JSON object."""
         counts = {
@@ -69,7 +79,7 @@ class Dataset:
                 "per_class": dict(
                     zip(
                         self.classes,
-                        np.bincount(split.labels, minlength=len(self.classes)).tolist(),
+                        count_labels(split.labels, num_classes=len(self.classes)),
                         strict=True,
                     )
                 ),
@@ -86,7 +96,9 @@ class Dataset:
             "unusable": [{"path": name, "reason": reason} for name, reason in self.unusable],
             "ignored": self.ignored,
         }
-        if self.split_rule == _BY_RULE:
+        if self.multi_label:
+            description["multi_label"] = True
+        if self.split_rule in (_BY_RULE, _BY_RULE_MULTI_LABEL):
             description["val_names"] = list(self.splits["val"].names)
         return description
 
@@ -121,18 +133,19 @@ def load_dataset(
     assigned = _assign(usable, reading.digests)
     chosen = [picture for _, picture in usable]
     _check_classes(pictures, chosen, assigned)
+    rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
     return Dataset(
         classes=pictures.classes,
-        splits=_divide(reading, chosen, assigned),
-        unusable=reading.unusable,
+        splits=_divide(reading, chosen, assigned, num_classes=len(pictures.classes)),
+        unusable=pictures.unusable + reading.unusable,
         ignored=len(pictures.ignored),
         fingerprint=_fingerprint(
-            (split, pictures.classes[picture.label], digest)
+            (split, ";".join(pictures.classes[i] for i in indices_of(picture.label)), digest)
             for split, picture, digest in zip(assigned, chosen, reading.digests, strict=True)
         ),
         flippable=pictures.flippable,
         source=pictures.name,
-        split_rule=_BY_RULE if "all" in pictures.splits else _BY_FOLDERS,
+        split_rule=rule if "all" in pictures.splits else pictures.divided_by,
     )
 
 
@@ -141,13 +154,14 @@ def load_split(
     *,
     resolution: int,
     preprocess: Preprocess,
+    num_classes: int = 0,
     workers: int = 0,
     max_unusable: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Split, tuple[tuple[str, str], ...]]:
     """Read the pictures of one split, as ``choose_split`` gives them.
 
-    The arguments are those of ``read_pictures``.
+    The arguments are those of ``read_pictures``; ``num_classes`` counts for multi-label pictures.
 
     Returns:
         The split, and name and reason of every picture that was left out.
@@ -166,7 +180,7 @@ def load_split(
     usable = [pictures[position] for position in reading.positions]
     if not usable:
         raise InputError("there is no usable picture to read")
-    return _split(reading.pixels, usable), reading.unusable
+    return _split(reading.pixels, usable, num_classes=num_classes), reading.unusable
 
 
 def _assign(usable: Sequence[tuple[str, Picture]], digests: Sequence[str]) -> list[str]:
@@ -186,14 +200,18 @@ def _assign(usable: Sequence[tuple[str, Picture]], digests: Sequence[str]) -> li
 def _check_classes(
     pictures: PictureSet, chosen: Sequence[Picture], assigned: Sequence[str]
 ) -> None:
-    trained = {
-        picture.label for picture, split in zip(chosen, assigned, strict=True) if split == "train"
-    }
-    held_out = {
-        picture.label for picture, split in zip(chosen, assigned, strict=True) if split != "train"
-    }
+    trained, held_out = (
+        {
+            index
+            for picture, split in zip(chosen, assigned, strict=True)
+            if (split == "train") is train
+            for index in indices_of(picture.label)
+        }
+        for train in (True, False)
+    )
     for label, class_id in enumerate(pictures.classes):
-        if label in trained:
+        # The rule holds out a fifth of all multi-label pictures, which may be all of a rare class.
+        if label in trained or (pictures.multi_label and label in held_out):
             continue
         if "all" in pictures.splits and label in held_out:
             raise InputError(
@@ -209,7 +227,7 @@ def _check_classes(
 
 
 def _divide(
-    reading: Reading, chosen: Sequence[Picture], assigned: Sequence[str]
+    reading: Reading, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
 ) -> dict[str, Split]:
     """Cut the pictures into splits, each one contiguous piece of the one array.
 
@@ -227,7 +245,11 @@ def _divide(
     ends = np.cumsum(np.bincount(ranks, minlength=len(_ORDER)))
     starts = (0, *ends[:-1])
     return {
-        split: _split(reading.pixels[start:end], [chosen[index] for index in order[start:end]])
+        split: _split(
+            reading.pixels[start:end],
+            [chosen[index] for index in order[start:end]],
+            num_classes=num_classes,
+        )
         for split, start, end in zip(_ORDER, starts, ends, strict=True)
         if end > start
     }
@@ -248,11 +270,13 @@ def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
         order[here] = here
 
 
-def _split(pixels: NDArray[np.uint8], pictures: Sequence[Picture]) -> Split:
+def _split(pixels: NDArray[np.uint8], pictures: Sequence[Picture], *, num_classes: int) -> Split:
+    shards = [picture.shard for picture in pictures if picture.shard is not None]
     return Split(
         pixels=pixels,
-        labels=np.array([picture.label for picture in pictures], np.int64),
+        labels=label_array([picture.label for picture in pictures], num_classes=num_classes),
         names=tuple(picture.name for picture in pictures),
+        shards=np.array(shards, np.int64) if shards else None,
     )
 
 

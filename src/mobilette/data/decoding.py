@@ -61,10 +61,10 @@ def decode(source: Path | bytes) -> Image.Image:
         UnusablePicture: the file is empty, too large, truncated, damaged or no picture, or has
             pixels (floating-point, for one) that have no fixed range.
     """
-    data = source if isinstance(source, bytes) else _read(source)
+    data = source if isinstance(source, bytes) else read_encoded(source)
     if not data:
         raise UnusablePicture("empty file (0 bytes)")
-    _check_size(len(data))
+    check_size(len(data))
     with _QUIET, warnings.catch_warnings():
         # Pillow warns about odd metadata and large sizes; neither keeps a picture from use.
         warnings.simplefilter("ignore", UserWarning)
@@ -93,18 +93,24 @@ def upright_and_plain(image: Image.Image) -> Image.Image:
     return _plain(_upright(image))
 
 
-def _read(path: Path) -> bytes:
+def read_encoded(path: Path) -> bytes:
+    """Return the bytes of a picture's file, its kind and size checked before.
+
+    Raises:
+        UnusablePicture: it is too large, no regular file, or cannot be read.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UnusablePicture("not a regular file")
-        _check_size(status.st_size)
+        check_size(status.st_size)
         return path.read_bytes()
     except OSError as error:
         raise UnusablePicture(f"cannot be read: {error.strerror or error}") from error
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """Raise `UnusablePicture` for a file of more than `MAX_BYTES`."""
     if size > MAX_BYTES:
         mebibytes = MAX_BYTES // 1024**2
         raise UnusablePicture(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")

@@ -151,7 +151,7 @@ def _outcomes(
     pictures: Sequence[Picture], resolution: int, preprocess: Preprocess, workers: int
 ) -> Iterator[_Outcome]:
     """Yield pixels and hash, or else the reason why there are none, in the pictures' order."""
-    files = sum(isinstance(picture.content, Path) for picture in pictures)
+    files = sum(not picture.in_memory for picture in pictures)
     if workers < 2 or files < _WORTH_PROCESSES:
         for picture in pictures:
             yield _read_one(picture, resolution, preprocess)

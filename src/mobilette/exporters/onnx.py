@@ -80,6 +80,7 @@ def _contract(run: Run, final: Path) -> Contract:
             colour="grey" if run.preprocess.colour == "grey" else "rgb",
         ),
         output=OUTPUT,
+        outputs="sigmoid" if run.multi_label else "softmax",
         classes=run.classes,
         versions={name: version(name) for name in ("mobilette", "torch", "onnx")},
         source=Source(

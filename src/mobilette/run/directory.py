@@ -41,12 +41,16 @@ WEIGHTS = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run directory: an architecture, its classes, its preprocessing and its weights."""
+    """A run directory: an architecture, its classes, its preprocessing and its weights.
+
+    ``multi_label`` tells that a picture may be of none or of several classes.
+    """
 
     path: Path
     arch: Arch
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]
+    multi_label: bool = False
 
     def history(self) -> list[dict[str, float]]:
         """Return the lines of metrics.csv, one an epoch, by column; none of an imported run.
@@ -140,7 +144,13 @@ def open_run(path: str | Path) -> Run:
             f"{path / PREPROCESS}: {preprocess.channels} channels, but the network has "
             f"{arch.in_channels}"
         )
-    return Run(path=path, arch=arch, preprocess=preprocess, classes=classes)
+    return Run(
+        path=path,
+        arch=arch,
+        preprocess=preprocess,
+        classes=classes,
+        multi_label=_is_multi_label(path),
+    )
 
 
 def is_imported(path: Path) -> bool:
@@ -151,6 +161,15 @@ def is_imported(path: Path) -> bool:
     """
     recorded = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else None
     return isinstance(recorded, dict) and IMPORTED in recorded
+
+
+def _is_multi_label(path: Path) -> bool:
+    """Whether the run in ``path`` was trained on a multi-label set; not if nothing tells."""
+    recorded = read_json(path / DATASET) if (path / DATASET).exists() else None
+    value = recorded.get("multi_label", False) if isinstance(recorded, dict) else False
+    if not isinstance(value, bool):
+        raise InputError(f"{path / DATASET}: multi_label is {value!r:.60}, not true or false")
+    return value
 
 
 def recorded_data(path: Path) -> str:
