@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.decoding import UnusablePicture
-from mobilette.data.reading import pixel_sha256
+from mobilette.data.digest import pixel_sha256
 from mobilette.data.sources import Picture, PictureSet
 from mobilette.errors import one_of
 

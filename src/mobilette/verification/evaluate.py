@@ -61,7 +61,7 @@ def evaluate(
         if on_unusable is not None:
             on_unusable(name, reason)
     ids = [label.id for label in predictor.classes]
-    return measure(predictor.logits(pixels.pixels), pixels.labels, ids)
+    return measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
 
 
 def labelled_pictures(
