@@ -174,9 +174,7 @@ def train(
         print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)
         return 130
     if writes():
-        print_result(
-            run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled
-        )
+        print_result(run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)
     return 0
 
 

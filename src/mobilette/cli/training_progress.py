@@ -13,7 +13,6 @@ from mobilette.cli.output import console, human_bytes, print_json, remarks
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event, Profiled, Remarked
 
-
 # What helps where the time goes.
 ADVICE = {
     "data": ": more --workers, or --set loader=resident if the memory is there",
@@ -39,7 +38,9 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not (shown and console.is_terminal),  # an empty line is all that would be left elsewhere
+            disable=not (
+                shown and console.is_terminal
+            ),  # an empty line is all that would be left elsewhere
         )
         self._downloading: TaskID | None = None
         self._loading: TaskID | None = None

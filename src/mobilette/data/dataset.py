@@ -1,19 +1,25 @@
-"""A set of pictures becomes arrays in memory: read, divided and fingerprinted."""
+"""A set of pictures becomes rows of pixels: read or streamed, divided and fingerprinted."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.data.digest import Digest
 from mobilette.data.labels import Labels, count_labels, indices_of, label_array
+from mobilette.data.opening import LoaderKind, OpenSet, open_set
+from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import Reading, read_pictures
-from mobilette.data.sources import Picture, PictureSet
+from mobilette.data.reading import check_fraction, read_all, read_pictures
 from mobilette.data.splitting import held_out_fifth
+from mobilette.data.store import PictureStore, Remark
+from mobilette.data.streaming import Pixels, StreamedPixels
 from mobilette.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -27,7 +33,8 @@ class Split:
     """The pictures of one split.
 
     Attributes:
-        pixels: uint8 of shape (N, C, R, R), contiguous; three channels are R, G, B.
+        pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
+            contiguous, or what decodes rows when they are asked for.
         labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
             (N, classes), 1 where a class applies.
         names: the N pictures' names.
@@ -35,36 +42,61 @@ class Split:
             pictures do not lie in tar files.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     labels: Labels
     names: tuple[str, ...]
     shards: NDArray[np.int64] | None = None
 
+    def usable(self) -> NDArray[np.bool_]:
+        """Return, bool (N,), which pictures count; streamed ones may break as the run goes on."""
+        if isinstance(self.pixels, StreamedPixels):
+            return self.pixels.usable()
+        return np.ones(len(self.names), np.bool_)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A set of pictures in memory, divided into splits.
+    """A set of pictures, divided into splits.
 
     Attributes:
         classes: class ids in the order of the labels.
         splits: ``"train"``, ``"val"`` and, where the set has one, ``"test"``.
-        unusable: name and reason of every picture that was left out.
+        left_out: name and reason of every picture that could not be used while the set was read.
         ignored: how many files were no pictures, or in no class.
-        fingerprint: SHA-256, in hex, over the split, class and decoded pixels of every picture; it
-            depends on neither the resolution nor the files' names.
+        fingerprint: SHA-256, in hex, over the split, class and digest of every picture. It
+            depends on neither the resolution nor, except with ``"names and sizes"``, the names.
+        digest: what stands for a picture in the fingerprint, in the order inside a split and when
+            duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
+            ``"names and sizes"`` where no picture is read before its turn comes.
+        duplicates: how many pictures of other splits are also in ``"train"``; ``None`` where that
+            is not known yet.
         flippable: whether a picture means the same seen in a mirror.
         source: the set as it was asked for.
         split_rule: how the set was divided, in words.
+        store: where streamed pixels come from.
     """
 
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
-    unusable: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, str], ...]
     ignored: int
     fingerprint: str
+    digest: Digest
+    duplicates: int | None
     flippable: bool
     source: str
     split_rule: str
+    store: PictureStore | None = None
+
+    @property
+    def unusable(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of every picture that was left out so far."""
+        return self.left_out + (() if self.store is None else self.store.unusable())
+
+    def close(self) -> None:
+        """End the threads and processes that streamed pictures are decoded in."""
+        if self.store is not None:
+            self.store.close()
 
     @property
     def multi_label(self) -> bool:
@@ -93,6 +125,9 @@ class Dataset:
             "splits": counts,
             "split_rule": self.split_rule,
             "fingerprint": self.fingerprint,
+            "digest": self.digest,
+            "loader": "resident" if self.store is None else "streamed",
+            "duplicates": self.duplicates,
             "unusable": [{"path": name, "reason": reason} for name, reason in self.unusable],
             "ignored": self.ignored,
         }
@@ -111,41 +146,79 @@ def load_dataset(
     workers: int = 0,
     max_unusable: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
+    loader: LoaderKind = "auto",
+    digest: Digest | None = None,
+    cache: Path | None = None,
+    device_memory: int | None = None,
+    remark: Remark | None = None,
 ) -> Dataset:
-    """Read every picture of a set once, divide a flat set, and keep all in memory.
+    """Read a set of pictures, or prepare to stream it, and divide it where it is flat.
 
-    The arguments are those of ``read_pictures``; the result does not depend on ``workers``.
+    Read (``resident``), every picture is decoded once and kept in memory. Streamed, pictures are
+    decoded when their turn comes; only a flat set is decoded at once, since its division depends
+    on the pixels. Of a set that comes divided, JPEGs to train on are decoded at reduced scale
+    where that is enough (`mobilette.data.decoding.decode_reduced`), all others exactly.
+
+    The first arguments are those of ``read_pictures``; the result does not depend on ``workers``.
+
+    Args:
+        pictures: what to read.
+        resolution: as for ``read_pictures``.
+        preprocess: as for ``read_pictures``.
+        workers: as for ``read_pictures``; a streamed set is decoded in as many processes.
+        max_unusable: the fraction of pictures that may be unusable, also as a run goes on.
+        on_progress: as for ``read_pictures``.
+        loader: ``auto`` streams what does not fit the memory.
+        digest: `Dataset.digest` of the run that is to go on (``"decoded pixels"`` where it tells
+            none); ``None`` chooses.
+        cache: the folder of decoded pictures (`mobilette.data.cache.pictures_cache`); ``None``
+            neither reads nor writes any.
+        device_memory: free bytes of a GPU that resident pictures would have to fit in, too.
+        remark: called with a line for the user about what was found.
 
     Raises:
         InputError: the pictures do not fit the memory, too many are unusable, a class has none
             left to train on, or a split has none left.
     """
-    given = [(split, picture) for split, all_ in pictures.splits.items() for picture in all_]
-    reading = read_pictures(
-        [picture for _, picture in given],
+    check_fraction(max_unusable)
+    remark = remark or _silent
+    opened = open_set(
+        pictures,
         resolution=resolution,
         preprocess=preprocess,
         workers=workers,
         max_unusable=max_unusable,
-        on_progress=on_progress,
+        loader=loader,
+        digest=digest,
+        cache=cache,
+        device_memory=device_memory,
+        remark=remark,
     )
-    usable = [given[position] for position in reading.positions]
-    assigned = _assign(usable, reading.digests)
-    chosen = [picture for _, picture in usable]
+    found = _scan(opened, on_progress) if opened.streamed else _read(opened, on_progress)
+    chosen = [opened.store.pictures[position] for position in found.positions]
+    assigned = _assign(
+        [opened.splits[position] for position in found.positions], chosen, found.digests
+    )
     _check_classes(pictures, chosen, assigned)
+    duplicates = _count_duplicates(opened.store, found.positions, assigned)
+    for split, number in (duplicates or {}).items():
+        remark(f"{number:,} pictures of {split} are also in train")
     rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
     return Dataset(
         classes=pictures.classes,
-        splits=_divide(reading, chosen, assigned, num_classes=len(pictures.classes)),
-        unusable=pictures.unusable + reading.unusable,
+        splits=_divide(found, chosen, assigned, num_classes=len(pictures.classes)),
+        left_out=pictures.unusable + (() if opened.streamed else opened.store.unusable()),
         ignored=len(pictures.ignored),
         fingerprint=_fingerprint(
             (split, ";".join(pictures.classes[i] for i in indices_of(picture.label)), digest)
-            for split, picture, digest in zip(assigned, chosen, reading.digests, strict=True)
+            for split, picture, digest in zip(assigned, chosen, found.digests, strict=True)
         ),
+        digest=opened.digest,
+        duplicates=None if duplicates is None else sum(duplicates.values()),
         flippable=pictures.flippable,
         source=pictures.name,
         split_rule=rule if "all" in pictures.splits else pictures.divided_by,
+        store=opened.store if opened.streamed else None,
     )
 
 
@@ -183,14 +256,76 @@ def load_split(
     return _split(reading.pixels, usable, num_classes=num_classes), reading.unusable
 
 
-def _assign(usable: Sequence[tuple[str, Picture]], digests: Sequence[str]) -> list[str]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """The usable pictures of a set, in its order: their rows, positions and what stands for them.
+
+    The rows are in memory, or else still in the ``store``.
+    """
+
+    pixels: NDArray[np.uint8] | None
+    store: PictureStore
+    positions: NDArray[np.int64]
+    digests: tuple[str, ...]
+
+
+def _read(opened: OpenSet, on_progress: Callable[[int, int], None] | None) -> _Found:
+    reading = read_all(opened.store, on_progress=on_progress)
+    return _Found(
+        pixels=reading.pixels,
+        store=opened.store,
+        positions=reading.positions,
+        digests=_digests(opened, reading.positions),
+    )
+
+
+def _scan(opened: OpenSet, on_progress: Callable[[int, int], None] | None) -> _Found:
+    store = opened.store
+    missing = store.missing()
+    if opened.digest != "names and sizes":
+        store.scan(missing, progress=on_progress)
+        store.check_unusable()
+        store.forget_remarks()
+    usable = [position for position in range(len(store)) if position not in store.broken]
+    positions = np.array(usable, np.int64)
+    return _Found(
+        pixels=None, store=store, positions=positions, digests=_digests(opened, positions)
+    )
+
+
+def _digests(opened: OpenSet, positions: NDArray[np.int64]) -> tuple[str, ...]:
+    """Return what stands for each picture; sorted by it, they are in the order of a split."""
+    store = opened.store
+    if opened.digest == "names and sizes":
+        return tuple(f"{store.pictures[at].name}\0{opened.stamps[at].size}" for at in positions)
+    return tuple(store.digests[at].hex() for at in positions.tolist())
+
+
+def _count_duplicates(
+    store: PictureStore, positions: NDArray[np.int64], assigned: Sequence[str]
+) -> dict[str, int] | None:
+    """Count by split the pictures that are also in ``train``; ``None`` where not all were read."""
+    digests = [store.digests.get(position) for position in positions.tolist()]
+    if None in digests:
+        return None
+    trained = {digest for digest, split in zip(digests, assigned, strict=True) if split == "train"}
+    return dict(
+        Counter(
+            split
+            for digest, split in zip(digests, assigned, strict=True)
+            if split != "train" and digest in trained
+        )
+    )
+
+
+def _assign(given: Sequence[str], usable: Sequence[Picture], digests: Sequence[str]) -> list[str]:
     """Return the split of every usable picture; ``"all"`` is divided by the rule."""
-    assigned = [split for split, _ in usable]
+    assigned = list(given)
     flat = [index for index, split in enumerate(assigned) if split == "all"]
     held_out = held_out_fifth(
-        labels=[usable[index][1].label for index in flat],
+        labels=[usable[index].label for index in flat],
         digests=[digests[index] for index in flat],
-        names=[usable[index][1].name for index in flat],
+        names=[usable[index].name for index in flat],
     )
     for index, held in zip(flat, held_out, strict=True):
         assigned[index] = "val" if held else "train"
@@ -227,32 +362,39 @@ def _check_classes(
 
 
 def _divide(
-    reading: Reading, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
+    found: _Found, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
 ) -> dict[str, Split]:
-    """Cut the pictures into splits, each one contiguous piece of the one array.
+    """Cut the pictures into splits; of an array, each is one contiguous piece.
 
-    Inside a split they are ordered by their content, so that a run which is resumed after files
-    were renamed sees them in the same order.
+    Inside a split they are ordered by their digests: by content, a run that is resumed after
+    files were renamed sees them in the same order.
     """
     ranks = np.array([_ORDER.index(split) for split in assigned])
     order = np.array(
         sorted(
             range(len(chosen)),
-            key=lambda index: (ranks[index], reading.digests[index], chosen[index].name),
+            key=lambda index: (ranks[index], found.digests[index], chosen[index].name),
         )
     )
-    _reorder(reading.pixels, order)
+    if found.pixels is not None:
+        _reorder(found.pixels, order)
     ends = np.cumsum(np.bincount(ranks, minlength=len(_ORDER)))
     starts = (0, *ends[:-1])
     return {
         split: _split(
-            reading.pixels[start:end],
+            _rows(found, order, start, end),
             [chosen[index] for index in order[start:end]],
             num_classes=num_classes,
         )
         for split, start, end in zip(_ORDER, starts, ends, strict=True)
         if end > start
     }
+
+
+def _rows(found: _Found, order: NDArray[np.intp], start: int, end: int) -> Pixels:
+    if found.pixels is not None:
+        return found.pixels[start:end]
+    return StreamedPixels(found.store, found.positions[order[start:end]])
 
 
 def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
@@ -270,7 +412,7 @@ def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
         order[here] = here
 
 
-def _split(pixels: NDArray[np.uint8], pictures: Sequence[Picture], *, num_classes: int) -> Split:
+def _split(pixels: Pixels, pictures: Sequence[Picture], *, num_classes: int) -> Split:
     shards = [picture.shard for picture in pictures if picture.shard is not None]
     return Split(
         pixels=pixels,
@@ -283,3 +425,7 @@ def _split(pixels: NDArray[np.uint8], pictures: Sequence[Picture], *, num_classe
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:
     lines = sorted("\0".join(row) for row in rows)  # no folder's name contains a zero byte
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _silent(line: str) -> None:
+    pass

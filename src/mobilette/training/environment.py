@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from mobilette.data.cache import cache_size, pictures_cache
 from mobilette.data.reading import available_memory
 from mobilette.errors import InputError, one_of
 from mobilette.training.process import usable_cores
@@ -85,6 +86,7 @@ def describe_environment(device: torch.device, precision: Precision) -> dict[str
 def examine() -> dict[str, object]:
     """Return what there is to work with on this machine, for ``mobilette doctor``."""
     available = available_memory()
+    cached = cache_size(pictures_cache())
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -93,6 +95,11 @@ def examine() -> dict[str, object]:
         "memory_gb": round(available / 1e9, 1) if available else None,
         "devices": {name: _device_name(name) for name in available_devices()},
         "versions": {name: version(name) for name in PACKAGES},
+        "pictures": {
+            "folder": str(pictures_cache()),
+            "sets": cached[0],
+            "bytes": cached[1],
+        },
         "data": os.environ.get("MOBILETTE_DATA") or "MOBILETTE_DATA is not set",
         "targets": {"onnx": f"onnxruntime {version('onnxruntime')}"},
         "extras": "none in this version",

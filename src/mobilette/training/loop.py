@@ -67,9 +67,7 @@ class Loop:
         self.shards = train.shards
         self.batch = _batch_size(self.recipe.batch_size, len(train.labels), self.world.size)
         self.steps = len(train.labels) // self.batch
-        self.guessing = loss_of_guessing(
-            len(dataset.classes), multi_label=trainer.loss.multi_label
-        )
+        self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
         # Wall-clock of earlier sittings counts as if this one had begun that much sooner.
         self.started = started - progress.elapsed
         self.validation_seconds = 0.0
@@ -344,5 +342,3 @@ def _batch_size(asked: int, pictures: int, processes: int) -> int:
             "each needs two"
         )
     return size
-
-

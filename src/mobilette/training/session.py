@@ -22,8 +22,8 @@ from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
-from mobilette.training.tensorboard import logged
 from mobilette.training.teacher import read_teacher
+from mobilette.training.tensorboard import logged
 from mobilette.training.world import World
 from mobilette.weights.download import Report as DownloadReport
 
@@ -107,5 +107,3 @@ def run_loop(
         ).run()
     if isinstance(trainer.clock, Stopwatch):
         report(trainer.clock.result())
-
-

@@ -182,4 +182,3 @@ def _set_momentum(group: dict[str, object], value: float) -> None:
         group["betas"] = (value, 0.999)
     else:
         group["momentum"] = value
-

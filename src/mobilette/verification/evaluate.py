@@ -14,10 +14,10 @@ from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
+from mobilette.run.class_matching import match_classes
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.process import usable_cores
-from mobilette.run.class_matching import match_classes
 
 UnusableReport = Callable[[str, str], None]
 
@@ -67,7 +67,7 @@ def evaluate(
         if on_unusable is not None:
             on_unusable(name, reason)
     ids = [label.id for label in predictor.classes]
-    return measure(predictor.logits(pixels.pixels), pixels.labels, ids)
+    return measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
 
 
 def labelled_pictures(

@@ -18,10 +18,10 @@ from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
+from mobilette.run.class_matching import BY_NAME
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.training.process import usable_cores
-from mobilette.run.class_matching import BY_NAME
 from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.gate import compare, judge_golden, judge_pictures
 
@@ -112,7 +112,7 @@ def verify(
         if unusable and side is predictor:
             name, reason = unusable[0]
             notes.append(f"{len(unusable)} pictures left out; the first is {name}: {reason}")
-        return side.logits(read.pixels), read.labels
+        return side.logits(read.pixels[:]), read.labels
 
     ours, labels = answers(predictor)
     accuracy_artifact = accuracy(ours, labels)
