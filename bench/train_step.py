@@ -29,9 +29,7 @@ from mobilette import create_model
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.nn.layers import GlobalAveragePool, ReLU6
-from mobilette.training.ema import WeightAverage
 from mobilette.training.environment import choose_precision
-from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import keep_freed_memory, set_threads
 from mobilette.training.recipe import Recipe
 from mobilette.training.step import Trainer
@@ -79,13 +77,10 @@ def time_ours(model: str, width_mult: float, steps: int) -> list[float]:
     recipe = Recipe()
     precision = choose_precision("auto", torch.device("cpu"))
     trainer = Trainer(
-        network=network,
-        average=WeightAverage(network, decay=recipe.ema_decay),
-        optimizer=build_optimizer(network, recipe),
+        network,
         normalise=Normalise(preset("torch")),
         recipe=recipe,
         precision=precision,
-        flip=True,
     )
     pixels = torch.randint(0, 256, (BATCH, 3, RESOLUTION, RESOLUTION), dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (BATCH,))

@@ -40,7 +40,7 @@ def main() -> None:
             overrides={"time_limit": 110.0, "batch_size": 32},
             out=RUN,
             force=True,
-            report=progress.step,
+            report=progress.show,
             report_load=progress.load,
             remark=progress.remark,
         )

@@ -27,7 +27,8 @@ def test_precision_follows_the_device_unless_asked_for() -> None:
     assert choose_precision("bf16", cpu) == "bf16"
     cpuinfo = Path("/proc/cpuinfo")
     if hasattr(torch.cpu, "get_capabilities") and cpuinfo.exists():
-        has_units = " amx_bf16" in cpuinfo.read_text()
+        flags = cpuinfo.read_text()
+        has_units = " amx_bf16" in flags or " avx512_bf16" in flags
         assert choose_precision("auto", cpu) == ("bf16" if has_units else "fp32")
 
 

@@ -25,12 +25,12 @@ from mobilette.nn.network import Network
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import Run, open_run
 from mobilette.run.imported import write_imported_run
-from mobilette.training.ema import WeightAverage
-from mobilette.training.loop import EpochDone, Event
-from mobilette.training.optimiser import build_optimizer, learning_rate
+from mobilette.training.events import EpochDone, Event
 from mobilette.training.recipe import TRANSFER, load_recipe
+from mobilette.training.resume import resume
+from mobilette.training.schedule import learning_rate
 from mobilette.training.step import Trainer
-from mobilette.training.train import resume, train
+from mobilette.training.train import train
 from mobilette.weights.import_run import import_run
 from mobilette.weights.slicing import slice_weights
 from tests.conftest import write_pictures
@@ -298,9 +298,7 @@ def test_the_body_learns_at_a_part_of_the_rate(wide: Run) -> None:
     recipe = load_recipe(TRANSFER)
     network = Network(wide.arch)
     trainer = Trainer(
-        network=network,
-        average=WeightAverage(network, decay=recipe.ema_decay),
-        optimizer=build_optimizer(network, recipe),
+        network,
         normalise=Normalise(wide.preprocess),
         recipe=recipe,
         precision="fp32",

@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 
 from mobilette.errors import InputError
 from mobilette.run.directory import Run, open_run
-from mobilette.training.loop import EpochDone, Event
-from mobilette.training.train import resume, train
+from mobilette.training.events import EpochDone, Event
+from mobilette.training.resume import resume
+from mobilette.training.train import train
 from tests.conftest import write_pictures
 
 OPTIONS = [

@@ -60,7 +60,7 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="A recipe's name or file [quick; small form: cifar; from weights: transfer, sliced].",
+            help="A recipe's name or file [quick or cifar; from weights: transfer, sliced].",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,
@@ -144,6 +144,7 @@ def train(
                     tensorboard=tensorboard,
                     report=progress.show,
                     report_load=progress.load,
+                    remark=progress.remark,
                 )
             else:
                 run = train_run(
@@ -169,6 +170,7 @@ def train(
                     report=progress.show,
                     report_load=progress.load,
                     report_download=progress.download,
+                    remark=progress.remark,
                 )
     except KeyboardInterrupt as stop:
         print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)

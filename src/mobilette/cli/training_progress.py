@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from mobilette.cli.output import console, human_bytes, print_json, remarks
 from mobilette.run.directory import Run
-from mobilette.training.events import EpochDone, Event, Profiled, Remarked
+from mobilette.training.events import EpochDone, Event, Profiled
 
 # What helps where the time goes.
 ADVICE = {
@@ -38,9 +38,8 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not (
-                shown and console.is_terminal
-            ),  # an empty line is all that would be left elsewhere
+            # An empty line is all that would be left elsewhere.
+            disable=not (shown and console.is_terminal),
         )
         self._downloading: TaskID | None = None
         self._loading: TaskID | None = None
@@ -86,13 +85,10 @@ class TrainingProgress:
         return next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
 
     def show(self, event: Event) -> None:
-        """Show a step or an epoch that is done, or a remark."""
+        """Show a step or an epoch that is done."""
         if isinstance(event, EpochDone):
             self.epochs = event.epoch
             self.remark(_epoch_line(event))
-            return
-        if isinstance(event, Remarked):
-            self.remark(event.text)
             return
         if isinstance(event, Profiled):
             self.profiled = event

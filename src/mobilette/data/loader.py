@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,7 +38,7 @@ class Batch:
 class Loader(Protocol):
     """Where batches come from."""
 
-    def batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
         """Yield a batch for each element of ``order``: int64 on the CPU, rows of the split.
 
         Raises:
@@ -66,7 +66,7 @@ class _Resident:
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
         self._pixels = torch.from_numpy(pixels).to(device)
 
-    def batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
         if not order:
             return
         # One transfer for all: on a GPU each would wait for the steps before it.
@@ -97,7 +97,7 @@ class _Streamed:
         # Without workers the rows are read when they are begun: the later, the better.
         self._prefetch = prefetch if self._store.workers else 0
 
-    def batches(self, order: Sequence[Tensor]) -> Iterator[Batch]:
+    def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
         coming = iter(order)
         ahead: deque[_Begun] = deque()
         try:

@@ -39,6 +39,11 @@ class Metrics:
     confusion: dict[str, dict[str, int]]
     mean_average_precision: float | None = None
 
+    @property
+    def score(self) -> float:
+        """What the best weights are chosen by: top-1, or the mean average precision."""
+        return self.top1 if self.mean_average_precision is None else self.mean_average_precision
+
     def to_json(self) -> dict[str, object]:
         """Return the metrics as JSON values, without the one that does not apply."""
         return {key: value for key, value in asdict(self).items() if value is not None}

@@ -34,13 +34,6 @@ class EpochDone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remarked:
-    """Something that the user should know: a choice that was made, a picture that broke."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Profiled:
     """Sent at the end of a run that was profiled.
 
@@ -61,5 +54,5 @@ class Profiled:
         return max(self.seconds, key=lambda name: self.seconds[name])
 
 
-Event = StepDone | EpochDone | Remarked | Profiled
+Event = StepDone | EpochDone | Profiled
 Report = Callable[[Event], None]

@@ -16,7 +16,7 @@ from mobilette.errors import InputError
 from mobilette.files import write_bytes, write_text
 from mobilette.run.directory import METRICS, METRICS_HEADER, STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
-from mobilette.training.events import EpochDone, Remarked, Report, StepDone
+from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.loss import loss_of_guessing
 from mobilette.training.randomness import Purpose, generator
@@ -31,6 +31,7 @@ from mobilette.training.recovery import (
 )
 from mobilette.training.sampling import epoch_order
 from mobilette.training.schedule import learning_rate
+from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state, save_state
 from mobilette.training.step import Trainer
 from mobilette.training.validation import validate
@@ -58,9 +59,11 @@ class Loop:
         folder: Path,
         started: float,
         report: Report,
+        remark: Remark,
     ) -> None:
         self.trainer, self.progress, self.dataset = trainer, progress, dataset
-        self.loader, self.folder, self.report = loader, folder, report
+        self.loader, self.folder = loader, folder
+        self.report, self.remark = report, remark
         self.recipe, self.world = trainer.recipe, trainer.world
         train = dataset.splits["train"]
         self.labels = torch.from_numpy(train.labels).to(trainer.device)
@@ -162,7 +165,7 @@ class Loop:
                 progress.parts = halve(progress.parts, pictures=len(batch.rows), error=error)
             self.trainer.optimizer.zero_grad(set_to_none=True)
             free_memory()
-            self._remark(
+            self.remark(
                 f"out of memory: batches of {self.batch} go on in {progress.parts} parts, "
                 "their gradients added up"
             )
@@ -200,7 +203,7 @@ class Loop:
         self.progress = state.progress
         self.progress.rollbacks = progress.rollbacks + 1
         self.progress.rate_factor = progress.rate_factor * SMALLER_RATE
-        self._remark(
+        self.remark(
             f"{error} {place}: back to epoch {self.progress.epoch + 1}, step {self.progress.step}, "
             f"from there at {self.progress.rate_factor:g} times the rate"
         )
@@ -216,7 +219,7 @@ class Loop:
             self._validate(part)
             over = over or 0 < self.recipe.patience <= progress.since_best
             if over and not self._is_over(part):
-                self._remark(f"no better result in {progress.since_best} validations: stopped")
+                self.remark(f"no better result in {progress.since_best} validations: stopped")
         progress.step, progress.loss_sum = 0, 0.0
         progress.finished = over
         self._save()
@@ -308,9 +311,6 @@ class Loop:
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
-
-    def _remark(self, text: str) -> None:
-        self.report(Remarked(text=text))
 
     def _write_weights(self) -> None:
         if not self.world.writes:

@@ -78,7 +78,7 @@ class Loss:
         return (1.0 - part) * loss + part * self.of_teacher(logits, taught)
 
 
-def balanced_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+def balanced_weights(labels: NDArray[np.int64] | NDArray[np.uint8], classes: int) -> Tensor:
     """Return weights (classes,) by which every class counts the same: pictures / (classes * own).
 
     A class without pictures gets 1.

@@ -71,7 +71,7 @@ class Recipe:
         randaugment: magnitude, 0 to 30, of two random operations a picture; 0 is off.
         erasing: part of the pictures in which a random rectangle is erased.
         mixup: alpha of mixup; 0 is off.
-        cutmix: alpha of cutmix; 0 is off. With both, half of the batches get each.
+        cutmix: alpha of cutmix; 0 is off. With both, half of the pictures get each.
         start_resolution: resolution at the start as a part of the full one; it grows in steps
             and is full for the last quarter (progressive resolution).
         sampling: ``balanced`` shows every class equally often.

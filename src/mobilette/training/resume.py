@@ -6,8 +6,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+from mobilette.data.cache import pictures_cache
 from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
@@ -24,10 +27,11 @@ from mobilette.run.directory import (
     recorded_data,
 )
 from mobilette.training.environment import Precision, choose_device, free_device_memory
-from mobilette.training.events import Event, Remarked, Report
+from mobilette.training.events import Report
 from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import make_trainer, run_loop
+from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
 from mobilette.training.world import joined, own_device
 
@@ -43,6 +47,7 @@ def resume(
     tensorboard: bool = False,
     report: Report | None = None,
     report_load: LoadReport | None = None,
+    remark: Remark | None = None,
 ) -> Run:
     """Finish a run that was stopped; on the same machine and threads, to the same bits.
 
@@ -58,6 +63,7 @@ def resume(
         tensorboard: as there.
         report: as there.
         report_load: as there.
+        remark: as there.
 
     Raises:
         InputError: the directory is no run, its state is damaged, the pictures have changed, or
@@ -81,8 +87,9 @@ def resume(
     progress.finished = False
     with joined(where) as world:
         report = report if report and world.writes else _silent
+        remark = remark if remark and world.writes else _silent
         if changes:
-            report(Remarked(text=f"goes on with another recipe: {'; '.join(changes)}"))
+            remark(f"goes on with another recipe: {'; '.join(changes)}")
         dataset = _same_pictures(
             run,
             data or recorded_data(run.path),
@@ -112,6 +119,7 @@ def resume(
             started=started,
             tensorboard=tensorboard,
             report=report,
+            remark=remark,
         )
     return run
 
@@ -130,8 +138,9 @@ def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> t
     """
     trained_with = state.recipe if state is not None else load_recipe(run.path / RECIPE)
     # Where and how often a state is saved changes nothing of what is learnt.
-    aside = {"save_every": recipe.save_every, "loader": recipe.loader}
-    changes = replace(trained_with, **aside).differences(recipe)
+    changes = replace(trained_with, save_every=recipe.save_every, loader=recipe.loader).differences(
+        recipe
+    )
     if changes and not force:
         raise InputError(
             f"{run.path}: the recipe is not the one that this run was trained with "
@@ -149,6 +158,8 @@ def _same_pictures(
     device_memory: int | None,
     report_load: LoadReport | None,
 ) -> Dataset:
+    recorded = read_json(run.path / DATASET)
+    known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
     dataset = load_dataset(
         find_pictures(source),
         resolution=run.arch.resolution,
@@ -156,16 +167,23 @@ def _same_pictures(
         workers=workers,
         max_unusable=1.0,
         loader=recipe.loader,
+        digest=_digest(known),
+        cache=pictures_cache(),
         device_memory=device_memory,
         on_progress=report_load,
     )
-    recorded = read_json(run.path / DATASET)
-    if not isinstance(recorded, dict) or dataset.fingerprint != recorded.get("fingerprint"):
+    if dataset.fingerprint != known.get("fingerprint"):
         raise InputError(
             f"{source}: the pictures are not those that {run.path} was started with; "
             "start a new run"
         )
     return dataset
+
+
+def _digest(known: Mapping[str, object]) -> Digest:
+    """Return what stood for a picture when the run was begun."""
+    recorded = known.get("digest")
+    return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
 
 
 def _precision(recorded: object) -> Precision:
@@ -177,5 +195,5 @@ def _recorded(path: Path) -> dict[str, object]:
     return environment if isinstance(environment, dict) else {}
 
 
-def _silent(event: Event) -> None:
+def _silent(event: object) -> None:
     pass

@@ -14,7 +14,7 @@ WINDOW = 16
 
 
 def epoch_order(
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | NDArray[np.uint8],
     *,
     sampling: Literal["shuffled", "balanced"],
     shards: NDArray[np.int64] | None,
@@ -42,7 +42,7 @@ def epoch_order(
     return order[torch.sort(places, stable=True).indices]
 
 
-def _balanced(labels: NDArray[np.int64], generator: Generator) -> Tensor:
+def _balanced(labels: NDArray[np.int64] | NDArray[np.uint8], generator: Generator) -> Tensor:
     present = np.unique(labels)
     classes = torch.arange(len(labels)) % len(present)
     classes = classes[torch.randperm(len(labels), generator=generator)]

@@ -20,6 +20,7 @@ from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
 from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
+from mobilette.training.start import Remark
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.teacher import read_teacher
@@ -88,6 +89,7 @@ def run_loop(
     started: float,
     tensorboard: bool,
     report: Report,
+    remark: Remark,
 ) -> None:
     """Train to the end, from wherever ``progress`` stands."""
     progress.training_seconds += time.perf_counter() - started  # reading the pictures counts
@@ -104,6 +106,7 @@ def run_loop(
             folder=run.path,
             started=started,
             report=tell,
+            remark=remark,
         ).run()
     if isinstance(trainer.clock, Stopwatch):
         report(trainer.clock.result())

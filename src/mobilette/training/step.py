@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mobilette.data.augmentation import Augmentation, augment, mix
+from mobilette.data.augmentation import Augmentation, augment
+from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
 from mobilette.nn.network import Network
 from mobilette.training.clock import Clock, NoClock

@@ -28,7 +28,7 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
         raise InputError(
             "--tensorboard needs the extra: pip install 'mobilette[tensorboard]'"
         ) from error
-    with SummaryWriter(str(folder / FOLDER)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder / FOLDER)) as writer:
 
         def tell(event: Event) -> None:
             report(event)
@@ -40,6 +40,6 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
                     ("accuracy/top5", event.metrics.top5),
                     ("lr", event.lr),
                 ):
-                    writer.add_scalar(name, value, event.step)  # type: ignore[no-untyped-call]
+                    writer.add_scalar(name, value, event.step)
 
         yield tell

@@ -11,6 +11,7 @@ import torch
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
+from mobilette.data.cache import pictures_cache
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
@@ -26,13 +27,13 @@ from mobilette.training.environment import (
     describe_environment,
     free_device_memory,
 )
-from mobilette.training.events import Event, Remarked, Report
+from mobilette.training.events import Report
 from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
 from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe
 from mobilette.training.session import make_trainer, run_loop
-from mobilette.training.start import Start
+from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress
 from mobilette.training.world import World, is_launched, joined, own_device
 from mobilette.weights.fitting import is_as_wide
@@ -62,6 +63,7 @@ def train(
     report: Report | None = None,
     report_load: LoadReport | None = None,
     report_download: LoadReport | None = None,
+    remark: Remark | None = None,
 ) -> Run:
     """Train a network and return its run directory.
 
@@ -93,9 +95,10 @@ def train(
         tensorboard: write events for TensorBoard into the run, too.
         profile: measure where the time of a step goes, and report it at the end.
         allocator: what the process does with freed memory, to be recorded.
-        report: called after every step and epoch, and with remarks.
+        report: called after every step and epoch.
         report_load: called with (pictures read, pictures in all).
         report_download: called with (bytes there, bytes in all) of weights that are downloaded.
+        remark: called with a line for the user about a choice that was made, or what happened.
 
     Raises:
         InputError: a value, the pictures or the output directory cannot be used. Nothing is left
@@ -107,11 +110,9 @@ def train(
         raise InputError("several processes write one run: give it a name with --out")
     with joined(where) as world:
         report = report if report and world.writes else _silent
+        remark = remark if remark and world.writes else _silent
         if out is not None and world.writes:  # before anything is downloaded
             check_new(Path(out), holds=ARCH, force=force)
-
-        def remark(text: str) -> None:
-            report(Remarked(text=text))
 
         pictures = find_pictures(data)
         for text in pictures.remarks:
@@ -142,6 +143,7 @@ def train(
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
             loader=plan.recipe.loader,
+            cache=pictures_cache(),
             device_memory=free_device_memory(where),
             on_progress=report_load,
             remark=remark,
@@ -184,11 +186,12 @@ def train(
             started=started,
             tensorboard=tensorboard,
             report=report,
+            remark=remark,
         )
     return run
 
 
-def _silent(event: Event) -> None:
+def _silent(event: object) -> None:
     pass
 
 

@@ -29,5 +29,7 @@ def validate(trainer: Trainer, dataset: Dataset, *, epoch: int) -> Metrics:
     ends = np.linspace(0, len(split.labels), trainer.world.size + 1).astype(int)
     first, last = ends[trainer.world.rank], ends[trainer.world.rank + 1]
     own = checkpoint_logits(average.network, trainer.normalise, split.pixels[first:last])
-    logits = np.concatenate(trainer.world.gather(own))
-    return measure(logits, split.labels, dataset.classes)
+    usable = split.usable()[first:last]
+    logits = np.concatenate(trainer.world.gather(own[usable]))
+    counted = np.concatenate(trainer.world.gather(usable))
+    return measure(logits, split.labels[counted], dataset.classes)
