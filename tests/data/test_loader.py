@@ -140,6 +140,15 @@ def test_a_flat_set_is_scanned_once_for_its_division(tmp_path: Path) -> None:
         streamed.close()
 
 
+def test_a_scan_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "set", 12)
+    for path in (root / "red").iterdir():
+        path.write_bytes(b"text")
+    with pytest.raises(InputError, match="12 of 36"):
+        load(root, workers=2)
+    assert quiet()
+
+
 def test_without_a_cache_it_streams_all_the_same(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "set", 6)
     streamed, resident = load(root), load(root, "resident")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.digest import Digest
+from mobilette.data.found import FoundRows, count_duplicates, find_rows
 from mobilette.data.labels import Labels, count_labels, indices_of, label_array
-from mobilette.data.opening import LoaderKind, OpenSet, open_set
+from mobilette.data.opening import LoaderKind, open_set
 from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import check_fraction, read_all, read_pictures
+from mobilette.data.reading import check_fraction, read_pictures
 from mobilette.data.splitting import held_out_fifth
 from mobilette.data.store import PictureStore, Remark
 from mobilette.data.streaming import Pixels, StreamedPixels
@@ -194,13 +194,13 @@ def load_dataset(
         device_memory=device_memory,
         remark=remark,
     )
-    found = _scan(opened, on_progress) if opened.streamed else _read(opened, on_progress)
+    found = find_rows(opened, on_progress=on_progress)
     chosen = [opened.store.pictures[position] for position in found.positions]
     assigned = _assign(
         [opened.splits[position] for position in found.positions], chosen, found.digests
     )
     _check_classes(pictures, chosen, assigned)
-    duplicates = _count_duplicates(opened.store, found.positions, assigned)
+    duplicates = count_duplicates(found, assigned)
     for split, number in (duplicates or {}).items():
         remark(f"{number:,} pictures of {split} are also in train")
     rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
@@ -256,68 +256,6 @@ def load_split(
     return _split(reading.pixels, usable, num_classes=num_classes), reading.unusable
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Found:
-    """The usable pictures of a set, in its order: their rows, positions and what stands for them.
-
-    The rows are in memory, or else still in the ``store``.
-    """
-
-    pixels: NDArray[np.uint8] | None
-    store: PictureStore
-    positions: NDArray[np.int64]
-    digests: tuple[str, ...]
-
-
-def _read(opened: OpenSet, on_progress: Callable[[int, int], None] | None) -> _Found:
-    reading = read_all(opened.store, on_progress=on_progress)
-    return _Found(
-        pixels=reading.pixels,
-        store=opened.store,
-        positions=reading.positions,
-        digests=_digests(opened, reading.positions),
-    )
-
-
-def _scan(opened: OpenSet, on_progress: Callable[[int, int], None] | None) -> _Found:
-    store = opened.store
-    missing = store.missing()
-    if opened.digest != "names and sizes":
-        store.scan(missing, progress=on_progress)
-        store.check_unusable()
-        store.forget_remarks()
-    usable = [position for position in range(len(store)) if position not in store.broken]
-    positions = np.array(usable, np.int64)
-    return _Found(
-        pixels=None, store=store, positions=positions, digests=_digests(opened, positions)
-    )
-
-
-def _digests(opened: OpenSet, positions: NDArray[np.int64]) -> tuple[str, ...]:
-    """Return what stands for each picture; sorted by it, they are in the order of a split."""
-    store = opened.store
-    if opened.digest == "names and sizes":
-        return tuple(f"{store.pictures[at].name}\0{opened.stamps[at].size}" for at in positions)
-    return tuple(store.digests[at].hex() for at in positions.tolist())
-
-
-def _count_duplicates(
-    store: PictureStore, positions: NDArray[np.int64], assigned: Sequence[str]
-) -> dict[str, int] | None:
-    """Count by split the pictures that are also in ``train``; ``None`` where not all were read."""
-    digests = [store.digests.get(position) for position in positions.tolist()]
-    if None in digests:
-        return None
-    trained = {digest for digest, split in zip(digests, assigned, strict=True) if split == "train"}
-    return dict(
-        Counter(
-            split
-            for digest, split in zip(digests, assigned, strict=True)
-            if split != "train" and digest in trained
-        )
-    )
-
-
 def _assign(given: Sequence[str], usable: Sequence[Picture], digests: Sequence[str]) -> list[str]:
     """Return the split of every usable picture; ``"all"`` is divided by the rule."""
     assigned = list(given)
@@ -362,7 +300,9 @@ def _check_classes(
 
 
 def _divide(
-    found: _Found, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
+def _divide(
+    found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
+) -> dict[str, Split]:
 ) -> dict[str, Split]:
     """Cut the pictures into splits; of an array, each is one contiguous piece.
 
@@ -391,7 +331,7 @@ def _divide(
     }
 
 
-def _rows(found: _Found, order: NDArray[np.intp], start: int, end: int) -> Pixels:
+def _rows(found: FoundRows, order: NDArray[np.intp], start: int, end: int) -> Pixels:
     if found.pixels is not None:
         return found.pixels[start:end]
     return StreamedPixels(found.store, found.positions[order[start:end]])

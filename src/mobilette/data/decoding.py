@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 MAX_BYTES = 512 * 1024**2
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -145,13 +145,15 @@ def read_encoded(path: Path) -> bytes:
 
 
 def _reduce(image: Image.Image, shrinking: float) -> None:
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return
     for scale in _SCALES:
         if shrinking < MARGIN * scale:
             continue
         # Sizes are rounded up, to the right and below; turned, that would be another side.
         whole = image.width % scale == 0 and image.height % scale == 0
         if whole or _turn(image) is None:
-            image.draft(None, (image.width // scale, image.height // scale))  # JPEG only
+            image.draft(None, (image.width // scale, image.height // scale))
             return
 
 
