@@ -53,7 +53,7 @@ def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
 
 def posterize(pixels: Tensor, bits: int) -> Tensor:
     """Return ``pixels`` with their highest ``bits`` (1 to 8) only."""
-    return pixels & (256 - 2 ** (8 - bits))
+    return pixels & (255 << (8 - bits) & 255)
 
 
 def solarize(pixels: Tensor, threshold: int) -> Tensor:
