@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
+from mobilette.training.process import usable_cores
+
 if TYPE_CHECKING:
     from bench import networks
     from bench.networks import build_network
@@ -86,6 +88,7 @@ class Result:
     images: int = 0
     seconds: float = 0.0
     threads: int = 0
+    cores: int = 1
     points: list[tuple[float, float]] = field(default_factory=list)
     begin: Moment = field(default_factory=Moment)
     end: Moment = field(default_factory=Moment)
@@ -261,7 +264,7 @@ def run(spec: Spec) -> Result:
             raise
     result = watch.result
     result.end = watch.moment()
-    result.threads = torch.get_num_threads()
+    result.threads, result.cores = torch.get_num_threads(), usable_cores()
     if spec.seconds and (not result.points or result.points[-1][0] < result.seconds):
         watch.measure()
     return result

@@ -158,7 +158,7 @@ def draw(curves: list[Curve], path: Path, title: str) -> None:
         label = curve.name if curve.seed == curves[0].seed else None
         colour = f"C{names.index(curve.name)}"
         axes.plot(seconds, [100 * value for value in top1], ".-", color=colour, label=label)
-    axes.set(xlabel="seconds", ylabel="top-1, %", title=title)
+    axes.set(xlabel="seconds", ylabel="top-1, %", title=title.replace("; ", "\n"))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)

@@ -9,7 +9,7 @@ normalisation, forward, backward, update and weight average included, in the pre
 of its own; the processes take turns.
 
     python bench/train_step.py [--rounds 5] [--steps 8] [--model mobilenet_v2] [--width-mult 1.0]
-        [--batch 128] [--resolution 32]
+        [--batch 128] [--resolution 32] [--recipe quick]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +33,7 @@ from mobilette.training.ema import WeightAverage
 from mobilette.training.environment import choose_precision
 from mobilette.training.optimiser import build_optimizer
 from mobilette.training.process import keep_freed_memory, set_threads
-from mobilette.training.recipe import Recipe
+from mobilette.training.recipe import DEFAULT, load_recipe
 from mobilette.training.step import Trainer
 
 if TYPE_CHECKING:
@@ -43,19 +44,29 @@ else:
 CLASSES, WARM_UP = 10, 3
 
 
-def time_plain(
-    model: str, width_mult: float, steps: int, batch: int, resolution: int
-) -> list[float]:
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The step that is timed, ``steps`` times after a warm-up; ``recipe`` is of our side."""
+
+    model: str
+    width_mult: float
+    batch: int
+    resolution: int
+    recipe: str
+    steps: int
+
+
+def time_plain(task: Task) -> list[float]:
     """Return the seconds of each step of the plain eager loop."""
     network = build_network(
-        model, width_mult=width_mult, resolution=resolution, classes=CLASSES
+        task.model, width_mult=task.width_mult, resolution=task.resolution, classes=CLASSES
     ).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     criterion = torch.nn.CrossEntropyLoss()
-    images = torch.randn(batch, 3, resolution, resolution)
-    labels = torch.randint(0, CLASSES, (batch,))
+    images = torch.randn(task.batch, 3, task.resolution, task.resolution)
+    labels = torch.randint(0, CLASSES, (task.batch,))
     seconds = []
-    for _ in range(WARM_UP + steps):
+    for _ in range(WARM_UP + task.steps):
         begun = time.perf_counter()
         optimizer.zero_grad()
         loss = criterion(network(images), labels)
@@ -65,16 +76,14 @@ def time_plain(
     return seconds[WARM_UP:]
 
 
-def time_ours(
-    model: str, width_mult: float, steps: int, batch: int, resolution: int
-) -> list[float]:
+def time_ours(task: Task) -> list[float]:
     """Return the seconds of each of our steps."""
     keep_freed_memory()
     network = create_model(
-        model, num_classes=CLASSES, width_mult=width_mult, resolution=resolution
+        task.model, num_classes=CLASSES, width_mult=task.width_mult, resolution=task.resolution
     ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
-    recipe = Recipe()
+    recipe = load_recipe(task.recipe)
     precision = choose_precision("auto", torch.device("cpu"))
     trainer = Trainer(
         network=network,
@@ -85,10 +94,12 @@ def time_ours(
         precision=precision,
         flip=True,
     )
-    pixels = torch.randint(0, 256, (batch, 3, resolution, resolution), dtype=torch.uint8)
-    labels = torch.randint(0, CLASSES, (batch,))
+    pixels = torch.randint(
+        0, 256, (task.batch, 3, task.resolution, task.resolution), dtype=torch.uint8
+    )
+    labels = torch.randint(0, CLASSES, (task.batch,))
     seconds = []
-    for index in range(WARM_UP + steps):
+    for index in range(WARM_UP + task.steps):
         begun = time.perf_counter()
         trainer.step(pixels, labels, index=index, place=(0, index), progress=0.5)
         seconds.append(time.perf_counter() - begun)
@@ -102,13 +113,22 @@ def main(
     width_mult: float = 1.0,
     batch: int = 128,
     resolution: int = 32,
+    recipe: str = DEFAULT,
     side: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Measure both sides in turns and print the ratio of their medians."""
     threads = set_threads(None)
+    task = Task(
+        model=model,
+        width_mult=width_mult,
+        batch=batch,
+        resolution=resolution,
+        recipe=recipe,
+        steps=steps,
+    )
     if side is not None:
         measure = {"plain": time_plain, "ours": time_ours}[side]
-        print(json.dumps(measure(model, width_mult, steps, batch, resolution)))
+        print(json.dumps(measure(task)))
         return
     print(f"torch {torch.__version__}, {_cpu()}, {threads} threads")
     precision = choose_precision("auto", torch.device("cpu"))
@@ -118,9 +138,8 @@ def main(
     for number in range(1, rounds + 1):
         medians = {}
         for name in ("plain", "ours"):
-            options = {"steps": steps, "model": model, "width-mult": width_mult}
-            options |= {"batch": batch, "resolution": resolution, "side": name}
-            flags = [f"--{key}={value}" for key, value in options.items()]
+            options = {"side": name} | asdict(task)
+            flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items()]
             command = [sys.executable, __file__, *flags]
             seconds = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
             medians[name] = median(seconds)
