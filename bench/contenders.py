@@ -30,7 +30,7 @@ else:
 
 HERE = Path(__file__).resolve().parent
 SOURCES = str(HERE.parent / "src")
-PROBE_WARM_UP, PROBE_PICTURES = 3, 1_536
+PROBE_WARM_UP, PROBE_PICTURES = 8, 1_536  # eight batches are ready when training begins
 
 
 @dataclass(frozen=True, kw_only=True)

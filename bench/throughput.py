@@ -45,7 +45,8 @@ else:
     from pictures import count_pictures, unpack
 
 SHARED = HERE.parents[1] / "shared" / "data"
-MODEL, WARM_UP = "mobilenet_v2", 4
+MODEL = "mobilenet_v2"
+WARM_UP = 10  # more batches than the workers have ready when training begins
 BATCHES = {32: 128, 160: 64}
 
 
