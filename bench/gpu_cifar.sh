@@ -16,7 +16,7 @@ fi
 
 find_pictures() {
     local place
-    if [[ -n "${MOBILETTE_DATA:-}" && -e "$MOBILETTE_DATA/cifar-10-batches-bin/data_batch_1.bin" ]]; then
+    if [[ -n "${MOBILETTE_DATA:-}" ]] && compgen -G "$MOBILETTE_DATA/cifar-10-b*" >/dev/null; then
         echo cifar10
         return
     fi

@@ -224,7 +224,7 @@ def main(
     ] = None,
     rounds: int = 3,
     steps: Annotated[int, typer.Option(help="Of the others, after the warm-up.")] = 20,
-    epochs: Annotated[int, typer.Option(help="Of ours.")] = 5,
+    epochs: Annotated[int, typer.Option(min=2, help="Of ours.")] = 5,
     only: Annotated[int | None, typer.Option(help="32 or 160.")] = None,
     width_mult: float = 1.0,
     recipe: Annotated[str, typer.Option(help="Of ours.")] = "cifar",
