@@ -326,7 +326,7 @@ def test_renamed_pictures_are_resumed_with_in_the_same_order(
 
 
 def test_a_loss_that_explodes_is_said_and_never_saved(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the loss is (nan|inf).*a smaller --lr than 1000"):
+    with pytest.raises(InputError, match="the loss is .*0.04 times.*a smaller --lr than 1000"):
         train(
             pictures,
             width_mult=0.25,

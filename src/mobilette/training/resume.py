@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -30,10 +31,10 @@ from mobilette.training.environment import Precision, choose_device, free_device
 from mobilette.training.events import Report
 from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe, load_recipe
-from mobilette.training.session import make_trainer, run_loop
+from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
-from mobilette.training.world import joined, own_device
+from mobilette.training.world import World, joined, own_device
 
 
 def resume(
@@ -97,6 +98,7 @@ def resume(
             workers=usable_cores() if workers is None else workers,
             device_memory=free_device_memory(where),
             report_load=report_load,
+            world=world,
         )
         precision = recorded.get("precision")
         trainer = make_trainer(
@@ -157,21 +159,23 @@ def _same_pictures(
     workers: int,
     device_memory: int | None,
     report_load: LoadReport | None,
+    world: World,
 ) -> Dataset:
     recorded = read_json(run.path / DATASET)
     known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
-    dataset = load_dataset(
+    load = partial(
+        load_dataset,
         find_pictures(source),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=workers,
         max_unusable=1.0,
-        loader=recipe.loader,
         digest=_digest(known),
         cache=pictures_cache(),
         device_memory=device_memory,
         on_progress=report_load,
     )
+    dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
     if dataset.fingerprint != known.get("fingerprint"):
         raise InputError(
             f"{source}: the pictures are not those that {run.path} was started with; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 import torch
@@ -10,9 +11,11 @@ import torch
 from mobilette.data.dataset import Dataset
 from mobilette.data.loader import make_loader
 from mobilette.data.normalise import Normalise
+from mobilette.data.opening import LoaderKind
 from mobilette.errors import InputError
+from mobilette.files import read_json, write_json
 from mobilette.nn.network import Network
-from mobilette.run.directory import Run
+from mobilette.run.directory import DATASET, Run
 from mobilette.training.clock import Clock, Stopwatch
 from mobilette.training.environment import Precision
 from mobilette.training.events import Report
@@ -80,6 +83,20 @@ def make_trainer(
     )
 
 
+def load_in_turn(
+    load: Callable[[LoaderKind], Dataset], loader: LoaderKind, *, world: World
+) -> Dataset:
+    """Return what ``load`` loads: the first process does so first, the others likewise.
+
+    They find the pictures decoded, and keep them where the first one does: how much memory is free
+    may look different to each.
+    """
+    dataset = load(loader) if world.writes else None
+    first = "resident" if dataset is None or dataset.store is None else "streamed"
+    chosen: LoaderKind = "streamed" if world.agree(first) == "streamed" else "resident"
+    return dataset or load(chosen)
+
+
 def run_loop(
     run: Run,
     trainer: Trainer,
@@ -91,10 +108,11 @@ def run_loop(
     report: Report,
     remark: Remark,
 ) -> None:
-    """Train to the end, from wherever ``progress`` stands."""
+    """Train to the end, from wherever ``progress`` stands; ``dataset`` is closed then."""
     progress.training_seconds += time.perf_counter() - started  # reading the pictures counts
     progress.parts = max(progress.parts, trainer.recipe.accumulate)
     with (
+        closing(dataset),
         closing(make_loader(dataset.splits["train"], device=trainer.device)) as loader,
         logged(report, folder=run.path, wanted=tensorboard and trainer.world.writes) as tell,
     ):
@@ -108,5 +126,15 @@ def run_loop(
             report=tell,
             remark=remark,
         ).run()
+        if trainer.world.writes:
+            _record_broken(run, dataset)
     if isinstance(trainer.clock, Stopwatch):
         report(trainer.clock.result())
+
+
+def _record_broken(run: Run, dataset: Dataset) -> None:
+    """Write into dataset.json the pictures that turned out to be broken while they were streamed."""
+    recorded = read_json(run.path / DATASET)
+    now = dataset.describe()["unusable"]
+    if isinstance(recorded, dict) and recorded.get("unusable") != now:
+        write_json(run.path / DATASET, recorded | {"unusable": now})

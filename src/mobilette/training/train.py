@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
 from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe
-from mobilette.training.session import make_trainer, run_loop
+from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress
 from mobilette.training.world import World, is_launched, joined, own_device
@@ -136,18 +137,19 @@ def train(
         precision = choose_precision(plan.recipe.precision, where)
         known = source.labels_of(pictures.classes) if source else None
         classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
-        dataset = load_dataset(
+        load = partial(
+            load_dataset,
             pictures,
             resolution=arch.resolution,
             preprocess=plan.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
-            loader=plan.recipe.loader,
             cache=pictures_cache(),
             device_memory=free_device_memory(where),
             on_progress=report_load,
             remark=remark,
         )
+        dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
         folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
         if world.writes:
             with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
