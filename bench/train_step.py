@@ -29,11 +29,6 @@ import typer
 from mobilette import create_model
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
-<<<<<<< HEAD
-from mobilette.nn.layers import GlobalAveragePool, ReLU6
-=======
-from mobilette.training.ema import WeightAverage
->>>>>>> g
 from mobilette.training.environment import choose_precision
 from mobilette.training.process import keep_freed_memory, set_threads
 from mobilette.training.recipe import DEFAULT, load_recipe

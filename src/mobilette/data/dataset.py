@@ -300,9 +300,7 @@ def _check_classes(
 
 
 def _divide(
-def _divide(
     found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
-) -> dict[str, Split]:
 ) -> dict[str, Split]:
     """Cut the pictures into splits; of an array, each is one contiguous piece.
 

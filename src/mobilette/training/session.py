@@ -133,7 +133,7 @@ def run_loop(
 
 
 def _record_broken(run: Run, dataset: Dataset) -> None:
-    """Write into dataset.json the pictures that turned out to be broken while they were streamed."""
+    """Write into dataset.json which streamed pictures turned out to be broken."""
     recorded = read_json(run.path / DATASET)
     now = dataset.describe()["unusable"]
     if isinstance(recorded, dict) and recorded.get("unusable") != now:
