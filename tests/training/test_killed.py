@@ -20,7 +20,6 @@ OPTIONS = (
     "--model=mobilenet_v1",
     "--width-mult=0.25",
     "--resolution=16",
-    "--epochs=24",
     "--batch-size=8",
     "--threads=1",
     "--workers=0",
@@ -37,12 +36,17 @@ OPTIONS = (
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork are POSIX")
-@pytest.mark.parametrize(("loader", "kills"), [("resident", 20), ("streamed", 5)])
-def test_killed_at_random_moments(loader: str, kills: int, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("loader", "kills", "epochs"), [("resident", 20, 24), ("streamed", 5, 8)])
+def test_killed_at_random_moments(
+    loader: str, kills: int, epochs: int, pictures: Path, tmp_path: Path
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, str(KILLS), str(pictures), str(whole), str(killed), str(kills)]
     done = subprocess.run(
-        [*command, *OPTIONS, f"--set=loader={loader}"], capture_output=True, text=True, check=False
+        [*command, *OPTIONS, f"--epochs={epochs}", f"--set=loader={loader}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     places = json.loads(done.stdout)
