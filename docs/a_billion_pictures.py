@@ -7,7 +7,6 @@ Every number that is neither counted nor computed is an `Assumption`, with where
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from docs.blocks.plain_table import plain_table
@@ -82,8 +81,12 @@ BATCH = Assumption(what="batch of a GPU", value=256, unit="pictures", source="a 
 CORES = Assumption(what="cores of a machine of 8 GPUs", value=128, unit="", source=DGX)
 MEMORY = Assumption(what="its memory", value=2e12, unit="bytes", source=DGX)
 DISK = Assumption(what="its disks", value=30e12, unit="bytes", source=DGX)
-STORAGE = Assumption(what="its way to the storage", value=25e9, unit="bytes/s", source="200 Gb/s")
-NETWORK = Assumption(what="a GPU's way to others", value=25e9, unit="bytes/s", source="200 Gb/s")
+STORAGE = Assumption(
+    what="its way to the storage", value=25e9, unit="bytes/s", source="one port of 200 Gb/s"
+)
+NETWORK = Assumption(
+    what="a GPU's way to others", value=25e9, unit="bytes/s", source="one port of 200 Gb/s"
+)
 PATIENCE = Assumption(
     what="processes wait for the first", value=1800, unit="s", source="torch.distributed's default"
 )
@@ -130,10 +133,16 @@ def limits(name: str, stored: Stored) -> dict[str, float]:
 
 def assumptions() -> str:
     """Return what is assumed, and the source of each."""
-    rows = [
-        (item.what, f"{item.value:,.10g} {item.unit}".strip(), item.source) for item in ASSUMPTIONS
-    ]
+    rows = [(item.what, _number(item), item.source) for item in ASSUMPTIONS]
     return plain_table(("", "", "source"), rows)
+
+
+def _number(item: Assumption) -> str:
+    value, unit = item.value, item.unit
+    for large, prefix in ((1e12, "T"), (1e9, "G")):
+        if unit.startswith("bytes") and value >= large:
+            return f"{value / large:,.0f} {prefix}{unit.replace('bytes', 'B')}"
+    return f"{value:,.1f}".removesuffix(".0") + f" {unit}".rstrip()
 
 
 def networks() -> str:
@@ -165,7 +174,9 @@ def disk() -> str:
         )
         for name, size in sizes
     ]
-    return plain_table(("", "bytes a picture", "in all", "machines' disks"), rows)
+    kept = DISK.value / 2 / decoded / 1e6
+    table = plain_table(("", "bytes a picture", "in all", "machines' disks"), rows)
+    return f"{table}\nkept decoded on a machine's disks: up to {kept:,.0f} million pictures"
 
 
 def demand() -> str:
@@ -209,7 +220,7 @@ def index() -> str:
     a_picture = HELD.value + DIGEST.value + ORDER.value
     fit = MEMORY.value / PROCESSES / max(a_picture, MOST.value)
     hours = PICTURES.value * (FIND.value + OPEN.value) / 1e6 / 3600
-    rows: Sequence[tuple[str, str]] = (
+    rows = (
         ("held by a process", f"{PICTURES.value * a_picture / 1e9:,.0f} GB"),
         ("needed while it is made", f"{PICTURES.value * MOST.value / 1e9:,.0f} GB"),
         (f"by {PROCESSES} processes", f"{PROCESSES * PICTURES.value * MOST.value / 1e12:.1f} TB"),
@@ -220,7 +231,7 @@ def index() -> str:
             f"{PATIENCE.value / (OPEN.value / 1e6) / 1e6:,.0f} million",
         ),
     )
-    return plain_table(("", ""), rows).lstrip("\n")
+    return plain_table(("index of a billion pictures", ""), rows)
 
 
 def _hours(rate: float) -> float:
