@@ -112,11 +112,11 @@ def test_a_ring_sends_what_the_formula_says(gpus: int) -> None:
 def test_a_picture_takes_the_memory_that_was_measured(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG")
-    shards = write_shards(tmp_path, [file.getvalue()], pictures=4000)
+    shards = write_shards(tmp_path, [file.getvalue()], pictures=2000)
     held, most = index_bytes(shards)
     assert held == pytest.approx(arithmetic.HELD.value, rel=0.2)
     assert most == pytest.approx(arithmetic.MOST.value, rel=0.25)
-    assert digest_bytes(shards) == pytest.approx(arithmetic.DIGEST.value, rel=0.25)
+    assert digest_bytes(shards, decoded=500) == pytest.approx(arithmetic.DIGEST.value, rel=0.25)
 
 
 def test_the_commands_have_options_that_there_are() -> None:
