@@ -60,7 +60,7 @@ def train(
         str | None,
         typer.Option(
             "--recipe",
-            help="A recipe's name or file [quick or cifar; from weights: transfer, sliced].",
+            help="A recipe's name or file [quick; from weights: transfer, sliced].",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,

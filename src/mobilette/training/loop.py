@@ -19,6 +19,7 @@ from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.loss import loss_of_guessing
+from mobilette.training.measured import PICTURES
 from mobilette.training.randomness import Purpose, generator
 from mobilette.training.recovery import (
     MOST_ROLLBACKS,
@@ -73,7 +74,7 @@ class Loop:
         self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
         # Wall-clock of earlier sittings counts as if this one had begun that much sooner.
         self.started = started - progress.elapsed
-        self.validation_seconds = 0.0
+        self.validation_seconds = self.longest_step = self.longest_save = 0.0
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
@@ -128,7 +129,10 @@ class Loop:
         progress.images += len(batch.rows) * self.world.size
         if len(self.unseen) >= _STEPS_BETWEEN_LOOKS.get(self.trainer.device.type, 1):
             self._look_at_losses()
-        progress.training_seconds += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        progress.training_seconds += seconds
+        if progress.index > 1:  # the first one makes what later ones find
+            self.longest_step = max(self.longest_step, seconds)
         self.report(
             StepDone(
                 epoch=progress.epoch,
@@ -283,9 +287,9 @@ class Loop:
 
     def _part(self) -> float:
         if self.recipe.time_limit:
-            # The last validation has to fit in as well.
-            available = self.recipe.time_limit - _PADDING * self._seconds_of_validation()
-            return self._elapsed() / max(available, 1e-9)
+            # The last step, validation and states have to fit in as well.
+            rest = self._seconds_of_validation() + self.longest_step + 2 * self.longest_save
+            return self._elapsed() / max(self.recipe.time_limit - _PADDING * rest, 1e-9)
         return self.progress.index / (self.recipe.epochs * self.steps)
 
     def _seconds_of_validation(self) -> float:
@@ -293,7 +297,7 @@ class Loop:
         progress = self.progress
         if self.validation_seconds or not progress.images:
             return self.validation_seconds
-        pictures = len(self.dataset.splits["val"].labels) / self.world.size
+        pictures = PICTURES + len(self.dataset.splits["val"].labels) / self.world.size
         a_picture = progress.training_seconds / progress.images
         return _VALIDATED_AS_TRAINED * pictures * a_picture
 
@@ -321,12 +325,14 @@ class Loop:
 
     def _save(self) -> None:
         self._look_at_losses()
+        begun = time.perf_counter()
         self.progress.elapsed = self._elapsed()
-        self.saved_at = time.perf_counter()
         if self.world.writes:
             rows = [METRICS_HEADER, *self.progress.rows]
             write_text(self.folder / METRICS, "\n".join(rows) + "\n")
             save_state(self.folder / STATE, self.trainer, self.progress)
+        self.saved_at = time.perf_counter()
+        self.longest_save = max(self.longest_save, self.saved_at - begun)
 
 
 def _batch_size(asked: int, pictures: int, processes: int) -> int:

@@ -42,10 +42,9 @@ def set_threads(threads: int | None) -> int:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many cores this process may run on, of those that `torchrun` shares out."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max((every or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def keep_freed_memory() -> bool:

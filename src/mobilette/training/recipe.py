@@ -16,7 +16,6 @@ from mobilette.files import LARGEST_RECORD, read_bytes
 from mobilette.records import parse
 
 DEFAULT = "quick"
-CIFAR = "cifar"
 TRANSFER = "transfer"
 SLICED = "sliced"
 LARGEST_SEED = 2**31 - 1

@@ -86,7 +86,10 @@ class Trainer:
             for part in body:
                 part.requires_grad_(not frozen)
             if self.world.size > 1:  # it looks once at what has a gradient
-                self._together = DistributedDataParallel(self.network, broadcast_buffers=False)
+                together = DistributedDataParallel(self.network)
+                # Averages are measured anew. An attribute, because the argument's name changes.
+                together.broadcast_buffers = False
+                self._together = together
             self._frozen = frozen
         if frozen:
             for part in body:

@@ -80,9 +80,8 @@ def train(
             weights were trained with, or ``torch``.
         resize: how a picture becomes square: ``crop``, ``squash`` or ``pad``; ``None`` likewise, or
             ``crop``.
-        recipe: a name, a TOML file or a `Recipe`; ``None`` means ``quick`` from scratch (``cifar``
-            for the small form), ``transfer`` from initial weights, ``sliced`` where these are cut
-            to a narrower network.
+        recipe: a name, a TOML file or a `Recipe`; ``None`` means ``quick`` from scratch,
+            ``transfer`` from initial weights, ``sliced`` where these are cut to a narrower network.
         overrides: keys of the recipe to replace, for example ``{"epochs": 5}``.
         start: initial weights: ``scratch``; a run, whose network may be wider than the one to
             train and whose classifier is taken over where the classes are the same; published

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -117,7 +118,8 @@ def joined(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        talk = dist.new_group(backend="gloo")
+        # The first process may read pictures, or download weights, for as long as it takes.
+        talk = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), talk=talk)
     finally:
         dist.destroy_process_group()
