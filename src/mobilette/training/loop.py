@@ -123,6 +123,8 @@ class Loop:
         self.trainer.clock.lap("data")
         if len(batch.rows) > 1:  # batch norm needs two pictures
             self.unseen.append(self._train_on(batch, part))
+        elif self.world.size > 1:  # the others wait for gradients
+            raise InputError("a process has fewer than two usable pictures in its batch")
         self.trainer.clock.count(len(batch.rows))
         progress.step += 1
         progress.index += 1
@@ -305,8 +307,8 @@ class Loop:
         if not self.recipe.time_limit:
             return self.progress.epoch % self.recipe.validate_every == 0
         since = time.perf_counter() - self.validated_at
-        (agreed,) = self.world.agree_on((since,))
-        return self._seconds_of_validation() <= _VALIDATION_SHARE * agreed
+        since, needed = self.world.agree_on((since, self._seconds_of_validation()))
+        return needed <= _VALIDATION_SHARE * since
 
     def _is_time_to_save(self) -> bool:
         if self.recipe.save_every:
