@@ -7,7 +7,7 @@ import math
 from mobilette.training.recipe import Recipe
 
 # Of the one-cycle schedule: the peak rate over the first, and over the last.
-_ONE_CYCLE_START, _ONE_CYCLE_END = 25.0, 1e4
+_ONE_CYCLE_START, _ONE_CYCLE_END = 25.0, 25e4
 _ONE_CYCLE_MOMENTUM = 0.1  # how far the momentum falls while the rate rises
 # Few sizes, because a compiled network is compiled anew for each.
 _STAGES = 4
