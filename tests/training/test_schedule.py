@@ -87,7 +87,7 @@ def test_resolutions_grow_in_multiples_of_four_and_end_full(
     sides = [resolution_at(recipe, place, full=full) for place in sorted(places)]
     assert sides == sorted(sides)
     assert all(side % 4 == 0 or side == full for side in sides)
-    assert all(start * full - 2 <= side <= full for side in sides)
+    assert all(max(start * full - 2, 16) <= side <= full for side in sides)
     assert {resolution_at(recipe, place, full=full) for place in (0.75, 0.9, 1.0)} == {full}
     every = {resolution_at(recipe, place / 1000, full=full) for place in range(1001)}
     assert len(every) <= 5
