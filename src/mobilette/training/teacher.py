@@ -14,7 +14,7 @@ from mobilette.errors import InputError
 from mobilette.nn.network import Network, build_empty
 from mobilette.run.class_matching import match_classes
 from mobilette.run.classes import ClassLabel
-from mobilette.training.start import Start, read_start
+from mobilette.training.start import EXPECTED, Start, names_weights, read_start
 from mobilette.weights.download import Report
 
 
@@ -43,7 +43,10 @@ class Teacher:
             pixels = pixels.repeat(1, self._repeat, 1, 1)
         side = self.network.arch.resolution
         if pixels.shape[-1] != side:
-            pixels = functional.interpolate(pixels, size=(side, side), mode="bilinear")
+            shrinks = side < pixels.shape[-1]
+            pixels = functional.interpolate(
+                pixels, size=(side, side), mode="bilinear", antialias=shrinks
+            )
         x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(x)
         return logits.float()[:, self.columns]
@@ -70,9 +73,11 @@ def read_teacher(
         InputError: there is no such teacher, it does not know a class, or its pictures have fewer
             channels.
     """
-    start = read_start(name, model=None, width_mult=None, report=report)
+    start = None
+    if names_weights(name):
+        start = read_start(name, model=None, width_mult=None, report=report)
     if start is None:
-        raise InputError(f"teacher {name!r}: a run or published weights are expected")
+        raise InputError(f"teacher {name!r}: {EXPECTED}")
     if start.arch.in_channels not in (arch.in_channels, 3):
         raise InputError(f"teacher {name}: looks at grey pictures, the network at colours")
     columns = _columns(start, name, classes)
