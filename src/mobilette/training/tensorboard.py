@@ -38,8 +38,10 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
                     ("loss/val", event.metrics.loss),
                     ("accuracy/top1", event.metrics.top1),
                     ("accuracy/top5", event.metrics.top5),
+                    ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
                     ("lr", event.lr),
                 ):
-                    writer.add_scalar(name, value, event.step)
+                    if value is not None:  # of one label a picture
+                        writer.add_scalar(name, value, event.step)
 
         yield tell
