@@ -34,7 +34,8 @@ from mobilette.training.train import train
 from mobilette.weights.import_run import import_run
 from mobilette.weights.slicing import slice_weights
 from tests.conftest import write_pictures
-from tests.training.test_train import Stop, same_weights, stop_at_once
+from tests.training.runs import same_weights
+from tests.training.test_train import Stop, stop_at_once
 from tests.weights.published_files import pictures as real_pictures
 from tests.weights.published_files import published
 

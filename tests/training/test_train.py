@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mobilette.errors import InputError
 from mobilette.run.directory import Run, open_run
@@ -23,6 +22,7 @@ from mobilette.training.events import EpochDone, Event
 from mobilette.training.resume import resume
 from mobilette.training.train import train
 from tests.conftest import write_pictures
+from tests.training.runs import same_weights
 
 OPTIONS = [
     "--model=mobilenet_v2",
@@ -54,13 +54,6 @@ def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def start_cli(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    first, second = (load_file(path / "best.safetensors") for path in (one, other))
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) for name in first
-    )
 
 
 def test_the_classes_are_learnt(trained: Run) -> None:

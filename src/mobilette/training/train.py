@@ -20,7 +20,7 @@ from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
 from mobilette.files import check_new, new_directory
 from mobilette.run.classes import ClassLabel
-from mobilette.run.directory import ARCH, Run, open_run, write_run
+from mobilette.run.directory import ARCH, STATE, Run, open_run, write_run
 from mobilette.training.clock import Stopwatch
 from mobilette.training.environment import (
     choose_device,
@@ -35,7 +35,7 @@ from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start
-from mobilette.training.state import Progress
+from mobilette.training.state import Progress, save_state
 from mobilette.training.world import World, is_launched, joined, own_device
 from mobilette.weights.fitting import is_as_wide
 
@@ -151,6 +151,19 @@ def train(
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
         folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
+        run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
+        trainer = make_trainer(
+            run,
+            plan.recipe,
+            dataset,
+            device=where,
+            precision=precision,
+            world=world,
+            clock=Stopwatch(where) if profile else None,
+            report_download=report_download,
+        )
+        if source is not None:
+            load_start(source, trainer, dataset, keep_classifier=known is not None)
         if world.writes:
             with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
                 write_run(
@@ -164,22 +177,12 @@ def train(
                     | {"start": "scratch" if source is None else source.name}
                     | {"processes": world.size, "allocator": allocator},
                 )
+                # Together: killed right here, the run still has the weights that it starts from.
+                save_state(unfinished / STATE, trainer, Progress())
         world.wait()
         remark(_choices(arch, dataset, source, folder))
         remark(_machine(where, precision, world, allocator))
         run = open_run(folder)
-        trainer = make_trainer(
-            run,
-            plan.recipe,
-            dataset,
-            device=where,
-            precision=precision,
-            world=world,
-            clock=Stopwatch(where) if profile else None,
-            report_download=report_download,
-        )
-        if source is not None:
-            load_start(source, trainer, dataset, keep_classifier=known is not None)
         run_loop(
             run,
             trainer,
