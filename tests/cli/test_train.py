@@ -219,6 +219,7 @@ def test_tensorboard_where_it_is_not_installed(divided: Path, tmp_path: Path) ->
     assert result.stdout == ""
     (error,) = (line for line in result.stderr.splitlines() if "error" in line)
     assert error.endswith("--tensorboard needs the extra: pip install 'mobilette[tensorboard]'")
+    assert [path.name for path in tmp_path.iterdir()] == ["hidden"]
 
 
 def test_tensorboard_beside_the_run(capsys: Capture, divided: Path, tmp_path: Path) -> None:
@@ -254,6 +255,7 @@ def test_options_that_are_wrong(
 ) -> None:
     answer = Answer(capsys, "train", divided, *SMALL, *options, "--out", tmp_path / "run")
     assert part in answer.refused()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_recipe_with_an_unknown_key(

@@ -27,7 +27,8 @@ from mobilette.training.resume import resume
 from mobilette.training.teacher import Teacher, read_teacher
 from mobilette.training.train import train
 from mobilette.weights.pretrained import create_model
-from tests.training.test_train import Stop, same_weights, stop_at_once
+from tests.training.runs import same_weights
+from tests.training.test_train import Stop, stop_at_once
 
 CPU = torch.device("cpu")
 COLOURS = ("blue", "green", "red")
