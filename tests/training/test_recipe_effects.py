@@ -116,6 +116,10 @@ def test_several_labels_from_a_list_to_a_verified_file(several: Path, tmp_path: 
     assert best > 0.75  # guessing: 3 of 7 pictures have a colour
     marked = [event.metrics.mean_average_precision for event in epochs(events) if event.is_best]
     assert marked[-1] == best
+    line = run.best()
+    assert line is not None
+    assert line["mean_average_precision"] == pytest.approx(best, abs=1e-6)
+    assert line["epoch"] == [event.epoch for event in epochs(events) if event.is_best][-1]
     assert epochs(events)[-1].train_loss < epochs(events)[0].train_loss < 0.8
     metrics = evaluate(load(run.path), several)
     assert metrics.images == 28

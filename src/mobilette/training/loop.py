@@ -14,7 +14,7 @@ from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.errors import InputError
 from mobilette.files import write_bytes, write_text
-from mobilette.run.directory import METRICS, METRICS_HEADER, STATE, WEIGHTS
+from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
@@ -251,12 +251,12 @@ class Loop:
         )
 
     def _row(self, metrics: Metrics, train_loss: float, rate: float) -> str:
-        progress = self.progress
+        progress, precision = self.progress, metrics.mean_average_precision
         return (
             f"{progress.epoch},{progress.index},{self._elapsed():.3f},{rate:.6g},"
             f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
             f"{progress.images / progress.training_seconds:.1f}"
-        )
+        ) + (f",{precision:.6f}" if precision is not None else "")
 
     def _is_over(self, part: float) -> bool:
         if self.recipe.time_limit:
@@ -324,7 +324,8 @@ class Loop:
         self.progress.elapsed = self._elapsed()
         self.saved_at = time.perf_counter()
         if self.world.writes:
-            rows = [METRICS_HEADER, *self.progress.rows]
+            header = MULTI_LABEL_HEADER if self.dataset.multi_label else METRICS_HEADER
+            rows = [header, *self.progress.rows]
             write_text(self.folder / METRICS, "\n".join(rows) + "\n")
             save_state(self.folder / STATE, self.trainer, self.progress)
 
