@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ CPU = torch.device("cpu")
 COLOURS = ("blue", "green", "red")
 
 
-def read(run: Path, *, classes: tuple[str, ...] = COLOURS, channels: int = 3) -> Teacher:
+def read(
+    run: Path, *, classes: tuple[str, ...] = COLOURS, channels: int = 3, multi_label: bool = False
+) -> Teacher:
     arch = create_model(
         "mobilenet_v1", width_mult=0.25, resolution=16, num_classes=3, in_channels=channels
     ).arch
     labels = [ClassLabel(id=name, name=name) for name in classes]
-    return read_teacher(str(run), arch=arch, classes=labels, device=CPU)
+    return read_teacher(str(run), arch=arch, classes=labels, multi_label=multi_label, device=CPU)
 
 
 def with_classes(run: Run, path: Path, order: list[int], extra: tuple[str, ...] = ()) -> Path:
@@ -204,3 +207,13 @@ def test_a_teacher_of_grey_pictures_does_not_teach_colours(pictures: Path, tmp_p
     with pytest.raises(InputError, match="looks at grey pictures, the network at colours"):
         read(grey.path)
     assert read(grey.path, channels=1)(torch.zeros(2, 1, 16, 16)).shape == (2, 3)
+
+
+def test_answers_that_exclude_each_other_do_not_teach_those_that_do_not(run_copy: Path) -> None:
+    with pytest.raises(InputError, match="tells one of the classes, the pictures have several"):
+        read(run_copy, multi_label=True)
+    recorded = json.loads((run_copy / "dataset.json").read_text())
+    (run_copy / "dataset.json").write_text(json.dumps(recorded | {"multi_label": True}))
+    with pytest.raises(InputError, match="tells several of the classes, the pictures have one"):
+        read(run_copy)
+    assert read(run_copy, multi_label=True)(torch.zeros(1, 3, 16, 16)).shape == (1, 3)

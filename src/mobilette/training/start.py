@@ -38,6 +38,7 @@ class Start:
     Attributes:
         name: for people and for environment.json.
         classes: of the weights; ``None`` where only their number is known.
+        multi_label: whether each class is answered for by itself.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Start:
     weights: dict[str, Tensor]
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...] | None
+    multi_label: bool = False
 
     def labels_of(self, ids: Sequence[str]) -> tuple[ClassLabel, ...] | None:
         """Return the classes if these are ``ids``, in this order; else ``None``."""
@@ -77,6 +79,7 @@ def read_start(
             weights=run.read_weights(),
             preprocess=run.preprocess,
             classes=run.classes,
+            multi_label=run.multi_label,
         )
     if not names_weights(start):
         raise InputError(f"--from {str(start)!r}: scratch, auto, {EXPECTED}")

@@ -57,6 +57,7 @@ def read_teacher(
     *,
     arch: Arch,
     classes: Sequence[ClassLabel],
+    multi_label: bool,
     device: torch.device,
     report: Report | None = None,
 ) -> Teacher:
@@ -66,12 +67,13 @@ def read_teacher(
         name: as for `mobilette.training.start.read_start`.
         arch: the pupil's network.
         classes: the pupil's.
+        multi_label: whether a picture of the pupil's may be of several.
         device: where both are.
         report: is told the progress of a download.
 
     Raises:
-        InputError: there is no such teacher, it does not know a class, or its pictures have fewer
-            channels.
+        InputError: there is no such teacher, it does not know a class, its pictures have fewer
+            channels, or only one of the two tells classes that exclude each other.
     """
     start = None
     if names_weights(name):
@@ -80,6 +82,9 @@ def read_teacher(
         raise InputError(f"teacher {name!r}: {EXPECTED}")
     if start.arch.in_channels not in (arch.in_channels, 3):
         raise InputError(f"teacher {name}: looks at grey pictures, the network at colours")
+    if start.multi_label != multi_label:
+        its, theirs = ("several", "one") if start.multi_label else ("one", "several")
+        raise InputError(f"teacher {name}: tells {its} of the classes, the pictures have {theirs}")
     columns = _columns(start, name, classes)
     network = build_empty(start.arch)
     network.load_state_dict(start.weights, assign=True)
