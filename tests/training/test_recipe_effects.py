@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -254,3 +255,20 @@ def test_tensorboard_has_what_metrics_csv_has(pictures: Path, tmp_path: Path) ->
         expected = [(row["step"], pytest.approx(row[column], abs=1e-5)) for row in history]
         assert logged == expected
     assert len(events.Tags()["scalars"]) == 5
+
+
+def test_a_short_time_is_used_though_much_is_held_out(pictures: Path, tmp_path: Path) -> None:
+    """What reading and the first step take says nothing about how long a validation will."""
+    for name in COLOURS:
+        for number in range(40):
+            folder = tmp_path / "set" / ("train" if number < 4 else "val") / name
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(pictures / name / f"{number}.png", folder)
+    run = train_small(
+        tmp_path / "set",
+        overrides={"time_limit": 1.5, "batch_size": 12},
+        out=tmp_path / "run",
+    )
+    last = run.history()[-1]
+    assert last["step"] > 5
+    assert last["seconds"] > 0.7

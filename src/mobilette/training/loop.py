@@ -74,6 +74,8 @@ class Loop:
         # Wall-clock of earlier sittings counts as if this one had begun that much sooner.
         self.started = started - progress.elapsed
         self.validation_seconds = 0.0
+        # Of this sitting's steps but the first, which makes what the others find.
+        self.began, self.timed_seconds, self.timed_images = False, 0.0, 0
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
@@ -128,7 +130,12 @@ class Loop:
         progress.images += len(batch.rows) * self.world.size
         if len(self.unseen) >= _STEPS_BETWEEN_LOOKS.get(self.trainer.device.type, 1):
             self._look_at_losses()
-        progress.training_seconds += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        progress.training_seconds += seconds
+        if self.began:
+            self.timed_seconds += seconds
+            self.timed_images += len(batch.rows)
+        self.began = True
         self.report(
             StepDone(
                 epoch=progress.epoch,
@@ -290,12 +297,10 @@ class Loop:
 
     def _seconds_of_validation(self) -> float:
         """Return what a validation takes: the last one, or a guess by the speed of training."""
-        progress = self.progress
-        if self.validation_seconds or not progress.images:
+        if self.validation_seconds or not self.timed_images:
             return self.validation_seconds
         pictures = len(self.dataset.splits["val"].labels) / self.world.size
-        a_picture = progress.training_seconds / progress.images
-        return _VALIDATED_AS_TRAINED * pictures * a_picture
+        return _VALIDATED_AS_TRAINED * pictures * self.timed_seconds / self.timed_images
 
     def _is_time_to_validate(self) -> bool:
         if not self.recipe.time_limit:
