@@ -19,6 +19,7 @@ from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.loss import loss_of_guessing
+from mobilette.training.measured import PICTURES
 from mobilette.training.randomness import Purpose, generator
 from mobilette.training.recovery import (
     MOST_ROLLBACKS,
@@ -75,7 +76,7 @@ class Loop:
         self.started = started - progress.elapsed
         self.validation_seconds = 0.0
         # Of this sitting's steps but the first, which makes what the others find.
-        self.began, self.timed_seconds, self.timed_images = False, 0.0, 0
+        self.timed_seconds, self.timed_steps = 0.0, -1
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
@@ -132,10 +133,9 @@ class Loop:
             self._look_at_losses()
         seconds = time.perf_counter() - begun
         progress.training_seconds += seconds
-        if self.began:
+        self.timed_steps += 1
+        if self.timed_steps > 0:
             self.timed_seconds += seconds
-            self.timed_images += len(batch.rows)
-        self.began = True
         self.report(
             StepDone(
                 epoch=progress.epoch,
@@ -290,17 +290,24 @@ class Loop:
 
     def _part(self) -> float:
         if self.recipe.time_limit:
-            # The last validation has to fit in as well.
-            available = self.recipe.time_limit - _PADDING * self._seconds_of_validation()
+            # The last validation has to fit in as well, and the step that begins just in time.
+            end = _PADDING * (self._seconds_of_validation() + self._seconds_of_step())
+            available = self.recipe.time_limit - end
             return self._elapsed() / max(available, 1e-9)
         return self.progress.index / (self.recipe.epochs * self.steps)
 
+    def _seconds_of_step(self) -> float:
+        return self.timed_seconds / max(self.timed_steps, 1)
+
     def _seconds_of_validation(self) -> float:
         """Return what a validation takes: the last one, or a guess by the speed of training."""
-        if self.validation_seconds or not self.timed_images:
+        if self.validation_seconds:
             return self.validation_seconds
         pictures = len(self.dataset.splits["val"].labels) / self.world.size
-        return _VALIDATED_AS_TRAINED * pictures * self.timed_seconds / self.timed_images
+        if self.recipe.norm_statistics == "batch":
+            pictures += min(PICTURES, len(self.dataset.splits["train"].labels))
+        a_picture = self._seconds_of_step() * self.world.size / self.batch
+        return _VALIDATED_AS_TRAINED * pictures * a_picture
 
     def _is_time_to_validate(self) -> bool:
         if not self.recipe.time_limit:
