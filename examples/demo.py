@@ -49,7 +49,7 @@ def main() -> None:
     save_some_digits(EXPORTS / "pictures")
     counted = mobilette.cost(run.arch)
     size = (artifact.path / artifact.contract.model).stat().st_size
-    best = max(run.history(), key=lambda row: row["top1"])
+    best = run.best() or {}
 
     table = Table(title="From pictures to a verified ONNX file", show_header=False)
     table.add_row("pictures", "digits: 1,797 of scikit-learn, a fifth held out")

@@ -118,9 +118,12 @@ def train(
     from mobilette.training.recipe import parse_setting
     from mobilette.training.resume import recorded_threads
     from mobilette.training.resume import resume as resume_run
+    from mobilette.training.tensorboard import check_tensorboard
     from mobilette.training.train import train as train_run
     from mobilette.training.world import is_restarted, writes
 
+    if tensorboard:
+        check_tensorboard()  # before pictures are read and a run is written
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
     given["time_limit"] = parse_duration(time) if time else None
     overrides = dict(parse_setting(text) for text in settings or [])

@@ -107,9 +107,13 @@ class TrainingProgress:
 
 def _epoch_line(event: EpochDone) -> str:
     metrics = event.metrics
+    if metrics.mean_average_precision is None:
+        reached = f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}"
+    else:
+        reached = f"mAP {metrics.mean_average_precision:7.2%}  top-1 {metrics.top1:7.2%}"
     return (
         f"epoch {event.epoch:>3}  train loss {event.train_loss:.3f}  val loss {metrics.loss:.3f}  "
-        f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}" + ("  best" * event.is_best)
+        f"{reached}" + ("  best" * event.is_best)
     )
 
 
@@ -122,9 +126,8 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
         trained: whether this sitting added to it.
         profiled: where the time of its steps went, if that was asked.
     """
-    history = run.history()
-    best = max(history, key=lambda row: row["top1"])
-    last = history[-1]
+    last, best = run.history()[-1], run.best() or {}
+    average_precision = {key: best[key] for key in ("mean_average_precision",) if key in best}
     out = remarks()
     if not trained:
         out.print(f"{run.path} is finished; nothing to resume", markup=False)
@@ -139,17 +142,23 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
                 "seconds": last["seconds"],
                 "images_per_second": last["images_per_second"],
             }
-            | ({"profile": asdict(profiled)} if profiled is not None else {})
+            | average_precision
+            | ({"profile": _profile(profiled)} if profiled is not None else {})
         )
         return
     if profiled is not None:
         _print_profile(profiled)
+    reached = "".join(f"mean average precision {x:.2%}, " for x in average_precision.values())
     out.print(
-        f"{run.path}: top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
+        f"{run.path}: {reached}top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
         f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s",
         markup=False,
     )
     out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)
+
+
+def _profile(profiled: Profiled) -> dict[str, object]:
+    return asdict(profiled) | {"bottleneck": profiled.bottleneck}
 
 
 def _print_profile(profiled: Profiled) -> None:

@@ -33,6 +33,7 @@ ENVIRONMENT = "environment.json"
 IMPORTED = "imported"  # a key of environment.json
 METRICS = "metrics.csv"
 METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
+MULTI_LABEL_HEADER = f"{METRICS_HEADER},mean_average_precision"
 PREPROCESS = "preprocess.json"
 RECIPE = "recipe.toml"
 STATE = "last.pt"
@@ -63,14 +64,28 @@ class Run:
             return []
         try:
             lines = read_bytes(path, limit=LARGEST_RECORD).decode().splitlines()
+            if not lines or lines[0] not in (METRICS_HEADER, MULTI_LABEL_HEADER):
+                raise InputError(f"{path}: damaged (other columns than {MULTI_LABEL_HEADER})")
             rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
             if not rows:
                 raise InputError(f"{path}: no epoch is finished yet")
-            return [dict(zip(METRICS_HEADER.split(","), row, strict=True)) for row in rows]
+            return [dict(zip(lines[0].split(","), row, strict=True)) for row in rows]
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: damaged ({error})") from error
+
+    def best(self) -> dict[str, float] | None:
+        """Return the line of metrics.csv that the best weights are of; ``None`` if there is none.
+
+        It is the one with the highest top-1, or, of a multi-label run, with the highest mean
+        average precision.
+
+        Raises:
+            InputError: as `history` does.
+        """
+        score = "mean_average_precision" if self.multi_label else "top1"
+        return max(self.history(), key=lambda row: row.get(score, row["top1"]), default=None)
 
     @property
     def weights_path(self) -> Path:

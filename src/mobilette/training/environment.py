@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -16,6 +17,8 @@ from mobilette.training.process import usable_cores
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+# What an extra brings that the package does without.
+EXTRAS = {"weights": ("h5py", "flatbuffers"), "tensorboard": ("tensorboard",)}
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
 
 
@@ -102,8 +105,14 @@ def examine() -> dict[str, object]:
         },
         "data": os.environ.get("MOBILETTE_DATA") or "MOBILETTE_DATA is not set",
         "targets": {"onnx": f"onnxruntime {version('onnxruntime')}"},
-        "extras": "none in this version",
+        "extras": {name: _extra(name) for name in EXTRAS},
     }
+
+
+def _extra(name: str) -> str:
+    if all(find_spec(package) is not None for package in EXTRAS[name]):
+        return "installed"
+    return f"pip install 'mobilette[{name}]'"
 
 
 def _device_name(device: str) -> str:

@@ -14,7 +14,7 @@ from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.errors import InputError
 from mobilette.files import write_bytes, write_text
-from mobilette.run.directory import METRICS, METRICS_HEADER, STATE, WEIGHTS
+from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
@@ -74,7 +74,9 @@ class Loop:
         self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
         # Wall-clock of earlier sittings counts as if this one had begun that much sooner.
         self.started = started - progress.elapsed
-        self.validation_seconds = self.longest_step = self.longest_save = 0.0
+        self.validation_seconds = self.longest_save = 0.0
+        # Of this sitting's steps but the first, which makes what the others find.
+        self.timed_seconds, self.timed_steps = 0.0, -1
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
@@ -133,8 +135,9 @@ class Loop:
             self._look_at_losses()
         seconds = time.perf_counter() - begun
         progress.training_seconds += seconds
-        if progress.index > 1:  # the first one makes what later ones find
-            self.longest_step = max(self.longest_step, seconds)
+        self.timed_steps += 1
+        if self.timed_steps > 0:
+            self.timed_seconds += seconds
         self.report(
             StepDone(
                 epoch=progress.epoch,
@@ -257,12 +260,12 @@ class Loop:
         )
 
     def _row(self, metrics: Metrics, train_loss: float, rate: float) -> str:
-        progress = self.progress
+        progress, precision = self.progress, metrics.mean_average_precision
         return (
             f"{progress.epoch},{progress.index},{self._elapsed():.3f},{rate:.6g},"
             f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
             f"{progress.images / progress.training_seconds:.1f}"
-        )
+        ) + (f",{precision:.6f}" if precision is not None else "")
 
     def _is_over(self, part: float) -> bool:
         if self.recipe.time_limit:
@@ -289,18 +292,23 @@ class Loop:
 
     def _part(self) -> float:
         if self.recipe.time_limit:
-            # The last step, validation and states have to fit in as well.
-            rest = self._seconds_of_validation() + self.longest_step + 2 * self.longest_save
-            return self._elapsed() / max(self.recipe.time_limit - _PADDING * rest, 1e-9)
+            # The last validation has to fit in as well, and the step that begins just in time.
+            end = self._seconds_of_validation() + self._seconds_of_step() + 2 * self.longest_save
+            available = self.recipe.time_limit - _PADDING * end
+            return self._elapsed() / max(available, 1e-9)
         return self.progress.index / (self.recipe.epochs * self.steps)
+
+    def _seconds_of_step(self) -> float:
+        return self.timed_seconds / max(self.timed_steps, 1)
 
     def _seconds_of_validation(self) -> float:
         """Return what a validation takes: the last one, or a guess by the speed of training."""
-        progress = self.progress
-        if self.validation_seconds or not progress.images:
+        if self.validation_seconds:
             return self.validation_seconds
-        pictures = PICTURES + len(self.dataset.splits["val"].labels) / self.world.size
-        a_picture = progress.training_seconds / progress.images
+        pictures = len(self.dataset.splits["val"].labels) / self.world.size
+        if self.recipe.norm_statistics == "batch":
+            pictures += min(PICTURES, len(self.dataset.splits["train"].labels))
+        a_picture = self._seconds_of_step() * self.world.size / self.batch
         return _VALIDATED_AS_TRAINED * pictures * a_picture
 
     def _is_time_to_validate(self) -> bool:
@@ -330,7 +338,8 @@ class Loop:
         begun = time.perf_counter()
         self.progress.elapsed = self._elapsed()
         if self.world.writes:
-            rows = [METRICS_HEADER, *self.progress.rows]
+            header = MULTI_LABEL_HEADER if self.dataset.multi_label else METRICS_HEADER
+            rows = [header, *self.progress.rows]
             write_text(self.folder / METRICS, "\n".join(rows) + "\n")
             save_state(self.folder / STATE, self.trainer, self.progress)
         self.saved_at = time.perf_counter()

@@ -36,7 +36,7 @@ class Loss:
         return functional.one_hot(labels, classes).float()
 
     def of_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss, a scalar.
+        """Return the mean loss over the pictures, a scalar; weights scale it.
 
         Args:
             logits: float (N, classes).
@@ -44,9 +44,15 @@ class Loss:
         """
         smoothing = self.recipe.label_smoothing
         if not self.multi_label:
-            return functional.cross_entropy(
-                logits, targets, weight=self.weights, label_smoothing=smoothing
+            total = functional.cross_entropy(
+                logits,
+                targets,
+                weight=self.weights,
+                label_smoothing=smoothing,
+                reduction="sum",
             )
+            # Torch would divide by the weights of these labels: parts would not add up to a batch.
+            return total / len(logits)
         targets = targets.float() * (1.0 - smoothing) + 0.5 * smoothing
         return functional.binary_cross_entropy_with_logits(logits, targets, weight=self.weights)
 

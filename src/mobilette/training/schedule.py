@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+from mobilette.arch.arch import SMALLEST_RESOLUTION
 from mobilette.training.recipe import Recipe
 
 # Of the one-cycle schedule: the peak rate over the first, and over the last.
-_ONE_CYCLE_START, _ONE_CYCLE_END = 25.0, 1e4
+_ONE_CYCLE_START, _ONE_CYCLE_END = 25.0, 25e4
 _ONE_CYCLE_MOMENTUM = 0.1  # how far the momentum falls while the rate rises
 # Few sizes, because a compiled network is compiled anew for each.
 _STAGES = 4
@@ -50,9 +51,13 @@ def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
 
     It grows in four equal steps to ``full`` and stays there for the last quarter of the run
     (progressive resizing: Howard 2018, DAWNBench; Tan and Le 2021, arXiv 2104.00298, section 4).
+    It is never below the smallest that a network can have.
     """
     if recipe.start_resolution == 1.0:
         return full
     stage = min(int(progress / _GROWING * _STAGES), _STAGES)
+    if stage == _STAGES:
+        return full
     part = recipe.start_resolution + (1.0 - recipe.start_resolution) * stage / _STAGES
-    return min(round(part * full / _MULTIPLE) * _MULTIPLE, full) if stage < _STAGES else full
+    side = round(part * full / _MULTIPLE) * _MULTIPLE
+    return min(max(side, SMALLEST_RESOLUTION), full)

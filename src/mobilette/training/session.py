@@ -67,6 +67,7 @@ def make_trainer(
             recipe.teacher,
             arch=run.arch,
             classes=run.classes,
+            multi_label=multi_label,
             device=device,
             report=report_download,
         )

@@ -25,6 +25,10 @@ from mobilette.weights.published import PublishedWeights, find_published
 
 DEFAULT_MODEL = "mobilenet_v2"
 Remark = Callable[[str], None]
+EXPECTED = (
+    "a run directory or published weights such as timm/mobilenetv2_100.ra_in1k are expected "
+    "('mobilette weights list'; 'mobilette weights import' makes a run of a file)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +38,7 @@ class Start:
     Attributes:
         name: for people and for environment.json.
         classes: of the weights; ``None`` where only their number is known.
+        multi_label: whether each class is answered for by itself.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Start:
     weights: dict[str, Tensor]
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...] | None
+    multi_label: bool = False
 
     def labels_of(self, ids: Sequence[str]) -> tuple[ClassLabel, ...] | None:
         """Return the classes if these are ``ids``, in this order; else ``None``."""
@@ -73,19 +79,21 @@ def read_start(
             weights=run.read_weights(),
             preprocess=run.preprocess,
             classes=run.classes,
+            multi_label=run.multi_label,
         )
-    library = str(start).partition("/")[0]
-    if library not in ("torchvision", "timm") or Path(start).exists():
-        raise InputError(
-            f"--from {str(start)!r}: scratch, auto, a run directory or published weights such as "
-            "timm/mobilenetv2_100.ra_in1k are expected ('mobilette weights list'; 'mobilette "
-            "weights import' makes a run of a file)"
-        )
+    if not names_weights(start):
+        raise InputError(f"--from {str(start)!r}: scratch, auto, {EXPECTED}")
     name = str(start)
     if model is None and name.partition(".")[2]:
         return _published(find_published(name), report)
     chosen = choose_published(name, model=model or DEFAULT_MODEL, width_mult=width_mult or 1.0)
     return _published(chosen, report)
+
+
+def names_weights(start: str | Path) -> bool:
+    """Whether ``start`` is a run directory, or named as published weights are."""
+    library = str(start).partition("/")[0]
+    return is_run(Path(start)) or (library in ("torchvision", "timm") and not Path(start).exists())
 
 
 def automatic_start(

@@ -9,9 +9,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
 from mobilette.data.augmentation import Augmentation, augment
 from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
+from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from mobilette.training.clock import Clock, NoClock
 from mobilette.training.ema import WeightAverage
@@ -54,7 +57,11 @@ class Trainer:
             teacher: to learn from as well: logits for augmented pixels.
             world: the processes that train together.
             clock: is told where a step's time goes.
+
+        Raises:
+            InputError: the network cannot take pictures as small as ``start_resolution`` asks for.
         """
+        _check_smallest(network.arch, recipe)
         self.network, self.normalise, self.recipe = network, normalise, recipe
         self.precision, self.teacher, self.world = precision, teacher, world
         self.device = normalise.weight.device
@@ -179,6 +186,13 @@ class Trainer:
         if last or not isinstance(together, DistributedDataParallel):
             return nullcontext()
         return together.no_sync()
+
+
+def _check_smallest(arch: Arch, recipe: Recipe) -> None:
+    try:
+        layers(arch.with_resolution(resolution_at(recipe, 0.0, full=arch.resolution)))
+    except InputError as error:
+        raise InputError(f"start_resolution {recipe.start_resolution}: {error}") from None
 
 
 def _set_momentum(group: dict[str, object], value: float) -> None:

@@ -14,7 +14,7 @@ from mobilette.errors import InputError
 from mobilette.nn.network import Network, build_empty
 from mobilette.run.class_matching import match_classes
 from mobilette.run.classes import ClassLabel
-from mobilette.training.start import Start, read_start
+from mobilette.training.start import EXPECTED, Start, names_weights, read_start
 from mobilette.weights.download import Report
 
 
@@ -43,7 +43,10 @@ class Teacher:
             pixels = pixels.repeat(1, self._repeat, 1, 1)
         side = self.network.arch.resolution
         if pixels.shape[-1] != side:
-            pixels = functional.interpolate(pixels, size=(side, side), mode="bilinear")
+            shrinks = side < pixels.shape[-1]
+            pixels = functional.interpolate(
+                pixels, size=(side, side), mode="bilinear", antialias=shrinks
+            )
         x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(x)
         return logits.float()[:, self.columns]
@@ -54,6 +57,7 @@ def read_teacher(
     *,
     arch: Arch,
     classes: Sequence[ClassLabel],
+    multi_label: bool,
     device: torch.device,
     report: Report | None = None,
 ) -> Teacher:
@@ -63,18 +67,24 @@ def read_teacher(
         name: as for `mobilette.training.start.read_start`.
         arch: the pupil's network.
         classes: the pupil's.
+        multi_label: whether a picture of the pupil's may be of several.
         device: where both are.
         report: is told the progress of a download.
 
     Raises:
-        InputError: there is no such teacher, it does not know a class, or its pictures have fewer
-            channels.
+        InputError: there is no such teacher, it does not know a class, its pictures have fewer
+            channels, or only one of the two tells classes that exclude each other.
     """
-    start = read_start(name, model=None, width_mult=None, report=report)
+    start = None
+    if names_weights(name):
+        start = read_start(name, model=None, width_mult=None, report=report)
     if start is None:
-        raise InputError(f"teacher {name!r}: a run or published weights are expected")
+        raise InputError(f"teacher {name!r}: {EXPECTED}")
     if start.arch.in_channels not in (arch.in_channels, 3):
         raise InputError(f"teacher {name}: looks at grey pictures, the network at colours")
+    if start.multi_label != multi_label:
+        its, theirs = ("several", "one") if start.multi_label else ("one", "several")
+        raise InputError(f"teacher {name}: tells {its} of the classes, the pictures have {theirs}")
     columns = _columns(start, name, classes)
     network = build_empty(start.arch)
     network.load_state_dict(start.weights, assign=True)

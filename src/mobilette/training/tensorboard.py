@@ -12,6 +12,16 @@ from mobilette.training.events import EpochDone, Event, Report
 FOLDER = "tensorboard"
 
 
+def check_tensorboard() -> None:
+    """Raise `InputError` unless the extra is installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "--tensorboard needs the extra: pip install 'mobilette[tensorboard]'"
+        ) from error
+
+
 @contextmanager
 def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
     """Yield ``report``, which also writes TensorBoard events into the run ``folder`` if ``wanted``.
@@ -22,12 +32,9 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
     if not wanted:
         yield report
         return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "--tensorboard needs the extra: pip install 'mobilette[tensorboard]'"
-        ) from error
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(folder / FOLDER)) as writer:
 
         def tell(event: Event) -> None:
@@ -38,8 +45,10 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
                     ("loss/val", event.metrics.loss),
                     ("accuracy/top1", event.metrics.top1),
                     ("accuracy/top5", event.metrics.top5),
+                    ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
                     ("lr", event.lr),
                 ):
-                    writer.add_scalar(name, value, event.step)
+                    if value is not None:  # of one label a picture
+                        writer.add_scalar(name, value, event.step)
 
         yield tell
