@@ -19,6 +19,7 @@ from mobilette.files import read_json, write_text
 from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
+    LAUNCH,
     RECIPE,
     STATE,
     Run,
@@ -34,7 +35,7 @@ from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
-from mobilette.training.world import World, joined, own_device
+from mobilette.training.world import World, joined, launch, own_device
 
 
 def resume(
@@ -129,6 +130,11 @@ def resume(
 def recorded_threads(path: str | Path) -> int | None:
     """Return the number of threads that the run in ``path`` was started with, if it tells."""
     threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
+def is_of_this_launch(path: Path) -> bool:
+    """Whether the run in ``path`` was begun by the `torchrun` that started this process."""
+    return launch() is not None and is_run(path) and _recorded(path).get(LAUNCH) == launch()
+
+
     return threads if isinstance(threads, int) and threads > 0 else None
 
 
