@@ -36,6 +36,7 @@ from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state, save_state
 from mobilette.training.step import Trainer
 from mobilette.training.validation import validate
+from mobilette.training.world import is_launched
 
 SECONDS_BETWEEN_STATES = 30.0
 # A GPU works ahead of Python; every look at a loss makes it wait.
@@ -78,7 +79,7 @@ class Loop:
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
-        self.stop = StopRequest()
+        self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
         """Train to the end; a Ctrl-C writes the state first, between two steps."""
