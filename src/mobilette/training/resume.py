@@ -15,7 +15,7 @@ from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
-from mobilette.files import read_json, write_text
+from mobilette.files import read_json, remove_unfinished, write_text
 from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
@@ -91,6 +91,8 @@ def resume(
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
         if changes:
+        if world.writes:
+            remove_unfinished(run.path)
             remark(f"goes on with another recipe: {'; '.join(changes)}")
         dataset = _same_pictures(
             run,
