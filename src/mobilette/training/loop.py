@@ -291,7 +291,9 @@ class Loop:
             # The last step, validation and states have to fit in as well.
             rest = self._seconds_of_validation() + self.longest_step + 2 * self.longest_save
             return self._elapsed() / max(self.recipe.time_limit - _PADDING * rest, 1e-9)
-        return self.progress.index / (self.recipe.epochs * self.steps)
+        # By epochs: a run that goes on with another batch size has had steps of the old one.
+        done = self.progress.epoch * self.steps + self.progress.step
+        return done / (self.recipe.epochs * self.steps)
 
     def _seconds_of_validation(self) -> float:
         """Return what a validation takes: the last one, or a guess by the speed of training."""
