@@ -84,15 +84,16 @@ def resume(
     state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
     changes = _changes(run, recipe, state, force=force)
     progress = state.progress if state is not None else Progress()
-    if progress.finished and (not changes or progress.epoch >= recipe.epochs):
+    longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
+    if progress.finished and not (changes and longer):
         return run
     progress.finished = False
     with joined(where) as world:
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
-        if changes:
         if world.writes:
             remove_unfinished(run.path)
+        if changes:
             remark(f"goes on with another recipe: {'; '.join(changes)}")
         dataset = _same_pictures(
             run,
@@ -129,14 +130,14 @@ def resume(
     return run
 
 
-def recorded_threads(path: str | Path) -> int | None:
-    """Return the number of threads that the run in ``path`` was started with, if it tells."""
-    threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
 def is_of_this_launch(path: Path) -> bool:
     """Whether the run in ``path`` was begun by the `torchrun` that started this process."""
     return launch() is not None and is_run(path) and _recorded(path).get(LAUNCH) == launch()
 
 
+def recorded_threads(path: str | Path) -> int | None:
+    """Return the number of threads that the run in ``path`` was started with, if it tells."""
+    threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
     return threads if isinstance(threads, int) and threads > 0 else None
 
 
