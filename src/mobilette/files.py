@@ -125,6 +125,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_bytes` has left in ``folder`` where it was killed."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 in one step, as `write_bytes` does."""
     write_bytes(path, text.encode())

@@ -113,10 +113,9 @@ def train(
 
     let_threads_sleep()
     from mobilette.cli.training_progress import TrainingProgress, print_result
-    from mobilette.run.directory import STATE
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
-    from mobilette.training.resume import recorded_threads
+    from mobilette.training.resume import is_of_this_launch, recorded_threads
     from mobilette.training.resume import resume as resume_run
     from mobilette.training.tensorboard import check_tensorboard
     from mobilette.training.train import train as train_run
@@ -130,7 +129,7 @@ def train(
     overrides |= {key: value for key, value in given.items() if value is not None}
     if teacher is not None:
         overrides["teacher"] = _absolute(teacher)
-    if is_restarted() and resume is None and out is not None and (out / STATE).exists():
+    if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
         resume, overrides = out, {}  # torchrun begins again with the same words
     allocator = "keeps memory" if keep_freed_memory() else "default"
     set_threads(threads or (recorded_threads(resume) if resume else None))

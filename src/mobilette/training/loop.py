@@ -36,6 +36,7 @@ from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state, save_state
 from mobilette.training.step import Trainer
 from mobilette.training.validation import validate
+from mobilette.training.world import is_launched
 
 SECONDS_BETWEEN_STATES = 30.0
 # A GPU works ahead of Python; every look at a loss makes it wait.
@@ -80,7 +81,7 @@ class Loop:
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
-        self.stop = StopRequest()
+        self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
         """Train to the end; a Ctrl-C writes the state first, between two steps."""
@@ -296,7 +297,9 @@ class Loop:
             end = self._seconds_of_validation() + self._seconds_of_step() + 2 * self.longest_save
             available = self.recipe.time_limit - _PADDING * end
             return self._elapsed() / max(available, 1e-9)
-        return self.progress.index / (self.recipe.epochs * self.steps)
+        # By epochs: a run that goes on with another batch size has had steps of the old one.
+        done = self.progress.epoch * self.steps + self.progress.step
+        return done / (self.recipe.epochs * self.steps)
 
     def _seconds_of_step(self) -> float:
         return self.timed_seconds / max(self.timed_steps, 1)

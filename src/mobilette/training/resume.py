@@ -15,10 +15,11 @@ from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
-from mobilette.files import read_json, write_text
+from mobilette.files import read_json, remove_unfinished, write_text
 from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
+    LAUNCH,
     RECIPE,
     STATE,
     Run,
@@ -34,7 +35,7 @@ from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
-from mobilette.training.world import World, joined, own_device
+from mobilette.training.world import World, joined, launch, own_device
 
 
 def resume(
@@ -83,12 +84,15 @@ def resume(
     state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
     changes = _changes(run, recipe, state, force=force)
     progress = state.progress if state is not None else Progress()
-    if progress.finished and (not changes or progress.epoch >= recipe.epochs):
+    longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
+    if progress.finished and not (changes and longer):
         return run
     progress.finished = False
     with joined(where) as world:
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
+        if world.writes:
+            remove_unfinished(run.path)
         if changes:
             remark(f"goes on with another recipe: {'; '.join(changes)}")
         dataset = _same_pictures(
@@ -124,6 +128,11 @@ def resume(
             remark=remark,
         )
     return run
+
+
+def is_of_this_launch(path: Path) -> bool:
+    """Whether the run in ``path`` was begun by the `torchrun` that started this process."""
+    return launch() is not None and is_run(path) and _recorded(path).get(LAUNCH) == launch()
 
 
 def recorded_threads(path: str | Path) -> int | None:

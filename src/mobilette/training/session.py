@@ -127,15 +127,17 @@ def run_loop(
             report=tell,
             remark=remark,
         ).run()
-        if trainer.world.writes:
-            _record_broken(run, dataset)
+        _record_broken(run, dataset, trainer.world)
     if isinstance(trainer.clock, Stopwatch):
         report(trainer.clock.result())
 
 
-def _record_broken(run: Run, dataset: Dataset) -> None:
-    """Write into dataset.json which streamed pictures turned out to be broken."""
+def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
+    """Write into dataset.json which streamed pictures some process has found broken."""
+    found = {entry for unusable in world.gather(dataset.unusable) for entry in unusable}
+    if not world.writes:
+        return
     recorded = read_json(run.path / DATASET)
-    now = dataset.describe()["unusable"]
+    now = [{"path": name, "reason": reason} for name, reason in sorted(found)]
     if isinstance(recorded, dict) and recorded.get("unusable") != now:
         write_json(run.path / DATASET, recorded | {"unusable": now})

@@ -133,13 +133,24 @@ def read_state(path: Path) -> State:
 def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
     """Put ``state``, which was read from ``where``, into ``trainer``.
 
+    Where the recipe is another one by now, the optimiser's settings are those of the new one; an
+    optimiser of another kind begins afresh.
+
     Raises:
         InputError: it is the state of another network.
     """
+    settings = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in trainer.optimizer.param_groups
+    ]
     try:
         trainer.network.load_state_dict(state.network)
         trainer.average.network.load_state_dict(state.average)
-        trainer.optimizer.load_state_dict(state.optimizer)
+        if state.recipe.optimizer == trainer.recipe.optimizer:
+            trainer.optimizer.load_state_dict(state.optimizer)
         trainer.scaler.load_state_dict(state.scaler)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{where}: the state of another network or recipe") from error
+    if state.recipe != trainer.recipe:
+        for group, own in zip(trainer.optimizer.param_groups, settings, strict=True):
+            group.update(own)

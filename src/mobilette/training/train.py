@@ -20,7 +20,7 @@ from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
 from mobilette.files import check_new, new_directory
 from mobilette.run.classes import ClassLabel
-from mobilette.run.directory import ARCH, STATE, Run, open_run, write_run
+from mobilette.run.directory import ARCH, LAUNCH, STATE, Run, open_run, write_run
 from mobilette.training.clock import Stopwatch
 from mobilette.training.environment import (
     choose_device,
@@ -36,7 +36,7 @@ from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress, save_state
-from mobilette.training.world import World, is_launched, joined, own_device
+from mobilette.training.world import World, is_launched, joined, launch, own_device
 from mobilette.weights.fitting import is_as_wide
 
 
@@ -108,11 +108,11 @@ def train(
     where = own_device(choose_device(device))
     if is_launched() and out is None:
         raise InputError("several processes write one run: give it a name with --out")
+    if out is not None:  # before anything is downloaded, and before one process waits for another
+        check_new(Path(out), holds=ARCH, force=force)
     with joined(where) as world:
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
-        if out is not None and world.writes:  # before anything is downloaded
-            check_new(Path(out), holds=ARCH, force=force)
 
         pictures = find_pictures(data)
         for text in pictures.remarks:
@@ -174,7 +174,7 @@ def train(
                     dataset=dataset.describe() | {"path": _absolute(data)},
                     environment=describe_environment(where, precision)
                     | {"start": "scratch" if source is None else source.name}
-                    | {"processes": world.size, "allocator": allocator},
+                    | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
                 )
                 # Together: killed right here, the run still has the weights that it starts from.
                 save_state(unfinished / STATE, trainer, Progress())

@@ -88,6 +88,17 @@ def is_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def launch() -> str | None:
+    """Return what tells this start of `torchrun` from others, also after it restarted processes.
+
+    Over several machines that is the ``--rdzv-id``, as far as the user gives one.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    if name == "none" and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        return f"process {os.getppid()}"
+    return name
+
+
 def writes() -> bool:
     """Whether this process is the one that writes and speaks."""
     return int(os.environ.get("RANK", "0")) == 0
