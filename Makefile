@@ -40,6 +40,7 @@ bench: install  ## our training step against the plain eager loop; 10,000 networ
 docs: install  ## the figures and tables that docs/ shows
 	$(BIN)/python -m docs.blocks.figures
 	$(BIN)/python docs/make_deviations.py
+	$(BIN)/python docs/recipe_tables.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -40,7 +40,7 @@ def main() -> None:
             overrides={"time_limit": 110.0, "batch_size": 32},
             out=RUN,
             force=True,
-            report=progress.step,
+            report=progress.show,
             report_load=progress.load,
             remark=progress.remark,
         )
@@ -49,7 +49,7 @@ def main() -> None:
     save_some_digits(EXPORTS / "pictures")
     counted = mobilette.cost(run.arch)
     size = (artifact.path / artifact.contract.model).stat().st_size
-    best = max(run.history(), key=lambda row: row["top1"])
+    best = run.best() or {}
 
     table = Table(title="From pictures to a verified ONNX file", show_header=False)
     table.add_row("pictures", "digits: 1,797 of scikit-learn, a fifth held out")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # No test asks the network or depends on what somebody has downloaded; those of downloads say so.
 os.environ["MOBILETTE_OFFLINE"] = "1"
-os.environ["MOBILETTE_CACHE"] = "/nonexistent"
+CACHE = tempfile.mkdtemp(prefix="mobilette-cache-")
+os.environ["MOBILETTE_CACHE"] = CACHE
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 # Shared machines stall: how long an example takes says nothing about the code.
 settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])

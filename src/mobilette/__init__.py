@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.exporters.export import export
-    from mobilette.training.train import resume, train
+    from mobilette.training.resume import resume
+    from mobilette.training.train import train
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.verify import verify
     from mobilette.weights.pretrained import create_model
@@ -37,7 +38,7 @@ _HOME = {
     "export": "mobilette.exporters.export",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",
-    "resume": "mobilette.training.train",
+    "resume": "mobilette.training.resume",
     "train": "mobilette.training.train",
     "verify": "mobilette.verification.verify",
 }

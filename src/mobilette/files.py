@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,22 @@ T = TypeVar("T")
 
 LARGEST_RECORD = 64 * 2**20
 LARGEST_FILE = 4 * 2**30
+
+
+def cache_root() -> Path:
+    """Return the folder for what can be made or fetched again; it need not exist.
+
+    That is ``MOBILETTE_CACHE``, or else ``mobilette`` in the system's place for caches.
+    """
+    if own := os.environ.get("MOBILETTE_CACHE"):
+        return Path(own).expanduser().absolute()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "mobilette"
 
 
 def check_file(path: Path, *, limit: int = LARGEST_FILE) -> int:
@@ -106,6 +123,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `write_bytes` has left in ``folder`` where it was killed."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from PIL import Image
 
 from mobilette.arch.catalogue import list_models
 from mobilette.artifact.directory import Artifact
+from mobilette.data.cache import pictures_cache
+from mobilette.data.dataset import load_dataset
+from mobilette.data.preprocess import preset
+from mobilette.data.sources import find_pictures
 from mobilette.run.directory import Run
 from tests.conftest import COLOURS, write_pictures
 
@@ -114,6 +119,26 @@ def test_doctor() -> None:
     assert found["versions"]["torch"]
     assert "cpu" in found["devices"]
     assert "onnxruntime" in mobilette("doctor").stdout
+
+
+def test_doctor_cleans_up(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path))
+    load_dataset(
+        find_pictures(pictures), resolution=16, preprocess=preset("torch"), cache=pictures_cache()
+    )
+    found = json.loads(mobilette("doctor", "--json").stdout)["pictures"]
+    assert found["folder"] == str(tmp_path / "pictures")
+    assert found["sets"] == 1
+    assert found["bytes"] >= 120 * 3 * 16 * 16
+    cleaned = mobilette("doctor", "--clean").stdout
+    line = r": 1 set of decoded pictures removed, [\d,]{5,} bytes\n"
+    assert re.fullmatch(re.escape(found["folder"]) + line, cleaned)
+    assert list(tmp_path.iterdir()) == []
+    assert json.loads(mobilette("doctor", "--clean", "--json").stdout) == {
+        "folder": found["folder"],
+        "sets": 0,
+        "bytes": 0,
+    }
 
 
 # The whole way

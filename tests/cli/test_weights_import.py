@@ -18,7 +18,7 @@ from mobilette.artifact.directory import open_artifact
 from mobilette.cli.main import run as run_command
 from mobilette.errors import InputError
 from mobilette.run.directory import open_run
-from mobilette.training.train import resume
+from mobilette.training.resume import resume
 from tests.cli.test_cli import assert_refused
 from tests.cli.test_cli import mobilette as run_process
 from tests.parity.test_named import run_readme

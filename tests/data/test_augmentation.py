@@ -1,11 +1,143 @@
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from mobilette.data.augmentation import flip_and_crop
+from mobilette.data.augmentation import Augmentation, augment, flip_and_crop
+from mobilette.errors import InputError
+from tests.data.photographs import photographs
+
+OFF = Augmentation(crop="none", flip=False)
+EVERYTHING = Augmentation(crop="resized", colour_jitter=0.4, randaugment=9, erasing=0.5)
+
+
+def augmented(
+    pixels: Tensor, augmentation: Augmentation, *, resolution: int = 0, seed: int = 0
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    resolution = resolution or pixels.shape[-1]
+    return augment(pixels, augmentation, resolution=resolution, generator=generator)
+
+
+@given(
+    count=st.integers(1, 4),
+    channels=st.sampled_from([1, 3]),
+    size=st.integers(4, 20),
+    part=st.floats(0.3, 1.0),
+    crop=st.sampled_from(["none", "pad", "resized"]),
+    flip=st.booleans(),
+    strengths=st.tuples(st.floats(0, 1), st.floats(0, 30), st.floats(0, 1)),
+    level=st.sampled_from([None, 0, 255]),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_every_augmentation_gives_pixels_of_the_size_asked_for(
+    count: int,
+    channels: int,
+    size: int,
+    part: float,
+    crop: Literal["none", "pad", "resized"],
+    flip: bool,
+    strengths: tuple[float, float, float],
+    level: int | None,
+    channels_last: bool,
+    seed: int,
+) -> None:
+    jitter, randaugment, erasing = strengths
+    augmentation = Augmentation(
+        crop=crop, flip=flip, colour_jitter=jitter, randaugment=randaugment, erasing=erasing
+    )
+    noise = torch.Generator().manual_seed(seed)
+    shape = (count, channels, size, size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
+    pixels = pixels if level is None else torch.full_like(pixels, level)
+    if channels_last:
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+    before = pixels.clone()
+    resolution = max(1, round(part * size))
+    out = augmented(pixels, augmentation, resolution=resolution, seed=seed)
+    assert out.shape == (count, channels, resolution, resolution)
+    assert out.dtype == torch.uint8
+    assert out.is_contiguous(memory_format=torch.channels_last) or out is pixels
+    assert torch.equal(pixels, before)
+    torch.testing.assert_close(
+        augmented(before.contiguous(), augmentation, resolution=resolution, seed=seed),
+        out,
+        rtol=0,
+        atol=1 if channels_last else 0,  # sums of pixels are added up in another order
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_happens_to_a_picture_does_not_depend_on_the_others(channels: int) -> None:
+    pixels = photographs(6, 32, channels)
+    others = pixels.clone()
+    others[0] = 255 - others[0]
+    for seed in range(5):
+        one, two = (augmented(x, EVERYTHING, resolution=24, seed=seed) for x in (pixels, others))
+        assert torch.equal(one[1:], two[1:])
+        assert not torch.equal(one, pixels[:, :, :24, :24])
+
+
+def test_another_seed_gives_another_batch() -> None:
+    pixels = photographs(4, 32)
+    assert not torch.equal(augmented(pixels, EVERYTHING), augmented(pixels, EVERYTHING, seed=1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_to_do_gives_the_same_pixels(channels: int) -> None:
+    pixels = photographs(2, 16, channels)
+    assert augmented(pixels, OFF) is pixels
+
+
+def test_the_default_is_pad_and_crop_and_flip() -> None:
+    pixels = photographs(4, 32)
+    moved = flip_and_crop(pixels, flip=True, padding=4, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(augmented(pixels, Augmentation(), seed=3), moved)
+
+
+def test_a_smaller_resolution_shrinks_what_the_larger_one_shows() -> None:
+    pixels = photographs(16, 32).contiguous()
+    small = augmented(pixels, Augmentation(crop="pad", flip=False), resolution=16)
+    reach = torch.nn.functional.pad(pixels.float(), (4,) * 4, mode="reflect")
+    for picture, wide in zip(small, reach, strict=True):
+        windows = wide.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        shrunk = torch.nn.functional.interpolate(
+            windows, size=(16, 16), mode="bilinear", antialias=True
+        )
+        assert (shrunk - picture).abs().amax(dim=(1, 2, 3)).min() <= 1
+
+
+def test_jitter_multiplies_by_up_to_its_strength() -> None:
+    grey = torch.full((500, 3, 2, 2), 100, dtype=torch.uint8)  # contrast and colour keep it
+    out = augmented(grey, Augmentation(crop="none", flip=False, colour_jitter=0.4))
+    levels = out[:, 0, 0, 0].float()
+    assert levels.min() >= 60
+    assert levels.max() <= 140
+    assert levels.min() < 64
+    assert levels.max() > 136
+    assert abs(levels.mean() - 100) < 4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop": "rezised"}, "did you mean 'resized'"),
+        ({"crop_padding": 1.5}, "crop_padding 1.5 is not between 0.0 and 1.0"),
+        ({"crop_scale": 0.0}, "crop_scale 0.0"),
+        ({"colour_jitter": float("nan")}, "colour_jitter nan"),
+        ({"randaugment": 31.0}, "randaugment 31.0 is not between 0.0 and 30.0"),
+        ({"erasing": -0.1}, "erasing -0.1"),
+    ],
+)
+def test_values_out_of_range_are_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Augmentation(**values)
 
 
 @given(

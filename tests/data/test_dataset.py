@@ -48,13 +48,14 @@ def test_a_flat_folder_is_divided(tmp_path: Path) -> None:
     assert set(val.names) == {picture.name for picture in chosen}
     for split in dataset.splits.values():
         assert split.pixels.shape == (len(split.names), 3, 8, 8)
-        assert split.pixels.dtype == np.uint8
-        assert split.pixels.flags.c_contiguous
+        pixels = split.pixels[:]
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
         assert split.labels.dtype == np.int64
-        for name, label, pixels in zip(split.names, split.labels, split.pixels, strict=True):
+        for name, label, row in zip(split.names, split.labels, pixels, strict=True):
             with Image.open(tmp_path / name) as image:
                 expected = preset("torch").geometry(image, 8)
-            np.testing.assert_array_equal(pixels, expected)
+            np.testing.assert_array_equal(row, expected)
             assert dataset.classes[label] == Path(name).parent.name
 
 
@@ -66,7 +67,7 @@ def test_split_folders_stay_as_they_are(tmp_path: Path) -> None:
         assert [name.split("/")[0] for name in dataset.splits[split].names] == [split] * 6
         labels = dataset.splits[split].labels
         assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1]
-        assert (dataset.splits[split].pixels[:, 0, 0, 0] == 100 * labels).all()
+        assert (dataset.splits[split].pixels[:][:, 0, 0, 0] == 100 * labels).all()
 
 
 def test_train_is_divided_and_test_kept(tmp_path: Path) -> None:
@@ -176,12 +177,16 @@ def test_describe_is_json(tmp_path: Path) -> None:
         },
         "split_rule": "per class, first fifth by SHA-256 of decoded pixels",
         "fingerprint": dataset.fingerprint,
+        "digest": "decoded pixels",
+        "loader": "resident",
+        "duplicates": 0,
         "unusable": [{"path": "cat/bad.png", "reason": "empty file (0 bytes)"}],
         "ignored": 0,
         "val_names": list(dataset.splits["val"].names),
     }
     divided = load(make(tmp_path / "divided", "train/cat", "train/dog", "val/dog", count=2))
     assert divided.describe()["split_rule"] == "folders"
+    assert divided.describe()["digest"] == "files"
     assert "val_names" not in divided.describe()
 
 
@@ -223,6 +228,6 @@ def test_cifar10_4k(shared_data: Path) -> None:
     assert len(train.names) + len(val.names) == 4000
     path = shared_data / "cifar10-4k" / val.names[-1]
     with Image.open(path) as image:
-        np.testing.assert_array_equal(val.pixels[-1], np.asarray(image).transpose(2, 0, 1))
+        np.testing.assert_array_equal(val.pixels[:][-1], np.asarray(image).transpose(2, 0, 1))
     # CIFAR-10's own channel means, in pixel units.
-    np.testing.assert_allclose(train.pixels.mean((0, 2, 3)), [125.3, 123.0, 113.9], atol=3)
+    np.testing.assert_allclose(train.pixels[:].mean((0, 2, 3)), [125.3, 123.0, 113.9], atol=3)

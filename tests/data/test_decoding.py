@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilette.data.decoding import MAX_BYTES, UnusablePicture, decode
+from mobilette.data.decoding import MARGIN, MAX_BYTES, UnusablePicture, decode, decode_reduced
+from mobilette.data.preprocess import Preprocess, Resize, preset
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), np.uint8)
@@ -387,3 +388,61 @@ def test_damage_gives_a_picture_or_a_reason(
         return
     assert image.mode in {"RGB", "L"}
     assert np.asarray(image).size > 0
+
+
+# JPEGs at reduced scale
+
+
+def reduced(
+    data: bytes, preprocess: Preprocess, resolution: int
+) -> tuple[Image.Image, NDArray[np.uint8]]:
+    image, full = decode_reduced(data, lambda size: preprocess.shrinking(size, resolution))
+    return image, preprocess.geometry(image, resolution, full_size=full)
+
+
+@settings(max_examples=60)
+@given(
+    width=st.integers(5, 80).map(lambda eighths: 8 * eighths) | st.integers(40, 700),
+    height=st.integers(5, 80).map(lambda eighths: 8 * eighths) | st.integers(40, 700),
+    resize=st.sampled_from(["crop", "squash", "pad"]),
+    fraction=st.sampled_from([1.0, 0.875]),
+    orientation=st.sampled_from([1, 3, 6, 8]),
+    resolution=st.sampled_from([16, 24, 40]),
+)
+def test_reduced_scale_is_nearly_the_same_picture(
+    width: int, height: int, resize: Resize, fraction: float, orientation: int, resolution: int
+) -> None:
+    """A ramp to the right and one down: a shift or a stretch shows in every pixel."""
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    ramps = np.stack([across * 255 / width, down * 255 / height, 0 * across + 128.0], 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.rint(ramps).astype(np.uint8))
+    data = encoded(image, "JPEG", quality=95, subsampling=0, exif=exif)
+    preprocess = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3, resize=resize, crop_fraction=fraction)
+    exact = preprocess.geometry(decode(data), resolution)
+    small, rows = reduced(data, preprocess, resolution)
+    assert np.abs(rows.astype(int) - exact).mean() < 1.0
+    # It is never decoded to fewer pixels than the margin asks for.
+    shrinking = preprocess.shrinking(image.size, resolution)
+    scale = max(image.size) / max(small.size)
+    assert shrinking / scale >= MARGIN - 0.1 or max(small.size) == max(image.size)
+
+
+def test_a_large_jpeg_is_decoded_small_and_nothing_else() -> None:
+    image = Image.fromarray(RNG.integers(0, 256, (640, 800, 3), np.uint8))
+    preprocess = preset("torch")
+    sizes = [
+        reduced(encoded(image, "JPEG"), preprocess, resolution)[0].size
+        for resolution in (40, 80, 160, 161)
+    ]
+    assert sizes == [(100, 80), (200, 160), (400, 320), (800, 640)]
+    small, rows = reduced(encoded(image, "PNG"), preprocess, 40)
+    assert small.size == (800, 640)
+    np.testing.assert_array_equal(rows, preprocess.geometry(image, 40))
+
+
+def test_a_reduced_jpeg_that_is_cut_off_is_truncated() -> None:
+    data = encoded(Image.fromarray(RNG.integers(0, 256, (640, 800, 3), np.uint8)), "JPEG")
+    with pytest.raises(UnusablePicture, match="truncated"):
+        decode_reduced(data[: len(data) // 2], lambda _: 20.0)

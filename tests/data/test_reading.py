@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mobilette.data.digest import pixel_sha256
 from mobilette.data.preprocess import preset
-from mobilette.data.reading import Reading, available_memory, pixel_sha256, read_pictures
+from mobilette.data.reading import Reading, available_memory, read_pictures
 from mobilette.data.sources import Picture, find_pictures
 from mobilette.errors import InputError
 

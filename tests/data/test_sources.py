@@ -89,6 +89,15 @@ def test_split_folders(tmp_path: Path) -> None:
     assert names(found, "test") == ["test/a/3.png"]
 
 
+def test_a_class_that_val_or_test_lacks_is_remarked(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"train/{name}/1.png" for name in "abcdefgh"), "val/b/2.png")
+    assert find_pictures(tmp_path).remarks == (
+        "val has no picture of 7 of the 8 classes (a, c, d, e, f, ...)",
+    )
+    fill(tmp_path, *(f"val/{name}/3.png" for name in "abcdefgh"))
+    assert find_pictures(tmp_path).remarks == ()
+
+
 def test_train_alone_is_flat_and_test_stays_apart(tmp_path: Path) -> None:
     fill(tmp_path, "train/a/1.png", "train/b/1.png")
     assert names(find_pictures(tmp_path), "all") == ["train/a/1.png", "train/b/1.png"]
@@ -171,6 +180,7 @@ def test_cifar10_4k(shared_data: Path) -> None:
             "val.cats: no class of that name in train/; did you mean 'cat'",
         ),
         (["train/a/1.png", "train/b/1.png", "test/zebra/1.png"], "test.zebra: no class"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/b/1.png", "val/c/1.png"], "val.c:"),
         (["train/a/1.png", "train/b/1.png", "val/a/notes"], "val has no pictures"),
         (["train/a/1.png", "train/b/notes", "val/a/1.png"], "train.b has no pictures"),
         (["train/1.png", "val/1.png"], "train has no pictures"),
@@ -186,16 +196,21 @@ def test_wrong_layouts(tmp_path: Path, files: list[str], message: str) -> None:
 
 def test_missing_paths_offer_the_nearest(tmp_path: Path) -> None:
     fill(tmp_path, "flowers/a/1.png")
-    with pytest.raises(InputError, match=r"no such folder or set .*did you mean 'flowers'"):
+    with pytest.raises(InputError, match=r"no such folder, list or set .*did you mean 'flowers'"):
         find_pictures(tmp_path / "flower")
     with pytest.raises(InputError, match="did you mean 'digits'"):
         find_pictures("digit")
-    with pytest.raises(InputError, match="no such folder or set"):
+    with pytest.raises(InputError, match="no such folder, list or set"):
         find_pictures(tmp_path / "nowhere" / "at" / "all")
     with pytest.raises(InputError, match="cannot be read: File name too long"):
         find_pictures(tmp_path / ("long" * 100))
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(
+        InputError, match=r"is a file; expected a list \(\.csv, \.tsv\), or a folder"
+    ):
         find_pictures(fill(tmp_path, "one.png") / "one.png")
+    (tmp_path / "pictures.csv").touch()
+    with pytest.raises(InputError, match=r"did you mean 'pictures\.csv'"):
+        find_pictures(tmp_path / "picture.csv")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads anything")

@@ -120,6 +120,21 @@ def test_files_edited_into_nonsense(
     assert file in str(caught.value)
 
 
+def test_the_best_line_is_that_of_the_best_weights(run_copy: Path) -> None:
+    assert open_run(run_copy).best() == max(
+        open_run(run_copy).history(), key=lambda row: (row["top1"], -row["epoch"])
+    )
+    header = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
+    lines = [f"{n},1,1,0,1,1,{top1},1,9,{ap}" for n, top1, ap in ((1, 0.9, 0.4), (2, 0.8, 0.7))]
+    text = "\n".join([f"{header},mean_average_precision", *lines])
+    (run_copy / "metrics.csv").write_text(text)
+    recorded = json.loads((run_copy / "dataset.json").read_text())
+    (run_copy / "dataset.json").write_text(json.dumps(recorded | {"multi_label": True}))
+    best = open_run(run_copy).best()
+    assert best is not None
+    assert (best["epoch"], best["mean_average_precision"]) == (2, 0.7)
+
+
 def test_damaged_metrics(run_copy: Path) -> None:
     (run_copy / "metrics.csv").write_text("epoch\n1,2,x\n")
     with pytest.raises(InputError, match=r"metrics\.csv: damaged"):

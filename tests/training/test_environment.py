@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from mobilette.errors import InputError
 from mobilette.training.environment import (
+    EXTRAS,
     choose_device,
     choose_precision,
     describe_environment,
@@ -27,7 +29,8 @@ def test_precision_follows_the_device_unless_asked_for() -> None:
     assert choose_precision("bf16", cpu) == "bf16"
     cpuinfo = Path("/proc/cpuinfo")
     if hasattr(torch.cpu, "get_capabilities") and cpuinfo.exists():
-        has_units = " amx_bf16" in cpuinfo.read_text()
+        flags = cpuinfo.read_text()
+        has_units = " amx_bf16" in flags or " avx512_bf16" in flags
         assert choose_precision("auto", cpu) == ("bf16" if has_units else "fp32")
 
 
@@ -36,3 +39,17 @@ def test_what_is_recorded_and_examined() -> None:
     assert recorded["precision"] == "fp32"
     assert recorded["threads"] == torch.get_num_threads()
     assert examine()["devices"]
+
+
+def test_extras_are_those_of_the_package_and_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert {
+        name: tuple(line.partition(">")[0] for line in lines)
+        for name, lines in project["optional-dependencies"].items()
+    } == EXTRAS
+    monkeypatch.setitem(EXTRAS, "weights", ("h5py", "no_such_package"))
+    monkeypatch.setitem(EXTRAS, "tensorboard", ("json",))
+    assert examine()["extras"] == {
+        "weights": "pip install 'mobilette[weights]'",
+        "tensorboard": "installed",
+    }

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilette.training.ema import WeightAverage
-from mobilette.training.optimiser import build_optimizer, learning_rate
+from mobilette.training.optimiser import build_optimizer
 from mobilette.training.recipe import Recipe
+from mobilette.training.schedule import learning_rate
 from mobilette.weights.pretrained import create_model
 
 

@@ -63,7 +63,7 @@ def test_three_forms_of_one_network_answer_alike(name: str, reached: dict[str, R
             preprocess=predictor.preprocess,
             workers=1,
         )
-        return predictor.logits(pixels.pixels)
+        return predictor.logits(pixels.pixels[:])
 
     keras, exact, rounded = logits(".h5"), logits("_float.tflite"), logits("_int8.tflite")
     assert keras.std() > 0.1

@@ -64,6 +64,8 @@ class Contract:
         target: what the model file is for, such as ``onnx``.
         model: name of the model file.
         output: name of the model's output, logits of shape (N, classes).
+        outputs: what makes probabilities of the logits: ``softmax``, or ``sigmoid`` where a picture
+            may be of none or of several classes.
         files: name to SHA-256 of every other file of the artifact.
         sha256: of this contract's canonical JSON without this field.
     """
@@ -82,6 +84,7 @@ class Contract:
     files: Mapping[str, str] | None = None
     sha256: str = ""
     schema: Literal[1] = 1
+    outputs: Literal["softmax", "sigmoid"] = "softmax"
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.arch.num_classes:
@@ -96,7 +99,11 @@ class Contract:
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole contract as JSON values."""
-        return asdict(self)
+        content = asdict(self)
+        # Contracts were written, and hashed, before there was a second kind of outputs.
+        if self.outputs == "softmax":
+            del content["outputs"]
+        return content
 
     def embedded(self) -> dict[str, Any]:
         """Return the part that also stands inside the model file, as JSON values."""

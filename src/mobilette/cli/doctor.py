@@ -1,20 +1,42 @@
-"""``mobilette doctor``: what is there to work with."""
+"""``mobilette doctor``: what is there to work with, and what may be removed."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from mobilette.cli.options import Json
 
 
-def doctor(as_json: Json = False) -> None:
-    """Show versions, cores, threads, memory, devices and extras."""
+def doctor(
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove the decoded pictures kept for later runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show versions, cores, threads, memory, devices, extras and decoded pictures that are kept."""
     from mobilette.cli.output import console, print_json
+
+    out = console()
+    if clean:
+        from mobilette.data.cache import clean_cache, pictures_cache
+
+        folder = pictures_cache()
+        sets, removed = clean_cache(folder)
+        if as_json:
+            print_json({"folder": str(folder), "sets": sets, "bytes": removed})
+        else:
+            what = f"{sets} set{'s' if sets != 1 else ''} of decoded pictures"
+            line = f"{folder}: {what} removed, {removed:,} bytes"
+            out.print(line, markup=False, soft_wrap=True)
+        return
     from mobilette.training.environment import examine
 
     found = examine()
     if as_json:
         print_json(found)
         return
-    out = console()
     for key, value in found.items():
         text = value if not isinstance(value, dict) else ""
         out.print(f"{key:<10} {text}", markup=False)

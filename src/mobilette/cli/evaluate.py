@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -41,13 +40,17 @@ def evaluate(
     for line in remarked:
         remarks().print(line, markup=False)
     if as_json:
-        print_json(asdict(metrics))
+        print_json(metrics.to_json())
         return
     out = console()
     out.print(
         f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  loss {metrics.loss:.4f}  "
         f"({metrics.images:,} pictures)"
     )
+    if metrics.mean_average_precision is not None:
+        out.print(f"mean average precision {metrics.mean_average_precision:.2%}")
+        for name, measured in metrics.per_class.items():
+            out.print(f"  {name}: {measured['average_precision']:.1%}", markup=False)
     for true, guesses in metrics.confusion.items():
         wrong = {guess: count for guess, count in guesses.items() if guess != true}
         mistakes = ", ".join(

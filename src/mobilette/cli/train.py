@@ -23,7 +23,9 @@ from mobilette.cli.options import (
 from mobilette.errors import InputError
 
 # What a resumed run takes; everything else it has recorded.
-WITH_RESUME = {"data", "resume", "device", "threads", "workers", "as_json"}
+WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
+# Keys of the recipe: with --force, a resumed run goes on with other ones.
+OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "settings", "force"}
 
 
 def train(
@@ -57,7 +59,8 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", help="A recipe's name or file [quick; from weights: transfer, sliced]."
+            "--recipe",
+            help="A recipe's name or file [quick; from weights: transfer, sliced].",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,
@@ -74,6 +77,10 @@ def train(
         str,
         typer.Option("--from", help="Initial weights: auto, scratch, a run, or published ones."),
     ] = "auto",
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", help="A run, or published weights, to learn from as well."),
+    ] = None,
     out: Out = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
@@ -84,6 +91,12 @@ def train(
     threads: Threads = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say at the end where a step's time went.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events into the run, too.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> int:
@@ -91,36 +104,51 @@ def train(
     if data is None and resume is None:
         raise InputError("'train' needs DATA (a folder of pictures, or digits), or --resume RUN")
     chosen = {name for name in context.params if _is_given(context, name)}
-    if resume is not None and chosen - WITH_RESUME:
-        names = ", ".join(sorted(chosen - WITH_RESUME))
+    if resume is not None and chosen - WITH_RESUME - OF_THE_RECIPE:
+        names = ", ".join(sorted(chosen - WITH_RESUME - OF_THE_RECIPE))
         raise InputError(f"--resume finishes a run as it was begun; it takes no {names}")
     if time is not None and epochs is not None:
         raise InputError("--time and --epochs: give one of them")
+    from mobilette.training.process import let_threads_sleep
+
+    let_threads_sleep()
     from mobilette.cli.training_progress import TrainingProgress, print_result
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
-    from mobilette.training.train import recorded_threads
-    from mobilette.training.train import resume as resume_run
+    from mobilette.training.resume import is_of_this_launch, recorded_threads
+    from mobilette.training.resume import resume as resume_run
+    from mobilette.training.tensorboard import check_tensorboard
     from mobilette.training.train import train as train_run
+    from mobilette.training.world import is_restarted, writes
 
-    keep_freed_memory()
+    if tensorboard:
+        check_tensorboard()  # before pictures are read and a run is written
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
+    given["time_limit"] = parse_duration(time) if time else None
+    overrides = dict(parse_setting(text) for text in settings or [])
+    overrides |= {key: value for key, value in given.items() if value is not None}
+    if teacher is not None:
+        overrides["teacher"] = _absolute(teacher)
+    if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
+        resume, overrides = out, {}  # torchrun begins again with the same words
+    allocator = "keeps memory" if keep_freed_memory() else "default"
     set_threads(threads or (recorded_threads(resume) if resume else None))
     try:
-        with TrainingProgress() as progress:
+        with TrainingProgress(shown=writes()) as progress:
             if resume is not None:
                 run = resume_run(
                     resume,
                     data=data,
+                    overrides=overrides,
+                    force=force,
                     device=device,
                     workers=workers,
-                    report=progress.step,
+                    tensorboard=tensorboard,
+                    report=progress.show,
                     report_load=progress.load,
+                    remark=progress.remark,
                 )
             else:
-                given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-                given["time_limit"] = parse_duration(time) if time else None
-                overrides = dict(parse_setting(text) for text in settings or [])
-                overrides |= {key: value for key, value in given.items() if value is not None}
                 run = train_run(
                     str(data),
                     model=model,
@@ -138,7 +166,10 @@ def train(
                     device=device or "auto",
                     workers=workers,
                     max_unusable=max_unusable,
-                    report=progress.step,
+                    tensorboard=tensorboard,
+                    profile=profile,
+                    allocator=allocator,
+                    report=progress.show,
                     report_load=progress.load,
                     report_download=progress.download,
                     remark=progress.remark,
@@ -146,8 +177,14 @@ def train(
     except KeyboardInterrupt as stop:
         print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)
         return 130
-    print_result(run, as_json=as_json, trained=progress.epochs > 0)
+    if writes():
+        print_result(run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)
     return 0
+
+
+def _absolute(teacher: str) -> str:
+    """Return a run as a later sitting, started elsewhere, will find it; other names as they are."""
+    return str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

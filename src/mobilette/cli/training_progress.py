@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mobilette.cli.output import human_bytes, print_json, remarks
+from mobilette.cli.output import console, human_bytes, print_json, remarks
 from mobilette.run.directory import Run
-from mobilette.training.loop import EpochDone, Event
+from mobilette.training.events import EpochDone, Event, Profiled
+
+# What helps where the time goes.
+ADVICE = {
+    "data": ": more --workers, or --set loader=resident if the memory is there",
+    "augmentation": ": weaker or fewer augmentations",
+    "forward": ": the network; a smaller --width-mult or --resolution",
+    "backward": ": the network; a smaller --width-mult or --resolution",
+    "optimiser": ": a larger --batch-size",
+}
 
 
 class TrainingProgress:
     """Bars on stderr (weights, pictures, training) and a line an epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
         self.epochs = 0
+        self.profiled: Profiled | None = None
         console = remarks()
         self._bars = Progress(
             TextColumn("{task.description}"),
@@ -27,7 +38,8 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,  # an empty line is all that would be left elsewhere
+            # An empty line is all that would be left elsewhere.
+            disable=not (shown and console.is_terminal),
         )
         self._downloading: TaskID | None = None
         self._loading: TaskID | None = None
@@ -72,11 +84,14 @@ class TrainingProgress:
     def _speed(self, task: TaskID) -> float:
         return next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
 
-    def step(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Show a step or an epoch that is done."""
         if isinstance(event, EpochDone):
             self.epochs = event.epoch
             self.remark(_epoch_line(event))
+            return
+        if isinstance(event, Profiled):
+            self.profiled = event
             return
         of = f"/{event.epochs}" if event.epochs else ""
         description = f"epoch {event.epoch + 1}{of}  loss {event.loss:.3f}"
@@ -92,17 +107,27 @@ class TrainingProgress:
 
 def _epoch_line(event: EpochDone) -> str:
     metrics = event.metrics
+    if metrics.mean_average_precision is None:
+        reached = f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}"
+    else:
+        reached = f"mAP {metrics.mean_average_precision:7.2%}  top-1 {metrics.top1:7.2%}"
     return (
         f"epoch {event.epoch:>3}  train loss {event.train_loss:.3f}  val loss {metrics.loss:.3f}  "
-        f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}" + ("  best" * event.is_best)
+        f"{reached}" + ("  best" * event.is_best)
     )
 
 
-def print_result(run: Run, *, as_json: bool, trained: bool) -> None:
-    """Print the outcome of ``run``; ``trained`` says whether this sitting added to it."""
-    history = run.history()
-    best = max(history, key=lambda row: row["top1"])
-    last = history[-1]
+def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled | None) -> None:
+    """Print the outcome of ``run``.
+
+    Args:
+        run: is finished.
+        as_json: as one JSON value on stdout.
+        trained: whether this sitting added to it.
+        profiled: where the time of its steps went, if that was asked.
+    """
+    last, best = run.history()[-1], run.best() or {}
+    average_precision = {key: best[key] for key in ("mean_average_precision",) if key in best}
     out = remarks()
     if not trained:
         out.print(f"{run.path} is finished; nothing to resume", markup=False)
@@ -117,11 +142,30 @@ def print_result(run: Run, *, as_json: bool, trained: bool) -> None:
                 "seconds": last["seconds"],
                 "images_per_second": last["images_per_second"],
             }
+            | average_precision
+            | ({"profile": _profile(profiled)} if profiled is not None else {})
         )
         return
+    if profiled is not None:
+        _print_profile(profiled)
+    reached = "".join(f"mean average precision {x:.2%}, " for x in average_precision.values())
     out.print(
-        f"{run.path}: top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
+        f"{run.path}: {reached}top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
         f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s",
         markup=False,
     )
     out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)
+
+
+def _profile(profiled: Profiled) -> dict[str, object]:
+    return asdict(profiled) | {"bottleneck": profiled.bottleneck}
+
+
+def _print_profile(profiled: Profiled) -> None:
+    out = console()
+    total = sum(profiled.seconds.values())
+    out.print(f"{profiled.steps} steps, {profiled.images_per_second:,.1f} pictures/s")
+    for name, seconds in profiled.seconds.items():
+        a_step = 1000 * seconds / max(profiled.steps, 1)
+        out.print(f"  {name:<13} {a_step:9.2f} ms a step  {seconds / total:6.1%}")
+    out.print(f"the bottleneck is {profiled.bottleneck}{ADVICE[profiled.bottleneck]}")

@@ -1,23 +1,30 @@
-"""A set of pictures becomes arrays in memory: read, divided and fingerprinted."""
+"""A set of pictures becomes rows of pixels: read or streamed, divided and fingerprinted."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.data.digest import Digest
+from mobilette.data.found import FoundRows, count_duplicates, find_rows
+from mobilette.data.labels import Labels, count_labels, indices_of, label_array
+from mobilette.data.opening import LoaderKind, open_set
+from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import Reading, read_pictures
-from mobilette.data.sources import Picture, PictureSet
+from mobilette.data.reading import check_fraction, read_pictures
 from mobilette.data.splitting import held_out_fifth
+from mobilette.data.store import PictureStore, Remark
+from mobilette.data.streaming import Pixels, StreamedPixels
 from mobilette.errors import InputError
 
 SCHEMA_VERSION = 1
-_BY_FOLDERS = "folders"
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
+_BY_RULE_MULTI_LABEL = "first fifth by SHA-256 of decoded pixels"
 _ORDER = ("train", "val", "test")
 
 
@@ -26,40 +33,75 @@ class Split:
     """The pictures of one split.
 
     Attributes:
-        pixels: uint8 of shape (N, C, R, R), contiguous; three channels are R, G, B.
-        labels: int64 of shape (N,), indices into the classes.
+        pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
+            contiguous, or what decodes rows when they are asked for.
+        labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
+            (N, classes), 1 where a class applies.
         names: the N pictures' names.
+        shards: int64 of shape (N,), the tar file that each picture lies in; ``None`` where the
+            pictures do not lie in tar files.
     """
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    pixels: Pixels
+    labels: Labels
     names: tuple[str, ...]
+    shards: NDArray[np.int64] | None = None
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Return, bool (N,), which pictures count; streamed ones may break as the run goes on."""
+        if isinstance(self.pixels, StreamedPixels):
+            return self.pixels.usable()
+        return np.ones(len(self.names), np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A set of pictures in memory, divided into splits.
+    """A set of pictures, divided into splits.
 
     Attributes:
         classes: class ids in the order of the labels.
         splits: ``"train"``, ``"val"`` and, where the set has one, ``"test"``.
-        unusable: name and reason of every picture that was left out.
+        left_out: name and reason of every picture that could not be used while the set was read.
         ignored: how many files were no pictures, or in no class.
-        fingerprint: SHA-256, in hex, over the split, class and decoded pixels of every picture; it
-            depends on neither the resolution nor the files' names.
+        fingerprint: SHA-256, in hex, over the split, class and digest of every picture. It
+            depends on neither the resolution nor, except with ``"names and sizes"``, the names.
+        digest: what stands for a picture in the fingerprint, in the order inside a split and when
+            duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
+            ``"names and sizes"`` where no picture is read before its turn comes.
+        duplicates: how many pictures of other splits are also in ``"train"``; ``None`` where that
+            is not known yet.
         flippable: whether a picture means the same seen in a mirror.
         source: the set as it was asked for.
         split_rule: how the set was divided, in words.
+        store: where streamed pixels come from.
     """
 
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
-    unusable: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[str, str], ...]
     ignored: int
     fingerprint: str
+    digest: Digest
+    duplicates: int | None
     flippable: bool
     source: str
     split_rule: str
+    store: PictureStore | None = None
+
+    @property
+    def unusable(self) -> tuple[tuple[str, str], ...]:
+        """Name and reason of every picture that was left out so far."""
+        return self.left_out + (() if self.store is None else self.store.unusable())
+
+    def close(self) -> None:
+        """End the threads and processes that streamed pictures are decoded in."""
+        if self.store is not None:
+            self.store.close()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may be of none or of several classes."""
+        return any(split.labels.ndim == 2 for split in self.splits.values())
 
     def describe(self) -> dict[str, object]:
         """Return what ``dataset.json`` records, as a JSON object."""
@@ -69,7 +111,7 @@ class Dataset:
                 "per_class": dict(
                     zip(
                         self.classes,
-                        np.bincount(split.labels, minlength=len(self.classes)).tolist(),
+                        count_labels(split.labels, num_classes=len(self.classes)),
                         strict=True,
                     )
                 ),
@@ -83,10 +125,15 @@ class Dataset:
             "splits": counts,
             "split_rule": self.split_rule,
             "fingerprint": self.fingerprint,
+            "digest": self.digest,
+            "loader": "resident" if self.store is None else "streamed",
+            "duplicates": self.duplicates,
             "unusable": [{"path": name, "reason": reason} for name, reason in self.unusable],
             "ignored": self.ignored,
         }
-        if self.split_rule == _BY_RULE:
+        if self.multi_label:
+            description["multi_label"] = True
+        if self.split_rule in (_BY_RULE, _BY_RULE_MULTI_LABEL):
             description["val_names"] = list(self.splits["val"].names)
         return description
 
@@ -99,40 +146,79 @@ def load_dataset(
     workers: int = 0,
     max_unusable: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
+    loader: LoaderKind = "auto",
+    digest: Digest | None = None,
+    cache: Path | None = None,
+    device_memory: int | None = None,
+    remark: Remark | None = None,
 ) -> Dataset:
-    """Read every picture of a set once, divide a flat set, and keep all in memory.
+    """Read a set of pictures, or prepare to stream it, and divide it where it is flat.
 
-    The arguments are those of ``read_pictures``; the result does not depend on ``workers``.
+    Read (``resident``), every picture is decoded once and kept in memory. Streamed, pictures are
+    decoded when their turn comes; only a flat set is decoded at once, since its division depends
+    on the pixels. Of a set that comes divided, JPEGs to train on are decoded at reduced scale
+    where that is enough (`mobilette.data.decoding.decode_reduced`), all others exactly.
+
+    The first arguments are those of ``read_pictures``; the result does not depend on ``workers``.
+
+    Args:
+        pictures: what to read.
+        resolution: as for ``read_pictures``.
+        preprocess: as for ``read_pictures``.
+        workers: as for ``read_pictures``; a streamed set is decoded in as many processes.
+        max_unusable: the fraction of pictures that may be unusable, also as a run goes on.
+        on_progress: as for ``read_pictures``.
+        loader: ``auto`` streams what does not fit the memory.
+        digest: `Dataset.digest` of the run that is to go on (``"decoded pixels"`` where it tells
+            none); ``None`` chooses.
+        cache: the folder of decoded pictures (`mobilette.data.cache.pictures_cache`); ``None``
+            neither reads nor writes any.
+        device_memory: free bytes of a GPU that resident pictures would have to fit in, too.
+        remark: called with a line for the user about what was found.
 
     Raises:
         InputError: the pictures do not fit the memory, too many are unusable, a class has none
             left to train on, or a split has none left.
     """
-    given = [(split, picture) for split, all_ in pictures.splits.items() for picture in all_]
-    reading = read_pictures(
-        [picture for _, picture in given],
+    check_fraction(max_unusable)
+    remark = remark or _silent
+    opened = open_set(
+        pictures,
         resolution=resolution,
         preprocess=preprocess,
         workers=workers,
         max_unusable=max_unusable,
-        on_progress=on_progress,
+        loader=loader,
+        digest=digest,
+        cache=cache,
+        device_memory=device_memory,
+        remark=remark,
     )
-    usable = [given[position] for position in reading.positions]
-    assigned = _assign(usable, reading.digests)
-    chosen = [picture for _, picture in usable]
+    found = find_rows(opened, on_progress=on_progress)
+    chosen = [opened.store.pictures[position] for position in found.positions]
+    assigned = _assign(
+        [opened.splits[position] for position in found.positions], chosen, found.digests
+    )
     _check_classes(pictures, chosen, assigned)
+    duplicates = count_duplicates(found, assigned)
+    for split, number in (duplicates or {}).items():
+        remark(f"{number:,} pictures of {split} are also in train")
+    rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
     return Dataset(
         classes=pictures.classes,
-        splits=_divide(reading, chosen, assigned),
-        unusable=reading.unusable,
+        splits=_divide(found, chosen, assigned, num_classes=len(pictures.classes)),
+        left_out=pictures.unusable + (() if opened.streamed else opened.store.unusable()),
         ignored=len(pictures.ignored),
         fingerprint=_fingerprint(
-            (split, pictures.classes[picture.label], digest)
-            for split, picture, digest in zip(assigned, chosen, reading.digests, strict=True)
+            (split, ";".join(pictures.classes[i] for i in indices_of(picture.label)), digest)
+            for split, picture, digest in zip(assigned, chosen, found.digests, strict=True)
         ),
+        digest=opened.digest,
+        duplicates=None if duplicates is None else sum(duplicates.values()),
         flippable=pictures.flippable,
         source=pictures.name,
-        split_rule=_BY_RULE if "all" in pictures.splits else _BY_FOLDERS,
+        split_rule=rule if "all" in pictures.splits else pictures.divided_by,
+        store=opened.store if opened.streamed else None,
     )
 
 
@@ -141,13 +227,14 @@ def load_split(
     *,
     resolution: int,
     preprocess: Preprocess,
+    num_classes: int = 0,
     workers: int = 0,
     max_unusable: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Split, tuple[tuple[str, str], ...]]:
     """Read the pictures of one split, as ``choose_split`` gives them.
 
-    The arguments are those of ``read_pictures``.
+    The arguments are those of ``read_pictures``; ``num_classes`` counts for multi-label pictures.
 
     Returns:
         The split, and name and reason of every picture that was left out.
@@ -166,17 +253,17 @@ def load_split(
     usable = [pictures[position] for position in reading.positions]
     if not usable:
         raise InputError("there is no usable picture to read")
-    return _split(reading.pixels, usable), reading.unusable
+    return _split(reading.pixels, usable, num_classes=num_classes), reading.unusable
 
 
-def _assign(usable: Sequence[tuple[str, Picture]], digests: Sequence[str]) -> list[str]:
+def _assign(given: Sequence[str], usable: Sequence[Picture], digests: Sequence[str]) -> list[str]:
     """Return the split of every usable picture; ``"all"`` is divided by the rule."""
-    assigned = [split for split, _ in usable]
+    assigned = list(given)
     flat = [index for index, split in enumerate(assigned) if split == "all"]
     held_out = held_out_fifth(
-        labels=[usable[index][1].label for index in flat],
+        labels=[usable[index].label for index in flat],
         digests=[digests[index] for index in flat],
-        names=[usable[index][1].name for index in flat],
+        names=[usable[index].name for index in flat],
     )
     for index, held in zip(flat, held_out, strict=True):
         assigned[index] = "val" if held else "train"
@@ -186,14 +273,18 @@ def _assign(usable: Sequence[tuple[str, Picture]], digests: Sequence[str]) -> li
 def _check_classes(
     pictures: PictureSet, chosen: Sequence[Picture], assigned: Sequence[str]
 ) -> None:
-    trained = {
-        picture.label for picture, split in zip(chosen, assigned, strict=True) if split == "train"
-    }
-    held_out = {
-        picture.label for picture, split in zip(chosen, assigned, strict=True) if split != "train"
-    }
+    trained, held_out = (
+        {
+            index
+            for picture, split in zip(chosen, assigned, strict=True)
+            if (split == "train") is train
+            for index in indices_of(picture.label)
+        }
+        for train in (True, False)
+    )
     for label, class_id in enumerate(pictures.classes):
-        if label in trained:
+        # The rule holds out a fifth of all multi-label pictures, which may be all of a rare class.
+        if label in trained or (pictures.multi_label and label in held_out):
             continue
         if "all" in pictures.splits and label in held_out:
             raise InputError(
@@ -209,28 +300,39 @@ def _check_classes(
 
 
 def _divide(
-    reading: Reading, chosen: Sequence[Picture], assigned: Sequence[str]
+    found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
 ) -> dict[str, Split]:
-    """Cut the pictures into splits, each one contiguous piece of the one array.
+    """Cut the pictures into splits; of an array, each is one contiguous piece.
 
-    Inside a split they are ordered by their content, so that a run which is resumed after files
-    were renamed sees them in the same order.
+    Inside a split they are ordered by their digests: by content, a run that is resumed after
+    files were renamed sees them in the same order.
     """
     ranks = np.array([_ORDER.index(split) for split in assigned])
     order = np.array(
         sorted(
             range(len(chosen)),
-            key=lambda index: (ranks[index], reading.digests[index], chosen[index].name),
+            key=lambda index: (ranks[index], found.digests[index], chosen[index].name),
         )
     )
-    _reorder(reading.pixels, order)
+    if found.pixels is not None:
+        _reorder(found.pixels, order)
     ends = np.cumsum(np.bincount(ranks, minlength=len(_ORDER)))
     starts = (0, *ends[:-1])
     return {
-        split: _split(reading.pixels[start:end], [chosen[index] for index in order[start:end]])
+        split: _split(
+            _rows(found, order, start, end),
+            [chosen[index] for index in order[start:end]],
+            num_classes=num_classes,
+        )
         for split, start, end in zip(_ORDER, starts, ends, strict=True)
         if end > start
     }
+
+
+def _rows(found: FoundRows, order: NDArray[np.intp], start: int, end: int) -> Pixels:
+    if found.pixels is not None:
+        return found.pixels[start:end]
+    return StreamedPixels(found.store, found.positions[order[start:end]])
 
 
 def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
@@ -248,14 +350,20 @@ def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
         order[here] = here
 
 
-def _split(pixels: NDArray[np.uint8], pictures: Sequence[Picture]) -> Split:
+def _split(pixels: Pixels, pictures: Sequence[Picture], *, num_classes: int) -> Split:
+    shards = [picture.shard for picture in pictures if picture.shard is not None]
     return Split(
         pixels=pixels,
-        labels=np.array([picture.label for picture in pictures], np.int64),
+        labels=label_array([picture.label for picture in pictures], num_classes=num_classes),
         names=tuple(picture.name for picture in pictures),
+        shards=np.array(shards, np.int64) if shards else None,
     )
 
 
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:
     lines = sorted("\0".join(row) for row in rows)  # no folder's name contains a zero byte
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _silent(line: str) -> None:
+    pass

@@ -72,7 +72,9 @@ class Preprocess:
         """The number of channels of the network's input: 1 for grey, else 3."""
         return 1 if self.colour == "grey" else 3
 
-    def geometry(self, image: Image.Image, resolution: int) -> NDArray[np.uint8]:
+    def geometry(
+        self, image: Image.Image, resolution: int, *, full_size: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
         """Resize a picture to the network's resolution.
 
         Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them,
@@ -81,6 +83,7 @@ class Preprocess:
         Args:
             image: of mode ``"RGB"`` or ``"L"``.
             resolution: the side of the result, in pixels.
+            full_size: of an image that `decode_reduced` made: what the picture's own size is.
 
         Returns:
             uint8 of shape (C, resolution, resolution), contiguous; C is 1 for grey, else 3, and
@@ -89,14 +92,27 @@ class Preprocess:
         mode = "L" if self.colour == "grey" else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
+        full = full_size or image.size
         if self.resize == "crop":
-            image = self._crop(image, resolution)
+            image = self._crop(image, resolution, full)
         elif self.resize == "squash":
-            image = self._resized(image, (resolution, resolution))
+            image = self._resized(image, (resolution, resolution), full)
         else:
-            image = self._pad(image, resolution)
+            image = self._pad(image, resolution, full)
         pixels = np.asarray(image).reshape(resolution, resolution, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def shrinking(self, size: tuple[int, int], resolution: int) -> float:
+        """Return how many pixels of a picture of this size become one in `geometry`, a side.
+
+        Where that differs between the sides, the smaller number.
+        """
+        shorter, longer = sorted(size)
+        if longer > _LONGEST_TO_SHORTEST * shorter:
+            return 1.0
+        if self.resize == "pad":
+            return longer / resolution
+        return shorter * (self.crop_fraction if self.resize == "crop" else 1.0) / resolution
 
     def with_channels(self, in_channels: int) -> Preprocess:
         """Return the same for pictures of 3 channels or 1: grey, mean and std averaged.
@@ -120,31 +136,41 @@ class Preprocess:
             return fill[0]
         return fill[::-1] if self.colour == "bgr" else fill
 
-    def _crop(self, image: Image.Image, resolution: int) -> Image.Image:
-        longest = _LONGEST_TO_SHORTEST * min(image.size)
-        image = _centre(image, min(image.width, longest), min(image.height, longest))
-        width, height = image.size
+    def _crop(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
+        if max(full) > _LONGEST_TO_SHORTEST * min(full):  # never decoded at reduced scale
+            longest = _LONGEST_TO_SHORTEST * min(full)
+            image = _centre(image, min(image.width, longest), min(image.height, longest))
+            full = image.size
+        width, height = full
         shorter = round(resolution / self.crop_fraction)
         if width <= height:
             size = (shorter, int(shorter * height / width))
         else:
             size = (int(shorter * width / height), shorter)
-        return _centre(self._resized(image, size), resolution, resolution)
+        return _centre(self._resized(image, size, full), resolution, resolution)
 
-    def _pad(self, image: Image.Image, resolution: int) -> Image.Image:
-        scale = resolution / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = self._resized(image, size)
+    def _pad(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
+        scale = resolution / max(full)
+        size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
+        image = self._resized(image, size, full)
         if size == (resolution, resolution):
             return image
         padded = Image.new(image.mode, (resolution, resolution), self.fill())
         padded.paste(image, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
         return padded
 
-    def _resized(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    def _resized(
+        self, image: Image.Image, size: tuple[int, int], full: tuple[int, int]
+    ) -> Image.Image:
         if image.size == size:
             return image
-        return image.resize(size, Image.Resampling[self.interpolation.upper()])
+        method = Image.Resampling[self.interpolation.upper()]
+        if image.size == full:
+            return image.resize(size, method)
+        # Reduced sizes are rounded up: without the part of the last pixel that is outside the
+        # picture, everything would be shifted and stretched by up to half a pixel of the result.
+        scale = round(max(full) / max(image.size))
+        return image.resize(size, method, box=(0, 0, full[0] / scale, full[1] / scale))
 
 
 PRESETS: Mapping[str, Preprocess] = MappingProxyType(

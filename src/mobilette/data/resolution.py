@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from mobilette.data.decoding import UnusablePicture
-from mobilette.data.sources import PictureSet
+from mobilette.data.pictures import PictureSet
 
 RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
 SAMPLE = 64

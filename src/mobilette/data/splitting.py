@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.decoding import UnusablePicture
-from mobilette.data.reading import pixel_sha256
-from mobilette.data.sources import Picture, PictureSet
+from mobilette.data.digest import pixel_sha256
+from mobilette.data.labels import Label
+from mobilette.data.pictures import Picture, PictureSet
 from mobilette.errors import one_of
 
 
 def held_out_fifth(
-    *, labels: Sequence[int], digests: Sequence[str], names: Sequence[str]
+    *, labels: Sequence[Label], digests: Sequence[str], names: Sequence[str]
 ) -> NDArray[np.bool_]:
     """Choose the pictures of a flat set that are held out.
 
     Per class, the pictures are sorted by the SHA-256 of their decoded pixels, and the first ⌈n/5⌉
-    of n are held out. ``names`` only breaks ties between copies of one picture.
+    of n are held out; all pictures of a multi-label set count as one class. ``names`` only breaks
+    ties between copies of one picture.
 
     Returns:
         bool of shape (N,), true where the picture is held out.
     """
     classes: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
-        classes[label].append(index)
+        classes[-1 if isinstance(label, tuple) else label].append(index)
     held_out = np.zeros(len(labels), np.bool_)
     for indices in classes.values():
         indices.sort(key=lambda index: (digests[index], names[index]))
@@ -55,7 +56,7 @@ def choose_split(pictures: PictureSet, split: str | None) -> tuple[str, tuple[Pi
         if flat is None:
             split = "val"
         else:
-            split = "all" if any(isinstance(item.content, Path) for item in flat) else "val"
+            split = "all" if not all(item.in_memory for item in flat) else "val"
     available = list(pictures.splits) + (["train", "val"] if flat is not None else [])
     one_of(split, available, f"{pictures.name}: split")
     if split in pictures.splits or flat is None:

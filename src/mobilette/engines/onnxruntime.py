@@ -42,6 +42,7 @@ class OnnxRuntimePredictor(Predictor):
         contract = artifact.contract
         self.arch, self.preprocess = contract.arch, contract.preprocess
         self.classes, self._contract = contract.classes, contract
+        self.multi_label = contract.outputs == "sigmoid"
         path = artifact.path / contract.model
         self.session = open_session(artifact.read_model(), where=str(path), threads=threads)
         check_embedded_contract(self.session, contract, where=str(path))

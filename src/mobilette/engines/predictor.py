@@ -17,7 +17,7 @@ from mobilette.data.decoding import UnusablePicture, decode, upright_and_plain
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
-from mobilette.run.metrics import softmax
+from mobilette.run.metrics import sigmoid, softmax
 
 BATCH = 32
 TOP = 5
@@ -66,6 +66,7 @@ class Predictor(ABC):
     arch: Arch
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]
+    multi_label: bool = False
 
     @abstractmethod
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -78,6 +79,8 @@ class Predictor(ABC):
 
     def predict(self, images: Iterable[PictureLike]) -> list[Prediction]:
         """Return the answer for each of ``images``: paths, PIL images or uint8 (H, W[, 3]) arrays.
+
+        A class's probability is that among all classes or, where ``multi_label``, for itself.
 
         Raises:
             InputError: a picture cannot be read.
@@ -97,12 +100,16 @@ class Predictor(ABC):
         while batch := list(islice(remaining, BATCH)):
             read = [self._read(image) for image in batch]
             pixels = [item for item in read if not isinstance(item, Failure)]
-            probabilities = iter(softmax(self.logits(np.stack(pixels))) if pixels else ())
+            probabilities = iter(self._probabilities(np.stack(pixels)) if pixels else ())
             for image, item in zip(batch, read, strict=True):
                 if isinstance(item, Failure):
                     yield item
                 else:
                     yield self._prediction(_name(image), next(probabilities))
+
+    def _probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        logits = self.logits(pixels)
+        return sigmoid(logits) if self.multi_label else softmax(logits)
 
     def _read(self, image: PictureLike) -> NDArray[np.uint8] | Failure:
         if isinstance(image, np.ndarray):

@@ -18,6 +18,7 @@ class CheckpointPredictor(Predictor):
 
     def __init__(self, run: Run, *, device: torch.device | str = "cpu") -> None:
         self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
+        self.multi_label = run.multi_label
         self.network: Network = run.network.to(torch.device(device))
         self.normalise = Normalise(run.preprocess).to(torch.device(device))
 

@@ -46,7 +46,7 @@ def write_onnx(run: Run, folder: Path, final: Path) -> None:
     inputs = golden_inputs(run.arch.in_channels, run.arch.resolution)
     normalise = Normalise(run.preprocess)
     golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
-    contract = _contract(run, final)
+    contract, best = _contract(run, final), run.best()
     arch, weights = fold_batch_norm(run.arch, checkpoint.state_dict())
     folded = build_empty(arch)
     folded.load_state_dict(weights, assign=True)
@@ -60,7 +60,7 @@ def write_onnx(run: Run, folder: Path, final: Path) -> None:
         model=model.SerializeToString(),
         golden=golden,
         readme=readme(contract),
-        top1=max((row["top1"] for row in run.history()), default=None),
+        top1=best["top1"] if best is not None else None,
     )
 
 
@@ -80,6 +80,7 @@ def _contract(run: Run, final: Path) -> Contract:
             colour="grey" if run.preprocess.colour == "grey" else "rgb",
         ),
         output=OUTPUT,
+        outputs="sigmoid" if run.multi_label else "softmax",
         classes=run.classes,
         versions={name: version(name) for name in ("mobilette", "torch", "onnx")},
         source=Source(

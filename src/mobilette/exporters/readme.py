@@ -20,17 +20,23 @@ image = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
 pixels = np.asarray(image).reshape({resolution}, {resolution}, {channels}).transpose(2, 0, 1)[None]
 logits = onnxruntime.InferenceSession("{model}").run(["{output}"], {{"{input}": pixels}})[0][0]
 labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
-print(labels[logits.argmax()])
+{answer}
 ```
 
 - `{model}`: input `{input}`, uint8 (batch, {channels}, {resolution}, {resolution}), {colour};
-  output `{output}`, float32 (batch, {classes}).
+  output `{output}`, float32 (batch, {classes}).{probability}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
 - `golden.npz`: inputs, and the logits that the trained network gave for them.
 
 `mobilette verify` on this folder checks that the model still answers as the trained network did.
 """
+
+_ONE = "print(labels[logits.argmax()])"
+_SEVERAL = "print([label for label, logit in zip(labels, logits) if logit > 0])"
+_SIGMOID = """
+- A picture may be of several classes or of none: the probability of each is the sigmoid of its
+  logit, 1 / (1 + exp(-logit)), for itself."""
 
 _CROP = """\
 width, height = image.size
@@ -63,7 +69,10 @@ def readme(contract: Contract) -> str:
         interpolation=preprocess.interpolation.upper(),
     )
     grey = contract.input.colour == "grey"
+    several = contract.outputs == "sigmoid"
     return _TEXT.format(
+        answer=_SEVERAL if several else _ONE,
+        probability=_SIGMOID if several else "",
         name=arch.name,
         target=contract.target,
         precision=contract.precision,

@@ -31,8 +31,10 @@ CLASSES = "classes.txt"
 DATASET = "dataset.json"
 ENVIRONMENT = "environment.json"
 IMPORTED = "imported"  # a key of environment.json
+LAUNCH = "launch"  # another one: which start of torchrun made the run
 METRICS = "metrics.csv"
 METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
+MULTI_LABEL_HEADER = f"{METRICS_HEADER},mean_average_precision"
 PREPROCESS = "preprocess.json"
 RECIPE = "recipe.toml"
 STATE = "last.pt"
@@ -41,12 +43,16 @@ WEIGHTS = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run directory: an architecture, its classes, its preprocessing and its weights."""
+    """A run directory: an architecture, its classes, its preprocessing and its weights.
+
+    ``multi_label`` tells that a picture may be of none or of several classes.
+    """
 
     path: Path
     arch: Arch
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]
+    multi_label: bool = False
 
     def history(self) -> list[dict[str, float]]:
         """Return the lines of metrics.csv, one an epoch, by column; none of an imported run.
@@ -59,14 +65,28 @@ class Run:
             return []
         try:
             lines = read_bytes(path, limit=LARGEST_RECORD).decode().splitlines()
+            if not lines or lines[0] not in (METRICS_HEADER, MULTI_LABEL_HEADER):
+                raise InputError(f"{path}: damaged (other columns than {MULTI_LABEL_HEADER})")
             rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
             if not rows:
                 raise InputError(f"{path}: no epoch is finished yet")
-            return [dict(zip(METRICS_HEADER.split(","), row, strict=True)) for row in rows]
+            return [dict(zip(lines[0].split(","), row, strict=True)) for row in rows]
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: damaged ({error})") from error
+
+    def best(self) -> dict[str, float] | None:
+        """Return the line of metrics.csv that the best weights are of; ``None`` if there is none.
+
+        It is the one with the highest top-1, or, of a multi-label run, with the highest mean
+        average precision.
+
+        Raises:
+            InputError: as `history` does.
+        """
+        score = "mean_average_precision" if self.multi_label else "top1"
+        return max(self.history(), key=lambda row: row.get(score, row["top1"]), default=None)
 
     @property
     def weights_path(self) -> Path:
@@ -140,7 +160,13 @@ def open_run(path: str | Path) -> Run:
             f"{path / PREPROCESS}: {preprocess.channels} channels, but the network has "
             f"{arch.in_channels}"
         )
-    return Run(path=path, arch=arch, preprocess=preprocess, classes=classes)
+    return Run(
+        path=path,
+        arch=arch,
+        preprocess=preprocess,
+        classes=classes,
+        multi_label=_is_multi_label(path),
+    )
 
 
 def is_imported(path: Path) -> bool:
@@ -151,6 +177,15 @@ def is_imported(path: Path) -> bool:
     """
     recorded = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else None
     return isinstance(recorded, dict) and IMPORTED in recorded
+
+
+def _is_multi_label(path: Path) -> bool:
+    """Whether the run in ``path`` was trained on a multi-label set; not if nothing tells."""
+    recorded = read_json(path / DATASET) if (path / DATASET).exists() else None
+    value = recorded.get("multi_label", False) if isinstance(recorded, dict) else False
+    if not isinstance(value, bool):
+        raise InputError(f"{path / DATASET}: multi_label is {value!r:.60}, not true or false")
+    return value
 
 
 def recorded_data(path: Path) -> str:

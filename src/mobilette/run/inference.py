@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mobilette.counting.cost import cost
 from mobilette.data.normalise import Normalise
+from mobilette.data.streaming import Pixels
 from mobilette.nn.network import Network
 
 LARGEST_BATCH = 256
@@ -17,9 +18,9 @@ ACTIVATION_BYTES = 256 * 2**20
 
 @torch.inference_mode()
 def checkpoint_logits(
-    network: Network, normalise: Normalise, pixels: NDArray[np.uint8]
+    network: Network, normalise: Normalise, pixels: Pixels
 ) -> NDArray[np.float32]:
-    """Return logits (N, classes), float32, for ``pixels`` (N, C, H, W), RGB or grey.
+    """Return logits (N, classes), float32, for ``pixels`` uint8 (N, C, H, W), RGB or grey.
 
     Runs where ``normalise`` lies, in evaluation mode, in batches.
     """

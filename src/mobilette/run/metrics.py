@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mobilette.data.labels import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Accuracy and loss over a set of pictures; fractions are 0 to 1.
 
-    Logits that are not finite count as wrong answers.
+    Logits that are not finite count as wrong answers. In a multi-label set any of a picture's
+    classes is a right answer, and top-1 and top-5 leave out the pictures that have none.
 
     Attributes:
+        top1: the largest logit is that of the true class.
         top5: the true class is among the five largest logits (all, if there are fewer classes).
-        loss: mean cross-entropy, natural logarithm.
-        per_class: class id to its pictures and top-1, for the classes that occur.
-        confusion: true class id to predicted class id to pictures, zeros left out.
+        loss: mean cross-entropy, natural logarithm; of multi-label pictures the mean binary
+            cross-entropy over pictures and classes.
+        per_class: class id to its pictures and top-1 (of multi-label pictures: average precision),
+            for the classes that occur.
+        confusion: true class id to predicted class id to pictures, zeros left out; empty for
+            multi-label pictures.
+        mean_average_precision: of multi-label pictures, the mean over the classes that occur of
+            scikit-learn's ``average_precision_score``, 0 if none does; else ``None``.
     """
 
     top1: float
@@ -28,10 +37,25 @@ class Metrics:
     images: int
     per_class: dict[str, dict[str, float]]
     confusion: dict[str, dict[str, int]]
+    mean_average_precision: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the best weights are chosen by: top-1, or the mean average precision."""
+        return self.top1 if self.mean_average_precision is None else self.mean_average_precision
+
+    def to_json(self) -> dict[str, object]:
+        """Return the metrics as JSON values, without the one that does not apply."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def measure(logits: NDArray[np.float32], labels: NDArray[np.int64], ids: Sequence[str]) -> Metrics:
-    """Return the metrics of ``logits`` (N, classes) against ``labels`` (N,), N at least 1."""
+def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> Metrics:
+    """Return the metrics of ``logits`` (N, classes) against ``labels``, N at least 1.
+
+    Labels of shape (N,) are indices; of shape (N, classes) 0 and 1, for a multi-label set.
+    """
+    if labels.ndim == 2:
+        return _measure_multi_label(logits, labels == 1, ids)
     predicted = logits.argmax(axis=1)
     finite = np.isfinite(logits).all(axis=1)
     correct = (predicted == labels) & finite
@@ -58,6 +82,51 @@ def measure(logits: NDArray[np.float32], labels: NDArray[np.int64], ids: Sequenc
     )
 
 
+def accuracy(logits: NDArray[np.float32], labels: Labels) -> float:
+    """Return the ``top1`` that `measure` does, alone."""
+    predicted, finite = logits.argmax(axis=1), np.isfinite(logits).all(axis=1)
+    if labels.ndim == 1:
+        return _mean((predicted == labels) & finite)
+    right = (np.take_along_axis(labels, predicted[:, None], axis=1)[:, 0] == 1) & finite
+    return _mean(right[labels.any(axis=1)])
+
+
+def _measure_multi_label(
+    logits: NDArray[np.float32], labels: NDArray[np.bool_], ids: Sequence[str]
+) -> Metrics:
+    from sklearn.metrics import average_precision_score  # 1.8 seconds to import
+
+    wide = logits.astype(np.float64)
+    finite = np.isfinite(wide).all(axis=1, keepdims=True)
+    best = np.where(labels, wide, -np.inf).max(axis=1, keepdims=True)
+    above = ((wide >= best) & ~labels).sum(axis=1, keepdims=True)
+    limit = 1 + np.abs(np.where(finite, wide, 0)).max()
+    scores = np.where(finite, wide, np.where(labels, -limit, limit))
+    precision = {
+        index: float(average_precision_score(labels[:, index], scores[:, index]))
+        for index in range(labels.shape[1])
+        if labels[:, index].any()
+    }
+    with np.errstate(invalid="ignore"):  # infinity - infinity
+        loss = (np.logaddexp(0, wide) - np.where(labels, wide, 0)).mean()
+    return Metrics(
+        top1=accuracy(logits, labels.astype(np.uint8)),
+        top5=_mean(((above < 5) & finite)[labels.any(axis=1)]),
+        loss=float(loss),
+        images=len(labels),
+        per_class={
+            ids[index]: {"images": int(labels[:, index].sum()), "average_precision": value}
+            for index, value in precision.items()
+        },
+        confusion={},
+        mean_average_precision=_mean(np.array(list(precision.values()))),
+    )
+
+
+def _mean(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
 def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return log(sum(exp(logits))) of each row, without overflow."""
     wide = logits.astype(np.float64)
@@ -71,4 +140,10 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     probabilities: NDArray[np.float64] = np.exp(
         logits.astype(np.float64) - log_sum_exp(logits)[:, None]
     )
+    return probabilities
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probability of each class for itself, (N, classes), of multi-label ``logits``."""
+    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
     return probabilities

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
+from mobilette.data.cache import cache_size, pictures_cache
 from mobilette.data.reading import available_memory
-from mobilette.errors import one_of
+from mobilette.errors import InputError, one_of
 from mobilette.training.process import usable_cores
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
+# What an extra brings that the package does without.
+EXTRAS = {"weights": ("h5py", "flatbuffers"), "tensorboard": ("tensorboard",)}
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
 
 
@@ -38,16 +42,34 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(one_of(name, available, "device"))
 
 
-def choose_precision(asked: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """Return the precision of training: bf16 for ``auto`` where the device has units for it."""
+def choose_precision(
+    asked: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Precision:
+    """Return the precision of training: for ``auto``, what the device has units for.
+
+    That is bf16 on GPUs of compute capability 8 and on CPUs with AMX or AVX-512's bf16, fp16 on
+    older GPUs with tensor cores (capability 7), fp32 elsewhere.
+
+    Raises:
+        InputError: fp16 was asked for on something else than a GPU.
+    """
+    if asked == "fp16" and device.type != "cuda":
+        raise InputError(f"precision fp16 is for GPUs; {device} trains in fp32 or bf16")
     if asked != "auto":
         return asked
     if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+        capability = torch.cuda.get_device_capability(device)
+        return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     if device.type == "cpu":
         tell = getattr(torch.cpu, "get_capabilities", None)  # torch 2.11 has none
-        return "bf16" if tell is not None and tell().get("amx_bf16") else "fp32"
+        has = tell() if tell is not None else {}
+        return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "fp32"
     return "fp32"
+
+
+def free_device_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a GPU; ``None`` where the memory is that of the machine."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
 def describe_environment(device: torch.device, precision: Precision) -> dict[str, object]:
@@ -67,6 +89,7 @@ def describe_environment(device: torch.device, precision: Precision) -> dict[str
 def examine() -> dict[str, object]:
     """Return what there is to work with on this machine, for ``mobilette doctor``."""
     available = available_memory()
+    cached = cache_size(pictures_cache())
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -75,10 +98,21 @@ def examine() -> dict[str, object]:
         "memory_gb": round(available / 1e9, 1) if available else None,
         "devices": {name: _device_name(name) for name in available_devices()},
         "versions": {name: version(name) for name in PACKAGES},
+        "pictures": {
+            "folder": str(pictures_cache()),
+            "sets": cached[0],
+            "bytes": cached[1],
+        },
         "data": os.environ.get("MOBILETTE_DATA") or "MOBILETTE_DATA is not set",
         "targets": {"onnx": f"onnxruntime {version('onnxruntime')}"},
-        "extras": "none in this version",
+        "extras": {name: _extra(name) for name in EXTRAS},
     }
+
+
+def _extra(name: str) -> str:
+    if all(find_spec(package) is not None for package in EXTRAS[name]):
+        return "installed"
+    return f"pip install 'mobilette[{name}]'"
 
 
 def _device_name(device: str) -> str:

@@ -12,12 +12,17 @@ class StopRequest:
     """While active, the first Ctrl-C (or SIGTERM) is only noted; the second stops at once.
 
     Outside the main thread, where Python delivers no signals, it notes nothing.
+
+    Attributes:
+        requested: whether there was one.
+        patient: note every one: `torchrun` passes on the Ctrl-C that the terminal sent already, and
+            ends itself what does not end within half a minute.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, patient: bool = False) -> None:
+        self.requested, self.patient = False, patient
         self._previous: list[tuple[signal.Signals, signal._HANDLER]] = []
 
     def __enter__(self) -> Self:
@@ -37,6 +42,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not self.patient:
             raise KeyboardInterrupt
         self.requested = True

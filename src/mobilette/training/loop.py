@@ -1,60 +1,51 @@
-"""Epochs, validation, checkpoints."""
+"""Epochs, validation, saved states, and what is mended on the way."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from mobilette.data.dataset import Dataset
+from mobilette.data.loader import Batch, Loader
 from mobilette.errors import InputError
 from mobilette.files import write_bytes, write_text
-from mobilette.run.directory import METRICS, METRICS_HEADER, STATE, WEIGHTS
-from mobilette.run.inference import checkpoint_logits
-from mobilette.run.metrics import Metrics, measure
+from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
+from mobilette.run.metrics import Metrics
+from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
-from mobilette.training.optimiser import learning_rate
+from mobilette.training.loss import loss_of_guessing
+from mobilette.training.measured import PICTURES
 from mobilette.training.randomness import Purpose, generator
-from mobilette.training.start import MEASURED_BATCH, MEASURED_PICTURES
-from mobilette.training.state import Progress, save_state
+from mobilette.training.recovery import (
+    MOST_ROLLBACKS,
+    SMALLER_RATE,
+    DivergedError,
+    check_losses,
+    free_memory,
+    halve,
+    is_out_of_memory,
+)
+from mobilette.training.sampling import epoch_order
+from mobilette.training.schedule import learning_rate
+from mobilette.training.start import Remark
+from mobilette.training.state import Progress, apply_state, read_state, save_state
 from mobilette.training.step import Trainer
+from mobilette.training.validation import validate
+from mobilette.training.world import is_launched
 
 SECONDS_BETWEEN_STATES = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepDone:
-    """Sent after every step: where the run is and how fast it goes."""
-
-    epoch: int
-    epochs: int | None
-    step: int
-    steps: int
-    images_per_second: float
-    loss: float
-    part: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """Sent after every epoch, when its weights were validated."""
-
-    epoch: int
-    lr: float
-    train_loss: float
-    metrics: Metrics
-    is_best: bool
-
-
-Event = StepDone | EpochDone
-Report = Callable[[Event], None]
+# A GPU works ahead of Python; every look at a loss makes it wait.
+_STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 20, "mps": 20}
+# Under a time limit: what validation may take, and how a guess of its time is padded.
+_VALIDATION_SHARE = 0.1
+_PADDING = 1.15
+# Until a validation was measured: pictures trained in the time that one is validated.
+_VALIDATED_AS_TRAINED = 0.5
 
 
 class Loop:
@@ -65,27 +56,32 @@ class Loop:
         trainer: Trainer,
         progress: Progress,
         dataset: Dataset,
+        loader: Loader,
         *,
         folder: Path,
-        device: torch.device,
         started: float,
         report: Report,
+        remark: Remark,
     ) -> None:
-        self.trainer, self.progress, self.folder = trainer, progress, folder
-        self.recipe, self.report = trainer.recipe, report
-        self.classes = dataset.classes
+        self.trainer, self.progress, self.dataset = trainer, progress, dataset
+        self.loader, self.folder = loader, folder
+        self.report, self.remark = report, remark
+        self.recipe, self.world = trainer.recipe, trainer.world
         train = dataset.splits["train"]
-        self.pixels = torch.from_numpy(train.pixels).to(device)
-        self.labels = torch.from_numpy(train.labels).to(device)
-        self.validation = dataset.splits["val"]
-        self.batch = min(self.recipe.batch_size, len(self.labels))
-        self.steps = len(self.labels) // self.batch
-        self.device = device
+        self.labels = torch.from_numpy(train.labels).to(trainer.device)
+        self.shards = train.shards
+        self.batch = _batch_size(self.recipe.batch_size, len(train.labels), self.world.size)
+        self.steps = len(train.labels) // self.batch
+        self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
         # Wall-clock of earlier sittings counts as if this one had begun that much sooner.
         self.started = started - progress.elapsed
-        self.validation_seconds = 0.0
+        self.validation_seconds = self.longest_save = 0.0
+        # Of this sitting's steps but the first, which makes what the others find.
+        self.timed_seconds, self.timed_steps = 0.0, -1
+        self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
-        self.stop = StopRequest()
+        self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
+        self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
         """Train to the end; a Ctrl-C writes the state first, between two steps."""
@@ -94,56 +90,55 @@ class Loop:
             if self.progress.index == 0:
                 self._save()  # initial weights may come from a run that is gone when this resumes
             while not self.progress.finished:
-                self._epoch()
+                try:
+                    self._epoch()
+                except DivergedError as error:
+                    self._step_back(error)
         return self.progress
-
-    def _is_over(self) -> bool:
-        if self.recipe.time_limit:
-            return self._part() >= 1.0
-        return self.progress.epoch >= self.recipe.epochs
-
-    def _part(self) -> float:
-        """Return the part of the run that is over, 0 to 1."""
-        if self.recipe.time_limit:
-            # The last validation has to fit in as well.
-            available = self.recipe.time_limit - self.validation_seconds
-            return (time.perf_counter() - self.started) / max(available, 1e-9)
-        return self.progress.index / (self.recipe.epochs * self.steps)
 
     def _epoch(self) -> None:
         progress = self.progress
-        order = torch.randperm(
-            len(self.labels), generator=generator(self.recipe.seed, Purpose.order, progress.epoch)
-        ).to(self.device)
+        order = epoch_order(
+            self.dataset.splits["train"].labels,
+            sampling=self.recipe.sampling,
+            shards=self.shards,
+            generator=generator(self.recipe.seed, Purpose.order, progress.epoch),
+        )
         self.trainer.begin_epoch(progress.epoch)
-        part = self._part()
-        # However short the time: a run that trained one step can be validated and exported.
-        while progress.step < self.steps and (part < 1.0 or progress.index == 0):
-            chosen = order[progress.step * self.batch : (progress.step + 1) * self.batch]
-            self._step(self.pixels[chosen], self.labels[chosen], part)
-            part = self._part()
+        share = self.batch // self.world.size
+        first = self.world.rank * share
+        rows = [
+            order[step * self.batch + first : step * self.batch + first + share]
+            for step in range(progress.step, self.steps)
+        ]
+        part = self._agree()
+        with closing(self.loader.batches(rows)) as batches:
+            # However short the time: a run that trained one step can be validated and exported.
+            while progress.step < self.steps and (part < 1.0 or progress.index == 0):
+                self.trainer.clock.start()
+                self._step(next(batches), part)
+                part = self._agree()
         self._end_epoch(part)
 
-    def _step(self, pixels: Tensor, labels: Tensor, part: float) -> None:
+    def _step(self, batch: Batch, part: float) -> None:
         progress = self.progress
-        begun = time.perf_counter()
-        loss = self.trainer.step(
-            pixels,
-            labels,
-            index=progress.index,
-            place=(progress.epoch, progress.step),
-            progress=part,
-        ).item()
+        begun = time.perf_counter() - batch.waited
+        self.trainer.clock.lap("data")
+        if len(batch.rows) > 1:  # batch norm needs two pictures
+            self.unseen.append(self._train_on(batch, part))
+        elif self.world.size > 1:  # the others wait for gradients
+            raise InputError("a process has fewer than two usable pictures in its batch")
+        self.trainer.clock.count(len(batch.rows))
         progress.step += 1
         progress.index += 1
-        progress.images += len(labels)
-        progress.loss_sum += loss
-        progress.training_seconds += time.perf_counter() - begun
-        if not np.isfinite(loss):
-            raise InputError(
-                f"{self.folder}: the loss is {loss} at epoch {progress.epoch + 1}, step "
-                f"{progress.step}; a smaller --lr than {self.recipe.lr:g} is needed"
-            )
+        progress.images += len(batch.rows) * self.world.size
+        if len(self.unseen) >= _STEPS_BETWEEN_LOOKS.get(self.trainer.device.type, 1):
+            self._look_at_losses()
+        seconds = time.perf_counter() - begun
+        progress.training_seconds += seconds
+        self.timed_steps += 1
+        if self.timed_steps > 0:
+            self.timed_seconds += seconds
         self.report(
             StepDone(
                 epoch=progress.epoch,
@@ -151,73 +146,219 @@ class Loop:
                 step=progress.step,
                 steps=self.steps,
                 images_per_second=progress.images / progress.training_seconds,
-                loss=progress.loss_sum / progress.step,
-                part=self._part(),
+                loss=progress.loss_sum / max(progress.step - len(self.unseen), 1),
+                part=part,
             )
         )
-        self._stop_if_requested()
-        if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_STATES:
-            self._save()
 
-    def _stop_if_requested(self) -> None:
-        if self.stop.requested and not self.progress.finished:
-            self._save()
-            command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
-            raise KeyboardInterrupt(f"stopped; to go on: {command}")
+    def _train_on(self, batch: Batch, part: float) -> torch.Tensor:
+        progress = self.progress
+        while True:
+            try:
+                return self.trainer.step(
+                    batch.pixels,
+                    self.labels[batch.rows.to(self.labels.device)],
+                    index=progress.index,
+                    place=(progress.epoch, progress.step),
+                    progress=part,
+                    parts=progress.parts,
+                    rate_factor=progress.rate_factor,
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.world.size > 1:
+                    raise InputError(
+                        f"{len(batch.rows)} pictures a process do not fit the memory; give a "
+                        f"smaller --batch-size or --set accumulate={2 * progress.parts}"
+                    ) from error
+                progress.parts = halve(progress.parts, pictures=len(batch.rows), error=error)
+            self.trainer.optimizer.zero_grad(set_to_none=True)
+            free_memory()
+            self.remark(
+                f"out of memory: batches of {self.batch} go on in {progress.parts} parts, "
+                "their gradients added up"
+            )
+
+    def _look_at_losses(self) -> None:
+        """Take in the losses since the last look.
+
+        Raises:
+            DivergedError: one is not finite or has exploded.
+        """
+        if not self.unseen:
+            return
+        losses = self.world.mean(torch.stack(self.unseen).float().cpu()).tolist()
+        self.unseen.clear()
+        check_losses(losses, guessing=self.guessing)
+        self.progress.loss_sum += sum(losses)
+
+    def _step_back(self, error: DivergedError) -> None:
+        """Go back to the last saved state with a smaller rate.
+
+        Raises:
+            InputError: that was done twice already.
+        """
+        progress = self.progress
+        place = f"at epoch {progress.epoch + 1}, step {progress.step}"
+        if progress.rollbacks == MOST_ROLLBACKS:
+            raise InputError(
+                f"{self.folder}: {error} {place}, also with a rate {progress.rate_factor:g} times "
+                f"as large; a smaller --lr than {self.recipe.lr:g} is needed"
+            ) from error
+        self.unseen.clear()
+        self.world.wait()  # nobody reads the state while it is written
+        state = read_state(self.folder / STATE)
+        apply_state(state, self.trainer, where=self.folder / STATE)
+        self.progress = state.progress
+        self.progress.rollbacks = progress.rollbacks + 1
+        self.progress.rate_factor = progress.rate_factor * SMALLER_RATE
+        self.remark(
+            f"{error} {place}: back to epoch {self.progress.epoch + 1}, step {self.progress.step}, "
+            f"from there at {self.progress.rate_factor:g} times the rate"
+        )
+        self.world.wait()
+        self._save()
 
     def _end_epoch(self, part: float) -> None:
+        self._look_at_losses()
+        progress = self.progress
+        progress.epoch += 1
+        over = self._is_over(part)
+        if over or self._is_time_to_validate():
+            self._validate(part)
+            over = over or 0 < self.recipe.patience <= progress.since_best
+            if over and not self._is_over(part):
+                self.remark(f"no better result in {progress.since_best} validations: stopped")
+        progress.step, progress.loss_sum = 0, 0.0
+        progress.finished = over
+        self._save()
+
+    def _validate(self, part: float) -> None:
         progress = self.progress
         begun = time.perf_counter()
-        if self.recipe.norm_statistics == "batch" and progress.epoch >= self.recipe.frozen_epochs:
-            self.trainer.average.measure_statistics(self._batches_to_measure())
-        average = self.trainer.average.network
-        logits = checkpoint_logits(average, self.trainer.normalise, self.validation.pixels)
-        metrics = measure(logits, self.validation.labels, self.classes)
-        self.validation_seconds = time.perf_counter() - begun
-        train_loss = progress.loss_sum / max(progress.step, 1)
-        rate = learning_rate(self.recipe, part)
-        is_best = metrics.top1 > progress.best_top1
+        metrics = validate(self.trainer, self.dataset, epoch=progress.epoch - 1)
+        is_best = metrics.score > progress.best_score
         if is_best:
-            progress.best_top1 = metrics.top1
-            tensors = {k: v.contiguous().cpu() for k, v in average.state_dict().items()}
-            write_bytes(self.folder / WEIGHTS, save(tensors))
-        progress.epoch += 1
-        row = (
-            f"{progress.epoch},{progress.index},{self._elapsed():.3f},{rate:.6g},"
-            f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
-            f"{progress.images / progress.training_seconds:.1f}"
-        )
-        progress.rows += (row,)
-        progress.step, progress.loss_sum = 0, 0.0
-        progress.finished = self._is_over()
-        self._save()
+            progress.best_score, progress.since_best = metrics.score, 0
+            self._write_weights()
+        else:
+            progress.since_best += 1
+        train_loss = progress.loss_sum / max(progress.step, 1)
+        rate = learning_rate(self.recipe, part) * progress.rate_factor
+        progress.rows += (self._row(metrics, train_loss, rate),)
+        self.validated_at = time.perf_counter()
+        self.validation_seconds = self.validated_at - begun
         self.report(
             EpochDone(
                 epoch=progress.epoch,
+                step=progress.index,
                 lr=rate,
                 train_loss=train_loss,
                 metrics=metrics,
                 is_best=is_best,
             )
         )
-        self._stop_if_requested()
 
-    def _batches_to_measure(self) -> Iterator[Tensor]:
-        """Yield pictures to measure batch norm statistics on: training pictures as they are."""
-        chosen = torch.randperm(
-            len(self.labels),
-            generator=generator(self.recipe.seed, Purpose.statistics, self.progress.epoch),
-        )[:MEASURED_PICTURES]
-        # Equal parts: a single picture left over would count as much as a whole batch.
-        for indices in chosen.tensor_split(-(-len(chosen) // MEASURED_BATCH)):
-            pixels = self.pixels[indices.to(self.device)]
-            yield self.trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)
+    def _row(self, metrics: Metrics, train_loss: float, rate: float) -> str:
+        progress, precision = self.progress, metrics.mean_average_precision
+        return (
+            f"{progress.epoch},{progress.index},{self._elapsed():.3f},{rate:.6g},"
+            f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
+            f"{progress.images / progress.training_seconds:.1f}"
+        ) + (f",{precision:.6f}" if precision is not None else "")
+
+    def _is_over(self, part: float) -> bool:
+        if self.recipe.time_limit:
+            return part >= 1.0
+        return self.progress.epoch >= self.recipe.epochs
+
+    def _agree(self) -> float:
+        """Save or stop where one process has to; return the part of the run that is over.
+
+        Processes see the time, and signals, at moments of their own: what follows from them is
+        agreed on between two steps.
+
+        Raises:
+            KeyboardInterrupt: a process was asked to stop; the state is saved.
+        """
+        seen = (self._part(), float(self.stop.requested), float(self._is_time_to_save()))
+        part, stop, due = self.world.agree_on(seen)
+        if stop or due:
+            self._save()
+        if stop:
+            command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
+            raise KeyboardInterrupt(f"stopped; to go on: {command}")
+        return part
+
+    def _part(self) -> float:
+        if self.recipe.time_limit:
+            # The last validation has to fit in as well, and the step that begins just in time.
+            end = self._seconds_of_validation() + self._seconds_of_step() + 2 * self.longest_save
+            available = self.recipe.time_limit - _PADDING * end
+            return self._elapsed() / max(available, 1e-9)
+        # By epochs: a run that goes on with another batch size has had steps of the old one.
+        done = self.progress.epoch * self.steps + self.progress.step
+        return done / (self.recipe.epochs * self.steps)
+
+    def _seconds_of_step(self) -> float:
+        return self.timed_seconds / max(self.timed_steps, 1)
+
+    def _seconds_of_validation(self) -> float:
+        """Return what a validation takes: the last one, or a guess by the speed of training."""
+        if self.validation_seconds:
+            return self.validation_seconds
+        pictures = len(self.dataset.splits["val"].labels) / self.world.size
+        if self.recipe.norm_statistics == "batch":
+            pictures += min(PICTURES, len(self.dataset.splits["train"].labels))
+        a_picture = self._seconds_of_step() * self.world.size / self.batch
+        return _VALIDATED_AS_TRAINED * pictures * a_picture
+
+    def _is_time_to_validate(self) -> bool:
+        if not self.recipe.time_limit:
+            return self.progress.epoch % self.recipe.validate_every == 0
+        since = time.perf_counter() - self.validated_at
+        since, needed = self.world.agree_on((since, self._seconds_of_validation()))
+        return needed <= _VALIDATION_SHARE * since
+
+    def _is_time_to_save(self) -> bool:
+        if self.recipe.save_every:
+            return self.progress.step > 0 and self.progress.index % self.recipe.save_every == 0
+        return time.perf_counter() - self.saved_at > SECONDS_BETWEEN_STATES
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
 
+    def _write_weights(self) -> None:
+        if not self.world.writes:
+            return
+        tensors = self.trainer.average.network.state_dict()
+        contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+        write_bytes(self.folder / WEIGHTS, save(contiguous))
+
     def _save(self) -> None:
+        self._look_at_losses()
+        begun = time.perf_counter()
         self.progress.elapsed = self._elapsed()
-        write_text(self.folder / METRICS, "\n".join([METRICS_HEADER, *self.progress.rows]) + "\n")
-        save_state(self.folder / STATE, self.trainer, self.progress)
+        if self.world.writes:
+            header = MULTI_LABEL_HEADER if self.dataset.multi_label else METRICS_HEADER
+            rows = [header, *self.progress.rows]
+            write_text(self.folder / METRICS, "\n".join(rows) + "\n")
+            save_state(self.folder / STATE, self.trainer, self.progress)
         self.saved_at = time.perf_counter()
+        self.longest_save = max(self.longest_save, self.saved_at - begun)
+
+
+def _batch_size(asked: int, pictures: int, processes: int) -> int:
+    """Return how many pictures a step takes: as asked, at most all, the same in each process.
+
+    Raises:
+        InputError: there are too few for two a process, which batch norm needs.
+    """
+    size = min(asked, pictures) // processes * processes
+    if size < 2 * processes:
+        raise InputError(
+            f"a batch of {min(asked, pictures)} pictures is too small for {processes} processes: "
+            "each needs two"
+        )
+    return size

@@ -1,8 +1,6 @@
-"""The optimiser, and the learning rate over the course of a run."""
+"""The optimiser."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
@@ -45,15 +43,3 @@ def _by_decay(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
             is_weight = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
             (decayed if is_weight and not depthwise else exempt).append(parameter)
     return decayed, exempt
-
-
-def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Return the rate at ``progress`` (0 to 1): linear warm-up, then a cosine to zero.
-
-    Loshchilov and Hutter 2016, arXiv 1608.03983, equation 5 with one cycle.
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    if progress < recipe.warmup:
-        return recipe.lr * progress / recipe.warmup
-    rest = (progress - recipe.warmup) / (1.0 - recipe.warmup)
-    return recipe.lr * 0.5 * (1.0 + math.cos(math.pi * rest))

@@ -9,10 +9,10 @@ from pathlib import Path
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Form, Settings
+from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
-from mobilette.data.sources import PictureSet
 from mobilette.run.directory import is_run
 from mobilette.training.recipe import DEFAULT, SLICED, TRANSFER, Recipe, load_recipe, override
 from mobilette.training.start import (

@@ -6,12 +6,25 @@ import ctypes
 import os
 import platform
 
-import torch
-
 # malloc.h: thresholds above which glibc gives memory back to the kernel.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 KEEP_UP_TO = 2**31 - 1
+
+
+# How often a thread looks for work before it sleeps; GNU OpenMP's own 300,000 are milliseconds.
+SPINS = "300"
+
+
+def let_threads_sleep() -> None:
+    """Make threads that wait for others give up their core soon; call before torch is imported.
+
+    On cores that other programs use as well, a step is otherwise up to ten times slower: the
+    threads that wait take the time of the one that they wait for (docs/log.md). What the
+    environment says already is kept.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def set_threads(threads: int | None) -> int:
@@ -19,6 +32,8 @@ def set_threads(threads: int | None) -> int:
 
     By default those of the environment variable OMP_NUM_THREADS, else one a usable core.
     """
+    import torch
+
     if threads is None and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()  # torch has read it
     count = threads or usable_cores()
@@ -27,10 +42,9 @@ def set_threads(threads: int | None) -> int:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many cores this process may run on, of those that `torchrun` shares out."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max((every or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def keep_freed_memory() -> bool:

@@ -20,71 +20,145 @@ TRANSFER = "transfer"
 SLICED = "sliced"
 LARGEST_SEED = 2**31 - 1
 
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("epochs", 1, 1_000_000),
+    ("batch_size", 2, 1_000_000),  # batch norm needs two pictures
+    ("accumulate", 1, 1_000_000),
+    ("lr", 0.0, 1_000.0),
+    ("momentum", 0.0, 0.9999),
+    ("weight_decay", 0.0, 1.0),
+    ("warmup", 0.0, 0.9),
+    ("label_smoothing", 0.0, 0.9),
+    ("crop_padding", 0.0, 1.0),
+    ("crop_scale", 0.01, 1.0),
+    ("colour_jitter", 0.0, 1.0),
+    ("randaugment", 0.0, 30.0),
+    ("erasing", 0.0, 1.0),
+    ("mixup", 0.0, 10.0),
+    ("cutmix", 0.0, 10.0),
+    ("start_resolution", 0.25, 1.0),
+    ("distillation", 0.0, 1.0),
+    ("temperature", 0.1, 100.0),
+    ("ema_decay", 0.0, 0.99999),
+    ("frozen_epochs", 0, 1_000_000),
+    ("body_lr", 0.0, 1.0),
+    ("patience", 0, 1_000_000),
+    ("validate_every", 1, 1_000_000),
+    ("save_every", 0, 1_000_000_000),
+    ("time_limit", 0.0, 1e9),
+    ("seed", 0, LARGEST_SEED),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
     Attributes:
-        lr: peak learning rate, reached after the warm-up; cosine to zero from there.
+        batch_size: pictures of one update, over all processes.
+        accumulate: parts in which one process works through its share of a batch; batch norms see
+            one part at a time. Out of memory, a run doubles it by itself.
+        lr: peak learning rate.
         weight_decay: not applied to batch norms, biases and depthwise kernels (MobileNet papers).
-        warmup: part of the training during which the rate rises linearly from zero.
+        schedule: ``cosine``: linear warm-up, then a cosine to zero; ``one_cycle``: up from a 25th
+            and down to nothing along cosines while the momentum goes the other way.
+        warmup: part of the training during which the rate rises.
+        crop: ``pad``: shifted by up to ``crop_padding`` of the resolution; ``resized``: a part of
+            at least ``crop_scale`` of the picture's area, resized; ``none``.
         flip: mirror half of the pictures; never done where it changes the class (`digits`).
-        crop_padding: reflected border of the random crop, as a part of the resolution.
+        colour_jitter: strength of random brightness, contrast and saturation.
+        randaugment: magnitude, 0 to 30, of two random operations a picture; 0 is off.
+        erasing: part of the pictures in which a random rectangle is erased.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of cutmix; 0 is off. With both, half of the pictures get each.
+        start_resolution: resolution at the start as a part of the full one; it grows in steps
+            and is full for the last quarter (progressive resolution).
+        sampling: ``balanced`` shows every class equally often.
+        class_weights: ``balanced`` weighs the loss of a class by how rare it is.
+        teacher: a run or published weights to learn from as well; empty for none.
+        distillation: what the teacher's answers count for in the loss; the labels get the rest.
+        temperature: softens the answers of teacher and pupil.
         ema_decay: of the averaged weights, per step; shorter averages at the start.
-        precision: ``bf16`` is mixed (weights stay fp32); ``auto`` takes it where the device has
-            units for it.
+        precision: ``bf16`` and ``fp16`` are mixed (weights stay fp32); ``auto`` takes what the
+            device has units for.
+        compile: ``auto`` compiles the network with `torch.compile` on GPUs.
         frozen_epochs: epochs at the start in which only the head is trained (transfer).
         body_lr: learning rate of everything but the head, as a part of ``lr``.
         norm_statistics: ``batch`` normalises by the batch and measures the averages anew for each
             validation; ``kept`` leaves mean and variance as the initial weights have them.
+        patience: validations without a better result after which training stops; 0 is never.
+        validate_every: epochs from one validation to the next; under a time limit as many as keep
+            validation below a tenth of the time.
+        save_every: steps from one saved state to the next; 0 saves every half minute.
+        loader: ``resident`` keeps the pictures in memory, ``streamed`` reads them as they are
+            needed, ``auto`` goes by whether they fit.
         time_limit: seconds of wall-clock the schedule is fitted to; 0 means ``epochs`` decides.
     """
 
     epochs: int = 20
     batch_size: int = 64
+    accumulate: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    schedule: Literal["cosine", "one_cycle"] = "cosine"
     warmup: float = 0.15
     label_smoothing: float = 0.1
-    flip: bool = True
+    crop: Literal["none", "pad", "resized"] = "pad"
     crop_padding: float = 0.125
+    crop_scale: float = 0.35
+    flip: bool = True
+    colour_jitter: float = 0.0
+    randaugment: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    start_resolution: float = 1.0
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    class_weights: Literal["none", "balanced"] = "none"
+    teacher: str = ""
+    distillation: float = 0.5
+    temperature: float = 2.0
     ema_decay: float = 0.998
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: Literal["auto", "never", "always"] = "auto"
     frozen_epochs: int = 0
     body_lr: float = 1.0
     norm_statistics: Literal["batch", "kept"] = "batch"
+    patience: int = 0
+    validate_every: int = 1
+    save_every: int = 0
+    loader: Literal["auto", "resident", "streamed"] = "auto"
     time_limit: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest, highest in (
-            ("epochs", 1, 1_000_000),
-            ("batch_size", 2, 1_000_000),  # batch norm needs two pictures
-            ("lr", 0.0, 1_000.0),
-            ("momentum", 0.0, 0.9999),
-            ("weight_decay", 0.0, 1.0),
-            ("warmup", 0.0, 0.9),
-            ("label_smoothing", 0.0, 0.9),
-            ("crop_padding", 0.0, 1.0),
-            ("ema_decay", 0.0, 0.99999),
-            ("frozen_epochs", 0, 1_000_000),
-            ("body_lr", 0.0, 1.0),
-            ("time_limit", 0.0, 1e9),
-            ("seed", 0, LARGEST_SEED),
-        ):
+        for name, lowest, highest in _RANGES:
             value = getattr(self, name)
             if not lowest <= value <= highest:
                 raise InputError(f"{name} {value} is not between {lowest} and {highest}")
         if self.lr == 0:
             raise InputError("lr 0 trains nothing; it must be above 0")
+        if self.accumulate > self.batch_size // 2:
+            raise InputError(
+                f"accumulate {self.accumulate} leaves parts of less than 2 of the "
+                f"{self.batch_size} pictures of a batch"
+            )
 
     def to_toml(self) -> str:
         """Return the recipe as TOML, every key written out."""
         # JSON's spelling of text, numbers and truth values is also TOML's.
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in asdict(self).items())
+
+    def differences(self, other: Recipe) -> tuple[str, ...]:
+        """Return ``key: mine -> theirs`` for every key in which ``other`` is different."""
+        mine, theirs = asdict(self), asdict(other)
+        return tuple(
+            f"{key}: {json.dumps(mine[key])} -> {json.dumps(theirs[key])}"
+            for key in mine
+            if mine[key] != theirs[key]
+        )
 
 
 def list_recipes() -> list[str]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
@@ -15,21 +14,21 @@ from mobilette.arch.editing import adopt_details, adopt_norms, convs
 from mobilette.arch.scale import Form, Settings
 from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
-from mobilette.data.dataset import Dataset
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import is_run, open_run
-from mobilette.training.randomness import Purpose, generator
-from mobilette.training.step import Trainer
 from mobilette.weights.download import Report
-from mobilette.weights.fitting import check_fits, fit_weights
+from mobilette.weights.fitting import check_fits
 from mobilette.weights.pretrained import choose_published, load_published
 from mobilette.weights.published import PublishedWeights, find_published
 
 DEFAULT_MODEL = "mobilenet_v2"
-MEASURED_PICTURES, MEASURED_BATCH = 512, 128
 Remark = Callable[[str], None]
+EXPECTED = (
+    "a run directory or published weights such as timm/mobilenetv2_100.ra_in1k are expected "
+    "('mobilette weights list'; 'mobilette weights import' makes a run of a file)"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +38,7 @@ class Start:
     Attributes:
         name: for people and for environment.json.
         classes: of the weights; ``None`` where only their number is known.
+        multi_label: whether each class is answered for by itself.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Start:
     weights: dict[str, Tensor]
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...] | None
+    multi_label: bool = False
 
     def labels_of(self, ids: Sequence[str]) -> tuple[ClassLabel, ...] | None:
         """Return the classes if these are ``ids``, in this order; else ``None``."""
@@ -78,19 +79,21 @@ def read_start(
             weights=run.read_weights(),
             preprocess=run.preprocess,
             classes=run.classes,
+            multi_label=run.multi_label,
         )
-    library = str(start).partition("/")[0]
-    if library not in ("torchvision", "timm") or Path(start).exists():
-        raise InputError(
-            f"--from {str(start)!r}: scratch, auto, a run directory or published weights such as "
-            "timm/mobilenetv2_100.ra_in1k are expected ('mobilette weights list'; 'mobilette "
-            "weights import' makes a run of a file)"
-        )
+    if not names_weights(start):
+        raise InputError(f"--from {str(start)!r}: scratch, auto, {EXPECTED}")
     name = str(start)
     if model is None and name.partition(".")[2]:
         return _published(find_published(name), report)
     chosen = choose_published(name, model=model or DEFAULT_MODEL, width_mult=width_mult or 1.0)
     return _published(chosen, report)
+
+
+def names_weights(start: str | Path) -> bool:
+    """Whether ``start`` is a run directory, or named as published weights are."""
+    library = str(start).partition("/")[0]
+    return is_run(Path(start)) or (library in ("torchvision", "timm") and not Path(start).exists())
 
 
 def automatic_start(
@@ -174,31 +177,3 @@ def _channels(arch: Arch) -> dict[str, int]:
     """Return the channels of every convolution whose channels are not the classes."""
     named = convs(arch.with_classes(1)).items()
     return {name: conv.channels for name, conv in named}
-
-
-def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
-    """Give ``trainer`` the weights of ``start``, made to fit its network.
-
-    Args:
-        start: the weights, for whose network `choose_arch` chose that of ``trainer``.
-        trainer: on the device where it trains.
-        dataset: batch norms are measured on its training pictures where they have to be.
-        keep_classifier: whether the classes are the same.
-    """
-    network = trainer.network
-    device = trainer.normalise.weight.device
-
-    def batches() -> Iterator[Tensor]:
-        pixels = dataset.splits["train"].pixels
-        chosen = torch.randperm(
-            len(pixels), generator=generator(trainer.recipe.seed, Purpose.statistics, 0)
-        )[:MEASURED_PICTURES]
-        for indices in chosen.tensor_split(-(-len(chosen) // MEASURED_BATCH)):
-            batch = torch.from_numpy(pixels[indices.numpy()]).to(device)
-            yield trainer.normalise(batch).cpu()
-
-    fitted = fit_weights(
-        start.arch, start.weights, network.arch, keep_classifier=keep_classifier, batches=batches
-    )
-    network.load_state_dict(fitted, strict=False)
-    trainer.average.network.load_state_dict(network.state_dict())

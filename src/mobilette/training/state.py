@@ -6,7 +6,7 @@ import io
 import pickle
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, write_bytes
 from mobilette.records import parse
+from mobilette.training.recipe import Recipe
 from mobilette.training.step import Trainer
 
-SCHEMA = 1
+SCHEMA = 2
 # What torch.load raises for bytes that are no state; found by fuzzing.
 _DAMAGED = (
     ArithmeticError,
@@ -46,7 +47,11 @@ class Progress:
         training_seconds: of these, seconds spent in training steps.
         images: pictures trained on.
         loss_sum: sum of the losses of this epoch's steps.
-        best_top1: of `best.safetensors` on the validation pictures; -1 before there is one.
+        best_score: of `best.safetensors` on the validation pictures; -1 before there is one.
+        since_best: validations since then.
+        parts: in how many parts a process works through its share of a batch.
+        rate_factor: what the recipe's rate is multiplied by, after the loss exploded.
+        rollbacks: how often it did.
         rows: the lines of metrics.csv so far.
     """
 
@@ -57,7 +62,11 @@ class Progress:
     training_seconds: float = 0.0
     images: int = 0
     loss_sum: float = 0.0
-    best_top1: float = -1.0
+    best_score: float = -1.0
+    since_best: int = 0
+    parts: int = 1
+    rate_factor: float = 1.0
+    rollbacks: int = 0
     finished: bool = False
     rows: tuple[str, ...] = ()
 
@@ -76,6 +85,8 @@ def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
             "network": trainer.network.state_dict(),
             "average": trainer.average.network.state_dict(),
             "optimizer": trainer.optimizer.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
+            "recipe": asdict(trainer.recipe),
         },
         buffer,
     )
@@ -84,12 +95,14 @@ def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A saved state, read but not yet put to use."""
+    """A saved state, read but not yet put to use; ``recipe`` is the one it was trained with."""
 
     progress: Progress
+    recipe: Recipe
     network: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[str, Any]
+    scaler: dict[str, Any]
 
 
 def read_state(path: Path) -> State:
@@ -107,7 +120,8 @@ def read_state(path: Path) -> State:
         if schema != SCHEMA:
             raise InputError(f"{path}: schema {schema}; this version reads {SCHEMA}")
         progress = parse(Progress, saved.pop("progress"), where=str(path))
-        return State(progress=progress, **saved)
+        recipe = parse(Recipe, saved.pop("recipe"), where=str(path))
+        return State(progress=progress, recipe=recipe, **saved)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: not a state of plain tensors; nothing in it was executed"
@@ -119,12 +133,24 @@ def read_state(path: Path) -> State:
 def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
     """Put ``state``, which was read from ``where``, into ``trainer``.
 
+    Where the recipe is another one by now, the optimiser's settings are those of the new one; an
+    optimiser of another kind begins afresh.
+
     Raises:
         InputError: it is the state of another network.
     """
+    settings = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in trainer.optimizer.param_groups
+    ]
     try:
         trainer.network.load_state_dict(state.network)
         trainer.average.network.load_state_dict(state.average)
-        trainer.optimizer.load_state_dict(state.optimizer)
+        if state.recipe.optimizer == trainer.recipe.optimizer:
+            trainer.optimizer.load_state_dict(state.optimizer)
+        trainer.scaler.load_state_dict(state.scaler)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{where}: the state of another network or recipe") from error
+    if state.recipe != trainer.recipe:
+        for group, own in zip(trainer.optimizer.param_groups, settings, strict=True):
+            group.update(own)

@@ -1,88 +1,202 @@
-"""One training step: augment, forward, loss, backward, update, average."""
+"""One training step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from mobilette.data.augmentation import flip_and_crop
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.data.augmentation import Augmentation, augment
+from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
+from mobilette.errors import InputError
 from mobilette.nn.network import Network
+from mobilette.training.clock import Clock, NoClock
 from mobilette.training.ema import WeightAverage
 from mobilette.training.environment import Precision
-from mobilette.training.optimiser import learning_rate
+from mobilette.training.loss import Loss
+from mobilette.training.optimiser import build_optimizer
 from mobilette.training.randomness import Purpose, derive, generator
 from mobilette.training.recipe import Recipe
+from mobilette.training.schedule import learning_rate, momentum, resolution_at
+from mobilette.training.world import ALONE, World
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-@dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What a step changes (network, average, optimiser) and what it needs to know."""
+    """What a step changes (network, average, optimiser, scaler) and what it needs to know."""
 
-    network: Network
-    average: WeightAverage
-    optimizer: torch.optim.Optimizer
-    normalise: Normalise
-    recipe: Recipe
-    precision: Precision
-    flip: bool
+    def __init__(
+        self,
+        network: Network,
+        *,
+        normalise: Normalise,
+        recipe: Recipe,
+        precision: Precision = "fp32",
+        flip: bool = True,
+        loss: Loss | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        world: World = ALONE,
+        clock: Clock | None = None,
+    ) -> None:
+        """Make a trainer.
+
+        Args:
+            network: on the training device.
+            normalise: there, too.
+            recipe: how to train.
+            precision: of forward and backward pass; weights stay fp32.
+            flip: whether the pictures mean the same in a mirror (and the recipe flips them).
+            loss: by default one label a picture, all classes alike.
+            teacher: to learn from as well: logits for augmented pixels.
+            world: the processes that train together.
+            clock: is told where a step's time goes.
+
+        Raises:
+            InputError: the network cannot take pictures as small as ``start_resolution`` asks for.
+        """
+        _check_smallest(network.arch, recipe)
+        self.network, self.normalise, self.recipe = network, normalise, recipe
+        self.precision, self.teacher, self.world = precision, teacher, world
+        self.device = normalise.weight.device
+        self.loss = loss or Loss(recipe, multi_label=False)
+        self.clock = clock or NoClock()
+        self.average = WeightAverage(network, decay=recipe.ema_decay)
+        self.optimizer = build_optimizer(network, recipe)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.augmentation = Augmentation(
+            crop=recipe.crop,
+            crop_padding=recipe.crop_padding,
+            crop_scale=recipe.crop_scale,
+            flip=flip and recipe.flip,
+            colour_jitter=recipe.colour_jitter,
+            randaugment=recipe.randaugment,
+            erasing=recipe.erasing,
+        )
+        if recipe.compile == "always" or (recipe.compile == "auto" and self.device.type == "cuda"):
+            network.compile()
+        self._together: nn.Module = network
+        self._frozen: bool | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         """Set what is trained, and what batch norms do, in ``epoch`` (counted from 0)."""
+        frozen = epoch < self.recipe.frozen_epochs
         self.network.train()
-        if epoch < self.recipe.frozen_epochs:
-            self.network.stem.eval()
-            self.network.rows.eval()
+        body = (self.network.stem, self.network.rows)
+        if frozen != self._frozen:
+            for part in body:
+                part.requires_grad_(not frozen)
+            if self.world.size > 1:  # it looks once at what has a gradient
+                together = DistributedDataParallel(self.network)
+                # Averages are measured anew. An attribute, because the argument's name changes.
+                together.broadcast_buffers = False
+                self._together = together
+            self._frozen = frozen
+        if frozen:
+            for part in body:
+                part.eval()
         if self.recipe.norm_statistics == "kept":
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
 
-    def _logits(self, x: Tensor, *, frozen: bool) -> Tensor:
-        if frozen:
-            with torch.no_grad():
-                x = self.network.rows(self.network.stem(x))
-            x = self.network.head(x)
-        else:
-            x = self.network(x)
-        return x
-
     def step(
-        self, pixels: Tensor, labels: Tensor, *, index: int, place: tuple[int, int], progress: float
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        index: int,
+        place: tuple[int, int],
+        progress: float,
+        parts: int = 1,
+        rate_factor: float = 1.0,
     ) -> Tensor:
-        """Train on one batch and return its mean loss, a scalar on the device.
+        """Train on one batch, or this process's share of it; return its mean loss.
 
         Args:
             pixels: uint8 (N, C, H, W) on the training device.
-            labels: int64 (N,).
+            labels: int64 (N,), or 0 and 1 of (N, classes).
             index: steps taken before this one, in the whole run.
             place: (epoch, step in it), from which this step's random numbers are derived.
             progress: the part of the run that is over, 0 to 1.
+            parts: in how many parts the pictures go through the network; their gradients add up.
+            rate_factor: multiplies the recipe's rate.
+
+        Returns:
+            A scalar on the device.
         """
+        self._set_rate(progress, rate_factor)
+        self.optimizer.zero_grad(set_to_none=True)
+        side = resolution_at(self.recipe, progress, full=pixels.shape[-1])
+        pieces = list(zip(pixels.tensor_split(parts), labels.tensor_split(parts), strict=True))
+        total = torch.zeros((), device=self.device)
+        for number, (some, theirs) in enumerate(pieces):
+            if len(some) == 0:
+                continue
+            # Parts and processes draw alike, so that two processes are one with two parts.
+            words = (*place, self.world.rank * parts + number)
+            torch.manual_seed(derive(self.recipe.seed, Purpose.step, *words))  # dropout
+            drawn = generator(self.recipe.seed, Purpose.step, *words)
+            with self._exchange(last=number == len(pieces) - 1):
+                loss = self._forward(some, theirs, side, drawn) * (len(some) / len(pixels))
+                self.clock.lap("forward")
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self.clock.lap("backward")
+            total += loss.detach()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(index)
+        self.clock.lap("optimiser")
+        return total
+
+    def _forward(self, pixels: Tensor, labels: Tensor, side: int, drawn: Generator) -> Tensor:
         recipe = self.recipe
-        rate = learning_rate(recipe, progress)
+        pixels = augment(pixels, self.augmentation, resolution=side, generator=drawn)
+        targets = labels
+        if recipe.mixup or recipe.cutmix:
+            targets = self.loss.targets(labels, self.network.arch.num_classes)
+            pixels, targets = mix(
+                pixels, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, generator=drawn
+            )
+        x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        self.clock.lap("augmentation")
+        with torch.autocast(
+            self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
+        ):
+            taught = self.teacher(pixels) if self.teacher is not None else None
+            logits = self._together(x)
+        return self.loss(logits.float(), targets, taught)
+
+    def _set_rate(self, progress: float, rate_factor: float) -> None:
+        rate = learning_rate(self.recipe, progress) * rate_factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
-        torch.manual_seed(
-            derive(recipe.seed, Purpose.step, *place)
-        )  # dropout draws from the global generator
-        batch = flip_and_crop(
-            pixels,
-            flip=self.flip,
-            padding=round(recipe.crop_padding * pixels.shape[-1]),
-            generator=generator(recipe.seed, Purpose.step, *place),
-        )
-        x = self.normalise(batch).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = self._logits(x, frozen=place[0] < recipe.frozen_epochs)
-        loss = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=recipe.label_smoothing
-        )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.average.update(index)
-        return loss.detach()
+            if self.recipe.schedule == "one_cycle":
+                _set_momentum(group, momentum(self.recipe, progress))
+
+    def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
+        """Return a context in which gradients stay in this process, but for the ``last`` part."""
+        together = self._together
+        if last or not isinstance(together, DistributedDataParallel):
+            return nullcontext()
+        return together.no_sync()
+
+
+def _check_smallest(arch: Arch, recipe: Recipe) -> None:
+    try:
+        layers(arch.with_resolution(resolution_at(recipe, 0.0, full=arch.resolution)))
+    except InputError as error:
+        raise InputError(f"start_resolution {recipe.start_resolution}: {error}") from None
+
+
+def _set_momentum(group: dict[str, object], value: float) -> None:
+    if "betas" in group:
+        group["betas"] = (value, 0.999)
+    else:
+        group["momentum"] = value

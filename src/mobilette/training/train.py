@@ -1,9 +1,10 @@
-"""`train` and `resume`: pictures and a model's name in, a run directory out."""
+"""`train`: pictures and a model's name in, a run directory out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
@@ -11,48 +12,31 @@ import torch
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
+from mobilette.data.cache import pictures_cache
 from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
-from mobilette.files import check_new, new_directory, read_json
-from mobilette.nn.network import Network
+from mobilette.files import check_new, new_directory
 from mobilette.run.classes import ClassLabel
-from mobilette.run.directory import (
-    ARCH,
-    DATASET,
-    ENVIRONMENT,
-    RECIPE,
-    STATE,
-    Run,
-    is_imported,
-    is_run,
-    open_run,
-    recorded_data,
-    write_run,
-)
-from mobilette.training.ema import WeightAverage
+from mobilette.run.directory import ARCH, LAUNCH, STATE, Run, open_run, write_run
+from mobilette.training.clock import Stopwatch
 from mobilette.training.environment import (
-    Precision,
     choose_device,
     choose_precision,
     describe_environment,
+    free_device_memory,
 )
-from mobilette.training.loop import Loop, Report
-from mobilette.training.optimiser import build_optimizer
+from mobilette.training.events import Report
+from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
 from mobilette.training.process import usable_cores
-from mobilette.training.randomness import Purpose, derive
-from mobilette.training.recipe import Recipe, load_recipe
-from mobilette.training.start import (
-    Remark,
-    Start,
-    load_start,
-)
-from mobilette.training.state import Progress, apply_state, read_state
-from mobilette.training.step import Trainer
+from mobilette.training.recipe import Recipe
+from mobilette.training.session import load_in_turn, make_trainer, run_loop
+from mobilette.training.start import Remark, Start
+from mobilette.training.state import Progress, save_state
+from mobilette.training.world import World, is_launched, joined, launch, own_device
 from mobilette.weights.fitting import is_as_wide
 
 
@@ -74,6 +58,9 @@ def train(
     device: str = "auto",
     workers: int | None = None,
     max_unusable: float = 0.1,
+    tensorboard: bool = False,
+    profile: bool = False,
+    allocator: str = "default",
     report: Report | None = None,
     report_load: LoadReport | None = None,
     report_download: LoadReport | None = None,
@@ -105,177 +92,106 @@ def train(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         workers: processes that decode pictures; ``None`` means one a core.
         max_unusable: the part of the pictures that may be unusable.
+        tensorboard: write events for TensorBoard into the run, too.
+        profile: measure where the time of a step goes, and report it at the end.
+        allocator: what the process does with freed memory, to be recorded.
         report: called after every step and epoch.
         report_load: called with (pictures read, pictures in all).
         report_download: called with (bytes there, bytes in all) of weights that are downloaded.
-        remark: called with a line for the user about a choice that was made.
+        remark: called with a line for the user about a choice that was made, or what happened.
 
     Raises:
         InputError: a value, the pictures or the output directory cannot be used. Nothing is left
             behind then, unless training had begun: the run directory can then be resumed.
     """
     started = time.perf_counter()
-    remark = remark or _silent
-    where = choose_device(device)
-    if out is not None:  # before anything is downloaded
+    where = own_device(choose_device(device))
+    if is_launched() and out is None:
+        raise InputError("several processes write one run: give it a name with --out")
+    if out is not None:  # before anything is downloaded, and before one process waits for another
         check_new(Path(out), holds=ARCH, force=force)
-    pictures = find_pictures(data)
-    plan = make_plan(
-        pictures,
-        model=model,
-        width_mult=width_mult,
-        resolution=resolution,
-        form=form,
-        in_channels=in_channels,
-        preprocess=preprocess,
-        resize=resize,
-        recipe=recipe,
-        overrides=overrides,
-        start=start,
-        report=report_download,
-        remark=remark,
-    )
-    source, arch = plan.start, plan.arch
-    precision = choose_precision(plan.recipe.precision, where)
-    known = source.labels_of(pictures.classes) if source else None
-    classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
-    folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
-    with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
-        dataset = load_dataset(
+    with joined(where) as world:
+        report = report if report and world.writes else _silent
+        remark = remark if remark and world.writes else _silent
+
+        pictures = find_pictures(data)
+        for text in pictures.remarks:
+            remark(text)
+        plan = make_plan(
+            pictures,
+            model=model,
+            width_mult=width_mult,
+            resolution=resolution,
+            form=form,
+            in_channels=in_channels,
+            preprocess=preprocess,
+            resize=resize,
+            recipe=recipe,
+            overrides=overrides,
+            start=start,
+            report=report_download,
+            remark=remark,
+        )
+        source, arch = plan.start, plan.arch
+        precision = choose_precision(plan.recipe.precision, where)
+        known = source.labels_of(pictures.classes) if source else None
+        classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
+        load = partial(
+            load_dataset,
             pictures,
             resolution=arch.resolution,
             preprocess=plan.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
+            cache=pictures_cache(),
+            device_memory=free_device_memory(where),
             on_progress=report_load,
+            remark=remark,
         )
-        write_run(
-            unfinished,
-            arch=arch,
-            preprocess=plan.preprocess,
-            classes=classes,
-            recipe=plan.recipe.to_toml(),
-            dataset=dataset.describe() | {"path": _absolute(data)},
-            environment=describe_environment(where, precision)
-            | {"start": "scratch" if source is None else source.name},
+        dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
+        folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
+        run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
+        trainer = make_trainer(
+            run,
+            plan.recipe,
+            dataset,
+            device=where,
+            precision=precision,
+            world=world,
+            clock=Stopwatch(where) if profile else None,
+            report_download=report_download,
         )
-    remark(_choices(arch, dataset, source, folder))
-    run = open_run(folder)
-    trainer = _trainer(run, plan.recipe, dataset, where, precision)
-    if source is not None:
-        load_start(source, trainer, dataset, keep_classifier=known is not None)
-    return _loop(run, trainer, Progress(), dataset, where, started, report)
-
-
-def resume(
-    path: str | Path,
-    *,
-    data: str | Path | None = None,
-    device: str | None = None,
-    workers: int | None = None,
-    report: Report | None = None,
-    report_load: LoadReport | None = None,
-) -> Run:
-    """Finish a run that was stopped; on the same machine and threads, to the same bits.
-
-    A finished run is returned as it is.
-
-    Args:
-        path: the run directory.
-        data: the pictures, where they are no longer at the place that the run recorded.
-        device: ``None`` means the one that the run was started on.
-        workers: as for `train`.
-        report: as for `train`.
-        report_load: as for `train`.
-
-    Raises:
-        InputError: the directory is no run, its state is damaged, or the pictures have changed.
-    """
-    started = time.perf_counter()
-    run = open_run(path)
-    if is_imported(run.path):
-        raise InputError(
-            f"{run.path}: was imported, not trained: nothing to resume ('mobilette train DATA "
-            f"--from {run.path}' trains it further)"
+        if source is not None:
+            load_start(source, trainer, dataset, keep_classifier=known is not None)
+        if world.writes:
+            with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
+                write_run(
+                    unfinished,
+                    arch=arch,
+                    preprocess=plan.preprocess,
+                    classes=classes,
+                    recipe=plan.recipe.to_toml(),
+                    dataset=dataset.describe() | {"path": _absolute(data)},
+                    environment=describe_environment(where, precision)
+                    | {"start": "scratch" if source is None else source.name}
+                    | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
+                )
+                # Together: killed right here, the run still has the weights that it starts from.
+                save_state(unfinished / STATE, trainer, Progress())
+        world.wait()
+        remark(_choices(arch, dataset, source, folder))
+        remark(_machine(where, precision, world, allocator))
+        run = open_run(folder)
+        run_loop(
+            run,
+            trainer,
+            Progress(),
+            dataset,
+            started=started,
+            tensorboard=tensorboard,
+            report=report,
+            remark=remark,
         )
-    recipe = load_recipe(run.path / RECIPE)
-    where = choose_device(device or str(_recorded(run.path).get("device", "auto")))
-    state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
-    if state is not None and state.progress.finished:
-        return run
-    source = data or recorded_data(run.path)
-    dataset = load_dataset(
-        find_pictures(source),
-        resolution=run.arch.resolution,
-        preprocess=run.preprocess,
-        workers=usable_cores() if workers is None else workers,
-        max_unusable=1.0,
-        on_progress=report_load,
-    )
-    recorded = read_json(run.path / DATASET)
-    if not isinstance(recorded, dict) or dataset.fingerprint != recorded.get("fingerprint"):
-        raise InputError(
-            f"{source}: the pictures are not those that {run.path} was started with; "
-            "start a new run"
-        )
-    precision: Precision = "bf16" if _recorded(run.path).get("precision") == "bf16" else "fp32"
-    trainer = _trainer(run, recipe, dataset, where, precision)
-    progress = Progress()
-    if state is not None:
-        apply_state(state, trainer, where=run.path / STATE)
-        progress = state.progress
-    return _loop(run, trainer, progress, dataset, where, started, report)
-
-
-def recorded_threads(path: str | Path) -> int | None:
-    """Return the number of threads that the run in ``path`` was started with, if it tells."""
-    threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
-    return threads if isinstance(threads, int) and threads > 0 else None
-
-
-def _recorded(path: Path) -> dict[str, object]:
-    environment = read_json(path / ENVIRONMENT)
-    return environment if isinstance(environment, dict) else {}
-
-
-def _trainer(
-    run: Run, recipe: Recipe, dataset: Dataset, device: torch.device, precision: Precision
-) -> Trainer:
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(recipe.seed, Purpose.weights))
-        network = Network(run.arch)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trainer(
-        network=network,
-        average=WeightAverage(network, decay=recipe.ema_decay),
-        optimizer=build_optimizer(network, recipe),
-        normalise=Normalise(run.preprocess).to(device),
-        recipe=recipe,
-        precision=precision,
-        flip=recipe.flip and dataset.flippable,
-    )
-
-
-def _loop(
-    run: Run,
-    trainer: Trainer,
-    progress: Progress,
-    dataset: Dataset,
-    device: torch.device,
-    started: float,
-    report: Report | None,
-) -> Run:
-    progress.training_seconds += time.perf_counter() - started  # reading the pictures counts
-    loop = Loop(
-        trainer,
-        progress,
-        dataset,
-        folder=run.path,
-        device=device,
-        started=started,
-        report=report or _silent,
-    )
-    loop.run()
     return run
 
 
@@ -293,6 +209,12 @@ def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -
         f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
         f"starts from {source.name if source else 'scratch'}{cut}"
     )
+
+
+def _machine(device: torch.device, precision: str, world: World, allocator: str) -> str:
+    processes = f"{world.size} processes, " if world.size > 1 else ""
+    memory = ", freed memory is kept" if allocator == "keeps memory" else ""
+    return f"{processes}{device}, {torch.get_num_threads()} threads, {precision}{memory}"
 
 
 def _free_name(data: str, model: str) -> Path:

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from mobilette.data.dataset import load_split
+from mobilette.data.labels import indices_of
+from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import Picture, find_pictures
+from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
+from mobilette.errors import InputError
+from mobilette.run.class_matching import match_classes
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.process import usable_cores
-from mobilette.verification.classes import match_classes
 
 UnusableReport = Callable[[str, str], None]
 
@@ -34,7 +37,7 @@ def evaluate(
 
     Args:
         predictor: what `load` returned.
-        data: a folder or a named set with the model's classes, or some of them.
+        data: pictures of the model's classes, or some of them (`find_pictures` tells the forms).
         split: by default ``val`` where there is one, else every picture.
         workers: processes that decode; ``None`` means one a core.
         max_unusable: the part of the pictures that may be unusable.
@@ -46,11 +49,14 @@ def evaluate(
     Raises:
         InputError: the pictures cannot be used, or a class is none of the model's.
     """
-    pictures, by = labelled_pictures(data, predictor.classes, split=split)
+    pictures, by = labelled_pictures(
+        data, predictor.classes, split=split, multi_label=predictor.multi_label
+    )
     if on_matched is not None:
         on_matched(by)
     pixels, unusable = load_split(
         pictures,
+        num_classes=len(predictor.classes),
         resolution=predictor.arch.resolution,
         preprocess=predictor.preprocess,
         workers=usable_cores() if workers is None else workers,
@@ -61,18 +67,33 @@ def evaluate(
         if on_unusable is not None:
             on_unusable(name, reason)
     ids = [label.id for label in predictor.classes]
-    return measure(predictor.logits(pixels.pixels), pixels.labels, ids)
+    return measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
 
 
 def labelled_pictures(
-    data: str | Path, classes: Sequence[ClassLabel], *, split: str | None
+    data: str | Path,
+    classes: Sequence[ClassLabel],
+    *,
+    split: str | None,
+    multi_label: bool = False,
 ) -> tuple[tuple[Picture, ...], str]:
     """Return the pictures of a split, labelled by ``classes``, and by what they were matched.
 
+    With ``multi_label`` pictures of one class each are taken, too.
+
     Raises:
-        InputError: the pictures cannot be used, or a class is none of ``classes``.
+        InputError: the pictures cannot be used, a class is none of ``classes``, or they may be of
+            several classes and this is not ``multi_label``.
     """
     found = find_pictures(data)
     index, by = match_classes(found.classes, classes, where=found.name)
+    if found.multi_label and not multi_label:
+        raise InputError(
+            f"{found.name}: pictures of several classes; the model was trained to answer with one"
+        )
     _, pictures = choose_split(found, split)
-    return tuple(replace(picture, label=index[picture.label]) for picture in pictures), by
+    labelled = []
+    for picture in pictures:
+        indices = tuple(sorted(index[number] for number in indices_of(picture.label)))
+        labelled.append(replace(picture, label=indices if multi_label else indices[0]))
+    return tuple(labelled), by

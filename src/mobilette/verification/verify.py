@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.data.dataset import load_split
+from mobilette.data.labels import Labels
 from mobilette.data.reading import LoadReport
 from mobilette.engines.onnxruntime import OnnxRuntimePredictor
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
+from mobilette.run.class_matching import BY_NAME
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
+from mobilette.run.metrics import accuracy
 from mobilette.training.process import usable_cores
-from mobilette.verification.classes import BY_NAME
 from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.gate import compare, judge_golden, judge_pictures
 
@@ -91,13 +93,16 @@ def verify(
             failures=tuple(failures),
             notes=(*notes, "no pictures given: golden vectors only"),
         )
-    pictures, by = labelled_pictures(data, predictor.classes, split=split)
+    pictures, by = labelled_pictures(
+        data, predictor.classes, split=split, multi_label=predictor.multi_label
+    )
     if by != BY_NAME:
         notes.append(f"folders matched with classes by {by}")
 
-    def answers(side: Predictor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def answers(side: Predictor) -> tuple[NDArray[np.float32], Labels]:
         read, unusable = load_split(
             pictures,
+            num_classes=len(side.classes),
             resolution=side.arch.resolution,
             preprocess=side.preprocess,
             workers=usable_cores() if workers is None else workers,
@@ -107,15 +112,15 @@ def verify(
         if unusable and side is predictor:
             name, reason = unusable[0]
             notes.append(f"{len(unusable)} pictures left out; the first is {name}: {reason}")
-        return side.logits(read.pixels), read.labels
+        return side.logits(read.pixels[:]), read.labels
 
     ours, labels = answers(predictor)
-    accuracy_artifact = float((ours.argmax(axis=1) == labels).mean())
+    accuracy_artifact = accuracy(ours, labels)
     comparison, accuracy_source = on_golden, None
     if run is not None:
         theirs, _ = answers(CheckpointPredictor(run))
         comparison = compare(ours, theirs)
-        accuracy_source = float((theirs.argmax(axis=1) == labels).mean())
+        accuracy_source = accuracy(theirs, labels)
         failures += judge_pictures(comparison, drop=accuracy_source - accuracy_artifact)
     return Verdict(
         passed=not failures,

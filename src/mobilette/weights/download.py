@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from mobilette.errors import InputError
-from mobilette.files import LARGEST_FILE, make_parents
+from mobilette.files import LARGEST_FILE, cache_root, make_parents
 from mobilette.weights.fetch import TransferError, fetch, received_bytes, tag_file
 from mobilette.weights.published import PublishedWeights
 
@@ -37,15 +36,7 @@ HURRIED_STALLED_S = 10.0
 
 def weights_cache() -> Path:
     """Return the folder that downloaded weights are kept in; it need not exist."""
-    if own := os.environ.get("MOBILETTE_CACHE"):
-        return Path(own).expanduser().absolute() / "weights"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "mobilette" / "weights"
+    return cache_root() / "weights"
 
 
 def cached_path(weights: PublishedWeights) -> Path:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mobilette.errors import InputError
+from mobilette.run.class_matching import BY_NAME, BY_ORDER, BY_SYNSET, match_classes
 from mobilette.run.classes import ClassLabel
-from mobilette.verification.classes import BY_NAME, BY_ORDER, BY_SYNSET, match_classes
 
 IMAGENET = tuple(
     ClassLabel(id=synset, name=name)

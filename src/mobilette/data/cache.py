@@ -1,0 +1,291 @@
+"""Decoded pictures on disk, so that no picture is decoded twice at the same size.
+
+Under ``pictures`` in `mobilette.files.cache_root`, a folder a set, named by everything that its
+pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, R, R); ``records.u8``, a record of 40
+bytes a row; ``cache.json``, what it is for. Both arrays are made full of holes and filled row by
+row.
+
+A row counts only with the checksum in its record, which is written after it, and the first time
+that a process reads a row it compares them: a process killed at any moment, a power cut that
+loses one of two writes or a damaged disk cost the time to decode that row again. Processes that
+fill the same folder at once write the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from mobilette.data.content import Stamp
+from mobilette.data.preprocess import Preprocess
+from mobilette.errors import InputError
+from mobilette.files import cache_root, read_record, write_json
+
+SCHEMA_VERSION = 1
+PIXELS, RECORDS, ABOUT = "pixels.u8", "records.u8", "cache.json"
+# SHA-256 of the picture, CRC-32 of the row, CRC-32 of these two.
+_RECORD = struct.Struct("<32sII")
+_NAME = re.compile(r"\.?[0-9a-f]{64}(\.[a-z0-9_]+)?")  # with a dot: being made or removed
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheNote:
+    """What ``cache.json`` says: for people, and to check the files beside it.
+
+    Attributes:
+        source: the set as it was asked for.
+        shape: of the pixels, (N, C, R, R).
+        used: when a run last opened it, in seconds since 1970.
+        schema: version of the folder's layout.
+    """
+
+    source: str
+    shape: tuple[int, ...]
+    used: float
+    schema: Literal[1] = 1
+
+
+class PictureCache:
+    """The decoded pictures of one set, open for reading and writing by row.
+
+    Attributes:
+        folder: where it lies; another process opens it with ``PictureCache(folder, shape)``.
+        fault: why rows can no longer be written (the disk is full), else ``None``. Nothing is
+            raised then, and every row that was written can still be read.
+
+    Raises:
+        OSError: it is not there, or its files have the wrong size.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
+        self.folder, self.shape = folder, shape
+        self.fault: str | None = None
+        count, row = shape[0], shape[1:]
+        self._row_bytes = int(np.prod(row))
+        for name, size in ((PIXELS, count * self._row_bytes), (RECORDS, count * _RECORD.size)):
+            if (folder / name).stat().st_size != size:
+                raise OSError(f"{folder / name} has not {size:,} bytes")
+        self._pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=shape)
+        self._records = np.memmap(folder / RECORDS, np.uint8, "r", shape=(count, _RECORD.size))
+        self._checked = np.zeros(count, np.bool_)
+        self._files: tuple[BinaryIO, BinaryIO] | None = None
+
+    def digest(self, row: int) -> bytes | None:
+        """Return the SHA-256 noted for a row; ``None`` if the row was not written yet."""
+        record: bytes = self._records[row].tobytes()
+        return record[:32] if _is_whole(record) else None
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> bytes | None:
+        """Copy a row into ``out``, (C, R, R); return its SHA-256, ``None`` if it is not there."""
+        record: bytes = self._records[row].tobytes()
+        if not _is_whole(record):
+            return None
+        out[...] = self._pixels[row]
+        if not self._checked[row]:
+            if _checksum(out.data) != _RECORD.unpack(record)[1]:
+                return None
+            self._checked[row] = True
+        return record[:32]
+
+    def write(self, row: int, pixels: NDArray[np.uint8], digest: bytes) -> None:
+        """Keep a row, (C, R, R), and the SHA-256 of its picture; on failure note the `fault`."""
+        if self.fault is not None:
+            return
+        # Not through the memory map: on a full disk that would end the process.
+        pixels = np.ascontiguousarray(pixels)
+        noted = digest + struct.pack("<I", _checksum(pixels.data))
+        record = noted + struct.pack("<I", _checksum(noted))
+        try:
+            if self._files is None:
+                self._files = (
+                    (self.folder / PIXELS).open("r+b", buffering=0),
+                    (self.folder / RECORDS).open("r+b", buffering=0),
+                )
+            rows, records = self._files
+            _write_at(rows, row * self._row_bytes, pixels.data.cast("B"))
+            _write_at(records, row * _RECORD.size, memoryview(record))
+        except OSError as error:
+            self.fault = (error.strerror or str(error)).lower()
+
+    def close(self) -> None:
+        """Close the files that rows are written to; a later `write` opens them again."""
+        for file in self._files or ():
+            file.close()
+        self._files = None
+
+
+def pictures_cache() -> Path:
+    """Return the folder that the sets' decoded pictures are kept in; it need not exist."""
+    return cache_root() / "pictures"
+
+
+def cache_key(
+    stamps: Sequence[Stamp],
+    *,
+    resolution: int,
+    preprocess: Preprocess,
+    reduced: Sequence[bool],
+    digest: str,
+) -> str:
+    """Return the name of a set's folder: SHA-256 over all that the stored rows depend on.
+
+    Args:
+        stamps: of every picture's file, in order.
+        resolution: side of the rows.
+        preprocess: of which only the geometry counts.
+        reduced: which pictures may be decoded at reduced scale.
+        digest: what the stored SHA-256 are of.
+    """
+    geometry = {
+        "schema": SCHEMA_VERSION,
+        "pillow": PIL.__version__,  # another libjpeg may round differently
+        "resolution": resolution,
+        "channels": preprocess.channels,
+        "resize": preprocess.resize,
+        "crop_fraction": preprocess.crop_fraction,
+        "interpolation": preprocess.interpolation,
+        "fill": preprocess.fill() if preprocess.resize == "pad" else None,
+        "digest": digest,
+    }
+    key = hashlib.sha256(json.dumps(geometry).encode())
+    for item, less in zip(stamps, reduced, strict=True):
+        line = f"{item.path}\0{item.offset}\0{item.size}\0{item.mtime_ns}\0{int(less)}\n"
+        key.update(line.encode(errors="surrogateescape"))
+    return key.hexdigest()
+
+
+def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> PictureCache | str:
+    """Open the set's folder under ``root``, made if it is not there.
+
+    What is there but damaged, or of another version, is replaced.
+
+    Returns:
+        The cache, or in a few words why there is none.
+    """
+    folder = root / key
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if found := _open(folder, shape):
+            return found
+        size = int(np.prod(shape))
+        free = shutil.disk_usage(root).free
+        if free < 2 * size:
+            return f"{size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free in {root}"
+        _make(folder, CacheNote(source=source, shape=shape, used=time.time()))
+        return PictureCache(folder, shape)
+    except OSError as error:
+        return f"{error.filename or root}: {(error.strerror or str(error)).lower()}"
+
+
+def cache_size(root: Path) -> tuple[int, int]:
+    """Return how many sets are kept under ``root``, and the bytes that they take on the disk."""
+    folders = list(_folders(root))
+    return len(folders), sum(_bytes(folder) for folder in folders)
+
+
+def clean_cache(root: Path) -> tuple[int, int]:
+    """Remove all sets under ``root``, nothing else; return how many there were and their bytes."""
+    count, freed = 0, 0
+    for folder in list(_folders(root)):
+        size = _bytes(folder)
+        for name in (PIXELS, RECORDS, ABOUT):
+            with suppress(OSError):
+                (folder / name).unlink()
+        with suppress(OSError):  # a file that is no part of a cache, or one that is open
+            folder.rmdir()
+            count, freed = count + 1, freed + size
+    with suppress(OSError):
+        root.rmdir()
+    return count, freed
+
+
+def _open(folder: Path, shape: tuple[int, ...]) -> PictureCache | None:
+    if not folder.exists():
+        return None
+    try:
+        note = read_record(folder / ABOUT, CacheNote)
+        cache = PictureCache(folder, shape)
+    except (InputError, OSError):
+        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+        folder.replace(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        return None
+    with suppress(InputError):  # to be told when it was used is worth no run
+        write_json(folder / ABOUT, _note(replace(note, used=time.time())))
+    return cache
+
+
+def _make(folder: Path, note: CacheNote) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    count, *row = note.shape
+    try:
+        for name, size in ((PIXELS, count * int(np.prod(row))), (RECORDS, count * _RECORD.size)):
+            with (temporary / name).open("wb") as file:
+                file.truncate(size)
+        (temporary / ABOUT).write_text(json.dumps(_note(note)), encoding="utf-8")
+        try:
+            temporary.replace(folder)
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _note(note: CacheNote) -> dict[str, object]:
+    return {
+        "schema": note.schema,
+        "source": note.source,
+        "shape": list(note.shape),
+        "used": note.used,
+    }
+
+
+def _folders(root: Path) -> Iterable[Path]:
+    # The folder may be shared with others: MOBILETTE_CACHE can name any.
+    with suppress(OSError):
+        yield from (
+            path for path in sorted(root.iterdir()) if _NAME.fullmatch(path.name) and path.is_dir()
+        )
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for name in (PIXELS, RECORDS, ABOUT):
+        with suppress(OSError):
+            status = (folder / name).stat()
+            blocks = getattr(status, "st_blocks", None)  # not on Windows; holes take none
+            total += status.st_size if blocks is None else 512 * blocks
+    return total
+
+
+def _write_at(file: BinaryIO, offset: int, content: memoryview) -> None:
+    file.seek(offset, os.SEEK_SET)
+    while content:
+        written = file.write(content)
+        content = content[written:]
+
+
+def _is_whole(record: bytes) -> bool:
+    return struct.pack("<I", _checksum(record[:-4])) == record[-4:]
+
+
+def _checksum(content: bytes | memoryview) -> int:
+    return zlib.crc32(content) or 1  # holes are zeros: no row that was written has a zero

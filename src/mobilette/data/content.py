@@ -1,0 +1,59 @@
+"""Where a picture's bytes lie: the one place that knows what `Picture.content` can be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from mobilette.data.decoding import UnusablePicture
+from mobilette.data.pictures import Picture
+from mobilette.data.tar import TarMember
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stamp:
+    """What tells, without reading it, that a picture's file is the one that was seen before.
+
+    Attributes:
+        path: absolute.
+        offset: where the picture begins in the file.
+        size: of the picture, in bytes; -1 where the file cannot be found.
+        mtime_ns: when the file was last changed.
+    """
+
+    path: str
+    offset: int
+    size: int
+    mtime_ns: int
+
+
+def lies_in_file(picture: Picture) -> bool:
+    """Whether the picture is still to be read, rather than in memory already."""
+    return not picture.in_memory
+
+
+def encoded(picture: Picture) -> bytes:
+    """Return the bytes of a picture that lies in a file.
+
+    Raises:
+        UnusablePicture: they cannot be read.
+    """
+    content = picture.read()
+    if content is None:
+        raise UnusablePicture("has no file")
+    return content
+
+
+def stamp(picture: Picture) -> Stamp:
+    """Return the `Stamp` of a picture that lies in a file."""
+    content = picture.content
+    member = content if isinstance(content, TarMember) else None
+    file = str(member.path if member is not None else content)
+    path = os.path.abspath(file)  # noqa: PTH100  # links stay, a million are quick
+    offset = member.offset if member is not None else 0
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return Stamp(path=path, offset=offset, size=-1, mtime_ns=0)
+    size = member.size if member is not None else status.st_size
+    return Stamp(path=path, offset=offset, size=size, mtime_ns=status.st_mtime_ns)

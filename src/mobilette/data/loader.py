@@ -1,0 +1,132 @@
+"""Batches of a split on the device that trains, from memory or as they are decoded."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobilette.data.dataset import Split
+from mobilette.data.store import cancel
+from mobilette.data.streaming import StreamedPixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Some pictures of a split.
+
+    Attributes:
+        pixels: uint8 (N, C, R, R) on the device, contiguous.
+        rows: int64 (N,) on the CPU, which rows of the split these are. Pictures that turned out
+            to be broken are left out, even if none remains.
+        waited: seconds that the caller waited for them.
+    """
+
+    pixels: Tensor
+    rows: Tensor
+    waited: float
+
+
+class Loader(Protocol):
+    """Where batches come from."""
+
+    def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
+        """Yield a batch for each element of ``order``: int64 on the CPU, rows of the split.
+
+        Raises:
+            InputError: too many pictures are broken, or a worker process died.
+        """
+
+    def close(self) -> None:
+        """End what runs beside this thread; asked for batches again, it starts again."""
+
+
+def make_loader(split: Split, *, device: torch.device, prefetch: int = 4) -> Loader:
+    """Return the loader that suits the pixels of ``split``; the batches do not depend on which.
+
+    Args:
+        split: pictures in memory, all of which then lie on the device; or streamed ones.
+        device: where the batches are to be.
+        prefetch: how many batches a streamed split is ahead of the caller.
+    """
+    if isinstance(split.pixels, StreamedPixels):
+        return _Streamed(split.pixels, device, prefetch)
+    return _Resident(split.pixels, device)
+
+
+class _Resident:
+    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+        self._pixels = torch.from_numpy(pixels).to(device)
+
+    def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
+        if not order:
+            return
+        # One transfer for all: on a GPU each would wait for the steps before it.
+        everywhere = torch.cat(list(order)).to(self._pixels.device)
+        first = 0
+        for rows in order:
+            begun = time.perf_counter()
+            pixels = self._pixels[everywhere[first : first + len(rows)]]
+            first += len(rows)
+            yield Batch(pixels=pixels, rows=rows, waited=time.perf_counter() - begun)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Begun:
+    rows: Tensor
+    positions: NDArray[np.int64]
+    pixels: Tensor
+    futures: list[Future[None]]
+
+
+class _Streamed:
+    def __init__(self, pixels: StreamedPixels, device: torch.device, prefetch: int) -> None:
+        self._source, self._store = pixels, pixels.store
+        self._device = device
+        # Without workers the rows are read when they are begun: the later, the better.
+        self._prefetch = prefetch if self._store.workers else 0
+
+    def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
+        coming = iter(order)
+        ahead: deque[_Begun] = deque()
+        try:
+            for _ in order:
+                asked = time.perf_counter()
+                while len(ahead) <= self._prefetch and (rows := next(coming, None)) is not None:
+                    ahead.append(self._begin(rows))
+                begun = ahead.popleft()
+                for future in begun.futures:
+                    future.result()
+                self._store.settle()
+                yield self._finish(begun, asked)
+        finally:
+            cancel(future for begun in ahead for future in begun.futures)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _begin(self, rows: Tensor) -> _Begun:
+        positions = self._source.positions[rows.numpy()]
+        shape = (len(rows), *self._store.row_shape)
+        pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        futures = self._store.start(positions, pixels.numpy())
+        return _Begun(rows=rows, positions=positions, pixels=pixels, futures=futures)
+
+    def _finish(self, begun: _Begun, asked: float) -> Batch:
+        rows, pixels = begun.rows, begun.pixels
+        whole = [position not in self._store.broken for position in begun.positions.tolist()]
+        if not all(whole):
+            rows, pixels = rows[torch.tensor(whole)], pixels[torch.tensor(whole)]
+        pixels = pixels.to(self._device, non_blocking=True)
+        return Batch(pixels=pixels, rows=rows, waited=time.perf_counter() - asked)

@@ -1,0 +1,123 @@
+"""The samples of one tar shard as WebDataset writes it.
+
+Layout: https://github.com/webdataset/webdataset. The files of one sample follow each other and
+have one name up to the first dot; what follows the dot says what they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from mobilette.data.pictures import SUFFIXES
+from mobilette.data.tar import ENDS_MID_FILE, Entry, TarMember, read_entries
+from mobilette.errors import InputError
+
+_PICTURE, _CLASS = "picture", "class"
+_LONGEST_CLASS = 1024  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture in a shard, its name there, and what the ``.cls`` beside it says."""
+
+    name: str
+    picture: TarMember
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """What a shard holds.
+
+    Attributes:
+        samples: those with a picture and a class.
+        unusable: name and reason of each other one.
+        ignored: names of the files that are neither.
+        complete: false where the shard ends mid-file or without its end mark.
+    """
+
+    samples: tuple[Sample, ...]
+    unusable: tuple[tuple[str, str], ...]
+    ignored: tuple[str, ...]
+    complete: bool
+
+
+def read_samples(path: Path) -> Shard:
+    """List the samples of the shard ``path``; of its pictures only the headers are read.
+
+    Raises:
+        InputError: it cannot be read, is damaged or compressed, or has no complete sample.
+    """
+    samples: list[Sample] = []
+    unusable: list[tuple[str, str]] = []
+    ignored: list[str] = []
+    if not path.is_file():
+        raise InputError(f"{path}: not a file")
+    try:
+        with path.open("rb") as file:
+            files, complete = read_entries(file, where=path)
+            for stem, group in groupby(files, key=lambda entry: _parts(entry.name)[0]):
+                entries = list(group)
+                chosen = _choose(entries, ignored)
+                if not chosen:
+                    continue
+                sample = _sample(path, file, chosen)
+                if isinstance(sample, Sample):
+                    samples.append(sample)
+                else:
+                    at_end = not complete and entries[-1] is files[-1]
+                    unusable.append((stem, ENDS_MID_FILE if at_end else sample))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not samples:
+        cut = "" if complete else "; it ends mid-file"
+        raise InputError(f"{path}: no complete sample in it, a picture and its .cls{cut}")
+    return Shard(
+        samples=tuple(samples),
+        unusable=tuple(unusable),
+        ignored=tuple(ignored),
+        complete=complete,
+    )
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return the sample that a file is of, empty for none, and what it is of it."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, ending = base.partition(".")
+    if not stem or not dot:
+        return "", ""
+    kind = _PICTURE if f".{ending.lower()}" in SUFFIXES else ending.lower()
+    return folder + slash + stem, _CLASS if kind == "cls" else kind
+
+
+def _choose(entries: list[Entry], ignored: list[str]) -> dict[str, Entry]:
+    """Return the picture and the class among the files of a sample, the first of each."""
+    chosen: dict[str, Entry] = {}
+    for entry in entries:
+        kind = _parts(entry.name)[1]
+        if kind in (_PICTURE, _CLASS) and kind not in chosen:
+            chosen[kind] = entry
+        else:
+            ignored.append(entry.name)
+    return chosen
+
+
+def _sample(path: Path, file: BinaryIO, chosen: dict[str, Entry]) -> Sample | str:
+    """Return the sample, or the reason why it cannot be used."""
+    picture, label = chosen.get(_PICTURE), chosen.get(_CLASS)
+    if picture is None or not picture.whole:
+        return "no picture beside its .cls"
+    if label is None or not label.whole:
+        return "no .cls beside it"
+    if label.size > _LONGEST_CLASS:
+        return f"its .cls has {label.size:,} bytes, which is no class"
+    file.seek(label.offset)
+    text = file.read(label.size).decode("utf-8", "replace").strip()
+    if not text.isprintable() or not text or "\ufffd" in text:
+        return "its .cls is empty or no text"
+    return Sample(
+        name=picture.name, picture=TarMember(path, picture.offset, picture.size), text=text
+    )

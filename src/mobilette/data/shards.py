@@ -1,0 +1,194 @@
+"""Sets of tar shards: pictures that are read where they lie in tar files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilette.data.folders import entries
+from mobilette.data.pictures import MEANT_VAL, SPLITS, Picture, PictureSet, by_split, check_set
+from mobilette.data.samples import Sample, read_samples
+from mobilette.errors import InputError, nearest
+from mobilette.files import LARGEST_RECORD, read_bytes
+
+CLASSES_FILE = "classes.txt"
+MOST_CLASSES = 100_000
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_SPLIT_NAMES = (*SPLITS, *MEANT_VAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a sample was found."""
+
+    split: str
+    shard: int
+    name: str
+
+
+def find_shards(root: Path) -> dict[str, list[Path]]:
+    """Return the tar shards of the set in the folder ``root`` by split; none if it has no shards.
+
+    Raises:
+        InputError: some are compressed, or it is not clear which split they are of.
+    """
+    folders, files = entries(root)
+    if not folders:
+        return _by_name(root, _tars(root, files))
+    if "train" not in folders or entries(root / "train")[0]:
+        return {}
+    found = {}
+    for split in (name for name in _SPLIT_NAMES if name in folders):
+        found[split] = [root / split / file for file in _tars(root, entries(root / split)[1])]
+    if not found["train"]:
+        return {}
+    for split, shards in found.items():
+        _check_split(split, root / split)
+        if not shards:
+            raise InputError(f"{root / split}: no tar files in it, as there are in train/")
+    return found
+
+
+def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> PictureSet:
+    """List the pictures in tar shards; only the headers in them are read, and the classes.
+
+    A sample without a picture or a class is left out and counted, and so is the one in whose
+    middle a shard ends.
+
+    Args:
+        root: where ``classes.txt`` is looked for.
+        name: what the set is called.
+        shards: the files by split, as `find_shards` gives them.
+
+    Raises:
+        InputError: a shard is damaged, compressed or without a complete sample, or a class is
+            unknown.
+    """
+    found: list[tuple[_Place, Sample]] = []
+    unusable: list[tuple[str, str]] = []
+    ignored: list[str] = []
+    cut: list[str] = []
+    every = [(split, path) for split, paths in shards.items() for path in paths]
+    for number, (split, path) in enumerate(every):
+        prefix = path.relative_to(root).as_posix()
+        shard = read_samples(path)
+        for sample in shard.samples:
+            place = _Place(split=split, shard=number, name=f"{prefix}/{sample.name}")
+            found.append((place, sample))
+        unusable += [(f"{prefix}/{stem}", reason) for stem, reason in shard.unusable]
+        ignored += [f"{prefix}/{file}" for file in shard.ignored]
+        cut += [] if shard.complete else [prefix]
+    classes, index = _classes(root, found)
+    pictures: dict[str, list[Picture]] = {}
+    for place, sample in found:
+        picture = Picture(
+            name=place.name,
+            label=index[sample.text],
+            content=sample.picture,
+            shard=place.shard,
+        )
+        pictures.setdefault(place.split, []).append(picture)
+    remarks = []
+    if cut:
+        remarks.append(f"{len(cut)} of {len(every)} shards end mid-file; the first is {cut[0]}")
+    return check_set(
+        PictureSet(
+            name=name,
+            classes=classes,
+            splits=by_split(pictures),
+            divided_by="shards",
+            ignored=tuple(ignored),
+            unusable=tuple(unusable),
+            remarks=tuple(remarks),
+        )
+    )
+
+
+def _tars(root: Path, files: Sequence[str]) -> list[str]:
+    tars = [file for file in files if file.lower().endswith(".tar")]
+    packed = [file for file in files if file.lower().endswith(_COMPRESSED)]
+    if packed:
+        raise InputError(
+            f"{root}: {packed[0]} is compressed; pictures are read in place, so unpack it to a "
+            "plain .tar"
+        )
+    return tars
+
+
+def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
+    """Divide shards by the split that stands in their names, if one does."""
+    found: dict[str, list[Path]] = {}
+    for file in tars:
+        words = [word for word in re.split(r"[-_.]", file.lower()) if word in _SPLIT_NAMES]
+        split = words[0] if words else "all"
+        _check_split(split, root / file)
+        found.setdefault(split, []).append(root / file)
+    if "all" in found and len(found) > 1:
+        raise InputError(
+            f"{found['all'][0]}: of no split; the shards beside it are called "
+            f"{', '.join(f'{split}-*.tar' for split in found if split != 'all')}"
+        )
+    if found and "train" not in found and "all" not in found:
+        raise InputError(f"{root}: no shards called train-*.tar")
+    return {split: found[split] for split in ("all", *SPLITS) if split in found}
+
+
+def _check_split(split: str, path: Path) -> None:
+    if split in MEANT_VAL:
+        raise InputError(
+            f"{path}: the held-out shards are looked for in val-*.tar, or in a folder val/"
+        )
+
+
+def _classes(
+    root: Path, found: Sequence[tuple[_Place, Sample]]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the classes in order, and which of them each text of a ``.cls`` means."""
+    trained = {sample.text for place, sample in found if place.split in ("train", "all")}
+    texts = {sample.text for _, sample in found}
+    listed = _listed(root / CLASSES_FILE)
+    numbers = all(text.isascii() and text.isdigit() for text in texts)
+    if numbers:
+        values = {text: int(text) for text in texts if len(text) < 10}  # longer ones: too large
+        classes = listed or _numerals(values[text] for text in trained if text in values)
+    else:
+        classes = listed or tuple(sorted(trained))
+        values = {name: number for number, name in enumerate(classes)}
+    valid = {text: index for text, index in values.items() if index < len(classes)}
+    for place, sample in found:
+        if sample.text not in valid:
+            among = f"the {len(classes)} lines of {CLASSES_FILE}" if listed else "train"
+            if not listed and place.split in ("train", "all"):
+                among = f"0 to {MOST_CLASSES - 1:,}"
+            near = "" if numbers else nearest(sample.text, classes)
+            raise InputError(
+                f"{root}: {place.name}: class {sample.text!r:.60} is not in {among}{near}"
+            )
+    return classes, valid
+
+
+def _numerals(values: Iterable[int]) -> tuple[str, ...]:
+    """Return names for the numbers from 0 to the largest that is allowed, as wide as the last."""
+    count = max((value for value in values if value < MOST_CLASSES), default=0) + 1
+    width = len(str(count - 1))
+    return tuple(str(value).zfill(width) for value in range(count))
+
+
+def _listed(path: Path) -> tuple[str, ...]:
+    """Return the ids in ``classes.txt``, one a line up to a tab; none where it is not there."""
+    if not path.exists():
+        return ()
+    try:
+        text = read_bytes(path, limit=LARGEST_RECORD).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text") from error
+    ids: dict[str, int] = {}
+    for number, line in enumerate(text.rstrip().split("\n"), start=1):
+        name = line.partition("\t")[0].strip()
+        if not name or name in ids:
+            what = f"class {name!r} is in line {ids[name]} already" if name else "no class in it"
+            raise InputError(f"{path}: line {number}: {what}; each line is one class")
+        ids[name] = number
+    return tuple(ids)

@@ -1,0 +1,256 @@
+"""The pictures of one set as rows, wherever they are now: on disk decoded, or in their files."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.data.cache import PictureCache
+from mobilette.data.content import lies_in_file
+from mobilette.data.pictures import Picture
+from mobilette.data.workers import CHUNK, Decoder, Job, WorkerPool
+from mobilette.errors import InputError
+
+_NAMED = 5  # broken pictures that are named in remarks; dataset.json names all
+_PROGRESS = 64
+
+Progress = Callable[[int, int], None]
+Remark = Callable[[str], None]
+Positions = Sequence[int] | NDArray[np.int64]
+
+
+class PictureStore:
+    """Rows of pixels by position, decoded where they are not in the cache.
+
+    One thread may ask for rows at a time. With ``workers`` the work is done by as many threads,
+    each of which reads the cache and hands what is missing to a process of its own; these are
+    started when first needed. Without, everything is done in the caller's thread.
+
+    Attributes:
+        pictures: the set.
+        decoder: how they become rows.
+        digests: SHA-256 of each picture that was seen so far, by position.
+        broken: the reason, by position, why a picture cannot be used.
+        decoded: how many pictures were decoded so far.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        decoder: Decoder,
+        *,
+        reduced: Sequence[bool],
+        cache: PictureCache | None = None,
+        workers: int = 0,
+        max_unusable: float = 1.0,
+        remark: Remark | None = None,
+    ) -> None:
+        self.pictures, self.decoder = pictures, decoder
+        self.digests: dict[int, bytes] = {}
+        self.broken: dict[int, str] = {}
+        self.decoded = 0
+        self._reduced, self._cache, self.workers = reduced, cache, workers
+        self._max_unusable, self._remark = max_unusable, remark or _silent
+        self._remarked: set[int] = set()
+        self._cache_fault: str | None = None
+        self._cache_remarked = False
+        self._count = threading.Lock()
+        self._pool: WorkerPool | None = None
+        self._threads: ThreadPoolExecutor | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def missing(self) -> list[int]:
+        """Return the positions whose pictures will have to be decoded."""
+        cache = self._cache
+        if cache is None:
+            return list(range(len(self)))
+        missing = []
+        for position in range(len(self)):
+            digest = cache.digest(position)
+            if digest is None:
+                missing.append(position)
+            else:
+                self.digests[position] = digest
+        return missing
+
+    def start(self, positions: Positions, out: NDArray[np.uint8]) -> list[Future[None]]:
+        """Begin to read rows into ``out``, (N, C, R, R); it is full when the futures are done.
+
+        Rows of broken pictures are left as they are.
+        """
+        pieces = [(piece, out[first : first + CHUNK]) for first, piece in _cut(positions)]
+        if self.workers < 1:
+            for piece in pieces:
+                self._read(*piece)
+            return []
+        if self._threads is None:
+            self._pool = WorkerPool(self.workers, self.decoder, self._cache)
+            self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
+        return [self._threads.submit(self._read, *piece) for piece in pieces]
+
+    def fill(
+        self, positions: Positions, out: NDArray[np.uint8], *, progress: Progress | None = None
+    ) -> None:
+        """Read rows into ``out`` as `start` does, and wait for them."""
+        pieces = (
+            (len(piece), self.start(piece, out[first : first + CHUNK]))
+            for first, piece in _cut(positions)
+        )
+        self._follow(pieces, len(positions), progress)
+
+    def scan(self, positions: Positions, *, progress: Progress | None = None) -> None:
+        """Decode pictures into the cache and for their digests; no pixels are kept in memory."""
+        pieces = (
+            (len(piece), self.start(piece, np.empty((len(piece), *self.row_shape), np.uint8)))
+            for _, piece in _cut(positions)
+        )
+        self._follow(pieces, len(positions), progress)
+
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """The shape (C, R, R) of a row."""
+        return self.decoder.row_shape
+
+    def unusable(self) -> tuple[tuple[str, str], ...]:
+        """Return name and reason of the pictures that turned out to be broken so far."""
+        found = sorted(self.broken.items())
+        return tuple((self.pictures[position].name, reason) for position, reason in found)
+
+    def check_unusable(self) -> None:
+        """Raise `InputError` if more pictures are broken than ``max_unusable`` allows."""
+        if len(self.broken) <= self._max_unusable * len(self):
+            return
+        name, reason = self.unusable()[0]
+        raise InputError(
+            f"{len(self.broken)} of {len(self)} pictures cannot be used, more than the fraction "
+            f"{self._max_unusable:g} that --max-unusable allows; the first is {name}: {reason}"
+        )
+
+    def settle(self) -> None:
+        """Say what went wrong since the last call.
+
+        Raises:
+            InputError: too many pictures are broken.
+        """
+        self._remark_cache()
+        self._remark_broken()
+        self.check_unusable()
+
+    def forget_remarks(self) -> None:
+        """Take the pictures that are broken now as known: no remark is made about them."""
+        self._remarked.update(self.broken)
+
+    def close(self) -> None:
+        """End all threads and processes; they are started again when rows are asked for."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        if self._cache is not None:
+            self._cache.close()
+        self._pool = self._threads = None
+
+    def _remark_cache(self) -> None:
+        """Say once that decoded pictures can no longer be kept."""
+        if self._cache is None or self._cache_fault is None or self._cache_remarked:
+            return
+        self._cache_remarked = True
+        self._remark(
+            f"{self._cache.folder}: no more decoded pictures can be kept ({self._cache_fault}); "
+            "the others are decoded again each time"
+        )
+
+    def _remark_broken(self) -> None:
+        """Say once of each picture that broke since the last call what is wrong with it."""
+        for position in sorted(set(self.broken) - self._remarked):
+            self._remarked.add(position)
+            if len(self._remarked) <= _NAMED:
+                more = "; further ones are only counted" if len(self._remarked) == _NAMED else ""
+                name = self.pictures[position].name
+                self._remark(f"{name}: left out, {self.broken[position]}{more}")
+
+    def _read(self, positions: list[int], out: NDArray[np.uint8]) -> None:
+        places = []
+        for place, position in enumerate(positions):
+            if position in self.broken:
+                continue
+            digest = None if self._cache is None else self._cache.read(position, out[place])
+            if digest is None:
+                places.append(place)
+            else:
+                self.digests[position] = digest
+        if places:
+            self._decode([positions[place] for place in places], out, places)
+
+    def _decode(self, positions: list[int], out: NDArray[np.uint8], places: list[int]) -> None:
+        jobs = [
+            Job(row=position, picture=self.pictures[position], reduced=self._reduced[position])
+            for position in positions
+        ]
+        if self._pool is not None and all(lies_in_file(job.picture) for job in jobs):
+            outcomes, fault = self._pool.decode(jobs, out, places)
+        else:
+            outcomes = self.decoder.decode_all(jobs, [out[place] for place in places], self._cache)
+            fault = None if self._cache is None else self._cache.fault
+        with self._count:
+            self.decoded += len(jobs)
+        for position, outcome in zip(positions, outcomes, strict=True):
+            if isinstance(outcome, bytes):
+                self.digests[position] = outcome
+            else:
+                self.broken[position] = outcome
+        if fault is not None and self._cache_fault is None:
+            self._cache_fault = fault
+
+    def _follow(
+        self,
+        pieces: Iterable[tuple[int, list[Future[None]]]],
+        total: int,
+        progress: Progress | None,
+    ) -> None:
+        """Wait for pieces in their order, a few of them ahead, and tell how far they are."""
+        waiting: deque[tuple[int, list[Future[None]]]] = deque()
+        done = 0
+
+        def finish() -> None:
+            nonlocal done
+            count, futures = waiting.popleft()
+            for future in futures:
+                future.result()
+            before, done = done, done + count
+            if progress is not None and (done // _PROGRESS > before // _PROGRESS or done == total):
+                progress(done, total)
+
+        try:
+            for piece in pieces:
+                waiting.append(piece)
+                while len(waiting) > 4 * self.workers:
+                    finish()
+            while waiting:
+                finish()
+        finally:
+            cancel(future for _, futures in waiting for future in futures)
+        self._remark_cache()
+
+
+def cancel(futures: Iterable[Future[None]]) -> None:
+    """Drop what was not begun yet."""
+    for future in futures:
+        future.cancel()
+
+
+def _cut(positions: Positions) -> Iterator[tuple[int, list[int]]]:
+    """Yield pieces of ``CHUNK`` positions, each with the place where it begins."""
+    for first in range(0, len(positions), CHUNK):
+        yield first, [int(position) for position in positions[first : first + CHUNK]]
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,221 @@
+"""Decoding pictures to rows, here or in worker processes that share memory with this one."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.data.cache import PictureCache
+from mobilette.data.content import encoded, lies_in_file
+from mobilette.data.decoding import UnusablePicture, decode, decode_reduced
+from mobilette.data.digest import pixel_sha256
+from mobilette.data.pictures import Picture
+from mobilette.data.preprocess import Preprocess
+from mobilette.errors import InputError
+
+# Pictures that go to a process at once.
+CHUNK = 16
+
+# The SHA-256 of a picture that was decoded, or the reason why it cannot be.
+Outcome = bytes | str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One picture to decode.
+
+    Attributes:
+        row: its place in the cache.
+        picture: the picture.
+        reduced: whether a JPEG may be decoded at reduced scale (`decode_reduced`).
+    """
+
+    row: int
+    picture: Picture
+    reduced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """How the pictures of one set become rows.
+
+    Attributes:
+        preprocess: of which the geometry is applied.
+        resolution: side of the rows, in pixels.
+        of_pixels: whether a picture's SHA-256 is that of its decoded pixels, for which no job may
+            be ``reduced``; else that of its file, as far as it lies in one.
+    """
+
+    preprocess: Preprocess
+    resolution: int
+    of_pixels: bool
+
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """The shape (C, R, R) of a row."""
+        return self.preprocess.channels, self.resolution, self.resolution
+
+    def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
+        """Write the picture's row to ``out``, (C, R, R); return its SHA-256 or the reason."""
+        try:
+            if not lies_in_file(job.picture):
+                image = job.picture.open()
+                out[...] = self.preprocess.geometry(image, self.resolution)
+                return bytes.fromhex(pixel_sha256(image))
+            data = encoded(job.picture)
+            if job.reduced:
+                image, full = decode_reduced(data, self._shrinking)
+                out[...] = self.preprocess.geometry(image, self.resolution, full_size=full)
+            else:
+                image = decode(data)
+                out[...] = self.preprocess.geometry(image, self.resolution)
+        except UnusablePicture as error:
+            return str(error)
+        if self.of_pixels:
+            return bytes.fromhex(pixel_sha256(image))
+        return hashlib.sha256(data).digest()
+
+    def decode_all(
+        self, jobs: Sequence[Job], out: Sequence[NDArray[np.uint8]], cache: PictureCache | None
+    ) -> list[Outcome]:
+        """Decode ``jobs`` into the first rows of ``out``, and into the ``cache``."""
+        outcomes = [self.decode(job, row) for job, row in zip(jobs, out, strict=False)]
+        for job, row, outcome in zip(jobs, out, outcomes, strict=False):
+            if cache is not None and isinstance(outcome, bytes):
+                cache.write(job.row, row, outcome)
+        return outcomes
+
+    def _shrinking(self, size: tuple[int, int]) -> float:
+        return self.preprocess.shrinking(size, self.resolution)
+
+
+class Worker:
+    """A process that decodes up to ``CHUNK`` pictures at a time.
+
+    It ends with this process, however that ends: it waits at a pipe that nobody else holds.
+    """
+
+    def __init__(self, decoder: Decoder, cache: PictureCache | None) -> None:
+        context = get_context("spawn")
+        shape = (CHUNK, *decoder.row_shape)
+        # A file in memory without a name: nothing is left behind if this process is killed.
+        memory = context.RawArray(ctypes.c_uint8, int(np.prod(shape)))
+        self._rows = np.ctypeslib.as_array(memory).reshape(shape)
+        self._pipe, other = context.Pipe()
+        place = None if cache is None else (cache.folder, cache.shape)
+        self._process: SpawnProcess = context.Process(
+            target=_serve, args=(other, memory, decoder, place), daemon=True
+        )
+        with _no_interrupts():
+            self._process.start()
+        other.close()
+
+    def decode(
+        self, jobs: Sequence[Job], out: NDArray[np.uint8], places: Sequence[int]
+    ) -> tuple[list[Outcome], str | None]:
+        """Decode ``jobs``, each into the row of ``out`` that ``places`` names.
+
+        Returns:
+            The outcomes, and the fault of the process' cache.
+
+        Raises:
+            InputError: the process died.
+        """
+        try:
+            self._pipe.send(jobs)
+            outcomes, fault = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise InputError(
+                "a process that decodes pictures died; --workers 0 decodes without processes "
+                "(a script that uses workers needs `if __name__ == '__main__':`)"
+            ) from error
+        for place, row, outcome in zip(places, self._rows, outcomes, strict=False):
+            if isinstance(outcome, bytes):
+                out[place] = row
+        return outcomes, fault
+
+    def stop(self) -> None:
+        """End the process, also while `decode` waits for it in another thread."""
+        self._process.terminate()
+        self._process.join()
+
+
+class WorkerPool:
+    """Up to ``count`` worker processes, started when they are needed, for as many threads."""
+
+    def __init__(self, count: int, decoder: Decoder, cache: PictureCache | None) -> None:
+        self.count, self._decoder, self._cache = count, decoder, cache
+        self._lock = threading.Lock()
+        self._idle: list[Worker] = []
+        self._all: list[Worker] = []
+        self._closed = False
+
+    def decode(
+        self, jobs: Sequence[Job], out: NDArray[np.uint8], places: Sequence[int]
+    ) -> tuple[list[Outcome], str | None]:
+        """Have an idle process decode ``jobs``, as `Worker.decode` does."""
+        with self._lock:
+            if self._closed:
+                raise InputError("the pictures were closed")
+            if self._idle:
+                worker = self._idle.pop()
+            else:
+                worker = Worker(self._decoder, self._cache)
+                self._all.append(worker)
+        answer = worker.decode(jobs, out, places)  # one that died is not used again
+        with self._lock:
+            self._idle.append(worker)
+        return answer
+
+    def close(self) -> None:
+        """End all processes; what they decode now is lost."""
+        with self._lock:
+            self._closed = True
+            workers, self._all, self._idle = self._all, [], []
+        for worker in workers:
+            worker.stop()
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Start processes that a Ctrl-C, which the terminal sends to all, does not reach."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(
+    pipe: Connection,
+    memory: ctypes.Array[ctypes.c_uint8],
+    decoder: Decoder,
+    place: tuple[Path, tuple[int, ...]] | None,
+) -> None:
+    # On Windows a Ctrl-C reaches this process; it ends when the other one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rows = list(np.ctypeslib.as_array(memory).reshape(CHUNK, *decoder.row_shape))
+    cache = None
+    if place is not None:
+        with suppress(OSError):  # removed meanwhile
+            cache = PictureCache(*place)
+    with suppress(EOFError, OSError):
+        while True:
+            outcomes = decoder.decode_all(pipe.recv(), rows, cache)
+            pipe.send((outcomes, cache.fault if cache is not None else None))

@@ -1,0 +1,25 @@
+"""The pictures that batch norm statistics are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mobilette.data.dataset import Split
+from mobilette.training.randomness import Purpose, generator
+from mobilette.training.step import Trainer
+
+PICTURES, BATCH = 512, 128
+
+
+def pictures_to_measure(trainer: Trainer, train: Split, *, epoch: int) -> Iterator[Tensor]:
+    """Yield normalised batches of training pictures as they are, others in each ``epoch``."""
+    chosen = torch.randperm(
+        len(train.labels), generator=generator(trainer.recipe.seed, Purpose.statistics, epoch)
+    )[:PICTURES]
+    # Equal parts: a single picture left over would count as much as a whole batch.
+    for rows in chosen.tensor_split(-(-len(chosen) // BATCH)):
+        pixels = torch.from_numpy(train.pixels[rows.numpy()]).to(trainer.device)
+        yield trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)

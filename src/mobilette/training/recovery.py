@@ -1,0 +1,60 @@
+"""What can go wrong in a step and be mended: too little memory, a loss that explodes."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Sequence
+
+import torch
+
+from mobilette.errors import InputError
+
+# A network that knows nothing has the loss of guessing; bad luck makes it a few times worse.
+EXPLODED = 20.0
+MOST_ROLLBACKS = 2
+SMALLER_RATE = 0.2
+
+# What allocators and oneDNN say; PyTorch has a type of its own for GPUs only.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+
+
+class DivergedError(Exception):
+    """The loss is not finite, or many times that of guessing. The message says which."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that there is too little memory, on a device or here."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def free_memory() -> None:
+    """Give back what a step that failed has left."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def halve(parts: int, *, pictures: int, error: Exception) -> int:
+    """Return twice as many parts for a batch of ``pictures`` that did not fit the memory.
+
+    Raises:
+        InputError: the parts would have fewer than the two pictures that batch norm needs.
+    """
+    if pictures // (2 * parts) < 2:
+        raise InputError(
+            f"{max(pictures // parts, 1)} pictures at once do not fit the memory; a smaller "
+            "--resolution or --width-mult is needed"
+        ) from error
+    return 2 * parts
+
+
+def check_losses(losses: Sequence[float], *, guessing: float) -> None:
+    """Raise `DivergedError` if one of ``losses`` is not finite or far above that of guessing."""
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss}")
+        if loss > EXPLODED * guessing:
+            raise DivergedError(f"the loss is {loss:.4g}, that of guessing is {guessing:.2g}")

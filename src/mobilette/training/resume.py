@@ -1,0 +1,212 @@
+"""`resume`: a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from mobilette.data.cache import pictures_cache
+from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.digest import Digest
+from mobilette.data.reading import LoadReport
+from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError
+from mobilette.files import read_json, remove_unfinished, write_text
+from mobilette.run.directory import (
+    DATASET,
+    ENVIRONMENT,
+    LAUNCH,
+    RECIPE,
+    STATE,
+    Run,
+    is_imported,
+    is_run,
+    open_run,
+    recorded_data,
+)
+from mobilette.training.environment import Precision, choose_device, free_device_memory
+from mobilette.training.events import Report
+from mobilette.training.process import usable_cores
+from mobilette.training.recipe import Recipe, load_recipe
+from mobilette.training.session import load_in_turn, make_trainer, run_loop
+from mobilette.training.start import Remark
+from mobilette.training.state import Progress, State, apply_state, read_state
+from mobilette.training.world import World, joined, launch, own_device
+
+
+def resume(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    force: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    tensorboard: bool = False,
+    report: Report | None = None,
+    report_load: LoadReport | None = None,
+    remark: Remark | None = None,
+) -> Run:
+    """Finish a run that was stopped; on the same machine and threads, to the same bits.
+
+    A finished run is returned as it is.
+
+    Args:
+        path: the run directory.
+        data: the pictures, where they are no longer at the place that the run recorded.
+        overrides: keys of the recipe to replace.
+        force: go on although the recipe is no longer the one that the run was trained with.
+        device: ``None`` means the one that the run was started on.
+        workers: as for `mobilette.training.train.train`, like all that follow.
+        tensorboard: as there.
+        report: as there.
+        report_load: as there.
+        remark: as there.
+
+    Raises:
+        InputError: the directory is no run, its state is damaged, the pictures have changed, or
+            the recipe has and ``force`` was not given.
+    """
+    started = time.perf_counter()
+    run = open_run(path)
+    if is_imported(run.path):
+        raise InputError(
+            f"{run.path}: was imported, not trained: nothing to resume ('mobilette train DATA "
+            f"--from {run.path}' trains it further)"
+        )
+    recipe = load_recipe(run.path / RECIPE, overrides=overrides)
+    recorded = _recorded(run.path)
+    where = own_device(choose_device(device or str(recorded.get("device", "auto"))))
+    state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
+    changes = _changes(run, recipe, state, force=force)
+    progress = state.progress if state is not None else Progress()
+    longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
+    if progress.finished and not (changes and longer):
+        return run
+    progress.finished = False
+    with joined(where) as world:
+        report = report if report and world.writes else _silent
+        remark = remark if remark and world.writes else _silent
+        if world.writes:
+            remove_unfinished(run.path)
+        if changes:
+            remark(f"goes on with another recipe: {'; '.join(changes)}")
+        dataset = _same_pictures(
+            run,
+            data or recorded_data(run.path),
+            recipe=recipe,
+            workers=usable_cores() if workers is None else workers,
+            device_memory=free_device_memory(where),
+            report_load=report_load,
+            world=world,
+        )
+        precision = recorded.get("precision")
+        trainer = make_trainer(
+            run,
+            recipe,
+            dataset,
+            device=where,
+            precision=_precision(precision),
+            world=world,
+        )
+        if state is not None:
+            apply_state(state, trainer, where=run.path / STATE)
+        if changes and world.writes:
+            write_text(run.path / RECIPE, recipe.to_toml())
+        run_loop(
+            run,
+            trainer,
+            progress,
+            dataset,
+            started=started,
+            tensorboard=tensorboard,
+            report=report,
+            remark=remark,
+        )
+    return run
+
+
+def is_of_this_launch(path: Path) -> bool:
+    """Whether the run in ``path`` was begun by the `torchrun` that started this process."""
+    return launch() is not None and is_run(path) and _recorded(path).get(LAUNCH) == launch()
+
+
+def recorded_threads(path: str | Path) -> int | None:
+    """Return the number of threads that the run in ``path`` was started with, if it tells."""
+    threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
+    return threads if isinstance(threads, int) and threads > 0 else None
+
+
+def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> tuple[str, ...]:
+    """Return in what ``recipe`` is not the one that the run was trained with until now.
+
+    Raises:
+        InputError: it is not, and ``force`` was not given.
+    """
+    trained_with = state.recipe if state is not None else load_recipe(run.path / RECIPE)
+    # Where and how often a state is saved changes nothing of what is learnt.
+    changes = replace(trained_with, save_every=recipe.save_every, loader=recipe.loader).differences(
+        recipe
+    )
+    if changes and not force:
+        raise InputError(
+            f"{run.path}: the recipe is not the one that this run was trained with "
+            f"({'; '.join(changes)}); --force goes on with the new one"
+        )
+    return changes
+
+
+def _same_pictures(
+    run: Run,
+    source: str | Path,
+    *,
+    recipe: Recipe,
+    workers: int,
+    device_memory: int | None,
+    report_load: LoadReport | None,
+    world: World,
+) -> Dataset:
+    recorded = read_json(run.path / DATASET)
+    known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
+    load = partial(
+        load_dataset,
+        find_pictures(source),
+        resolution=run.arch.resolution,
+        preprocess=run.preprocess,
+        workers=workers,
+        max_unusable=1.0,
+        digest=_digest(known),
+        cache=pictures_cache(),
+        device_memory=device_memory,
+        on_progress=report_load,
+    )
+    dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
+    if dataset.fingerprint != known.get("fingerprint"):
+        raise InputError(
+            f"{source}: the pictures are not those that {run.path} was started with; "
+            "start a new run"
+        )
+    return dataset
+
+
+def _digest(known: Mapping[str, object]) -> Digest:
+    """Return what stood for a picture when the run was begun."""
+    recorded = known.get("digest")
+    return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
+
+
+def _precision(recorded: object) -> Precision:
+    return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
+
+
+def _recorded(path: Path) -> dict[str, object]:
+    environment = read_json(path / ENVIRONMENT)
+    return environment if isinstance(environment, dict) else {}
+
+
+def _silent(event: object) -> None:
+    pass

@@ -1,0 +1,59 @@
+"""In which order the pictures of an epoch are seen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+# Pictures of this many shards are mixed: reads stay local, batches are still diverse.
+WINDOW = 16
+
+
+def epoch_order(
+    labels: NDArray[np.int64] | NDArray[np.uint8],
+    *,
+    sampling: Literal["shuffled", "balanced"],
+    shards: NDArray[np.int64] | None,
+    generator: Generator,
+) -> Tensor:
+    """Return the rows of one epoch in the order in which they are seen, int64 (N,).
+
+    Args:
+        labels: int64 (N,), the class of each picture (``balanced``), or anything of length N.
+        sampling: ``shuffled``: every picture once; ``balanced``: every class equally often, its
+            pictures in turns, N in all.
+        shards: int64 (N,), the shard in which each picture lies: these are shuffled, and pictures
+            only among `WINDOW` of them, so that a disk or a store reads a few files at a time.
+        generator: what the order is drawn from.
+    """
+    if sampling == "balanced":
+        return _balanced(labels, generator)
+    order = torch.randperm(len(labels), generator=generator)
+    if shards is None:
+        return order
+    kinds, of_row = np.unique(shards, return_inverse=True)
+    window = torch.randperm(len(kinds), generator=generator) // WINDOW
+    # The rows are shuffled already, so a stable sort leaves each window shuffled.
+    places = window[torch.from_numpy(of_row)[order]]
+    return order[torch.sort(places, stable=True).indices]
+
+
+def _balanced(labels: NDArray[np.int64] | NDArray[np.uint8], generator: Generator) -> Tensor:
+    present = np.unique(labels)
+    classes = torch.arange(len(labels)) % len(present)
+    classes = classes[torch.randperm(len(labels), generator=generator)]
+    rows = torch.empty(len(labels), dtype=torch.int64)
+    for number, label in enumerate(present):
+        places = (classes == number).nonzero().flatten()
+        own = torch.from_numpy(np.flatnonzero(labels == label))
+        rounds = [
+            own[torch.randperm(len(own), generator=generator)]
+            for _ in range(-(-len(places) // len(own)))
+        ]
+        if rounds:
+            rows[places] = torch.cat(rounds)[: len(places)]
+    return rows

@@ -1,0 +1,143 @@
+"""From pictures and a run directory to the loop: what `train` and `resume` have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import torch
+
+from mobilette.data.dataset import Dataset
+from mobilette.data.loader import make_loader
+from mobilette.data.normalise import Normalise
+from mobilette.data.opening import LoaderKind
+from mobilette.errors import InputError
+from mobilette.files import read_json, write_json
+from mobilette.nn.network import Network
+from mobilette.run.directory import DATASET, Run
+from mobilette.training.clock import Clock, Stopwatch
+from mobilette.training.environment import Precision
+from mobilette.training.events import Report
+from mobilette.training.loop import Loop
+from mobilette.training.loss import Loss, balanced_weights
+from mobilette.training.randomness import Purpose, derive
+from mobilette.training.recipe import Recipe
+from mobilette.training.start import Remark
+from mobilette.training.state import Progress
+from mobilette.training.step import Trainer
+from mobilette.training.teacher import read_teacher
+from mobilette.training.tensorboard import logged
+from mobilette.training.world import World
+from mobilette.weights.download import Report as DownloadReport
+
+
+def make_trainer(
+    run: Run,
+    recipe: Recipe,
+    dataset: Dataset,
+    *,
+    device: torch.device,
+    precision: Precision,
+    world: World,
+    clock: Clock | None = None,
+    report_download: DownloadReport | None = None,
+) -> Trainer:
+    """Return the trainer of a run, its network drawn from the recipe's seed.
+
+    Raises:
+        InputError: the recipe does not suit the pictures, or its teacher cannot be had.
+    """
+    multi_label = dataset.multi_label
+    labels = dataset.splits["train"].labels
+    if multi_label and "balanced" in (recipe.sampling, recipe.class_weights):
+        raise InputError(
+            "sampling and class_weights balance single labels; these pictures have several each"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(recipe.seed, Purpose.weights))
+        network = Network(run.arch)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = None
+    if recipe.class_weights == "balanced":
+        weights = balanced_weights(labels, len(run.classes)).to(device)
+    teacher = None
+    if recipe.teacher:
+        teacher = read_teacher(
+            recipe.teacher,
+            arch=run.arch,
+            classes=run.classes,
+            multi_label=multi_label,
+            device=device,
+            report=report_download,
+        )
+    return Trainer(
+        network,
+        normalise=Normalise(run.preprocess).to(device),
+        recipe=recipe,
+        precision=precision,
+        flip=dataset.flippable,
+        loss=Loss(recipe, multi_label=multi_label, weights=weights),
+        teacher=teacher,
+        world=world,
+        clock=clock,
+    )
+
+
+def load_in_turn(
+    load: Callable[[LoaderKind], Dataset], loader: LoaderKind, *, world: World
+) -> Dataset:
+    """Return what ``load`` loads: the first process does so first, the others likewise.
+
+    They find the pictures decoded, and keep them where the first one does: how much memory is free
+    may look different to each.
+    """
+    dataset = load(loader) if world.writes else None
+    first = "resident" if dataset is None or dataset.store is None else "streamed"
+    chosen: LoaderKind = "streamed" if world.agree(first) == "streamed" else "resident"
+    return dataset or load(chosen)
+
+
+def run_loop(
+    run: Run,
+    trainer: Trainer,
+    progress: Progress,
+    dataset: Dataset,
+    *,
+    started: float,
+    tensorboard: bool,
+    report: Report,
+    remark: Remark,
+) -> None:
+    """Train to the end, from wherever ``progress`` stands; ``dataset`` is closed then."""
+    progress.training_seconds += time.perf_counter() - started  # reading the pictures counts
+    progress.parts = max(progress.parts, trainer.recipe.accumulate)
+    with (
+        closing(dataset),
+        closing(make_loader(dataset.splits["train"], device=trainer.device)) as loader,
+        logged(report, folder=run.path, wanted=tensorboard and trainer.world.writes) as tell,
+    ):
+        Loop(
+            trainer,
+            progress,
+            dataset,
+            loader,
+            folder=run.path,
+            started=started,
+            report=tell,
+            remark=remark,
+        ).run()
+        _record_broken(run, dataset, trainer.world)
+    if isinstance(trainer.clock, Stopwatch):
+        report(trainer.clock.result())
+
+
+def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
+    """Write into dataset.json which streamed pictures some process has found broken."""
+    found = {entry for unusable in world.gather(dataset.unusable) for entry in unusable}
+    if not world.writes:
+        return
+    recorded = read_json(run.path / DATASET)
+    now = [{"path": name, "reason": reason} for name, reason in sorted(found)]
+    if isinstance(recorded, dict) and recorded.get("unusable") != now:
+        write_json(run.path / DATASET, recorded | {"unusable": now})

@@ -1,0 +1,111 @@
+"""A trained network whose answers another one learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mobilette.arch.arch import Arch
+from mobilette.data.normalise import Normalise
+from mobilette.errors import InputError
+from mobilette.nn.network import Network, build_empty
+from mobilette.run.class_matching import match_classes
+from mobilette.run.classes import ClassLabel
+from mobilette.training.start import EXPECTED, Start, names_weights, read_start
+from mobilette.weights.download import Report
+
+
+class Teacher:
+    """A network that answers for augmented pixels, in the pupil's classes."""
+
+    def __init__(
+        self, network: Network, normalise: Normalise, *, columns: Tensor, in_channels: int
+    ) -> None:
+        """Make the teacher.
+
+        Args:
+            network: on the training device, in evaluation mode.
+            normalise: its own.
+            columns: int64 (classes,), which of its logits are the pupil's classes.
+            in_channels: of the pupil's pictures.
+        """
+        self.network, self.normalise, self.columns = network, normalise, columns
+        self._repeat = network.arch.in_channels // in_channels
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return logits, float (N, classes), for ``pixels`` (N, C, r, r) in 0 to 255."""
+        pixels = pixels.float()
+        if self._repeat > 1:
+            pixels = pixels.repeat(1, self._repeat, 1, 1)
+        side = self.network.arch.resolution
+        if pixels.shape[-1] != side:
+            shrinks = side < pixels.shape[-1]
+            pixels = functional.interpolate(
+                pixels, size=(side, side), mode="bilinear", antialias=shrinks
+            )
+        x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(x)
+        return logits.float()[:, self.columns]
+
+
+def read_teacher(
+    name: str,
+    *,
+    arch: Arch,
+    classes: Sequence[ClassLabel],
+    multi_label: bool,
+    device: torch.device,
+    report: Report | None = None,
+) -> Teacher:
+    """Return the teacher ``name``: a run, or published weights.
+
+    Args:
+        name: as for `mobilette.training.start.read_start`.
+        arch: the pupil's network.
+        classes: the pupil's.
+        multi_label: whether a picture of the pupil's may be of several.
+        device: where both are.
+        report: is told the progress of a download.
+
+    Raises:
+        InputError: there is no such teacher, it does not know a class, its pictures have fewer
+            channels, or only one of the two tells classes that exclude each other.
+    """
+    start = None
+    if names_weights(name):
+        start = read_start(name, model=None, width_mult=None, report=report)
+    if start is None:
+        raise InputError(f"teacher {name!r}: {EXPECTED}")
+    if start.arch.in_channels not in (arch.in_channels, 3):
+        raise InputError(f"teacher {name}: looks at grey pictures, the network at colours")
+    if start.multi_label != multi_label:
+        its, theirs = ("several", "one") if start.multi_label else ("one", "several")
+        raise InputError(f"teacher {name}: tells {its} of the classes, the pictures have {theirs}")
+    columns = _columns(start, name, classes)
+    network = build_empty(start.arch)
+    network.load_state_dict(start.weights, assign=True)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().requires_grad_(False)
+    return Teacher(
+        network,
+        Normalise(start.preprocess).to(device),
+        columns=torch.tensor(columns, device=device),
+        in_channels=arch.in_channels,
+    )
+
+
+def _columns(start: Start, name: str, classes: Sequence[ClassLabel]) -> list[int]:
+    """Return which logit of the teacher is which of ``classes``, by id, name, synset or order."""
+    ids = [label.id for label in classes]
+    if start.classes is not None:
+        return match_classes(ids, start.classes, where=f"teacher {name}")[0]
+    if start.arch.num_classes != len(ids):
+        raise InputError(
+            f"teacher {name}: {start.arch.num_classes} classes without names, but the pictures "
+            f"have {len(ids)}; 'mobilette weights import --classes' gives them names"
+        )
+    return list(range(len(ids)))

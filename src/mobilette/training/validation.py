@@ -1,0 +1,35 @@
+"""How good the averaged weights are on the pictures held out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mobilette.data.dataset import Dataset
+from mobilette.run.inference import checkpoint_logits
+from mobilette.run.metrics import Metrics, measure
+from mobilette.training.measured import pictures_to_measure
+from mobilette.training.step import Trainer
+
+
+def validate(trainer: Trainer, dataset: Dataset, *, epoch: int) -> Metrics:
+    """Return how the averaged weights do on ``val``; the processes share the pictures.
+
+    Args:
+        trainer: its average gets batch norm statistics of its own first, measured on training
+            pictures, where the recipe says so.
+        dataset: with the splits ``train`` and ``val``.
+        epoch: the one that is over, from 0; the pictures to measure on are drawn for it.
+    """
+    recipe, average = trainer.recipe, trainer.average
+    if recipe.norm_statistics == "batch" and epoch >= recipe.frozen_epochs:
+        batches = pictures_to_measure(trainer, dataset.splits["train"], epoch=epoch)
+        average.measure_statistics(batches)
+    split = dataset.splits["val"]
+    # One part a process, in order, so that together they are the split again.
+    ends = np.linspace(0, len(split.labels), trainer.world.size + 1).astype(int)
+    first, last = ends[trainer.world.rank], ends[trainer.world.rank + 1]
+    own = checkpoint_logits(average.network, trainer.normalise, split.pixels[first:last])
+    usable = split.usable()[first:last]
+    logits = np.concatenate(trainer.world.gather(own[usable]))
+    counted = np.concatenate(trainer.world.gather(usable))
+    return measure(logits, split.labels[counted], dataset.classes)

@@ -1,0 +1,129 @@
+"""Between a start, a restart and a resume: the right run goes on, and as it was asked to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from mobilette.run.directory import DATASET, STATE, open_run
+from mobilette.training.events import Event, StepDone
+from mobilette.training.interruption import StopRequest
+from mobilette.training.recipe import load_recipe
+from mobilette.training.resume import resume
+from mobilette.training.schedule import learning_rate
+from mobilette.training.train import train
+from tests.conftest import write_pictures
+from tests.training.test_distributed import OPTIONS, torchrun
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
+train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)
+
+
+class Stop(Exception):
+    """What a report raises to end a training, as a kill would."""
+
+
+def stop_after_an_epoch(event: Event) -> None:
+    """Stop in the second one: the state at the end of the first is saved."""
+    if isinstance(event, StepDone) and event.epoch == 1:
+        raise Stop
+
+
+@linux_only
+def test_restarted_processes_leave_a_run_alone_that_they_have_not_begun(
+    run_copy: Path, pictures: Path
+) -> None:
+    """The run was refused when torchrun started them first; resuming it would be no better."""
+    before = (run_copy / STATE).read_bytes()
+    process = torchrun(pictures, *OPTIONS, "--out", run_copy, restarts=1)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert err.count(f"{run_copy}: exists; give another --out") == 4  # two processes, two times
+    assert "Connection closed" not in err  # none waited for one that had ended
+    assert (run_copy / STATE).read_bytes() == before
+
+
+@linux_only
+def test_pictures_that_one_of_the_processes_finds_broken_are_recorded(tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    for split, count in (("train", 20), ("val", 10)):
+        write_pictures(data / split, count)
+    broken = [f"val/{name}/{number}.png" for name in ("blue", "red") for number in (2, 7)]
+    for name in broken:
+        (data / name).write_bytes(b"no picture")
+    out = tmp_path / "run"
+    options = (*OPTIONS, "--epochs=1", "--set=loader=streamed", "--max-unusable=0.2")
+    process = torchrun(data, *options, "--out", out)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    recorded = json.loads((out / DATASET).read_text())["unusable"]
+    assert [entry["path"] for entry in recorded] == broken
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals to itself")
+@pytest.mark.parametrize("patient", [True, False])
+def test_torchrun_sends_a_second_ctrl_c_by_itself(patient: bool) -> None:
+    with StopRequest(patient=patient) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        if patient:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_a_killed_process_has_half_written_is_removed(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        train_small(pictures, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
+    (run / ".last.pt.4321.tmp").write_bytes(bytes(1000))
+    resume(run)
+    assert not list(run.glob("*.tmp"))
+    assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_changed_recipe_also_changes_the_optimiser(
+    run_copy: Path, tmp_path: Path, optimizer: str
+) -> None:
+    overrides = {"epochs": 13, "weight_decay": 0.0625, "lr": 1e-3, "optimizer": optimizer}
+    resume(run_copy, overrides=overrides, force=True)
+    state = torch.load(run_copy / STATE, weights_only=True)["optimizer"]
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.0625, 0.0}
+    kept = "momentum_buffer" if optimizer == "sgd" else "exp_avg_sq"
+    assert all(kept in each for each in state["state"].values())
+
+
+def test_another_batch_size_leaves_the_schedule_where_it_was(
+    pictures: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        train_small(
+            pictures,
+            overrides={"epochs": 4, "batch_size": 4},
+            out=run,
+            report=stop_after_an_epoch,
+        )
+    resume(run, overrides={"batch_size": 32}, force=True)
+    recipe = load_recipe(run / "recipe.toml")
+    rows = open_run(run).history()
+    expected = [learning_rate(recipe, epoch / 4) for epoch in (1, 2, 3, 4)]
+    assert [row["lr"] for row in rows] == pytest.approx(expected, rel=1e-5)
+    assert rows[3]["step"] - rows[1]["step"] == 2 * (96 // 32)
+
+
+def test_a_finished_run_goes_on_with_more_time(pictures: Path, tmp_path: Path) -> None:
+    run = train_small(pictures, overrides={"epochs": 1, "time_limit": 0.001}, out=tmp_path / "run")
+    assert len(run.history()) == 1
+    resume(run.path, overrides={"time_limit": 4.0}, force=True)
+    assert len(run.history()) > 1

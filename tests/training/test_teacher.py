@@ -1,0 +1,219 @@
+"""Learning from another network's answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mobilette.data.dataset import load_dataset
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import preset
+from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError
+from mobilette.run.classes import ClassLabel
+from mobilette.run.directory import Run, open_run
+from mobilette.run.imported import write_imported_run
+from mobilette.training.loss import Loss
+from mobilette.training.recipe import Recipe
+from mobilette.training.resume import resume
+from mobilette.training.teacher import Teacher, read_teacher
+from mobilette.training.train import train
+from mobilette.weights.pretrained import create_model
+from tests.training.runs import same_weights
+from tests.training.test_train import Stop, stop_at_once
+
+CPU = torch.device("cpu")
+COLOURS = ("blue", "green", "red")
+
+
+def read(
+    run: Path, *, classes: tuple[str, ...] = COLOURS, channels: int = 3, multi_label: bool = False
+) -> Teacher:
+    arch = create_model(
+        "mobilenet_v1", width_mult=0.25, resolution=16, num_classes=3, in_channels=channels
+    ).arch
+    labels = [ClassLabel(id=name, name=name) for name in classes]
+    return read_teacher(str(run), arch=arch, classes=labels, multi_label=multi_label, device=CPU)
+
+
+def with_classes(run: Run, path: Path, order: list[int], extra: tuple[str, ...] = ()) -> Path:
+    """Write the network of ``run`` with its classes in another order, and more of them."""
+    tensors = load_file(run.weights_path)
+    for name in ("head.classifier.weight", "head.classifier.bias"):
+        new = torch.full((len(extra), *tensors[name].shape[1:]), 7.0)
+        tensors[name] = torch.cat([new, tensors[name][order]])
+    names = [*extra, *(run.classes[index].id for index in order)]
+    return write_imported_run(
+        path,
+        arch=run.arch.with_classes(len(names)),
+        preprocess=run.preprocess,
+        classes=tuple(ClassLabel(id=name, name=name) for name in names),
+        weights=tensors,
+        origin={},
+    ).path
+
+
+@pytest.fixture(scope="module")
+def pixels(pictures: Path) -> Tensor:
+    """Return the pictures held out, uint8 (24, 3, 16, 16)."""
+    dataset = load_dataset(find_pictures(pictures), resolution=16, preprocess=preset("torch"))
+    return torch.from_numpy(dataset.splits["val"].pixels[:])
+
+
+# What a teacher answers
+
+
+def test_it_answers_as_its_run_does(trained: Run, pixels: Tensor) -> None:
+    with torch.no_grad():
+        expected = trained.network.eval()(Normalise(trained.preprocess)(pixels))
+    answer = read(trained.path)(pixels)
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+    assert not answer.requires_grad
+
+
+def test_classes_in_another_order_and_more_of_them(
+    trained: Run, pixels: Tensor, tmp_path: Path
+) -> None:
+    other = with_classes(trained, tmp_path / "other", [2, 0, 1], extra=("violet", "brown"))
+    expected = read(trained.path)(pixels)
+    torch.testing.assert_close(read(other)(pixels), expected)
+    some = read(other, classes=("red", "blue"))(pixels)
+    torch.testing.assert_close(some, expected[:, [2, 0]])
+
+
+def test_grey_pictures_for_a_teacher_of_colours(trained: Run, pixels: Tensor) -> None:
+    grey = pixels[:, :1]
+    answer = read(trained.path, channels=1)(grey)
+    torch.testing.assert_close(answer, read(trained.path)(grey.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("side", [8, 40, 64])
+def test_pictures_of_another_resolution(trained: Run, pixels: Tensor, side: int) -> None:
+    """It looks at them as Pillow resizes them, to the rounding of uint8."""
+    pictures = [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
+    given = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
+    resized = [picture.resize((16, 16), Image.Resampling.BILINEAR) for picture in given]
+    batch, expected = (
+        torch.from_numpy(np.stack([np.asarray(picture) for picture in group])).permute(0, 3, 1, 2)
+        for group in (given, resized)
+    )
+    teacher = read(trained.path)
+    seen: list[Tensor] = []
+    teacher.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    teacher(batch)
+    in_levels = 1 / (255 * 0.225)
+    wanted = Normalise(trained.preprocess)(expected)
+    torch.testing.assert_close(seen[0], wanted, rtol=0, atol=1.2 * in_levels)
+
+
+# Learning from it
+
+
+def pupil(pictures: Path, out: Path, **keys: Any) -> Run:
+    return train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides={"epochs": 4, "batch_size": 16, "seed": 5} | keys,
+        out=out,
+        workers=0,
+    )
+
+
+def test_a_pupil_comes_closer_to_its_teacher(
+    trained: Run, pictures: Path, pixels: Tensor, tmp_path: Path
+) -> None:
+    taught = read(trained.path)(pixels)
+    distance = Loss(Recipe(temperature=2.0), multi_label=False)
+    far = {}
+    for name, keys in (
+        ("alone", {}),
+        ("taught", {"teacher": str(trained.path), "distillation": 0.9}),
+    ):
+        run = pupil(pictures, tmp_path / name, **keys)
+        far[name] = distance.of_teacher(read(run.path)(pixels), taught).item()
+    assert far["taught"] < 0.5 * far["alone"]
+
+
+def test_a_run_with_a_teacher_resumes_while_there_is_one(
+    trained: Run, pictures: Path, tmp_path: Path
+) -> None:
+    teacher = Path(shutil.copytree(trained.path, tmp_path / "teacher"))
+    keys = {"epochs": 1, "teacher": str(teacher)}
+    whole = pupil(pictures, tmp_path / "whole", **keys)
+    with pytest.raises(Stop):
+        train(
+            pictures,
+            model="mobilenet_v1",
+            width_mult=0.25,
+            resolution=16,
+            overrides={"batch_size": 16, "seed": 5} | keys,
+            out=tmp_path / "part",
+            report=stop_at_once,
+            workers=0,
+        )
+    hidden = teacher.rename(tmp_path / "hidden")
+    state = (tmp_path / "part" / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="teacher '.*teacher': a run directory or published") as no:
+        resume(tmp_path / "part", workers=0)
+    assert "\n" not in str(no.value)
+    assert (tmp_path / "part" / "last.pt").read_bytes() == state
+    hidden.rename(teacher)
+    resume(tmp_path / "part", workers=0)
+    assert same_weights(whole.path, tmp_path / "part")
+    assert open_run(whole.path).history()[0]["train_loss"] > 0
+
+
+# Teachers that are none
+
+
+def test_teachers_that_are_none(trained: Run, run_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "timm").mkdir()
+    for name in ("nowhere", "scratch", "auto", str(tmp_path)):
+        with pytest.raises(InputError, match=f"^teacher '{name}': a run directory or published"):
+            read(Path(name))
+    with pytest.raises(InputError, match="timm/mobilenetv2_100.ra_in2k"):
+        read(Path("timm/mobilenetv2_100.ra_in2k"))
+    with pytest.raises(
+        InputError, match="teacher .*: class 'rad' is none of the model's 3 .*'red'"
+    ):
+        read(trained.path, classes=("blue", "green", "rad"))
+    (run_copy / "best.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"best\.safetensors: not a complete"):
+        read(run_copy)
+
+
+def test_a_teacher_of_grey_pictures_does_not_teach_colours(pictures: Path, tmp_path: Path) -> None:
+    grey = train(
+        pictures,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        in_channels=1,
+        overrides={"epochs": 1, "batch_size": 48},
+        out=tmp_path / "grey",
+        workers=0,
+    )
+    with pytest.raises(InputError, match="looks at grey pictures, the network at colours"):
+        read(grey.path)
+    assert read(grey.path, channels=1)(torch.zeros(2, 1, 16, 16)).shape == (2, 3)
+
+
+def test_answers_that_exclude_each_other_do_not_teach_those_that_do_not(run_copy: Path) -> None:
+    with pytest.raises(InputError, match="tells one of the classes, the pictures have several"):
+        read(run_copy, multi_label=True)
+    recorded = json.loads((run_copy / "dataset.json").read_text())
+    (run_copy / "dataset.json").write_text(json.dumps(recorded | {"multi_label": True}))
+    with pytest.raises(InputError, match="tells several of the classes, the pictures have one"):
+        read(run_copy)
+    assert read(run_copy, multi_label=True)(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
