@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from mobilette.run.directory import DATASET, STATE, open_run
 from mobilette.training.events import Event, StepDone
@@ -19,6 +21,7 @@ from mobilette.training.recipe import load_recipe
 from mobilette.training.resume import resume
 from mobilette.training.schedule import learning_rate
 from mobilette.training.train import train
+from mobilette.training.world import _own_part
 from tests.conftest import write_pictures
 from tests.training.test_distributed import OPTIONS, torchrun
 
@@ -48,6 +51,17 @@ def test_restarted_processes_leave_a_run_alone_that_they_have_not_begun(
     assert err.count(f"{run_copy}: exists; give another --out") == 4  # two processes, two times
     assert "Connection closed" not in err  # none waited for one that had ended
     assert (run_copy / STATE).read_bytes() == before
+
+
+def test_processes_that_are_started_again_do_not_read_what_the_dead_have_written() -> None:
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(3) as threads:
+        for _ in range(3):
+            ranks = [threads.submit(_own_part, store, rank, 3) for rank in (2, 0, 1)]
+            second, first, third = (future.result(timeout=60) for future in ranks)
+            assert not first.check(["address"])
+            first.set("address", "here")
+            assert second.get("address") == third.get("address") == b"here"
 
 
 @linux_only

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,7 +17,13 @@ from torch import Tensor
 
 from mobilette.errors import InputError
 
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
 T = TypeVar("T")
+
+# How long processes wait for each other at the start, and between two looks, in seconds.
+_PATIENCE, _BETWEEN_LOOKS = 1800.0, 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,10 +135,53 @@ def joined(device: torch.device) -> Iterator[World]:
         raise InputError(f"device {device}: several processes train on cpu or cuda only")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    from torch.distributed.rendezvous import rendezvous  # not in every build of PyTorch
+
+    store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=_PATIENCE)))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=_own_part(store, rank, size),
+        rank=rank,
+        world_size=size,
+    )
     try:
         # The first process may read pictures, or download weights, for as long as it takes.
         talk = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), talk=talk)
     finally:
         dist.destroy_process_group()
+
+
+def _own_part(store: Store, rank: int, size: int) -> Store:
+    """Return a part of ``store`` that nobody but the processes of now has written to.
+
+    Processes that `torchrun` starts again get the store of those before, with the addresses of the
+    dead in it (https://github.com/pytorch/pytorch/issues/135712), and restarts are not counted
+    alike on every machine. So the first process makes up a name and gives it to all who ask; a
+    question is its asker's own, and so the answer is never an old one.
+
+    Raises:
+        InputError: the others do not come.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+
+    if rank > 0:
+        question = secrets.token_hex()
+        store.set(f"mobilette/asks/{rank}", question)
+        name = store.get(f"mobilette/answer/{question}").decode()
+        store.set(f"mobilette/heard/{name}/{rank}", "")
+        return PrefixStore(name, store)
+    name = secrets.token_hex()
+    missing = set(range(1, size))
+    deadline = time.monotonic() + _PATIENCE
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"mobilette/asks/{other}"]):
+                question = store.get(f"mobilette/asks/{other}").decode()
+                store.set(f"mobilette/answer/{question}", name)
+            if store.check([f"mobilette/heard/{name}/{other}"]):
+                missing.remove(other)
+        if time.monotonic() > deadline:
+            raise InputError(f"{len(missing)} of {size} processes did not come")
+        time.sleep(_BETWEEN_LOOKS)
+    return PrefixStore(name, store)
