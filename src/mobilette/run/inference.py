@@ -18,15 +18,15 @@ ACTIVATION_BYTES = 256 * 2**20
 
 @torch.inference_mode()
 def checkpoint_logits(
-    network: Network, normalise: Normalise, pixels: Pixels
+    network: Network, normalise: Normalise, pixels: Pixels, *, at_once: int | None = None
 ) -> NDArray[np.float32]:
     """Return logits (N, classes), float32, for ``pixels`` uint8 (N, C, H, W), RGB or grey.
 
-    Runs where ``normalise`` lies, in evaluation mode, in batches.
+    Runs where ``normalise`` lies, in evaluation mode, in batches of at most ``at_once``.
     """
     network.eval()
     peak = cost(network).peak_activation_bytes.fp32
-    size = min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH)
+    size = min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH, at_once or LARGEST_BATCH)
     outputs = []
     for first in range(0, len(pixels), size):
         batch = torch.from_numpy(pixels[first : first + size]).to(normalise.weight.device)

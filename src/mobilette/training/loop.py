@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from contextlib import closing
@@ -29,11 +30,12 @@ from mobilette.training.recovery import (
     free_memory,
     halve,
     is_out_of_memory,
+    reserve_memory,
 )
 from mobilette.training.sampling import epoch_order
 from mobilette.training.schedule import learning_rate
 from mobilette.training.start import Remark
-from mobilette.training.state import Progress, apply_state, read_state, save_state
+from mobilette.training.state import Progress, apply_state, read_state, state_bytes
 from mobilette.training.step import Trainer
 from mobilette.training.validation import validate
 from mobilette.training.world import is_launched
@@ -81,6 +83,9 @@ class Loop:
         self.validated_at = time.perf_counter()
         self.saved_at = time.perf_counter()
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
+        self.unproven: bytes | None = None  # a state whose weights have not shown a loss yet
+        self.table = ""  # metrics.csv as it was then
+        self.reserve = reserve_memory()
         self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
@@ -88,7 +93,8 @@ class Loop:
         # The global generator is seeded for every step: give the caller's back afterwards.
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
-                self._save()  # initial weights may come from a run that is gone when this resumes
+                # Initial weights may come from a run that is gone when this resumes.
+                self._save(at_once=True)
             while not self.progress.finished:
                 try:
                     self._epoch()
@@ -165,20 +171,33 @@ class Loop:
                     rate_factor=progress.rate_factor,
                 )
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.world.size > 1:
-                    raise InputError(
-                        f"{len(batch.rows)} pictures a process do not fit the memory; give a "
-                        f"smaller --batch-size or --set accumulate={2 * progress.parts}"
-                    ) from error
-                progress.parts = halve(progress.parts, pictures=len(batch.rows), error=error)
-            self.trainer.optimizer.zero_grad(set_to_none=True)
-            free_memory()
-            self.remark(
-                f"out of memory: batches of {self.batch} go on in {progress.parts} parts, "
-                "their gradients added up"
-            )
+                self._halve(error, pictures=len(batch.rows))
+            self._go_on_in_parts()
+
+    def _halve(self, error: Exception, *, pictures: int) -> None:
+        """Work in twice as many parts from now on, if ``error`` says that the memory is full.
+
+        Raises:
+            InputError: parts cannot be smaller, or other processes would have to work so, too.
+            Exception: ``error``, if it says something else.
+        """
+        if not is_out_of_memory(error):
+            raise error
+        if self.world.size > 1:
+            raise InputError(
+                f"{pictures} pictures a process do not fit the memory; give a smaller "
+                f"--batch-size or --set accumulate={2 * self.progress.parts}"
+            ) from error
+        self.progress.parts = halve(self.progress.parts, pictures=pictures, error=error)
+
+    def _go_on_in_parts(self) -> None:
+        """Clean up after a step that failed; called when nothing refers to its error any more."""
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+        free_memory(self.reserve)
+        self.remark(
+            f"out of memory: batches of {self.batch} go on in {self.progress.parts} parts, "
+            "their gradients added up"
+        )
 
     def _look_at_losses(self) -> None:
         """Take in the losses since the last look.
@@ -192,6 +211,7 @@ class Loop:
         self.unseen.clear()
         check_losses(losses, guessing=self.guessing)
         self.progress.loss_sum += sum(losses)
+        self._write_state()
 
     def _step_back(self, error: DivergedError) -> None:
         """Go back to the last saved state with a smaller rate.
@@ -207,12 +227,14 @@ class Loop:
                 f"as large; a smaller --lr than {self.recipe.lr:g} is needed"
             ) from error
         self.unseen.clear()
+        self.unproven = None
         self.world.wait()  # nobody reads the state while it is written
         state = read_state(self.folder / STATE)
         apply_state(state, self.trainer, where=self.folder / STATE)
         self.progress = state.progress
         self.progress.rollbacks = progress.rollbacks + 1
         self.progress.rate_factor = progress.rate_factor * SMALLER_RATE
+        self.progress.parts = max(self.progress.parts, progress.parts)
         self.remark(
             f"{error} {place}: back to epoch {self.progress.epoch + 1}, step {self.progress.step}, "
             f"from there at {self.progress.rate_factor:g} times the rate"
@@ -232,12 +254,15 @@ class Loop:
                 self.remark(f"no better result in {progress.since_best} validations: stopped")
         progress.step, progress.loss_sum = 0, 0.0
         progress.finished = over
-        self._save()
+        self._save(at_once=over)
 
     def _validate(self, part: float) -> None:
         progress = self.progress
         begun = time.perf_counter()
-        metrics = validate(self.trainer, self.dataset, epoch=progress.epoch - 1)
+        metrics = self._metrics()
+        if not math.isfinite(metrics.loss):  # the last step did it
+            progress.epoch -= 1
+            raise DivergedError(f"the loss on held-out pictures is {metrics.loss}")
         is_best = metrics.score > progress.best_score
         if is_best:
             progress.best_score, progress.since_best = metrics.score, 0
@@ -259,6 +284,22 @@ class Loop:
                 is_best=is_best,
             )
         )
+
+    def _metrics(self) -> Metrics:
+        share = self.batch // self.world.size
+        while True:
+            parts = self.progress.parts
+            scarce = parts > self.recipe.accumulate  # memory has run out before
+            try:
+                return validate(
+                    self.trainer,
+                    self.dataset,
+                    epoch=self.progress.epoch - 1,
+                    at_once=share // parts if scarce else None,
+                )
+            except (RuntimeError, MemoryError) as error:
+                self._halve(error, pictures=share)
+            self._go_on_in_parts()
 
     def _row(self, metrics: Metrics, train_loss: float, rate: float) -> str:
         progress, precision = self.progress, metrics.mean_average_precision
@@ -285,7 +326,7 @@ class Loop:
         seen = (self._part(), float(self.stop.requested), float(self._is_time_to_save()))
         part, stop, due = self.world.agree_on(seen)
         if stop or due:
-            self._save()
+            self._save(at_once=bool(stop))
         if stop:
             command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
             raise KeyboardInterrupt(f"stopped; to go on: {command}")
@@ -336,17 +377,31 @@ class Loop:
         contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         write_bytes(self.folder / WEIGHTS, save(contiguous))
 
-    def _save(self) -> None:
+    def _save(self, *, at_once: bool = False) -> None:
+        """Take down the state, and write it ``at_once`` or when its weights have proved good.
+
+        A step can explode whose own loss, that of the weights before it, was still good. What is
+        on disk must be worth going back to, so it waits for the next loss.
+        """
         self._look_at_losses()
         begun = time.perf_counter()
         self.progress.elapsed = self._elapsed()
         if self.world.writes:
             header = MULTI_LABEL_HEADER if self.dataset.multi_label else METRICS_HEADER
-            rows = [header, *self.progress.rows]
-            write_text(self.folder / METRICS, "\n".join(rows) + "\n")
-            save_state(self.folder / STATE, self.trainer, self.progress)
+            self.unproven = state_bytes(self.trainer, self.progress)
+            self.table = "\n".join([header, *self.progress.rows]) + "\n"
         self.saved_at = time.perf_counter()
         self.longest_save = max(self.longest_save, self.saved_at - begun)
+        if at_once:
+            self._write_state()
+
+    def _write_state(self) -> None:
+        if self.unproven is not None:
+            begun = time.perf_counter()
+            write_text(self.folder / METRICS, self.table)
+            write_bytes(self.folder / STATE, self.unproven)
+            self.unproven = None
+            self.longest_save = max(self.longest_save, time.perf_counter() - begun)
 
 
 def _batch_size(asked: int, pictures: int, processes: int) -> int:

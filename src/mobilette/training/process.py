@@ -1,4 +1,7 @@
-"""Settings of the whole process. Called by the command line's ``train`` alone, never on import."""
+"""Settings of the whole process. None is changed on import.
+
+All but `return_freed_memory` are called by the command line's ``train`` alone.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import platform
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 KEEP_UP_TO = 2**31 - 1
+GIVE_BACK_FROM = 2**17
 
 
 # How often a thread looks for work before it sleeps; GNU OpenMP's own 300,000 are milliseconds.
@@ -54,9 +58,24 @@ def keep_freed_memory() -> bool:
     by the kernel anew, which costs about as much as the arithmetic (`bench/train_step.py`). On
     other systems nothing is done.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(
         mallopt(M_MMAP_THRESHOLD, 2**30) == 1 and mallopt(M_TRIM_THRESHOLD, KEEP_UP_TO) == 1
     )
+
+
+def return_freed_memory() -> None:
+    """Undo `keep_freed_memory`: give what glibc's allocator keeps back to the kernel.
+
+    oneDNN maps its kernels afresh: when the memory is full it finds none although much is free.
+    """
+    if _has_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, GIVE_BACK_FROM)
+        libc.malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import gc
 import math
+import mmap
 from collections.abc import Sequence
 
 import torch
 
 from mobilette.errors import InputError
+from mobilette.training.process import return_freed_memory
 
 # A network that knows nothing has the loss of guessing; bad luck makes it a few times worse.
 EXPLODED = 20.0
 MOST_ROLLBACKS = 2
 SMALLER_RATE = 0.2
+_RESERVE = 64 * 2**20
 
-# What allocators and oneDNN say; PyTorch has a type of its own for GPUs only.
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+# What allocators and oneDNN say; PyTorch has a type of its own for GPUs only. oneDNN does not tell
+# why it could not: that it lacks an operation does not happen, PyTorch asks it before.
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not execute a primitive",
+    "could not create a memory object",
+)
 
 
 class DivergedError(Exception):
@@ -30,9 +42,20 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
-def free_memory() -> None:
-    """Give back what a step that failed has left."""
+def reserve_memory() -> mmap.mmap:
+    """Return addresses, no page of which is ever touched, to be given up when memory is full.
+
+    oneDNN maps the code that it makes for smaller batches afresh, while what steps have freed stays
+    in the allocator, held by a few small things at its end.
+    """
+    return mmap.mmap(-1, _RESERVE)
+
+
+def free_memory(reserve: mmap.mmap) -> None:
+    """Give back what a step that failed has left, and the ``reserve``."""
     gc.collect()
+    reserve.close()
+    return_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

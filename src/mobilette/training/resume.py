@@ -115,6 +115,8 @@ def resume(
         )
         if state is not None:
             apply_state(state, trainer, where=run.path / STATE)
+            if recipe.lr != state.recipe.lr:  # the remedy that a loss which explodes asks for
+                progress.rate_factor, progress.rollbacks = 1.0, 0
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())
         run_loop(

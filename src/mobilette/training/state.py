@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mobilette.errors import InputError
-from mobilette.files import read_bytes, write_bytes
+from mobilette.files import read_bytes
 from mobilette.records import parse
 from mobilette.training.recipe import Recipe
 from mobilette.training.step import Trainer
@@ -71,12 +71,8 @@ class Progress:
     rows: tuple[str, ...] = ()
 
 
-def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
-    """Write the state of a run in one step.
-
-    Raises:
-        InputError: it cannot be written; the previous state stays.
-    """
+def state_bytes(trainer: Trainer, progress: Progress) -> bytes:
+    """Return the state of a run as it stands, as the content of `last.pt`."""
     buffer = io.BytesIO()
     torch.save(
         {
@@ -90,7 +86,7 @@ def save_state(path: Path, trainer: Trainer, progress: Progress) -> None:
         },
         buffer,
     )
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ from mobilette.training.measured import pictures_to_measure
 from mobilette.training.step import Trainer
 
 
-def validate(trainer: Trainer, dataset: Dataset, *, epoch: int) -> Metrics:
+def validate(
+    trainer: Trainer, dataset: Dataset, *, epoch: int, at_once: int | None = None
+) -> Metrics:
     """Return how the averaged weights do on ``val``; the processes share the pictures.
 
     Args:
@@ -19,16 +21,21 @@ def validate(trainer: Trainer, dataset: Dataset, *, epoch: int) -> Metrics:
             pictures, where the recipe says so.
         dataset: with the splits ``train`` and ``val``.
         epoch: the one that is over, from 0; the pictures to measure on are drawn for it.
+        at_once: how many pictures may go through the network together, where memory is scarce.
     """
     recipe, average = trainer.recipe, trainer.average
     if recipe.norm_statistics == "batch" and epoch >= recipe.frozen_epochs:
-        batches = pictures_to_measure(trainer, dataset.splits["train"], epoch=epoch)
+        batches = pictures_to_measure(
+            trainer, dataset.splits["train"], epoch=epoch, at_once=at_once
+        )
         average.measure_statistics(batches)
     split = dataset.splits["val"]
     # One part a process, in order, so that together they are the split again.
     ends = np.linspace(0, len(split.labels), trainer.world.size + 1).astype(int)
     first, last = ends[trainer.world.rank], ends[trainer.world.rank + 1]
-    own = checkpoint_logits(average.network, trainer.normalise, split.pixels[first:last])
+    own = checkpoint_logits(
+        average.network, trainer.normalise, split.pixels[first:last], at_once=at_once
+    )
     usable = split.usable()[first:last]
     logits = np.concatenate(trainer.world.gather(own[usable]))
     counted = np.concatenate(trainer.world.gather(usable))

@@ -1,0 +1,196 @@
+"""What goes wrong in a run and is mended: losses that explode, full memory, bad pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mobilette.errors import InputError
+from mobilette.run.directory import open_run
+from mobilette.training.events import Event, StepDone
+from mobilette.training.loop import Loop
+from mobilette.training.resume import resume
+from mobilette.training.train import train
+from tests.conftest import write_pictures
+
+train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)
+POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
+
+
+class Stop(Exception):
+    """What a report raises to end a training in the middle, as a kill would."""
+
+
+def stop_after(index: int, *, when: Callable[[], object] = lambda: None) -> Callable[[Event], None]:
+    """Return a report that ends the training when so many steps were taken."""
+    taken = 0
+
+    def report(event: Event) -> None:
+        nonlocal taken
+        taken += isinstance(event, StepDone)
+        if taken == index:
+            when()
+            raise Stop
+
+    return report
+
+
+def state_of(run: Path) -> dict[str, dict[str, object]]:
+    state: dict[str, dict[str, object]] = torch.load(run / "last.pt", weights_only=True)
+    return state
+
+
+def is_finite(tensors: dict[str, torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
+# ---- a loss that explodes
+
+
+def test_a_rate_that_is_a_little_too_large_is_mended(pictures: Path, tmp_path: Path) -> None:
+    """A state after every step: the first one after the explosion must not be gone back to."""
+    said: list[str] = []
+    run = train_small(
+        pictures,
+        overrides={"lr": 5.0, "warmup": 0.0, "batch_size": 8, "save_every": 1, "epochs": 4},
+        out=tmp_path / "run",
+        remark=said.append,
+    )
+    back = [line for line in said if "back to" in line]
+    assert 1 <= len(back) <= 2
+    assert re.search(r"the loss is .*: back to epoch 1, step 0, from there at 0.2 times", back[0])
+    progress = state_of(run.path)["progress"]
+    assert progress["rollbacks"] == len(back)
+    assert progress["rate_factor"] == pytest.approx(0.2 ** len(back))
+    assert progress["finished"]
+    assert len(run.history()) == 4
+    assert run.history()[-2]["lr"] < 5.0 * 0.2 ** len(back)
+    assert is_finite(load_file(run.weights_path))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("save_every", [1, 3])
+def test_a_rate_beyond_help_leaves_a_good_state_and_its_remedy_works(
+    pictures: Path, tmp_path: Path, optimizer: str, save_every: int
+) -> None:
+    out = tmp_path / "run"
+    overrides: dict[str, object] = {"lr": 1000.0, "warmup": 0.0, "batch_size": 8, "epochs": 2}
+    overrides |= {"optimizer": optimizer, "save_every": save_every}
+    said: list[str] = []
+    with pytest.raises(InputError, match=r"the loss is .* a smaller --lr than 1000 is needed"):
+        train_small(pictures, overrides=overrides, out=out, remark=said.append)
+    assert sum("back to" in line for line in said) == 2
+    state = state_of(out)
+    # Neither NaN nor so large that nothing could be learnt from there.
+    assert max(float(tensor.abs().max()) for tensor in state["network"].values()) < 10  # type: ignore[attr-defined]
+    resume(out, overrides={"lr": 0.01}, force=True, workers=0)
+    progress = state_of(out)["progress"]
+    assert progress["rate_factor"] == 1.0
+    assert progress["rollbacks"] == 0
+    assert progress["finished"]
+
+
+def test_a_resumed_run_keeps_the_smaller_rate(pictures: Path, tmp_path: Path) -> None:
+    overrides = {"lr": 5.0, "warmup": 0.0, "batch_size": 8, "save_every": 1, "epochs": 3}
+    said: list[str] = []
+    whole = train_small(pictures, overrides=overrides, out=tmp_path / "whole", remark=said.append)
+    assert any("back to" in line for line in said)
+    with pytest.raises(Stop):
+        train_small(pictures, overrides=overrides, out=tmp_path / "part", report=stop_after(20))
+    progress = state_of(tmp_path / "part")["progress"]
+    assert progress["rate_factor"] == state_of(whole.path)["progress"]["rate_factor"]
+    again = resume(tmp_path / "part", workers=0)
+    assert [row["lr"] for row in again.history()] == [row["lr"] for row in whole.history()]
+    ours, theirs = load_file(again.weights_path), load_file(whole.weights_path)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_explosion_in_the_very_last_step_is_no_result(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that became NaN once, after the last loss: neither best nor last ones are NaN."""
+    step = Loop._step
+    broken: list[int] = []
+
+    def break_once(self: Loop, *arguments: object) -> None:
+        step(self, *arguments)  # type: ignore[arg-type]
+        if self.progress.step == self.steps and not broken:
+            broken.append(self.progress.index)
+            for parameter in self.trainer.average.network.parameters():
+                parameter.fill_(float("nan"))
+
+    monkeypatch.setattr(Loop, "_step", break_once)
+    said: list[str] = []
+    overrides = {"epochs": 1, "save_every": 2, "batch_size": 16}
+    run = train_small(pictures, overrides=overrides, out=tmp_path / "run", remark=said.append)
+    (back,) = [line for line in said if "back to" in line]
+    assert back.startswith("the loss on held-out pictures is nan at epoch 1, step 6: back to")
+    assert is_finite(load_file(run.weights_path))
+    assert len(run.history()) == 1
+
+
+# ---- too little memory
+
+LIMITED = """
+import resource, sys
+from mobilette.cli.main import run
+room, warm_up, arguments = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+run([*arguments, "--epochs=1", "--resolution=16", "--out", warm_up])  # so that all is imported
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if "VmSize" in line)
+resource.setrlimit(resource.RLIMIT_AS, (used * 1024 + room * 2**20,) * 2)
+sys.exit(run(arguments))
+"""
+
+
+def train_in(megabytes: int, *arguments: object, out: Path) -> subprocess.CompletedProcess[str]:
+    options = ["--model=mobilenet_v1", "--width-mult=0.25", "--workers=0", "--threads=1"]
+    command = [sys.executable, "-c", LIMITED, str(megabytes), f"{out}-warm-up", "train"]
+    return subprocess.run(
+        [*command, *map(str, arguments), *options, "--from=scratch", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
+def test_a_batch_that_does_not_fit_the_memory_goes_on_in_parts(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "set", 20, size=16)
+    done = train_in(
+        220,
+        *(data, "--resolution=160", "--batch-size=32", "--set=precision=fp32", "--epochs=2"),
+        out=tmp_path / "run",
+    )
+    assert done.returncode == 0, done.stderr
+    parts = [int(found) for found in re.findall(r"of 32 go on in (\d+) parts", done.stderr)]
+    assert parts
+    assert parts == [2 ** (number + 1) for number in range(len(parts))]
+    assert state_of(tmp_path / "run")["progress"]["parts"] == parts[-1]
+    assert len(open_run(tmp_path / "run").history()) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
+def test_pictures_of_which_no_two_fit_the_memory(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "set", 4)
+    failed = train_in(60, data, "--resolution=512", "--batch-size=4", out=tmp_path / "run")
+    assert failed.returncode == 2, failed.stderr
+    (error,) = [line for line in failed.stderr.splitlines() if "error: " in line]
+    assert "2 pictures at once do not fit the memory; a smaller --resolution" in error
+    assert "Traceback" not in failed.stderr
+
+
+def test_more_parts_than_pairs_of_pictures(tmp_path: Path) -> None:
+    """Batch norm at one pixel needs two pictures: a part never has less, however small the set."""
+    data = write_pictures(tmp_path / "set", 4)
+    overrides = {"batch_size": 64, "accumulate": 16, "epochs": 1}
+    run = train_small(data, form="full", overrides=overrides, out=tmp_path / "run")
+    assert len(run.history()) == 1
