@@ -42,19 +42,25 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
-def reserve_memory() -> mmap.mmap:
+def reserve_memory() -> mmap.mmap | None:
     """Return addresses, no page of which is ever touched, to be given up when memory is full.
+
+    ``None`` where it is full already.
 
     oneDNN maps the code that it makes for smaller batches afresh, while what steps have freed stays
     in the allocator, held by a few small things at its end.
     """
-    return mmap.mmap(-1, _RESERVE)
+    try:
+        return mmap.mmap(-1, _RESERVE)
+    except OSError:
+        return None
 
 
-def free_memory(reserve: mmap.mmap) -> None:
+def free_memory(reserve: mmap.mmap | None) -> None:
     """Give back what a step that failed has left, and the ``reserve``."""
     gc.collect()
-    reserve.close()
+    if reserve is not None:
+        reserve.close()
     return_freed_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
