@@ -14,13 +14,14 @@ from safetensors.torch import save
 from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.errors import InputError
-from mobilette.files import write_bytes, write_text
-from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
+from mobilette.files import write_bytes
+from mobilette.run.directory import STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
+from mobilette.training.last_state import LastState
 from mobilette.training.loss import loss_of_guessing
-from mobilette.training.measured import PICTURES
+from mobilette.training.pace import Pace
 from mobilette.training.randomness import Purpose, generator
 from mobilette.training.recovery import (
     MOST_ROLLBACKS,
@@ -35,7 +36,7 @@ from mobilette.training.recovery import (
 from mobilette.training.sampling import epoch_order
 from mobilette.training.schedule import learning_rate
 from mobilette.training.start import Remark
-from mobilette.training.state import Progress, apply_state, read_state, state_bytes
+from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
 from mobilette.training.validation import validate
 from mobilette.training.world import is_launched
@@ -43,11 +44,6 @@ from mobilette.training.world import is_launched
 SECONDS_BETWEEN_STATES = 30.0
 # A GPU works ahead of Python; every look at a loss makes it wait.
 _STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 20, "mps": 20}
-# Under a time limit: what validation may take, and how a guess of its time is padded.
-_VALIDATION_SHARE = 0.1
-_PADDING = 1.15
-# Until a validation was measured: pictures trained in the time that one is validated.
-_VALIDATED_AS_TRAINED = 0.5
 
 
 class Loop:
@@ -75,16 +71,16 @@ class Loop:
         self.batch = _batch_size(self.recipe.batch_size, len(train.labels), self.world.size)
         self.steps = len(train.labels) // self.batch
         self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
-        # Wall-clock of earlier sittings counts as if this one had begun that much sooner.
-        self.started = started - progress.elapsed
-        self.validation_seconds = self.longest_save = 0.0
-        # Of this sitting's steps but the first, which makes what the others find.
-        self.timed_seconds, self.timed_steps = 0.0, -1
-        self.validated_at = time.perf_counter()
-        self.saved_at = time.perf_counter()
+        self.pace = Pace(
+            self.recipe,
+            dataset,
+            steps=self.steps,
+            batch=self.batch,
+            processes=self.world.size,
+            started=started - progress.elapsed,
+        )
+        self.last_state = LastState(folder, multi_label=dataset.multi_label)
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
-        self.unproven: bytes | None = None  # a state whose weights have not shown a loss yet
-        self.table = ""  # metrics.csv as it was then
         self.reserve = reserve_memory()
         self.stop = StopRequest(patient=is_launched())
 
@@ -142,9 +138,7 @@ class Loop:
             self._look_at_losses()
         seconds = time.perf_counter() - begun
         progress.training_seconds += seconds
-        self.timed_steps += 1
-        if self.timed_steps > 0:
-            self.timed_seconds += seconds
+        self.pace.step_took(seconds)
         self.report(
             StepDone(
                 epoch=progress.epoch,
@@ -211,7 +205,7 @@ class Loop:
         self.unseen.clear()
         check_losses(losses, guessing=self.guessing)
         self.progress.loss_sum += sum(losses)
-        self._write_state()
+        self.last_state.write()
 
     def _step_back(self, error: DivergedError) -> None:
         """Go back to the last saved state with a smaller rate.
@@ -227,7 +221,7 @@ class Loop:
                 f"as large; a smaller --lr than {self.recipe.lr:g} is needed"
             ) from error
         self.unseen.clear()
-        self.unproven = None
+        self.last_state.drop()
         self.world.wait()  # nobody reads the state while it is written
         state = read_state(self.folder / STATE)
         apply_state(state, self.trainer, where=self.folder / STATE)
@@ -246,11 +240,11 @@ class Loop:
         self._look_at_losses()
         progress = self.progress
         progress.epoch += 1
-        over = self._is_over(part)
+        over = self.pace.is_over(progress, part)
         if over or self._is_time_to_validate():
             self._validate(part)
             over = over or 0 < self.recipe.patience <= progress.since_best
-            if over and not self._is_over(part):
+            if over and not self.pace.is_over(progress, part):
                 self.remark(f"no better result in {progress.since_best} validations: stopped")
         progress.step, progress.loss_sum = 0, 0.0
         progress.finished = over
@@ -272,8 +266,7 @@ class Loop:
         train_loss = progress.loss_sum / max(progress.step, 1)
         rate = learning_rate(self.recipe, part) * progress.rate_factor
         progress.rows += (self._row(metrics, train_loss, rate),)
-        self.validated_at = time.perf_counter()
-        self.validation_seconds = self.validated_at - begun
+        self.pace.validation_took(time.perf_counter() - begun)
         self.report(
             EpochDone(
                 epoch=progress.epoch,
@@ -304,15 +297,10 @@ class Loop:
     def _row(self, metrics: Metrics, train_loss: float, rate: float) -> str:
         progress, precision = self.progress, metrics.mean_average_precision
         return (
-            f"{progress.epoch},{progress.index},{self._elapsed():.3f},{rate:.6g},"
+            f"{progress.epoch},{progress.index},{self.pace.elapsed():.3f},{rate:.6g},"
             f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
             f"{progress.images / progress.training_seconds:.1f}"
         ) + (f",{precision:.6f}" if precision is not None else "")
-
-    def _is_over(self, part: float) -> bool:
-        if self.recipe.time_limit:
-            return part >= 1.0
-        return self.progress.epoch >= self.recipe.epochs
 
     def _agree(self) -> float:
         """Save or stop where one process has to; return the part of the run that is over.
@@ -323,7 +311,8 @@ class Loop:
         Raises:
             KeyboardInterrupt: a process was asked to stop; the state is saved.
         """
-        seen = (self._part(), float(self.stop.requested), float(self._is_time_to_save()))
+        done = self.pace.part_done(self.progress, longest_save=self.last_state.longest)
+        seen = (done, float(self.stop.requested), float(self._is_time_to_save()))
         part, stop, due = self.world.agree_on(seen)
         if stop or due:
             self._save(at_once=bool(stop))
@@ -332,43 +321,16 @@ class Loop:
             raise KeyboardInterrupt(f"stopped; to go on: {command}")
         return part
 
-    def _part(self) -> float:
-        if self.recipe.time_limit:
-            # The last validation has to fit in as well, and the step that begins just in time.
-            end = self._seconds_of_validation() + self._seconds_of_step() + 2 * self.longest_save
-            available = self.recipe.time_limit - _PADDING * end
-            return self._elapsed() / max(available, 1e-9)
-        # By epochs: a run that goes on with another batch size has had steps of the old one.
-        done = self.progress.epoch * self.steps + self.progress.step
-        return done / (self.recipe.epochs * self.steps)
-
-    def _seconds_of_step(self) -> float:
-        return self.timed_seconds / max(self.timed_steps, 1)
-
-    def _seconds_of_validation(self) -> float:
-        """Return what a validation takes: the last one, or a guess by the speed of training."""
-        if self.validation_seconds:
-            return self.validation_seconds
-        pictures = len(self.dataset.splits["val"].labels) / self.world.size
-        if self.recipe.norm_statistics == "batch":
-            pictures += min(PICTURES, len(self.dataset.splits["train"].labels))
-        a_picture = self._seconds_of_step() * self.world.size / self.batch
-        return _VALIDATED_AS_TRAINED * pictures * a_picture
-
     def _is_time_to_validate(self) -> bool:
         if not self.recipe.time_limit:
             return self.progress.epoch % self.recipe.validate_every == 0
-        since = time.perf_counter() - self.validated_at
-        since, needed = self.world.agree_on((since, self._seconds_of_validation()))
-        return needed <= _VALIDATION_SHARE * since
+        since, needed = self.world.agree_on(self.pace.worth_validating())
+        return since >= needed
 
     def _is_time_to_save(self) -> bool:
         if self.recipe.save_every:
             return self.progress.step > 0 and self.progress.index % self.recipe.save_every == 0
-        return time.perf_counter() - self.saved_at > SECONDS_BETWEEN_STATES
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.started
+        return time.perf_counter() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
 
     def _write_weights(self) -> None:
         if not self.world.writes:
@@ -378,30 +340,12 @@ class Loop:
         write_bytes(self.folder / WEIGHTS, save(contiguous))
 
     def _save(self, *, at_once: bool = False) -> None:
-        """Take down the state, and write it ``at_once`` or when its weights have proved good.
-
-        A step can explode whose own loss, that of the weights before it, was still good. What is
-        on disk must be worth going back to, so it waits for the next loss.
-        """
+        """Take down the state, to be written ``at_once`` or when its weights have proved good."""
         self._look_at_losses()
-        begun = time.perf_counter()
-        self.progress.elapsed = self._elapsed()
-        if self.world.writes:
-            header = MULTI_LABEL_HEADER if self.dataset.multi_label else METRICS_HEADER
-            self.unproven = state_bytes(self.trainer, self.progress)
-            self.table = "\n".join([header, *self.progress.rows]) + "\n"
-        self.saved_at = time.perf_counter()
-        self.longest_save = max(self.longest_save, self.saved_at - begun)
+        self.progress.elapsed = self.pace.elapsed()
+        self.last_state.take_down(self.trainer, self.progress)
         if at_once:
-            self._write_state()
-
-    def _write_state(self) -> None:
-        if self.unproven is not None:
-            begun = time.perf_counter()
-            write_text(self.folder / METRICS, self.table)
-            write_bytes(self.folder / STATE, self.unproven)
-            self.unproven = None
-            self.longest_save = max(self.longest_save, time.perf_counter() - begun)
+            self.last_state.write()
 
 
 def _batch_size(asked: int, pictures: int, processes: int) -> int:

@@ -18,7 +18,7 @@ from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
-from mobilette.files import check_new, new_directory
+from mobilette.files import check_new, new_directory, write_bytes
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import ARCH, LAUNCH, STATE, Run, open_run, write_run
 from mobilette.training.clock import Stopwatch
@@ -35,7 +35,7 @@ from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start
-from mobilette.training.state import Progress, save_state
+from mobilette.training.state import Progress, state_bytes
 from mobilette.training.world import World, is_launched, joined, launch, own_device
 from mobilette.weights.fitting import is_as_wide
 
@@ -177,7 +177,7 @@ def train(
                     | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
                 )
                 # Together: killed right here, the run still has the weights that it starts from.
-                save_state(unfinished / STATE, trainer, Progress())
+                write_bytes(unfinished / STATE, state_bytes(trainer, Progress()))
         world.wait()
         remark(_choices(arch, dataset, source, folder))
         remark(_machine(where, precision, world, allocator))

@@ -1,0 +1,60 @@
+"""When the state of a run is taken down, and when it is written."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from mobilette.files import write_bytes, write_text
+from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE
+from mobilette.training.state import Progress, state_bytes
+from mobilette.training.step import Trainer
+
+
+class LastState:
+    """The newest state of a run, and the table of its metrics as it was then.
+
+    A step can explode whose own loss, that of the weights before it, was still good. What is on
+    disk must be worth going back to, so a state is held back until its weights have shown a loss.
+
+    Attributes:
+        taken_at: when the newest state was taken down, in seconds of `time.perf_counter`.
+        longest: seconds that taking down a state, or writing it, took at most.
+    """
+
+    def __init__(self, folder: Path, *, multi_label: bool) -> None:
+        self.folder = folder
+        self.header = MULTI_LABEL_HEADER if multi_label else METRICS_HEADER
+        self.taken_at = time.perf_counter()
+        self.longest = 0.0
+        self._held_back: tuple[str, bytes] | None = None
+
+    def take_down(self, trainer: Trainer, progress: Progress) -> None:
+        """Hold the state as it stands; the one before it, if still held back, is dropped.
+
+        Processes that do not write (`World.writes`) only take down the time.
+        """
+        begun = time.perf_counter()
+        if trainer.world.writes:
+            table = "\n".join([self.header, *progress.rows]) + "\n"
+            self._held_back = table, state_bytes(trainer, progress)
+        self._measure(begun)
+        self.taken_at = time.perf_counter()
+
+    def write(self) -> None:
+        """Write what is held back, if anything is."""
+        if self._held_back is None:
+            return
+        begun = time.perf_counter()
+        table, state = self._held_back
+        write_text(self.folder / METRICS, table)
+        write_bytes(self.folder / STATE, state)
+        self._held_back = None
+        self._measure(begun)
+
+    def drop(self) -> None:
+        """Forget what is held back: its weights have shown a bad loss."""
+        self._held_back = None
+
+    def _measure(self, begun: float) -> None:
+        self.longest = max(self.longest, time.perf_counter() - begun)

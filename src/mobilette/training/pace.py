@@ -1,0 +1,98 @@
+"""How far a run is, by its epochs or by the clock, and what is left of its time."""
+
+from __future__ import annotations
+
+import time
+
+from mobilette.data.dataset import Dataset
+from mobilette.training.measured import PICTURES
+from mobilette.training.recipe import Recipe
+from mobilette.training.state import Progress
+
+# Under a time limit: what validation may take, and how a guess of its time is padded.
+_VALIDATION_SHARE = 0.1
+_PADDING = 1.15
+# Until a validation was measured: pictures trained in the time that one is validated.
+_VALIDATED_AS_TRAINED = 0.5
+
+
+class Pace:
+    """The time of one sitting of a run: what its steps and validations take.
+
+    Args:
+        recipe: says how long the run may take, or how many epochs it has.
+        dataset: how many pictures a validation looks at.
+        steps: of an epoch.
+        batch: pictures of a step, over all processes.
+        processes: how many there are.
+        started: when the run began, in seconds of `time.perf_counter`; earlier sittings count as
+            if it had begun that much sooner.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        *,
+        steps: int,
+        batch: int,
+        processes: int,
+        started: float,
+    ) -> None:
+        self.recipe, self.steps, self.started = recipe, steps, started
+        self._share = batch / processes
+        pictures = len(dataset.splits["val"].labels) / processes
+        if recipe.norm_statistics == "batch":
+            pictures += min(PICTURES, len(dataset.splits["train"].labels))
+        self._validated = pictures
+        self._validation_seconds = 0.0
+        self._validated_at = time.perf_counter()
+        # Of this sitting's steps but the first, which makes what the others find.
+        self._timed_seconds, self._timed_steps = 0.0, -1
+
+    def elapsed(self) -> float:
+        """Return the seconds since the run began."""
+        return time.perf_counter() - self.started
+
+    def step_took(self, seconds: float) -> None:
+        """Take in what a step took, with the wait for its pictures."""
+        self._timed_steps += 1
+        if self._timed_steps > 0:
+            self._timed_seconds += seconds
+
+    def validation_took(self, seconds: float) -> None:
+        """Take in what a validation took that has just ended."""
+        self._validation_seconds = seconds
+        self._validated_at = time.perf_counter()
+
+    def part_done(self, progress: Progress, *, longest_save: float) -> float:
+        """Return the part of the run that is over, 0 to 1 and a little more.
+
+        Under a time limit, the last validation has to fit in as well, the step that begins just
+        in time, and a state of ``longest_save`` seconds, which is taken down and written.
+        """
+        if self.recipe.time_limit:
+            end = self.seconds_of_validation() + self._seconds_of_step() + 2 * longest_save
+            available = self.recipe.time_limit - _PADDING * end
+            return self.elapsed() / max(available, 1e-9)
+        # By epochs: a run that goes on with another batch size has had steps of the old one.
+        done = progress.epoch * self.steps + progress.step
+        return done / (self.recipe.epochs * self.steps)
+
+    def is_over(self, progress: Progress, part: float) -> bool:
+        """Whether a run, whose epoch has just ended, is over; ``part`` is what `part_done` said."""
+        return part >= 1.0 if self.recipe.time_limit else progress.epoch >= self.recipe.epochs
+
+    def seconds_of_validation(self) -> float:
+        """Return what a validation takes: the last one, or a guess by the speed of training."""
+        if self._validation_seconds:
+            return self._validation_seconds
+        return _VALIDATED_AS_TRAINED * self._validated * self._seconds_of_step() / self._share
+
+    def worth_validating(self) -> tuple[float, float]:
+        """Return the seconds since the last validation, and how many it should be at least."""
+        since = time.perf_counter() - self._validated_at
+        return since, self.seconds_of_validation() / _VALIDATION_SHARE
+
+    def _seconds_of_step(self) -> float:
+        return self._timed_seconds / max(self._timed_steps, 1)
