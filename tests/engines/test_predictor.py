@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
-from mobilette.engines.load import load
-from mobilette.engines.onnxruntime import open_session
+from mobilette.engines.load import load, open_engine
 from mobilette.engines.predictor import Failure, Prediction
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
+from tests.artifact.forging import forge
 from tests.conftest import COLOURS
 
 
@@ -90,7 +90,8 @@ def test_load_says_what_it_was_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x08\x07" + bytes(100)])
-def test_the_engines_refusal_is_one_line(content: bytes) -> None:
+def test_the_engines_refusal_is_one_line(content: bytes, artifact_copy: Path) -> None:
+    artifact = forge(artifact_copy, {"model.onnx": content})
     with pytest.raises(InputError, match=r"model\.onnx: ONNX Runtime does not accept") as caught:
-        open_session(content, where="model.onnx")
+        open_engine(artifact)
     assert "\n" not in str(caught.value)

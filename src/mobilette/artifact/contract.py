@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from mobilette.arch.arch import Arch
@@ -15,8 +16,15 @@ from mobilette.run.classes import ClassLabel
 
 # Fields that are known only once the model file is written, so they are not inside it.
 OUTSIDE = ("files", "measured", "sha256")
+# Fields that older contracts do not have: left out, and so not hashed, while they say nothing.
+_LATER: Mapping[str, object] = MappingProxyType(
+    {"outputs": "softmax", "parts": (), "calibration": None, "verifiable": True}
+)
 # Under which name the contract stands in a model file's own metadata.
 METADATA_KEY = "mobilette.contract"
+
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +51,29 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationSource:
+    """The pictures by which the ranges of int8 activations were chosen."""
+
+    data: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """Numbers measured at export.
 
     Attributes:
-        size_bytes: of the model file.
+        size_bytes: of the files that the engine loads.
         top1: of the run's weights on its validation pictures, 0 to 1; ``None`` where they were
             imported.
+        arena_bytes: of a microcontroller's model: what its tensors need.
+        operators: of a microcontroller's model: what its interpreter has to know.
     """
 
     size_bytes: int
     top1: float | None
+    arena_bytes: int | None = None
+    operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +83,18 @@ class Contract:
     Attributes:
         target: what the model file is for, such as ``onnx``.
         model: name of the model file.
+        parts: names of the files that belong to the model besides.
         output: name of the model's output, logits of shape (N, classes).
         outputs: what makes probabilities of the logits: ``softmax``, or ``sigmoid`` where a picture
             may be of none or of several classes.
+        calibration: what an int8 model was calibrated with.
+        verifiable: whether an engine that `verify` has can execute the model.
         files: name to SHA-256 of every other file of the artifact.
         sha256: of this contract's canonical JSON without this field.
     """
 
     target: str
-    precision: Literal["fp32", "int8"]
+    precision: Precision
     model: str
     arch: Arch
     preprocess: Preprocess
@@ -85,6 +108,9 @@ class Contract:
     sha256: str = ""
     schema: Literal[1] = 1
     outputs: Literal["softmax", "sigmoid"] = "softmax"
+    parts: tuple[str, ...] = ()
+    calibration: CalibrationSource | None = None
+    verifiable: bool = True
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.arch.num_classes:
@@ -93,16 +119,20 @@ class Contract:
             )
         if self.preprocess.channels != self.arch.in_channels:
             raise InputError("preprocess and arch have different numbers of channels")
-        for name in (self.model, *(self.files or {})):
-            if not name or name in (".", "..") or any(sign in name for sign in '/\\:"\0'):
+        for name in (self.model, *self.parts, *(self.files or {})):
+            steps = name.split("/")
+            if any(step in ("", ".", "..") for step in steps) or any(x in name for x in '\\:"\0'):
                 raise InputError(f"file name {name!r} would lie outside the artifact")
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole contract as JSON values."""
         content = asdict(self)
-        # Contracts were written, and hashed, before there was a second kind of outputs.
-        if self.outputs == "softmax":
-            del content["outputs"]
+        for name, nothing in _LATER.items():
+            if getattr(self, name) == nothing:
+                del content[name]
+        measured = content["measured"]
+        if measured is not None and measured["arena_bytes"] is None:
+            del measured["arena_bytes"], measured["operators"]
         return content
 
     def embedded(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,27 +41,36 @@ class Artifact:
 
     def read_model(self) -> bytes:
         """Return the model file, checked against its hash in the same pass."""
-        return _read_checked(self.path / self.contract.model, self.contract)
+        return self.read(self.contract.model)
+
+    def read(self, name: str) -> bytes:
+        """Return the content of the file ``name``, checked against its hash in the same pass."""
+        return _read_checked(self.path, name, self.contract)
 
 
 def write_artifact(
     folder: Path,
     *,
     contract: Contract,
-    model: bytes,
+    files: Mapping[str, bytes],
     golden: Golden,
     readme: str,
-    top1: float | None,
+    measured: Measured,
 ) -> Contract:
-    """Write the files of an artifact into the empty ``folder`` and return the final contract."""
-    write_bytes(folder / contract.model, model)
+    """Write the files of an artifact into the empty ``folder`` and return the final contract.
+
+    ``files`` are the model and its parts, as the contract names them.
+    """
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / name, content)
     write_text(folder / LABELS, classes_text(contract.classes))
     write_bytes(folder / GOLDEN, golden.to_bytes())
     write_text(folder / README, readme)
-    names = (contract.model, LABELS, GOLDEN, README)
+    names = _names(contract)
     final = replace(
         contract,
-        measured=Measured(size_bytes=len(model), top1=top1),
+        measured=measured,
         files={name: _sha256(read_bytes(folder / name)) for name in names},
     )
     final = replace(final, sha256=final.own_sha256())
@@ -88,11 +98,11 @@ def open_artifact(path: str | Path) -> Artifact:
     contract = read_record(path / CONTRACT, Contract)
     if contract.sha256 != contract.own_sha256():
         raise InputError(f"{path / CONTRACT}: changed since the export (its hash does not match)")
-    expected = {contract.model, LABELS, GOLDEN, README}
-    if set(contract.files or {}) != expected:
-        raise InputError(f"{path / CONTRACT}: hashes of {', '.join(sorted(expected))} are expected")
+    expected = _names(contract)
+    if set(contract.files or {}) != set(expected):
+        raise InputError(f"{path / CONTRACT}: hashes of {', '.join(expected)} are expected")
     for name in expected:
-        content = _read_checked(path / name, contract)
+        content = _read_checked(path, name, contract)
         if name == LABELS:
             labels = parse_classes(content.decode(errors="replace"), where=str(path / name))
             if labels != contract.classes:
@@ -100,14 +110,19 @@ def open_artifact(path: str | Path) -> Artifact:
     return Artifact(path=path, contract=contract)
 
 
-def _read_checked(path: Path, contract: Contract) -> bytes:
-    content = read_bytes(path)
-    if _sha256(content) != (contract.files or {})[path.name]:
-        size = contract.measured.size_bytes if contract.measured else 0
+def _names(contract: Contract) -> tuple[str, ...]:
+    """Return the names of all files but the contract."""
+    return (contract.model, *contract.parts, LABELS, GOLDEN, README)
+
+
+def _read_checked(folder: Path, name: str, contract: Contract) -> bytes:
+    content = read_bytes(folder / name)
+    if _sha256(content) != (contract.files or {})[name]:
+        size = contract.measured.size_bytes if contract.measured and not contract.parts else 0
         what = "changed since the export"
-        if path.name == contract.model and len(content) < size:
+        if name == contract.model and len(content) < size:
             what = f"cut short, {len(content):,} of {size:,} bytes"
-        raise InputError(f"{path}: {what} (its hash is not the one in {CONTRACT})")
+        raise InputError(f"{folder / name}: {what} (its hash is not the one in {CONTRACT})")
     return content
 
 

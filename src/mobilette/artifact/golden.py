@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +21,26 @@ LARGEST = 512 * 2**20
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Golden:
-    """Inputs, uint8 (N, C, H, W), and logits, float32 (N, classes)."""
+    """Inputs and the checkpoint's answers to them.
+
+    Attributes:
+        inputs: uint8 (N, C, H, W).
+        logits: float32 (N, classes).
+        exact: int8 (N, classes): of an int8 model that has one right answer, that answer as it
+            leaves the model, by LiteRT's reference kernels.
+    """
 
     inputs: NDArray[np.uint8]
     logits: NDArray[np.float32]
+    exact: NDArray[np.int8] | None = None
 
     def to_bytes(self) -> bytes:
         """Return the content of ``golden.npz``."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, inputs=self.inputs, logits=self.logits)
+        arrays: dict[str, NDArray[Any]] = {"inputs": self.inputs, "logits": self.logits}
+        if self.exact is not None:
+            arrays["exact"] = self.exact
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
 
@@ -64,6 +76,7 @@ def read_golden(path: Path) -> Golden:
                 raise InputError(f"{path}: unpacks to more than {LARGEST:,} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             inputs, logits = arrays["inputs"], arrays["logits"]
+            exact = arrays.get("exact")
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
@@ -74,7 +87,8 @@ def read_golden(path: Path) -> Golden:
         and inputs.ndim == 4
         and logits.ndim == 2
         and len(inputs) == len(logits) > 0
+        and (exact is None or (exact.dtype == np.int8 and exact.shape == logits.shape))
     )
     if not good:
         raise InputError(f"{path}: uint8 inputs (N, C, H, W) and float32 logits are expected")
-    return Golden(inputs=inputs, logits=logits)
+    return Golden(inputs=inputs, logits=logits, exact=exact)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 
-from mobilette.artifact.directory import is_artifact, open_artifact
+from mobilette.artifact.directory import Artifact, is_artifact, open_artifact
+from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.run.directory import is_run, open_run
+
+# Target to (module, class); imported when an artifact of it is opened.
+ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"onnx": ("onnxruntime", "OnnxRuntimePredictor")}
+)
 
 
 def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predictor:
@@ -23,11 +32,9 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
     """
     path = Path(path)
     if is_artifact(path):
-        from mobilette.engines.onnxruntime import OnnxRuntimePredictor
-
         if device not in ("auto", "cpu"):
-            raise InputError(f"{path}: an ONNX artifact runs on the cpu, not on device {device!r}")
-        return OnnxRuntimePredictor(open_artifact(path), threads=threads)
+            raise InputError(f"{path}: an artifact runs on the cpu, not on device {device!r}")
+        return open_engine(open_artifact(path), threads=threads)
     if is_run(path):
         from mobilette.engines.pytorch import CheckpointPredictor
         from mobilette.training.environment import choose_device
@@ -38,3 +45,20 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
         f"{path}: is {'a file' if path.is_file() else kind}; the directory of a run or of an "
         "artifact is expected"
     )
+
+
+def open_engine(artifact: Artifact, *, threads: int = 0) -> ArtifactPredictor:
+    """Return the engine that executes ``artifact``, ready to be asked.
+
+    Raises:
+        InputError: none here can, its package is missing, or it does not accept the model.
+    """
+    target = artifact.contract.target
+    if target not in ENGINES or not artifact.contract.verifiable:
+        raise InputError(
+            f"{artifact.path}: nothing here executes {target!r} artifacts; those of "
+            f"{', '.join(ENGINES)} can be"
+        )
+    module, name = ENGINES[target]
+    kind: type[ArtifactPredictor] = getattr(import_module(f"mobilette.engines.{module}"), name)
+    return kind(artifact, threads=threads)

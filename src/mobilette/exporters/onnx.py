@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import logging
-import os
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -19,83 +15,41 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mobilette.artifact.contract import METADATA_KEY, Contract, InputContract, Source, canonical
-from mobilette.artifact.directory import write_artifact
-from mobilette.artifact.golden import Golden, golden_inputs
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.data.normalise import Normalise
-from mobilette.exporters.readme import readme
-from mobilette.nn.network import Network, build_empty
-from mobilette.run.directory import Run
-from mobilette.run.inference import checkpoint_logits
+from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.nn.network import Network
 
 INPUT, OUTPUT, MODEL = "pixels", "logits", "model.onnx"
 OPSET = 20
 
 
-def write_onnx(run: Run, folder: Path, final: Path) -> None:
-    """Write the ONNX artifact of ``run`` into ``folder``, which will be moved to ``final``.
+def write_onnx(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+    """Write the ONNX model.
 
-    The model takes uint8 NCHW pixels with a symbolic batch; normalisation is its first
-    convolution, batch norms are folded, and its nodes have the names of the `Arch`'s layers.
-
-    Raises:
-        InputError: the run has no usable weights.
+    It takes uint8 NCHW pixels with a symbolic batch; normalisation is its first convolution, batch
+    norms are folded, and its nodes have the names of the `Arch`'s layers.
     """
-    checkpoint = run.network
-    inputs = golden_inputs(run.arch.in_channels, run.arch.resolution)
-    normalise = Normalise(run.preprocess)
-    golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
-    contract, best = _contract(run, final), run.best()
-    arch, weights = fold_batch_norm(run.arch, checkpoint.state_dict())
-    folded = build_empty(arch)
-    folded.load_state_dict(weights, assign=True)
-    model = convert(folded.eval(), normalise, inputs)
+    model = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical(contract.embedded())
     onnx.checker.check_model(model, full_check=True)
-    write_artifact(
-        folder,
-        contract=contract,
-        model=model.SerializeToString(),
-        golden=golden,
-        readme=readme(contract),
-        top1=best["top1"] if best is not None else None,
-    )
+    return Written(files={MODEL: model.SerializeToString()})
 
 
-def _contract(run: Run, final: Path) -> Contract:
-    channels, resolution = run.arch.in_channels, run.arch.resolution
-    return Contract(
-        target="onnx",
-        precision="fp32",
-        model=MODEL,
-        arch=run.arch,
-        preprocess=run.preprocess,
-        input=InputContract(
-            name=INPUT,
-            layout="NCHW",
-            dtype="uint8",
-            shape=(channels, resolution, resolution),
-            colour="grey" if run.preprocess.colour == "grey" else "rgb",
-        ),
-        output=OUTPUT,
-        outputs="sigmoid" if run.multi_label else "softmax",
-        classes=run.classes,
-        versions={name: version(name) for name in ("mobilette", "torch", "onnx")},
-        source=Source(
-            run=_relative(run.path, final),
-            weights_sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
-        ),
-    )
-
-
-def _relative(run: Path, artifact: Path) -> str:
-    """Return the way from the artifact to the run, so that both can be moved together."""
-    try:
-        return Path(os.path.relpath(run.resolve(), artifact.resolve())).as_posix()
-    except ValueError:  # another drive (Windows)
-        return run.resolve().as_posix()
+ONNX = Target(
+    name="onnx",
+    precisions=("fp32",),
+    packages=("onnx",),
+    model=MODEL,
+    input=INPUT,
+    output=OUTPUT,
+    writer=write_onnx,
+    imports="import onnxruntime",
+    code="""\
+session = onnxruntime.InferenceSession("{model}")
+logits = session.run(["{output}"], {{"{input}": pixels}})[0][0]""",
+)
 
 
 def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mobilette.artifact.contract import Contract
+from mobilette.exporters.target import Target
 
 _TEXT = """\
 # {name}, {target}, {precision}
@@ -12,18 +13,19 @@ The pictures must be prepared as below; normalisation is inside the model.
 
 ```python
 from pathlib import Path
-import numpy as np, onnxruntime
+import numpy as np
 from PIL import Image, ImageOps
+{imports}
 
 image = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
 {geometry}
 pixels = np.asarray(image).reshape({resolution}, {resolution}, {channels}).transpose(2, 0, 1)[None]
-logits = onnxruntime.InferenceSession("{model}").run(["{output}"], {{"{input}": pixels}})[0][0]
+{code}
 labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
 {answer}
 ```
 
-- `{model}`: input `{input}`, uint8 (batch, {channels}, {resolution}, {resolution}), {colour};
+- `{model}`: input `{input}`, {dtype} ({shape}), {colour};
   output `{output}`, float32 (batch, {classes}).{probability}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
@@ -58,8 +60,8 @@ padded.paste(image.resize(scaled, Image.Resampling.{interpolation}), (left, top)
 image = padded"""
 
 
-def readme(contract: Contract) -> str:
-    """Return the text of the artifact's README.md."""
+def readme(contract: Contract, target: Target) -> str:
+    """Return the text of the README.md of an artifact of ``target``."""
     preprocess, arch = contract.preprocess, contract.arch
     template = {"crop": _CROP, "squash": _SQUASH, "pad": _PAD}[preprocess.resize]
     geometry = template.format(
@@ -68,22 +70,29 @@ def readme(contract: Contract) -> str:
         fill=preprocess.fill(),
         interpolation=preprocess.interpolation.upper(),
     )
+    names = {
+        "model": contract.model,
+        "input": contract.input.name,
+        "output": contract.output,
+        "resolution": arch.resolution,
+        "channels": arch.in_channels,
+        "classes": arch.num_classes,
+    }
     grey = contract.input.colour == "grey"
     several = contract.outputs == "sigmoid"
     return _TEXT.format(
+        imports=target.imports,
+        code=target.code.format(**names),
+        dtype=contract.input.dtype,
+        shape=", ".join(["batch", *map(str, contract.input.shape)]),
         answer=_SEVERAL if several else _ONE,
         probability=_SIGMOID if several else "",
         name=arch.name,
         target=contract.target,
         precision=contract.precision,
-        classes=arch.num_classes,
-        resolution=arch.resolution,
         version=contract.versions["mobilette"],
         mode="L" if grey else "RGB",
         colour="grey" if grey else "red, green, blue",
         geometry=geometry,
-        channels=arch.in_channels,
-        model=contract.model,
-        input=contract.input.name,
-        output=contract.output,
+        **names,
     )

@@ -13,7 +13,7 @@ from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.data.dataset import load_split
 from mobilette.data.labels import Labels
 from mobilette.data.reading import LoadReport
-from mobilette.engines.onnxruntime import OnnxRuntimePredictor
+from mobilette.engines.load import open_engine
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
@@ -80,7 +80,7 @@ def verify(
         InputError: a file of the artifact was changed, or the pictures cannot be used.
     """
     opened = open_artifact(artifact)
-    predictor = OnnxRuntimePredictor(opened)
+    predictor = open_engine(opened)
     run, notes = _find_run(opened, checkpoint)
     golden = opened.golden
     on_golden = compare(predictor.logits(golden.inputs), golden.logits)

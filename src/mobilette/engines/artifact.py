@@ -1,0 +1,92 @@
+"""`ArtifactPredictor`: what every engine that executes artifacts has in common."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import Contract, canonical
+from mobilette.artifact.directory import Artifact
+from mobilette.engines.predictor import Predictor
+from mobilette.errors import InputError
+
+
+class ArtifactPredictor(Predictor):
+    """An artifact, executed by the engine that its target is for.
+
+    Args:
+        artifact: what `open_artifact` returned.
+        threads: that one call uses; 0 lets the engine choose.
+
+    Attributes:
+        engine: the engine's name, for tables.
+
+    Raises:
+        InputError: a package of the engine is missing, the engine does not accept the model, or
+            the contract inside the model is not the one beside it.
+    """
+
+    engine: ClassVar[str]
+
+    def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
+        contract = artifact.contract
+        self.artifact, self.contract, self.threads = artifact, contract, threads
+        self.arch, self.preprocess, self.classes = (
+            contract.arch,
+            contract.preprocess,
+            contract.classes,
+        )
+        self.multi_label = contract.outputs == "sigmoid"
+        self.where = str(artifact.path / contract.model)
+        self.open()
+
+    @abstractmethod
+    def open(self) -> None:
+        """Make the engine's session from the artifact's files, read with their hashes checked."""
+
+    def laid_out(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """Return ``pixels`` (N, C, H, W) in the layout and dtype of the contract's input."""
+        if self.contract.input.layout == "NHWC":
+            pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+        if self.contract.input.dtype == "float32":
+            return pixels.astype(np.float32)
+        return pixels
+
+    def check_embedded(self, text: str | bytes | None) -> None:
+        """Raise `InputError` unless ``text``, found inside the model, is the contract."""
+        check_embedded_contract(text, self.contract, where=self.where)
+
+    def refused(self, error: Exception) -> InputError:
+        """Return the error for a model that the engine does not accept."""
+        return InputError(f"{self.where}: {self.engine} does not accept it ({one_line(error)})")
+
+    def failed(self, error: Exception) -> InputError:
+        """Return the error for a model that the engine failed to execute."""
+        return InputError(f"{self.where}: {self.engine} failed ({one_line(error)})")
+
+
+def check_embedded_contract(text: str | bytes | None, contract: Contract, *, where: str) -> None:
+    """Raise `InputError` unless ``text``, found inside a model, is ``contract``."""
+    if text is None:
+        raise InputError(f"{where}: no contract inside the model; it was not made by Mobilette")
+    try:
+        inside = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where}: the contract inside the model is damaged") from error
+    beside = json.loads(canonical(contract.embedded()))
+    if inside != beside:
+        known = inside if isinstance(inside, dict) else {}
+        differing = ", ".join(key for key in beside if known.get(key) != beside[key])
+        raise InputError(
+            f"{where}: the contract inside the model differs from contract.json in "
+            f"{differing or 'its keys'}"
+        )
+
+
+def one_line(error: Exception) -> str:
+    """Return what an engine says, on one line and not too long."""
+    return " ".join(str(error).split())[:200]

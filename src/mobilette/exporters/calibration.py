@@ -1,0 +1,82 @@
+"""The pictures that int8 is calibrated with: the run's own, or those that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mobilette.data.dataset import load_split
+from mobilette.data.pictures import Picture
+from mobilette.data.reading import LoadReport
+from mobilette.data.sources import find_pictures
+from mobilette.data.splitting import choose_split
+from mobilette.errors import InputError
+from mobilette.exporters.target import Calibration
+from mobilette.run.directory import Run, is_imported, recorded_data
+from mobilette.training.process import usable_cores
+
+PICTURES = 200
+FEWEST = 16
+
+
+def calibration_pictures(
+    run: Run,
+    data: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    report_load: LoadReport | None = None,
+) -> Calibration:
+    """Return up to 200 pictures, the same for every target, prepared as the run's are.
+
+    Args:
+        run: whose training pictures are taken, those that it did not hold out.
+        data: other pictures; their training split where there is one, else all.
+        workers: processes that decode; ``None`` means one a core.
+        report_load: called with (pictures read, pictures in all).
+
+    Raises:
+        InputError: the run's pictures are gone, or it was imported and so has none; there are too
+            few.
+    """
+    if data is None and is_imported(run.path):
+        raise InputError(
+            f"{run.path}: imported, so without pictures of its own to calibrate int8 with; give "
+            "some with --data"
+        )
+    source = str(data) if data is not None else recorded_data(run.path)
+    try:
+        found = find_pictures(source)
+    except InputError as error:
+        if data is not None:
+            raise
+        raise InputError(
+            f"the pictures that {run.path} was trained on cannot be read to calibrate int8 "
+            f"({error}); give others with --data"
+        ) from error
+    flat_and_given = data is not None and "all" in found.splits
+    _, pictures = choose_split(found, "all" if flat_and_given else "train")
+    chosen = _spread(pictures)
+    if len(chosen) < FEWEST:
+        raise InputError(
+            f"{source}: {len(chosen)} pictures are too few to calibrate int8 with; at least "
+            f"{FEWEST} are needed, give others with --data"
+        )
+    split, unusable = load_split(
+        chosen,
+        resolution=run.arch.resolution,
+        preprocess=run.preprocess,
+        workers=usable_cores() if workers is None else workers,
+        max_unusable=0.5,
+        on_progress=report_load,
+    )
+    if len(chosen) - len(unusable) < FEWEST:
+        raise InputError(f"{source}: {len(unusable)} of {len(chosen)} pictures cannot be decoded")
+    return Calibration(pixels=np.ascontiguousarray(split.pixels[:]), source=source)
+
+
+def _spread(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return up to `PICTURES` of ``pictures``, evenly from all of them and so from all classes."""
+    count = min(len(pictures), PICTURES)
+    return [pictures[index * len(pictures) // count] for index in range(count)]

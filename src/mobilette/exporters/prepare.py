@@ -1,0 +1,88 @@
+"""A run becomes what every target is written from, and the contract that they all share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from mobilette.artifact.contract import (
+    CalibrationSource,
+    Contract,
+    InputContract,
+    Precision,
+    Source,
+)
+from mobilette.artifact.golden import Golden, golden_inputs
+from mobilette.compression.folding import fold_batch_norm
+from mobilette.data.normalise import Normalise
+from mobilette.exporters.target import Calibration, Prepared, Target
+from mobilette.nn.network import build_empty
+from mobilette.run.directory import Run
+from mobilette.run.inference import checkpoint_logits
+
+
+def prepare(run: Run) -> Prepared:
+    """Return the network of ``run`` as it will be executed, and what it answered.
+
+    Raises:
+        InputError: the run has no usable weights.
+    """
+    checkpoint = run.network
+    normalise = Normalise(run.preprocess)
+    inputs = golden_inputs(run.arch.in_channels, run.arch.resolution)
+    golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
+    arch, weights = fold_batch_norm(run.arch, checkpoint.state_dict())
+    folded = build_empty(arch)
+    folded.load_state_dict(weights, assign=True)
+    return Prepared(run=run, network=folded.eval(), normalise=normalise, golden=golden)
+
+
+def make_contract(
+    run: Run,
+    target: Target,
+    *,
+    precision: Precision,
+    calibration: Calibration | None,
+    final: Path,
+) -> Contract:
+    """Return the contract of an artifact that will lie in ``final``, before it is written."""
+    channels, side = run.arch.in_channels, run.arch.resolution
+    shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
+    source = None
+    if calibration is not None:
+        source = CalibrationSource(data=calibration.source, images=len(calibration.pixels))
+    return Contract(
+        target=target.name,
+        precision=precision,
+        model=target.model,
+        parts=target.parts,
+        arch=run.arch,
+        preprocess=run.preprocess,
+        input=InputContract(
+            name=target.input,
+            layout=target.layout,
+            dtype=target.dtype,
+            shape=shape,
+            colour="grey" if run.preprocess.colour == "grey" else "rgb",
+        ),
+        output=target.output,
+        outputs="sigmoid" if run.multi_label else "softmax",
+        classes=run.classes,
+        calibration=source,
+        verifiable=target.verifiable,
+        versions={name: version(name) for name in ("mobilette", "torch", *target.packages)},
+        source=Source(
+            run=_relative(run.path, final),
+            weights_sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
+        ),
+    )
+
+
+def _relative(run: Path, artifact: Path) -> str:
+    """Return the way from the artifact to the run, so that both can be moved together."""
+    try:
+        return Path(os.path.relpath(run.resolve(), artifact.resolve())).as_posix()
+    except ValueError:  # another drive (Windows)
+        return run.resolve().as_posix()

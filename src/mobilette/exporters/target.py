@@ -1,0 +1,123 @@
+"""`Target`: what a kind of artifact is, as data; and what its writer is given and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mobilette.artifact.contract import Contract, Precision
+from mobilette.artifact.golden import Golden
+from mobilette.data.normalise import Normalise
+from mobilette.nn.network import Network
+from mobilette.run.directory import Run
+
+Layout = Literal["NCHW", "NHWC"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """Training pictures, uint8 (N, C, H, W), by which ranges of activations are chosen.
+
+    ``source`` says where they are from.
+    """
+
+    pixels: NDArray[np.uint8]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What every target is written from.
+
+    Attributes:
+        run: the run.
+        network: its network with batch norms folded, in evaluation mode.
+        normalise: what makes pixels its input.
+        golden: inputs, and the checkpoint's answers.
+    """
+
+    run: Run
+    network: Network
+    normalise: Normalise
+    golden: Golden
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Written:
+    """What a writer made.
+
+    Attributes:
+        files: content by name: the contract's ``model`` and ``parts``.
+        arena_bytes: `Measured.arena_bytes`.
+        operators: `Measured.operators`.
+        exact: of an int8 model that every engine has to execute to the same bits: its own int8
+            answers to the golden inputs, (N, classes).
+    """
+
+    files: Mapping[str, bytes]
+    arena_bytes: int | None = None
+    operators: tuple[str, ...] = ()
+    exact: NDArray[np.int8] | None = None
+
+
+Writer = Callable[[Prepared, Contract, Calibration | None], Written]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A kind of artifact.
+
+    Attributes:
+        name: as ``--to`` spells it.
+        precisions: that can be written, the usual one first.
+        packages: whose versions the contract records, beside mobilette and torch.
+        model: name of the model file.
+        parts: names of the files that belong to it.
+        layout: of the input.
+        dtype: of the input.
+        input: the input's name in the model.
+        output: the output's name in the model.
+        verifiable: `Contract.verifiable`.
+        writer: writes the files; it imports the packages of its extra itself.
+        code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
+            placeholders are those of `mobilette.exporters.readme`.
+        imports: the imports that ``code`` needs.
+    """
+
+    name: str
+    precisions: tuple[Precision, ...]
+    packages: tuple[str, ...]
+    model: str
+    writer: Writer
+    imports: str
+    code: str
+    parts: tuple[str, ...] = ()
+    layout: Layout = "NCHW"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    input: str = "pixels"
+    output: str = "logits"
+    verifiable: bool = True
+
+
+class PixelsToLogits(nn.Module):
+    """The network with its normalisation inside; takes pixels in the layout of a target.
+
+    Pixels are uint8 or float32, 0 to 255, (N, C, H, W) or (N, H, W, C); logits are (N, classes).
+    """
+
+    def __init__(self, network: nn.Module, normalise: nn.Module, *, layout: Layout) -> None:
+        super().__init__()
+        self.normalise, self.network, self.layout = normalise, network, layout
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits of ``pixels``."""
+        if self.layout == "NHWC":
+            pixels = pixels.permute(0, 3, 1, 2)
+        logits: Tensor = self.network(self.normalise(pixels.to(torch.float32)))
+        return logits
