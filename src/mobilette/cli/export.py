@@ -1,4 +1,4 @@
-"""``mobilette export``: a run to an artifact, or to a state dict for other libraries."""
+"""``mobilette export``: a run to artifacts, or to a state dict for other libraries."""
 
 from __future__ import annotations
 
@@ -8,51 +8,92 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Force, Json, Out
-from mobilette.errors import one_of
+from mobilette.cli.options import Force, Json, Out, Workers
+from mobilette.errors import InputError, one_of
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
     to: Annotated[
-        str, typer.Option("--to", help="Targets, separated by commas: onnx, state_dict.")
+        str,
+        typer.Option("--to", help="Targets, separated by commas: onnx, openvino, …, state_dict."),
     ] = "onnx",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="fp32, fp16, bf16 or int8, or several [what is usual for a target]."
+        ),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="The same as --precision int8: calibrated, not trained.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Pictures to calibrate int8 with [the run's own]."),
+    ] = None,
     names: Annotated[
         str,
         typer.Option("--names", help="Names in a state_dict: torchvision, timm or mobilette."),
     ] = "torchvision",
     out: Out = None,
+    workers: Workers = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write the artifacts of a run, one folder a target."""
-    from mobilette.cli.output import human_bytes, print_json, remarks
-    from mobilette.exporters.export import TARGETS
+    """Write the artifacts of a run, one folder a target and precision."""
+    from mobilette.cli.output import human_bytes, print_json, reading_bar, remarks
+    from mobilette.exporters.calibration import calibration_pictures
+    from mobilette.exporters.export import TARGETS, check_precision
     from mobilette.exporters.export import export as export_run
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
-    from mobilette.run.directory import is_imported, recorded_data
+    from mobilette.run.directory import is_imported, open_run, recorded_data
 
+    if int8 and precision is not None:
+        raise InputError("--int8 and --precision: give one of them")
     targets = [one_of(name, (*TARGETS, STATE_DICT), "target") for name in to.split(",")]
+    targets = list(dict.fromkeys(targets))
+    asked = ("int8" if int8 else precision or "").split(",") if int8 or precision else [None]
+    wanted = [
+        (target, check_precision(target, each))
+        for target in targets
+        if target != STATE_DICT
+        for each in dict.fromkeys(asked)
+    ]
     one_of(names, NAMES, "--names")
+    opened = open_run(run)
+    calibration = None
+    if any(each == "int8" for _, each in wanted):
+        with reading_bar() as report:
+            calibration = calibration_pictures(opened, data, workers=workers, report_load=report)
+        remarks().print(
+            f"int8 is calibrated with {len(calibration.pixels)} pictures of {calibration.source}",
+            markup=False,
+        )
+    elif data is not None:
+        raise InputError("--data names pictures to calibrate int8 with; nothing here is int8")
     rows = []
-    for target in dict.fromkeys(targets):
-        if target == STATE_DICT:
-            model = export_state_dict(run, names=names, out=out, force=force)
-            precision = "fp32"
-        else:
-            artifact = export_run(run, to=target, out=out, force=force)
-            model, precision = artifact.path / artifact.contract.model, artifact.contract.precision
-        size = model.stat().st_size
-        row = {"path": str(model.parent), "target": target, "precision": precision}
+
+    def written(model: Path, target: str, kind: str, size: int, hint: str) -> None:
+        row = {"path": str(model.parent), "target": target, "precision": kind}
         rows.append(row | {"size_bytes": size})
-        if as_json:
-            continue
-        remarks().print(f"{model}: {precision}, {human_bytes(size)}", markup=False)
-        if target == STATE_DICT:
-            remarks().print(f"next: see {model.parent / 'README.md'}", markup=False)
-        else:
-            data = "DATA" if is_imported(run) else recorded_data(run)
-            command = shlex.join(["mobilette", "verify", str(model.parent), data])
-            remarks().print(f"next: {command}", markup=False)
+        if not as_json:
+            remarks().print(f"{model}: {kind}, {human_bytes(size)}", markup=False)
+            remarks().print(f"next: {hint}", markup=False)
+
+    for target, kind in wanted:
+        artifact = export_run(
+            opened, to=target, precision=kind, calibration=calibration, out=out, force=force
+        )
+        contract = artifact.contract
+        pictures = "DATA" if is_imported(run) else recorded_data(run)
+        hint = shlex.join(["mobilette", "verify", str(artifact.path), pictures])
+        if not contract.verifiable:
+            hint = f"see {artifact.path / 'README.md'}; nothing here can execute it"
+        size = contract.measured.size_bytes if contract.measured else 0
+        written(artifact.path / contract.model, target, kind, size, hint)
+    if STATE_DICT in targets:
+        model = export_state_dict(run, names=names, out=out, force=force)
+        size = model.stat().st_size
+        written(model, STATE_DICT, "fp32", size, f"see {model.parent / 'README.md'}")
     if as_json:
         print_json({"artifacts": rows})

@@ -9,12 +9,13 @@ from types import MappingProxyType
 
 from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
-from mobilette.errors import InputError, one_of
+from mobilette.errors import one_of
+from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Target
-from mobilette.files import new_directory
+from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
 
 TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in (ONNX,)})
@@ -25,6 +26,7 @@ def export(
     *,
     to: str = "onnx",
     precision: Precision | None = None,
+    data: str | Path | None = None,
     calibration: Calibration | None = None,
     out: str | Path | None = None,
     force: bool = False,
@@ -35,25 +37,27 @@ def export(
         run: a run or its directory.
         to: the target.
         precision: of the target's; ``None`` means its usual one.
-        calibration: what `calibration_pictures` returned; needed for int8.
+        data: pictures that int8 is calibrated with; ``None`` means the run's own training pictures.
+        calibration: instead of ``data``, what `calibration_pictures` returned.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
         force: replace an artifact that is there already.
 
     Raises:
         InputError: no such target or precision, a package that the target needs is missing, no
-            trained weights, or the artifact cannot be written; nothing is left behind then.
+            trained weights, no pictures to calibrate with, or the artifact cannot be written;
+            nothing is left behind then.
     """
-    target = TARGETS[one_of(to, TARGETS, "target")]
-    precision = precision or target.precisions[0]
-    one_of(precision, target.precisions, f"precision of {to}")
-    if precision != "int8":
-        calibration = None
-    elif calibration is None:
-        raise InputError("int8 needs calibration pictures (calibration_pictures gives them)")
+    precision = check_precision(to, precision)
+    target = TARGETS[to]
     run = run if isinstance(run, Run) else open_run(run)
     base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
     final = base / artifact_name(target, precision)
+    check_new(final, holds=CONTRACT, force=force)  # before pictures are decoded
+    if precision != "int8":
+        calibration = None
+    elif calibration is None:
+        calibration = calibration_pictures(run, data)
     with new_directory(final, holds=CONTRACT, force=force) as folder:
         prepared, best = prepare(run), run.best()
         contract = make_contract(
@@ -76,6 +80,19 @@ def export(
             ),
         )
     return open_artifact(final)
+
+
+def check_precision(to: str, precision: str | None) -> Precision:
+    """Return ``precision`` if ``to`` is a target that has it; its usual one for ``None``.
+
+    Raises:
+        InputError: no such target, or it has no such precision.
+    """
+    target = TARGETS[one_of(to, TARGETS, "target")]
+    if precision is None:
+        return target.precisions[0]
+    known: dict[str, Precision] = {each: each for each in target.precisions}
+    return known[one_of(precision, known, f"{to}: precision")]
 
 
 def artifact_name(target: Target, precision: Precision) -> str:
