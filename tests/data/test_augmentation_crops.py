@@ -40,8 +40,11 @@ def test_parts_are_what_pillow_resizes(data: st.DataObject, size: int, channels:
         resized = cropped.resize((resolution, resolution), Image.Resampling.BILINEAR)
         expected = pixels_of(resized)
         expected = expected.flip(2) if mirror else expected
-        # Each of the two passes rounds; the weights are not the same to the last bit.
-        assert (picture.int() - expected.int()).abs().max() <= 1
+        # Each of the two passes rounds, and the weights are not the same to the last bit: where
+        # both sums lie between two values, two steps apart.
+        difference = (picture.int() - expected.int()).abs()
+        assert difference.max() <= 2
+        assert (difference > 1).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("resolution", [12, 20])

@@ -75,10 +75,16 @@ def epoch(split: Split, prefetch: int = 4) -> tuple[NDArray[np.uint8], list[int]
     return torch.cat([batch.pixels for batch in batches]).numpy(), rows.tolist()
 
 
-def quiet() -> bool:
+@pytest.fixture
+def before() -> set[threading.Thread]:
+    """The threads of tests that ran earlier in this process."""
+    return set(threading.enumerate())
+
+
+def quiet(before: set[threading.Thread]) -> bool:
     """Whether no thread and no process of a loader is left, after they had time to go."""
     for _ in range(100):
-        if not active_children() and threading.active_count() == 1:
+        if not active_children() and set(threading.enumerate()) <= before:
             return True
         time.sleep(0.02)
     return False
@@ -86,7 +92,7 @@ def quiet() -> bool:
 
 @pytest.mark.parametrize(("workers", "prefetch"), [(0, 4), (1, 0), (2, 1), (2, 9)])
 def test_both_loaders_give_the_same_bits(
-    workers: int, prefetch: int, folder: Path, tmp_path: Path
+    workers: int, prefetch: int, folder: Path, tmp_path: Path, before: set[threading.Thread]
 ) -> None:
     resident = load(folder, "resident", digest="names and sizes")
     expected, rows = epoch(resident.splits["train"])
@@ -110,14 +116,16 @@ def test_both_loaders_give_the_same_bits(
     streamed.close()
     assert streamed.store is not None
     assert streamed.store.decoded == 20 - 14  # val was not read before; train was in the cache
-    assert quiet()
+    assert quiet(before)
 
 
-def test_nothing_is_decoded_before_the_first_batch(folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_decoded_before_the_first_batch(
+    folder: Path, tmp_path: Path, before: set[threading.Thread]
+) -> None:
     dataset = load(folder, workers=2, cache=tmp_path)
     assert dataset.store is not None
     assert dataset.store.decoded == 0
-    assert quiet()
+    assert quiet(before)
     description = dataset.describe()
     assert description["digest"] == "names and sizes"
     assert description["loader"] == "streamed"
@@ -140,13 +148,15 @@ def test_a_flat_set_is_scanned_once_for_its_division(tmp_path: Path) -> None:
         streamed.close()
 
 
-def test_a_scan_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_scan_that_fails_leaves_nothing_behind(
+    tmp_path: Path, before: set[threading.Thread]
+) -> None:
     root = write_pictures(tmp_path / "set", 12)
     for path in (root / "red").iterdir():
         path.write_bytes(b"text")
     with pytest.raises(InputError, match="12 of 36"):
         load(root, workers=2)
-    assert quiet()
+    assert quiet(before)
 
 
 def test_without_a_cache_it_streams_all_the_same(tmp_path: Path) -> None:
@@ -238,7 +248,7 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
     assert load(root, digest="files").duplicates == 2
 
 
-def test_a_killed_worker_is_one_error(folder: Path) -> None:
+def test_a_killed_worker_is_one_error(folder: Path, before: set[threading.Thread]) -> None:
     dataset = load(folder, workers=1)
     loader = make_loader(dataset.splits["train"], device=CPU, prefetch=1)
     batches = loader.batches(order(80, size=8))
@@ -249,11 +259,13 @@ def test_a_killed_worker_is_one_error(folder: Path) -> None:
     with pytest.raises(InputError, match="--workers 0"):
         list(batches)
     loader.close()
-    assert quiet()
+    assert quiet(before)
     assert sorted(epoch(dataset.splits["train"])[1]) == list(range(80))  # it starts again
 
 
-def test_an_epoch_left_early_leaves_nothing_behind(folder: Path) -> None:
+def test_an_epoch_left_early_leaves_nothing_behind(
+    folder: Path, before: set[threading.Thread]
+) -> None:
     dataset = load(folder, workers=2)
     loader = make_loader(dataset.splits["train"], device=CPU, prefetch=5)
     batches = loader.batches(order(80, size=8))
@@ -263,10 +275,11 @@ def test_an_epoch_left_early_leaves_nothing_behind(folder: Path) -> None:
     torch.testing.assert_close(first.pixels, again.pixels, rtol=0, atol=0)
     loader.close()
     loader.close()
-    assert quiet()
+    assert quiet(before)
 
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from multiprocessing import active_children
@@ -275,6 +288,7 @@ from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
     dataset = load_dataset(find_pictures(Path(sys.argv[1])), resolution=16, workers=2,
                            preprocess=preset("torch"), loader="streamed")
     while True:

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from mobilette.data.digest import pixel_sha256
+from mobilette.data.pictures import Picture
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading, available_memory, read_pictures
-from mobilette.data.sources import Picture, find_pictures
+from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
 
 

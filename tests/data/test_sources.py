@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilette.data.sources import Picture, PictureSet, find_pictures
+from mobilette.data.pictures import Picture, PictureSet
+from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilette.data.sources import Picture, PictureSet, find_pictures
+from mobilette.data.pictures import Picture, PictureSet
+from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split, held_out_fifth
 from mobilette.errors import InputError
 

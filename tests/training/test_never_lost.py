@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from mobilette.errors import InputError
 from mobilette.run.directory import DATASET, STATE, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.interruption import StopRequest
@@ -141,3 +142,40 @@ def test_a_finished_run_goes_on_with_more_time(pictures: Path, tmp_path: Path) -
     assert len(run.history()) == 1
     resume(run.path, overrides={"time_limit": 4.0}, force=True)
     assert len(run.history()) > 1
+
+
+def test_a_picture_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> None:
+    pictures, run = write_pictures(tmp_path / "pictures", 12), tmp_path / "run"
+    with pytest.raises(Stop):
+        train_small(
+            pictures,
+            overrides={"epochs": 3, "batch_size": 8},
+            out=run,
+            report=stop_after_an_epoch,
+        )
+    held_out = json.loads((run / DATASET).read_text())["val_names"]
+    broken = next(
+        path
+        for path in sorted(pictures.rglob("*.png"))
+        if f"{path.parent.name}/{path.name}" not in held_out
+    )
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(InputError, match="not those that .*--force"):
+        resume(run)
+    remarks: list[str] = []
+    resume(run, force=True, remark=remarks.append)
+    assert len(open_run(run).history()) == 3
+    assert any("not those that" in remark for remark in remarks)
+    (left_out,) = json.loads((run / DATASET).read_text())["unusable"]
+    assert left_out["path"] == f"{broken.parent.name}/{broken.name}"
+    other = write_pictures(tmp_path / "other", 12)
+    (other / "red").rename(other / "pink")
+    _unfinish(run)
+    with pytest.raises(InputError, match="nor are their classes"):
+        resume(run, data=other, force=True)
+
+
+def _unfinish(run: Path) -> None:
+    state = torch.load(run / STATE, weights_only=True)
+    state["progress"]["finished"] = False
+    torch.save(state, run / STATE)

@@ -15,8 +15,6 @@ from mobilette.data.pictures import SUFFIXES, Picture, PictureSet
 from mobilette.data.shards import find_shards, read_shards
 from mobilette.errors import InputError, nearest
 
-__all__ = ["NAMED", "Picture", "PictureSet", "find_pictures", "list_pictures"]
-
 NAMED = ("digits", *LAYOUTS)
 
 

@@ -15,7 +15,7 @@ from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
-from mobilette.files import read_json, remove_unfinished, write_text
+from mobilette.files import read_json, remove_unfinished, write_json, write_text
 from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
@@ -59,7 +59,8 @@ def resume(
         path: the run directory.
         data: the pictures, where they are no longer at the place that the run recorded.
         overrides: keys of the recipe to replace.
-        force: go on although the recipe is no longer the one that the run was trained with.
+        force: go on although the recipe, or the pictures, are no longer those that the run was
+            trained with.
         device: ``None`` means the one that the run was started on.
         workers: as for `mobilette.training.train.train`, like all that follow.
         tensorboard: as there.
@@ -68,8 +69,8 @@ def resume(
         remark: as there.
 
     Raises:
-        InputError: the directory is no run, its state is damaged, the pictures have changed, or
-            the recipe has and ``force`` was not given.
+        InputError: the directory is no run, its state is damaged, the classes have changed, or
+            the pictures or the recipe have and ``force`` was not given.
     """
     started = time.perf_counter()
     run = open_run(path)
@@ -103,6 +104,7 @@ def resume(
             device_memory=free_device_memory(where),
             report_load=report_load,
             world=world,
+            remark=remark if force else None,
         )
         precision = recorded.get("precision")
         trainer = make_trainer(
@@ -171,7 +173,13 @@ def _same_pictures(
     device_memory: int | None,
     report_load: LoadReport | None,
     world: World,
+    remark: Remark | None,
 ) -> Dataset:
+    """Return the pictures of the run; with ``remark``, others of the same classes, too.
+
+    Raises:
+        InputError: they are none of these.
+    """
     recorded = read_json(run.path / DATASET)
     known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
     load = partial(
@@ -187,11 +195,16 @@ def _same_pictures(
         on_progress=report_load,
     )
     dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
-    if dataset.fingerprint != known.get("fingerprint"):
-        raise InputError(
-            f"{source}: the pictures are not those that {run.path} was started with; "
-            "start a new run"
-        )
+    if dataset.fingerprint == known.get("fingerprint"):
+        return dataset
+    changed = f"{source}: the pictures are not those that {run.path} was started with"
+    if list(dataset.classes) != known.get("classes"):
+        raise InputError(f"{changed}, nor are their classes; start a new run")
+    if remark is None:
+        raise InputError(f"{changed}; start a new run, or go on with these by --force")
+    remark(changed)
+    if world.writes:
+        write_json(run.path / DATASET, dataset.describe() | {"path": known.get("path")})
     return dataset
 
 
