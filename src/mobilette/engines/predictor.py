@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,13 @@ class Failure:
 
 
 class Predictor(ABC):
-    """A network that can be asked; what it needs to know about pictures comes with it."""
+    """A network that can be asked; what it needs to know about pictures comes with it.
 
+    Attributes:
+        engine: the name of what executes it, for tables.
+    """
+
+    engine: ClassVar[str]
     arch: Arch
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]
