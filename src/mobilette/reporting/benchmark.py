@@ -47,13 +47,17 @@ MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def short_names(rows: Sequence[Row]) -> list[str]:
-    """Return the artifacts' names without the folder that all of them lie in."""
+    """Return the artifacts' names without the folder that all of them lie in; a run's own name."""
     paths = [Path(row.artifact).resolve() for row in rows]
+    parents = [path.parent for path, row in zip(paths, rows, strict=True) if row.target is not None]
     try:
-        common = Path(os.path.commonpath([path.parent for path in paths]))
+        common = Path(os.path.commonpath(parents)) if parents else Path()
     except ValueError:  # several drives (Windows)
         return [row.artifact for row in rows]
-    return [path.relative_to(common).as_posix() for path in paths]
+    return [
+        path.name if row.target is None else path.relative_to(common).as_posix()
+        for path, row in zip(paths, rows, strict=True)
+    ]
 
 
 def table_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
@@ -132,13 +136,14 @@ def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
         figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         _set_up(axes, points)
-        for precision in dict.fromkeys(row.precision for row, _ in points):
+        for precision in MARKS:
             _scatter(axes, precision, [row for row, _ in points if row.precision == precision])
         axes.legend(frameon=False, loc="best")
         axes.set_title(conclusion(benchmark), loc="left", color=INK)
         figure.text(0.01, -0.04, conditions(benchmark), fontsize=8, color=QUIET)
         places = [_place(row) for row, _ in points]
-        place_labels(axes, places, [name + _sign(row) for row, name in points])
+        spreads = [(row.latency_ms.p10, row.latency_ms.p90) for row, _ in points if row.latency_ms]
+        place_labels(axes, places, [name + _sign(row) for row, name in points], spreads)
         content = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else {}
         figure.savefig(content, format=kind, metadata=metadata, bbox_inches="tight")
@@ -165,7 +170,7 @@ def _sign(row: Row) -> str:
 
 def _set_up(axes: Axes, points: Sequence[tuple[Row, str]]) -> None:
     latencies, accuracies = zip(*(_place(row) for row, _ in points), strict=True)
-    span = max(max(accuracies) - min(accuracies), 1.0)
+    span = max(max(accuracies) - min(accuracies), 4.0)
     axes.set_xscale("log")
     axes.set_xlim(min(latencies) / 1.4, max(latencies) * 1.6)
     axes.set_ylim(min(accuracies) - 0.25 * span, min(max(accuracies) + 0.25 * span, 103))
@@ -188,6 +193,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _scatter(axes: Axes, precision: str, rows: Sequence[Row]) -> None:
     """Draw a mark for each of ``rows``, filled if it is verified or the run itself."""
+    if not rows:
+        return
     marker, colour = MARKS[precision]
     axes.scatter([], [], marker=marker, s=55, color=colour, label=precision)
     for row in rows:
