@@ -1,11 +1,17 @@
-"""The network that every contender of a bench trains: ours, made of torch's own layers."""
+"""Networks of benches: ours made of torch's own layers, and runs with random weights."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from torch import nn
 
 from mobilette import create_model
+from mobilette.data.preprocess import preset
 from mobilette.nn.layers import GlobalAveragePool, ReLU6
+from mobilette.run.classes import ClassLabel
+from mobilette.run.directory import Run
+from mobilette.run.imported import write_imported_run
 
 
 def with_torchs_layers(network: nn.Module) -> nn.Module:
@@ -22,3 +28,16 @@ def build_network(model: str, *, width_mult: float, resolution: int, classes: in
     """Return the network as torchvision's networks are made: the same layers, NCHW, fp32."""
     network = create_model(model, num_classes=classes, width_mult=width_mult, resolution=resolution)
     return with_torchs_layers(network)
+
+
+def random_run(model: str, folder: Path, *, resolution: int = 224, classes: int = 1000) -> Run:
+    """Write a run of a network with random weights, which is as fast as with any other."""
+    network = create_model(model, num_classes=classes, resolution=resolution)
+    return write_imported_run(
+        folder,
+        arch=network.arch,
+        preprocess=preset("torch"),
+        classes=tuple(ClassLabel(id=str(n), name=str(n)) for n in range(classes)),
+        weights=network.state_dict(),
+        origin={"weights": "random"},
+    )

@@ -202,6 +202,18 @@ def check_new(path: Path, *, holds: str, force: bool) -> None:
         )
 
 
+def make_directory(path: Path) -> None:
+    """Make the folder ``path`` and those above it, unless it is there.
+
+    Raises:
+        InputError: it cannot be made, or is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
 def make_parents(path: Path) -> list[Path]:
     """Make the folders above ``path``; return those that were made, the deepest first.
 

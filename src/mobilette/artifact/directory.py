@@ -83,6 +83,15 @@ def is_artifact(path: Path) -> bool:
     return (path / CONTRACT).is_file()
 
 
+def find_artifacts(folder: Path) -> tuple[Path, ...]:
+    """Return the artifact directories in ``folder``, by name; those without a name are left out."""
+    try:
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return ()
+    return tuple(path for path in inside if is_artifact(path))
+
+
 def open_artifact(path: str | Path) -> Artifact:
     """Return the artifact in the directory ``path``, all hashes checked.
 

@@ -9,7 +9,18 @@ from typing import NoReturn
 
 import typer
 
-from mobilette.cli import cost, doctor, evaluate, export, models, predict, train, verify, weights
+from mobilette.cli import (
+    bench,
+    cost,
+    doctor,
+    evaluate,
+    export,
+    models,
+    predict,
+    train,
+    verify,
+    weights,
+)
 from mobilette.errors import InputError
 
 DONE, WRONG_REQUEST = 0, 2
@@ -31,6 +42,7 @@ for name, function in (
     ("predict", predict.predict),
     ("export", export.export),
     ("verify", verify.verify),
+    ("bench", bench.bench),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)

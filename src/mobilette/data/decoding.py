@@ -42,8 +42,37 @@ _DAMAGED = (
     EOFError,
     struct.error,
 )
-# Warning filters belong to the process: two threads that swap them at once leave them swapped.
-_QUIET = threading.Lock()
+
+
+class _Quiet:
+    """Without Pillow's warnings about odd metadata and large sizes: neither prevents use.
+
+    Warning filters belong to the process: two threads that swap them in turns leave them swapped.
+    So the first thread that decodes sets them, and the last one sets them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore", UserWarning)
+                warnings.simplefilter("ignore", RuntimeWarning)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 class UnusablePicture(Exception):
@@ -93,10 +122,7 @@ def decode_reduced(
     if not data:
         raise UnusablePicture("empty file (0 bytes)")
     check_size(len(data))
-    with _QUIET, warnings.catch_warnings():
-        # Pillow warns about odd metadata and large sizes; neither keeps a picture from use.
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)
+    with _QUIET:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 width, height = image.size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +21,10 @@ class ArtifactPredictor(Predictor):
         artifact: what `open_artifact` returned.
         threads: that one call uses; 0 lets the engine choose.
 
-    Attributes:
-        engine: the engine's name, for tables.
-
     Raises:
         InputError: a package of the engine is missing, the engine does not accept the model, or
             the contract inside the model is not the one beside it.
     """
-
-    engine: ClassVar[str]
 
     def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
         contract = artifact.contract

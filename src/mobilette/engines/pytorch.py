@@ -10,18 +10,21 @@ from mobilette.data.normalise import Normalise
 from mobilette.engines.predictor import Predictor
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
-from mobilette.run.inference import checkpoint_logits
+from mobilette.run.inference import largest_batch, logits_in_batches
 
 
 class CheckpointPredictor(Predictor):
     """A run's best weights, executed by PyTorch."""
+
+    engine = "PyTorch"
 
     def __init__(self, run: Run, *, device: torch.device | str = "cpu") -> None:
         self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
         self.multi_label = run.multi_label
         self.network: Network = run.network.to(torch.device(device))
         self.normalise = Normalise(run.preprocess).to(torch.device(device))
+        self._size = largest_batch(self.network)
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        return checkpoint_logits(self.network, self.normalise, pixels)
+        return logits_in_batches(self.network, self.normalise, pixels, size=self._size)

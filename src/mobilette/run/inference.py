@@ -16,7 +16,12 @@ LARGEST_BATCH = 256
 ACTIVATION_BYTES = 256 * 2**20
 
 
-@torch.inference_mode()
+def largest_batch(network: Network) -> int:
+    """Return how many pictures may go through ``network`` at once."""
+    peak = cost(network).peak_activation_bytes.fp32
+    return min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH)
+
+
 def checkpoint_logits(
     network: Network, normalise: Normalise, pixels: Pixels, *, at_once: int | None = None
 ) -> NDArray[np.float32]:
@@ -24,9 +29,16 @@ def checkpoint_logits(
 
     Runs where ``normalise`` lies, in evaluation mode, in batches of at most ``at_once``.
     """
+    size = min(largest_batch(network), at_once or LARGEST_BATCH)
+    return logits_in_batches(network, normalise, pixels, size=size)
+
+
+@torch.inference_mode()
+def logits_in_batches(
+    network: Network, normalise: Normalise, pixels: Pixels, *, size: int
+) -> NDArray[np.float32]:
+    """Return what `checkpoint_logits` does, in batches of ``size``."""
     network.eval()
-    peak = cost(network).peak_activation_bytes.fp32
-    size = min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH, at_once or LARGEST_BATCH)
     outputs = []
     for first in range(0, len(pixels), size):
         batch = torch.from_numpy(pixels[first : first + size]).to(normalise.weight.device)

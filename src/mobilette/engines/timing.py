@@ -1,0 +1,155 @@
+"""How fast an artifact or a run answers; run as a module, it measures in a process of its own.
+
+    python -m mobilette.engines.timing REQUEST ANSWER
+
+takes a `Request` as JSON and writes a `Timing` as JSON to the file ``ANSWER``, where nothing that
+an engine prints can get between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.golden import golden_inputs
+from mobilette.engines.load import load
+from mobilette.engines.predictor import Predictor
+from mobilette.errors import InputError
+from mobilette.files import write_json
+from mobilette.records import parse
+
+WARM_UP_CALLS, WARM_UP_SECONDS = 2, 0.2
+# At least so many calls are timed, however slow they are: of one picture, and of several.
+CALLS, BATCH_CALLS = 10, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be timed.
+
+    Attributes:
+        path: the directory of an artifact or of a run.
+        threads: of the engine; the process is bound to as many cores where the system can do that.
+        batches: numbers of pictures in one call; each is timed.
+        seconds: how long each is timed, at least.
+    """
+
+    path: str
+    threads: int
+    batches: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What was measured.
+
+    Attributes:
+        engine: the engine's name.
+        load_ms: from the directory to the first answer, importing the engine's packages included.
+        memory_bytes: by how much that made the process' resident memory grow; ``None`` where the
+            system does not tell.
+        calls_ms: the latency of every call, by the number of pictures in it.
+    """
+
+    engine: str
+    load_ms: float
+    memory_bytes: int | None
+    calls_ms: Mapping[str, tuple[float, ...]]
+
+
+def measure(request: Request) -> Timing:
+    """Load a model, ask it again and again, and return what was measured.
+
+    Raises:
+        InputError: as `load` does, or the engine fails.
+    """
+    pin(request.threads)
+    before, started = resident_bytes(), time.perf_counter()
+    predictor = load(request.path, threads=request.threads)
+    predictor.batch_logits(_pictures(predictor, 1))
+    load_ms, after = _milliseconds_since(started), resident_bytes()
+    known = before is not None and after is not None
+    return Timing(
+        engine=predictor.engine,
+        load_ms=load_ms,
+        memory_bytes=max((after or 0) - (before or 0), 0) if known else None,
+        calls_ms={
+            str(batch): time_calls(predictor, _pictures(predictor, batch), request.seconds)
+            for batch in request.batches
+        },
+    )
+
+
+def time_calls(
+    predictor: Predictor, pixels: NDArray[np.uint8], seconds: float
+) -> tuple[float, ...]:
+    """Return the milliseconds of each of several calls with ``pixels``, after a warm-up."""
+    least = CALLS if len(pixels) == 1 else BATCH_CALLS
+    _call(predictor, pixels, least=WARM_UP_CALLS, seconds=min(WARM_UP_SECONDS, seconds))
+    return _call(predictor, pixels, least=least, seconds=seconds)
+
+
+def pin(threads: int) -> None:
+    """Bind this process to the last ``threads`` of its cores, where the system can do that.
+
+    A process that moves between cores finds cold caches. The first core has the interrupts.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])
+
+
+def resident_bytes() -> int | None:
+    """Return how much memory this process has in RAM; ``None`` where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _call(
+    predictor: Predictor, pixels: NDArray[np.uint8], *, least: int, seconds: float
+) -> tuple[float, ...]:
+    calls = []
+    began = time.perf_counter()
+    while len(calls) < least or time.perf_counter() - began < seconds:
+        started = time.perf_counter()
+        predictor.batch_logits(pixels)
+        calls.append(_milliseconds_since(started))
+    return tuple(calls)
+
+
+def _pictures(predictor: Predictor, count: int) -> NDArray[np.uint8]:
+    arch = predictor.arch
+    pictures = golden_inputs(arch.in_channels, arch.resolution)
+    return np.ascontiguousarray(np.resize(pictures, (count, *pictures.shape[1:])))
+
+
+def _milliseconds_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
+
+
+def main() -> int:
+    """Measure what the command line asks for; status 2 and a line on stderr if it cannot be."""
+    request, answer = sys.argv[1:]
+    try:
+        timing = measure(parse(Request, json.loads(request), where="the request"))
+        write_json(Path(answer), asdict(timing))
+    except InputError as error:
+        print(f"mobilette: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""A benchmark for people: a Markdown table, and a picture of accuracy over latency."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from mobilette.files import write_bytes, write_json, write_text
+from mobilette.reporting.labels import place_labels
+from mobilette.reporting.style import FAINT, INK, QUIET
+from mobilette.verification.benchmark import Benchmark, Row
+from mobilette.verification.fastest import BENCH
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAME = BENCH.removesuffix(".json")
+COLUMNS = (
+    "artifact",
+    "engine",
+    "precision",
+    "verified",
+    "top-1",
+    "ms, median",
+    "p10",
+    "p90",
+    "n",
+    "images/s",
+    "batch",
+    "load ms",
+    "memory MB",
+    "size MB",
+)
+# Okabe and Ito's colours, as in the diagrams; the marker says the same without colour.
+MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "fp32": ("o", "#0072b2"),
+        "fp16": ("^", "#56b4e9"),
+        "bf16": ("D", "#009e73"),
+        "int8": ("s", "#d55e00"),
+    }
+)
+
+
+def short_names(rows: Sequence[Row]) -> list[str]:
+    """Return the artifacts' names without the folder that all of them lie in; a run's own name."""
+    paths = [Path(row.artifact).resolve() for row in rows]
+    parents = [path.parent for path, row in zip(paths, rows, strict=True) if row.target is not None]
+    try:
+        common = Path(os.path.commonpath(parents)) if parents else Path()
+    except ValueError:  # several drives (Windows)
+        return [row.artifact for row in rows]
+    return [
+        path.name if row.target is None else path.relative_to(common).as_posix()
+        for path, row in zip(paths, rows, strict=True)
+    ]
+
+
+def table_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
+    """Return the cells of the table below `COLUMNS`."""
+    return [
+        _cells(row, name)
+        for row, name in zip(benchmark.rows, short_names(benchmark.rows), strict=True)
+    ]
+
+
+def remarks_on(benchmark: Benchmark) -> list[str]:
+    """Return a line for each artifact that is not verified or was not timed, and why."""
+    names = short_names(benchmark.rows)
+    return [
+        f"{name}: {'; '.join(row.reasons)}"
+        for row, name in zip(benchmark.rows, names, strict=True)
+        if row.reasons
+    ]
+
+
+def conclusion(benchmark: Benchmark) -> str:
+    """Return which verified artifact is the fastest, in one line."""
+    names = short_names(benchmark.rows)
+    for row, name in zip(benchmark.rows, names, strict=True):
+        if row.artifact == benchmark.fastest and row.latency_ms is not None:
+            return f"fastest verified artifact: {name}, {row.latency_ms.median:.2f} ms"
+    return "no artifact is verified and timed: none is named the fastest"
+
+
+def conditions(benchmark: Benchmark) -> str:
+    """Return how it was measured, in one line."""
+    pictures = max((row.images for row in benchmark.rows), default=0)
+    data = f", accuracy on {pictures:,} pictures of {benchmark.data}" if benchmark.data else ""
+    threads = "thread" if benchmark.threads == 1 else "threads"
+    return (
+        f"{benchmark.machine}; {benchmark.threads} {threads}, {benchmark.rounds} rounds in turns"
+        f"{data}"
+    )
+
+
+def to_markdown(benchmark: Benchmark) -> str:
+    """Return the table, how it was measured and what is to be said of it."""
+    lines = [COLUMNS, ("---",) * 4 + ("--:",) * (len(COLUMNS) - 4), *table_rows(benchmark)]
+    table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+    parts = [table, conclusion(benchmark), f"{conditions(benchmark)}."]
+    remarks = remarks_on(benchmark)
+    parts += ["\n".join(f"- {line}" for line in remarks)] if remarks else []
+    return "\n\n".join(parts) + "\n"
+
+
+def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
+    """Write bench.json, bench.md and, where accuracies are known, bench.svg and bench.png.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    files = {name: folder / f"{NAME}.{name}" for name in ("json", "md", "svg", "png")}
+    write_json(files["json"], benchmark.to_json())
+    write_text(files["md"], to_markdown(benchmark))
+    drawn = [kind for kind in ("svg", "png") if _points(benchmark)]
+    for kind in drawn:
+        write_bytes(files[kind], draw(benchmark, "svg" if kind == "svg" else "png"))
+    return [files[name] for name in ("json", "md", *drawn)]
+
+
+def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
+    """Return the picture: top-1 accuracy over the latency of one picture, a mark an artifact."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    points = _points(benchmark)
+    with rc_context({"svg.hashsalt": "mobilette", "font.family": "DejaVu Sans", "font.size": 10}):
+        figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        _set_up(axes, points)
+        for precision in MARKS:
+            _scatter(axes, precision, [row for row, _ in points if row.precision == precision])
+        axes.legend(frameon=False, loc="best")
+        axes.set_title(conclusion(benchmark), loc="left", color=INK)
+        figure.text(0.01, -0.04, conditions(benchmark), fontsize=8, color=QUIET)
+        places = [_place(row) for row, _ in points]
+        spreads = [(row.latency_ms.p10, row.latency_ms.p90) for row, _ in points if row.latency_ms]
+        place_labels(axes, places, [name + _sign(row) for row, name in points], spreads)
+        content = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {}
+        figure.savefig(content, format=kind, metadata=metadata, bbox_inches="tight")
+    return content.getvalue()
+
+
+def _points(benchmark: Benchmark) -> list[tuple[Row, str]]:
+    return [
+        (row, name)
+        for row, name in zip(benchmark.rows, short_names(benchmark.rows), strict=True)
+        if row.latency_ms is not None and row.top1 is not None
+    ]
+
+
+def _place(row: Row) -> tuple[float, float]:
+    assert row.latency_ms is not None
+    assert row.top1 is not None
+    return row.latency_ms.median, 100 * row.top1
+
+
+def _sign(row: Row) -> str:
+    return " (not verified)" if row.verified is False else ""
+
+
+def _set_up(axes: Axes, points: Sequence[tuple[Row, str]]) -> None:
+    latencies, accuracies = zip(*(_place(row) for row, _ in points), strict=True)
+    span = max(max(accuracies) - min(accuracies), 4.0)
+    axes.set_xscale("log")
+    axes.set_xlim(min(latencies) / 1.4, max(latencies) * 1.6)
+    axes.set_ylim(min(accuracies) - 0.25 * span, min(max(accuracies) + 0.25 * span, 103))
+    ticks = _ticks(min(latencies) / 1.4, max(latencies) * 1.6)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("latency of one picture, ms: median, and the line from the 10th to the 90th %")
+    axes.set_ylabel("top-1 accuracy, %")
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from ``low`` to ``high``, at least three to a power of ten."""
+    steps = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
+    found = [step * 10.0**power for power in range(-5, 6) for step in steps]
+    return [tick for tick in found if low <= tick <= high]
+
+
+def _scatter(axes: Axes, precision: str, rows: Sequence[Row]) -> None:
+    """Draw a mark for each of ``rows``, filled if it is verified or the run itself."""
+    if not rows:
+        return
+    marker, colour = MARKS[precision]
+    axes.scatter([], [], marker=marker, s=55, color=colour, label=precision)
+    for row in rows:
+        x, y = _place(row)
+        fill = "white" if row.verified is False else colour
+        axes.scatter([x], [y], marker=marker, s=55, color=fill, edgecolors=colour, zorder=3)
+        if row.latency_ms is not None:
+            axes.plot([row.latency_ms.p10, row.latency_ms.p90], [y, y], color=colour, linewidth=1)
+
+
+def _cells(row: Row, name: str) -> tuple[str, ...]:
+    latency, batch = row.latency_ms, row.best_batch
+    verified = {True: "yes", False: "NO", None: "the run" if row.target is None else "cannot be"}
+    return (
+        name,
+        row.engine or "-",
+        row.precision,
+        verified[row.verified],
+        f"{row.top1:.2%}" if row.top1 is not None else "-",
+        *((f"{x:.2f}" for x in (latency.median, latency.p10, latency.p90)) if latency else "---"),
+        f"{latency.n:,}" if latency else "-",
+        f"{batch.images_per_second:,.1f}" if batch else "-",
+        str(batch.size) if batch else "-",
+        f"{row.load_ms:,.0f}" if row.load_ms is not None else "-",
+        f"{row.memory_bytes / 1e6:,.1f}" if row.memory_bytes is not None else "-",
+        f"{row.size_bytes / 1e6:,.2f}",
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

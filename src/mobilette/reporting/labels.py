@@ -1,0 +1,138 @@
+"""Labels beside the points of a plot, none over another, over a point or over its spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import cos, pi, sin
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mobilette.reporting.style import INK, QUIET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# In points: how far a label is from its point, where the next ring of places is, half a mark, half
+# a line's thickness.
+NEAR, STEP, RINGS, MARK, LINE = 9.0, 11.0, 9, 6.0, 1.0
+# Right first, then left, above and below, then between.
+ANGLES = (0, 180, 90, 270, 45, 315, 135, 225)
+# Pieces of a label's line that are kept free of other labels.
+PIECES = 12
+
+
+class Box(NamedTuple):
+    """A rectangle, in pixels."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def overlap(self, other: Box) -> float:
+        """Return the area that this has in common with ``other``."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.top, other.top) - max(self.bottom, other.bottom)
+        return max(width, 0.0) * max(height, 0.0)
+
+    def outside(self, frame: Box) -> float:
+        """Return the area of this that is not in ``frame``."""
+        area = (self.right - self.left) * (self.top - self.bottom)
+        return area - self.overlap(frame)
+
+
+class Place(NamedTuple):
+    """Where a label may be: its middle from its point, its box, and the line to it, in pixels."""
+
+    dx: float
+    dy: float
+    box: Box
+    line: tuple[Box, ...]
+
+
+def place_labels(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    spreads: Sequence[tuple[float, float]],
+    *,
+    size: float = 8.5,
+) -> list[Box]:
+    """Write a label beside each of ``points``, given in the units of the axes.
+
+    Each takes the nearest free place around its point; one that is further away gets a line.
+    ``spreads`` are the two ends of a horizontal line through each point, which is kept free, too.
+
+    Returns:
+        Where the labels are.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # the layout is known only then
+    scale = figure.dpi / 72
+    frame = Box(*map(float, axes.get_window_extent().extents))
+    pixels = [_pixels(axes, *point) for point in points]
+    marks = [_around(x, y, MARK * scale) for x, y in pixels]
+    taken = list(marks)
+    for (_, y), (first, last) in zip(points, spreads, strict=True):
+        (left, middle), (right, _) = _pixels(axes, first, y), _pixels(axes, last, y)
+        taken.append(Box(left, middle - LINE * scale, right, middle + LINE * scale))
+    placed: list[Box] = []
+    for point, (x, y), text in zip(points, pixels, labels, strict=True):
+        label = axes.annotate(
+            text, point, (0, 0), textcoords="offset points", fontsize=size, color=INK
+        )
+        label.set(ha="center", va="center")
+        extent = label.get_window_extent()
+        half = (float(extent.width) / 2 + 1, float(extent.height) / 2 + 1)
+        crossed = [mark for mark in marks if not (mark.left < x < mark.right)]
+        place = _best_place(_places(x, y, half, scale), taken, (*placed, *crossed), frame)
+        label.set_position((place.dx / scale, place.dy / scale))
+        if place.line:
+            end = place.line[-1]
+            ends = axes.transData.inverted().transform([(x, y), (end.left, end.bottom)])
+            axes.plot(ends[:, 0], ends[:, 1], color=QUIET, linewidth=0.6, zorder=1)
+        taken += (place.box, *place.line)
+        placed.append(place.box)
+    return placed
+
+
+def _best_place(
+    places: Iterator[Place], taken: Sequence[Box], crossed: Sequence[Box], frame: Box
+) -> Place:
+    """Return the first place that covers least of ``taken``, its line least of ``crossed``."""
+
+    def covered(place: Place) -> float:
+        under = sum(place.box.overlap(other) for other in taken) + place.box.outside(frame)
+        return under + 20 * sum(piece.overlap(box) for piece in place.line for box in crossed)
+
+    return min(places, key=covered)
+
+
+def _places(x: float, y: float, half: tuple[float, float], scale: float) -> Iterator[Place]:
+    for ring in range(RINGS):
+        distance = (NEAR + ring * STEP) * scale
+        for angle in ANGLES:
+            along, up = cos(angle * pi / 180), sin(angle * pi / 180)
+            dx = distance * along + half[0] * round(along * 1.4)
+            dy = distance * up + half[1] * round(up)
+            box = Box(x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1])
+            yield Place(dx, dy, box, _line(x, y, box) if ring else ())
+
+
+def _line(x: float, y: float, box: Box) -> tuple[Box, ...]:
+    """Return pieces of the line from a point to the nearest point of ``box``."""
+    end = (min(max(x, box.left), box.right), min(max(y, box.bottom), box.top))
+    ways = np.linspace(0, 1, PIECES + 1)[1:]
+    steps = [(x + way * (end[0] - x), y + way * (end[1] - y)) for way in ways.tolist()]
+    return tuple(Box(*step, step[0] + LINE, step[1] + LINE) for step in steps)
+
+
+def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    found = axes.transData.transform((x, y))
+    return float(found[0]), float(found[1])
+
+
+def _around(x: float, y: float, radius: float) -> Box:
+    return Box(x - radius, y - radius, x + radius, y + radius)
