@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from mobilette.run.metrics import softmax
 from mobilette.verification.statistics import (
@@ -15,18 +16,12 @@ from mobilette.verification.statistics import (
 )
 
 
-@pytest.mark.parametrize(
-    ("fraction", "images", "low", "high"),
-    [
-        # R: prop.test(x, n, correct = FALSE)$conf.int
-        (0.0, 10, 0.0, 0.27753),
-        (1.0, 10, 0.72247, 1.0),
-        (0.5, 10, 0.23659, 0.76341),
-        (0.9, 1000, 0.87987, 0.91708),
-    ],
-)
-def test_wilsons_interval(fraction: float, images: int, low: float, high: float) -> None:
-    assert wilson_interval(fraction, images) == pytest.approx((low, high), abs=1e-5)
+@pytest.mark.parametrize(("right", "images"), [(0, 10), (10, 10), (5, 10), (900, 1000), (1, 3)])
+def test_wilsons_interval_is_scipys(right: int, images: int) -> None:
+    expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right / images, images) == pytest.approx(
+        (expected.low, expected.high), abs=1e-12
+    )
 
 
 def test_without_pictures_nothing_is_known() -> None:

@@ -1,12 +1,13 @@
-"""Do the lines of an artifact's README prepare pictures as Mobilette does?"""
+"""Does an artifact's README prepare pictures as Mobilette does?"""
 
 from __future__ import annotations
 
 import io
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -20,8 +21,12 @@ from mobilette.data.decoding import UnusablePicture, decode
 from mobilette.data.pictures import Picture
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import picture_code
+from mobilette.exporters.web import MODULE, PAGE
+from mobilette.verification.javascript import JavaScriptGeometry
 
 SAMPLE = 16
+# Pillow before 13 resizes tall pictures in another order than the module, and rounds otherwise.
+JAVASCRIPT_STEPS = 1
 # What Pillow raises for files whose pixels it can read, but not their EXIF block.
 ODD = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 # Longer strips are cut before they are resized; the README's lines do without.
@@ -30,7 +35,7 @@ LONGEST_TO_SHORTEST = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What the README's lines made of some files; ``images`` of them could be compared."""
+    """What became of some files; ``images`` of them could be compared."""
 
     images: int
     failures: tuple[str, ...]
@@ -38,34 +43,43 @@ class Prepared:
 
 
 def check_readme(artifact: Artifact, pictures: Sequence[Picture]) -> Prepared:
-    """Run the README's lines on up to 16 of ``pictures`` and compare the pixels.
+    """Prepare up to 16 of ``pictures`` as the README says, and compare the pixels.
 
-    Lines of a file from outside are never executed: it is this version's lines for the contract
-    that are, and the README has to hold them. That of another version need not; a note says so.
+    What a file from outside says is never executed: what this version writes for the contract is,
+    and the artifact has to hold the same. That of another version need not; a note says so.
     """
     contract = artifact.contract
-    if TARGETS[contract.target].language != "python":
-        return Prepared(images=0, failures=(), notes=())
-    code = picture_code(contract)
-    if code not in artifact.read(README).decode(errors="replace"):
-        what = f"{README}: prepares pictures otherwise than Mobilette"
+    python = TARGETS[contract.target].language == "python"
+    name = README if python else MODULE
+    written = picture_code(contract).encode() if python else (PAGE / MODULE).read_bytes()
+    if written not in artifact.read(name):
+        what = f"{name}: prepares pictures otherwise than Mobilette"
         if contract.versions.get("mobilette") == version("mobilette"):
             return Prepared(images=0, failures=(f"{what} writes it",), notes=())
         return Prepared(images=0, failures=(), notes=(f"{what} {version('mobilette')} does",))
+    prepare = partial(readme_pixels, contract) if python else _in_javascript(contract)
     images, failures, notes = 0, [], []
-    for name, encoded, expected in _sample(contract, pictures):
+    for picture, encoded, expected in _sample(contract, pictures):
         try:
-            given = readme_pixels(contract, encoded)
+            given = prepare(encoded)
         except ODD as error:
-            notes.append(f"{README}: its lines cannot read {name} ({error})")
+            notes.append(f"{name}: cannot read {picture} ({error})")
             continue
         images += 1
         difference = np.abs(given.astype(np.int16) - expected).max()
-        if difference:
-            failures.append(
-                f"{README}: its lines make other pixels of {name} (up to {difference} apart)"
-            )
+        if difference > (0 if python else JAVASCRIPT_STEPS):
+            failures.append(f"{name}: makes other pixels of {picture} (up to {difference} apart)")
     return Prepared(images=images, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
+
+
+def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
+    """Return what prepares a file by the module; a browser's decoder is not part of it."""
+    geometry = JavaScriptGeometry(contract)
+
+    def prepare(encoded: bytes) -> NDArray[np.uint8]:
+        return geometry(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+
+    return prepare
 
 
 def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
