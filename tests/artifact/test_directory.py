@@ -39,7 +39,9 @@ def test_a_changed_file_is_refused_by_its_hash(artifact_copy: Path, name: str) -
 def test_a_changed_label_order_is_refused(artifact_copy: Path) -> None:
     path = artifact_copy / "labels.txt"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
-    with pytest.raises(InputError, match=r"labels\.txt: changed since the export"):
+    with pytest.raises(
+        InputError, match=r"labels\.txt: the classes are in another order .* line 1 is 'red' where"
+    ):
         open_artifact(artifact_copy)
 
 
@@ -82,7 +84,17 @@ def test_a_changed_contract_is_refused_by_its_hash(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema is 2, not one of 1"),
+        ({"schema": 0}, "schema is 0, not one of 1"),
+        ({"schema": "2"}, "schema is '2', not one of 1"),
+        (
+            {"schema": 2, "versions": {"mobilette": "9.1"}},
+            "by a newer version, Mobilette 9.1 .* 'mobilette>=9.1'",
+        ),
+        (
+            {"schema": 2, "versions": {"mobilette": "\x1b[2J"}},
+            "schema 2, this one reads up to 1.; pip install --upgrade mobilette",
+        ),
+        ({"schema": 2, "versions": []}, "made by a newer version of Mobilette"),
         ({"model": "../../etc/passwd"}, "would lie outside the artifact"),
         ({"files": {"/etc/passwd": "0"}}, "would lie outside the artifact"),
         ({"surplus": 1}, "unknown key 'surplus'"),

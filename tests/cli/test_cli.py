@@ -219,9 +219,9 @@ def test_predict_says_what_it_cannot_read(exported: Artifact, tmp_path: Path) ->
 def test_an_artifact_that_fails_the_gate_is_status_1(
     artifact_copy: Path, trained: Run, pictures: Path
 ) -> None:
-    from tests.verification.test_verify import forge, forget_the_mean
+    from tests.verification.forged_models import forge_model, forget_the_mean
 
-    forge(artifact_copy, forget_the_mean)
+    forge_model(artifact_copy, forget_the_mean)
     result = mobilette("verify", artifact_copy, pictures, "--from", trained.path)
     assert result.returncode == 1
     assert "verify: FAILED" in result.stdout

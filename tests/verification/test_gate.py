@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mobilette.verification.gate import compare, judge_golden, judge_pictures
+from mobilette.artifact.contract import Precision
+from mobilette.verification.gate import judge_golden, judge_pictures
+from mobilette.verification.statistics import compare
 
 
 def logits(images: int) -> NDArray[np.float32]:
@@ -58,3 +60,53 @@ def test_answers_that_are_not_finite_fail(value: float) -> None:
     assert comparison.top1_agreement == 0.0
     assert judge_golden(comparison)
     assert judge_pictures(comparison, drop=0.0)
+
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_answer_that_is_the_same_for_every_picture_fails(precision: Precision) -> None:
+    """However close it is: pictures that look alike are answered alike."""
+    source = logits(1) + 1e-4 * logits(20)
+    comparison = compare(np.repeat(source[:1], 20, axis=0), source)
+    assert comparison.top1_agreement == 1.0
+    assert judge_golden(comparison, precision) == [
+        "golden vectors: the answer is the same for every picture"
+    ]
+    assert judge_pictures(comparison, drop=0.0, precision=precision)
+    assert not compare(source, source).constant
+
+
+@pytest.mark.parametrize(
+    ("precision", "noise", "passes"),
+    [
+        ("fp16", 1e-3, True),
+        ("fp16", 0.3, False),
+        ("bf16", 0.03, True),
+        ("bf16", 1.2, False),
+        ("int8", 0.3, True),
+        ("int8", 2.0, False),
+    ],
+)
+def test_precisions_are_allowed_their_own_rounding(
+    precision: Precision, noise: float, passes: bool
+) -> None:
+    source = logits(8)
+    shift = noise * np.random.default_rng(1).normal(0, 3, source.shape)
+    comparison = compare((source + shift).astype(np.float32), source)
+    assert (judge_golden(comparison, precision) == []) is passes
+    wrong = judge_golden(comparison, precision)
+    assert passes or "dB are needed for " + precision in wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("drop", "max_drop", "passes"), [(0.01, 1.0, True), (0.011, 1.0, False), (0.02, 2.0, True)]
+)
+def test_int8_may_lose_what_it_is_allowed(drop: float, max_drop: float, passes: bool) -> None:
+    comparison = compare(flipped(logits(2000), 100), logits(2000))
+    assert comparison.top1_agreement == 0.95
+    judged = judge_pictures(comparison, drop=drop, precision="int8", max_drop=max_drop)
+    assert (judged == []) is passes
+    less = compare(flipped(logits(2000), 101), logits(2000))
+    assert "95.0% is needed" in judge_pictures(less, drop=0.0, precision="int8")[0]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from mobilette.artifact.contract import Contract, canonical
-from mobilette.artifact.directory import Artifact
+from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.records import parse
+from mobilette.run.classes import ClassLabel, classes_text
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
+from tests.artifact.forging import forge
 from tests.conftest import write_pictures
+from tests.verification.forged_models import (
+    Change,
+    answer_nothing,
+    forge_model,
+    forget_the_mean,
+    normalise_as_tf,
+    nothing,
+    permute_the_classes,
+    swap_colours,
+)
 
 
 def test_a_faithful_artifact_passes(exported: Artifact, pictures: Path) -> None:
@@ -33,6 +39,16 @@ def test_a_faithful_artifact_passes(exported: Artifact, pictures: Path) -> None:
     assert verdict.top1_agreement == 1.0
     assert verdict.accuracy_source == verdict.accuracy_artifact
     assert verdict.images == 120
+    assert verdict.readme_images == 16
+    assert (verdict.target, verdict.precision, verdict.engine) == ("onnx", "fp32", "ONNX Runtime")
+    assert verdict.signal_to_noise_db > 90
+    assert verdict.calibration_error_source is not None
+    assert verdict.calibration_error_artifact == pytest.approx(
+        verdict.calibration_error_source, abs=1e-6
+    )
+    low, high = verdict.interval_artifact or (math.nan, math.nan)
+    assert 0.9 < low < (verdict.accuracy_artifact or 0) <= high <= 1
+    assert verdict.to_json()["interval_artifact"] == (low, high)
 
 
 def test_without_pictures_golden_vectors_are_compared(exported: Artifact) -> None:
@@ -66,74 +82,114 @@ def test_a_run_that_was_trained_again_is_not_the_checkpoint(
         verify(artifact_copy, pictures, checkpoint=run_copy)
 
 
-def forge(folder: Path, change: Callable[[onnx.ModelProto], None], **contract: object) -> None:
-    """Change the model, or the contract, and make every hash and the inner contract fit again."""
-    path = folder / "contract.json"
-    old = parse(Contract, json.loads(path.read_text()), where="contract")
-    forged = replace(old, **contract)  # type: ignore[arg-type]
-    model = onnx.load(folder / "model.onnx")
-    change(model)
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "mobilette.contract", canonical(forged.embedded())
-    content = model.SerializeToString()
-    (folder / "model.onnx").write_bytes(content)
-    files = dict(old.files or {}) | {"model.onnx": sha256(content).hexdigest()}
-    forged = replace(forged, files=files)
-    path.write_text(json.dumps(replace(forged, sha256=forged.own_sha256()).to_json()))
-
-
-def _tensor(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    (found,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
-    assert isinstance(found, onnx.TensorProto)
-    return found
-
-
-def swap_colours(model: onnx.ModelProto) -> None:
-    tensor = _tensor(model, "normalise.weight")
-    matrix = numpy_helper.to_array(tensor)
-    tensor.CopyFrom(numpy_helper.from_array(matrix[:, ::-1].copy(), tensor.name))
-
-
-def forget_the_mean(model: onnx.ModelProto) -> None:
-    tensor = _tensor(model, "normalise.bias")
-    tensor.CopyFrom(numpy_helper.from_array(np.zeros(3, np.float32), tensor.name))
-
-
-def permute_the_classes(model: onnx.ModelProto) -> None:
-    for name in ("head.classifier.weight", "head.classifier.bias"):
-        tensor = _tensor(model, name)
-        rows = numpy_helper.to_array(tensor)[::-1].copy()
-        tensor.CopyFrom(numpy_helper.from_array(rows, tensor.name))
-
-
-def answer_nothing(model: onnx.ModelProto) -> None:
-    tensor = _tensor(model, "head.classifier.bias")
-    tensor.CopyFrom(numpy_helper.from_array(np.full(3, np.nan, np.float32), tensor.name))
-
-
 @pytest.mark.parametrize(
-    ("change", "classes_move"),
+    ("change", "mistake", "classes_move"),
     [
-        (swap_colours, False),  # a network may know these classes without the colours
-        (forget_the_mean, False),
-        (permute_the_classes, True),
-        (answer_nothing, True),
+        # a network may know these classes without the colours
+        (swap_colours, "colour order: it takes its colours in the opposite order", False),
+        (forget_the_mean, "mean and std: it answers as with a mean of 0", False),
+        (normalise_as_tf, "mean and std: it answers as with those of the preset 'tf'", False),
+        (
+            permute_the_classes,
+            "class order: the logits are in another order than the labels; "
+            "that of 'blue' is where 'red' belongs",
+            True,
+        ),
+        (answer_nothing, None, True),
     ],
 )
-def test_a_model_that_answers_differently_fails(
+def test_a_model_that_answers_differently_fails_and_it_is_said_how(
     artifact_copy: Path,
     trained: Run,
     pictures: Path,
-    change: Callable[[onnx.ModelProto], None],
+    change: Change,
+    mistake: str | None,
     classes_move: bool,
 ) -> None:
-    forge(artifact_copy, change)
+    forge_model(artifact_copy, change)
     verdict = verify(artifact_copy, pictures, checkpoint=trained.path)
     assert not verdict.passed
-    assert "golden vectors: logits differ" in verdict.failures[0]
+    first, *others = verdict.failures
+    assert first.startswith("golden vectors: logits differ")
+    named = [line for line in others if "order: " in line or "mean and std: " in line]
+    assert len(named) == (mistake is not None)
+    assert all(line.startswith(mistake or "") for line in named)
     if classes_move:
         assert any("agreement" in failure for failure in verdict.failures)
+
+
+CLASSES = tuple(ClassLabel(id=name, name=name) for name in ("red", "green", "blue"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": CLASSES}, "the order of the classes is not the run's; number 1 is 'red'"),
+        (
+            {"classes": (ClassLabel(id="bleu", name="blue"), *CLASSES[1::-1])},
+            "contract.json: classes is not the run's; number 1 is 'bleu', the run's is 'blue'",
+        ),
+        ({"outputs": "sigmoid"}, "outputs is sigmoid, the run's is softmax"),
+    ],
+)
+def test_a_contract_that_is_forged_inside_and_outside_is_not_the_runs(
+    artifact_copy: Path, trained: Run, changes: dict[str, Any], message: str
+) -> None:
+    labels = changes.get("classes", trained.classes)
+    (artifact_copy / "labels.txt").write_text(classes_text(labels))
+    forge_model(artifact_copy, nothing, **changes)
+    verdict = verify(artifact_copy, checkpoint=trained.path)
+    assert not verdict.passed
+    assert [failure for failure in verdict.failures if message in failure]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": (127.5, 127.5, 127.5)}, "preprocess.mean is (127.5, 127.5, 127.5), the run's"),
+        ({"std": (1.0, 1.0, 1.0)}, "preprocess.std is (1, 1, 1), the run's is ("),
+        ({"colour": "bgr"}, "preprocess.colour is bgr, the run's is rgb"),
+    ],
+)
+def test_preprocessing_that_was_forged(
+    artifact_copy: Path, trained: Run, changes: dict[str, Any], message: str
+) -> None:
+    """Beside the model only, its own copy disagrees; in both, the run does."""
+    (key,) = changes
+    preprocess = replace(trained.preprocess, **changes)
+    forge(artifact_copy, preprocess=preprocess)
+    with pytest.raises(InputError, match=rf"differs from contract\.json in preprocess\.{key}$"):
+        verify(artifact_copy, checkpoint=trained.path)
+    forge_model(artifact_copy, nothing, preprocess=preprocess)
+    verdict = verify(artifact_copy, checkpoint=trained.path)
+    assert not verdict.passed
+    assert [failure for failure in verdict.failures if message in failure]
+
+
+def test_labels_forged_with_the_contract_beside_the_model(artifact_copy: Path) -> None:
+    (artifact_copy / "labels.txt").write_text(classes_text(CLASSES))
+    forge(artifact_copy, classes=CLASSES)
+    with pytest.raises(InputError, match=r"inside the model differs from contract\.json in class"):
+        verify(artifact_copy)
+
+
+def test_golden_vectors_that_were_forged(artifact_copy: Path, trained: Run) -> None:
+    """Made to fit a model that is wrong: the checkpoint still knows better."""
+    forge_model(artifact_copy, swap_colours)
+    artifact = open_artifact(artifact_copy)
+    answers = load(artifact_copy).logits(artifact.golden.inputs)
+    forge(artifact_copy, {"golden.npz": replace(artifact.golden, logits=answers).to_bytes()})
+    assert verify(artifact_copy).passed
+    verdict = verify(artifact_copy, checkpoint=trained.path)
+    assert not verdict.passed
+    assert "golden.npz: not what the checkpoint answers (logits differ" in verdict.failures[0]
+
+
+def test_bytes_of_the_model_that_were_forged_to_nonsense(artifact_copy: Path) -> None:
+    content = (artifact_copy / "model.onnx").read_bytes()
+    forge(artifact_copy, {"model.onnx": content[: len(content) // 2]})
+    with pytest.raises(InputError, match=r"model\.onnx: ONNX Runtime does not accept it"):
+        verify(artifact_copy)
 
 
 def test_a_contract_with_other_preprocessing_fails_on_real_files(
@@ -143,7 +199,7 @@ def test_a_contract_with_other_preprocessing_fails_on_real_files(
     from PIL import Image
 
     preprocess = replace(trained.preprocess, crop_fraction=0.2)
-    forge(artifact_copy, lambda model: None, preprocess=preprocess)
+    forge_model(artifact_copy, nothing, preprocess=preprocess)
     for colour, (centre, border) in {
         "red": ((200, 50, 40), (40, 60, 200)),
         "blue": ((40, 60, 200), (50, 180, 60)),
@@ -155,6 +211,8 @@ def test_a_contract_with_other_preprocessing_fails_on_real_files(
             image.save(tmp_path / "set" / colour / f"{index}.png")
     verdict = verify(artifact_copy, tmp_path / "set", checkpoint=trained.path)
     assert not verdict.passed
+    assert "preprocess.crop_fraction is 0.2, the run's is 1.0" in verdict.failures[0]
+    assert any("top-1 agreement" in failure for failure in verdict.failures)
     assert all("golden" not in failure for failure in verdict.failures)
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.artifact.contract import Contract, Measured
 from mobilette.artifact.golden import Golden, read_golden
+from mobilette.artifact.schema import check_schema
 from mobilette.errors import InputError
-from mobilette.files import read_bytes, read_record, write_bytes, write_json, write_text
-from mobilette.run.classes import classes_text, parse_classes
+from mobilette.files import (
+    LARGEST_RECORD,
+    read_bytes,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from mobilette.records import parse
+from mobilette.run.classes import ClassLabel, classes_text, parse_classes
 
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
@@ -96,7 +106,8 @@ def open_artifact(path: str | Path) -> Artifact:
     """Return the artifact in the directory ``path``, all hashes checked.
 
     Raises:
-        InputError: it is no artifact, or a file was changed, cut short or removed.
+        InputError: it is no artifact, a file was changed, cut short or removed, or it was made by
+            a newer version.
     """
     path = Path(path)
     if path.is_file() and is_artifact(path.parent):
@@ -104,19 +115,45 @@ def open_artifact(path: str | Path) -> Artifact:
     if not is_artifact(path):
         what = "no such folder" if not path.exists() else f"no {CONTRACT} in it"
         raise InputError(f"{path}: not an artifact ({what}); 'mobilette export' makes one")
-    contract = read_record(path / CONTRACT, Contract)
+    contract = read_contract(path / CONTRACT)
     if contract.sha256 != contract.own_sha256():
         raise InputError(f"{path / CONTRACT}: changed since the export (its hash does not match)")
     expected = _names(contract)
     if set(contract.files or {}) != set(expected):
         raise InputError(f"{path / CONTRACT}: hashes of {', '.join(expected)} are expected")
     for name in expected:
-        content = _read_checked(path, name, contract)
         if name == LABELS:
-            labels = parse_classes(content.decode(errors="replace"), where=str(path / name))
-            if labels != contract.classes:
-                raise InputError(f"{path / name}: other classes than in {CONTRACT}")
+            _check_labels(path / name, contract)
+        _read_checked(path, name, contract)
     return Artifact(path=path, contract=contract)
+
+
+def read_contract(path: Path) -> Contract:
+    """Return the contract in the file ``path``, its hash not checked.
+
+    Raises:
+        InputError: it is damaged, or was written by a newer version.
+    """
+    content = read_json(path)
+    check_schema(content, where=str(path))
+    return parse(Contract, content, where=str(path))
+
+
+def _check_labels(path: Path, contract: Contract) -> None:
+    """Raise `InputError` if the labels are the contract's in another order, or others."""
+    text = read_bytes(path, limit=LARGEST_RECORD).decode(errors="replace")
+    labels: tuple[ClassLabel, ...] = ()
+    with suppress(InputError):
+        labels = parse_classes(text, where=str(path))
+    if labels == contract.classes:
+        return
+    if sorted(labels, key=repr) == sorted(contract.classes, key=repr):
+        index = next(i for i, label in enumerate(labels) if label != contract.classes[i])
+        raise InputError(
+            f"{path}: the classes are in another order than in {CONTRACT}; line {index + 1} is "
+            f"{labels[index].id!r} where {contract.classes[index].id!r} belongs"
+        )
+    raise InputError(f"{path}: changed since the export (other classes than in {CONTRACT})")
 
 
 def _names(contract: Contract) -> tuple[str, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobilette.cli.options import Json, MaxUnusable, SplitOption, Workers
+
+if TYPE_CHECKING:
+    from mobilette.verification.verdict import Verdict
 
 
 def verify(
@@ -18,6 +21,9 @@ def verify(
         typer.Option("--from", help="The run [the one the contract names].", metavar="RUN"),
     ] = None,
     split: SplitOption = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", help="Points of accuracy that int8 may lose.")
+    ] = 1.0,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
     as_json: Json = False,
@@ -32,6 +38,7 @@ def verify(
             data,
             checkpoint=checkpoint,
             split=split,
+            max_drop=max_drop,
             workers=workers,
             max_unusable=max_unusable,
             report_load=report,
@@ -40,16 +47,47 @@ def verify(
         print_json(verdict.to_json())
         return 0 if verdict.passed else 1
     out = console()
-    out.print(f"maximum absolute difference  {verdict.max_abs_diff:.3g}")
-    out.print(f"top-1 agreement              {verdict.top1_agreement:.2%}")
-    if verdict.accuracy_source is not None:
-        out.print(f"accuracy of the checkpoint   {verdict.accuracy_source:.2%}")
-    if verdict.accuracy_artifact is not None:
-        out.print(f"accuracy of the artifact     {verdict.accuracy_artifact:.2%}")
-        out.print(f"pictures                     {verdict.images:,}")
+    for name, value in _rows(verdict):
+        out.print(f"{name:<30}{value}", markup=False, soft_wrap=True)
     for note in verdict.notes:
         out.print(f"note: {note}", markup=False, soft_wrap=True)
     for failure in verdict.failures:
         out.print(f"failed: {failure}", markup=False, soft_wrap=True)
     out.print("verify: passed" if verdict.passed else "verify: FAILED")
     return 0 if verdict.passed else 1
+
+
+def _rows(verdict: Verdict) -> list[tuple[str, str]]:
+    """Return what the table says: names and values."""
+    rows = [
+        ("artifact", f"{verdict.target}, {verdict.precision}, executed by {verdict.engine}"),
+        ("maximum absolute difference", f"{verdict.max_abs_diff:.3g}"),
+        ("signal to noise", f"{verdict.signal_to_noise_db:.1f} dB"),
+        ("top-1 agreement", f"{verdict.top1_agreement:.2%}"),
+    ]
+    sides = (
+        (
+            "checkpoint",
+            verdict.accuracy_source,
+            verdict.interval_source,
+            verdict.calibration_error_source,
+        ),
+        (
+            "artifact",
+            verdict.accuracy_artifact,
+            verdict.interval_artifact,
+            verdict.calibration_error_artifact,
+        ),
+    )
+    for name, accuracy, interval, _ in sides:
+        if accuracy is not None and interval is not None:
+            low, high = interval
+            value = f"{accuracy:.2%}  (95%: {low:.2%} to {high:.2%})"
+            rows.append((f"accuracy of the {name}", value))
+    for name, _, _, error in sides:
+        if error is not None:
+            rows.append((f"calibration error, {name}", f"{error:.4f}"))
+    if verdict.accuracy_artifact is not None:
+        prepared = f", {verdict.readme_images} of them prepared by the README's lines, too"
+        rows.append(("pictures", f"{verdict.images:,}{prepared if verdict.readme_images else ''}"))
+    return rows

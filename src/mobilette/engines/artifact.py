@@ -73,12 +73,23 @@ def check_embedded_contract(text: str | bytes | None, contract: Contract, *, whe
         raise InputError(f"{where}: the contract inside the model is damaged") from error
     beside = json.loads(canonical(contract.embedded()))
     if inside != beside:
-        known = inside if isinstance(inside, dict) else {}
-        differing = ", ".join(key for key in beside if known.get(key) != beside[key])
         raise InputError(
             f"{where}: the contract inside the model differs from contract.json in "
-            f"{differing or 'its keys'}"
+            f"{', '.join(differing_keys(inside, beside))}"
         )
+
+
+def differing_keys(one: object, other: object, key: str = "") -> list[str]:
+    """Return where two JSON values differ: keys, those of tables inside with dots."""
+    if one == other:
+        return []
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [key or "everything"]
+    return [
+        name
+        for each in sorted({*one, *other})
+        for name in differing_keys(one.get(each), other.get(each), f"{key}.{each}" if key else each)
+    ]
 
 
 def one_line(error: Exception) -> str:

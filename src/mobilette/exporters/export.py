@@ -15,10 +15,11 @@ from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Target
+from mobilette.exporters.web import WEB
 from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
 
-TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in (ONNX,)})
+TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in (ONNX, WEB)})
 
 
 def export(

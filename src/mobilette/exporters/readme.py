@@ -9,21 +9,7 @@ _TEXT = """\
 # {name}, {target}, {precision}
 
 {classes} classes, {resolution}x{resolution} pixels, made by Mobilette {version}.
-The pictures must be prepared as below; normalisation is inside the model.
-
-```python
-from pathlib import Path
-import numpy as np
-from PIL import Image, ImageOps
-{imports}
-
-image = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("{mode}")
-{geometry}
-pixels = np.asarray(image).reshape({resolution}, {resolution}, {channels}).transpose(2, 0, 1)[None]
 {code}
-labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
-{answer}
-```
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
   output `{output}`, float32 (batch, {classes}).{probability}
@@ -33,6 +19,30 @@ labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
 
 `mobilette verify` on this folder checks that the model still answers as the trained network did.
 """
+
+_PYTHON = """\
+The pictures must be prepared as below; normalisation is inside the model.
+
+```python
+from pathlib import Path
+import numpy as np
+from PIL import Image, ImageOps
+{imports}
+
+{picture}
+{code}
+labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
+{answer}
+```"""
+
+_PICTURE = """\
+image = ImageOps.exif_transpose(Image.open({source}))
+if image.has_transparency_data:
+    opaque, white = image.convert("RGB"), Image.new("RGB", image.size, "white")
+    image = Image.composite(opaque, white, image.convert("RGBA").getchannel("A"))
+image = image.convert("{mode}")
+{geometry}
+pixels = np.asarray(image).reshape({size}, {size}, {channels}).transpose(2, 0, 1)[None]"""
 
 _ONE = "print(labels[logits.argmax()])"
 _SEVERAL = "print([label for label, logit in zip(labels, logits) if logit > 0])"
@@ -62,37 +72,54 @@ image = padded"""
 
 def readme(contract: Contract, target: Target) -> str:
     """Return the text of the README.md of an artifact of ``target``."""
-    preprocess, arch = contract.preprocess, contract.arch
-    template = {"crop": _CROP, "squash": _SQUASH, "pad": _PAD}[preprocess.resize]
-    geometry = template.format(
-        size=arch.resolution,
-        short=round(arch.resolution / preprocess.crop_fraction),
-        fill=preprocess.fill(),
-        interpolation=preprocess.interpolation.upper(),
-    )
     names = {
         "model": contract.model,
         "input": contract.input.name,
         "output": contract.output,
-        "resolution": arch.resolution,
-        "channels": arch.in_channels,
-        "classes": arch.num_classes,
+        "resolution": contract.arch.resolution,
+        "channels": contract.arch.in_channels,
+        "classes": contract.arch.num_classes,
     }
-    grey = contract.input.colour == "grey"
     several = contract.outputs == "sigmoid"
+    code = target.code.format(**names)
+    if target.language == "python":
+        code = _PYTHON.format(
+            imports=target.imports,
+            picture=picture_code(contract),
+            code=code,
+            answer=_SEVERAL if several else _ONE,
+        )
     return _TEXT.format(
-        imports=target.imports,
-        code=target.code.format(**names),
+        code=code,
         dtype=contract.input.dtype,
         shape=", ".join(["batch", *map(str, contract.input.shape)]),
-        answer=_SEVERAL if several else _ONE,
         probability=_SIGMOID if several else "",
-        name=arch.name,
+        name=contract.arch.name,
         target=contract.target,
         precision=contract.precision,
         version=contract.versions["mobilette"],
-        mode="L" if grey else "RGB",
-        colour="grey" if grey else "red, green, blue",
-        geometry=geometry,
+        colour="grey" if contract.input.colour == "grey" else "red, green, blue",
         **names,
+    )
+
+
+def picture_code(contract: Contract, *, source: str = '"picture.jpg"') -> str:
+    """Return the Python that makes ``pixels``, uint8 (1, C, H, W), of the picture ``source``.
+
+    ``source`` is an expression. The names `Image`, `ImageOps` and `np` are needed.
+    """
+    preprocess, size = contract.preprocess, contract.arch.resolution
+    template = {"crop": _CROP, "squash": _SQUASH, "pad": _PAD}[preprocess.resize]
+    geometry = template.format(
+        size=size,
+        short=round(size / preprocess.crop_fraction),
+        fill=preprocess.fill(),
+        interpolation=preprocess.interpolation.upper(),
+    )
+    return _PICTURE.format(
+        source=source,
+        mode="L" if contract.input.colour == "grey" else "RGB",
+        geometry=geometry,
+        size=size,
+        channels=contract.arch.in_channels,
     )

@@ -88,6 +88,8 @@ class Target:
         code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
             placeholders are those of `mobilette.exporters.readme`.
         imports: the imports that ``code`` needs.
+        language: of ``code``; where it is not Python, ``code`` is the whole part of the README that
+            tells how to run the model.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Target:
     input: str = "pixels"
     output: str = "logits"
     verifiable: bool = True
+    language: Literal["python", "javascript"] = "python"
 
 
 class PixelsToLogits(nn.Module):

@@ -2,74 +2,97 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
+from mobilette.artifact.contract import Precision
+from mobilette.verification.statistics import Comparison
 
-# fp32 engines differ from PyTorch by 5e-6 to 5e-5 of the largest logit; wrong means, colours or
-# axes by whole logits.
-TOLERANCE = 1e-3
-AGREEMENT = 0.999
-LARGEST_DROP = 0.001
 SMALL_SET = 1000
+MAX_DROP = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """How the logits of an artifact differ from the checkpoint's on the same pictures.
+class Limits:
+    """What an artifact of a precision is allowed.
 
     Attributes:
-        max_abs_diff: infinite where the artifact's logits are not finite.
-        scale: the checkpoint's largest absolute logit, at least 1.
-        top1_agreement: fraction of pictures with the same largest logit.
+        difference: of any logit on the golden vectors, as a part of the largest; ``None`` where
+            ``signal_to_noise_db`` is asked for instead.
+        signal_to_noise_db: of the logits on the golden vectors, at least.
+        agreement: fraction of pictures with the same top-1, at least.
+        drop: of accuracy, as a fraction, at most; ``None`` is for the caller to say.
     """
 
-    images: int
-    max_abs_diff: float
-    scale: float
-    top1_agreement: float
-    flips: int
+    difference: float | None = None
+    signal_to_noise_db: float | None = None
+    agreement: float
+    drop: float | None
 
 
-def compare(artifact: NDArray[np.float32], checkpoint: NDArray[np.float32]) -> Comparison:
-    """Return how ``artifact`` differs from ``checkpoint``, both (N, classes)."""
-    difference = np.abs(artifact.astype(np.float64) - checkpoint)
-    same = (artifact.argmax(axis=1) == checkpoint.argmax(axis=1)) & np.isfinite(artifact).all(1)
-    return Comparison(
-        images=len(artifact),
-        max_abs_diff=float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max()),
-        scale=max(1.0, float(np.abs(checkpoint).max())),
-        top1_agreement=float(same.mean()),
-        flips=int((~same).sum()),
-    )
+# fp32: engines differ from PyTorch by 5e-6 to 5e-5 of the largest logit; wrong means, colours or
+# axes by whole logits.
+# fp16 and bf16: a number is rounded by up to 2**-11 or 2**-8 of itself, at every layer anew.
+# int8: eight bits of a range that a few pictures chose; the golden vectors are no photographs, and
+# a model that answers a constant has less than 0 dB.
+LIMITS: Mapping[Precision, Limits] = MappingProxyType(
+    {
+        "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
+        "fp16": Limits(signal_to_noise_db=35.0, agreement=0.99, drop=0.002),
+        "bf16": Limits(signal_to_noise_db=20.0, agreement=0.97, drop=0.005),
+        "int8": Limits(signal_to_noise_db=6.0, agreement=0.95, drop=None),
+    }
+)
 
 
-def judge_golden(comparison: Comparison) -> list[str]:
-    """Return what is wrong with an fp32 artifact's answers to the golden vectors."""
-    allowed = TOLERANCE * comparison.scale
-    if comparison.max_abs_diff <= allowed:
-        return []
-    return [
-        f"golden vectors: logits differ by up to {comparison.max_abs_diff:.3g}, "
-        f"at most {allowed:.3g} is allowed"
-    ]
+def judge_golden(comparison: Comparison, precision: Precision = "fp32") -> list[str]:
+    """Return what is wrong with an artifact's answers to the golden vectors."""
+    limits = LIMITS[precision]
+    if comparison.constant:
+        return ["golden vectors: the answer is the same for every picture"]
+    if limits.difference is not None:
+        allowed = limits.difference * comparison.scale
+        if not comparison.max_abs_diff <= allowed:
+            return [
+                f"golden vectors: logits differ by up to {comparison.max_abs_diff:.3g}, "
+                f"at most {allowed:.3g} is allowed"
+            ]
+    needed = limits.signal_to_noise_db
+    if needed is not None and not comparison.signal_to_noise_db >= needed:
+        return [
+            f"golden vectors: logits differ, signal to noise is "
+            f"{comparison.signal_to_noise_db:.1f} dB, {needed:g} dB are needed for {precision}"
+        ]
+    return []
 
 
-def judge_pictures(comparison: Comparison, *, drop: float) -> list[str]:
-    """Return what is wrong with an fp32 artifact's answers to real pictures.
+def judge_pictures(
+    comparison: Comparison,
+    *,
+    drop: float,
+    precision: Precision = "fp32",
+    max_drop: float = MAX_DROP,
+) -> list[str]:
+    """Return what is wrong with an artifact's answers to real pictures.
 
-    Top-1 agreement must be at least 99.9%, or at most one picture may flip among fewer than
-    1,000; ``drop``, the loss of accuracy as a fraction, must be at most 0.1 points, or that one
-    picture.
+    Args:
+        comparison: with the checkpoint's answers. Where these are fewer than 1,000 pictures, one of
+            them may flip whatever the limits say.
+        drop: the loss of accuracy, as a fraction.
+        precision: whose `LIMITS` count.
+        max_drop: percentage points that accuracy may drop by for int8.
     """
-    failures = []
+    limits, failures = LIMITS[precision], []
     small = comparison.images < SMALL_SET
-    if comparison.top1_agreement < AGREEMENT and not (small and comparison.flips <= 1):
+    if comparison.constant:
+        failures.append("the answer is the same for every picture")
+    if comparison.top1_agreement < limits.agreement and not (small and comparison.flips <= 1):
         failures.append(
-            f"top-1 agreement is {comparison.top1_agreement:.2%}, {AGREEMENT:.1%} is needed"
+            f"top-1 agreement is {comparison.top1_agreement:.2%}, {limits.agreement:.1%} is needed"
         )
-    allowed = max(LARGEST_DROP, 1 / comparison.images if small else 0.0)
+    allowed = max_drop / 100 if limits.drop is None else limits.drop
+    allowed = max(allowed, 1 / comparison.images if small else 0.0)
     if drop > allowed + 1e-9:
         failures.append(f"accuracy drops by {drop:.2%}, at most {allowed:.2%} is allowed")
     return failures

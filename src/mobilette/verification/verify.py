@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
 from mobilette.data.dataset import load_split
 from mobilette.data.labels import Labels
+from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport
+from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import open_engine
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
@@ -22,34 +25,31 @@ from mobilette.run.class_matching import BY_NAME
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.training.process import usable_cores
+from mobilette.verification.diagnosis import diagnose
 from mobilette.verification.evaluate import labelled_pictures
-from mobilette.verification.gate import compare, judge_golden, judge_pictures
+from mobilette.verification.gate import MAX_DROP, judge_golden, judge_pictures
+from mobilette.verification.metadata import check_metadata
+from mobilette.verification.readme import check_readme
+from mobilette.verification.statistics import Comparison, calibration_error, compare
+from mobilette.verification.verdict import Verdict
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Answers:
+    """The logits (N, classes) of one side, for pictures with these labels."""
+
+    logits: NDArray[np.float32]
+    labels: Labels
+    unusable: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What `verify` found; accuracies are fractions, ``None`` where no pictures were given.
+class _Reading:
+    """How pictures are read; the fields are arguments of `verify`."""
 
-    Attributes:
-        max_abs_diff: the largest difference of any logit, over golden vectors and pictures.
-        top1_agreement: over the pictures; over the golden vectors where there are no pictures, or
-            no checkpoint to compare with on them.
-        failures: why it did not pass; empty if it did.
-        notes: what could not be checked, and why.
-    """
-
-    passed: bool
-    max_abs_diff: float
-    top1_agreement: float
-    accuracy_source: float | None = None
-    accuracy_artifact: float | None = None
-    images: int = 0
-    failures: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, object]:
-        """Return the verdict as JSON values."""
-        return asdict(self)
+    workers: int | None
+    max_unusable: float
+    report_load: LoadReport | None
 
 
 def verify(
@@ -58,6 +58,7 @@ def verify(
     *,
     checkpoint: str | Path | None = None,
     split: str | None = None,
+    max_drop: float = MAX_DROP,
     workers: int | None = None,
     max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
@@ -65,13 +66,15 @@ def verify(
     """Run an artifact and its checkpoint on golden vectors and on the same pictures; judge.
 
     Each side prepares the pictures by its own record: the artifact by its contract, the
-    checkpoint by its run.
+    checkpoint by its run. Some of them are prepared by the lines of the artifact's README, too.
 
     Args:
         artifact: the artifact directory.
         data: pictures; without them only golden vectors are compared.
         checkpoint: the run; by default the one that the contract names.
         split: by default ``val`` where there is one, else every picture.
+        max_drop: percentage points of accuracy that int8 may lose; other precisions have limits of
+            their own (`mobilette.verification.gate.LIMITS`).
         workers: processes that decode; ``None`` means one a core.
         max_unusable: the part of the pictures that may be unusable.
         report_load: called with (pictures read, pictures in all).
@@ -79,59 +82,125 @@ def verify(
     Raises:
         InputError: a file of the artifact was changed, or the pictures cannot be used.
     """
+    if not 0 <= max_drop <= 100:
+        raise InputError(f"--max-drop {max_drop} must be percentage points from 0 to 100")
     opened = open_artifact(artifact)
     predictor = open_engine(opened)
     run, notes = _find_run(opened, checkpoint)
-    golden = opened.golden
-    on_golden = compare(predictor.logits(golden.inputs), golden.logits)
-    failures = judge_golden(on_golden)
+    verdict = _on_golden(predictor, run)
     if data is None:
-        return Verdict(
-            passed=not failures,
-            max_abs_diff=on_golden.max_abs_diff,
-            top1_agreement=on_golden.top1_agreement,
-            failures=tuple(failures),
-            notes=(*notes, "no pictures given: golden vectors only"),
+        notes.append("no pictures given: golden vectors only")
+    else:
+        pictures, by = labelled_pictures(
+            data, predictor.classes, split=split, multi_label=predictor.multi_label
         )
-    pictures, by = labelled_pictures(
-        data, predictor.classes, split=split, multi_label=predictor.multi_label
-    )
-    if by != BY_NAME:
-        notes.append(f"folders matched with classes by {by}")
+        if by != BY_NAME:
+            notes.append(f"folders matched with classes by {by}")
+        reading = _Reading(workers=workers, max_unusable=max_unusable, report_load=report_load)
+        verdict = _on_pictures(verdict, predictor, run, pictures, reading, max_drop=max_drop)
+    return replace(verdict, passed=not verdict.failures, notes=(*notes, *verdict.notes))
 
-    def answers(side: Predictor) -> tuple[NDArray[np.float32], Labels]:
-        read, unusable = load_split(
-            pictures,
-            num_classes=len(side.classes),
-            resolution=side.arch.resolution,
-            preprocess=side.preprocess,
-            workers=usable_cores() if workers is None else workers,
-            max_unusable=max_unusable,
-            on_progress=report_load,
-        )
-        if unusable and side is predictor:
-            name, reason = unusable[0]
-            notes.append(f"{len(unusable)} pictures left out; the first is {name}: {reason}")
-        return side.logits(read.pixels[:]), read.labels
 
-    ours, labels = answers(predictor)
-    accuracy_artifact = accuracy(ours, labels)
-    comparison, accuracy_source = on_golden, None
+def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
+    """Judge contract and golden vectors; where these do not fit, say which mistake it is."""
+    golden, contract = predictor.artifact.golden, predictor.contract
+    failures = []
     if run is not None:
-        theirs, _ = answers(CheckpointPredictor(run))
-        comparison = compare(ours, theirs)
-        accuracy_source = accuracy(theirs, labels)
-        failures += judge_pictures(comparison, drop=accuracy_source - accuracy_artifact)
+        failures += check_metadata(contract, run)
+        failures += _check_golden(predictor.artifact, run)
+    comparison = compare(predictor.logits(golden.inputs), golden.logits)
+    wrong = judge_golden(comparison, contract.precision)
+    if wrong:
+        wrong += diagnose(predictor, run)
     return Verdict(
-        passed=not failures,
-        max_abs_diff=max(on_golden.max_abs_diff, comparison.max_abs_diff),
+        passed=False,
+        target=contract.target,
+        precision=contract.precision,
+        engine=predictor.engine,
+        max_abs_diff=comparison.max_abs_diff,
+        signal_to_noise_db=comparison.signal_to_noise_db,
         top1_agreement=comparison.top1_agreement,
-        accuracy_source=accuracy_source,
-        accuracy_artifact=accuracy_artifact,
-        images=len(labels),
-        failures=tuple(failures),
-        notes=tuple(notes),
+        failures=(*failures, *wrong),
+        notes=(),
     )
+
+
+def _check_golden(artifact: Artifact, run: Run) -> list[str]:
+    """Return what is wrong with the golden vectors themselves."""
+    golden = artifact.golden
+    own = compare(golden.logits, CheckpointPredictor(run).logits(golden.inputs))
+    if not judge_golden(own):
+        return []
+    return [
+        f"{GOLDEN}: not what the checkpoint answers (logits differ by up to {own.max_abs_diff:.3g})"
+    ]
+
+
+def _on_pictures(
+    verdict: Verdict,
+    predictor: ArtifactPredictor,
+    run: Run | None,
+    pictures: Sequence[Picture],
+    reading: _Reading,
+    *,
+    max_drop: float,
+) -> Verdict:
+    """Return ``verdict`` with what the answers to real pictures add."""
+    readme = check_readme(predictor.artifact, pictures)
+    ours = _answers(predictor, pictures, reading)
+    failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
+    if ours.unusable:
+        name, reason = ours.unusable[0]
+        notes.append(f"{len(ours.unusable)} pictures left out; the first is {name}: {reason}")
+    verdict = replace(
+        verdict,
+        images=len(ours.labels),
+        readme_images=readme.images,
+        accuracy_artifact=accuracy(ours.logits, ours.labels),
+        calibration_error_artifact=_calibration_error(ours),
+    )
+    if run is not None:
+        theirs = _answers(CheckpointPredictor(run), pictures, reading)
+        comparison = compare(ours.logits, theirs.logits)
+        right = accuracy(theirs.logits, theirs.labels)
+        failures += judge_pictures(
+            comparison,
+            drop=right - accuracy(ours.logits, ours.labels),
+            precision=predictor.contract.precision,
+            max_drop=max_drop,
+        )
+        verdict = replace(
+            _with(verdict, comparison),
+            accuracy_source=right,
+            calibration_error_source=_calibration_error(theirs),
+        )
+    return replace(verdict, failures=tuple(failures), notes=tuple(notes))
+
+
+def _with(verdict: Verdict, comparison: Comparison) -> Verdict:
+    return replace(
+        verdict,
+        max_abs_diff=max(verdict.max_abs_diff, comparison.max_abs_diff),
+        signal_to_noise_db=comparison.signal_to_noise_db,
+        top1_agreement=comparison.top1_agreement,
+    )
+
+
+def _answers(side: Predictor, pictures: Sequence[Picture], reading: _Reading) -> _Answers:
+    read, unusable = load_split(
+        pictures,
+        num_classes=len(side.classes),
+        resolution=side.arch.resolution,
+        preprocess=side.preprocess,
+        workers=usable_cores() if reading.workers is None else reading.workers,
+        max_unusable=reading.max_unusable,
+        on_progress=reading.report_load,
+    )
+    return _Answers(logits=side.logits(read.pixels[:]), labels=read.labels, unusable=unusable)
+
+
+def _calibration_error(answers: _Answers) -> float | None:
+    return None if answers.labels.ndim == 2 else calibration_error(answers.logits, answers.labels)
 
 
 def _find_run(artifact: Artifact, given: str | Path | None) -> tuple[Run | None, list[str]]:

@@ -1,0 +1,124 @@
+"""Node: a JavaScript process that answers messages, and the npm packages that it imports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from mobilette.errors import InputError
+
+NODE_MODULES = "MOBILETTE_NODE_MODULES"
+
+
+class NodeError(Exception):
+    """What a script said went wrong, or that it ended."""
+
+
+class NodeProcess:
+    """A script under node that answers messages, one at a time, until this object is gone.
+
+    A message is a length (uint32, little-endian) and that many bytes; an answer begins with a byte
+    that is 0, or 1 before the text of an error.
+
+    Raises:
+        InputError: node is not installed.
+    """
+
+    def __init__(self, script: Path, arguments: Sequence[str]) -> None:
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_stop`
+        self.process = subprocess.Popen(
+            [find_node(), str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
+        self.stop = weakref.finalize(self, _stop, self.process, self.errors)
+
+    def ask(self, *parts: bytes | memoryview) -> bytes:
+        """Return the answer to the message that ``parts`` make up.
+
+        Raises:
+            NodeError: the script said that something went wrong, or ended.
+        """
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(struct.pack("<I", sum(len(part) for part in parts)))
+            for part in parts:
+                self.process.stdin.write(part)
+            self.process.stdin.flush()
+            (length,) = struct.unpack("<I", self._read(4))
+            answer = self._read(length)
+        except (OSError, EOFError) as error:
+            raise NodeError(self._last_words()) from error
+        if answer[:1] != b"\0":
+            raise NodeError(answer[1:].decode(errors="replace"))
+        return answer[1:]
+
+    def _read(self, count: int) -> bytes:
+        assert self.process.stdout is not None
+        content = self.process.stdout.read(count)
+        if len(content) < count:
+            raise EOFError
+        return content
+
+    def _last_words(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        self.errors.seek(0)
+        lines = self.errors.read(65536).decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if "Error" in line]
+        return f"node ended with status {self.process.poll()}{': ' + said[0] if said else ''}"
+
+
+def find_node() -> str:
+    """Return the path of node.
+
+    Raises:
+        InputError: there is none.
+    """
+    node = shutil.which("node")
+    if node is None:
+        raise InputError("node is not installed; https://nodejs.org has it, version 20 is tested")
+    return node
+
+
+def find_package(name: str, version: str) -> Path:
+    """Return the folder of the npm package ``name``.
+
+    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names, and in ``node_modules`` of
+    the working directory; never in an artifact's own folder, which would bring its own judge.
+
+    Raises:
+        InputError: it is not there; ``version`` is what to install.
+    """
+    named = os.environ.get(NODE_MODULES)
+    folders = [Path(named)] if named else [Path("node_modules")]
+    for folder in folders:
+        if (folder / name / "package.json").is_file():
+            return (folder / name).resolve()
+    raise InputError(
+        f"{name} is not in {folders[0]}; npm install --ignore-scripts {name}@{version} brings it "
+        f"({NODE_MODULES} names another node_modules)"
+    )
+
+
+def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    """End the process; it ends by itself when its input does."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    errors.close()

@@ -1,0 +1,281 @@
+// An image classifier in the browser: pictures in, classes out. No dependency but onnxruntime-web.
+//
+//   const classifier = await load("./");
+//   const { top } = await classifier.classify(await readPicture(blob));
+
+// From this folder after `npm install --ignore-scripts`; a CDN's address of the same file does, too.
+const ONNXRUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
+
+const SCHEMA = 1;
+const TOP = 5;
+
+/** Return the classifier in the folder `url`, an artifact of Mobilette's target "web". */
+export async function load(url = "./", { threads = 0 } = {}) {
+  const base = new URL(url, globalThis.location?.href ?? import.meta.url);
+  const contract = await (await get(new URL("contract.json", base))).json();
+  if (contract.schema !== SCHEMA || contract.target !== "web") {
+    throw new Error(`${base}: not a "web" artifact of schema ${SCHEMA}`);
+  }
+  const model = await (await get(new URL(contract.model, base))).arrayBuffer();
+  await checkHash(model, contract.files[contract.model], contract.model);
+  const ort = await import(ONNXRUNTIME);
+  // Threads need shared memory, which a page has only where it is isolated from others.
+  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
+  return new Classifier(ort, await ort.InferenceSession.create(model), contract);
+}
+
+export class Classifier {
+  constructor(ort, session, contract) {
+    Object.assign(this, { ort, session, contract, classes: contract.classes });
+  }
+
+  /**
+   * Return the five best classes for an ImageData, each {id, label, probability}, and how many
+   * milliseconds preparing the picture and executing the network took.
+   */
+  async classify(imageData) {
+    const started = performance.now();
+    const pixels = prepare(imageData, this.contract);
+    const prepared = performance.now();
+    const logits = await this.logits(pixels);
+    const executed = performance.now();
+    const probabilities = this.contract.outputs === "sigmoid" ? sigmoid(logits) : softmax(logits);
+    const order = Array.from(probabilities.keys());
+    order.sort((one, other) => probabilities[other] - probabilities[one]);
+    const top = order.slice(0, TOP).map((index) => ({
+      id: this.classes[index].id,
+      label: this.classes[index].name,
+      probability: probabilities[index],
+    }));
+    return { top, milliseconds: { prepare: prepared - started, network: executed - prepared } };
+  }
+
+  /** Return the logits, a Float32Array, for the pixels that `prepare` returns. */
+  async logits(pixels) {
+    const { name, shape } = this.contract.input;
+    const input = new this.ort.Tensor("uint8", pixels, [1, ...shape]);
+    const outputs = await this.session.run({ [name]: input });
+    return outputs[this.contract.output].data;
+  }
+}
+
+/** Return a file or blob as ImageData: upright, colours as they stand in the file. */
+export async function readPicture(blob) {
+  const bitmap = await createImageBitmap(blob, {
+    imageOrientation: "from-image",
+    colorSpaceConversion: "none",
+    premultiplyAlpha: "none",
+  });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/**
+ * Return the network's input, a Uint8Array of planes: red, green, blue, or grey alone.
+ *
+ * `imageData` is {data, width, height} with four bytes a pixel. The arithmetic is that of Pillow in
+ * whole numbers, so the result is that of Mobilette in Python with Pillow 13, to the last bit.
+ */
+export function prepare(imageData, { preprocess, arch }) {
+  const side = arch.resolution;
+  const grey = preprocess.colour === "grey";
+  let image = opaque(imageData, grey);
+  if (preprocess.resize === "squash") {
+    image = resize(image, side, side, preprocess.interpolation);
+  } else if (preprocess.resize === "pad") {
+    image = pad(image, side, preprocess, grey);
+  } else {
+    image = crop(image, side, preprocess);
+  }
+  return concatenate(image.planes);
+}
+
+function crop(image, side, { crop_fraction: fraction, interpolation }) {
+  const longest = 64 * Math.min(image.width, image.height);
+  image = centre(image, Math.min(image.width, longest), Math.min(image.height, longest));
+  const { width, height } = image;
+  const shorter = roundHalfEven(side / fraction);
+  image =
+    width <= height
+      ? resize(image, shorter, Math.trunc((shorter * height) / width), interpolation)
+      : resize(image, Math.trunc((shorter * width) / height), shorter, interpolation);
+  return centre(image, side, side);
+}
+
+function pad(image, side, preprocess, grey) {
+  const scale = side / Math.max(image.width, image.height);
+  const width = Math.max(1, roundHalfEven(image.width * scale));
+  const height = Math.max(1, roundHalfEven(image.height * scale));
+  image = resize(image, width, height, preprocess.interpolation);
+  const mean = preprocess.mean.map((value) => Math.min(Math.max(roundHalfEven(value), 0), 255));
+  const fill = preprocess.colour === "bgr" ? mean.reverse() : mean;
+  const left = Math.floor((side - width) / 2);
+  const top = Math.floor((side - height) / 2);
+  return place(image, side, side, left, top, grey ? fill.slice(0, 1) : fill);
+}
+
+/** Cut the centre out of an image; what lies outside of it is black. */
+function centre(image, width, height) {
+  if (image.width === width && image.height === height) return image;
+  const left = roundHalfEven((image.width - width) / 2);
+  const top = roundHalfEven((image.height - height) / 2);
+  return place(image, width, height, -left, -top, [0, 0, 0]);
+}
+
+/** Lay an image on another of width x height filled with a colour, its corner at (left, top). */
+function place(image, width, height, left, top, fill) {
+  const from = Math.max(0, -left);
+  const to = Math.min(image.width, width - left);
+  const planes = image.planes.map((plane, channel) => {
+    const placed = new Uint8Array(width * height).fill(fill[channel]);
+    for (let y = Math.max(0, top); y < Math.min(height, top + image.height); y++) {
+      const row = (y - top) * image.width;
+      placed.set(plane.subarray(row + from, row + to), y * width + left + from);
+    }
+    return placed;
+  });
+  return { width, height, planes };
+}
+
+/** Take the planes out of RGBA, laid over white, as red, green and blue or as grey. */
+function opaque({ data, width, height }, grey) {
+  const colours = [0, 1, 2].map((channel) => {
+    const plane = new Uint8Array(width * height);
+    for (let index = 0, at = channel; index < plane.length; index++, at += 4) {
+      const alpha = data[at - channel + 3];
+      plane[index] = alpha === 255 ? data[at] : overWhite(data[at], alpha);
+    }
+    return plane;
+  });
+  return { width, height, planes: grey ? [luma(...colours)] : colours };
+}
+
+/** Return the grey of ITU-R 601-2, in 16 bits. */
+function luma(red, green, blue) {
+  return red.map((r, index) => (r * 19595 + green[index] * 38470 + blue[index] * 7471 + 32768) >> 16);
+}
+
+function overWhite(value, alpha) {
+  const sum = value * alpha + 255 * (255 - alpha) + 128;
+  return ((sum >> 8) + sum) >> 8;
+}
+
+const FILTERS = {
+  bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
+  // Keys' cubic convolution with a = -0.5
+  bicubic: {
+    support: 2,
+    weight: (x) => {
+      const a = -0.5;
+      x = Math.abs(x);
+      if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+      if (x < 2) return (((x - 5) * x + 8) * x - 4) * a;
+      return 0;
+    },
+  },
+};
+const BITS = 22;
+
+/** Resize an image, antialiased, rounded to bytes after each of the two directions. */
+function resize(image, width, height, interpolation) {
+  const filter = FILTERS[interpolation];
+  const before = image;
+  const across = (of) => (of.width === width ? of : resizeRows(of, width, filter));
+  const down = (of) => (of.height === height ? of : resizeColumns(of, height, filter));
+  // Which direction Pillow 13 takes first, found by trying; those before it always go across first.
+  const tall = before.height > height && before.height - height > 2 * (before.width - width);
+  return tall ? across(down(before)) : down(across(before));
+}
+
+function resizeRows({ width: old, height, planes }, width, filter) {
+  const taps = weights(old, width, filter);
+  const [source, target] = [{ line: old, step: 1 }, { line: width, step: 1 }];
+  return { width, height, planes: planes.map((plane) => resample(plane, taps, height, source, target)) };
+}
+
+function resizeColumns({ width, height: old, planes }, height, filter) {
+  const taps = weights(old, height, filter);
+  const way = { line: 1, step: width };
+  return { width, height, planes: planes.map((plane) => resample(plane, taps, width, way, way)) };
+}
+
+/** Return for each of `after` places where its inputs begin, and their weights times 2^22. */
+function weights(before, after, { support, weight }) {
+  const scale = before / after;
+  const stretch = Math.max(scale, 1);
+  return Array.from({ length: after }, (_, index) => {
+    const middle = (index + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(middle - support * stretch + 0.5));
+    const end = Math.min(before, Math.trunc(middle + support * stretch + 0.5));
+    const values = new Float64Array(end - first);
+    let total = 0;
+    for (let x = 0; x < values.length; x++) {
+      values[x] = weight((x + first - middle + 0.5) * (1 / stretch));
+      total += values[x];
+    }
+    const whole = Int32Array.from(values, (value) => {
+      const part = total === 0 ? value : value / total;
+      return Math.trunc(part * 2 ** BITS + (part < 0 ? -0.5 : 0.5));
+    });
+    return { first, whole };
+  });
+}
+
+/** Return `lines` rows or columns resized; `line` and `step` lead to the next one, and along it. */
+function resample(plane, taps, lines, source, target) {
+  const result = new Uint8Array(taps.length * lines);
+  for (let index = 0; index < taps.length; index++) {
+    const { first, whole } = taps[index];
+    for (let line = 0; line < lines; line++) {
+      let sum = 1 << (BITS - 1);
+      let at = line * source.line + first * source.step;
+      for (let tap = 0; tap < whole.length; tap++, at += source.step) {
+        sum += plane[at] * whole[tap];
+      }
+      const value = sum >> BITS;
+      result[line * target.line + index * target.step] = value < 0 ? 0 : value > 255 ? 255 : value;
+    }
+  }
+  return result;
+}
+
+function concatenate(planes) {
+  const all = new Uint8Array(planes.length * planes[0].length);
+  planes.forEach((plane, channel) => all.set(plane, channel * plane.length));
+  return all;
+}
+
+/** Round as Python does: a half goes to the even neighbour. */
+function roundHalfEven(value) {
+  const below = Math.floor(value);
+  if (value - below !== 0.5) return Math.round(value);
+  return below % 2 === 0 ? below : below + 1;
+}
+
+function softmax(logits) {
+  const largest = logits.reduce((one, other) => Math.max(one, other));
+  const powers = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
+  const total = powers.reduce((one, other) => one + other);
+  return powers.map((power) => power / total);
+}
+
+function sigmoid(logits) {
+  return Float64Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
+}
+
+async function get(url) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
+  return response;
+}
+
+/** Throw unless `content` has the SHA-256 `expected`; pages that are not secure cannot tell. */
+async function checkHash(content, expected, name) {
+  if (!globalThis.crypto?.subtle) return;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (hex !== expected) throw new Error(`${name}: changed since the export`);
+}

@@ -1,0 +1,105 @@
+"""Which of the known mistakes explains the answers of an artifact that does not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import Precision
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import PRESETS, Preprocess
+from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.run.directory import Run
+from mobilette.run.inference import checkpoint_logits
+from mobilette.verification.gate import judge_golden
+from mobilette.verification.statistics import compare
+
+Arrays = NDArray[np.uint8]
+
+_OTHER_INPUTS: Mapping[str, Callable[[Arrays], Arrays]] = MappingProxyType(
+    {
+        "colour order: it takes its colours in the opposite order": lambda x: x[:, ::-1],
+        "layout: it takes columns for rows": lambda x: x.transpose(0, 1, 3, 2),
+    }
+)
+
+
+def diagnose(predictor: ArtifactPredictor, run: Run | None) -> list[str]:
+    """Return the mistakes, a line each, that make of the golden vectors what ``predictor`` answers.
+
+    Tried are the opposite order of colours, rows for columns, another order of the classes and,
+    where ``run`` is known, other means and deviations: those of the presets, and none.
+    """
+    golden, precision = predictor.artifact.golden, predictor.contract.precision
+    found = []
+    for mistake, change in _OTHER_INPUTS.items():
+        inputs = np.ascontiguousarray(change(golden.inputs))
+        if not np.array_equal(inputs, golden.inputs) and _fits(
+            predictor.logits(inputs), golden.logits, precision
+        ):
+            found.append(f"{mistake} (the golden vectors fit then)")
+    answers = predictor.logits(golden.inputs)
+    found += _other_class_order(answers, golden.logits, predictor)
+    if run is not None:
+        found += _other_arithmetic(answers, golden.inputs, run, precision)
+    return found
+
+
+def _fits(one: NDArray[np.float32], other: NDArray[np.float32], precision: Precision) -> bool:
+    return not judge_golden(compare(one, other), precision)
+
+
+def _other_class_order(
+    answers: NDArray[np.float32], logits: NDArray[np.float32], predictor: ArtifactPredictor
+) -> list[str]:
+    """Name two classes that changed places, if the columns of ``answers`` are only permuted."""
+    if not np.isfinite(answers).all():
+        return []
+    # By the values of one picture both sides have an order; where values are alike, any will do.
+    ours, theirs = (np.lexsort(side[::-1]) for side in (answers, logits))
+    column = np.empty(len(ours), np.int64)
+    column[theirs] = ours
+    moved = np.flatnonzero(column != np.arange(len(column)))
+    if not len(moved) or not _fits(answers[:, column], logits, predictor.contract.precision):
+        return []
+    first = int(moved[0])
+    names = predictor.classes
+    return [
+        "class order: the logits are in another order than the labels; that of "
+        f"{names[first].id!r} is where {names[int(column[first])].id!r} belongs"
+    ]
+
+
+def _other_arithmetic(
+    answers: NDArray[np.float32], inputs: Arrays, run: Run, precision: Precision
+) -> list[str]:
+    for what, preprocess in _other_preprocesses(run.preprocess):
+        given = checkpoint_logits(run.network, Normalise(preprocess), inputs)
+        if _fits(answers, given, precision):
+            return [f"mean and std: it answers as with {what}"]
+    return []
+
+
+def _other_preprocesses(own: Preprocess) -> Iterator[tuple[str, Preprocess]]:
+    """Yield ``own`` with other means and deviations, and what those are."""
+    none, one = (0.0,) * own.channels, (1.0,) * own.channels
+    yield "a mean of 0", replace(own, mean=none)
+    yield "a std of 1", replace(own, std=one)
+    yield (
+        "pixels divided by 255 beforehand",
+        replace(
+            own,
+            mean=tuple(255 * value for value in own.mean),
+            std=tuple(255 * value for value in own.std),
+        ),
+    )
+    for name, preset in PRESETS.items():
+        if own.channels == preset.channels:
+            flip = preset.colour != own.colour
+            mean, std = (side[::-1] if flip else side for side in (preset.mean, preset.std))
+            if (mean, std) != (own.mean, own.std):
+                yield f"those of the preset {name!r}", replace(own, mean=mean, std=std)

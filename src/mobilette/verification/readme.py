@@ -1,0 +1,126 @@
+"""Does an artifact's README prepare pictures as Mobilette does?"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from mobilette.artifact.contract import Contract
+from mobilette.artifact.directory import README, Artifact
+from mobilette.data.decoding import UnusablePicture, decode
+from mobilette.data.pictures import Picture
+from mobilette.exporters.export import TARGETS
+from mobilette.exporters.readme import picture_code
+from mobilette.exporters.web import MODULE, PAGE
+from mobilette.verification.javascript import JavaScriptGeometry
+
+SAMPLE = 16
+# Pillow before 13 resizes tall pictures in another order than the module, and rounds otherwise.
+JAVASCRIPT_STEPS = 1
+# What Pillow raises for files whose pixels it can read, but not their EXIF block.
+ODD = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+# Longer strips are cut before they are resized; the README's lines do without.
+LONGEST_TO_SHORTEST = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What became of some files; ``images`` of them could be compared."""
+
+    images: int
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_readme(artifact: Artifact, pictures: Sequence[Picture]) -> Prepared:
+    """Prepare up to 16 of ``pictures`` as the README says, and compare the pixels.
+
+    What a file from outside says is never executed: what this version writes for the contract is,
+    and the artifact has to hold the same. That of another version need not; a note says so.
+    """
+    contract = artifact.contract
+    python = TARGETS[contract.target].language == "python"
+    name = README if python else MODULE
+    written = picture_code(contract).encode() if python else (PAGE / MODULE).read_bytes()
+    if written not in artifact.read(name):
+        what = f"{name}: prepares pictures otherwise than Mobilette"
+        if contract.versions.get("mobilette") == version("mobilette"):
+            return Prepared(images=0, failures=(f"{what} writes it",), notes=())
+        return Prepared(images=0, failures=(), notes=(f"{what} {version('mobilette')} does",))
+    prepare = partial(readme_pixels, contract) if python else _in_javascript(contract)
+    images, failures, notes = 0, [], []
+    for picture, encoded, expected in _sample(contract, pictures):
+        try:
+            given = prepare(encoded)
+        except ODD as error:
+            notes.append(f"{name}: cannot read {picture} ({error})")
+            continue
+        images += 1
+        difference = np.abs(given.astype(np.int16) - expected).max()
+        if difference > (0 if python else JAVASCRIPT_STEPS):
+            failures.append(f"{name}: makes other pixels of {picture} (up to {difference} apart)")
+    return Prepared(images=images, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
+
+
+def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
+    """Return what prepares a file by the module; a browser's decoder is not part of it."""
+    geometry = JavaScriptGeometry(contract)
+
+    def prepare(encoded: bytes) -> NDArray[np.uint8]:
+        return geometry(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+
+    return prepare
+
+
+def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
+    """Return what the README's lines make of a picture's file: uint8 (C, H, W)."""
+    code = picture_code(contract, source="io.BytesIO(encoded)")
+    names: dict[str, Any] = {
+        "Image": Image,
+        "ImageOps": ImageOps,
+        "np": np,
+        "io": io,
+        "encoded": encoded,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(code, names)
+    pixels: NDArray[np.uint8] = names["pixels"][0]
+    return pixels
+
+
+def _sample(
+    contract: Contract, pictures: Sequence[Picture]
+) -> Iterator[tuple[str, bytes, NDArray[np.uint8]]]:
+    """Yield name, bytes and expected pixels of files, evenly from all of ``pictures``.
+
+    Not of 16-bit grey and of very long strips, which the README's lines are not for.
+    """
+    count = min(SAMPLE, len(pictures))
+    for picture in (pictures[index * len(pictures) // count] for index in range(count)):
+        try:
+            encoded = picture.read()
+            image = None if encoded is None else decode(encoded)
+        except UnusablePicture:
+            continue
+        if encoded is not None and image is not None and _is_ordinary(encoded):
+            pixels = contract.preprocess.geometry(image, contract.arch.resolution)
+            yield picture.name, encoded, pixels
+
+
+def _is_ordinary(encoded: bytes) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(encoded)) as image:
+            longest = LONGEST_TO_SHORTEST * min(image.size)
+            return not image.mode.startswith(("I", "F")) and max(image.size) <= longest

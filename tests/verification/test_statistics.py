@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from mobilette.run.metrics import softmax
+from mobilette.verification.statistics import (
+    calibration_error,
+    compare,
+    signal_to_noise,
+    wilson_interval,
+)
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 10), (10, 10), (5, 10), (900, 1000), (1, 3)])
+def test_wilsons_interval_is_scipys(right: int, images: int) -> None:
+    expected = binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right / images, images) == pytest.approx(
+        (expected.low, expected.high), abs=1e-12
+    )
+
+
+def test_without_pictures_nothing_is_known() -> None:
+    assert wilson_interval(0.0, 0) == (0.0, 1.0)
+
+
+def test_wilsons_interval_covers_the_truth_as_often_as_it_says() -> None:
+    for truth in (0.1, 0.5, 0.9):
+        found = np.random.default_rng(0).binomial(200, truth, 4000) / 200
+        inside = [low <= truth <= high for low, high in (wilson_interval(f, 200) for f in found)]
+        assert 0.93 < np.mean(inside) < 0.97
+
+
+def test_signal_to_noise() -> None:
+    source = np.random.default_rng(0).normal(0, 1, (50, 10)).astype(np.float32)
+    assert signal_to_noise(source, source) == math.inf
+    assert signal_to_noise(source * np.float32(1.1), source) == pytest.approx(20.0, abs=1e-3)
+    assert signal_to_noise(np.zeros_like(source), source) == pytest.approx(0.0)
+    assert signal_to_noise(np.full_like(source, np.nan), source) == -math.inf
+    assert compare(source, source).signal_to_noise_db == math.inf
+
+
+def _error_by_the_book(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the sum over 15 bins of (pictures in it / all) times |accuracy - confidence|."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    total = 0.0
+    for edge in range(15):
+        inside = (confidence > edge / 15) & (confidence <= (edge + 1) / 15)
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return total
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 8.0])
+def test_calibration_error_is_that_of_the_paper(scale: float) -> None:
+    generator = np.random.default_rng(0)
+    logits = (scale * generator.normal(0, 1, (3000, 10))).astype(np.float32)
+    labels = generator.integers(0, 10, 3000)
+    expected = _error_by_the_book(softmax(logits), labels)
+    assert calibration_error(logits, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_labels_drawn_from_the_probabilities_are_well_calibrated() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (20000, 5)).astype(np.float32)
+    labels = (softmax(logits).cumsum(axis=1) < generator.uniform(size=(20000, 1))).sum(axis=1)
+    assert calibration_error(logits, labels) < 0.02
+    assert calibration_error(4 * logits, labels) > 0.1
+
+
+def test_answers_that_are_not_finite_are_wrong_and_sure() -> None:
+    assert calibration_error(np.full((4, 3), np.nan, np.float32), np.zeros(4, np.int64)) == 1.0
