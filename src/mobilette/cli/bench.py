@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Json, SplitOption, Workers
+from mobilette.cli.options import Force, Json, SplitOption, Workers
+from mobilette.errors import InputError, one_of
 
 
 def bench(
@@ -18,6 +19,15 @@ def bench(
     data: Annotated[
         str | None, typer.Option("--data", help="Labelled pictures, for the accuracy.")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", help="First export the runs that are given: targets with commas, or all."
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option("--precision", help="Of what is exported first.")
+    ] = "fp32,fp16,bf16,int8",
     split: SplitOption = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each engine.")] = 1,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="In which all take turns.")] = 3,
@@ -26,6 +36,7 @@ def bench(
         typer.Option("--out", help="Folder for bench.json, .md, .svg [a folder of artifacts]."),
     ] = None,
     workers: Workers = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> int:
     """Verify and time artifacts in turns; status 1 if none of them is verified."""
@@ -45,6 +56,11 @@ def bench(
     )
     from mobilette.verification.benchmark import bench as measure
 
+    if to is not None:
+        made = [_export(run, to, precision, data, out=out, force=force) for run in models]
+        if out is None and len(made) == 1:
+            out = made[0]
+        models = [path for pair in zip(models, made, strict=True) for path in pair]
     if out is None and len(models) == 1 and find_artifacts(models[0]):
         out = models[0]
     if out is not None:
@@ -75,3 +91,45 @@ def bench(
         remarks().print(f"written: {', '.join(map(str, written))}", markup=False)
     only_runs = all(row.target is None for row in found.rows)
     return 0 if only_runs or found.fastest is not None else 1
+
+
+def _export(
+    path: Path, to: str, precision: str, data: str | None, *, out: Path | None, force: bool
+) -> Path:
+    """Export a run to targets and return the folder of the artifacts; say what was refused.
+
+    Raises:
+        InputError: ``path`` is no run, or no target or precision is called that.
+    """
+    from typing import get_args
+
+    from mobilette.artifact.contract import Precision
+    from mobilette.cli.output import reading_bar, remarks
+    from mobilette.exporters.calibration import calibration_pictures
+    from mobilette.exporters.export import TARGETS
+    from mobilette.exporters.export_all import Refused, chosen, export_all
+    from mobilette.run.directory import is_imported, open_run
+
+    run, say = open_run(path), remarks()
+    targets = list(TARGETS) if to == "all" else to.split(",")
+    targets = [one_of(target, TARGETS, "target") for target in targets]
+    precisions = [one_of(each, get_args(Precision), "--precision") for each in precision.split(",")]
+    folder = (out or Path("exports")) / run.path.resolve().name
+    calibration = None
+    if "int8" in precisions:
+        try:
+            with reading_bar() as report:
+                calibration = calibration_pictures(
+                    run, data if is_imported(run.path) else None, report_load=report
+                )
+        except InputError as error:
+            say.print(f"int8: {error}", markup=False)
+    wanted = chosen(targets, precisions)
+    made = export_all(run, wanted, calibration=calibration, out=folder, force=force)
+    for result in made:
+        if isinstance(result, Refused):
+            name = f"{result.target} {result.precision}"
+            say.print(f"{name}: not written: {result.reason}", markup=False)
+        else:
+            say.print(f"{result.path}: written", markup=False)
+    return folder
