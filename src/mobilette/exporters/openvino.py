@@ -57,7 +57,7 @@ OPENVINO = Target(
     writer=write_openvino,
     imports="import openvino",
     code="""\
-model = openvino.Core().compile_model("{model}", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+model = openvino.Core().compile_model("{model}", "CPU", {{"INFERENCE_PRECISION_HINT": "{floats}"}})
 logits = model({{"{input}": pixels}})["{output}"][0]""",
 )
 

@@ -59,6 +59,9 @@ left, top = ({size} - scaled[0]) // 2, ({size} - scaled[1]) // 2
 padded.paste(image.resize(scaled, Image.Resampling.{interpolation}), (left, top))
 image = padded"""
 
+# What an engine that has a choice computes floats in, as a README's code spells it.
+_FLOATS = {"bf16": "bf16", "fp16": "f16"}
+
 
 def readme(contract: Contract, target: Target) -> str:
     """Return the text of the README.md of an artifact of ``target``."""
@@ -82,7 +85,7 @@ def readme(contract: Contract, target: Target) -> str:
     several = contract.outputs == "sigmoid"
     return _TEXT.format(
         imports=target.imports,
-        code=target.code.format(**names),
+        code=target.code.format(floats=_FLOATS.get(contract.precision, "f32"), **names),
         dtype=contract.input.dtype,
         shape=", ".join(["batch", *map(str, contract.input.shape)]),
         answer=_SEVERAL if several else _ONE,
