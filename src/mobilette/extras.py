@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,3 +26,21 @@ def needs(extra: str, what: str) -> Iterator[None]:
         missing = isinstance(error, ModuleNotFoundError) and error.name
         reason = f"{error.name} is missing" if missing else f"{error}"
         raise InputError(f"{what}: {reason}; pip install 'mobilette[{extra}]' brings it") from error
+
+
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """Import others inside as if ``package`` was not installed.
+
+    For packages that are optional to those others and unwanted here: importing ``openvino`` reports
+    itself to a web server through ``openvino_telemetry`` wherever that is installed. An import that
+    was made before, elsewhere, is left as it is.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]

@@ -42,6 +42,14 @@ class ArtifactPredictor(Predictor):
     def open(self) -> None:
         """Make the engine's session from the artifact's files, read with their hashes checked."""
 
+    def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]] | None:
+        """Return the tensors inside the network by name, for ``pixels`` (N, C, H, W).
+
+        They are named after the layers that made them, with more behind the name where a layer
+        became several operations. ``None`` where the engine cannot show them.
+        """
+        return None
+
     def laid_out(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.float32]:
         """Return ``pixels`` (N, C, H, W) in the layout and dtype of the contract's input."""
         if self.contract.input.layout == "NHWC":

@@ -18,6 +18,7 @@ ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "onnx": ("onnxruntime", "OnnxRuntimePredictor"),
         "web": ("onnxruntime_web", "OnnxRuntimeWebPredictor"),
+        "openvino": ("openvino", "OpenVinoPredictor"),
     }
 )
 

@@ -21,6 +21,8 @@ ENGINE_ERRORS = (
     states.NotImplemented,
     states.RuntimeException,
 )
+# What its quantiser appends to the name of a tensor that it rounds.
+_ROUNDED = "_DequantizeLinear_Output"
 
 
 class OnnxRuntimePredictor(ArtifactPredictor):
@@ -44,6 +46,34 @@ class OnnxRuntimePredictor(ArtifactPredictor):
         except ENGINE_ERRORS as error:
             raise self.failed(error) from error
         return logits
+
+    def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Return every tensor of the network, in the order of execution.
+
+        Where int8 rounds a tensor it is returned rounded, as those see it that read it.
+        """
+        import onnx
+
+        model = onnx.load_model_from_string(self.artifact.read_model())
+        constants = {tensor.name for tensor in model.graph.initializer}
+        known = {output.name for output in model.graph.output}
+        names: dict[str, str] = {}
+        for node in model.graph.node:
+            if node.op_type == "DequantizeLinear":
+                if node.input[0] not in constants:
+                    names[node.output[0].removesuffix(_ROUNDED)] = node.output[0]
+            elif node.op_type != "QuantizeLinear":
+                names[node.output[0]] = node.output[0]
+        shown = [name for name in names.values() if name not in known]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown)
+        try:
+            session = open_session(model.SerializeToString(), threads=self.threads)
+            inputs = {self.contract.input.name: self.laid_out(pixels)}
+            values = session.run(list(names.values()), inputs)
+        except ENGINE_ERRORS as error:
+            raise self.failed(error) from error
+        pairs = zip(names, values, strict=True)
+        return {name: value for name, value in pairs if value.dtype == np.float32}
 
 
 def open_session(model: bytes, *, threads: int = 0) -> Any:

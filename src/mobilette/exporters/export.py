@@ -12,6 +12,7 @@ from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, writ
 from mobilette.errors import one_of
 from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.onnx import ONNX
+from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Target
@@ -19,7 +20,9 @@ from mobilette.exporters.web import WEB
 from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
 
-TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in (ONNX, WEB)})
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {target.name: target for target in (ONNX, OPENVINO, WEB,)}
+)
 
 
 def export(

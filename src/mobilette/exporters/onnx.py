@@ -17,7 +17,9 @@ from torch import nn
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.data.normalise import Normalise
+from mobilette.exporters.onnx_int8 import absorb_normalisation, quantize
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.nn.layers import GlobalAveragePool
 from mobilette.nn.network import Network
 
 INPUT, OUTPUT, MODEL = "pixels", "logits", "model.onnx"
@@ -27,10 +29,17 @@ OPSET = 20
 def write_onnx(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
     """Write the ONNX model.
 
-    It takes uint8 NCHW pixels with a symbolic batch; normalisation is its first convolution, batch
-    norms are folded, and its nodes have the names of the `Arch`'s layers.
+    It takes uint8 NCHW pixels with a symbolic batch; normalisation is its first convolution, or
+    where int8 allows it the quantisation of its input; batch norms are folded, and its nodes have
+    the names of the `Arch`'s layers.
     """
-    model = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
+    if contract.precision == "int8":
+        assert calibration is not None
+        quantisable = absorb_normalisation(prepared)
+        model = convert(quantisable.network, quantisable.normalise, prepared.golden.inputs)
+        model = quantize(model, calibration.pixels, quantisable)
+    else:
+        model = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical(contract.embedded())
     onnx.checker.check_model(model, full_check=True)
@@ -39,8 +48,8 @@ def write_onnx(prepared: Prepared, contract: Contract, calibration: Calibration 
 
 ONNX = Target(
     name="onnx",
-    precisions=("fp32",),
-    packages=("onnx",),
+    precisions=("fp32", "int8"),
+    packages=("onnx", "onnxruntime"),
     model=MODEL,
     input=INPUT,
     output=OUTPUT,
@@ -77,6 +86,7 @@ def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _name_by_layer(model)
+    _mark_global_pools(model, module)
     return model
 
 
@@ -111,6 +121,18 @@ def _name_by_layer(model: onnx.ModelProto) -> None:
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     del model.graph.metadata_props[:]
+
+
+def _mark_global_pools(model: onnx.ModelProto, module: nn.Module) -> None:
+    """Make global average pools of average pools that are; only those get a scale of their own.
+
+    Quantisers let the result of an average pool have the scale of its input, too coarse for means.
+    """
+    pools = {name for name, part in module.named_modules() if isinstance(part, GlobalAveragePool)}
+    for node in model.graph.node:
+        if node.op_type == "AveragePool" and node.name in pools:
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
 
 
 def _unique(nodes: Sequence[tuple[str, str]]) -> list[str]:

@@ -69,6 +69,9 @@ left, top = ({size} - scaled[0]) // 2, ({size} - scaled[1]) // 2
 padded.paste(image.resize(scaled, Image.Resampling.{interpolation}), (left, top))
 image = padded"""
 
+# What an engine that has a choice computes floats in, as a README's code spells it.
+_FLOATS = {"bf16": "bf16", "fp16": "f16"}
+
 
 def readme(contract: Contract, target: Target) -> str:
     """Return the text of the README.md of an artifact of ``target``."""

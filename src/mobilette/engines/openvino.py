@@ -1,0 +1,125 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import METADATA_KEY, Precision
+from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.errors import InputError
+from mobilette.extras import hidden, needs
+
+# What floats are computed in is OpenVINO's own choice unless it is told.
+_HINTS: Mapping[Precision, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "int8": "f32"})
+_LARGEST_XML = 64 * 2**20
+
+
+class OpenVinoPredictor(ArtifactPredictor):
+    """An OpenVINO artifact, executed by OpenVINO."""
+
+    engine = "OpenVINO"
+
+    def open(self) -> None:
+        """Compile the model for the CPU."""
+        self.request = self._compile(self._read()).create_infer_request()
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        try:
+            answer = self.request.infer({self.contract.input.name: self.laid_out(pixels)})
+        except RuntimeError as error:
+            raise self.failed(error) from error
+        logits: NDArray[np.float32] = answer[self.contract.output]
+        return logits
+
+    def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Return every named tensor of the network, in the order of execution."""
+        model = self._read()
+        names = {}
+        for operation in model.get_ordered_ops():
+            if operation.get_type_name() in ("Constant", "Parameter", "Result", "FakeQuantize"):
+                continue
+            for name in operation.output(0).get_names() if operation.get_output_size() else ():
+                if operation.output(0).get_element_type().to_string() == "f32":
+                    names[name] = operation.output(0)
+        model.add_outputs([port for name, port in names.items() if name != self.contract.output])
+        try:
+            answer = self._compile(model).create_infer_request().infer(
+                {self.contract.input.name: self.laid_out(pixels)}
+            )
+            return {name: answer[name] for name in names}
+        except RuntimeError as error:
+            raise self.failed(error) from error
+
+    def _read(self) -> Any:
+        """Return the model, checked: what it takes and gives, and the contract inside."""
+        xml = self.artifact.read_model()
+        if len(self.contract.parts) != 1:
+            raise InputError(f"{self.where}: one file of weights is expected beside it")
+        weights = self.artifact.read(self.contract.parts[0])
+        check_ir(xml, len(weights), where=self.where)
+        with hidden("openvino_telemetry"), needs("openvino", "executing an openvino artifact"):
+            import openvino
+        self.core = openvino.Core()
+        try:
+            model = self.core.read_model(
+                model=xml, weights=openvino.Tensor(np.frombuffer(weights, np.uint8))
+            )
+        except RuntimeError as error:
+            raise self.refused(error) from error
+        has = model.has_rt_info([METADATA_KEY])
+        self.check_embedded(model.get_rt_info([METADATA_KEY]).astype(str) if has else None)
+        shape = openvino.PartialShape([-1, *self.contract.input.shape])
+        ports = [(port.any_name, port.partial_shape) for port in model.inputs]
+        if ports != [(self.contract.input.name, shape)]:
+            raise InputError(f"{self.where}: its inputs are not the contract's")
+        if [port.any_name for port in model.outputs] != [self.contract.output]:
+            raise InputError(f"{self.where}: its outputs are not the contract's")
+        return model
+
+    def _compile(self, model: Any) -> Any:
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self.contract.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if self.threads:
+            options["INFERENCE_NUM_THREADS"] = self.threads
+        try:
+            return self.core.compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise self.refused(error) from error
+
+
+def check_ir(xml: bytes, weights: int, *, where: str) -> None:
+    """Raise `InputError` unless ``xml`` is a network whose constants lie in ``weights`` bytes.
+
+    OpenVINO reads the places of constants from the file; this looks at them first.
+    """
+    if len(xml) > _LARGEST_XML:
+        raise InputError(f"{where}: larger than {_LARGEST_XML:,} bytes")
+    # Entities, which can grow without end, need a declaration.
+    if b"<!" in xml or not xml.lstrip().startswith((b"<?xml", b"<net")):
+        raise InputError(f"{where}: not an OpenVINO network")
+    try:
+        network = ElementTree.fromstring(xml)
+        places = [
+            (int(data.get("offset", "0")), int(data.get("size", "0")))
+            for layer in network.iterfind("layers/layer[@type='Const']")
+            for data in layer.iterfind("data")
+        ]
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"{where}: damaged ({error})") from error
+    if network.tag != "net" or not places:
+        raise InputError(f"{where}: not an OpenVINO network")
+    for offset, size in places:
+        if offset < 0 or size < 0 or offset + size > weights:
+            raise InputError(
+                f"{where}: a constant lies at {offset:,} to {offset + size:,}, the file of weights "
+                f"has {weights:,} bytes"
+            )

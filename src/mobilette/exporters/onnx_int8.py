@@ -1,0 +1,177 @@
+"""ONNX in int8: ONNX Runtime's static quantiser, QDQ, and pixels that are quantised already."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import Preprocess
+from mobilette.exporters.target import Prepared
+from mobilette.nn.network import Network
+
+# The quantiser warns of models that its own preparation has not seen. Ours needs none: batch norms
+# are folded and every shape is known.
+_PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantisable:
+    """A network whose normalisation is a step and a zero point of its uint8 input, if it can be.
+
+    Attributes:
+        network: with batch norms folded.
+        normalise: what makes pixels its input.
+        scale: of the input; ``None`` where the normalisation stays a convolution.
+        zero_point: of the input.
+    """
+
+    network: Network
+    normalise: Normalise
+    scale: float | None = None
+    zero_point: int = 0
+
+
+def absorb_normalisation(prepared: Prepared) -> Quantisable:
+    """Return the network with a normalisation that the input's quantisation can express, if any.
+
+    (pixel - mean) / std is how uint8 with scale 1/std and zero point mean is read, if mean and std
+    are the same for all channels: an activation has one scale and zero point. The zero point is an
+    integer; what the mean has besides, at most half a step, moves into the first bias, which leaves
+    it out in the padding alone. Where means differ, the first padding would have to as well, so
+    that normalisation stays a convolution: its diagonal is exact in int8, per channel.
+    """
+    preprocess, stem = prepared.run.preprocess, prepared.network.stem.conv
+    kept = Quantisable(network=prepared.network, normalise=prepared.normalise)
+    if not _is_uniform(preprocess) or not isinstance(stem, nn.Conv2d) or stem.bias is None:
+        return kept
+    mean, std = preprocess.mean[0], preprocess.std[0]
+    zero_point = round(mean)
+    if not 0 <= zero_point <= 255:
+        return kept
+    network = copy.deepcopy(prepared.network)
+    with torch.no_grad():
+        bias = stem.bias.double() + (zero_point - mean) / std * stem.weight.double().sum((1, 2, 3))
+        network.stem.conv.bias.copy_(bias)  # type: ignore[operator, union-attr]
+    moved = replace(preprocess, mean=(float(zero_point),) * preprocess.channels)
+    return Quantisable(
+        network=network, normalise=Normalise(moved), scale=1 / std, zero_point=zero_point
+    )
+
+
+def _is_uniform(preprocess: Preprocess) -> bool:
+    same = len(set(preprocess.mean)) == len(set(preprocess.std)) == 1
+    return same and preprocess.colour != "bgr"
+
+
+def quantize(
+    model: onnx.ModelProto, pixels: NDArray[np.uint8], quantisable: Quantisable
+) -> onnx.ModelProto:
+    """Return the int8 form of ``model``, for ``pixels`` (N, C, H, W) typical of what it will see.
+
+    Weights are int8 with a scale for each channel, activations uint8 between the smallest and the
+    largest value that was seen, logits float32. Names of nodes stay; what is added to a tensor is
+    named after it (``_QuantizeLinear``, ``_DequantizeLinear``). Ranges by moving averages and by
+    percentiles were measured, too, and are not better (docs/log.md).
+
+    Args:
+        model: as `convert` made it of ``quantisable``; not changed.
+        pixels: to calibrate with.
+        quantisable: what `absorb_normalisation` returned.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    source = onnx.ModelProto()
+    source.CopyFrom(model)  # the quantiser moves the weights of what it is given into a file
+    entry = source.metadata_props.add()
+    entry.key, entry.value = _PREPARED
+    # A linear layer without quantised output is executed in int8 all the same, with float32 out.
+    options: dict[str, object] = {"OpTypesToExcludeOutputQuantization": ["Gemm"]}
+    normalised = _output_of(model, "normalise.conv")
+    if quantisable.scale is not None:
+        options["TensorQuantOverrides"] = {
+            normalised: [
+                {
+                    "quant_type": QuantType.QUInt8,
+                    "scale": np.array(quantisable.scale, np.float32),
+                    "zero_point": np.array(quantisable.zero_point, np.uint8),
+                }
+            ]
+        }
+    with _silent_root_logger(), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_static(
+            source,
+            path,
+            _Pictures(pixels, name=model.graph.input[0].name),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=options,
+        )
+        quantised = onnx.load(path)
+    if quantisable.scale is not None:
+        _feed_pixels(quantised, normalised)
+    del quantised.metadata_props[:]
+    return quantised
+
+
+class _Pictures:
+    """Calibration pictures as ONNX Runtime's quantiser asks for them: one at a time, then none."""
+
+    def __init__(self, pixels: NDArray[np.uint8], *, name: str) -> None:
+        self._remaining = iter(pixels)
+        self._name = name
+
+    def get_next(self) -> Mapping[str, NDArray[np.uint8]] | None:
+        """Return the next picture as the model's input."""
+        picture = next(self._remaining, None)
+        return None if picture is None else {self._name: picture[None]}
+
+
+def _output_of(model: onnx.ModelProto, name: str) -> str:
+    (output,) = (node.output[0] for node in model.graph.node if node.name == name)
+    return str(output)
+
+
+def _feed_pixels(model: onnx.ModelProto, normalised: str) -> None:
+    """Let the pixels be the quantised form of the tensor ``normalised``; drop what made it."""
+    graph = model.graph
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0].startswith(f"{normalised}_Quant"):
+            node.input[0] = graph.input[0].name
+    used = {output.name for output in graph.output}
+    for node in reversed(graph.node):  # from the end, so that consumers come before producers
+        if used.intersection(node.output):
+            used.update(node.input)
+    kept = [node for node in graph.node if used.intersection(node.output)]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensors)
+
+
+@contextmanager
+def _silent_root_logger() -> Iterator[None]:
+    """Silence the quantiser, which logs to the root logger and sets that up if nobody has."""
+    root = logging.getLogger()
+    level, handler = root.level, logging.NullHandler()
+    root.addHandler(handler)
+    root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)

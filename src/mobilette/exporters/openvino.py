@@ -1,0 +1,92 @@
+"""OpenVINO: its own form of the ONNX model, in int8 by NNCF."""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.exporters.onnx import INPUT, OUTPUT, convert
+from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.extras import hidden, needs
+
+MODEL, WEIGHTS = "model.xml", "model.bin"
+_TELEMETRY = "openvino_telemetry"
+
+
+def write_openvino(
+    prepared: Prepared, contract: Contract, calibration: Calibration | None
+) -> Written:
+    """Write the OpenVINO model, weights in fp32 or int8.
+
+    It is made from the ONNX model, so its operations have the names of the `Arch`'s layers. bf16 is
+    the fp32 model: the contract's precision tells the engine what to compute in.
+    """
+    with hidden(_TELEMETRY), needs("openvino", "export to openvino"):
+        import openvino
+    source = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
+    # Not Core.read_model: this one also folds constants, and NNCF corrects no bias that is not one.
+    model = openvino.convert_model(io.BytesIO(source.SerializeToString()))
+    if contract.precision == "int8":
+        assert calibration is not None
+        model = _quantize(model, calibration.pixels)
+    model.set_rt_info(canonical(contract.embedded()), [METADATA_KEY])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / MODEL
+        openvino.save_model(model, path, compress_to_fp16=False)
+        files = {name: (path.parent / name).read_bytes() for name in (MODEL, WEIGHTS)}
+    return Written(files=files)
+
+
+OPENVINO = Target(
+    name="openvino",
+    precisions=("fp32", "bf16", "int8"),
+    packages=("openvino",),
+    model=MODEL,
+    parts=(WEIGHTS,),
+    input=INPUT,
+    output=OUTPUT,
+    writer=write_openvino,
+    imports="import openvino",
+    code="""\
+model = openvino.Core().compile_model("{model}", "CPU", {{"INFERENCE_PRECISION_HINT": "{floats}"}})
+logits = model({{"{input}": pixels}})["{output}"][0]""",
+)
+
+
+def _quantize(model: Any, pixels: NDArray[np.uint8]) -> Any:
+    """Return ``model`` in int8, calibrated with ``pixels`` (N, C, H, W).
+
+    The preset is the one with a zero point for activations: hard-swish and linear bottlenecks have
+    values on both sides of zero, not equally many.
+    """
+    with hidden(_TELEMETRY), needs("openvino", "int8 for openvino"), _quiet():
+        import nncf
+
+        return nncf.quantize(
+            model,
+            nncf.Dataset([picture[None] for picture in pixels]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(pixels),
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's progress bars and notes off standard output, which belongs to the caller."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    with redirect_stdout(io.StringIO()):
+        try:
+            logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            logger.setLevel(level)

@@ -1,0 +1,153 @@
+"""Where an artifact and its checkpoint part company: the first layer that answers differently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ActivationLayer, Layer
+from mobilette.artifact.directory import Artifact
+from mobilette.engines.load import open_engine
+from mobilette.exporters.prepare import prepare
+from mobilette.exporters.target import Prepared
+from mobilette.run.directory import Run
+
+PICTURES = 2
+NORMALISE = "normalise"
+# fp32: engines differ by 1e-6 to 1e-5 of a layer's largest value.
+TOLERANCE = 1e-3
+# Rounded values: below the first, a layer is far from the checkpoint's; above the second, it is as
+# close as 8 bits are, and by how much says nothing.
+LOWEST_DB, HIGHEST_DB = 10.0, 30.0
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A layer whose output is not the checkpoint's.
+
+    Attributes:
+        layer: its name, or ``normalise``, which is before the first.
+        relative: the largest difference over the checkpoint's largest absolute value there.
+        snr_db: the checkpoint's signal over the difference, in dB.
+    """
+
+    layer: str
+    relative: float
+    snr_db: float
+
+
+def first_difference(artifact: Artifact, run: Run) -> Difference | None:
+    """Return the first layer at which ``artifact`` differs from the checkpoint of ``run``.
+
+    Both are given golden inputs. In fp32 it is the first layer that is off by more than 1e-3 of its
+    scale. With rounded values it is, of the layers with a signal-to-noise ratio below 10 dB, the
+    one at which the ratio falls most: noise grows slowly, a mistake makes it at once.
+
+    Returns:
+        ``None`` where every layer answers alike or the engine cannot show its layers.
+
+    Raises:
+        InputError: the artifact cannot be executed here, or the run has no usable weights.
+    """
+    prepared = prepare(run)
+    pixels = artifact.golden.inputs[:PICTURES]
+    tensors = open_engine(artifact).activations(pixels)
+    if tensors is None:
+        return None
+    arch = prepared.network.arch
+    theirs = _layer_outputs(prepared, pixels)
+    ours = _by_layer(tensors, arch, output=artifact.contract.output)
+    found = [
+        _difference(_maker(name, ours, arch), value, theirs[name])
+        for name, value in ours.items()
+        if name in theirs and value.shape == theirs[name].shape
+    ]
+    if artifact.contract.precision == "fp32":
+        return next((each for each in found if not each.relative <= TOLERANCE), None)
+    return _largest_fall(found)
+
+
+def _largest_fall(found: list[Difference]) -> Difference | None:
+    worst: Difference | None = None
+    largest, lowest = 0.0, HIGHEST_DB
+    for each in found:
+        fall = lowest - each.snr_db
+        lowest = min(lowest, each.snr_db)
+        if each.snr_db < LOWEST_DB and fall > largest:
+            worst, largest = each, fall
+    return worst
+
+
+def _difference(layer: str, ours: Values, theirs: Values) -> Difference:
+    off = ours.astype(np.float64) - theirs
+    if not np.isfinite(off).all():
+        return Difference(layer=layer, relative=inf, snr_db=-inf)
+    signal, noise = float(np.square(theirs, dtype=np.float64).sum()), float(np.square(off).sum())
+    scale = float(np.abs(theirs).max())
+    largest = float(np.abs(off).max())
+    return Difference(
+        layer=layer,
+        relative=largest / scale if scale else (inf if largest else 0.0),
+        snr_db=float(10 * np.log10(signal / noise)) if signal and noise else (-inf if noise else inf),
+    )
+
+
+def _by_layer(
+    tensors: Mapping[str, Values], arch: Arch, *, output: str
+) -> dict[str, Values]:
+    """Return the last tensor of each layer, in the order of the layers."""
+    order = [NORMALISE, *(layer.name for layer in layers(arch))]
+    last: dict[str, Values] = {}
+    for tensor, value in tensors.items():
+        name = order[-1] if tensor == output else tensor
+        while name not in order and "." in name:
+            name = name.rpartition(".")[0]
+        last[name] = value
+    return {name: last[name] for name in order if name in last}
+
+
+def _maker(name: str, ours: Mapping[str, Values], arch: Arch) -> str:
+    """Return the layer whose weights made the tensor of layer ``name``.
+
+    That is the layer before an activation that an engine has made one with it.
+    """
+    graph: dict[str, Layer] = {layer.name: layer for layer in layers(arch)}
+    layer = graph.get(name)
+    if isinstance(layer, ActivationLayer) and layer.inputs[0] not in ours:
+        return layer.inputs[0]
+    return name
+
+
+@torch.inference_mode()
+def _layer_outputs(prepared: Prepared, pixels: NDArray[np.uint8]) -> dict[str, Values]:
+    """Return what each layer of the network answers for ``pixels`` (N, C, H, W)."""
+    outputs: dict[str, Values] = {}
+
+    def keep(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs[name] = output.numpy().copy()  # the activation after it may overwrite it
+
+    names = {layer.name for layer in layers(prepared.network.arch)}
+    hooks = [
+        module.register_forward_hook(partial(keep, name))
+        for name, module in prepared.network.named_modules()
+        if name in names
+    ]
+    try:
+        normalised = prepared.normalise(torch.from_numpy(pixels))
+        outputs[NORMALISE] = normalised.numpy().copy()
+        prepared.network(normalised)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs

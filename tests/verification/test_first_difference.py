@@ -1,0 +1,112 @@
+"""The layer that somebody changed is the one that is named, in every format that can tell."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from mobilette.artifact.contract import Precision
+from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.exporters.export import export
+from mobilette.run.directory import Run
+from mobilette.verification.first_difference import Difference, first_difference
+from tests.artifact.forging import forge
+
+CHANGED = "rows.5.depthwise.conv"
+
+
+@pytest.fixture(scope="module", params=["onnx", "onnx-int8", "openvino", "openvino-int8"])
+def artifact(
+    request: pytest.FixtureRequest, trained: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    target, _, int8 = request.param.partition("-")
+    if target == "openvino":
+        pytest.importorskip("openvino")
+        pytest.importorskip("nncf")
+    precision: Precision = "int8" if int8 else "fp32"
+    return export(trained, to=target, precision=precision, out=tmp_path_factory.mktemp("exports"))
+
+
+def test_a_faithful_artifact_has_none(artifact: Artifact, trained: Run) -> None:
+    assert first_difference(artifact, trained) is None
+
+
+def test_the_layer_with_other_weights_is_named(
+    artifact: Artifact, trained: Run, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(artifact.path, tmp_path / "copy"))
+    forged = _negate_onnx(folder) if artifact.contract.target == "onnx" else _negate_ir(folder)
+    found = first_difference(forged, trained)
+    assert isinstance(found, Difference)
+    assert found.layer == CHANGED
+    assert found.relative > 0.1
+    assert found.snr_db < 10
+
+
+def test_a_forgotten_mean_is_named(exported: Artifact, trained: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported.path, tmp_path / "copy"))
+    model = onnx.load(folder / "model.onnx")
+    _change(model, "normalise.bias", lambda values: np.zeros_like(values))
+    forged = forge(folder, {"model.onnx": model.SerializeToString()})
+    found = first_difference(forged, trained)
+    assert found is not None
+    assert found.layer == "normalise"
+
+
+def test_an_engine_that_cannot_show_its_layers_says_nothing(
+    exported: Artifact, trained: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mobilette.engines.artifact import ArtifactPredictor
+    from mobilette.engines.onnxruntime import OnnxRuntimePredictor
+
+    monkeypatch.setattr(OnnxRuntimePredictor, "activations", ArtifactPredictor.activations)
+    assert first_difference(exported, trained) is None
+
+
+def _negate_onnx(folder: Path) -> Artifact:
+    """Turn the sign of the weights of `CHANGED`, which int8 represents as well as the right ones."""
+    model = onnx.load(folder / "model.onnx")
+    names = {tensor.name for tensor in model.graph.initializer}
+    name = f"{CHANGED}.weight"
+    _change(model, name if name in names else f"{name}_quantized", _negated)
+    return forge(folder, {"model.onnx": model.SerializeToString()})
+
+
+def _negate_ir(folder: Path) -> Artifact:
+    xml = ElementTree.fromstring((folder / "model.xml").read_bytes())
+    content = bytearray((folder / "model.bin").read_bytes())
+    (layer,) = (
+        layer
+        for layer in xml.iterfind("layers/layer[@type='Const']")
+        if layer.get("name", "").startswith(f"{CHANGED}.weight") and _values(layer) >= 9
+    )
+    data = layer.find("data")
+    assert data is not None
+    begin = int(data.get("offset", ""))
+    kind = np.int8 if data.get("element_type") == "i8" else np.float32
+    end = begin + int(data.get("size", ""))
+    content[begin:end] = _negated(np.frombuffer(content[begin:end], kind)).tobytes()
+    return forge(folder, {"model.bin": bytes(content)})
+
+
+def _values(layer: ElementTree.Element) -> int:
+    data = layer.find("data")
+    assert data is not None
+    return int(data.get("size", "")) // (1 if data.get("element_type") == "i8" else 4)
+
+
+def _negated(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    return np.negative(values)
+
+
+def _change(model: onnx.ModelProto, name: str, change) -> None:  # type: ignore[no-untyped-def]
+    (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
+
+
