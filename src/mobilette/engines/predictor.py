@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -107,7 +107,7 @@ class Predictor(ABC):
 
     def predict_each(
         self, images: Iterable[PictureLike], *, workers: int | None = None
-    ) -> Iterator[Prediction | Failure]:
+    ) -> Generator[Prediction | Failure, None, None]:
         """Yield an answer, or why there is none, for each of ``images`` in their order.
 
         Pictures are decoded, exactly, while the engine works on those before them; at most
