@@ -107,9 +107,9 @@ def page(cells: Sequence[Cell]) -> str:
 Made by `python docs/make_targets.py` from `docs/targets.csv`; do not edit it by hand.
 
 Each cell is an artifact that was exported and then verified on real pictures (`mobilette verify`):
-the verdict, the largest difference of any logit from the checkpoint's, the part of the pictures with
-the same answer. int8 is plain post-training quantisation. A number in brackets is the reason below,
-why a cell failed or is refused.
+the verdict, the largest difference of any logit from the checkpoint's, the part of the pictures
+with the same answer. int8 is plain post-training quantisation. A number in brackets is the reason
+below, why a cell failed or is refused.
 
 {table}
 

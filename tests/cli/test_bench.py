@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,24 @@ def test_refused(tmp_path: Path, exported: Artifact) -> None:
     assert_refused(
         mobilette("bench", exported.path, f"--out={tmp_path / 'file'}"), "cannot be written"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
+def test_predict_is_interrupted_at_once(exported: Artifact, pictures: Path, tmp_path: Path) -> None:
+    """By Ctrl-C, in the midst of more pictures than can be read in time."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(2_000):
+        (many / f"{number}.png").hardlink_to(pictures / "red" / "0.png")
+    command = [sys.executable, "-m", "mobilette", "predict", str(exported.path), *[str(many)] * 50]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert said == "mobilette: interrupted\n"

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.arch.arch import Arch
+from mobilette.data.cores import usable_cores
 from mobilette.data.decoding import UnusablePicture, decode, upright_and_plain
 from mobilette.data.preprocess import Preprocess
 from mobilette.engines.ahead import computed_ahead
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
-from mobilette.training.process import usable_cores
 
 BATCH = 32
 # Pictures that are decoded before the engine is ready for them.
