@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,7 @@ def test_one_that_nothing_here_executes_is_a_row_of_its_own(artifact_copy: Path)
     assert only.reasons == ("nothing here executes 'onnx' artifacts",)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
 def test_an_engine_that_dies_ends_its_own_process_only(
     exported: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

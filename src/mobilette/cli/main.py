@@ -60,7 +60,10 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its status: 0 done, 1 not met, 2 wrong request, 130 interrupted."""
+    """Run the command line and return its status.
+
+    0: done; 1: a gate was not met; 2: the request was wrong; 130: interrupted.
+    """
     given = [argument for argument in arguments if argument != "--debug"]
     try:
         status = app(given or ["--help"], prog_name="mobilette", standalone_mode=False)
