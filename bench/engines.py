@@ -126,10 +126,12 @@ def time_torch(side: str, model: str) -> list[float]:
         import torch._inductor.config as inductor
 
         inductor.freezing = True
-        network = network.to(memory_format=torch.channels_last)
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         call = torch.compile(network)
-    calls = []
+    calls: list[float] = []
     with torch.inference_mode():
         for _ in range(5):
             call(pixels)

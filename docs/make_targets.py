@@ -244,10 +244,10 @@ def main(
     """Measure what is asked for, and write the page from the table."""
     pairs = []
     for text in measured or []:
-        run, separator, data = text.rpartition("=")
+        left, separator, right = text.rpartition("=")
         if not separator:
             raise InputError(f"--measure {text!r}: write RUN=DATA")
-        pairs.append((Path(run), Path(data)))
+        pairs.append((Path(left), Path(right)))
     if train_on is not None:
         given = [run.name for run, _ in pairs]
         pairs += [(run, train_on) for run in train_families(train_on, given, runs)]

@@ -30,7 +30,7 @@ def test_no_more_are_taken_than_may_be_ahead() -> None:
 
 
 def test_nothing_goes_on_after_it_is_closed() -> None:
-    done = []
+    done: list[int] = []
     found = computed_ahead(done.append, range(1000), threads=2, ahead=500)
     next(found)
     found.close()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load, open_engine
-from mobilette.engines.predictor import AHEAD, BATCH, Failure, Prediction, largest
+from mobilette.engines.predictor import AHEAD, BATCH, Failure, PictureLike, Prediction, largest
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
@@ -67,7 +67,7 @@ def test_answers_do_not_depend_on_the_threads_that_decode(
     broken.write_bytes(b"no picture")
     shared_image = Image.open(pictures / "red" / "0.png")
     paths = sorted(pictures.rglob("*.png"))[:90]
-    images = [*paths, broken, shared_image, shared_image, *paths[:7]]
+    images: list[PictureLike] = [*paths, broken, shared_image, shared_image, *paths[:7]]
     answers = list(predictor.predict_each(images, workers=workers))
     assert [answer.path for answer in answers] == [
         *map(str, paths),

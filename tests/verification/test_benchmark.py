@@ -159,7 +159,8 @@ def test_the_benchmark_is_json_and_back(found: Benchmark) -> None:
     content = json.loads(json.dumps(found.to_json()))
     wanted = {"artifact", "engine", "precision", "top1", "latency_ms", "size_bytes"}
     assert all(wanted <= row.keys() for row in content["rows"])
-    assert content["rows"][0]["latency_ms"].keys() == {"median", "p10", "p90", "n"}
+    (good,) = (row for row in content["rows"] if row["artifact"] == found.fastest)
+    assert good["latency_ms"].keys() == {"median", "p10", "p90", "n"}
     assert content["fastest"] == found.fastest
 
 

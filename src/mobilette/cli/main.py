@@ -72,7 +72,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _explain(error)
     except (KeyboardInterrupt, typer.Abort):
-        print("mobilette: interrupted", file=sys.stderr)
         return INTERRUPTED
     return int(status or DONE)
 
