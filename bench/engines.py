@@ -126,10 +126,12 @@ def time_torch(side: str, model: str) -> list[float]:
         import torch._inductor.config as inductor
 
         inductor.freezing = True
-        network = network.to(memory_format=torch.channels_last)
+        for parameter in network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         call = torch.compile(network)
-    calls = []
+    calls: list[float] = []
     with torch.inference_mode():
         for _ in range(5):
             call(pixels)
@@ -166,7 +168,10 @@ def take_turns(cells: list[Cell], rounds: int) -> dict[tuple[str, str], list[flo
 def table(found: dict[tuple[str, str], list[float] | str]) -> str:
     """Return the table as Markdown, and below it why cells are empty."""
     rows, networks = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
-    lines = [f"| engine, precision | {' | '.join(networks)} |", "|---" + "|--:" * len(networks) + "|"]
+    lines = [
+        f"| engine, precision | {' | '.join(networks)} |",
+        "|---" + "|--:" * len(networks) + "|",
+    ]
     reasons: dict[str, int] = {}
     for row in rows:
         cells = []
@@ -203,7 +208,9 @@ def main(
     if side is not None:
         print(json.dumps(time_torch(side, networks)))
         return
-    print(f"{machine()}\n{versions()}\nbatch 1, one thread, {rounds} rounds in turns: median (range)")
+    print(
+        f"{machine()}\n{versions()}\nbatch 1, one thread, {rounds} rounds in turns: median (range)"
+    )
     with tempfile.TemporaryDirectory() as folder:
         chosen = only.split(",") if only is not None else None
         cells = list(make_cells(networks.split(","), chosen, Path(folder)))

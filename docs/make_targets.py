@@ -21,6 +21,14 @@ from typing import Annotated
 
 import typer
 
+from mobilette.errors import InputError, one_of
+from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.export import TARGETS, check_precision, export
+from mobilette.exporters.target import Calibration
+from mobilette.run.directory import is_run, open_run
+from mobilette.training.train import train
+from mobilette.verification.verify import verify
+
 DOCS = Path(__file__).resolve().parent
 PAGE, TABLE = DOCS / "targets.md", DOCS / "targets.csv"
 # Quick networks to train where no run is given: name and width.
@@ -86,39 +94,31 @@ def page(cells: Sequence[Cell]) -> str:
     columns = list(dict.fromkeys((cell.target, cell.precision) for cell in cells))
     by_key = {cell.key: cell for cell in cells}
     reasons: dict[str, int] = {}
-    lines = [
-        "| network | " + " | ".join(f"{target} {precision}" for target, precision in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
+    lines = []
     for network in networks:
         found = [by_key.get((network, *column)) for column in columns]
-        lines.append(f"| {network} | {' | '.join(_text(cell, reasons) for cell in found)} |")
-    sources = [
-        f"- {network}: {_accuracy(cells, network)}"
-        for network in networks
-    ]
-    notes = [f"{number}. {_plain(reason)}" for reason, number in reasons.items()]
-    return "\n".join(
-        [
-            "# Which target answers as the network did",
-            "",
-            "Made by `python docs/make_targets.py` from `docs/targets.csv`; do not edit it by hand.",
-            "",
-            "Each cell is an artifact, exported and then verified on real pictures (`mobilette "
-            "verify`):",
-            "the verdict, the largest difference of any logit from the checkpoint's, and the part of",
-            "the pictures with the same answer. int8 is plain post-training quantisation. A number in",
-            "brackets is the reason below, why a cell failed or is refused.",
-            "",
-            *lines,
-            "",
-            "Networks, their pictures and the checkpoint's accuracy:",
-            "",
-            *sources,
-            *(["", *notes] if notes else []),
-            "",
-        ]
-    )
+        lines.append([network, *(_text(cell, reasons) for cell in found)])
+    head = [["network", *map(" ".join, columns)], ["---"] * (len(columns) + 1)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *lines))
+    sources = "\n".join(f"- {network}: {_accuracy(cells, network)}" for network in networks)
+    notes = "\n".join(f"{number}. {_plain(reason)}" for reason, number in reasons.items())
+    return f"""# Which target answers as the network did
+
+Made by `python docs/make_targets.py` from `docs/targets.csv`; do not edit it by hand.
+
+Each cell is an artifact that was exported and then verified on real pictures (`mobilette verify`):
+the verdict, the largest difference of any logit from the checkpoint's, the part of the pictures
+with the same answer. int8 is plain post-training quantisation. A number in brackets is the reason
+below, why a cell failed or is refused.
+
+{table}
+
+Pictures, and the checkpoint's accuracy on them:
+
+{sources}
+
+{notes or "No cell failed or is refused."}
+"""
 
 
 def _text(cell: Cell | None, reasons: dict[str, int]) -> str:
@@ -150,11 +150,6 @@ def measure(
 
     Cells in ``known`` that are of the same weights are taken from there.
     """
-    from mobilette.errors import InputError
-    from mobilette.exporters.calibration import calibration_pictures
-    from mobilette.exporters.export import TARGETS
-    from mobilette.run.directory import open_run
-
     opened = open_run(run)
     digest = hashlib.sha256(opened.weights_path.read_bytes()).hexdigest()[:12]
     calibration = None
@@ -186,10 +181,90 @@ def _verified(cell: Cell, run: Path, data: Path, calibration: Calibration | None
         artifact = export(
             run,
             to=cell.target,
-            precision=one_precision(cell.target, cell.precision),
+            precision=check_precision(cell.target, cell.precision),
             calibration=calibration,
             out=folder,
         )
         if not artifact.contract.verifiable:
             return replace(cell, verdict="exported", reason="nothing here executes it")
-        return _judged(cell, artifact.path, run, data)
+        verdict = verify(artifact.path, data, checkpoint=run)
+    source, ours = verdict.accuracy_source, verdict.accuracy_artifact
+    return replace(
+        cell,
+        verdict="passed" if verdict.passed else "FAILED",
+        max_abs_diff=f"{verdict.max_abs_diff:.6g}",
+        agreement=f"{verdict.top1_agreement:.6g}",
+        accuracy_source="" if source is None else f"{source:.6g}",
+        accuracy_artifact="" if ours is None else f"{ours:.6g}",
+        images=str(verdict.images),
+        reason="; ".join(verdict.failures),
+    )
+
+
+def _without_folders(text: str, *folders: Path) -> str:
+    """Return a reason without the folders of this machine."""
+    for folder in (*folders, Path(tempfile.gettempdir())):
+        text = text.replace(str(folder), folder.name)
+    return text
+
+
+def train_families(data: Path, given: Iterable[str], folder: Path) -> Iterator[Path]:
+    """Train a quick network of each family that is not among ``given``; yield the runs."""
+    for model, width in FAMILIES.items():
+        name = model if width == 1 else f"{model} x{width:g}"
+        run = folder / name
+        if name in given:
+            continue
+        if not is_run(run):
+            print(f"training {name}", file=sys.stderr)
+            train(
+                data,
+                model=model,
+                width_mult=width,
+                resolution=SIDE,
+                overrides={"epochs": EPOCHS},
+                out=run,
+            )
+        yield run
+
+
+def main(
+    measured: Annotated[
+        list[str] | None, typer.Option("--measure", help="A run and its pictures, RUN=DATA.")
+    ] = None,
+    train_on: Annotated[
+        Path | None, typer.Option("--train", help="Train quick networks on these pictures.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where those that are trained are kept.")] = Path(
+        "runs/targets"
+    ),
+    targets: Annotated[str | None, typer.Option(help="Separated by commas [all].")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure known cells, too.")] = False,
+) -> None:
+    """Measure what is asked for, and write the page from the table."""
+    pairs = []
+    for text in measured or []:
+        left, separator, right = text.rpartition("=")
+        if not separator:
+            raise InputError(f"--measure {text!r}: write RUN=DATA")
+        pairs.append((Path(left), Path(right)))
+    if train_on is not None:
+        given = [run.name for run, _ in pairs]
+        pairs += [(run, train_on) for run in train_families(train_on, given, runs)]
+    cells = {cell.key: cell for cell in read()}
+    chosen = targets.split(",") if targets is not None else list(TARGETS)
+    for name in chosen:
+        one_of(name, TARGETS, "target")
+    for run, data in pairs:
+        known = {} if again else dict(cells)
+        for cell in measure(run, data, known=known, targets=chosen):
+            cells[cell.key] = cell
+            write(cells.values())
+    PAGE.write_text(page(read()), encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except InputError as error:
+        sys.exit(str(error))

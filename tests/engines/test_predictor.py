@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,10 @@ from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load, open_engine
-from mobilette.engines.predictor import Failure, Prediction
+from mobilette.engines.predictor import AHEAD, BATCH, Failure, PictureLike, Prediction, largest
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
+from mobilette.verification.evaluate import evaluate
 from tests.artifact.forging import forge
 from tests.conftest import COLOURS
 
@@ -52,6 +55,64 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(
     assert isinstance(answers[2], Failure)
     with pytest.raises(InputError, match=r"text\.jpg"):
         predictor.predict([good, bad])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_answers_do_not_depend_on_the_threads_that_decode(
+    workers: int, exported: Artifact, pictures: Path, tmp_path: Path
+) -> None:
+    """In order, broken ones among them, and the same image object several times."""
+    predictor = load(exported.path)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    shared_image = Image.open(pictures / "red" / "0.png")
+    paths = sorted(pictures.rglob("*.png"))[:90]
+    images: list[PictureLike] = [*paths, broken, shared_image, shared_image, *paths[:7]]
+    answers = list(predictor.predict_each(images, workers=workers))
+    assert [answer.path for answer in answers] == [
+        *map(str, paths),
+        str(broken),
+        "",
+        "",
+        *map(str, paths[:7]),
+    ]
+    assert isinstance(answers[90], Failure)
+    assert answers[:7] == answers[-7:]
+    assert answers[:3] == predictor.predict(paths[:90])[:3]
+
+
+def test_predict_answers_as_evaluate_does(exported: Artifact, pictures: Path) -> None:
+    predictor = load(exported.path)
+    right = [
+        answer.label == Path(answer.path).parent.name
+        for answer in predictor.predict(sorted(pictures.rglob("*.png")))
+    ]
+    assert sum(right) / len(right) == evaluate(predictor, pictures).top1
+
+
+def test_pictures_are_read_only_as_they_are_needed(exported: Artifact, pictures: Path) -> None:
+    taken = []
+
+    def endless() -> Iterator[Path]:
+        while True:
+            taken.append(1)
+            yield pictures / "red" / "0.png"
+
+    answers = load(exported.path).predict_each(endless(), workers=2)
+    assert isinstance(next(answers), Prediction)
+    assert len(taken) <= AHEAD + BATCH
+    answers.close()
+    assert not any(thread.name.startswith("decoding") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 20])
+def test_the_largest_are_those_of_a_whole_sort(count: int) -> None:
+    generator = np.random.default_rng(0)
+    for size in (1, 5, 9, 1000):
+        for values in (generator.random(size), generator.integers(0, 3, size) / 3):
+            expected = np.argsort(-values, kind="stable")[:count]
+            assert largest(values, count).tolist() == expected.tolist()
+    assert len(largest(np.full(9, np.nan), count)) == min(count, 9)
 
 
 def test_an_image_is_treated_as_its_file_is(exported: Artifact, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from mobilette.cli import (
 from mobilette.errors import InputError
 
 DONE, WRONG_REQUEST = 0, 2
+INTERRUPTED = 130  # as shells say of Ctrl-C
 # The base of everything that typer says about wrong arguments; typer itself does not export it.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -59,7 +60,10 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its status: 0 done, 1 not met, 2 wrong request."""
+    """Run the command line and return its status.
+
+    0: done; 1: a gate was not met; 2: the request was wrong; 130: interrupted.
+    """
     given = [argument for argument in arguments if argument != "--debug"]
     try:
         status = app(given or ["--help"], prog_name="mobilette", standalone_mode=False)
@@ -67,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
         if len(given) < len(arguments):
             raise
         return _explain(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
     return int(status or DONE)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.arch.arch import Arch
+from mobilette.data.cores import usable_cores
 from mobilette.data.decoding import UnusablePicture, decode, upright_and_plain
 from mobilette.data.preprocess import Preprocess
 from mobilette.engines.ahead import computed_ahead
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
-from mobilette.training.process import usable_cores
 
 BATCH = 32
 # Pictures that are decoded before the engine is ready for them.
@@ -107,7 +107,7 @@ class Predictor(ABC):
 
     def predict_each(
         self, images: Iterable[PictureLike], *, workers: int | None = None
-    ) -> Iterator[Prediction | Failure]:
+    ) -> Generator[Prediction | Failure, None, None]:
         """Yield an answer, or why there is none, for each of ``images`` in their order.
 
         Pictures are decoded, exactly, while the engine works on those before them; at most

@@ -120,7 +120,7 @@ def resident_bytes() -> int | None:
 def _call(
     predictor: Predictor, pixels: NDArray[np.uint8], *, least: int, seconds: float
 ) -> tuple[float, ...]:
-    calls = []
+    calls: list[float] = []
     began = time.perf_counter()
     while len(calls) < least or time.perf_counter() - began < seconds:
         started = time.perf_counter()

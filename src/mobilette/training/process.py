@@ -9,6 +9,8 @@ import ctypes
 import os
 import platform
 
+from mobilette.data.cores import usable_cores as usable_cores
+
 # malloc.h: thresholds above which glibc gives memory back to the kernel.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -43,12 +45,6 @@ def set_threads(threads: int | None) -> int:
     count = threads or usable_cores()
     torch.set_num_threads(count)
     return count
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on, of those that `torchrun` shares out."""
-    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max((every or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def keep_freed_memory() -> bool:

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 
 from mobilette.artifact.directory import find_artifacts, is_artifact
+from mobilette.data.cores import usable_cores
 from mobilette.data.sources import find_pictures
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
 from mobilette.run.directory import is_run
-from mobilette.training.process import usable_cores
 from mobilette.verification.candidate import (
     Candidate,
     Judgement,

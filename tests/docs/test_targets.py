@@ -1,0 +1,60 @@
+"""docs/targets.md is what its command makes of docs/targets.csv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from docs.make_targets import PAGE, TABLE, Cell, measure, page, read, write
+from mobilette.run.directory import Run
+
+
+def test_the_page_is_what_the_table_gives() -> None:
+    if not TABLE.exists():
+        pytest.skip("docs/targets.csv is not there yet: python docs/make_targets.py --measure")
+    assert PAGE.read_text(encoding="utf-8") == page(read())
+
+
+def test_cells_are_measured_once_and_a_refused_one_has_its_reason(
+    trained: Run, pictures: Path, tmp_path: Path
+) -> None:
+    cells = list(measure(trained.path, pictures, known={}, targets=["onnx"]))
+    (fp32,) = (cell for cell in cells if cell.precision == "fp32")
+    assert fp32.verdict == "passed"
+    assert float(fp32.max_abs_diff) < 1e-3
+    assert float(fp32.agreement) == 1
+    assert fp32.images == "120"
+    write(cells, tmp_path / "cells.csv")
+    assert read(tmp_path / "cells.csv") == cells
+    kept = {cell.key: cell for cell in cells}
+    assert list(measure(trained.path, pictures, known=kept, targets=["onnx"])) == cells
+
+
+def test_the_page_of_several_networks() -> None:
+    good = Cell(
+        network="v1",
+        weights="a",
+        data="set",
+        target="onnx",
+        precision="fp32",
+        verdict="passed",
+        max_abs_diff="1.5e-06",
+        agreement="1",
+        accuracy_source="0.5",
+        images="20",
+    )
+    refused = Cell(
+        network="v2",
+        weights="a",
+        data="set",
+        target="mcu",
+        precision="int8",
+        verdict="refused",
+        reason="hard-swish | is not there",
+    )
+    text = page([good, refused])
+    assert "| v1 | passed, 2e-06, 100.0% | not measured |" in text
+    assert "| v2 | not measured | refused [1] |" in text
+    assert "1. hard-swish / is not there" in text
+    assert "- v1: 50.0% of 20 pictures of set" in text
