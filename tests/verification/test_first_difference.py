@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from mobilette.artifact.contract import Precision
-from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.artifact.directory import Artifact
+from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.verification.first_difference import Difference, first_difference
 from tests.artifact.forging import forge
 
 CHANGED = "rows.5.depthwise.conv"
+Change = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @pytest.fixture(scope="module", params=["onnx", "onnx-int8", "openvino", "openvino-int8"])
@@ -33,18 +38,26 @@ def artifact(
     return export(trained, to=target, precision=precision, out=tmp_path_factory.mktemp("exports"))
 
 
-def test_a_faithful_artifact_has_none(artifact: Artifact, trained: Run) -> None:
-    assert first_difference(artifact, trained) is None
+@pytest.fixture(scope="module")
+def pixels(trained: Run) -> NDArray[np.uint8]:
+    return calibration_pictures(trained, workers=0).pixels[:1]
+
+
+def test_a_faithful_artifact_has_none(
+    artifact: Artifact, trained: Run, pixels: NDArray[np.uint8]
+) -> None:
+    assert first_difference(artifact, trained, pixels) is None
 
 
 def test_the_layer_with_other_weights_is_named(
-    artifact: Artifact, trained: Run, tmp_path: Path
+    artifact: Artifact, trained: Run, pixels: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(artifact.path, tmp_path / "copy"))
     forged = _negate_onnx(folder) if artifact.contract.target == "onnx" else _negate_ir(folder)
-    found = first_difference(forged, trained)
-    assert isinstance(found, Difference)
-    assert found.layer == CHANGED
+    for each in (pixels, None):
+        found = first_difference(forged, trained, each)
+        assert isinstance(found, Difference)
+        assert found.layer == CHANGED
     assert found.relative > 0.1
     assert found.snr_db < 10
 
@@ -101,11 +114,11 @@ def _values(layer: ElementTree.Element) -> int:
     return int(data.get("size", "")) // (1 if data.get("element_type") == "i8" else 4)
 
 
-def _negated(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _negated(values: NDArray[Any]) -> NDArray[Any]:
     return np.negative(values)
 
 
-def _change(model: onnx.ModelProto, name: str, change) -> None:  # type: ignore[no-untyped-def]
+def _change(model: onnx.ModelProto, name: str, change: Change) -> None:
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
 

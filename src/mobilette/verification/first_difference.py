@@ -47,12 +47,20 @@ class Difference:
     snr_db: float
 
 
-def first_difference(artifact: Artifact, run: Run) -> Difference | None:
+def first_difference(
+    artifact: Artifact, run: Run, pixels: NDArray[np.uint8] | None = None
+) -> Difference | None:
     """Return the first layer at which ``artifact`` differs from the checkpoint of ``run``.
 
-    Both are given golden inputs. In fp32 it is the first layer that is off by more than 1e-3 of its
-    scale. With rounded values it is, of the layers with a signal-to-noise ratio below 10 dB, the
-    one at which the ratio falls most: noise grows slowly, a mistake makes it at once.
+    In fp32 it is the first layer that is off by more than 1e-3 of its scale. With rounded values it
+    is, of the layers with a signal-to-noise ratio below 10 dB, the one at which the ratio falls
+    most: noise grows slowly, a mistake makes it at once.
+
+    Args:
+        artifact: the artifact.
+        run: its checkpoint.
+        pixels: uint8 (N, C, H, W); two are used. By default golden inputs, which may lie outside
+            the ranges that int8 was calibrated for: pictures tell more there.
 
     Returns:
         ``None`` where every layer answers alike or the engine cannot show its layers.
@@ -61,7 +69,7 @@ def first_difference(artifact: Artifact, run: Run) -> Difference | None:
         InputError: the artifact cannot be executed here, or the run has no usable weights.
     """
     prepared = prepare(run)
-    pixels = artifact.golden.inputs[:PICTURES]
+    pixels = (artifact.golden.inputs if pixels is None else pixels)[:PICTURES]
     tensors = open_engine(artifact).activations(pixels)
     if tensors is None:
         return None
