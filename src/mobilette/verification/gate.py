@@ -33,14 +33,17 @@ class Limits:
 
 # fp32: engines differ from PyTorch by 5e-6 to 5e-5 of the largest logit; wrong means, colours or
 # axes by whole logits.
-# fp16 and bf16: a number is rounded by up to 2**-11 or 2**-8 of itself, at every layer anew.
-# int8: eight bits of a range that a few pictures chose; the golden vectors are no photographs, and
-# a model that answers a constant has less than 0 dB.
+# fp16 and bf16: a number is rounded by up to 2**-11 or 2**-8 of itself, at every layer anew. PyTorch
+# in fp16 has 36 dB on the golden vectors of a published MobileNet V1 x0.25 and 57 to 60 of CIFAR's
+# ResNets, in bf16 15 and 39 to 40. Of photographs among 1,000 classes, that MobileNet answers 99% in
+# fp16 as in fp32, and 86% in bf16: other answers are no rounding, and the gate says so.
+# int8: eight bits of a range that a few pictures chose. ONNX Runtime's plain quantiser has 8 dB on
+# the golden vectors, which are no photographs, of that MobileNet, and 25 of CIFAR's ResNet-20.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
-        "fp16": Limits(signal_to_noise_db=35.0, agreement=0.99, drop=0.002),
-        "bf16": Limits(signal_to_noise_db=20.0, agreement=0.97, drop=0.005),
+        "fp16": Limits(signal_to_noise_db=25.0, agreement=0.99, drop=0.002),
+        "bf16": Limits(signal_to_noise_db=10.0, agreement=0.95, drop=0.005),
         "int8": Limits(signal_to_noise_db=6.0, agreement=0.95, drop=None),
     }
 )
