@@ -39,8 +39,8 @@ class Limits:
 # - bf16 rounds by up to 2**-8: 15 to 45 dB. That is no more than int8 has, and agreement shows it:
 #   86% (V1 x0.25) to 100%. Other answers are other answers, so no less is asked than of int8.
 # - int8 has eight bits of a range that a few pictures chose: 8 to 27 dB with ONNX Runtime's plain
-#   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none, so
-#   they only tell what is broken; the pictures judge.
+#   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none,
+#   so they only tell what is broken; the pictures judge.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
