@@ -47,12 +47,12 @@ class Browser:
         assert CHROMIUM is not None
         read, self.to = os.pipe()
         self.answers, write = os.pipe()
-        # The browser reads from its descriptor 3 and writes to 4.
+        # The browser reads from its descriptor 3 and writes to 4; sh knows none above 9.
         options = f"--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage {PIPE}"
         redirected = f'exec "$0" "$@" 3<&{read} 4>&{write}'
         command = [CHROMIUM, *options.split(), f"--user-data-dir={profile}"]
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", redirected, *command],
+            ["bash", "-c", redirected, *command],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(read, write),
