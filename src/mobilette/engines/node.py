@@ -33,9 +33,10 @@ class NodeProcess:
     """
 
     def __init__(self, script: Path, arguments: Sequence[str]) -> None:
+        node = find_node()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_stop`
         self.process = subprocess.Popen(
-            [find_node(), str(script), *arguments],
+            [node, str(script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -33,14 +33,19 @@ class Limits:
 
 # fp32: engines differ from PyTorch by 5e-6 to 5e-5 of the largest logit; wrong means, colours or
 # axes by whole logits.
-# fp16 and bf16: a number is rounded by up to 2**-11 or 2**-8 of itself, at every layer anew.
-# int8: eight bits of a range that a few pictures chose; the golden vectors are no photographs, and
-# a model that answers a constant has less than 0 dB.
+# The others were measured with seven published networks (V1 x0.25 for 1,000 and for 2 classes, V2,
+# V3-Small, SqueezeNet, two of CIFAR's ResNets), signal to noise on the golden vectors:
+# - fp16 rounds a number by up to 2**-11 of itself, at every layer anew: 31 to 66 dB in PyTorch.
+# - bf16 rounds by up to 2**-8: 15 to 45 dB. That is no more than int8 has, and agreement shows it:
+#   86% (V1 x0.25) to 100%. Other answers are other answers, so no less is asked than of int8.
+# - int8 has eight bits of a range that a few pictures chose: 8 to 27 dB with ONNX Runtime's plain
+#   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none,
+#   so they only tell what is broken; the pictures judge.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
-        "fp16": Limits(signal_to_noise_db=35.0, agreement=0.99, drop=0.002),
-        "bf16": Limits(signal_to_noise_db=20.0, agreement=0.97, drop=0.005),
+        "fp16": Limits(signal_to_noise_db=25.0, agreement=0.99, drop=0.002),
+        "bf16": Limits(signal_to_noise_db=10.0, agreement=0.95, drop=0.005),
         "int8": Limits(signal_to_noise_db=6.0, agreement=0.95, drop=None),
     }
 )

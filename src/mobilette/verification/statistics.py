@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.data.labels import Labels
 from mobilette.run.metrics import softmax
 
 BINS = 15
@@ -90,7 +91,7 @@ def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def calibration_error(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
     """Return the expected calibration error of ``logits`` (N, classes), 0 to 1.
 
     Pictures are put into 15 bins of equal width by the softmax of their largest logit; it is the
@@ -100,7 +101,7 @@ def calibration_error(logits: NDArray[np.float32], labels: NDArray[np.int64]) ->
 
     Args:
         logits: float32 (N, classes), N at least 1.
-        labels: the true classes, (N,).
+        labels: the true classes, (N,); not those of several classes a picture.
     """
     finite = np.isfinite(logits).all(axis=1)
     confidence = np.ones(len(logits))

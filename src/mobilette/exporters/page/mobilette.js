@@ -21,7 +21,10 @@ export async function load(url = "./", { threads = 0 } = {}) {
   const ort = await import(ONNXRUNTIME);
   // Threads need shared memory, which a page has only where it is isolated from others.
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
-  return new Classifier(ort, await ort.InferenceSession.create(model), contract);
+  const classifier = new Classifier(ort, await ort.InferenceSession.create(model), contract);
+  const size = contract.input.shape.reduce((one, other) => one * other);
+  await classifier.logits(new Uint8Array(size)); // the first time is slower than all others
+  return classifier;
 }
 
 export class Classifier {

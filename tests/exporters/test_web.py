@@ -1,0 +1,275 @@
+"""The web target: its model under node, its module against Pillow, its page in a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilette.artifact.directory import Artifact
+from mobilette.data.decoding import upright_and_plain
+from mobilette.data.preprocess import Preprocess, preset
+from mobilette.engines.load import load
+from mobilette.engines.node import NODE_MODULES, find_node, find_package
+from mobilette.engines.onnxruntime_web import PACKAGE, VERSION
+from mobilette.engines.pytorch import CheckpointPredictor
+from mobilette.errors import InputError
+from mobilette.exporters.export import TARGETS, export
+from mobilette.run.directory import Run
+from mobilette.verification.javascript import JavaScriptGeometry
+from mobilette.verification.verify import verify
+from tests.artifact.forging import forge
+from tests.exporters.browser import CHROMIUM, Browser, served
+
+try:
+    find_node()
+    MODULES = find_package(PACKAGE, VERSION).parent
+except InputError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+
+@pytest.fixture(scope="module", params=TARGETS["web"].precisions)
+def web(
+    request: pytest.FixtureRequest, trained: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    return export(trained, to="web", precision=request.param, out=tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture(scope="module")
+def fp32(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return export(trained, to="web", precision="fp32", out=tmp_path_factory.mktemp("web"))
+
+
+@pytest.fixture
+def web_copy(fp32: Artifact, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fp32.path, tmp_path / "web"))
+
+
+def test_it_is_a_page_with_a_pinned_package(fp32: Artifact) -> None:
+    package = json.loads((fp32.path / "package.json").read_text())
+    assert package["dependencies"] == {PACKAGE: "~" + VERSION}
+    assert {path.name for path in fp32.path.iterdir()} == {
+        *("model.onnx", "index.html", "mobilette.js", "package.json"),
+        *("contract.json", "golden.npz", "labels.txt", "README.md"),
+    }
+
+
+def test_it_answers_under_node_as_the_checkpoint(
+    web: Artifact, trained: Run, pictures: Path
+) -> None:
+    verdict = verify(web.path, pictures, checkpoint=trained.path, max_drop=5.0)
+    assert verdict.passed, verdict.failures
+    assert verdict.engine == "ONNX Runtime Web"
+    assert (verdict.images, verdict.readme_images) == (120, 16)
+    if web.contract.precision == "fp32":
+        assert verdict.max_abs_diff < 1e-4
+
+
+def test_several_pictures_at_once_are_answered_as_each_alone(fp32: Artifact) -> None:
+    predictor, golden = load(fp32.path, threads=1), fp32.golden
+    alone = np.concatenate([predictor.logits(golden.inputs[i : i + 1]) for i in range(8)])
+    assert np.abs(predictor.logits(golden.inputs) - alone).max() < 1e-5
+
+
+CAFFE = preset("caffe")
+GEOMETRIES = {
+    "crop": CAFFE,
+    "crop bicubic": replace(CAFFE, interpolation="bicubic", crop_fraction=0.875),
+    "crop in the middle": replace(CAFFE, crop_fraction=0.3),
+    "squash": replace(CAFFE, resize="squash"),
+    "squash bicubic": replace(CAFFE, resize="squash", interpolation="bicubic"),
+    "pad": replace(CAFFE, resize="pad"),
+    "pad bicubic": replace(CAFFE, resize="pad", interpolation="bicubic"),
+    "pad grey": preset("torch", in_channels=1, resize="pad"),
+    "crop grey": preset("torch", in_channels=1),
+}
+SIZES = ((64, 64), (1, 1), (90, 71), (71, 90), (65, 64), (300, 11), (7, 200), (3, 500), (500, 3))
+
+
+@pytest.mark.parametrize("preprocess", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+def test_the_module_prepares_pictures_as_python_does(
+    fp32: Artifact, preprocess: Preprocess
+) -> None:
+    """To the last bit; noise is the hardest picture, and transparency is laid over white."""
+    contract = fp32.contract
+    arch = replace(contract.arch, resolution=64, in_channels=preprocess.channels)
+    shape = (preprocess.channels, 64, 64)
+    contract = replace(
+        contract, arch=arch, preprocess=preprocess, input=replace(contract.input, shape=shape)
+    )
+    geometry, generator = JavaScriptGeometry(contract), np.random.default_rng(0)
+    for width, height in SIZES:
+        for channels in (3, 4):
+            pixels = generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
+            image = Image.fromarray(pixels)
+            expected = preprocess.geometry(upright_and_plain(image), 64)
+            difference = np.abs(geometry(image).astype(int) - expected).max()
+            assert difference == 0, (width, height, channels)
+
+
+def test_what_to_type_where_the_package_is_missing(
+    fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NODE_MODULES, str(tmp_path))
+    command = r"npm install --ignore-scripts onnxruntime-web@1\.30\.0"
+    with pytest.raises(InputError, match=rf"onnxruntime-web is not in .*; {command}"):
+        load(fp32.path)
+    monkeypatch.delenv(NODE_MODULES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"is not in node_modules; .*MOBILETTE_NODE_MODULES"):
+        load(fp32.path)
+
+
+def test_what_to_do_where_node_is_missing(
+    fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(NODE_MODULES, str(MODULES))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="node is not installed"):
+        load(fp32.path)
+
+
+def test_a_package_in_the_artifacts_own_folder_is_not_executed(
+    web_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(MODULES / PACKAGE / "dist", web_copy / "node_modules" / PACKAGE / "dist")
+    (web_copy / "node_modules" / PACKAGE / "package.json").write_text("{}")
+    monkeypatch.delenv(NODE_MODULES, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="is not in node_modules"):
+        load(web_copy)
+
+
+def test_a_module_that_was_forged_is_refused_and_not_executed(web_copy: Path, trained: Run) -> None:
+    witness = web_copy / "executed"
+    harm = f'import {{ writeFileSync }} from "node:fs"; writeFileSync({str(witness)!r}, "");\n'
+    other = harm + (web_copy / "mobilette.js").read_text().replace("32768", "0")
+    forge(web_copy, {"mobilette.js": other.encode()})
+    with pytest.raises(InputError, match="no such folder"):
+        verify(web_copy, web_copy / "nothing")
+    pictures = web_copy / "set"
+    for name in ("red", "blue"):
+        (pictures / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20), name).save(pictures / name / "0.png")
+    verdict = verify(web_copy, pictures, checkpoint=trained.path)
+    assert "mobilette.js: prepares pictures otherwise than Mobilette writes it" in verdict.failures
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"), [(0.5, "no contract inside the model"), (0.0, "no contract inside")]
+)
+def test_half_a_model_whose_hash_was_forged(web_copy: Path, cut: float, message: str) -> None:
+    content = (web_copy / "model.onnx").read_bytes()
+    forge(web_copy, {"model.onnx": content[: int(cut * len(content))]})
+    with pytest.raises(InputError, match=rf"model\.onnx: {message}"):
+        load(web_copy)
+
+
+def test_a_model_that_the_engine_refuses(web_copy: Path) -> None:
+    import onnx
+
+    model = onnx.load(web_copy / "model.onnx")
+    model.graph.node[1].op_type = "Nonsense"
+    forge(web_copy, {"model.onnx": model.SerializeToString()})
+    with pytest.raises(InputError, match=r"model\.onnx: ONNX Runtime Web does not accept it"):
+        load(web_copy)
+
+
+def test_a_node_that_ends_says_so(fp32: Artifact) -> None:
+    predictor = load(fp32.path)
+    predictor.node.process.kill()  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="ONNX Runtime Web failed .node ended with status -9"):
+        predictor.logits(fp32.golden.inputs)
+
+
+# The page and the README's lines, in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(fp32: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the artifact's folder as somebody serves it: with the package, and pictures."""
+    folder = Path(shutil.copytree(fp32.path, tmp_path_factory.mktemp("site") / "web"))
+    shutil.copytree(MODULES / PACKAGE / "dist", folder / "node_modules" / PACKAGE / "dist")
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (90, 61, 4), dtype=np.uint8)
+    smooth = np.add.outer(np.arange(90), np.arange(61))[..., None] * (1, 0.5, 1.5) % 256
+    photograph = Image.fromarray(smooth.astype(np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(noise[..., :3]).save(folder / "noise.png")
+    Image.fromarray(noise).save(folder / "transparent.png")
+    Image.fromarray(noise[..., 0]).save(folder / "grey.png")
+    photograph.save(folder / "picture.jpg", quality=95)
+    photograph.save(folder / "turned.jpg", quality=95, exif=turned)
+    return folder
+
+
+# How far a probability may be from Python's: browsers decode JPEG, and multiply by transparency,
+# with a rounding of their own.
+NEAR = {"noise.png": 1e-5, "grey.png": 1e-5, "transparent.png": 0.02, "picture.jpg": 0.02}
+ROWS = "document.querySelectorAll('#answer li')"
+ANSWER = f"{ROWS}.length && JSON.stringify(Array.from({ROWS}, (row) => ({{...row.dataset}})))"
+
+
+@pytest.mark.parametrize("name", [*NEAR, "turned.jpg"])
+def test_the_page_answers_as_the_checkpoint(
+    site: Path, browser: Browser, trained: Run, name: str
+) -> None:
+    with served(site) as address:
+        browser.open(f"{address}index.html?picture={name}")
+        answer = json.loads(browser.value(ANSWER))
+    expected = CheckpointPredictor(trained).predict([site / name])[0].top
+    assert [row["id"] for row in answer] == [guess.id for guess in expected]
+    for row, guess in zip(answer, expected, strict=True):
+        near = NEAR.get(name, 0.02)
+        assert float(row["probability"]) == pytest.approx(guess.probability, abs=near)
+    assert "ms for the network" in browser.value("document.getElementById('status').textContent")
+
+
+def test_the_readmes_javascript_runs_as_printed(site: Path, browser: Browser, trained: Run) -> None:
+    text = (site / "README.md").read_text()
+    assert "```python" not in text
+    code = text.partition("```javascript\n")[2].partition("```")[0]
+    capture = "<script>console.log = (...said) => (document.title = said.join(' '))</script>"
+    page = f'<!doctype html>{capture}<script type="module">{code}</script>'
+    (site / "readme.html").write_text(page)
+    with served(site) as address:
+        browser.open(f"{address}readme.html")
+        label, probability, _, _ = browser.value("document.title").split()
+    expected = CheckpointPredictor(trained).predict([site / "picture.jpg"])[0]
+    assert label == expected.label
+    assert float(probability) == pytest.approx(expected.probability, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "text.jpg").write_text("no"), "This picture cannot be used"),
+        (lambda folder: (folder / "model.onnx").write_bytes(b"no"), "changed since the export"),
+    ],
+)
+def test_the_page_says_what_is_wrong(
+    site: Path, browser: Browser, tmp_path: Path, change: object, said: str
+) -> None:
+    folder = Path(shutil.copytree(site, tmp_path / "web"))
+    assert callable(change)
+    change(folder)
+    with served(folder) as address:
+        browser.open(f"{address}index.html?picture=text.jpg")
+        assert said in browser.value("document.querySelector('#status.error')?.textContent")
