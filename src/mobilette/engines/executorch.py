@@ -15,6 +15,7 @@ from mobilette.extras import needs
 from mobilette.silence import silence
 
 METHOD = "forward"
+HEADER = 64  # bytes, extended header included
 
 
 class ExecuTorchPredictor(ArtifactPredictor):
@@ -46,3 +47,34 @@ class ExecuTorchPredictor(ArtifactPredictor):
         self.model = model  # which the program reads as long as it lives
         self.check_embedded(self._contract() if METADATA_KEY in methods else None)
         self.largest_batch = self._largest_batch()
+
+    def _contract(self) -> bytes:
+        (text,) = self.program.run_method(METADATA_KEY, ())
+        return bytes(text.numpy())
+
+    def _largest_batch(self) -> int:
+        """Return for how many pictures memory is planned; the picture must be the contract's."""
+        meta = self.program.method_meta(METHOD).input_tensor_meta(0)
+        batch, *shape = meta.sizes()
+        if tuple(shape) != self.contract.input.shape or batch < 1:
+            raise InputError(f"{self.where}: its input is not the contract's")
+        return int(batch)
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        inputs = torch.from_numpy(np.ascontiguousarray(pixels))
+        try:
+            outputs = [self.program.forward((part,))[0] for part in inputs.split(self.largest_batch)]
+        except RuntimeError as error:
+            raise self.failed(error) from error
+        logits: NDArray[np.float32] = torch.cat(outputs).numpy()
+        return logits
+
+
+def check_program(model: bytes, *, where: str) -> None:
+    """Raise `InputError` unless ``model`` has an ExecuTorch program's header and its length."""
+    if len(model) < HEADER or model[4:8] != b"ET12" or model[8:12] != b"eh00":
+        raise InputError(f"{where}: not an ExecuTorch program, or cut short")
+    program, base, data = (int.from_bytes(model[at : at + 8], "little") for at in (16, 24, 32))
+    if max(program, base + data) > len(model):
+        raise InputError(f"{where}: cut short, {len(model):,} of {base + data:,} bytes")
