@@ -63,7 +63,7 @@ LIES = {
     "weights that are not there": ("0=3 1=1 2=", "0=3 1=1 2=9", "bytes of weights"),
     "a negative number": ("0=3 1=1 2=", "0=-3 1=1 2=", "0=-3"),
     "a huge number": ("0=3 1=1 2=", "0=99999999999 1=1 2=", "0=99999999999"),
-    "another input": ("in0 ", "in1 ", "before it is there"),
+    "another input": (" 1 in0\n", " 1 in1\n", "before it is there"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.nn.network import Network
 from mobilette.run.classes import ClassLabel
-from mobilette.run.directory import WEIGHTS, Run
+from mobilette.run.directory import ENVIRONMENT, IMPORTED, WEIGHTS, Run
 
 FAMILIES = {
     "mobilenet_v1": 0.25,
@@ -54,6 +55,7 @@ def untrained(name: str, folder: Path, *, resolution: int = 32, in_channels: int
                 network.train()(Normalise(preprocess)(pixels))
     folder.mkdir(parents=True)
     save_file(network.state_dict(), folder / WEIGHTS)
+    (folder / ENVIRONMENT).write_text(json.dumps({IMPORTED: name}))
     classes = tuple(ClassLabel(id=str(index), name=f"class {index}") for index in range(5))
     return Run(path=folder, arch=arch, preprocess=preprocess, classes=classes)
 

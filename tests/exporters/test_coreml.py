@@ -103,5 +103,7 @@ def test_the_script_for_a_mac_checks_files_and_says_where_it_ends(
     assert said == "FAIL: labels.txt is missing or was changed since the export\n"
 
 
-def test_the_golden_vectors_are_those_of_every_target(artifact: Artifact, exported: Artifact) -> None:
+def test_the_golden_vectors_are_those_of_every_target(
+    artifact: Artifact, exported: Artifact
+) -> None:
     np.testing.assert_array_equal(artifact.golden.logits, exported.golden.logits)

@@ -25,9 +25,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
 
 @pytest.fixture(scope="module")
-def artifacts(
-    trained: Run, tmp_path_factory: pytest.TempPathFactory
-) -> dict[Precision, Artifact]:
+def artifacts(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Artifact]:
     folder = tmp_path_factory.mktemp("executorch")
     return {
         each: export(trained, to="executorch", precision=each, out=folder) for each in PRECISIONS

@@ -25,9 +25,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 
 @pytest.fixture(scope="module")
-def artifacts(
-    trained: Run, tmp_path_factory: pytest.TempPathFactory
-) -> dict[Precision, Artifact]:
+def artifacts(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Artifact]:
     folder = tmp_path_factory.mktemp("ncnn")
     return {each: export(trained, to="ncnn", precision=each, out=folder) for each in PRECISIONS}
 
@@ -66,14 +64,14 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     run = untrained(name, tmp_path / "run")
     artifact = export(run, to="ncnn", out=tmp_path)
     golden = artifact.golden
-    answers = load(artifact.path).logits(golden.inputs)
+    answers = load(artifact.path, threads=1).logits(golden.inputs)
     np.testing.assert_allclose(answers, golden.logits, atol=1e-4 * np.abs(golden.logits).max())
 
 
 def test_grey_pictures(tmp_path: Path) -> None:
     run = untrained("resnet20", tmp_path / "run", in_channels=1)
     artifact = export(run, to="ncnn", out=tmp_path)
-    answers = load(artifact.path).logits(artifact.golden.inputs)
+    answers = load(artifact.path, threads=1).logits(artifact.golden.inputs)
     np.testing.assert_allclose(answers, artifact.golden.logits, atol=1e-4)
     run_printed(artifact.path)
 
@@ -85,7 +83,7 @@ def test_nothing_is_printed_or_left_behind(
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "here"))
     artifact = export(trained, to="ncnn", out=tmp_path)
-    load(artifact.path).logits(artifact.golden.inputs)
+    load(artifact.path, threads=1).logits(artifact.golden.inputs)
     assert list((tmp_path / "here").iterdir()) == []
     assert tuple(capfd.readouterr()) == ("", "")
 

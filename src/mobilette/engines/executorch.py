@@ -64,7 +64,9 @@ class ExecuTorchPredictor(ArtifactPredictor):
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         inputs = torch.from_numpy(np.ascontiguousarray(pixels))
         try:
-            outputs = [self.program.forward((part,))[0] for part in inputs.split(self.largest_batch)]
+            outputs = [
+                self.program.forward((part,))[0] for part in inputs.split(self.largest_batch)
+            ]
         except RuntimeError as error:
             raise self.failed(error) from error
         logits: NDArray[np.float32] = torch.cat(outputs).numpy()

@@ -48,9 +48,7 @@ class NcnnPredictor(ArtifactPredictor):
         self.check_embedded(_contract(layers[-1], weights))
         self.mat = ncnn.Mat
         self.network = ncnn.Net()
-        _set_options(
-            self.network.opt, half=self.contract.precision == "fp16", threads=self.threads
-        )
+        _set_options(self.network.opt, half=self.contract.precision == "fp16", threads=self.threads)
         with tempfile.TemporaryDirectory(prefix="mobilette-") as folder:
             # A file, because ncnn reads memory without knowing where it ends.
             path = Path(folder) / WEIGHTS

@@ -78,7 +78,7 @@ def _read_layer(line: str) -> Layer:
     if kind not in (*_PLAIN, *_WEIGHTS):
         raise ValueError(f"{kind[:40]!r} is no layer of a network of Mobilette's")
     first, second = int(inputs), int(outputs)
-    if not (0 <= first and 0 < second and first + second <= len(rest)):
+    if not (first >= 0 and second > 0 and first + second <= len(rest)):
         raise ValueError(f"{name[:40]}: inputs or outputs are missing")
     pairs = (word.partition("=") for word in rest[first + second :])
     return Layer(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.export import ExportedProgram
+from torch.nn import functional
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.errors import InputError

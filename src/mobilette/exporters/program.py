@@ -47,7 +47,7 @@ def unsupported(target: str, program: ExportedProgram, operators: Iterable[str])
     """Return the error for a network with ``operators`` that the engine of ``target`` has not."""
     found = ", ".join(f"{each} (layer {_layer(program, each)})" for each in sorted(set(operators)))
     return InputError(
-        f"--to {target}: its engine has no operator {found}; onnx has every operator of Mobilette's "
+        f"--to {target}: its engine has no operator {found}; onnx has those of all "
         "networks: --to onnx"
     )
 

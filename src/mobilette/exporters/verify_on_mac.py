@@ -50,9 +50,7 @@ def model_failures(folder: Path, contract: dict[str, Any]) -> list[str]:
     import coremltools
 
     path = folder / contract["model"].partition("/")[0]
-    model = coremltools.models.MLModel(
-        str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY
-    )
+    model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)
     inside = json.loads(model.user_defined_metadata["mobilette.contract"])
     if differing := [key for key, value in inside.items() if contract.get(key) != value]:
         return [f"the contract inside the model differs in {', '.join(differing)}"]
