@@ -6,7 +6,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 
 @contextmanager
@@ -18,6 +19,7 @@ def silence() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        nowhere = stack.enter_context(Path(os.devnull).open("w"))
         for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
             try:
                 kept = os.dup(number)
@@ -26,9 +28,10 @@ def silence() -> Iterator[None]:
             stream.flush()
             stack.callback(_restore, kept, number)
             stack.callback(stream.flush)
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, number)
-            os.close(nowhere)
+            os.dup2(nowhere.fileno(), number)
+        # Some write to the streams of Python, which may have been put elsewhere.
+        stack.enter_context(redirect_stdout(nowhere))
+        stack.enter_context(redirect_stderr(nowhere))
         yield
 
 

@@ -63,5 +63,12 @@ def test_another_contract_inside_is_refused(folder: Path) -> None:
 def test_noise_behind_a_good_header_is_refused(folder: Path) -> None:
     content = (folder / "model.pte").read_bytes()
     noise = np.random.default_rng(0).bytes(len(content) - 64)
-    with pytest.raises(InputError, match="does not accept it|no contract inside"):
+    with pytest.raises(InputError, match="damaged, its tables lead nowhere"):
         open_engine(forge(folder, {"model.pte": content[:64] + noise}))
+
+
+def test_a_program_for_another_delegate_is_refused(folder: Path) -> None:
+    content = (folder / "model.pte").read_bytes()
+    other = content.replace(b"XnnpackBackend", b"VulkanBackend!")
+    with pytest.raises(InputError, match="a method 'forward' with XnnpackBackend is expected"):
+        open_engine(forge(folder, {"model.pte": other}))

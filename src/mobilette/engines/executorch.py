@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,22 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.engines.flatbuffer import Table
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.silence import silence
 
-METHOD = "forward"
+METHOD, DELEGATE = "forward", "XnnpackBackend"
+# Fields of ExecuTorch's program.fbs: of a program, of its plans, of their delegates.
+PLANS, NAME, DELEGATES, ID = 1, 0, 7, 0
 HEADER = 64  # bytes, extended header included
 
 
 class ExecuTorchPredictor(ArtifactPredictor):
     """An ExecuTorch artifact, executed by the XNNPACK delegate.
+
+    A program whose hashes were forged, and whose header, size and first tables are good, can still
+    end the process: neither ExecuTorch nor XNNPACK checks what lies deeper.
 
     ExecuTorch has one pool of threads for the whole process: ``threads`` sets it for every such
     predictor, and 0 leaves it as it is.
@@ -74,9 +81,21 @@ class ExecuTorchPredictor(ArtifactPredictor):
 
 
 def check_program(model: bytes, *, where: str) -> None:
-    """Raise `InputError` unless ``model`` has an ExecuTorch program's header and its length."""
+    """Raise `InputError` unless ``model`` is a whole ExecuTorch program, as far as that is checked.
+
+    That is the header, the size, and the first tables of the flatbuffer down to the methods' names
+    and delegates: ExecuTorch as it is distributed trusts them.
+    """
     if len(model) < HEADER or model[4:8] != b"ET12" or model[8:12] != b"eh00":
         raise InputError(f"{where}: not an ExecuTorch program, or cut short")
     program, base, data = (int.from_bytes(model[at : at + 8], "little") for at in (16, 24, 32))
     if max(program, base + data) > len(model):
         raise InputError(f"{where}: cut short, {len(model):,} of {base + data:,} bytes")
+    try:
+        plans = Table(model[:program], 0).tables(PLANS)
+        delegates = {d.text(ID) for plan in plans for d in plan.tables(DELEGATES)}
+        names = {plan.text(NAME) for plan in plans}
+    except (struct.error, ValueError) as error:
+        raise InputError(f"{where}: damaged, its tables lead nowhere") from error
+    if METHOD not in names or not delegates <= {DELEGATE}:
+        raise InputError(f"{where}: a method {METHOD!r} with {DELEGATE} is expected")

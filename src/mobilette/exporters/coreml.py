@@ -70,6 +70,7 @@ COREML = Target(
     input=INPUT,
     output=OUTPUT,
     verifiable=False,
+    batched=False,
     writer=write_coreml,
     imports="import coremltools",
     code="""\

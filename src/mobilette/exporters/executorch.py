@@ -74,7 +74,9 @@ def _quantised(program: ExportedProgram, pixels: NDArray[np.uint8]) -> ExportedP
             get_symmetric_quantization_config,
         )
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    quantiser = XNNPACKQuantizer().set_global(get_symmetric_quantization_config())
+    quantiser = XNNPACKQuantizer().set_global(
+        get_symmetric_quantization_config(is_per_channel=True)
+    )
     with silence(), torch.inference_mode():
         observed = prepare_pt2e(program.module(check_guards=False), quantiser)
         for batch in torch.from_numpy(pixels).split(LARGEST_BATCH):
@@ -89,12 +91,17 @@ def _quantised(program: ExportedProgram, pixels: NDArray[np.uint8]) -> ExportedP
 @contextmanager
 def _kernels_for_all(program: ExportedProgram) -> Iterator[None]:
     """Say which operators ExecuTorch has no kernel for, where its conversion fails for that."""
+    from torch._export.verifier import SpecViolationError
+
     try:
         yield
-    except RuntimeError as error:
-        if "Missing out variants" not in str(error):
+    except (RuntimeError, SpecViolationError) as error:
+        pattern = r"Missing out variants: .*" if isinstance(error, RuntimeError) else r"Operator .*"
+        line = re.search(pattern, str(error))
+        operators = re.findall(r"aten(?:::|\.)(\w+)", line.group()) if line else []
+        if not operators:
             raise
-        raise unsupported("executorch", program, re.findall(r"\w+::[\w.]+", str(error))) from error
+        raise unsupported("executorch", program, operators) from error
 
 
 def _check_kernels(program: ExportedProgram, lowered: Any) -> None:

@@ -54,6 +54,7 @@ NCNN = Target(
     dtype="float32",
     input="in0",
     output="out0",
+    batched=False,
     writer=write_ncnn,
     imports="import ncnn",
     code="""\

@@ -26,7 +26,7 @@ labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
 ```
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
-  output `{output}`, float32 (batch, {classes}).{probability}
+  output `{output}`, float32 ({answers}).{probability}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
 - `golden.npz`: inputs, and the logits that the trained network gave for them.
@@ -81,11 +81,13 @@ def readme(contract: Contract, target: Target) -> str:
     }
     grey = contract.input.colour == "grey"
     several = contract.outputs == "sigmoid"
+    batch = ["batch"] if target.batched else []
     return _TEXT.format(
         imports=target.imports,
         code=target.code.format(**names),
         dtype=contract.input.dtype,
-        shape=", ".join(["batch", *map(str, contract.input.shape)]),
+        shape=", ".join(batch + [str(size) for size in contract.input.shape]),
+        answers=", ".join([*batch, str(arch.num_classes)]),
         answer=_SEVERAL if several else _ONE,
         probability=_SIGMOID if several else "",
         name=arch.name,
