@@ -75,7 +75,8 @@ class Odd(nn.Module):
 
 class OddLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.special.bessel_j0(x)
+        result: Tensor = torch.special.bessel_j0(x)
+        return result
 
 
 def run_printed(folder: Path) -> tuple[str, NDArray[np.float32]]:

@@ -69,11 +69,10 @@ class ExecuTorchPredictor(ArtifactPredictor):
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        inputs = torch.from_numpy(np.ascontiguousarray(pixels))
+        inputs, size = torch.from_numpy(np.ascontiguousarray(pixels)), self.largest_batch
+        parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
         try:
-            outputs = [
-                self.program.forward((part,))[0] for part in inputs.split(self.largest_batch)
-            ]
+            outputs = [self.program.forward((part,))[0] for part in parts]
         except RuntimeError as error:
             raise self.failed(error) from error
         logits: NDArray[np.float32] = torch.cat(outputs).numpy()

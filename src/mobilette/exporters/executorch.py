@@ -79,8 +79,8 @@ def _quantised(program: ExportedProgram, pixels: NDArray[np.uint8]) -> ExportedP
     )
     with silence(), torch.inference_mode():
         observed = prepare_pt2e(program.module(check_guards=False), quantiser)
-        for batch in torch.from_numpy(pixels).split(LARGEST_BATCH):
-            observed(batch)
+        for first in range(0, len(pixels), LARGEST_BATCH):
+            observed(torch.from_numpy(pixels[first : first + LARGEST_BATCH]))
         quantised = convert_pt2e(observed)
     with silence():
         return torch.export.export(

@@ -75,11 +75,11 @@ class _Subsample(nn.Module):
 
     def __init__(self, original: SubsampleAndPad) -> None:
         super().__init__()
-        self.stride, self.half = original.stride, original.new_channels // 2
+        self.stride, self.added = original.stride, original.new_channels // 2
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = functional.max_pool2d(x, 1, self.stride)
-        return functional.pad(pooled, (0, 0, 0, 0, self.half, self.half))
+        return functional.pad(pooled, (0, 0, 0, 0, self.added, self.added))
 
 
 def _without_strided_slices(network: Network) -> Network:

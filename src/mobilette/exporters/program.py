@@ -38,7 +38,9 @@ def traced(program: ExportedProgram) -> torch.jit.ScriptModule:
     module = program.module(check_guards=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        script = torch.jit.trace(module, program.example_inputs[0], check_trace=False)
+        script = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module, program.example_inputs[0], check_trace=False
+        )
     assert isinstance(script, torch.jit.ScriptModule)
     return script
 
