@@ -83,6 +83,15 @@ def test_another_contract_inside_is_refused(folder: Path) -> None:
         open_engine(forge(folder, {WEIGHTS: weights}))
 
 
+def test_what_only_ncnn_knows_to_be_wrong_is_its_refusal(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = (folder / PARAM).read_text().replace(" 0=3 1=1 ", " 0=3 1=1 99999=1 ", 1)
+    with pytest.raises(InputError, match="ncnn does not accept it"):
+        open_engine(forge(folder, {PARAM: text.encode()}))
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
 def test_layers_may_not_refer_to_later_ones() -> None:
     lines = "7767517\n2 2\nReLU a 1 1 y x\nInput b 0 1 y\n"
     with pytest.raises(ValueError, match="a reads 'y' before it is there"):

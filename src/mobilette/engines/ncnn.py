@@ -14,6 +14,7 @@ from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.ncnn_layers import Layer, check_weights, read_layers
 from mobilette.errors import InputError
 from mobilette.extras import needs
+from mobilette.silence import silence
 
 WEIGHTS = "model.ncnn.bin"
 
@@ -53,8 +54,10 @@ class NcnnPredictor(ArtifactPredictor):
             # A file, because ncnn reads memory without knowing where it ends.
             path = Path(folder) / WEIGHTS
             path.write_bytes(weights)
-            if self.network.load_param_mem(text) or self.network.load_model(str(path)):
-                raise InputError(f"{self.where}: ncnn does not accept it")
+            with silence():
+                status = self.network.load_param_mem(text) or self.network.load_model(str(path))
+            if status:
+                raise InputError(f"{self.where}: ncnn does not accept it (status {status})")
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
