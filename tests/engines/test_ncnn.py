@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mobilette.artifact.directory import Artifact
+from mobilette.artifact.ncnn_layers import read_layers
 from mobilette.engines.load import load, open_engine
-from mobilette.engines.ncnn_layers import read_layers
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run

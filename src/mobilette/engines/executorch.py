@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
+from mobilette.artifact.flatbuffer import Table
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.flatbuffer import Table
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.silence import silence

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
+from mobilette.artifact.ncnn_layers import Layer, find_weights, read_layers
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.ncnn_layers import Layer, check_weights, read_layers
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.silence import silence
@@ -39,7 +39,7 @@ class NcnnPredictor(ArtifactPredictor):
         weights = self.artifact.read(WEIGHTS)
         try:
             layers = read_layers(text)
-            check_weights(layers, weights)
+            find_weights(layers, weights)
         except ValueError as error:
             raise InputError(f"{self.where}: not a complete ncnn model ({error})") from error
         ends = {layer.kind: layer.outputs for layer in layers}

@@ -8,12 +8,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn import functional
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.artifact.ncnn_layers import HALF, find_weights, read_layers
 from mobilette.errors import InputError
 from mobilette.exporters.program import export_program, traced, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
@@ -37,10 +39,12 @@ def write_ncnn(prepared: Prepared, contract: Contract, calibration: Calibration 
         import pnnx
     prepared = replace(prepared, network=_without_strided_slices(prepared.network))
     program = export_program(prepared, dtype=torch.float32)
-    param, weights = _convert(program, pnnx.EXEC_PATH, fp16=contract.precision == "fp16")
+    param, weights = _convert(program, pnnx.EXEC_PATH)
     kinds = [line.split()[0] for line in param.splitlines()[2:]]
     if unknown := [kind for kind in kinds if ncnn.ncnn.layer_to_index(kind) < 0]:
         raise unsupported("ncnn", program, unknown)
+    if contract.precision == "fp16":
+        weights = _halved(param, weights)
     param, weights = _with_contract(param, weights, canonical(contract.embedded()))
     return Written(files={PARAM: param.encode(), WEIGHTS: weights})
 
@@ -90,14 +94,14 @@ def _without_strided_slices(network: Network) -> Network:
     return network
 
 
-def _convert(program: ExportedProgram, pnnx: str, *, fp16: bool) -> tuple[str, bytes]:
+def _convert(program: ExportedProgram, pnnx: str) -> tuple[str, bytes]:
     """Return what pnnx makes of ``program``: layers and weights."""
     with tempfile.TemporaryDirectory(prefix="mobilette-") as name:
         folder = Path(name)
         traced(program).save(str(folder / "model.pt"))
         shape = ",".join(map(str, program.example_inputs[0][0].shape))
         done = subprocess.run(
-            [pnnx, "model.pt", f"inputshape=[{shape}]f32", f"fp16={int(fp16)}"],
+            [pnnx, "model.pt", f"inputshape=[{shape}]f32", "fp16=0"],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -109,6 +113,23 @@ def _convert(program: ExportedProgram, pnnx: str, *, fp16: bool) -> tuple[str, b
         except OSError as error:
             said = (done.stderr or done.stdout).strip().rpartition("\n")[2]
             raise InputError(f"--to ncnn: pnnx failed ({done.returncode}: {said[:200]})") from error
+
+
+def _halved(param: str, weights: bytes) -> bytes:
+    """Return ``weights`` in 16 bits, but for those of depthwise convolutions.
+
+    These are few, and with batch norms folded into them some are smaller than the smallest normal
+    number of 16 bits, so that pnnx's own conversion of all of them loses 7 to 17 dB of the answer.
+    """
+    halved = b""
+    for part in find_weights(read_layers(param), weights):
+        content, end = weights[part.start : part.end], 4 + 4 * part.count
+        depthwise = part.layer.number(7) == part.layer.number(0)
+        if part.count and not depthwise:
+            half = np.frombuffer(content[4:end], np.float32).astype(np.float16).tobytes()
+            content = HALF + half.ljust(len(half) + len(half) % 4, b"\0") + content[end:]
+        halved += content
+    return halved
 
 
 def _with_contract(param: str, weights: bytes, contract: str) -> tuple[str, bytes]:

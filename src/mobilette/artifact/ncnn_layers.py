@@ -1,4 +1,7 @@
-"""ncnn's files, checked before ncnn sees them: it trusts the sizes that they state."""
+"""ncnn's two files, a text of layers and their weights: what they say, and whether they can be so.
+
+ncnn itself trusts the sizes that they state.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ _PLAIN = (
     *("Pooling", "Flatten", "Reshape", "Permute", "Squeeze", "ExpandDims", "ShuffleChannel"),
     *("ReLU", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "Swish"),
 )
-_HALF = 0x01306B47  # what stands before weights of 16 bits
+HALF = (0x01306B47).to_bytes(4, "little")  # what stands before weights of 16 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +93,41 @@ def _read_layer(line: str) -> Layer:
     )
 
 
-def check_weights(layers: Sequence[Layer], weights: bytes) -> None:
-    """Check that ``weights`` are as many as the layers read.
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where a layer's part of the weights lies: a flag of 4 bytes, ``count`` weights, the rest.
+
+    The rest are biases, float32; of a MemoryData layer everything is the rest.
+    """
+
+    layer: Layer
+    start: int
+    end: int
+    count: int
+
+
+def find_weights(layers: Sequence[Layer], weights: bytes) -> list[Weights]:
+    """Return the parts of ``weights``, in order and without gaps.
 
     Raises:
-        ValueError: they are fewer or more, or a layer's number of weights is impossible.
+        ValueError: they are fewer or more than the layers read, or a layer's number of weights is
+            impossible.
     """
+    parts: list[Weights] = []
     position = 0
     for layer in layers:
         if layer.kind == "MemoryData":
-            position += 4 * layer.number(0)
+            count, size = 0, 4 * layer.number(0)
         elif layer.kind in _WEIGHTS:
-            position += _size(layer, weights[position : position + 4])
+            count = layer.number(_WEIGHTS[layer.kind][0])
+            size = _size(layer, weights[position : position + 4])
+        else:
+            continue
+        parts.append(Weights(layer=layer, start=position, end=position + size, count=count))
+        position += size
     if position != len(weights):
         raise ValueError(f"{len(weights):,} bytes of weights, {position:,} are read")
+    return parts
 
 
 def _size(layer: Layer, flag: bytes) -> int:
@@ -114,7 +138,7 @@ def _size(layer: Layer, flag: bytes) -> int:
         each *= layer.number(1) * layer.number(11, layer.number(1))
     if not each or count % each or bias > 1:
         raise ValueError(f"{layer.name}: {count:,} weights")
-    half = int.from_bytes(flag, "little") == _HALF
+    half = flag == HALF
     if not half and any(flag):
         raise ValueError(f"{layer.name}: weights of an unknown kind")
     return 4 + (-(-count // 2) * 4 if half else 4 * count) + 4 * outputs * bias
