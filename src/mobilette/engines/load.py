@@ -19,6 +19,8 @@ ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "onnx": ("onnxruntime", "OnnxRuntimePredictor"),
         "web": ("onnxruntime_web", "OnnxRuntimeWebPredictor"),
         "openvino": ("openvino", "OpenVinoPredictor"),
+        "executorch": ("executorch", "ExecuTorchPredictor"),
+        "ncnn": ("ncnn", "NcnnPredictor"),
     }
 )
 

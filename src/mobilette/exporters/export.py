@@ -11,6 +11,9 @@ from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import one_of
 from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.coreml import COREML
+from mobilette.exporters.executorch import EXECUTORCH
+from mobilette.exporters.ncnn import NCNN
 from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, prepare
@@ -21,7 +24,7 @@ from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
-    {target.name: target for target in (ONNX, OPENVINO, WEB,)}
+    {target.name: target for target in (ONNX, OPENVINO, EXECUTORCH, NCNN, COREML, WEB)}
 )
 
 

@@ -12,7 +12,7 @@ _TEXT = """\
 {code}
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
-  output `{output}`, float32 (batch, {classes}).{probability}
+  output `{output}`, float32 ({answers}).{probability}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
 - `golden.npz`: inputs, and the logits that the trained network gave for them.
@@ -79,9 +79,11 @@ def readme(contract: Contract, target: Target) -> str:
         "model": contract.model,
         "input": contract.input.name,
         "output": contract.output,
+        "precision": contract.precision,
         "resolution": contract.arch.resolution,
         "channels": contract.arch.in_channels,
         "classes": contract.arch.num_classes,
+        "floats": _FLOATS.get(contract.precision, "f32"),
     }
     several = contract.outputs == "sigmoid"
     code = target.code.format(**names)
@@ -92,14 +94,15 @@ def readme(contract: Contract, target: Target) -> str:
             code=code,
             answer=_SEVERAL if several else _ONE,
         )
+    batch = ["batch"] if target.batched else []
     return _TEXT.format(
         code=code,
         dtype=contract.input.dtype,
-        shape=", ".join(["batch", *map(str, contract.input.shape)]),
+        shape=", ".join(batch + [str(size) for size in contract.input.shape]),
+        answers=", ".join([*batch, str(contract.arch.num_classes)]),
         probability=_SIGMOID if several else "",
         name=contract.arch.name,
         target=contract.target,
-        precision=contract.precision,
         version=contract.versions["mobilette"],
         colour="grey" if contract.input.colour == "grey" else "red, green, blue",
         **names,

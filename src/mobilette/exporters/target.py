@@ -83,6 +83,7 @@ class Target:
         dtype: of the input.
         input: the input's name in the model.
         output: the output's name in the model.
+        batched: whether the model takes several pictures at once.
         verifiable: `Contract.verifiable`.
         writer: writes the files; it imports the packages of its extra itself.
         code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
@@ -104,6 +105,7 @@ class Target:
     dtype: Literal["uint8", "float32"] = "uint8"
     input: str = "pixels"
     output: str = "logits"
+    batched: bool = True
     verifiable: bool = True
     language: Literal["python", "javascript"] = "python"
 

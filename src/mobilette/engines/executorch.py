@@ -1,0 +1,100 @@
+"""ExecuTorch's Python runtime on the CPU."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import METADATA_KEY
+from mobilette.artifact.flatbuffer import Table
+from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.errors import InputError
+from mobilette.extras import needs
+from mobilette.silence import silence
+
+METHOD, DELEGATE = "forward", "XnnpackBackend"
+# Fields of ExecuTorch's program.fbs: of a program, of its plans, of their delegates.
+PLANS, NAME, DELEGATES, ID = 1, 0, 7, 0
+HEADER = 64  # bytes, extended header included
+
+
+class ExecuTorchPredictor(ArtifactPredictor):
+    """An ExecuTorch artifact, executed by the XNNPACK delegate.
+
+    A program whose hashes were forged, and whose header, size and first tables are good, can still
+    end the process: neither ExecuTorch nor XNNPACK checks what lies deeper.
+
+    ExecuTorch has one pool of threads for the whole process: ``threads`` sets it for every such
+    predictor, and 0 leaves it as it is.
+    """
+
+    engine = "ExecuTorch"
+
+    def open(self) -> None:
+        """Load the program; its integrity is checked by its header and by ExecuTorch."""
+        with needs("executorch", f"{self.where}: running it with ExecuTorch"), silence():
+            from executorch.extension.pybindings import portable_lib
+        model = self.artifact.read_model()
+        check_program(model, where=self.where)
+        with silence():
+            if self.threads and portable_lib._threadpool_get_thread_count() != self.threads:
+                portable_lib._unsafe_reset_threadpool(self.threads)
+            try:
+                self.program: Any = portable_lib._load_for_executorch_from_buffer(
+                    model,
+                    program_verification=portable_lib.Verification.InternalConsistency,
+                )
+                methods = self.program.method_names()
+            except RuntimeError as error:
+                raise self.refused(error) from error
+        self.model = model  # which the program reads as long as it lives
+        self.check_embedded(self._contract() if METADATA_KEY in methods else None)
+        self.largest_batch = self._largest_batch()
+
+    def _contract(self) -> bytes:
+        (text,) = self.program.run_method(METADATA_KEY, ())
+        return bytes(text.numpy())
+
+    def _largest_batch(self) -> int:
+        """Return for how many pictures memory is planned; the picture must be the contract's."""
+        meta = self.program.method_meta(METHOD).input_tensor_meta(0)
+        batch, *shape = meta.sizes()
+        if tuple(shape) != self.contract.input.shape or batch < 1:
+            raise InputError(f"{self.where}: its input is not the contract's")
+        return int(batch)
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        inputs, size = torch.from_numpy(np.ascontiguousarray(pixels)), self.largest_batch
+        parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
+        try:
+            outputs = [self.program.forward((part,))[0] for part in parts]
+        except RuntimeError as error:
+            raise self.failed(error) from error
+        logits: NDArray[np.float32] = torch.cat(outputs).numpy()
+        return logits
+
+
+def check_program(model: bytes, *, where: str) -> None:
+    """Raise `InputError` unless ``model`` is a whole ExecuTorch program, as far as that is checked.
+
+    That is the header, the size, and the first tables of the flatbuffer down to the methods' names
+    and delegates: ExecuTorch as it is distributed trusts them.
+    """
+    if len(model) < HEADER or model[4:8] != b"ET12" or model[8:12] != b"eh00":
+        raise InputError(f"{where}: not an ExecuTorch program, or cut short")
+    program, base, data = (int.from_bytes(model[at : at + 8], "little") for at in (16, 24, 32))
+    if max(program, base + data) > len(model):
+        raise InputError(f"{where}: cut short, {len(model):,} of {base + data:,} bytes")
+    try:
+        plans = Table(model[:program], 0).tables(PLANS)
+        delegates = {d.text(ID) for plan in plans for d in plan.tables(DELEGATES)}
+        names = {plan.text(NAME) for plan in plans}
+    except (struct.error, ValueError) as error:
+        raise InputError(f"{where}: damaged, its tables lead nowhere") from error
+    if METHOD not in names or not delegates <= {DELEGATE}:
+        raise InputError(f"{where}: a method {METHOD!r} with {DELEGATE} is expected")

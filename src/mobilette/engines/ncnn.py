@@ -1,0 +1,88 @@
+"""ncnn on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import METADATA_KEY
+from mobilette.artifact.ncnn_layers import Layer, find_weights, read_layers
+from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.errors import InputError
+from mobilette.extras import needs
+from mobilette.silence import silence
+
+WEIGHTS = "model.ncnn.bin"
+
+
+class NcnnPredictor(ArtifactPredictor):
+    """An ncnn artifact, executed by ncnn, one picture after the other.
+
+    The layers' text and the number of weights are checked first, because ncnn trusts them; whether
+    every layer's sizes fit those of the layers before it is not, so a model whose hashes were
+    forged together with those sizes can still end the process.
+
+    Numbers are float32; of an fp16 artifact they are stored in 16 bits and computed with in 32.
+    """
+
+    engine = "ncnn"
+
+    def open(self) -> None:
+        """Make the network."""
+        with needs("ncnn", f"{self.where}: running it with ncnn"):
+            import ncnn
+        text = self.artifact.read_model().decode("ascii", errors="replace")
+        weights = self.artifact.read(WEIGHTS)
+        try:
+            layers = read_layers(text)
+            find_weights(layers, weights)
+        except ValueError as error:
+            raise InputError(f"{self.where}: not a complete ncnn model ({error})") from error
+        ends = {layer.kind: layer.outputs for layer in layers}
+        known = {name for layer in layers for name in layer.outputs}
+        if ends.get("Input") != (self.contract.input.name,) or self.contract.output not in known:
+            raise InputError(f"{self.where}: its input or output is not the contract's")
+        self.check_embedded(_contract(layers[-1], weights))
+        self.mat = ncnn.Mat
+        self.network = ncnn.Net()
+        _set_options(self.network.opt, half=self.contract.precision == "fp16", threads=self.threads)
+        with tempfile.TemporaryDirectory(prefix="mobilette-") as folder:
+            # A file, because ncnn reads memory without knowing where it ends.
+            path = Path(folder) / WEIGHTS
+            path.write_bytes(weights)
+            with silence():
+                status = self.network.load_param_mem(text) or self.network.load_model(str(path))
+            if status:
+                raise InputError(f"{self.where}: ncnn does not accept it (status {status})")
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        return np.stack([self._logits(picture) for picture in self.laid_out(pixels)])
+
+    def _logits(self, picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        borrowed = np.ascontiguousarray(picture, np.float32)  # by the Mat, as long as it lives
+        extractor = self.network.create_extractor()
+        extractor.input(self.contract.input.name, self.mat(borrowed))
+        status, logits = extractor.extract(self.contract.output)
+        if status or (logits.dims, logits.w) != (1, len(self.classes)):
+            raise InputError(f"{self.where}: ncnn failed (status {status})")
+        return np.array(logits, np.float32)
+
+
+def _contract(layer: Layer, weights: bytes) -> bytes | None:
+    """Return the data of ``layer``, the last one, if it is where the exporter puts the contract."""
+    if (layer.kind, layer.name) != ("MemoryData", METADATA_KEY) or not layer.number(0):
+        return None
+    return weights[-4 * layer.number(0) :]
+
+
+def _set_options(options: Any, *, half: bool, threads: int) -> None:
+    options.use_fp16_packed = options.use_fp16_storage = half
+    options.use_fp16_arithmetic = options.use_bf16_storage = False
+    options.use_vulkan_compute = False
+    if threads:
+        options.num_threads = threads

@@ -1,0 +1,80 @@
+"""Core ML: an ML program of float32, written by coremltools; only a Mac or iPhone executes it.
+
+An ML program rather than a neural network of a single file: its arithmetic can be fixed to float32,
+whereas a neural network's is whatever the device prefers, so that golden vectors would not decide.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.exporters import verify_on_mac
+from mobilette.exporters.program import export_program, traced
+from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.extras import needs
+from mobilette.silence import silence
+
+PACKAGE, SCRIPT = "model.mlpackage", "verify_on_mac.py"
+MODEL = f"{PACKAGE}/Data/com.apple.CoreML/model.mlmodel"
+PARTS = (
+    f"{PACKAGE}/Data/com.apple.CoreML/weights/weight.bin",
+    f"{PACKAGE}/Manifest.json",
+    SCRIPT,
+)
+INPUT, OUTPUT = "pixels", "logits"
+
+
+def write_coreml(
+    prepared: Prepared, contract: Contract, calibration: Calibration | None
+) -> Written:
+    """Write the package, and the script that checks it on a Mac.
+
+    It takes one image of 8 bits a colour; the contract is among its user-defined metadata.
+
+    Raises:
+        InputError: coremltools is missing.
+    """
+    with needs("coreml", "export to coreml"), silence():
+        import coremltools as ct
+    script = traced(export_program(prepared, dtype=torch.float32))
+    colour = ct.colorlayout.GRAYSCALE if contract.input.colour == "grey" else ct.colorlayout.RGB
+    shape = (1, contract.arch.in_channels, contract.arch.resolution, contract.arch.resolution)
+    with silence(), tempfile.TemporaryDirectory(prefix="mobilette-") as folder:
+        model = ct.convert(
+            script,
+            inputs=[ct.ImageType(name=INPUT, shape=shape, color_layout=colour)],
+            outputs=[ct.TensorType(name=OUTPUT)],
+            convert_to="mlprogram",
+            compute_precision=ct.precision.FLOAT32,
+            minimum_deployment_target=ct.target.iOS15,
+            skip_model_load=True,
+        )
+        model.short_description = f"{contract.arch.name}, {len(contract.classes)} classes"
+        model.user_defined_metadata[METADATA_KEY] = canonical(contract.embedded())
+        model.save(str(Path(folder) / PACKAGE))
+        files = {name: (Path(folder) / name).read_bytes() for name in (MODEL, *PARTS[:2])}
+    return Written(files={**files, SCRIPT: Path(verify_on_mac.__file__).read_bytes()})
+
+
+COREML = Target(
+    name="coreml",
+    precisions=("fp32",),
+    packages=("coremltools",),
+    model=MODEL,
+    parts=PARTS,
+    layout="NHWC",
+    input=INPUT,
+    output=OUTPUT,
+    verifiable=False,
+    batched=False,
+    writer=write_coreml,
+    imports="import coremltools",
+    code="""\
+model = coremltools.models.MLModel("model.mlpackage")
+picture = Image.fromarray(pixels[0].transpose(1, 2, 0).squeeze())
+logits = model.predict({{"{input}": picture}})["{output}"][0]""",
+)

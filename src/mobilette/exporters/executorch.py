@@ -1,0 +1,115 @@
+"""ExecuTorch with the XNNPACK delegate, int8 by PyTorch's own quantiser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.exporters.program import export_program, unsupported
+from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.extras import needs
+from mobilette.silence import silence
+
+MODEL = "model.pte"
+# Memory is planned for the largest batch, whatever batch is run.
+LARGEST_BATCH = 8
+BATCH = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+
+
+def write_executorch(
+    prepared: Prepared, contract: Contract, calibration: Calibration | None
+) -> Written:
+    """Write the program; beside ``forward``, a method of it returns the contract's bytes.
+
+    It takes uint8 NCHW pixels of one to eight pictures.
+
+    Raises:
+        InputError: ExecuTorch or torchao is missing, or has no kernel for an operator.
+    """
+    with needs("executorch", "export to executorch"), silence():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+    program = export_program(prepared, batch=BATCH)
+    if calibration is not None:
+        program = _quantised(program, calibration.pixels)
+    text = bytearray(canonical(contract.embedded()).encode())
+    with silence(), _kernels_for_all(program):
+        lowered = to_edge_transform_and_lower(
+            program,
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={METADATA_KEY: torch.frombuffer(text, dtype=torch.uint8)},
+        ).to_executorch()
+    _check_kernels(program, lowered)
+    return Written(files={MODEL: bytes(lowered.buffer)})
+
+
+EXECUTORCH = Target(
+    name="executorch",
+    precisions=("fp32", "int8"),
+    packages=("executorch", "torchao"),
+    model=MODEL,
+    input="forward.0",
+    output="forward.0",
+    writer=write_executorch,
+    imports="import torch\nfrom executorch.runtime import Runtime",
+    code="""\
+forward = Runtime.get().load_program("{model}").load_method("forward")
+logits = forward.execute([torch.from_numpy(np.ascontiguousarray(pixels))])[0].numpy()[0]""",
+)
+
+
+def _quantised(program: ExportedProgram, pixels: NDArray[np.uint8]) -> ExportedProgram:
+    """Return ``program`` with weights int8 per channel and activations int8 per tensor."""
+    with needs("executorch", "int8 for executorch"), silence():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    quantiser = XNNPACKQuantizer().set_global(
+        get_symmetric_quantization_config(is_per_channel=True)
+    )
+    with silence(), torch.inference_mode():
+        observed = prepare_pt2e(program.module(check_guards=False), quantiser)
+        for first in range(0, len(pixels), LARGEST_BATCH):
+            observed(torch.from_numpy(pixels[first : first + LARGEST_BATCH]))
+        quantised = convert_pt2e(observed)
+    with silence():
+        return torch.export.export(
+            quantised, program.example_inputs[0], dynamic_shapes=({0: BATCH},)
+        )
+
+
+@contextmanager
+def _kernels_for_all(program: ExportedProgram) -> Iterator[None]:
+    """Say which operators ExecuTorch has no kernel for, where its conversion fails for that."""
+    from torch._export.verifier import SpecViolationError
+
+    try:
+        yield
+    except (RuntimeError, SpecViolationError) as error:
+        pattern = r"Missing out variants: .*" if isinstance(error, RuntimeError) else r"Operator .*"
+        line = re.search(pattern, str(error))
+        operators = re.findall(r"aten(?:::|\.)(\w+)", line.group()) if line else []
+        if not operators:
+            raise
+        raise unsupported("executorch", program, operators) from error
+
+
+def _check_kernels(program: ExportedProgram, lowered: Any) -> None:
+    """Raise `InputError` for operators that are neither delegated nor in the runtime."""
+    with silence():
+        from executorch.extension.pybindings import portable_lib
+    known = set(portable_lib._get_operator_names())
+    plans = lowered.executorch_program.execution_plan
+    needed = {".".join(filter(None, (o.name, o.overload))) for p in plans for o in p.operators}
+    if missing := needed - known:
+        raise unsupported("executorch", program, missing)

@@ -1,0 +1,147 @@
+"""ncnn: a text of layers and a file of weights, written by pnnx."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.nn import functional
+
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.artifact.ncnn_layers import HALF, find_weights, read_layers
+from mobilette.errors import InputError
+from mobilette.exporters.program import export_program, traced, unsupported
+from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.extras import needs
+from mobilette.nn.block import SubsampleAndPad
+from mobilette.nn.network import Network
+
+PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
+
+
+def write_ncnn(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+    """Write the layers and the weights; the contract is the data of an unused layer at the end.
+
+    They take one picture, float32 (C, H, W), 0 to 255.
+
+    Raises:
+        InputError: pnnx or ncnn is missing, or does not have an operator.
+    """
+    with needs("ncnn", "export to ncnn"):
+        import ncnn
+        import pnnx
+    prepared = replace(prepared, network=_without_strided_slices(prepared.network))
+    program = export_program(prepared, dtype=torch.float32)
+    param, weights = _convert(program, pnnx.EXEC_PATH)
+    kinds = [line.split()[0] for line in param.splitlines()[2:]]
+    if unknown := [kind for kind in kinds if ncnn.ncnn.layer_to_index(kind) < 0]:
+        raise unsupported("ncnn", program, unknown)
+    if contract.precision == "fp16":
+        weights = _halved(param, weights)
+    param, weights = _with_contract(param, weights, canonical(contract.embedded()))
+    return Written(files={PARAM: param.encode(), WEIGHTS: weights})
+
+
+NCNN = Target(
+    name="ncnn",
+    precisions=("fp32", "fp16"),
+    packages=("ncnn", "pnnx"),
+    model=PARAM,
+    parts=(WEIGHTS,),
+    dtype="float32",
+    input="in0",
+    output="out0",
+    batched=False,
+    writer=write_ncnn,
+    imports="import ncnn",
+    code="""\
+net = ncnn.Net()
+half = "{precision}" == "fp16"
+net.opt.use_fp16_packed, net.opt.use_fp16_storage, net.opt.use_fp16_arithmetic = half, half, False
+net.load_param("{model}")
+net.load_model("model.ncnn.bin")
+extractor = net.create_extractor()
+picture = np.ascontiguousarray(pixels[0], np.float32)
+extractor.input("{input}", ncnn.Mat(picture))
+logits = np.array(extractor.extract("{output}")[1])""",
+)
+
+
+class _Subsample(nn.Module):
+    """What `SubsampleAndPad` computes, by pooling single positions: ncnn's slices have no step."""
+
+    def __init__(self, original: SubsampleAndPad) -> None:
+        super().__init__()
+        self.stride, self.added = original.stride, original.new_channels // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = functional.max_pool2d(x, 1, self.stride)
+        return functional.pad(pooled, (0, 0, 0, 0, self.added, self.added))
+
+
+def _without_strided_slices(network: Network) -> Network:
+    network = copy.deepcopy(network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, SubsampleAndPad):
+            network.set_submodule(name, _Subsample(module))
+    return network
+
+
+def _convert(program: ExportedProgram, pnnx: str) -> tuple[str, bytes]:
+    """Return what pnnx makes of ``program``: layers and weights."""
+    with tempfile.TemporaryDirectory(prefix="mobilette-") as name:
+        folder = Path(name)
+        traced(program).save(str(folder / "model.pt"))
+        shape = ",".join(map(str, program.example_inputs[0][0].shape))
+        done = subprocess.run(
+            [pnnx, "model.pt", f"inputshape=[{shape}]f32", "fp16=0"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        try:
+            return (folder / PARAM).read_text(), (folder / WEIGHTS).read_bytes()
+        except OSError as error:
+            said = (done.stderr or done.stdout).strip().rpartition("\n")[2]
+            raise InputError(f"--to ncnn: pnnx failed ({done.returncode}: {said[:200]})") from error
+
+
+def _halved(param: str, weights: bytes) -> bytes:
+    """Return ``weights`` in 16 bits, but for those of depthwise convolutions.
+
+    These are few, and with batch norms folded into them some are smaller than the smallest normal
+    number of 16 bits, so that pnnx's own conversion of all of them loses 7 to 17 dB of the answer.
+    """
+    halved = b""
+    for part in find_weights(read_layers(param), weights):
+        content, end = weights[part.start : part.end], 4 + 4 * part.count
+        depthwise = part.layer.number(7) == part.layer.number(0)
+        if part.count and not depthwise:
+            half = np.frombuffer(content[4:end], np.float32).astype(np.float16).tobytes()
+            content = HALF + half.ljust(len(half) + len(half) % 4, b"\0") + content[end:]
+        halved += content
+    return halved
+
+
+def _with_contract(param: str, weights: bytes, contract: str) -> tuple[str, bytes]:
+    """Return layers and weights with one more layer, whose data is ``contract``.
+
+    ncnn's text has no comments and its weights no header, but a MemoryData layer may hold any
+    number of 32-bit words, and one that nothing depends on is never executed.
+    """
+    words = -(-len(contract.encode()) // 4)
+    data = contract.encode().ljust(4 * words)
+    magic, counts, *layers = param.splitlines()
+    count, blobs = map(int, counts.split())
+    layers.append(f"{'MemoryData':24} {METADATA_KEY:24} 0 1 {METADATA_KEY} 0={words}")
+    lines = (magic, f"{count + 1} {blobs + 1}", *layers)
+    return "\n".join(lines) + "\n", weights + data

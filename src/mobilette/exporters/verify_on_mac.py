@@ -1,0 +1,77 @@
+"""Check a Core ML artifact on a Mac, where it can be executed.
+
+Run it in the artifact's folder: python verify_on_mac.py. It needs coremltools, numpy and Pillow,
+and no Mobilette; it prints PASS or FAIL and ends with status 0 or 1, or 2 where the system cannot
+execute Core ML models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Of the largest logit, as Mobilette allows other float32 engines.
+TOLERANCE = 1e-3
+
+
+def main() -> int:
+    """Compare hashes, contract and golden vectors; print the verdict and return the exit status."""
+    folder = Path(__file__).resolve().parent
+    contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
+    failures = changed_files(folder, contract)
+    if not failures and sys.platform != "darwin":
+        print(f"the files are those of the export; {sys.platform} cannot execute Core ML models")
+        return 2
+    failures = failures or model_failures(folder, contract)
+    for failure in failures:
+        print(f"FAIL: {failure}")
+    if not failures:
+        print("PASS")
+    return 1 if failures else 0
+
+
+def changed_files(folder: Path, contract: dict[str, Any]) -> list[str]:
+    """Return which files are not those that the contract names."""
+    return [
+        f"{name} is missing or was changed since the export"
+        for name, expected in contract["files"].items()
+        if not (folder / name).is_file()
+        or hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected
+    ]
+
+
+def model_failures(folder: Path, contract: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the model: its metadata, or its answers to the golden vectors."""
+    import coremltools
+
+    path = folder / contract["model"].partition("/")[0]
+    model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit.CPU_ONLY)
+    inside = json.loads(model.user_defined_metadata["mobilette.contract"])
+    if differing := [key for key, value in inside.items() if contract.get(key) != value]:
+        return [f"the contract inside the model differs in {', '.join(differing)}"]
+    with np.load(folder / "golden.npz", allow_pickle=False) as golden:
+        inputs, expected = golden["inputs"], golden["logits"]
+    answers = [predict(model, pixels, contract) for pixels in inputs]
+    difference = float(np.abs(np.stack(answers) - expected).max())
+    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    print(f"largest difference of a logit: {difference:.3g} (allowed: {allowed:.3g})")
+    if difference <= allowed:
+        return []
+    return ["the golden vectors' logits differ by more than that"]
+
+
+def predict(model: Any, pixels: Any, contract: dict[str, Any]) -> Any:
+    """Return the logits (classes,) of ``pixels``, uint8 (C, H, W)."""
+    from PIL import Image
+
+    picture = Image.fromarray(pixels.transpose(1, 2, 0).squeeze())
+    return model.predict({contract["input"]["name"]: picture})[contract["output"]].reshape(-1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
