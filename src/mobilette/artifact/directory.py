@@ -34,7 +34,9 @@ class Artifact:
             InputError: they are damaged, or not for this network.
         """
         golden = read_golden(self.path / GOLDEN)
-        expected = (self.contract.input.shape, (len(self.contract.classes),))
+        arch = self.contract.arch
+        planes = (arch.in_channels, arch.resolution, arch.resolution)
+        expected = (planes, (len(self.contract.classes),))
         if (golden.inputs.shape[1:], golden.logits.shape[1:]) != expected:
             raise InputError(f"{self.path / GOLDEN}: inputs and logits of another network")
         return golden

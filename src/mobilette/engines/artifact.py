@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ class ArtifactPredictor(Predictor):
             the contract inside the model is not the one beside it.
     """
 
-    engine: ClassVar[str]
+    engine: str
 
     def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
         contract = artifact.contract

@@ -15,7 +15,11 @@ from mobilette.run.directory import is_run, open_run
 
 # Target to (module, class); imported when an artifact of it is opened.
 ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"onnx": ("onnxruntime", "OnnxRuntimePredictor")}
+    {
+        "onnx": ("onnxruntime", "OnnxRuntimePredictor"),
+        "litert": ("litert", "LiteRtPredictor"),
+        "mcu": ("tflite_micro", "TfliteMicroPredictor"),
+    }
 )
 
 

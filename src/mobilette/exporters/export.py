@@ -11,6 +11,8 @@ from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import one_of
 from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.litert import LITERT
+from mobilette.exporters.mcu import MCU
 from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.readme import readme
@@ -18,7 +20,9 @@ from mobilette.exporters.target import Calibration, Target
 from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
 
-TARGETS: Mapping[str, Target] = MappingProxyType({target.name: target for target in (ONNX,)})
+TARGETS: Mapping[str, Target] = MappingProxyType(
+    {target.name: target for target in (ONNX, LITERT, MCU)}
+)
 
 
 def export(

@@ -26,13 +26,13 @@ labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
 ```
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
-  output `{output}`, float32 (batch, {classes}).{probability}
+  output `{output}`, {answers} ({batch}, {classes}).{probability}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
 - `golden.npz`: inputs, and the logits that the trained network gave for them.
 
 `mobilette verify` on this folder checks that the model still answers as the trained network did.
-"""
+{notes}"""
 
 _ONE = "print(labels[logits.argmax()])"
 _SEVERAL = "print([label for label, logit in zip(labels, logits) if logit > 0])"
@@ -80,11 +80,16 @@ def readme(contract: Contract, target: Target) -> str:
     }
     grey = contract.input.colour == "grey"
     several = contract.outputs == "sigmoid"
+    batch = "batch" if target.batch is None else str(target.batch)
+    integer = target.integer_answers and contract.precision == "int8"
     return _TEXT.format(
         imports=target.imports,
         code=target.code.format(**names),
         dtype=contract.input.dtype,
-        shape=", ".join(["batch", *map(str, contract.input.shape)]),
+        shape=", ".join([batch, *map(str, contract.input.shape)]),
+        batch=batch,
+        answers="int8" if integer else "float32",
+        notes=target.notes.format(**names),
         answer=_SEVERAL if several else _ONE,
         probability=_SIGMOID if several else "",
         name=arch.name,

@@ -88,6 +88,9 @@ class Target:
         code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
             placeholders are those of `mobilette.exporters.readme`.
         imports: the imports that ``code`` needs.
+        batch: pictures that one call takes; ``None`` means any number.
+        integer_answers: whether an int8 model's output is int8.
+        notes: the end of the README; placeholders as in ``code``.
     """
 
     name: str
@@ -103,6 +106,9 @@ class Target:
     input: str = "pixels"
     output: str = "logits"
     verifiable: bool = True
+    batch: int | None = None
+    integer_answers: bool = False
+    notes: str = ""
 
 
 class PixelsToLogits(nn.Module):

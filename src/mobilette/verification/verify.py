@@ -23,6 +23,7 @@ from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.training.process import usable_cores
 from mobilette.verification.evaluate import labelled_pictures
+from mobilette.verification.exact import check_exact
 from mobilette.verification.gate import compare, judge_golden, judge_pictures
 
 
@@ -85,6 +86,8 @@ def verify(
     golden = opened.golden
     on_golden = compare(predictor.logits(golden.inputs), golden.logits)
     failures = judge_golden(on_golden)
+    if opened.contract.target == "mcu":
+        failures += check_exact(opened)
     if data is None:
         return Verdict(
             passed=not failures,

@@ -1,0 +1,98 @@
+"""LiteRT's `.tflite`, written by litert-torch: uint8 NHWC in; int8 is integers from end to end."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mobilette.artifact.contract import Contract
+from mobilette.artifact.tflite import check_tflite
+from mobilette.errors import InputError
+from mobilette.exporters import tflite_file
+from mobilette.exporters.litert_int8 import quantise
+from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
+from mobilette.extras import needs
+
+MODEL = "model.tflite"
+
+
+def write_litert(
+    prepared: Prepared, contract: Contract, calibration: Calibration | None
+) -> Written:
+    """Write the model for LiteRT."""
+    return Written(files={MODEL: tflite_model(prepared, contract, calibration)})
+
+
+LITERT = Target(
+    name="litert",
+    precisions=("fp32", "int8"),
+    packages=("litert-torch", "ai-edge-litert"),
+    model=MODEL,
+    layout="NHWC",
+    batch=1,
+    integer_answers=True,
+    writer=write_litert,
+    imports="from ai_edge_litert.interpreter import Interpreter",
+    code="""\
+interpreter = Interpreter("{model}")
+interpreter.allocate_tensors()
+given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+interpreter.set_tensor(given["index"], np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+interpreter.invoke()
+logits = interpreter.get_tensor(answer["index"])[0]
+scale, zero_point = answer["quantization"]
+if scale:  # int8
+    logits = (logits.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)""",
+)
+
+
+def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> bytes:
+    """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
+
+    Batch norms are folded and the contract is inside.
+
+    Raises:
+        InputError: a package is missing, or the network cannot be int8 from end to end.
+    """
+    program: nn.Module
+    if contract.precision == "int8":
+        assert calibration is not None
+        program, example = quantise(prepared, calibration)
+    else:
+        program = PixelsToLogits(prepared.network, prepared.normalise, layout="NHWC").eval()
+        pixels = prepared.golden.inputs[:1].transpose(0, 2, 3, 1)
+        example = torch.from_numpy(np.ascontiguousarray(pixels))
+    model = tflite_file.read(convert(program, example))
+    if contract.precision == "int8":
+        tflite_file.make_ends_integer(model)
+    tflite_file.name_ends(model, contract)
+    tflite_file.add_contract(model, contract)
+    content = tflite_file.packed(model)
+    try:
+        check_tflite(content)
+    except InputError as error:
+        raise InputError(f"export to {contract.target}: {error}") from error
+    return content
+
+
+def convert(program: nn.Module, example: Tensor) -> bytes:
+    """Return what litert-torch makes of ``program``, traced with ``example``."""
+    with _quiet():
+        with needs("litert-export", "export to litert"):
+            import litert_torch
+        content: bytes = litert_torch.convert(program, (example,)).model_content()
+    return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence litert-torch, which tells of its progress on stdout, and its warnings."""
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
