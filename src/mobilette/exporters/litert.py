@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +11,7 @@ from mobilette.artifact.tflite import check_tflite
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert_int8 import quantise
+from mobilette.exporters.quiet import quiet
 from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
 from mobilette.extras import needs
 
@@ -68,7 +64,7 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
         program = PixelsToLogits(prepared.network, prepared.normalise, layout="NHWC").eval()
         pixels = prepared.golden.inputs[:1].transpose(0, 2, 3, 1)
         example = torch.from_numpy(np.ascontiguousarray(pixels))
-    model = tflite_file.read(convert(program, example))
+    model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
     if contract.precision == "int8":
         tflite_file.make_ends_integer(model)
     tflite_file.name_ends(model, contract)
@@ -81,18 +77,20 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
     return content
 
 
-def convert(program: nn.Module, example: Tensor) -> bytes:
-    """Return what litert-torch makes of ``program``, traced with ``example``."""
-    with _quiet():
+def convert(program: nn.Module, example: Tensor, *, quantised: bool = False) -> bytes:
+    """Return what litert-torch makes of ``program``, traced with ``example``.
+
+    ``quantised`` says that it is `quantise`'s: then computing in integers is asked for.
+    """
+    with quiet():
         with needs("litert-export", "export to litert"):
             import litert_torch
-        content: bytes = litert_torch.convert(program, (example,)).model_content()
+            from litert_torch.quantize import pt2e_quantizer, quant_config
+        config = None
+        if quantised:
+            static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+            quantiser = pt2e_quantizer.PT2EQuantizer().set_global(static)
+            config = quant_config.QuantConfig(pt2e_quantizer=quantiser)
+        model = litert_torch.convert(program, (example,), quant_config=config)
+        content: bytes = model.model_content()
     return content
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence litert-torch, which tells of its progress on stdout, and its warnings."""
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -7,7 +7,6 @@ padding in float, and looks at what a ReLU6 gets rather than at what it gives.
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from mobilette.data.normalise import Normalise
+from mobilette.exporters.quiet import quiet
 from mobilette.exporters.target import Calibration, Prepared
 from mobilette.extras import needs
 from mobilette.nn.layers import ConvUnit
@@ -110,18 +110,18 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
 
     Per channel and symmetric for weights; ranges of activations from ``calibration``.
     """
-    with needs("litert-export", "int8 for litert"):
+    with quiet(), needs("litert-export", "int8 for litert"):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     network = IntegerNetwork(prepared.network, prepared.normalise).eval()
     pixels = torch.from_numpy(calibration.pixels)
     example = network.values(pixels[:1])
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with quiet(), torch.no_grad():
         program = torch.export.export(network, (example,)).module()
         observed = prepare_pt2e(program, _quantizer(network.pixels))
         for index in range(len(pixels)):
             observed(network.values(pixels[index : index + 1]))
-        quantised: GraphModule = convert_pt2e(observed)
+        # folded constants would be mere integers to the converter
+        quantised: GraphModule = convert_pt2e(observed, fold_quantize=False)
     _drop_clipping_to_one(quantised)
     return quantised, example
 
