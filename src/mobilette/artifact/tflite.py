@@ -67,7 +67,10 @@ def check_tflite(content: bytes) -> ModelRecord:
             raise InputError(f"{operator} with {len(operator.inputs)} inputs is not read")
         if len(operator.outputs) != 1 or operator.outputs[0] in ready:
             raise InputError(f"{operator} does not write one tensor of its own")
-        missing = [index for index in operator.inputs if index not in ready]
+        needed = set(operator.inputs)
+        if operator.name == "FULLY_CONNECTED":
+            needed -= {-1}  # a bias of zeros is left out
+        missing = sorted(needed - ready)
         if missing:
             raise InputError(f"{operator} reads tensor {missing[0]}, which nothing wrote")
         ready.update(operator.outputs)

@@ -66,7 +66,7 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
         example = torch.from_numpy(np.ascontiguousarray(pixels))
     model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
     if contract.precision == "int8":
-        tflite_file.make_ends_integer(model)
+        tflite_file.take_pixels(model)
     tflite_file.name_ends(model, contract)
     tflite_file.add_contract(model, contract)
     content = tflite_file.packed(model)

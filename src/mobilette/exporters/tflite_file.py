@@ -57,34 +57,40 @@ def add_contract(model: Any, contract: Contract) -> None:
     model.metadata = [*(model.metadata or []), entry]
 
 
-def make_ends_integer(model: Any) -> None:
-    """Make a quantised graph with float ends take uint8 and give int8.
-
-    Its first operator quantises the input: that now takes uint8 with the same steps, so that it
-    only moves the zero point. Its last operator, which makes floats of the answer, is removed.
+def take_pixels(model: Any) -> None:
+    """Let an int8 graph take uint8: an operator in front moves the zero point, exactly.
 
     Raises:
-        InputError: the graph does not begin or end so, or something in it is still float.
+        InputError: input, output or something between them is not an integer.
     """
     schema = _schema()
     (graph,) = model.subgraphs
-    readers = [x for x in graph.operators if graph.inputs[0] in x.inputs]
-    writers = [x for x in graph.operators if graph.outputs[0] in x.outputs]
-    kinds = [operator_name(model, x) for x in (*readers, *writers)]
-    if kinds != ["QUANTIZE", "DEQUANTIZE"]:
-        raise InputError(f"the int8 graph begins and ends with {', '.join(kinds)}")
-    pixels, quantised = graph.tensors[graph.inputs[0]], graph.tensors[readers[0].outputs[0]]
-    pixels.type = schema.TensorType.UINT8
-    pixels.quantization = schema.QuantizationParametersT()
-    pixels.quantization.scale = list(quantised.quantization.scale)
-    pixels.quantization.zeroPoint = [int(quantised.quantization.zeroPoint[0]) + 128]
-    graph.operators.remove(writers[0])
-    _replace_output(model, graph, int(writers[0].inputs[0]))
-    _drop_unused(model, graph)
-    floats = [x for x in graph.tensors if x.type not in _integers(schema)]
+    kinds = schema.TensorType
+    floats = [x for x in graph.tensors if x.type not in (kinds.INT8, kinds.INT32, kinds.INT64)]
     if floats:
         names = ", ".join(text(x.name) for x in floats[:3])
-        raise InputError(f"{len(floats)} tensors are still float in the int8 graph: {names}")
+        raise InputError(f"{len(floats)} tensors of the int8 graph are no integers: {names}")
+    inside = graph.tensors[graph.inputs[0]]
+    pixels = schema.TensorT()
+    pixels.shape, pixels.type, pixels.buffer = list(inside.shape), kinds.UINT8, 0
+    pixels.hasRank = True
+    pixels.quantization = schema.QuantizationParametersT()
+    pixels.quantization.scale = list(inside.quantization.scale)
+    pixels.quantization.zeroPoint = [int(inside.quantization.zeroPoint[0]) + 128]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 1
+    operator = schema.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes)
+    operator.inputs, operator.outputs = [len(graph.tensors)], [int(graph.inputs[0])]
+    operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+    operator.builtinOptions = schema.QuantizeOptionsT()
+    for signature in model.signatureDefs or []:
+        signature.inputs[0].tensorIndex = len(graph.tensors)
+    graph.inputs = [len(graph.tensors)]
+    graph.tensors.append(pixels)
+    graph.operators.insert(0, operator)
+    model.operatorCodes.append(code)
 
 
 def operator_name(model: Any, operator: Any) -> str:
@@ -105,40 +111,6 @@ def operators(model: Any) -> tuple[str, ...]:
 def text(name: bytes | str | None) -> str:
     """Return a name as the object API has it as text."""
     return name.decode() if isinstance(name, bytes) else name or ""
-
-
-def _replace_output(model: Any, graph: Any, new: int) -> None:
-    old = int(graph.outputs[0])
-    graph.outputs = [new]
-    for signature in model.signatureDefs or []:
-        for entry in signature.outputs:
-            if entry.tensorIndex == old:
-                entry.tensorIndex = new
-
-
-def _drop_unused(model: Any, graph: Any) -> None:
-    """Remove tensors and operator codes that nothing refers to any more."""
-    used = {*graph.inputs, *graph.outputs}
-    for operator in graph.operators:
-        used.update(operator.inputs, operator.outputs)
-    kept = sorted(index for index in map(int, used) if index >= 0)
-    moved = {old: new for new, old in enumerate(kept)} | {-1: -1}
-    graph.tensors = [graph.tensors[index] for index in kept]
-    for record in (graph, *graph.operators):
-        record.inputs = [moved[int(index)] for index in record.inputs]
-        record.outputs = [moved[int(index)] for index in record.outputs]
-    for signature in model.signatureDefs or []:
-        for entry in (*signature.inputs, *signature.outputs):
-            entry.tensorIndex = moved[int(entry.tensorIndex)]
-    codes = sorted({operator.opcodeIndex for operator in graph.operators})
-    model.operatorCodes = [model.operatorCodes[index] for index in codes]
-    for operator in graph.operators:
-        operator.opcodeIndex = codes.index(operator.opcodeIndex)
-
-
-def _integers(schema: Any) -> tuple[int, ...]:
-    kinds = schema.TensorType
-    return kinds.INT8, kinds.UINT8, kinds.INT32, kinds.INT64, kinds.BOOL
 
 
 def _schema() -> Any:
