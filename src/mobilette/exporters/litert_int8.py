@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from mobilette.arch.rows import PoolLinear
 from mobilette.data.normalise import Normalise
 from mobilette.exporters.quiet import quiet
 from mobilette.exporters.target import Calibration, Prepared
@@ -79,16 +80,55 @@ class IntegerNetwork(nn.Module):
         for module in self.network.modules():
             if isinstance(module, ConvUnit):
                 _scale_hard_sigmoid(module)
+        _linear_as_convolution(self.network)
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                _make_unequal(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes) for ``x`` (N, H, W, C): (pixel - zero_point) * scale."""
         logits: Tensor = self.network(self.normalise(x.permute(0, 3, 1, 2)))
-        return logits
+        return logits.flatten(1)
 
     def values(self, pixels: Tensor) -> Tensor:
         """Return the input for ``pixels`` uint8 (N, C, H, W)."""
         shifted = pixels.permute(0, 2, 3, 1).float() - self.pixels.zero_point
         return (shifted * self.pixels.scale).contiguous()
+
+
+def _make_unequal(bias: Tensor) -> None:
+    """Change the last bit of the first of several equal numbers.
+
+    litert-torch 0.10 quantises a bias that is one number repeated by the first channel's scale
+    alone, which is wrong for all others.
+    """
+    with torch.no_grad():
+        if len(bias) > 1 and bias[0] != 0 and bool((bias == bias[0]).all()):
+            bias[0] = torch.nextafter(bias[0], torch.zeros(()))
+
+
+def _linear_as_convolution(network: Network) -> None:
+    """Make linear layers convolutions whose kernel is as large as their input.
+
+    Where a linear layer has a scale for each output, tflite-micro rounds in another way than LiteRT
+    does, and versions before 2024 do not know of such scales; of convolutions both hold.
+    """
+    head = network.arch.head
+    if not isinstance(head, PoolLinear):
+        return
+    network.head.flatten = nn.Identity()
+    kernel = head.pool
+    for parent in list(network.head.modules()):
+        for name, linear in list(parent.named_children()):
+            if not isinstance(linear, nn.Linear):
+                continue
+            channels = linear.in_features // kernel**2
+            conv = nn.Conv2d(channels, linear.out_features, kernel)
+            shape = conv.weight.shape
+            conv.weight = nn.Parameter(linear.weight.detach().reshape(shape))
+            conv.bias = nn.Parameter(linear.bias.detach())
+            parent.add_module(name, conv)
+            kernel = 1
 
 
 def _scale_hard_sigmoid(unit: ConvUnit) -> None:
@@ -147,6 +187,7 @@ def _quantizer(pixels: Pixels) -> Any:
             qscheme=torch.per_tensor_affine,
         )
 
+    given, to_one = fixed(pixels.scale, pixels.zero_point - 128), fixed(1 / 255, -128)
     activations = QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
@@ -170,7 +211,7 @@ def _quantizer(pixels: Pixels) -> Any:
             for node in model.graph.nodes:
                 if node.op == "placeholder":
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
-                        output_qspec=fixed(pixels.scale, pixels.zero_point - 128), _annotated=True
+                        output_qspec=given, _annotated=True
                     )
                 elif node.op == "call_function":
                     _annotate(node)
@@ -180,25 +221,29 @@ def _quantizer(pixels: Pixels) -> Any:
             """Accept what `annotate` did."""
 
     def _annotate(node: Node) -> None:
-        inputs = [x for x in node.all_input_nodes if x.op != "get_attr"]
+        inputs = {x: _given(x) for x in node.all_input_nodes if x.op != "get_attr"}
+        computed = None if _clipped(node) else activations
         if node.target in _WEIGHTED:
-            source = {} if _is_padded(node) else {inputs[0]: activations}
-            _mark(node, source | {node.args[1]: weights}, None if _clipped(node) else activations)
+            source = {} if _is_padded(node) else inputs
+            _mark(node, source | {node.args[1]: weights}, computed)
         elif node.target in _COMPUTING:
-            _mark(
-                node,
-                dict.fromkeys(node.all_input_nodes, activations),
-                None if _clipped(node) else activations,
-            )
+            _mark(node, inputs, computed)
         elif node.target in _CLIPPING:
-            to_one = node.args[1:] == (0.0, 1.0)
-            _mark(node, {}, fixed(1 / 255, -128) if to_one else activations)
+            _mark(node, {}, to_one if _clips_to_one(node) else activations)
         elif node.target in _PADDING and _is_padded(next(iter(node.users))):
-            _mark(node, {inputs[0]: activations}, None)
-        elif inputs:
-            first = SharedQuantizationSpec((inputs[0], node))
-            others = dict.fromkeys(inputs[1:], first)
-            _mark(node, {inputs[0]: activations} | others, first)
+            _mark(node, inputs, None)
+        elif inputs:  # values are moved or averaged, and stay in their range
+            first, *others = inputs
+            shared = SharedQuantizationSpec((first, node))
+            _mark(node, {first: inputs[first]} | dict.fromkeys(others, shared), shared)
+
+    def _given(node: Node) -> Any:
+        """Return the range that is fixed for ``node``, or how one is found."""
+        if node.op == "placeholder":
+            return given
+        if node.target in (*_WEIGHTED, *_COMPUTING, *_CLIPPING):
+            return to_one if _clips_to_one(node) else activations
+        return _given(node.all_input_nodes[0])
 
     def _mark(node: Node, inputs: dict[Any, Any], output: Any) -> None:
         node.meta["quantization_annotation"] = QuantizationAnnotation(
@@ -224,9 +269,13 @@ def _is_padded(node: Node) -> bool:
     )
 
 
+def _clips_to_one(node: Node) -> bool:
+    return node.target in _CLIPPING and node.args[1:] == (0.0, 1.0)
+
+
 def _drop_clipping_to_one(program: GraphModule) -> None:
     for node in program.graph.nodes:
-        if node.target in _CLIPPING and node.args[1:] == (0.0, 1.0):
+        if _clips_to_one(node):
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
     program.recompile()
