@@ -185,7 +185,7 @@ def known_bad(run: Run, folder: Path) -> Artifact:
     contract = replace(contract, parts=())
     model = tflite_file.read(content)
     tflite_file.take_pixels(model)
-    tflite_file.name_ends(model, contract)
+    tflite_file.name_tensors(model, contract)
     tflite_file.add_contract(model, contract)
     content = tflite_file.packed(model)
     (folder / "bad").mkdir()

@@ -75,9 +75,7 @@ def export(
             golden=replace(prepared.golden, exact=written.exact),
             readme=readme(contract, target),
             measured=Measured(
-                size_bytes=sum(
-                    len(written.files[name]) for name in (contract.model, *contract.parts)
-                ),
+                size_bytes=written.size_bytes or sum(map(len, written.files.values())),
                 top1=best["top1"] if best is not None else None,
                 arena_bytes=written.arena_bytes,
                 operators=written.operators,

@@ -13,6 +13,7 @@ from mobilette.exporters import tflite_file
 from mobilette.exporters.litert_int8 import quantise
 from mobilette.exporters.quiet import quiet
 from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
+from mobilette.exporters.tflite_padding import fuse_padding
 from mobilette.extras import needs
 
 MODEL = "model.tflite"
@@ -67,7 +68,8 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
     model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
     if contract.precision == "int8":
         tflite_file.take_pixels(model)
-    tflite_file.name_ends(model, contract)
+        fuse_padding(model)
+    tflite_file.name_tensors(model, contract)
     tflite_file.add_contract(model, contract)
     content = tflite_file.packed(model)
     try:

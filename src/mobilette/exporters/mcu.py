@@ -86,6 +86,7 @@ def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration |
     }
     return Written(
         files={MODEL: model} | {name: text.encode() for name, text in files.items()},
+        size_bytes=len(model),
         arena_bytes=arena_bytes,
         operators=operators,
         exact=reference_answers(model, prepared.golden.inputs),

@@ -54,6 +54,7 @@ class Written:
 
     Attributes:
         files: content by name: the contract's ``model`` and ``parts``.
+        size_bytes: of what the engine loads; ``None`` means of all the files.
         arena_bytes: `Measured.arena_bytes`.
         operators: `Measured.operators`.
         exact: of an int8 model that every engine has to execute to the same bits: its own int8
@@ -61,6 +62,7 @@ class Written:
     """
 
     files: Mapping[str, bytes]
+    size_bytes: int | None = None
     arena_bytes: int | None = None
     operators: tuple[str, ...] = ()
     exact: NDArray[np.int8] | None = None
