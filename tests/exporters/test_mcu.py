@@ -21,8 +21,8 @@ from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.export import export
+from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
-from mobilette.exporters.litert_int8 import IntegerNetwork
 from mobilette.exporters.mcu import MCU, METHODS, reference_answers, resolver_header
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.run.directory import Run
