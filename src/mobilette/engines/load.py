@@ -21,6 +21,8 @@ ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "openvino": ("openvino", "OpenVinoPredictor"),
         "executorch": ("executorch", "ExecuTorchPredictor"),
         "ncnn": ("ncnn", "NcnnPredictor"),
+        "litert": ("litert", "LiteRtPredictor"),
+        "mcu": ("tflite_micro", "TfliteMicroPredictor"),
     }
 )
 

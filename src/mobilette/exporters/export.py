@@ -14,6 +14,8 @@ from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.coreml import COREML
 from mobilette.exporters.executorch import EXECUTORCH
 from mobilette.exporters.ncnn import NCNN
+from mobilette.exporters.litert import LITERT
+from mobilette.exporters.mcu import MCU
 from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, prepare
@@ -24,7 +26,7 @@ from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
-    {target.name: target for target in (ONNX, OPENVINO, EXECUTORCH, NCNN, COREML, WEB)}
+    {target.name: target for target in (ONNX, OPENVINO, LITERT, EXECUTORCH, NCNN, COREML, MCU, WEB)}
 )
 
 
@@ -78,9 +80,7 @@ def export(
             golden=replace(prepared.golden, exact=written.exact),
             readme=readme(contract, target),
             measured=Measured(
-                size_bytes=sum(
-                    len(written.files[name]) for name in (contract.model, *contract.parts)
-                ),
+                size_bytes=written.size_bytes or sum(map(len, written.files.values())),
                 top1=best["top1"] if best is not None else None,
                 arena_bytes=written.arena_bytes,
                 operators=written.operators,

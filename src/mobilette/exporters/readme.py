@@ -12,13 +12,13 @@ _TEXT = """\
 {code}
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
-  output `{output}`, float32 ({answers}).{probability}
+  output `{output}`, {kind} ({answers}).{probability}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
 - `golden.npz`: inputs, and the logits that the trained network gave for them.
 
 `mobilette verify` on this folder checks that the model still answers as the trained network did.
-"""
+{notes}"""
 
 _PYTHON = """\
 The pictures must be prepared as below; normalisation is inside the model.
@@ -94,12 +94,16 @@ def readme(contract: Contract, target: Target) -> str:
             code=code,
             answer=_SEVERAL if several else _ONE,
         )
-    batch = ["batch"] if target.batched else []
+    count = "batch" if target.batch is None else str(target.batch)
+    batch = [count] if target.batched else []
+    integer = target.integer_answers and contract.precision == "int8"
     return _TEXT.format(
         code=code,
         dtype=contract.input.dtype,
-        shape=", ".join(batch + [str(size) for size in contract.input.shape]),
+        shape=", ".join([*batch, *map(str, contract.input.shape)]),
         answers=", ".join([*batch, str(contract.arch.num_classes)]),
+        kind="int8" if integer else "float32",
+        notes=target.notes.format(**names),
         probability=_SIGMOID if several else "",
         name=contract.arch.name,
         target=contract.target,

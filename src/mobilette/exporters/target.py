@@ -54,6 +54,7 @@ class Written:
 
     Attributes:
         files: content by name: the contract's ``model`` and ``parts``.
+        size_bytes: of what the engine loads; ``None`` means of all the files.
         arena_bytes: `Measured.arena_bytes`.
         operators: `Measured.operators`.
         exact: of an int8 model that every engine has to execute to the same bits: its own int8
@@ -61,6 +62,7 @@ class Written:
     """
 
     files: Mapping[str, bytes]
+    size_bytes: int | None = None
     arena_bytes: int | None = None
     operators: tuple[str, ...] = ()
     exact: NDArray[np.int8] | None = None
@@ -83,7 +85,7 @@ class Target:
         dtype: of the input.
         input: the input's name in the model.
         output: the output's name in the model.
-        batched: whether the model takes several pictures at once.
+        batched: whether input and output have a dimension for several pictures.
         verifiable: `Contract.verifiable`.
         writer: writes the files; it imports the packages of its extra itself.
         code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
@@ -91,6 +93,9 @@ class Target:
         imports: the imports that ``code`` needs.
         language: of ``code``; where it is not Python, ``code`` is the whole part of the README that
             tells how to run the model.
+        batch: pictures that one call takes, where they have one; ``None`` means any number.
+        integer_answers: whether an int8 model's output is int8.
+        notes: the end of the README; placeholders as in ``code``.
     """
 
     name: str
@@ -108,6 +113,9 @@ class Target:
     batched: bool = True
     verifiable: bool = True
     language: Literal["python", "javascript"] = "python"
+    batch: int | None = None
+    integer_answers: bool = False
+    notes: str = ""
 
 
 class PixelsToLogits(nn.Module):

@@ -27,6 +27,8 @@ from mobilette.run.metrics import accuracy
 from mobilette.training.process import usable_cores
 from mobilette.verification.diagnosis import diagnose
 from mobilette.verification.evaluate import labelled_pictures
+from mobilette.verification.exact import check_exact
+from mobilette.verification.first_difference import PICTURES, first_difference
 from mobilette.verification.gate import MAX_DROP, judge_golden, judge_pictures
 from mobilette.verification.metadata import check_metadata
 from mobilette.verification.readme import check_readme
@@ -36,10 +38,11 @@ from mobilette.verification.verdict import Verdict
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Answers:
-    """The logits (N, classes) of one side, for pictures with these labels."""
+    """The logits (N, classes) of one side for pictures with these labels; the first pixels."""
 
     logits: NDArray[np.float32]
     labels: Labels
+    sample: NDArray[np.uint8]
     unusable: Sequence[tuple[str, str]]
 
 
@@ -90,6 +93,9 @@ def verify(
     verdict = _on_golden(predictor, run)
     if data is None:
         notes.append("no pictures given: golden vectors only")
+        if verdict.failures and run is not None:
+            layer = _first_layer(opened, run, None)
+            verdict = replace(verdict, failures=(*verdict.failures, *layer))
     else:
         pictures, by = labelled_pictures(
             data, predictor.classes, split=split, multi_label=predictor.multi_label
@@ -108,6 +114,8 @@ def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
     if run is not None:
         failures += check_metadata(contract, run)
         failures += _check_golden(predictor.artifact, run)
+    if contract.target == "mcu":
+        failures += check_exact(predictor.artifact)
     comparison = compare(predictor.logits(golden.inputs), golden.logits)
     wrong = judge_golden(comparison, contract.precision)
     if wrong:
@@ -169,12 +177,23 @@ def _on_pictures(
             precision=predictor.contract.precision,
             max_drop=max_drop,
         )
+        if failures:
+            failures += _first_layer(predictor.artifact, run, ours.sample)
         verdict = replace(
             _with(verdict, comparison),
             accuracy_source=right,
             calibration_error_source=_calibration_error(theirs),
         )
     return replace(verdict, failures=tuple(failures), notes=tuple(notes))
+
+
+def _first_layer(artifact: Artifact, run: Run, pixels: NDArray[np.uint8] | None) -> list[str]:
+    """Name the layer at which the answers part, where the engine shows its layers."""
+    found = first_difference(artifact, run, pixels)
+    if found is None:
+        return []
+    size = f"{found.relative:.1%} of its largest value, {found.snr_db:.1f} dB"
+    return [f"the first layer that differs is {found.layer} ({size})"]
 
 
 def _with(verdict: Verdict, comparison: Comparison) -> Verdict:
@@ -196,7 +215,12 @@ def _answers(side: Predictor, pictures: Sequence[Picture], reading: _Reading) ->
         max_unusable=reading.max_unusable,
         on_progress=reading.report_load,
     )
-    return _Answers(logits=side.logits(read.pixels[:]), labels=read.labels, unusable=unusable)
+    return _Answers(
+        logits=side.logits(read.pixels[:]),
+        labels=read.labels,
+        sample=read.pixels[:PICTURES],
+        unusable=unusable,
+    )
 
 
 def _calibration_error(answers: _Answers) -> float | None:

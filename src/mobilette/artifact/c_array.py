@@ -1,0 +1,78 @@
+"""A model as C++ for microcontrollers: written by the exporter, read back to be compared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mobilette.errors import InputError
+
+ARRAY = "alignas(16) const unsigned char g_model[] = {"
+_A_LINE = 12
+_BYTE = re.compile(r"0x([0-9a-f]{2}),?")
+
+
+def model_source(model: bytes, labels: Sequence[str]) -> str:
+    """Return ``model.cc``: the bytes of ``model`` and the names of the classes."""
+    lines = [
+        "  " + " ".join(f"0x{byte:02x}," for byte in model[first : first + _A_LINE])
+        for first in range(0, len(model), _A_LINE)
+    ]
+    names = [f"  {literal(label)}," for label in labels]
+    return "\n".join(
+        [
+            '#include "model.h"',
+            "",
+            ARRAY,
+            *lines,
+            "};",
+            f"const unsigned int g_model_len = {len(model)};",
+            "",
+            "const char* const g_labels[] = {",
+            *names,
+            "};",
+            "",
+        ]
+    )
+
+
+def model_header(*, labels: int, arena_bytes: int) -> str:
+    """Return ``model.h``: what ``model.cc`` defines, and the memory that is needed."""
+    return f"""\
+#ifndef MOBILETTE_MODEL_H_
+#define MOBILETTE_MODEL_H_
+
+// The content of model.tflite.
+extern const unsigned char g_model[];
+extern const unsigned int g_model_len;
+
+// The classes in the order of the model's answers, UTF-8.
+constexpr int kLabels = {labels};
+extern const char* const g_labels[];
+
+// What the tensors needed on a host with 64-bit pointers; a microcontroller needs a little less.
+constexpr int kArenaBytes = {arena_bytes};
+
+#endif  // MOBILETTE_MODEL_H_
+"""
+
+
+def literal(text: str) -> str:
+    """Return ``text`` as a C string literal, UTF-8, of printable ASCII only."""
+    plain = {byte for byte in range(32, 127)} - set(b'"\\?')  # ?: no trigraphs
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'
+
+
+def model_in_source(source: str) -> bytes:
+    """Return the bytes of the model in a ``model.cc``.
+
+    Raises:
+        InputError: there is no such array in it, or anything but bytes in the array.
+    """
+    _, begun, rest = source.partition(ARRAY)
+    body, ended, _ = rest.partition("};")
+    values = body.split()
+    matches = [_BYTE.fullmatch(value) for value in values]
+    if not begun or not ended or not all(matches):
+        raise InputError("no array g_model of bytes in it")
+    return bytes(int(match[1], 16) for match in matches if match)

@@ -1,0 +1,74 @@
+"""Asks tflite-micro in a process of its own: ``python -m ...`` (`tflite_kernels`).
+
+It is written for microcontrollers, without checks of what a model says; a crash ends this process
+and not the one that asked. Request and answer go through stdin and stdout as numpy's ``.npz``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+REFUSED = 2
+ALIGNMENT = 16
+
+
+def main() -> int:
+    """Answer the request on stdin; return a status."""
+    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as request:
+        model, pixels = request["model"].tobytes(), request["pixels"]
+        arena = int(request["arena"])
+    # What tflite-micro itself prints must not come between the bytes of the answer.
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        content = io.BytesIO()
+        if len(pixels):
+            np.savez(content, answers=_answers(model, pixels, arena))
+        else:
+            np.savez(content, arena_bytes=np.array(_smallest(model, arena), np.int64))
+    except (RuntimeError, ValueError, MemoryError) as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    with answer:
+        answer.write(content.getbuffer())
+    return 0
+
+
+def _interpreter(model: bytes, arena: int) -> Any:
+    from tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(model, arena_size=arena)
+
+
+def _answers(model: bytes, pixels: np.ndarray[Any, Any], arena: int) -> np.ndarray[Any, Any]:
+    interpreter = _interpreter(model, arena)
+    answers = []
+    for picture in pixels:
+        interpreter.set_input(picture[None], 0)
+        interpreter.invoke()
+        answers.append(interpreter.get_output(0)[0].copy())
+    return np.stack(answers)
+
+
+def _smallest(model: bytes, enough: int) -> int:
+    """Return the smallest arena that the model fits in, ``enough`` being one."""
+    _interpreter(model, enough)
+    low, high = 0, enough // ALIGNMENT
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _interpreter(model, middle * ALIGNMENT)
+        except RuntimeError:
+            low = middle
+        else:
+            high = middle
+    return high * ALIGNMENT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""LiteRT on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.directory import Artifact
+from mobilette.artifact.tflite import check_tflite, contract_inside
+from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter
+from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.errors import InputError
+from mobilette.weights.tflite_schema import ModelRecord
+
+ENGINE_ERRORS = (RuntimeError, ValueError)
+
+
+class LiteRtPredictor(ArtifactPredictor):
+    """A LiteRT artifact, executed by LiteRT, picture by picture.
+
+    Args:
+        artifact: what `open_artifact` returned.
+        threads: that one call uses; 0 lets the engine choose.
+        reference: the reference kernels, which microcontrollers' answers are equal to; XNNPACK's
+            int8 answers may be several steps away from them.
+    """
+
+    def __init__(self, artifact: Artifact, *, threads: int = 0, reference: bool = False) -> None:
+        self.reference = reference
+        self.engine = f"LiteRT ({'reference' if reference else 'XNNPACK'})"
+        super().__init__(artifact, threads=threads)
+
+    def open(self) -> None:
+        """Make the interpreter."""
+        # the interpreter reads the weights from these bytes, so they have to stay
+        self.model, self.record = read_tflite_model(self)
+        try:
+            self.interpreter = litert_interpreter(
+                self.model, threads=self.threads, reference=self.reference
+            )
+        except ENGINE_ERRORS as error:
+            raise self.refused(error) from error
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        return as_logits(self.answers(pixels), self.record)
+
+    def answers(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int8]:
+        """Return what leaves the model, (N, classes), for ``pixels`` (N, C, H, W)."""
+        try:
+            return ask_litert(self.interpreter, self.laid_out(pixels))
+        except ENGINE_ERRORS as error:
+            raise self.failed(error) from error
+
+
+def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]:
+    """Return the artifact's ``.tflite`` file and what it says, checked, with its contract inside.
+
+    Raises:
+        InputError: it is damaged, or not what the contract says.
+    """
+    content = predictor.artifact.read_model()
+    contract = predictor.contract
+    try:
+        record = check_tflite(content)
+        inside = contract_inside(content)
+    except InputError as error:
+        raise InputError(f"{predictor.where}: {error}") from None
+    given, answer = record.tensors[record.inputs[0]], record.tensors[record.outputs[0]]
+    expected = (
+        (1, *contract.input.shape),
+        contract.input.dtype,
+        (1, len(contract.classes)),
+        "int8" if contract.precision == "int8" else "float32",
+    )
+    found = (given.shape, given.kind, answer.shape, answer.kind)
+    if found != expected:
+        raise InputError(
+            f"{predictor.where}: input and output are {found}; by the contract they are {expected}"
+        )
+    predictor.check_embedded(inside)
+    return content, record
+
+
+def as_logits(
+    answers: NDArray[np.float32] | NDArray[np.int8], record: ModelRecord
+) -> NDArray[np.float32]:
+    """Return the logits that ``answers`` of the model of ``record`` stand for.
+
+    Of int8 they are (answer - zero point) x scale.
+    """
+    if answers.dtype == np.float32:
+        return answers.astype(np.float32, copy=False)
+    steps = record.tensors[record.outputs[0]].quantisation
+    scale, zero_point = (steps.scale[0], steps.zero_point[0]) if steps else (1, 0)
+    return (answers.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

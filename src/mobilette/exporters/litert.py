@@ -1,0 +1,98 @@
+"""LiteRT's `.tflite`, written by litert-torch: uint8 NHWC in; int8 is integers from end to end."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mobilette.artifact.contract import Contract
+from mobilette.artifact.tflite import check_tflite
+from mobilette.errors import InputError
+from mobilette.exporters import tflite_file
+from mobilette.exporters.litert_int8 import quantise
+from mobilette.exporters.quiet import quiet
+from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
+from mobilette.exporters.tflite_padding import fuse_padding
+from mobilette.extras import needs
+
+MODEL = "model.tflite"
+
+
+def write_litert(
+    prepared: Prepared, contract: Contract, calibration: Calibration | None
+) -> Written:
+    """Write the model for LiteRT."""
+    return Written(files={MODEL: tflite_model(prepared, contract, calibration)})
+
+
+LITERT = Target(
+    name="litert",
+    precisions=("fp32", "int8"),
+    packages=("litert-torch", "ai-edge-litert"),
+    model=MODEL,
+    layout="NHWC",
+    batch=1,
+    integer_answers=True,
+    writer=write_litert,
+    imports="from ai_edge_litert.interpreter import Interpreter",
+    code="""\
+interpreter = Interpreter("{model}")
+interpreter.allocate_tensors()
+given, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+interpreter.set_tensor(given["index"], np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+interpreter.invoke()
+logits = interpreter.get_tensor(answer["index"])[0]
+scale, zero_point = answer["quantization"]
+if scale:  # int8
+    logits = (logits.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)""",
+)
+
+
+def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> bytes:
+    """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
+
+    Batch norms are folded and the contract is inside.
+
+    Raises:
+        InputError: a package is missing, or the network cannot be int8 from end to end.
+    """
+    program: nn.Module
+    if contract.precision == "int8":
+        assert calibration is not None
+        program, example = quantise(prepared, calibration)
+    else:
+        program = PixelsToLogits(prepared.network, prepared.normalise, layout="NHWC").eval()
+        pixels = prepared.golden.inputs[:1].transpose(0, 2, 3, 1)
+        example = torch.from_numpy(np.ascontiguousarray(pixels))
+    model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
+    if contract.precision == "int8":
+        tflite_file.take_pixels(model)
+        fuse_padding(model)
+    tflite_file.name_tensors(model, contract)
+    tflite_file.add_contract(model, contract)
+    content = tflite_file.packed(model)
+    try:
+        check_tflite(content)
+    except InputError as error:
+        raise InputError(f"export to {contract.target}: {error}") from error
+    return content
+
+
+def convert(program: nn.Module, example: Tensor, *, quantised: bool = False) -> bytes:
+    """Return what litert-torch makes of ``program``, traced with ``example``.
+
+    ``quantised`` says that it is `quantise`'s: then computing in integers is asked for.
+    """
+    with quiet():
+        with needs("litert-export", "export to litert"):
+            import litert_torch
+            from litert_torch.quantize import pt2e_quantizer, quant_config
+        config = None
+        if quantised:
+            static = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+            quantiser = pt2e_quantizer.PT2EQuantizer().set_global(static)
+            config = quant_config.QuantConfig(pt2e_quantizer=quantiser)
+        model = litert_torch.convert(program, (example,), quant_config=config)
+        content: bytes = model.model_content()
+    return content

@@ -1,0 +1,193 @@
+"""PyTorch's quantiser (pt2e), told what LiteRT's integer kernels can do.
+
+`litert_torch` brings an annotator of its own; that one leaves hard-swish, hard-sigmoid, pooling and
+padding in float, and looks at what a ReLU6 gets rather than at what it gives.
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from mobilette.exporters.integer_network import IntegerNetwork, Pixels
+from mobilette.exporters.quiet import quiet
+from mobilette.exporters.target import Calibration, Prepared
+from mobilette.extras import needs
+
+aten = torch.ops.aten
+_WEIGHTED = (aten.conv2d.default, aten.linear.default)
+_COMPUTING = (aten.add.Tensor, aten.mul.Tensor, aten.hardswish.default, aten.hardswish_.default)
+_CLIPPING = (
+    aten.relu.default,
+    aten.relu_.default,
+    aten.relu6.default,
+    aten.hardtanh.default,
+    aten.hardtanh_.default,
+)
+_PADDING = (aten.pad.default, aten.constant_pad_nd.default)
+_NOTHING = (aten.dropout.default, aten.dropout_.default)
+
+_SMALLEST_STEP = 2.0**-12  # of activations
+_LARGEST_BIAS = 2.0**30
+
+
+def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule, Tensor]:
+    """Return the quantised program and an example of its input, float (1, H, W, C).
+
+    Per channel and symmetric for weights; ranges of activations from ``calibration``.
+    """
+    with quiet(), needs("litert-export", "int8 for litert"):
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    network = IntegerNetwork(prepared.network, prepared.normalise).eval()
+    pixels = torch.from_numpy(calibration.pixels)
+    example = network.values(pixels[:1])
+    with quiet(), torch.no_grad():
+        program = torch.export.export(network, (example,)).module()
+        observed = prepare_pt2e(program, _quantizer(network.pixels))
+        for index in range(len(pixels)):
+            observed(network.values(pixels[index : index + 1]))
+        _leave_room_for_biases(observed)
+        # folded constants would be mere integers to the converter
+        quantised: GraphModule = convert_pt2e(observed, fold_quantize=False)
+    _drop_clipping_to_one(quantised)
+    return quantised, example
+
+
+def _quantizer(pixels: Pixels) -> Any:
+    """Return the annotator, a class made here because its base is in an extra."""
+    from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
+    from torchao.quantization.pt2e.quantizer import (
+        FixedQParamsQuantizationSpec,
+        QuantizationAnnotation,
+        QuantizationSpec,
+        Quantizer,
+        SharedQuantizationSpec,
+    )
+
+    def fixed(scale: float, zero_point: int) -> Any:
+        return FixedQParamsQuantizationSpec(
+            dtype=torch.int8,
+            scale=scale,
+            zero_point=zero_point,
+            quant_min=-128,
+            quant_max=127,
+            qscheme=torch.per_tensor_affine,
+        )
+
+    given, to_one = fixed(pixels.scale, pixels.zero_point - 128), fixed(1 / 255, -128)
+    activations = QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_affine,
+        observer_or_fake_quant_ctr=HistogramObserver.with_args(eps=_SMALLEST_STEP),
+    )
+    weights = QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-127,
+        quant_max=127,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+        observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-20),
+    )
+
+    class LiteRtQuantizer(Quantizer):  # type: ignore[misc]
+        """Annotates every node of a program."""
+
+        def annotate(self, model: GraphModule) -> GraphModule:
+            for node in model.graph.nodes:
+                if node.op == "placeholder":
+                    node.meta["quantization_annotation"] = QuantizationAnnotation(
+                        output_qspec=given, _annotated=True
+                    )
+                elif node.op == "call_function":
+                    _annotate(node)
+            return model
+
+        def validate(self, model: GraphModule) -> None:
+            """Accept what `annotate` did."""
+
+    def _annotate(node: Node) -> None:
+        inputs = {x: _given(x) for x in node.all_input_nodes if x.op != "get_attr"}
+        computed = None if _clipped(node) else activations
+        if node.target in _WEIGHTED:
+            source = {} if _is_padded(node) else inputs
+            _mark(node, source | {node.args[1]: weights}, computed)
+        elif node.target in _COMPUTING:
+            _mark(node, inputs, computed)
+        elif node.target in _CLIPPING:
+            _mark(node, {}, to_one if _clips_to_one(node) else activations)
+        elif node.target in _PADDING and _is_padded(next(iter(node.users))):
+            _mark(node, inputs, None)
+        elif inputs:  # values are moved or averaged, and stay in their range
+            first, *others = inputs
+            shared = SharedQuantizationSpec((first, node))
+            _mark(node, {first: inputs[first]} | dict.fromkeys(others, shared), shared)
+
+    def _given(node: Node) -> Any:
+        """Return the range that is fixed for ``node``, or how one is found."""
+        if node.op == "placeholder":
+            return given
+        if node.target in (*_WEIGHTED, *_COMPUTING, *_CLIPPING):
+            return to_one if _clips_to_one(node) else activations
+        return _given(node.all_input_nodes[0])
+
+    def _mark(node: Node, inputs: dict[Any, Any], output: Any) -> None:
+        node.meta["quantization_annotation"] = QuantizationAnnotation(
+            input_qspec_map=inputs, output_qspec=output, _annotated=True
+        )
+
+    return LiteRtQuantizer()
+
+
+def _leave_room_for_biases(observed: GraphModule) -> None:
+    """Make steps of weights so large that biases, in steps of weight x input, are int32.
+
+    A channel whose weights are next to nothing would have too small ones.
+    """
+    for node in observed.graph.nodes:
+        if node.target != aten.conv2d.default:
+            continue
+        source, weight, bias = node.args[:3]
+        if source.target in _PADDING:
+            source = source.args[0]
+        observer = observed.get_submodule(weight.target)
+        steps = torch.maximum(-observer.min_val, observer.max_val) / 127
+        needed = attrgetter(bias.target)(observed).detach().abs() / (_LARGEST_BIAS * _SMALLEST_STEP)
+        if bool((steps > needed).all()):
+            continue
+        step, _ = observed.get_submodule(source.target).calculate_qparams()
+        needed *= _SMALLEST_STEP / step
+        observer.max_val = torch.maximum(observer.max_val, 127 * needed)
+
+
+def _clipped(node: Node) -> bool:
+    """Whether only an activation reads ``node``, so that an engine computes both at once."""
+    return len(node.users) == 1 and next(iter(node.users)).target in _CLIPPING
+
+
+def _is_padded(node: Node) -> bool:
+    """Whether ``node`` is a convolution whose padding is an operator of its own before it."""
+    source = node.args[0] if node.args else None
+    return (
+        node.target == aten.conv2d.default
+        and isinstance(source, Node)
+        and source.target in _PADDING
+        and len(source.users) == 1
+    )
+
+
+def _clips_to_one(node: Node) -> bool:
+    return node.target in _CLIPPING and node.args[1:] == (0.0, 1.0)
+
+
+def _drop_clipping_to_one(program: GraphModule) -> None:
+    for node in program.graph.nodes:
+        if _clips_to_one(node):
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    program.recompile()

@@ -1,0 +1,151 @@
+"""For microcontrollers: LiteRT's int8 model as C++, for tflite-micro."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.c_array import model_header, model_source
+from mobilette.artifact.contract import Contract
+from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter, micro_arena_bytes
+from mobilette.errors import InputError
+from mobilette.exporters import tflite_file
+from mobilette.exporters.litert import MODEL, tflite_model
+from mobilette.exporters.target import Calibration, Prepared, Target, Written
+
+SOURCE, HEADER, RESOLVER = "model.cc", "model.h", "resolver.h"
+
+# Names of MicroMutableOpResolver's methods: tensorflow/lite/micro/micro_mutable_op_resolver.h
+METHODS = {
+    "ADD": "AddAdd",
+    "AVERAGE_POOL_2D": "AddAveragePool2D",
+    "CONCATENATION": "AddConcatenation",
+    "CONV_2D": "AddConv2D",
+    "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
+    "FULLY_CONNECTED": "AddFullyConnected",
+    "HARD_SWISH": "AddHardSwish",
+    "MAXIMUM": "AddMaximum",
+    "MAX_POOL_2D": "AddMaxPool2D",
+    "MEAN": "AddMean",
+    "MINIMUM": "AddMinimum",
+    "MUL": "AddMul",
+    "PAD": "AddPad",
+    "PADV2": "AddPadV2",
+    "QUANTIZE": "AddQuantize",
+    "RELU": "AddRelu",
+    "RELU6": "AddRelu6",
+    "RESHAPE": "AddReshape",
+    "SLICE": "AddSlice",
+    "STRIDED_SLICE": "AddStridedSlice",
+    "SUM": "AddSum",
+    "TRANSPOSE": "AddTranspose",
+}
+
+_NOTES = """
+## On a microcontroller
+
+Add `model.cc`, `model.h` and `resolver.h` to a project with tflite-micro:
+
+```cpp
+#include "model.h"
+#include "resolver.h"
+#include "tensorflow/lite/micro/micro_interpreter.h"
+
+alignas(16) static uint8_t arena[kArenaBytes];
+
+int Classify(const uint8_t* pixels) {{  // {resolution} x {resolution} x {channels}, row by row
+  static tflite::MicroMutableOpResolver<kOperators> resolver;
+  static const TfLiteStatus added = AddOperators(resolver);
+  static tflite::MicroInterpreter interpreter(tflite::GetModel(g_model), resolver, arena,
+                                              kArenaBytes);
+  static const TfLiteStatus allocated = interpreter.AllocateTensors();
+  if (added != kTfLiteOk || allocated != kTfLiteOk) return -1;
+  memcpy(interpreter.input(0)->data.uint8, pixels, {resolution} * {resolution} * {channels});
+  if (interpreter.Invoke() != kTfLiteOk) return -1;
+  const int8_t* answers = interpreter.output(0)->data.int8;
+  return std::max_element(answers, answers + kLabels) - answers;  // g_labels[] has its name
+}}
+```
+"""
+
+
+def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+    """Write the int8 model, its C++, and what it needs of tflite-micro.
+
+    Raises:
+        InputError: a package is missing, or tflite-micro does not run the model.
+    """
+    model = tflite_model(prepared, contract, calibration)
+    arena_bytes = micro_arena_bytes(model)
+    operators = tflite_file.operators(tflite_file.read(model))
+    labels = [label.name for label in contract.classes]
+    files = {
+        SOURCE: model_source(model, labels),
+        HEADER: model_header(labels=len(labels), arena_bytes=arena_bytes),
+        RESOLVER: resolver_header(operators),
+    }
+    return Written(
+        files={MODEL: model} | {name: text.encode() for name, text in files.items()},
+        size_bytes=len(model),
+        arena_bytes=arena_bytes,
+        operators=operators,
+        exact=reference_answers(model, prepared.golden.inputs),
+    )
+
+
+MCU = Target(
+    name="mcu",
+    precisions=("int8",),
+    packages=("litert-torch", "ai-edge-litert", "tflite-micro"),
+    model=MODEL,
+    parts=(SOURCE, HEADER, RESOLVER),
+    layout="NHWC",
+    batch=1,
+    integer_answers=True,
+    writer=write_mcu,
+    imports="from tflite_micro import runtime",
+    code="""\
+interpreter = runtime.Interpreter.from_file("{model}", arena_size=2**26)
+interpreter.set_input(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), 0)
+interpreter.invoke()
+steps = interpreter.get_output_details(0)["quantization_parameters"]
+logits = interpreter.get_output(0)[0].astype(np.float32) - np.float32(steps["zero_points"][0])
+logits *= np.float32(steps["scales"][0])""",
+    notes=_NOTES,
+)
+
+
+def reference_answers(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Return the int8 answers (N, classes) of LiteRT's reference kernels to ``pixels`` (NCHW)."""
+    interpreter = litert_interpreter(model, reference=True)
+    return ask_litert(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+
+
+def resolver_header(operators: tuple[str, ...]) -> str:
+    """Return ``resolver.h``: a function that adds just these operators to a resolver.
+
+    Raises:
+        InputError: an operator is none of those that our networks need.
+    """
+    unknown = [name for name in operators if name not in METHODS]
+    if unknown:
+        raise InputError(f"export to mcu: {', '.join(unknown)} cannot be used there")
+    calls = "\n".join(
+        f"  if (resolver.{METHODS[name]}() != kTfLiteOk) return kTfLiteError;" for name in operators
+    )
+    return f"""\
+#ifndef MOBILETTE_RESOLVER_H_
+#define MOBILETTE_RESOLVER_H_
+
+#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+
+constexpr int kOperators = {len(operators)};
+
+// Adds what the model needs, and nothing else.
+inline TfLiteStatus AddOperators(tflite::MicroMutableOpResolver<kOperators>& resolver) {{
+{calls}
+  return kTfLiteOk;
+}}
+
+#endif  // MOBILETTE_RESOLVER_H_
+"""

@@ -1,0 +1,177 @@
+"""TensorFlow Lite files, edited through the format's own generated code: names, ends, metadata.
+
+Only files that a converter of ours has just written are read here; those from outside are checked
+by `mobilette.artifact.tflite` first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.errors import InputError
+from mobilette.extras import needs
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def read(content: bytes) -> Any:
+    """Return the ``ModelT`` (object API) of the file ``content``."""
+    types = schema()
+    return types.ModelT.InitFromPackedBuf(bytearray(content), 0)
+
+
+def packed(model: Any) -> bytes:
+    """Return the file of a ``ModelT``."""
+    with needs("litert-export", "export to litert"):
+        import flatbuffers
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def name_tensors(model: Any, contract: Contract) -> None:
+    """Name tensors by layer, and input and output as ``contract`` does, in the signature, too.
+
+    The converter's names tell of modules and files, in half of a small model's bytes; its notes are
+    dropped for the same reason.
+    """
+    (graph,) = model.subgraphs
+    seen: Counter[str] = Counter()
+    named: set[int] = set()
+
+    def name(index: int, text: str) -> None:
+        if index >= 0 and index not in named:
+            named.add(index)
+            seen[text] += 1
+            number = f".{seen[text]}" if seen[text] > 1 else ""
+            graph.tensors[index].name = (text + number).encode()
+
+    ends = {int(graph.inputs[0]): contract.input.name, int(graph.outputs[0]): contract.output}
+    for index, end in ends.items():
+        name(index, end)
+    for operator in graph.operators:
+        kind = operator_name(model, operator)
+        layer = _layer(graph.tensors[operator.outputs[0]].name) or kind.lower()
+        name(int(operator.outputs[0]), layer)
+        constants = ("weight", "bias") if kind in _WEIGHTED else ("constant",) * 4
+        for index, constant in zip(map(int, operator.inputs[1:]), constants, strict=False):
+            if index >= 0 and graph.tensors[index].buffer:
+                name(index, f"{layer.removesuffix('.activation')}.{constant}")
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.name = ends[int(entry.tensorIndex)].encode()
+    graph.name = contract.arch.name.encode()
+    model.description = b"Mobilette"
+    model.metadata, model.metadataBuffer = [], None
+
+
+def add_contract(model: Any, contract: Contract) -> None:
+    """Add ``contract`` as metadata, in a buffer of its own."""
+    types = schema()
+    buffer, entry = types.BufferT(), types.MetadataT()
+    buffer.data = np.frombuffer(canonical(contract.embedded()).encode(), np.uint8)
+    entry.name, entry.buffer = METADATA_KEY.encode(), len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+
+
+def take_pixels(model: Any) -> None:
+    """Let an int8 graph take uint8: an operator in front moves the zero point, exactly.
+
+    Raises:
+        InputError: input, output or something between them is not an integer.
+    """
+    types = schema()
+    (graph,) = model.subgraphs
+    kinds = types.TensorType
+    floats = [x for x in graph.tensors if x.type not in (kinds.INT8, kinds.INT32, kinds.INT64)]
+    if floats:
+        names = ", ".join(text(x.name) for x in floats[:3])
+        raise InputError(f"{len(floats)} tensors of the int8 graph are no integers: {names}")
+    inside = graph.tensors[graph.inputs[0]]
+    pixels = types.TensorT()
+    pixels.shape, pixels.type, pixels.buffer = list(inside.shape), kinds.UINT8, 0
+    pixels.hasRank = True
+    pixels.quantization = types.QuantizationParametersT()
+    pixels.quantization.scale = list(inside.quantization.scale)
+    pixels.quantization.zeroPoint = [int(inside.quantization.zeroPoint[0]) + 128]
+    code = types.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = types.BuiltinOperator.QUANTIZE
+    code.version = 1
+    operator = types.OperatorT()
+    operator.opcodeIndex = len(model.operatorCodes)
+    operator.inputs, operator.outputs = [len(graph.tensors)], [int(graph.inputs[0])]
+    operator.builtinOptionsType = types.BuiltinOptions.QuantizeOptions
+    operator.builtinOptions = types.QuantizeOptionsT()
+    for signature in model.signatureDefs or []:
+        signature.inputs[0].tensorIndex = len(graph.tensors)
+    graph.inputs = [len(graph.tensors)]
+    graph.tensors.append(pixels)
+    graph.operators.insert(0, operator)
+    model.operatorCodes.append(code)
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """Return the name of an operator's kind, such as ``CONV_2D``."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    names = {
+        value: name for name, value in vars(schema().BuiltinOperator).items() if name.isupper()
+    }
+    return names[number]
+
+
+def operators(model: Any) -> tuple[str, ...]:
+    """Return the names of the kinds of operator of the one graph, sorted, each once."""
+    return tuple(sorted({operator_name(model, x) for x in model.subgraphs[0].operators}))
+
+
+def text(name: bytes | str | None) -> str:
+    """Return a name as the object API has it as text."""
+    return name.decode() if isinstance(name, bytes) else name or ""
+
+
+def drop_unused(model: Any) -> None:
+    """Remove tensors and constants that no operator refers to any more."""
+    (graph,) = model.subgraphs
+    used = {*map(int, graph.inputs), *map(int, graph.outputs)}
+    for operator in graph.operators:
+        used.update(map(int, operator.inputs), map(int, operator.outputs))
+    kept = sorted(used - {-1})
+    moved = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[index] for index in kept]
+    for record in (graph, *graph.operators):
+        record.inputs = [moved[int(index)] for index in record.inputs]
+        record.outputs = [moved[int(index)] for index in record.outputs]
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = moved[int(entry.tensorIndex)]
+    buffers = sorted({0, *(int(tensor.buffer) for tensor in graph.tensors)})
+    model.buffers = [model.buffers[index] for index in buffers]
+    for tensor in graph.tensors:
+        tensor.buffer = buffers.index(tensor.buffer)
+    codes = sorted({operator.opcodeIndex for operator in graph.operators})
+    model.operatorCodes = [model.operatorCodes[index] for index in codes]
+    for operator in graph.operators:
+        operator.opcodeIndex = codes.index(operator.opcodeIndex)
+
+
+def _layer(name: bytes | str | None) -> str:
+    """Return the name of the layer in the converter's name of a tensor.
+
+    That is made of steps such as ``package.module.Class_attribute``.
+    """
+    steps = text(name).partition(";")[0].split("/")
+    attributes = [step.rpartition(".")[2].partition("_")[2] for step in steps if "." in step]
+    return ".".join(x for x in attributes if x not in ("", "network"))
+
+
+def schema() -> Any:
+    """Return the module of generated code."""
+    with needs("litert", "a TensorFlow Lite file"):
+        from ai_edge_litert import schema_py_generated
+    return schema_py_generated

@@ -1,0 +1,215 @@
+"""The C++ is compiled where there is a compiler; models are executed by tflite-micro itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobilette.artifact.c_array import model_in_source
+from mobilette.artifact.contract import Measured
+from mobilette.artifact.directory import Artifact, open_artifact, write_artifact
+from mobilette.artifact.tflite_kernels import ask_tflite_micro
+from mobilette.engines.load import load, open_engine
+from mobilette.errors import InputError
+from mobilette.exporters import tflite_file
+from mobilette.exporters.export import export
+from mobilette.exporters.integer_network import IntegerNetwork
+from mobilette.exporters.litert import convert
+from mobilette.exporters.mcu import MCU, METHODS, reference_answers, resolver_header
+from mobilette.exporters.prepare import make_contract, prepare
+from mobilette.run.directory import Run
+from mobilette.run.metrics import softmax
+from mobilette.verification.exact import check_exact
+from mobilette.verification.verify import verify
+from tests.artifact.forging import forge
+from tests.exporters.small_runs import small_calibration, small_run
+
+pytest.importorskip("litert_torch")
+pytest.importorskip("torchao")
+pytest.importorskip("tflite_micro")
+
+COMPILER = shutil.which("g++") or shutil.which("c++")
+compiled = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def mcu(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return export(trained, to="mcu", out=tmp_path_factory.mktemp("mcu"))
+
+
+@pytest.fixture
+def copied(mcu: Artifact, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(mcu.path, tmp_path / "mcu-int8"))
+
+
+def build(source: Path, *arguments: str | Path) -> None:
+    assert COMPILER is not None
+    command = [COMPILER, "-std=c++17", "-Wall", "-Wextra", "-Werror", str(source)]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_written_and_measured(mcu: Artifact) -> None:
+    assert mcu.path.name == "mcu-int8"
+    contract = mcu.contract
+    assert contract.parts == ("model.cc", "model.h", "resolver.h")
+    assert contract.measured is not None
+    assert {"QUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D"} <= set(contract.measured.operators)
+    arena = contract.measured.arena_bytes
+    assert arena is not None
+    assert f"kArenaBytes = {arena};" in (mcu.path / "model.h").read_text()
+    pixels = np.zeros((1, 16, 16, 3), np.uint8)
+    ask_tflite_micro(mcu.read_model(), pixels, arena_bytes=arena)
+    with pytest.raises(InputError, match="does not run it"):
+        ask_tflite_micro(mcu.read_model(), pixels, arena_bytes=arena - 16)
+
+
+def test_tflite_micro_answers_to_the_bit_as_litert(mcu: Artifact) -> None:
+    assert mcu.golden.exact is not None
+    assert check_exact(mcu) == []
+    logits = load(mcu.path).logits(mcu.golden.inputs)
+    assert np.abs(logits - mcu.golden.logits).max() < 0.1 * np.abs(mcu.golden.logits).max()
+
+
+@compiled
+def test_the_c_array_is_the_model(mcu: Artifact, tmp_path: Path) -> None:
+    main = tmp_path / "main.cc"
+    main.write_text(
+        '#include <cstdio>\n#include <cstdint>\n#include "model.h"\n#include "model.h"\n'
+        "int main() {\n"
+        "  if (reinterpret_cast<uintptr_t>(g_model) % 16) return 1;\n"
+        '  for (int i = 0; i < kLabels; ++i) fprintf(stderr, "%s\\n", g_labels[i]);\n'
+        "  return fwrite(g_model, 1, g_model_len, stdout) == g_model_len ? 0 : 1;\n}\n"
+    )
+    build(main, mcu.path / "model.cc", f"-I{mcu.path}", "-o", tmp_path / "main")
+    done = subprocess.run([tmp_path / "main"], capture_output=True, check=True)
+    assert done.stdout == mcu.read_model()
+    assert done.stderr.decode().split() == [label.name for label in mcu.contract.classes]
+
+
+@compiled
+def test_the_resolver_adds_just_what_the_model_needs(mcu: Artifact, tmp_path: Path) -> None:
+    # tflite-micro's package has no headers: this is as much of its interface as is called
+    header = tmp_path / "tensorflow/lite/micro/micro_mutable_op_resolver.h"
+    header.parent.mkdir(parents=True)
+    methods = "".join(
+        f'  TfLiteStatus {method}() {{ puts("{name}"); return kTfLiteOk; }}\n'
+        for name, method in METHODS.items()
+    )
+    header.write_text(
+        "#include <cstdio>\nenum TfLiteStatus { kTfLiteOk, kTfLiteError };\n"
+        f"namespace tflite {{\ntemplate <unsigned N> struct MicroMutableOpResolver {{\n{methods}"
+        "};\n}\n"
+    )
+    main = tmp_path / "main.cc"
+    main.write_text(
+        '#include "resolver.h"\n#include "resolver.h"\n'
+        "int main() {\n  tflite::MicroMutableOpResolver<kOperators> resolver;\n"
+        "  return AddOperators(resolver);\n}\n"
+    )
+    build(main, f"-I{mcu.path}", f"-I{tmp_path}", "-o", tmp_path / "main")
+    done = subprocess.run([tmp_path / "main"], capture_output=True, check=True, text=True)
+    assert mcu.contract.measured is not None
+    assert tuple(done.stdout.split()) == mcu.contract.measured.operators
+
+
+def test_an_operator_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="LOGISTIC cannot be used there"):
+        resolver_header(("CONV_2D", "LOGISTIC"))
+
+
+def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 17, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(copied / "picture.jpg")
+    monkeypatch.chdir(copied)
+    text = (copied / "README.md").read_text()
+    assert '#include "resolver.h"' in text
+    names: dict[str, Any] = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    prediction = load(copied).predict(["picture.jpg"])[0]
+    assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
+    assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-6)
+
+
+def test_another_model_in_the_c_array_is_found(copied: Path) -> None:
+    source = (copied / "model.cc").read_text()
+    first, last = source.index("0x"), source.rindex("0x")
+    byte = source[last : last + 4]
+    other = "0x00" if byte != "0x00" else "0x01"
+    forged = source[:last] + other + source[last + 4 :]
+    assert first < last
+    artifact = forge(copied, {"model.cc": forged.encode()})
+    with pytest.raises(InputError, match=r"model\.cc: the model in it is not model\.tflite"):
+        open_engine(artifact)
+    artifact = forge(copied, {"model.cc": b"int x;"})
+    with pytest.raises(InputError, match="no array g_model"):
+        open_engine(artifact)
+
+
+def test_other_exact_answers_are_found(mcu: Artifact, copied: Path) -> None:
+    golden = mcu.golden
+    assert golden.exact is not None
+    changed = replace(golden, exact=golden.exact ^ np.int8(1))
+    artifact = forge(copied, {"golden.npz": changed.to_bytes()})
+    assert "up to 1 steps apart" in check_exact(artifact)[0]
+    artifact = forge(copied, {"golden.npz": replace(golden, exact=None).to_bytes()})
+    assert "without the exact int8 answers" in check_exact(artifact)[0]
+
+
+def known_bad(run: Run, folder: Path) -> Artifact:
+    """Write ai-edge-quantizer's int8 of a network with a sum as an artifact of ours."""
+    quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
+    recipe = pytest.importorskip("ai_edge_quantizer.recipe")
+    prepared, calibration = prepare(run), small_calibration()
+    network = IntegerNetwork(prepared.network, prepared.normalise).eval()
+    values = network.values(torch.from_numpy(calibration.pixels))
+    (folder / "float.tflite").write_bytes(convert(network, values[:1]))
+    quantiser = quantizer.Quantizer(str(folder / "float.tflite"))
+    quantiser.load_quantization_recipe(recipe.static_wi8_ai8())
+    samples = [{"args_0": value[None].numpy()} for value in values]
+    statistics = quantiser.calibrate({"serving_default": samples})
+    content = bytes(quantiser.quantize(statistics).quantized_model)
+    contract = make_contract(
+        run, MCU, precision="int8", calibration=calibration, final=folder / "bad"
+    )
+    contract = replace(contract, parts=())
+    model = tflite_file.read(content)
+    tflite_file.take_pixels(model)
+    tflite_file.name_tensors(model, contract)
+    tflite_file.add_contract(model, contract)
+    content = tflite_file.packed(model)
+    (folder / "bad").mkdir()
+    write_artifact(
+        folder / "bad",
+        contract=contract,
+        files={"model.tflite": content},
+        golden=replace(prepared.golden, exact=reference_answers(content, prepared.golden.inputs)),
+        readme="",
+        measured=Measured(size_bytes=len(content), top1=None),
+    )
+    return open_artifact(folder / "bad")
+
+
+def test_a_known_bad_export_is_caught(tmp_path: Path) -> None:
+    run = small_run(tmp_path / "run", "mobilenet_v2", (0, 1, 2))
+    artifact = known_bad(run, tmp_path)
+    failures = check_exact(artifact)
+    assert failures
+    assert "are not those of LiteRT's reference kernels" in failures[0]
+    verdict = verify(artifact.path)
+    assert not verdict.passed
+    assert failures[0] in verdict.failures
+
+
+def test_the_source_reads_back(mcu: Artifact) -> None:
+    assert model_in_source((mcu.path / "model.cc").read_text()) == mcu.read_model()
