@@ -125,6 +125,7 @@ def time_ours(task: Task, *, recipe: str, epochs: int, seed: int) -> Rate:
 def profile(task: Task, recipe: str) -> dict[str, float] | None:
     """Return where the seconds of a step go, by ``train --profile``; ``None`` if it cannot say."""
     command = [sys.executable, "-m", "mobilette", *_command(task, recipe), "--profile"]
+    command += ["--epochs=1", f"--out={task.scratch / 'profiled'}", "--force"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment(task), cwd=task.scratch
     )
