@@ -132,7 +132,8 @@ def profile(task: Task, recipe: str) -> dict[str, float] | None:
     if done.returncode:
         print(f"train --profile failed: {done.stderr.strip()[-200:]}", file=sys.stderr)
         return None
-    return {name: float(value) for name, value in json.loads(done.stdout)["seconds"].items()}
+    seconds = json.loads(done.stdout)["profile"]["seconds"]
+    return {name: float(value) for name, value in seconds.items()}
 
 
 def resident_rate(task: Task, recipe: str) -> float:

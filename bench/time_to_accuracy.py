@@ -11,8 +11,8 @@ reading the pictures and validation too. The schedules of timm and torchvision a
 time by a short run of each (bench/contenders.py says how); the plain loop has none.
 
 Ours is also run in a half, a third and a quarter of the time, because its schedule, too, ends with
-its time. For each of the others the last lines give its seconds divided by the least of our seconds that
-reached its final accuracy, 0 if none did: `ratio: X (NAME)`.
+its time. For each of the others the last lines give its seconds divided by the least of our seconds
+that reached its final accuracy, 0 if none did: `ratio: X (NAME)`.
 """
 
 from __future__ import annotations
