@@ -125,13 +125,15 @@ def time_ours(task: Task, *, recipe: str, epochs: int, seed: int) -> Rate:
 def profile(task: Task, recipe: str) -> dict[str, float] | None:
     """Return where the seconds of a step go, by ``train --profile``; ``None`` if it cannot say."""
     command = [sys.executable, "-m", "mobilette", *_command(task, recipe), "--profile"]
+    command += ["--epochs=1", f"--out={task.scratch / 'profiled'}", "--force"]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment(task), cwd=task.scratch
     )
     if done.returncode:
         print(f"train --profile failed: {done.stderr.strip()[-200:]}", file=sys.stderr)
         return None
-    return {name: float(value) for name, value in json.loads(done.stdout)["seconds"].items()}
+    seconds = json.loads(done.stdout)["profile"]["seconds"]
+    return {name: float(value) for name, value in seconds.items()}
 
 
 def resident_rate(task: Task, recipe: str) -> float:

@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from mobilette.data.dataset import load_dataset
+from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError
 
 
 def smooth(rng: np.random.Generator, height: int, width: int) -> Image.Image:
@@ -39,3 +41,16 @@ def load_after(wait: Callable[[], object], root: Path, cache: Path) -> None:
     """Load a set once others are ready to, too. (Here, without what test modules import.)"""
     wait()
     load_dataset(find_pictures(root), resolution=16, preprocess=preset("torch"), cache=cache)
+
+
+def attempt(path: Path) -> PictureSet | str:
+    """Return the set in ``path``, or what is wrong with it."""
+    try:
+        return find_pictures(path)
+    except InputError as error:
+        return str(error)
+
+
+def labelled(pictures: PictureSet, split: str) -> list[tuple[str, object]]:
+    """Return name and label of every picture of a split."""
+    return [(picture.name, picture.label) for picture in pictures.splits[split]]

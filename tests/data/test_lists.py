@@ -15,11 +15,11 @@ from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
 from mobilette.data.lists import LARGEST_LIST
-from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
+from tests.data.sets import attempt, labelled
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -34,17 +34,6 @@ def paint(root: Path, *names: str) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), np.uint8)
         Image.fromarray(pixels).save(root / name)
-
-
-def attempt(path: Path) -> PictureSet | str:
-    try:
-        return find_pictures(path)
-    except InputError as error:
-        return str(error)
-
-
-def labelled(pictures: PictureSet, split: str) -> list[tuple[str, object]]:
-    return [(picture.name, picture.label) for picture in pictures.splits[split]]
 
 
 def test_a_list_of_splits(tmp_path: Path) -> None:

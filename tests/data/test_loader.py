@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.data.dataset import Dataset, Split, load_dataset
+from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.digest import Digest
 from mobilette.data.loader import make_loader
 from mobilette.data.opening import LoaderKind
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
+from mobilette.data.split import Split
 from mobilette.errors import InputError
 from tests.conftest import write_pictures
 from tests.data.sets import divided

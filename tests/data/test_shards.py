@@ -16,12 +16,12 @@ from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
 from mobilette.data.decoding import UnusablePicture
-from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.data.tar import TarMember
 from mobilette.errors import InputError
+from tests.data.sets import attempt, labelled
 
 Files = list[tuple[str, bytes]]
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
@@ -57,17 +57,6 @@ def write(path: Path, files: Files, format: str = "ustar") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tar_bytes(files, format))
     return path
-
-
-def attempt(path: Path) -> PictureSet | str:
-    try:
-        return find_pictures(path)
-    except InputError as error:
-        return str(error)
-
-
-def labelled(pictures: PictureSet, split: str) -> list[tuple[str, object]]:
-    return [(picture.name, picture.label) for picture in pictures.splits[split]]
 
 
 @pytest.mark.parametrize("format", FORMATS)

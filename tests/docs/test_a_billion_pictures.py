@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-import runpy
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,10 +20,10 @@ from mobilette.cli.main import app
 from mobilette.data.decoding import MARGIN
 from mobilette.nn.network import build_empty
 from mobilette.training.sampling import WINDOW
+from tests.docs.commands import ROOT, examples, printed_by
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "a_billion_pictures.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```console\n\$ (.+?)\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = examples(PAGE)
 # Versions; the largest of our sets.
 ELSEWHERE = {"3.11", "13.0", "3.2", "60,000"}
 
@@ -37,11 +35,7 @@ def test_each_command_prints_what_the_page_shows(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    program, dash_m, module, *arguments = command.split()
-    assert (program, dash_m) == ("python", "-m")
-    monkeypatch.setattr(sys, "argv", [module, *arguments])
-    runpy.run_path(str(ROOT / f"{module.replace('.', '/')}.py"), run_name="__main__")
-    assert capsys.readouterr().out == printed
+    assert printed_by(command, monkeypatch, capsys) == printed
 
 
 def test_the_page_shows_every_table() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import runpy
 import subprocess
 import sys
 from base64 import b64decode
@@ -20,10 +19,10 @@ from docs.blocks.style import write
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, ScaleLayer
+from tests.docs.commands import ROOT, examples, printed_by
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "why_these_blocks.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```console\n\$ (.+?)\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = examples(PAGE)
 # The draws of the spiral, the classes of ImageNet, the features before two classifiers.
 ELSEWHERE = {"1,000", "1,024", "1,280"}
 
@@ -35,12 +34,7 @@ def test_each_command_prints_what_the_page_shows(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    program, dash_m, module, *arguments = command.split()
-    assert (program, dash_m) == ("python", "-m")
-    monkeypatch.setattr(sys, "argv", [module, *arguments])
-    # In this process, because starting one and importing everything takes longer than the command.
-    runpy.run_path(str(ROOT / f"{module.replace('.', '/')}.py"), run_name="__main__")
-    assert capsys.readouterr().out == printed
+    assert printed_by(command, monkeypatch, capsys) == printed
 
 
 def test_a_command_runs_as_a_process_of_its_own() -> None:

@@ -7,51 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mobilette.data.digest import Digest
-from mobilette.data.found import FoundRows, count_duplicates, find_rows
-from mobilette.data.labels import Labels, count_labels, indices_of, label_array
+from mobilette.data.found import count_duplicates, find_rows
+from mobilette.data.labels import count_labels, indices_of
 from mobilette.data.opening import LoaderKind, open_set
 from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import check_fraction, read_pictures
-from mobilette.data.splitting import held_out_fifth
+from mobilette.data.split import Split, assign, divide, make_split
 from mobilette.data.store import PictureStore, Remark
-from mobilette.data.streaming import Pixels, StreamedPixels
 from mobilette.errors import InputError
 
 SCHEMA_VERSION = 1
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
 _BY_RULE_MULTI_LABEL = "first fifth by SHA-256 of decoded pixels"
-_ORDER = ("train", "val", "test")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """The pictures of one split.
-
-    Attributes:
-        pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
-            contiguous, or what decodes rows when they are asked for.
-        labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
-            (N, classes), 1 where a class applies.
-        names: the N pictures' names.
-        shards: int64 of shape (N,), the tar file that each picture lies in; ``None`` where the
-            pictures do not lie in tar files.
-    """
-
-    pixels: Pixels
-    labels: Labels
-    names: tuple[str, ...]
-    shards: NDArray[np.int64] | None = None
-
-    def usable(self) -> NDArray[np.bool_]:
-        """Return, bool (N,), which pictures count; streamed ones may break as the run goes on."""
-        if isinstance(self.pixels, StreamedPixels):
-            return self.pixels.usable()
-        return np.ones(len(self.names), np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,7 +165,7 @@ def load_dataset(
     )
     found = find_rows(opened, on_progress=on_progress)
     chosen = [opened.store.pictures[position] for position in found.positions]
-    assigned = _assign(
+    assigned = assign(
         [opened.splits[position] for position in found.positions], chosen, found.digests
     )
     _check_classes(pictures, chosen, assigned)
@@ -206,7 +175,7 @@ def load_dataset(
     rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
     return Dataset(
         classes=pictures.classes,
-        splits=_divide(found, chosen, assigned, num_classes=len(pictures.classes)),
+        splits=divide(found, chosen, assigned, num_classes=len(pictures.classes)),
         left_out=pictures.unusable + (() if opened.streamed else opened.store.unusable()),
         ignored=len(pictures.ignored),
         fingerprint=_fingerprint(
@@ -253,21 +222,7 @@ def load_split(
     usable = [pictures[position] for position in reading.positions]
     if not usable:
         raise InputError("there is no usable picture to read")
-    return _split(reading.pixels, usable, num_classes=num_classes), reading.unusable
-
-
-def _assign(given: Sequence[str], usable: Sequence[Picture], digests: Sequence[str]) -> list[str]:
-    """Return the split of every usable picture; ``"all"`` is divided by the rule."""
-    assigned = list(given)
-    flat = [index for index, split in enumerate(assigned) if split == "all"]
-    held_out = held_out_fifth(
-        labels=[usable[index].label for index in flat],
-        digests=[digests[index] for index in flat],
-        names=[usable[index].name for index in flat],
-    )
-    for index, held in zip(flat, held_out, strict=True):
-        assigned[index] = "val" if held else "train"
-    return assigned
+    return make_split(reading.pixels, usable, num_classes=num_classes), reading.unusable
 
 
 def _check_classes(
@@ -297,67 +252,6 @@ def _check_classes(
     for split in pictures.splits:
         if split != "all" and split not in assigned:
             raise InputError(f"{pictures.name}: the split {split!r} has no usable picture")
-
-
-def _divide(
-    found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
-) -> dict[str, Split]:
-    """Cut the pictures into splits; of an array, each is one contiguous piece.
-
-    Inside a split they are ordered by their digests: by content, a run that is resumed after
-    files were renamed sees them in the same order.
-    """
-    ranks = np.array([_ORDER.index(split) for split in assigned])
-    order = np.array(
-        sorted(
-            range(len(chosen)),
-            key=lambda index: (ranks[index], found.digests[index], chosen[index].name),
-        )
-    )
-    if found.pixels is not None:
-        _reorder(found.pixels, order)
-    ends = np.cumsum(np.bincount(ranks, minlength=len(_ORDER)))
-    starts = (0, *ends[:-1])
-    return {
-        split: _split(
-            _rows(found, order, start, end),
-            [chosen[index] for index in order[start:end]],
-            num_classes=num_classes,
-        )
-        for split, start, end in zip(_ORDER, starts, ends, strict=True)
-        if end > start
-    }
-
-
-def _rows(found: FoundRows, order: NDArray[np.intp], start: int, end: int) -> Pixels:
-    if found.pixels is not None:
-        return found.pixels[start:end]
-    return StreamedPixels(found.store, found.positions[order[start:end]])
-
-
-def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
-    """Do ``rows[:] = rows[order]`` without the second copy that would double the memory."""
-    order = order.copy()
-    for start in range(len(order)):
-        if order[start] == start:
-            continue
-        first, here = rows[start].copy(), start
-        while order[here] != start:
-            there = int(order[here])
-            rows[here] = rows[there]
-            order[here], here = here, there
-        rows[here] = first
-        order[here] = here
-
-
-def _split(pixels: Pixels, pictures: Sequence[Picture], *, num_classes: int) -> Split:
-    shards = [picture.shard for picture in pictures if picture.shard is not None]
-    return Split(
-        pixels=pixels,
-        labels=label_array([picture.label for picture in pictures], num_classes=num_classes),
-        names=tuple(picture.name for picture in pictures),
-        shards=np.array(shards, np.int64) if shards else None,
-    )
 
 
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:

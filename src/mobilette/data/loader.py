@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.data.dataset import Split
+from mobilette.data.split import Split
 from mobilette.data.store import cancel
 from mobilette.data.streaming import StreamedPixels
 

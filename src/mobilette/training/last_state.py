@@ -1,12 +1,16 @@
-"""When the state of a run is taken down, and when it is written."""
+"""What a run leaves in its directory as it goes on: state, table of metrics, best weights."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+from safetensors.torch import save
+
 from mobilette.files import write_bytes, write_text
+from mobilette.nn.network import Network
 from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE
+from mobilette.run.metrics import Metrics
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.step import Trainer
 
@@ -58,3 +62,21 @@ class LastState:
 
     def _measure(self, begun: float) -> None:
         self.longest = max(self.longest, time.perf_counter() - begun)
+
+
+def metrics_row(
+    progress: Progress, metrics: Metrics, *, elapsed: float, rate: float, train_loss: float
+) -> str:
+    """Return the line of metrics.csv for a validation ``elapsed`` seconds after the start."""
+    precision = metrics.mean_average_precision
+    return (
+        f"{progress.epoch},{progress.index},{elapsed:.3f},{rate:.6g},"
+        f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
+        f"{progress.images / progress.training_seconds:.1f}"
+    ) + (f",{precision:.6f}" if precision is not None else "")
+
+
+def write_weights(path: Path, network: Network) -> None:
+    """Write the weights of ``network``, wherever it lies, as safetensors."""
+    tensors = network.state_dict()
+    write_bytes(path, save({name: each.contiguous().cpu() for name, each in tensors.items()}))

@@ -9,17 +9,15 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
 from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.errors import InputError
-from mobilette.files import write_bytes
 from mobilette.run.directory import STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
-from mobilette.training.last_state import LastState
+from mobilette.training.last_state import LastState, metrics_row, write_weights
 from mobilette.training.loss import loss_of_guessing
 from mobilette.training.pace import Pace
 from mobilette.training.randomness import Purpose, generator
@@ -33,7 +31,7 @@ from mobilette.training.recovery import (
     is_out_of_memory,
     reserve_memory,
 )
-from mobilette.training.sampling import epoch_order
+from mobilette.training.sampling import epoch_order, pictures_of_a_step
 from mobilette.training.schedule import learning_rate
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state
@@ -68,7 +66,9 @@ class Loop:
         train = dataset.splits["train"]
         self.labels = torch.from_numpy(train.labels).to(trainer.device)
         self.shards = train.shards
-        self.batch = _batch_size(self.recipe.batch_size, len(train.labels), self.world.size)
+        self.batch = pictures_of_a_step(
+            self.recipe.batch_size, len(train.labels), processes=self.world.size
+        )
         self.steps = len(train.labels) // self.batch
         self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
         self.pace = Pace(
@@ -260,12 +260,16 @@ class Loop:
         is_best = metrics.score > progress.best_score
         if is_best:
             progress.best_score, progress.since_best = metrics.score, 0
-            self._write_weights()
+            if self.world.writes:
+                write_weights(self.folder / WEIGHTS, self.trainer.average.network)
         else:
             progress.since_best += 1
         train_loss = progress.loss_sum / max(progress.step, 1)
         rate = learning_rate(self.recipe, part) * progress.rate_factor
-        progress.rows += (self._row(metrics, train_loss, rate),)
+        row = metrics_row(
+            progress, metrics, elapsed=self.pace.elapsed(), rate=rate, train_loss=train_loss
+        )
+        progress.rows += (row,)
         self.pace.validation_took(time.perf_counter() - begun)
         self.report(
             EpochDone(
@@ -293,14 +297,6 @@ class Loop:
             except (RuntimeError, MemoryError) as error:
                 self._halve(error, pictures=share)
             self._go_on_in_parts()
-
-    def _row(self, metrics: Metrics, train_loss: float, rate: float) -> str:
-        progress, precision = self.progress, metrics.mean_average_precision
-        return (
-            f"{progress.epoch},{progress.index},{self.pace.elapsed():.3f},{rate:.6g},"
-            f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
-            f"{progress.images / progress.training_seconds:.1f}"
-        ) + (f",{precision:.6f}" if precision is not None else "")
 
     def _agree(self) -> float:
         """Save or stop where one process has to; return the part of the run that is over.
@@ -332,13 +328,6 @@ class Loop:
             return self.progress.step > 0 and self.progress.index % self.recipe.save_every == 0
         return time.perf_counter() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
 
-    def _write_weights(self) -> None:
-        if not self.world.writes:
-            return
-        tensors = self.trainer.average.network.state_dict()
-        contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-        write_bytes(self.folder / WEIGHTS, save(contiguous))
-
     def _save(self, *, at_once: bool = False) -> None:
         """Take down the state, to be written ``at_once`` or when its weights have proved good."""
         self._look_at_losses()
@@ -346,18 +335,3 @@ class Loop:
         self.last_state.take_down(self.trainer, self.progress)
         if at_once:
             self.last_state.write()
-
-
-def _batch_size(asked: int, pictures: int, processes: int) -> int:
-    """Return how many pictures a step takes: as asked, at most all, the same in each process.
-
-    Raises:
-        InputError: there are too few for two a process, which batch norm needs.
-    """
-    size = min(asked, pictures) // processes * processes
-    if size < 2 * processes:
-        raise InputError(
-            f"a batch of {min(asked, pictures)} pictures is too small for {processes} processes: "
-            "each needs two"
-        )
-    return size

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from mobilette.errors import InputError
+
 # Pictures of this many shards are mixed: reads stay local, batches are still diverse.
 WINDOW = 16
 
@@ -57,3 +59,18 @@ def _balanced(labels: NDArray[np.int64] | NDArray[np.uint8], generator: Generato
         if rounds:
             rows[places] = torch.cat(rounds)[: len(places)]
     return rows
+
+
+def pictures_of_a_step(asked: int, pictures: int, *, processes: int) -> int:
+    """Return how many pictures a step takes: as asked, at most all, the same in each process.
+
+    Raises:
+        InputError: there are too few for two a process, which batch norm needs.
+    """
+    size = min(asked, pictures) // processes * processes
+    if size < 2 * processes:
+        raise InputError(
+            f"a batch of {min(asked, pictures)} pictures is too small for {processes} processes: "
+            "each needs two"
+        )
+    return size
