@@ -102,9 +102,7 @@ def test_the_quantiser_is_silent_and_leaves_logging_as_it_was(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_same_run_gives_the_same_bytes(
-    int8: Artifact, trained: Run, tmp_path: Path
-) -> None:
+def test_the_same_run_gives_the_same_bytes(int8: Artifact, trained: Run, tmp_path: Path) -> None:
     again = export(trained, precision="int8", out=tmp_path)
     models = [onnx.load(each.path / "model.onnx") for each in (int8, again)]
     for model in models:

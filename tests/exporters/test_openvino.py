@@ -26,13 +26,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 
 @pytest.fixture(scope="module")
-def artifacts(
-    trained: Run, tmp_path_factory: pytest.TempPathFactory
-) -> dict[Precision, Artifact]:
+def artifacts(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[Precision, Artifact]:
     folder = tmp_path_factory.mktemp("exports")
-    return {
-        each: export(trained, to="openvino", precision=each, out=folder) for each in PRECISIONS
-    }
+    return {each: export(trained, to="openvino", precision=each, out=folder) for each in PRECISIONS}
 
 
 def test_the_network_is_two_files_with_the_contract_inside(

@@ -83,7 +83,7 @@ def test_an_engine_that_cannot_show_its_layers_says_nothing(
 
 
 def _negate_onnx(folder: Path) -> Artifact:
-    """Turn the sign of the weights of `CHANGED`, which int8 represents as well as the right ones."""
+    """Turn the sign of the weights of `CHANGED`, which int8 represents as well."""
     model = onnx.load(folder / "model.onnx")
     names = {tensor.name for tensor in model.graph.initializer}
     name = f"{CHANGED}.weight"
@@ -121,5 +121,3 @@ def _negated(values: NDArray[Any]) -> NDArray[Any]:
 def _change(model: onnx.ModelProto, name: str, change: Change) -> None:
     (tensor,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
-
-

@@ -13,9 +13,9 @@ from mobilette.errors import one_of
 from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.coreml import COREML
 from mobilette.exporters.executorch import EXECUTORCH
-from mobilette.exporters.ncnn import NCNN
 from mobilette.exporters.litert import LITERT
 from mobilette.exporters.mcu import MCU
+from mobilette.exporters.ncnn import NCNN
 from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, prepare

@@ -104,16 +104,16 @@ def _difference(layer: str, ours: Values, theirs: Values) -> Difference:
     signal, noise = float(np.square(theirs, dtype=np.float64).sum()), float(np.square(off).sum())
     scale = float(np.abs(theirs).max())
     largest = float(np.abs(off).max())
+    if not noise:
+        return Difference(layer=layer, relative=0.0, snr_db=inf)
     return Difference(
         layer=layer,
-        relative=largest / scale if scale else (inf if largest else 0.0),
-        snr_db=float(10 * np.log10(signal / noise)) if signal and noise else (-inf if noise else inf),
+        relative=largest / scale if scale else inf,
+        snr_db=float(10 * np.log10(signal / noise)) if signal else -inf,
     )
 
 
-def _by_layer(
-    tensors: Mapping[str, Values], arch: Arch, *, output: str
-) -> dict[str, Values]:
+def _by_layer(tensors: Mapping[str, Values], arch: Arch, *, output: str) -> dict[str, Values]:
     """Return the last tensor of each layer, in the order of the layers."""
     order = [NORMALISE, *(layer.name for layer in layers(arch))]
     last: dict[str, Values] = {}
