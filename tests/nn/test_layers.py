@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mobilette.nn.block import ShuffleChannels
@@ -65,6 +67,30 @@ def test_depthwise_convolutions_without_a_bf16_kernel_run_in_fp32(
         assert mixed.dtype == torch.bfloat16
     else:
         assert torch.equal(mixed, expected)
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), same=st.booleans())
+def test_a_depthwise_convolution_with_stride_2_has_fp32s_gradients_in_bf16(
+    height: int, width: int, same: bool
+) -> None:
+    torch.manual_seed(0)
+    kind, padding = (SamePadConv2d, 0) if same else (Conv2d, 1)
+    convolution = kind(16, 16, 3, stride=2, groups=16, padding=padding, bias=False)
+    x = torch.randn(2, 16, height, width).to(memory_format=torch.channels_last)
+    upstream = torch.randn_like(convolution(x))
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        leaf = x.clone().requires_grad_()
+        convolution.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            y = convolution(leaf)
+        assert y.dtype == dtype
+        y.backward(upstream.to(dtype))
+        assert leaf.grad is not None
+        assert convolution.weight.grad is not None
+        found[dtype] = (y.detach().float(), leaf.grad, convolution.weight.grad.clone())
+    for mixed, full in zip(found[torch.bfloat16], found[torch.float32], strict=True):
+        assert float((mixed - full).norm()) <= 0.01 * float(full.norm()) + 1e-3
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4])

@@ -16,20 +16,63 @@ from mobilette.arch.rows import Activation, Conv
 MakeNorm = Callable[[int], nn.Module]
 
 
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, in fp32 where the CPU has only a reference kernel for mixed precision.
+class _DepthwiseStride2(torch.autograd.Function):
+    """A depthwise 3x3 convolution with stride 2 whose input gradient is a convolution, too.
 
-    That is oneDNN's gradient of depthwise convolutions with stride 2 or large kernels: measured
-    with torch 2.13, bf16 takes up to 70 times as long as fp32 there (docs/log.md).
+    Zeros between the gradient's pixels make it one with stride 1, for which oneDNN has a fast
+    kernel in bf16; for the gradient of stride 2 it has only a reference kernel.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding  # type: ignore[attr-defined]
+        return functional.conv2d(x, weight, None, 2, padding, 1, x.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        padding: int = ctx.padding  # type: ignore[attr-defined]
+        batch, channels, height, width = x.shape
+        _, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, [2, 2], [padding] * 2, [1, 1], False, [0, 0], channels,
+            [False, True, False],
+        )  # fmt: skip
+        if not ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
+            return None, of_weight, None
+        more = 2 * padding - 2
+        apart = torch.empty(
+            batch, channels, height + more, width + more,
+            dtype=gradient.dtype, memory_format=torch.channels_last,
+        )  # fmt: skip
+        apart.zero_()[:, :, ::2, ::2] = gradient
+        of_x = functional.conv2d(apart, weight.flip(2, 3), None, 1, 2 - padding, 1, channels)
+        return of_x, of_weight, None
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d`, past oneDNN's reference kernels for mixed precision on CPUs.
+
+    Those are the gradients of depthwise convolutions with stride 2 or large kernels: measured with
+    torch 2.13, bf16 takes up to 70 times as long as fp32 there (docs/log.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of ``input`` (N, C, H, W)."""
         slow = self.groups > 1 and (max(self.stride) > 1 or max(self.kernel_size) > 3)
-        if slow and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float())
-        return super().forward(input)
+        if not slow or input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        depthwise = self.groups == self.in_channels == self.out_channels and self.bias is None
+        if depthwise and (self.kernel_size, self.stride) == ((3, 3), (2, 2)):
+            dtype = torch.get_autocast_dtype("cpu")
+            padding = int(self.padding[0])
+            result: Tensor = _DepthwiseStride2.apply(  # type: ignore[no-untyped-call]
+                input.to(dtype), self.weight.to(dtype), padding
+            )
+            return result
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
 
 
 class SamePadConv2d(Conv2d):
