@@ -58,8 +58,8 @@ def test_the_layer_with_other_weights_is_named(
         found = first_difference(forged, trained, each)
         assert isinstance(found, Difference)
         assert found.layer == CHANGED
-    assert found.relative > 0.1
-    assert found.snr_db < 10
+        assert found.relative > 0.1
+        assert found.snr_db < 10
 
 
 def test_a_forgotten_mean_is_named(exported: Artifact, trained: Run, tmp_path: Path) -> None:
@@ -115,7 +115,8 @@ def _values(layer: ElementTree.Element) -> int:
 
 
 def _negated(values: NDArray[Any]) -> NDArray[Any]:
-    return np.negative(values)
+    negated: NDArray[Any] = np.negative(values)
+    return negated
 
 
 def _change(model: onnx.ModelProto, name: str, change: Change) -> None:

@@ -27,7 +27,7 @@ class OpenVinoPredictor(ArtifactPredictor):
 
     def open(self) -> None:
         """Compile the model for the CPU."""
-        self.request = self._compile(self._read()).create_infer_request()
+        self.request = self._compile(self._read_model()).create_infer_request()
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
@@ -40,7 +40,7 @@ class OpenVinoPredictor(ArtifactPredictor):
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every named tensor of the network, in the order of execution."""
-        model = self._read()
+        model = self._read_model()
         names = {}
         for operation in model.get_ordered_ops():
             if operation.get_type_name() in ("Constant", "Parameter", "Result", "FakeQuantize"):
@@ -59,7 +59,7 @@ class OpenVinoPredictor(ArtifactPredictor):
         except RuntimeError as error:
             raise self.failed(error) from error
 
-    def _read(self) -> Any:
+    def _read_model(self) -> Any:
         """Return the model, checked: what it takes and gives, and the contract inside."""
         xml = self.artifact.read_model()
         if len(self.contract.parts) != 1:

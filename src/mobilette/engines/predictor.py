@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +72,7 @@ class Predictor(ABC):
         engine: the name of what executes it, for tables.
     """
 
-    engine: ClassVar[str]
+    engine: str
     arch: Arch
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]

@@ -43,10 +43,10 @@ class IntegerNetwork(nn.Module):
         matrix = normalise.weight.reshape(channels, channels)
         zero_point = round(-shift / factor)
         equal = bool((normalise.bias == shift).all()) and int((matrix == factor).sum()) == channels
-        if equal and 0 <= zero_point <= 255:
+        stem = self.network.stem.conv
+        if equal and 0 <= zero_point <= 255 and isinstance(stem, nn.Conv2d):
             self.pixels = Pixels(scale=factor, zero_point=zero_point)
             self.normalise = nn.Identity()
-            stem = self.network.stem.conv
             order = matrix.argmax(1)
             weight = torch.empty_like(stem.weight)
             weight[:, order] = stem.weight.detach()
@@ -114,9 +114,10 @@ def _scale_hard_sigmoid(unit: ConvUnit) -> None:
 
     A tensor quantised to 0 to 1 clips by itself, so no operator is left of it.
     """
-    if not isinstance(getattr(unit, "activation", None), nn.Hardsigmoid):
-        return
     conv = unit.conv
+    sigmoid = isinstance(getattr(unit, "activation", None), nn.Hardsigmoid)
+    if not sigmoid or not isinstance(conv, nn.Conv2d):
+        return
     bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
     conv.weight = nn.Parameter(conv.weight.detach() / 6)
     conv.bias = nn.Parameter(bias / 6 + 0.5)

@@ -155,12 +155,13 @@ def _leave_room_for_biases(observed: GraphModule) -> None:
         source, weight, bias = node.args[:3]
         if source.target in _PADDING:
             source = source.args[0]
-        observer = observed.get_submodule(weight.target)
+        observer: Any = observed.get_submodule(weight.target)
         steps = torch.maximum(-observer.min_val, observer.max_val) / 127
         needed = attrgetter(bias.target)(observed).detach().abs() / (_LARGEST_BIAS * _SMALLEST_STEP)
         if bool((steps > needed).all()):
             continue
-        step, _ = observed.get_submodule(source.target).calculate_qparams()
+        reading: Any = observed.get_submodule(source.target)
+        step, _ = reading.calculate_qparams()
         needed *= _SMALLEST_STEP / step
         observer.max_val = torch.maximum(observer.max_val, 127 * needed)
 

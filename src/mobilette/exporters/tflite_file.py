@@ -122,7 +122,7 @@ def operator_name(model: Any, operator: Any) -> str:
     names = {
         value: name for name, value in vars(schema().BuiltinOperator).items() if name.isupper()
     }
-    return names[number]
+    return str(names[number])
 
 
 def operators(model: Any) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def fuse_padding(model: Any) -> None:
     for operator in list(graph.operators):
         if tflite_file.operator_name(model, operator) not in _CONVOLUTIONS:
             continue
-        before = []
+        before: list[Any] = []
         source = int(operator.inputs[0])
         while len(before) < 3 and source in writers and readers[source] == 1:
             before.append(writers[source])
