@@ -22,9 +22,8 @@ def forge(folder: Path, files: Mapping[str, bytes] | None = None, **changes: obj
     contract = replace(read_contract(folder), **changes)  # type: ignore[arg-type]
     for name, content in (files or {}).items():
         (folder / name).write_bytes(content)
-    hashes = {
-        name: sha256((folder / name).read_bytes()).hexdigest() for name in contract.files or {}
-    }
+    names = (contract.model, *contract.parts, "labels.txt", "golden.npz", "README.md")
+    hashes = {name: sha256((folder / name).read_bytes()).hexdigest() for name in names}
     contract = replace(contract, files=hashes, sha256="")
     contract = replace(contract, sha256=contract.own_sha256())
     (folder / "contract.json").write_text(json.dumps(contract.to_json()))

@@ -15,9 +15,11 @@ from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
+from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
+from mobilette.verification.statistics import compare
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -63,15 +65,16 @@ def test_fp32_weights_are_not_rounded(artifacts: dict[Precision, Artifact]) -> N
     assert sizes["int8"] < sizes["fp32"] / 2
 
 
-def test_answers_are_the_checkpoints(artifacts: dict[Precision, Artifact]) -> None:
-    golden = artifacts["fp32"].golden
-    errors = {}
+def test_answers_are_the_checkpoints(artifacts: dict[Precision, Artifact], trained: Run) -> None:
+    pixels = calibration_pictures(trained, workers=0).pixels
+    expected = load(trained.path).logits(pixels)
+    noise = {}
     for precision, artifact in artifacts.items():
-        off = load(artifact.path).logits(golden.inputs) - golden.logits
-        errors[precision] = float(np.abs(off).max() / np.abs(golden.logits).max())
-    assert errors["fp32"] < 1e-4
-    assert errors["bf16"] < 0.05
-    assert errors["int8"] < 0.2
+        noise[precision] = compare(load(artifact.path).logits(pixels), expected)
+    assert all(each.top1_agreement == 1.0 for each in noise.values())
+    assert noise["fp32"].signal_to_noise_db > 80
+    assert noise["bf16"].signal_to_noise_db > 20
+    assert noise["int8"].signal_to_noise_db > 10
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -97,6 +100,7 @@ def test_nothing_is_printed_or_reported(trained: Run, tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from mobilette.engines.load import load
+from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.export import export
 artifact = export({str(trained.path)!r}, to="openvino", precision="int8", out={str(tmp_path)!r})
 load(artifact.path)

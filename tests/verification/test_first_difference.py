@@ -94,13 +94,7 @@ def _negate_onnx(folder: Path) -> Artifact:
 def _negate_ir(folder: Path) -> Artifact:
     xml = ElementTree.fromstring((folder / "model.xml").read_bytes())
     content = bytearray((folder / "model.bin").read_bytes())
-    (layer,) = (
-        layer
-        for layer in xml.iterfind("layers/layer[@type='Const']")
-        if layer.get("name", "").startswith(f"{CHANGED}.weight") and _values(layer) >= 9
-    )
-    data = layer.find("data")
-    assert data is not None
+    data = _weights(xml, f"{CHANGED}/WithoutBiases")
     begin = int(data.get("offset", ""))
     kind = np.int8 if data.get("element_type") == "i8" else np.float32
     end = begin + int(data.get("size", ""))
@@ -108,10 +102,24 @@ def _negate_ir(folder: Path) -> Artifact:
     return forge(folder, {"model.bin": bytes(content)})
 
 
-def _values(layer: ElementTree.Element) -> int:
-    data = layer.find("data")
-    assert data is not None
-    return int(data.get("size", "")) // (1 if data.get("element_type") == "i8" else 4)
+def _weights(xml: ElementTree.Element, name: str) -> ElementTree.Element:
+    """Return what says where the weights of the convolution ``name`` are."""
+    layers = {layer.get("id"): layer for layer in xml.iterfind("layers/layer")}
+    (convolution,) = (each for each in layers.values() if each.get("name") == name)
+    edges = [edge.attrib for edge in xml.iterfind("edges/edge")]
+    above = [
+        edge["from-layer"]
+        for edge in edges
+        if (edge["to-layer"], edge["to-port"]) == (convolution.get("id"), "1")
+    ]
+    found = []
+    while above:
+        layer = layers[above.pop()]
+        data = layer.find("data")
+        if layer.get("type") == "Const" and data is not None:
+            found.append(data)
+        above += [edge["from-layer"] for edge in edges if edge["to-layer"] == layer.get("id")]
+    return max(found, key=lambda data: int(data.get("size", "")))
 
 
 def _negated(values: NDArray[Any]) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mobilette.artifact import tflite_micro_process
 from mobilette.errors import InputError
 from mobilette.extras import needs
+from mobilette.silence import silence
 
 LONGEST_S = 600.0
 LARGEST_ARENA = 2**30
@@ -34,15 +35,16 @@ def litert_interpreter(model: bytes, *, threads: int = 0, reference: bool = Fals
         InputError: the package is missing.
         RuntimeError, ValueError: LiteRT does not accept the model.
     """
-    with needs("litert", "LiteRT"):
+    with needs("litert", "LiteRT"), silence():
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
-    interpreter = Interpreter(
-        model_content=model,
-        num_threads=threads or None,
-        experimental_op_resolver_type=kernels,
-    )
-    interpreter.allocate_tensors()
+    with silence():
+        interpreter = Interpreter(
+            model_content=model,
+            num_threads=threads or None,
+            experimental_op_resolver_type=kernels,
+        )
+        interpreter.allocate_tensors()
     return interpreter
 
 

@@ -54,6 +54,8 @@ class ExecuTorchPredictor(ArtifactPredictor):
         self.model = model  # which the program reads as long as it lives
         self.check_embedded(self._contract() if METADATA_KEY in methods else None)
         self.largest_batch = self._largest_batch()
+        with silence():  # the first call describes the processor to stderr
+            self.batch_logits(np.zeros((1, *self.contract.input.shape), np.uint8))
 
     def _contract(self) -> bytes:
         (text,) = self.program.run_method(METADATA_KEY, ())

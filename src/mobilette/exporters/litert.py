@@ -11,10 +11,10 @@ from mobilette.artifact.tflite import check_tflite
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert_int8 import quantise
-from mobilette.exporters.quiet import quiet
 from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
 from mobilette.exporters.tflite_padding import fuse_padding
 from mobilette.extras import needs
+from mobilette.silence import silence
 
 MODEL = "model.tflite"
 
@@ -84,7 +84,7 @@ def convert(program: nn.Module, example: Tensor, *, quantised: bool = False) -> 
 
     ``quantised`` says that it is `quantise`'s: then computing in integers is asked for.
     """
-    with quiet():
+    with silence():
         with needs("litert-export", "export to litert"):
             import litert_torch
             from litert_torch.quantize import pt2e_quantizer, quant_config

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from mobilette.exporters.integer_network import IntegerNetwork, Pixels
-from mobilette.exporters.quiet import quiet
 from mobilette.exporters.target import Calibration, Prepared
 from mobilette.extras import needs
+from mobilette.silence import silence
 
 aten = torch.ops.aten
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)
@@ -40,12 +40,12 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
 
     Per channel and symmetric for weights; ranges of activations from ``calibration``.
     """
-    with quiet(), needs("litert-export", "int8 for litert"):
+    with silence(), needs("litert-export", "int8 for litert"):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     network = IntegerNetwork(prepared.network, prepared.normalise).eval()
     pixels = torch.from_numpy(calibration.pixels)
     example = network.values(pixels[:1])
-    with quiet(), torch.no_grad():
+    with silence(), torch.no_grad():
         program = torch.export.export(network, (example,)).module()
         observed = prepare_pt2e(program, _quantizer(network.pixels))
         for index in range(len(pixels)):

@@ -27,7 +27,7 @@ NORMALISE = "normalise"
 TOLERANCE = 1e-3
 # Rounded values: below the first, a layer is far from the checkpoint's; above the second, it is as
 # close as 8 bits are, and by how much says nothing.
-LOWEST_DB, HIGHEST_DB = 10.0, 30.0
+LOWEST_DB, HIGHEST_DB = 5.0, 30.0
 
 Values = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ def first_difference(
     """Return the first layer at which ``artifact`` differs from the checkpoint of ``run``.
 
     In fp32 it is the first layer that is off by more than 1e-3 of its scale. With rounded values it
-    is, of the layers with a signal-to-noise ratio below 10 dB, the one at which the ratio falls
+    is, of the layers with a signal-to-noise ratio below 5 dB, the one at which the ratio falls
     most: noise grows slowly, a mistake makes it at once.
 
     Args:
