@@ -46,6 +46,9 @@ FAMILIES = {
 EPOCHS, SIDE = 10, 32
 
 
+Key = tuple[str, str, str, str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """A line of the table: a network, a target and a precision, and what `verify` said.
@@ -67,9 +70,9 @@ class Cell:
     reason: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         """What a cell is looked up by."""
-        return self.network, self.target, self.precision
+        return self.data, self.network, self.target, self.precision
 
 
 def read(path: Path = TABLE) -> list[Cell]:
@@ -90,17 +93,11 @@ def write(cells: Iterable[Cell], path: Path = TABLE) -> None:
 
 def page(cells: Sequence[Cell]) -> str:
     """Return the page as Markdown."""
-    networks = list(dict.fromkeys(cell.network for cell in cells))
-    columns = list(dict.fromkeys((cell.target, cell.precision) for cell in cells))
-    by_key = {cell.key: cell for cell in cells}
     reasons: dict[str, int] = {}
-    lines = []
-    for network in networks:
-        found = [by_key.get((network, *column)) for column in columns]
-        lines.append([network, *(_text(cell, reasons) for cell in found)])
-    head = [["network", *map(" ".join, columns)], ["---"] * (len(columns) + 1)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *lines))
-    sources = "\n".join(f"- {network}: {_accuracy(cells, network)}" for network in networks)
+    sets = list(dict.fromkeys(cell.data for cell in cells))
+    sections = "\n\n".join(
+        _section(data, [cell for cell in cells if cell.data == data], reasons) for data in sets
+    )
     notes = "\n".join(f"{number}. {_plain(reason)}" for reason, number in reasons.items())
     return f"""# Which target answers as the network did
 
@@ -111,14 +108,28 @@ the verdict, the largest difference of any logit from the checkpoint's, the part
 with the same answer. int8 is plain post-training quantisation. A number in brackets is the reason
 below, why a cell failed or is refused.
 
-{table}
+{sections}
 
-Pictures, and the checkpoint's accuracy on them:
-
-{sources}
+## Reasons
 
 {notes or "No cell failed or is refused."}
 """
+
+
+def _section(data: str, cells: Sequence[Cell], reasons: dict[str, int]) -> str:
+    """Return the table of the networks that were verified on one set of pictures."""
+    networks = list(dict.fromkeys(cell.network for cell in cells))
+    kinds = list(dict.fromkeys((cell.target, cell.precision) for cell in cells))
+    by_key = {cell.key: cell for cell in cells}
+    lines = [
+        [" ".join(kind), *(_text(by_key.get((data, each, *kind)), reasons) for each in networks)]
+        for kind in kinds
+    ]
+    accuracies = ["the checkpoint's top-1", *(_accuracy(cells, each) for each in networks)]
+    head = [["", *networks], ["---"] * (len(networks) + 1), accuracies]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *lines))
+    images = next((cell.images for cell in cells if cell.images), "no")
+    return f"## {data}, {images} pictures\n\n{table}"
 
 
 def _text(cell: Cell | None, reasons: dict[str, int]) -> str:
@@ -134,8 +145,8 @@ def _text(cell: Cell | None, reasons: dict[str, int]) -> str:
 def _accuracy(cells: Sequence[Cell], network: str) -> str:
     for cell in cells:
         if cell.network == network and cell.accuracy_source:
-            return f"{float(cell.accuracy_source):.1%} of {cell.images} pictures of {cell.data}"
-    return "not verified on pictures"
+            return f"{float(cell.accuracy_source):.1%}"
+    return "not measured"
 
 
 def _plain(text: str) -> str:
@@ -144,7 +155,7 @@ def _plain(text: str) -> str:
 
 
 def measure(
-    run: Path, data: Path, *, known: dict[tuple[str, str, str], Cell], targets: Sequence[str]
+    run: Path, data: Path, *, known: dict[Key, Cell], targets: Sequence[str]
 ) -> Iterator[Cell]:
     """Yield the cell of a run for every one of ``targets`` and its precisions.
 

@@ -54,7 +54,9 @@ def test_the_page_of_several_networks() -> None:
         reason="hard-swish | is not there",
     )
     text = page([good, refused])
-    assert "| v1 | passed, 2e-06, 100.0% | not measured |" in text
-    assert "| v2 | not measured | refused [1] |" in text
+    assert "## set, 20 pictures" in text
+    assert "|  | v1 | v2 |" in text
+    assert "| the checkpoint's top-1 | 50.0% | not measured |" in text
+    assert "| onnx fp32 | passed, 2e-06, 100.0% | not measured |" in text
+    assert "| mcu int8 | not measured | refused [1] |" in text
     assert "1. hard-swish / is not there" in text
-    assert "- v1: 50.0% of 20 pictures of set" in text

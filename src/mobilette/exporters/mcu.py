@@ -47,6 +47,9 @@ _NOTES = """
 Add `model.cc`, `model.h` and `resolver.h` to a project with tflite-micro:
 
 ```cpp
+#include <algorithm>
+#include <cstring>
+
 #include "model.h"
 #include "resolver.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
