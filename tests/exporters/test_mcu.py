@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from mobilette.artifact.c_array import model_in_source
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite_kernels import ask_tflite_micro
 from mobilette.engines.load import load, open_engine
@@ -23,12 +22,14 @@ from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
 from mobilette.exporters.mcu import METHODS, resolver_header
 from mobilette.exporters.prepare import prepare
+from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
 from mobilette.verification.exact import check_exact
 from mobilette.verification.gate import judge_golden
 from mobilette.verification.statistics import compare
 from mobilette.verification.verify import verify
+from mobilette.weights.import_run import import_run
 from tests.artifact.forging import forge
 from tests.exporters.small_runs import small_calibration, small_run
 
@@ -141,18 +142,22 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
     assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-6)
 
 
-def test_another_model_in_the_c_array_is_found(copied: Path) -> None:
+def test_another_model_or_other_labels_in_the_c_array_are_found(copied: Path) -> None:
     source = (copied / "model.cc").read_text()
-    first, last = source.index("0x"), source.rindex("0x")
+    last = source.rindex("0x")
     byte = source[last : last + 4]
     other = "0x00" if byte != "0x00" else "0x01"
-    forged = source[:last] + other + source[last + 4 :]
-    assert first < last
-    artifact = forge(copied, {"model.cc": forged.encode()})
-    with pytest.raises(InputError, match=r"model\.cc: the model in it is not model\.tflite"):
-        open_engine(artifact)
-    artifact = forge(copied, {"model.cc": b"int x;"})
-    with pytest.raises(InputError, match="no array g_model"):
+    model = source[:last] + other + source[last + 4 :]
+    labels = source.replace('"red"', '"tmp"').replace('"blue"', '"red"').replace('"tmp"', '"blue"')
+    assert labels != source
+    for forged in (model, labels):
+        artifact = forge(copied, {"model.cc": forged.encode()})
+        with pytest.raises(InputError, match=r"model\.cc: not model\.tflite and its labels"):
+            open_engine(artifact)
+    artifact = forge(
+        copied, {"model.cc": source.encode(), "model.h": b"constexpr int kLabels = 9;"}
+    )
+    with pytest.raises(InputError, match=r"model\.h: not model\.tflite and its labels"):
         open_engine(artifact)
 
 
@@ -199,5 +204,27 @@ def test_a_known_bad_export_is_caught(copied: Path, tmp_path: Path) -> None:
         verify(copied)
 
 
-def test_the_source_reads_back(mcu: Artifact) -> None:
-    assert model_in_source((mcu.path / "model.cc").read_text()) == mcu.read_model()
+def test_visual_wake_words_fits_a_microcontroller(shared: Path, tmp_path: Path) -> None:
+    """MLPerf Tiny's published V1 x0.25 at 96x96: 85.25% of these pictures in fp32."""
+    weights = shared / "weights" / "mobilenet_v1_0.25_96_vww_mlperf_tiny_float.tflite"
+    pictures = shared / "data" / "vww400"
+    classes = [ClassLabel(id=each.name, name=each.name) for each in sorted(pictures.iterdir())]
+    run = import_run(
+        weights,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        classes=classes,
+        preprocess="unit",
+        resize="squash",
+        out=tmp_path / "vww",
+    ).run
+    artifact = export(run, to="mcu", data=pictures, out=tmp_path)
+    measured = artifact.contract.measured
+    assert measured is not None
+    assert measured.size_bytes < 350_000
+    assert measured.arena_bytes is not None
+    assert measured.arena_bytes < 110_000
+    verdict = verify(artifact.path, pictures, max_drop=2.0, checkpoint=run.path)
+    assert verdict.passed, verdict.failures
+    assert verdict.accuracy_artifact is not None
+    assert verdict.accuracy_artifact > 0.83

@@ -29,7 +29,7 @@ from tests.exporters.browser import CHROMIUM, Browser, served
 
 try:
     find_node()
-    MODULES = find_package(PACKAGE, VERSION).parent
+    MODULES = find_package(PACKAGE, VERSION, artifact=Path(__file__)).parent
 except InputError as error:
     pytest.skip(str(error), allow_module_level=True)
 

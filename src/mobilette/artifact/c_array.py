@@ -1,15 +1,12 @@
-"""A model as C++ for microcontrollers: written by the exporter, read back to be compared."""
+"""A model as C++ for microcontrollers: written by the exporter, made again to be compared."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from mobilette.errors import InputError
-
+SOURCE, HEADER = "model.cc", "model.h"
 ARRAY = "alignas(16) const unsigned char g_model[] = {"
 _A_LINE = 12
-_BYTE = re.compile(r"0x([0-9a-f]{2}),?")
 
 
 def model_source(model: bytes, labels: Sequence[str]) -> str:
@@ -61,18 +58,3 @@ def literal(text: str) -> str:
     """Return ``text`` as a C string literal, UTF-8, of printable ASCII only."""
     plain = {byte for byte in range(32, 127)} - set(b'"\\?')  # ?: no trigraphs
     return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'
-
-
-def model_in_source(source: str) -> bytes:
-    """Return the bytes of the model in a ``model.cc``.
-
-    Raises:
-        InputError: there is no such array in it, or anything but bytes in the array.
-    """
-    _, begun, rest = source.partition(ARRAY)
-    body, ended, _ = rest.partition("};")
-    values = body.split()
-    matches = [_BYTE.fullmatch(value) for value in values]
-    if not begun or not ended or not all(matches):
-        raise InputError("no array g_model of bytes in it")
-    return bytes(int(match[1], 16) for match in matches if match)

@@ -58,8 +58,8 @@ def bench(
 
     if to is not None:
         made = [_export(run, to, precision, data, out=out, force=force) for run in models]
-        if out is None and len(made) == 1:
-            out = made[0]
+        if len(made) == 1:
+            out = made[0]  # where predict looks for it
         models = [path for pair in zip(models, made, strict=True) for path in pair]
     if out is None and len(models) == 1 and find_artifacts(models[0]):
         out = models[0]
@@ -124,12 +124,17 @@ def _export(
                 )
         except InputError as error:
             say.print(f"int8: {error}", markup=False)
+        else:
+            count, source = len(calibration.pixels), calibration.source
+            say.print(f"int8 is calibrated with {count} pictures of {source}", markup=False)
     wanted = chosen(targets, precisions)
+    if not wanted:
+        raise InputError(f"--precision {precision}: none of {', '.join(targets)} has it")
     made = export_all(run, wanted, calibration=calibration, out=folder, force=force)
     for result in made:
         if isinstance(result, Refused):
             name = f"{result.target} {result.precision}"
             say.print(f"{name}: not written: {result.reason}", markup=False)
         else:
-            say.print(f"{result.path}: written", markup=False)
+            say.print(f"{result.path}: there", markup=False)
     return folder

@@ -41,11 +41,13 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the artifacts of a run, one folder a target and precision."""
+    from mobilette.artifact.directory import CONTRACT
     from mobilette.cli.output import human_bytes, print_json, reading_bar, remarks
     from mobilette.exporters.calibration import calibration_pictures
-    from mobilette.exporters.export import TARGETS, check_precision
+    from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
     from mobilette.exporters.export import export as export_run
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
+    from mobilette.files import check_new
     from mobilette.run.directory import is_imported, open_run, recorded_data
 
     if int8 and precision is not None:
@@ -61,6 +63,8 @@ def export(
     ]
     one_of(names, NAMES, "--names")
     opened = open_run(run)
+    for target, kind in wanted:  # before pictures are decoded and others are written
+        check_new(artifact_folder(opened, target, kind, out), holds=CONTRACT, force=force)
     calibration = None
     if any(each == "int8" for _, each in wanted):
         with reading_bar() as report:

@@ -91,22 +91,27 @@ def find_node() -> str:
     return node
 
 
-def find_package(name: str, version: str) -> Path:
+def find_package(name: str, version: str, *, artifact: Path) -> Path:
     """Return the folder of the npm package ``name``.
 
     It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names, and in ``node_modules`` of
-    the working directory; never in an artifact's own folder, which would bring its own judge.
+    the working directory; never in the folder of ``artifact``, which would bring its own judge.
 
     Raises:
         InputError: it is not there; ``version`` is what to install.
     """
     named = os.environ.get(NODE_MODULES)
-    folders = [Path(named)] if named else [Path("node_modules")]
-    for folder in folders:
-        if (folder / name / "package.json").is_file():
-            return (folder / name).resolve()
+    folder = Path(named) if named else Path("node_modules")
+    found = (folder / name).resolve()
+    if found.is_relative_to(artifact.resolve()):
+        raise InputError(
+            f"{folder}: lies in the artifact itself, which cannot bring what judges it; verify it "
+            f"from another folder, or let {NODE_MODULES} name another node_modules"
+        )
+    if (found / "package.json").is_file():
+        return found
     raise InputError(
-        f"{name} is not in {folders[0]}; npm install --ignore-scripts {name}@{version} brings it "
+        f"{name} is not in {folder}; npm install --ignore-scripts {name}@{version} brings it "
         f"({NODE_MODULES} names another node_modules)"
     )
 

@@ -20,6 +20,7 @@ ENGINE_ERRORS = (
     states.InvalidProtobuf,
     states.NotImplemented,
     states.RuntimeException,
+    ValueError,  # an input or output of another name
 )
 # What its quantiser appends to the name of a tensor that it rounds.
 _ROUNDED = "_DequantizeLinear_Output"

@@ -24,12 +24,13 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
     """
 
     engine = "ONNX Runtime Web"
+    in_this_process = False
 
     def open(self) -> None:
         """Start node and have it make the session."""
         model = self.artifact.read_model()
         self.check_embedded(_read_embedded(model))
-        runtime = (find_package(PACKAGE, VERSION) / RUNTIME).as_uri()
+        runtime = (find_package(PACKAGE, VERSION, artifact=self.artifact.path) / RUNTIME).as_uri()
         contract = self.contract
         names = {
             "input": contract.input.name,

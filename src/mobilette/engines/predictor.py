@@ -70,9 +70,11 @@ class Predictor(ABC):
 
     Attributes:
         engine: the name of what executes it, for tables.
+        in_this_process: whether its memory is this process's.
     """
 
     engine: str
+    in_this_process = True
     arch: Arch
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.artifact.c_array import model_in_source
+from mobilette.artifact.c_array import HEADER, SOURCE, model_header, model_source
 from mobilette.artifact.tflite_kernels import ask_tflite_micro
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.litert import as_logits, read_tflite_model
@@ -19,13 +19,12 @@ class TfliteMicroPredictor(ArtifactPredictor):
     """
 
     engine = "tflite-micro"
+    in_this_process = False
 
     def open(self) -> None:
         """Check the model, and that ``model.cc`` is the same one."""
         self.model, self.record = read_tflite_model(self)
-        for name in self.contract.parts:
-            if name.endswith(".cc"):
-                self._check_source(name)
+        self._check_sources()
         self.answers(np.zeros((1, *self._planes()), np.uint8))
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -43,14 +42,18 @@ class TfliteMicroPredictor(ArtifactPredictor):
         height, width, channels = self.contract.input.shape
         return channels, height, width
 
-    def _check_source(self, name: str) -> None:
-        where = self.artifact.path / name
-        try:
-            inside = model_in_source(self.artifact.read(name).decode(errors="replace"))
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        if inside != self.model:
-            raise InputError(
-                f"{where}: the model in it is not {self.contract.model}; microcontrollers would "
-                "execute another one"
-            )
+    def _check_sources(self) -> None:
+        """Raise `InputError` unless what is compiled is this model and its labels."""
+        labels, measured = [each.name for each in self.classes], self.contract.measured
+        expected = {
+            SOURCE: model_source(self.model, labels),
+            HEADER: model_header(
+                labels=len(labels), arena_bytes=measured.arena_bytes or 0 if measured else 0
+            ),
+        }
+        for name, text in expected.items():
+            if name not in self.contract.parts or self.artifact.read(name) != text.encode():
+                raise InputError(
+                    f"{self.artifact.path / name}: not {self.contract.model} and its labels; "
+                    "microcontrollers would execute or say something else"
+                )

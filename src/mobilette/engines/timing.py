@@ -56,7 +56,7 @@ class Timing:
         engine: the engine's name.
         load_ms: from the directory to the first answer, importing the engine's packages included.
         memory_bytes: by how much that made the process' resident memory grow; ``None`` where the
-            system does not tell.
+            system does not tell or the engine has a process of its own.
         calls_ms: the latency of every call, by the number of pictures in it.
     """
 
@@ -77,7 +77,7 @@ def measure(request: Request) -> Timing:
     predictor = load(request.path, threads=request.threads)
     predictor.batch_logits(_pictures(predictor, 1))
     load_ms, after = _milliseconds_since(started), resident_bytes()
-    known = before is not None and after is not None
+    known = before is not None and after is not None and predictor.in_this_process
     return Timing(
         engine=predictor.engine,
         load_ms=load_ms,

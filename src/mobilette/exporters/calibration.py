@@ -76,6 +76,22 @@ def calibration_pictures(
     return Calibration(pixels=np.ascontiguousarray(split.pixels[:]), source=source)
 
 
+def check_calibration(calibration: Calibration, run: Run) -> None:
+    """Raise `InputError` unless the pictures are enough, and as the network takes them."""
+    shape = (run.arch.in_channels, run.arch.resolution, run.arch.resolution)
+    pixels = calibration.pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
+        raise InputError(
+            f"calibration pictures are {pixels.dtype} {pixels.shape}; uint8 (N, "
+            f"{', '.join(map(str, shape))}) is expected"
+        )
+    if len(pixels) < FEWEST:
+        raise InputError(
+            f"{len(pixels)} pictures are too few to calibrate int8 with; at least {FEWEST} are "
+            "needed"
+        )
+
+
 def _spread(pictures: Sequence[Picture]) -> list[Picture]:
     """Return up to `PICTURES` of ``pictures``, evenly from all of them and so from all classes."""
     count = min(len(pictures), PICTURES)

@@ -64,6 +64,7 @@ COREML = Target(
     name="coreml",
     precisions=("fp32",),
     packages=("coremltools",),
+    extra="coreml",
     model=MODEL,
     parts=PARTS,
     layout="NHWC",

@@ -55,6 +55,7 @@ EXECUTORCH = Target(
     name="executorch",
     precisions=("fp32", "int8"),
     packages=("executorch", "torchao"),
+    extra="executorch",
     model=MODEL,
     input="forward.0",
     output="forward.0",

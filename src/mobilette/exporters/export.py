@@ -10,7 +10,7 @@ from types import MappingProxyType
 from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import one_of
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_pictures, check_calibration
 from mobilette.exporters.coreml import COREML
 from mobilette.exporters.executorch import EXECUTORCH
 from mobilette.exporters.litert import LITERT
@@ -60,13 +60,14 @@ def export(
     precision = check_precision(to, precision)
     target = TARGETS[to]
     run = run if isinstance(run, Run) else open_run(run)
-    base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
-    final = base / artifact_name(target, precision)
+    final = artifact_folder(run, to, precision, out)
     check_new(final, holds=CONTRACT, force=force)  # before pictures are decoded
     if precision != "int8":
         calibration = None
     elif calibration is None:
         calibration = calibration_pictures(run, data)
+    else:
+        check_calibration(calibration, run)
     with new_directory(final, holds=CONTRACT, force=force) as folder:
         prepared, best = prepare(run), run.best()
         contract = make_contract(
@@ -100,6 +101,12 @@ def check_precision(to: str, precision: str | None) -> Precision:
         return target.precisions[0]
     known: dict[str, Precision] = {each: each for each in target.precisions}
     return known[one_of(precision, known, f"{to}: precision")]
+
+
+def artifact_folder(run: Run, to: str, precision: Precision, out: str | Path | None) -> Path:
+    """Return the directory in which `export` writes an artifact."""
+    base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
+    return base / artifact_name(TARGETS[to], precision)
 
 
 def artifact_name(target: Target, precision: Precision) -> str:

@@ -30,6 +30,7 @@ LITERT = Target(
     name="litert",
     precisions=("fp32", "int8"),
     packages=("litert-torch", "ai-edge-litert"),
+    extra="litert-export",
     model=MODEL,
     layout="NHWC",
     batch=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.artifact.c_array import model_header, model_source
+from mobilette.artifact.c_array import HEADER, SOURCE, model_header, model_source
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter, micro_arena_bytes
 from mobilette.errors import InputError
@@ -13,7 +13,7 @@ from mobilette.exporters import tflite_file
 from mobilette.exporters.litert import MODEL, tflite_model
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 
-SOURCE, HEADER, RESOLVER = "model.cc", "model.h", "resolver.h"
+RESOLVER = "resolver.h"
 
 # Names of MicroMutableOpResolver's methods: tensorflow/lite/micro/micro_mutable_op_resolver.h
 METHODS = {
@@ -100,6 +100,7 @@ MCU = Target(
     name="mcu",
     precisions=("int8",),
     packages=("litert-torch", "ai-edge-litert", "tflite-micro"),
+    extra="mcu",
     model=MODEL,
     parts=(SOURCE, HEADER, RESOLVER),
     layout="NHWC",

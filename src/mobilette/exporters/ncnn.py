@@ -53,6 +53,7 @@ NCNN = Target(
     name="ncnn",
     precisions=("fp32", "fp16"),
     packages=("ncnn", "pnnx"),
+    extra="ncnn",
     model=PARAM,
     parts=(WEIGHTS,),
     dtype="float32",

@@ -50,6 +50,7 @@ OPENVINO = Target(
     name="openvino",
     precisions=("fp32", "bf16", "int8"),
     packages=("openvino",),
+    extra="openvino",
     model=MODEL,
     parts=(WEIGHTS,),
     input=INPUT,

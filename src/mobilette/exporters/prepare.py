@@ -18,6 +18,7 @@ from mobilette.artifact.golden import Golden, golden_inputs
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
 from mobilette.exporters.target import Calibration, Prepared, Target
+from mobilette.extras import needs
 from mobilette.nn.network import build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
@@ -47,7 +48,13 @@ def make_contract(
     calibration: Calibration | None,
     final: Path,
 ) -> Contract:
-    """Return the contract of an artifact that will lie in ``final``, before it is written."""
+    """Return the contract of an artifact that will lie in ``final``, before it is written.
+
+    Raises:
+        InputError: a package that the target needs is missing.
+    """
+    with needs(target.extra, f"export to {target.name}"):
+        versions = {name: version(name) for name in ("mobilette", "torch", *target.packages)}
     channels, side = run.arch.in_channels, run.arch.resolution
     shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
     source = None
@@ -72,7 +79,7 @@ def make_contract(
         classes=run.classes,
         calibration=source,
         verifiable=target.verifiable,
-        versions={name: version(name) for name in ("mobilette", "torch", *target.packages)},
+        versions=versions,
         source=Source(
             run=_relative(run.path, final),
             weights_sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),

@@ -79,6 +79,7 @@ class Target:
         name: as ``--to`` spells it.
         precisions: that can be written, the usual one first.
         packages: whose versions the contract records, beside mobilette and torch.
+        extra: of pyproject.toml, which brings them; empty where everybody has them.
         model: name of the model file.
         parts: names of the files that belong to it.
         layout: of the input.
@@ -105,6 +106,7 @@ class Target:
     writer: Writer
     imports: str
     code: str
+    extra: str = ""
     parts: tuple[str, ...] = ()
     layout: Layout = "NCHW"
     dtype: Literal["uint8", "float32"] = "uint8"

@@ -208,7 +208,7 @@ def _take_turns(
     candidates: Sequence[Candidate], *, threads: int, rounds: int, seconds: float, say: Report
 ) -> list[list[Timing] | str]:
     """Return the timings of each candidate, one a round, or why there are none."""
-    found: list[list[Timing] | str] = [[] if each.executable else "" for each in candidates]
+    found = [_untimed(each) for each in candidates]
     for turn in range(rounds):
         for index, candidate in enumerate(candidates):
             timings = found[index]
@@ -226,6 +226,13 @@ def _take_turns(
             except InputError as error:
                 found[index] = str(error)
     return found
+
+
+def _untimed(candidate: Candidate) -> list[Timing] | str:
+    """Return no timings yet, or why there will be none."""
+    if candidate.target == "mcu":
+        return "not timed: this machine is no microcontroller"
+    return [] if candidate.executable else ""
 
 
 def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -> Row:

@@ -83,21 +83,23 @@ def judge(
     verb = "evaluate" if candidate.target is None else "verify"
     if verb == "evaluate" and data is None:
         return _judgement(None)
-    command = [sys.executable, "-m", "mobilette", verb, str(candidate.path), *given, "--json"]
+    command = [sys.executable, "-P", "-m", "mobilette", verb, str(candidate.path), *given, "--json"]
     done = _run(command, threads=None)
     try:
-        if done.returncode not in (0, 1):
+        if done.returncode not in (0, 1) or not done.stdout.strip():
             raise InputError(_why(done))
         found = json.loads(done.stdout.splitlines()[-1])
         if verb == "evaluate":
             return Judgement(verified=None, reasons=(), top1=found["top1"], images=found["images"])
+        if found["passed"] and data is None and candidate.precision != "fp32":
+            return _judgement(None, "rounded numbers are verified on pictures only: give --data")
         return Judgement(
             verified=found["passed"],
             reasons=tuple(found["failures"]),
             top1=found["accuracy_artifact"],
             images=found["images"],
         )
-    except InputError as error:
+    except (InputError, ValueError) as error:
         return _judgement(None if candidate.target is None else False, str(error))
 
 
@@ -109,7 +111,7 @@ def time_once(request: Request) -> Timing:
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "timing.json"
-        command = [sys.executable, "-m", "mobilette.engines.timing"]
+        command = [sys.executable, "-P", "-m", "mobilette.engines.timing"]
         command += [json.dumps(asdict(request)), str(answer)]
         done = _run(command, threads=request.threads)
         if done.returncode != 0:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilette.artifact.contract import Contract
-from mobilette.artifact.directory import CONTRACT, find_artifacts
+from mobilette.artifact.directory import CONTRACT, find_artifacts, read_contract
 from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.verification.benchmark import Benchmark, Row, fastest_verified
@@ -28,7 +28,7 @@ def choose_artifact(folder: Path) -> tuple[Path, str]:
     Raises:
         InputError: there is none, or none is verified.
     """
-    contracts = {path: read_record(path / CONTRACT, Contract) for path in find_artifacts(folder)}
+    contracts = {path: read_contract(path / CONTRACT) for path in find_artifacts(folder)}
     if not contracts:
         raise InputError(f"{folder}: no artifact in this folder")
     chosen, why_not = _by_benchmark(folder, contracts)

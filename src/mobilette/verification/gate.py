@@ -37,19 +37,18 @@ class Limits:
 # V3-Small, SqueezeNet, two of CIFAR's ResNets), signal to noise on the golden vectors:
 # - fp16 rounds a number by up to 2**-11 of itself, at every layer anew: 31 to 66 dB in PyTorch.
 # - bf16 rounds by up to 2**-8: 15 to 45 dB. That is no more than int8 has, and agreement shows it:
-#   86% (V1 x0.25) to 100%.
+#   86% (V1 x0.25) to 100%. Other answers are other answers, so no less is asked than of int8.
 # - int8 has eight bits of a range that a few pictures chose: 8 to 27 dB with ONNX Runtime's plain
 #   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none
 #   and leave the ranges that were calibrated: 1 to 10 dB, by engine, for a small network that
-#   answers every picture as before. So they only tell what is broken; the pictures judge. How much
-#   accuracy may be lost is the caller's to say (--max-drop), and agreement is lower where a network
-#   is unsure: plain int8 of V1 x0.25 that loses one point agrees on 94%.
+#   answers every picture as before. So they only tell what is broken (an answer near 0 has 0 dB);
+#   the pictures judge.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
         "fp16": Limits(signal_to_noise_db=25.0, agreement=0.99, drop=0.002),
         "bf16": Limits(signal_to_noise_db=10.0, agreement=0.95, drop=0.005),
-        "int8": Limits(signal_to_noise_db=0.0, agreement=0.9, drop=None),
+        "int8": Limits(signal_to_noise_db=1.0, agreement=0.95, drop=None),
     }
 )
 

@@ -19,6 +19,7 @@ from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import README, Artifact
 from mobilette.data.decoding import UnusablePicture, decode
 from mobilette.data.pictures import Picture
+from mobilette.engines.node import NodeError
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import picture_code
 from mobilette.exporters.web import MODULE, PAGE
@@ -28,7 +29,16 @@ SAMPLE = 16
 # Pillow before 13 resizes tall pictures in another order than the module, and rounds otherwise.
 JAVASCRIPT_STEPS = 1
 # What Pillow raises for files whose pixels it can read, but not their EXIF block.
-ODD = (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+ODD = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+    NodeError,
+)
 # Longer strips are cut before they are resized; the README's lines do without.
 LONGEST_TO_SHORTEST = 64
 

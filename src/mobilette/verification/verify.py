@@ -110,13 +110,19 @@ def verify(
 def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
     """Judge contract and golden vectors; where these do not fit, say which mistake it is."""
     golden, contract = predictor.artifact.golden, predictor.contract
+    answers = predictor.logits(golden.inputs)
+    if answers.shape != golden.logits.shape:
+        raise InputError(
+            f"{predictor.where}: {answers.shape[-1]} logits a picture where {GOLDEN} has "
+            f"{golden.logits.shape[-1]}; another model lies there"
+        )
     failures = []
     if run is not None:
         failures += check_metadata(contract, run)
         failures += _check_golden(predictor.artifact, run)
     if contract.target == "mcu":
         failures += check_exact(predictor.artifact)
-    comparison = compare(predictor.logits(golden.inputs), golden.logits)
+    comparison = compare(answers, golden.logits)
     wrong = judge_golden(comparison, contract.precision)
     if wrong:
         wrong += diagnose(predictor, run)
@@ -135,7 +141,10 @@ def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
 
 def _check_golden(artifact: Artifact, run: Run) -> list[str]:
     """Return what is wrong with the golden vectors themselves."""
-    golden = artifact.golden
+    golden, arch = artifact.golden, run.arch
+    shape = (arch.in_channels, arch.resolution, arch.resolution)
+    if golden.inputs.shape[1:] != shape or golden.logits.shape[1] != arch.num_classes:
+        return [f"{GOLDEN}: of another network than the run's"]
     own = compare(golden.logits, CheckpointPredictor(run).logits(golden.inputs))
     if not judge_golden(own):
         return []
