@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
+# Where `make engines` puts onnxruntime-web; the tests of the web target look there.
+export MOBILETTE_NODE_MODULES ?= $(CURDIR)/$(VENV)/node/node_modules
 
 .PHONY: install engines demo test check format bench docs clean
 
@@ -18,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights]' --group dev
 	@touch $@
 
-engines: $(ENGINES)  ## every export and engine extra: 3 GB, and onnxruntime-web where there is npm
+engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, and onnxruntime-web where there is npm
 
 $(ENGINES): $(STAMP)
 	@echo "Installing every engine into $(VENV) (about 2.5 GB; once)"

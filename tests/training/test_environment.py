@@ -43,13 +43,13 @@ def test_what_is_recorded_and_examined() -> None:
 
 def test_extras_are_those_of_the_package_and_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert {
-        name: tuple(line.partition(">")[0] for line in lines)
-        for name, lines in project["optional-dependencies"].items()
-    } == EXTRAS
+    assert project["optional-dependencies"].keys() == EXTRAS.keys()
+    for name, lines in project["optional-dependencies"].items():
+        brought = {line.partition(">")[0] for line in lines if not line.startswith("mobilette[")}
+        assert brought <= set(EXTRAS[name])
     monkeypatch.setitem(EXTRAS, "weights", ("h5py", "no_such_package"))
     monkeypatch.setitem(EXTRAS, "tensorboard", ("json",))
-    assert examine()["extras"] == {
-        "weights": "pip install 'mobilette[weights]'",
-        "tensorboard": "installed",
-    }
+    extras = examine()["extras"]
+    assert isinstance(extras, dict)
+    assert extras["weights"] == "pip install 'mobilette[weights]'"
+    assert extras["tensorboard"] == "installed"

@@ -142,7 +142,7 @@ def test_a_pupil_comes_closer_to_its_teacher(
     ):
         run = pupil(pictures, tmp_path / name, **keys)
         far[name] = distance.of_teacher(read(run.path)(pixels), taught).item()
-    assert far["taught"] < 0.5 * far["alone"]
+    assert far["taught"] < 0.7 * far["alone"]
 
 
 def test_a_run_with_a_teacher_resumes_while_there_is_one(

@@ -18,7 +18,17 @@ from mobilette.training.process import usable_cores
 Precision = Literal["fp32", "bf16", "fp16"]
 
 # What an extra brings that the package does without.
-EXTRAS = {"weights": ("h5py", "flatbuffers"), "tensorboard": ("tensorboard",)}
+EXTRAS = {
+    "weights": ("h5py", "flatbuffers"),
+    "tensorboard": ("tensorboard",),
+    "openvino": ("openvino", "nncf"),
+    "litert": ("ai-edge-litert", "flatbuffers"),
+    "litert-export": ("ai-edge-litert", "litert-torch", "torchao"),
+    "executorch": ("executorch", "torchao"),
+    "ncnn": ("ncnn", "pnnx"),
+    "coreml": ("coremltools",),
+    "mcu": ("litert-torch", "tflite-micro"),
+}
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
 
 
@@ -110,7 +120,7 @@ def examine() -> dict[str, object]:
 
 
 def _extra(name: str) -> str:
-    if all(find_spec(package) is not None for package in EXTRAS[name]):
+    if all(find_spec(package.replace("-", "_")) is not None for package in EXTRAS[name]):
         return "installed"
     return f"pip install 'mobilette[{name}]'"
 

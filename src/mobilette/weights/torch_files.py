@@ -118,17 +118,20 @@ def _check_pickles(path: Path, stream: BinaryIO, count: int) -> None:
     """Raise `InputError` if one of the next ``count`` pickles is huge or names other functions."""
     limited = io.BytesIO(stream.read(LARGEST_PICKLE))
     names: list[str] = []
-    for _ in range(count):
-        names.clear()
-        for opcode, argument, _ in pickletools.genops(limited):
-            if opcode.name == "GLOBAL" and argument not in SAFE_GLOBALS:
-                what = str(argument).replace(" ", ".")
-                raise InputError(
-                    f"{path}: names {what!r}, which a file of weights has no use for and which "
-                    "could run code; save the state dict alone: torch.save(model.state_dict(), ...)"
-                )
-            if isinstance(argument, str):
-                names.append(argument)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of text that is damaged
+        for _ in range(count):
+            names.clear()
+            for opcode, argument, _ in pickletools.genops(limited):
+                if opcode.name == "GLOBAL" and argument not in SAFE_GLOBALS:
+                    what = str(argument).replace(" ", ".")
+                    raise InputError(
+                        f"{path}: names {what!r}, which a file of weights has no use for and which "
+                        "could run code; save the state dict alone: "
+                        "torch.save(model.state_dict(), ...)"
+                    )
+                if isinstance(argument, str):
+                    names.append(argument)
     if count == LEGACY_PICKLES and len(names) != len(set(names)):
         raise InputError(f"{path}: damaged (a tensor's values stand in it twice)")
 
