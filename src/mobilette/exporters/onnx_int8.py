@@ -82,8 +82,7 @@ def quantize(
 
     Weights are int8 with a scale for each channel, activations uint8 between the smallest and the
     largest value that was seen, logits float32. Names of nodes stay; what is added to a tensor is
-    named after it (``_QuantizeLinear``, ``_DequantizeLinear``). Ranges by moving averages and by
-    percentiles were measured, too, and are not better (docs/log.md).
+    named after it (``_QuantizeLinear``, ``_DequantizeLinear``).
 
     Args:
         model: as `convert` made it of ``quantisable``; not changed.
