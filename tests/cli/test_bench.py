@@ -80,6 +80,7 @@ def test_predict_is_interrupted_at_once(exported: Artifact, pictures: Path, tmp_
     many.mkdir()
     for number in range(20_000):
         (many / f"{number}.png").hardlink_to(pictures / "red" / "0.png")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
     command = [sys.executable, "-m", "mobilette", "predict", str(exported.path), str(many)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
