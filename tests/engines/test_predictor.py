@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load, open_engine
 from mobilette.engines.predictor import AHEAD, BATCH, Failure, PictureLike, Prediction, largest
+from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
@@ -40,6 +42,17 @@ def test_run_and_artifact_agree_on_any_number_of_pictures(trained: Run, exported
         answer = ours.logits(pixels[:count])
         assert answer.shape == (count, 3)
         np.testing.assert_allclose(answer, theirs.logits(pixels[:count]), atol=1e-4)
+
+
+def test_a_runs_threads_are_those_asked_for_while_it_answers(trained: Run) -> None:
+    predictor, before, seen = load(trained.path, threads=2), torch.get_num_threads(), []
+    assert isinstance(predictor, CheckpointPredictor)
+    predictor.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    for threads in (1, 2):
+        predictor.threads = threads
+        predictor.logits(np.zeros((1, 3, 16, 16), np.uint8))
+    assert seen == [1, 2]
+    assert torch.get_num_threads() == before
 
 
 def test_a_picture_that_cannot_be_read_costs_only_itself(

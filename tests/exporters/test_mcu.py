@@ -143,7 +143,7 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
 
 
 def test_another_model_or_other_labels_in_the_c_array_are_found(copied: Path) -> None:
-    source = (copied / "model.cc").read_text()
+    source, header = (copied / "model.cc").read_text(), (copied / "model.h").read_bytes()
     last = source.rindex("0x")
     byte = source[last : last + 4]
     other = "0x00" if byte != "0x00" else "0x01"
@@ -158,6 +158,9 @@ def test_another_model_or_other_labels_in_the_c_array_are_found(copied: Path) ->
         copied, {"model.cc": source.encode(), "model.h": b"constexpr int kLabels = 9;"}
     )
     with pytest.raises(InputError, match=r"model\.h: not model\.tflite and its labels"):
+        open_engine(artifact)
+    artifact = forge(copied, {"model.h": header, "resolver.h": b"constexpr int kOperators = 1;"})
+    with pytest.raises(InputError, match=r"resolver\.h: not model\.tflite and its labels"):
         open_engine(artifact)
 
 

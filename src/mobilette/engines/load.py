@@ -33,7 +33,7 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
     Args:
         path: the directory.
         device: where a run is executed, as for `train`; artifacts run on the CPU.
-        threads: of the engine that executes an artifact; 0 lets it choose.
+        threads: of the engine; 0 lets it choose.
 
     Raises:
         InputError: it is neither, or its files are damaged.
@@ -47,7 +47,7 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
         from mobilette.engines.pytorch import CheckpointPredictor
         from mobilette.training.environment import choose_device
 
-        return CheckpointPredictor(open_run(path), device=choose_device(device))
+        return CheckpointPredictor(open_run(path), device=choose_device(device), threads=threads)
     kind = "a folder that is neither" if path.is_dir() else "not there"
     raise InputError(
         f"{path}: is {'a file' if path.is_file() else kind}; the directory of a run or of an "

@@ -111,8 +111,8 @@ class Predictor(ABC):
     ) -> Generator[Prediction | Failure, None, None]:
         """Yield an answer, or why there is none, for each of ``images`` in their order.
 
-        Pictures are decoded, exactly, while the engine works on those before them; at most
-        `AHEAD` are held.
+        Pictures are decoded, exactly, while the engine works on those before them: `AHEAD` of them
+        beside the `BATCH` that it works on.
 
         Args:
             images: paths, PIL images or uint8 (H, W[, 3]) arrays; they are read as they are needed.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,13 +21,28 @@ class CheckpointPredictor(Predictor):
 
     engine = "PyTorch"
 
-    def __init__(self, run: Run, *, device: torch.device | str = "cpu") -> None:
+    def __init__(self, run: Run, *, device: torch.device | str = "cpu", threads: int = 0) -> None:
         self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
-        self.multi_label = run.multi_label
+        self.multi_label, self.threads = run.multi_label, threads
         self.network: Network = run.network.to(torch.device(device))
         self.normalise = Normalise(run.preprocess).to(torch.device(device))
         self._size = largest_batch(self.network)
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
+        with _threads(self.threads):
+            return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let PyTorch use ``count`` threads inside, or as many as it does where that is 0."""
+    before = torch.get_num_threads()
+    if count in (0, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

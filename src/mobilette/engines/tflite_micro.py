@@ -10,6 +10,7 @@ from mobilette.artifact.tflite_kernels import ask_tflite_micro
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.litert import as_logits, read_tflite_model
 from mobilette.errors import InputError
+from mobilette.exporters.mcu import RESOLVER, resolver_header
 
 
 class TfliteMicroPredictor(ArtifactPredictor):
@@ -22,7 +23,7 @@ class TfliteMicroPredictor(ArtifactPredictor):
     in_this_process = False
 
     def open(self) -> None:
-        """Check the model, and that ``model.cc`` is the same one."""
+        """Check the model, and that the C++ is made of it."""
         self.model, self.record = read_tflite_model(self)
         self._check_sources()
         self.answers(np.zeros((1, *self._planes()), np.uint8))
@@ -45,11 +46,13 @@ class TfliteMicroPredictor(ArtifactPredictor):
     def _check_sources(self) -> None:
         """Raise `InputError` unless what is compiled is this model and its labels."""
         labels, measured = [each.name for each in self.classes], self.contract.measured
+        operators = measured.operators if measured else ()
         expected = {
             SOURCE: model_source(self.model, labels),
             HEADER: model_header(
                 labels=len(labels), arena_bytes=measured.arena_bytes or 0 if measured else 0
             ),
+            RESOLVER: resolver_header(operators),
         }
         for name, text in expected.items():
             if name not in self.contract.parts or self.artifact.read(name) != text.encode():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport
@@ -15,7 +16,6 @@ from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import Run, is_imported, recorded_data
-from mobilette.training.process import usable_cores
 
 PICTURES = 200
 FEWEST = 16

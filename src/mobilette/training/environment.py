@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 
 from mobilette.data.cache import cache_size, pictures_cache
+from mobilette.data.cores import usable_cores
 from mobilette.data.reading import available_memory
 from mobilette.errors import InputError, one_of
-from mobilette.training.process import usable_cores
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

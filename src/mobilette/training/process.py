@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 
-from mobilette.data.cores import usable_cores as usable_cores
+from mobilette.data.cores import usable_cores
 
 # malloc.h: thresholds above which glibc gives memory back to the kernel.
 M_TRIM_THRESHOLD = -1

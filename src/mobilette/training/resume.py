@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from mobilette.data.cache import pictures_cache
+from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
@@ -30,7 +31,6 @@ from mobilette.run.directory import (
 )
 from mobilette.training.environment import Precision, choose_device, free_device_memory
 from mobilette.training.events import Report
-from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark

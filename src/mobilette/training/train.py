@@ -13,6 +13,7 @@ import torch
 from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
 from mobilette.data.cache import pictures_cache
+from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
@@ -31,7 +32,6 @@ from mobilette.training.environment import (
 from mobilette.training.events import Report
 from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
-from mobilette.training.process import usable_cores
 from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start

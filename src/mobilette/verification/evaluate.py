@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.labels import indices_of
 from mobilette.data.pictures import Picture
@@ -17,7 +18,6 @@ from mobilette.errors import InputError
 from mobilette.run.class_matching import match_classes
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
-from mobilette.training.process import usable_cores
 
 UnusableReport = Callable[[str, str], None]
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
+from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.labels import Labels
 from mobilette.data.pictures import Picture
@@ -24,7 +25,6 @@ from mobilette.files import read_bytes
 from mobilette.run.class_matching import BY_NAME
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
-from mobilette.training.process import usable_cores
 from mobilette.verification.diagnosis import diagnose
 from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.exact import check_exact
