@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
+from mobilette.artifact.resolver import METHODS, resolver_header
 from mobilette.artifact.tflite_kernels import ask_tflite_micro
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
-from mobilette.exporters.mcu import METHODS, resolver_header
 from mobilette.exporters.prepare import prepare
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import Run

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.c_array import HEADER, SOURCE, model_header, model_source
+from mobilette.artifact.resolver import RESOLVER, resolver_header
 from mobilette.artifact.tflite_kernels import ask_tflite_micro
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.litert import as_logits, read_tflite_model
 from mobilette.errors import InputError
-from mobilette.exporters.mcu import RESOLVER, resolver_header
 
 
 class TfliteMicroPredictor(ArtifactPredictor):
