@@ -25,11 +25,8 @@ from mobilette.training.recovery import (
     MOST_ROLLBACKS,
     SMALLER_RATE,
     DivergedError,
+    Parts,
     check_losses,
-    free_memory,
-    halve,
-    is_out_of_memory,
-    reserve_memory,
 )
 from mobilette.training.sampling import epoch_order, pictures_of_a_step
 from mobilette.training.schedule import learning_rate
@@ -81,7 +78,9 @@ class Loop:
         )
         self.last_state = LastState(folder, multi_label=dataset.multi_label)
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
-        self.reserve = reserve_memory()
+        self.parts = Parts(
+            trainer.optimizer, batch=self.batch, processes=self.world.size, remark=remark
+        )
         self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
@@ -153,45 +152,19 @@ class Loop:
 
     def _train_on(self, batch: Batch, part: float) -> torch.Tensor:
         progress = self.progress
-        while True:
-            try:
-                return self.trainer.step(
-                    batch.pixels,
-                    self.labels[batch.rows.to(self.labels.device)],
-                    index=progress.index,
-                    place=(progress.epoch, progress.step),
-                    progress=part,
-                    parts=progress.parts,
-                    rate_factor=progress.rate_factor,
-                )
-            except (RuntimeError, MemoryError) as error:
-                self._halve(error, pictures=len(batch.rows))
-            self._go_on_in_parts()
 
-    def _halve(self, error: Exception, *, pictures: int) -> None:
-        """Work in twice as many parts from now on, if ``error`` says that the memory is full.
+        def step() -> torch.Tensor:
+            return self.trainer.step(
+                batch.pixels,
+                self.labels[batch.rows.to(self.labels.device)],
+                index=progress.index,
+                place=(progress.epoch, progress.step),
+                progress=part,
+                parts=progress.parts,
+                rate_factor=progress.rate_factor,
+            )
 
-        Raises:
-            InputError: parts cannot be smaller, or other processes would have to work so, too.
-            Exception: ``error``, if it says something else.
-        """
-        if not is_out_of_memory(error):
-            raise error
-        if self.world.size > 1:
-            raise InputError(
-                f"{pictures} pictures a process do not fit the memory; give a smaller "
-                f"--batch-size or --set accumulate={2 * self.progress.parts}"
-            ) from error
-        self.progress.parts = halve(self.progress.parts, pictures=pictures, error=error)
-
-    def _go_on_in_parts(self) -> None:
-        """Clean up after a step that failed; called when nothing refers to its error any more."""
-        self.trainer.optimizer.zero_grad(set_to_none=True)
-        free_memory(self.reserve)
-        self.remark(
-            f"out of memory: batches of {self.batch} go on in {self.progress.parts} parts, "
-            "their gradients added up"
-        )
+        return self.parts.work(step, progress, pictures=len(batch.rows))
 
     def _look_at_losses(self) -> None:
         """Take in the losses since the last look.
@@ -283,20 +256,18 @@ class Loop:
         )
 
     def _metrics(self) -> Metrics:
-        share = self.batch // self.world.size
-        while True:
-            parts = self.progress.parts
-            scarce = parts > self.recipe.accumulate  # memory has run out before
-            try:
-                return validate(
-                    self.trainer,
-                    self.dataset,
-                    epoch=self.progress.epoch - 1,
-                    at_once=share // parts if scarce else None,
-                )
-            except (RuntimeError, MemoryError) as error:
-                self._halve(error, pictures=share)
-            self._go_on_in_parts()
+        progress, share = self.progress, self.batch // self.world.size
+
+        def measure() -> Metrics:
+            scarce = progress.parts > self.recipe.accumulate  # memory has run out before
+            return validate(
+                self.trainer,
+                self.dataset,
+                epoch=progress.epoch - 1,
+                at_once=share // progress.parts if scarce else None,
+            )
+
+        return self.parts.work(measure, progress, pictures=share)
 
     def _agree(self) -> float:
         """Save or stop where one process has to; return the part of the run that is over.

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
 from mobilette.errors import InputError
 from mobilette.training.process import return_freed_memory
+from mobilette.training.start import Remark
+from mobilette.training.state import Progress
+
+T = TypeVar("T")
 
 # A network that knows nothing has the loss of guessing; bad luck makes it a few times worse.
 EXPLODED = 20.0
@@ -78,6 +83,58 @@ def halve(parts: int, *, pictures: int, error: Exception) -> int:
             "--resolution or --width-mult is needed"
         ) from error
     return 2 * parts
+
+
+class Parts:
+    """Work that is done again in smaller parts where the memory is too full for it.
+
+    Args:
+        optimizer: its gradients are dropped when a step failed.
+        batch: pictures of a step, in all processes together.
+        processes: how many there are; several cannot go on in smaller parts.
+        remark: called with a line for people.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, batch: int, processes: int, remark: Remark
+    ) -> None:
+        self.optimizer, self.batch, self.processes = optimizer, batch, processes
+        self.remark = remark
+        self.reserve = reserve_memory()
+
+    def work(self, function: Callable[[], T], progress: Progress, *, pictures: int) -> T:
+        """Return what ``function`` does, called again with more ``progress.parts`` if need be.
+
+        Args:
+            function: works on ``pictures`` pictures, in as many parts as ``progress`` says.
+            progress: its ``parts`` are doubled.
+            pictures: of this process.
+
+        Raises:
+            InputError: parts cannot be smaller, or other processes would have to work so, too.
+        """
+        while True:
+            try:
+                return function()
+            except (RuntimeError, MemoryError) as error:
+                self._halve(error, progress, pictures=pictures)
+            # Here nothing refers to the error any more, nor to what the step had in memory.
+            self.optimizer.zero_grad(set_to_none=True)
+            free_memory(self.reserve)
+            self.remark(
+                f"out of memory: batches of {self.batch} go on in {progress.parts} parts, "
+                "their gradients added up"
+            )
+
+    def _halve(self, error: Exception, progress: Progress, *, pictures: int) -> None:
+        if not is_out_of_memory(error):
+            raise error
+        if self.processes > 1:
+            raise InputError(
+                f"{pictures} pictures a process do not fit the memory; give a smaller "
+                f"--batch-size or --set accumulate={2 * progress.parts}"
+            ) from error
+        progress.parts = halve(progress.parts, pictures=pictures, error=error)
 
 
 def check_losses(losses: Sequence[float], *, guessing: float) -> None:
