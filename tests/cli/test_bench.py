@@ -80,11 +80,13 @@ def test_predict_is_interrupted_at_once(exported: Artifact, pictures: Path, tmp_
     many.mkdir()
     for number in range(20_000):
         (many / f"{number}.png").hardlink_to(pictures / "red" / "0.png")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
     command = [sys.executable, "-m", "mobilette", "predict", str(exported.path), str(many)]
+    # Tests in the background ignore it, and what they start would, too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

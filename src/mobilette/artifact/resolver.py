@@ -41,7 +41,7 @@ def resolver_header(operators: tuple[str, ...]) -> str:
     """
     unknown = [name for name in operators if name not in METHODS]
     if unknown:
-        raise InputError(f"export to mcu: {', '.join(unknown)} cannot be used there")
+        raise InputError(f"mcu: {', '.join(unknown)} cannot be used there")
     calls = "\n".join(
         f"  if (resolver.{METHODS[name]}() != kTfLiteOk) return kTfLiteError;" for name in operators
     )

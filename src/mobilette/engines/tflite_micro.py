@@ -44,9 +44,9 @@ class TfliteMicroPredictor(ArtifactPredictor):
         return channels, height, width
 
     def _check_sources(self) -> None:
-        """Raise `InputError` unless what is compiled is this model and its labels."""
+        """Raise `InputError` unless what is compiled is made of this model and its labels."""
         labels, measured = [each.name for each in self.classes], self.contract.measured
-        operators = measured.operators if measured else ()
+        operators = tuple(sorted({each.name for each in self.record.operators}))
         expected = {
             SOURCE: model_source(self.model, labels),
             HEADER: model_header(
