@@ -35,7 +35,7 @@ $(ENGINES): $(STAMP)
 demo: install  ## train on scikit-learn's digits, export, verify: about three minutes
 	@$(BIN)/python examples/demo.py
 
-test: install  ## all tests of what is installed, under 12 minutes on 2 cores
+test: install  ## all tests of what is installed
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: install  ## lint, types, import direction, formatting
