@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from mobilette.arch.arch import Arch
+from mobilette.compression.ranges import Ranges
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
@@ -18,7 +19,13 @@ from mobilette.run.classes import ClassLabel
 OUTSIDE = ("files", "measured", "sha256")
 # Fields that older contracts do not have: left out, and so not hashed, while they say nothing.
 _LATER: Mapping[str, object] = MappingProxyType(
-    {"outputs": "softmax", "parts": (), "calibration": None, "verifiable": True}
+    {
+        "outputs": "softmax",
+        "parts": (),
+        "calibration": None,
+        "float_layers": (),
+        "verifiable": True,
+    }
 )
 # Under which name the contract stands in a model file's own metadata.
 METADATA_KEY = "mobilette.contract"
@@ -56,6 +63,33 @@ class CalibrationSource:
 
     data: str
     images: int
+    ranges: Ranges = "minmax"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One way to int8 that `mobilette quantize` tried, and what came of it.
+
+    Attributes:
+        name: what was done, for people.
+        top1: of the artifact on the pictures that judged it, 0 to 1; ``None`` where the engine
+            could not have it.
+        drop: how much less that is than the run's own, 0 to 1; negative where it is more.
+        size_bytes: of the files that the engine loads.
+        latency_ms: median of one picture, one thread; ``None`` where it cannot be timed.
+        float_layers: those that stayed in float.
+        kept: whether the accuracy was kept.
+        reason: why it was not tried, or failed.
+    """
+
+    name: str
+    top1: float | None = None
+    drop: float | None = None
+    size_bytes: int | None = None
+    latency_ms: float | None = None
+    float_layers: tuple[str, ...] = ()
+    kept: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +102,16 @@ class Measured:
             imported.
         arena_bytes: of a microcontroller's model: what its tensors need.
         operators: of a microcontroller's model: what its interpreter has to know.
+        rungs: what `mobilette quantize` tried on the way to this artifact.
+        fp32_latency_ms: of the run's fp32 artifact for the same engine, timed beside the rungs.
     """
 
     size_bytes: int
     top1: float | None
     arena_bytes: int | None = None
     operators: tuple[str, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+    fp32_latency_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +126,7 @@ class Contract:
         outputs: what makes probabilities of the logits: ``softmax``, or ``sigmoid`` where a picture
             may be of none or of several classes.
         calibration: what an int8 model was calibrated with.
+        float_layers: of an int8 model, those that it computes in float.
         verifiable: whether an engine that `verify` has can execute the model.
         files: name to SHA-256 of every other file of the artifact.
         sha256: of this contract's canonical JSON without this field.
@@ -110,6 +149,7 @@ class Contract:
     outputs: Literal["softmax", "sigmoid"] = "softmax"
     parts: tuple[str, ...] = ()
     calibration: CalibrationSource | None = None
+    float_layers: tuple[str, ...] = ()
     verifiable: bool = True
 
     def __post_init__(self) -> None:
@@ -133,6 +173,10 @@ class Contract:
         measured = content["measured"]
         if measured is not None and measured["arena_bytes"] is None:
             del measured["arena_bytes"], measured["operators"]
+        if measured is not None and not measured["rungs"]:
+            del measured["rungs"], measured["fp32_latency_ms"]
+        if self.calibration is not None and self.calibration.ranges == "minmax":
+            del content["calibration"]["ranges"]
         return content
 
     def embedded(self) -> dict[str, Any]:

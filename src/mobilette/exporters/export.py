@@ -20,7 +20,7 @@ from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.readme import readme
-from mobilette.exporters.target import Calibration, Target
+from mobilette.exporters.target import Calibration, Quantisation, Target
 from mobilette.exporters.web import WEB
 from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
@@ -37,6 +37,7 @@ def export(
     precision: Precision | None = None,
     data: str | Path | None = None,
     calibration: Calibration | None = None,
+    quantisation: Quantisation | None = None,
     out: str | Path | None = None,
     force: bool = False,
 ) -> Artifact:
@@ -48,6 +49,7 @@ def export(
         precision: of the target's; ``None`` means its usual one.
         data: pictures that int8 is calibrated with; ``None`` means the run's own training pictures.
         calibration: instead of ``data``, what `calibration_pictures` returned.
+        quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
         force: replace an artifact that is there already.
@@ -63,15 +65,20 @@ def export(
     final = artifact_folder(run, to, precision, out)
     check_new(final, holds=CONTRACT, force=force)  # before pictures are decoded
     if precision != "int8":
-        calibration = None
+        calibration = quantisation = None
     elif calibration is None:
         calibration = calibration_pictures(run, data)
     else:
         check_calibration(calibration, run)
     with new_directory(final, holds=CONTRACT, force=force) as folder:
-        prepared, best = prepare(run), run.best()
+        prepared, best = prepare(run, quantisation), run.best()
         contract = make_contract(
-            run, target, precision=precision, calibration=calibration, final=final
+            run,
+            target,
+            precision=precision,
+            calibration=calibration,
+            quantisation=quantisation,
+            final=final,
         )
         written = target.writer(prepared, contract, calibration)
         write_artifact(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
 from mobilette.artifact.contract import (
     CalibrationSource,
     Contract,
@@ -17,15 +21,19 @@ from mobilette.artifact.contract import (
 from mobilette.artifact.golden import Golden, golden_inputs
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
-from mobilette.exporters.target import Calibration, Prepared, Target
+from mobilette.exporters.target import Calibration, Prepared, Quantisation, Target
 from mobilette.extras import needs
-from mobilette.nn.network import build_empty
+from mobilette.nn.network import Network, build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 
 
-def prepare(run: Run) -> Prepared:
+def prepare(run: Run, quantisation: Quantisation | None = None) -> Prepared:
     """Return the network of ``run`` as it will be executed, and what it answered.
+
+    Args:
+        run: the run.
+        quantisation: how it becomes int8; its network, where it has one, is what is executed.
 
     Raises:
         InputError: the run has no usable weights.
@@ -34,10 +42,21 @@ def prepare(run: Run) -> Prepared:
     normalise = Normalise(run.preprocess)
     inputs = golden_inputs(run.arch.in_channels, run.arch.resolution)
     golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
-    arch, weights = fold_batch_norm(run.arch, checkpoint.state_dict())
+    quantisation = quantisation or Quantisation()
+    network = quantisation.network
+    if network is None:
+        network = folded_network(run.arch, checkpoint.state_dict())
+    return Prepared(
+        run=run, network=network, normalise=normalise, golden=golden, quantisation=quantisation
+    )
+
+
+def folded_network(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
+    """Return the network of ``arch`` with batch norms folded, in evaluation mode."""
+    arch, weights = fold_batch_norm(arch, weights)
     folded = build_empty(arch)
     folded.load_state_dict(weights, assign=True)
-    return Prepared(run=run, network=folded.eval(), normalise=normalise, golden=golden)
+    return folded.eval()
 
 
 def make_contract(
@@ -46,6 +65,7 @@ def make_contract(
     *,
     precision: Precision,
     calibration: Calibration | None,
+    quantisation: Quantisation | None = None,
     final: Path,
 ) -> Contract:
     """Return the contract of an artifact that will lie in ``final``, before it is written.
@@ -57,9 +77,11 @@ def make_contract(
         versions = {name: version(name) for name in ("mobilette", "torch", *target.packages)}
     channels, side = run.arch.in_channels, run.arch.resolution
     shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
-    source = None
+    quantisation, source = quantisation or Quantisation(), None
     if calibration is not None:
-        source = CalibrationSource(data=calibration.source, images=len(calibration.pixels))
+        source = CalibrationSource(
+            data=calibration.source, images=len(calibration.pixels), ranges=quantisation.ranges
+        )
     return Contract(
         target=target.name,
         precision=precision,
@@ -78,6 +100,7 @@ def make_contract(
         outputs="sigmoid" if run.multi_label else "softmax",
         classes=run.classes,
         calibration=source,
+        float_layers=tuple(sorted(quantisation.float_layers)),
         verifiable=target.verifiable,
         versions=versions,
         source=Source(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mobilette.artifact.contract import Contract, Precision
 from mobilette.artifact.golden import Golden
+from mobilette.compression.ranges import Ranges
 from mobilette.data.normalise import Normalise
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
@@ -32,6 +33,23 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Quantisation:
+    """How a network becomes int8.
+
+    Attributes:
+        ranges: by which the range of an activation is chosen from what calibration showed.
+        float_layers: convolutions and linear layers that are computed in float, by their names in
+            `mobilette.arch.layers`, such as ``rows.3.expand.conv``.
+        network: with batch norms folded, to be quantised instead of the run's own, as which it
+            answers: equalised, corrected or trained further.
+    """
+
+    ranges: Ranges = "minmax"
+    float_layers: frozenset[str] = frozenset()
+    network: Network | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """What every target is written from.
 
@@ -40,12 +58,14 @@ class Prepared:
         network: its network with batch norms folded, in evaluation mode.
         normalise: what makes pixels its input.
         golden: inputs, and the checkpoint's answers.
+        quantisation: how ``network`` becomes int8, where it does.
     """
 
     run: Run
     network: Network
     normalise: Normalise
     golden: Golden
+    quantisation: Quantisation = field(default_factory=Quantisation)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
