@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.exporters.export import export
+    from mobilette.search.precision import quantize
     from mobilette.training.resume import resume
     from mobilette.training.train import train
     from mobilette.verification.evaluate import evaluate
@@ -25,6 +26,7 @@ __all__ = [
     "export",
     "list_models",
     "load",
+    "quantize",
     "resume",
     "train",
     "verify",
@@ -38,6 +40,7 @@ _HOME = {
     "export": "mobilette.exporters.export",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",
+    "quantize": "mobilette.search.precision",
     "resume": "mobilette.training.resume",
     "train": "mobilette.training.train",
     "verify": "mobilette.verification.verify",

@@ -103,7 +103,6 @@ class Measured:
         arena_bytes: of a microcontroller's model: what its tensors need.
         operators: of a microcontroller's model: what its interpreter has to know.
         rungs: what `mobilette quantize` tried on the way to this artifact.
-        fp32_latency_ms: of the run's fp32 artifact for the same engine, timed beside the rungs.
     """
 
     size_bytes: int
@@ -111,7 +110,6 @@ class Measured:
     arena_bytes: int | None = None
     operators: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
-    fp32_latency_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +172,7 @@ class Contract:
         if measured is not None and measured["arena_bytes"] is None:
             del measured["arena_bytes"], measured["operators"]
         if measured is not None and not measured["rungs"]:
-            del measured["rungs"], measured["fp32_latency_ms"]
+            del measured["rungs"]
         if self.calibration is not None and self.calibration.ranges == "minmax":
             del content["calibration"]["ranges"]
         return content

@@ -25,14 +25,16 @@ def calibration_pictures(
     run: Run,
     data: str | Path | None = None,
     *,
+    count: int = PICTURES,
     workers: int | None = None,
     report_load: LoadReport | None = None,
 ) -> Calibration:
-    """Return up to 200 pictures, the same for every target, prepared as the run's are.
+    """Return up to ``count`` pictures, the same for every target, prepared as the run's are.
 
     Args:
         run: whose training pictures are taken, those that it did not hold out.
         data: other pictures; their training split where there is one, else all.
+        count: how many.
         workers: processes that decode; ``None`` means one a core.
         report_load: called with (pictures read, pictures in all).
 
@@ -57,7 +59,7 @@ def calibration_pictures(
         ) from error
     flat_and_given = data is not None and "all" in found.splits
     _, pictures = choose_split(found, "all" if flat_and_given else "train")
-    chosen = _spread(pictures)
+    chosen = _spread(pictures, count)
     if len(chosen) < FEWEST:
         raise InputError(
             f"{source}: {len(chosen)} pictures are too few to calibrate int8 with; at least "
@@ -92,7 +94,7 @@ def check_calibration(calibration: Calibration, run: Run) -> None:
         )
 
 
-def _spread(pictures: Sequence[Picture]) -> list[Picture]:
-    """Return up to `PICTURES` of ``pictures``, evenly from all of them and so from all classes."""
-    count = min(len(pictures), PICTURES)
+def _spread(pictures: Sequence[Picture], count: int) -> list[Picture]:
+    """Return up to ``count`` of ``pictures``, evenly from all of them and so from all classes."""
+    count = min(len(pictures), count)
     return [pictures[index * len(pictures) // count] for index in range(count)]

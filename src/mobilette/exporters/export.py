@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from mobilette.artifact.contract import Measured, Precision
+from mobilette.artifact.contract import Measured, Precision, Rung
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import one_of
 from mobilette.exporters.calibration import calibration_pictures, check_calibration
@@ -38,6 +38,7 @@ def export(
     data: str | Path | None = None,
     calibration: Calibration | None = None,
     quantisation: Quantisation | None = None,
+    rungs: Sequence[Rung] = (),
     out: str | Path | None = None,
     force: bool = False,
 ) -> Artifact:
@@ -50,6 +51,7 @@ def export(
         data: pictures that int8 is calibrated with; ``None`` means the run's own training pictures.
         calibration: instead of ``data``, what `calibration_pictures` returned.
         quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
+        rungs: what was tried on the way to ``quantisation``, for the contract.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
         force: replace an artifact that is there already.
@@ -92,6 +94,7 @@ def export(
                 top1=best["top1"] if best is not None else None,
                 arena_bytes=written.arena_bytes,
                 operators=written.operators,
+                rungs=tuple(rungs),
             ),
         )
     return open_artifact(final)

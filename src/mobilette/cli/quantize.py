@@ -1,0 +1,112 @@
+"""``mobilette quantize``: a run to an int8 artifact that keeps its accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobilette.cli.options import Force, Json, MaxUnusable, Out, SplitOption, Workers
+
+if TYPE_CHECKING:
+    from mobilette.search.precision import Quantised
+
+
+def quantize(
+    run: Annotated[Path, typer.Argument(help="The run directory.")],
+    data: Annotated[str, typer.Argument(help="Labelled pictures that judge.")],
+    to: Annotated[str, typer.Option("--to", help="The target: onnx, openvino, litert, …")] = "onnx",
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", help="Points of accuracy that may be lost.")
+    ] = 1.0,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            help="Pictures to calibrate and train with [the run's own].",
+            metavar="DATA",
+        ),
+    ] = None,
+    split: SplitOption = None,
+    out: Out = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the order of training pictures.")] = 0,
+    workers: Workers = None,
+    max_unusable: MaxUnusable = 0.1,
+    force: Force = False,
+    as_json: Json = False,
+) -> int:
+    """Write the int8 artifact of a run by the cheapest way that keeps its accuracy.
+
+    Status 1 if none does: the best one is written then.
+    """
+    from mobilette.cli.output import print_json, reading_bar, remarks
+    from mobilette.search.precision import quantize as climb
+
+    said = remarks()
+    with reading_bar() as report_load:
+        found = climb(
+            run,
+            data,
+            to=to,
+            max_drop=max_drop,
+            calibrate=calibrate,
+            split=split,
+            out=out,
+            force=force,
+            workers=workers,
+            max_unusable=max_unusable,
+            seed=seed,
+            report=lambda line: said.print(line, markup=False),
+            report_load=report_load,
+        )
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print(found)
+    return 0 if found.kept and found.verdict.passed else 1
+
+
+def _print(found: Quantised) -> None:
+    from rich.table import Table
+
+    from mobilette.cli.output import console, human_bytes
+
+    out = console()
+    table = Table("rung", box=None)
+    for name in ("top-1", "drop, points", "size", "ms", "in float", "kept"):
+        table.add_column(name, justify="right")
+    for index, rung in enumerate(found.rungs):
+        table.add_row(
+            f"{rung.name}{' <-' if index == found.chosen else ''}",
+            "-" if rung.top1 is None else f"{rung.top1:.2%}",
+            "-" if rung.drop is None else f"{100 * rung.drop:.2f}",
+            "-" if rung.size_bytes is None else human_bytes(rung.size_bytes),
+            "-" if rung.latency_ms is None else f"{rung.latency_ms:.3g}",
+            str(len(rung.float_layers)),
+            "yes" if rung.kept else "no",
+        )
+    out.print(table)
+    chosen, verdict = found.rungs[found.chosen], found.verdict
+    for rung in found.rungs:
+        if rung.reason:
+            out.print(f"{rung.name}: {rung.reason}", markup=False, soft_wrap=True)
+    if chosen.float_layers:
+        layers = ", ".join(chosen.float_layers)
+        out.print(f"in float: {layers}", markup=False, soft_wrap=True)
+    if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
+        out.print(
+            f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "
+            f"pictures, the run {verdict.accuracy_source:.2%}; {verdict.top1_agreement:.2%} agree",
+            markup=False,
+            soft_wrap=True,
+        )
+    if found.latency_ms:
+        listed = ", ".join(f"{name} {ms:.3g} ms" for name, ms in found.latency_ms.items())
+        out.print(f"one picture, one thread: {listed}", markup=False, soft_wrap=True)
+    if found.advice:
+        out.print(found.advice, markup=False, soft_wrap=True)
+    for failure in verdict.failures:
+        out.print(f"verify failed: {failure}", markup=False, soft_wrap=True)
+    what = "kept" if found.kept else f"NOT kept; the best is rung {chosen.name}"
+    out.print(f"quantize: accuracy {what}", markup=False, soft_wrap=True)

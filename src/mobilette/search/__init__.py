@@ -1,0 +1,1 @@
+"""Chooses: a network for a budget, a precision for a target."""

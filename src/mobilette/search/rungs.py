@@ -1,0 +1,201 @@
+"""The rungs of the ladder to int8: from the cheapest to what costs minutes of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mobilette.compression.absorption import absorb_high_biases
+from mobilette.compression.bias_correction import correct_biases
+from mobilette.compression.equalisation import equalise
+from mobilette.compression.quantisation_aware import train_quantised
+from mobilette.compression.ranges import RANGES
+from mobilette.compression.sensitivity import sensitivity
+from mobilette.data.labels import Labels
+from mobilette.exporters.target import Quantisation
+from mobilette.nn.network import Network
+
+# Pictures by which layers are ranked, and parts of the layers that may stay in float.
+RANKING_PICTURES, LARGEST_FLOAT_PART = 256, 0.34
+BATCH, STEPS = 64, 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One rung before it is measured: its number, what it does, and how int8 is made in it."""
+
+    number: int
+    name: str
+    quantisation: Quantisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the engine made of an attempt; ``top1`` is ``None`` where it could not have it."""
+
+    attempt: Attempt
+    top1: float | None
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Material:
+    """What rungs are made of.
+
+    Attributes:
+        network: the run's, with batch norms folded.
+        inputs: normalised calibration pictures, float (N, C, H, W).
+        ranking: normalised pictures by which layers are ranked, float (N, C, H, W).
+        ranking_labels: their classes.
+        training: returns normalised training pictures, float (N, C, H, W).
+    """
+
+    network: Network
+    inputs: Tensor
+    ranking: Tensor
+    ranking_labels: Labels
+    training: Callable[[], Tensor]
+
+
+Measure = Callable[[Attempt], Outcome]
+Say = Callable[[str], None]
+
+
+def climb(material: Material, measure: Measure, *, say: Say, seed: int = 0) -> Iterator[Outcome]:
+    """Yield the outcome of one attempt after the other, until one keeps the accuracy.
+
+    1. post-training: ranges from the smallest to the largest value, cut off, of least error;
+    2. cross-layer equalisation, absorption of high biases and correction of all biases;
+    3. layers in float: the most sensitive ones, as few as keep the accuracy;
+    4. quantisation-aware training, distilled from the network itself.
+
+    Each goes on from the better of what the rungs before it reached.
+    """
+    best: Outcome | None = None
+    for rung in (_post_training, _equalised, _with_float_layers, _trained):
+        for outcome in rung(material, best, measure, say, seed):
+            yield outcome
+            if outcome.top1 is not None and (best is None or outcome.top1 > (best.top1 or 0)):
+                best = outcome
+            if outcome.kept and rung is not _with_float_layers:
+                return
+        if best is not None and best.kept:
+            return
+
+
+def _post_training(
+    material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
+) -> Iterator[Outcome]:
+    for ranges in RANGES:
+        name = f"post-training, {ranges}"
+        yield measure(Attempt(number=1, name=name, quantisation=Quantisation(ranges=ranges)))
+
+
+def _equalised(
+    material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
+) -> Iterator[Outcome]:
+    base = _base(best)
+    say("equalising channels and correcting biases")
+    network = absorb_high_biases(equalise(material.network, material.inputs), material.inputs)
+    network = correct_biases(network, material.inputs, ranges=base.ranges)
+    yield measure(
+        Attempt(
+            number=2,
+            name="equalised, biases corrected",
+            quantisation=replace(base, network=network),
+        )
+    )
+
+
+def _with_float_layers(
+    material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
+) -> Iterator[Outcome]:
+    """Yield attempts with twice as many layers in float each, then with as few as will do."""
+    base = _base(best)
+    say("ranking layers by what quantising each alone does")
+    ranked = [
+        found.layer
+        for found in sensitivity(
+            base.network or material.network,
+            material.ranking,
+            _single_labels(material.ranking_labels),
+            ranges=base.ranges,
+        )
+    ]
+
+    def attempt(count: int) -> Outcome:
+        chosen = frozenset(ranked[:count])
+        layers = "layer" if count == 1 else "layers"
+        return measure(
+            Attempt(
+                number=3,
+                name=f"{count} {layers} in float",
+                quantisation=replace(base, float_layers=chosen),
+            )
+        )
+
+    most = max(1, int(len(ranked) * LARGEST_FLOAT_PART))
+    too_few, enough, count = 0, 0, 1
+    while not enough and too_few < most:
+        outcome = attempt(count)
+        yield outcome
+        if outcome.top1 is None:  # the engine cannot have layers in float
+            return
+        if outcome.kept:
+            enough = count
+        else:
+            too_few, count = count, min(2 * count, most)
+    while enough - too_few > 1:
+        middle = (enough + too_few) // 2
+        outcome = attempt(middle)
+        yield outcome
+        if outcome.kept:
+            enough = middle
+        else:
+            too_few = middle
+
+
+def _trained(
+    material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
+) -> Iterator[Outcome]:
+    base = replace(_base(best), float_layers=frozenset())
+    say(f"quantisation-aware training, {STEPS} steps")
+    pictures = material.training()
+    network = train_quantised(
+        base.network or material.network,
+        partial(_batches, pictures, seed=seed),
+        inputs=material.inputs,
+        ranges=base.ranges,
+        steps=STEPS,
+    )
+    yield measure(
+        Attempt(
+            number=4,
+            name="quantisation-aware training",
+            quantisation=replace(base, network=network),
+        )
+    )
+
+
+def _batches(pictures: Tensor, *, seed: int) -> Iterator[Tensor]:
+    """Yield batches of ``pictures`` in a new order each time round, without end."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(pictures), generator=generator)
+        for first in range(0, len(order), BATCH):
+            yield pictures[order[first : first + BATCH]]
+
+
+def _base(best: Outcome | None) -> Quantisation:
+    """Return what the best outcome so far was made with; plain where nothing came of any."""
+    return Quantisation() if best is None else best.attempt.quantisation
+
+
+def _single_labels(labels: Labels) -> NDArray[np.int64] | None:
+    return labels.astype(np.int64) if labels.ndim == 1 else None
