@@ -1,0 +1,94 @@
+"""The ladder: which rungs are tried, when it stops, and how few layers stay in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Settings
+from mobilette.exporters.prepare import folded_network
+from mobilette.nn.network import Network
+from mobilette.search import rungs
+from mobilette.search.rungs import Attempt, Material, Outcome, climb
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    torch.manual_seed(0)
+    arch = get_arch("mobilenet_v2", Settings(width_mult=0.1, resolution=16, num_classes=3))
+    pictures = torch.randn(16, 3, 16, 16)
+    return Material(
+        network=folded_network(arch, Network(arch).state_dict()),
+        inputs=pictures,
+        ranking=pictures,
+        ranking_labels=np.zeros(16, np.int64),
+        training=lambda: pictures,
+    )
+
+
+def tried(
+    material: Material, top1: Callable[[Attempt], float | None], *, enough: float
+) -> list[Outcome]:
+    def measure(attempt: Attempt) -> Outcome:
+        found = top1(attempt)
+        return Outcome(attempt=attempt, top1=found, kept=found is not None and found >= enough)
+
+    return list(climb(material, measure, say=lambda line: None))
+
+
+def test_the_first_rung_that_keeps_the_accuracy_ends_the_climb(material: Material) -> None:
+    (only,) = tried(material, lambda attempt: 0.9, enough=0.9)
+    assert only.attempt.quantisation.ranges == "minmax"
+    percentile = {"minmax": 0.5, "percentile": 0.9}
+    found = tried(material, lambda attempt: percentile[attempt.quantisation.ranges], enough=0.9)
+    assert [outcome.attempt.quantisation.ranges for outcome in found] == ["minmax", "percentile"]
+
+
+def test_later_rungs_go_on_from_the_best_ranges(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rungs, "STEPS", 1)
+    by_ranges = {"minmax": 0.5, "percentile": 0.4, "mse": 0.6}
+
+    def top1(attempt: Attempt) -> float:
+        return by_ranges[attempt.quantisation.ranges] if attempt.number == 1 else 0.3
+
+    found = tried(material, top1, enough=0.9)
+    assert [outcome.attempt.number for outcome in found][:4] == [1, 1, 1, 2]
+    assert found[-1].attempt.number == 4
+    assert {o.attempt.quantisation.ranges for o in found if o.attempt.number > 1} == {"mse"}
+    counts = [len(o.attempt.quantisation.float_layers) for o in found if o.attempt.number == 3]
+    assert counts == sorted(set(counts))
+    trained = found[-1].attempt.quantisation
+    assert trained.network is not None
+    assert trained.float_layers == frozenset()
+
+
+@settings(max_examples=8)
+@given(needed=st.integers(1, 9))
+def test_as_few_layers_as_keep_the_accuracy_stay_in_float(material: Material, needed: int) -> None:
+    def top1(attempt: Attempt) -> float:
+        return 1.0 if len(attempt.quantisation.float_layers) >= needed else 0.5
+
+    found = tried(material, top1, enough=0.9)
+    kept = [len(o.attempt.quantisation.float_layers) for o in found if o.kept]
+    assert min(kept) == needed
+    assert all(outcome.attempt.number <= 3 for outcome in found)
+
+
+def test_an_engine_that_cannot_have_layers_in_float_goes_on_to_training(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rungs, "STEPS", 1)
+    found = tried(
+        material,
+        lambda a: None if a.quantisation.float_layers else 0.9 * (a.number == 4),
+        enough=0.9,
+    )
+    assert [outcome.attempt.number for outcome in found] == [1, 1, 1, 2, 3, 4]
