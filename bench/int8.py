@@ -4,7 +4,7 @@
 
 Networks at 224x224 with random weights, which are as fast as any others, batch 1, one thread; both
 precisions of an engine are timed in turns in processes of their own, as `bench/engines.py` does.
-Each cell: fp32 ms, int8 ms, and how many times as fast int8 is. The last line is the geometric mean.
+Each cell: fp32 ms, int8 ms, and how many times as fast int8 is. The last line: their mean.
 """
 
 from __future__ import annotations

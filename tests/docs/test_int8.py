@@ -45,7 +45,7 @@ def test_what_was_not_kept_is_said() -> None:
         images="100",
         top1="0.85",
         plain="0.80",
-        rung="1: post-training, mse",
+        rung="1: plain, mse",
         int8="0.81",
         kept="no",
     )

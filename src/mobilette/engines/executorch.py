@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
-from mobilette.artifact.flatbuffer import Table
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.silence import silence
 
 METHOD, DELEGATE = "forward", "XnnpackBackend"
-# Fields of ExecuTorch's program.fbs: of a program, of its plans, of their delegates.
-PLANS, NAME, DELEGATES, ID = 1, 0, 7, 0
+# Slots of ExecuTorch's program.fbs: of a program, of its plans, of their delegates.
+PLANS, NAME, DELEGATES, ID = 6, 4, 18, 4
+MOST_TABLES = 100_000
 HEADER = 64  # bytes, extended header included
 
 
@@ -87,16 +86,18 @@ def check_program(model: bytes, *, where: str) -> None:
     That is the header, the size, and the first tables of the flatbuffer down to the methods' names
     and delegates: ExecuTorch as it is distributed trusts them.
     """
+    with needs("executorch", f"{where}: reading it"):
+        from mobilette.weights.flatbuffer import root
     if len(model) < HEADER or model[4:8] != b"ET12" or model[8:12] != b"eh00":
         raise InputError(f"{where}: not an ExecuTorch program, or cut short")
     program, base, data = (int.from_bytes(model[at : at + 8], "little") for at in (16, 24, 32))
     if max(program, base + data) > len(model):
         raise InputError(f"{where}: cut short, {len(model):,} of {base + data:,} bytes")
     try:
-        plans = Table(model[:program], 0).tables(PLANS)
-        delegates = {d.text(ID) for plan in plans for d in plan.tables(DELEGATES)}
+        plans = root(model[:program], identifier=b"ET12").tables(PLANS, most=MOST_TABLES)
+        delegates = {d.text(ID) for p in plans for d in p.tables(DELEGATES, most=MOST_TABLES)}
         names = {plan.text(NAME) for plan in plans}
-    except (struct.error, ValueError) as error:
-        raise InputError(f"{where}: damaged, its tables lead nowhere") from error
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     if METHOD not in names or not delegates <= {DELEGATE}:
         raise InputError(f"{where}: a method {METHOD!r} with {DELEGATE} is expected")
