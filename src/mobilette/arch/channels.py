@@ -119,7 +119,7 @@ def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace = _Trace(arch.in_channels)
+    trace = Trace(arch.in_channels)
     for layer in layers(arch):
         trace.follow(layer)
     return trace.groups(fixed=(INPUT, layers(arch)[-1].name))
@@ -130,7 +130,7 @@ def is_depthwise(layer: ConvLayer) -> bool:
     return layer.groups == layer.in_channels == layer.shape[0]
 
 
-class _Trace:
+class Trace:
     """The channels at every layer, each a number; tied ones lead to the same root (union-find)."""
 
     def __init__(self, in_channels: int) -> None:
