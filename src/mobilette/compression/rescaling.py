@@ -1,0 +1,114 @@
+"""Channels scaled where they are computed, and back where they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.channels import ChannelGroup, Place
+from mobilette.arch.editing import change_convs
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ConvLayer
+from mobilette.arch.rows import Block, Conv, Row
+from mobilette.nn.network import Network, build_empty
+
+Indices = Tensor | tuple[Tensor, slice, Tensor]
+
+
+class Rescaling:
+    """The weights of a network in float64, while its channels are scaled.
+
+    Attributes:
+        arch: the network; its batch norms are folded.
+        weights: its state dict, changed in place.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.arch = network.arch
+        self.weights = {name: t.detach().double() for name, t in network.state_dict().items()}
+        self._parts = {
+            layer.name: layer.groups if isinstance(layer, ConvLayer) else 1
+            for layer in layers(network.arch)
+        }
+        self._positions: dict[tuple[ChannelGroup, Place], Tensor] = {}
+
+    def network(self, arch: Arch | None = None) -> Network:
+        """Return the network with the weights as they are now, as ``arch`` if that is given."""
+        built = build_empty(arch or self.arch)
+        weights = {name: tensor.float().clone() for name, tensor in self.weights.items()}
+        built.load_state_dict(weights, assign=True)
+        return built.eval()
+
+    def scale(self, group: ChannelGroup, factors: Tensor) -> None:
+        """Let the channels of ``group`` be ``factors`` (size,) times what they are, for all."""
+        for place, positions in group.places.items():
+            if place.side == "through":
+                continue
+            each = factors.repeat_interleave(len(positions) // group.size)
+            view, indices = self._view(place), self._indices(group, place)
+            shape = (-1, *(1,) * (view[indices].ndim - 1))
+            if place.side == "output":
+                view[indices] *= each.reshape(shape)
+                self.weights[f"{place.layer}.bias"][indices] *= each
+            else:
+                view[indices] /= each.reshape(shape)
+
+    def ranges(self, group: ChannelGroup, place: Place) -> Tensor:
+        """Return the largest magnitude of the weights of each channel at a place, (size,)."""
+        weights = self._view(place)[self._indices(group, place)]
+        return weights.reshape(group.size, -1).abs().amax(dim=1)
+
+    def readers(self, layer: str) -> Tensor:
+        """Return the weights that read each input, summed over pixels: (parts, outputs, inputs)."""
+        return self._by_input(layer).sum(dim=3)
+
+    def _view(self, place: Place) -> Tensor:
+        """Return the weights of a layer such that `_indices` finds those of channels."""
+        if place.side == "output":
+            return self.weights[f"{place.layer}.weight"]
+        return self._by_input(place.layer)
+
+    def _indices(self, group: ChannelGroup, place: Place) -> Indices:
+        positions = self._positions.get((group, place))
+        if positions is None:
+            positions = self._positions[group, place] = torch.tensor(group.places[place])
+        if place.side == "output":
+            return positions
+        each = self.weights[f"{place.layer}.weight"].shape[1]
+        return positions // each, slice(None), positions % each
+
+    def _by_input(self, layer: str) -> Tensor:
+        """Return a view of the weights, (parts, outputs / parts, inputs / parts, pixels)."""
+        weight, parts = self.weights[f"{layer}.weight"], self._parts[layer]
+        return weight.view(parts, len(weight) // parts, weight.shape[1], -1)
+
+
+def widen(arch: Arch, activations: Mapping[str, bool] | None = None) -> Arch:
+    """Return ``arch`` with ReLU in the place of ReLU6.
+
+    Args:
+        arch: the network.
+        activations: whether to do so, by the activation layer's name; all where it is ``None``.
+            Those of the hidden layers of a head share one, and are never changed one by one.
+    """
+
+    def wanted(name: str) -> bool:
+        return activations is None or activations.get(f"{name}.activation", False)
+
+    def change(name: str, conv: Conv) -> Conv:
+        if conv.activation == "relu6" and wanted(name):
+            return replace(conv, activation="relu")
+        return conv
+
+    def row(name: str, row: Row) -> Row:
+        if isinstance(row, Block) and row.activation == "relu6" and wanted(name):
+            return replace(row, activation="relu")
+        return row
+
+    arch = change_convs(arch, change)
+    rows = tuple(row(f"rows.{number}", each) for number, each in enumerate(arch.rows))
+    return replace(arch, rows=rows)
