@@ -139,17 +139,20 @@ class Trace:
         self.seen: list[tuple[Place, Sequence[int], int]] = []  # channels from a position on
 
     def new(self, count: int) -> range:
+        """Return ``count`` new channels."""
         first = len(self.parents)
         self.parents.extend(range(first, first + count))
         return range(first, first + count)
 
     def root(self, channel: int) -> int:
+        """Return the channel that stands for all that ``channel`` is tied to."""
         while self.parents[channel] != channel:
             self.parents[channel] = self.parents[self.parents[channel]]
             channel = self.parents[channel]
         return channel
 
     def tie(self, ones: Sequence[int], others: Sequence[int]) -> None:
+        """Tie channels in pairs."""
         for one, other in zip(ones, others, strict=True):
             first, second = sorted((self.root(one), self.root(other)))
             self.parents[second] = first
@@ -161,18 +164,21 @@ class Trace:
         channels: Sequence[int],
         parts: int = 1,
     ) -> None:
+        """Note that channels are found at a layer, in ``parts`` of as many each."""
         each = len(channels) // parts
         for part in range(parts):
             first = part * each
             self.seen.append((Place(layer.name, side, part), channels[first : first + each], first))
 
     def follow(self, layer: AnyLayer) -> None:
+        """Take the next layer in the order of execution."""
         first, *others = (self.channels[name] for name in layer.inputs)
         self.channels[layer.name] = self.output(layer, first, others)
 
     def output(
         self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
     ) -> Sequence[int]:
+        """Return the channels that ``layer`` gives for those of its first and its other inputs."""
         match layer:
             case ConvLayer() if is_depthwise(layer):
                 self.note(layer, "output", channels)

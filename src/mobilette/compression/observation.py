@@ -38,7 +38,8 @@ def parts(arch: Arch, inputs: Tensor) -> Iterator[Tensor]:
         InputError: ``inputs`` are not pictures that the network takes, or there are none.
     """
     check_inputs(arch, inputs)
-    yield from inputs.split(max(1, min(64, LARGEST_PART // largest_activation(arch))))
+    count = max(1, min(64, LARGEST_PART // largest_activation(arch)))
+    yield from torch.split(inputs, count)
 
 
 def largest_activation(arch: Arch) -> int:

@@ -16,20 +16,25 @@ from mobilette.arch.primitives import ConvLayer
 from mobilette.arch.rows import Block, Conv, Row
 from mobilette.nn.network import Network, build_empty
 
-Indices = Tensor | tuple[Tensor, slice, Tensor]
+# Parts, all of their outputs, and inputs of the parts.
+Inputs = tuple[Tensor, slice, Tensor]
 
 
 class Rescaling:
     """The weights of a network in float64, while its channels are scaled.
 
     Attributes:
-        arch: the network; its batch norms are folded.
+        arch: the network, its batch norms folded; every convolution has a bias.
         weights: its state dict, changed in place.
     """
 
     def __init__(self, network: Network) -> None:
-        self.arch = network.arch
+        self.arch = change_convs(network.arch, lambda _, conv: replace(conv, bias=True))
         self.weights = {name: t.detach().double() for name, t in network.state_dict().items()}
+        for layer in layers(self.arch):
+            if isinstance(layer, ConvLayer):
+                zeros = torch.zeros(layer.shape[0]).double()
+                self.weights.setdefault(f"{layer.name}.bias", zeros)
         self._parts = {
             layer.name: layer.groups if isinstance(layer, ConvLayer) else 1
             for layer in layers(network.arch)
@@ -59,12 +64,23 @@ class Rescaling:
 
     def ranges(self, group: ChannelGroup, place: Place) -> Tensor:
         """Return the largest magnitude of the weights of each channel at a place, (size,)."""
-        weights = self._view(place)[self._indices(group, place)]
+        weights: Tensor = self._view(place)[self._indices(group, place)]
         return weights.reshape(group.size, -1).abs().amax(dim=1)
 
-    def readers(self, layer: str) -> Tensor:
-        """Return the weights that read each input, summed over pixels: (parts, outputs, inputs)."""
-        return self._by_input(layer).sum(dim=3)
+    def shift(self, group: ChannelGroup, amounts: Tensor) -> None:
+        """Let the channels of ``group`` be ``amounts`` (size,) less than they are, for all.
+
+        The layers that read them get the difference in their biases.
+        """
+        for place, positions in group.places.items():
+            if place.side == "output":
+                self.weights[f"{place.layer}.bias"][torch.tensor(positions)] -= amounts
+            elif place.side == "input":
+                each = amounts.repeat_interleave(len(positions) // group.size)
+                parts, _, _ = indices = self._input_indices(group, place)
+                read = self._by_input(place.layer)[indices].sum(dim=2) * each[:, None]
+                bias = self.weights[f"{place.layer}.bias"].view(self._parts[place.layer], -1)
+                bias.index_add_(0, parts, read)
 
     def _view(self, place: Place) -> Tensor:
         """Return the weights of a layer such that `_indices` finds those of channels."""
@@ -72,14 +88,20 @@ class Rescaling:
             return self.weights[f"{place.layer}.weight"]
         return self._by_input(place.layer)
 
-    def _indices(self, group: ChannelGroup, place: Place) -> Indices:
-        positions = self._positions.get((group, place))
-        if positions is None:
-            positions = self._positions[group, place] = torch.tensor(group.places[place])
+    def _indices(self, group: ChannelGroup, place: Place) -> Tensor | Inputs:
         if place.side == "output":
-            return positions
+            return self._tensor(group, place)
+        return self._input_indices(group, place)
+
+    def _input_indices(self, group: ChannelGroup, place: Place) -> Inputs:
+        positions = self._tensor(group, place)
         each = self.weights[f"{place.layer}.weight"].shape[1]
         return positions // each, slice(None), positions % each
+
+    def _tensor(self, group: ChannelGroup, place: Place) -> Tensor:
+        if (group, place) not in self._positions:
+            self._positions[group, place] = torch.tensor(group.places[place])
+        return self._positions[group, place]
 
     def _by_input(self, layer: str) -> Tensor:
         """Return a view of the weights, (parts, outputs / parts, inputs / parts, pixels)."""

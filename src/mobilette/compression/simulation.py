@@ -174,9 +174,7 @@ def int8_layers(
 
 def weight_layers(arch: Arch) -> tuple[str, ...]:
     """Return the names of the convolutions and linear layers, in the order of execution."""
-    return tuple(
-        layer.name for layer in layers(arch) if isinstance(layer, ConvLayer | LinearLayer)
-    )
+    return tuple(layer.name for layer in layers(arch) if isinstance(layer, ConvLayer | LinearLayer))
 
 
 def int8_tensors(arch: Arch, int8: Collection[str]) -> tuple[str, ...]:
