@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import INPUT
+from mobilette.arch.primitives import INPUT, NormLayer
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
 
@@ -21,7 +21,13 @@ Take = Callable[[str, Tensor], None]
 
 
 def check_inputs(arch: Arch, inputs: Tensor) -> None:
-    """Raise `InputError` unless ``inputs`` are pictures that the network takes, at least one."""
+    """Raise `InputError` unless ``inputs`` are pictures that the network takes, at least one.
+
+    Nor may it have batch norms left: what is measured and rounded is the network without them.
+    """
+    left = next((layer.name for layer in layers(arch) if isinstance(layer, NormLayer)), None)
+    if left is not None:
+        raise InputError(f"{arch.name}: batch norms are to be folded first, {left} is one")
     shape = (arch.in_channels, arch.resolution, arch.resolution)
     if inputs.ndim != 4 or tuple(inputs.shape[1:]) != shape:
         raise InputError(

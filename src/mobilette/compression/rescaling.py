@@ -30,7 +30,9 @@ class Rescaling:
 
     def __init__(self, network: Network) -> None:
         self.arch = change_convs(network.arch, lambda _, conv: replace(conv, bias=True))
-        self.weights = {name: t.detach().double() for name, t in network.state_dict().items()}
+        self.weights: dict[str, Tensor] = {
+            name: tensor.detach().double() for name, tensor in network.state_dict().items()
+        }
         for layer in layers(self.arch):
             if isinstance(layer, ConvLayer):
                 zeros = torch.zeros(layer.shape[0]).double()
