@@ -119,7 +119,7 @@ def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace = _Trace(arch.in_channels)
+    trace = Trace(arch.in_channels)
     for layer in layers(arch):
         trace.follow(layer)
     return trace.groups(fixed=(INPUT, layers(arch)[-1].name))
@@ -130,7 +130,7 @@ def is_depthwise(layer: ConvLayer) -> bool:
     return layer.groups == layer.in_channels == layer.shape[0]
 
 
-class _Trace:
+class Trace:
     """The channels at every layer, each a number; tied ones lead to the same root (union-find)."""
 
     def __init__(self, in_channels: int) -> None:
@@ -139,17 +139,20 @@ class _Trace:
         self.seen: list[tuple[Place, Sequence[int], int]] = []  # channels from a position on
 
     def new(self, count: int) -> range:
+        """Return ``count`` new channels."""
         first = len(self.parents)
         self.parents.extend(range(first, first + count))
         return range(first, first + count)
 
     def root(self, channel: int) -> int:
+        """Return the channel that stands for all that ``channel`` is tied to."""
         while self.parents[channel] != channel:
             self.parents[channel] = self.parents[self.parents[channel]]
             channel = self.parents[channel]
         return channel
 
     def tie(self, ones: Sequence[int], others: Sequence[int]) -> None:
+        """Tie channels in pairs."""
         for one, other in zip(ones, others, strict=True):
             first, second = sorted((self.root(one), self.root(other)))
             self.parents[second] = first
@@ -161,18 +164,21 @@ class _Trace:
         channels: Sequence[int],
         parts: int = 1,
     ) -> None:
+        """Note that channels are found at a layer, in ``parts`` of as many each."""
         each = len(channels) // parts
         for part in range(parts):
             first = part * each
             self.seen.append((Place(layer.name, side, part), channels[first : first + each], first))
 
     def follow(self, layer: AnyLayer) -> None:
+        """Take the next layer in the order of execution."""
         first, *others = (self.channels[name] for name in layer.inputs)
         self.channels[layer.name] = self.output(layer, first, others)
 
     def output(
         self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
     ) -> Sequence[int]:
+        """Return the channels that ``layer`` gives for those of its first and its other inputs."""
         match layer:
             case ConvLayer() if is_depthwise(layer):
                 self.note(layer, "output", channels)

@@ -1,0 +1,152 @@
+"""Cross-layer equalisation: channels scaled until one scale for all of a layer's weights fits them.
+
+Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv
+1906.04721, section 4.1: where f(s * x) = s * f(x), a channel may be computed s times smaller and
+read s times larger (equations 7 and 8). With r1 the range of the weights that compute it and r2 of
+those that read it, s = sqrt(r1 * r2) / r2 makes the two equal, which is best for both (equation
+11). It is repeated over all pairs until nothing changes any more.
+
+Here a pair is a group of `mobilette.arch.scaling`: the layers that compute channels and those that
+read them, through additions, concatenations, shuffles and pools. Where residual additions tie the
+outputs of several layers, a channel has one scale in all of them, and r1 and r2 are geometric means
+over the layers. A depthwise convolution is the second of one pair and the first of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.channels import ChannelGroup, Place, Side
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ActivationLayer
+from mobilette.arch.scaling import scaling_groups
+from mobilette.compression.observation import check_inputs, observe
+from mobilette.compression.rescaling import Rescaling, widen
+from mobilette.errors import one_of
+from mobilette.nn.network import Network
+
+ReLU6 = Literal["auto", "widen", "keep"]
+
+# What a ReLU6 was given must stay this much below its 6: other pictures may give it more.
+MARGIN = 1.25
+CAP = 6.0
+# A round that changes no channel by more than this is the last.
+CONVERGED, ROUNDS = 0.01, 50
+# Weights this much smaller than the largest of their layer are as good as none.
+NOTHING = 1e-8
+
+
+def equalise(network: Network, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Network:
+    """Return the network that answers as ``network`` does, with channels of like ranges.
+
+    What goes through a hard-swish or hard-sigmoid is left alone. Exact up to rounding, for every
+    picture, where no ReLU6 is involved. A ReLU6 is, too, as long as no value reaches the 6, and
+    that is known of ``inputs`` alone:
+
+    - ``auto``: where nothing that a ReLU6 is given exceeds 4.8 (6 with a margin), it becomes a
+      ReLU. Where something does, it stays; the channels that exceed 4.8 are left alone, which is
+      exact everywhere, and the others are scaled such that they stay below 4.8, which is exact for
+      values below 4.8 before and after.
+    - ``keep``: as ``auto``, but no ReLU6 becomes a ReLU.
+    - ``widen``: every ReLU6 becomes a ReLU: another function, where values reached the 6.
+
+    Args:
+        network: with batch norms folded; it is left alone.
+        inputs: normalised pictures, float (N, C, H, W), on which what reaches a ReLU6 is measured.
+        relu6: what becomes of ReLU6.
+
+    Raises:
+        InputError: no pictures, or not of the network's size.
+    """
+    one_of(relu6, ("auto", "widen", "keep"), "relu6")
+    check_inputs(network.arch, inputs)
+    arch, peaks = network.arch, {}
+    if relu6 != "widen":
+        peaks = _measure_peaks(network, inputs)
+    if relu6 != "keep":
+        low = {name: bool(peak.max() * MARGIN <= CAP) for name, peak in peaks.items()}
+        arch = widen(arch, low if relu6 == "auto" else None)
+    kept = {layer.name for layer in _relu6_layers(arch)}
+    rescaling = Rescaling(network)
+    groups = [
+        (group, _room(group, {name: peaks[name] for name in kept if name in peaks}))
+        for group in scaling_groups(arch)
+    ]
+    for _ in range(ROUNDS):
+        largest = max((_equalise(rescaling, *each) for each in groups), default=0.0)
+        if largest < CONVERGED:
+            break
+    return rescaling.network(arch)
+
+
+def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
+    """Scale the channels of a group; return the largest change, as a natural logarithm.
+
+    ``room``, by what each may still grow, is brought up to date.
+    """
+    computed = _mean_range(rescaling, group, "output")
+    read = _mean_range(rescaling, group, "input")
+    factors = torch.minimum((read / computed).sqrt(), room)
+    # What nothing computes or reads has no range to be made equal; a room of 0 forbids all change.
+    factors = torch.where((computed > 0) & (read > 0) & (room > 0), factors, 1.0)
+    rescaling.scale(group, factors)
+    room /= factors
+    return float(factors.log().abs().max())
+
+
+def _mean_range(rescaling: Rescaling, group: ChannelGroup, side: Side) -> Tensor:
+    """Return the geometric mean over a group's layers of each channel's range, (size,).
+
+    A layer in which the channel has no weights does not count; it is 0 where none has any.
+    """
+    ranges = torch.stack(
+        [rescaling.ranges(group, place) for place in _places(group, side)]
+        or [torch.zeros(group.size).double()]
+    )
+    counts = ranges > NOTHING * ranges.amax(dim=1, keepdim=True)
+    logs = torch.where(counts, ranges, 1.0).log().sum(dim=0)
+    number = counts.sum(dim=0)
+    return torch.where(number > 0, (logs / number.clamp_min(1)).exp(), 0.0)
+
+
+def _places(group: ChannelGroup, side: Side) -> Iterator[Place]:
+    return (place for place in group.places if place.side == side)
+
+
+def _room(group: ChannelGroup, peaks: Mapping[str, Tensor]) -> Tensor:
+    """Return by what each channel of a group may grow, (size,): 0 where it must stay as it is."""
+    room = torch.full((group.size,), torch.inf).double()
+    for place in _places(group, "through"):
+        if place.layer in peaks:
+            peak = peaks[place.layer][torch.tensor(group.places[place])].double()
+            allowed = CAP / (MARGIN * peak.clamp_min(torch.finfo(peak.dtype).tiny))
+            room = torch.minimum(room, torch.where(allowed >= 1, allowed, 0.0))
+    return room
+
+
+def _relu6_layers(arch: Arch) -> list[ActivationLayer]:
+    return [
+        layer
+        for layer in layers(arch)
+        if isinstance(layer, ActivationLayer) and layer.function == "relu6"
+    ]
+
+
+def _measure_peaks(network: Network, inputs: Tensor) -> dict[str, Tensor]:
+    """Return the largest value of each channel (channels,) that every ReLU6 is given."""
+    given = {layer.inputs[0]: layer.name for layer in _relu6_layers(network.arch)}
+    peaks: dict[str, Tensor] = {}
+
+    def take(name: str, output: Tensor) -> None:
+        largest = output.transpose(0, 1).flatten(1).amax(dim=1).cpu()
+        before = peaks.get(given[name], largest)
+        peaks[given[name]] = torch.maximum(before, largest)
+
+    if given:
+        observe(network, inputs, given, take)
+    return peaks
