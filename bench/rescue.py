@@ -116,9 +116,7 @@ def lines(run: Run, pictures: Pictures) -> Iterator[Line]:
     yield line("+ equalised", int8(rescued), PAPER["equalised"])
     rescued = absorb_high_biases(rescued, pictures.calibration)
     yield line("+ high biases absorbed", int8(rescued), PAPER["absorbed"])
-    corrected = correct_biases(
-        rescued, pictures.calibration, ranges="minmax", weights="per_tensor"
-    )
+    corrected = correct_biases(rescued, pictures.calibration, ranges="minmax", weights="per_tensor")
     yield line("**+ biases corrected**", int8(corrected), PAPER["corrected"])
     yield line("the rescued network, float", rescued)
 
@@ -169,7 +167,9 @@ def main(
     for line in lines(opened, pictures):
         found.append(line)
         seconds = time.perf_counter() - begun
-        print(f"{line.what:40} {line.top1:7.2%} {line.agreement:7.1%} {line.paper:>6} {seconds:5.0f}s")
+        print(
+            f"{line.what:40} {line.top1:7.2%} {line.agreement:7.1%} {line.paper:>6} {seconds:5.0f}s"
+        )
     out.write_text(page(opened, found, pictures), encoding="utf-8", newline="\n")
 
 

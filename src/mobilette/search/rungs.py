@@ -116,7 +116,7 @@ def _equalised(
 def _with_float_layers(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    """Yield attempts with twice as many layers in float each, then with as few as will do."""
+    """Yield attempts with the most sensitive layers in float, in the end as few as will do."""
     base = _base(best)
     say("ranking layers by what quantising each alone does")
     ranked = [
@@ -140,12 +140,21 @@ def _with_float_layers(
             )
         )
 
-    most = max(1, int(len(ranked) * LARGEST_FLOAT_PART))
+    yield from fewest(attempt, most=max(1, int(len(ranked) * LARGEST_FLOAT_PART)))
+
+
+def fewest(attempt: Callable[[int], Outcome], *, most: int) -> Iterator[Outcome]:
+    """Yield outcomes of ``attempt(count)``, among them that of the smallest count that is kept.
+
+    Counts are doubled up to ``most`` until one is kept, and then halved between; where more is not
+    always better that finds one that is kept, not the smallest. It ends at the first that the
+    engine cannot have.
+    """
     too_few, enough, count = 0, 0, 1
     while not enough and too_few < most:
         outcome = attempt(count)
         yield outcome
-        if outcome.top1 is None:  # the engine cannot have layers in float
+        if outcome.top1 is None:
             return
         if outcome.kept:
             enough = count
