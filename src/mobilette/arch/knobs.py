@@ -18,7 +18,7 @@ from functools import cached_property
 from math import gcd
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import channel_groups, channel_numbers, is_depthwise
+from mobilette.arch.channels import ChannelGroup, channel_groups, channel_numbers, is_depthwise
 from mobilette.arch.editing import set_channels
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
@@ -97,6 +97,11 @@ class Knobs(Sequence[Knob]):
                 together = {other for name in met for other in tied[name]}
                 tied |= dict.fromkeys(together, together)
         return list(dict.fromkeys(tuple(sorted(tied[name], key=names.index)) for name in names))
+
+    def of(self, group: ChannelGroup) -> int | None:
+        """Return the index of the knob whose channels ``group`` are; ``None`` if there is none."""
+        place, positions = next((p, at) for p, at in group.places.items() if p.side == "output")
+        return self._number_of.get(self._born[channel_numbers(self.arch)[place.layer][positions[0]]])
 
     def parts(self, layer: str) -> tuple[dict[int, Fraction], int]:
         """Return what the channels at ``layer`` are made of.
