@@ -62,6 +62,7 @@ class Knobs(Sequence[Knob]):
         self.arch = arch
         numbers = channel_numbers(arch)
         self._born: dict[int, str] = {}
+        self._parts: dict[str, tuple[dict[int, Fraction], int]] = {}
         for name in (INPUT, *(layer.name for layer in layers(arch))):
             for number in numbers[name]:
                 self._born.setdefault(number, name)
@@ -110,6 +111,11 @@ class Knobs(Sequence[Knob]):
             For each knob of which there are some, how many there are for each of the knob's; and
             the number of those that belong to no knob.
         """
+        if layer not in self._parts:
+            self._parts[layer] = self._count(layer)
+        return self._parts[layer]
+
+    def _count(self, layer: str) -> tuple[dict[int, Fraction], int]:
         parts: dict[int, Fraction] = {}
         others = 0
         for name, count in Counter(
@@ -138,21 +144,34 @@ class Knobs(Sequence[Knob]):
             channels[layer.name] = int(count)
         return set_channels(self.arch, channels)
 
-    def allows(self, counts: Sequence[int]) -> bool:
-        """Whether the network with ``counts`` channels is one that this one can be cut to.
+    def allowed(self, counts: Sequence[int]) -> list[bool]:
+        """Return for each knob whether the network can be cut to its count.
 
-        It is where its rows fit together and each of its channels goes where one of this network's
-        goes that no other channel stands for.
+        It can where the rows fit together and each channel goes where one of this network's goes
+        that no other channel stands for. Which counts of a knob are allowed does not depend on the
+        others.
         """
+        full = [knob.size for knob in self]
+        allowed = [
+            not knob.bound or self._fits_together([*full[:i], counts[i], *full[i + 1 :]])
+            for i, knob in enumerate(self)
+        ]
+        mixed = zip(self, counts, allowed, strict=True)
+        target = self.set([count if ok else knob.size for knob, count, ok in mixed])
+        knobs = Knobs(target)
+        for group in channel_groups(target):
+            if group.size > self._sizes.get(frozenset(group.places), 0):
+                knob = knobs.of(group)
+                if knob is not None:
+                    allowed[knob] = False
+        return allowed
+
+    def _fits_together(self, counts: Sequence[int]) -> bool:
         try:
-            target = self.set(counts)
-            layers(target)
+            layers(self.set(counts))
         except InputError:
             return False
-        return all(
-            group.size <= self._sizes.get(frozenset(group.places), 0)
-            for group in channel_groups(target)
-        )
+        return True
 
     @cached_property
     def _sizes(self) -> dict[frozenset[object], int]:

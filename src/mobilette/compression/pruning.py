@@ -90,6 +90,8 @@ class _Turner:
         self.before = self.left = self.madds.total(self.counts)
         self.settings = [_settings(knob, multiple) for knob in knobs]
         self.lost = _losses(knobs, scores)
+        self.allowed: dict[tuple[int, int], bool] = {}
+        self.asked: list[set[int]] = [{knob.size} for knob in knobs]
 
     def turn_down(self, wanted: int) -> None:
         """Turn down until at most ``wanted`` mult-adds are left, or nothing more can go."""
@@ -123,12 +125,24 @@ class _Turner:
     def _take_first(self, steps: list[tuple[float, int, int]]) -> None:
         """Take the first of ``steps`` that the network allows; forget those that it does not."""
         for _, knob, count in steps:
-            counts = [*self.counts[:knob], count, *self.counts[knob + 1 :]]
-            if not self.knobs[knob].bound or self.knobs.allows(counts):
-                self.counts = counts
-                self.left = self.madds.total(counts)
+            if not self.knobs[knob].bound or self._allows(knob, count):
+                self.counts = [*self.counts[:knob], count, *self.counts[knob + 1 :]]
+                self.left = self.madds.total(self.counts)
                 return
             self.settings[knob].remove(count)
+
+    def _allows(self, knob: int, count: int) -> bool:
+        """Return whether ``knob`` may be set to ``count``; the other knobs are asked as well."""
+        if (knob, count) not in self.allowed:
+            lower = [
+                max((c for c in settings if c not in self.asked[i]), default=settings[-1])
+                for i, settings in enumerate(self.settings)
+            ]
+            lower[knob] = count
+            for i, ok in enumerate(self.knobs.allowed(lower)):
+                self.allowed[i, lower[i]] = ok
+                self.asked[i].add(lower[i])
+        return self.allowed[knob, count]
 
     def _next_down(self) -> Iterator[tuple[int, int]]:
         for knob, settings in enumerate(self.settings):
