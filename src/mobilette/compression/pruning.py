@@ -22,6 +22,7 @@ from mobilette.weights.slicing import take_weights
 MULTIPLE = 8  # what engines' kernels are made for
 BOUND_MULTIPLE = 4  # halves and groups have a hard enough time
 SMALLEST = 8
+TOLERANCE = 0.02  # of the mult-adds, how many fewer than asked for may be left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +95,17 @@ class _Turner:
         self.asked: list[set[int]] = [{knob.size} for knob in knobs]
 
     def turn_down(self, wanted: int) -> None:
-        """Turn down until at most ``wanted`` mult-adds are left, or nothing more can go."""
+        """Turn down until at most ``wanted`` mult-adds are left, or nothing more can go.
+
+        Steps that go too far come last, the shortest first.
+        """
+        enough = wanted - TOLERANCE * self.before
         while self.left > wanted:
-            steps = [
-                (self._lost(knob, count) / saved, knob, count)
-                for knob, count in self._next_down()
-                if (saved := self.madds.saved(self.counts, knob, count)) > 0
-            ]
+            steps = []
+            for knob, count in self._next_down():
+                saved = self.madds.saved(self.counts, knob, count)
+                too_far = max(0.0, enough - (self.left - saved))
+                steps.append((too_far, self._lost(knob, count) / saved, knob, count))
             if not steps:
                 return
             self._take_first(sorted(steps))
@@ -112,7 +117,7 @@ class _Turner:
             for knob, count in self._next_up():
                 more = -self.madds.saved(self.counts, knob, count)
                 if self.left + more <= wanted:
-                    steps.append((self._lost(knob, count) / more, knob, count))
+                    steps.append((0.0, self._lost(knob, count) / more, knob, count))
             if not steps:
                 return
             self._take_first(sorted(steps))
@@ -122,9 +127,9 @@ class _Turner:
         lost = self.lost[knob]
         return lost[count] - lost[self.counts[knob]]
 
-    def _take_first(self, steps: list[tuple[float, int, int]]) -> None:
+    def _take_first(self, steps: list[tuple[float, float, int, int]]) -> None:
         """Take the first of ``steps`` that the network allows; forget those that it does not."""
-        for _, knob, count in steps:
+        for _, _, knob, count in steps:
             if not self.knobs[knob].bound or self._allows(knob, count):
                 self.counts = [*self.counts[:knob], count, *self.counts[knob + 1 :]]
                 self.left = self.madds.total(self.counts)
