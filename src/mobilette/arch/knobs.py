@@ -102,7 +102,9 @@ class Knobs(Sequence[Knob]):
     def of(self, group: ChannelGroup) -> int | None:
         """Return the index of the knob whose channels ``group`` are; ``None`` if there is none."""
         place, positions = next((p, at) for p, at in group.places.items() if p.side == "output")
-        return self._number_of.get(self._born[channel_numbers(self.arch)[place.layer][positions[0]]])
+        return self._number_of.get(
+            self._born[channel_numbers(self.arch)[place.layer][positions[0]]]
+        )
 
     def parts(self, layer: str) -> tuple[dict[int, Fraction], int]:
         """Return what the channels at ``layer`` are made of.

@@ -17,6 +17,7 @@ from mobilette.cli import (
     export,
     models,
     predict,
+    prune,
     train,
     verify,
     weights,
@@ -44,6 +45,7 @@ for name, function in (
     ("export", export.export),
     ("verify", verify.verify),
     ("bench", bench.bench),
+    ("prune", prune.prune),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)

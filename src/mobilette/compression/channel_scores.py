@@ -59,7 +59,8 @@ def taylor_scores(
     network: Network | None = None
     sums = [torch.zeros(group.size, dtype=torch.float64) for group in channel_groups(arch)]
     number = 0
-    for number, (x, labels) in enumerate(batches, 1):
+    for x, labels in batches:
+        number += 1
         if network is None:
             network = _load(arch, weights).to(x.device)
         network.zero_grad()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from mobilette.compression.held_pictures import HeldPictures, same_classes
 from mobilette.compression.channel_scores import norm_scores
+from mobilette.compression.held_pictures import HeldPictures, same_classes
 from mobilette.compression.pruning import Pruned, prune_channels
 from mobilette.compression.pruning_record import (
     Importance,

@@ -70,6 +70,4 @@ class KnobMadds:
     def saved(self, counts: Sequence[int], knob: int, count: int) -> int:
         """Return how many mult-adds it saves to set ``knob`` from where it is to ``count``."""
         other = [*counts[:knob], count, *counts[knob + 1 :]]
-        return round(
-            sum(layer.madds(counts) - layer.madds(other) for layer in self._read_by[knob])
-        )
+        return round(sum(layer.madds(counts) - layer.madds(other) for layer in self._read_by[knob]))
