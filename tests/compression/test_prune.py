@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import mobilette
@@ -103,31 +102,44 @@ def test_it_can_be_pruned_again_by_norm(pruned: Run, pictures: Path, tmp_path: P
 
 
 def test_digits_end_to_end_on_the_command_line(tmp_path: Path, capsys: Capture) -> None:
-    overrides = {"epochs": 2}
-    out = tmp_path / "digits"
     base = train(
-        "digits", model="mobilenet_v1", width_mult=0.25, resolution=16, overrides=overrides,
-        out=out, workers=0, start="scratch",
-    )  # fmt: skip
+        "digits",
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides={"epochs": 1, "batch_size": 64},
+        start="scratch",
+        out=tmp_path / "digits",
+        workers=0,
+    )
     capsys.readouterr()
     narrow = tmp_path / "narrow"
-    arguments = ["prune", str(base.path), "digits", "--keep=0.7", "--epochs=1", "--workers=0"]
-    assert command([*arguments, f"--out={narrow}", "--json"]) == 0
+    arguments = ["--keep=0.7", "--epochs=1", "--workers=0", f"--out={narrow}", "--json"]
+    assert command(["prune", str(base.path), "digits", *arguments]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer.keys() == {"run", "keep", "madds", "params", "accuracy_before", "steps"}
     assert answer["run"] == str(narrow)
     assert 0.68 <= answer["keep"] <= 0.7
     assert answer["madds"] == cost(open_run(narrow).arch).madds
-    assert [step["madds"] for step in answer["steps"]] == [answer["madds"]]
-    assert answer["steps"][0]["tuned"] > 0.5
-    assert (narrow / "pruning.png").read_bytes().startswith(b"\x89PNG")
-    assert "teacher" in (narrow / "recipe.toml").read_text()
-    # Again, for people, in the place of the first.
-    assert command([*arguments, f"--out={narrow}", "--force", "--importance=norm"]) == 0
+    (step,) = answer["steps"]
+    assert step["madds"] == answer["madds"]
+    assert step["tuned"] == (open_run(narrow).best() or {})["top1"]
+    assert f'teacher = "{base.path}"' in (narrow / "recipe.toml").read_text()
+
+
+def test_people_get_a_table_and_a_picture(
+    trained: Run, pictures: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--keep=0.6", "--time=3s", "--workers=0", "--importance=norm", f"--out={out}"]
+    assert command(["prune", str(trained.path), str(pictures), *arguments]) == 0
     printed = capsys.readouterr()
-    assert "after the cut" in printed.out
-    assert "% of the mult-adds" in printed.err
-    assert torch.get_num_threads() == 1
+    step = read_pruning(out).steps[0]
+    for text in (f"{step.cut:.2%}", f"{step.tuned:.2%}", "unpruned", "100.0%"):
+        assert text in printed.out
+    assert "points" in printed.err
+    assert f"mobilette export {out} --to onnx" in printed.err
+    assert (out / "pruning.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_it_is_a_public_name() -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -16,18 +13,17 @@ from torch.nn.functional import cross_entropy
 from mobilette.arch.arch import Arch
 from mobilette.arch.channels import channel_groups
 from mobilette.arch.editing import convs
-from mobilette.arch.knobs import Knobs
 from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.compression.channel_scores import Scores, norm_scores, taylor_scores
 from mobilette.compression.pruning import Pruned, prune_channels
 from mobilette.counting.cost import cost
-from mobilette.counting.knob_madds import KnobMadds
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from tests.arch.test_channels import kill
 from tests.batch_norm import give_statistics
 from tests.families import WIDTHS, arch_of
 
+# The shuffles of the wider ShuffleNets take long to be followed.
 NAMES = [(name, narrower if name.startswith("shuf") else wider) for name, wider, narrower in WIDTHS]
 
 
@@ -98,28 +94,6 @@ def test_channels_are_multiples_of_8_and_at_least_8() -> None:
     assert all(conv.groups in (1, conv.channels) for conv in after.values())
 
 
-@settings(max_examples=12)
-@given(data=st.data())
-def test_mult_adds_are_told_without_making_the_network(data: st.DataObject) -> None:
-    """For any counts of the knobs, where the network can be made."""
-    name, width = data.draw(st.sampled_from(NAMES))
-    knobs = Knobs(arch_of(name, width, resolution=16))
-    counts = [knob.size if knob.bound else data.draw(st.integers(1, knob.size)) for knob in knobs]
-    madds = KnobMadds(knobs)
-    assert madds.total(counts) == cost(knobs.set(counts)).madds
-    full = [knob.size for knob in knobs]
-    saved = madds.saved(full, 0, 8)
-    assert saved == madds.total(full) - madds.total([8, *full[1:]])
-
-
-@pytest.mark.parametrize(("name", "width"), NAMES)
-def test_every_channel_that_can_go_belongs_to_a_knob(name: str, width: float) -> None:
-    arch = arch_of(name, width)
-    knobs = Knobs(arch)
-    assert knobs.set([knob.size for knob in knobs]) == arch
-    assert all(knobs.of(group) is not None for group in channel_groups(arch))
-
-
 def two_layers() -> Arch:
     return Arch(
         name="small",
@@ -176,26 +150,24 @@ def learnt(arch: Arch) -> tuple[Network, list[tuple[Tensor, Tensor]]]:
 
 
 @torch.no_grad()
-def loss_of(network: Network, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the loss with batch norms that normalise by the batch."""
+def losses_of(network: Network, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the loss of each batch with batch norms that normalise by it."""
     changed = copy.deepcopy(network).train()
-    return float(np.mean([cross_entropy(changed(x), labels).item() for x, labels in batches]))
+    return torch.stack([cross_entropy(changed(x), labels) for x, labels in batches])
 
 
 def test_taylor_scores_rank_as_leaving_out_does() -> None:
     """Against the truth: each channel is left out, and the change of the loss measured."""
     network, batches = learnt(two_layers().with_classes(4))
     scores = taylor_scores(network.arch, network.state_dict(), batches)
-    before = loss_of(network, batches)
+    before = losses_of(network, batches)
     for group, score in zip(channel_groups(network.arch), scores, strict=True):
         changes = []
         for channel in range(group.size):
             without = copy.deepcopy(network)
             kill(without, group, [channel])
-            changes.append(loss_of(without, batches) - before)
-        assert spearmanr(changes, score).statistic > 0.65
-        worst = score.argsort()[: group.size // 3].tolist()
-        assert np.mean([changes[i] for i in worst]) < 0.5 * np.mean(changes)
+            changes.append((losses_of(without, batches) - before).square().mean())
+        assert spearmanr(changes, score).statistic > 0.85
 
 
 def test_a_gate_where_channels_are_read_is_one_at_the_batch_norm() -> None:

@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from mobilette.run.directory import ARCH, ENVIRONMENT, Run, open_run
 from mobilette.run.imported import write_imported_run
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
-from mobilette.training.recipe import SLICED, Recipe
+from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
 from mobilette.training.start import Remark
 from mobilette.training.train import train
 from mobilette.training.world import is_launched
@@ -46,8 +46,7 @@ class _Request:
     data: str | Path
     pictures: PictureSet
     importance: Importance
-    recipe: str | Path | Recipe
-    overrides: Mapping[str, object]
+    recipe: Recipe
     deadline: float | None
     device: str
     workers: int | None
@@ -112,6 +111,8 @@ def prune(
     started = time.perf_counter()
     _check_values(keep, importance, steps, time_limit)
     choose_device(device)
+    tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
+    tuning = override(tuning, overrides or {})
     source = run if isinstance(run, Run) else open_run(run)
     folder = Path(out) if out is not None else _free_name(source.path)
     _check_out(folder, source.path, force=force)
@@ -124,8 +125,7 @@ def prune(
         data=data,
         pictures=pictures,
         importance=importance,
-        recipe=recipe or SLICED,
-        overrides={"teacher": str(source.path.resolve()), **(overrides or {})},
+        recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
         deadline=None if time_limit is None else started + time_limit,
         device=device,
         workers=workers,
@@ -232,15 +232,14 @@ def _write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
 
 def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:
     """Return the run that training makes of the cut one in ``start``."""
-    overrides = dict(asked.overrides)
+    recipe = asked.recipe
     if asked.deadline is not None:
         left = asked.deadline - time.perf_counter()
-        overrides["time_limit"] = max(left / steps_left, 1.0)
+        recipe = replace(recipe, time_limit=max(left / steps_left, 1.0))
     return train(
         asked.data,
         start=start,
-        recipe=asked.recipe,
-        overrides=overrides,
+        recipe=recipe,
         out=out,
         force=force,
         device=asked.device,
