@@ -69,8 +69,11 @@ def test_cut_channels_are_those_that_were_zero(name: str, width: float) -> None:
     assert difference < 2e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize(("name", "width"), NAMES)
-@pytest.mark.parametrize("keep", [0.8, 0.35])
+@pytest.mark.parametrize(
+    ("name", "width", "keep"),
+    [(*network, (0.8, 0.35)[number % 2]) for number, network in enumerate(NAMES)]
+    + [("resnet20", 1.0, 0.8), ("mobilenet_v3_small", 1.0, 0.2), ("shufflenet_v2", 0.5, 0.9)],
+)
 def test_the_mult_adds_are_what_was_asked_for(name: str, width: float, keep: float) -> None:
     arch = arch_of(name, width, resolution=16)
     weights = Network(arch).state_dict()
