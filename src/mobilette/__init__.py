@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mobilette.arch.catalogue import list_models
+    from mobilette.compression.prune import prune
     from mobilette.counting.cost import cost
     from mobilette.engines.load import load
     from mobilette.errors import InputError
@@ -26,6 +27,7 @@ __all__ = [
     "export",
     "list_models",
     "load",
+    "prune",
     "quantize",
     "resume",
     "train",
@@ -40,6 +42,7 @@ _HOME = {
     "export": "mobilette.exporters.export",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",
+    "prune": "mobilette.compression.prune",
     "quantize": "mobilette.search.precision",
     "resume": "mobilette.training.resume",
     "train": "mobilette.training.train",

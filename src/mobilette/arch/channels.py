@@ -125,6 +125,23 @@ def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
     return trace.groups(fixed=(INPUT, layers(arch)[-1].name))
 
 
+@lru_cache(maxsize=32)
+def channel_numbers(arch: Arch) -> Mapping[str, tuple[int, ...]]:
+    """Return a number for each channel at the output of each layer and at the ``input``.
+
+    Tied channels have the same number. A layer after a flattening has a channel for each pixel.
+
+    Raises:
+        InputError: the rows of ``arch`` do not fit together.
+    """
+    trace = _Trace(arch.in_channels)
+    for layer in layers(arch):
+        trace.follow(layer)
+    return MappingProxyType(
+        {name: tuple(map(trace.root, channels)) for name, channels in trace.channels.items()}
+    )
+
+
 def is_depthwise(layer: ConvLayer) -> bool:
     """Whether every output channel is computed from the one input channel of the same number."""
     return layer.groups == layer.in_channels == layer.shape[0]

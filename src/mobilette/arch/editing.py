@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 
@@ -16,6 +16,7 @@ from mobilette.arch.rows import (
     PoolLinear,
     Row,
     SqueezeExcite,
+    Subsample,
 )
 from mobilette.errors import InputError
 
@@ -43,6 +44,40 @@ def change_convs(arch: Arch, change: Change) -> Arch:
         rows=tuple(_row(f"rows.{i}", row, change) for i, row in enumerate(arch.rows)),
         head=head,
     )
+
+
+def set_channels(arch: Arch, channels: Mapping[str, int]) -> Arch:
+    """Return ``arch`` with other numbers of channels.
+
+    Args:
+        arch: the network.
+        channels: for layers of `mobilette.arch.layers.layers` by name the channels or features that
+            they give: convolutions, hidden linear layers and shortcuts without weights. What is not
+            in it stays; a depthwise convolution stays one.
+    """
+
+    def conv(name: str, conv: Conv) -> Conv:
+        count = channels.get(f"{name}.conv", conv.channels)
+        depthwise = conv.groups == conv.channels > 1
+        return replace(conv, channels=count, groups=count if depthwise else conv.groups)
+
+    def shortcut(name: str, row: Row) -> Row:
+        if not isinstance(row, Block):
+            return row
+        return replace(
+            row, paths=tuple(_resized_shortcuts(name, path, channels) for path in row.paths)
+        )
+
+    changed = change_convs(arch, conv)
+    rows = tuple(shortcut(f"rows.{i}", row) for i, row in enumerate(changed.rows))
+    head = changed.head
+    if isinstance(head, PoolLinear):
+        hidden = (
+            channels.get(f"head.hidden.{i}.linear", features)
+            for i, features in enumerate(head.hidden)
+        )
+        head = replace(head, hidden=tuple(hidden))
+    return replace(changed, rows=rows, head=head)
 
 
 def adopt_details(arch: Arch, source: Arch) -> Arch:
@@ -116,6 +151,20 @@ def _row(name: str, row: Row, change: Change) -> Row:
 def _path(name: str, path: Path, change: Change) -> Path:
     return tuple(
         replace(step, operation=_operation(f"{name}.{step.name}", step.operation, change))
+        for step in path
+    )
+
+
+def _resized_shortcuts(name: str, path: Path, channels: Mapping[str, int]) -> Path:
+    return tuple(
+        replace(
+            step,
+            operation=replace(
+                operation, channels=channels.get(f"{name}.{step.name}", operation.channels)
+            ),
+        )
+        if isinstance(operation := step.operation, Subsample)
+        else step
         for step in path
     )
 

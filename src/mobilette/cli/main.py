@@ -17,6 +17,7 @@ from mobilette.cli import (
     export,
     models,
     predict,
+    prune,
     quantize,
     train,
     verify,
@@ -46,6 +47,7 @@ for name, function in (
     ("quantize", quantize.quantize),
     ("verify", verify.verify),
     ("bench", bench.bench),
+    ("prune", prune.prune),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)

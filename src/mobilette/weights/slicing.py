@@ -45,7 +45,23 @@ def slice_weights(source: Arch, weights: Mapping[str, Tensor], target: Arch) -> 
     """
     check_same_structure(source, target)
     check_weights(source, weights)
-    chosen = choose_channels(source, target, contributions(source, weights))
+    return take_weights(
+        weights, target, choose_channels(source, target, contributions(source, weights))
+    )
+
+
+@torch.no_grad()
+def take_weights(weights: Mapping[str, Tensor], target: Arch, chosen: Sources) -> dict[str, Tensor]:
+    """Return weights for ``target``, a narrower network, taken from the ``chosen`` positions.
+
+    Args:
+        weights: the state dict of a network of the same structure; it is left alone.
+        target: the narrower network.
+        chosen: where its weights are taken from; positions that are not named stay.
+
+    Returns:
+        The state dict of ``target``: copies, in the dtypes of ``weights``.
+    """
     narrow = {}
     for layer in layers(target):
         if not isinstance(layer, ConvLayer | LinearLayer | NormLayer):

@@ -1,0 +1,159 @@
+"""``mobilette prune``: a run becomes a narrower one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobilette.cli.options import (
+    Device,
+    Force,
+    Json,
+    MaxUnusable,
+    Out,
+    Threads,
+    Workers,
+    parse_duration,
+)
+from mobilette.errors import InputError
+
+if TYPE_CHECKING:
+    from mobilette.compression.pruning_record import Pruning
+    from mobilette.run.directory import Run
+
+
+class ImportanceChoice(StrEnum):
+    """By what channels are ranked."""
+
+    taylor = "taylor"
+    norm = "norm"
+
+
+def prune(
+    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
+    data: Annotated[str, typer.Argument(help="Pictures of its classes, or a named set.")],
+    keep: Annotated[
+        float, typer.Option("--keep", help="The part of the mult-adds that may be left, as 0.7.")
+    ],
+    importance: Annotated[
+        ImportanceChoice,
+        typer.Option("--importance", help="What channels are ranked by: the loss, or weights."),
+    ] = ImportanceChoice.taylor,
+    steps: Annotated[int, typer.Option("--steps", help="How often it is cut and fine-tuned.")] = 1,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Of the fine-tuning [sliced].")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Of each fine-tuning.")] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="Wall-clock of all steps together: 90s, 10m.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures a step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    out: Out = None,
+    force: Force = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    workers: Workers = None,
+    max_unusable: MaxUnusable = 0.1,
+    as_json: Json = False,
+) -> int:
+    """Cut the least important channels of a run; the result is a run, narrower and fine-tuned."""
+    if time is not None and epochs is not None:
+        raise InputError("--time and --epochs: give one of them")
+    from mobilette.training.process import let_threads_sleep
+
+    let_threads_sleep()
+    from mobilette.cli.training_progress import TrainingProgress
+    from mobilette.compression.prune import prune as prune_run
+    from mobilette.compression.pruning_record import read_pruning
+    from mobilette.reporting.pruning import write_picture
+    from mobilette.training.process import keep_freed_memory, set_threads
+
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
+    allocator = "keeps memory" if keep_freed_memory() else "default"
+    set_threads(threads)
+    try:
+        with TrainingProgress() as progress:
+            pruned = prune_run(
+                run,
+                data,
+                keep=keep,
+                importance=importance.value,
+                steps=steps,
+                recipe=recipe,
+                overrides={key: value for key, value in given.items() if value is not None},
+                time_limit=parse_duration(time) if time else None,
+                out=out,
+                force=force,
+                device=device,
+                workers=workers,
+                max_unusable=max_unusable,
+                allocator=allocator,
+                report=progress.show,
+                report_load=progress.load,
+                remark=progress.remark,
+            )
+    except KeyboardInterrupt as stop:
+        print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)
+        return 130
+    pruning = read_pruning(pruned.path)
+    write_picture(pruning, pruned.path)
+    _print_result(pruned, pruning, as_json=as_json)
+    return 0
+
+
+def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
+    from mobilette.cli.output import print_json, remarks
+
+    last = pruning.steps[-1]
+    if as_json:
+        print_json(
+            {
+                "run": str(run.path),
+                "keep": last.madds / pruning.madds,
+                "madds": last.madds,
+                "params": last.params,
+                "accuracy_before": pruning.accuracy,
+                "steps": [asdict(step) for step in pruning.steps],
+            }
+        )
+        return
+    _print_table(pruning)
+    out = remarks()
+    out.print(
+        f"{run.path}: {last.madds / pruning.madds:.1%} of the mult-adds, "
+        f"{100 * (last.tuned - pruning.accuracy):+.2f} points",
+        markup=False,
+    )
+    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)
+
+
+def _print_table(pruning: Pruning) -> None:
+    from rich.table import Table
+
+    from mobilette.cli.output import console, human_count
+
+    table = Table(box=None)
+    table.add_column("step")
+    for title in ("mult-adds", "of all", "params", "after the cut", "fine-tuned", "points"):
+        table.add_column(title, justify="right")
+    whole = (human_count(pruning.madds), "100.0%", human_count(pruning.params))
+    table.add_row("unpruned", *whole, "", f"{pruning.accuracy:.2%}", "")
+    for number, step in enumerate(pruning.steps, 1):
+        table.add_row(
+            str(number),
+            human_count(step.madds),
+            f"{step.madds / pruning.madds:.1%}",
+            human_count(step.params),
+            f"{step.cut:.2%}",
+            f"{step.tuned:.2%}",
+            f"{100 * (step.tuned - pruning.accuracy):+.2f}",
+        )
+    console().print(table)

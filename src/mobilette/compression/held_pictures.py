@@ -1,0 +1,120 @@
+"""Pictures that a network is scored, measured and judged on while it is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mobilette.arch.arch import Arch
+from mobilette.compression.channel_scores import Scores, taylor_scores
+from mobilette.data.cache import pictures_cache
+from mobilette.data.cores import usable_cores
+from mobilette.data.dataset import load_dataset
+from mobilette.data.normalise import Normalise
+from mobilette.data.pictures import PictureSet
+from mobilette.data.reading import LoadReport
+from mobilette.errors import InputError
+from mobilette.nn.network import build_empty
+from mobilette.run.directory import Run
+from mobilette.run.inference import checkpoint_logits
+from mobilette.run.metrics import measure
+from mobilette.training.start import Remark
+
+SCORED, SCORE_BATCH = 2048, 32  # the mean of squares tells more the smaller the batches are
+MEASURED, MEASURE_BATCH = 512, 128
+
+
+def same_classes(run: Run, pictures: PictureSet) -> None:
+    """Raise `InputError` unless the pictures are of the classes of ``run``, in their order."""
+    known = [label.id for label in run.classes]
+    if known != list(pictures.classes):
+        theirs, mine = set(pictures.classes), set(known)
+        other = sorted(theirs - mine) or sorted(mine - theirs) or ["another order"]
+        raise InputError(
+            f"{pictures.name}: {len(pictures.classes)} classes that are not the {len(known)} of "
+            f"{run.path} ({', '.join(other[:3])}{', ...' if len(other) > 3 else ''}); pictures of "
+            "the run's own classes are needed"
+        )
+    if run.multi_label != pictures.multi_label:
+        its, theirs_are = ("several", "one") if run.multi_label else ("one", "several")
+        raise InputError(
+            f"{run.path}: tells {its} of the classes, the pictures of {pictures.name} have "
+            f"{theirs_are}"
+        )
+
+
+class HeldPictures:
+    """The training pictures and those held out, prepared for a run's network."""
+
+    def __init__(
+        self,
+        pictures: PictureSet,
+        run: Run,
+        *,
+        device: torch.device,
+        workers: int | None,
+        max_unusable: float,
+        report_load: LoadReport | None,
+        remark: Remark,
+    ) -> None:
+        """Read the pictures; the arguments are those of `mobilette.training.train.train`."""
+        self.dataset = load_dataset(
+            pictures,
+            resolution=run.arch.resolution,
+            preprocess=run.preprocess,
+            workers=usable_cores() if workers is None else workers,
+            max_unusable=max_unusable,
+            cache=pictures_cache(),
+            on_progress=report_load,
+            remark=remark,
+        )
+        self.normalise = Normalise(run.preprocess).to(device)
+        self.device = device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.dataset.close()
+
+    def accuracy(self, arch: Arch, weights: Mapping[str, Tensor]) -> float:
+        """Return top-1 (multi-label: mean average precision) on the pictures held out."""
+        network = build_empty(arch)
+        network.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
+        network.to(self.device)
+        split = self.dataset.splits["val"]
+        logits = checkpoint_logits(network, self.normalise, split.pixels)
+        usable = split.usable()
+        return measure(logits[usable], split.labels[usable], self.dataset.classes).score
+
+    def taylor(self, arch: Arch, weights: Mapping[str, Tensor]) -> Scores:
+        """Return the Taylor scores of the network's channels on training pictures."""
+        loss = _multi_label_loss if self.dataset.multi_label else functional.cross_entropy
+        return taylor_scores(arch, weights, self._batches(SCORED, SCORE_BATCH), loss=loss)
+
+    def to_measure(self) -> Iterator[Tensor]:
+        """Yield normalised training pictures for `measure_batch_norm`, on the CPU."""
+        return (x.cpu() for x, _ in self._batches(MEASURED, MEASURE_BATCH))
+
+    def _batches(self, number: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        train = self.dataset.splits["train"]
+        drawn = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(train.labels), generator=drawn)[:number]
+        for rows in chosen.tensor_split(-(-len(chosen) // size)):
+            pixels = torch.from_numpy(train.pixels[rows.numpy()]).to(self.device)
+            labels = torch.from_numpy(train.labels[rows.numpy()]).to(self.device)
+            yield self.normalise(pixels).contiguous(memory_format=torch.channels_last), labels
+
+
+def _multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, labels.float())

@@ -1,0 +1,290 @@
+"""`prune`: a run and its pictures in, a run of a narrower network out."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+
+from mobilette.compression.channel_scores import norm_scores
+from mobilette.compression.held_pictures import HeldPictures, same_classes
+from mobilette.compression.pruning import Pruned, prune_channels
+from mobilette.compression.pruning_record import (
+    Importance,
+    Pruning,
+    PruningStep,
+    new_channels,
+    write_pruning,
+)
+from mobilette.counting.cost import cost
+from mobilette.data.pictures import PictureSet
+from mobilette.data.reading import LoadReport
+from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError, one_of
+from mobilette.files import check_new, read_json, write_json
+from mobilette.run.directory import ARCH, ENVIRONMENT, Run, open_run
+from mobilette.run.imported import write_imported_run
+from mobilette.training.environment import choose_device
+from mobilette.training.events import Report
+from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
+from mobilette.training.start import Remark
+from mobilette.training.train import train
+from mobilette.training.world import is_launched
+from mobilette.weights.batch_norm import measure_batch_norm
+
+MOST_STEPS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What `prune` was asked for, checked."""
+
+    data: str | Path
+    pictures: PictureSet
+    importance: Importance
+    recipe: Recipe
+    deadline: float | None
+    device: str
+    workers: int | None
+    max_unusable: float
+    allocator: str
+    report: Report | None
+    report_load: LoadReport | None
+    remark: Remark
+
+
+def prune(
+    run: Run | str | Path,
+    data: str | Path,
+    *,
+    keep: float,
+    importance: Importance = "taylor",
+    steps: int = 1,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Mapping[str, object] | None = None,
+    time_limit: float | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    allocator: str = "default",
+    report: Report | None = None,
+    report_load: LoadReport | None = None,
+    remark: Remark | None = None,
+) -> Run:
+    """Cut the least important channels of a run's network, and return the narrower run.
+
+    In each step channels are scored on training pictures, cut (`prune_channels`), batch norms
+    measured anew, and the network is trained with the unpruned one as teacher. ``pruned.json`` in
+    the run tells what each step came to (`mobilette.compression.pruning_record`).
+
+    Args:
+        run: a trained or imported run; it is left alone.
+        data: pictures of its classes, as for `mobilette.training.train.train`.
+        keep: the part of the mult-adds that may be left, between 0 and 1.
+        importance: ``taylor``, the change of the loss to first order, or ``norm``, told from the
+            weights alone.
+        steps: how often it is cut and fine-tuned, by the same factor each time.
+        recipe: of the fine-tuning after each step; ``None`` means ``sliced``.
+        overrides: keys of the recipe to replace, for example ``{"epochs": 5}``, of each step.
+        time_limit: seconds of wall-clock that all steps together may take, shared equally; ``None``
+            means that the recipe decides.
+        out: the run directory; ``None`` makes a new one under ``runs/``.
+        force: replace ``out`` if it exists.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: processes that decode pictures; ``None`` means one a core.
+        max_unusable: the part of the pictures that may be unusable.
+        allocator: what the process does with freed memory, to be recorded.
+        report: called after every step and epoch of the fine-tuning.
+        report_load: called with (pictures read, pictures in all).
+        remark: called with a line for the user about what happened.
+
+    Raises:
+        InputError: a value, the run, the pictures or the output directory cannot be used, or the
+            network cannot become so small.
+    """
+    started = time.perf_counter()
+    _check_values(keep, importance, steps, time_limit)
+    choose_device(device)
+    tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
+    tuning = override(tuning, overrides or {})
+    source = run if isinstance(run, Run) else open_run(run)
+    folder = Path(out) if out is not None else _free_name(source.path)
+    _check_out(folder, source.path, force=force)
+    weights = source.read_weights()
+    # Told before pictures are read: how far a network can be cut is not a matter of scores.
+    prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
+    pictures = find_pictures(data)
+    same_classes(source, pictures)
+    asked = _Request(
+        data=data,
+        pictures=pictures,
+        importance=importance,
+        recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
+        deadline=None if time_limit is None else started + time_limit,
+        device=device,
+        workers=workers,
+        max_unusable=max_unusable,
+        allocator=allocator,
+        report=report,
+        report_load=report_load,
+        remark=remark or _silent,
+    )
+    return _in_steps(source, asked, keep=keep, steps=steps, folder=folder, force=force)
+
+
+def _in_steps(
+    source: Run, asked: _Request, *, keep: float, steps: int, folder: Path, force: bool
+) -> Run:
+    """Cut and fine-tune ``steps`` times; the last run is written to ``folder``."""
+    done: list[PruningStep] = []
+    before = cost(source.arch)
+    accuracy = math.nan
+    current = source
+    with tempfile.TemporaryDirectory(prefix="mobilette-prune-") as scratch:
+        for number in range(1, steps + 1):
+            begun = time.perf_counter()
+            target = keep ** (number / steps)
+            with HeldPictures(
+                asked.pictures,
+                current,
+                device=choose_device(asked.device),
+                workers=asked.workers,
+                max_unusable=asked.max_unusable,
+                report_load=asked.report_load,
+                remark=asked.remark if number == 1 else _silent,
+            ) as pictures:
+                if number == 1:
+                    accuracy = pictures.accuracy(source.arch, source.read_weights())
+                part = target * before.madds / cost(current.arch).madds
+                pruned = _cut(current, pictures, asked.importance, min(part, 1.0))
+                cut = pictures.accuracy(pruned.arch, pruned.weights)
+            after = cost(pruned.arch)
+            asked.remark(
+                f"step {number} of {steps}: {after.madds / before.madds:.1%} of the mult-adds, "
+                f"{after.params:,} parameters, accuracy {cut:.2%} after the cut "
+                f"(unpruned {accuracy:.2%})"
+            )
+            last = number == steps
+            where = folder if last else Path(scratch) / f"step{number}"
+            start = _write_cut(Path(scratch) / f"cut{number}", current, pruned)
+            current = _fine_tune(
+                start, asked, out=where, force=force and last, steps_left=steps - number + 1
+            )
+            done.append(
+                PruningStep(
+                    keep=target,
+                    madds=after.madds,
+                    params=after.params,
+                    cut=cut,
+                    tuned=_best(current),
+                    seconds=time.perf_counter() - begun,
+                    channels=new_channels(pruned.arch),
+                )
+            )
+    write_pruning(
+        folder,
+        Pruning(
+            source=str(source.path.resolve()),
+            keep=keep,
+            importance=asked.importance,
+            madds=before.madds,
+            params=before.params,
+            accuracy=accuracy,
+            channels=new_channels(source.arch),
+            steps=tuple(done),
+        ),
+    )
+    environment = read_json(folder / ENVIRONMENT)
+    if isinstance(environment, dict):  # what it says now was a temporary folder
+        start_name = f"{source.path.resolve()}, pruned"
+        write_json(folder / ENVIRONMENT, environment | {"start": start_name})
+    return open_run(folder)
+
+
+def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:
+    """Return the run's network, cut and with batch norms measured anew."""
+    weights = run.read_weights()
+    if importance == "taylor":
+        scores = pictures.taylor(run.arch, weights)
+    else:
+        scores = norm_scores(run.arch, weights)
+    pruned = prune_channels(run.arch, weights, scores, keep_madds=part)
+    measured = measure_batch_norm(pruned.arch, pruned.weights, pictures.to_measure())
+    return Pruned(arch=pruned.arch, weights=measured, kept=pruned.kept)
+
+
+def _write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
+    return write_imported_run(
+        folder,
+        arch=pruned.arch,
+        preprocess=run.preprocess,
+        classes=run.classes,
+        weights=pruned.weights,
+        origin={"pruned from": str(run.path)},
+    ).path
+
+
+def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:
+    """Return the run that training makes of the cut one in ``start``."""
+    recipe = asked.recipe
+    if asked.deadline is not None:
+        left = asked.deadline - time.perf_counter()
+        recipe = replace(recipe, time_limit=max(left / steps_left, 1.0))
+    return train(
+        asked.data,
+        start=start,
+        recipe=recipe,
+        out=out,
+        force=force,
+        device=asked.device,
+        workers=asked.workers,
+        max_unusable=asked.max_unusable,
+        allocator=asked.allocator,
+        report=asked.report,
+        report_load=asked.report_load,
+        remark=asked.remark,
+    )
+
+
+def _best(run: Run) -> float:
+    best = run.best() or {}
+    return best.get("mean_average_precision", best["top1"])
+
+
+def _check_values(keep: float, importance: str, steps: int, time_limit: float | None) -> None:
+    if not 0 < keep < 1:
+        raise InputError(
+            f"keep {keep:g} is not above 0 and below 1; it is a part of the mult-adds, such as 0.7"
+        )
+    one_of(importance, ("taylor", "norm"), "importance")
+    if not 1 <= steps <= MOST_STEPS:
+        raise InputError(f"{steps} steps: there are 1 to {MOST_STEPS}")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"a time of {time_limit:g} seconds; it must be above 0")
+    if is_launched():
+        raise InputError("pruning runs in one process; start it without torchrun")
+
+
+def _check_out(folder: Path, source: Path, *, force: bool) -> None:
+    check_new(folder, holds=ARCH, force=force)
+    if folder.resolve() in (source.resolve(), *source.resolve().parents):
+        raise InputError(
+            f"{folder}: {source}, which is pruned and teaches, lies there; give another --out"
+        )
+
+
+def _free_name(source: Path) -> Path:
+    """Return ``runs/NAME-pruned``, numbered if there are such runs already."""
+    base = Path("runs") / f"{source.resolve().name}-pruned"
+    numbered = (base.with_name(f"{base.name}-{number}") for number in count(2))
+    return next(path for path in chain([base], numbered) if not path.exists())
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,85 @@
+"""``pruned.json``: how a run became narrower than the one that it was pruned from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.channels import is_depthwise
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ConvLayer, LinearLayer
+from mobilette.files import read_record, write_json
+
+PRUNED = "pruned.json"
+Importance = Literal["taylor", "norm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningStep:
+    """One cut and the fine-tuning after it.
+
+    Attributes:
+        keep: the part of the unpruned network's mult-adds that was asked for.
+        cut: accuracy on the pictures held out after the cut, before anything was learnt.
+        tuned: accuracy of the best weights after fine-tuning.
+        seconds: of the whole step.
+        channels: of each layer that computes new ones, by its name.
+    """
+
+    keep: float
+    madds: int
+    params: int
+    cut: float
+    tuned: float
+    seconds: float
+    channels: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """How a run was pruned; accuracies are 0 to 1 and top-1 (multi-label: mean average precision).
+
+    Attributes:
+        source: the unpruned run, whose answers the steps learnt from as well.
+        keep: the part of its mult-adds that was asked for.
+        accuracy: its accuracy on the pictures held out.
+        channels: its channels, as those of a step.
+        schema: version of this record.
+    """
+
+    source: str
+    keep: float
+    importance: Importance
+    madds: int
+    params: int
+    accuracy: float
+    channels: dict[str, int]
+    steps: tuple[PruningStep, ...]
+    schema: Literal[1] = 1
+
+
+def read_pruning(run: Path) -> Pruning:
+    """Return how the run in the folder ``run`` was pruned.
+
+    Raises:
+        InputError: pruned.json is missing or damaged.
+    """
+    return read_record(run / PRUNED, Pruning)
+
+
+def write_pruning(run: Path, pruning: Pruning) -> None:
+    """Write pruned.json into the folder ``run``."""
+    write_json(run / PRUNED, asdict(pruning))
+
+
+def new_channels(arch: Arch) -> dict[str, int]:
+    """Return the channels of each layer that computes new ones: not depthwise, not the logits."""
+    return {
+        layer.name: layer.shape[0]
+        for layer in layers(arch)
+        if isinstance(layer, LinearLayer)
+        or (isinstance(layer, ConvLayer) and not is_depthwise(layer))
+        if not layer.name.startswith("head.classifier")
+    }

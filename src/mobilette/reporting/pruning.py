@@ -1,0 +1,70 @@
+"""A picture of what pruning cut where."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilette.compression.pruning_record import Pruning
+from mobilette.files import write_bytes
+from mobilette.reporting.style import FAINT, INK, MADDS, PARAMS, QUIET
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PICTURE = "pruning.png"
+LINE = 0.17  # inches a layer
+
+
+def write_picture(pruning: Pruning, run: Path) -> Path:
+    """Write `draw`'s picture into the folder ``run``; return the file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_bytes(run / PICTURE, draw(pruning))
+    return run / PICTURE
+
+
+def draw(pruning: Pruning) -> bytes:
+    """Return a PNG: for each layer its channels before (light) and those that are kept (dark)."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    last = pruning.steps[-1]
+    with rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+        height = 1.6 + LINE * len(pruning.channels)
+        figure = Figure(figsize=(8, height), dpi=120, layout="constrained")
+        axes = figure.add_subplot()
+        _bars(axes, pruning.channels, last.channels)
+        axes.set_title(
+            f"{last.madds / pruning.madds:.1%} of the mult-adds, "
+            f"{last.params / pruning.params:.1%} of the parameters; "
+            f"accuracy {pruning.accuracy:.2%} before, {last.tuned:.2%} after",
+            loc="left",
+            color=INK,
+            fontsize=10,
+        )
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def _bars(axes: Axes, before: dict[str, int], kept: dict[str, int]) -> None:
+    names = list(before)
+    rows = range(len(names))
+    left = [kept[name] for name in names]
+    axes.barh(rows, list(before.values()), height=0.8, color=PARAMS, label="before")
+    axes.barh(rows, left, height=0.8, color=MADDS, label="kept")
+    for row, name in zip(rows, names, strict=True):
+        part = f"{kept[name]:,} of {before[name]:,}" if kept[name] < before[name] else "all"
+        axes.text(before[name], row, f" {part}", va="center", fontsize=7, color=QUIET)
+    axes.set_yticks(rows, [name.removesuffix(".conv") for name in names], fontsize=7)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(0, 1.18 * max(before.values()))
+    axes.set_xlabel("channels")
+    axes.grid(axis="x", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
