@@ -13,7 +13,7 @@ from mobilette.errors import InputError, nearest
 def check_float_layers(arch: Arch, names: Set[str]) -> None:
     """Raise `InputError` unless ``names`` are convolutions and linear layers of ``arch``."""
     known = weighted_layers(arch)
-    for name in sorted(names.difference(known)):
+    for name in sorted(names - set(known)):
         raise InputError(
             f"float layer {name!r} is no convolution or linear layer of {arch.name}, which has "
             f"{known[0]} to {known[-1]}{nearest(name, known)}"
