@@ -98,7 +98,7 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=rules[ranges]
             ),
-            ignored_scope=nncf.IgnoredScope(names=_operations(model, floats)),
+            ignored_scope=nncf.IgnoredScope(names=_operations(model, floats)) if floats else None,
             subset_size=len(pixels),
         )
 
