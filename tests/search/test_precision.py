@@ -7,15 +7,22 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.run.directory import Run
+from mobilette.run.directory import WEIGHTS, Run
+from mobilette.search import rungs
 from mobilette.search.precision import quantize
 from mobilette.verification.verify import verify
 from tests.cli.test_cli import assert_refused, mobilette
+from tests.conftest import COLOURS
 
 
 def test_the_artifact_keeps_its_accuracy_and_says_how(
@@ -39,20 +46,46 @@ def test_the_artifact_keeps_its_accuracy_and_says_how(
     assert verify(artifact.path, pictures).passed
 
 
-def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_layer_that_int8_cannot_express_stays_in_float(
+    run_copy: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """An untrained network answers nearly alike for all pictures: int8 flips many of them."""
+    """Differences of a thousandth between the classes' weights are no step of int8 apart."""
+    weights = load_file(run_copy / WEIGHTS)
+    name = "head.classifier.weight"
+    common = 100 * weights[name].abs().max() * torch.ones(weights[name].shape[1])
+    weights[name] += common
+    save_file(weights, run_copy / WEIGHTS)
+    found = quantize(run_copy, pictures, out=tmp_path / "exports")
+    assert found.kept
+    assert found.rungs[found.chosen].float_layers == ("head.classifier",)
+    assert found.artifact.contract.float_layers == ("head.classifier",)
+    assert not found.rungs[0].kept
+
+
+def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
+    run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that differ by less than a step of most activations, answered one way or another."""
     monkeypatch.setattr(rungs, "STEPS", 1)
-    run = untrained("mobilenet_v1", tmp_path / "run", resolution=16, classes=3)
-    monkeypatch.setattr(precision, "ROUNDS", 1)
-    found = quantize(run, pictures, max_drop=1.0, out=tmp_path)
+    generator = np.random.default_rng(0)
+    for name in COLOURS:
+        (tmp_path / "grey" / name).mkdir(parents=True)
+        for index in range(40):
+            pixels = np.clip(generator.normal(128, 2, (16, 16, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "grey" / name / f"{index}.png")
+    pixels = np.stack([np.asarray(Image.open(path)) for path in (tmp_path / "grey").rglob("*.png")])
+    logits = load(run_copy).logits(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    weights = load_file(run_copy / WEIGHTS)
+    weights["head.classifier.bias"] -= torch.from_numpy(np.median(logits, axis=0))
+    save_file(weights, run_copy / WEIGHTS)
+    out = tmp_path / "exports"
+    found = quantize(run_copy, tmp_path / "grey", calibrate=tmp_path / "grey", out=out)
     assert not found.kept
     assert {rung.name[0] for rung in found.rungs} == {"1", "2", "3", "4"}
     assert all(rung.reason for rung in found.rungs)
     best = max(rung.top1 or 0 for rung in found.rungs)
     assert found.rungs[found.chosen].top1 == best
-    assert found.artifact.path == tmp_path / "onnx-int8"
+    assert found.artifact.path == out / "onnx-int8"
 
 
 def test_what_is_quantised_already_is_refused(

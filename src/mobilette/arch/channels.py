@@ -134,7 +134,7 @@ def channel_numbers(arch: Arch) -> Mapping[str, tuple[int, ...]]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace = _Trace(arch.in_channels)
+    trace = Trace(arch.in_channels)
     for layer in layers(arch):
         trace.follow(layer)
     return MappingProxyType(

@@ -35,7 +35,7 @@ from mobilette.arch.primitives import (
     SubsampleLayer,
 )
 from mobilette.compression.observation import observe
-from mobilette.compression.ranges import STEPS, Ranges, choose_range
+from mobilette.compression.ranges import BINS, STEPS, Ranges, histogram_range
 from mobilette.errors import InputError, one_of
 from mobilette.nn.network import Network
 
@@ -44,7 +44,6 @@ Range = tuple[float, float]
 
 # Activations that every engine executes as the end of the layer before them.
 FUSED = ("relu", "relu6")
-BINS = 2048
 
 
 def simulated(
@@ -237,7 +236,8 @@ def calibrate(
     observe(network, inputs, names, take_ends)
     if ranges != "minmax":
         observe(network, inputs, names, take_histogram)
-    return {
-        name: choose_range(ranges, low=low, high=high, histogram=histograms.get(name))
-        for name, (low, high) in ends.items()
-    }
+    for name, counts in histograms.items():
+        low, high = ends[name]
+        ends[name] = histogram_range(ranges, counts, np.linspace(low, high, BINS + 1))
+    # Zero is exact, as padding needs.
+    return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ends.items()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
-from mobilette.exporters.program import export_program, unsupported
+from mobilette.compression.ranges import Ranges
+from mobilette.exporters.float_layers import in_float, is_part_of
+from mobilette.exporters.observers import activation_observer
+from mobilette.exporters.program import export_program, layer_of, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import needs
 from mobilette.silence import silence
@@ -39,7 +43,13 @@ def write_executorch(
         from executorch.exir import to_edge_transform_and_lower
     program = export_program(prepared, batch=BATCH)
     if calibration is not None:
-        program = _quantised(program, calibration.pixels)
+        quantisation = prepared.quantisation
+        program = _quantised(
+            program,
+            calibration.pixels,
+            ranges=quantisation.ranges,
+            floats=in_float(prepared.network.arch, quantisation.float_layers),
+        )
     text = bytearray(canonical(contract.embedded()).encode())
     with silence(), _kernels_for_all(program):
         lowered = to_edge_transform_and_lower(
@@ -67,17 +77,16 @@ logits = forward.execute([torch.from_numpy(np.ascontiguousarray(pixels))])[0].nu
 )
 
 
-def _quantised(program: ExportedProgram, pixels: NDArray[np.uint8]) -> ExportedProgram:
-    """Return ``program`` with weights int8 per channel and activations int8 per tensor."""
+def _quantised(
+    program: ExportedProgram, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: Set[str]
+) -> ExportedProgram:
+    """Return ``program`` with weights int8 per channel and activations int8 per tensor.
+
+    Ranges are chosen by the rules of `activation_observer`; the layers ``floats`` stay in float.
+    """
     with needs("executorch", "int8 for executorch"), silence():
-        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-            XNNPACKQuantizer,
-            get_symmetric_quantization_config,
-        )
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    quantiser = XNNPACKQuantizer().set_global(
-        get_symmetric_quantization_config(is_per_channel=True)
-    )
+    quantiser = _quantiser(ranges, floats)
     with silence(), torch.inference_mode():
         observed = prepare_pt2e(program.module(check_guards=False), quantiser)
         for first in range(0, len(pixels), LARGEST_BATCH):
@@ -87,6 +96,24 @@ def _quantised(program: ExportedProgram, pixels: NDArray[np.uint8]) -> ExportedP
         return torch.export.export(
             quantised, program.example_inputs[0], dynamic_shapes=({0: BATCH},)
         )
+
+
+def _quantiser(ranges: Ranges, floats: Set[str]) -> Any:
+    """Return XNNPACK's annotator."""
+    with needs("executorch", "int8 for executorch"), silence():
+        from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+            XNNPACKQuantizer,
+            get_symmetric_quantization_config,
+        )
+    config = get_symmetric_quantization_config(is_per_channel=True)
+    if ranges != "minmax":
+        observer = activation_observer(ranges).with_args(eps=2**-12)
+        activations = replace(config.output_activation, observer_or_fake_quant_ctr=observer)
+        config = replace(config, input_activation=activations, output_activation=activations)
+    quantiser = XNNPACKQuantizer().set_global(config)
+    if floats:
+        quantiser.set_filter_function(lambda node: not is_part_of(layer_of(node), floats))
+    return quantiser
 
 
 @contextmanager

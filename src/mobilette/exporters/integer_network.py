@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -29,11 +30,18 @@ class IntegerNetwork(nn.Module):
     scale and zero point of a quantised tensor. A mean between two whole numbers is rounded, and
     what is missing goes into the bias of the stem. Elsewhere a 1x1 convolution normalises.
 
+    Args:
+        network: with batch norms folded; not changed.
+        normalise: what makes pixels its input.
+        floats: layers that will be computed in float.
+
     Attributes:
         pixels: scale and zero point.
     """
 
-    def __init__(self, network: Network, normalise: Normalise) -> None:
+    def __init__(
+        self, network: Network, normalise: Normalise, *, floats: Set[str] = frozenset()
+    ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network)
         self.normalise: nn.Module = normalise
@@ -55,8 +63,8 @@ class IntegerNetwork(nn.Module):
             if stem.bias is not None:
                 bias = bias + stem.bias.detach()
             stem.weight, stem.bias = nn.Parameter(weight), nn.Parameter(bias)
-        for module in self.network.modules():
-            if isinstance(module, ConvUnit):
+        for name, module in self.network.named_modules():
+            if isinstance(module, ConvUnit) and f"{name}.conv" not in floats:
                 _scale_hard_sigmoid(module)
         _linear_as_convolution(self.network)
         for module in self.network.modules():

@@ -53,7 +53,8 @@ if scale:  # int8
 def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> bytes:
     """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
 
-    Batch norms are folded and the contract is inside.
+    The answers of an int8 model are float32 where its last layer stays in float. Batch norms are
+    folded and the contract is inside.
 
     Raises:
         InputError: a package is missing, or the network cannot be int8 from end to end.
@@ -68,7 +69,7 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
         example = torch.from_numpy(np.ascontiguousarray(pixels))
     model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
     if contract.precision == "int8":
-        tflite_file.take_pixels(model)
+        tflite_file.take_pixels(model, floats=bool(contract.float_layers))
         fuse_padding(model)
     tflite_file.name_tensors(model, contract)
     tflite_file.add_contract(model, contract)

@@ -6,6 +6,7 @@ padding in float, and looks at what a ReLU6 gets rather than at what it gives.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from operator import attrgetter
 from typing import Any
 
@@ -13,7 +14,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from mobilette.compression.ranges import Ranges
+from mobilette.exporters.float_layers import in_float, is_part_of
 from mobilette.exporters.integer_network import IntegerNetwork, Pixels
+from mobilette.exporters.observers import activation_observer
+from mobilette.exporters.program import layer_of
 from mobilette.exporters.target import Calibration, Prepared
 from mobilette.extras import needs
 from mobilette.silence import silence
@@ -38,16 +43,19 @@ _LARGEST_BIAS = 2.0**30
 def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule, Tensor]:
     """Return the quantised program and an example of its input, float (1, H, W, C).
 
-    Per channel and symmetric for weights; ranges of activations from ``calibration``.
+    Per channel and symmetric for weights; ranges of activations from ``calibration``, by the rules
+    of `activation_observer`. Layers that stay in float read what is rounded before them.
     """
     with silence(), needs("litert-export", "int8 for litert"):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    network = IntegerNetwork(prepared.network, prepared.normalise).eval()
+    quantisation = prepared.quantisation
+    floats = in_float(prepared.network.arch, quantisation.float_layers)
+    network = IntegerNetwork(prepared.network, prepared.normalise, floats=floats).eval()
     pixels = torch.from_numpy(calibration.pixels)
     example = network.values(pixels[:1])
     with silence(), torch.no_grad():
         program = torch.export.export(network, (example,)).module()
-        observed = prepare_pt2e(program, _quantizer(network.pixels))
+        observed = prepare_pt2e(program, _quantizer(network.pixels, quantisation.ranges, floats))
         for index in range(len(pixels)):
             observed(network.values(pixels[index : index + 1]))
         _leave_room_for_biases(observed)
@@ -57,9 +65,9 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
     return quantised, example
 
 
-def _quantizer(pixels: Pixels) -> Any:
+def _quantizer(pixels: Pixels, ranges: Ranges, floats: Set[str]) -> Any:
     """Return the annotator, a class made here because its base is in an extra."""
-    from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
+    from torchao.quantization.pt2e.observer import PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantizer import (
         FixedQParamsQuantizationSpec,
         QuantizationAnnotation,
@@ -84,7 +92,7 @@ def _quantizer(pixels: Pixels) -> Any:
         quant_min=-128,
         quant_max=127,
         qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=HistogramObserver.with_args(eps=_SMALLEST_STEP),
+        observer_or_fake_quant_ctr=activation_observer(ranges).with_args(eps=_SMALLEST_STEP),
     )
     weights = QuantizationSpec(
         dtype=torch.int8,
@@ -96,7 +104,7 @@ def _quantizer(pixels: Pixels) -> Any:
     )
 
     class LiteRtQuantizer(Quantizer):  # type: ignore[misc]
-        """Annotates every node of a program."""
+        """Annotates every node of a program but those that stay in float."""
 
         def annotate(self, model: GraphModule) -> GraphModule:
             for node in model.graph.nodes:
@@ -104,7 +112,7 @@ def _quantizer(pixels: Pixels) -> Any:
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
                         output_qspec=given, _annotated=True
                     )
-                elif node.op == "call_function":
+                elif node.op == "call_function" and not _stays_in_float(node, floats):
                     _annotate(node)
             return model
 
@@ -153,6 +161,8 @@ def _leave_room_for_biases(observed: GraphModule) -> None:
         if node.target != aten.conv2d.default:
             continue
         source, weight, bias = node.args[:3]
+        if weight.op != "call_module":  # no observer: it stays in float
+            continue
         if source.target in _PADDING:
             source = source.args[0]
         observer: Any = observed.get_submodule(weight.target)
@@ -164,6 +174,15 @@ def _leave_room_for_biases(observed: GraphModule) -> None:
         step, _ = reading.calculate_qparams()
         needed *= _SMALLEST_STEP / step
         observer.max_val = torch.maximum(observer.max_val, 127 * needed)
+
+
+def _stays_in_float(node: Node, floats: Set[str]) -> bool:
+    """Whether ``node`` is one of the layers ``floats``, or moves what only they give."""
+    layer = layer_of(node)
+    if layer and node.target not in _NOTHING:
+        return is_part_of(layer, floats)
+    inputs = [x for x in node.all_input_nodes if x.op != "get_attr"]
+    return bool(inputs) and all(_stays_in_float(x, floats) for x in inputs)
 
 
 def _clipped(node: Node) -> bool:

@@ -9,6 +9,7 @@ from mobilette.artifact.c_array import HEADER, SOURCE, model_header, model_sourc
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.resolver import RESOLVER, resolver_header
 from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter, micro_arena_bytes
+from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert import MODEL, tflite_model
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
@@ -48,8 +49,14 @@ def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration |
     """Write the int8 model, its C++, and what it needs of tflite-micro.
 
     Raises:
-        InputError: a package is missing, or tflite-micro does not run the model.
+        InputError: layers are to stay in float, a package is missing, or tflite-micro does not run
+            the model.
     """
+    if contract.float_layers:
+        raise InputError(
+            f"--to mcu computes in integers only, and {', '.join(contract.float_layers)} cannot "
+            "stay in float there; --to litert has both"
+        )
     model = tflite_model(prepared, contract, calibration)
     arena_bytes = micro_arena_bytes(model)
     operators = tflite_file.operators(tflite_file.read(model))

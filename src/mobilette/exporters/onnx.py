@@ -37,7 +37,7 @@ def write_onnx(prepared: Prepared, contract: Contract, calibration: Calibration 
         assert calibration is not None
         quantisable = absorb_normalisation(prepared)
         model = convert(quantisable.network, quantisable.normalise, prepared.golden.inputs)
-        model = quantize(model, calibration.pixels, quantisable)
+        model = quantize(model, calibration.pixels, quantisable, prepared.quantisation)
     else:
         model = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
     entry = model.metadata_props.add()

@@ -16,9 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mobilette.compression.ranges import Ranges
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
-from mobilette.exporters.target import Prepared
+from mobilette.exporters.float_layers import in_float, is_part_of
+from mobilette.exporters.onnx_ranges import activation_ranges
+from mobilette.exporters.target import Prepared, Quantisation
 from mobilette.nn.network import Network
 
 # The quantiser warns of models that its own preparation has not seen. Ours needs none: batch norms
@@ -76,18 +79,22 @@ def _is_uniform(preprocess: Preprocess) -> bool:
 
 
 def quantize(
-    model: onnx.ModelProto, pixels: NDArray[np.uint8], quantisable: Quantisable
+    model: onnx.ModelProto,
+    pixels: NDArray[np.uint8],
+    quantisable: Quantisable,
+    quantisation: Quantisation,
 ) -> onnx.ModelProto:
     """Return the int8 form of ``model``, for ``pixels`` (N, C, H, W) typical of what it will see.
 
-    Weights are int8 with a scale for each channel, activations uint8 between the smallest and the
-    largest value that was seen, logits float32. Names of nodes stay; what is added to a tensor is
-    named after it (``_QuantizeLinear``, ``_DequantizeLinear``).
+    Weights are int8 with a scale for each channel, activations uint8, logits float32. Names of
+    nodes stay; what is added to a tensor is named after it (``_QuantizeLinear``,
+    ``_DequantizeLinear``).
 
     Args:
         model: as `convert` made it of ``quantisable``; not changed.
         pixels: to calibrate with.
         quantisable: what `absorb_normalisation` returned.
+        quantisation: the ranges of activations, and what stays in float.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -97,16 +104,18 @@ def quantize(
     entry.key, entry.value = _PREPARED
     # A linear layer without quantised output is executed in int8 all the same, with float32 out.
     options: dict[str, object] = {"OpTypesToExcludeOutputQuantization": ["Gemm"]}
+    given = _given_ranges(model, pixels, quantisation.ranges)
     normalised = _output_of(model, "normalise.conv")
+    floats = in_float(quantisable.network.arch, quantisation.float_layers)
     if quantisable.scale is not None:
+        floats -= {"normalise"}
+        given[normalised] = {
+            "scale": np.array(quantisable.scale, np.float32),
+            "zero_point": np.array(quantisable.zero_point, np.uint8),
+        }
+    if given:
         options["TensorQuantOverrides"] = {
-            normalised: [
-                {
-                    "quant_type": QuantType.QUInt8,
-                    "scale": np.array(quantisable.scale, np.float32),
-                    "zero_point": np.array(quantisable.zero_point, np.uint8),
-                }
-            ]
+            name: [{"quant_type": QuantType.QUInt8} | values] for name, values in given.items()
         }
     with _silent_root_logger(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -118,6 +127,7 @@ def quantize(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=[x.name for x in model.graph.node if is_part_of(x.name, floats)],
             extra_options=options,
         )
         quantised = onnx.load(path)
@@ -125,6 +135,19 @@ def quantize(
         _feed_pixels(quantised, normalised)
     del quantised.metadata_props[:]
     return quantised
+
+
+def _given_ranges(
+    model: onnx.ModelProto, pixels: NDArray[np.uint8], ranges: Ranges
+) -> dict[str, dict[str, object]]:
+    """Return the ranges that the quantiser, which takes all values by itself, has to be given."""
+    if ranges == "minmax":
+        return {}
+    found = activation_ranges(model, pixels, ranges)
+    return {
+        name: {"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}
+        for name, (low, high) in found.items()
+    }
 
 
 class _Pictures:

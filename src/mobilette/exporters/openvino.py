@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.compression.ranges import PERCENTILE, Ranges
+from mobilette.exporters.float_layers import in_float, is_part_of
 from mobilette.exporters.onnx import INPUT, OUTPUT, convert
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import hidden, needs
@@ -37,7 +39,10 @@ def write_openvino(
     model = openvino.convert_model(io.BytesIO(source.SerializeToString()))
     if contract.precision == "int8":
         assert calibration is not None
-        model = _quantize(model, calibration.pixels)
+        floats = in_float(prepared.network.arch, prepared.quantisation.float_layers)
+        model = _quantize(
+            model, calibration.pixels, ranges=prepared.quantisation.ranges, floats=floats
+        )
     model.set_rt_info(canonical(contract.embedded()), [METADATA_KEY])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / MODEL
@@ -63,26 +68,49 @@ logits = model({{"{input}": pixels}})["{output}"][0]""",
 )
 
 
-def _quantize(model: Any, pixels: NDArray[np.uint8]) -> Any:
-    """Return ``model`` in int8, calibrated with ``pixels`` (N, C, H, W).
+def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: Set[str]) -> Any:
+    """Return ``model`` in int8, calibrated with ``pixels`` (N, C, H, W); ``floats`` stay in float.
 
     The preset is the one with a zero point for activations: hard-swish and linear bottlenecks have
     values on both sides of zero, not equally many. Ranges are those of all pictures: means of each
-    picture's, the library's choice, cut off what few of them have (docs/log.md).
+    picture's, the library's choice, cut off what few of them have (docs/log.md). For ``mse`` it
+    searches a histogram of all values; its percentiles are means of each picture's.
     """
     with hidden(_TELEMETRY), needs("openvino", "int8 for openvino"), _quiet():
         import nncf
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+        from nncf.quantization import range_estimator
 
+        known = range_estimator.RangeEstimatorParametersSet
+        cut = range_estimator.StatisticsCollectorParameters(
+            statistics_type=range_estimator.StatisticsType.QUANTILE,
+            aggregator_type=range_estimator.AggregatorType.MEAN,
+            quantile_outlier_prob=(1 - PERCENTILE / 100) / 2,
+        )
+        rules = {
+            "minmax": known.MINMAX,
+            "percentile": range_estimator.RangeEstimatorParameters(min=cut, max=cut),
+            "mse": known.HISTOGRAM,
+        }
         return nncf.quantize(
             model,
             nncf.Dataset([picture[None] for picture in pixels]),
             preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+                activations_range_estimator_params=rules[ranges]
             ),
+            ignored_scope=nncf.IgnoredScope(names=_operations(model, floats)) if floats else None,
             subset_size=len(pixels),
         )
+
+
+def _operations(model: Any, layers: Set[str]) -> list[str]:
+    """Return the names of the operations that ``layers`` became, such as conv/WithoutBiases."""
+    names = (
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() not in ("Constant", "Parameter", "Result")
+    )
+    return [name for name in names if is_part_of(name.partition("/")[0], layers)]
 
 
 @contextmanager

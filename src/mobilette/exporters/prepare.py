@@ -21,6 +21,7 @@ from mobilette.artifact.contract import (
 from mobilette.artifact.golden import Golden, golden_inputs
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
+from mobilette.exporters.float_layers import check_float_layers
 from mobilette.exporters.target import Calibration, Prepared, Quantisation, Target
 from mobilette.extras import needs
 from mobilette.nn.network import Network, build_empty
@@ -36,7 +37,8 @@ def prepare(run: Run, quantisation: Quantisation | None = None) -> Prepared:
         quantisation: how it becomes int8; its network, where it has one, is what is executed.
 
     Raises:
-        InputError: the run has no usable weights.
+        InputError: the run has no usable weights, or no layer of the name of one that is to stay
+            in float.
     """
     checkpoint = run.network
     normalise = Normalise(run.preprocess)
@@ -46,6 +48,7 @@ def prepare(run: Run, quantisation: Quantisation | None = None) -> Prepared:
     network = quantisation.network
     if network is None:
         network = folded_network(run.arch, checkpoint.state_dict())
+    check_float_layers(network.arch, quantisation.float_layers)
     return Prepared(
         run=run, network=network, normalise=normalise, golden=golden, quantisation=quantisation
     )

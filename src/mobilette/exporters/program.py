@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx import Node
 
 from mobilette.errors import InputError
 from mobilette.exporters.target import PixelsToLogits, Prepared
@@ -54,6 +55,13 @@ def unsupported(target: str, program: ExportedProgram, operators: Iterable[str])
     )
 
 
+def layer_of(node: Node) -> str:
+    """Return the name of the layer that ``node`` computes, empty for what is in no layer."""
+    stack = node.meta.get("nn_module_stack")
+    path = str(list(stack.values())[-1][0]) if stack else ""
+    return path.removeprefix("network.")
+
+
 def _layer(program: ExportedProgram, operator: str) -> str:
     """Return the name of the first layer that ``operator``, such as aten::relu, is in."""
     short = operator.replace("::", ".").split(".")
@@ -61,6 +69,5 @@ def _layer(program: ExportedProgram, operator: str) -> str:
         name = str(node.target).split(".")
         stack = node.meta.get("nn_module_stack")
         if node.op == "call_function" and stack and set(short[-2:]) & set(name[-2:]) - {"aten"}:
-            path = list(stack.values())[-1][0]
-            return str(path).removeprefix("network.") or "of the network itself"
+            return layer_of(node) or "of the network itself"
     return "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mobilette.artifact.contract import Contract
+from mobilette.exporters.float_layers import answers_in_float
 from mobilette.exporters.target import Target
 
 _TEXT = """\
@@ -97,6 +98,7 @@ def readme(contract: Contract, target: Target) -> str:
     count = "batch" if target.batch is None else str(target.batch)
     batch = [count] if target.batched else []
     integer = target.integer_answers and contract.precision == "int8"
+    integer &= not answers_in_float(contract.arch, frozenset(contract.float_layers))
     return _TEXT.format(
         code=code,
         dtype=contract.input.dtype,

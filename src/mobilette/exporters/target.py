@@ -115,7 +115,7 @@ class Target:
         language: of ``code``; where it is not Python, ``code`` is the whole part of the README that
             tells how to run the model.
         batch: pictures that one call takes, where they have one; ``None`` means any number.
-        integer_answers: whether an int8 model's output is int8.
+        integer_answers: whether an int8 model's output is int8, if its last layer is.
         notes: the end of the README; placeholders as in ``code``.
     """
 

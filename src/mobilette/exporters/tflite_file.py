@@ -79,8 +79,12 @@ def add_contract(model: Any, contract: Contract) -> None:
     model.metadata = [*(model.metadata or []), entry]
 
 
-def take_pixels(model: Any) -> None:
+def take_pixels(model: Any, *, floats: bool = False) -> None:
     """Let an int8 graph take uint8: an operator in front moves the zero point, exactly.
+
+    Args:
+        model: the ``ModelT``.
+        floats: whether some of its layers, but not the input, may be in float.
 
     Raises:
         InputError: input, output or something between them is not an integer.
@@ -88,11 +92,12 @@ def take_pixels(model: Any) -> None:
     types = schema()
     (graph,) = model.subgraphs
     kinds = types.TensorType
-    floats = [x for x in graph.tensors if x.type not in (kinds.INT8, kinds.INT32, kinds.INT64)]
-    if floats:
-        names = ", ".join(text(x.name) for x in floats[:3])
-        raise InputError(f"{len(floats)} tensors of the int8 graph are no integers: {names}")
     inside = graph.tensors[graph.inputs[0]]
+    checked = [inside] if floats else graph.tensors
+    wrong = [x for x in checked if x.type not in (kinds.INT8, kinds.INT32, kinds.INT64)]
+    if wrong:
+        names = ", ".join(text(x.name) for x in wrong[:3])
+        raise InputError(f"{len(wrong)} tensors of the int8 graph are no integers: {names}")
     pixels = types.TensorT()
     pixels.shape, pixels.type, pixels.buffer = list(inside.shape), kinds.UINT8, 0
     pixels.hasRank = True

@@ -1,0 +1,51 @@
+"""Which layers of an int8 network are computed in float: those named, and what follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ConvLayer, LinearLayer
+from mobilette.compression.simulation import weight_layers
+from mobilette.errors import InputError, nearest
+
+
+def check_float_layers(arch: Arch, names: Set[str]) -> None:
+    """Raise `InputError` unless ``names`` are convolutions and linear layers of ``arch``."""
+    known = weight_layers(arch)
+    for name in sorted(names - set(known)):
+        raise InputError(
+            f"float layer {name!r} is no convolution or linear layer of {arch.name}, which has "
+            f"{known[0]} to {known[-1]}{nearest(name, known)}"
+        )
+
+
+def in_float(arch: Arch, names: Set[str]) -> frozenset[str]:
+    """Return the layers that are computed in float where those of ``names`` are.
+
+    They are these, and what has no weights and reads nothing but them: there, rounding would lose
+    what float has kept. The normalisation belongs to the layer that reads it.
+    """
+    found: set[str] = set()
+    for layer in layers(arch):
+        if isinstance(layer, ConvLayer | LinearLayer):
+            follows = layer.name in names
+        else:
+            follows = found.issuperset(layer.inputs)
+        if follows:
+            found.add(layer.name)
+    if "stem.conv" in found:
+        found.add("normalise")
+    return frozenset(found)
+
+
+def is_part_of(node: str, names: Collection[str]) -> bool:
+    """Whether ``node`` is one of the layers ``names``, or one of several that a layer became."""
+    steps = node.split(".")
+    return any(".".join(steps[:count]) in names for count in range(1, len(steps) + 1))
+
+
+def answers_in_float(arch: Arch, names: Set[str]) -> bool:
+    """Whether the last layer is computed in float where those of ``names`` are."""
+    return layers(arch)[-1].name in in_float(arch, names)

@@ -1,0 +1,36 @@
+"""What chooses the range of an activation while PyTorch's quantiser (pt2e) shows it pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mobilette.compression.ranges import Ranges, histogram_range
+
+
+def activation_observer(ranges: Ranges) -> Any:
+    """Return the class of the observer for ``ranges``, made here because its base is in an extra.
+
+    All of them collect a histogram. ``minmax`` is torchao's own `HistogramObserver`, which begins
+    with all values and cuts the ends as long as the mean square error falls, in steps of a
+    hundred-thousandth of the values: nearly all are kept. ``percentile`` and ``mse`` are those of
+    `mobilette.compression.ranges`; the latter looks at every range, and knows that zero is exact.
+    """
+    from torchao.quantization.pt2e.observer import HistogramObserver
+
+    if ranges == "minmax":
+        return HistogramObserver
+
+    class RangeObserver(HistogramObserver):  # type: ignore[misc]
+        """Collects a histogram and takes the range that `histogram_range` finds in it."""
+
+        def calculate_qparams(self) -> Any:
+            """Return scale and zero point."""
+            low, high = float(self.min_val), float(self.max_val)
+            edges = np.linspace(low, high, self.bins + 1)
+            low, high = histogram_range(ranges, self.histogram.double().numpy(), edges)
+            return self._calculate_qparams(torch.tensor(low), torch.tensor(high))
+
+    return RangeObserver
