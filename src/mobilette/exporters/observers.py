@@ -13,10 +13,12 @@ from mobilette.compression.ranges import Ranges, histogram_range
 def activation_observer(ranges: Ranges) -> Any:
     """Return the class of the observer for ``ranges``, made here because its base is in an extra.
 
-    All of them collect a histogram. ``minmax`` is torchao's own `HistogramObserver`, which begins
-    with all values and cuts the ends as long as the mean square error falls, in steps of a
-    hundred-thousandth of the values: nearly all are kept. ``percentile`` and ``mse`` are those of
-    `mobilette.compression.ranges`; the latter looks at every range, and knows that zero is exact.
+    All of them collect a histogram. ``minmax`` is what LiteRT's and XNNPACK's quantisers take by
+    themselves, torchao's `HistogramObserver`: it begins with all values and cuts an end, a
+    hundred-thousandth of the values at a time, as long as its estimate of the mean square error
+    falls, at least once; so a value far from all others is cut off. ``percentile`` and ``mse`` are
+    those of `mobilette.compression.ranges`; the latter compares ranges, and knows that zero is
+    exact.
     """
     from torchao.quantization.pt2e.observer import HistogramObserver
 
