@@ -25,7 +25,8 @@ def spread_channels(network: Network, *, orders: float = 3.0, seed: int = 0) -> 
         seed: of the factors.
     """
     random = np.random.default_rng(seed)
-    rescaling, arch = Rescaling(network), widen(network.arch)
+    rescaling = Rescaling(network)
+    arch = widen(rescaling.arch)
     for group in scaling_groups(arch):
         powers = random.uniform(-orders / 2, orders / 2, group.size)
         rescaling.scale(group, torch.from_numpy(10.0**powers))

@@ -90,7 +90,8 @@ class Line:
 def lines(run: Run, pictures: Pictures) -> Iterator[Line]:
     """Yield the table's lines, from the float network to the rescued one."""
     original = folded_network(run.arch, run.network.state_dict())
-    network = Rescaling(original).network(widen(original.arch))
+    rescaling = Rescaling(original)
+    network = rescaling.network(widen(rescaling.arch))
     wanted = answers(network, pictures.inputs, network.arch)
 
     def line(what: str, model: nn.Module, paper: str = "") -> Line:
@@ -139,18 +140,20 @@ float. Then the second rung of the ladder takes it back, without having seen the
 
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
 {len(pictures.labels)} pictures that it was not trained on, {len(pictures.calibration)} to calibrate
-with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the largest value.
+with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the largest
+value.
 
 | {arch.name} | top-1, % | same answer as float, % | the paper's MobileNetV2, ImageNet, % |
 | --- | ---: | ---: | ---: |
 {table}
 
-The paper's column: 71.72 is the float network, 0.12 per-tensor int8 and 71.2 all three steps as they
-are often quoted; 69.91 and 70.92 are stated as the paper's by a reproduction
+The paper's column: 71.72 is the float network, 0.12 per-tensor int8 and 71.2 all three steps as
+they are often quoted; 69.91 and 70.92 are stated as the paper's by a reproduction
 (KwangHoonAn/Quantizations). They are of the published weights on 50,000 pictures: beside ours to
 compare what each step brings, not the numbers.
 
-`python bench/rescue.py RUN --data DATA` makes this page; torch {torch.__version__.partition("+")[0]}.
+`python bench/rescue.py RUN --data DATA` makes this page; torch
+{torch.__version__.partition("+")[0]}.
 """
 
 

@@ -35,7 +35,7 @@ ReLU6 = Literal["auto", "widen", "keep"]
 # What a ReLU6 was given must stay this much below its 6: other pictures may give it more.
 MARGIN = 1.25
 CAP = 6.0
-# A round that changes no channel by more than this is the last.
+# A group whose channels change by less is left until its neighbours change by more.
 CONVERGED, ROUNDS = 0.01, 50
 # Weights this much smaller than the largest of their layer are as good as none.
 NOTHING = 1e-8
@@ -65,21 +65,27 @@ def equalise(network: Network, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Netw
     """
     one_of(relu6, ("auto", "widen", "keep"), "relu6")
     check_inputs(network.arch, inputs)
-    arch, peaks = network.arch, {}
+    rescaling = Rescaling(network)
+    arch, peaks = rescaling.arch, {}
     if relu6 != "widen":
         peaks = _measure_peaks(network, inputs)
     if relu6 != "keep":
         low = {name: bool(peak.max() * MARGIN <= CAP) for name, peak in peaks.items()}
         arch = widen(arch, low if relu6 == "auto" else None)
     kept = {layer.name for layer in _relu6_layers(arch)}
-    rescaling = Rescaling(network)
     groups = [
         (group, _room(group, {name: peaks[name] for name in kept if name in peaks}))
         for group in scaling_groups(arch)
     ]
+    changed = {layer.name for layer in layers(arch)}
     for _ in range(ROUNDS):
-        largest = max((_equalise(rescaling, *each) for each in groups), default=0.0)
-        if largest < CONVERGED:
+        before, changed = changed, set()
+        for group, room in groups:
+            touched = {place.layer for place in group.places if place.side != "through"}
+            near = touched & (before | changed)
+            if near and _equalise(rescaling, group, room) > CONVERGED:
+                changed |= touched
+        if not changed:
             break
     return rescaling.network(arch)
 
@@ -91,9 +97,13 @@ def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
     """
     computed = _mean_range(rescaling, group, "output")
     read = _mean_range(rescaling, group, "input")
-    factors = torch.minimum((read / computed).sqrt(), room)
-    # What nothing computes or reads has no range to be made equal; a room of 0 forbids all change.
-    factors = torch.where((computed > 0) & (read > 0) & (room > 0), factors, 1.0)
+    alive = (computed > 0) & (read > 0)
+    wanted = torch.where(alive, (read / computed).sqrt(), 1.0)
+    if alive.any():
+        # What is computed by nothing, or read by nothing, only has to be no larger than the rest.
+        wanted = torch.where(computed == 0, (read / read[alive].amax()).clamp_min(1.0), wanted)
+        wanted = torch.where(read == 0, (computed[alive].amax() / computed).clamp_max(1.0), wanted)
+    factors = torch.where(room > 0, torch.minimum(wanted, room), 1.0)
     rescaling.scale(group, factors)
     room /= factors
     return float(factors.log().abs().max())

@@ -1,0 +1,221 @@
+"""Simulated int8 against integer arithmetic in numpy, and against torch's own rounding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import mobilette
+from mobilette.arch.layers import layers
+from mobilette.arch.rows import Conv, PoolLinear
+from mobilette.compression.observation import answers
+from mobilette.compression.ranges import RANGES, choose_range
+from mobilette.compression.sensitivity import signal_to_noise
+from mobilette.compression.simulation import (
+    Simulated,
+    int8_layers,
+    int8_tensors,
+    round_activation,
+    simulated,
+    weight_layers,
+)
+from mobilette.data.normalise import Normalise
+from mobilette.errors import InputError
+from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.export import export
+from mobilette.exporters.prepare import folded_network
+from mobilette.nn.network import Network
+from mobilette.run.directory import Run
+from tests.compression.networks import FAMILIES, random_network, random_pictures
+from tests.families import arch_of
+
+
+def one_convolution() -> Network:
+    """Return a 3x3 convolution with ReLU and a classifier."""
+    torch.manual_seed(0)
+    stem = Conv(channels=8, kernel=3, activation="relu", norm="none", bias=True)
+    arch = replace(arch_of("mobilenet_v1", 0.25, resolution=16), stem=stem, rows=())
+    network = Network(replace(arch, head=PoolLinear(classes=4))).eval()
+    nn.init.uniform_(network.stem.conv.bias, -1, 1)
+    return network
+
+
+def quantise(x: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float, int]:
+    scale = (high - low) / 255
+    zero = round(-low / scale)
+    return np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.int64), scale, zero
+
+
+@pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
+def test_a_convolution_is_what_integers_compute(weights: str) -> None:
+    network, x = one_convolution(), random_pictures(4, resolution=16)
+    model = simulated(network, x, weights=weights)
+    found: list[Tensor] = []
+    model.network.stem.activation.register_forward_hook(lambda _m, _i, out: found.append(out))
+    model(x)
+    q, scale, zero = quantise(x.numpy().astype(np.float64), float(x.min()), float(x.max()))
+    weight = network.stem.conv.weight.detach().numpy().astype(np.float64)
+    limits = np.abs(weight).reshape(8, -1).max(1)
+    steps = (limits if weights == "per_channel" else np.full(8, limits.max())) / 127
+    integers = np.rint(weight / steps[:, None, None, None]).astype(np.int64)
+    padded = np.pad(q - zero, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    sums = np.einsum("nchwij,ocij->nohw", windows, integers)
+    bias = network.stem.conv.bias.detach().numpy().astype(np.float64)
+    real = sums * (scale * steps)[:, None, None] + bias[:, None, None]
+    expected, step, _ = quantise(np.maximum(real, 0), 0.0, float(network.stem(x).detach().max()))
+    ours = found[0].detach().numpy() / step
+    # A value between two steps may be rounded either way in float32.
+    assert np.abs(ours - np.rint(ours)).max() < 1e-3
+    assert np.abs(np.rint(ours) - expected).max() <= 1
+    assert (np.rint(ours) == expected).mean() > 0.999
+
+
+def test_int8_errs_as_onnx_runtime_does(trained: Run, tmp_path: Path) -> None:
+    """The logits of the exported model differ from the float ones where ours do, by as much."""
+    pixels = calibration_pictures(trained, workers=0).pixels
+    artifact = export(trained, precision="int8", out=tmp_path)
+    theirs = torch.from_numpy(mobilette.load(artifact.path).logits(pixels))
+    with torch.no_grad():
+        inputs = Normalise(trained.preprocess)(torch.from_numpy(pixels))
+    network = folded_network(trained.arch, trained.network.state_dict())
+    wanted = answers(network, inputs, network.arch)
+    ours = answers(simulated(network, inputs), inputs, network.arch)
+    errors = torch.stack([(ours - wanted).flatten(), (theirs - wanted).flatten()])
+    assert float(torch.corrcoef(errors)[0, 1]) > 0.75
+    assert signal_to_noise(theirs, ours) > signal_to_noise(theirs, wanted) + 3
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_tensor_of_an_integer_engine_has_at_most_256_values(name: str) -> None:
+    network, x = random_network(name), random_pictures(4)
+    model = simulated(network, x)
+    reading = {source for layer in layers(network.arch) for source in layer.inputs}
+    fused = {
+        layer.inputs[0]
+        for layer in layers(network.arch)
+        if getattr(layer, "function", "") in ("relu", "relu6")
+    }
+    counts = {}
+
+    def count(name: str, output: torch.Tensor) -> None:
+        counts[name] = len(output.unique())
+
+    for inner in reading - fused - {"input"}:
+        module = model.network.get_submodule(inner)
+        module.register_forward_hook(lambda _m, _i, out, inner=inner: count(inner, out))
+    model(x)
+    last = layers(network.arch)[-1].inputs[0]  # SqueezeNet: pooled logits on their way out
+    counts.pop(last, None) if name.startswith("squeezenet") else None
+    assert counts
+    assert max(counts.values()) <= 256
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+def test_nothing_in_int8_is_the_network_itself(ranges: str) -> None:
+    network, x = random_network("mobilenet_v3_small"), random_pictures(4)
+    alone = simulated(network, x, ranges=ranges, layers=())
+    assert torch.equal(answers(alone, x, network.arch), answers(network, x, network.arch))
+    kept = simulated(network, x, ranges=ranges, float_layers=weight_layers(network.arch))
+    for layer in weight_layers(network.arch):
+        assert torch.equal(
+            kept.network.get_submodule(layer).weight, network.get_submodule(layer).weight
+        )
+
+
+def test_one_layer_alone_reads_and_gives_int8() -> None:
+    arch = random_network("mobilenet_v2").arch
+    near = int8_tensors(arch, int8_layers(arch, {"rows.2.depthwise.conv"}))
+    assert near == ("rows.2.expand.activation", "rows.2.depthwise.activation")
+    all_but = int8_tensors(arch, int8_layers(arch, None, {"head.classifier"}))
+    assert "head.classifier" not in all_but
+    assert "head.pool" in all_but
+
+
+def test_less_in_int8_loses_less() -> None:
+    network, x = random_network("resnet20"), random_pictures()
+    wanted = answers(network, x, network.arch)
+
+    def noise(model: nn.Module) -> float:
+        return signal_to_noise(wanted, answers(model, x, network.arch))
+
+    some = weight_layers(network.arch)[::2]
+    assert noise(simulated(network, x, float_layers=some)) > noise(simulated(network, x)) > 10
+    assert noise(simulated(network, x)) > noise(simulated(network, x, weights="per_tensor"))
+
+
+def test_gradients_pass_inside_the_range_and_not_outside() -> None:
+    x = torch.tensor([-2.0, -0.5, 0.3, 2.0], requires_grad=True)
+    round_activation(x, (-1.0, 1.0)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0, 1, 1, 0]
+    network, pictures = random_network("mobilenet_v3_small"), random_pictures(4)
+    model = simulated(network, pictures)
+    model(pictures).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_the_network_is_left_alone_and_given_back() -> None:
+    network, x = random_network("mobilenet_v2"), random_pictures(4)
+    before = answers(network, x, network.arch)
+    weights = simulated(network, x).float_weights()
+    assert torch.equal(answers(network, x, network.arch), before)
+    theirs = network.state_dict()
+    assert weights.keys() == theirs.keys()
+    assert all(torch.equal(weights[name], theirs[name]) for name in weights)
+
+
+@settings(max_examples=25)
+@given(
+    values=st.lists(st.floats(-50, 50), min_size=2, max_size=200),
+    ranges=st.sampled_from(RANGES),
+)
+def test_a_range_holds_zero_and_lies_in_what_was_seen(values: list[float], ranges: str) -> None:
+    seen = np.array(values)
+    low, high = float(seen.min()), float(seen.max())
+    histogram, _ = np.histogram(seen, 64, (low, high if high > low else low + 1))
+    first, last = choose_range(ranges, low=low, high=high, histogram=histogram.astype(np.float64))
+    assert min(low, 0) - 1e-9 <= first <= 0 <= last <= max(high, 0) + 1e-9
+
+
+def test_outliers_are_cut_by_percentile_and_by_mean_square() -> None:
+    values = np.random.default_rng(0).normal(0, 1, 1_000_000)
+    values[:20] = 100.0
+    histogram, _ = np.histogram(values, 2048, (values.min(), 100.0))
+    ends = {
+        ranges: choose_range(
+            ranges, low=values.min(), high=100.0, histogram=histogram.astype(np.float64)
+        )
+        for ranges in RANGES
+    }
+    assert ends["minmax"] == (values.min(), 100.0)
+    assert ends["percentile"][1] < 5
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / 255
+        return float(((np.clip(np.rint(values / step) * step, low, high) - values) ** 2).mean())
+
+    assert error(*ends["mse"]) <= min(error(*ends["minmax"]), error(*ends["percentile"]))
+
+
+def test_what_cannot_be_is_said() -> None:
+    network, x = random_network("mobilenet_v2"), random_pictures(2)
+    with pytest.raises(InputError, match="no pictures"):
+        simulated(network, x[:0])
+    with pytest.raises(InputError, match="is needed"):
+        simulated(network, x[:, :, :16])
+    with pytest.raises(InputError, match=r"did you mean 'head\.classifier'"):
+        simulated(network, x, float_layers=["head.clasifier"])
+    with pytest.raises(InputError, match="per_channel, per_tensor"):
+        Simulated(network, {}, int8=(), weights="per_row")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="batch norms"):
+        simulated(Network(arch_of("mobilenet_v2", 0.25)), x)
+    with pytest.raises(InputError, match="not finite"):
+        simulated(network, x * float("inf"))
