@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import check_tflite
 from mobilette.compression.ranges import Ranges, histogram_range
+from mobilette.compression.simulation import weight_layers
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.exporters.float_layers import in_float, weighted_layers
+from mobilette.exporters.float_layers import in_float
 from mobilette.exporters.onnx_ranges import activation_ranges
 from mobilette.exporters.prepare import prepare
 from mobilette.exporters.target import Calibration, Quantisation
@@ -45,7 +46,7 @@ def test_what_follows_float_layers_without_weights_is_in_float_too(run: Run) -> 
         "rows.1.expand.norm",
         "rows.1.expand.activation",
     }
-    every = frozenset(weighted_layers(run.arch))
+    every = frozenset(weight_layers(run.arch))
     rest = in_float(run.arch, every - {"rows.1.project.conv"})
     assert "rows.1.add" not in rest
     assert {"normalise", "head.classifier"} < rest
@@ -113,7 +114,7 @@ def shifted(run: Run, by: float) -> Quantisation:
     network = copy.deepcopy(prepare(run).network)  # shares tensors with the checkpoint
     with torch.no_grad():
         network.get_parameter("head.classifier.bias").add_(by)
-    floats = frozenset(weighted_layers(run.arch)) - {IN_INT8}
+    floats = frozenset(weight_layers(run.arch)) - {IN_INT8}
     return Quantisation(ranges="percentile", float_layers=floats, network=network)
 
 
@@ -146,7 +147,7 @@ def test_the_network_given_answers_nearly_exactly_with_one_layer_in_int8(
 ) -> None:
     """All layers in int8 give 40 dB; none gives 120."""
     artifact = exported(target)
-    assert len(artifact.contract.float_layers) == len(weighted_layers(artifact.contract.arch)) - 1
+    assert len(artifact.contract.float_layers) == len(weight_layers(artifact.contract.arch)) - 1
     logits = load(artifact.path).logits(artifact.golden.inputs)
     noise = compare(logits, artifact.golden.logits + np.float32(1))
     assert 50 < noise.signal_to_noise_db < 110

@@ -14,7 +14,6 @@ RANGES: tuple[Ranges, ...] = ("minmax", "percentile", "mse")
 
 # Percent of all values that lie inside the range of ``percentile``.
 PERCENTILE = 99.99
-
 BINS = 2048
 # Steps between the ends of a range of 8 bits.
 STEPS = 255
@@ -56,26 +55,25 @@ def _least_squares_range(
     What is lost of a value inside is step^2 / 12 on average, nothing of zero, which is a step of
     its own; of one outside, the square of its distance from the range. Zero lies inside.
     """
-    low, high = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
+    low, high = smallest, largest = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
     shares = np.linspace(0, 1, _CANDIDATES + 1)[1:]
     for _ in range(_ROUNDS):
         before = low, high
-        for ends in ((shares * min(edges[0], 0.0), high), (low, shares * max(edges[-1], 0.0))):
-            lows, highs = np.broadcast_arrays(*ends)
-            best = int(_lost(counts, edges, lows, highs).argmin())
-            low, high = float(lows[best]), float(highs[best])
+        low = smallest * shares[_lost(counts, edges, smallest * shares, high).argmin()]
+        high = largest * shares[_lost(counts, edges, low, largest * shares).argmin()]
         if (low, high) == before:
             break
-    return low, high
+    return float(low), float(high)
 
 
 def _lost(
     counts: NDArray[np.float64],
     edges: NDArray[np.float64],
-    lows: NDArray[np.float64],
-    highs: NDArray[np.float64],
+    low: NDArray[np.float64] | float,
+    high: NDArray[np.float64] | float,
 ) -> NDArray[np.float64]:
-    """Return the sum of squares that is lost in each of the ranges ``lows`` to ``highs``."""
+    """Return the sum of squares that is lost in each of the ranges ``low`` to ``high``."""
+    lows, highs = np.broadcast_arrays(low, high)
     centres = (edges[:-1] + edges[1:]) / 2
     beyond = centres - np.clip(centres, lows[:, None], highs[:, None])
     rounded = (beyond == 0) & ~((edges[:-1] <= 0) & (edges[1:] > 0))
