@@ -59,7 +59,7 @@ def sensitivity(
     check_inputs(arch, inputs)
     if labels is not None and labels.shape != (len(inputs),):
         raise InputError(f"{len(inputs)} pictures need as many labels, not {labels.shape}")
-    tensors = int8_tensors(arch, weight_layers(arch))
+    tensors = int8_tensors(arch, int8_layers(arch, weight_layers(arch)))
     calibrated = calibrate(network, inputs, ranges, tensors)
     wanted = answers(network, inputs, arch)
     found = []
