@@ -30,7 +30,8 @@ class LayerSensitivity:
     Attributes:
         layer: its name.
         signal_to_noise_db: mean square of the float network's logits over that of what int8
-            changes in them, in decibels; infinite where nothing changes.
+            changes in them, in decibels; infinite where nothing changes. Where a picture is of one
+            class, logits are taken less their mean: what all have in common is no answer.
         accuracy: top-1, a fraction; ``None`` where the pictures' classes are not known.
     """
 
@@ -67,17 +68,22 @@ def sensitivity(
         int8 = int8_layers(arch, {name})
         near = {tensor: calibrated[tensor] for tensor in int8_tensors(arch, int8)}
         logits = answers(Simulated(network, near, int8=int8), inputs, arch)
-        accuracy = None
+        accuracy, noise = None, signal_to_noise(wanted, logits)
         if labels is not None:
+            noise = signal_to_noise(_less_their_mean(wanted), _less_their_mean(logits))
             accuracy = float((logits.argmax(dim=1).cpu().numpy() == labels).mean())
         found.append(
             LayerSensitivity(
                 layer=name,
-                signal_to_noise_db=signal_to_noise(wanted, logits),
+                signal_to_noise_db=noise,
                 accuracy=accuracy,
             )
         )
     return tuple(sorted(found, key=lambda each: each.signal_to_noise_db))
+
+
+def _less_their_mean(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=1, keepdim=True)
 
 
 def signal_to_noise(wanted: Tensor, logits: Tensor) -> float:
