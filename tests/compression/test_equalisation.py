@@ -26,6 +26,7 @@ from tests.compression.networks import (
     random_network,
     random_pictures,
     relative_difference,
+    weight_of,
 )
 
 EXACT = 1e-4  # of the largest logit: float32 through fifty layers
@@ -35,7 +36,7 @@ def spread_of_ranges(network: Network) -> float:
     """Return the mean over layers of log10(largest range of an output channel / each one's)."""
     spreads = []
     for name in weight_layers(network.arch):
-        limits = network.get_submodule(name).weight.detach().abs().flatten(1).amax(1)
+        limits = weight_of(network, name).abs().flatten(1).amax(1)
         spreads.append(float((limits.max() / limits.clamp_min(1e-12)).log10().mean()))
     return sum(spreads) / len(spreads)
 
