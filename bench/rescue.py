@@ -141,7 +141,8 @@ float. Then the second rung of the ladder takes it back, without having seen the
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
 {len(pictures.labels)} pictures that it was not trained on, {len(pictures.calibration)} to calibrate
 with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the largest
-value.
+value. Where the network has ReLU6, factors need ReLU in its place, which is another function:
+answers are compared with those of that network, and its accuracy is the one to keep.
 
 | {arch.name} | top-1, % | same answer as float, % | the paper's MobileNetV2, ImageNet, % |
 | --- | ---: | ---: | ---: |

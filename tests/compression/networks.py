@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.nn.network import Network
@@ -44,3 +44,15 @@ def random_network(name: str, width: float | None = None, *, resolution: int = 3
 
 def relative_difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
+
+
+def weight_of(network: nn.Module, layer: str) -> Tensor:
+    weight = network.get_submodule(layer).weight
+    assert isinstance(weight, Tensor)
+    return weight.detach()
+
+
+def bias_of(network: nn.Module, layer: str) -> Tensor:
+    bias = network.get_submodule(layer).bias
+    assert isinstance(bias, Tensor)
+    return bias.detach()

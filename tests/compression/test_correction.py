@@ -20,7 +20,7 @@ from mobilette.compression.sensitivity import sensitivity, signal_to_noise
 from mobilette.compression.simulation import WeightScales, simulated, weight_layers
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
-from tests.compression.networks import random_network, random_pictures
+from tests.compression.networks import bias_of, random_network, random_pictures
 
 
 def sharp(name: str, width: float) -> Network:
@@ -99,7 +99,7 @@ def test_biases_of_a_float_network_are_right_already() -> None:
         network, inputs, ranges="minmax", float_layers=weight_layers(network.arch)
     ).state_dict()
     few = sum(
-        not torch.allclose(weights[f"{name}.bias"], network.get_submodule(name).bias, atol=1e-6)
+        not torch.allclose(weights[f"{name}.bias"], bias_of(network, name), atol=1e-6)
         for name in weight_layers(network.arch)
     )
     # Activations are int8 where additions and pools read them, and nowhere else.
@@ -134,7 +134,7 @@ def test_sensitivity_finds_the_layer_that_was_sabotaged(dead: str, name: str) ->
 
 
 def batches() -> Iterator[Tensor]:
-    yield from random_pictures(512, seed=2).split(32)
+    yield from torch.split(random_pictures(512, seed=2), 32)
 
 
 def test_training_brings_int8_closer_to_float() -> None:

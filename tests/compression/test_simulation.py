@@ -10,16 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import mobilette
 from mobilette.arch.layers import layers
 from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.compression.observation import answers
-from mobilette.compression.ranges import RANGES, choose_range
+from mobilette.compression.ranges import RANGES, Ranges, choose_range
 from mobilette.compression.sensitivity import signal_to_noise
 from mobilette.compression.simulation import (
     Simulated,
+    WeightScales,
     int8_layers,
     int8_tensors,
     round_activation,
@@ -33,7 +35,13 @@ from mobilette.exporters.export import export
 from mobilette.exporters.prepare import folded_network
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
-from tests.compression.networks import FAMILIES, random_network, random_pictures
+from tests.compression.networks import (
+    FAMILIES,
+    bias_of,
+    random_network,
+    random_pictures,
+    weight_of,
+)
 from tests.families import arch_of
 
 
@@ -43,34 +51,40 @@ def one_convolution() -> Network:
     stem = Conv(channels=8, kernel=3, activation="relu", norm="none", bias=True)
     arch = replace(arch_of("mobilenet_v1", 0.25, resolution=16), stem=stem, rows=())
     network = Network(replace(arch, head=PoolLinear(classes=4))).eval()
-    nn.init.uniform_(network.stem.conv.bias, -1, 1)
+    bias_of(network, "stem.conv").uniform_(-1, 1)
     return network
 
 
-def quantise(x: np.ndarray, low: float, high: float) -> tuple[np.ndarray, float, int]:
+def quantise(
+    x: NDArray[np.float64], low: float, high: float
+) -> tuple[NDArray[np.int64], float, int]:
     scale = (high - low) / 255
     zero = round(-low / scale)
     return np.clip(np.rint(x / scale) + zero, 0, 255).astype(np.int64), scale, zero
 
 
 @pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
-def test_a_convolution_is_what_integers_compute(weights: str) -> None:
+def test_a_convolution_is_what_integers_compute(weights: WeightScales) -> None:
     network, x = one_convolution(), random_pictures(4, resolution=16)
     model = simulated(network, x, weights=weights)
     found: list[Tensor] = []
-    model.network.stem.activation.register_forward_hook(lambda _m, _i, out: found.append(out))
+    model.network.get_submodule("stem.activation").register_forward_hook(
+        lambda _m, _i, out: found.append(out)
+    )
     model(x)
     q, scale, zero = quantise(x.numpy().astype(np.float64), float(x.min()), float(x.max()))
-    weight = network.stem.conv.weight.detach().numpy().astype(np.float64)
+    weight = weight_of(network, "stem.conv").numpy().astype(np.float64)
     limits = np.abs(weight).reshape(8, -1).max(1)
     steps = (limits if weights == "per_channel" else np.full(8, limits.max())) / 127
     integers = np.rint(weight / steps[:, None, None, None]).astype(np.int64)
     padded = np.pad(q - zero, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
     sums = np.einsum("nchwij,ocij->nohw", windows, integers)
-    bias = network.stem.conv.bias.detach().numpy().astype(np.float64)
+    bias = bias_of(network, "stem.conv").numpy().astype(np.float64)
     real = sums * (scale * steps)[:, None, None] + bias[:, None, None]
-    expected, step, _ = quantise(np.maximum(real, 0), 0.0, float(network.stem(x).detach().max()))
+    expected, step, _ = quantise(
+        np.maximum(real, 0), 0.0, float(network.features(x)[1].detach().max())
+    )
     ours = found[0].detach().numpy() / step
     # A value between two steps may be rounded either way in float32.
     assert np.abs(ours - np.rint(ours)).max() < 1e-3
@@ -106,7 +120,7 @@ def test_every_tensor_of_an_integer_engine_has_at_most_256_values(name: str) -> 
     counts = {}
 
     def count(name: str, output: torch.Tensor) -> None:
-        counts[name] = len(output.unique())
+        counts[name] = len(np.unique(output.detach().numpy()))
 
     for inner in reading - fused - {"input"}:
         module = model.network.get_submodule(inner)
@@ -119,15 +133,13 @@ def test_every_tensor_of_an_integer_engine_has_at_most_256_values(name: str) -> 
 
 
 @pytest.mark.parametrize("ranges", RANGES)
-def test_nothing_in_int8_is_the_network_itself(ranges: str) -> None:
+def test_nothing_in_int8_is_the_network_itself(ranges: Ranges) -> None:
     network, x = random_network("mobilenet_v3_small"), random_pictures(4)
     alone = simulated(network, x, ranges=ranges, layers=())
     assert torch.equal(answers(alone, x, network.arch), answers(network, x, network.arch))
     kept = simulated(network, x, ranges=ranges, float_layers=weight_layers(network.arch))
     for layer in weight_layers(network.arch):
-        assert torch.equal(
-            kept.network.get_submodule(layer).weight, network.get_submodule(layer).weight
-        )
+        assert torch.equal(weight_of(kept.network, layer), weight_of(network, layer))
 
 
 def test_one_layer_alone_reads_and_gives_int8() -> None:
@@ -153,7 +165,7 @@ def test_less_in_int8_loses_less() -> None:
 
 def test_gradients_pass_inside_the_range_and_not_outside() -> None:
     x = torch.tensor([-2.0, -0.5, 0.3, 2.0], requires_grad=True)
-    round_activation(x, (-1.0, 1.0)).sum().backward()
+    round_activation(x, (-1.0, 1.0)).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert x.grad.tolist() == [0, 1, 1, 0]
     network, pictures = random_network("mobilenet_v3_small"), random_pictures(4)
@@ -177,7 +189,7 @@ def test_the_network_is_left_alone_and_given_back() -> None:
     values=st.lists(st.floats(-50, 50), min_size=2, max_size=200),
     ranges=st.sampled_from(RANGES),
 )
-def test_a_range_holds_zero_and_lies_in_what_was_seen(values: list[float], ranges: str) -> None:
+def test_a_range_holds_zero_and_lies_in_what_was_seen(values: list[float], ranges: Ranges) -> None:
     seen = np.array(values)
     low, high = float(seen.min()), float(seen.max())
     histogram, _ = np.histogram(seen, 64, (low, high if high > low else low + 1))
