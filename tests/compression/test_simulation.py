@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ import mobilette
 from mobilette.arch.layers import layers
 from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.compression.observation import answers
-from mobilette.compression.ranges import RANGES, Ranges, choose_range
+from mobilette.compression.ranges import RANGES, Ranges
 from mobilette.compression.sensitivity import signal_to_noise
 from mobilette.compression.simulation import (
     Simulated,
@@ -182,39 +180,6 @@ def test_the_network_is_left_alone_and_given_back() -> None:
     theirs = network.state_dict()
     assert weights.keys() == theirs.keys()
     assert all(torch.equal(weights[name], theirs[name]) for name in weights)
-
-
-@settings(max_examples=25)
-@given(
-    values=st.lists(st.floats(-50, 50), min_size=2, max_size=200),
-    ranges=st.sampled_from(RANGES),
-)
-def test_a_range_holds_zero_and_lies_in_what_was_seen(values: list[float], ranges: Ranges) -> None:
-    seen = np.array(values)
-    low, high = float(seen.min()), float(seen.max())
-    histogram, _ = np.histogram(seen, 64, (low, high if high > low else low + 1))
-    first, last = choose_range(ranges, low=low, high=high, histogram=histogram.astype(np.float64))
-    assert min(low, 0) - 1e-9 <= first <= 0 <= last <= max(high, 0) + 1e-9
-
-
-def test_outliers_are_cut_by_percentile_and_by_mean_square() -> None:
-    values = np.random.default_rng(0).normal(0, 1, 1_000_000)
-    values[:20] = 100.0
-    histogram, _ = np.histogram(values, 2048, (values.min(), 100.0))
-    ends = {
-        ranges: choose_range(
-            ranges, low=values.min(), high=100.0, histogram=histogram.astype(np.float64)
-        )
-        for ranges in RANGES
-    }
-    assert ends["minmax"] == (values.min(), 100.0)
-    assert ends["percentile"][1] < 5
-
-    def error(low: float, high: float) -> float:
-        step = (high - low) / 255
-        return float(((np.clip(np.rint(values / step) * step, low, high) - values) ** 2).mean())
-
-    assert error(*ends["mse"]) <= min(error(*ends["minmax"]), error(*ends["percentile"]))
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.bias_correction import correct_biases
 from mobilette.compression.equalisation import equalise
 from mobilette.compression.quantisation_aware import train_quantised
-from mobilette.compression.ranges import RANGES
+from mobilette.compression.ranges import RANGES, Ranges
 from mobilette.compression.sensitivity import sensitivity
 from mobilette.data.labels import Labels
 from mobilette.exporters.target import Quantisation
@@ -28,11 +28,16 @@ BATCH, STEPS = 64, 300
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One rung before it is measured: its number, what it does, and how int8 is made in it."""
+    """One rung before it is measured: its number, what it does, and how int8 is made in it.
+
+    ``uncorrected`` is the network before its biases were corrected: these fit the layers that were
+    int8 then, and its answers in float are no longer the run's.
+    """
 
     number: int
     name: str
     quantisation: Quantisation
+    uncorrected: Network | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +105,16 @@ def _post_training(
 def _equalised(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    base = _base(best)
+    ranges = _ranges(best)
     say("equalising channels and correcting biases")
-    network = absorb_high_biases(equalise(material.network, material.inputs), material.inputs)
-    network = correct_biases(network, material.inputs, ranges=base.ranges)
+    equal = absorb_high_biases(equalise(material.network, material.inputs), material.inputs)
+    network = correct_biases(equal, material.inputs, ranges=ranges)
     yield measure(
         Attempt(
             number=2,
             name="equalised, biases corrected",
-            quantisation=replace(base, network=network),
+            quantisation=Quantisation(ranges=ranges, network=network),
+            uncorrected=equal,
         )
     )
 
@@ -117,26 +123,32 @@ def _with_float_layers(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
     """Yield attempts with the most sensitive layers in float, in the end as few as will do."""
-    base = _base(best)
+    ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
     say("ranking layers by what quantising each alone does")
     ranked = [
         found.layer
         for found in sensitivity(
-            base.network or material.network,
+            base or material.network,
             material.ranking,
             _single_labels(material.ranking_labels),
-            ranges=base.ranges,
+            ranges=ranges,
         )
     ]
 
     def attempt(count: int) -> Outcome:
         chosen = frozenset(ranked[:count])
         layers = "layer" if count == 1 else "layers"
+        network = None
+        if base is not None:
+            inputs = material.inputs
+            network = correct_biases(base, inputs, ranges=ranges, float_layers=chosen)
+        quantisation = Quantisation(ranges=ranges, float_layers=chosen, network=network)
         return measure(
             Attempt(
                 number=3,
                 name=f"{count} {layers} in float",
-                quantisation=replace(base, float_layers=chosen),
+                quantisation=quantisation,
+                uncorrected=base,
             )
         )
 
@@ -173,21 +185,21 @@ def fewest(attempt: Callable[[int], Outcome], *, most: int) -> Iterator[Outcome]
 def _trained(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    base = replace(_base(best), float_layers=frozenset())
+    ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
     say(f"quantisation-aware training, {STEPS} steps")
     pictures = material.training()
     network = train_quantised(
-        base.network or material.network,
+        base or material.network,
         partial(_batches, pictures, seed=seed),
         inputs=material.inputs,
-        ranges=base.ranges,
+        ranges=ranges,
         steps=STEPS,
     )
     yield measure(
         Attempt(
             number=4,
             name="quantisation-aware training",
-            quantisation=replace(base, network=network),
+            quantisation=Quantisation(ranges=ranges, network=network),
         )
     )
 
@@ -201,9 +213,9 @@ def _batches(pictures: Tensor, *, seed: int) -> Iterator[Tensor]:
             yield pictures[order[first : first + BATCH]]
 
 
-def _base(best: Outcome | None) -> Quantisation:
-    """Return what the best outcome so far was made with; plain where nothing came of any."""
-    return Quantisation() if best is None else best.attempt.quantisation
+def _ranges(best: Outcome | None) -> Ranges:
+    """Return the rule that did best so far."""
+    return "minmax" if best is None else best.attempt.quantisation.ranges
 
 
 def _single_labels(labels: Labels) -> NDArray[np.int64] | None:
