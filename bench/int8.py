@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.errors import InputError
+from mobilette.errors import InputError, one_of
+from mobilette.exporters.export import TARGETS
 from mobilette.verification.benchmark import machine
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def main(
     rounds: int = 3,
 ) -> None:
     """Measure all cells and print the table."""
-    engines, models = only.split(","), networks.split(",")
+    both = [name for name, target in TARGETS.items() if {"fp32", "int8"} <= {*target.precisions}]
+    engines = [one_of(name, both, "target with fp32 and int8") for name in only.split(",")]
+    models = networks.split(",")
     print(f"{machine()}\n{versions()}")
     print(f"batch 1, one thread, {rounds} rounds in turns: medians, fp32 ms, int8 ms\n")
     with tempfile.TemporaryDirectory() as folder:

@@ -7,11 +7,12 @@ second rung: equalisation, absorption of high biases, bias correction. int8 is s
 (`mobilette.compression.simulation`), with ranges of the smallest and largest value on calibration
 pictures: which scales an engine has is then no matter.
 
-    python bench/rescue.py RUN --data DATA [--calibration DATA] [--out docs/rescue.md]
+    python bench/rescue.py RUN --data DATA --calibration DATA [--out docs/rescue.md]
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from mobilette.compression.rescaling import Rescaling, widen
 from mobilette.compression.simulation import WeightScales, simulated
 from mobilette.data.dataset import load_split
 from mobilette.data.normalise import Normalise
+from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.prepare import folded_network
 from mobilette.nn.network import Network
@@ -122,7 +124,7 @@ def lines(run: Run, pictures: Pictures) -> Iterator[Line]:
     yield line("the rescued network, float", rescued)
 
 
-def page(run: Run, found: list[Line], pictures: Pictures) -> str:
+def page(run: Run, found: list[Line], pictures: Pictures, data: str, calibration: str) -> str:
     """Return the text of docs/rescue.md."""
     arch: Arch = run.arch
     table = "\n".join(
@@ -139,10 +141,11 @@ drawn from 10^-1.5 to 10^1.5, and read as much smaller. The function stays, and 
 float. Then the second rung of the ladder takes it back, without having seen the factors.
 
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
-{len(pictures.labels)} pictures that it was not trained on, {len(pictures.calibration)} to calibrate
-with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the largest
+{len(pictures.labels)} pictures of {Path(data).name}, {len(pictures.calibration)} others to
+calibrate with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the largest
 value. Where the network has ReLU6, factors need ReLU in its place, which is another function:
-answers are compared with those of that network, and its accuracy is the one to keep.
+answers are compared with those of that network, whose accuracy the rescue can keep. What the ReLU
+itself costs is the difference between the first two lines.
 
 | {arch.name} | top-1, % | same answer as float, % | the paper's MobileNetV2, ImageNet, % |
 | --- | ---: | ---: | ---: |
@@ -153,7 +156,8 @@ they are often quoted; 69.91 and 70.92 are stated as the paper's by a reproducti
 (KwangHoonAn/Quantizations). They are of the published weights on 50,000 pictures: beside ours to
 compare what each step brings, not the numbers.
 
-`python bench/rescue.py RUN --data DATA` makes this page; torch
+`python bench/rescue.py {run.path.name} --data {Path(data).name} --calibration
+{Path(calibration).name}` makes this page; torch
 {torch.__version__.partition("+")[0]}.
 """
 
@@ -161,12 +165,12 @@ compare what each step brings, not the numbers.
 def main(
     run: Annotated[Path, typer.Argument(help="A run, of a network with or without ReLU6.")],
     data: Annotated[str, typer.Option(help="Pictures that the run was not trained on.")],
-    calibration: Annotated[str, typer.Option(help="Pictures to calibrate with.")] = "",
+    calibration: Annotated[str, typer.Option(help="Others, to calibrate with.")],
     out: Annotated[Path, typer.Option(help="Where the page is written.")] = OUT,
 ) -> None:
     """Measure, print and write the page."""
     opened = open_run(run)
-    pictures = read_pictures(opened, data, calibration or data)
+    pictures = read_pictures(opened, data, calibration)
     found, begun = [], time.perf_counter()
     for line in lines(opened, pictures):
         found.append(line)
@@ -174,8 +178,11 @@ def main(
         print(
             f"{line.what:40} {line.top1:7.2%} {line.agreement:7.1%} {line.paper:>6} {seconds:5.0f}s"
         )
-    out.write_text(page(opened, found, pictures), encoding="utf-8", newline="\n")
+    out.write_text(page(opened, found, pictures, data, calibration), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except InputError as error:
+        sys.exit(str(error))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ import typer
 
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.export import TARGETS
+from mobilette.files import write_text
 from mobilette.run.directory import open_run
 from mobilette.search.precision import Quantised, quantize
 
@@ -71,10 +73,11 @@ def read(path: Path = TABLE) -> list[Cell]:
 
 def write(cells: Iterable[Cell], path: Path = TABLE) -> None:
     """Write the cells to the file."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Cell)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(cell) for cell in cells)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Cell)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(cell) for cell in cells)
+    write_text(path, text.getvalue())
 
 
 def page(cells: Sequence[Cell]) -> str:
@@ -122,7 +125,7 @@ def _text(cell: Cell | None, reasons: dict[str, int]) -> str:
         return f"refused [{reasons.setdefault(cell.reason, len(reasons) + 1)}]"
     top1 = float(cell.top1)
     plain = ""
-    if cell.plain and not cell.rung.startswith("1: post-training, minmax"):
+    if cell.plain and not cell.rung.startswith("1: post-training, plain"):
         plain = f" (plain {_points(float(cell.plain) - top1)})"
     kept = "" if cell.kept == "yes" else " **not kept**"
     lost = _points(float(cell.int8) - top1)

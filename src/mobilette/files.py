@@ -224,7 +224,12 @@ def make_parents(path: Path) -> list[Path]:
     made: list[Path] = []
     try:
         for folder in reversed(missing):
-            folder.mkdir()
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise
+                continue  # another process has made it meanwhile
             made.insert(0, folder)
     except OSError as error:
         _remove_empty(made)

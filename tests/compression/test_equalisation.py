@@ -16,9 +16,9 @@ from mobilette.arch.primitives import ActivationLayer
 from mobilette.arch.scaling import scaling_groups
 from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.equalisation import equalise
+from mobilette.compression.float_layers import weight_layers
 from mobilette.compression.observation import answers
 from mobilette.compression.rescaling import Rescaling, widen
-from mobilette.compression.simulation import weight_layers
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from tests.compression.networks import (

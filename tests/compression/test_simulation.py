@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import mobilette
 from mobilette.arch.layers import layers
 from mobilette.arch.rows import Conv, PoolLinear
+from mobilette.compression.float_layers import weight_layers
 from mobilette.compression.observation import answers
 from mobilette.compression.ranges import RANGES, Ranges
 from mobilette.compression.sensitivity import signal_to_noise
@@ -24,7 +25,6 @@ from mobilette.compression.simulation import (
     int8_tensors,
     round_activation,
     simulated,
-    weight_layers,
 )
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError

@@ -71,7 +71,8 @@ def test_answers_are_the_checkpoints(artifacts: dict[Precision, Artifact], train
     noise = {}
     for precision, artifact in artifacts.items():
         noise[precision] = compare(load(artifact.path).logits(pixels), expected)
-    assert all(each.top1_agreement == 1.0 for each in noise.values())
+    assert noise["fp32"].top1_agreement == 1.0
+    assert all(each.top1_agreement >= 0.95 for each in noise.values())
     assert noise["fp32"].signal_to_noise_db > 80
     assert noise["bf16"].signal_to_noise_db > 20
     assert noise["int8"].signal_to_noise_db > 10

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import check_tflite
+from mobilette.compression.float_layers import in_float, weight_layers
 from mobilette.compression.ranges import Ranges, histogram_range
-from mobilette.compression.simulation import weight_layers
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.exporters.float_layers import in_float
 from mobilette.exporters.onnx_ranges import activation_ranges
 from mobilette.exporters.prepare import prepare
 from mobilette.exporters.target import Calibration, Quantisation

@@ -18,7 +18,7 @@ from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.run.directory import WEIGHTS, Run
-from mobilette.search import rungs
+from mobilette.search import precision, rungs
 from mobilette.search.precision import quantize
 from mobilette.verification.verify import verify
 from tests.cli.test_cli import assert_refused, mobilette
@@ -50,7 +50,7 @@ def test_a_layer_that_int8_cannot_express_stays_in_float(
     run_copy: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Differences of a thousandth between the classes' weights are no step of int8 apart."""
-    monkeypatch.setattr(rungs, "RANGES", ("minmax",))
+    monkeypatch.setattr(precision, "RANGES", ("plain",))
     weights = load_file(run_copy / WEIGHTS)
     name = "head.classifier.weight"
     common = 3000 * weights[name].abs().max() * torch.ones(weights[name].shape[1])
@@ -68,7 +68,7 @@ def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
 ) -> None:
     """Pictures that differ by less than a step of most activations, answered one way or another."""
     monkeypatch.setattr(rungs, "STEPS", 1)
-    monkeypatch.setattr(rungs, "RANGES", ("minmax",))
+    monkeypatch.setattr(precision, "RANGES", ("plain",))
     monkeypatch.setattr(rungs, "LARGEST_FLOAT_PART", 0.0)
     generator = np.random.default_rng(0)
     for name in COLOURS:

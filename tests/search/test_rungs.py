@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def material() -> Material:
         inputs=pictures,
         ranking=pictures,
         ranking_labels=np.zeros(16, np.int64),
-        training=lambda: pictures,
+        ranges=("plain", "percentile", "mse"),
+        batches=lambda seed: repeat(pictures),
     )
 
 
@@ -47,17 +49,17 @@ def tried(
 
 def test_the_first_rung_that_keeps_the_accuracy_ends_the_climb(material: Material) -> None:
     (only,) = tried(material, lambda attempt: 0.9, enough=0.9)
-    assert only.attempt.quantisation.ranges == "minmax"
-    percentile = {"minmax": 0.5, "percentile": 0.9}
+    assert only.attempt.quantisation.ranges == "plain"
+    percentile = {"plain": 0.5, "percentile": 0.9}
     found = tried(material, lambda attempt: percentile[attempt.quantisation.ranges], enough=0.9)
-    assert [outcome.attempt.quantisation.ranges for outcome in found] == ["minmax", "percentile"]
+    assert [outcome.attempt.quantisation.ranges for outcome in found] == ["plain", "percentile"]
 
 
 def test_later_rungs_go_on_from_the_best_ranges(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rungs, "STEPS", 1)
-    by_ranges = {"minmax": 0.5, "percentile": 0.4, "mse": 0.6}
+    by_ranges = {"plain": 0.5, "percentile": 0.4, "mse": 0.6}
 
     def top1(attempt: Attempt) -> float:
         return by_ranges[attempt.quantisation.ranges] if attempt.number == 1 else 0.3

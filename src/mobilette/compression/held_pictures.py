@@ -113,6 +113,8 @@ class HeldPictures:
         for rows in chosen.tensor_split(-(-len(chosen) // size)):
             pixels = torch.from_numpy(train.pixels[rows.numpy()]).to(self.device)
             labels = torch.from_numpy(train.labels[rows.numpy()]).to(self.device)
+            usable = torch.from_numpy(train.usable()[rows.numpy()])  # known once they are read
+            pixels, labels = pixels[usable], labels[usable]
             yield self.normalise(pixels).contiguous(memory_format=torch.channels_last), labels
 
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mobilette.compression.observation import answers
 from mobilette.compression.ranges import Ranges
 from mobilette.compression.simulation import simulated
 from mobilette.errors import InputError
 from mobilette.nn.network import Network, build_empty
+from mobilette.training.loss import Loss
+from mobilette.training.recipe import Recipe
 
 Batches = Callable[[], Iterable[Tensor]]
 # Called with (steps that are done, steps in all, loss).
@@ -35,15 +36,16 @@ def train_quantised(
     steps: int,
     lr: float = 1e-4,
     float_layers: Collection[str] = (),
+    multi_label: bool = False,
     report: Report | None = None,
-) -> Network:
+) -> Network | None:
     """Return ``network`` with weights that were trained to answer in int8 as it does in float.
 
     The loss is the Kullback-Leibler divergence of the answers from the float network's; labels are
     not needed. Weights and biases are trained with Adam, each tensor with a rate in proportion to
     its size, which is warmed up and falls as a cosine; ranges of activations stay as they are
-    calibrated. The same batches give the same network. Where the trained one answers no better on
-    ``inputs`` in int8 than it did before, it is returned as it was.
+    calibrated. The same batches give the same network. ``None`` where the trained one answers no
+    better on ``inputs`` in int8 than it did before.
 
     Args:
         network: with batch norms folded, in evaluation mode; it is left alone.
@@ -54,6 +56,7 @@ def train_quantised(
         steps: how many batches are trained on.
         lr: the highest rate, relative to the root mean square of what is trained.
         float_layers: convolutions and linear layers that are not int8.
+        multi_label: whether a picture may be of several classes, each answered for by itself.
         report: is told the progress.
 
     Raises:
@@ -62,6 +65,7 @@ def train_quantised(
     if steps < 1 or not lr > 0:
         raise InputError(f"{steps} steps at rate {lr}: at least 1 step and a rate above 0 needed")
     model = simulated(network, inputs, ranges=ranges, float_layers=float_layers)
+    divergence = Loss(Recipe(temperature=1.0), multi_label=multi_label).of_teacher
     wanted = answers(network, inputs, network.arch)
     before = float(divergence(answers(model, inputs, network.arch), wanted))
     optimizer = _optimizer(model, lr)
@@ -76,22 +80,11 @@ def train_quantised(
         schedule.step()
         if report is not None:
             report(step, steps, float(loss.detach()))
-    after = float(divergence(answers(model, inputs, network.arch), wanted))
+    if not divergence(answers(model, inputs, network.arch), wanted) < before:
+        return None
     trained = build_empty(network.arch)
-    better = after < before
-    weights = model.float_weights() if better else _copy(network.state_dict())
-    trained.load_state_dict(weights, assign=True)
+    trained.load_state_dict(model.float_weights(), assign=True)
     return trained.eval()
-
-
-def divergence(logits: Tensor, taught: Tensor) -> Tensor:
-    """Return the mean over pictures of KL(taught || logits), a scalar in nats."""
-    return functional.kl_div(
-        functional.log_softmax(logits, dim=1),
-        functional.log_softmax(taught, dim=1),
-        log_target=True,
-        reduction="batchmean",
-    )
 
 
 def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
@@ -127,7 +120,3 @@ def _endless(batches: Batches, steps: int) -> Iterator[Tensor]:
                 return
         if left == before:
             raise InputError("there are no batches to train on; one at least is needed")
-
-
-def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in weights.items()}

@@ -7,10 +7,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# minmax: from the smallest to the largest value that was seen. percentile: what is left of the
-# values when the most extreme are cut off. mse: the range whose steps lose least, by mean square.
-Ranges = Literal["minmax", "percentile", "mse"]
-RANGES: tuple[Ranges, ...] = ("minmax", "percentile", "mse")
+# plain: what an engine's own quantiser does by itself: minmax with ONNX Runtime and OpenVINO, a
+# search of its own with LiteRT and ExecuTorch. minmax: from the smallest to the largest value that
+# was seen. percentile: what is left of the values when the most extreme are cut off. mse: the range
+# whose steps lose least, by mean square.
+Ranges = Literal["plain", "minmax", "percentile", "mse"]
+RANGES: tuple[Ranges, ...] = ("plain", "minmax", "percentile", "mse")
 
 # Percent of all values that lie inside the range of ``percentile``.
 PERCENTILE = 99.99

@@ -10,15 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mobilette.compression.float_layers import weight_layers
 from mobilette.compression.observation import answers, check_inputs
 from mobilette.compression.ranges import Ranges
-from mobilette.compression.simulation import (
-    Simulated,
-    calibrate,
-    int8_layers,
-    int8_tensors,
-    weight_layers,
-)
+from mobilette.compression.simulation import Simulated, calibrate, int8_layers, int8_tensors
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
 

@@ -26,16 +26,15 @@ from mobilette.arch.primitives import (
     INPUT,
     ActivationLayer,
     AnyLayer,
-    ConvLayer,
     FlattenLayer,
-    LinearLayer,
     PoolLayer,
     ShuffleLayer,
     SliceLayer,
     SubsampleLayer,
 )
+from mobilette.compression.float_layers import check_float_layers, in_float
 from mobilette.compression.observation import observe
-from mobilette.compression.ranges import BINS, STEPS, Ranges, histogram_range
+from mobilette.compression.ranges import BINS, RANGES, STEPS, Ranges, histogram_range
 from mobilette.errors import InputError, one_of
 from mobilette.nn.network import Network
 
@@ -155,25 +154,22 @@ def int8_layers(
 ) -> frozenset[str]:
     """Return the names of the layers that are computed in int8, activations with theirs.
 
+    What follows ``float_layers`` in float is what exporters leave in float, too (`in_float`).
+
     Raises:
         InputError: no such layer, or one of ``float_layers`` has no weights.
     """
     names = [layer.name for layer in layers(arch)]
-    weighted = weight_layers(arch)
-    for name in chosen or ():
+    check_float_layers(arch, frozenset(float_layers))
+    if chosen is None:
+        return frozenset(names) - in_float(arch, frozenset(float_layers))
+    for name in chosen:
         one_of(name, names, f"{arch.name}: layer")
-    for name in float_layers:
-        one_of(name, weighted, f"{arch.name}: layer")
-    int8 = set(names if chosen is None else chosen) - set(float_layers)
+    int8 = set(chosen) - set(float_layers)
     for layer in layers(arch):
         if isinstance(layer, ActivationLayer):
             (int8.add if layer.inputs[0] in int8 else int8.discard)(layer.name)
     return frozenset(int8)
-
-
-def weight_layers(arch: Arch) -> tuple[str, ...]:
-    """Return the names of the convolutions and linear layers, in the order of execution."""
-    return tuple(layer.name for layer in layers(arch) if isinstance(layer, ConvLayer | LinearLayer))
 
 
 def int8_tensors(arch: Arch, int8: Collection[str]) -> tuple[str, ...]:
@@ -216,7 +212,7 @@ def calibrate(
     Raises:
         InputError: no pictures, not of the network's size, or a layer gives what is no number.
     """
-    one_of(ranges, ("minmax", "percentile", "mse"), "ranges")
+    one_of(ranges, RANGES, "ranges")
     ends: dict[str, Range] = {}
     histograms: dict[str, NDArray[np.float64]] = {}
 
@@ -234,7 +230,7 @@ def calibrate(
             histograms[name] = histograms.get(name, 0.0) + counts
 
     observe(network, inputs, names, take_ends)
-    if ranges != "minmax":
+    if ranges not in ("plain", "minmax"):
         observe(network, inputs, names, take_histogram)
     for name, counts in histograms.items():
         low, high = ends[name]

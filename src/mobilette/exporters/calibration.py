@@ -26,6 +26,7 @@ def calibration_pictures(
     data: str | Path | None = None,
     *,
     count: int = PICTURES,
+    option: str = "--data",
     workers: int | None = None,
     report_load: LoadReport | None = None,
 ) -> Calibration:
@@ -35,6 +36,7 @@ def calibration_pictures(
         run: whose training pictures are taken, those that it did not hold out.
         data: other pictures; their training split where there is one, else all.
         count: how many.
+        option: of the command line that names ``data``, for errors.
         workers: processes that decode; ``None`` means one a core.
         report_load: called with (pictures read, pictures in all).
 
@@ -45,7 +47,7 @@ def calibration_pictures(
     if data is None and is_imported(run.path):
         raise InputError(
             f"{run.path}: imported, so without pictures of its own to calibrate int8 with; give "
-            "some with --data"
+            f"some with {option}"
         )
     source = str(data) if data is not None else recorded_data(run.path)
     try:
@@ -55,7 +57,7 @@ def calibration_pictures(
             raise
         raise InputError(
             f"the pictures that {run.path} was trained on cannot be read to calibrate int8 "
-            f"({error}); give others with --data"
+            f"({error}); give others with {option}"
         ) from error
     flat_and_given = data is not None and "all" in found.splits
     _, pictures = choose_split(found, "all" if flat_and_given else "train")
@@ -63,10 +65,11 @@ def calibration_pictures(
     if len(chosen) < FEWEST:
         raise InputError(
             f"{source}: {len(chosen)} pictures are too few to calibrate int8 with; at least "
-            f"{FEWEST} are needed, give others with --data"
+            f"{FEWEST} are needed, give others with {option}"
         )
     split, unusable = load_split(
         chosen,
+        num_classes=len(found.classes),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=usable_cores() if workers is None else workers,

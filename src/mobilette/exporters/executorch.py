@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
-from mobilette.exporters.float_layers import in_float, is_part_of
 from mobilette.exporters.observers import activation_observer
 from mobilette.exporters.program import export_program, layer_of, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
@@ -66,6 +66,7 @@ EXECUTORCH = Target(
     precisions=("fp32", "int8"),
     packages=("executorch", "torchao"),
     extra="executorch",
+    own_ranges=True,
     model=MODEL,
     input="forward.0",
     output="forward.0",
@@ -106,7 +107,7 @@ def _quantiser(ranges: Ranges, floats: Set[str]) -> Any:
             get_symmetric_quantization_config,
         )
     config = get_symmetric_quantization_config(is_per_channel=True)
-    if ranges != "minmax":
+    if ranges != "plain":
         observer = activation_observer(ranges).with_args(eps=2**-12)
         activations = replace(config.output_activation, observer_or_fake_quant_ctr=observer)
         config = replace(config, input_activation=activations, output_activation=activations)

@@ -39,6 +39,8 @@ def export(
     calibration: Calibration | None = None,
     quantisation: Quantisation | None = None,
     rungs: Sequence[Rung] = (),
+    chosen: int | None = None,
+    latency_ms: Mapping[str, float] | None = None,
     out: str | Path | None = None,
     force: bool = False,
 ) -> Artifact:
@@ -52,6 +54,8 @@ def export(
         calibration: instead of ``data``, what `calibration_pictures` returned.
         quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
         rungs: what was tried on the way to ``quantisation``, for the contract.
+        chosen: the index of the one that is exported.
+        latency_ms: what was timed, for the contract.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
         force: replace an artifact that is there already.
@@ -95,6 +99,8 @@ def export(
                 arena_bytes=written.arena_bytes,
                 operators=written.operators,
                 rungs=tuple(rungs),
+                chosen=chosen,
+                latency_ms=latency_ms,
             ),
         )
     return open_artifact(final)

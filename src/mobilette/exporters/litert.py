@@ -35,6 +35,7 @@ LITERT = Target(
     layout="NHWC",
     batch=1,
     integer_answers=True,
+    own_ranges=True,
     writer=write_litert,
     imports="from ai_edge_litert.interpreter import Interpreter",
     code="""\

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
-from mobilette.exporters.float_layers import in_float, is_part_of
 from mobilette.exporters.integer_network import IntegerNetwork, Pixels
 from mobilette.exporters.observers import activation_observer
 from mobilette.exporters.program import layer_of

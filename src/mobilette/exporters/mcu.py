@@ -85,6 +85,7 @@ MCU = Target(
     layout="NHWC",
     batch=1,
     integer_answers=True,
+    own_ranges=True,
     writer=write_mcu,
     imports="from tflite_micro import runtime",
     code="""\

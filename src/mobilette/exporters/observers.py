@@ -13,7 +13,7 @@ from mobilette.compression.ranges import Ranges, histogram_range
 def activation_observer(ranges: Ranges) -> Any:
     """Return the class of the observer for ``ranges``, made here because its base is in an extra.
 
-    All of them collect a histogram. ``minmax`` is what LiteRT's and XNNPACK's quantisers take by
+    All of them collect a histogram. ``plain`` is what LiteRT's and XNNPACK's quantisers take by
     themselves, torchao's `HistogramObserver`: it begins with all values and cuts an end, a
     hundred-thousandth of the values at a time, as long as its estimate of the mean square error
     falls, at least once; so a value far from all others is cut off. ``percentile`` and ``mse`` are
@@ -22,7 +22,7 @@ def activation_observer(ranges: Ranges) -> Any:
     """
     from torchao.quantization.pt2e.observer import HistogramObserver
 
-    if ranges == "minmax":
+    if ranges == "plain":
         return HistogramObserver
 
     class RangeObserver(HistogramObserver):  # type: ignore[misc]

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
-from mobilette.exporters.float_layers import in_float, is_part_of
 from mobilette.exporters.onnx_ranges import activation_ranges
 from mobilette.exporters.target import Prepared, Quantisation
 from mobilette.nn.network import Network
@@ -141,7 +141,7 @@ def _given_ranges(
     model: onnx.ModelProto, pixels: NDArray[np.uint8], ranges: Ranges
 ) -> dict[str, dict[str, object]]:
     """Return the ranges that the quantiser, which takes all values by itself, has to be given."""
-    if ranges == "minmax":
+    if ranges in ("plain", "minmax"):
         return {}
     found = activation_ranges(model, pixels, ranges)
     return {

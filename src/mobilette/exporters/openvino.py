@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import PERCENTILE, Ranges
-from mobilette.exporters.float_layers import in_float, is_part_of
 from mobilette.exporters.onnx import INPUT, OUTPUT, convert
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import hidden, needs
@@ -87,6 +87,7 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
             quantile_outlier_prob=(1 - PERCENTILE / 100) / 2,
         )
         rules = {
+            "plain": known.MINMAX,
             "minmax": known.MINMAX,
             "percentile": range_estimator.RangeEstimatorParameters(min=cut, max=cut),
             "mse": known.HISTOGRAM,

@@ -19,9 +19,9 @@ from mobilette.artifact.contract import (
     Source,
 )
 from mobilette.artifact.golden import Golden, golden_inputs
+from mobilette.compression.float_layers import check_float_layers
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
-from mobilette.exporters.float_layers import check_float_layers
 from mobilette.exporters.target import Calibration, Prepared, Quantisation, Target
 from mobilette.extras import needs
 from mobilette.nn.network import Network, build_empty

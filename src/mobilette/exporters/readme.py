@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mobilette.artifact.contract import Contract
-from mobilette.exporters.float_layers import answers_in_float
+from mobilette.compression.float_layers import answers_in_float
 from mobilette.exporters.target import Target
 
 _TEXT = """\

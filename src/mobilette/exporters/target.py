@@ -44,7 +44,7 @@ class Quantisation:
             answers: equalised, corrected or trained further.
     """
 
-    ranges: Ranges = "minmax"
+    ranges: Ranges = "plain"
     float_layers: frozenset[str] = frozenset()
     network: Network | None = None
 
@@ -116,6 +116,7 @@ class Target:
             tells how to run the model.
         batch: pictures that one call takes, where they have one; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
+        own_ranges: whether the plain ranges of int8 are not from the smallest to the largest value.
         notes: the end of the README; placeholders as in ``code``.
     """
 
@@ -137,6 +138,7 @@ class Target:
     language: Literal["python", "javascript"] = "python"
     batch: int | None = None
     integer_answers: bool = False
+    own_ranges: bool = False
     notes: str = ""
 
 

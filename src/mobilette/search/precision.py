@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -18,36 +15,33 @@ from torch import Tensor
 
 from mobilette.artifact.contract import Precision, Rung
 from mobilette.artifact.directory import CONTRACT, Artifact, is_artifact, open_artifact
-from mobilette.data.cores import usable_cores
-from mobilette.data.dataset import load_split
-from mobilette.data.labels import Labels
+from mobilette.compression.observation import LARGEST_PART, largest_activation
+from mobilette.compression.ranges import RANGES
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import LoadReport
-from mobilette.engines.load import open_engine
-from mobilette.engines.timing import Request
+from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_pictures
-from mobilette.exporters.export import TARGETS, artifact_folder, check_precision, export
+from mobilette.exporters.export import (
+    TARGETS,
+    artifact_folder,
+    check_precision,
+    export,
+)
 from mobilette.exporters.prepare import folded_network
 from mobilette.exporters.target import Calibration
 from mobilette.files import check_new
 from mobilette.run.directory import Run, is_imported, open_run
-from mobilette.run.inference import checkpoint_logits
-from mobilette.run.metrics import accuracy
+from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
 from mobilette.search.rungs import RANKING_PICTURES, Attempt, Material, Outcome, climb
-from mobilette.verification.candidate import time_once
-from mobilette.verification.evaluate import labelled_pictures
-from mobilette.verification.gate import MAX_DROP, judge_pictures
-from mobilette.verification.statistics import compare
+from mobilette.verification.gate import MAX_DROP
 from mobilette.verification.verdict import Verdict
 from mobilette.verification.verify import verify
 
 TRAINING_PICTURES = 4096
-ROUNDS, SECONDS = 3, 0.3
+SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 # int8 counts as faster where it takes less than this part of the time: medians wander by so much.
 FASTER = 0.95
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,20 +79,6 @@ class Quantised:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Judge:
-    """The pictures that judge, and the answers of the run to them."""
-
-    pixels: NDArray[np.uint8]
-    labels: Labels
-    logits: NDArray[np.float32]
-    max_drop: float
-
-    @property
-    def top1(self) -> float:
-        return accuracy(self.logits, self.labels)
-
-
 def quantize(
     run: str | Path | Run,
     data: str | Path,
@@ -127,8 +107,10 @@ def quantize(
         to: the target.
         max_drop: percentage points of top-1 that may be lost.
         calibrate: pictures to calibrate and train with; ``None`` means the run's own training
-            pictures or, of an imported run, the training split of ``data``.
-        split: of ``data``; by default ``val`` where there is one, else every picture.
+            pictures or, of an imported run, the ``train/`` of ``data``.
+        split: of ``data``, as for `verify`: by default ``val`` where there is one, else every
+            picture, those of a flat set that the run was trained on included; ``--split val`` takes
+            the fifth of it that was held out.
         out: as for `export`.
         force: replace an artifact that is there already.
         workers: processes that decode; ``None`` means one a core.
@@ -147,7 +129,7 @@ def quantize(
     _check_drop(max_drop)
     precisions = _precisions(to)
     check_new(artifact_folder(opened, to, "int8", out), holds=CONTRACT, force=force)
-    judge = _read_judge(
+    judge = read_judge(
         opened,
         data,
         split=split,
@@ -159,24 +141,29 @@ def quantize(
     pictures = partial(
         calibration_pictures,
         opened,
-        data if calibrate is None and is_imported(opened.path) else calibrate,
+        _calibrating(opened, data, calibrate),
+        option="--calibrate",
         workers=workers,
         report_load=report_load,
     )
     calibration = pictures()
     rungs: list[Rung] = []
 
-    def measure(attempt: Attempt) -> Outcome:
-        say(f"rung {attempt.number}: {attempt.name}")
-        rung = _measure(opened, to, attempt, calibration, judge)
-        rungs.append(rung)
-        if on_rung is not None:
-            on_rung(rung)
-        return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
+    material = _material(opened, to, judge, calibration, pictures)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
 
-    material = _material(opened, judge, calibration, lambda: pictures(count=TRAINING_PICTURES))
-    outcomes = list(climb(material, measure, say=say, seed=seed))
-    chosen = _choose(rungs, to)
+        def measure(attempt: Attempt) -> Outcome:
+            say(f"rung {attempt.number}: {attempt.name}")
+            rung = execute(opened, to, attempt, calibration, judge, out=folder / str(len(rungs)))
+            rungs.append(rung)
+            if on_rung is not None:
+                on_rung(rung)
+            return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
+
+        outcomes = list(climb(material, measure, say=say, seed=seed))
+        chosen = _choose(rungs, to)
+        latency = latencies(opened, to, folder / str(chosen), precisions, say=say)
     say(f"writing: {rungs[chosen].name}")
     artifact = export(
         opened,
@@ -185,6 +172,8 @@ def quantize(
         calibration=calibration,
         quantisation=outcomes[chosen].attempt.quantisation,
         rungs=rungs,
+        chosen=chosen,
+        latency_ms=latency,
         out=out,
         force=force,
     )
@@ -198,7 +187,6 @@ def quantize(
         max_unusable=max_unusable,
         report_load=report_load,
     )
-    latency = _latencies(opened, artifact, precisions, say=say)
     return Quantised(
         artifact=artifact,
         kept=rungs[chosen].kept,
@@ -219,6 +207,22 @@ def _open(path: Path) -> Run:
     raise InputError(f"{path}: {what}; give the run it was made from, {path / contract.source.run}")
 
 
+def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:
+    """Return the pictures to calibrate and train with; ``None`` for the run's own.
+
+    Raises:
+        InputError: only those that judge are left.
+    """
+    if given is not None or not is_imported(run.path):
+        return given
+    if "train" not in find_pictures(data).splits:
+        raise InputError(
+            f"{run.path}: imported, so without pictures of its own, and {data} has no train/ "
+            "beside those that judge; give some to calibrate with by --calibrate"
+        )
+    return data
+
+
 def _check_drop(max_drop: float) -> None:
     if not 0 <= max_drop <= 100:
         raise InputError(f"--max-drop {max_drop:g}: percentage points from 0 to 100 are expected")
@@ -234,39 +238,12 @@ def _precisions(to: str) -> tuple[Precision, ...]:
     return tuple(each for each in TARGETS[to].precisions if each != "int8")
 
 
-def _read_judge(
-    run: Run,
-    data: str | Path,
-    *,
-    split: str | None,
-    max_drop: float,
-    workers: int | None,
-    max_unusable: float,
-    report_load: LoadReport | None,
-) -> _Judge:
-    pictures, _ = labelled_pictures(data, run.classes, split=split, multi_label=run.multi_label)
-    read, _ = load_split(
-        pictures,
-        num_classes=len(run.classes),
-        resolution=run.arch.resolution,
-        preprocess=run.preprocess,
-        workers=usable_cores() if workers is None else workers,
-        max_unusable=max_unusable,
-        on_progress=report_load,
-    )
-    needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
-    if len(read.labels) < needed:
-        raise InputError(
-            f"{data}: {len(read.labels)} pictures cannot tell a drop of {max_drop:g} points, for "
-            f"one is {100 / len(read.labels):.3g}; at least {needed} are needed"
-        )
-    pixels = read.pixels[:]
-    logits = checkpoint_logits(run.network, Normalise(run.preprocess), pixels)
-    return _Judge(pixels=pixels, labels=read.labels, logits=logits, max_drop=max_drop)
-
-
 def _material(
-    run: Run, judge: _Judge, calibration: Calibration, more: Callable[[], Calibration]
+    run: Run,
+    to: str,
+    judge: Judge,
+    calibration: Calibration,
+    pictures: Callable[..., Calibration],
 ) -> Material:
     normalise = Normalise(run.preprocess)
 
@@ -275,53 +252,25 @@ def _material(
             x: Tensor = normalise(torch.from_numpy(np.ascontiguousarray(pixels)))
         return x
 
+    def batches(seed: int) -> Iterator[Tensor]:
+        pixels, generator = pictures(count=TRAINING_PICTURES).pixels, np.random.default_rng(seed)
+        while True:
+            order = generator.permutation(len(pixels))
+            for first in range(0, len(order), size):
+                yield normalised(pixels[order[first : first + size]])
+
+    network = folded_network(run.arch, run.network.state_dict())
+    size = max(SMALLEST_BATCH, min(LARGEST_BATCH, LARGEST_PART // largest_activation(network.arch)))
     step = max(1, len(judge.labels) // RANKING_PICTURES)
+    rules = RANGES if TARGETS[to].own_ranges else tuple(r for r in RANGES if r != "minmax")
     return Material(
-        network=folded_network(run.arch, run.network.state_dict()),
+        network=network,
         inputs=normalised(calibration.pixels),
         ranking=normalised(judge.pixels[::step]),
         ranking_labels=judge.labels[::step],
-        training=lambda: normalised(more().pixels),
-    )
-
-
-def _measure(run: Run, to: str, attempt: Attempt, calibration: Calibration, judge: _Judge) -> Rung:
-    """Return what the engine made of ``attempt``, or why it could not have it."""
-    name = f"{attempt.number}: {attempt.name}"
-    layers = tuple(sorted(attempt.quantisation.float_layers))
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            artifact = export(
-                run,
-                to=to,
-                precision="int8",
-                calibration=calibration,
-                quantisation=attempt.quantisation,
-                out=scratch,
-            )
-            logits = open_engine(artifact).logits(judge.pixels)
-            latency = _latency(artifact.path)
-    except InputError as error:
-        if attempt.number == 1 and attempt.quantisation.ranges == "minmax":
-            raise  # what is wrong here is wrong with all
-        return Rung(name=name, float_layers=layers, reason=str(error))
-    top1 = accuracy(logits, judge.labels)
-    failures = judge_pictures(
-        compare(logits, judge.logits),
-        drop=judge.top1 - top1,
-        precision="int8",
-        max_drop=judge.max_drop,
-    )
-    measured = artifact.contract.measured
-    return Rung(
-        name=name,
-        top1=top1,
-        drop=judge.top1 - top1,
-        size_bytes=measured.size_bytes if measured else None,
-        latency_ms=latency,
-        float_layers=layers,
-        kept=not failures,
-        reason="; ".join(failures),
+        ranges=rules,
+        batches=batches,
+        multi_label=run.multi_label,
     )
 
 
@@ -340,38 +289,6 @@ def _choose(rungs: Sequence[Rung], to: str) -> int:
     if not tried:
         raise InputError(f"--to {to}: {rungs[0].reason}")
     return max(tried, key=lambda index: (rungs[index].top1 or 0.0, -index))
-
-
-def _latencies(
-    run: Run, artifact: Artifact, precisions: Sequence[Precision], *, say: Report
-) -> dict[str, float]:
-    """Return the median latency of the int8 artifact and of those of the other ``precisions``."""
-    to = artifact.contract.target
-    calls: dict[str, list[float | None]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        paths = {"int8": artifact.path}
-        for precision in precisions:
-            with suppress(InputError):
-                paths[precision] = export(run, to=to, precision=precision, out=scratch).path
-        if to == "mcu" or len(paths) == 1:
-            return {}
-        for turn in range(ROUNDS):
-            for name, path in paths.items():
-                say(f"timing {name}, round {turn + 1} of {ROUNDS}")
-                calls.setdefault(name, []).append(_latency(path))
-    known = {name: [x for x in found if x is not None] for name, found in calls.items()}
-    return {name: median(found) for name, found in known.items() if found}
-
-
-def _latency(path: Path) -> float | None:
-    """Return the median of one picture on one thread; ``None`` where it cannot be timed."""
-    if open_artifact(path).contract.target == "mcu":
-        return None
-    request = Request(path=str(path.resolve()), threads=1, batches=(1,), seconds=SECONDS)
-    try:
-        return median(time_once(request).calls_ms["1"])
-    except InputError:
-        return None
 
 
 def _advice(run: Run, to: str, latency: dict[str, float]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.bias_correction import correct_biases
 from mobilette.compression.equalisation import equalise
 from mobilette.compression.quantisation_aware import train_quantised
-from mobilette.compression.ranges import RANGES, Ranges
+from mobilette.compression.ranges import Ranges
 from mobilette.compression.sensitivity import sensitivity
 from mobilette.data.labels import Labels
 from mobilette.exporters.target import Quantisation
@@ -23,7 +22,9 @@ from mobilette.nn.network import Network
 
 # Pictures by which layers are ranked, and parts of the layers that may stay in float.
 RANKING_PICTURES, LARGEST_FLOAT_PART = 256, 0.34
-BATCH, STEPS = 64, 300
+STEPS, SAID_EVERY = 300, 50
+# Layers of which it is said what int8 does to each alone.
+SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +32,15 @@ class Attempt:
     """One rung before it is measured: its number, what it does, and how int8 is made in it.
 
     ``uncorrected`` is the network before its biases were corrected: these fit the layers that were
-    int8 then, and its answers in float are no longer the run's.
+    int8 then, and its answers in float are no longer the run's. ``reason`` says why there is
+    nothing to measure.
     """
 
     number: int
     name: str
     quantisation: Quantisation
     uncorrected: Network | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +61,19 @@ class Material:
         inputs: normalised calibration pictures, float (N, C, H, W).
         ranking: normalised pictures by which layers are ranked, float (N, C, H, W).
         ranking_labels: their classes.
-        training: returns normalised training pictures, float (N, C, H, W).
+        ranges: the rules that the engine has, the plain one first.
+        batches: begins a pass over normalised training pictures, float (N, C, H, W), that never
+            ends; the same for the same seed.
+        multi_label: whether a picture may be of several classes.
     """
 
     network: Network
     inputs: Tensor
     ranking: Tensor
     ranking_labels: Labels
-    training: Callable[[], Tensor]
+    ranges: tuple[Ranges, ...]
+    batches: Callable[[int], Iterator[Tensor]]
+    multi_label: bool = False
 
 
 Measure = Callable[[Attempt], Outcome]
@@ -75,29 +83,31 @@ Say = Callable[[str], None]
 def climb(material: Material, measure: Measure, *, say: Say, seed: int = 0) -> Iterator[Outcome]:
     """Yield the outcome of one attempt after the other, until one keeps the accuracy.
 
-    1. post-training: ranges from the smallest to the largest value, cut off, of least error;
+    1. post-training: the engine's own ranges, those of all values, cut off, of least error;
     2. cross-layer equalisation, absorption of high biases and correction of all biases;
     3. layers in float: the most sensitive ones, as few as keep the accuracy;
     4. quantisation-aware training, distilled from the network itself.
 
-    Each goes on from the better of what the rungs before it reached.
+    The ranges, and whether channels are equalised, are those of the best attempt before.
     """
     best: Outcome | None = None
     for rung in (_post_training, _equalised, _with_float_layers, _trained):
+        kept = False
         for outcome in rung(material, best, measure, say, seed):
             yield outcome
+            kept |= outcome.kept
             if outcome.top1 is not None and (best is None or outcome.top1 > (best.top1 or 0)):
                 best = outcome
-            if outcome.kept and rung is not _with_float_layers:
+            if kept and rung is not _with_float_layers:  # fewer in float may be enough there
                 return
-        if best is not None and best.kept:
+        if kept:
             return
 
 
 def _post_training(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    for ranges in RANGES:
+    for ranges in material.ranges:
         name = f"post-training, {ranges}"
         yield measure(Attempt(number=1, name=name, quantisation=Quantisation(ranges=ranges)))
 
@@ -125,15 +135,16 @@ def _with_float_layers(
     """Yield attempts with the most sensitive layers in float, in the end as few as will do."""
     ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
     say("ranking layers by what quantising each alone does")
-    ranked = [
-        found.layer
-        for found in sensitivity(
-            base or material.network,
-            material.ranking,
-            _single_labels(material.ranking_labels),
-            ranges=ranges,
-        )
-    ]
+    found = sensitivity(
+        base or material.network,
+        material.ranking,
+        _single_labels(material.ranking_labels),
+        ranges=ranges,
+    )
+    for each in found[:SHOWN]:
+        top1 = "" if each.accuracy is None else f", top-1 {each.accuracy:.2%}"
+        say(f"{each.layer} alone in int8: {each.signal_to_noise_db:.1f} dB{top1}")
+    ranked = [each.layer for each in found]
 
     def attempt(count: int) -> Outcome:
         chosen = frozenset(ranked[:count])
@@ -187,35 +198,33 @@ def _trained(
 ) -> Iterator[Outcome]:
     ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
     say(f"quantisation-aware training, {STEPS} steps")
-    pictures = material.training()
+
+    def report(step: int, steps: int, loss: float) -> None:
+        if step % SAID_EVERY == 0:
+            say(f"step {step} of {steps}: divergence {loss:.4g}")
+
     network = train_quantised(
         base or material.network,
-        partial(_batches, pictures, seed=seed),
+        partial(material.batches, seed),
         inputs=material.inputs,
         ranges=ranges,
         steps=STEPS,
+        multi_label=material.multi_label,
+        report=report,
     )
-    yield measure(
-        Attempt(
-            number=4,
-            name="quantisation-aware training",
-            quantisation=Quantisation(ranges=ranges, network=network),
-        )
-    )
-
-
-def _batches(pictures: Tensor, *, seed: int) -> Iterator[Tensor]:
-    """Yield batches of ``pictures`` in a new order each time round, without end."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(pictures), generator=generator)
-        for first in range(0, len(order), BATCH):
-            yield pictures[order[first : first + BATCH]]
+    name = "quantisation-aware training"
+    if network is None:
+        say("training did not bring the answers nearer")
+        plain = Quantisation(ranges=ranges)
+        yield measure(Attempt(number=4, name=name, quantisation=plain, reason="did not help"))
+        return
+    quantisation = Quantisation(ranges=ranges, network=network)
+    yield measure(Attempt(number=4, name=name, quantisation=quantisation))
 
 
 def _ranges(best: Outcome | None) -> Ranges:
     """Return the rule that did best so far."""
-    return "minmax" if best is None else best.attempt.quantisation.ranges
+    return "plain" if best is None else best.attempt.quantisation.ranges
 
 
 def _single_labels(labels: Labels) -> NDArray[np.int64] | None:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Set
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
-from mobilette.compression.simulation import weight_layers
 from mobilette.errors import InputError, nearest
 
 
@@ -19,6 +18,11 @@ def check_float_layers(arch: Arch, names: Set[str]) -> None:
             f"float layer {name!r} is no convolution or linear layer of {arch.name}, which has "
             f"{known[0]} to {known[-1]}{nearest(name, known)}"
         )
+
+
+def weight_layers(arch: Arch) -> tuple[str, ...]:
+    """Return the names of the convolutions and linear layers, in the order of execution."""
+    return tuple(layer.name for layer in layers(arch) if isinstance(layer, ConvLayer | LinearLayer))
 
 
 def in_float(arch: Arch, names: Set[str]) -> frozenset[str]:

@@ -1,0 +1,164 @@
+"""What a rung is measured by: the engine's answers to real pictures, and its latency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.artifact.contract import Precision, Rung
+from mobilette.artifact.directory import open_artifact
+from mobilette.data.cores import usable_cores
+from mobilette.data.dataset import load_split
+from mobilette.data.labels import Labels
+from mobilette.data.normalise import Normalise
+from mobilette.data.reading import LoadReport
+from mobilette.engines.load import open_engine
+from mobilette.engines.timing import Request
+from mobilette.errors import InputError
+from mobilette.exporters.export import TARGETS, artifact_name, export
+from mobilette.exporters.target import Calibration
+from mobilette.run.directory import Run
+from mobilette.run.inference import checkpoint_logits
+from mobilette.run.metrics import accuracy
+from mobilette.search.rungs import Attempt
+from mobilette.verification.candidate import time_once
+from mobilette.verification.evaluate import labelled_pictures
+from mobilette.verification.gate import judge_golden, judge_pictures
+from mobilette.verification.statistics import compare
+
+ROUNDS, SECONDS = 3, 0.3
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judge:
+    """The pictures that judge, and the answers of the run to them."""
+
+    pixels: NDArray[np.uint8]
+    labels: Labels
+    logits: NDArray[np.float32]
+    max_drop: float
+
+    @property
+    def top1(self) -> float:
+        """Of the run, 0 to 1."""
+        return accuracy(self.logits, self.labels)
+
+
+def read_judge(
+    run: Run,
+    data: str | Path,
+    *,
+    split: str | None,
+    max_drop: float,
+    workers: int | None,
+    max_unusable: float,
+    report_load: LoadReport | None,
+) -> Judge:
+    """Return the pictures of a split, and the run's answers; arguments are those of `quantize`.
+
+    Raises:
+        InputError: they cannot be used, or are too few to tell ``max_drop``.
+    """
+    pictures, _ = labelled_pictures(data, run.classes, split=split, multi_label=run.multi_label)
+    read, _ = load_split(
+        pictures,
+        num_classes=len(run.classes),
+        resolution=run.arch.resolution,
+        preprocess=run.preprocess,
+        workers=usable_cores() if workers is None else workers,
+        max_unusable=max_unusable,
+        on_progress=report_load,
+    )
+    needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
+    if len(read.labels) < needed:
+        raise InputError(
+            f"{data}: {len(read.labels)} pictures cannot tell a drop of {max_drop:g} points, for "
+            f"one is {100 / len(read.labels):.3g}; at least {needed} are needed"
+        )
+    pixels = read.pixels[:]
+    logits = checkpoint_logits(run.network, Normalise(run.preprocess), pixels)
+    return Judge(pixels=pixels, labels=read.labels, logits=logits, max_drop=max_drop)
+
+
+def execute(
+    run: Run, to: str, attempt: Attempt, calibration: Calibration, judge: Judge, *, out: Path
+) -> Rung:
+    """Return what the engine made of ``attempt``, exported to ``out``, or why it has none."""
+    name = f"{attempt.number}: {attempt.name}"
+    layers = tuple(sorted(attempt.quantisation.float_layers))
+    if attempt.reason:
+        return Rung(name=name, reason=attempt.reason)
+    try:
+        artifact = export(
+            run,
+            to=to,
+            precision="int8",
+            calibration=calibration,
+            quantisation=attempt.quantisation,
+            out=out,
+        )
+        predictor, golden = open_engine(artifact), artifact.golden
+        logits = predictor.logits(judge.pixels)
+        milliseconds = latency(artifact.path)
+    except InputError as error:
+        if attempt.number == 1 and attempt.quantisation.ranges == "plain":
+            raise  # what is wrong here is wrong with all
+        return Rung(name=name, float_layers=layers, reason=str(error))
+    top1 = accuracy(logits, judge.labels)
+    failures = judge_golden(compare(predictor.logits(golden.inputs), golden.logits), "int8")
+    failures += judge_pictures(
+        compare(logits, judge.logits),
+        drop=judge.top1 - top1,
+        precision="int8",
+        max_drop=judge.max_drop,
+    )
+    measured = artifact.contract.measured
+    return Rung(
+        name=name,
+        top1=top1,
+        drop=judge.top1 - top1,
+        size_bytes=measured.size_bytes if measured else None,
+        latency_ms=milliseconds,
+        float_layers=layers,
+        kept=not failures,
+        reason="; ".join(failures),
+    )
+
+
+def latencies(
+    run: Run, to: str, int8: Path, precisions: Sequence[Precision], *, say: Report
+) -> dict[str, float]:
+    """Return the median latency of the artifact in ``int8`` and of the other ``precisions``."""
+    if to == "mcu" or not precisions:
+        return {}
+    paths = {"int8": int8 / artifact_name(TARGETS[to], "int8")}
+    for precision in precisions:
+        with suppress(InputError):
+            paths[precision] = export(run, to=to, precision=precision, out=int8).path
+    calls: dict[str, list[float | None]] = {name: [] for name in paths}
+    for turn in range(ROUNDS):
+        for name, path in paths.items():
+            say(f"timing {name}, round {turn + 1} of {ROUNDS}")
+            calls[name].append(latency(path))
+    known = {name: [x for x in found if x is not None] for name, found in calls.items()}
+    return {name: median(found) for name, found in known.items() if found}
+
+
+def latency(path: Path) -> float | None:
+    """Return the median of one picture on one thread; ``None`` where it cannot be timed."""
+    if open_artifact(path).contract.target == "mcu":
+        return None
+    request = Request(path=str(path.resolve()), threads=1, batches=(1,), seconds=SECONDS)
+    try:
+        return median(time_once(request).calls_ms["1"])
+    except InputError:
+        return None
