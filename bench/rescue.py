@@ -143,9 +143,9 @@ float. Then the second rung of the ladder takes it back, without having seen the
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
 {len(pictures.labels)} pictures of {Path(data).name}, {len(pictures.calibration)} others to
 calibrate with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the
-largest value. Where the network has ReLU6, factors need ReLU in its place, which is another function:
-answers are compared with those of that network, whose accuracy the rescue can keep. What the ReLU
-itself costs is the difference between the first two lines.
+largest value. Where the network has ReLU6, factors need ReLU in its place, which is another
+function: answers are compared with those of that network, whose accuracy the rescue can keep. What
+the ReLU itself costs is the difference between the first two lines.
 
 | {arch.name} | top-1, % | same answer as float, % | the paper's MobileNetV2, ImageNet, % |
 | --- | ---: | ---: | ---: |
