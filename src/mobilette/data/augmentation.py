@@ -13,6 +13,7 @@ from mobilette.data.crops import resample
 from mobilette.data.erasing import erase
 from mobilette.data.randaugment import MAGNITUDES, randaugment
 from mobilette.data.rectangles import random_rectangles
+from mobilette.data.transfer import to_device
 from mobilette.errors import InputError, one_of
 
 CROPS = ("none", "pad", "resized")
@@ -127,9 +128,9 @@ def flip_and_crop(
         return pixels
     # Rows first: they are copied whole, which costs next to nothing.
     first = torch.arange(0, count * channels * height, height).view(count, channels, 1)
-    rows = (first + rows[:, None]).flatten().to(pixels.device)
+    rows = to_device((first + rows[:, None]).flatten(), pixels.device)
     x = pixels.reshape(-1, width).index_select(0, rows).view(pixels.shape)
-    return x.gather(3, columns.to(pixels.device)[:, None, None].expand(pixels.shape))
+    return x.gather(3, to_device(columns, pixels.device)[:, None, None].expand(pixels.shape))
 
 
 def _window(count: int, size: int, padding: int, generator: Generator | None) -> Tensor:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mobilette.data.transfer import to_device
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -19,7 +21,7 @@ def adjust(pixels: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: 
     linear map of a picture's colours, and what leaves 0 to 255 is cut off once, at the end.
     """
     brightness, contrast, saturation = (
-        factor.to(pixels.device, torch.float32)[:, None, None, None]
+        to_device(factor.float(), pixels.device)[:, None, None, None]
         for factor in (brightness, contrast, saturation)
     )
     x = pixels.float()
@@ -48,7 +50,7 @@ def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
     three = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
     nine = three[..., :-2] + three[..., 1:-1] + three[..., 2:]
     blurred = (nine + 4 * inner) / 13
-    inner.copy_(torch.lerp(blurred, inner, factors.to(x)[:, None, None, None]))
+    inner.copy_(torch.lerp(blurred, inner, to_device(factors, x.device)[:, None, None, None]))
     return x.add_(0.5).clamp_(0, 255).to(torch.uint8)
 
 

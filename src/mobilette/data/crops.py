@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from mobilette.data.transfer import to_device
+
 
 def resample(
     pixels: Tensor, *, starts: Tensor, sizes: Tensor, mirrored: Tensor, resolution: int
@@ -66,8 +68,8 @@ def _blend_lines(x: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
     count, groups, length, width = x.shape
     flat = x.reshape(-1, width)
     first = torch.arange(0, len(flat), length).view(count, groups, 1, 1)
-    places = (first + lines[:, None]).to(x.device)
-    weights = weights[:, None].to(x.device)
+    places = to_device(first + lines[:, None], x.device)
+    weights = to_device(weights[:, None], x.device)
     total = torch.full((1,), 0.5, device=x.device)  # so that cutting off the fraction rounds
     for tap in range(lines.shape[2]):
         part = flat.index_select(0, places[..., tap].reshape(-1)).view(count, groups, -1, width)

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from mobilette.data.rectangles import random_rectangles, rectangle_mask
+from mobilette.data.transfer import to_device
 
 AREA = (0.02, 0.4)
 RATIO = 1 / 0.3
@@ -26,10 +27,8 @@ def erase(pixels: Tensor, *, probability: float, generator: Generator) -> Tensor
     """
     count, channels, size, _ = pixels.shape
     draws = torch.rand(count, 5, generator=generator)
-    noise = torch.randint(
-        0, 256, (channels, size, size), dtype=torch.uint8, generator=generator
-    ).to(pixels.device)
+    noise = torch.randint(0, 256, (channels, size, size), dtype=torch.uint8, generator=generator)
     starts, sizes = random_rectangles(draws[:, 1:], size=size, area=AREA, ratio=RATIO)
     erased = draws[:, 0] < probability
     mask = rectangle_mask(starts, sizes * erased[:, None], size=size)
-    return torch.where(mask.to(pixels.device), noise, pixels)
+    return torch.where(to_device(mask, pixels.device), to_device(noise, pixels.device), pixels)

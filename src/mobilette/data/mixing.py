@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from mobilette.data.rectangles import rectangle_mask
+from mobilette.data.transfer import to_device
 
 
 def mix(
@@ -42,13 +43,15 @@ def mix(
     shares = torch.from_numpy(np.random.default_rng(seed).beta(alphas, alphas)).float()
     mask = _pasted(shares * pasted, draws[:, 1:], size=size)
     shares = torch.where(pasted, mask.float().mean(dim=(1, 2, 3)), shares)
-    parts = shares.to(targets)[:, None]
+    parts = to_device(shares, targets.device)[:, None]
     targets = torch.lerp(targets, targets.roll(1, 0), parts)
     if mixup:
         amounts = torch.where(pasted[:, None, None, None], mask, shares[:, None, None, None])
         pixels = pixels if pixels.is_floating_point() else pixels.float()
-        return torch.lerp(pixels, pixels.roll(1, 0), amounts.to(pixels)), targets
-    return torch.where(mask.to(pixels.device), pixels.roll(1, 0), pixels), targets
+        return torch.lerp(
+            pixels, pixels.roll(1, 0), to_device(amounts, pixels.device).to(pixels)
+        ), targets
+    return torch.where(to_device(mask, pixels.device), pixels.roll(1, 0), pixels), targets
 
 
 def _pasted(shares: Tensor, centres: Tensor, *, size: int) -> Tensor:

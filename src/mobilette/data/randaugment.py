@@ -17,6 +17,7 @@ from mobilette.data.colours import (
     sharpen,
     solarize,
 )
+from mobilette.data.transfer import to_device
 
 OPERATIONS = (
     "identity",
@@ -91,9 +92,10 @@ def _move(pixels: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
     maps = torch.eye(3).expand(len(moved), 3, 3)
     for column, level in zip(operations[moved].T, levels[moved].T, strict=True):
         maps = maps @ _inverse_maps(column, level, size)
-    moved = moved.to(pixels.device)
+    moved = to_device(moved, pixels.device)
     x = pixels.index_select(0, moved).float() - GREY
-    grid = functional.affine_grid(maps[:, :2].to(x.device), list(x.shape), align_corners=False)
+    maps = to_device(maps[:, :2], x.device)
+    grid = functional.affine_grid(maps, list(x.shape), align_corners=False)
     x = functional.grid_sample(x, grid, align_corners=False)
     return pixels.index_copy_(0, moved, x.add_(GREY + 0.5).to(torch.uint8))
 
@@ -126,7 +128,7 @@ def _colour(pixels: Tensor, operations: Tensor, signs: Tensor, level: float) -> 
     def change(names: tuple[str, ...], result: Callable[[Tensor, Tensor], Tensor]) -> None:
         chosen = _is(operations, *names).nonzero()[:, 0]
         if len(chosen):
-            places = chosen.to(pixels.device)
+            places = to_device(chosen, pixels.device)
             pixels.index_copy_(0, places, result(pixels.index_select(0, places), chosen))
 
     def factor(name: str, chosen: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
+from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
 from mobilette.run.directory import STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
@@ -156,7 +157,7 @@ class Loop:
         def step() -> torch.Tensor:
             return self.trainer.step(
                 batch.pixels,
-                self.labels[batch.rows.to(self.labels.device)],
+                self.labels[to_device(batch.rows, self.labels.device)],
                 index=progress.index,
                 place=(progress.epoch, progress.step),
                 progress=part,

@@ -33,7 +33,9 @@ class Loss:
         """Return float targets (N, classes) for ``labels``, (N,) or 0 and 1 of (N, classes)."""
         if self.multi_label:
             return labels.float()
-        return functional.one_hot(labels, classes).float()
+        # `one_hot` would wait for a GPU to check the labels.
+        hot = torch.zeros(len(labels), classes, device=labels.device)
+        return hot.scatter_(1, labels[:, None], 1.0)
 
     def of_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss over the pictures, a scalar; weights scale it.

@@ -14,6 +14,8 @@ _VALIDATION_SHARE = 0.1
 _PADDING = 1.15
 # Until a validation was measured: pictures trained in the time that one is validated.
 _VALIDATED_AS_TRAINED = 0.5
+# Fewer steps tell nothing: a busy machine begins slowly, and a GPU chooses its algorithms in one.
+_STEPS_TO_GUESS_FROM = 3
 
 
 class Pace:
@@ -48,7 +50,7 @@ class Pace:
         self._validation_seconds = 0.0
         self._validated_at = time.perf_counter()
         # Of this sitting's steps but the first, which makes what the others find.
-        self._timed_seconds, self._timed_steps = 0.0, -1
+        self._timed_seconds, self._timed_steps, self._longest_step = 0.0, -1, 0.0
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""
@@ -59,6 +61,7 @@ class Pace:
         self._timed_steps += 1
         if self._timed_steps > 0:
             self._timed_seconds += seconds
+            self._longest_step = max(self._longest_step, seconds)
 
     def validation_took(self, seconds: float) -> None:
         """Take in what a validation took that has just ended."""
@@ -85,7 +88,7 @@ class Pace:
 
     def seconds_of_validation(self) -> float:
         """Return what a validation takes: the last one, or a guess by the speed of training."""
-        if self._validation_seconds:
+        if self._validation_seconds or self._timed_steps < _STEPS_TO_GUESS_FROM:
             return self._validation_seconds
         return _VALIDATED_AS_TRAINED * self._validated * self._seconds_of_step() / self._share
 
@@ -95,4 +98,6 @@ class Pace:
         return since, self.seconds_of_validation() / _VALIDATION_SHARE
 
     def _seconds_of_step(self) -> float:
-        return self._timed_seconds / max(self._timed_steps, 1)
+        if self._timed_steps < 2:
+            return max(self._timed_seconds, 0.0)
+        return (self._timed_seconds - self._longest_step) / (self._timed_steps - 1)
