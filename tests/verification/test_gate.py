@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Precision
 from mobilette.verification.gate import judge_golden, judge_pictures
-from mobilette.verification.statistics import compare
+from mobilette.verification.statistics import compare, right_answers_kept
 
 
 def logits(images: int) -> NDArray[np.float32]:
@@ -110,3 +110,27 @@ def test_int8_may_lose_what_it_is_allowed(drop: float, max_drop: float, passes: 
     assert (judged == []) is passes
     less = compare(flipped(logits(2000), 101), logits(2000))
     assert "95.0% is needed" in judge_pictures(less, drop=0.0, precision="int8")[0]
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(50, True), (51, False)])
+def test_int8_is_asked_to_keep_right_answers(lost: int, passes: bool) -> None:
+    """Of a checkpoint with half of 2,000 right: others may flip, right ones gained do not count."""
+    source = logits(2000)
+    labels = source.argmax(axis=1)
+    labels[1000:] = (-source[1000:]).argmax(axis=1)
+    artifact = flipped(source, lost)
+    artifact[1000:1300] = -artifact[1000:1300]
+    kept = right_answers_kept(artifact, source, labels)
+    assert kept == 1 - lost / 1000
+    comparison = compare(artifact, source)
+    judged = judge_pictures(comparison, drop=-0.1, kept=kept, precision="int8")
+    assert (judged == []) is passes
+    if not passes:
+        assert "on the pictures that the checkpoint has right is 94.90%" in judged[0]
+    for other in ("fp32", "fp16", "bf16"):
+        assert judge_pictures(comparison, drop=-0.1, kept=1.0, precision=other)
+
+
+def test_without_right_answers_none_are_lost() -> None:
+    source = logits(20)
+    assert right_answers_kept(source, source, (-source).argmax(axis=1)) == 1.0

@@ -84,11 +84,18 @@ def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> 
 
 def accuracy(logits: NDArray[np.float32], labels: Labels) -> float:
     """Return the ``top1`` that `measure` does, alone."""
+    right = right_answers(logits, labels)
+    return _mean(right if labels.ndim == 1 else right[labels.any(axis=1)])
+
+
+def right_answers(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.bool_]:
+    """Return of which pictures the largest logit (N, classes) is that of a true class, (N,)."""
     predicted, finite = logits.argmax(axis=1), np.isfinite(logits).all(axis=1)
     if labels.ndim == 1:
-        return _mean((predicted == labels) & finite)
-    right = (np.take_along_axis(labels, predicted[:, None], axis=1)[:, 0] == 1) & finite
-    return _mean(right[labels.any(axis=1)])
+        right: NDArray[np.bool_] = predicted == labels
+    else:
+        right = np.take_along_axis(labels, predicted[:, None], axis=1)[:, 0] == 1
+    return right & finite
 
 
 def _measure_multi_label(

@@ -31,7 +31,7 @@ from mobilette.search.rungs import Attempt
 from mobilette.verification.candidate import time_once
 from mobilette.verification.evaluate import labelled_pictures
 from mobilette.verification.gate import judge_golden, judge_pictures
-from mobilette.verification.statistics import compare
+from mobilette.verification.statistics import compare, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
 
@@ -118,6 +118,7 @@ def execute(
     failures += judge_pictures(
         compare(logits, judge.logits),
         drop=judge.top1 - top1,
+        kept=right_answers_kept(logits, judge.logits, judge.labels),
         precision="int8",
         max_drop=judge.max_drop,
     )

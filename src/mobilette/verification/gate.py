@@ -21,7 +21,8 @@ class Limits:
         difference: of any logit on the golden vectors, as a part of the largest; ``None`` where
             ``signal_to_noise_db`` is asked for instead.
         signal_to_noise_db: of the logits on the golden vectors, at least.
-        agreement: fraction of pictures with the same top-1, at least.
+        agreement: fraction of pictures with the same top-1, at least; for int8 of those that the
+            checkpoint has right.
         drop: of accuracy, as a fraction, at most; ``None`` is for the caller to say.
     """
 
@@ -42,7 +43,9 @@ class Limits:
 #   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none
 #   and leave the ranges that were calibrated: 1 to 10 dB, by engine, for a small network that
 #   answers every picture as before. So they only tell what is broken (an answer near 0 has 0 dB);
-#   the pictures judge.
+#   the pictures judge. Wrong answers are seldom sure of themselves: a SqueezeNet with 57% right
+#   had 58.8% in int8 and agreed on 91%. So agreement is asked for where the checkpoint is right;
+#   there it tells right answers that others, gained by luck, make up for in the accuracy.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
@@ -78,6 +81,7 @@ def judge_pictures(
     comparison: Comparison,
     *,
     drop: float,
+    kept: float | None = None,
     precision: Precision = "fp32",
     max_drop: float = MAX_DROP,
 ) -> list[str]:
@@ -87,6 +91,8 @@ def judge_pictures(
         comparison: with the checkpoint's answers. Where these are fewer than 1,000 pictures, one of
             them may flip whatever the limits say.
         drop: the loss of accuracy, as a fraction.
+        kept: the part of the checkpoint's right answers that the artifact has, too; int8 is judged
+            by it instead of all answers.
         precision: whose `LIMITS` count.
         max_drop: percentage points that accuracy may drop by for int8.
     """
@@ -94,9 +100,12 @@ def judge_pictures(
     small = comparison.images < SMALL_SET
     if comparison.constant:
         failures.append("the answer is the same for every picture")
-    if comparison.top1_agreement < limits.agreement and not (small and comparison.flips <= 1):
+    by_right = precision == "int8" and kept is not None
+    agreement = kept if by_right and kept is not None else comparison.top1_agreement
+    if agreement < limits.agreement and not (small and comparison.flips <= 1):
+        where = " on the pictures that the checkpoint has right" if by_right else ""
         failures.append(
-            f"top-1 agreement is {comparison.top1_agreement:.2%}, {limits.agreement:.1%} is needed"
+            f"top-1 agreement{where} is {agreement:.2%}, {limits.agreement:.1%} is needed"
         )
     allowed = max_drop / 100 if limits.drop is None else limits.drop
     allowed = max(allowed, 1 / comparison.images if small else 0.0)

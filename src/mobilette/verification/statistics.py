@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.labels import Labels
-from mobilette.run.metrics import softmax
+from mobilette.run.metrics import right_answers, softmax
 
 BINS = 15
 # The normal distribution's 97.5% point: 95% lie between its two sides.
@@ -58,6 +58,19 @@ def compare(artifact: NDArray[np.float32], checkpoint: NDArray[np.float32]) -> C
 
 def _is_constant(logits: NDArray[np.float32]) -> bool:
     return len(logits) > 1 and bool((logits == logits[0]).all())
+
+
+def right_answers_kept(
+    artifact: NDArray[np.float32], checkpoint: NDArray[np.float32], labels: Labels
+) -> float:
+    """Return the part of the pictures that ``checkpoint`` has right which ``artifact`` has, too.
+
+    1 where it has none right. Both are logits (N, classes).
+    """
+    right = right_answers(checkpoint, labels)
+    if not right.any():
+        return 1.0
+    return float(right_answers(artifact, labels)[right].mean())
 
 
 def signal_to_noise(artifact: NDArray[np.float32], checkpoint: NDArray[np.float32]) -> float:

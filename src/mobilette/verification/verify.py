@@ -32,7 +32,12 @@ from mobilette.verification.first_difference import PICTURES, first_difference
 from mobilette.verification.gate import MAX_DROP, judge_golden, judge_pictures
 from mobilette.verification.metadata import check_metadata
 from mobilette.verification.readme import check_readme
-from mobilette.verification.statistics import Comparison, calibration_error, compare
+from mobilette.verification.statistics import (
+    Comparison,
+    calibration_error,
+    compare,
+    right_answers_kept,
+)
 from mobilette.verification.verdict import Verdict
 
 
@@ -183,6 +188,7 @@ def _on_pictures(
         failures += judge_pictures(
             comparison,
             drop=right - accuracy(ours.logits, ours.labels),
+            kept=right_answers_kept(ours.logits, theirs.logits, theirs.labels),
             precision=predictor.contract.precision,
             max_drop=max_drop,
         )
