@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.files import read_json
 from mobilette.run.directory import Run, open_run
+from mobilette.training.events import EpochDone, Event
 from mobilette.training.resume import resume
 from mobilette.training.train import train
 from mobilette.verification.evaluate import evaluate
@@ -140,6 +142,35 @@ def test_people_get_a_table_and_a_picture(
     assert "points" in printed.err
     assert f"mobilette export {out} --to onnx" in printed.err
     assert (out / "pruning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
+    trained: Run, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    epochs = 0
+
+    def stop_in_the_second_epoch(event: Event) -> None:
+        nonlocal epochs
+        epochs += isinstance(event, EpochDone)
+        if epochs == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(
+            trained,
+            pictures,
+            keep=0.7,
+            overrides={"epochs": 4},
+            out=out,
+            workers=0,
+            report=stop_in_the_second_epoch,
+        )
+    (step,) = read_pruning(out).steps
+    assert step.tuned == open_run(out).history()[0]["top1"]
+    assert read_pruning(out).source == str(trained.path.resolve())
+    assert command(["train", f"--resume={out}", "--workers=0"]) == 0
+    assert len(open_run(out).history()) == 4
 
 
 def test_it_is_a_public_name() -> None:

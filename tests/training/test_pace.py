@@ -56,6 +56,6 @@ def test_what_validation_will_take_is_guessed_from_steps() -> None:
     run = pace(validated=10_000, time_limit=40)
     for _ in range(5):
         run.step_took(0.02)
-    assert run.seconds_of_validation() == pytest.approx(0.5 * 1000 * 0.02)
+    assert run.seconds_of_validation() == pytest.approx(0.5 * (10_000 + 100) / 10 * 0.02)
     run.validation_took(3.0)
     assert run.seconds_of_validation() == 3.0

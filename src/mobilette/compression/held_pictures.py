@@ -8,7 +8,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import Scores, taylor_scores
@@ -23,6 +22,8 @@ from mobilette.nn.network import build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
+from mobilette.training.loss import Loss
+from mobilette.training.recipe import Recipe
 from mobilette.training.start import Remark
 
 SCORED, SCORE_BATCH = 2048, 32  # the mean of squares tells more the smaller the batches are
@@ -99,8 +100,9 @@ class HeldPictures:
 
     def taylor(self, arch: Arch, weights: Mapping[str, Tensor]) -> Scores:
         """Return the Taylor scores of the network's channels on training pictures."""
-        loss = _multi_label_loss if self.dataset.multi_label else functional.cross_entropy
-        return taylor_scores(arch, weights, self._batches(SCORED, SCORE_BATCH), loss=loss)
+        loss = Loss(Recipe(label_smoothing=0.0), multi_label=self.dataset.multi_label)
+        batches = self._batches(SCORED, SCORE_BATCH)
+        return taylor_scores(arch, weights, batches, loss=loss.of_labels)
 
     def to_measure(self) -> Iterator[Tensor]:
         """Yield normalised training pictures for `measure_batch_norm`, on the CPU."""
@@ -116,7 +118,3 @@ class HeldPictures:
             usable = torch.from_numpy(train.usable()[rows.numpy()])  # known once they are read
             pixels, labels = pixels[usable], labels[usable]
             yield self.normalise(pixels).contiguous(memory_format=torch.channels_last), labels
-
-
-def _multi_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, labels.float())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
 from pathlib import Path
 
 from mobilette.compression.channel_scores import norm_scores
@@ -26,7 +25,7 @@ from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError, one_of
 from mobilette.files import check_new, read_json, write_json
-from mobilette.run.directory import ARCH, ENVIRONMENT, Run, open_run
+from mobilette.run.directory import ARCH, ENVIRONMENT, Run, free_run_folder, is_run, open_run
 from mobilette.run.imported import write_imported_run
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
@@ -114,7 +113,9 @@ def prune(
     tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
     tuning = override(tuning, overrides or {})
     source = run if isinstance(run, Run) else open_run(run)
-    folder = Path(out) if out is not None else _free_name(source.path)
+    folder = (
+        Path(out) if out is not None else free_run_folder(f"{source.path.resolve().name}-pruned")
+    )
     _check_out(folder, source.path, force=force)
     weights = source.read_weights()
     # Told before pictures are read: how far a network can be cut is not a matter of scores.
@@ -146,6 +147,7 @@ def _in_steps(
     before = cost(source.arch)
     accuracy = math.nan
     current = source
+
     with tempfile.TemporaryDirectory(prefix="mobilette-prune-") as scratch:
         for number in range(1, steps + 1):
             begun = time.perf_counter()
@@ -173,38 +175,64 @@ def _in_steps(
             last = number == steps
             where = folder if last else Path(scratch) / f"step{number}"
             start = _write_cut(Path(scratch) / f"cut{number}", current, pruned)
-            current = _fine_tune(
-                start, asked, out=where, force=force and last, steps_left=steps - number + 1
+            step = PruningStep(
+                keep=target,
+                madds=after.madds,
+                params=after.params,
+                cut=cut,
+                tuned=cut,
+                seconds=0.0,
+                channels=new_channels(pruned.arch),
             )
-            done.append(
-                PruningStep(
-                    keep=target,
-                    madds=after.madds,
-                    params=after.params,
-                    cut=cut,
-                    tuned=_best(current),
-                    seconds=time.perf_counter() - begun,
-                    channels=new_channels(pruned.arch),
+            try:
+                current = _fine_tune(
+                    start, asked, out=where, force=force and last, steps_left=steps - number + 1
                 )
-            )
-    write_pruning(
-        folder,
-        Pruning(
-            source=str(source.path.resolve()),
-            keep=keep,
-            importance=asked.importance,
-            madds=before.madds,
-            params=before.params,
-            accuracy=accuracy,
-            channels=new_channels(source.arch),
-            steps=tuple(done),
-        ),
-    )
-    environment = read_json(folder / ENVIRONMENT)
-    if isinstance(environment, dict):  # what it says now was a temporary folder
-        start_name = f"{source.path.resolve()}, pruned"
-        write_json(folder / ENVIRONMENT, environment | {"start": start_name})
+            except KeyboardInterrupt:  # what the last step leaves is a run that can be finished
+                if last and is_run(folder) and open_run(folder).arch == pruned.arch:
+                    done.append(_tuned(step, open_run(folder), begun))
+                    _record(folder, source, asked, keep=keep, accuracy=accuracy, steps=done)
+                raise
+            done.append(_tuned(step, current, begun))
+    _record(folder, source, asked, keep=keep, accuracy=accuracy, steps=done)
     return open_run(folder)
+
+
+def _tuned(step: PruningStep, run: Run, begun: float) -> PruningStep:
+    """Return ``step`` with what fine-tuning has come to by now."""
+    try:
+        best = run.best() or {}
+    except InputError:  # no epoch is finished
+        best = {}
+    tuned = best.get("mean_average_precision", best.get("top1", step.cut))
+    return replace(step, tuned=tuned, seconds=time.perf_counter() - begun)
+
+
+def _record(
+    folder: Path,
+    source: Run,
+    asked: _Request,
+    *,
+    keep: float,
+    accuracy: float,
+    steps: Sequence[PruningStep],
+) -> None:
+    """Write pruned.json, and what the run started from instead of a temporary folder."""
+    before, path = cost(source.arch), source.path.resolve()
+    pruning = Pruning(
+        source=str(path),
+        keep=keep,
+        importance=asked.importance,
+        madds=before.madds,
+        params=before.params,
+        accuracy=accuracy,
+        channels=new_channels(source.arch),
+        steps=tuple(steps),
+    )
+    write_pruning(folder, pruning)
+    environment = read_json(folder / ENVIRONMENT)
+    if isinstance(environment, dict):
+        write_json(folder / ENVIRONMENT, environment | {"start": f"{path}, pruned"})
 
 
 def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:
@@ -252,11 +280,6 @@ def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_le
     )
 
 
-def _best(run: Run) -> float:
-    best = run.best() or {}
-    return best.get("mean_average_precision", best["top1"])
-
-
 def _check_values(keep: float, importance: str, steps: int, time_limit: float | None) -> None:
     if not 0 < keep < 1:
         raise InputError(
@@ -277,13 +300,6 @@ def _check_out(folder: Path, source: Path, *, force: bool) -> None:
         raise InputError(
             f"{folder}: {source}, which is pruned and teaches, lies there; give another --out"
         )
-
-
-def _free_name(source: Path) -> Path:
-    """Return ``runs/NAME-pruned``, numbered if there are such runs already."""
-    base = Path("runs") / f"{source.resolve().name}-pruned"
-    numbered = (base.with_name(f"{base.name}-{number}") for number in count(2))
-    return next(path for path in chain([base], numbered) if not path.exists())
 
 
 def _silent(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,13 @@ class Run:
             ) from error
         _check_tensors(tensors, build_empty(self.arch), self.weights_path)
         return tensors
+
+
+def free_run_folder(name: str) -> Path:
+    """Return ``runs/NAME``, numbered if there are such runs already."""
+    base = Path("runs") / name
+    numbered = (base.with_name(f"{name}-{number}") for number in count(2))
+    return next(path for path in chain([base], numbered) if not path.exists())
 
 
 def is_run(path: Path) -> bool:

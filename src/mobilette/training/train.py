@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -21,7 +20,15 @@ from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
 from mobilette.files import check_new, new_directory, write_bytes
 from mobilette.run.classes import ClassLabel
-from mobilette.run.directory import ARCH, LAUNCH, STATE, Run, open_run, write_run
+from mobilette.run.directory import (
+    ARCH,
+    LAUNCH,
+    STATE,
+    Run,
+    free_run_folder,
+    open_run,
+    write_run,
+)
 from mobilette.training.clock import Stopwatch
 from mobilette.training.environment import (
     choose_device,
@@ -149,7 +156,11 @@ def train(
             remark=remark,
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
-        folder = Path(out) if out is not None else _free_name(pictures.name, arch.name)
+        folder = (
+            Path(out)
+            if out is not None
+            else free_run_folder(f"{Path(pictures.name).resolve().name}-{arch.name}")
+        )
         run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
         trainer = make_trainer(
             run,
@@ -215,13 +226,6 @@ def _machine(device: torch.device, precision: str, world: World, allocator: str)
     processes = f"{world.size} processes, " if world.size > 1 else ""
     memory = ", freed memory is kept" if allocator == "keeps memory" else ""
     return f"{processes}{device}, {torch.get_num_threads()} threads, {precision}{memory}"
-
-
-def _free_name(data: str, model: str) -> Path:
-    """Return ``runs/DATA-MODEL``, numbered if there are such runs already."""
-    base = Path("runs") / f"{Path(data).resolve().name}-{model}"
-    numbered = (base.with_name(f"{base.name}-{number}") for number in count(2))
-    return next(path for path in chain([base], numbered) if not path.exists())
 
 
 def _absolute(data: str | Path) -> str:
