@@ -113,9 +113,7 @@ def prune(
     tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
     tuning = override(tuning, overrides or {})
     source = run if isinstance(run, Run) else open_run(run)
-    folder = (
-        Path(out) if out is not None else free_run_folder(f"{source.path.resolve().name}-pruned")
-    )
+    folder = Path(out or free_run_folder(f"{source.path.resolve().name}-pruned"))
     _check_out(folder, source.path, force=force)
     weights = source.read_weights()
     # Told before pictures are read: how far a network can be cut is not a matter of scores.

@@ -156,11 +156,7 @@ def train(
             remark=remark,
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
-        folder = (
-            Path(out)
-            if out is not None
-            else free_run_folder(f"{Path(pictures.name).resolve().name}-{arch.name}")
-        )
+        folder = Path(out or free_run_folder(f"{Path(pictures.name).resolve().name}-{arch.name}"))
         run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
         trainer = make_trainer(
             run,
