@@ -148,6 +148,37 @@ def test_several_labels_can_be_mixed_and_smoothed(several: Path, tmp_path: Path)
     assert 0.2 < epochs(events)[0].train_loss < 1.0
 
 
+@pytest.mark.parametrize(
+    ("model", "overrides", "warned"),
+    [
+        ("squeezenet1_1", {}, True),
+        ("squeezenet1_1", {"optimizer": "adamw", "lr": 0.001}, False),
+        ("squeezenet1_1_bn", {}, False),
+    ],
+)
+def test_a_rate_too_high_without_batch_norm_is_told(
+    model: str, overrides: dict[str, object], warned: bool, pictures: Path, tmp_path: Path
+) -> None:
+    """All answers of a SqueezeNet became the same at the usual rate."""
+    said: list[str] = []
+    train(
+        pictures,
+        model=model,
+        resolution=32,
+        start="scratch",
+        overrides={"epochs": 1} | overrides,
+        out=tmp_path / "run",
+        workers=0,
+        remark=said.append,
+    )
+    expected = (
+        "squeezenet1_1 has no batch norm and may learn nothing at a rate of 0.05; try --set "
+        "optimizer=adamw --lr 0.001, or squeezenet1_1_bn"
+    )
+    assert (expected in said) is warned
+    assert any("no batch norm" in text for text in said) is warned
+
+
 # When a run validates, saves and stops
 
 

@@ -119,10 +119,7 @@ def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace = Trace(arch.in_channels)
-    for layer in layers(arch):
-        trace.follow(layer)
-    return trace.groups(fixed=(INPUT, layers(arch)[-1].name))
+    return _traced(arch).groups(fixed=(INPUT, layers(arch)[-1].name))
 
 
 @lru_cache(maxsize=32)
@@ -134,12 +131,17 @@ def channel_numbers(arch: Arch) -> Mapping[str, tuple[int, ...]]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace = Trace(arch.in_channels)
-    for layer in layers(arch):
-        trace.follow(layer)
+    trace = _traced(arch)
     return MappingProxyType(
         {name: tuple(map(trace.root, channels)) for name, channels in trace.channels.items()}
     )
+
+
+def _traced(arch: Arch) -> Trace:
+    trace = Trace(arch.in_channels)
+    for layer in layers(arch):
+        trace.follow(layer)
+    return trace
 
 
 def is_depthwise(layer: ConvLayer) -> bool:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Form, Settings
 from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import Preprocess, Resize, preset
@@ -24,6 +26,10 @@ from mobilette.training.start import (
     read_start,
 )
 from mobilette.weights.fitting import is_as_wide
+
+# Networks without batch norm learnt at these: VGG its authors' (arXiv 1409.1556, section 3.1) with
+# SGD, SqueezeNet ours with AdamW (docs/log.md: with SGD at 0.05 all its answers became the same).
+NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,12 +82,23 @@ def make_plan(
             source = automatic_start(name, width_mult=width, report=report, remark=remark)
             if source is not None:
                 arch = choose_arch(source, settings, model=name, width_mult=width)
+    chosen = _read_recipe(recipe or _usual_recipe(source, arch), overrides)
+    if source is None and chosen.lr > NORMLESS_RATE[chosen.optimizer] and not _has_norms(arch):
+        remark(
+            f"{arch.name} has no batch norm and may learn nothing at a rate of {chosen.lr:g}; try "
+            f"--set optimizer=adamw --lr {NORMLESS_RATE['adamw']:g}"
+            + (f", or {arch.name}_bn" if f"{arch.name}_bn" in list_models() else "")
+        )
     return Plan(
         arch=arch,
         start=source,
-        recipe=_read_recipe(recipe or _usual_recipe(source, arch), overrides),
+        recipe=chosen,
         preprocess=_preprocess(source, preprocess, resize, arch.in_channels),
     )
+
+
+def _has_norms(arch: Arch) -> bool:
+    return any(isinstance(layer, NormLayer) for layer in layers(arch))
 
 
 def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None) -> Recipe:
