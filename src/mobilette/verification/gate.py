@@ -38,7 +38,7 @@ class Limits:
 # V3-Small, SqueezeNet, two of CIFAR's ResNets), signal to noise on the golden vectors:
 # - fp16 rounds a number by up to 2**-11 of itself, at every layer anew: 31 to 66 dB in PyTorch.
 # - bf16 rounds by up to 2**-8: 15 to 45 dB. That is no more than int8 has, and agreement shows it:
-#   86% (V1 x0.25) to 100%. Other answers are other answers, so no less is asked than of int8.
+#   86% (V1 x0.25) to 100%. It is not chosen for its size, as int8 is: other answers are a defect.
 # - int8 has eight bits of a range that a few pictures chose: 8 to 27 dB with ONNX Runtime's plain
 #   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none
 #   and leave the ranges that were calibrated: 1 to 10 dB, by engine, for a small network that
