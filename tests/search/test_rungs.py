@@ -75,6 +75,18 @@ def test_later_rungs_go_on_from_the_best_ranges(
     assert trained.float_layers == frozenset()
 
 
+def test_training_goes_on_from_the_layers_in_float(
+    material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rungs, "STEPS", 1)
+    monkeypatch.setattr(rungs, "train_quantised", lambda network, *rest, **options: network)
+    found = tried(material, lambda attempt: 0.5 + 0.1 * (attempt.number == 3), enough=0.9)
+    first = next(o.attempt for o in found if o.attempt.number == 3)
+    last = found[-1].attempt
+    assert last.name == "quantisation-aware training, 1 layer in float"
+    assert last.quantisation.float_layers == first.quantisation.float_layers != frozenset()
+
+
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_as_few_layers_as_keep_the_accuracy_stay_in_float(needed: int, most: int) -> None:
     def attempt(count: int) -> Outcome:

@@ -88,7 +88,8 @@ def climb(material: Material, measure: Measure, *, say: Say, seed: int = 0) -> I
     3. layers in float: the most sensitive ones, as few as keep the accuracy;
     4. quantisation-aware training, distilled from the network itself.
 
-    The ranges, and whether channels are equalised, are those of the best attempt before.
+    The ranges, whether channels are equalised and what is in float are those of the best attempt
+    before.
     """
     best: Outcome | None = None
     for rung in (_post_training, _equalised, _with_float_layers, _trained):
@@ -148,7 +149,6 @@ def _with_float_layers(
 
     def attempt(count: int) -> Outcome:
         chosen = frozenset(ranked[:count])
-        layers = "layer" if count == 1 else "layers"
         network = None
         if base is not None:
             inputs = material.inputs
@@ -157,7 +157,7 @@ def _with_float_layers(
         return measure(
             Attempt(
                 number=3,
-                name=f"{count} {layers} in float",
+                name=_layers(count),
                 quantisation=quantisation,
                 uncorrected=base,
             )
@@ -197,6 +197,7 @@ def _trained(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
     ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
+    floats = frozenset[str]() if best is None else best.attempt.quantisation.float_layers
     say(f"quantisation-aware training, {STEPS} steps")
 
     def report(step: int, steps: int, loss: float) -> None:
@@ -209,17 +210,22 @@ def _trained(
         inputs=material.inputs,
         ranges=ranges,
         steps=STEPS,
+        float_layers=floats,
         multi_label=material.multi_label,
         report=report,
     )
-    name = "quantisation-aware training"
+    name = "quantisation-aware training" + (f", {_layers(len(floats))}" if floats else "")
     if network is None:
         say("training did not bring the answers nearer")
         plain = Quantisation(ranges=ranges)
         yield measure(Attempt(number=4, name=name, quantisation=plain, reason="did not help"))
         return
-    quantisation = Quantisation(ranges=ranges, network=network)
+    quantisation = Quantisation(ranges=ranges, float_layers=floats, network=network)
     yield measure(Attempt(number=4, name=name, quantisation=quantisation))
+
+
+def _layers(count: int) -> str:
+    return f"{count} {'layer' if count == 1 else 'layers'} in float"
 
 
 def _ranges(best: Outcome | None) -> Ranges:
