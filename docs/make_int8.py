@@ -1,7 +1,7 @@
 """Makes docs/int8.md: which rung of `mobilette quantize` kept a network's accuracy, by engine.
 
-    python docs/make_int8.py                                   the page, from docs/int8.csv
-    python docs/make_int8.py --measure RUN=DATA... [--targets onnx,litert] [--max-drop 0.5]
+    python -m docs.make_int8                                   the page, from docs/int8.csv
+    python -m docs.make_int8 --measure RUN=DATA... [--targets onnx,litert] [--max-drop 0.5]
 
 With ``--measure`` each run is quantised for each target and judged on DATA; each cell becomes a
 line of docs/int8.csv at once, so that an interrupted measurement goes on where it stopped. Cells of
@@ -10,21 +10,18 @@ the same weights and drop are kept unless ``--again``.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from docs.cells import digest, read_cells, write_cells
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.export import TARGETS
-from mobilette.files import write_text
 from mobilette.run.directory import open_run
 from mobilette.search.precision import Quantised, quantize
 
@@ -63,23 +60,6 @@ class Cell:
         return self.data, self.network, self.target
 
 
-def read(path: Path = TABLE) -> list[Cell]:
-    """Return the cells of the file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Cell(**row) for row in csv.DictReader(file)]
-
-
-def write(cells: Iterable[Cell], path: Path = TABLE) -> None:
-    """Write the cells to the file."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Cell)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(cell) for cell in cells)
-    write_text(path, text.getvalue())
-
-
 def page(cells: Sequence[Cell]) -> str:
     """Return the page as Markdown."""
     reasons: dict[str, int] = {}
@@ -88,7 +68,7 @@ def page(cells: Sequence[Cell]) -> str:
     notes = "\n".join(f"{number}. {reason}" for reason, number in reasons.items())
     return f"""# int8 that keeps its accuracy
 
-Made by `python docs/make_int8.py` from `docs/int8.csv`; do not edit it by hand.
+Made by `python -m docs.make_int8` from `docs/int8.csv`; do not edit it by hand.
 
 Each cell is `mobilette quantize RUN DATA --to ENGINE --max-drop POINTS`: top-1 of the artifact that
 was written, executed by that engine on all the pictures, the points that it lost of the network's
@@ -143,7 +123,7 @@ def measure(run: Path, data: Path, target: str, *, max_drop: float) -> Cell:
         data=data.name,
         network=run.name,
         target=target,
-        weights=_digest(run),
+        weights=digest(run),
         max_drop=f"{max_drop:g}",
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -178,10 +158,6 @@ def _measured(cell: Cell, found: Quantised) -> Cell:
     return Cell(**asdict(cell) | values)
 
 
-def _digest(run: Path) -> str:
-    return hashlib.sha256(open_run(run).weights_path.read_bytes()).hexdigest()[:12]
-
-
 def main(
     measured: Annotated[
         list[str] | None, typer.Option("--measure", help="A run and its pictures, RUN=DATA.")
@@ -192,7 +168,7 @@ def main(
 ) -> None:
     """Measure what is asked for, and write the page from the table."""
     chosen = [one_of(name, TARGETS, "target") for name in targets.split(",")]
-    cells = {cell.key: cell for cell in read()}
+    cells = {cell.key: cell for cell in read_cells(TABLE, Cell)}
     for text in measured or []:
         left, separator, right = text.rpartition("=")
         if not separator:
@@ -200,13 +176,13 @@ def main(
         run, data = Path(left), Path(right)
         for target in chosen:
             known = cells.get((data.name, run.name, target))
-            same = (_digest(run), f"{max_drop:g}")
+            same = (digest(run), f"{max_drop:g}")
             if known and (known.weights, known.max_drop) == same and not again:
                 continue
             cell = measure(run, data, target, max_drop=max_drop)
             cells[cell.key] = cell
-            write(cells.values())
-    PAGE.write_text(page(read()), encoding="utf-8", newline="\n")
+            write_cells(TABLE, Cell, cells.values())
+    PAGE.write_text(page(read_cells(TABLE, Cell)), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

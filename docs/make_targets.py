@@ -1,7 +1,7 @@
 """Makes docs/targets.md: does a family's artifact answer as its network did, by target.
 
-    python docs/make_targets.py                      the page, from docs/targets.csv
-    python docs/make_targets.py --measure RUN=DATA... [--targets onnx,litert] [--again]
+    python -m docs.make_targets                      the page, from docs/targets.csv
+    python -m docs.make_targets --measure RUN=DATA... [--targets onnx,litert] [--again]
 
 With ``--measure`` each run is exported to every target and precision and verified on DATA; each
 cell becomes a line of docs/targets.csv. Cells that are there for the same weights are kept unless
@@ -10,17 +10,16 @@ cell becomes a line of docs/targets.csv. Cells that are there for the same weigh
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from docs.cells import digest, read_cells, write_cells
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.export import TARGETS, check_precision, export
@@ -75,22 +74,6 @@ class Cell:
         return self.data, self.network, self.target, self.precision
 
 
-def read(path: Path = TABLE) -> list[Cell]:
-    """Return the cells of the file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Cell(**row) for row in csv.DictReader(file)]
-
-
-def write(cells: Iterable[Cell], path: Path = TABLE) -> None:
-    """Write the cells to the file."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Cell)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(cell) for cell in cells)
-
-
 def page(cells: Sequence[Cell]) -> str:
     """Return the page as Markdown."""
     reasons: dict[str, int] = {}
@@ -101,7 +84,7 @@ def page(cells: Sequence[Cell]) -> str:
     notes = "\n".join(f"{number}. {_plain(reason)}" for reason, number in reasons.items())
     return f"""# Which target answers as the network did
 
-Made by `python docs/make_targets.py` from `docs/targets.csv`; do not edit it by hand.
+Made by `python -m docs.make_targets` from `docs/targets.csv`; do not edit it by hand.
 
 Each cell is an artifact that was exported and then verified on real pictures (`mobilette verify`):
 the verdict, the largest difference of any logit from the checkpoint's, the part of the pictures
@@ -164,20 +147,20 @@ def measure(
     Cells in ``known`` that are of the same weights are taken from there.
     """
     opened = open_run(run)
-    digest = hashlib.sha256(opened.weights_path.read_bytes()).hexdigest()[:12]
+    weights = digest(opened.path)
     calibration = None
     for name in targets:
         for precision in TARGETS[name].precisions:
             cell = Cell(
                 network=run.name,
-                weights=digest,
+                weights=weights,
                 data=data.name,
                 target=name,
                 precision=precision,
                 verdict="refused",
             )
             old = known.get(cell.key)
-            if old is not None and old.weights == digest:
+            if old is not None and old.weights == weights:
                 yield old
                 continue
             print(f"{run.name}: {name} {precision}", file=sys.stderr)
@@ -264,7 +247,7 @@ def main(
     if train_on is not None:
         given = [run.name for run, _ in pairs]
         pairs += [(run, train_on) for run in train_families(train_on, given, runs)]
-    cells = {cell.key: cell for cell in read()}
+    cells = {cell.key: cell for cell in read_cells(TABLE, Cell)}
     chosen = targets.split(",") if targets is not None else list(TARGETS)
     for name in chosen:
         one_of(name, TARGETS, "target")
@@ -272,8 +255,8 @@ def main(
         known = {} if again else dict(cells)
         for cell in measure(run, data, known=known, targets=chosen):
             cells[cell.key] = cell
-            write(cells.values())
-    PAGE.write_text(page(read()), encoding="utf-8", newline="\n")
+            write_cells(TABLE, Cell, cells.values())
+    PAGE.write_text(page(read_cells(TABLE, Cell)), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from docs.make_int8 import PAGE, TABLE, Cell, page, read, write
+from docs.cells import read_cells, write_cells
+from docs.make_int8 import PAGE, TABLE, Cell, page
 
 
 def cell(**values: str) -> Cell:
@@ -16,8 +17,8 @@ def cell(**values: str) -> Cell:
 
 def test_the_page_is_what_the_table_gives() -> None:
     if not TABLE.exists():
-        pytest.skip("docs/int8.csv is not there yet: python docs/make_int8.py --measure")
-    assert PAGE.read_text(encoding="utf-8") == page(read())
+        pytest.skip("docs/int8.csv is not there yet: python -m docs.make_int8 --measure")
+    assert PAGE.read_text(encoding="utf-8") == page(read_cells(TABLE, Cell))
 
 
 def test_a_cell_says_what_was_lost_and_by_which_rung(tmp_path: Path) -> None:
@@ -32,8 +33,8 @@ def test_a_cell_says_what_was_lost_and_by_which_rung(tmp_path: Path) -> None:
         ),
         cell(target="litert", reason="there is no such operator"),
     ]
-    write(cells, tmp_path / "cells.csv")
-    assert read(tmp_path / "cells.csv") == cells
+    write_cells(tmp_path / "cells.csv", Cell, cells)
+    assert read_cells(tmp_path / "cells.csv", Cell) == cells
     text = page(cells)
     assert "## set, 10,000 pictures" in text
     assert "| v2 | 85.00% | 0.5 | 84.75%, -0.25, rung 2 (plain -5.00) | refused [1] |" in text

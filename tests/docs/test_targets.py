@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from docs.make_targets import PAGE, TABLE, Cell, measure, page, read, write
+from docs.cells import read_cells, write_cells
+from docs.make_targets import PAGE, TABLE, Cell, measure, page
 from mobilette.run.directory import Run
 
 
 def test_the_page_is_what_the_table_gives() -> None:
     if not TABLE.exists():
-        pytest.skip("docs/targets.csv is not there yet: python docs/make_targets.py --measure")
-    assert PAGE.read_text(encoding="utf-8") == page(read())
+        pytest.skip("docs/targets.csv is not there yet: python -m docs.make_targets --measure")
+    assert PAGE.read_text(encoding="utf-8") == page(read_cells(TABLE, Cell))
 
 
 def test_cells_are_measured_once_and_a_refused_one_has_its_reason(
@@ -25,8 +26,8 @@ def test_cells_are_measured_once_and_a_refused_one_has_its_reason(
     assert float(fp32.max_abs_diff) < 1e-3
     assert float(fp32.agreement) == 1
     assert fp32.images == "120"
-    write(cells, tmp_path / "cells.csv")
-    assert read(tmp_path / "cells.csv") == cells
+    write_cells(tmp_path / "cells.csv", Cell, cells)
+    assert read_cells(tmp_path / "cells.csv", Cell) == cells
     kept = {cell.key: cell for cell in cells}
     assert list(measure(trained.path, pictures, known=kept, targets=["onnx"])) == cells
 
