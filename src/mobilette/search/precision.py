@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -204,7 +205,8 @@ def _open(path: Path) -> Run:
         return open_run(path)
     contract = open_artifact(path).contract
     what = "quantised already" if contract.precision == "int8" else "an artifact, not a run"
-    raise InputError(f"{path}: {what}; give the run it was made from, {path / contract.source.run}")
+    made_from = os.path.normpath(path / contract.source.run)
+    raise InputError(f"{path}: {what}; give the run it was made from, {made_from}")
 
 
 def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:
