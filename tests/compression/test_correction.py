@@ -156,7 +156,7 @@ def test_training_brings_int8_closer_to_float() -> None:
             batches,
             inputs=inputs,
             ranges="minmax",
-            steps=20,
+            steps=60,
             report=lambda step, of, _loss: steps.append((step, of)),
         )
         assert trained is not None
@@ -165,7 +165,7 @@ def test_training_brings_int8_closer_to_float() -> None:
     trained = train()
     after = divergence(int8(trained, inputs, x, "per_channel"), wanted)
     assert after < 0.8 * before
-    assert steps == [(step, 20) for step in range(1, 21)]
+    assert steps == [(step, 60) for step in range(1, 61)]
     again = train().state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in trained.state_dict().items())
 
