@@ -21,7 +21,7 @@ from mobilette.exporters.target import Quantisation
 from mobilette.nn.network import Network
 
 # Pictures by which layers are ranked, and parts of the layers that may stay in float.
-RANKING_PICTURES, LARGEST_FLOAT_PART = 256, 0.34
+RANKING_PICTURES, LARGEST_FLOAT_PART = 100, 0.34
 STEPS, SAID_EVERY = 300, 50
 # Layers of which it is said what int8 does to each alone.
 SHOWN = 8
