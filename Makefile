@@ -32,7 +32,7 @@ $(ENGINES): $(STAMP)
 	else echo "npm is not there: the web target will not be tested"; fi
 	@touch $@
 
-demo: install  ## train on scikit-learn's digits, export, verify: about three minutes
+demo: install  ## train on scikit-learn's digits, export, verify: two to three minutes
 	@$(BIN)/python examples/demo.py
 
 test: install  ## all tests of what is installed

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mobilette.errors import InputError
-from mobilette.files import new_directory, read_bytes, read_json, write_bytes
+from mobilette.files import check_new, new_directory, read_bytes, read_json, write_bytes
 
 
 def names(folder: Path) -> list[str]:
@@ -115,3 +115,17 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         new_directory(tmp_path / "file" / "run", holds="file").__enter__()
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_place_below_a_file_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check_new(tmp_path / "new" / "deep", holds="arch.json", force=False)
+    with pytest.raises(InputError, match=r"out: cannot be written \(.*file is a file\)"):
+        check_new(tmp_path / "file" / "out", holds="arch.json", force=False)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match=r"cannot be written \(.* is not to be written to\)"):
+        check_new(tmp_path / "out", holds="arch.json", force=False)

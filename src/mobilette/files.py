@@ -191,7 +191,7 @@ def new_directory(
 
 
 def check_new(path: Path, *, holds: str, force: bool) -> None:
-    """Raise `InputError` if ``path`` exists and is not to be replaced, or not of this kind."""
+    """Raise `InputError` if ``path`` is not to be replaced, not of this kind or not writable."""
     if path.exists() and not force:
         raise InputError(f"{path}: exists; give another --out, or --force to replace it")
     if path.exists() and not path.is_dir():
@@ -200,6 +200,11 @@ def check_new(path: Path, *, holds: str, force: bool) -> None:
         raise InputError(
             f"{path}: --force replaces only a folder with {holds} in it; this has none"
         )
+    above = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
+    if not above.is_dir():
+        raise InputError(f"{path}: cannot be written ({above} is a file)")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written ({above} is not to be written to)")
 
 
 def make_directory(path: Path) -> None:

@@ -137,6 +137,7 @@ def test_people_get_a_table_and_a_picture(
     assert command(["prune", str(trained.path), str(pictures), *arguments]) == 0
     printed = capsys.readouterr()
     step = read_pruning(out).steps[0]
+    assert "mobilette-prune-" not in printed.err
     for text in (f"{step.cut:.2%}", f"{step.tuned:.2%}", "unpruned", "100.0%"):
         assert text in printed.out
     assert "points" in printed.err
@@ -200,6 +201,14 @@ def test_a_part_that_leaves_layers_empty(trained: Run, pictures: Path, capsys: C
     line = refused(capsys, trained.path, pictures, "--keep=0.001")
     assert "cannot be pruned to 0.001 of its mult-adds" in line
     assert "is the smallest" in line
+
+
+def test_an_artifact_names_its_run(
+    trained: Run, pictures: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    artifact = export(trained, to="onnx", out=tmp_path / "out")
+    line = refused(capsys, artifact.path, pictures, "--keep=0.5")
+    assert line.endswith(f"an artifact, not a run; give the run it was made from, {trained.path}")
 
 
 def test_no_run(pictures: Path, capsys: Capture) -> None:

@@ -88,6 +88,15 @@ def test_missing_weights_say_how_to_go_on(run_copy: Path) -> None:
         _ = open_run(run_copy).network
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(run_copy: Path, value: float) -> None:
+    weights = load_file(run_copy / "best.safetensors")
+    weights["stem.conv.weight"][0, 0, 0, 0] = value
+    save_file(weights, run_copy / "best.safetensors")
+    with pytest.raises(InputError, match=r"tensor 'stem.conv.weight' has values that are not fin"):
+        open_run(run_copy).read_weights()
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run directory .no arch.json"):
         open_run(tmp_path)

@@ -25,6 +25,7 @@ from mobilette.run.imported import write_imported_run
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 from mobilette.training.resume import resume
+from mobilette.training.start import Remark
 from mobilette.training.teacher import Teacher, read_teacher
 from mobilette.training.train import train
 from mobilette.weights.pretrained import create_model
@@ -36,13 +37,20 @@ COLOURS = ("blue", "green", "red")
 
 
 def read(
-    run: Path, *, classes: tuple[str, ...] = COLOURS, channels: int = 3, multi_label: bool = False
+    run: Path,
+    *,
+    classes: tuple[str, ...] = COLOURS,
+    channels: int = 3,
+    multi_label: bool = False,
+    remark: Remark | None = None,
 ) -> Teacher:
     arch = create_model(
         "mobilenet_v1", width_mult=0.25, resolution=16, num_classes=3, in_channels=channels
     ).arch
     labels = [ClassLabel(id=name, name=name) for name in classes]
-    return read_teacher(str(run), arch=arch, classes=labels, multi_label=multi_label, device=CPU)
+    return read_teacher(
+        str(run), arch=arch, classes=labels, multi_label=multi_label, device=CPU, remark=remark
+    )
 
 
 def with_classes(run: Run, path: Path, order: list[int], extra: tuple[str, ...] = ()) -> Path:
@@ -88,6 +96,22 @@ def test_classes_in_another_order_and_more_of_them(
     torch.testing.assert_close(read(other)(pixels), expected)
     some = read(other, classes=("red", "blue"))(pixels)
     torch.testing.assert_close(some, expected[:, [2, 0]])
+
+
+def test_classes_that_only_their_order_matches_are_told(trained: Run, tmp_path: Path) -> None:
+    said: list[str] = []
+    for classes in (COLOURS, ("a", "b", "c")):
+        read(trained.path, classes=classes, remark=said.append)
+    assert said == [
+        f"teacher {trained.path}: no class has a name of these pictures'; matched by their order"
+    ]
+
+
+def test_a_teacher_is_not_replaced_by_its_pupil(run_copy: Path, pictures: Path) -> None:
+    before = (run_copy / "best.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"which teaches, lies there; give another --out"):
+        train(pictures, overrides={"teacher": str(run_copy)}, out=run_copy, force=True)
+    assert (run_copy / "best.safetensors").read_bytes() == before
 
 
 def test_grey_pictures_for_a_teacher_of_colours(trained: Run, pixels: Tensor) -> None:

@@ -51,6 +51,14 @@ def test_drop(images: int, drop: float, passes: bool) -> None:
     assert (judge_pictures(comparison, drop=drop) == []) is passes
 
 
+@pytest.mark.parametrize(("max_drop", "passes"), [(0.0, False), (0.1, True)])
+def test_no_drop_is_no_picture(max_drop: float, passes: bool) -> None:
+    comparison = compare(logits(200), logits(200))
+    judged = judge_pictures(comparison, drop=1 / 200, precision="int8", max_drop=max_drop)
+    assert (judged == []) is passes
+    assert passes or judged == ["accuracy drops by 0.50 points, at most 0.00 are allowed"]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_answers_that_are_not_finite_fail(value: float) -> None:
     broken = logits(20)

@@ -70,6 +70,7 @@ def prune(
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
+    from mobilette.artifact.directory import open_trained_run
     from mobilette.cli.training_progress import TrainingProgress
     from mobilette.compression.prune import prune as prune_run
     from mobilette.compression.pruning_record import read_pruning
@@ -82,7 +83,7 @@ def prune(
     try:
         with TrainingProgress() as progress:
             pruned = prune_run(
-                run,
+                open_trained_run(run),
                 data,
                 keep=keep,
                 importance=importance.value,
@@ -129,7 +130,7 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
     out = remarks()
     out.print(
         f"{run.path}: {last.madds / pruning.madds:.1%} of the mult-adds, "
-        f"{100 * (last.tuned - pruning.accuracy):+.2f} points",
+        f"{_points(last.tuned - pruning.accuracy)} points",
         markup=False,
     )
     out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)
@@ -154,6 +155,10 @@ def _print_table(pruning: Pruning) -> None:
             human_count(step.params),
             f"{step.cut:.2%}",
             f"{step.tuned:.2%}",
-            f"{100 * (step.tuned - pruning.accuracy):+.2f}",
+            _points(step.tuned - pruning.accuracy),
         )
     console().print(table)
+
+
+def _points(difference: float) -> str:
+    return f"{round(100 * difference, 2) + 0.0:+.2f}"  # the sum makes 0 of -0

@@ -97,7 +97,8 @@ def _print(found: Quantised) -> None:
     if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
         out.print(
             f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "
-            f"pictures, the run {verdict.accuracy_source:.2%}; {verdict.top1_agreement:.2%} agree",
+            f"pictures, the run {verdict.accuracy_source:.2%}; the same "
+            f"answer to {verdict.top1_agreement:.2%}",
             markup=False,
             soft_wrap=True,
         )

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mobilette.compression.channel_scores import norm_scores
@@ -25,7 +26,15 @@ from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError, one_of
 from mobilette.files import check_new, read_json, write_json
-from mobilette.run.directory import ARCH, ENVIRONMENT, Run, free_run_folder, is_run, open_run
+from mobilette.run.directory import (
+    ARCH,
+    ENVIRONMENT,
+    Run,
+    check_apart,
+    free_run_folder,
+    is_run,
+    open_run,
+)
 from mobilette.run.imported import write_imported_run
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
@@ -114,7 +123,8 @@ def prune(
     tuning = override(tuning, overrides or {})
     source = run if isinstance(run, Run) else open_run(run)
     folder = Path(out or free_run_folder(f"{source.path.resolve().name}-pruned"))
-    _check_out(folder, source.path, force=force)
+    check_new(folder, holds=ARCH, force=force)
+    check_apart(folder, source.path, "which is pruned and teaches")
     weights = source.read_weights()
     # Told before pictures are read: how far a network can be cut is not a matter of scores.
     prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
@@ -173,6 +183,7 @@ def _in_steps(
             last = number == steps
             where = folder if last else Path(scratch) / f"step{number}"
             start = _write_cut(Path(scratch) / f"cut{number}", current, pruned)
+            told = replace(asked, remark=partial(_tell, asked.remark, start, source.path))
             step = PruningStep(
                 keep=target,
                 madds=after.madds,
@@ -184,7 +195,7 @@ def _in_steps(
             )
             try:
                 current = _fine_tune(
-                    start, asked, out=where, force=force and last, steps_left=steps - number + 1
+                    start, told, out=where, force=force and last, steps_left=steps - number + 1
                 )
             except KeyboardInterrupt:  # what the last step leaves is a run that can be finished
                 if last and is_run(folder) and open_run(folder).arch == pruned.arch:
@@ -292,12 +303,9 @@ def _check_values(keep: float, importance: str, steps: int, time_limit: float | 
         raise InputError("pruning runs in one process; start it without torchrun")
 
 
-def _check_out(folder: Path, source: Path, *, force: bool) -> None:
-    check_new(folder, holds=ARCH, force=force)
-    if folder.resolve() in (source.resolve(), *source.resolve().parents):
-        raise InputError(
-            f"{folder}: {source}, which is pruned and teaches, lies there; give another --out"
-        )
+def _tell(remark: Remark, start: Path, source: Path, line: str) -> None:
+    """Pass on a line, with the run that was pruned instead of a folder that will be gone."""
+    remark(line.replace(str(start), f"{source}, pruned"))
 
 
 def _silent(line: str) -> None:

@@ -28,6 +28,7 @@ def calibration_pictures(
     count: int = PICTURES,
     option: str = "--data",
     workers: int | None = None,
+    max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
 ) -> Calibration:
     """Return up to ``count`` pictures, the same for every target, prepared as the run's are.
@@ -38,6 +39,7 @@ def calibration_pictures(
         count: how many.
         option: of the command line that names ``data``, for errors.
         workers: processes that decode; ``None`` means one a core.
+        max_unusable: the part of the pictures that may be unusable.
         report_load: called with (pictures read, pictures in all).
 
     Raises:
@@ -73,7 +75,7 @@ def calibration_pictures(
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=usable_cores() if workers is None else workers,
-        max_unusable=0.5,
+        max_unusable=max_unusable,
         on_progress=report_load,
     )
     if len(chosen) - len(unusable) < FEWEST:

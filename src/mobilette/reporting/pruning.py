@@ -38,11 +38,12 @@ def draw(pruning: Pruning) -> bytes:
         figure = Figure(figsize=(8, height), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         _bars(axes, pruning.channels, last.channels)
-        axes.set_title(
+        figure.suptitle(
             f"{last.madds / pruning.madds:.1%} of the mult-adds, "
             f"{last.params / pruning.params:.1%} of the parameters; "
             f"accuracy {pruning.accuracy:.2%} before, {last.tuned:.2%} after",
-            loc="left",
+            x=0.01,
+            ha="left",
             color=INK,
             fontsize=10,
         )
@@ -57,9 +58,10 @@ def _bars(axes: Axes, before: dict[str, int], kept: dict[str, int]) -> None:
     left = [kept[name] for name in names]
     axes.barh(rows, list(before.values()), height=0.8, color=PARAMS, label="before")
     axes.barh(rows, left, height=0.8, color=MADDS, label="kept")
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # grid lines stay out of it
     for row, name in zip(rows, names, strict=True):
         part = f"{kept[name]:,} of {before[name]:,}" if kept[name] < before[name] else "all"
-        axes.text(before[name], row, f" {part}", va="center", fontsize=7, color=QUIET)
+        axes.text(before[name], row, f" {part}", va="center", fontsize=7, color=QUIET, bbox=behind)
     axes.set_yticks(rows, [name.removesuffix(".conv") for name in names], fontsize=7)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlim(0, 1.18 * max(before.values()))

@@ -140,6 +140,12 @@ def free_run_folder(name: str) -> Path:
     return next(path for path in chain([base], numbered) if not path.exists())
 
 
+def check_apart(out: Path, run: Path, role: str) -> None:
+    """Raise `InputError` if a run written to ``out`` would replace ``run``, told by a ``role``."""
+    if out.resolve() in (run.resolve(), *run.resolve().parents):
+        raise InputError(f"{out}: {run}, {role}, lies there; give another --out")
+
+
 def is_run(path: Path) -> bool:
     """Whether ``path`` looks like a run directory."""
     return (path / ARCH).is_file() and (path / CLASSES).is_file()
@@ -229,7 +235,7 @@ def write_run(
 
 
 def _check_tensors(tensors: dict[str, Tensor], empty: Network, path: Path) -> None:
-    """Raise `InputError` unless ``tensors`` are exactly those of the network, by shape."""
+    """Raise `InputError` unless ``tensors`` are exactly the network's by shape, and finite."""
     expected = empty.state_dict()
     model = empty.arch.name
     for name, like in expected.items():
@@ -242,5 +248,7 @@ def _check_tensors(tensors: dict[str, Tensor], empty: Network, path: Path) -> No
             )
         if tensors[name].dtype != like.dtype:
             raise InputError(f"{path}: tensor {name!r} is {tensors[name].dtype}, not float32")
+        if not tensors[name].isfinite().all():
+            raise InputError(f"{path}: tensor {name!r} has values that are not finite")
     for name in tensors.keys() - expected.keys():
         raise InputError(f"{path}: tensor {name!r} is none of {model}'s")

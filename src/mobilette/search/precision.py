@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilette.artifact.contract import Precision, Rung
-from mobilette.artifact.directory import CONTRACT, Artifact, is_artifact, open_artifact
+from mobilette.artifact.directory import CONTRACT, Artifact, open_trained_run
 from mobilette.compression.observation import LARGEST_PART, largest_activation
 from mobilette.compression.ranges import RANGES
 from mobilette.data.normalise import Normalise
@@ -32,7 +31,7 @@ from mobilette.exporters.export import (
 from mobilette.exporters.prepare import folded_network
 from mobilette.exporters.target import Calibration
 from mobilette.files import check_new
-from mobilette.run.directory import Run, is_imported, open_run
+from mobilette.run.directory import Run, is_imported
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
 from mobilette.search.rungs import RANKING_PICTURES, Attempt, Material, Outcome, climb
 from mobilette.verification.gate import MAX_DROP
@@ -126,7 +125,7 @@ def quantize(
             tell such a drop, or `export` refuses.
     """
     say = report or _silent
-    opened = run if isinstance(run, Run) else _open(Path(run))
+    opened = run if isinstance(run, Run) else open_trained_run(run)
     _check_drop(max_drop)
     precisions = _precisions(to)
     check_new(artifact_folder(opened, to, "int8", out), holds=CONTRACT, force=force)
@@ -145,6 +144,7 @@ def quantize(
         _calibrating(opened, data, calibrate),
         option="--calibrate",
         workers=workers,
+        max_unusable=max_unusable,
         report_load=report_load,
     )
     calibration = pictures()
@@ -197,16 +197,6 @@ def quantize(
         latency_ms=latency,
         advice=_advice(opened, to, latency),
     )
-
-
-def _open(path: Path) -> Run:
-    """Return the run in ``path``; of an artifact say which run it was made from."""
-    if not is_artifact(path):
-        return open_run(path)
-    contract = open_artifact(path).contract
-    what = "quantised already" if contract.precision == "int8" else "an artifact, not a run"
-    made_from = os.path.normpath(path / contract.source.run)
-    raise InputError(f"{path}: {what}; give the run it was made from, {made_from}")
 
 
 def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:

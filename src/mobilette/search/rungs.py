@@ -144,7 +144,10 @@ def _with_float_layers(
     )
     for each in found[:SHOWN]:
         top1 = "" if each.accuracy is None else f", top-1 {each.accuracy:.2%}"
-        say(f"{each.layer} alone in int8: {each.signal_to_noise_db:.1f} dB{top1}")
+        say(
+            f"{each.layer} alone in int8, {len(material.ranking)} pictures: "
+            f"{each.signal_to_noise_db:.1f} dB{top1}"
+        )
     ranked = [each.layer for each in found]
 
     def attempt(count: int) -> Outcome:

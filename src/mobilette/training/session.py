@@ -42,6 +42,7 @@ def make_trainer(
     world: World,
     clock: Clock | None = None,
     report_download: DownloadReport | None = None,
+    remark: Remark | None = None,
 ) -> Trainer:
     """Return the trainer of a run, its network drawn from the recipe's seed.
 
@@ -69,6 +70,7 @@ def make_trainer(
             classes=run.classes,
             multi_label=multi_label,
             device=device,
+            remark=remark,
             report=report_download,
         )
     return Trainer(

@@ -12,9 +12,9 @@ from mobilette.arch.arch import Arch
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.nn.network import Network, build_empty
-from mobilette.run.class_matching import match_classes
+from mobilette.run.class_matching import BY_ORDER, match_classes
 from mobilette.run.classes import ClassLabel
-from mobilette.training.start import EXPECTED, Start, names_weights, read_start
+from mobilette.training.start import EXPECTED, Remark, Start, names_weights, read_start
 from mobilette.weights.download import Report
 
 
@@ -59,6 +59,7 @@ def read_teacher(
     classes: Sequence[ClassLabel],
     multi_label: bool,
     device: torch.device,
+    remark: Remark | None = None,
     report: Report | None = None,
 ) -> Teacher:
     """Return the teacher ``name``: a run, or published weights.
@@ -69,6 +70,7 @@ def read_teacher(
         classes: the pupil's.
         multi_label: whether a picture of the pupil's may be of several.
         device: where both are.
+        remark: is told where classes were matched by their order alone.
         report: is told the progress of a download.
 
     Raises:
@@ -85,7 +87,9 @@ def read_teacher(
     if start.multi_label != multi_label:
         its, theirs = ("several", "one") if start.multi_label else ("one", "several")
         raise InputError(f"teacher {name}: tells {its} of the classes, the pictures have {theirs}")
-    columns = _columns(start, name, classes)
+    columns, by = _columns(start, name, classes)
+    if by == BY_ORDER and remark is not None:
+        remark(f"teacher {name}: no class has a name of these pictures'; matched by their order")
     network = build_empty(start.arch)
     network.load_state_dict(start.weights, assign=True)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -98,14 +102,14 @@ def read_teacher(
     )
 
 
-def _columns(start: Start, name: str, classes: Sequence[ClassLabel]) -> list[int]:
-    """Return which logit of the teacher is which of ``classes``, by id, name, synset or order."""
+def _columns(start: Start, name: str, classes: Sequence[ClassLabel]) -> tuple[list[int], str]:
+    """Return which logit of the teacher is which of ``classes``, and by what they were matched."""
     ids = [label.id for label in classes]
     if start.classes is not None:
-        return match_classes(ids, start.classes, where=f"teacher {name}")[0]
+        return match_classes(ids, start.classes, where=f"teacher {name}")
     if start.arch.num_classes != len(ids):
         raise InputError(
             f"teacher {name}: {start.arch.num_classes} classes without names, but the pictures "
             f"have {len(ids)}; 'mobilette weights import --classes' gives them names"
         )
-    return list(range(len(ids)))
+    return list(range(len(ids))), BY_ORDER

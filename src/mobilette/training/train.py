@@ -25,7 +25,9 @@ from mobilette.run.directory import (
     LAUNCH,
     STATE,
     Run,
+    check_apart,
     free_run_folder,
+    is_run,
     open_run,
     write_run,
 )
@@ -140,6 +142,9 @@ def train(
             remark=remark,
         )
         source, arch = plan.start, plan.arch
+        teacher = plan.recipe.teacher
+        if out is not None and teacher and is_run(Path(teacher)):
+            check_apart(Path(out), Path(teacher), "which teaches")
         precision = choose_precision(plan.recipe.precision, where)
         known = source.labels_of(pictures.classes) if source else None
         classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
@@ -167,6 +172,7 @@ def train(
             world=world,
             clock=Stopwatch(where) if profile else None,
             report_download=report_download,
+            remark=remark,
         )
         if source is not None:
             load_start(source, trainer, dataset, keep_classifier=known is not None)

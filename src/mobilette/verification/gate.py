@@ -89,7 +89,7 @@ def judge_pictures(
 
     Args:
         comparison: with the checkpoint's answers. Where these are fewer than 1,000 pictures, one of
-            them may flip whatever the limits say.
+            them may flip whatever the limits say, unless no drop at all is allowed.
         drop: the loss of accuracy, as a fraction.
         kept: the part of the checkpoint's right answers that the artifact has, too; int8 is judged
             by it instead of all answers.
@@ -108,7 +108,10 @@ def judge_pictures(
             f"top-1 agreement{where} is {agreement:.2%}, {limits.agreement:.1%} is needed"
         )
     allowed = max_drop / 100 if limits.drop is None else limits.drop
-    allowed = max(allowed, 1 / comparison.images if small else 0.0)
+    if small and allowed > 0:
+        allowed = max(allowed, 1 / comparison.images)
     if drop > allowed + 1e-9:
-        failures.append(f"accuracy drops by {drop:.2%}, at most {allowed:.2%} is allowed")
+        failures.append(
+            f"accuracy drops by {100 * drop:.2f} points, at most {100 * allowed:.2f} are allowed"
+        )
     return failures

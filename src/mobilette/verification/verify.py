@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,7 +250,7 @@ def _find_run(artifact: Artifact, given: str | Path | None) -> tuple[Run | None,
         InputError: ``given`` is no run, or not the one that the artifact was made from.
     """
     source = artifact.contract.source
-    path = Path(given) if given is not None else artifact.path / source.run
+    path = Path(given or os.path.normpath(artifact.path / source.run))
     if given is None and not (is_run(path) and (path / WEIGHTS).is_file()):
         return None, [f"the run {path} is not there: golden vectors only (--from RUN names it)"]
     run = open_run(path)
