@@ -13,9 +13,16 @@ from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.executorch import EXECUTORCH, write_executorch
+from mobilette.exporters.executorch import (
+    BATCH,
+    EXECUTORCH,
+    MIXED,
+    _kernels_for_all,
+    write_executorch,
+)
 from mobilette.exporters.export import export
 from mobilette.exporters.prepare import make_contract, prepare
+from mobilette.exporters.program import export_program
 from mobilette.run.directory import Run
 from tests.exporters.networks import Odd, run_printed
 
@@ -111,3 +118,14 @@ def test_the_exporter_prints_nothing(
 ) -> None:
     export(trained, to="executorch", out=tmp_path)
     assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_layers_in_float_that_xnnpack_cannot_mix_are_refused(
+    trained: Run,
+) -> None:
+    """V3-Small with eight layers in float; the ladder goes on where one is refused."""
+    prepared = prepare(trained)
+    program = export_program(prepared, batch=BATCH)
+    refusal = pytest.raises(InputError, match="int8 that reads what these layers in float give")
+    with refusal, _kernels_for_all(program):
+        raise RuntimeError(MIXED)

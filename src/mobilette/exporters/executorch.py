@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
+from mobilette.errors import InputError
 from mobilette.exporters.observers import activation_observer
 from mobilette.exporters.program import export_program, layer_of, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
@@ -61,6 +62,8 @@ def write_executorch(
     return Written(files={MODEL: bytes(lowered.buffer)})
 
 
+# What XNNPACK's delegate says of weights in int8 whose input is float (executorch 1.5.1).
+MIXED = "Weight and Input should both be quantized"
 EXECUTORCH = Target(
     name="executorch",
     precisions=("fp32", "int8"),
@@ -119,12 +122,17 @@ def _quantiser(ranges: Ranges, floats: Set[str]) -> Any:
 
 @contextmanager
 def _kernels_for_all(program: ExportedProgram) -> Iterator[None]:
-    """Say which operators ExecuTorch has no kernel for, where its conversion fails for that."""
+    """Say which kernels ExecuTorch does not have, where its conversion fails for that."""
     from torch._export.verifier import SpecViolationError
 
     try:
         yield
     except (RuntimeError, SpecViolationError) as error:
+        if MIXED in str(error):
+            raise InputError(
+                "--to executorch: XNNPACK has no kernel for a layer in int8 that reads what these "
+                "layers in float give; leave others in float, or none"
+            ) from error
         pattern = r"Missing out variants: .*" if isinstance(error, RuntimeError) else r"Operator .*"
         line = re.search(pattern, str(error))
         operators = re.findall(r"aten(?:::|\.)(\w+)", line.group()) if line else []
