@@ -76,10 +76,12 @@ own, and the rung that was needed: 1 is post-training quantisation, 2 equalisati
 correction, 3 layers in float, 4 quantisation-aware training. In brackets what plain post-training
 quantisation lost, where that was not enough. Layers that stayed in float are in the table's file.
 
-`cifar10` is a copy of CIFAR-10 in JPEG files. Its networks were trained on one thread of an AMD
-EPYC by `mobilette train cifar10 --model NAME --resolution 32 --from scratch --recipe cifar --set
-cutmix=0 --time 8m` (V2 9, V3-Small 10 with `--lr 0.1`, SqueezeNet 11 with `--set optimizer=adamw
---lr 0.001`), `resnet20` is akamaster's published one, which has never seen JPEG files.
+A cell is measured by `python -m docs.make_int8 --measure RUN=DATA --targets ENGINE --max-drop
+POINTS`. `cifar10` is the JPEG copy of CIFAR-10, unpacked. Its networks were trained on an AMD EPYC
+by `mobilette train cifar10 --model NAME --width-mult WIDTH --resolution 32 --from scratch --recipe
+cifar --set cutmix=0 --threads 1 --time 8m`, two at a time (V2 9m, V3-Small 10m and `--lr 0.1`,
+SqueezeNet 11m, `--set optimizer=adamw --lr 0.001`); `resnet20` is akamaster's published one, which
+has never seen JPEG files.
 `imagenette-small` are pictures of ten of ImageNet's 1,000 classes, its networks published ones
 (`mobilette weights import`), V2 and V3-Small from weights that were int8 already.
 

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Precision
-from mobilette.verification.gate import judge_golden, judge_pictures
-from mobilette.verification.statistics import compare, right_answers_kept
+from mobilette.verification.gate import MAX_DROP, judge_golden, judge_pictures
+from mobilette.verification.statistics import Comparison, compare, right_answers_kept
 
 
 def logits(images: int) -> NDArray[np.float32]:
@@ -19,10 +19,27 @@ def flipped(source: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return changed
 
 
+def judge(
+    comparison: Comparison,
+    *,
+    drop: float,
+    precision: Precision = "fp32",
+    max_drop: float = MAX_DROP,
+) -> list[str]:
+    """Judge pictures that the checkpoint has right, all of them."""
+    return judge_pictures(
+        comparison,
+        drop=drop,
+        kept=comparison.top1_agreement,
+        precision=precision,
+        max_drop=max_drop,
+    )
+
+
 def test_equal_logits_pass() -> None:
     comparison = compare(logits(50), logits(50))
     assert (comparison.max_abs_diff, comparison.top1_agreement, comparison.flips) == (0.0, 1.0, 0)
-    assert judge_golden(comparison) == judge_pictures(comparison, drop=0.0) == []
+    assert judge_golden(comparison) == judge(comparison, drop=0.0) == []
 
 
 @pytest.mark.parametrize(("noise", "passes"), [(1e-5, True), (1e-2, False)])
@@ -39,7 +56,7 @@ def test_golden_vectors_tolerate_rounding_only(noise: float, passes: bool) -> No
 def test_agreement(images: int, flips: int, passes: bool) -> None:
     comparison = compare(flipped(logits(images), flips), logits(images))
     assert comparison.flips == flips
-    assert (judge_pictures(comparison, drop=0.0) == []) is passes
+    assert (judge(comparison, drop=0.0) == []) is passes
 
 
 @pytest.mark.parametrize(
@@ -48,13 +65,19 @@ def test_agreement(images: int, flips: int, passes: bool) -> None:
 )
 def test_drop(images: int, drop: float, passes: bool) -> None:
     comparison = compare(logits(images), logits(images))
-    assert (judge_pictures(comparison, drop=drop) == []) is passes
+    assert (judge(comparison, drop=drop) == []) is passes
 
 
 @pytest.mark.parametrize(("max_drop", "passes"), [(0.0, False), (0.1, True)])
 def test_no_drop_is_no_picture(max_drop: float, passes: bool) -> None:
     comparison = compare(logits(200), logits(200))
-    judged = judge_pictures(comparison, drop=1 / 200, precision="int8", max_drop=max_drop)
+    judged = judge_pictures(
+        comparison,
+        kept=comparison.top1_agreement,
+        drop=1 / 200,
+        precision="int8",
+        max_drop=max_drop,
+    )
     assert (judged == []) is passes
     assert passes or judged == ["accuracy drops by 0.50 points, at most 0.00 are allowed"]
 
@@ -67,7 +90,7 @@ def test_answers_that_are_not_finite_fail(value: float) -> None:
     assert comparison.max_abs_diff == np.inf
     assert comparison.top1_agreement == 0.0
     assert judge_golden(comparison)
-    assert judge_pictures(comparison, drop=0.0)
+    assert judge(comparison, drop=0.0)
 
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
@@ -82,7 +105,7 @@ def test_an_answer_that_is_the_same_for_every_picture_fails(precision: Precision
     assert judge_golden(comparison, precision) == [
         "golden vectors: the answer is the same for every picture"
     ]
-    assert judge_pictures(comparison, drop=0.0, precision=precision)
+    assert judge(comparison, drop=0.0, precision=precision)
     assert not compare(source, source).constant
 
 
@@ -114,10 +137,12 @@ def test_precisions_are_allowed_their_own_rounding(
 def test_int8_may_lose_what_it_is_allowed(drop: float, max_drop: float, passes: bool) -> None:
     comparison = compare(flipped(logits(2000), 100), logits(2000))
     assert comparison.top1_agreement == 0.95
-    judged = judge_pictures(comparison, drop=drop, precision="int8", max_drop=max_drop)
+    judged = judge_pictures(
+        comparison, kept=comparison.top1_agreement, drop=drop, precision="int8", max_drop=max_drop
+    )
     assert (judged == []) is passes
     less = compare(flipped(logits(2000), 101), logits(2000))
-    assert "95.0% is needed" in judge_pictures(less, drop=0.0, precision="int8")[0]
+    assert "95.0% is needed" in judge(less, drop=0.0, precision="int8")[0]
 
 
 @pytest.mark.parametrize(("lost", "passes"), [(50, True), (51, False)])

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from mobilette.compression.channel_scores import norm_scores
@@ -25,17 +24,16 @@ from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError, one_of
-from mobilette.files import check_new, read_json, write_json
+from mobilette.files import check_new
 from mobilette.run.directory import (
     ARCH,
-    ENVIRONMENT,
     Run,
     check_apart,
     free_run_folder,
     is_run,
     open_run,
 )
-from mobilette.run.imported import write_imported_run
+from mobilette.run.imported import PRUNED_FROM, write_imported_run
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
@@ -182,8 +180,7 @@ def _in_steps(
             )
             last = number == steps
             where = folder if last else Path(scratch) / f"step{number}"
-            start = _write_cut(Path(scratch) / f"cut{number}", current, pruned)
-            told = replace(asked, remark=partial(_tell, asked.remark, start, source.path))
+            start = _write_cut(Path(scratch) / f"cut{number}", source, pruned)
             step = PruningStep(
                 keep=target,
                 madds=after.madds,
@@ -195,7 +192,7 @@ def _in_steps(
             )
             try:
                 current = _fine_tune(
-                    start, told, out=where, force=force and last, steps_left=steps - number + 1
+                    start, asked, out=where, force=force and last, steps_left=steps - number + 1
                 )
             except KeyboardInterrupt:  # what the last step leaves is a run that can be finished
                 if last and is_run(folder) and open_run(folder).arch == pruned.arch:
@@ -226,10 +223,9 @@ def _record(
     accuracy: float,
     steps: Sequence[PruningStep],
 ) -> None:
-    """Write pruned.json, and what the run started from instead of a temporary folder."""
-    before, path = cost(source.arch), source.path.resolve()
+    before = cost(source.arch)
     pruning = Pruning(
-        source=str(path),
+        source=str(source.path.resolve()),
         keep=keep,
         importance=asked.importance,
         madds=before.madds,
@@ -239,9 +235,6 @@ def _record(
         steps=tuple(steps),
     )
     write_pruning(folder, pruning)
-    environment = read_json(folder / ENVIRONMENT)
-    if isinstance(environment, dict):
-        write_json(folder / ENVIRONMENT, environment | {"start": f"{path}, pruned"})
 
 
 def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:
@@ -263,7 +256,7 @@ def _write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
         preprocess=run.preprocess,
         classes=run.classes,
         weights=pruned.weights,
-        origin={"pruned from": str(run.path)},
+        origin={PRUNED_FROM: str(run.path.resolve())},
     ).path
 
 
@@ -301,11 +294,6 @@ def _check_values(keep: float, importance: str, steps: int, time_limit: float | 
         raise InputError(f"a time of {time_limit:g} seconds; it must be above 0")
     if is_launched():
         raise InputError("pruning runs in one process; start it without torchrun")
-
-
-def _tell(remark: Remark, start: Path, source: Path, line: str) -> None:
-    """Pass on a line, with the run that was pruned instead of a folder that will be gone."""
-    remark(line.replace(str(start), f"{source}, pruned"))
 
 
 def _silent(line: str) -> None:

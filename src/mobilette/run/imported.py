@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
-from mobilette.files import new_directory, write_bytes, write_json, write_text
+from mobilette.files import new_directory, read_json, write_bytes, write_json, write_text
 from mobilette.run.classes import ClassLabel, classes_text
 from mobilette.run.directory import (
     ARCH,
@@ -22,6 +22,22 @@ from mobilette.run.directory import (
     Run,
     open_run,
 )
+
+PRUNED_FROM = "pruned from"  # a key of the origin: the run that this one is cut from
+
+
+def name_of_weights(run: Run) -> str:
+    """Return what a run that starts from ``run`` records: its path, or what it is cut from.
+
+    Raises:
+        InputError: environment.json is damaged.
+    """
+    path = run.path / ENVIRONMENT
+    environment = read_json(path) if path.exists() else None
+    origin = environment.get(IMPORTED) if isinstance(environment, dict) else None
+    if isinstance(origin, dict) and PRUNED_FROM in origin:
+        return f"{origin[PRUNED_FROM]}, pruned"
+    return str(run.path.resolve())
 
 
 def write_imported_run(

@@ -18,6 +18,7 @@ from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import is_run, open_run
+from mobilette.run.imported import name_of_weights
 from mobilette.weights.download import Report
 from mobilette.weights.fitting import check_fits
 from mobilette.weights.pretrained import choose_published, load_published
@@ -74,7 +75,7 @@ def read_start(
     if is_run(Path(start)):
         run = open_run(start)
         return Start(
-            name=str(run.path.resolve()),
+            name=name_of_weights(run),
             arch=run.arch,
             weights=run.read_weights(),
             preprocess=run.preprocess,

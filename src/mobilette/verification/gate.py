@@ -81,7 +81,7 @@ def judge_pictures(
     comparison: Comparison,
     *,
     drop: float,
-    kept: float | None = None,
+    kept: float,
     precision: Precision = "fp32",
     max_drop: float = MAX_DROP,
 ) -> list[str]:
@@ -100,8 +100,8 @@ def judge_pictures(
     small = comparison.images < SMALL_SET
     if comparison.constant:
         failures.append("the answer is the same for every picture")
-    by_right = precision == "int8" and kept is not None
-    agreement = kept if by_right and kept is not None else comparison.top1_agreement
+    by_right = precision == "int8"
+    agreement = kept if by_right else comparison.top1_agreement
     if agreement < limits.agreement and not (small and comparison.flips <= 1):
         where = " on the pictures that the checkpoint has right" if by_right else ""
         failures.append(
