@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +22,6 @@ from mobilette.files import (
 )
 from mobilette.records import parse
 from mobilette.run.classes import ClassLabel, classes_text, parse_classes
-from mobilette.run.directory import Run, open_run
 
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
@@ -178,18 +176,3 @@ def _read_checked(folder: Path, name: str, contract: Contract) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def open_trained_run(path: str | Path) -> Run:
-    """Return the run in the directory ``path``.
-
-    Raises:
-        InputError: it is none; of an artifact it says which run that was made from.
-    """
-    path = Path(path)
-    if not is_artifact(path):
-        return open_run(path)
-    contract = open_artifact(path).contract
-    what = "quantised already" if contract.precision == "int8" else "an artifact, not a run"
-    made_from = os.path.normpath(path / contract.source.run)
-    raise InputError(f"{path}: {what}; give the run it was made from, {made_from}")

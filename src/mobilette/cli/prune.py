@@ -70,10 +70,10 @@ def prune(
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
-    from mobilette.artifact.directory import open_trained_run
     from mobilette.cli.training_progress import TrainingProgress
     from mobilette.compression.prune import prune as prune_run
     from mobilette.compression.pruning_record import read_pruning
+    from mobilette.exporters.trained_run import open_trained_run
     from mobilette.reporting.pruning import write_picture
     from mobilette.training.process import keep_freed_memory, set_threads
 

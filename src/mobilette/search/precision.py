@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilette.artifact.contract import Precision, Rung
-from mobilette.artifact.directory import CONTRACT, Artifact, open_trained_run
+from mobilette.artifact.directory import CONTRACT, Artifact
 from mobilette.compression.observation import LARGEST_PART, largest_activation
 from mobilette.compression.ranges import RANGES
 from mobilette.data.normalise import Normalise
@@ -30,6 +30,7 @@ from mobilette.exporters.export import (
 )
 from mobilette.exporters.prepare import folded_network
 from mobilette.exporters.target import Calibration
+from mobilette.exporters.trained_run import open_trained_run
 from mobilette.files import check_new
 from mobilette.run.directory import Run, is_imported
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
