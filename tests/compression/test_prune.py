@@ -174,6 +174,16 @@ def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
     assert len(open_run(out).history()) == 4
 
 
+def test_a_time_that_reading_takes_is_told_and_leaves_a_run(
+    trained: Run, pictures: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    out = tmp_path / "out"
+    prune(trained, pictures, keep=0.7, time_limit=0.01, out=out, workers=0, remark=said.append)
+    assert any("took all of the time; fine-tuning gets 1 second" in line for line in said)
+    assert read_pruning(out).steps[0].tuned == open_run(out).history()[-1]["top1"]
+
+
 def test_it_is_a_public_name() -> None:
     assert mobilette.prune is prune
 

@@ -84,7 +84,7 @@ def load_file_weight(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def test_missing_weights_say_how_to_go_on(run_copy: Path) -> None:
     (run_copy / "best.safetensors").unlink()
-    with pytest.raises(InputError, match="no trained weights yet .mobilette train --resume"):
+    with pytest.raises(InputError, match="missing; .mobilette train --resume .* trained again"):
         _ = open_run(run_copy).network
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
+from mobilette.exporters import prepare
 from mobilette.exporters.export import export
 from mobilette.run.directory import WEIGHTS, Run
 from mobilette.search import precision, rungs
@@ -115,6 +117,23 @@ def test_pictures_too_few_to_tell_the_drop(trained: Run, pictures: Path, tmp_pat
     result = mobilette("quantize", trained.path, tmp_path / "few", "--out", tmp_path / "out")
     assert_refused(result, "15 pictures cannot tell a drop of 1 points", "at least 100 are needed")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_missing_is_told_before_pictures_are_read(
+    trained: Run, run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run_copy / WEIGHTS).unlink()
+    with pytest.raises(InputError, match=r"best\.safetensors: missing"):
+        quantize(run_copy, tmp_path / "no pictures")
+
+    def version(name: str) -> str:
+        if name == "openvino":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(prepare, "version", version)
+    with pytest.raises(InputError, match=r"openvino is missing; pip install 'mobilette\[openvino"):
+        quantize(trained, tmp_path / "no pictures", to="openvino")
 
 
 def test_a_target_without_int8_and_an_output_that_exists(

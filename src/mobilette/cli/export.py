@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Force, Json, Out, Workers
+from mobilette.cli.options import Force, Json, MaxUnusable, Out, Workers
 from mobilette.errors import InputError, one_of
 
 
@@ -37,6 +37,7 @@ def export(
     ] = "torchvision",
     out: Out = None,
     workers: Workers = None,
+    max_unusable: MaxUnusable = 0.1,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +47,7 @@ def export(
     from mobilette.exporters.calibration import calibration_pictures
     from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
     from mobilette.exporters.export import export as export_run
+    from mobilette.exporters.prepare import package_versions
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
     from mobilette.files import check_new
     from mobilette.run.directory import is_imported, open_run, recorded_data
@@ -65,10 +67,13 @@ def export(
     opened = open_run(run)
     for target, kind in wanted:  # before pictures are decoded and others are written
         check_new(artifact_folder(opened, target, kind, out), holds=CONTRACT, force=force)
+        package_versions(TARGETS[target])
     calibration = None
     if any(each == "int8" for _, each in wanted):
         with reading_bar() as report:
-            calibration = calibration_pictures(opened, data, workers=workers, report_load=report)
+            calibration = calibration_pictures(
+                opened, data, workers=workers, max_unusable=max_unusable, report_load=report
+            )
         remarks().print(
             f"int8 is calibrated with {len(calibration.pixels)} pictures of {calibration.source}",
             markup=False,

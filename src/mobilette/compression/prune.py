@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import norm_scores
 from mobilette.compression.held_pictures import HeldPictures, same_classes
 from mobilette.compression.pruning import Pruned, prune_channels
@@ -43,6 +46,7 @@ from mobilette.training.world import is_launched
 from mobilette.weights.batch_norm import measure_batch_norm
 
 MOST_STEPS = 100
+SHORTEST_TUNING = 1.0  # seconds; what a recipe can be fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,18 @@ class _Request:
     report: Report | None
     report_load: LoadReport | None
     remark: Remark
+
+    def held_pictures(self, run: Run, *, first: bool) -> HeldPictures:
+        """Return the pictures, prepared for ``run``; only the ``first`` reading is remarked on."""
+        return HeldPictures(
+            self.pictures,
+            run,
+            device=choose_device(self.device),
+            workers=self.workers,
+            max_unusable=self.max_unusable,
+            report_load=self.report_load,
+            remark=self.remark if first else _silent,
+        )
 
 
 def prune(
@@ -150,7 +166,7 @@ def _in_steps(
 ) -> Run:
     """Cut and fine-tune ``steps`` times; the last run is written to ``folder``."""
     done: list[PruningStep] = []
-    before = cost(source.arch)
+    whole = cost(source.arch).madds
     accuracy = math.nan
     current = source
 
@@ -158,42 +174,23 @@ def _in_steps(
         for number in range(1, steps + 1):
             begun = time.perf_counter()
             target = keep ** (number / steps)
-            with HeldPictures(
-                asked.pictures,
-                current,
-                device=choose_device(asked.device),
-                workers=asked.workers,
-                max_unusable=asked.max_unusable,
-                report_load=asked.report_load,
-                remark=asked.remark if number == 1 else _silent,
-            ) as pictures:
+            with asked.held_pictures(current, first=number == 1) as pictures:
                 if number == 1:
                     accuracy = pictures.accuracy(source.arch, source.read_weights())
-                part = target * before.madds / cost(current.arch).madds
+                part = target * whole / cost(current.arch).madds
                 pruned = _cut(current, pictures, asked.importance, min(part, 1.0))
-                cut = pictures.accuracy(pruned.arch, pruned.weights)
-            after = cost(pruned.arch)
+                step = _cut_step(pruned, keep=target, accuracy=pictures.accuracy)
             asked.remark(
-                f"step {number} of {steps}: {after.madds / before.madds:.1%} of the mult-adds, "
-                f"{after.params:,} parameters, accuracy {cut:.2%} after the cut "
+                f"step {number} of {steps}: {step.madds / whole:.1%} of the mult-adds, "
+                f"{step.params:,} parameters, accuracy {step.cut:.2%} after the cut "
                 f"(unpruned {accuracy:.2%})"
             )
             last = number == steps
             where = folder if last else Path(scratch) / f"step{number}"
             start = _write_cut(Path(scratch) / f"cut{number}", source, pruned)
-            step = PruningStep(
-                keep=target,
-                madds=after.madds,
-                params=after.params,
-                cut=cut,
-                tuned=cut,
-                seconds=0.0,
-                channels=new_channels(pruned.arch),
-            )
+            left = steps - number + 1
             try:
-                current = _fine_tune(
-                    start, asked, out=where, force=force and last, steps_left=steps - number + 1
-                )
+                current = _fine_tune(start, asked, out=where, force=force and last, steps_left=left)
             except KeyboardInterrupt:  # what the last step leaves is a run that can be finished
                 if last and is_run(folder) and open_run(folder).arch == pruned.arch:
                     done.append(_tuned(step, open_run(folder), begun))
@@ -202,6 +199,22 @@ def _in_steps(
             done.append(_tuned(step, current, begun))
     _record(folder, source, asked, keep=keep, accuracy=accuracy, steps=done)
     return open_run(folder)
+
+
+def _cut_step(
+    pruned: Pruned, *, keep: float, accuracy: Callable[[Arch, dict[str, Tensor]], float]
+) -> PruningStep:
+    """Return what a step has come to before it is fine-tuned."""
+    left, cut = cost(pruned.arch), accuracy(pruned.arch, pruned.weights)
+    return PruningStep(
+        keep=keep,
+        madds=left.madds,
+        params=left.params,
+        cut=cut,
+        tuned=cut,
+        seconds=0.0,
+        channels=new_channels(pruned.arch),
+    )
 
 
 def _tuned(step: PruningStep, run: Run, begun: float) -> PruningStep:
@@ -264,8 +277,13 @@ def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_le
     """Return the run that training makes of the cut one in ``start``."""
     recipe = asked.recipe
     if asked.deadline is not None:
-        left = asked.deadline - time.perf_counter()
-        recipe = replace(recipe, time_limit=max(left / steps_left, 1.0))
+        left = (asked.deadline - time.perf_counter()) / steps_left
+        if left < SHORTEST_TUNING:
+            asked.remark(
+                "reading, scoring and cutting took all of the time; fine-tuning gets "
+                f"{SHORTEST_TUNING:g} second, or one step if that takes longer"
+            )
+        recipe = replace(recipe, time_limit=max(left, SHORTEST_TUNING))
     return train(
         asked.data,
         start=start,

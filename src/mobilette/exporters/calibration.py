@@ -28,7 +28,7 @@ def calibration_pictures(
     count: int = PICTURES,
     option: str = "--data",
     workers: int | None = None,
-    max_unusable: float = 0.5,
+    max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
 ) -> Calibration:
     """Return up to ``count`` pictures, the same for every target, prepared as the run's are.

@@ -18,7 +18,7 @@ from mobilette.exporters.mcu import MCU
 from mobilette.exporters.ncnn import NCNN
 from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
-from mobilette.exporters.prepare import make_contract, prepare
+from mobilette.exporters.prepare import make_contract, package_versions, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Quantisation, Target
 from mobilette.exporters.web import WEB
@@ -43,6 +43,7 @@ def export(
     latency_ms: Mapping[str, float] | None = None,
     out: str | Path | None = None,
     force: bool = False,
+    max_unusable: float = 0.1,
 ) -> Artifact:
     """Write the artifact of a run and return it.
 
@@ -59,6 +60,7 @@ def export(
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
         force: replace an artifact that is there already.
+        max_unusable: the part of the pictures of ``data`` that may be unusable.
 
     Raises:
         InputError: no such target or precision, a package that the target needs is missing, no
@@ -70,10 +72,11 @@ def export(
     run = run if isinstance(run, Run) else open_run(run)
     final = artifact_folder(run, to, precision, out)
     check_new(final, holds=CONTRACT, force=force)  # before pictures are decoded
+    package_versions(target)
     if precision != "int8":
         calibration = quantisation = None
     elif calibration is None:
-        calibration = calibration_pictures(run, data)
+        calibration = calibration_pictures(run, data, max_unusable=max_unusable)
     else:
         check_calibration(calibration, run)
     with new_directory(final, holds=CONTRACT, force=force) as folder:

@@ -62,6 +62,16 @@ def folded_network(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
     return folded.eval()
 
 
+def package_versions(target: Target) -> dict[str, str]:
+    """Return the versions of the packages that write artifacts of ``target``, by name.
+
+    Raises:
+        InputError: one is missing.
+    """
+    with needs(target.extra, f"export to {target.name}"):
+        return {name: version(name) for name in ("mobilette", "torch", *target.packages)}
+
+
 def make_contract(
     run: Run,
     target: Target,
@@ -76,8 +86,6 @@ def make_contract(
     Raises:
         InputError: a package that the target needs is missing.
     """
-    with needs(target.extra, f"export to {target.name}"):
-        versions = {name: version(name) for name in ("mobilette", "torch", *target.packages)}
     channels, side = run.arch.in_channels, run.arch.resolution
     shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
     quantisation, source = quantisation or Quantisation(), None
@@ -105,7 +113,7 @@ def make_contract(
         calibration=source,
         float_layers=tuple(sorted(quantisation.float_layers)),
         verifiable=target.verifiable,
-        versions=versions,
+        versions=package_versions(target),
         source=Source(
             run=_relative(run.path, final),
             weights_sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),

@@ -120,8 +120,8 @@ class Run:
 
         if not self.weights_path.is_file():
             raise InputError(
-                f"{self.weights_path}: missing; the run has no trained weights yet "
-                f"(mobilette train --resume {self.path})"
+                f"{self.weights_path}: missing; 'mobilette train --resume {self.path}' makes them "
+                "if the run was stopped, one that was finished has to be trained again"
             )
         try:
             tensors = load_file(self.weights_path)

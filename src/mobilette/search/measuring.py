@@ -68,6 +68,7 @@ def read_judge(
     Raises:
         InputError: they cannot be used, or are too few to tell ``max_drop``.
     """
+    network = run.network  # a run without weights is refused before pictures are read
     pictures, _ = labelled_pictures(data, run.classes, split=split, multi_label=run.multi_label)
     read, _ = load_split(
         pictures,
@@ -85,7 +86,7 @@ def read_judge(
             f"one is {100 / len(read.labels):.3g}; at least {needed} are needed"
         )
     pixels = read.pixels[:]
-    logits = checkpoint_logits(run.network, Normalise(run.preprocess), pixels)
+    logits = checkpoint_logits(network, Normalise(run.preprocess), pixels)
     return Judge(pixels=pixels, labels=read.labels, logits=logits, max_drop=max_drop)
 
 

@@ -28,7 +28,7 @@ from mobilette.exporters.export import (
     check_precision,
     export,
 )
-from mobilette.exporters.prepare import folded_network
+from mobilette.exporters.prepare import folded_network, package_versions
 from mobilette.exporters.target import Calibration
 from mobilette.exporters.trained_run import open_trained_run
 from mobilette.files import check_new
@@ -225,9 +225,10 @@ def _precisions(to: str) -> tuple[Precision, ...]:
     """Return the precisions of ``to`` beside int8, which it must have.
 
     Raises:
-        InputError: there is no such target, or it has no int8.
+        InputError: there is no such target, it has no int8, or a package that it needs is missing.
     """
     check_precision(to, "int8")
+    package_versions(TARGETS[to])
     return tuple(each for each in TARGETS[to].precisions if each != "int8")
 
 
