@@ -9,7 +9,8 @@ trained from scratch for both times together. Every side is our command line in 
 own, one after the other; with `--rounds` all of it again with other seeds. Accuracy is that of each
 run's best weights on the pictures held out.
 
-`--out` gets the table and `--picture` the picture. The last line, `ratio: X`, is the median over
+`--out` gets the table and `--picture` the picture; with `--also` what another call measured beside
+it, on other cores (OMP_NUM_THREADS), is on the same page. The last line, `ratio: X`, is the median over
 models, parts and rounds of the errors from scratch divided by those of the pruned network: above 1
 where pruning is better.
 """
@@ -250,6 +251,9 @@ def main(
     out: Path = Path("docs/prune_vs_width.md"),
     picture: Path = Path("docs/figures/prune_vs_width.png"),
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    also: Annotated[
+        Path | None, typer.Option(help="What --json wrote of other models: on the same page.")
+    ] = None,
 ) -> None:
     """Train, prune and train narrower networks, and write what came of it."""
     parts = [float(part) for part in keeps.split(",")]
@@ -275,7 +279,8 @@ def main(
             f"{machine()}; device {device}; {data.name}: {counts[0]:,} pictures to train on, "
             f"{counts[1]:,} held out, {resolution}x{resolution}; unpruned x{width_mult:g}, "
             f"{task.seconds:g} s; pruned in {steps} steps, {task.prune_seconds:g} s; from scratch "
-            f"{task.seconds + task.prune_seconds:g} s; {rounds} rounds"
+            f"{task.seconds + task.prune_seconds:g} s; {rounds} rounds; threads: "
+            f"{os.environ.get('OMP_NUM_THREADS', 'one a core')}"
         )
         print(title, flush=True)
         # Pictures are decoded once, here, and kept: else the first side alone would pay for it.
@@ -286,6 +291,8 @@ def main(
             for model in models.split(",")
             for row in rows_of(task, model, keeps=parts, seed=seed, classes=classes)
         ]
+    if also is not None:
+        rows = [Row(**row) for row in json.loads(also.read_text())["rows"]] + rows
     if json_file is not None:
         json_file.write_text(
             json.dumps({"task": title, "rows": [asdict(r) for r in rows]}, indent=1)
