@@ -9,10 +9,10 @@ trained from scratch for both times together. Every side is our command line in 
 own, one after the other; with `--rounds` all of it again with other seeds. Accuracy is that of each
 run's best weights on the pictures held out.
 
-`--out` gets the table and `--picture` the picture; with `--also` what another call measured beside
-it, on other cores (OMP_NUM_THREADS), is on the same page. The last line, `ratio: X`, is the median over
-models, parts and rounds of the errors from scratch divided by those of the pruned network: above 1
-where pruning is better.
+`--out` gets the table and `--picture` the picture; with `--also` what another call measured
+beside it, on other cores (OMP_NUM_THREADS), is on the same page. The last line, `ratio: X`, is the
+median over models, parts and rounds of the errors from scratch divided by those of the pruned
+network: above 1 where pruning is better.
 """
 
 from __future__ import annotations
