@@ -39,6 +39,6 @@ def doctor(
         return
     for key, value in found.items():
         text = value if not isinstance(value, dict) else ""
-        out.print(f"{key:<10} {text}", markup=False)
+        out.print(f"{key:<12} {text}", markup=False)
         for name, detail in value.items() if isinstance(value, dict) else ():
             out.print(f"  {name:<16} {detail}", markup=False)

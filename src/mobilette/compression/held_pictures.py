@@ -18,10 +18,12 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
 from mobilette.errors import InputError
+from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
+from mobilette.training.environment import can_fuse_norms
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 from mobilette.training.start import Remark
@@ -93,6 +95,8 @@ class HeldPictures:
         network = build_empty(arch)
         network.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
         network.to(self.device)
+        if can_fuse_norms(self.device):
+            fuse_norms(network)
         split = self.dataset.splits["val"]
         logits = checkpoint_logits(network, self.normalise, split.pixels)
         usable = split.usable()

@@ -12,6 +12,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 from mobilette.arch.rows import Activation, Conv
+from mobilette.nn.fused_norm import can_fuse, norm_and_activation
 
 MakeNorm = Callable[[int], nn.Module]
 
@@ -142,7 +143,12 @@ class ReLU6(nn.ReLU6):
 
 
 class ConvUnit(nn.Sequential):
-    """`Conv` as modules: ``conv``, then ``norm`` and ``activation`` where there are any."""
+    """`Conv` as modules: ``conv``, then ``norm`` and ``activation`` where there are any.
+
+    With `fuse_norms`, the last two are one where `can_fuse` allows it.
+    """
+
+    fused = False
 
     def __init__(self, conv: Conv, *, in_channels: int, norm: MakeNorm) -> None:
         kind = SamePadConv2d if conv.padding == "tf_same" else Conv2d
@@ -161,6 +167,28 @@ class ConvUnit(nn.Sequential):
         if conv.activation != "none":
             parts["activation"] = activation(conv.activation)
         super().__init__(parts)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the unit's output (N, C', H', W') for ``input`` (N, C, H, W)."""
+        conv, *others = self
+        x: Tensor = conv(input)
+        if self.fused and isinstance(norm := others[0], nn.BatchNorm2d):
+            last = others[1] if len(others) > 1 else nn.Identity()
+            if can_fuse(x, norm, last):
+                return norm_and_activation(x, norm, last)
+        for part in others:
+            x = part(x)
+        return x
+
+
+def fuse_norms(network: nn.Module) -> None:
+    """Let batch norms and the activations after them be one on the CPU, where `can_fuse` allows it.
+
+    Needs `mobilette.nn.kernels`. Hooks of the fused modules are not called then.
+    """
+    for module in network.modules():
+        if isinstance(module, ConvUnit) and "norm" in module._modules:
+            module.fused = True
 
 
 def activation(name: Activation) -> nn.Module:

@@ -14,6 +14,7 @@ from mobilette.data.cache import cache_size, pictures_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.reading import available_memory
 from mobilette.errors import InputError, one_of
+from mobilette.nn.kernels import why_no_kernels
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -77,18 +78,26 @@ def choose_precision(
     return "fp32"
 
 
+def can_fuse_norms(device: torch.device) -> bool:
+    """Whether batch norms are computed by our kernels there; compiles them the first time."""
+    return device.type == "cpu" and why_no_kernels() is None
+
+
 def free_device_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a GPU; ``None`` where the memory is that of the machine."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
-def describe_environment(device: torch.device, precision: Precision) -> dict[str, object]:
+def describe_environment(
+    device: torch.device, precision: Precision, *, fused_norms: bool
+) -> dict[str, object]:
     """Return what a run records about where it was trained."""
     return {
         "schema": 1,
         "device": str(device),
         "device_name": _device_name(str(device)),
         "precision": precision,
+        "fused_norms": fused_norms,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -114,6 +123,7 @@ def examine() -> dict[str, object]:
             "bytes": cached[1],
         },
         "data": os.environ.get("MOBILETTE_DATA") or "MOBILETTE_DATA is not set",
+        "fused_norms": f"no: {without}" if (without := why_no_kernels()) else "yes",
         "targets": {"onnx": f"onnxruntime {version('onnxruntime')}"},
         "extras": {name: _extra(name) for name in EXTRAS},
     }

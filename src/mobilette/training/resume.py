@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import torch
+
 from mobilette.data.cache import pictures_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
@@ -17,6 +19,7 @@ from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
 from mobilette.files import read_json, remove_unfinished, write_json, write_text
+from mobilette.nn.kernels import why_no_kernels
 from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
@@ -113,6 +116,7 @@ def resume(
             dataset,
             device=where,
             precision=_precision(precision),
+            fused_norms=_fused_norms(recorded, where, remark),
             world=world,
         )
         if state is not None:
@@ -216,6 +220,15 @@ def _digest(known: Mapping[str, object]) -> Digest:
 
 def _precision(recorded: object) -> Precision:
     return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
+
+
+def _fused_norms(recorded: Mapping[str, object], device: torch.device, remark: Remark) -> bool:
+    """Return whether batch norms were computed by our kernels, and can be."""
+    if recorded.get("fused_norms") is not True or device.type != "cpu":
+        return False
+    if without := why_no_kernels():
+        remark(f"goes on without fused batch norms, not to the same bits: {without}")
+    return without is None
 
 
 def _recorded(path: Path) -> dict[str, object]:

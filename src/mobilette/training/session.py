@@ -14,6 +14,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.opening import LoaderKind
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json
+from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.run.directory import DATASET, Run
 from mobilette.training.clock import Clock, Stopwatch
@@ -39,6 +40,7 @@ def make_trainer(
     *,
     device: torch.device,
     precision: Precision,
+    fused_norms: bool,
     world: World,
     clock: Clock | None = None,
     report_download: DownloadReport | None = None,
@@ -73,11 +75,14 @@ def make_trainer(
             remark=remark,
             report=report_download,
         )
+        if fused_norms:
+            fuse_norms(teacher.network)
     return Trainer(
         network,
         normalise=Normalise(run.preprocess).to(device),
         recipe=recipe,
         precision=precision,
+        fused_norms=fused_norms,
         flip=dataset.flippable,
         loss=Loss(recipe, multi_label=multi_label, weights=weights),
         teacher=teacher,

@@ -15,6 +15,7 @@ from mobilette.data.augmentation import Augmentation, augment
 from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
+from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.training.clock import Clock, NoClock
 from mobilette.training.ema import WeightAverage
@@ -39,6 +40,7 @@ class Trainer:
         normalise: Normalise,
         recipe: Recipe,
         precision: Precision = "fp32",
+        fused_norms: bool = False,
         flip: bool = True,
         loss: Loss | None = None,
         teacher: Callable[[Tensor], Tensor] | None = None,
@@ -52,6 +54,7 @@ class Trainer:
             normalise: there, too.
             recipe: how to train.
             precision: of forward and backward pass; weights stay fp32.
+            fused_norms: whether our kernels compute batch norms (`mobilette.nn.kernels`).
             flip: whether the pictures mean the same in a mirror (and the recipe flips them).
             loss: by default one label a picture, all classes alike.
             teacher: to learn from as well: logits for augmented pixels.
@@ -81,6 +84,9 @@ class Trainer:
         )
         if recipe.compile == "always" or (recipe.compile == "auto" and self.device.type == "cuda"):
             network.compile()
+        if fused_norms:
+            fuse_norms(network)
+            fuse_norms(self.average.network)
         self._together: nn.Module = network
         self._frozen: bool | None = None
 

@@ -33,6 +33,7 @@ from mobilette.run.directory import (
 )
 from mobilette.training.clock import Stopwatch
 from mobilette.training.environment import (
+    can_fuse_norms,
     choose_device,
     choose_precision,
     describe_environment,
@@ -146,6 +147,7 @@ def train(
         if out is not None and teacher and is_run(Path(teacher)):
             check_apart(Path(out), Path(teacher), "which teaches")
         precision = choose_precision(plan.recipe.precision, where)
+        fused_norms = can_fuse_norms(where)
         known = source.labels_of(pictures.classes) if source else None
         classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
         load = partial(
@@ -169,6 +171,7 @@ def train(
             dataset,
             device=where,
             precision=precision,
+            fused_norms=fused_norms,
             world=world,
             clock=Stopwatch(where) if profile else None,
             report_download=report_download,
@@ -185,7 +188,7 @@ def train(
                     classes=classes,
                     recipe=plan.recipe.to_toml(),
                     dataset=dataset.describe() | {"path": _absolute(data)},
-                    environment=describe_environment(where, precision)
+                    environment=describe_environment(where, precision, fused_norms=fused_norms)
                     | {"start": "scratch" if source is None else source.name}
                     | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
                 )
@@ -193,7 +196,7 @@ def train(
                 write_bytes(unfinished / STATE, state_bytes(trainer, Progress()))
         world.wait()
         remark(_choices(arch, dataset, source, folder))
-        remark(_machine(where, precision, world, allocator))
+        remark(_machine(where, precision, world, allocator, fused_norms=fused_norms))
         run = open_run(folder)
         run_loop(
             run,
@@ -224,10 +227,13 @@ def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -
     )
 
 
-def _machine(device: torch.device, precision: str, world: World, allocator: str) -> str:
+def _machine(
+    device: torch.device, precision: str, world: World, allocator: str, *, fused_norms: bool
+) -> str:
     processes = f"{world.size} processes, " if world.size > 1 else ""
     memory = ", freed memory is kept" if allocator == "keeps memory" else ""
-    return f"{processes}{device}, {torch.get_num_threads()} threads, {precision}{memory}"
+    norms = ", fused batch norms" if fused_norms else ""
+    return f"{processes}{device}, {torch.get_num_threads()} threads, {precision}{norms}{memory}"
 
 
 def _absolute(data: str | Path) -> str:

@@ -1,0 +1,137 @@
+"""Our kernels in C++, compiled on first use for the machine that runs them.
+
+A compiler is optional: without one, `why_no_kernels` says so and layers run as PyTorch has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch  # noqa: F401 - brings the OpenMP that the library is linked to when it is loaded
+
+from mobilette.files import cache_root
+
+SOURCE = "batch_norm.cpp"
+COMPILERS = ("c++", "g++", "clang++")
+COMPILE = ("-O3", "-march=native", "-fPIC", "-fopenmp", "-std=c++17")
+TIME_LIMIT = 120.0  # seconds for a compiler
+
+
+class NoKernels(Exception):
+    """They cannot be had here; the message says why."""
+
+
+def kernels_folder() -> Path:
+    """Return where compiled kernels are kept; it need not exist."""
+    return cache_root() / "kernels"
+
+
+def why_no_kernels() -> str | None:
+    """Return why there are no kernels on this machine, ``None`` where there are; compiles them."""
+    try:
+        load_kernels()
+    except NoKernels as reason:
+        return str(reason)
+    return None
+
+
+def load_kernels() -> ctypes.CDLL:
+    """Return the functions of `batch_norm.cpp`, compiled by ``CXX`` or the system's C++ compiler.
+
+    The library is kept in `kernels_folder`, under a name that changes with source, compiler and
+    processor.
+
+    Raises:
+        NoKernels: no compiler, or it fails; the cache cannot be written, or others could have
+            written what is there.
+    """
+    found = _load(os.environ.get("CXX"), kernels_folder())
+    if isinstance(found, str):
+        raise NoKernels(found)
+    return found
+
+
+@cache
+def _load(asked: str | None, folder: Path) -> ctypes.CDLL | str:
+    """Return the library, or why there is none: either is the answer of the whole process."""
+    try:
+        return _compiled(asked, folder)
+    except NoKernels as reason:
+        return str(reason)
+    except OSError as error:
+        return f"kernels cannot be loaded from {folder} ({error})"
+
+
+def _compiled(asked: str | None, folder: Path) -> ctypes.CDLL:
+    if sys.platform == "win32":
+        raise NoKernels("kernels are for Linux and macOS")
+    compiler = _compiler(asked)
+    source = files(__package__).joinpath(SOURCE).read_bytes()
+    about = [_run(compiler, "--version"), *COMPILE, platform.machine(), _processor()]
+    name = hashlib.sha256(source + "\0".join(about).encode()).hexdigest()[:32]
+    library = folder / f"{name}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            code, built = Path(scratch) / SOURCE, Path(scratch) / library.name
+            code.write_bytes(source)
+            _run(compiler, *COMPILE, "-c", str(code), "-o", f"{code}.o")
+            # Without -fopenmp: the process has PyTorch's OpenMP, and two would fight for cores.
+            _run(compiler, "-shared", f"{code}.o", "-o", str(built))
+            built.chmod(0o700)
+            built.replace(library)
+    for path in (folder, library):
+        _check_own(path)
+    return ctypes.CDLL(str(library))
+
+
+def _compiler(asked: str | None) -> str:
+    for name in (asked,) if asked is not None else COMPILERS:
+        if name and (found := shutil.which(name)):
+            return found
+    wanted = f"CXX={asked}" if asked is not None else f"none of {', '.join(COMPILERS)}"
+    raise NoKernels(f"no C++ compiler ({wanted})")
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoKernels(f"{command[0]} does not run ({error})") from None
+    if done.returncode:
+        said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
+        raise NoKernels(f"{command[0]} does not compile {SOURCE} ({said.strip()[:200]})")
+    return done.stdout
+
+
+def _processor() -> str:
+    """Return what tells processors apart for which ``-march=native`` makes other code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _check_own(path: Path) -> None:
+    """Check that nobody else could have put there what is about to be run.
+
+    Raises:
+        NoKernels: someone could.
+    """
+    status = path.stat()
+    if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise NoKernels(f"{path}: others may write it, so that it is not run")

@@ -1,0 +1,100 @@
+"""Kernels are compiled once, for this machine, and never taken from strangers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobilette.nn.kernels import COMPILERS, kernels_folder, load_kernels, why_no_kernels
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    return tmp_path / "cache" / "kernels"
+
+
+def ask(**environment: str) -> str | None:
+    """Return what another process says of its kernels."""
+    code = (
+        "import json; from mobilette.nn.kernels import why_no_kernels as w; print(json.dumps(w()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, check=True
+    )
+    answer: str | None = json.loads(done.stdout)
+    return answer
+
+
+@needs_compiler
+def test_compiled_once_and_kept(own_cache: Path) -> None:
+    assert kernels_folder() == own_cache
+    assert why_no_kernels() is None
+    (library,) = own_cache.iterdir()  # no scratch is left
+    assert hasattr(load_kernels(), "forward_float32_clamp")
+    made = library.stat().st_mtime_ns
+    assert ask() is None
+    assert [path.stat().st_mtime_ns for path in own_cache.iterdir()] == [made]
+
+
+@needs_compiler
+def test_what_others_can_write_is_not_run(own_cache: Path) -> None:
+    assert ask() is None
+    (library,) = own_cache.iterdir()
+    for path in (library, own_cache):
+        before = path.stat().st_mode
+        path.chmod(0o777)
+        said = ask()
+        assert said is not None
+        assert str(path) in said
+        assert "others may write it" in said
+        path.chmod(before)
+
+
+@needs_compiler
+def test_a_damaged_library_is_told(own_cache: Path) -> None:
+    assert ask() is None
+    (library,) = own_cache.iterdir()
+    library.write_bytes(b"not a library")
+    said = ask()
+    assert said is not None
+    assert "cannot be loaded" in said
+
+
+def test_without_a_compiler_it_says_so(own_cache: Path, tmp_path: Path) -> None:
+    assert ask(PATH=str(tmp_path)) == f"no C++ compiler (none of {', '.join(COMPILERS)})"
+    assert ask(CXX="no-such-compiler") == "no C++ compiler (CXX=no-such-compiler)"
+    assert ask(CXX="") == "no C++ compiler (CXX=)"
+    assert not own_cache.exists()
+
+
+def test_a_compiler_that_fails_leaves_nothing(own_cache: Path, tmp_path: Path) -> None:
+    compiler = tmp_path / "strict++"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "x.cpp: error: no" >&2; exit 1\n'
+    )
+    compiler.chmod(0o755)
+    said = ask(CXX=str(compiler))
+    assert said is not None
+    assert said.endswith("does not compile batch_norm.cpp (x.cpp: error: no)")
+    assert list(own_cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told(own_cache: Path) -> None:
+    own_cache.parent.mkdir()
+    own_cache.write_text("a file is in the way")
+    if any(map(shutil.which, COMPILERS)):
+        said = ask()
+        assert said is not None
+        assert str(own_cache) in said
