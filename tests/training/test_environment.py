@@ -35,8 +35,9 @@ def test_precision_follows_the_device_unless_asked_for() -> None:
 
 
 def test_what_is_recorded_and_examined() -> None:
-    recorded = describe_environment(torch.device("cpu"), "fp32")
+    recorded = describe_environment(torch.device("cpu"), "fp32", fused_norms=True)
     assert recorded["precision"] == "fp32"
+    assert recorded["fused_norms"] is True
     assert recorded["threads"] == torch.get_num_threads()
     assert examine()["devices"]
 

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from mobilette.errors import InputError
-from mobilette.run.directory import DATASET, STATE, open_run
+from mobilette.nn.kernels import why_no_kernels
+from mobilette.run.directory import DATASET, ENVIRONMENT, STATE, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.recipe import load_recipe
@@ -24,6 +25,7 @@ from mobilette.training.schedule import learning_rate
 from mobilette.training.train import train
 from mobilette.training.world import _own_part
 from tests.conftest import write_pictures
+from tests.training.runs import same_weights
 from tests.training.test_distributed import OPTIONS, torchrun
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
@@ -179,3 +181,28 @@ def _unfinish(run: Path) -> None:
     state = torch.load(run / STATE, weights_only=True)
     state["progress"]["finished"] = False
     torch.save(state, run / STATE)
+
+
+@pytest.mark.skipif(why_no_kernels() is not None, reason="no C++ compiler here")
+def test_what_computes_batch_norms_is_recorded_and_kept(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {True: tmp_path / "fused", False: tmp_path / "plain"}
+    for fused, out in folders.items():
+        monkeypatch.setenv("CXX", "c++" if fused else "no-such-compiler")
+        with pytest.raises(Stop):
+            train_small(pictures, overrides={"epochs": 2}, out=out, report=stop_after_an_epoch)
+        assert json.loads((out / ENVIRONMENT).read_text())["fused_norms"] is fused
+    said: list[str] = []
+    resume(folders[True], remark=said.append)
+    assert said == [
+        "goes on without fused batch norms, not to the same bits: "
+        "no C++ compiler (CXX=no-such-compiler)"
+    ]
+    whole = tmp_path / "whole"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    train_small(pictures, overrides={"epochs": 2}, out=whole)
+    monkeypatch.setenv("CXX", "c++")
+    resume(folders[False], remark=said.append)
+    assert len(said) == 1
+    assert same_weights(folders[False], whole)

@@ -121,9 +121,10 @@ NOT_INLINE void add_moments(Size count, const Value* __restrict x, const float* 
 }
 
 template <class Value, class Activation>
-NOT_INLINE void write_output(Activation activation, Size count, const Value* __restrict x,
+NOT_INLINE void write_output(Activation activation, Size count, const Value* x,
                              const float* __restrict scale, const float* __restrict shift,
-                             Value* __restrict y) {
+                             Value* y) {
+#pragma omp simd  // y may be x: what compilers have to know is that no value waits for another
   for (Size i = 0; i < count; ++i)
     store(y + i, activation.activate(widen(x[i]) * scale[i] + shift[i]));
 }

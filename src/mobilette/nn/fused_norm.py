@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,12 @@ class _NormAndActivation(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None, None
 
 
+@cache
+def _function(name: str) -> Callable[..., None]:
+    found: Callable[..., None] = getattr(load_kernels(), name)
+    return found
+
+
 def _call(
     name: str,
     like: Tensor,
@@ -76,10 +83,7 @@ def _call(
     *arguments: Tensor | ctypes.c_float,
 ) -> None:
     activation, low, high = kind
-    function: Callable[..., None] = getattr(
-        load_kernels(), f"{name}_{_TYPES[like.dtype]}_{activation}"
-    )
-    function(
+    _function(f"{name}_{_TYPES[like.dtype]}_{activation}")(
         ctypes.c_int64(rows),
         ctypes.c_int64(channels),
         *(ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments),
@@ -117,7 +121,8 @@ def norm_and_activation(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) 
     do not depend on the number of threads.
 
     Args:
-        x: float32 or bfloat16 (N, C, H, W) for which `can_fuse` holds.
+        x: float32 or bfloat16 (N, C, H, W) for which `can_fuse` holds. Outside of training it is
+            written over.
         norm: its running statistics are moved in training, and applied otherwise.
         activation: none (`nn.Identity`), ReLU, ReLU6 or hard-swish.
 
@@ -144,7 +149,6 @@ def _by_given_statistics(x: Tensor, norm: nn.BatchNorm2d, kind: tuple[str, float
     assert norm.running_var is not None
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     shift = norm.bias - norm.running_mean * scale
-    result = torch.empty_like(x)
     channels = x.shape[1]
-    _call("apply", x, kind, x.numel() // channels, channels, x, result, scale, shift)
-    return result
+    _call("apply", x, kind, x.numel() // channels, channels, x, x, scale, shift)
+    return x
