@@ -6,11 +6,13 @@ Operations are those of convolutions and linear layers, forward once and backwar
 the activations that go through memory if every layer reads its input and writes its output, kept
 results included: a convolution reads and writes one map forward, and reads two gradients' worth
 twice backward; a batch norm reads its input twice forward and three maps backward; an activation
-reads and writes one map each way. Peaks are measured here: the best of several large matrix
+reads and writes one map each way, or none where a fused batch norm takes it in
+(`mobilette.nn.fused_norm`). Peaks are measured here: the best of several large matrix
 products, and the best of several copies of 256 MiB, read and written.
 
 Prints the time that each would take alone, the step as it is (`bench/train_step.py`'s side of
-ours, in both precisions), and each kind of layer's part of the bytes.
+ours, in both precisions, with PyTorch's batch norms and with fused ones in turns), and each kind of
+layer's part of the bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
@@ -86,21 +89,29 @@ def peak_bytes() -> float:
 
 def step_seconds(
     model: str, *, batch: int, resolution: int, precision: Literal["fp32", "bf16"]
-) -> float:
-    """Return the seconds of our training step, the best of six."""
-    network = create_model(model, num_classes=10, resolution=resolution)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = Trainer(
-        network, normalise=Normalise(preset("torch")), recipe=Recipe(), precision=precision
-    )
-    trainer.begin_epoch(0)
+) -> list[float]:
+    """Return the seconds of our training step without and with fused norms, the best of six."""
+    trainers = []
+    for fused_norms in (False, True):
+        network = create_model(model, num_classes=10, resolution=resolution)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trainer = Trainer(
+            network,
+            normalise=Normalise(preset("torch")),
+            recipe=Recipe(),
+            precision=precision,
+            fused_norms=fused_norms,
+        )
+        trainer.begin_epoch(0)
+        trainers.append(trainer)
     pixels = torch.randint(0, 256, (batch, 3, resolution, resolution), dtype=torch.uint8)
     labels = torch.randint(0, 10, (batch,))
 
-    def step() -> None:
+    def step(trainer: Trainer) -> None:
         trainer.step(pixels, labels, index=0, place=(0, 0), progress=0.5)
 
-    return best(step, times=6)
+    turns = [[best(partial(step, trainer), times=1) for trainer in trainers] for _ in range(6)]
+    return [min(seconds) for seconds in zip(*turns, strict=True)]
 
 
 def main(model: str = "mobilenet_v2", batch: int = 64, resolution: int = 160) -> None:
@@ -112,12 +123,16 @@ def main(model: str = "mobilenet_v2", batch: int = 64, resolution: int = 160) ->
     bandwidth = peak_bytes()
     print(f"{machine()}, {threads} threads; {model}, batch {batch}, {resolution}x{resolution}")
     print(f"copies: {bandwidth / 1e9:.1f} GB/s; a step: {operations / 1e9:.1f} G operations\n")
-    print("| precision | peak, GFLOP/s | operations alone | GB moved | bytes alone | the step |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| precision | peak, GFLOP/s | operations alone | GB moved | bytes alone | the step "
+        "| fused: GB moved | bytes alone | the step |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for precision, dtype, width in (("fp32", torch.float32, 4), ("bf16", torch.bfloat16, 2)):
         peak = peak_operations(dtype)
         moved = bytes_moved(arch, batch=batch, width=width)
-        step = step_seconds(
+        fewer = moved.total() - moved["activation"]
+        plain, fused = step_seconds(
             model,
             batch=batch,
             resolution=resolution,
@@ -125,7 +140,8 @@ def main(model: str = "mobilenet_v2", batch: int = 64, resolution: int = 160) ->
         )
         print(
             f"| {precision} | {peak / 1e9:.0f} | {operations / peak:.2f} s "
-            f"| {moved.total() / 1e9:.1f} | {moved.total() / bandwidth:.2f} s | {step:.2f} s |",
+            f"| {moved.total() / 1e9:.1f} | {moved.total() / bandwidth:.2f} s | {plain:.2f} s "
+            f"| {fewer / 1e9:.1f} | {fewer / bandwidth:.2f} s | {fused:.2f} s |",
             flush=True,
         )
     shares = bytes_moved(arch, batch=batch, width=4)

@@ -5,8 +5,8 @@ is fp32, NCHW, `torch.optim.Adam`, the default allocator, torch's own layers as 
 networks use them (`nn.ReLU6(inplace=True)`), on a batch that is ready as floats. Our side is
 `mobilette.training.step.Trainer.step` as `train` runs it: uint8 pixels in, augmentation,
 normalisation, forward, backward, update and weight average included, in the precision that
-`train` takes on this machine. Each side runs in a process
-of its own; the processes take turns.
+`train` takes on this machine, with fused batch norms where there is a C++ compiler. Each side runs
+in a process of its own; the processes take turns.
 
     python bench/train_step.py [--rounds 5] [--steps 8] [--model mobilenet_v2] [--width-mult 1.0]
         [--batch 128] [--resolution 32] [--recipe quick]
@@ -29,7 +29,7 @@ import typer
 from mobilette import create_model
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
-from mobilette.training.environment import choose_precision
+from mobilette.training.environment import can_fuse_norms, choose_precision
 from mobilette.training.process import keep_freed_memory, set_threads
 from mobilette.training.recipe import DEFAULT, load_recipe
 from mobilette.training.step import Trainer
@@ -88,6 +88,7 @@ def time_ours(task: Task) -> list[float]:
         normalise=Normalise(preset("torch")),
         recipe=recipe,
         precision=precision,
+        fused_norms=can_fuse_norms(torch.device("cpu")),
     )
     pixels = torch.randint(
         0, 256, (task.batch, 3, task.resolution, task.resolution), dtype=torch.uint8
