@@ -22,6 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -228,7 +229,7 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
         axes.set(xlabel="million mult-adds", ylabel="top-1, %", title=model)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(title.replace("; ", "\n"), fontsize=8)
+    figure.suptitle(textwrap.fill(title, 72 * len(models)), fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
@@ -278,9 +279,9 @@ def main(
         title = (
             f"{machine()}; device {device}; {data.name}: {counts[0]:,} pictures to train on, "
             f"{counts[1]:,} held out, {resolution}x{resolution}; unpruned x{width_mult:g}, "
-            f"{task.seconds:g} s; pruned in {steps} steps, {task.prune_seconds:g} s; from scratch "
-            f"{task.seconds + task.prune_seconds:g} s; {rounds} rounds; threads: "
-            f"{os.environ.get('OMP_NUM_THREADS', 'one a core')}"
+            f"{task.seconds:g} s by {recipe}; steps of pruning: {steps}, {task.prune_seconds:g} s "
+            f"by {prune_recipe}; from scratch {task.seconds + task.prune_seconds:g} s; rounds: "
+            f"{rounds}; threads: {os.environ.get('OMP_NUM_THREADS', 'one a core')}"
         )
         print(title, flush=True)
         # Pictures are decoded once, here, and kept: else the first side alone would pay for it.
