@@ -30,28 +30,40 @@ def ask(**environment: str) -> str | None:
     code = (
         "import json; from mobilette.nn.kernels import why_no_kernels as w; print(json.dumps(w()))"
     )
+    own = {name: value for name, value in os.environ.items() if name != "CXX"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, check=True
+        [sys.executable, "-c", code], env=own | environment, capture_output=True, check=True
     )
     answer: str | None = json.loads(done.stdout)
     return answer
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What another process has kept."""
+    cache = tmp_path_factory.mktemp("compiled")
+    assert ask(MOBILETTE_CACHE=str(cache)) is None
+    return cache / "kernels"
+
+
+@pytest.fixture
+def library(compiled: Path, own_cache: Path) -> Path:
+    shutil.copytree(compiled, own_cache)
+    (only,) = own_cache.iterdir()  # no scratch was left
+    return only
+
+
 @needs_compiler
-def test_compiled_once_and_kept(own_cache: Path) -> None:
+def test_compiled_once_and_kept(library: Path, own_cache: Path) -> None:
     assert kernels_folder() == own_cache
-    assert why_no_kernels() is None
-    (library,) = own_cache.iterdir()  # no scratch is left
-    assert hasattr(load_kernels(), "forward_float32_clamp")
     made = library.stat().st_mtime_ns
-    assert ask() is None
+    assert why_no_kernels() is None
+    assert hasattr(load_kernels(), "forward_float32_clamp")
     assert [path.stat().st_mtime_ns for path in own_cache.iterdir()] == [made]
 
 
 @needs_compiler
-def test_what_others_can_write_is_not_run(own_cache: Path) -> None:
-    assert ask() is None
-    (library,) = own_cache.iterdir()
+def test_what_others_can_write_is_not_run(library: Path, own_cache: Path) -> None:
     for path in (library, own_cache):
         before = path.stat().st_mode
         path.chmod(0o777)
@@ -63,9 +75,7 @@ def test_what_others_can_write_is_not_run(own_cache: Path) -> None:
 
 
 @needs_compiler
-def test_a_damaged_library_is_told(own_cache: Path) -> None:
-    assert ask() is None
-    (library,) = own_cache.iterdir()
+def test_a_damaged_library_is_told(library: Path) -> None:
     library.write_bytes(b"not a library")
     said = ask()
     assert said is not None
