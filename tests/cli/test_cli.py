@@ -133,7 +133,7 @@ def test_doctor_cleans_up(pictures: Path, tmp_path: Path, monkeypatch: pytest.Mo
     cleaned = mobilette("doctor", "--clean").stdout
     line = r": 1 set of decoded pictures removed, [\d,]{5,} bytes\n"
     assert re.fullmatch(re.escape(found["folder"]) + line, cleaned)
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"kernels"}
     assert json.loads(mobilette("doctor", "--clean", "--json").stdout) == {
         "folder": found["folder"],
         "sets": 0,

