@@ -184,6 +184,34 @@ def test_all_else_is_left_to_pytorch() -> None:
     assert not can_fuse(x, nn.BatchNorm2d(8, affine=False), last)
     assert not can_fuse(x, nn.BatchNorm2d(8, track_running_stats=False), last)
     assert not can_fuse(pixels(1, 8, 1, 1), norm, last)
+    assert not can_fuse(x, nn.BatchNorm2d(9), last)  # PyTorch says what is wrong
+    assert not can_fuse(x, nn.BatchNorm2d(8).double(), last)
+    assert not can_fuse(x, nn.BatchNorm2d(8, device="meta"), last)
+    norm.bias = None  # type: ignore[assignment]
+    assert not can_fuse(x, norm, last)
+
+
+def test_what_a_hook_has_seen_is_not_written_over() -> None:
+    network = create_model("mobilenet_v2", width_mult=0.25, resolution=32, num_classes=4).eval()
+    fuse_norms(network)
+    seen: list[Tensor] = []
+    conv = network.stem[0]
+    conv.register_forward_hook(lambda _, __, output: seen.append(output))
+    x = pixels(4, 3, 32, 32)
+    with torch.inference_mode():
+        network(x)
+        assert torch.equal(seen[0], conv(x))
+
+
+def test_one_outlier_does_not_spoil_the_statistics_of_a_large_map() -> None:
+    torch.manual_seed(0)
+    x = pixels(64, 8, 64, 64)
+    x[0, :, 0, 0] = 300.0  # the first pixel, of 262,144: a hundred deviations away
+    norm = norm_of(8)
+    exact = copy.deepcopy(norm).double()
+    mine = norm_and_activation(x.requires_grad_(), norm, nn.Identity())
+    assert_near(mine.detach(), exact(x.detach().double()).detach(), part=1e-5)
+    assert_near(norm.running_var, exact.running_var, part=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #define NOT_INLINE __attribute__((noinline))
@@ -66,9 +67,12 @@ struct Layout {
     width = channels * together;
     values = rows * channels;
     wide_rows = (values + width - 1) / width;  // the last may be short
-    chunk_rows = std::max<Size>(64, (wide_rows + 127) / 128);
+    // Long enough that few sums are left to add up, short enough that floats hold them.
+    chunk_rows = std::min<Size>(512, std::max<Size>(64, (wide_rows + 127) / 128));
     chunks = (wide_rows + chunk_rows - 1) / chunk_rows;
   }
+
+  int threads(int most) const { return static_cast<int>(std::min<Size>(most, chunks)); }
 
   // Calls visit(first value, number of values) for each wide row of a chunk.
   template <class Visit>
@@ -90,7 +94,7 @@ template <class Add>
 void sum_channels(const Layout& layout, int threads, double* sums, double* others, Add add) {
   const Size width = layout.width;
   std::vector<float> partial(2 * width * layout.chunks, 0.f);
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(layout.threads(threads)) schedule(static)
   for (Size chunk = 0; chunk < layout.chunks; ++chunk) {
     float* sum = partial.data() + 2 * width * chunk;
     layout.each_row(chunk, [&](Size first, Size count) { add(first, count, sum, sum + width); });
@@ -160,7 +164,7 @@ void apply(Activation activation, Size rows, Size channels, const Value* x, Valu
   const Layout layout(rows, channels);
   const std::vector<float> wide_scale = layout.widened(scale);
   const std::vector<float> wide_shift = layout.widened(shift);
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(layout.threads(threads)) schedule(static)
   for (Size chunk = 0; chunk < layout.chunks; ++chunk)
     layout.each_row(chunk, [&](Size first, Size count) {
       write_output(activation, count, x + first, wide_scale.data(), wide_shift.data(), y + first);
@@ -188,8 +192,9 @@ void forward(Activation activation, Size rows, Size channels, const Value* x, Va
     mean[c] = static_cast<float>(origin[c] + offset);
     inverse_deviation[c] = static_cast<float>(1.0 / std::sqrt(variance + epsilon));
     const double unbiased = variance * rows / (rows - 1);
-    running_mean[c] += momentum * (mean[c] - running_mean[c]);
-    running_variance[c] += momentum * (static_cast<float>(unbiased) - running_variance[c]);
+    const float kept = 1.f - momentum;
+    running_mean[c] = kept * running_mean[c] + momentum * mean[c];
+    running_variance[c] = kept * running_variance[c] + momentum * static_cast<float>(unbiased);
     scale[c] = weight[c] * inverse_deviation[c];
     shift[c] = bias[c] - mean[c] * scale[c];
   }
@@ -227,7 +232,7 @@ void backward(Activation activation, Size rows, Size channels, const Value* grad
   }
   const std::vector<float> wide_slope = layout.widened(slope.data());
   const std::vector<float> wide_constant = layout.widened(constant.data());
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(layout.threads(threads)) schedule(static)
   for (Size chunk = 0; chunk < layout.chunks; ++chunk)
     layout.each_row(chunk, [&](Size first, Size count) {
       write_gradient(activation, count, gradient + first, x + first, wide_scale.data(),
@@ -235,27 +240,43 @@ void backward(Activation activation, Size rows, Size channels, const Value* grad
     });
 }
 
+// 0, or 1 where there is no memory: no exception may leave C.
+template <class Work>
+int without_exceptions(Work work) {
+  try {
+    work();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
 }  // namespace
 
 #define DEFINE(VALUE, TYPE, NAME, ACTIVATION)                                                     \
-  extern "C" void apply_##TYPE##_##NAME(Size rows, Size channels, const VALUE* x, VALUE* y,       \
-                                        const float* scale, const float* shift, float low,        \
-                                        float high, int threads) {                                \
-    apply(ACTIVATION, rows, channels, x, y, scale, shift, threads);                               \
+  extern "C" int apply_##TYPE##_##NAME(Size rows, Size channels, const VALUE* x, VALUE* y,        \
+                                       const float* scale, const float* shift, float low,         \
+                                       float high, int threads) {                                 \
+    return without_exceptions(                                                                    \
+        [&] { apply(ACTIVATION, rows, channels, x, y, scale, shift, threads); });                 \
   }                                                                                               \
-  extern "C" void forward_##TYPE##_##NAME(                                                        \
+  extern "C" int forward_##TYPE##_##NAME(                                                         \
       Size rows, Size channels, const VALUE* x, VALUE* y, const float* weight, const float* bias, \
       float* running_mean, float* running_variance, float momentum, float epsilon, float* mean,   \
       float* inverse_deviation, float low, float high, int threads) {                             \
-    forward(ACTIVATION, rows, channels, x, y, weight, bias, running_mean, running_variance,       \
-            momentum, epsilon, mean, inverse_deviation, threads);                                 \
+    return without_exceptions([&] {                                                               \
+      forward(ACTIVATION, rows, channels, x, y, weight, bias, running_mean, running_variance,     \
+              momentum, epsilon, mean, inverse_deviation, threads);                               \
+    });                                                                                           \
   }                                                                                               \
-  extern "C" void backward_##TYPE##_##NAME(                                                       \
+  extern "C" int backward_##TYPE##_##NAME(                                                        \
       Size rows, Size channels, const VALUE* gradient, const VALUE* x, const float* weight,       \
       const float* bias, const float* mean, const float* inverse_deviation, VALUE* of_x,          \
       float* of_weight, float* of_bias, float low, float high, int threads) {                     \
-    backward(ACTIVATION, rows, channels, gradient, x, weight, bias, mean, inverse_deviation,      \
-             of_x, of_weight, of_bias, threads);                                                  \
+    return without_exceptions([&] {                                                               \
+      backward(ACTIVATION, rows, channels, gradient, x, weight, bias, mean, inverse_deviation,    \
+               of_x, of_weight, of_bias, threads);                                                \
+    });                                                                                           \
   }
 
 DEFINE(float, float32, clamp, (Clamp{low, high}))

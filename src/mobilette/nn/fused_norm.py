@@ -37,7 +37,7 @@ class _NormAndActivation(torch.autograd.Function):
     ) -> Tensor:
         result = torch.empty_like(x)
         channels = x.shape[1]
-        mean, inverse_deviation = torch.empty(2, channels).unbind()
+        mean, inverse_deviation = x.new_empty(2, channels, dtype=torch.float32).unbind()
         assert norm.running_mean is not None
         assert norm.running_var is not None
         _call(
@@ -69,9 +69,8 @@ class _NormAndActivation(torch.autograd.Function):
 
 
 @cache
-def _function(name: str) -> Callable[..., None]:
-    found: Callable[..., None] = getattr(load_kernels(), name)
-    return found
+def _library() -> ctypes.CDLL:
+    return load_kernels()
 
 
 def _call(
@@ -83,7 +82,8 @@ def _call(
     *arguments: Tensor | ctypes.c_float,
 ) -> None:
     activation, low, high = kind
-    _function(f"{name}_{_TYPES[like.dtype]}_{activation}")(
+    function: Callable[..., int] = getattr(_library(), f"{name}_{_TYPES[like.dtype]}_{activation}")
+    short_of_memory = function(
         ctypes.c_int64(rows),
         ctypes.c_int64(channels),
         *(ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments),
@@ -91,6 +91,8 @@ def _call(
         ctypes.c_float(high),
         ctypes.c_int(torch.get_num_threads()),
     )
+    if short_of_memory:
+        raise MemoryError(f"batch norm of {rows} x {channels} values")
 
 
 def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
@@ -100,17 +102,30 @@ def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
     no gradient is asked for.
     """
     return (
-        type(norm) is nn.BatchNorm2d
+        not torch.compiler.is_compiling()
+        and type(norm) is nn.BatchNorm2d
         and any(isinstance(activation, kind) for kind in _ACTIVATIONS)
-        and norm.affine
-        and norm.running_mean is not None
+        and norm.track_running_stats  # else the batch's, in inference too
         and (norm.training or not torch.is_grad_enabled())
-        and not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype in _TYPES
-        and norm.weight.dtype == torch.float32
+        and all(
+            _is_plain(each, x.shape[1])
+            for each in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.numel() > x.shape[1]  # PyTorch says what is wrong with one value a channel
+    )
+
+
+def _is_plain(of_channels: Tensor | None, channels: int) -> bool:
+    """Whether it is what the kernels read: a float32 for each channel, one after the other."""
+    return (
+        of_channels is not None
+        and of_channels.device.type == "cpu"
+        and of_channels.dtype == torch.float32
+        and of_channels.is_contiguous()
+        and of_channels.numel() == channels
     )
 
 

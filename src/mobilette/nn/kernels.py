@@ -23,7 +23,7 @@ import torch  # noqa: F401 - brings the OpenMP that the library is linked to whe
 from mobilette.files import cache_root
 
 SOURCE = "batch_norm.cpp"
-COMPILERS = ("c++", "g++", "clang++")
+COMPILERS = ("g++", "c++")
 COMPILE = ("-O3", "-march=native", "-fPIC", "-fopenmp", "-std=c++17")
 TIME_LIMIT = 120.0  # seconds for a compiler
 
@@ -47,7 +47,10 @@ def why_no_kernels() -> str | None:
 
 
 def load_kernels() -> ctypes.CDLL:
-    """Return the functions of `batch_norm.cpp`, compiled by ``CXX`` or the system's C++ compiler.
+    """Return the functions of `batch_norm.cpp`, compiled by ``CXX`` or the system's GCC.
+
+    A compiler whose OpenMP is not that of PyTorch (clang beside PyTorch's wheels) makes a library
+    that cannot be loaded.
 
     The library is kept in `kernels_folder`, under a name that changes with source, compiler and
     processor.
@@ -74,8 +77,8 @@ def _load(asked: str | None, folder: Path) -> ctypes.CDLL | str:
 
 
 def _compiled(asked: str | None, folder: Path) -> ctypes.CDLL:
-    if sys.platform == "win32":
-        raise NoKernels("kernels are for Linux and macOS")
+    if sys.platform != "linux":
+        raise NoKernels("kernels are for Linux")
     compiler = _compiler(asked)
     source = files(__package__).joinpath(SOURCE).read_bytes()
     about = [_run(compiler, "--version"), *COMPILE, platform.machine(), _processor()]

@@ -172,9 +172,12 @@ class ConvUnit(nn.Sequential):
         """Return the unit's output (N, C', H', W') for ``input`` (N, C, H, W)."""
         conv, *others = self
         x: Tensor = conv(input)
-        if self.fused and isinstance(norm := others[0], nn.BatchNorm2d):
+        # What a hook has kept of the convolution must not be written over.
+        fresh = isinstance(conv, nn.Conv2d) and not conv._forward_hooks
+        if self.fused and fresh and 0 < len(others) <= 2:
+            norm = others[0]
             last = others[1] if len(others) > 1 else nn.Identity()
-            if can_fuse(x, norm, last):
+            if isinstance(norm, nn.BatchNorm2d) and can_fuse(x, norm, last):
                 return norm_and_activation(x, norm, last)
         for part in others:
             x = part(x)
