@@ -176,9 +176,14 @@ void forward(Activation activation, Size rows, Size channels, const Value* x, Va
              const float* bias, float* running_mean, float* running_variance, float momentum,
              float epsilon, float* mean, float* inverse_deviation, int threads) {
   const Layout layout(rows, channels);
-  // Sums of differences to the first pixel: those of the values cancel where the mean is large.
-  std::vector<float> origin(channels);
-  for (Size c = 0; c < channels; ++c) origin[c] = widen(x[c]);
+  // Sums of differences to a guess of the mean, from some pixels: those of the values cancel where
+  // the mean is large.
+  std::vector<float> origin(channels, 0.f);
+  const Size guesses = std::min<Size>(rows, 64);
+  for (Size guess = 0; guess < guesses; ++guess) {
+    const Value* pixel = x + rows / guesses * guess * channels;
+    for (Size c = 0; c < channels; ++c) origin[c] += widen(pixel[c]) / guesses;
+  }
   const std::vector<float> wide_origin = layout.widened(origin.data());
   std::vector<double> sums(channels), squares(channels);
   sum_channels(layout, threads, sums.data(), squares.data(),
