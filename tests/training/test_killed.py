@@ -36,7 +36,7 @@ OPTIONS = (
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork are POSIX")
-@pytest.mark.parametrize(("loader", "kills", "epochs"), [("resident", 20, 24), ("streamed", 5, 8)])
+@pytest.mark.parametrize(("loader", "kills", "epochs"), [("resident", 20, 32), ("streamed", 5, 10)])
 def test_killed_at_random_moments(
     loader: str, kills: int, epochs: int, pictures: Path, tmp_path: Path
 ) -> None:
