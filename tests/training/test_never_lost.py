@@ -51,7 +51,8 @@ def test_restarted_processes_leave_a_run_alone_that_they_have_not_begun(
     process = torchrun(pictures, *OPTIONS, "--out", run_copy, restarts=1)
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert err.count(f"{run_copy}: exists; give another --out") == 4  # two processes, two times
+    # Two processes, two times; torchrun may end the other one before it has said so, too.
+    assert 2 <= err.count(f"{run_copy}: exists; give another --out") <= 4
     assert "Connection closed" not in err  # none waited for one that had ended
     assert (run_copy / STATE).read_bytes() == before
 
