@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.exporters.export import export
+from mobilette.nn.kernels import COMPILERS
 from mobilette.run.directory import Run
 from mobilette.training.train import train
 
@@ -32,6 +34,11 @@ atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 # Shared machines stall: how long an example takes says nothing about the code.
 settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mobilette")
+
+# Only for want of one: a kernel that does not compile has to fail its tests.
+needs_compiler = pytest.mark.skipif(
+    sys.platform != "linux" or not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here"
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}

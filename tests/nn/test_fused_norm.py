@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from mobilette import create_model
 from mobilette.nn.fused_norm import can_fuse, norm_and_activation
-from mobilette.nn.kernels import why_no_kernels
 from mobilette.nn.layers import ReLU6, fuse_norms
 from mobilette.nn.statistics import measure_statistics
+from tests.conftest import needs_compiler
 
 ACTIVATIONS: list[Callable[[], nn.Module]] = [nn.Identity, nn.ReLU, ReLU6, nn.Hardswish]
 
-pytestmark = pytest.mark.skipif(
-    why_no_kernels() is not None, reason=f"no kernels here: {why_no_kernels()}"
-)
+pytestmark = needs_compiler
 
 
 def norm_of(channels: int) -> nn.BatchNorm2d:

@@ -12,10 +12,7 @@ from pathlib import Path
 import pytest
 
 from mobilette.nn.kernels import COMPILERS, kernels_folder, load_kernels, why_no_kernels
-
-needs_compiler = pytest.mark.skipif(
-    sys.platform != "linux" or not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here"
-)
+from tests.conftest import needs_compiler
 
 
 @pytest.fixture(autouse=True)

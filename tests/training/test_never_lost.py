@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 
 from mobilette.errors import InputError
-from mobilette.nn.kernels import why_no_kernels
 from mobilette.run.directory import DATASET, ENVIRONMENT, STATE, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.interruption import StopRequest
@@ -24,7 +23,7 @@ from mobilette.training.resume import resume
 from mobilette.training.schedule import learning_rate
 from mobilette.training.train import train
 from mobilette.training.world import _own_part
-from tests.conftest import write_pictures
+from tests.conftest import needs_compiler, write_pictures
 from tests.training.runs import same_weights
 from tests.training.test_distributed import OPTIONS, torchrun
 
@@ -184,7 +183,7 @@ def _unfinish(run: Path) -> None:
     torch.save(state, run / STATE)
 
 
-@pytest.mark.skipif(why_no_kernels() is not None, reason="no C++ compiler here")
+@needs_compiler
 def test_what_computes_batch_norms_is_recorded_and_kept(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
