@@ -7,9 +7,9 @@ the activations that go through memory if every layer reads its input and writes
 results included: a convolution reads and writes one map forward, and reads two gradients' worth
 twice backward; a batch norm reads its input twice forward and three maps backward; an activation
 reads and writes one map each way, or none where a fused batch norm takes it in
-(`mobilette.nn.fused_norm`; counted as if it took all, as in MobileNet V1 and V2). Peaks are measured
-here: the best of several large matrix products, and the best of several copies of 256 MiB, read and
-written.
+(`mobilette.nn.fused_norm`; counted as if it took all, as in MobileNet V1 and V2). Peaks are
+measured here: the best of several large matrix products, and the best of several copies of 256
+MiB, read and written.
 
 Prints the time that each would take alone, the step as it is (`bench/train_step.py`'s side of
 ours, in both precisions, with PyTorch's batch norms and with fused ones in turns), and each kind of
