@@ -189,6 +189,27 @@ def test_all_else_is_left_to_pytorch() -> None:
     assert not can_fuse(x, norm, last)
 
 
+def test_a_frozen_body_under_a_trained_head_is_fused() -> None:
+    norm, last = norm_of(8).eval(), nn.ReLU()
+    x = pixels(4, 8, 5, 5)
+    assert not can_fuse(x, norm, last)  # weight and bias are trained
+    norm.requires_grad_(False)
+    assert can_fuse(x, norm, last)
+    assert not can_fuse(x.clone().requires_grad_(), norm, last)  # its gradient goes through
+    network = create_model("mobilenet_v2", width_mult=0.25, resolution=32, num_classes=4).eval()
+    for part in (network.stem, network.rows):
+        part.requires_grad_(False)
+    images = pixels(4, 3, 32, 32)
+    gradients = []
+    for _ in range(2):
+        network.zero_grad()
+        network(images).square().sum().backward()
+        gradients.append([p.grad for p in network.parameters() if p.requires_grad])
+        fuse_norms(network)
+    for fused, plain in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
 def test_what_a_hook_has_seen_is_not_written_over() -> None:
     network = create_model("mobilenet_v2", width_mult=0.25, resolution=32, num_classes=4).eval()
     fuse_norms(network)

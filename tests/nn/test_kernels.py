@@ -72,17 +72,23 @@ def test_what_others_can_write_is_not_run(library: Path, own_cache: Path) -> Non
 
 
 @needs_compiler
-def test_a_damaged_library_is_told(library: Path) -> None:
+def test_a_damaged_library_is_compiled_again(library: Path) -> None:
     library.write_bytes(b"not a library")
-    said = ask()
-    assert said is not None
-    assert "cannot be loaded" in said
+    assert ask() is None
+    assert library.read_bytes().startswith(b"\x7fELF")
+
+
+@needs_compiler
+def test_a_compiler_may_be_several_words(own_cache: Path) -> None:
+    assert ask(CXX="env g++") is None
+    assert len(list(own_cache.iterdir())) == 1
 
 
 def test_without_a_compiler_it_says_so(own_cache: Path, tmp_path: Path) -> None:
     assert ask(PATH=str(tmp_path)) == f"no C++ compiler (none of {', '.join(COMPILERS)})"
     assert ask(CXX="no-such-compiler") == "no C++ compiler (CXX=no-such-compiler)"
     assert ask(CXX="") == "no C++ compiler (CXX=)"
+    assert ask(CXX="g++ '") == "CXX=g++ ' cannot be read (No closing quotation)"
     assert not own_cache.exists()
 
 

@@ -99,14 +99,14 @@ def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
     """Whether `norm_and_activation` computes what the two modules would make of ``x``.
 
     That is: in fp32 or bf16 on the CPU, channels last; statistics of the batch, or given ones where
-    no gradient is asked for.
+    no gradient flows through.
     """
     return (
         not torch.compiler.is_compiling()
         and type(norm) is nn.BatchNorm2d
         and any(isinstance(activation, kind) for kind in _ACTIVATIONS)
         and norm.track_running_stats  # else the batch's, in inference too
-        and (norm.training or not torch.is_grad_enabled())
+        and (norm.training or not _has_gradient(x, norm))
         and x.device.type == "cpu"
         and x.dtype in _TYPES
         and all(
@@ -116,6 +116,11 @@ def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.numel() > x.shape[1]  # PyTorch says what is wrong with one value a channel
     )
+
+
+def _has_gradient(x: Tensor, norm: nn.BatchNorm2d) -> bool:
+    inputs = (x, norm.weight, norm.bias)
+    return torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
 
 
 def _is_plain(of_channels: Tensor | None, channels: int) -> bool:

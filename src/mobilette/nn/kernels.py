@@ -9,11 +9,13 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -81,28 +83,38 @@ def _compiled(asked: str | None, folder: Path) -> ctypes.CDLL:
         raise NoKernels("kernels are for Linux")
     compiler = _compiler(asked)
     source = files(__package__).joinpath(SOURCE).read_bytes()
-    about = [_run(compiler, "--version"), *COMPILE, platform.machine(), _processor()]
+    version = _run(*compiler, "--version")
+    about = [*compiler, version, *COMPILE, platform.machine(), _processor()]
     name = hashlib.sha256(source + "\0".join(about).encode()).hexdigest()[:32]
     library = folder / f"{name}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            code, built = Path(scratch) / SOURCE, Path(scratch) / library.name
-            code.write_bytes(source)
-            _run(compiler, *COMPILE, "-c", str(code), "-o", f"{code}.o")
-            # Without -fopenmp: the process has PyTorch's OpenMP, and two would fight for cores.
-            _run(compiler, "-shared", f"{code}.o", "-o", str(built))
-            built.chmod(0o700)
-            built.replace(library)
-    for path in (folder, library):
-        _check_own(path)
-    return ctypes.CDLL(str(library))
+    if library.exists():
+        with suppress(OSError):  # a damaged one is made anew
+            return _own(library)
+    _compile(compiler, source, library)
+    return _own(library)
 
 
-def _compiler(asked: str | None) -> str:
-    for name in (asked,) if asked is not None else COMPILERS:
-        if name and (found := shutil.which(name)):
-            return found
+def _compile(compiler: list[str], source: bytes, library: Path) -> None:
+    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        code, built = Path(scratch) / SOURCE, Path(scratch) / library.name
+        code.write_bytes(source)
+        _run(*compiler, *COMPILE, "-c", str(code), "-o", f"{code}.o")
+        # Without -fopenmp: the process has PyTorch's OpenMP, and two would fight for cores.
+        _run(*compiler, "-shared", f"{code}.o", "-o", str(built))
+        built.chmod(0o700)
+        built.replace(library)
+
+
+def _compiler(asked: str | None) -> list[str]:
+    """Return the compiler and the words that go with it: ``ccache g++`` is one, too."""
+    try:
+        named = [[name] for name in COMPILERS] if asked is None else [shlex.split(asked)]
+    except ValueError as error:  # a quote that is not closed
+        raise NoKernels(f"CXX={asked} cannot be read ({error})") from None
+    for words in named:
+        if words and (found := shutil.which(words[0])):
+            return [found, *words[1:]]
     wanted = f"CXX={asked}" if asked is not None else f"none of {', '.join(COMPILERS)}"
     raise NoKernels(f"no C++ compiler ({wanted})")
 
@@ -129,12 +141,15 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
-def _check_own(path: Path) -> None:
-    """Check that nobody else could have put there what is about to be run.
+def _own(library: Path) -> ctypes.CDLL:
+    """Load what nobody else could have put there.
 
     Raises:
         NoKernels: someone could.
+        OSError: it cannot be loaded.
     """
-    status = path.stat()
-    if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise NoKernels(f"{path}: others may write it, so that it is not run")
+    for path in (library.parent, library):
+        status = path.stat()
+        if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise NoKernels(f"{path}: others may write it, so that it is not run")
+    return ctypes.CDLL(str(library))

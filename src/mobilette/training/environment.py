@@ -15,6 +15,7 @@ from mobilette.data.cores import usable_cores
 from mobilette.data.reading import available_memory
 from mobilette.errors import InputError, one_of
 from mobilette.nn.kernels import why_no_kernels
+from mobilette.training.world import ALONE, World
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -78,9 +79,10 @@ def choose_precision(
     return "fp32"
 
 
-def can_fuse_norms(device: torch.device) -> bool:
-    """Whether batch norms are computed by our kernels there; compiles them the first time."""
-    return device.type == "cpu" and why_no_kernels() is None
+def can_fuse_norms(device: torch.device, *, world: World = ALONE) -> bool:
+    """Whether our kernels compute batch norms there, in every process; compiles them if need be."""
+    cannot = device.type != "cpu" or why_no_kernels() is not None
+    return not any(world.agree_on((float(cannot),)))
 
 
 def free_device_memory(device: torch.device) -> int | None:

@@ -32,7 +32,12 @@ from mobilette.run.directory import (
     open_run,
     recorded_data,
 )
-from mobilette.training.environment import Precision, choose_device, free_device_memory
+from mobilette.training.environment import (
+    Precision,
+    can_fuse_norms,
+    choose_device,
+    free_device_memory,
+)
 from mobilette.training.events import Report
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
@@ -116,7 +121,7 @@ def resume(
             dataset,
             device=where,
             precision=_precision(precision),
-            fused_norms=_fused_norms(recorded, where, remark),
+            fused_norms=_fused_norms(recorded, where, world, remark),
             world=world,
         )
         if state is not None:
@@ -222,13 +227,17 @@ def _precision(recorded: object) -> Precision:
     return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
 
 
-def _fused_norms(recorded: Mapping[str, object], device: torch.device, remark: Remark) -> bool:
-    """Return whether batch norms were computed by our kernels, and can be."""
+def _fused_norms(
+    recorded: Mapping[str, object], device: torch.device, world: World, remark: Remark
+) -> bool:
+    """Return whether our kernels computed batch norms, and still can."""
     if recorded.get("fused_norms") is not True or device.type != "cpu":
         return False
-    if without := why_no_kernels():
-        remark(f"goes on without fused batch norms, not to the same bits: {without}")
-    return without is None
+    can = can_fuse_norms(device, world=world)
+    if not can:
+        why = why_no_kernels() or "another process has no compiler"
+        remark(f"goes on without fused batch norms, not to the same bits: {why}")
+    return can
 
 
 def _recorded(path: Path) -> dict[str, object]:

@@ -147,7 +147,7 @@ def train(
         if out is not None and teacher and is_run(Path(teacher)):
             check_apart(Path(out), Path(teacher), "which teaches")
         precision = choose_precision(plan.recipe.precision, where)
-        fused_norms = can_fuse_norms(where) and plan.recipe.compile != "always"
+        fused_norms = can_fuse_norms(where, world=world) and plan.recipe.compile != "always"
         known = source.labels_of(pictures.classes) if source else None
         classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
         load = partial(
