@@ -1,6 +1,9 @@
 """What published weights are worth: the same network from several starts, in equal time.
 
-    python bench/starts.py [--time 120s] [--rounds 3] [--only flowers]
+    python bench/starts.py [--time 120s] [--rounds 3] [--only flowers] [--resolution 160]
+
+`imagenette` and `flowers` compare starts of one network; `transfer` the networks whose weights are
+at hand, with a new classifier and with the weights' own (`weights import --classes`).
 
 Each start is a process of its own, one after the other, in rounds with other seeds. Needs the
 published files and pictures of ../shared. Prints a Markdown table: median and range of the best
@@ -57,7 +60,16 @@ PUBLISHED = {
     "v2_1.0": Published(
         file="mobilenet_v2_1.0_224_imagenet_int8.tflite", options=("--as", "mobilenet_v2")
     ),
+    "v3_small": Published(
+        file="mobilenet_v3_small_1.0_224_imagenet_int8weights.tflite",
+        options=("--as", "mobilenet_v3_small"),
+    ),
+    "v3_large_minimalistic": Published(
+        file="mobilenet_v3_large_minimalistic_224_imagenet_uint8.tflite",
+        options=("--as", "mobilenet_v3_large_minimalistic"),
+    ),
 }
+KNOWN = " that knows the classes"  # at the end of a key of `PUBLISHED`
 SLICING = (
     Start(name="V1 0.25, published 0.25", network=V1, published="v1_0.25"),
     Start(name="V1 0.25, sliced from the published 0.75", network=V1, published="v1_0.75"),
@@ -69,29 +81,56 @@ FLOWERS = (
     Start(name="V1 0.25, published", network=V1, published="v1_0.25"),
     Start(name="V1 0.25, from scratch", network=V1, published=None),
 )
+TRANSFER = tuple(
+    Start(name=key + known, network=(), published=key + known)
+    for key in PUBLISHED
+    for known in ("", KNOWN)
+)
 EXPERIMENTS = {
     "imagenette": (SHARED / "data" / "imagenette-small", 128, "120s", SLICING),
     "flowers": (SHARED / "data" / "flowers200", 224, "60s", FLOWERS),
+    "transfer": (SHARED / "data" / "imagenette-small", 224, "180s", TRANSFER),
 }
 
 
-def main(time: str = "", rounds: int = 3, only: str = "") -> None:
-    """Run the experiments (or ``only`` one) and print a table for each."""
+def main(
+    time: str = "", rounds: int = 3, only: str = "", resolution: int = 0, starts: str = ""
+) -> None:
+    """Run the experiments (or ``only`` one) and print a table for each.
+
+    ``starts``: only those whose name has one of these words, with commas between them.
+    """
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"torch {torch.__version__}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '-')}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        for name, published in PUBLISHED.items():
-            source, out = str(SHARED / "weights" / published.file), f"{folder}/{name}"
-            mobilette("weights", "import", source, *published.options, "--out", out)
-        for name, (data, resolution, usual_time, starts) in EXPERIMENTS.items():
-            if only in ("", name):
-                measure(Path(folder), data, resolution, time or usual_time, starts, rounds)
+        for name, (data, usual_resolution, usual_time, all_starts) in EXPERIMENTS.items():
+            chosen = [
+                start
+                for start in all_starts
+                if any(word in start.name for word in starts.split(","))
+            ]
+            if only not in ("", name) or not chosen:
+                continue
+            for key in {start.published for start in chosen if start.published}:
+                import_weights(key, Path(folder))
+            side = resolution or usual_resolution
+            measure(Path(folder), data, side, time or usual_time, chosen, rounds)
+
+
+def import_weights(key: str, folder: Path) -> None:
+    """Make a run of a published file in ``folder``, under its key."""
+    published = PUBLISHED[key.removesuffix(KNOWN)]
+    options = published.options
+    if key.endswith(KNOWN):
+        options += ("--classes", str(SHARED / "data" / "imagenet_class_index.json"))
+    source, out = str(SHARED / "weights" / published.file), str(folder / key)
+    mobilette("weights", "import", source, *options, "--out", out, "--force")
 
 
 def measure(
-    folder: Path, data: Path, resolution: int, time: str, starts: tuple[Start, ...], rounds: int
+    folder: Path, data: Path, resolution: int, time: str, starts: list[Start], rounds: int
 ) -> None:
     """Run every start ``rounds`` times, taking turns, and print the table."""
     results: dict[str, list[tuple[float, int]]] = {start.name: [] for start in starts}

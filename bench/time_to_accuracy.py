@@ -172,7 +172,7 @@ def main(
     model: str = "mobilenet_v2",
     width_mult: float = 1.0,
     resolution: int = 32,
-    recipe: Annotated[str, typer.Option(help="Of ours; empty: what train takes.")] = "cifar",
+    recipe: Annotated[str, typer.Option(help="Of ours; empty: what train takes.")] = "",
     timm: Annotated[Path | None, typer.Option(help="A checkout of timm.")] = None,
     torchvision: Annotated[
         Path | None, typer.Option(help="A folder with references/classification.")

@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from mobilette.data.opening import LoaderKind
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
 from mobilette.data.split import Split
+from mobilette.data.workers import Decoder, Job, Outcome
 from mobilette.errors import InputError
 from tests.conftest import write_pictures
 from tests.data.sets import divided
@@ -205,10 +208,13 @@ def test_max_unusable_holds_as_the_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_auto_goes_by_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def loader(device_memory: int | None = None) -> object:
-        pictures = find_pictures(folder)
+    def loader(device_memory: int | None = None, processes: int = 1) -> object:
         dataset = load_dataset(
-            pictures, resolution=16, preprocess=preset("torch"), device_memory=device_memory
+            find_pictures(folder),
+            resolution=16,
+            preprocess=preset("torch"),
+            device_memory=device_memory,
+            processes=processes,
         )
         return dataset.describe()["loader"]
 
@@ -216,6 +222,10 @@ def test_auto_goes_by_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert loader() == "resident"
     assert loader(device_memory=2 * train) == "resident"
     assert loader(device_memory=2 * train - 1) == "streamed"
+    both = 100 * 3 * 16 * 16
+    monkeypatch.setattr("mobilette.data.reading.available_memory", lambda: 2 * both)
+    assert loader() == "resident"
+    assert loader(processes=2) == "streamed"  # each would hold its own
     monkeypatch.setattr("mobilette.data.reading.available_memory", lambda: 100_000)
     assert loader() == "streamed"
     with pytest.raises(InputError, match="would fit"):
@@ -249,19 +259,58 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
     assert load(root, digest="files").duplicates == 2
 
 
-def test_a_killed_worker_is_one_error(folder: Path, before: set[threading.Thread]) -> None:
+def test_a_killed_worker_costs_no_picture(folder: Path, before: set[threading.Thread]) -> None:
     dataset = load(folder, workers=1)
     loader = make_loader(dataset.splits["train"], device=CPU, prefetch=1)
     batches = loader.batches(order(80, size=8))
-    next(batches)
+    rows = next(batches).rows.tolist()
     for child in active_children():
         assert child.pid is not None
-        os.kill(child.pid, signal.SIGTERM)
-    with pytest.raises(InputError, match="--workers 0"):
-        list(batches)
+        os.kill(child.pid, signal.SIGKILL)
+    rows += [row for batch in batches for row in batch.rows.tolist()]
+    assert sorted(rows) == list(range(80))
+    assert dataset.unusable == ()
     loader.close()
     assert quiet(before)
-    assert sorted(epoch(dataset.splits["train"])[1]) == list(range(80))  # it starts again
+
+
+@dataclass(frozen=True, kw_only=True)
+class DyingDecoder(Decoder):
+    """Dies over one picture, as a fault of a library in C would make it."""
+
+    deadly: str
+
+    def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
+        if job.picture.name == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(job, out)
+
+
+def test_a_picture_that_kills_its_decoder_costs_that_picture(folder: Path) -> None:
+    dataset = load(folder, workers=2)
+    store = dataset.store
+    assert store is not None
+    store.decoder = DyingDecoder(
+        preprocess=store.decoder.preprocess,
+        resolution=store.decoder.resolution,
+        of_pixels=store.decoder.of_pixels,
+        deadly=store.pictures[3].name,
+    )
+    with closing(dataset):
+        rows = epoch(dataset.splits["train"])[1]
+        assert len(rows) == 79
+        assert dataset.unusable == ((store.pictures[3].name, "the process that decoded it died"),)
+
+
+def test_a_worker_that_cannot_begin_is_one_error(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "InputError: a process that decodes pictures died as it began" in done.stderr
+    assert "if __name__ == '__main__'" in done.stderr
 
 
 def test_an_epoch_left_early_leaves_nothing_behind(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,35 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_tried() -> None:
     assert "need 300000.0 GB" in str(caught.value)
     fits = int(str(caught.value).split("--resolution ")[1].split()[0])
     assert 0.4 * available < 100 * 3 * fits**2 < 0.8 * available
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups")
+@pytest.mark.parametrize(
+    ("names", "cached"),
+    [
+        (("memory.max", "memory.current"), "inactive_file 300\nactive_file 5"),
+        (
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+            "inactive_file 7\ntotal_inactive_file 300",
+        ),
+    ],
+)
+def test_a_container_has_what_its_limit_leaves(
+    names: tuple[str, str], cached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mobilette.data.reading.CONTROL_GROUPS", tmp_path)
+    of_the_machine = available_memory()
+    assert of_the_machine is not None
+    limit, used = (tmp_path / name for name in names)
+    limit.parent.mkdir(exist_ok=True)
+    used.write_text("900\n")
+    (limit.parent / "memory.stat").write_text(cached)
+    limit.write_text("max\n")
+    free = available_memory()
+    assert free is not None
+    assert free > of_the_machine / 2
+    limit.write_text("1000\n")
+    assert available_memory() == 400
 
 
 def test_processes_give_the_same_as_none(tmp_path: Path, shared_data: Path) -> None:

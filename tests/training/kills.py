@@ -31,13 +31,15 @@ def sitting(arguments: list[str]) -> int:
     return child
 
 
-def kill_often(start: list[str], out: Path, *, kills: int, longest: float, seed: int) -> list[str]:
+def kill_often(
+    start: list[str], goes_on: list[str], out: Path, *, kills: int, longest: float, seed: int
+) -> list[str]:
     """Train into ``out`` with so many kills; return where the run stood after each of them."""
     drawn = random.Random(seed)
     places: list[str] = []
     while len(places) < kills:
         begun = out.exists()
-        child = sitting(["train", "--resume", str(out), "--workers=0"] if begun else start)
+        child = sitting(goes_on if begun else start)
         if drawn.random() < 0.75:  # the others may die before they have begun
             _wait_for_a_state(out / "last.pt")
         time.sleep(drawn.uniform(0.0, longest))
@@ -45,7 +47,7 @@ def kill_often(start: list[str], out: Path, *, kills: int, longest: float, seed:
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"finished before it was killed: {places}"
         places.append(_place(out / "last.pt"))
-    _, status = os.waitpid(sitting(["train", "--resume", str(out), "--workers=0"]), 0)
+    _, status = os.waitpid(sitting(goes_on), 0)
     assert os.waitstatus_to_exitcode(status) == 0
     return places
 
@@ -73,7 +75,11 @@ def main() -> None:
     start = ["train", data, *options, "--out"]
     _, status = os.waitpid(sitting([*start, whole]), 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    places = kill_often([*start, killed], Path(killed), kills=int(kills), longest=0.4, seed=5)
+    workers = next(option for option in options if option.startswith("--workers="))
+    goes_on = ["train", "--resume", killed, workers]
+    places = kill_often(
+        [*start, killed], goes_on, Path(killed), kills=int(kills), longest=0.4, seed=5
+    )
     print(json.dumps(places))
 
 

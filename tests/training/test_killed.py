@@ -21,8 +21,6 @@ OPTIONS = (
     "--width-mult=0.25",
     "--resolution=16",
     "--batch-size=8",
-    "--threads=1",
-    "--workers=0",
     # Everything that draws random numbers, and a state while most steps are under way.
     "--set=save_every=3",
     "--set=crop=resized",
@@ -36,14 +34,25 @@ OPTIONS = (
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork are POSIX")
-@pytest.mark.parametrize(("loader", "kills", "epochs"), [("resident", 20, 32), ("streamed", 5, 10)])
+@pytest.mark.parametrize(
+    ("loader", "workers", "threads", "kills", "epochs"),
+    [("resident", 0, 1, 20, 32), ("streamed", 2, 2, 4, 10)],
+)
 def test_killed_at_random_moments(
-    loader: str, kills: int, epochs: int, pictures: Path, tmp_path: Path
+    loader: str,
+    workers: int,
+    threads: int,
+    kills: int,
+    epochs: int,
+    pictures: Path,
+    tmp_path: Path,
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command = [sys.executable, str(KILLS), str(pictures), str(whole), str(killed), str(kills)]
+    more = [f"--epochs={epochs}", f"--set=loader={loader}"]
+    more += [f"--workers={workers}", f"--threads={threads}"]
     done = subprocess.run(
-        [*command, *OPTIONS, f"--epochs={epochs}", f"--set=loader={loader}"],
+        [*command, *OPTIONS, *more],
         capture_output=True,
         text=True,
         check=False,

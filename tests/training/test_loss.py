@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.training.loss import Loss, balanced_weights, loss_of_guessing
+from mobilette.training.loss import Loss, balanced_weights
 from mobilette.training.recipe import Recipe
+from mobilette.training.recovery import EXPLODED, DivergedError, check_losses
 
 Floats = NDArray[np.float64]
 PICTURES, CLASSES = 6, 5
@@ -176,7 +177,18 @@ def test_balanced_weights_make_every_class_count_the_same(labels: list[int]) -> 
 def test_guessing(classes: int) -> None:
     zeros = torch.zeros(3, classes)
     known = single()(zeros, torch.tensor([0, 1, 0])).item()
-    assert loss_of_guessing(classes, multi_label=False) == pytest.approx(known, rel=1e-6)
+    assert single().of_guessing(classes) == pytest.approx(known, rel=1e-6)
     known = several()(zeros, torch.ones(3, classes)).item()
-    assert loss_of_guessing(classes, multi_label=True) == pytest.approx(known, rel=1e-6)
+    assert several().of_guessing(classes) == pytest.approx(known, rel=1e-6)
     assert known == pytest.approx(math.log(2))
+
+
+def test_a_picture_of_a_rare_class_is_no_explosion() -> None:
+    weights = balanced_weights(np.array([0] * 200 + [1]), 2)
+    loss = Loss(Recipe(class_weights="balanced"), multi_label=False, weights=weights)
+    logits = torch.tensor([[3.0, -3.0]]).repeat(8, 1)  # sure of the common class
+    value = loss(logits, torch.tensor([0] * 7 + [1])).item()
+    assert value > EXPLODED * math.log(2)
+    check_losses([value], guessing=loss.of_guessing(2))
+    with pytest.raises(DivergedError):
+        check_losses([1e4 * value], guessing=loss.of_guessing(2))

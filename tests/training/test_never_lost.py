@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
+from mobilette.data.streaming import StreamedPixels
 from mobilette.errors import InputError
 from mobilette.run.directory import DATASET, ENVIRONMENT, STATE, open_run
 from mobilette.training.events import Event, StepDone
@@ -24,6 +28,7 @@ from mobilette.training.schedule import learning_rate
 from mobilette.training.train import train
 from mobilette.training.world import _own_part
 from tests.conftest import needs_compiler, write_pictures
+from tests.data.sets import divided
 from tests.training.runs import same_weights
 from tests.training.test_distributed import OPTIONS, torchrun
 
@@ -72,11 +77,14 @@ def test_pictures_that_one_of_the_processes_finds_broken_are_recorded(tmp_path: 
     data = tmp_path / "set"
     for split, count in (("train", 20), ("val", 10)):
         write_pictures(data / split, count)
-    broken = [f"val/{name}/{number}.png" for name in ("blue", "red") for number in (2, 7)]
+    broken = ["train/green/3.png"]
+    broken += [f"val/{name}/{number}.png" for name in ("blue", "red") for number in (2, 7)]
     for name in broken:
         (data / name).write_bytes(b"no picture")
     out = tmp_path / "run"
-    options = (*OPTIONS, "--epochs=1", "--set=loader=streamed", "--max-unusable=0.2")
+    # The batch of one process is a single picture once.
+    streamed = ("--batch-size=4", "--set=loader=streamed", "--max-unusable=0.2")
+    options = (*OPTIONS, "--epochs=1", *streamed)
     process = torchrun(data, *options, "--out", out)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -175,6 +183,74 @@ def test_a_picture_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> N
     _unfinish(run)
     with pytest.raises(InputError, match="nor are their classes"):
         resume(run, data=other, force=True)
+
+
+def test_how_many_pictures_may_break_holds_when_a_run_goes_on(tmp_path: Path) -> None:
+    data, run = divided(tmp_path / "set", train=8, val=4), tmp_path / "run"
+    overrides = {"epochs": 2, "batch_size": 8, "loader": "streamed"}
+    with pytest.raises(Stop):
+        train_small(
+            data, overrides=overrides, out=run, report=stop_after_an_epoch, max_unusable=0.5
+        )
+    pictures_to_train_on = sorted(data.glob("train/*/*"))
+    for path in pictures_to_train_on[:10]:  # of 24 in all
+        path.write_bytes(b"x" * path.stat().st_size)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run, unfinished)
+    resume(run, workers=0)
+    assert len(open_run(run).history()) == 2
+    for path in pictures_to_train_on[10:14]:
+        path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(InputError, match=r"of 24 pictures cannot be used, more than .* 0.5"):
+        resume(unfinished, workers=0)
+
+
+def test_other_surroundings_are_told(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        train_small(pictures, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
+    recorded = json.loads((run / ENVIRONMENT).read_text())
+    recorded |= {"processes": 3, "threads": 64}
+    recorded["versions"]["torch"] = "2.1"
+    (run / ENVIRONMENT).write_text(json.dumps(recorded))
+    said: list[str] = []
+    resume(run, remark=said.append)
+    assert said[:3] == [
+        "not to the same bits: processes 3 when it was begun, 1 now",
+        f"not to the same bits: threads 64 when it was begun, {torch.get_num_threads()} now",
+        f"not to the same bits: torch 2.1 when it was begun, {torch.__version__} now",
+    ]
+
+
+def test_pictures_held_out_are_streamed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = divided(tmp_path / "set", train=12, val=12)
+    read: list[int] = []
+    rows = StreamedPixels.__getitem__
+
+    def watched(self: StreamedPixels, key: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        found = rows(self, key)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(StreamedPixels, "__getitem__", watched)
+    monkeypatch.setattr("mobilette.run.inference.LARGEST_BATCH", 8)
+    overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed", "norm_statistics": "kept"}
+    train_small(data, overrides=overrides, out=tmp_path / "run")
+    assert read == [8] * 3
+
+
+def test_no_picture_held_out_is_left(tmp_path: Path) -> None:
+    data = divided(tmp_path / "set", train=40, val=2)
+
+    def remark(text: str) -> None:
+        for path in data.glob("val/*/*") if "threads" in text else ():
+            path.write_bytes(b"")
+
+    overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed"}
+    with pytest.raises(InputError, match="none of the pictures held out can be read any more"):
+        train_small(data, overrides=overrides, out=tmp_path / "run", remark=remark)
 
 
 def _unfinish(run: Path) -> None:

@@ -148,6 +148,40 @@ def test_an_explosion_in_the_very_last_step_is_no_result(
     assert len(run.history()) == 1
 
 
+def test_weights_are_the_best_only_with_the_state_that_says_so(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An explosion right after a validation: the step back forgets its score and its weights."""
+    step = Loop._step
+    broken: list[int] = []
+
+    def break_once(self: Loop, *arguments: object) -> None:
+        if self.progress.epoch == 1 and not broken:
+            broken.append(self.progress.index)
+            for parameter in self.trainer.network.parameters():
+                parameter.data.fill_(float("nan"))
+        step(self, *arguments)  # type: ignore[arg-type]
+
+    def look(text: str) -> None:
+        said.append(text)
+        if "back to" in text:
+            found.append((run / "best.safetensors").exists())
+
+    monkeypatch.setattr(Loop, "_step", break_once)
+    said: list[str] = []
+    found: list[bool] = []
+    run = tmp_path / "run"
+    overrides = {"epochs": 2, "batch_size": 16}
+    train_small(pictures, overrides=overrides, out=run, remark=look)
+    (back,) = [line for line in said if "back to" in line]
+    assert back.startswith("the loss is nan at epoch 2, step 1: back to epoch 1, step 0"), back
+    assert found == [False]
+    rows = open_run(run).history()
+    best = max(rows, key=lambda row: row["top1"])
+    assert state_of(run)["progress"]["best_score"] == pytest.approx(best["top1"], abs=1e-6)
+    assert len(rows) == 2
+
+
 # ---- too little memory
 
 LIMITED = """

@@ -29,6 +29,7 @@ from mobilette.training.events import EpochDone, Event
 from mobilette.training.recipe import TRANSFER, load_recipe
 from mobilette.training.resume import resume
 from mobilette.training.schedule import learning_rate
+from mobilette.training.start import Start
 from mobilette.training.step import Trainer
 from mobilette.training.train import train
 from mobilette.weights.import_run import import_run
@@ -163,6 +164,58 @@ def test_classes_are_the_same_by_their_ids_and_keep_their_names(
     run = transfer(pictures, start=start.path, overrides=still, out=tmp_path / "run")
     assert run.classes == named
     torch.testing.assert_close(weights(run)[f"{HEAD}weight"], weights(wide)[f"{HEAD}weight"])
+
+
+def test_some_of_the_classes_keep_their_part_of_the_classifier(wide: Run, tmp_path: Path) -> None:
+    """By name, in the order of the folders; as ImageNet's weights know a few of its synsets."""
+    some = write_pictures(tmp_path / "set", 12)
+    shutil.rmtree(some / "green")
+    still = {"epochs": 1, "lr": 1e-12}
+    said: list[str] = []
+    run = transfer(some, start=wide.path, overrides=still, out=tmp_path / "run", remark=said.append)
+    rows = [[label.id for label in wide.classes].index(name) for name in ("blue", "red")]
+    for name in (f"{HEAD}weight", f"{HEAD}bias"):
+        torch.testing.assert_close(weights(run)[name], weights(wide)[name][rows])
+    assert [label.id for label in run.classes] == ["blue", "red"]
+    assert any("know these classes" in line for line in said)
+    assert run.history()[0]["top1"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "indices"),
+    [
+        (("n01440764", "n03888257", "n03445777"), ("n03445777_golf", "n01440764_tench"), [2, 0]),
+        (("n01440764", "n03888257"), ("n01440764_tench", "cat"), None),
+        (("cat", "dog"), ("horse", "cow"), None),  # as many say nothing
+        (("0", "1", "2"), ("0", "1"), None),  # nor do numbers
+        (("0", "1", "2"), ("0", "1", "2"), [0, 1, 2]),
+        (None, ("cat",), None),
+    ],
+)
+def test_which_classes_weights_know(
+    wide: Run,
+    known: tuple[str, ...] | None,
+    asked: tuple[str, ...],
+    indices: list[int] | None,
+) -> None:
+    classes = None if known is None else tuple(ClassLabel(id=each, name="a") for each in known)
+    number = 3 if known is None else len(known)
+    weight = torch.randn(number, 4)
+    start = Start(
+        name="some",
+        arch=wide.arch.with_classes(number),
+        weights={f"{HEAD}weight": weight, "stem.conv.weight": torch.ones(1)},
+        preprocess=wide.preprocess,
+        classes=classes,
+    )
+    found = start.of_classes(asked)
+    if indices is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found.arch.num_classes == len(asked)
+    assert torch.equal(found.weights[f"{HEAD}weight"], weight[indices])
+    assert [label.id for label in found.classes or ()] == list(asked)
 
 
 def test_a_narrower_network_takes_a_part_and_measures_its_statistics(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from mobilette.nn.network import Network
 from mobilette.training.environment import Precision
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
+from mobilette.training.state import Progress, apply_state, read_state, state_bytes
 from mobilette.training.step import Trainer
 from mobilette.weights.pretrained import create_model
 
@@ -248,6 +251,42 @@ def test_bf16_is_close_to_fp32() -> None:
     exact, rounded = moved
     assert not torch.equal(exact, rounded)
     assert nn.functional.cosine_similarity(exact, rounded, dim=0) > 0.99
+
+
+def test_fp16_scales_its_loss_and_a_state_keeps_the_scale(tmp_path: Path) -> None:
+    """On the CPU, where only tests train in fp16: the scaler is the same on a GPU."""
+    made = trainer(precision="fp16")
+    before = weights(made.network)
+    made.scaler.load_state_dict(made.scaler.state_dict() | {"scale": 2.0**100})
+    steps(made, pixels=batch())  # gradients overflow: no step is taken, the scale is halved
+    assert torch.equal(weights(made.network), before)
+    assert made.scaler.get_scale() == 2.0**99
+    made.scaler.load_state_dict(made.scaler.state_dict() | {"scale": 1024.0, "_growth_tracker": 7})
+    steps(made, pixels=batch())
+    assert weights(made.network).isfinite().all()
+    assert not torch.equal(weights(made.network), before)
+    state = tmp_path / "last.pt"
+    state.write_bytes(state_bytes(made, Progress()))
+    again = trainer(precision="fp16")
+    apply_state(read_state(state), again, where=state)
+    assert again.scaler.state_dict() == made.scaler.state_dict()
+    for each in (made, again):
+        steps(each, pixels=batch())
+    assert torch.equal(weights(made.network), weights(again.network))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As captured and differentiated by torch.compile; Inductor's code would take half a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    taken = []
+    for how in ("never", "always"):
+        made = trainer(network("resnet8", resolution=32), compile=how, lr=0.01)
+        before = weights(made.network)
+        loss = steps(made, pixels=batch(8, side=32))
+        taken.append((loss, weights(made.network) - before))
+    torch.testing.assert_close(*(loss for loss, _ in taken), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*(step for _, step in taken), rtol=1e-3, atol=1e-6)
 
 
 def test_the_average_follows_every_step() -> None:

@@ -119,6 +119,7 @@ def load_dataset(
     digest: Digest | None = None,
     cache: Path | None = None,
     device_memory: int | None = None,
+    processes: int = 1,
     remark: Remark | None = None,
 ) -> Dataset:
     """Read a set of pictures, or prepare to stream it, and divide it where it is flat.
@@ -143,6 +144,7 @@ def load_dataset(
         cache: the folder of decoded pictures (`mobilette.data.cache.pictures_cache`); ``None``
             neither reads nor writes any.
         device_memory: free bytes of a GPU that resident pictures would have to fit in, too.
+        processes: how many on this machine will each hold the pictures in its memory.
         remark: called with a line for the user about what was found.
 
     Raises:
@@ -161,6 +163,7 @@ def load_dataset(
         digest=digest,
         cache=cache,
         device_memory=device_memory,
+        processes=processes,
         remark=remark,
     )
     found = find_rows(opened, on_progress=on_progress)

@@ -54,6 +54,7 @@ def open_set(
     digest: Digest | None,
     cache: Path | None,
     device_memory: int | None,
+    processes: int,
     remark: Remark,
 ) -> OpenSet:
     """Choose how to read a set; the arguments are those of `mobilette.data.dataset.load_dataset`.
@@ -66,7 +67,7 @@ def open_set(
     chosen = [picture for _, picture in given]
     in_files = all(lies_in_file(picture) for picture in chosen)
     shape = (len(given), preprocess.channels, resolution, resolution)
-    streamed = in_files and _is_streamed(pictures, shape, loader, device_memory)
+    streamed = in_files and _is_streamed(pictures, shape, loader, device_memory, processes)
     if not streamed:
         check_memory(shape)
     rule = _rule(pictures, digest, in_files=in_files, streamed=streamed)
@@ -106,6 +107,7 @@ def _is_streamed(
     shape: tuple[int, int, int, int],
     loader: LoaderKind,
     device_memory: int | None,
+    processes: int,
 ) -> bool:
     one_of(loader, get_args(LoaderKind), "loader")
     if loader != "auto":
@@ -114,7 +116,7 @@ def _is_streamed(
         train: Sequence[Picture] = pictures.splits.get("train") or pictures.splits["all"]
         if len(train) * math.prod(shape[1:]) > _DEVICE_SHARE * device_memory:
             return True
-    return not fits_memory(math.prod(shape))
+    return not fits_memory(processes * math.prod(shape))
 
 
 def _rule(pictures: PictureSet, digest: Digest | None, *, in_files: bool, streamed: bool) -> Digest:

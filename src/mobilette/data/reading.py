@@ -22,6 +22,13 @@ from mobilette.errors import InputError
 _WORTH_PROCESSES = 512
 _MEMORY_SHARE = 0.6
 
+# Where Linux tells a container its limit, what it has taken, and what of that: versions 2 and 1.
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_CONTAINER = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
 # Called with (pictures read, pictures in all).
 LoadReport = Callable[[int, int], None]
 
@@ -125,14 +132,34 @@ def available_memory() -> int | None:
             for line in text.splitlines()
             if line.startswith("MemAvailable:")
         ]
-        container = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        limits += [int(container)] if container.isdigit() else []
     except OSError:
         pass
+    for container in _CONTAINER:
+        left = _left_in_container(*container)
+        limits += [] if left is None else [left]
     names: Iterable[str] = getattr(os, "sysconf_names", ())  # not on Windows
     if not limits and "SC_PHYS_PAGES" in names:
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(limits, default=None)
+
+
+def _left_in_container(limit: str, used: str, statistics: str) -> int | None:
+    """Return the bytes that a container may still take, ``None`` where it has no limit.
+
+    Its page cache counts as free as far as it is not in use.
+    """
+    try:
+        most, taken, parts = (
+            (CONTROL_GROUPS / name).read_text(encoding="ascii")
+            for name in (limit, used, statistics)
+        )
+    except OSError:
+        return None
+    if not most.strip().isdigit():
+        return None
+    lines = dict(line.split() for line in parts.splitlines())
+    cached = lines.get("total_inactive_file", lines.get("inactive_file", 0))
+    return max(int(most) - int(taken) + int(cached), 0)
 
 
 def fits_memory(size: int) -> bool:

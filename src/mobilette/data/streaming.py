@@ -41,6 +41,10 @@ class StreamedPixels:
         self.store.settle()
         return out
 
+    def part(self, first: int, last: int) -> StreamedPixels:
+        """Return the rows from ``first`` to before ``last``, none of which is read yet."""
+        return StreamedPixels(self.store, self.positions[first:last])
+
     def usable(self) -> NDArray[np.bool_]:
         """Return, bool (N,), which rows did not turn out to be broken so far."""
         broken = self.store.broken
@@ -48,3 +52,8 @@ class StreamedPixels:
 
 
 Pixels: TypeAlias = NDArray[np.uint8] | StreamedPixels
+
+
+def part_of(pixels: Pixels, first: int, last: int) -> Pixels:
+    """Return rows of ``pixels`` where they lie: in memory, or to be read batch by batch."""
+    return pixels.part(first, last) if isinstance(pixels, StreamedPixels) else pixels[first:last]

@@ -102,6 +102,10 @@ class Decoder:
         return self.preprocess.shrinking(size, self.resolution)
 
 
+class WorkerDied(Exception):
+    """A process died over the pictures that it was given."""
+
+
 class Worker:
     """A process that decodes up to ``CHUNK`` pictures at a time.
 
@@ -115,6 +119,7 @@ class Worker:
         memory = context.RawArray(ctypes.c_uint8, int(np.prod(shape)))
         self._rows = np.ctypeslib.as_array(memory).reshape(shape)
         self._pipe, other = context.Pipe()
+        self._is_up = False
         place = None if cache is None else (cache.folder, cache.shape)
         self._process: SpawnProcess = context.Process(
             target=_serve, args=(other, memory, decoder, place), daemon=True
@@ -132,15 +137,21 @@ class Worker:
             The outcomes, and the fault of the process' cache.
 
         Raises:
-            InputError: the process died.
+            InputError: the process could not begin.
+            WorkerDied: it could, and died over these jobs.
         """
         try:
+            if not self._is_up:
+                self._pipe.recv()
+                self._is_up = True
             self._pipe.send(jobs)
             outcomes, fault = self._pipe.recv()
         except (EOFError, OSError) as error:
+            if self._is_up:
+                raise WorkerDied from error
             raise InputError(
-                "a process that decodes pictures died; --workers 0 decodes without processes "
-                "(a script that uses workers needs `if __name__ == '__main__':`)"
+                "a process that decodes pictures died as it began; --workers 0 decodes without "
+                "processes (a script that uses workers needs `if __name__ == '__main__':`)"
             ) from error
         for place, row, outcome in zip(places, self._rows, outcomes, strict=False):
             if isinstance(outcome, bytes):
@@ -166,7 +177,26 @@ class WorkerPool:
     def decode(
         self, jobs: Sequence[Job], out: NDArray[np.uint8], places: Sequence[int]
     ) -> tuple[list[Outcome], str | None]:
-        """Have an idle process decode ``jobs``, as `Worker.decode` does."""
+        """Have an idle process decode ``jobs``, as `Worker.decode` does.
+
+        Where the process dies, other ones get the pictures one by one. A picture over which one
+        dies again is unusable.
+        """
+        with suppress(WorkerDied):
+            return self._decode(jobs, out, places)
+        outcomes: list[Outcome] = []
+        fault = None
+        for job, place in zip(jobs, places, strict=True):
+            try:
+                (outcome,), fault = self._decode([job], out, [place])
+            except WorkerDied:
+                outcome = "the process that decoded it died"
+            outcomes.append(outcome)
+        return outcomes, fault
+
+    def _decode(
+        self, jobs: Sequence[Job], out: NDArray[np.uint8], places: Sequence[int]
+    ) -> tuple[list[Outcome], str | None]:
         with self._lock:
             if self._closed:
                 raise InputError("the pictures were closed")
@@ -175,7 +205,12 @@ class WorkerPool:
             else:
                 worker = Worker(self._decoder, self._cache)
                 self._all.append(worker)
-        answer = worker.decode(jobs, out, places)  # one that died is not used again
+        try:
+            answer = worker.decode(jobs, out, places)
+        except WorkerDied:  # it is not used again
+            if self._closed:
+                raise InputError("the pictures were closed") from None
+            raise
         with self._lock:
             self._idle.append(worker)
         return answer
@@ -216,6 +251,7 @@ def _serve(
         with suppress(OSError):  # removed meanwhile
             cache = PictureCache(*place)
     with suppress(EOFError, OSError):
+        pipe.send(None)  # it is up
         while True:
             outcomes = decoder.decode_all(pipe.recv(), rows, cache)
             pipe.send((outcomes, cache.fault if cache is not None else None))

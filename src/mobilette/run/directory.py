@@ -33,6 +33,7 @@ DATASET = "dataset.json"
 ENVIRONMENT = "environment.json"
 IMPORTED = "imported"  # a key of environment.json
 LAUNCH = "launch"  # another one: which start of torchrun made the run
+MAX_UNUSABLE = "max_unusable"  # in DATASET: which part of the pictures may be broken
 METRICS = "metrics.csv"
 METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
 MULTI_LABEL_HEADER = f"{METRICS_HEADER},mean_average_precision"

@@ -44,5 +44,7 @@ def logits_in_batches(
         batch = torch.from_numpy(pixels[first : first + size]).to(normalise.weight.device)
         x = normalise(batch).contiguous(memory_format=torch.channels_last)
         outputs.append(network(x).float().cpu())
+    if not outputs:
+        return np.empty((0, network.arch.num_classes), np.float32)
     logits: NDArray[np.float32] = torch.cat(outputs).numpy()
     return logits

@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from mobilette.files import write_bytes, write_text
 from mobilette.nn.network import Network
-from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE
+from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.step import Trainer
@@ -19,7 +19,8 @@ class LastState:
     """The newest state of a run, and the table of its metrics as it was then.
 
     A step can explode whose own loss, that of the weights before it, was still good. What is on
-    disk must be worth going back to, so a state is held back until its weights have shown a loss.
+    disk must be worth going back to, so a state is held back until its weights have shown a loss,
+    and the best weights with it: their score is in the state.
 
     Attributes:
         taken_at: when the newest state was taken down, in seconds of `time.perf_counter`.
@@ -32,6 +33,12 @@ class LastState:
         self.taken_at = time.perf_counter()
         self.longest = 0.0
         self._held_back: tuple[str, bytes] | None = None
+        self._best: bytes | None = None
+
+    def hold_best(self, network: Network) -> None:
+        """Hold the weights of ``network``, wherever it lies, for the next state that is written."""
+        tensors = network.state_dict()
+        self._best = save({name: each.contiguous().cpu() for name, each in tensors.items()})
 
     def take_down(self, trainer: Trainer, progress: Progress) -> None:
         """Hold the state as it stands; the one before it, if still held back, is dropped.
@@ -51,14 +58,17 @@ class LastState:
             return
         begun = time.perf_counter()
         table, state = self._held_back
+        # First: a run killed between the two validates these weights again.
+        if self._best is not None:
+            write_bytes(self.folder / WEIGHTS, self._best)
         write_text(self.folder / METRICS, table)
         write_bytes(self.folder / STATE, state)
-        self._held_back = None
+        self._held_back = self._best = None
         self._measure(begun)
 
     def drop(self) -> None:
         """Forget what is held back: its weights have shown a bad loss."""
-        self._held_back = None
+        self._held_back = self._best = None
 
     def _measure(self, begun: float) -> None:
         self.longest = max(self.longest, time.perf_counter() - begun)
@@ -74,9 +84,3 @@ def metrics_row(
         f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
         f"{progress.images / progress.training_seconds:.1f}"
     ) + (f",{precision:.6f}" if precision is not None else "")
-
-
-def write_weights(path: Path, network: Network) -> None:
-    """Write the weights of ``network``, wherever it lies, as safetensors."""
-    tensors = network.state_dict()
-    write_bytes(path, save({name: each.contiguous().cpu() for name, each in tensors.items()}))

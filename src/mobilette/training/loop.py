@@ -14,12 +14,11 @@ from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
-from mobilette.run.directory import STATE, WEIGHTS
+from mobilette.run.directory import STATE
 from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, Report, StepDone
 from mobilette.training.interruption import StopRequest
-from mobilette.training.last_state import LastState, metrics_row, write_weights
-from mobilette.training.loss import loss_of_guessing
+from mobilette.training.last_state import LastState, metrics_row
 from mobilette.training.pace import Pace
 from mobilette.training.randomness import Purpose, generator
 from mobilette.training.recovery import (
@@ -68,7 +67,7 @@ class Loop:
             self.recipe.batch_size, len(train.labels), processes=self.world.size
         )
         self.steps = len(train.labels) // self.batch
-        self.guessing = loss_of_guessing(len(dataset.classes), multi_label=trainer.loss.multi_label)
+        self.guessing = trainer.loss.of_guessing(len(dataset.classes))
         self.pace = Pace(
             self.recipe,
             dataset,
@@ -126,10 +125,8 @@ class Loop:
         progress = self.progress
         begun = time.perf_counter() - batch.waited
         self.trainer.clock.lap("data")
-        if len(batch.rows) > 1:  # batch norm needs two pictures
+        if self._is_enough(batch):
             self.unseen.append(self._train_on(batch, part))
-        elif self.world.size > 1:  # the others wait for gradients
-            raise InputError("a process has fewer than two usable pictures in its batch")
         self.trainer.clock.count(len(batch.rows))
         progress.step += 1
         progress.index += 1
@@ -150,6 +147,14 @@ class Loop:
                 part=part,
             )
         )
+
+    def _is_enough(self, batch: Batch) -> bool:
+        """Whether every process has the two pictures that batch norm needs; else none trains."""
+        enough = len(batch.rows) > 1
+        if self.world.size == 1 or self.dataset.store is None:
+            return enough
+        (without,) = self.world.agree_on((float(not enough),))
+        return not without
 
     def _train_on(self, batch: Batch, part: float) -> torch.Tensor:
         progress = self.progress
@@ -235,7 +240,7 @@ class Loop:
         if is_best:
             progress.best_score, progress.since_best = metrics.score, 0
             if self.world.writes:
-                write_weights(self.folder / WEIGHTS, self.trainer.average.network)
+                self.last_state.hold_best(self.trainer.average.network)
         else:
             progress.since_best += 1
         train_loss = progress.loss_sum / max(progress.step, 1)

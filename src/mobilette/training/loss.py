@@ -58,6 +58,14 @@ class Loss:
         targets = targets.float() * (1.0 - smoothing) + 0.5 * smoothing
         return functional.binary_cross_entropy_with_logits(logits, targets, weight=self.weights)
 
+    def of_guessing(self, classes: int) -> float:
+        """Return the loss of a network that has learnt nothing, on a picture of most weight.
+
+        A batch may hold nothing but pictures of a class that is rare and counts for many.
+        """
+        most = 1.0 if self.weights is None else max(1.0, float(self.weights.max()))
+        return most * (math.log(2.0) if self.multi_label else math.log(classes))
+
     def of_teacher(self, logits: Tensor, taught: Tensor) -> Tensor:
         """Return how far ``logits`` are from the teacher's, both softened; a scalar.
 
@@ -94,8 +102,3 @@ def balanced_weights(labels: NDArray[np.int64] | NDArray[np.uint8], classes: int
     counts = np.bincount(labels, minlength=classes)
     weights = np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 1.0)
     return torch.from_numpy(weights.astype(np.float32))
-
-
-def loss_of_guessing(classes: int, *, multi_label: bool) -> float:
-    """Return the loss of a network that has learnt nothing."""
-    return math.log(2.0) if multi_label else math.log(classes)

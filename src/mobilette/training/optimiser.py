@@ -9,8 +9,15 @@ from mobilette.nn.network import Network
 from mobilette.training.recipe import Recipe
 
 
-def build_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused kernels."""
+def build_optimizer(
+    network: Network, recipe: Recipe, *, scaled: bool = False
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused kernels.
+
+    ``scaled``: whether its losses are, by a `torch.amp.GradScaler` that skips steps. In one that is
+    skipped, torch's fused SGD changes its momentum, or leaves it unset (2.13 here; 2.11 as
+    LibreYOLO/libreyolo#771 has it), so it is not taken then.
+    """
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor}
         for part, factor in _parts(network, recipe)
@@ -20,7 +27,7 @@ def build_optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(
-            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True
+            groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=not scaled
         )
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,7 @@ from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
     LAUNCH,
+    MAX_UNUSABLE,
     RECIPE,
     STATE,
     Run,
@@ -43,7 +45,7 @@ from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
-from mobilette.training.world import World, joined, launch, own_device
+from mobilette.training.world import World, joined, launch, own_device, processes_here
 
 
 def resume(
@@ -102,6 +104,8 @@ def resume(
         remark = remark if remark and world.writes else _silent
         if world.writes:
             remove_unfinished(run.path)
+        for other in _other_surroundings(recorded, world):
+            remark(f"not to the same bits: {other}")
         if changes:
             remark(f"goes on with another recipe: {'; '.join(changes)}")
         dataset = _same_pictures(
@@ -197,11 +201,12 @@ def _same_pictures(
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=workers,
-        max_unusable=1.0,
+        max_unusable=_max_unusable(known) if remark is None else 1.0,
         digest=_digest(known),
         cache=pictures_cache(),
         device_memory=device_memory,
         on_progress=report_load,
+        processes=processes_here(),
     )
     dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
     if dataset.fingerprint == known.get("fingerprint"):
@@ -213,8 +218,15 @@ def _same_pictures(
         raise InputError(f"{changed}; start a new run, or go on with these by --force")
     remark(changed)
     if world.writes:
-        write_json(run.path / DATASET, dataset.describe() | {"path": known.get("path")})
+        kept = {"path": known.get("path"), MAX_UNUSABLE: _max_unusable(known)}
+        write_json(run.path / DATASET, dataset.describe() | kept)
     return dataset
+
+
+def _max_unusable(known: Mapping[str, object]) -> float:
+    """Return the fraction of pictures that may be unusable, as it was when the run was begun."""
+    recorded = known.get(MAX_UNUSABLE)
+    return recorded if isinstance(recorded, float) and 0 <= recorded <= 1 else 1.0
 
 
 def _digest(known: Mapping[str, object]) -> Digest:
@@ -225,6 +237,19 @@ def _digest(known: Mapping[str, object]) -> Digest:
 
 def _precision(recorded: object) -> Precision:
     return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
+
+
+def _other_surroundings(recorded: Mapping[str, object], world: World) -> Iterator[str]:
+    """Yield in what the run was begun otherwise than it goes on, as far as it tells."""
+    versions = recorded.get("versions")
+    then = versions.get("torch") if isinstance(versions, dict) else None
+    for what, before, now in (
+        ("processes", recorded.get("processes"), world.size),
+        ("threads", recorded.get("threads"), torch.get_num_threads()),
+        ("torch", then, version("torch")),
+    ):
+        if before is not None and before != now:
+            yield f"{what} {before} when it was begun, {now} now"
 
 
 def _fused_norms(

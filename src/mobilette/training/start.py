@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
@@ -16,11 +17,12 @@ from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
+from mobilette.run.class_matching import BY_ORDER, match_classes
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import is_run, open_run
 from mobilette.run.imported import name_of_weights
 from mobilette.weights.download import Report
-from mobilette.weights.fitting import check_fits
+from mobilette.weights.fitting import CLASSIFIER, check_fits
 from mobilette.weights.pretrained import choose_published, load_published
 from mobilette.weights.published import PublishedWeights, find_published
 
@@ -49,11 +51,35 @@ class Start:
     classes: tuple[ClassLabel, ...] | None
     multi_label: bool = False
 
-    def labels_of(self, ids: Sequence[str]) -> tuple[ClassLabel, ...] | None:
-        """Return the classes if these are ``ids``, in this order; else ``None``."""
-        if self.classes is None or [label.id for label in self.classes] != list(ids):
+    def of_classes(self, ids: Sequence[str]) -> Start | None:
+        """Return these weights with a classifier for ``ids`` alone, in this order.
+
+        ``None`` where one of them is no class of the weights, by name or by synset.
+        """
+        if self.classes is None:
             return None
-        return self.classes
+        numbers = [str(index) for index in range(len(self.classes))]
+        if [label.id for label in self.classes] == numbers and list(ids) != numbers:
+            return None  # a number is no name
+        try:
+            indices, matched_by = match_classes(ids, self.classes, where=self.name)
+        except InputError:
+            return None
+        if matched_by == BY_ORDER:
+            return None
+        rows = torch.tensor(indices)
+        return replace(
+            self,
+            arch=self.arch.with_classes(len(ids)),
+            weights={
+                name: tensor[rows] if name.startswith(CLASSIFIER) else tensor
+                for name, tensor in self.weights.items()
+            },
+            classes=tuple(
+                ClassLabel(id=own, name=self.classes[index].name)
+                for own, index in zip(ids, indices, strict=True)
+            ),
+        )
 
 
 def read_start(

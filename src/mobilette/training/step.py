@@ -71,7 +71,7 @@ class Trainer:
         self.loss = loss or Loss(recipe, multi_label=False)
         self.clock = clock or NoClock()
         self.average = WeightAverage(network, decay=recipe.ema_decay)
-        self.optimizer = build_optimizer(network, recipe)
+        self.optimizer = build_optimizer(network, recipe, scaled=precision == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.augmentation = Augmentation(
             crop=recipe.crop,

@@ -14,6 +14,7 @@ from mobilette.arch.scale import Form
 from mobilette.data.cache import pictures_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import NAMED, find_pictures
@@ -23,6 +24,7 @@ from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import (
     ARCH,
     LAUNCH,
+    MAX_UNUSABLE,
     STATE,
     Run,
     check_apart,
@@ -46,7 +48,7 @@ from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress, state_bytes
-from mobilette.training.world import World, is_launched, joined, launch, own_device
+from mobilette.training.world import World, is_launched, joined, launch, own_device, processes_here
 from mobilette.weights.fitting import is_as_wide
 
 
@@ -142,14 +144,13 @@ def train(
             report=report_download,
             remark=remark,
         )
-        source, arch = plan.start, plan.arch
+        source, classes = _with_known_classes(plan.start, pictures, remark)
+        arch = plan.arch
         teacher = plan.recipe.teacher
         if out is not None and teacher and is_run(Path(teacher)):
             check_apart(Path(out), Path(teacher), "which teaches")
         precision = choose_precision(plan.recipe.precision, where)
         fused_norms = can_fuse_norms(where, world=world) and plan.recipe.compile != "always"
-        known = source.labels_of(pictures.classes) if source else None
-        classes = known or tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
         load = partial(
             load_dataset,
             pictures,
@@ -160,6 +161,7 @@ def train(
             cache=pictures_cache(),
             device_memory=free_device_memory(where),
             on_progress=report_load,
+            processes=processes_here(),
             remark=remark,
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
@@ -178,7 +180,7 @@ def train(
             remark=remark,
         )
         if source is not None:
-            load_start(source, trainer, dataset, keep_classifier=known is not None)
+            load_start(source, trainer, dataset, keep_classifier=source is not plan.start)
         if world.writes:
             with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
                 write_run(
@@ -187,7 +189,8 @@ def train(
                     preprocess=plan.preprocess,
                     classes=classes,
                     recipe=plan.recipe.to_toml(),
-                    dataset=dataset.describe() | {"path": _absolute(data)},
+                    dataset=dataset.describe()
+                    | {"path": _absolute(data), MAX_UNUSABLE: max_unusable},
                     environment=describe_environment(where, precision, fused_norms=fused_norms)
                     | {"start": "scratch" if source is None else source.name}
                     | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
@@ -213,6 +216,20 @@ def train(
 
 def _silent(event: object) -> None:
     pass
+
+
+def _with_known_classes(
+    source: Start | None, pictures: PictureSet, remark: Remark
+) -> tuple[Start | None, tuple[ClassLabel, ...]]:
+    """Return the weights, other ones if they have a classifier for these classes; the classes."""
+    classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
+    if source is None or source.multi_label != pictures.multi_label:
+        return source, classes
+    known = source.of_classes(pictures.classes)
+    if known is None or known.classes is None:
+        return source, classes
+    remark("the initial weights know these classes: they start with their classifier")
+    return known, known.classes
 
 
 def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -> str:

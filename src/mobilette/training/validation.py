@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mobilette.data.dataset import Dataset
+from mobilette.data.streaming import part_of
+from mobilette.errors import InputError
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import Metrics, measure
 from mobilette.training.measured import pictures_to_measure
@@ -22,6 +24,9 @@ def validate(
         dataset: with the splits ``train`` and ``val``.
         epoch: the one that is over, from 0; the pictures to measure on are drawn for it.
         at_once: how many pictures may go through the network together, where memory is scarce.
+
+    Raises:
+        InputError: no picture of ``val`` can be read any more.
     """
     recipe, average = trainer.recipe, trainer.average
     if recipe.norm_statistics == "batch" and epoch >= recipe.frozen_epochs:
@@ -34,9 +39,11 @@ def validate(
     ends = np.linspace(0, len(split.labels), trainer.world.size + 1).astype(int)
     first, last = ends[trainer.world.rank], ends[trainer.world.rank + 1]
     own = checkpoint_logits(
-        average.network, trainer.normalise, split.pixels[first:last], at_once=at_once
+        average.network, trainer.normalise, part_of(split.pixels, first, last), at_once=at_once
     )
     usable = split.usable()[first:last]
     logits = np.concatenate(trainer.world.gather(own[usable]))
     counted = np.concatenate(trainer.world.gather(usable))
+    if not counted.any():
+        raise InputError(f"{dataset.source}: none of the pictures held out can be read any more")
     return measure(logits, split.labels[counted], dataset.classes)

@@ -91,6 +91,11 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def processes_here() -> int:
+    """Return how many processes `torchrun` started on this machine; each has its own pictures."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def is_restarted() -> bool:
     """Whether `torchrun` started this process again after one had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
