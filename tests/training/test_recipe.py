@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +24,11 @@ from mobilette.training.recipe import (
 def test_every_recipe_of_the_package_loads_and_says_what_it_reaches(name: str) -> None:
     assert isinstance(load_recipe(name), Recipe)
     folder = Path(__file__).parents[2] / "src" / "mobilette" / "recipes"
-    assert "# Expected:" in (folder / f"{name}.toml").read_text()
+    expected = (folder / f"{name}.toml").read_text().partition("# Expected:")[2]
+    said = expected.partition("\n\n")[0]
+    assert re.search(r"\d%", said)
+    assert re.search(r"`(imagenette-small|cifar10-4k|digits|flowers200)`", said)
+    assert re.search(r"^#   (mobilette train|python bench/)", said, re.MULTILINE)
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -166,6 +167,43 @@ def test_classes_are_the_same_by_their_ids_and_keep_their_names(
     torch.testing.assert_close(weights(run)[f"{HEAD}weight"], weights(wide)[f"{HEAD}weight"])
 
 
+def test_what_comes_out_is_no_worse_than_a_start_that_knows_the_classes(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    spoilt = {"epochs": 1, "lr": 0.5, "body_lr": 1.0, "frozen_epochs": 0, "batch_size": 8}
+    run = transfer(pictures, start=wide.path, overrides=spoilt, out=tmp_path / "run")
+    before, after = run.history()
+    assert (before["epoch"], before["step"], after["epoch"]) == (0, 0, 1)
+    assert math.isnan(before["train_loss"])
+    assert before["top1"] == max(row["top1"] for row in wide.history()) == 1.0
+    for name, tensor in weights(wide).items():
+        assert torch.equal(weights(run)[name], tensor), name
+    assert run.best() == pytest.approx(before, nan_ok=True)
+
+
+def test_killed_before_its_first_step_it_goes_on_likewise(
+    wide: Run, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Stop):
+        transfer(pictures, start=wide.path, out=out, report=stop_at_once)
+    resume(out, workers=0)
+    assert [row["epoch"] for row in open_run(out).history()][:2] == [0, 1]
+
+
+def test_the_head_alone_may_remain_the_best(
+    wide: Run, other_pictures: Path, tmp_path: Path
+) -> None:
+    """However dear a validation is under a time limit, the end of the frozen epochs has one."""
+    run = transfer(
+        other_pictures,
+        start=wide.path,
+        overrides={"time_limit": 3.0, "frozen_epochs": 2, "batch_size": 16},
+        out=tmp_path / "run",
+    )
+    assert 2 in [row["epoch"] for row in run.history()]
+
+
 def test_some_of_the_classes_keep_their_part_of_the_classifier(wide: Run, tmp_path: Path) -> None:
     """By name, in the order of the folders; as ImageNet's weights know a few of its synsets."""
     some = write_pictures(tmp_path / "set", 12)
@@ -270,6 +308,7 @@ def test_a_folded_network_gets_its_batch_norms_back(
     still = {"epochs": 1, "lr": 1e-12}
     run = transfer(pictures, start=start.path, overrides=still, out=tmp_path / "run")
     assert run.arch == wide.arch
+    assert load_recipe(run.path / "recipe.toml").norm_statistics == "kept"
     assert run.history()[0]["top1"] == max(row["top1"] for row in wide.history())
     picture = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from mobilette.errors import InputError
-from mobilette.run.directory import Run, open_run
+from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.resume import resume
 from mobilette.training.train import train
@@ -84,38 +84,6 @@ def test_same_seed_same_run_other_seed_other_run(pictures: Path, tmp_path: Path)
     ]
     assert same_weights(runs[0].path, runs[1].path)
     assert not same_weights(runs[0].path, runs[2].path)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_killed_in_an_epoch_and_resumed_to_the_same_bits(
-    pictures: Path, tmp_path: Path, epoch: int
-) -> None:
-    whole = tmp_path / "whole"
-    assert run_cli("train", pictures, *OPTIONS, "--out", whole).returncode == 0
-    killed = tmp_path / "killed"
-    process = start_cli("train", pictures, *OPTIONS, "--out", killed)
-    # Wait until the epoch before is on disk, then kill inside the next one.
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        metrics = killed / "metrics.csv"
-        done = len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0
-        if done >= epoch and killed.exists():
-            break
-        time.sleep(0.005)
-    time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    finished = run_cli("train", "--resume", killed, "--workers=0", "--json")
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["epochs"] == 4
-    assert same_weights(whole, killed)
-    numbers = [
-        [{key: row[key] for key in row if "second" not in key} for row in open_run(path).history()]
-        for path in (whole, killed)
-    ]
-    assert numbers[0] == numbers[1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a child")

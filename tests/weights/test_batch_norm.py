@@ -64,6 +64,19 @@ def test_the_restored_network_answers_as_the_folded_one_and_has_batch_norms(name
     assert (restored_network(fainter) - expected).abs().max() > 0.02 * expected.abs().max()
 
 
+@torch.no_grad()
+def test_kernels_get_the_length_of_trained_ones() -> None:
+    network = network_of("mobilenet_v1")
+    folded, weights = fold_batch_norm(network.arch, network.state_dict())
+    _, restored = restore_batch_norm(folded, weights, network.arch, [torch.randn(8, 3, 32, 32)])
+    for name in ("rows.1.depthwise.conv.weight", "rows.1.pointwise.conv.weight"):
+        weight = restored[name]
+        usual = 3.0 if "depthwise" in name else (2 * weight.shape[1] / weight.shape[0]) ** 0.5
+        torch.testing.assert_close(
+            weight.flatten(1).norm(dim=1), torch.full((len(weight),), usual), rtol=1e-4, atol=0
+        )
+
+
 def conv_then_linear(norm: bool, channels: int = 4) -> Arch:
     stem = Conv(
         channels=channels,

@@ -111,9 +111,9 @@ def _epoch_line(event: EpochDone) -> str:
         reached = f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}"
     else:
         reached = f"mAP {metrics.mean_average_precision:7.2%}  top-1 {metrics.top1:7.2%}"
-    return (
-        f"epoch {event.epoch:>3}  train loss {event.train_loss:.3f}  val loss {metrics.loss:.3f}  "
-        f"{reached}" + ("  best" * event.is_best)
+    trained = "as it starts" if event.step == 0 else f"train loss {event.train_loss:.3f}"
+    return f"epoch {event.epoch:>3}  {trained}  val loss {metrics.loss:.3f}  {reached}" + (
+        "  best" * event.is_best
     )
 
 

@@ -88,6 +88,8 @@ class Loop:
         # The global generator is seeded for every step: give the caller's back afterwards.
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
+                if self.progress.trained_before and not self.progress.rows:
+                    self._validate(0.0)
                 # Initial weights may come from a run that is gone when this resumes.
                 self._save(at_once=True)
             while not self.progress.finished:
@@ -218,6 +220,10 @@ class Loop:
     def _end_epoch(self, part: float) -> None:
         self._look_at_losses()
         progress = self.progress
+        if progress.step == 0 and self._is_validated():  # the time was over as the epoch began
+            progress.finished = True
+            self._save(at_once=True)
+            return
         progress.epoch += 1
         over = self.pace.is_over(progress, part)
         if over or self._is_time_to_validate():
@@ -229,11 +235,18 @@ class Loop:
         progress.finished = over
         self._save(at_once=over)
 
+    def _is_validated(self) -> bool:
+        """Whether the weights as they are have been."""
+        rows = self.progress.rows
+        return bool(rows) and int(rows[-1].split(",")[1]) == self.progress.index
+
     def _validate(self, part: float) -> None:
         progress = self.progress
         begun = time.perf_counter()
         metrics = self._metrics()
-        if not math.isfinite(metrics.loss):  # the last step did it
+        if not math.isfinite(metrics.loss):  # the last step did it, if there was one
+            if progress.index == 0:
+                return
             progress.epoch -= 1
             raise DivergedError(f"the loss on held-out pictures is {metrics.loss}")
         is_best = metrics.score > progress.best_score
@@ -243,7 +256,7 @@ class Loop:
                 self.last_state.hold_best(self.trainer.average.network)
         else:
             progress.since_best += 1
-        train_loss = progress.loss_sum / max(progress.step, 1)
+        train_loss = progress.loss_sum / progress.step if progress.step else math.nan
         rate = learning_rate(self.recipe, part) * progress.rate_factor
         row = metrics_row(
             progress, metrics, elapsed=self.pace.elapsed(), rate=rate, train_loss=train_loss
@@ -295,6 +308,8 @@ class Loop:
         return part
 
     def _is_time_to_validate(self) -> bool:
+        if self.progress.epoch == self.recipe.frozen_epochs:  # the head alone may remain the best
+            return True
         if not self.recipe.time_limit:
             return self.progress.epoch % self.recipe.validate_every == 0
         since, needed = self.world.agree_on(self.pace.worth_validating())

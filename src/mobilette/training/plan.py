@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.editing import adopt_norms
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Form, Settings
@@ -16,7 +17,15 @@ from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
 from mobilette.run.directory import is_run
-from mobilette.training.recipe import DEFAULT, SLICED, TRANSFER, Recipe, load_recipe, override
+from mobilette.training.recipe import (
+    DEFAULT,
+    FOLDED,
+    SLICED,
+    TRANSFER,
+    Recipe,
+    load_recipe,
+    override,
+)
 from mobilette.training.start import (
     DEFAULT_MODEL,
     Remark,
@@ -126,7 +135,9 @@ def _in_channels(asked: int | None, source: Start | None) -> int:
 def _usual_recipe(source: Start | None, arch: Arch) -> str:
     if source is None:
         return DEFAULT
-    return TRANSFER if is_as_wide(source.arch, arch) else SLICED
+    if not is_as_wide(source.arch, arch):
+        return SLICED
+    return FOLDED if adopt_norms(source.arch, arch) != source.arch else TRANSFER
 
 
 def _preprocess(

@@ -18,6 +18,7 @@ from mobilette.records import parse
 DEFAULT = "quick"
 TRANSFER = "transfer"
 SLICED = "sliced"
+FOLDED = "folded"
 LARGEST_SEED = 2**31 - 1
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
@@ -88,7 +89,7 @@ class Recipe:
             validation; ``kept`` leaves mean and variance as the initial weights have them.
         patience: validations without a better result after which training stops; 0 is never.
         validate_every: epochs from one validation to the next; under a time limit as many as keep
-            validation below a tenth of the time.
+            validation below a tenth of the time, and always the end of the frozen epochs.
         save_every: steps from one saved state to the next; 0 saves every half minute.
         loader: ``resident`` keeps the pictures in memory, ``streamed`` reads them as they are
             needed, ``auto`` goes by whether they fit.

@@ -53,6 +53,8 @@ class Progress:
         rate_factor: what the recipe's rate is multiplied by, after the loss exploded.
         rollbacks: how often it did.
         rows: the lines of metrics.csv so far.
+        trained_before: whether the initial weights are a classifier of these pictures already, and
+            are validated first: what comes out is no worse.
     """
 
     epoch: int = 0
@@ -69,6 +71,7 @@ class Progress:
     rollbacks: int = 0
     finished: bool = False
     rows: tuple[str, ...] = ()
+    trained_before: bool = False
 
 
 def state_bytes(trainer: Trainer, progress: Progress) -> bytes:

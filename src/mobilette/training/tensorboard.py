@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,8 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
                     ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
                     ("lr", event.lr),
                 ):
-                    if value is not None:  # of one label a picture
+                    # Of one label a picture; of the weights that a run starts from.
+                    if value is not None and not math.isnan(value):
                         writer.add_scalar(name, value, event.step)
 
         yield tell

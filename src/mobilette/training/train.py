@@ -179,8 +179,11 @@ def train(
             report_download=report_download,
             remark=remark,
         )
+        progress = Progress()
         if source is not None:
-            load_start(source, trainer, dataset, keep_classifier=source is not plan.start)
+            known = source is not plan.start
+            load_start(source, trainer, dataset, keep_classifier=known)
+            progress.trained_before = known and is_as_wide(source.arch, arch)
         if world.writes:
             with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
                 write_run(
@@ -196,7 +199,7 @@ def train(
                     | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
                 )
                 # Together: killed right here, the run still has the weights that it starts from.
-                write_bytes(unfinished / STATE, state_bytes(trainer, Progress()))
+                write_bytes(unfinished / STATE, state_bytes(trainer, progress))
         world.wait()
         remark(_choices(arch, dataset, source, folder))
         remark(_machine(where, precision, world, allocator, fused_norms=fused_norms))
@@ -204,7 +207,7 @@ def train(
         run_loop(
             run,
             trainer,
-            Progress(),
+            progress,
             dataset,
             started=started,
             tensorboard=tensorboard,
