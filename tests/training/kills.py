@@ -41,7 +41,7 @@ def kill_often(
         begun = out.exists()
         child = sitting(goes_on if begun else start)
         if drawn.random() < 0.75:  # the others may die before they have begun
-            _wait_for_a_state(out / "last.pt")
+            _wait_for_a_step(out / "last.pt")
         time.sleep(drawn.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
@@ -52,12 +52,15 @@ def kill_often(
     return places
 
 
-def _wait_for_a_state(state: Path) -> None:
-    before = state.stat().st_mtime_ns if state.exists() else None
+def _wait_for_a_step(state: Path) -> None:
+    """Wait for a state that is further than the one that is there."""
+    before, seen = _place(state), None
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if state.exists() and state.stat().st_mtime_ns != before:
+        written = state.stat().st_mtime_ns if state.exists() else None
+        if written != seen and _place(state) != before:
             return
+        seen = written
         time.sleep(0.002)
 
 

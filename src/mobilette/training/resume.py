@@ -226,7 +226,7 @@ def _same_pictures(
 def _max_unusable(known: Mapping[str, object]) -> float:
     """Return the fraction of pictures that may be unusable, as it was when the run was begun."""
     recorded = known.get(MAX_UNUSABLE)
-    return recorded if isinstance(recorded, float) and 0 <= recorded <= 1 else 1.0
+    return recorded if isinstance(recorded, int | float) and 0 <= recorded <= 1 else 1.0
 
 
 def _digest(known: Mapping[str, object]) -> Digest:
