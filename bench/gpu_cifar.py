@@ -13,7 +13,7 @@ third line tries the whole way with little: use it where there is no GPU.
 The plain recipe of 200 epochs to compare with, on the same pictures (SGD at 0.1, cosine, batches of
 128, shifts and flips, no averaged weights), is a call of its own: it takes longer than ten minutes.
 
-    bench/gpu_cifar.sh --only mobilenet_v2 --epochs 200 --within 10h --recipe quick --set lr=0.1 \\
+    bench/gpu_cifar.sh --only mobilenet_v2 --epochs 200 --within 10h --recipe quick --set lr=0.1
         --set batch_size=128 --set warmup=0 --set label_smoothing=0 --set ema_decay=0
 
 Aims on the original pictures (H100): MobileNet V2 94.43% in 60 s, ResNet-18 95.47%, a network of
