@@ -1,0 +1,1 @@
+"""One file a section of docs/accepted.md, each running every row of its table."""
