@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
+from mobilette.engines.images import PictureLike
 from mobilette.engines.load import load, open_engine
-from mobilette.engines.predictor import AHEAD, BATCH, Failure, PictureLike, Prediction, largest
+from mobilette.engines.predictor import AHEAD, BATCH, Failure, Prediction, largest
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.run.directory import Run

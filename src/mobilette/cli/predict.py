@@ -9,6 +9,9 @@ import typer
 
 from mobilette.cli.options import Device, Json, Threads
 
+# Skipped files that are named; more are counted.
+_NAMED = 5
+
 DecodingThreads = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Threads that decode pictures [one a core]."),
@@ -40,7 +43,8 @@ def predict(
         remarks().print(why, markup=False)
     predictor = load(model, device=device, threads=threads or 0)
     answered = False
-    for answer in predictor.predict_each(list_pictures(pictures), workers=workers):
+    paths = list_pictures(pictures, on_skipped=_say_skipped)
+    for answer in predictor.predict_each(paths, workers=workers):
         if as_json:
             print_json(answer.to_json())
         elif isinstance(answer, Failure):
@@ -50,3 +54,13 @@ def predict(
             print(f"{answer.path}: {best}", flush=True)  # rich takes half a millisecond a line
         answered |= not isinstance(answer, Failure)
     return 0 if answered else 2
+
+
+def _say_skipped(folder: Path, files: list[Path]) -> None:
+    """Say on stderr, with ``--json`` too, which files of a folder were not taken for pictures."""
+    from mobilette.cli.output import remarks
+
+    names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
+    more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
+    noun = "file is no picture" if len(files) == 1 else "files are no pictures"
+    remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}", markup=False)

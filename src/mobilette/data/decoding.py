@@ -32,7 +32,7 @@ _UPRIGHT = {
 }
 # The first four are what a million damaged files made Pillow's plugins raise while loading; the
 # others are what its ImageFile expects from the same plugins while opening.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -137,7 +137,7 @@ def decode_reduced(
             raise UnusablePicture(f"too many pixels (the limit is {limit:,})") from None
         except MemoryError:
             raise UnusablePicture("too large for the memory") from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise UnusablePicture(_reason(error)) from error
     if reduced == (width, height):
         return upright, upright.size
@@ -206,7 +206,7 @@ def _upright(image: Image.Image) -> Image.Image:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
-    except _DAMAGED:
+    except DAMAGED:
         return None
     return _UPRIGHT.get(orientation)
 

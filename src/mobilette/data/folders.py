@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from mobilette.data.names import is_hidden, may_be_picture
 from mobilette.data.pictures import (
     MEANT_VAL,
     SPLITS,
-    SUFFIXES,
     Picture,
     PictureSet,
     by_split,
@@ -33,7 +33,7 @@ def read_folders(root: Path, name: str) -> PictureSet:
         if "val" in folders:
             raise InputError(f"{name} has val/ but no train/; expected {LAYOUT}")
         if not folders:
-            pictures = sum(Path(file).suffix.lower() in SUFFIXES for file in ignored)
+            pictures = sum(may_be_picture(root / file) for file in ignored)
             raise InputError(
                 f"{name} has no class folders, {pictures} pictures lie directly in it; "
                 f"expected {LAYOUT}"
@@ -90,15 +90,16 @@ def _split(
         files = sorted(
             (file.relative_to(root).as_posix(), file) for file in files_below(folder / class_id)
         )
+        others = {name for name, file in files if not may_be_picture(file)}
         chosen = [
             Picture(name=name, label=label, content=file)
             for name, file in files
-            if file.suffix.lower() in SUFFIXES
+            if name not in others
         ]
         if strict and not chosen:
             raise InputError(f"{folder / class_id} has no pictures; remove it or fill it")
         pictures += chosen
-        ignored.extend(name for name, file in files if file.suffix.lower() not in SUFFIXES)
+        ignored.extend(others)
     return tuple(pictures)
 
 
@@ -106,9 +107,7 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
     """Return the sorted names of the folders and of the files in a folder, hidden ones left out."""
     try:
         with os.scandir(folder) as found:
-            kinds = {
-                entry.name: _is_folder(entry) for entry in found if not entry.name.startswith(".")
-            }
+            kinds = {entry.name: _is_folder(entry) for entry in found if not is_hidden(entry.name)}
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
     names = sorted(kinds)

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from mobilette.data.pictures import SUFFIXES
+from mobilette.data.names import SUFFIXES, is_hidden
 from mobilette.data.tar import ENDS_MID_FILE, Entry, TarMember, read_entries
 from mobilette.errors import InputError
 
@@ -58,7 +58,8 @@ def read_samples(path: Path) -> Shard:
         raise InputError(f"{path}: not a file")
     try:
         with path.open("rb") as file:
-            files, complete = read_entries(file, where=path)
+            every, complete = read_entries(file, where=path)
+            files = [entry for entry in every if not any(map(is_hidden, _folders(entry.name)))]
             for stem, group in groupby(files, key=lambda entry: _parts(entry.name)[0]):
                 entries = list(group)
                 chosen = _choose(entries, ignored)
@@ -68,7 +69,7 @@ def read_samples(path: Path) -> Shard:
                 if isinstance(sample, Sample):
                     samples.append(sample)
                 else:
-                    at_end = not complete and entries[-1] is files[-1]
+                    at_end = not complete and entries[-1] is every[-1]
                     unusable.append((stem, ENDS_MID_FILE if at_end else sample))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -81,6 +82,11 @@ def read_samples(path: Path) -> Shard:
         ignored=tuple(ignored),
         complete=complete,
     )
+
+
+def _folders(name: str) -> list[str]:
+    """Return the names of the folders on the way to a file, and its own."""
+    return [part for part in name.split("/") if part not in ("", ".", "..")]
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from mobilette.data.cifar import LAYOUTS, read_cifar
 from mobilette.data.folders import LAYOUT, files_below, read_folders
 from mobilette.data.lists import LIST_SUFFIXES, read_list
-from mobilette.data.pictures import SUFFIXES, Picture, PictureSet
+from mobilette.data.names import may_be_picture
+from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.shards import find_shards, read_shards
 from mobilette.errors import InputError, nearest
 
@@ -60,8 +61,15 @@ def find_pictures(data: str | Path) -> PictureSet:
     )
 
 
-def list_pictures(paths: Iterable[Path]) -> list[Path]:
+def list_pictures(
+    paths: Iterable[Path], *, on_skipped: Callable[[Path, list[Path]], None] | None = None
+) -> list[Path]:
     """Return ``paths`` with every folder replaced by the pictures in it, sorted by name.
+
+    Args:
+        paths: files and folders.
+        on_skipped: called with a folder and the files in it, at any depth, that are no pictures,
+            where there are some.
 
     Raises:
         InputError: a folder has no pictures.
@@ -71,7 +79,10 @@ def list_pictures(paths: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             pictures.append(path)
             continue
-        inside = sorted(file for file in files_below(path) if file.suffix.lower() in SUFFIXES)
+        files = sorted(files_below(path))
+        inside = [file for file in files if may_be_picture(file)]
+        if on_skipped is not None and len(inside) < len(files):
+            on_skipped(path, sorted(set(files) - set(inside)))
         if not inside:
             raise InputError(f"{path}: no pictures in this folder")
         pictures += inside

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mobilette.arch.arch import Arch
 from mobilette.data.cores import usable_cores
-from mobilette.data.decoding import UnusablePicture, decode, upright_and_plain
+from mobilette.data.decoding import UnusablePicture
 from mobilette.data.preprocess import Preprocess
 from mobilette.engines.ahead import computed_ahead
+from mobilette.engines.images import (
+    PictureLike,
+    Pictures,
+    may_be_shared,
+    name_of,
+    pictures_of,
+    read_image,
+)
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
@@ -26,8 +32,6 @@ BATCH = 32
 # Pictures that are decoded before the engine is ready for them.
 AHEAD = 2 * BATCH
 TOP = 5
-
-PictureLike = str | Path | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +93,29 @@ class Predictor(ABC):
         firsts = range(0, len(pixels), BATCH)
         return np.concatenate([self.batch_logits(pixels[i : i + BATCH]) for i in firsts])
 
-    def predict(self, images: Iterable[PictureLike]) -> list[Prediction]:
-        """Return the answer for each of ``images``: paths, PIL images or uint8 (H, W[, 3]) arrays.
+    def predict(self, images: Pictures) -> list[Prediction]:
+        """Return the answer for each of ``images``, in their order.
 
         A class's probability is that among all classes or, where ``multi_label``, for itself.
 
+        Args:
+            images: a list or another iterable of paths, encoded bytes, files open for reading
+                bytes, Pillow images and arrays or tensors: (H, W), (H, W, C) or (C, H, W) with 1, 3
+                (RGB) or 4 (RGBA) channels, of uint8, other integers from 0 to 255, floats from 0 to
+                1 or to 255, or booleans. Or a batch of such pictures as one array.
+
         Raises:
-            InputError: a picture cannot be read.
+            InputError: it is one picture, or one of them cannot be read.
         """
-        if isinstance(images, str | Path | Image.Image):
-            raise InputError("predict takes several images; give [image]")
         answers = []
-        for answer in self.predict_each(images):
+        for number, answer in enumerate(self.predict_each(images), start=1):
             if isinstance(answer, Failure):
-                raise InputError(f"{answer.path}: {answer.error}")
+                raise InputError(f"{answer.path or f'picture {number}'}: {answer.error}")
             answers.append(answer)
         return answers
 
     def predict_each(
-        self, images: Iterable[PictureLike], *, workers: int | None = None
+        self, images: Pictures, *, workers: int | None = None
     ) -> Generator[Prediction | Failure, None, None]:
         """Yield an answer, or why there is none, for each of ``images`` in their order.
 
@@ -115,11 +123,14 @@ class Predictor(ABC):
         beside the `BATCH` that it works on.
 
         Args:
-            images: paths, PIL images or uint8 (H, W[, 3]) arrays; they are read as they are needed.
+            images: as for `predict`; they are read as they are needed.
             workers: threads that decode; 0 decodes in between; ``None`` means one a core.
+
+        Raises:
+            InputError: ``images`` is one picture, or nothing that has pictures in it.
         """
         threads = usable_cores() if workers is None else workers
-        decoded = computed_ahead(self._read_file, images, threads=threads, ahead=AHEAD)
+        decoded = computed_ahead(self._read_file, pictures_of(images), threads=threads, ahead=AHEAD)
         with closing(decoded):
             while batch := list(islice(decoded, BATCH)):
                 read = [self._read(image) if item is None else item for image, item in batch]
@@ -129,7 +140,7 @@ class Predictor(ABC):
                     if isinstance(item, Failure):
                         yield item
                     else:
-                        yield self._prediction(_name(image), next(probabilities))
+                        yield self._prediction(name_of(image), next(probabilities))
 
     def _probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         logits = self.logits(pixels)
@@ -137,18 +148,15 @@ class Predictor(ABC):
 
     def _read_file(self, image: PictureLike) -> NDArray[np.uint8] | Failure | None:
         """Return what `_read` does for a file; ``None`` for an image, which threads may share."""
-        return self._read(image) if isinstance(image, str | Path) else None
+        return None if may_be_shared(image) else self._read(image)
 
     def _read(self, image: PictureLike) -> NDArray[np.uint8] | Failure:
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
         try:
-            plain = (
-                upright_and_plain(image) if isinstance(image, Image.Image) else decode(Path(image))
-            )
+            return self.preprocess.geometry(read_image(image), self.arch.resolution)
         except UnusablePicture as error:
-            return Failure(path=_name(image), error=str(error))
-        return self.preprocess.geometry(plain, self.arch.resolution)
+            return Failure(path=name_of(image), error=str(error))
+        except MemoryError:
+            return Failure(path=name_of(image), error="too large for the memory")
 
     def _prediction(self, name: str, probabilities: NDArray[np.float64]) -> Prediction:
         best = largest(probabilities, TOP)
@@ -175,7 +183,3 @@ def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
         among = np.arange(len(values))
     chosen: NDArray[np.intp] = among[np.argsort(-values[among], kind="stable")[:count]]
     return chosen
-
-
-def _name(image: PictureLike) -> str:
-    return str(image) if isinstance(image, str | Path) else ""

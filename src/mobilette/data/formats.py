@@ -1,0 +1,114 @@
+"""Formats of pictures, told apart by how their files begin."""
+
+from __future__ import annotations
+
+import re
+
+# As many bytes as telling them apart takes.
+HEAD = 64
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    # Pictures that nothing here decodes, by the name that people know.
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"8BPS", "Photoshop (PSD)"),
+    (b"\0\0\x01\0", "ICO"),
+    (b"\0\0\x02\0", "ICO"),
+    (b"gimp xcf", "GIMP (XCF)"),
+    (b"DDS ", "DDS"),
+    (b"qoif", "QOI"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"#?RADIANCE", "Radiance (HDR)"),
+    (b"%!PS-Adobe", "PostScript (EPS)"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (b"FUJIFILMCCD-RAW", "camera raw"),
+    (b"IIRO", "camera raw"),
+    (b"IIU\0", "camera raw"),
+    (b"P7\n", "PAM"),
+)
+_NETPBM = re.compile(rb"P[1-6f][ \t\n\v\f\r#]")
+_SVG = re.compile(rb"\s*(?:<\?xml.*|<!--.*|<!DOCTYPE\s+)?<?svg[\s>]", re.DOTALL)
+# Major brands of ISO base media files, the containers of HEIC and AVIF.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"
+    ),
+    b"crx ": "camera raw",
+}
+# "Any still picture" and "any sequence": what it is coded with, the other brands tell.
+_ANY = (b"mif1", b"msf1", b"miaf", b"mif2")
+
+# What files are that pretend to be pictures.
+_OTHERS = (
+    (re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE), "HTML, a web page"),
+    (re.compile(rb"%PDF-"), "a PDF document"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive"),
+    (re.compile(rb"\x1f\x8b"), "compressed with gzip"),
+    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS; the picture was not fetched"),
+    (re.compile(rb"\s*[\[{]"), "JSON or the like"),
+    (re.compile(rb"\x1aE\xdf\xa3|....ftyp|RIFF....AVI ", re.DOTALL), "a video"),
+)
+
+
+def format_of(head: bytes) -> str | None:
+    """Return the format of the picture whose file begins with ``head``; ``None`` for no picture.
+
+    Args:
+        head: its first `HEAD` bytes or more.
+
+    Returns:
+        Pillow's name of the format, ``"HEIC"``, or what people call one that is not decoded here.
+    """
+    if head.startswith(b"RIFF"):
+        return "WEBP" if head[8:12] == b"WEBP" else None
+    if head[4:8] == b"ftyp":
+        return _brand(head)
+    if head.startswith((b"II*\0", b"MM\0*")) and head[8:11] == b"CR\2":
+        return "camera raw"
+    for signature, name in _SIGNATURES:
+        if head.startswith(signature):
+            return name
+    if _NETPBM.match(head):
+        return "PPM"
+    return "SVG" if _SVG.match(head) else None
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a picture beyond doubt, whatever its name.
+
+    Two letters are no proof: a text may begin with "BM" or "P1".
+    """
+    found = format_of(head)
+    if found == "BMP":
+        return head[14:18] in _BMP_HEADERS and head[6:10] == bytes(4)
+    return found is not None and found not in ("PPM", "ICO", "SVG", "JPEG XL")
+
+
+def what_it_is(head: bytes) -> str:
+    """Say what a file is that begins with ``head`` and is no picture, or nothing."""
+    return next((name for pattern, name in _OTHERS if pattern.match(head)), "")
+
+
+_BMP_HEADERS = tuple(bytes((size, 0, 0, 0)) for size in (12, 40, 52, 56, 64, 108, 124))
+
+
+def _brand(head: bytes) -> str | None:
+    size = int.from_bytes(head[:4], "big")
+    brands = [head[at : at + 4] for at in (8, *range(16, min(size, len(head)), 4))]
+    if brands[0] in _BRANDS:
+        return _BRANDS[brands[0]]
+    if brands[0] not in _ANY:
+        return None
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "HEIC")

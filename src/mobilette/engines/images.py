@@ -1,0 +1,135 @@
+"""What `predict` is given, picture by picture: paths, images, arrays, bytes and open files."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from mobilette.data.decoding import (
+    DAMAGED,
+    MAX_BYTES,
+    UnusablePicture,
+    decode,
+    upright_and_plain,
+)
+from mobilette.engines.arrays import EXPECTED, image_of, is_array, several
+from mobilette.errors import InputError
+
+PictureLike = str | os.PathLike[str] | Image.Image | bytes | BinaryIO | Any
+"""One picture: the path of a file or its bytes, a file open for reading bytes, a Pillow image,
+or an array or tensor (`mobilette.engines.arrays`)."""
+
+Pictures = Iterable[PictureLike]
+"""Several pictures; an array of any library is an iterable."""
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+
+
+def pictures_of(images: object) -> Iterator[PictureLike]:
+    """Return the pictures of what `predict` was given: a list of them, or a batch as an array.
+
+    Raises:
+        InputError: it is one picture, or nothing that has pictures in it.
+    """
+    if isinstance(images, str | os.PathLike | Image.Image | _BYTES) or hasattr(images, "read"):
+        raise InputError("predict takes several images; give [image]")
+    if isinstance(images, Mapping):
+        raise InputError("predict takes several images, not names for them; give list(x.values())")
+    try:
+        if is_array(images):
+            return iter(list(several(images)))
+        if isinstance(images, Iterable):
+            return iter(images)
+    except UnusablePicture as error:
+        raise InputError(f"predict takes several images: {error}") from error
+    raise InputError(f"predict takes several images, such as [path, ...]; not {_a(images)}")
+
+
+def may_be_shared(image: PictureLike) -> bool:
+    """Whether other threads may use ``image`` meanwhile, so that it is read by the asking one."""
+    return not isinstance(image, str | os.PathLike | bytes)
+
+
+def name_of(image: PictureLike) -> str:
+    """Return the path of a picture in a file, of others nothing."""
+    return os.fsdecode(image) if isinstance(image, str | os.PathLike) else ""
+
+
+def read_image(image: PictureLike) -> Image.Image:
+    """Return one picture as `mobilette.data.decoding.decode` does: upright, RGB or grey, opaque.
+
+    An open file is read from its beginning where it can be rewound, else from where it stands.
+
+    Raises:
+        UnusablePicture: it cannot be, or is no picture.
+    """
+    try:
+        if isinstance(image, str | os.PathLike):
+            return _of_path(Path(os.fsdecode(image)), str(image))
+        if isinstance(image, Image.Image):
+            return _of_image(image)
+        if isinstance(image, _BYTES):
+            return decode(bytes(image))
+        if hasattr(image, "read"):
+            return decode(_content(image))
+        if is_array(image):
+            return upright_and_plain(image_of(image))
+    except MemoryError:
+        raise UnusablePicture("too large for the memory") from None
+    if isinstance(image, list | tuple):
+        raise UnusablePicture(
+            f"a {type(image).__name__} in the list; give its pictures one by one, and pixels as "
+            f"an array: {EXPECTED}"
+        )
+    raise UnusablePicture(
+        f"{_a(image)} is no picture; expected a path, a Pillow image, {EXPECTED}, the bytes of a "
+        "file or a file open in mode 'rb'"
+    )
+
+
+def _of_path(path: Path, given: str) -> Image.Image:
+    try:
+        return decode(path)
+    except UnusablePicture as error:
+        if _ADDRESS.match(given):
+            raise UnusablePicture("addresses are not read; download it first") from error
+        if path.is_dir():
+            raise UnusablePicture("a folder; give the files in it") from error
+        raise
+
+
+def _of_image(image: Image.Image) -> Image.Image:
+    try:
+        return upright_and_plain(image)
+    except (*DAMAGED, AttributeError) as error:  # of a closed one, which of them varies
+        reason = str(error).partition("\n")[0]
+        raise UnusablePicture(f"closed or damaged image ({reason:.80})") from error
+
+
+def _content(file: Any) -> bytes:
+    """Return what an open file holds, up to one byte more than is allowed."""
+    if isinstance(file, io.TextIOBase):
+        raise UnusablePicture("a file opened as text; open it in mode 'rb'")
+    try:
+        if callable(seekable := getattr(file, "seekable", None)) and seekable():
+            file.seek(0)
+        content = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError, TypeError, EOFError) as error:  # closed, or open for writing
+        raise UnusablePicture(f"a file that cannot be read ({error})") from error
+    if not isinstance(content, bytes | bytearray):
+        raise UnusablePicture(f"a file that gives {_a(content)}, no bytes; open it in mode 'rb'")
+    return bytes(content)
+
+
+def _a(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
+
+
+_BYTES = bytes | bytearray | memoryview
