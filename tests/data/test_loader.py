@@ -223,10 +223,10 @@ def test_auto_goes_by_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert loader(device_memory=2 * train) == "resident"
     assert loader(device_memory=2 * train - 1) == "streamed"
     both = 100 * 3 * 16 * 16
-    monkeypatch.setattr("mobilette.data.reading.available_memory", lambda: 2 * both)
+    monkeypatch.setattr("mobilette.data.memory.available_memory", lambda: 2 * both)
     assert loader() == "resident"
     assert loader(processes=2) == "streamed"  # each would hold its own
-    monkeypatch.setattr("mobilette.data.reading.available_memory", lambda: 100_000)
+    monkeypatch.setattr("mobilette.data.memory.available_memory", lambda: 100_000)
     assert loader() == "streamed"
     with pytest.raises(InputError, match="would fit"):
         load(folder, "resident")

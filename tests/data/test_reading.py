@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from mobilette.data.digest import pixel_sha256
+from mobilette.data.memory import available_memory
 from mobilette.data.pictures import Picture
 from mobilette.data.preprocess import preset
-from mobilette.data.reading import Reading, available_memory, read_pictures
+from mobilette.data.reading import Reading, read_pictures
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
 
@@ -101,7 +102,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_tried() -> None:
 def test_a_container_has_what_its_limit_leaves(
     names: tuple[str, str], cached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobilette.data.reading.CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr("mobilette.data.memory.CONTROL_GROUPS", tmp_path)
     of_the_machine = available_memory()
     assert of_the_machine is not None
     limit, used = (tmp_path / name for name in names)

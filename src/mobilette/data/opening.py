@@ -11,9 +11,9 @@ from typing import Literal, get_args
 from mobilette.data.cache import PictureCache, cache_key, open_cache
 from mobilette.data.content import Stamp, lies_in_file, stamp
 from mobilette.data.digest import Digest
+from mobilette.data.memory import check_memory, fits_memory
 from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import check_memory, fits_memory
 from mobilette.data.store import PictureStore, Remark
 from mobilette.data.workers import Decoder
 from mobilette.errors import InputError, one_of

@@ -12,7 +12,7 @@ import torch
 
 from mobilette.data.cache import cache_size, pictures_cache
 from mobilette.data.cores import usable_cores
-from mobilette.data.reading import available_memory
+from mobilette.data.memory import available_memory
 from mobilette.errors import InputError, one_of
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.training.world import ALONE, World
