@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilette.data.decoding import MARGIN, MAX_BYTES, UnusablePicture, decode, decode_reduced
+from mobilette.data.decoding import MARGIN, MAX_BYTES, decode, decode_reduced
 from mobilette.data.preprocess import Preprocess, Resize, preset
+from mobilette.data.unusable import UnusablePicture
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), np.uint8)
@@ -252,7 +253,7 @@ LAB = encoded(Image.new("LAB", (4, 4)), "TIFF")
         (encoded(Image.fromarray(np.full((2, 2), -5, np.int32)), "TIFF"), "outside 0 to 65535"),
         (encoded(Image.fromarray(np.full((2, 2), 70000, np.int32)), "TIFF"), "outside 0 to 65535"),
         (LAB, "colour mode LAB"),
-        (encoded(Image.fromarray(RGB), "ICO"), "not a picture"),
+        (encoded(Image.fromarray(RGB), "ICO"), "ICO is not decoded here"),
         (png(40_000, 40_000, 1, 0, chunk(b"IDAT", b"")), "too many pixels .*178,956,970"),
     ],
 )

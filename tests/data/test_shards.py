@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
-from mobilette.data.decoding import UnusablePicture
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.data.tar import TarMember
+from mobilette.data.unusable import UnusablePicture
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from mobilette.data.decoding import UnusablePicture
 from mobilette.data.pictures import Picture
 from mobilette.data.tar import TarMember
+from mobilette.data.unusable import UnusablePicture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

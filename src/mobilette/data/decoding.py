@@ -4,44 +4,39 @@ from __future__ import annotations
 
 import io
 import stat
-import struct
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError, features
+
+from mobilette.data.formats import HEAD, TGA_FOOTER, format_of, what_it_is
+from mobilette.data.memory import available_memory
+from mobilette.data.orientation import Turn, turn_of, turn_of_image
+from mobilette.data.plain import plain
+from mobilette.data.trimming import trim
+from mobilette.data.unusable import DAMAGED, UnusablePicture, reason_of
+from mobilette.errors import InputError
+from mobilette.extras import needs
 
 MAX_BYTES = 512 * 1024**2
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+MAX_PIXELS = 178_956_970
+# Never Pillow's others: some of its plugins run programs, and nobody has pictures in most.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA")
 
 # How much larger than the result of the resize a JPEG decoded at reduced scale must still be.
 MARGIN = 2.0
 _SCALES = (8, 4, 2)
 
-_ORIENTATION = 0x0112  # EXIF 2.32, table 4
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# The first four are what a million damaged files made Pillow's plugins raise while loading; the
-# others are what its ImageFile expects from the same plugins while opening.
-DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    struct.error,
-)
+# Bytes of pixels that may be decoded at the same time, in how many threads so ever.
+_AT_ONCE = 2**30
+# Pictures that take less do not count.
+_SMALL = 2**24
+# Bytes that a pixel takes in Pillow, and beside it while some formats are decoded.
+_NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+_BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8}
 
 
 class _Quiet:
@@ -72,18 +67,44 @@ class _Quiet:
                 self._before.__exit__(None, None, None)
 
 
+class _Allowance:
+    """Large pictures wait for each other: so many threads, so many of them in memory otherwise."""
+
+    def __init__(self) -> None:
+        self._freed = threading.Condition()
+        self._taken = 0
+
+    @contextmanager
+    def taking(self, size: int) -> Iterator[None]:
+        if size < _SMALL:
+            yield
+            return
+        free = available_memory()
+        if free is not None and size > free:
+            raise UnusablePicture(
+                f"too large for the memory: {size / 1e6:,.0f} of {free / 1e6:,.0f} MB"
+            )
+        with self._freed:
+            self._freed.wait_for(lambda: self._taken == 0 or self._taken + size <= _AT_ONCE)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._taken -= size
+                self._freed.notify_all()
+
+
 _QUIET = _Quiet()
-
-
-class UnusablePicture(Exception):
-    """A file that is no usable picture. The message is the reason, one short line, no path."""
+_ALLOWANCE = _Allowance()
 
 
 def decode(source: Path | bytes) -> Image.Image:
     """Decode one picture, upright, without transparency.
 
     The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8
-    bits, and of several frames the first counts.
+    bits, and of several frames the first counts. What it may cost is bounded: by the bytes of the
+    file (`MAX_BYTES`), by its pixels (`MAX_PIXELS`), and by what `mobilette.data.trimming` leaves.
 
     Args:
         source: a file, read once, or its bytes.
@@ -92,8 +113,8 @@ def decode(source: Path | bytes) -> Image.Image:
         A loaded image of mode ``"L"`` for grey sources, else ``"RGB"``.
 
     Raises:
-        UnusablePicture: the file is empty, too large, truncated, damaged or no picture, or has
-            pixels (floating-point, for one) that have no fixed range.
+        UnusablePicture: the file is empty, too large, truncated, damaged or no picture, has pixels
+            (floating-point, for one) that have no fixed range, or needs a package that is missing.
     """
     return decode_reduced(source, lambda _: 1.0)[0]
 
@@ -124,25 +145,84 @@ def decode_reduced(
     check_size(len(data))
     with _QUIET:
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                _reduce(image, shrinking((width, height)))
-                reduced = image.size
-                image.load()
-                upright = upright_and_plain(image)
+            opaque, turn, full = _decoded(data, shrinking)
+            upright = opaque if turn is None else opaque.transpose(turn)
         except UnidentifiedImageError:
-            raise UnusablePicture(f"not a picture ({', '.join(FORMATS)} are read)") from None
+            raise UnusablePicture("damaged: its head cannot be read") from None
         except Image.DecompressionBombError:
-            limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            raise UnusablePicture(f"too many pixels (the limit is {limit:,})") from None
+            raise _too_many_pixels() from None
         except MemoryError:
             raise UnusablePicture("too large for the memory") from None
         except DAMAGED as error:
-            raise UnusablePicture(_reason(error)) from error
-    if reduced == (width, height):
+            raise UnusablePicture(reason_of(error)) from error
+    if opaque.size == full:
         return upright, upright.size
-    turned = upright.size != reduced
-    return upright, (height, width) if turned else (width, height)
+    return upright, full[::-1] if upright.size != opaque.size else full
+
+
+def _decoded(
+    data: bytes, shrinking: Callable[[tuple[int, int]], float]
+) -> tuple[Image.Image, Turn, tuple[int, int]]:
+    """Return the opaque image, how it has to be turned, and its size at full scale."""
+    form = _format(data)
+    trimmed = trim(data, form)
+    if form == "HEIC":
+        opaque = _heic(trimmed.data)
+        return opaque, None, opaque.size
+    with Image.open(io.BytesIO(trimmed.data), formats=(form,)) as image:
+        full = image.size
+        turn = trimmed.turn
+        if form in ("WEBP", "AVIF"):
+            turn = turn_of(image.info.get("exif", b""), image.info.get("xmp", b""))
+        _reduce(image, shrinking(full), turned=turn is not None)
+        with _ALLOWANCE.taking(_cost(image.size, image.mode, form, turned=turn is not None)):
+            image.load()
+            return plain(image), turn, full
+
+
+def _format(data: bytes) -> str:
+    """Return the format of a file, one of `FORMATS` or ``"HEIC"``."""
+    form = format_of(data[:HEAD])
+    if form is None and data.endswith(TGA_FOOTER):
+        form = "TGA"
+    if form is None:
+        other = what_it_is(data[:HEAD])
+        raise UnusablePicture(f"not a picture ({other or 'of no format that is known'})")
+    if form not in (*FORMATS, "HEIC") or (form == "AVIF" and not features.check("avif")):
+        raise UnusablePicture(f"{form} is not decoded here; convert it to PNG or JPEG")
+    return form
+
+
+def _heic(data: bytes) -> Image.Image:
+    try:
+        with needs("heic", "a HEIC picture"):
+            import pillow_heif
+    except InputError as error:
+        raise UnusablePicture(str(error)) from error
+    try:
+        file = pillow_heif.open_heif(data)
+        with _ALLOWANCE.taking(_cost(file.size, "RGB", "WEBP", turned=False)):
+            return plain(file.to_pillow())
+    except RuntimeError as error:
+        raise UnusablePicture(reason_of(error)) from error
+
+
+def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:
+    """Return the bytes that decoding takes at most.
+
+    Raises:
+        UnusablePicture: there are too many pixels.
+    """
+    pixels = size[0] * size[1]
+    if pixels > MAX_PIXELS:
+        raise _too_many_pixels()
+    result = 1 if mode in {"1", "L", "LA"} or mode.startswith("I") else 4
+    result = 0 if mode in {"L", "RGB"} else result
+    return pixels * (_NARROW.get(mode, 4) * (1 + turned) + result + _BESIDE.get(form, 0))
+
+
+def _too_many_pixels() -> UnusablePicture:
+    return UnusablePicture(f"too many pixels (the limit is {MAX_PIXELS:,})")
 
 
 def upright_and_plain(image: Image.Image) -> Image.Image:
@@ -151,7 +231,10 @@ def upright_and_plain(image: Image.Image) -> Image.Image:
     Raises:
         UnusablePicture: its pixels have no fixed range.
     """
-    return _plain(_upright(image))
+    image.load()  # after which a TIFF is upright already
+    turn = turn_of_image(image)
+    opaque = plain(image)
+    return opaque if turn is None else opaque.transpose(turn)
 
 
 def read_encoded(path: Path) -> bytes:
@@ -166,11 +249,13 @@ def read_encoded(path: Path) -> bytes:
             raise UnusablePicture("not a regular file")
         check_size(status.st_size)
         return path.read_bytes()
-    except OSError as error:
-        raise UnusablePicture(f"cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+        raise UnusablePicture(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
-def _reduce(image: Image.Image, shrinking: float) -> None:
+def _reduce(image: Image.Image, shrinking: float, *, turned: bool) -> None:
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return
     for scale in _SCALES:
@@ -178,7 +263,7 @@ def _reduce(image: Image.Image, shrinking: float) -> None:
             continue
         # Sizes are rounded up, to the right and below; turned, that would be another side.
         whole = image.width % scale == 0 and image.height % scale == 0
-        if whole or _turn(image) is None:
+        if whole or not turned:
             image.draft(None, (image.width // scale, image.height // scale))
             return
 
@@ -188,61 +273,3 @@ def check_size(size: int) -> None:
     if size > MAX_BYTES:
         mebibytes = MAX_BYTES // 1024**2
         raise UnusablePicture(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).partition("\n")[0]
-    if "truncated" in text.lower():
-        return "truncated"
-    return f"damaged: {text[:80] or type(error).__name__}"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # Not ImageOps.exif_transpose: it writes the EXIF block again, which fails on real photographs.
-    method = _turn(image)
-    return image if method is None else image.transpose(method)
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except DAMAGED:
-        return None
-    return _UPRIGHT.get(orientation)
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode == "F":
-        raise UnusablePicture("floating-point pixels have no fixed range")
-    if mode == "I" or mode.startswith("I;"):
-        return _eight_bits(image)
-    if image.has_transparency_data:
-        return _over_white(image)
-    if mode in {"L", "RGB"}:
-        return image
-    if mode == "1":
-        return image.convert("L")
-    if mode in {"P", "CMYK", "YCbCr", "HSV", "RGBX"}:
-        return image.convert("RGB")
-    raise UnusablePicture(f"colour mode {mode} is not supported")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    levels = np.asarray(image).astype(np.int64)
-    if levels.min() < 0 or levels.max() > 65535:
-        raise UnusablePicture("grey levels outside 0 to 65535 have no fixed range")
-    pixels = ((levels + 128) // 257).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        pixels[levels == transparent] = 255
-    return Image.fromarray(pixels)
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    grey = image.mode in {"1", "L", "LA", "La"}
-    with_alpha = image.convert("LA" if grey else "RGBA")
-    mode = "L" if grey else "RGB"
-    canvas = Image.new(mode, image.size, "white")
-    canvas.paste(with_alpha.convert(mode), mask=with_alpha.getchannel("A"))
-    return canvas

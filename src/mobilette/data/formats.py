@@ -6,6 +6,8 @@ import re
 
 # As many bytes as telling them apart takes.
 HEAD = 64
+# How those of TGA 2.0 end; older ones cannot be told from noise.
+TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),

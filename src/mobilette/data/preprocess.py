@@ -89,9 +89,8 @@ class Preprocess:
             uint8 of shape (C, resolution, resolution), contiguous; C is 1 for grey, else 3, and
             the three are always in the order R, G, B.
         """
-        mode = "L" if self.colour == "grey" else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
+        if self.colour == "grey" and image.mode != "L":
+            image = image.convert("L")
         full = full_size or image.size
         if self.resize == "crop":
             image = self._crop(image, resolution, full)
@@ -99,6 +98,8 @@ class Preprocess:
             image = self._resized(image, (resolution, resolution), full)
         else:
             image = self._pad(image, resolution, full)
+        if self.colour != "grey" and image.mode != "RGB":  # the same as before, of fewer pixels
+            image = image.convert("RGB")
         pixels = np.asarray(image).reshape(resolution, resolution, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
@@ -155,6 +156,8 @@ class Preprocess:
         image = self._resized(image, size, full)
         if size == (resolution, resolution):
             return image
+        if self.colour != "grey":
+            image = image.convert("RGB")
         padded = Image.new(image.mode, (resolution, resolution), self.fill())
         padded.paste(image, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
         return padded

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from mobilette.data.decoding import UnusablePicture
 from mobilette.data.pictures import PictureSet
+from mobilette.data.unusable import UnusablePicture
 
 RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
 SAMPLE = 64

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.decoding import UnusablePicture
 from mobilette.data.digest import pixel_sha256
 from mobilette.data.labels import Label
 from mobilette.data.pictures import Picture, PictureSet
+from mobilette.data.unusable import UnusablePicture
 from mobilette.errors import one_of
 
 

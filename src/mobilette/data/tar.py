@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mobilette.data.decoding import UnusablePicture, check_size
+from mobilette.data.decoding import check_size
+from mobilette.data.unusable import UnusablePicture
 from mobilette.errors import InputError
 
 ENDS_MID_FILE = "shard ends mid-file"

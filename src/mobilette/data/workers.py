@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from mobilette.data.cache import PictureCache
 from mobilette.data.content import encoded, lies_in_file
-from mobilette.data.decoding import UnusablePicture, decode, decode_reduced
+from mobilette.data.decoding import decode, decode_reduced
 from mobilette.data.digest import pixel_sha256
 from mobilette.data.pictures import Picture
 from mobilette.data.preprocess import Preprocess
+from mobilette.data.unusable import UnusablePicture
 from mobilette.errors import InputError
 
 # Pictures that go to a process at once.
@@ -84,6 +85,8 @@ class Decoder:
                 out[...] = self.preprocess.geometry(image, self.resolution)
         except UnusablePicture as error:
             return str(error)
+        except MemoryError:
+            return "too large for the memory"
         if self.of_pixels:
             return bytes.fromhex(pixel_sha256(image))
         return hashlib.sha256(data).digest()

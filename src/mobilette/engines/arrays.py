@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilette.data.decoding import UnusablePicture
+from mobilette.data.unusable import UnusablePicture
 
 EXPECTED = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 _CHANNELS = (1, 3, 4)

@@ -11,13 +11,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from mobilette.data.decoding import (
-    DAMAGED,
-    MAX_BYTES,
-    UnusablePicture,
-    decode,
-    upright_and_plain,
-)
+from mobilette.data.decoding import MAX_BYTES, decode, upright_and_plain
+from mobilette.data.unusable import DAMAGED, UnusablePicture
 from mobilette.engines.arrays import EXPECTED, image_of, is_array, several
 from mobilette.errors import InputError
 

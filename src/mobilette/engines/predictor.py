@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
 from mobilette.data.cores import usable_cores
-from mobilette.data.decoding import UnusablePicture
 from mobilette.data.preprocess import Preprocess
+from mobilette.data.unusable import UnusablePicture
 from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.images import (
     PictureLike,

@@ -17,8 +17,9 @@ from PIL import Image, ImageOps
 
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import README, Artifact
-from mobilette.data.decoding import UnusablePicture, decode
+from mobilette.data.decoding import decode
 from mobilette.data.pictures import Picture
+from mobilette.data.unusable import UnusablePicture
 from mobilette.engines.node import NodeError
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import picture_code

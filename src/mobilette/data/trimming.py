@@ -1,0 +1,193 @@
+"""What decoding needs of a picture's file, and nothing else.
+
+Comments, profiles and previews are left out before Pillow sees a file. They may be megabytes that
+it refuses (text of PNG) or reads byte by byte, and a hostile file can make each cost far more than
+its size. What is left costs as much as the file is long and the picture is large.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from mobilette.data.netpbm import binary
+from mobilette.data.orientation import Turn, turn_of
+from mobilette.data.tiff import check_tiff
+from mobilette.data.unusable import UnusablePicture
+
+# A picture has some dozens of parts before its pixels; each costs time however small it is.
+MOST_PARTS = 2**16
+# Each scan of a progressive JPEG goes over all of the picture: so many pixels in all of them.
+MOST_SCANNED = 2**31
+# Of pictures whose format is decoded in Python. Bytes.
+MOST_IN_PYTHON = 2**21
+_MOST_METADATA = 2**20
+
+_FILL = re.compile(b"\xff*")
+_TO_NEXT_BLOCK = re.compile(b"[^!,;]*")
+_RAW_EXIF = b"Raw profile type exif"
+_PNG_XMP = b"XML:com.adobe.xmp"
+_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A file to decode, and what turns its picture upright, where that was in what is left out."""
+
+    data: bytes
+    turn: Turn = None
+
+
+def trim(data: bytes, form: str) -> Trimmed:
+    """Return what decoding needs of a file whose format is ``form``.
+
+    Raises:
+        UnusablePicture: it ends before its pixels, or would take too long.
+    """
+    try:
+        if form == "JPEG":
+            return _jpeg(data)
+        if form == "PNG":
+            return _png(data)
+        if form == "GIF":
+            return Trimmed(_gif(data))
+        if form in ("AVIF", "HEIC"):
+            return Trimmed(_without_exif(data))
+        if form == "PPM":
+            return Trimmed(binary(data, limit=MOST_IN_PYTHON))
+    except (IndexError, struct.error):
+        raise UnusablePicture("truncated") from None
+    if form == "BMP" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(data) > MOST_IN_PYTHON:
+        raise UnusablePicture(f"run-length coded BMP of {len(data):,} bytes takes too long")
+    if form == "TIFF":
+        check_tiff(data, most=MOST_PARTS)
+    return Trimmed(data)
+
+
+def _jpeg(data: bytes) -> Trimmed:
+    """Leave out APP1 to APP13, APP15 and comments; ITU-T T.81, annex B."""
+    kept, at, exif, xmp, size = [data[:2]], 2, b"", b"", 0
+    for _ in range(MOST_PARTS):
+        at = data.find(b"\xff", at)
+        found = _FILL.match(data, at) if at >= 0 else None
+        if found is None:
+            raise UnusablePicture("truncated")
+        marker, at = data[found.end()], found.end() + 1
+        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
+            continue
+        if marker == 0xD9:
+            raise UnusablePicture("damaged: it ends before its picture")
+        (length,) = struct.unpack_from(">H", data, at)
+        body, at = data[at : at + length], at + length
+        if length < 2 or len(body) < length:
+            raise UnusablePicture("truncated")
+        if marker == 0xE1:
+            exif = exif or (body[2:] if body[2:8] == b"Exif\0\0" else b"")
+            xmp = xmp or (body[2:] if body.startswith(_JPEG_XMP, 2) else b"")
+        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
+            kept.append(bytes((0xFF, marker)) + body)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and length >= 7:
+            size = int.from_bytes(body[3:5], "big") * int.from_bytes(body[5:7], "big")
+        if marker == 0xDA:
+            end = data.find(b"\xff\xd9", at)
+            scans = 1 + data.count(b"\xff\xda", at, end if end >= 0 else len(data))
+            if scans * size > MOST_SCANNED:
+                raise UnusablePicture(f"{scans:,} scans of {size:,} pixels take too long")
+            return Trimmed(b"".join((*kept, memoryview(data)[at:])), turn_of(exif, xmp))
+    raise UnusablePicture(f"more than {MOST_PARTS:,} parts before its picture")
+
+
+def _png(data: bytes) -> Trimmed:
+    """Leave out what is not critical, except transparency; PNG specification, 5.3 and 11.3."""
+    kept: list[memoryview] = []
+    view, first, at, exif, xmp = (
+        memoryview(data),
+        0,
+        8,
+        b"",
+        b"",
+    )  # from ``first`` on everything is kept so far
+    for _ in range(MOST_PARTS):
+        if at + 8 > len(data):
+            break
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if name.isalpha() and name[0:1].islower() and name != b"tRNS" and end <= len(data):
+            kept.append(view[first:at])
+            first = end
+            if length <= _MOST_METADATA:
+                body = data[at + 8 : end - 4]
+                if name == b"eXIf":
+                    exif = exif or body
+                elif body.startswith(_RAW_EXIF):
+                    exif = exif or _raw_exif(_text(name, body))
+                elif body.startswith(_PNG_XMP):
+                    xmp = xmp or _text(name, body)
+        at = end
+        if name == b"IEND":
+            break
+    else:
+        raise UnusablePicture(f"more than {MOST_PARTS:,} parts")
+    kept.append(view[first:at])
+    return Trimmed(b"".join(kept), turn_of(exif, xmp))
+
+
+def _text(name: bytes, body: bytes) -> bytes:
+    """Return the text of a PNG's text chunk, as far as it is not too long; 11.3.3."""
+    rest = body.partition(b"\0")[2]
+    packed = name == b"zTXt"
+    if name == b"iTXt":
+        packed = rest[:1] == b"\1"
+        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif packed:
+        rest = rest[1:]
+    if not packed:
+        return rest
+    try:
+        return zlib.decompressobj().decompress(rest, _MOST_METADATA)
+    except zlib.error:
+        return b""
+
+
+def _raw_exif(text: bytes) -> bytes:
+    """Return the block that ImageMagick writes in hexadecimal, after a name and a length."""
+    try:
+        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    except ValueError:
+        return b""
+
+
+def _gif(data: bytes) -> bytes:
+    """Leave out comments and the like before the first picture; GIF89a, 18 to 26."""
+    head = 13 + (3 << (data[10] & 7) + 1 if data[10] & 128 else 0)
+    at, control, parts = head, b"", 0
+    while True:
+        found = _TO_NEXT_BLOCK.match(data, at)
+        at = found.end() if found else at
+        start = data[at : at + 1]
+        if start == b",":
+            return data[:head] + control + data[at:]
+        if start != b"!":
+            raise UnusablePicture("damaged: no picture in it" if start else "truncated")
+        begin, at = at, at + 2
+        while length := data[at]:
+            at, parts = at + 1 + length, parts + 1
+            if parts > MOST_PARTS:
+                raise UnusablePicture(f"more than {MOST_PARTS:,} parts before its picture")
+        at += 1
+        if data[begin + 1] == 0xF9:
+            control = data[begin:at]
+
+
+def _without_exif(data: bytes) -> bytes:
+    """Rename the EXIF of a HEIC or AVIF: how it is turned, its container tells alone."""
+    at = 0
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + length if length >= 8 else len(data)
+        if name == b"meta":
+            return data[:at] + data[at:end].replace(b"Exif", b"none") + data[end:]
+        at = end
+    return data

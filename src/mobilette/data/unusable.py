@@ -1,0 +1,31 @@
+"""`UnusablePicture`: why a file is no picture that can be used."""
+
+from __future__ import annotations
+
+import struct
+
+
+class UnusablePicture(Exception):
+    """A file that is no usable picture. The message is the reason, one short line, no path."""
+
+
+# The first four are what a million damaged files made Pillow's plugins raise while loading; the
+# others are what its ImageFile expects from the same plugins while opening.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    struct.error,
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what is wrong with a picture over which Pillow raised one of `DAMAGED`."""
+    text = str(error).partition("\n")[0]
+    if "truncated" in text.lower():
+        return "truncated"
+    return f"damaged: {text[:80] or type(error).__name__}"
