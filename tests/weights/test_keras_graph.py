@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "epsilon not a number": (middle("BatchNormalization", epsilon=float("nan")), "epsilon nan"),
     "negative epsilon": (middle("BatchNormalization", epsilon=-1), "epsilon -1"),
     "epsilon of 400 digits": (middle("BatchNormalization", epsilon=10**400), "damaged"),
-    "unknown activation": (middle("Activation", activation="sigmoid"), "activation 'sigmoid'"),
+    "unknown activation": (middle("Activation", activation="tanh"), "activation 'tanh'"),
     "activation that is an object": (
         middle("Activation", activation={"class_name": "os.system"}),
         "not one of ours",
@@ -128,8 +128,14 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "two layers are called 'conv/activation'",
     ),
     "rescaled for some": (
-        (PICTURE, layer("Rescaling", "rescaling", "picture", scale=2.0), CONV, END),
-        "rescales something else",
+        (
+            PICTURE,
+            CONV,
+            layer("Rescaling", "rescaling", "picture", scale=2.0),
+            layer("Add", "norm", "conv", "rescaling"),
+            layer("GlobalAveragePooling2D", "end", "norm"),
+        ),
+        "read in two scalings",
     ),
     "rescaled by nothing": (
         (
@@ -137,7 +143,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
             layer("Rescaling", "rescaling", "picture", scale=0),
             layer("GlobalAveragePooling2D", "end", "rescaling"),
         ),
-        "rescales by 0",
+        "a factor that is not above 0",
     ),
     "rescaled by a hair": (
         (
@@ -145,7 +151,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
             layer("Rescaling", "rescaling", "picture", scale=1e-320),
             layer("GlobalAveragePooling2D", "end", "rescaling"),
         ),
-        "must be finite",
+        "not finite",
     ),
     "infinitely large": (
         (layer("InputLayer", "picture", batch_input_shape=[None, float("inf"), 8, 3]), CONV, END),

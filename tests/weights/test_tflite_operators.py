@@ -17,7 +17,7 @@ MAP = (1, 4, 4, 3)
 
 
 def _unknown(model: Model) -> None:
-    model.op("LOGISTIC", [0], MAP)
+    model.op("TANH", [0], MAP)
 
 
 def _custom(model: Model) -> None:
@@ -125,7 +125,7 @@ def _no_classifier(model: Model) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (_unknown, r"operator 0 \(LOGISTIC\) is not read; read are CONV_2D, "),
+        (_unknown, r"operator 0 \(TANH\) is not read; read are CONV_2D, "),
         (_custom, r"operator 0 \(CUSTOM 'Mine\?'\) is not read"),
         (_dilated, "dilation"),
         (_multiplied, "depth multiplier 1 is read"),

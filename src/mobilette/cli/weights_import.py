@@ -26,8 +26,11 @@ def import_weights(
         typer.Option("--preprocess", help="torch, tf, caffe, unit or raw [what the file says]."),
     ] = None,
     resize: Annotated[
-        ResizeChoice, typer.Option("--resize", help="How a picture becomes square.")
-    ] = ResizeChoice.crop,
+        ResizeChoice | None,
+        typer.Option(
+            "--resize", help="How a picture becomes square [what the file says, or crop]."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run directory.")] = None,
     force: Force = False,
     as_json: Json = False,
@@ -47,7 +50,7 @@ def import_weights(
         form=form.value if form else None,
         classes=classes,
         preprocess=preprocess,
-        resize=resize.value,
+        resize=resize.value if resize else None,
         force=force,
     )
     imported, arch = done.imported, done.run.arch

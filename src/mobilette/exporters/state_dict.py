@@ -95,7 +95,7 @@ def write_state_dict(run: Run, folder: Path, *, names: str) -> None:
     from safetensors.torch import save
 
     text = _readme(run.arch, run.preprocess, names)
-    weights = run.read_weights()
+    weights = run.network.state_dict()
     if names in LIBRARIES:
         source = LIBRARIES[names]
         theirs = tensor_names(run.arch, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, count
@@ -32,6 +33,8 @@ CLASSES = "classes.txt"
 DATASET = "dataset.json"
 ENVIRONMENT = "environment.json"
 IMPORTED = "imported"  # a key of environment.json
+CLASSIFIER = "classifier"  # in IMPORTED: whether the network has one
+MULTI_LABEL = "multi_label"  # in DATASET and in IMPORTED
 LAUNCH = "launch"  # another one: which start of torchrun made the run
 MAX_UNUSABLE = "max_unusable"  # in DATASET: which part of the pictures may be broken
 METRICS = "metrics.csv"
@@ -47,7 +50,8 @@ WEIGHTS = "best.safetensors"
 class Run:
     """A run directory: an architecture, its classes, its preprocessing and its weights.
 
-    ``multi_label`` tells that a picture may be of none or of several classes.
+    ``multi_label`` tells that a picture may be of none or of several classes; without
+    ``has_classifier`` the weights are a start for training, and cannot answer.
     """
 
     path: Path
@@ -55,6 +59,7 @@ class Run:
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]
     multi_label: bool = False
+    has_classifier: bool = True
 
     def history(self) -> list[dict[str, float]]:
         """Return the lines of metrics.csv, one an epoch, by column; none of an imported run.
@@ -100,10 +105,16 @@ class Run:
         """The network with the best weights, ready to answer.
 
         Raises:
-            InputError: the weights are missing, damaged or of another network.
+            InputError: the weights are missing, damaged or of another network, or have no
+                classifier.
         """
         from mobilette.nn.network import build_empty
 
+        if not self.has_classifier:
+            raise InputError(
+                f"{self.path}: its weights were imported without a classifier (include_top=False); "
+                f"'mobilette train DATA --from {self.path}' trains one"
+            )
         network = build_empty(self.arch)
         network.load_state_dict(self.read_weights(), assign=True)
         return network.eval()
@@ -180,7 +191,8 @@ def open_run(path: str | Path) -> Run:
         arch=arch,
         preprocess=preprocess,
         classes=classes,
-        multi_label=_is_multi_label(path),
+        multi_label=_recorded(path, MULTI_LABEL, default=False),
+        has_classifier=_recorded(path, CLASSIFIER, default=True),
     )
 
 
@@ -190,17 +202,25 @@ def is_imported(path: Path) -> bool:
     Raises:
         InputError: environment.json is damaged.
     """
-    recorded = read_json(path / ENVIRONMENT) if (path / ENVIRONMENT).exists() else None
-    return isinstance(recorded, dict) and IMPORTED in recorded
+    return IMPORTED in _read_if_there(path / ENVIRONMENT)
 
 
-def _is_multi_label(path: Path) -> bool:
-    """Whether the run in ``path`` was trained on a multi-label set; not if nothing tells."""
-    recorded = read_json(path / DATASET) if (path / DATASET).exists() else None
-    value = recorded.get("multi_label", False) if isinstance(recorded, dict) else False
-    if not isinstance(value, bool):
-        raise InputError(f"{path / DATASET}: multi_label is {value!r:.60}, not true or false")
-    return value
+def _read_if_there(path: Path) -> Mapping[str, object]:
+    recorded = read_json(path) if path.exists() else None
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def _recorded(path: Path, key: str, *, default: bool) -> bool:
+    """Return what the set that a run was trained on, or the file it was imported from, says."""
+    imported = _read_if_there(path / ENVIRONMENT).get(IMPORTED)
+    dataset = _read_if_there(path / DATASET)
+    for name, record in ((ENVIRONMENT, imported), (DATASET, dataset)):
+        if isinstance(record, dict) and key in record:
+            value = record[key]
+            if not isinstance(value, bool):
+                raise InputError(f"{path / name}: {key} is {value!r:.60}, not true or false")
+            return value
+    return default
 
 
 def recorded_data(path: Path) -> str:

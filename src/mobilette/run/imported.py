@@ -15,8 +15,10 @@ from mobilette.run.classes import ClassLabel, classes_text
 from mobilette.run.directory import (
     ARCH,
     CLASSES,
+    CLASSIFIER,
     ENVIRONMENT,
     IMPORTED,
+    MULTI_LABEL,
     PREPROCESS,
     WEIGHTS,
     Run,
@@ -48,6 +50,8 @@ def write_imported_run(
     classes: tuple[ClassLabel, ...],
     weights: Mapping[str, Tensor],
     origin: Mapping[str, object],
+    multi_label: bool = False,
+    has_classifier: bool = True,
     force: bool = False,
 ) -> Run:
     """Write a run directory without recipe, metrics and pictures, and return it.
@@ -59,6 +63,8 @@ def write_imported_run(
         classes: as many as the network has.
         weights: its state dict.
         origin: what environment.json records of where the weights are from.
+        multi_label: whether each class is answered for by itself.
+        has_classifier: whether the network can answer; without one it is a start for training.
         force: replace ``folder`` if it exists.
 
     Raises:
@@ -70,7 +76,8 @@ def write_imported_run(
         write_json(unfinished / ARCH, arch.to_json())
         write_json(unfinished / PREPROCESS, asdict(preprocess))
         write_text(unfinished / CLASSES, classes_text(classes))
-        write_json(unfinished / ENVIRONMENT, {IMPORTED: dict(origin)})
+        answers = {MULTI_LABEL: multi_label, CLASSIFIER: has_classifier}
+        write_json(unfinished / ENVIRONMENT, {IMPORTED: {**origin, **answers}})
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         write_bytes(unfinished / WEIGHTS, save(contiguous))
     return open_run(folder)

@@ -35,6 +35,7 @@ from mobilette.training.start import (
     read_start,
 )
 from mobilette.weights.fitting import is_as_wide
+from mobilette.weights.importing import holds_weights
 
 # Networks without batch norm learnt at these: VGG its authors' (arXiv 1409.1556, section 3.1) with
 # SGD, SqueezeNet ours with AdamW (docs/log.md: with SGD at 0.05 all its answers became the same).
@@ -74,7 +75,14 @@ def make_plan(
     """
     if recipe is not None:  # a wrong one is told before weights are downloaded
         _read_recipe(recipe, overrides)
-    source = read_start(start, model=model, width_mult=width_mult, report=report)
+    source = read_start(
+        start,
+        model=model,
+        width_mult=width_mult,
+        report=report,
+        resolution=resolution,
+        preprocess=preprocess,
+    )
     settings = Settings(
         width_mult=1.0 if width_mult is None else width_mult,
         resolution=_resolution(resolution, source, start, pictures),
@@ -82,7 +90,9 @@ def make_plan(
         in_channels=_in_channels(in_channels, source),
         form=form,
     )
-    if source is not None:
+    if source is not None and not is_run(Path(start)) and holds_weights(Path(start)):
+        arch = choose_arch(source, settings, model=None, width_mult=None)
+    elif source is not None:
         arch = choose_arch(source, settings, model=model, width_mult=width_mult)
     else:
         name, width = model or DEFAULT_MODEL, settings.width_mult
@@ -121,7 +131,7 @@ def _resolution(
 ) -> int:
     if asked is not None:
         return asked
-    if source is not None and is_run(Path(start)):
+    if source is not None and Path(start).exists():
         return source.arch.resolution
     return suggest_resolution(pictures)
 

@@ -15,7 +15,7 @@ from mobilette.arch.editing import adopt_details, adopt_norms, convs
 from mobilette.arch.scale import Form, Settings
 from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
-from mobilette.data.preprocess import Preprocess
+from mobilette.data.preprocess import PRESETS, Preprocess, preset
 from mobilette.errors import InputError
 from mobilette.run.class_matching import BY_ORDER, match_classes
 from mobilette.run.classes import ClassLabel
@@ -23,6 +23,7 @@ from mobilette.run.directory import is_run, open_run
 from mobilette.run.imported import name_of_weights
 from mobilette.weights.download import Report
 from mobilette.weights.fitting import CLASSIFIER, check_fits
+from mobilette.weights.importing import holds_weights, import_weights
 from mobilette.weights.pretrained import choose_published, load_published
 from mobilette.weights.published import PublishedWeights, find_published
 
@@ -83,18 +84,28 @@ class Start:
 
 
 def read_start(
-    start: str | Path, *, model: str | None, width_mult: float | None, report: Report | None
+    start: str | Path,
+    *,
+    model: str | None,
+    width_mult: float | None,
+    report: Report | None,
+    resolution: int | None = None,
+    preprocess: str | None = None,
 ) -> Start | None:
     """Return the weights that ``start`` means; ``None`` for ``scratch`` and ``auto``.
 
     Args:
-        start: a run directory, or published weights by name (`find_published`).
-        model: the network to train, if it was said.
+        start: a run directory, a file that `import_weights` reads, or published weights by name
+            (`find_published`).
+        model: the network to train, if it was said; of a file it is the network in it.
         width_mult: its width multiplier, if it was said.
         report: is told the progress of a download.
+        resolution: in pixels, for a file that does not tell.
+        preprocess: a preset, for a file that does not tell how pictures are prepared.
 
     Raises:
-        InputError: there is no such run or no such weights, or these cannot be had.
+        InputError: there is no such run or no such weights, or these cannot be had or do not tell
+            enough.
     """
     if str(start) in ("scratch", "auto"):
         return None
@@ -105,8 +116,16 @@ def read_start(
             arch=run.arch,
             weights=run.read_weights(),
             preprocess=run.preprocess,
-            classes=run.classes,
+            classes=run.classes if run.has_classifier else None,
             multi_label=run.multi_label,
+        )
+    if holds_weights(Path(start)):
+        return _from_file(
+            Path(start),
+            model=model,
+            width_mult=width_mult or 1.0,
+            resolution=resolution,
+            preprocess=preprocess,
         )
     if not names_weights(start):
         raise InputError(f"--from {str(start)!r}: scratch, auto, {EXPECTED}")
@@ -115,6 +134,33 @@ def read_start(
         return _published(find_published(name), report)
     chosen = choose_published(name, model=model or DEFAULT_MODEL, width_mult=width_mult or 1.0)
     return _published(chosen, report)
+
+
+def _from_file(
+    path: Path,
+    *,
+    model: str | None,
+    width_mult: float,
+    resolution: int | None,
+    preprocess: str | None,
+) -> Start:
+    if model is None:
+        raise InputError(f"--from {path}: say which network is in the file, with --model")
+    imported = import_weights(path, model=model, width_mult=width_mult, resolution=resolution)
+    prepared = imported.preprocess
+    if prepared is None and preprocess is None:
+        raise InputError(
+            f"--from {path}: does not say how pictures are prepared; give --preprocess "
+            f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
+        )
+    return Start(
+        name=str(path.resolve()),
+        arch=imported.arch,
+        weights=imported.weights,
+        preprocess=prepared or preset(preprocess or "", in_channels=imported.arch.in_channels),
+        classes=None,
+        multi_label=imported.multi_label,
+    )
 
 
 def names_weights(start: str | Path) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.arch.rows import Activation
-from mobilette.data.preprocess import Preprocess
+from mobilette.data.preprocess import Preprocess, Resize
 
 Weights = NDArray[np.float32]
 # (top, bottom, left, right), or what makes the output ceil(input / stride)
 Padding = tuple[int, int, int, int] | Literal["same"]
 NO_PADDING = (0, 0, 0, 0)
+Ending = Literal["logits", "softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +43,7 @@ class ConvNode(Node):
         weight: (out, in / groups, height, width); a linear layer's (out, in, 1, 1), its inputs in
             the file's order (height, width, channels).
         bias: (out,) or ``None``.
+        linear: whether the file has it as a linear layer.
     """
 
     weight: Weights
@@ -49,6 +51,7 @@ class ConvNode(Node):
     stride: int = 1
     groups: int = 1
     padding: Padding = NO_PADDING
+    linear: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +101,8 @@ class Graph:
     """A network as a file has it.
 
     What changes no logit (dropout, reshape, flatten, softmax, quantise) is left out by the readers:
-    the nodes beyond read the node before. So is a softmax at the end: ``output`` gives logits.
+    the nodes beyond read the node before. So is a softmax or sigmoid at the end: ``output`` gives
+    logits, ``ending`` tells what was left out.
 
     Attributes:
         where: the file, for messages.
@@ -106,7 +110,9 @@ class Graph:
         input: the name that nodes use for the network's input.
         output: the name of the node that gives the logits.
         shape: (channels, height, width) of the input.
-        preprocess: how the file says that pictures are prepared, resize excepted.
+        ending: what the file applies to the logits.
+        preprocess: how the file says that pictures are prepared.
+        resize: how the file makes pictures square, if it does.
         tensors: names of all tensors of weights in the file.
         unused: those of them that are in no node.
         remarks: one line each for people.
@@ -117,7 +123,9 @@ class Graph:
     input: str
     output: str
     shape: tuple[int, int, int]
+    ending: Ending = "logits"
     preprocess: Preprocess | None = None
+    resize: Resize | None = None
     tensors: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

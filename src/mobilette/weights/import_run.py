@@ -35,7 +35,7 @@ def import_run(
     form: Form | None = None,
     classes: str | Path | Sequence[ClassLabel] | None = None,
     preprocess: str | Preprocess | None = None,
-    resize: Resize = "crop",
+    resize: Resize | None = None,
     force: bool = False,
 ) -> ImportedRun:
     """Read a published file and write it as a run directory.
@@ -49,7 +49,8 @@ def import_run(
         form: ``small`` or ``full``; ``None`` goes by the resolution.
         classes: a file of classes (`read_classes`), or the classes; ``None`` numbers them.
         preprocess: a preset or a `Preprocess`; ``None`` takes what the file says.
-        resize: how a picture becomes square, unless ``preprocess`` is a `Preprocess`.
+        resize: how a picture becomes square, unless ``preprocess`` is a `Preprocess`; ``None``
+            does what the file says, or crops.
         force: replace ``out`` if it exists.
 
     Raises:
@@ -64,10 +65,10 @@ def import_run(
         width_mult=width_mult,
         resolution=resolution,
         form=form,
-        background=_has_background(labels),
+        num_classes=None if labels is None else len(labels),
     )
     count = imported.arch.num_classes
-    if labels is None:
+    if labels is None or not imported.has_classifier:
         labels = [ClassLabel(id=str(number), name=str(number)) for number in range(count)]
     if len(labels) != count:
         raise InputError(f"{path}: {count:,} classes, but {len(labels):,} are in {classes}")
@@ -84,21 +85,19 @@ def import_run(
             "unused": list(imported.unused),
             "remarks": list(imported.remarks),
         },
+        multi_label=imported.multi_label,
+        has_classifier=imported.has_classifier,
         force=force,
     )
     return ImportedRun(run=run, imported=imported)
 
 
-def _has_background(labels: Sequence[ClassLabel] | None) -> bool | None:
-    """Return whether 1,001 outputs mean 1,000 classes; ``None`` if the labels do not tell."""
-    return False if labels is not None and len(labels) == 1001 else None
-
-
 def _preprocess(
-    imported: Imported, given: str | Preprocess | None, resize: Resize, path: Path
+    imported: Imported, given: str | Preprocess | None, resize: Resize | None, path: Path
 ) -> Preprocess:
     if isinstance(given, Preprocess):
         return given
+    resize = resize or imported.resize or "crop"
     if given is not None:
         return preset(given, in_channels=imported.arch.in_channels, resize=resize)
     if imported.preprocess is None:

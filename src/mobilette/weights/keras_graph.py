@@ -6,27 +6,24 @@ Layers are matched with their weights by name; what they do is in their configur
 from __future__ import annotations
 
 import graphlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
-
 from mobilette.arch.rows import Activation
-from mobilette.data.preprocess import Colour, Preprocess
 from mobilette.errors import InputError
-from mobilette.weights.graph import (
-    NO_PADDING,
-    ActivationNode,
-    ConvNode,
-    Graph,
-    JoinNode,
-    Node,
-    Padding,
-    PadNode,
-    PoolNode,
-)
+from mobilette.weights.affine import Affine
+from mobilette.weights.graph import ActivationNode, ConvNode, Ending, Graph, JoinNode, Node
 from mobilette.weights.keras_layers import INPUT, Layer, read_layers
-from mobilette.weights.keras_weights import LayerWeights, RemainingWeights, kernel, norm_node
+from mobilette.weights.keras_nodes import (
+    check_kind,
+    check_reshape,
+    conv_node,
+    pad_node,
+    pool_node,
+)
+from mobilette.weights.keras_pictures import Pictures, arithmetic
+from mobilette.weights.keras_weights import LayerWeights, RemainingWeights, norm_node
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "linear": "none",
@@ -36,10 +33,23 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "hard_swish": "hard_swish",
     "hard_sigmoid": "hard_sigmoid",
 }
+# What may stand at the end; a softmax of log_softmax is the softmax.
+ENDINGS: Mapping[str, Ending] = {
+    "softmax": "softmax",
+    "log_softmax": "softmax",
+    "Softmax": "softmax",
+    "sigmoid": "sigmoid",
+    "Sigmoid": "sigmoid",
+}
 # What a topology that is not Keras' own makes the reader raise.
 DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
-# They change no logit: a reshape is looked at, a softmax may only be the end.
-PASSED_OVER = ("Dropout", "Flatten", "Reshape", "SpatialDropout2D", "Identity", "InputLayer")
+# They change no logit: a reshape is looked at, augmentation does nothing at inference.
+PASSED_OVER = (
+    *("Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise"),
+    *("Flatten", "Reshape", "Identity", "Cast", "ActivityRegularization"),
+    *("RandAugment", "AugMix", "CutMix", "MixUp", "Solarization"),
+)
+RANDOM = "Random"  # so begin the names of other augmentations; a crop is none
 
 
 def keras_graph(
@@ -75,41 +85,62 @@ class _Translation:
         self.tensors = self.weights.names()
         self.nodes: dict[str, Node] = {}
         self.node_of = {INPUT: INPUT}  # layer to the node that its output is
-        self.after_softmax: set[str] = set()
+        self.endings: dict[str, Ending] = {}  # of layers behind a softmax or sigmoid
         # relu6(x + 3) / 6 comes in three layers
         self.plus_three: dict[str, str] = {}
         self.capped: dict[str, str] = {}
-        self.preprocess: Preprocess | None = None
+        # layer to the batch norm between it and its node, which the next linear layer takes
+        self.pending: dict[str, Affine] = {}
 
     def run(self, layers: Mapping[str, Layer], shape: tuple[int, int, int], output: str) -> Graph:
         reads = {name: layer.inputs for name, layer in layers.items()}
-        self.channels = shape[0]
-        self.first = [name for name, inputs in reads.items() if INPUT in inputs]
+        self.pictures = Pictures(shape)
+        self.readers = Counter(name for inputs in reads.values() for name in inputs)
         for name in graphlib.TopologicalSorter(reads).static_order():
             if name != INPUT:
                 self.layer(layers[name])
+        if output in self.pending:
+            raise InputError(f"layer {output!r} is a batch norm at the end, behind no linear layer")
         return Graph(
             where=self.where,
             nodes=tuple(self.nodes.values()),
             input=INPUT,
             output=self.node_of[output],
-            shape=shape,
-            preprocess=self.preprocess,
+            shape=self.pictures.shape,
+            ending=self.endings.get(output, "logits"),
+            preprocess=self.pictures.preprocess(),
+            resize=self.pictures.resize,
             tensors=self.tensors,
             unused=self.weights.names(),
+            remarks=tuple(self.pictures.remarks),
         )
 
     def layer(self, layer: Layer) -> None:
-        softmax = self.after_softmax.intersection(layer.inputs)
-        if layer.kind in PASSED_OVER:
-            _check_reshape(layer)
-            self.node_of[layer.name] = self.source(layer)
-            self.after_softmax |= {layer.name} if softmax else set()
+        check_kind(layer)
+        if layer.kind in PASSED_OVER or (
+            layer.kind.startswith(RANDOM) and layer.kind != "RandomCrop"
+        ):
+            check_reshape(layer)
+            self.pass_over(layer)
             return
-        if softmax:
-            raise InputError(f"layer {layer.name!r} follows a softmax; only the end may be one")
-        if layer.kind == "Softmax" or layer.option("activation") == "softmax":
-            self.after_softmax.add(layer.name)
+        for name in layer.inputs:
+            if name in self.endings:
+                raise InputError(
+                    f"layer {layer.name!r} follows a {self.endings[name]}; only the end may be one"
+                )
+        alone = len(layer.inputs) == 1
+        if (
+            alone
+            and layer.inputs[0] in self.pictures
+            and self.pictures.prepare(layer, self.weights)
+        ):
+            self.node_of[layer.name] = INPUT
+            return
+        if alone and self.scale_logits(layer):
+            return
+        ending = ENDINGS.get(layer.kind) or ENDINGS.get(str(layer.option("activation")))
+        if ending is not None:
+            self.endings[layer.name] = ending
         translate = {
             "Conv2D": self.conv,
             "DepthwiseConv2D": self.conv,
@@ -118,6 +149,7 @@ class _Translation:
             "Activation": self.activation,
             "ReLU": self.relu,
             "Softmax": self.pass_on,
+            "Sigmoid": self.pass_on,
             "ZeroPadding2D": self.pad,
             "GlobalAveragePooling2D": self.pool,
             "AveragePooling2D": self.pool,
@@ -125,22 +157,60 @@ class _Translation:
             "Add": self.add,
             "Multiply": self.multiply,
             "Concatenate": self.concatenate,
-            "Rescaling": self.rescale,
         }.get(layer.kind)
         if translate is None:
             raise InputError(f"layer {layer.name!r} is a {layer.kind}, which no network here has")
-        if layer.option("data_format", "channels_last") != "channels_last":
-            raise InputError(f"layer {layer.name!r} has channels first; channels_last is read")
         translate(layer)
 
-    def source(self, layer: Layer) -> str:
+    def pass_over(self, layer: Layer) -> None:
+        """Let a layer that changes no value hand on what it reads, whatever that is."""
+        (source,) = layer.inputs
+        if source in self.pictures:
+            self.pictures.copy(layer)
+        if source in self.pending:
+            self.pending[layer.name] = self.pending[source]
+        if source in self.endings:
+            self.endings[layer.name] = self.endings[source]
+        self.node_of[layer.name] = self.known(layer)
+
+    def known(self, layer: Layer) -> str:
         (name,) = layer.inputs
         if name not in self.node_of:
             raise InputError(f"layer {layer.name!r} reads {name!r}, which no network here has")
         return self.node_of[name]
 
+    def source(self, layer: Layer) -> str:
+        """Return the node that a layer of the network reads."""
+        self.known(layer)
+        return self.sources(layer)[0]
+
+    def sources(self, layer: Layer) -> tuple[str, ...]:
+        for name in layer.inputs:
+            if name in self.pending:
+                raise InputError(f"layer {name!r} is a batch norm that follows no convolution")
+            if name in self.pictures:
+                self.pictures.read(name)
+        return tuple(self.node_of[name] for name in layer.inputs)
+
     def pass_on(self, layer: Layer) -> None:
         self.node_of[layer.name] = self.source(layer)
+
+    def scale_logits(self, layer: Layer) -> bool:
+        """Put a scaling behind a linear layer into its weights; whether ``layer`` is one."""
+        node = self.nodes.get(self.node_of.get(layer.inputs[0], ""))
+        if not isinstance(node, ConvNode) or not node.linear or layer.inputs[0] in self.pending:
+            return False
+        steps = arithmetic(layer, self.weights)
+        if not steps:
+            return False
+        self.put_behind(layer, node, Affine.of_steps(steps))
+        return True
+
+    def put_behind(self, layer: Layer, node: ConvNode, affine: Affine) -> None:
+        if self.readers[layer.inputs[0]] > 1:
+            raise InputError(f"layer {layer.inputs[0]!r} is read by {layer.name!r} and others")
+        self.nodes[node.name] = affine.after(node)
+        self.node_of[layer.name] = node.name
 
     def put(self, layer: Layer, node: Node) -> None:
         if node.name in self.nodes or node.name == INPUT:
@@ -149,33 +219,29 @@ class _Translation:
         self.node_of[layer.name] = node.name
 
     def conv(self, layer: Layer) -> None:
-        weight, groups = kernel(layer, self.weights)
-        bias = None
-        if layer.option("use_bias", True):
-            bias = self.weights.take(layer.name, "bias", (len(weight),))
-        if layer.size("dilation_rate", 1) != 1:
-            raise InputError(f"layer {layer.name!r} has a dilation, which no network here has")
-        node = ConvNode(
-            name=layer.name,
-            inputs=(self.source(layer),),
-            weight=np.ascontiguousarray(weight),
-            bias=bias,
-            stride=layer.size("strides", 1),
-            groups=groups,
-            padding=_padding(layer),
-        )
-        self.put(layer, node)
+        behind = self.pending.get(layer.inputs[0])
+        source = self.known(layer) if behind else self.source(layer)
+        node = conv_node(layer, source, self.weights)
+        self.put(layer, node if behind is None else behind.before(node))
         self.activation(layer)
 
     def norm(self, layer: Layer) -> None:
-        self.put(layer, norm_node(layer, (self.source(layer),), self.weights))
+        norm = norm_node(layer, (self.source(layer),), self.weights)
+        before = self.nodes.get(norm.inputs[0])
+        if isinstance(before, ConvNode) and not before.linear:
+            self.put(layer, norm)
+        elif isinstance(before, ConvNode):
+            self.put_behind(layer, before, Affine.of_norm(norm))
+        else:  # behind a pool or an activation: the next linear layer takes it
+            self.pending[layer.name] = Affine.of_norm(norm)
+            self.node_of[layer.name] = norm.inputs[0]
 
     def activation(self, layer: Layer) -> None:
         """Add the activation that a layer is, or ends in."""
         name = layer.option("activation", "linear")
-        known = ACTIVATIONS.get("linear" if name == "softmax" else str(name))
+        known = ACTIVATIONS.get("linear" if str(name) in ENDINGS else str(name))
         if known is None or (known == "hard_sigmoid" and self.is_keras_2):
-            raise InputError(f"layer {layer.name!r} has activation {name!r}, not one of ours")
+            raise InputError(f"layer {layer.name!r} has activation {name!r:.80}, not one of ours")
         self.activate(layer, known)
 
     def activate(self, layer: Layer, function: Activation) -> None:
@@ -199,33 +265,13 @@ class _Translation:
         self.activate(layer, "relu" if cap is None else "relu6")
 
     def pad(self, layer: Layer) -> None:
-        (top, bottom), (left, right) = (
-            (side, side) if isinstance(side, int) else tuple(side)
-            for side in layer.pair("padding", 0)
-        )
-        around = (int(top), int(bottom), int(left), int(right))
-        if min(around) < 0:
-            raise InputError(f"layer {layer.name!r} pads {around} pixels")
-        self.put(layer, PadNode(name=layer.name, inputs=(self.source(layer),), padding=around))
+        self.put(layer, pad_node(layer, self.source(layer)))
 
     def pool(self, layer: Layer) -> None:
-        side, stride = 0, 1
-        if layer.kind != "GlobalAveragePooling2D":
-            side = layer.size("pool_size", 2)
-            stride = side if layer.option("strides") is None else layer.size("strides")
-        node = PoolNode(
-            name=layer.name,
-            inputs=(self.source(layer),),
-            function="max" if layer.kind == "MaxPooling2D" else "average",
-            kernel=side,
-            stride=stride,
-            padding=_padding(layer),
-        )
-        self.put(layer, node)
+        self.put(layer, pool_node(layer, self.source(layer)))
 
     def join(self, layer: Layer, function: Literal["add", "concat", "scale"]) -> None:
-        inputs = tuple(self.node_of[name] for name in layer.inputs)
-        self.put(layer, JoinNode(name=layer.name, inputs=inputs, function=function))
+        self.put(layer, JoinNode(name=layer.name, inputs=self.sources(layer), function=function))
 
     def add(self, layer: Layer) -> None:
         if layer.numbers:
@@ -244,7 +290,7 @@ class _Translation:
             node = ActivationNode(name=layer.name, inputs=(source,), function="hard_sigmoid")
             self.put(layer, node)
             return
-        first, second = (self.node_of[name] for name in layer.inputs)
+        first, second = self.sources(layer)
         gate = self.nodes.get(second)
         if isinstance(gate, ActivationNode) and gate.inputs == (first,):  # x * hard_sigmoid(x)
             del self.nodes[second]
@@ -257,28 +303,3 @@ class _Translation:
         if layer.option("axis", -1) not in (-1, 3):
             raise InputError(f"layer {layer.name!r} concatenates something else than channels")
         self.join(layer, "concat")
-
-    def rescale(self, layer: Layer) -> None:
-        if self.first != [layer.name]:
-            raise InputError(f"layer {layer.name!r} rescales something else than the picture")
-        scale, offset = float(layer.option("scale")), float(layer.option("offset", 0.0))
-        if not scale > 0:
-            raise InputError(f"layer {layer.name!r} rescales by {scale:g}")
-        colour: Colour = "grey" if self.channels == 1 else "rgb"
-        mean, std = (-offset / scale,) * self.channels, (1 / scale,) * self.channels
-        self.preprocess = Preprocess(mean=mean, std=std, colour=colour)
-        self.pass_on(layer)
-
-
-def _padding(layer: Layer) -> Padding:
-    padding = layer.option("padding", "valid")
-    if padding not in ("same", "valid"):
-        raise InputError(f"layer {layer.name!r} has padding {padding!r}")
-    return "same" if padding == "same" else NO_PADDING
-
-
-def _check_reshape(layer: Layer) -> None:
-    """Raise `InputError` for a reshape that does more than flatten one pixel."""
-    shape = layer.option("target_shape", ())
-    if sum(size != 1 for size in shape) > 1:
-        raise InputError(f"layer {layer.name!r} reshapes to {shape}")

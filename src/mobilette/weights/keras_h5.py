@@ -17,6 +17,7 @@ from mobilette.files import LARGEST_RECORD, check_file
 from mobilette.weights import keras_h5_process
 from mobilette.weights.graph import Graph
 from mobilette.weights.keras_graph import keras_graph
+from mobilette.weights.keras_paths import in_order_of_kind
 from mobilette.weights.keras_weights import LayerWeights
 from mobilette.weights.missing_extra import missing_extra
 
@@ -33,25 +34,42 @@ def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
     Raises:
         InputError: not such a file, damaged, or of layers that no network here has.
     """
-    if importlib.util.find_spec("h5py") is None:
-        raise InputError(f"{path}: {missing_extra('h5py')}")
     check_file(path, limit=LARGEST_MODEL)
-    description, layers = _read(path)
+    description, layers = read_arrays(path)
     config = description["config"]
     if config is None:
-        return layers
-    if len(config) > LARGEST_RECORD:
-        raise InputError(f"{path}: its model_config has {len(config):,} characters")
-    try:
-        topology = json.loads(config)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: its model_config is not valid JSON ({error})") from error
+        return layers if description["legacy"] else in_order_of_kind(layers, where=str(path))
+    topology = parse_topology(config, where=f"{path}: its model_config")
     return keras_graph(topology, layers, where=str(path), version=description["version"])
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[LayerWeights]]:
+def parse_topology(config: str, *, where: str) -> Any:
+    """Return the JSON value of a topology.
+
+    Raises:
+        InputError: it is too long, or none.
+    """
+    if len(config) > LARGEST_RECORD:
+        raise InputError(f"{where} has {len(config):,} characters")
+    try:
+        return json.loads(config)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not valid JSON ({error})") from error
+
+
+def read_arrays(
+    path: Path, *, member: str | None = None
+) -> tuple[dict[str, Any], list[LayerWeights]]:
+    """Return what an HDF5 file, or a ``member`` of a zip archive, says of itself, and its weights.
+
+    Raises:
+        InputError: it is damaged, or h5py is not installed.
+    """
+    if importlib.util.find_spec("h5py") is None:
+        raise InputError(f"{path}: {missing_extra('h5py')}")
     # -P: whatever lies in the current folder is not imported
     command = [sys.executable, "-P", "-m", keras_h5_process.__name__, str(path)]
+    command += [] if member is None else [member]
     try:
         done = subprocess.run(command, capture_output=True, timeout=LONGEST_S)
     except subprocess.TimeoutExpired as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,24 @@ from mobilette.errors import InputError
 INPUT = "input"
 MANY = 10_000
 DEEPEST = 4
+MODELS = ("Functional", "Model", "Sequential", "Pipeline")
 # Operations on tensors that Keras 2 records as layers
-OPERATIONS = {"__operators__.add": "Add", "math.add": "Add", "math.multiply": "Multiply"}
+OPERATIONS = {
+    "__operators__.add": "Add",
+    "math.add": "Add",
+    "AddV2": "Add",
+    "math.multiply": "Multiply",
+    "Mul": "Multiply",
+    "math.subtract": "Subtract",
+    "Sub": "Subtract",
+    "math.truediv": "TrueDivide",
+    "math.divide": "TrueDivide",
+    "RealDiv": "TrueDivide",
+    "cast": "Cast",
+    "nn.softmax": "Softmax",
+    "nn.sigmoid": "Sigmoid",
+    "math.sigmoid": "Sigmoid",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +38,18 @@ class Layer:
     """One layer: what it is, what it reads, how it is configured.
 
     Attributes:
+        name: unique; that of a layer within a model has the model's before it if it must.
+        keys: what its weights may be called in the file, the likeliest first (`LayerWeights`).
         numbers: constants among its inputs.
+        reverse: whether the first input is a constant: 1 - x.
     """
 
     name: str
     kind: str
+    keys: tuple[str, ...]
     inputs: tuple[str, ...]
     numbers: tuple[float, ...]
+    reverse: bool
     config: Mapping[str, Any]
 
     def option(self, name: str, default: Any = None) -> Any:
@@ -57,62 +80,117 @@ def read_layers(topology: Any) -> tuple[dict[str, Layer], tuple[int, int, int], 
     A size that the model leaves open is 0. Models within the model are replaced by their layers.
 
     Raises:
-        InputError: several inputs or outputs, a layer that is used twice, too many layers.
+        InputError: several inputs or outputs, a layer that is used twice, too many layers, or a
+            model that is a class of its own.
     """
-    layers: dict[str, Layer] = {}
-    shapes: list[tuple[int, int, int]] = []
-    output = _read_model(topology, INPUT, layers, shapes, 0)
-    if not shapes:
+    reading = _Reading()
+    output = reading.model(topology, INPUT, _Place())
+    if not reading.shapes:
         raise InputError("the model does not tell the shape of its input")
-    return layers, shapes[0], output
+    return reading.layers, reading.shapes[0], output
 
 
-def _read_model(
-    topology: Any,
-    source: str,
-    layers: dict[str, Layer],
-    shapes: list[tuple[int, int, int]],
-    depth: int,
-) -> str:
-    """Add the layers of a model that reads ``source``; return its output layer."""
-    config = topology["config"]
-    entries = config if isinstance(config, list) else config["layers"]
-    if len(entries) + len(layers) > MANY or depth > DEEPEST:
-        raise InputError(f"more than {MANY:,} layers, or models in models in models")
-    if sum(entry["class_name"] == "InputLayer" for entry in entries) > 1:
-        raise InputError("the model has several inputs; a classifier has one")
-    outputs: dict[str, str] = {}  # of each layer, the one that gives its output
-    last = source
-    for entry in entries:
-        kind, name = str(entry["class_name"]), str(entry["config"]["name"])
-        if name in outputs or (name in layers and kind not in ("InputLayer", "Functional")):
-            raise InputError(f"two layers are called {name!r}")
-        calls = entry.get("inbound_nodes")
-        reads, numbers = _reads(name, calls) if calls else ((last,) if last else (), ())
-        inputs = tuple(outputs.get(read, read) if calls else read for read in reads)
-        _note_shape(entry["config"], shapes)
-        if kind in ("Functional", "Model", "Sequential"):
-            if len(inputs) != 1:
-                raise InputError(f"model {name!r} has {len(inputs)} inputs; one is expected")
-            last = _read_model(entry, inputs[0], layers, shapes, depth + 1)
-        elif kind == "InputLayer":
-            last = source
-        else:
-            if kind == "TFOpLambda":
-                function = str(entry["config"]["function"])
-                kind = OPERATIONS.get(function.removeprefix("tf."), function)
-            layers[name] = Layer(
-                name=name, kind=kind, inputs=inputs, numbers=numbers, config=entry["config"]
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a model lies: its path in Keras 3's layout, the outermost model within the model."""
+
+    path: str = ""
+    name: str = ""
+    group: str = ""
+    depth: int = 0
+
+    def inside(self, kind: str, name: str, path: str) -> _Place:
+        """Return the place of the model ``name`` in this one."""
+        return _Place(path=path, name=name, group=self.group or name, depth=self.depth + 1)
+
+
+class _Reading:
+    """The layers so far."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, Layer] = {}
+        self.shapes: list[tuple[int, int, int]] = []
+
+    def model(self, topology: Any, source: str, place: _Place) -> str:
+        """Add the layers of a model that reads ``source``; return its output layer."""
+        config = topology["config"]
+        if isinstance(config, Mapping) and "layers" not in config:
+            raise InputError(
+                f"the model is a {str(topology['class_name'])!r:.80}, a class of its own code; "
+                "functional and Sequential models are read"
             )
-            last = name
-        outputs[name] = last
-    if isinstance(config, list) or "output_layers" not in config:
-        return last
-    ends = config["output_layers"]
+        entries = config if isinstance(config, list) else config["layers"]
+        if len(entries) + len(self.layers) > MANY or place.depth > DEEPEST:
+            raise InputError(f"more than {MANY:,} layers, or models in models in models")
+        if sum(entry["class_name"] == "InputLayer" for entry in entries) > 1:
+            raise InputError("the model has several inputs; a classifier has one")
+        outputs: dict[str, str] = {}  # of each layer, the one that gives its output
+        used: Counter[str] = Counter()
+        last = source
+        for entry in entries:
+            kind, name = str(entry["class_name"]), str(entry["config"]["name"])
+            if name in outputs:
+                raise InputError(f"two layers are called {name!r}")
+            call = _call(name, entry.get("inbound_nodes"), last)
+            inputs = tuple(outputs.get(read, read) for read in call.inputs)
+            path = f"{place.path}layers/{_path_name(entry, used)}"
+            _note_shape(entry["config"], self.shapes)
+            if kind in MODELS:
+                if len(inputs) != 1:
+                    raise InputError(f"model {name!r} has {len(inputs)} inputs; one is expected")
+                last = self.model(entry, inputs[0], place.inside(kind, name, f"{path}/"))
+            elif kind == "InputLayer":
+                last = source
+            else:
+                last = name if name not in self.layers else f"{place.name}/{name}"
+                if last in self.layers:
+                    raise InputError(f"two layers are called {last!r}")
+                kind, numbers = _operation(kind, entry["config"], call.numbers)
+                self.layers[last] = Layer(
+                    name=last,
+                    kind=kind,
+                    keys=tuple(filter(None, (path, f"{place.group}/{name}", place.group, name))),
+                    inputs=inputs,
+                    numbers=numbers,
+                    reverse=call.reverse,
+                    config=entry["config"],
+                )
+            outputs[name] = last
+        if isinstance(config, list) or "output_layers" not in config:
+            return last
+        return outputs[_only_output(config["output_layers"])]
+
+
+def _only_output(ends: Any) -> str:
+    ends = list(ends.values()) if isinstance(ends, Mapping) else ends
     ends = ends if isinstance(ends[0], list) else [ends]
     if len(ends) != 1:
         raise InputError(f"the model has {len(ends)} outputs; a classifier has one")
-    return outputs[str(ends[0][0])]
+    return str(ends[0][0])
+
+
+def _path_name(entry: Any, used: Counter[str]) -> str:
+    """Return what Keras 3 calls the layer in a file of weights: its class, numbered."""
+    if ".ops." in str(entry.get("module")):
+        return ""  # an operation is no layer
+    words = re.sub(r"\W+", "", str(entry["class_name"]))
+    words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", words)
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    used[words] += 1
+    return words if used[words] == 1 else f"{words}_{used[words] - 1}"
+
+
+def _operation(
+    kind: str, config: Mapping[str, Any], numbers: tuple[float, ...]
+) -> tuple[str, tuple[float, ...]]:
+    """Return an operation by Keras 3's name, and its constants."""
+    if kind == "TFOpLambda":
+        function = str(config["function"]).removeprefix("tf.")
+        return OPERATIONS.get(function, function), numbers
+    if kind == "TensorFlowOpLayer":  # TensorFlow 2.0 to 2.3
+        function = str(config["node_def"]["op"])
+        return OPERATIONS.get(function, function), tuple(_values(config.get("constants")))
+    return kind, numbers
 
 
 def _note_shape(config: Mapping[str, Any], shapes: list[tuple[int, int, int]]) -> None:
@@ -122,25 +200,45 @@ def _note_shape(config: Mapping[str, Any], shapes: list[tuple[int, int, int]]) -
         shapes.append((channels, height, width))
 
 
-def _reads(name: str, calls: Any) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Return the layers and the constants that a layer is called with."""
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a layer is called with."""
+
+    inputs: tuple[str, ...]
+    numbers: tuple[float, ...] = ()
+    reverse: bool = False
+
+
+def _call(name: str, calls: Any, last: str) -> _Call:
+    """Return the layers and the constants that a layer is called with; ``last`` if it is not said.
+
+    Raises:
+        InputError: it is called several times, or as in training.
+    """
+    if not calls:
+        return _Call(inputs=(last,))
     call = calls[0]
     if len(calls) > 1:
         raise InputError(f"layer {name!r} is used {len(calls)} times; weights are not shared here")
-    inputs: list[str] = []
-    numbers: list[float] = []
     if isinstance(call, Mapping):  # Keras 3
-        for value in _values([call["args"], call.get("kwargs", {})]):
-            if isinstance(value, Mapping):
-                inputs.append(str(value["config"]["keras_history"][0]))
-            else:
-                numbers.append(value)
-        return tuple(inputs), tuple(numbers)
-    call = [call] if isinstance(call[0], str) else call
-    for source, _, _, *keywords in call:
-        inputs.append(str(source))
-        numbers += [number for number in _values(keywords) if not isinstance(number, Mapping)]
-    return tuple(inputs), tuple(numbers)
+        values = list(_values([call["args"], call.get("kwargs", {})]))
+        keywords = [call.get("kwargs", {})]
+        inputs = [
+            str(value["config"]["keras_history"][0])
+            for value in values
+            if isinstance(value, Mapping)
+        ]
+        numbers = [value for value in values if not isinstance(value, Mapping)]
+        reverse = bool(values) and not isinstance(values[0], Mapping)
+    else:
+        call = [call] if isinstance(call[0], str) else call
+        inputs = [str(source) for source, *_ in call]
+        keywords = [keyword for _, _, _, *given in call for keyword in given]
+        numbers = [number for number in _values(keywords) if not isinstance(number, Mapping)]
+        reverse = False
+    if any(keyword.get("training") is True for keyword in keywords):
+        raise InputError(f"layer {name!r} is called with training=True: it answers as in training")
+    return _Call(inputs=tuple(inputs), numbers=tuple(numbers), reverse=reverse)
 
 
 def _values(value: Any) -> Iterator[Any]:

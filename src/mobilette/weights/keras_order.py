@@ -14,6 +14,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.channels import is_depthwise
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, FlattenLayer, LinearLayer, NormLayer, Shape
@@ -42,23 +43,34 @@ def match_in_order(
             "not known: save the whole model in Keras (model.save)"
         )
     ours = _with_conventions(arch)
-    remaining = iter(weights)
+    queues = _queues(weights)
     tensors: dict[str, Tensor] = {}
     before: Shape = ()
     conv = ""
     for layer in layers(ours):
         if isinstance(layer, ConvLayer | LinearLayer):
             conv = layer.name
-            tensors |= _kernel(layer, _next(remaining, KERNELS, layer.name, where), before, where)
+            depthwise = isinstance(layer, ConvLayer) and is_depthwise(layer)
+            kind = "depthwise" if depthwise else "kernel"
+            found = _next(queues[kind], KERNELS, layer.name, where)
+            tensors |= _kernel(layer, found, before, where)
         elif isinstance(layer, NormLayer):
-            found = _next(remaining, ("moving_mean",), layer.name, where)
+            found = _next(queues["norm"], ("moving_mean",), layer.name, where)
             tensors |= norm_tensors(conv, _norm(found, layer, where), ours)
         if not isinstance(layer, FlattenLayer):
             before = layer.shape
-    left = [layer.name for layer in remaining if layer.parameters]
+    left = [layer.name for kind in queues for layer in queues[kind] if layer.parameters]
     if left:
         raise InputError(f"{where}: layer {left[0]!r} comes after the end of {arch.name}")
     return ours, tensors
+
+
+def _queues(weights: Sequence[LayerWeights]) -> dict[str, Iterator[LayerWeights]]:
+    """Return what is next of each kind; one order of all where the file has one."""
+    kinds = ("kernel", "depthwise", "norm")
+    if not any(layer.kind for layer in weights):
+        return dict.fromkeys(kinds, iter(weights))
+    return {kind: iter([layer for layer in weights if layer.kind == kind]) for kind in kinds}
 
 
 def _with_conventions(arch: Arch) -> Arch:

@@ -11,13 +11,29 @@ from mobilette.errors import InputError
 from mobilette.weights.graph import NormNode, Weights
 from mobilette.weights.keras_layers import Layer
 
+# In the order of Keras 3's layout, which numbers them
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "Conv2D": ("kernel", "bias"),
+    "DepthwiseConv2D": ("kernel", "bias"),
+    "Dense": ("kernel", "bias"),
+    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "Normalization": ("mean", "variance"),
+}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerWeights:
-    """The weights of one layer: ``kernel``, ``bias``, ``gamma``, ... by Keras' names."""
+    """The weights of one layer: ``kernel``, ``bias``, ``gamma``, ... by Keras' names.
+
+    Attributes:
+        name: the layer's, ``MODEL/LAYER`` within a model; in Keras 3's layout its path, the
+            parameters being "0", "1", ...
+        kind: ``kernel``, ``depthwise`` or ``norm``, where only layers of one kind are in order.
+    """
 
     name: str
     parameters: Mapping[str, Weights]
+    kind: str = ""
 
 
 class RemainingWeights:
@@ -34,25 +50,43 @@ class RemainingWeights:
             for parameter in parameters
         )
 
-    def has(self, layer: str, parameter: str) -> bool:
+    def has(self, layer: Layer, parameter: str) -> bool:
         """Return whether it is there."""
-        return parameter in self._layers.get(layer, {})
+        return parameter in self._named(layer)
 
-    def take(self, layer: str, parameter: str, shape: tuple[int | None, ...]) -> Weights:
+    def take(self, layer: Layer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
         """Return a weight, which is of ``shape`` (``None``: any size), and remove it.
 
         Raises:
             InputError: it is not there, or of another shape.
         """
-        array = self._layers.get(layer, {}).pop(parameter, None)
+        array = self._named(layer).pop(parameter, None)
         if array is None:
-            raise InputError(f"layer {layer!r} has no {parameter} in the file")
+            raise InputError(f"layer {layer.name!r} has no {parameter} in the file")
         fits = len(shape) == array.ndim and all(
             wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
         )
         if not fits or 0 in array.shape:
-            raise InputError(f"layer {layer!r}: its {parameter} is of shape {array.shape}")
+            raise InputError(f"layer {layer.name!r}: its {parameter} is of shape {array.shape}")
         return array
+
+    def _named(self, layer: Layer) -> dict[str, Weights]:
+        key = next((key for key in layer.keys if key in self._layers), "")
+        parameters = self._layers.get(key, {})
+        if "0" in parameters:
+            names = [name for name in PARAMETERS[layer.kind] if _has_parameter(layer, name)]
+            if len(parameters) != len(names):
+                raise InputError(
+                    f"layer {layer.name!r} has {len(parameters)} arrays in the file; "
+                    f"{len(names)} are expected"
+                )
+            self._layers[key] = dict(zip(names, parameters.values(), strict=True))
+        return self._layers.get(key, {})
+
+
+def _has_parameter(layer: Layer, name: str) -> bool:
+    options = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
+    return bool(layer.option(options[name], True)) if name in options else True
 
 
 def kernel(layer: Layer, weights: RemainingWeights) -> tuple[Weights, int]:
@@ -62,16 +96,14 @@ def kernel(layer: Layer, weights: RemainingWeights) -> tuple[Weights, int]:
         InputError: it is not there, or of another shape than the layer says.
     """
     if layer.kind == "Dense":
-        return weights.take(layer.name, "kernel", (None, None)).T[:, :, None, None], 1
+        return weights.take(layer, "kernel", (None, None)).T[:, :, None, None], 1
     if layer.kind == "Conv2D":
         size = layer.size("kernel_size")
-        array = weights.take(layer.name, "kernel", (size, size, None, None))
+        array = weights.take(layer, "kernel", (size, size, None, None))
         return array.transpose(3, 2, 0, 1), int(layer.option("groups", 1))
-    older = weights.has(layer.name, "depthwise_kernel")
+    older = weights.has(layer, "depthwise_kernel")
     size = layer.size("kernel_size")
-    array = weights.take(
-        layer.name, "depthwise_kernel" if older else "kernel", (size, size, None, 1)
-    )
+    array = weights.take(layer, "depthwise_kernel" if older else "kernel", (size, size, None, 1))
     return array.transpose(2, 3, 0, 1), array.shape[2]
 
 
@@ -86,16 +118,16 @@ def norm_node(layer: Layer, inputs: tuple[str, ...], weights: RemainingWeights) 
     epsilon = float(layer.option("epsilon", 1e-3))
     if not 0 < epsilon < 1:
         raise InputError(f"layer {layer.name!r} has epsilon {epsilon:g}; 0 to 1 are expected")
-    mean = weights.take(layer.name, "moving_mean", (None,))
+    mean = weights.take(layer, "moving_mean", (None,))
     shape = mean.shape
-    scale = weights.take(layer.name, "gamma", shape) if layer.option("scale", True) else None
-    shift = weights.take(layer.name, "beta", shape) if layer.option("center", True) else None
+    scale = weights.take(layer, "gamma", shape) if layer.option("scale", True) else None
+    shift = weights.take(layer, "beta", shape) if layer.option("center", True) else None
     return NormNode(
         name=layer.name,
         inputs=inputs,
         scale=np.ones_like(mean) if scale is None else scale,
         shift=np.zeros_like(mean) if shift is None else shift,
         mean=mean,
-        variance=weights.take(layer.name, "moving_variance", shape),
+        variance=weights.take(layer, "moving_variance", shape),
         epsilon=epsilon,
     )

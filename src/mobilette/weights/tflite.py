@@ -7,7 +7,7 @@ from pathlib import Path
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
-from mobilette.weights.graph import Graph
+from mobilette.weights.graph import Ending, Graph
 from mobilette.weights.tflite_nodes import Value
 from mobilette.weights.tflite_operators import HANDLERS
 from mobilette.weights.tflite_schema import ModelRecord, OperatorRecord, read_model
@@ -17,7 +17,7 @@ from mobilette.weights.tflite_tensors import value_range
 _LARGEST = 2**30  # bytes; VGG-19 in float32 has 575 million
 _ACTIVATIONS: dict[int, Activation] = {0: "none", 1: "relu", 3: "relu6"}
 _CLIPPING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")
-_PASSING = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "SOFTMAX")
+_PASSING = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "SOFTMAX", "LOGISTIC")
 _BYTES = ("int8", "uint8")
 
 
@@ -55,7 +55,7 @@ def _graph(model: ModelRecord, *, where: str, size: int) -> Graph:
             hidden += _apply(state, operator, ending)
         except InputError as error:
             raise InputError(f"{operator}: {error}") from None
-    output = _logits(state, model.outputs[0])
+    output, how = _logits(state, model.outputs[0])
     nodes = state.nodes.leading_to(output)
     if not nodes:
         raise InputError("its output is its input")
@@ -66,6 +66,7 @@ def _graph(model: ModelRecord, *, where: str, size: int) -> Graph:
         input=INPUT,
         output=output,
         shape=shape,
+        ending=how,
         preprocess=None if state.scaling is None else state.scaling.preprocess(),
         tensors=tensors,
         unused=unused,
@@ -127,12 +128,15 @@ def _ending(model: ModelRecord) -> set[int]:
     return ending
 
 
-def _logits(state: State, output: int) -> str:
+def _logits(state: State, output: int) -> tuple[str, Ending]:
+    """Return the node that gives the logits, and what is applied to them."""
     shape = state.shape(output)
     if not is_one_pixel(shape):
         raise InputError(f"its output is {shape}; a classifier's is (1, classes)")
     value = state.value(output)
-    return value.node if value.form == "softmax" else value.plain()
+    if value.form == "softmax" or value.form == "sigmoid":
+        return value.node, value.form
+    return value.plain(), "logits"
 
 
 def _remarks(model: ModelRecord, used: set[str], hidden: int) -> tuple[str, ...]:

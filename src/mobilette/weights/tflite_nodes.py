@@ -24,8 +24,9 @@ _FORMS = {
     "product": "x times relu6(x + 3)",
     "sixth": "x / 6",
     "softmax": "softmax(x)",
+    "sigmoid": "sigmoid(x)",
 }
-Form = Literal["plain", "plus_3", "clipped", "product", "sixth", "softmax"]
+Form = Literal["plain", "plus_3", "clipped", "product", "sixth", "softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Value:
         """
         if self.form != "plain":
             raise InputError(
-                f"it reads {_FORMS[self.form]}; that is read at the network's end (softmax)"
-                " or as a part of hard-sigmoid or hard-swish"
+                f"it reads {_FORMS[self.form]}; that is read at the network's end (softmax or "
+                "sigmoid) or as a part of hard-sigmoid or hard-swish"
             )
         return self.node
 

@@ -134,6 +134,11 @@ def _softmax(state: State, operator: OperatorRecord) -> Result:
     return Value(node=state.read(source).plain(), form="softmax"), state.shape(source)
 
 
+def _logistic(state: State, operator: OperatorRecord) -> Result:
+    (source,) = inputs_of(operator, 1)
+    return Value(node=state.read(source).plain(), form="sigmoid"), state.shape(source)
+
+
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
     {
         "CONV_2D": convolution,
@@ -156,5 +161,6 @@ HANDLERS: Mapping[str, Handler] = MappingProxyType(
         "QUANTIZE": _pass,
         "DEQUANTIZE": _pass,
         "SOFTMAX": _softmax,
+        "LOGISTIC": _logistic,
     }
 )

@@ -119,6 +119,7 @@ def linear(state: State, operator: OperatorRecord) -> Result:
         inputs=(state.read(source).plain(),),
         weight=weight.reshape(*weight.shape, 1, 1),
         bias=_bias(state, operator, bias, out),
+        linear=True,
     )
     kept = len(state.shape(operator.outputs[0])) == 4
     return state.nodes.add(node, tensors=_names(state, weight_index, bias)), (
