@@ -186,8 +186,8 @@ def _format(data: bytes) -> str:
     if form is None and data.endswith(TGA_FOOTER):
         form = "TGA"
     if form is None:
-        other = what_it_is(data[:HEAD])
-        raise UnusablePicture(f"not a picture ({other or 'of no format that is known'})")
+        known = f"{', '.join(FORMATS)} and HEIC are read"
+        raise UnusablePicture(f"not a picture ({what_it_is(data[:HEAD]) or known})")
     if form not in (*FORMATS, "HEIC") or (form == "AVIF" and not features.check("avif")):
         raise UnusablePicture(f"{form} is not decoded here; convert it to PNG or JPEG")
     return form
