@@ -132,8 +132,8 @@ def test_bad_files_are_left_out_and_counted(tmp_path: Path) -> None:
         "cat/cut.png": "truncated",
         "cat/dangling.png": "cannot be read: No such file or directory",
         "cat/empty.gif": "empty file (0 bytes)",
-        "cat/text.jpg": "not a picture (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM, AVIF, JPEG2000, TGA and "
-        "HEIC are read)",
+        "cat/text.jpg": "not a picture (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM, AVIF, JPEG2000, "
+        "TGA and HEIC are read)",
     }
     assert dataset.ignored == 1
     assert dataset.fingerprint == clean.fingerprint

@@ -45,6 +45,10 @@ def find_pictures(data: str | Path) -> PictureSet:
     Raises:
         InputError: there is no such folder, list or set, or it is not laid out as above.
     """
+    if not isinstance(data, str | os.PathLike):
+        raise InputError(
+            f"pictures to read are a folder, a list or the name of a set; not {type(data).__name__}"
+        )
     name = str(data)
     path = Path(data)
     if name in NAMED and not (isinstance(data, Path) and data.exists()):
