@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -325,6 +326,12 @@ def test_process_wide_settings_stay_as_they_are() -> None:
     assert (list(warnings.filters), Image.MAX_IMAGE_PIXELS) == before
 
 
+def heic(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(image).save(buffer, quality=-1, chroma=444)
+    return buffer.getvalue()
+
+
 def small_files() -> dict[str, bytes]:
     image, grey, deep = (Image.fromarray(pixels) for pixels in (RGB, GREY, GREY16))
     exif = Image.Exif()
@@ -350,6 +357,12 @@ def small_files() -> dict[str, bytes]:
         "webp lossless": encoded(image.convert("RGBA"), "WEBP", lossless=True),
         "ppm": encoded(image, "PPM"),
         "pgm": encoded(grey, "PPM"),
+        "pgm 12": b"P5 9 7 4095\n" + (GREY16 // 16).astype(">u2").tobytes(),
+        "tga": encoded(image, "TGA", compression="tga_rle"),
+        "jp2": encoded(image, "JPEG2000"),
+        "jp2 stream": encoded(image, "JPEG2000", no_jp2=True),
+        "avif": encoded(image, "AVIF", exif=exif),
+        "heic": heic(image),
     }
 
 

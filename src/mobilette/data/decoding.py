@@ -36,7 +36,7 @@ _AT_ONCE = 2**30
 _SMALL = 2**24
 # Bytes that a pixel takes in Pillow, and beside it while some formats are decoded.
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-_BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8}
+_BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8, "HEIC": 8}
 
 
 class _Quiet:
@@ -199,12 +199,9 @@ def _heic(data: bytes) -> Image.Image:
             import pillow_heif
     except InputError as error:
         raise UnusablePicture(str(error)) from error
-    try:
-        file = pillow_heif.open_heif(data)
-        with _ALLOWANCE.taking(_cost(file.size, "RGB", "WEBP", turned=False)):
-            return plain(file.to_pillow())
-    except RuntimeError as error:
-        raise UnusablePicture(reason_of(error)) from error
+    file = pillow_heif.open_heif(data)
+    with _ALLOWANCE.taking(_cost(file.size, "RGB", "HEIC", turned=False)):
+        return plain(file.to_pillow())
 
 
 def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:

@@ -63,6 +63,8 @@ def trim(data: bytes, form: str) -> Trimmed:
         raise UnusablePicture(f"run-length coded BMP of {len(data):,} bytes takes too long")
     if form == "TIFF":
         check_tiff(data, most=MOST_PARTS)
+    if form == "JPEG2000" and b"\xff\xd9" not in data:  # its end; OpenJPEG makes the rest black
+        raise UnusablePicture("truncated")
     return Trimmed(data)
 
 

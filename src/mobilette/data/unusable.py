@@ -10,7 +10,7 @@ class UnusablePicture(Exception):
 
 
 # The first four are what a million damaged files made Pillow's plugins raise while loading; the
-# others are what its ImageFile expects from the same plugins while opening.
+# others are what its ImageFile expects from the same plugins while opening, and what they assert.
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -20,6 +20,9 @@ DAMAGED = (
     ArithmeticError,
     EOFError,
     struct.error,
+    AssertionError,
+    AttributeError,
+    RuntimeError,
 )
 
 

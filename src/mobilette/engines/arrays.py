@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mobilette.data.decoding import decode
 from mobilette.data.unusable import UnusablePicture
 
 EXPECTED = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
@@ -49,12 +50,15 @@ def image_of(value: Any) -> Image.Image:
     """Return one picture, as it is.
 
     Args:
-        value: as for `several`, but one: without N, or with an N of 1.
+        value: as for `several`, but one: without N, or with an N of 1. Or, (N,) of uint8, the
+            content of a picture's file.
 
     Raises:
         UnusablePicture: it is no one picture, or not clear which.
     """
     array, is_tensor = to_array(value)
+    if array.ndim == 1 and array.dtype == np.uint8 and array.size:
+        return decode(array.tobytes())
     if array.ndim == 4 and len(array) == 1:
         array = array[0]
     if array.ndim == 4:
@@ -139,8 +143,8 @@ def _scale(array: Array) -> float:
     Raises:
         UnusablePicture: the dtype or the values have no clear range.
     """
-    kind = array.dtype.kind
-    if kind not in "buif" or array.dtype.itemsize > 8 or array.dtype == np.uint16:
+    kind, width = array.dtype.kind, array.dtype.itemsize
+    if kind not in "buif" or width > 8 or (kind, width) == ("u", 2):
         hint = "; 16-bit levels become it by (x // 257).astype('uint8')" * (kind == "u")
         raise UnusablePicture(f"array of dtype {array.dtype}; expected {EXPECTED}{hint}")
     if not array.size:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from mobilette.data.decoding import MAX_BYTES, decode, upright_and_plain
-from mobilette.data.unusable import DAMAGED, UnusablePicture
+from mobilette.data.unusable import DAMAGED, UnusablePicture, reason_of
 from mobilette.engines.arrays import EXPECTED, image_of, is_array, several
 from mobilette.errors import InputError
 
@@ -79,8 +79,8 @@ def read_image(image: PictureLike) -> Image.Image:
         raise UnusablePicture("too large for the memory") from None
     if isinstance(image, list | tuple):
         raise UnusablePicture(
-            f"a {type(image).__name__} in the list; give its pictures one by one, and pixels as "
-            f"an array: {EXPECTED}"
+            f"a {type(image).__name__} in the list; expected its pictures one by one, or "
+            f"pixels as an array: {EXPECTED}"
         )
     raise UnusablePicture(
         f"{_a(image)} is no picture; expected a path, a Pillow image, {EXPECTED}, the bytes of a "
@@ -102,9 +102,8 @@ def _of_path(path: Path, given: str) -> Image.Image:
 def _of_image(image: Image.Image) -> Image.Image:
     try:
         return upright_and_plain(image)
-    except (*DAMAGED, AttributeError) as error:  # of a closed one, which of them varies
-        reason = str(error).partition("\n")[0]
-        raise UnusablePicture(f"closed or damaged image ({reason:.80})") from error
+    except DAMAGED as error:  # of a closed one, which of them varies
+        raise UnusablePicture(f"closed or damaged image ({reason_of(error)})") from error
 
 
 def _content(file: Any) -> bytes:
