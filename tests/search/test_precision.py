@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters import prepare
+from mobilette.exporters import litert, litert_int8, prepare
 from mobilette.exporters.export import export
 from mobilette.run.directory import WEIGHTS, Run
 from mobilette.search import precision, rungs
@@ -46,6 +46,36 @@ def test_the_artifact_keeps_its_accuracy_and_says_how(
         each["name"] for each in found["rungs"]
     ]
     assert verify(artifact.path, pictures).passed
+
+
+def test_each_rung_is_converted_once_and_says_what_is_done(
+    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Conversions are what takes minutes: the chosen one is kept, not made a second time."""
+    pytest.importorskip("litert_torch", reason="litert-export is not installed")
+    converted: list[bool] = []
+    convert = litert.convert
+
+    def counted(program: torch.nn.Module, example: torch.Tensor, *, quantised: bool) -> bytes:
+        converted.append(quantised)
+        return convert(program, example, quantised=quantised)
+
+    monkeypatch.setattr(litert, "convert", counted)
+    told: list[tuple[str, int, int]] = []
+    found = quantize(
+        trained,
+        pictures,
+        to="litert",
+        out=tmp_path / "exports",
+        progress=lambda what, done, total: told.append((what, done, total)),
+    )
+    assert converted.count(True) == len(found.rungs)
+    assert converted.count(False) == 1  # for the comparison of latencies
+    shown = [done for what, done, total in told if what == "calibrating"]
+    assert shown == list(range(0, 96, litert_int8.BATCH)) * len(found.rungs)
+    assert {"converting for LiteRT", "executing"} <= {what for what, _, _ in told}
+    # its run is found from where it was moved to
+    assert verify(found.artifact.path, pictures).accuracy_source is not None
 
 
 def test_a_layer_that_int8_cannot_express_stays_in_float(

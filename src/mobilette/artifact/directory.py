@@ -90,6 +90,16 @@ def write_artifact(
     return final
 
 
+def copy_artifact(artifact: Artifact, folder: Path, *, measured: Measured) -> None:
+    """Copy an artifact's files into the empty ``folder``, with ``measured`` in its contract."""
+    for name in _names(artifact.contract):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, artifact.read(name))
+    final = replace(artifact.contract, measured=measured)
+    write_json(folder / CONTRACT, replace(final, sha256=final.own_sha256()).to_json())
+
+
 def is_artifact(path: Path) -> bool:
     """Whether ``path`` looks like an artifact directory."""
     return (path / CONTRACT).is_file()

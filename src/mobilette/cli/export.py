@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Write the artifacts of a run, one folder a target and precision."""
     from mobilette.artifact.directory import CONTRACT
-    from mobilette.cli.output import human_bytes, print_json, reading_bar, remarks
+    from mobilette.cli.output import human_bytes, print_json, progress_bar, reading_bar, remarks
     from mobilette.exporters.calibration import calibration_pictures
     from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
     from mobilette.exporters.export import export as export_run
@@ -90,9 +90,16 @@ def export(
             remarks().print(f"next: {hint}", markup=False)
 
     for target, kind in wanted:
-        artifact = export_run(
-            opened, to=target, precision=kind, calibration=calibration, out=out, force=force
-        )
+        with progress_bar(f"exporting to {target}, {kind}") as progress:
+            artifact = export_run(
+                opened,
+                to=target,
+                precision=kind,
+                calibration=calibration,
+                out=out,
+                force=force,
+                progress=progress,
+            )
         contract = artifact.contract
         pictures = "DATA" if is_imported(run) else recorded_data(run)
         hint = shlex.join(["mobilette", "verify", str(artifact.path), pictures])

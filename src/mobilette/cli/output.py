@@ -62,11 +62,28 @@ def _finite(value: Any) -> Any:
 
 
 @contextmanager
-def reading_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while pictures are read; yields what is to be told (done, total)."""
+def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on stderr, of ``what`` at first.
+
+    Yields what is to be told (what is done now, how much is done, of how much or 0).
+    """
     from rich.progress import Progress
 
     console = remarks()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("reading pictures")
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        task = bars.add_task(what)
+
+        def show(what: str, done: int, total: int) -> None:
+            if what != bars.tasks[0].description:  # its rate is another one
+                bars.reset(task, description=what)
+            bars.update(task, completed=done, total=total or None)
+
+        yield show
+
+
+@contextmanager
+def reading_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on stderr while pictures are read; yields what is to be told (done, total)."""
+    what = "reading pictures"
+    with progress_bar(what) as show:
+        yield lambda done, total: show(what, done, total)

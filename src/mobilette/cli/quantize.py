@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +41,11 @@ def quantize(
 
     Status 1 if none does: the best one is written then.
     """
-    from mobilette.cli.output import print_json, reading_bar, remarks
+    from mobilette.cli.output import print_json, progress_bar, remarks
     from mobilette.search.precision import quantize as climb
 
     said = remarks()
-    with reading_bar() as report_load:
+    with progress_bar("reading pictures") as progress:
         found = climb(
             run,
             data,
@@ -58,7 +59,8 @@ def quantize(
             max_unusable=max_unusable,
             seed=seed,
             report=lambda line: said.print(line, markup=False),
-            report_load=report_load,
+            report_load=partial(progress, "reading pictures"),
+            progress=progress,
         )
     if as_json:
         print_json(found.to_json())

@@ -19,7 +19,7 @@ from mobilette.compression.ranges import Ranges
 from mobilette.errors import InputError
 from mobilette.exporters.observers import activation_observer
 from mobilette.exporters.program import export_program, layer_of, unsupported
-from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, Prepared, Progress, Target, Written
 from mobilette.extras import needs
 from mobilette.silence import silence
 
@@ -48,6 +48,7 @@ def write_executorch(
         program = _quantised(
             program,
             calibration.pixels,
+            progress=prepared.progress,
             ranges=quantisation.ranges,
             floats=in_float(prepared.network.arch, quantisation.float_layers),
         )
@@ -82,7 +83,12 @@ logits = forward.execute([torch.from_numpy(np.ascontiguousarray(pixels))])[0].nu
 
 
 def _quantised(
-    program: ExportedProgram, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: Set[str]
+    program: ExportedProgram,
+    pixels: NDArray[np.uint8],
+    *,
+    progress: Progress,
+    ranges: Ranges,
+    floats: Set[str],
 ) -> ExportedProgram:
     """Return ``program`` with weights int8 per channel and activations int8 per tensor.
 
@@ -94,6 +100,7 @@ def _quantised(
     with silence(), torch.inference_mode():
         observed = prepare_pt2e(program.module(check_guards=False), quantiser)
         for first in range(0, len(pixels), LARGEST_BATCH):
+            progress("calibrating", first, len(pixels))
             observed(torch.from_numpy(pixels[first : first + LARGEST_BATCH]))
         quantised = convert_pt2e(observed)
     with silence():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from mobilette.artifact.contract import Measured, Precision, Rung
+from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import one_of
 from mobilette.exporters.calibration import calibration_pictures, check_calibration
@@ -20,7 +20,7 @@ from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, package_versions, prepare
 from mobilette.exporters.readme import readme
-from mobilette.exporters.target import Calibration, Quantisation, Target
+from mobilette.exporters.target import Calibration, Progress, Quantisation, Target, no_progress
 from mobilette.exporters.web import WEB
 from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, open_run
@@ -38,12 +38,11 @@ def export(
     data: str | Path | None = None,
     calibration: Calibration | None = None,
     quantisation: Quantisation | None = None,
-    rungs: Sequence[Rung] = (),
-    chosen: int | None = None,
-    latency_ms: Mapping[str, float] | None = None,
     out: str | Path | None = None,
+    moved_to: Path | None = None,
     force: bool = False,
     max_unusable: float = 0.1,
+    progress: Progress = no_progress,
 ) -> Artifact:
     """Write the artifact of a run and return it.
 
@@ -54,13 +53,13 @@ def export(
         data: pictures that int8 is calibrated with; ``None`` means the run's own training pictures.
         calibration: instead of ``data``, what `calibration_pictures` returned.
         quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
-        rungs: what was tried on the way to ``quantisation``, for the contract.
-        chosen: the index of the one that is exported.
-        latency_ms: what was timed, for the contract.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
+        moved_to: where the artifact will lie in the end, if it is moved from there: the way to its
+            run is told from this place.
         force: replace an artifact that is there already.
         max_unusable: the part of the pictures of ``data`` that may be unusable.
+        progress: told what is done now.
 
     Raises:
         InputError: no such target or precision, a package that the target needs is missing, no
@@ -80,14 +79,14 @@ def export(
     else:
         check_calibration(calibration, run)
     with new_directory(final, holds=CONTRACT, force=force) as folder:
-        prepared, best = prepare(run, quantisation), run.best()
+        prepared, best = prepare(run, quantisation, progress=progress), run.best()
         contract = make_contract(
             run,
             target,
             precision=precision,
             calibration=calibration,
             quantisation=quantisation,
-            final=final,
+            final=moved_to or final,
         )
         written = target.writer(prepared, contract, calibration)
         write_artifact(
@@ -101,9 +100,6 @@ def export(
                 top1=best["top1"] if best is not None else None,
                 arena_bytes=written.arena_bytes,
                 operators=written.operators,
-                rungs=tuple(rungs),
-                chosen=chosen,
-                latency_ms=latency_ms,
             ),
         )
     return open_artifact(final)

@@ -68,6 +68,7 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
         program = PixelsToLogits(prepared.network, prepared.normalise, layout="NHWC").eval()
         pixels = prepared.golden.inputs[:1].transpose(0, 2, 3, 1)
         example = torch.from_numpy(np.ascontiguousarray(pixels))
+    prepared.progress("converting for LiteRT", 0, 0)
     model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
     if contract.precision == "int8":
         tflite_file.take_pixels(model, floats=bool(contract.float_layers))

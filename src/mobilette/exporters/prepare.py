@@ -22,19 +22,29 @@ from mobilette.artifact.golden import Golden, golden_inputs
 from mobilette.compression.float_layers import check_float_layers
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
-from mobilette.exporters.target import Calibration, Prepared, Quantisation, Target
+from mobilette.exporters.target import (
+    Calibration,
+    Prepared,
+    Progress,
+    Quantisation,
+    Target,
+    no_progress,
+)
 from mobilette.extras import needs
 from mobilette.nn.network import Network, build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 
 
-def prepare(run: Run, quantisation: Quantisation | None = None) -> Prepared:
+def prepare(
+    run: Run, quantisation: Quantisation | None = None, *, progress: Progress = no_progress
+) -> Prepared:
     """Return the network of ``run`` as it will be executed, and what it answered.
 
     Args:
         run: the run.
         quantisation: how it becomes int8; its network, where it has one, is what is executed.
+        progress: told what is done now.
 
     Raises:
         InputError: the run has no usable weights, or no layer of the name of one that is to stay
@@ -50,7 +60,12 @@ def prepare(run: Run, quantisation: Quantisation | None = None) -> Prepared:
         network = folded_network(run.arch, checkpoint.state_dict())
     check_float_layers(network.arch, quantisation.float_layers)
     return Prepared(
-        run=run, network=network, normalise=normalise, golden=golden, quantisation=quantisation
+        run=run,
+        network=network,
+        normalise=normalise,
+        golden=golden,
+        quantisation=quantisation,
+        progress=progress,
     )
 
 

@@ -49,6 +49,14 @@ class Quantisation:
     network: Network | None = None
 
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is done now, how much of it is done, and of how much (0 where nobody knows)."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """What every target is written from.
@@ -59,6 +67,7 @@ class Prepared:
         normalise: what makes pixels its input.
         golden: inputs, and the checkpoint's answers.
         quantisation: how ``network`` becomes int8, where it does.
+        progress: told what is done now.
     """
 
     run: Run
@@ -66,6 +75,7 @@ class Prepared:
     normalise: Normalise
     golden: Golden
     quantisation: Quantisation = field(default_factory=Quantisation)
+    progress: Progress = no_progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,7 +23,7 @@ from mobilette.engines.load import open_engine
 from mobilette.engines.timing import Request
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_name, export
-from mobilette.exporters.target import Calibration
+from mobilette.exporters.target import Calibration, Progress
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
@@ -91,9 +91,20 @@ def read_judge(
 
 
 def execute(
-    run: Run, to: str, attempt: Attempt, calibration: Calibration, judge: Judge, *, out: Path
+    run: Run,
+    to: str,
+    attempt: Attempt,
+    calibration: Calibration,
+    judge: Judge,
+    *,
+    out: Path,
+    final: Path,
+    progress: Progress,
 ) -> Rung:
-    """Return what the engine made of ``attempt``, exported to ``out``, or why it has none."""
+    """Return what the engine made of ``attempt``, or why it has none.
+
+    The artifact is written below ``out``, from where it may be moved to ``final``.
+    """
     name = f"{attempt.number}: {attempt.name}"
     layers = tuple(sorted(attempt.quantisation.float_layers))
     if attempt.reason:
@@ -106,7 +117,10 @@ def execute(
             calibration=calibration,
             quantisation=attempt.quantisation,
             out=out,
+            moved_to=final,
+            progress=progress,
         )
+        progress("executing", 0, 0)
         predictor, golden = open_engine(artifact), artifact.golden
         logits = predictor.logits(judge.pixels)
         milliseconds = latency(artifact.path)

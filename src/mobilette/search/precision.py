@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilette.artifact.contract import Precision, Rung
-from mobilette.artifact.directory import CONTRACT, Artifact
+from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open_artifact
 from mobilette.compression.observation import LARGEST_PART, largest_activation
 from mobilette.compression.ranges import RANGES
 from mobilette.data.normalise import Normalise
@@ -26,12 +26,11 @@ from mobilette.exporters.export import (
     TARGETS,
     artifact_folder,
     check_precision,
-    export,
 )
 from mobilette.exporters.prepare import folded_network, package_versions
-from mobilette.exporters.target import Calibration
+from mobilette.exporters.target import Calibration, Progress, no_progress
 from mobilette.exporters.trained_run import open_trained_run
-from mobilette.files import check_new
+from mobilette.files import check_new, new_directory
 from mobilette.run.directory import Run, is_imported
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
 from mobilette.search.rungs import RANKING_PICTURES, Attempt, Material, Outcome, climb
@@ -96,6 +95,7 @@ def quantize(
     report: Report | None = None,
     report_load: LoadReport | None = None,
     on_rung: Callable[[Rung], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Quantised:
     """Write the int8 artifact of a run by the first way that keeps the accuracy; return it.
 
@@ -120,6 +120,7 @@ def quantize(
         report: called with a line for people about what is done now.
         report_load: called with (pictures read, pictures in all).
         on_rung: called with each rung once it is measured.
+        progress: told what is done now.
 
     Raises:
         InputError: the run is quantised already, ``max_drop`` is none, the pictures are too few to
@@ -129,7 +130,8 @@ def quantize(
     opened = run if isinstance(run, Run) else open_trained_run(run)
     _check_drop(max_drop)
     precisions = _precisions(to)
-    check_new(artifact_folder(opened, to, "int8", out), holds=CONTRACT, force=force)
+    final = artifact_folder(opened, to, "int8", out)
+    check_new(final, holds=CONTRACT, force=force)
     judge = read_judge(
         opened,
         data,
@@ -157,28 +159,34 @@ def quantize(
 
         def measure(attempt: Attempt) -> Outcome:
             say(f"rung {attempt.number}: {attempt.name}")
-            rung = execute(opened, to, attempt, calibration, judge, out=folder / str(len(rungs)))
+            rung = execute(
+                opened,
+                to,
+                attempt,
+                calibration,
+                judge,
+                out=folder / str(len(rungs)),
+                final=final,
+                progress=progress,
+            )
             rungs.append(rung)
             if on_rung is not None:
                 on_rung(rung)
             return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
 
-        outcomes = list(climb(material, measure, say=say, seed=seed))
+        for _ in climb(material, measure, say=say, seed=seed):
+            pass
         chosen = _choose(rungs, to)
         latency = latencies(opened, to, folder / str(chosen), precisions, say=say)
-    say(f"writing: {rungs[chosen].name}")
-    artifact = export(
-        opened,
-        to=to,
-        precision="int8",
-        calibration=calibration,
-        quantisation=outcomes[chosen].attempt.quantisation,
-        rungs=rungs,
-        chosen=chosen,
-        latency_ms=latency,
-        out=out,
-        force=force,
-    )
+        best = open_artifact(folder / str(chosen) / final.name)
+        assert best.contract.measured is not None
+        measured = replace(
+            best.contract.measured, rungs=tuple(rungs), chosen=chosen, latency_ms=latency
+        )
+        with new_directory(final, holds=CONTRACT, force=force) as place:
+            copy_artifact(best, place, measured=measured)
+    artifact = open_artifact(final)
+    say(f"{final}: {rungs[chosen].name}; verifying it")
     verdict = verify(
         artifact.path,
         data,
