@@ -1,4 +1,4 @@
-"""`import_state_dict`: weights under torchvision's, timm's, akamaster's or our own names."""
+"""`import_state_dict`: weights under the names of torchvision, timm, transformers and others."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from mobilette.errors import InputError, nearest
 from mobilette.weights.akamaster_names import AKAMASTER
 from mobilette.weights.imported import Imported
 from mobilette.weights.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
+from mobilette.weights.placing import CLASSIFIER, Placed, place
 from mobilette.weights.state_dict import read_state_dict
 from mobilette.weights.timm_names import TIMM
 from mobilette.weights.torchvision_names import TORCHVISION
+from mobilette.weights.transformers_names import TRANSFORMERS
 
 
 def _own_names(arch: Arch) -> Names:
@@ -35,7 +37,9 @@ def _own_names(arch: Arch) -> Names:
 MOBILETTE = Source(
     name="mobilette", tables=MappingProxyType(dict.fromkeys(list_models(), _own_names))
 )
-SOURCES = {source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, MOBILETTE)}
+SOURCES = {
+    source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, TRANSFORMERS, MOBILETTE)
+}
 # torchvision and timm scale V3 in their own ways.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 # Tried where the shapes do not fit; published ones first.
@@ -74,8 +78,9 @@ def import_state_dict(
     """Read a state dict of ``model``, whoever named its tensors.
 
     The number of classes and of input channels are those of the file. A linear layer may stand as
-    a 1x1 convolution and the other way round; counters that are missing become 0. The file does
-    not tell how pictures are prepared.
+    a 1x1 convolution and the other way round; counters that are missing become 0. The network may
+    stand behind a prefix and its classifier at another name (`place`); without one, the network
+    that is returned has one class of zeros. The file does not tell how pictures are prepared.
 
     Args:
         path: the file, of any format that `read_state_dict` knows.
@@ -95,48 +100,47 @@ def import_state_dict(
     settings = Settings(width_mult=width_mult, resolution=resolution, form=form)
     arch = get_arch(model, settings)
     read = read_state_dict(path)
-    source = _source(path, read.tensors, arch)
+    placed = place(str(path), read.tensors, arch, SOURCES.values())
+    if placed is None:
+        known = (source.name for source in SOURCES.values() if arch.name in source.tables)
+        raise InputError(
+            f"{path}: no tensor has a name of {arch.name} at {', '.join(known)}; the first is "
+            f"called {next(iter(read.tensors))!r:.80}{_seems_to_be(read.tensors)}"
+        )
+    tensors, source = placed.tensors, placed.source
     if tensorflow and source is not TIMM:
         raise InputError(f"{path}: names as {source.name}'s; only timm's can be from TensorFlow")
-    _check_names(path, read.tensors, arch, source)
-    settings = _with_shapes(path, read.tensors, arch, source, settings)
-    candidates = _candidates(path, model, settings, source)
-    arch = _fitting(path, read.tensors, candidates, source, settings)
-    names = tensor_names(arch, source)
+    _check_names(path, placed, placed.adapt(arch))
+    settings = _with_shapes(path, tensors, arch, source, settings)
+    fitted = _fitting(path, placed, settings, model)
+    names = tensor_names(fitted, source)
     weights = {
-        ours: _as_ours(path, read.tensors.get(names[ours]), names[ours], shape)
-        for ours, shape in tensor_shapes(arch).items()
+        ours: _as_ours(path, tensors.get(names[ours]), names[ours], shape)
+        for ours, shape in tensor_shapes(fitted).items()
     }
-    remarks = [*read.remarks, f"{source.name}'s names of {arch.name}"]
-    if not settings.is_full and source is not MOBILETTE and arch.name not in CIFAR_VARIANTS:
+    remarks = [*read.remarks, f"{source.name}'s names of {fitted.name}", *placed.remarks]
+    if source is TRANSFORMERS:
+        remarks.append("TensorFlow's padding and epsilon, which transformers has unless told")
+    if not settings.is_full and source is not MOBILETTE and fitted.name not in CIFAR_VARIANTS:
         remarks.append("the small form has other strides than the network of the weights")
     return Imported(
-        arch=_adapted(arch, source, tensorflow=tensorflow),
+        arch=_adapted(fitted, source, tensorflow=tensorflow),
         weights=weights,
+        has_classifier=placed.has_classifier,
         tensors=len(read.tensors),
-        unused=tuple(sorted(read.tensors.keys() - set(names.values()))),
+        unused=tuple(sorted([*placed.outside, *(tensors.keys() - set(names.values()))])),
         remarks=tuple(remarks),
     )
 
 
-def _source(path: Path, tensors: Mapping[str, Tensor], arch: Arch) -> Source:
-    """Return the source that has most of the file's names for this network."""
-    known = [source for source in SOURCES.values() if arch.name in source.tables]
-    found = {
-        source.name: len(tensors.keys() & set(tensor_names(arch, source).values()))
-        for source in known
-    }
-    best = max(known, key=lambda source: found[source.name])
-    if not found[best.name]:
-        raise InputError(
-            f"{path}: no tensor has a name of {arch.name} at {', '.join(found)}; the first is "
-            f"called {next(iter(tensors))!r:.80}{_seems_to_be(tensors)}"
-        )
-    return best
-
-
-def _check_names(path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> None:
+def _check_names(path: Path, placed: Placed, arch: Arch) -> None:
+    tensors, source = placed.tensors, placed.source
     expected = _weight_names(arch, source)
+    if not placed.has_classifier:
+        names = tensor_names(arch, source).items()
+        expected = [
+            name for ours, name in names if name in expected and not ours.startswith(CLASSIFIER)
+        ]
     missing = [name for name in expected if name not in tensors]
     excess = sorted(name for name in tensors.keys() - set(expected) if f".{name}".endswith(WEIGHTS))
     if missing:
@@ -174,8 +178,8 @@ def _with_shapes(
     Where these tensors have too few dimensions, the comparison of shapes says so later.
     """
     names = tensor_names(arch, source)
-    head = next(name for name in names if name.startswith("head.classifier"))
-    classes = tensors[names[head]].shape[:1]
+    head = next(name for ours, name in names.items() if ours.startswith(CLASSIFIER))
+    classes = tensors[head].shape[:1] if head in tensors else (1,)
     channels = tensors[names["stem.conv.weight"]].shape[1:2]
     try:
         return replace(
@@ -199,26 +203,25 @@ def _candidates(path: Path, model: str, settings: Settings, source: Source) -> l
     return [arch, build(settings, torchvision=True), build(settings, full_stem=True)]
 
 
-def _fitting(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    candidates: list[Arch],
-    source: Source,
-    settings: Settings,
-) -> Arch:
-    """Return the first candidate whose shapes are those of the file."""
-    faults = [_fault(tensors, arch, source) for arch in candidates]
-    for arch, fault in zip(candidates, faults, strict=True):
+def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch:
+    """Return the network, scaled as those do whose shapes are the file's."""
+    tensors, source = placed.tensors, placed.source
+
+    def candidates(settings: Settings) -> list[Arch]:
+        return [placed.adapt(arch) for arch in _candidates(path, model, settings, source)]
+
+    faults = {arch: _fault(tensors, arch, source) for arch in candidates(settings)}
+    for arch, fault in faults.items():
         if not fault:
             return arch
-    model, hint = candidates[0].name, ""
+    name, hint = next(iter(faults)).name, ""
     for width in GUESSED_WIDTHS:
-        scaled = _candidates(path, model, replace(settings, width_mult=width), source)
+        scaled = candidates(replace(settings, width_mult=width))
         if not all(_fault(tensors, arch, source) for arch in scaled):
             hint = f"; the file has the shapes of width {width:g}"
             break
-    width = settings.width_mult
-    raise InputError(f"{path}: {faults[0]} in {model} of width {width:g}{hint}")
+    width, fault = settings.width_mult, next(iter(faults.values()))
+    raise InputError(f"{path}: {fault} in {name} of width {width:g}{hint}")
 
 
 def _fault(tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> str:
@@ -240,7 +243,8 @@ def _fits(given: Shape, expected: Shape) -> bool:
 def _as_ours(path: Path, tensor: Tensor | None, name: str, shape: Shape) -> Tensor:
     if name.endswith(COUNTER):
         return torch.tensor(0) if tensor is None else tensor.to(torch.int64)
-    assert tensor is not None
+    if tensor is None:
+        return torch.zeros(shape)  # of a classifier that is not there
     if not tensor.is_floating_point():
         raise InputError(f"{path}: tensor {name!r} is {tensor.dtype}, not floating point")
     return tensor.reshape(shape)
@@ -248,9 +252,9 @@ def _as_ours(path: Path, tensor: Tensor | None, name: str, shape: Shape) -> Tens
 
 def _adapted(arch: Arch, source: Source, *, tensorflow: bool) -> Arch:
     """Return the network with what ``source`` computes otherwise than the papers."""
-    if source is not TIMM:
+    if source not in (TIMM, TRANSFORMERS):
         return arch
-    if not tensorflow:
+    if source is TIMM and not tensorflow:
         return replace(arch, norm_epsilon=PYTORCH_EPSILON)
     padded = change_convs(arch, lambda name, conv: replace(conv, padding="tf_same"))
     return replace(padded, norm_epsilon=TENSORFLOW_EPSILON)

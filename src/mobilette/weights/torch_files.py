@@ -1,42 +1,44 @@
 """PyTorch's own files, the zip archive and the older pickle, read without running what they say.
 
-Both are pickles. `torch.load(weights_only=True)` refuses code; what it does not check is checked
-here first: which functions the pickle names, the checksums of the archive, and that nothing in it
-is compressed, so that no file unpacks to more than itself.
+The pickle in them is read by `mobilette.weights.pickles`; of all that it calls, only the making of
+tensors has a meaning here. Values are read when they are asked for, each storage once: what lies
+beside the weights, an optimiser's state say, costs nothing.
+
+The formats are those of ``torch/serialization.py``.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import struct
-import warnings
 import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import torch
+from torch import Tensor
 
 from mobilette.errors import InputError
-from mobilette.files import read_bytes
+from mobilette.weights.other_files import SAVE_STATE_DICT, name_archive
+from mobilette.weights.pickles import read_pickle
+from mobilette.weights.stored_tensors import Storage, StoredTensor, find_storage, rebuild
 
 ZIP = b"PK\x03\x04"
 # The magic number of `torch.serialization`, pickled.
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LARGEST_PICKLE = 8 * 2**20
-# In the older format: magic number, version, the machine's sizes, content, names of the storages.
-LEGACY_PICKLES = 5
-DTYPES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-SAFE_GLOBALS = {
-    "collections OrderedDict",
-    "torch Size",
-    "torch._utils _rebuild_parameter",
-    "torch._utils _rebuild_tensor",
-    "torch._utils _rebuild_tensor_v2",
-    "torch.nn.parameter Parameter",
-    *(f"torch {name}Storage" for name in DTYPES),
-}
+BIG_ENDIAN = "written on a big-endian machine, whose values are not read"
+# A file that names one of these is no file of weights that somebody trained. It would not be run
+# either way; but who is given such a file should know.
+TAKING_OVER = (
+    *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "pty", "importlib"),
+    *("ctypes", "code", "commands", "webbrowser", "pip"),
+)
+RUNNING = ("eval", "exec", "execfile", "compile", "open", "input", "breakpoint", "__import__")
 # What Python and PyTorch raise for bytes that are no such file; memory is what they claim to need.
 DAMAGED = (
     ArithmeticError,
@@ -56,87 +58,172 @@ DAMAGED = (
 )
 
 
-def load_zip(path: Path, size: int) -> object:
-    """Return the content of an archive of ``size`` bytes, its tensors mapped from the file.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TorchFile:
+    """What a file says, and the way to its values.
+
+    Attributes:
+        content: tables, lists and values, `StoredTensor` and `Inert` among them.
+        names: the classes and functions that it names.
+        read: returns the bytes under a storage's key.
+    """
+
+    content: object
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+    def load(self, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+        """Return the values of tensors, each in memory of its own."""
+        users: defaultdict[str, list[str]] = defaultdict(list)
+        for name, tensor in tensors.items():
+            users[tensor.storage.key].append(name)
+        loaded: dict[str, Tensor] = {}
+        for key, names in users.items():
+            content = bytearray(self.read(key))
+            loaded |= {name: tensors[name].load(content) for name in names}
+        return {name: loaded[name] for name in tensors}
+
+
+@contextmanager
+def open_torch_file(path: Path, size: int) -> Iterator[TorchFile]:
+    """Yield what a file of ``size`` bytes says, which begins with `ZIP` or `LEGACY`.
+
+    The archive's parts are compared with their checksums as they are read. The older format has
+    none: a change within a tensor's values goes unnoticed.
 
     Raises:
-        InputError: it names code, fails a checksum, or is no such archive.
+        InputError: it is an archive of another kind, damaged, or meant to take over the machine.
     """
-    if path.name.endswith(".safetensors"):  # torch.load goes by the name
-        raise InputError(f"{path}: written by torch.save, not safetensors; rename it to .pth")
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_records(path, archive, size)
-            for pickled in (x for x in archive.namelist() if x.endswith("/data.pkl")):
-                _check_pickles(path, io.BytesIO(archive.read(pickled)), 1)
-        return _load(path)
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) == ZIP:
+                _check_directory(file, size)
+                with zipfile.ZipFile(file) as archive:
+                    yield _read_zip(path, archive, size)
+            else:
+                yield _read_legacy(path, file, size)
     except DAMAGED as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
-def load_legacy(path: Path) -> object:
-    """Return the content of a file in the format before PyTorch 1.6.
-
-    The format has no checksums: a change within a tensor's values goes unnoticed.
-
-    Raises:
-        InputError: it names code, is cut short, or is no such file.
-    """
-    content = io.BytesIO(read_bytes(path))
-    try:
-        _check_pickles(path, content, LEGACY_PICKLES)
-        content.seek(0)
-        loaded = _load(content)
-    except DAMAGED as error:
-        raise _explained(path, error) from error
-    if content.read(1):
-        raise InputError(f"{path}: damaged (bytes are left over at its end)")
-    return loaded
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Raise `ValueError` if the list of an archive's parts is huge: Python reads all of it."""
+    file.seek(max(0, size - 2**17))
+    tail = file.read()
+    for mark, place, width in ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8)):
+        found = tail.rfind(mark)
+        claimed = int.from_bytes(tail[found + place : found + place + width], "little")
+        if found >= 0 and LARGEST_PICKLE < claimed < 2 ** (8 * width) - 1:
+            raise ValueError(f"an archive whose list of parts has {claimed:,} bytes")
 
 
-def _load(source: Path | BinaryIO) -> object:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the age of the format
-        # A map of the file ends where the file ends, whatever size the pickle gives a tensor.
-        return torch.load(
-            source, map_location="cpu", weights_only=True, mmap=isinstance(source, Path)
+def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
+    parts = {part.filename: part for part in archive.infolist()}
+    main = next((name for name in parts if name.endswith("/data.pkl")), None)
+    other = name_archive(list(parts))
+    if other or main is None:
+        raise InputError(f"{path}: {other or 'a zip archive that torch.save has not written'}")
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts.values()):
+        raise InputError(
+            f"{path}: a zip archive with compressed parts, so packed anew; torch.save writes none"
         )
-
-
-def _check_records(path: Path, archive: zipfile.ZipFile, size: int) -> None:
-    records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise InputError(f"{path}: a zip archive with compressed parts; torch.save writes none")
-    if sum(record.file_size for record in records) > size:
+    if sum(part.file_size for part in parts.values()) > size:
         raise InputError(f"{path}: damaged (its parts claim to be larger than the file)")
-    broken = archive.testzip()
-    if broken is not None:
-        raise InputError(f"{path}: damaged (the checksum of {broken!r} does not match)")
+    if parts[main].file_size > LARGEST_PICKLE:
+        raise ValueError(f"a pickle of {parts[main].file_size:,} bytes")
+    root = main.removesuffix("data.pkl")
+    order = f"{root}byteorder"
+    if order in parts and _read_part(archive, order) != b"little":
+        raise InputError(f"{path}: {BIG_ENDIAN}")
+
+    def find(key: object) -> object:
+        storage = find_storage(key)
+        if isinstance(storage, Storage):
+            stored = parts[f"{root}data/{storage.key}"].file_size
+            if storage.count * storage.dtype.itemsize > stored:
+                raise ValueError(f"storage {storage.key!r:.40} is cut short")
+        return storage
+
+    names: dict[str, None] = {}
+    stream = io.BytesIO(_read_part(archive, main))
+    content = read_pickle(stream, rebuild=rebuild, find=find, names=names)
+    return TorchFile(
+        content=content,
+        names=_checked(path, names),
+        read=lambda key: _read_part(archive, f"{root}data/{key}"),
+    )
 
 
-def _check_pickles(path: Path, stream: BinaryIO, count: int) -> None:
-    """Raise `InputError` if one of the next ``count`` pickles is huge or names other functions."""
-    limited = io.BytesIO(stream.read(LARGEST_PICKLE))
-    names: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of text that is damaged
-        for _ in range(count):
-            names.clear()
-            for opcode, argument, _ in pickletools.genops(limited):
-                if opcode.name == "GLOBAL" and argument not in SAFE_GLOBALS:
-                    what = str(argument).replace(" ", ".")
-                    raise InputError(
-                        f"{path}: names {what!r}, which a file of weights has no use for and which "
-                        "could run code; save the state dict alone: "
-                        "torch.save(model.state_dict(), ...)"
-                    )
-                if isinstance(argument, str):
-                    names.append(argument)
-    if count == LEGACY_PICKLES and len(names) != len(set(names)):
-        raise InputError(f"{path}: damaged (a tensor's values stand in it twice)")
+def _read_part(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except zipfile.BadZipFile as error:
+        if "CRC" not in str(error):
+            raise
+        raise ValueError(f"the checksum of {name!r:.80} does not match") from error
 
 
-def _explained(path: Path, error: Exception) -> InputError:
+def _read_legacy(path: Path, file: BinaryIO, size: int) -> TorchFile:
+    """Read magic number, version, the machine's sizes, content, and the keys of its storages."""
+    file.seek(0)
+    stream = io.BytesIO(file.read(LARGEST_PICKLE))
+    names: dict[str, None] = {}
+    stored: dict[str, tuple[int, int]] = {}  # how many values, and how large each is
+
+    def find(key: object) -> object:
+        storage = find_storage(key)
+        if isinstance(storage, Storage) and isinstance(key, tuple):
+            kind = (key[4], storage.dtype.itemsize)
+            if stored.setdefault(storage.key, kind) != kind:
+                raise ValueError(f"storage {storage.key!r:.40} is of two kinds")
+        return storage
+
+    def read() -> object:
+        return read_pickle(stream, rebuild=rebuild, find=find, names=names)
+
+    _, _, machine, content, keys = read(), read(), read(), read(), read()
+    checked = _checked(path, names)
+    if isinstance(machine, dict) and machine.get("little_endian") is False:
+        raise InputError(f"{path}: {BIG_ENDIAN}")
+    if not isinstance(keys, list):
+        raise TypeError("no list of storages")
+    places: dict[str, tuple[int, int]] = {}
+    position = stream.tell()
+    for key in keys:
+        if not isinstance(key, str) or key in places:
+            raise ValueError("the values of a tensor stand in it twice")
+        file.seek(position)
+        count, each = stored[key]
+        if int.from_bytes(file.read(8), "little", signed=True) != count:
+            raise ValueError(f"storage {key!r:.40} has another number of values")
+        places[key] = (position + 8, count * each)
+        position += 8 + count * each
+    if position != size or len(places) < len(stored):
+        what = "cut short" if position > size else "bytes are left over at its end"
+        raise InputError(f"{path}: damaged ({what})")
+
+    def read_values(key: str) -> bytes:
+        file.seek(places[key][0])
+        return file.read(places[key][1])
+
+    return TorchFile(content=content, names=checked, read=read_values)
+
+
+def _checked(path: Path, names: Mapping[str, None]) -> tuple[str, ...]:
+    """Return the names, unless one of them would take over the machine."""
+    for name in names:
+        module, _, function = name.rpartition(".")
+        builtin = module in ("builtins", "__builtin__") and function in RUNNING
+        if builtin or module.split(".")[0] in TAKING_OVER:
+            raise InputError(
+                f"{path}: names {name!r:.80}, which a file of weights has no use for and which "
+                f"could run code; save the state dict alone: {SAVE_STATE_DICT}"
+            )
+    return tuple(names)
+
+
+def explained(path: Path, error: Exception) -> InputError:
+    """Return what is said of a file that is damaged."""
     if isinstance(error, InputError):
         return error
     first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,82 @@
+"""What a file is that holds no tensors by name, told by its content, and what to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+SAVE_STATE_DICT = "torch.save(model.state_dict(), ...)"
+SHARDED = (
+    "the list of a model's shards; read them together and save them as one file: "
+    "safetensors.torch.save_file(weights, 'model.safetensors')"
+)
+# How many bytes of a file tell what it is.
+HEAD = 512
+# Where they stand, the bytes, and what they mean.
+SIGNATURES = (
+    (0, b"\x1f\x8b", "compressed by gzip; unpack it first (gunzip)"),
+    (0, b"BZh", "compressed by bzip2; unpack it first (bunzip2)"),
+    (0, b"\xfd7zXZ\0", "compressed by xz; unpack it first (unxz)"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it first (unzstd)"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
+    (0, b"Rar!", "a RAR archive; unpack it first"),
+    (257, b"ustar", "a tar archive; unpack it first (tar xf)"),
+    (0, b"version https://git-lfs", "what Git LFS keeps in its place; 'git lfs pull' fetches it"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
+    (4, b"ET12", f"an ExecuTorch program; save the PyTorch model's weights: {SAVE_STATE_DICT}"),
+    (0, b"\x93NUMPY", f"an array of numpy's; save the weights by name: {SAVE_STATE_DICT}"),
+    (0, b"7767517", f"an ncnn model; save the PyTorch model's weights: {SAVE_STATE_DICT}"),
+)
+# Fields of an ONNX file's ModelProto that can follow ir_version: their tags.
+ONNX = b"\x12\x1a\x22\x2a\x32\x3a\x42\x72"
+PICKLES = tuple(bytes((0x80, version)) for version in range(2, 6))
+
+
+def name_file(head: bytes) -> str:
+    """Return what a file is that begins with ``head``, and what to do; empty if nothing tells."""
+    for place, mark, meaning in SIGNATURES:
+        if head[place:].startswith(mark):
+            return meaning
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
+        return "a web page; the address leads to a page, not to the file"
+    if text.startswith((b"<?xml", b"<net")):
+        return f"XML, perhaps of OpenVINO; save the PyTorch model's weights: {SAVE_STATE_DICT}"
+    if text.startswith(b"{"):
+        return SHARDED if b'"weight_map"' in head else "JSON text, which holds no weights"
+    if head.startswith(PICKLES):
+        return f"a pickle of Python's, which would have to be run; save it with {SAVE_STATE_DICT}"
+    if len(head) > 2 and head[0] == 8 and 0 < head[1] < 32 and head[2] in ONNX:
+        return f"an ONNX model; save the weights of the PyTorch model: {SAVE_STATE_DICT}"
+    return ""
+
+
+def name_archive(names: Sequence[str]) -> str:
+    """Return what a zip archive of these parts is, unless it is one of ``torch.save``'s."""
+    ends = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in ends or any("/code/" in name for name in names):
+        return (
+            "a TorchScript archive, whose weights stand among code that is not run; save them "
+            f"alone where it can be loaded: model = torch.jit.load(...); {SAVE_STATE_DICT}"
+        )
+    if "data.pkl" in ends:
+        return ""
+    if "model.weights.h5" in ends:
+        return "a Keras archive (.keras)"
+    if (
+        "archive_format" in ends
+        or "archive_version" in ends
+        or "serialized_exported_program.json" in ends
+    ):
+        return (
+            "a program of torch.export, which is not run; save its weights alone: "
+            f"model = torch.export.load(...); {SAVE_STATE_DICT}"
+        )
+    if any("/.data/" in name for name in names):
+        return f"an archive of torch.package, which holds code; save the weights: {SAVE_STATE_DICT}"
+    if names and all(name.endswith(".npy") for name in names):
+        return f"arrays of numpy's (.npz); save them as tensors: {SAVE_STATE_DICT}"
+    inside = [name for name in names if not name.endswith("/")]
+    largest = PurePosixPath(min(inside, key=len)).name if inside else ""
+    return f"a zip archive in which {largest!r:.60} lies; unpack it first (unzip)" if inside else ""
