@@ -18,16 +18,7 @@ from mobilette.weights.imported import Imported
 from mobilette.weights.name_tables import tensor_names, tensor_shapes
 from mobilette.weights.named import SOURCES, import_state_dict
 from mobilette.weights.pretrained import create_model
-
-Tensors = dict[str, Tensor]
-
-
-def published(model: str, source: str = "torchvision", **options: Any) -> Tensors:
-    """Return random weights of a network under the names of ``source``."""
-    arch = get_arch(model, Settings(**options))
-    network = create_model(model, **options)
-    names = tensor_names(arch, SOURCES[source])
-    return {names[name]: tensor for name, tensor in network.state_dict().items()}
+from tests.weights.torch_names import Tensors, published
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ class Run:
 
         if not self.has_classifier:
             raise InputError(
-                f"{self.path}: its weights were imported without a classifier (include_top=False); "
+                f"{self.path}: its weights were imported from a file without a classifier; "
                 f"'mobilette train DATA --from {self.path}' trains one"
             )
         network = build_empty(self.arch)

@@ -81,6 +81,7 @@ def make_plan(
         width_mult=width_mult,
         report=report,
         resolution=resolution,
+        form=form,
         preprocess=preprocess,
     )
     settings = Settings(

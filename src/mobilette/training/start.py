@@ -90,6 +90,7 @@ def read_start(
     width_mult: float | None,
     report: Report | None,
     resolution: int | None = None,
+    form: Form | None = None,
     preprocess: str | None = None,
 ) -> Start | None:
     """Return the weights that ``start`` means; ``None`` for ``scratch`` and ``auto``.
@@ -101,6 +102,7 @@ def read_start(
         width_mult: its width multiplier, if it was said.
         report: is told the progress of a download.
         resolution: in pixels, for a file that does not tell.
+        form: ``small`` or ``full``, likewise.
         preprocess: a preset, for a file that does not tell how pictures are prepared.
 
     Raises:
@@ -125,6 +127,7 @@ def read_start(
             model=model,
             width_mult=width_mult or 1.0,
             resolution=resolution,
+            form=form,
             preprocess=preprocess,
         )
     if not names_weights(start):
@@ -142,11 +145,14 @@ def _from_file(
     model: str | None,
     width_mult: float,
     resolution: int | None,
+    form: Form | None,
     preprocess: str | None,
 ) -> Start:
     if model is None:
         raise InputError(f"--from {path}: say which network is in the file, with --model")
-    imported = import_weights(path, model=model, width_mult=width_mult, resolution=resolution)
+    imported = import_weights(
+        path, model=model, width_mult=width_mult, resolution=resolution, form=form
+    )
     prepared = imported.preprocess
     if prepared is None and preprocess is None:
         raise InputError(

@@ -14,6 +14,7 @@ from mobilette.files import LARGEST_RECORD, check_file, read_bytes
 from mobilette.weights.graph import Graph
 from mobilette.weights.keras_graph import keras_graph
 from mobilette.weights.keras_h5 import LARGEST_MODEL, parse_topology, read_arrays
+from mobilette.weights.zip_parts import check_list_of_parts
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 SHARDED = "model.weights.json"
@@ -36,8 +37,10 @@ def is_keras_archive(path: Path) -> bool:
     if path.is_dir():
         return (path / CONFIG).is_file() and (path / METADATA).is_file()
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {CONFIG, METADATA} <= set(archive.namelist())
+        with path.open("rb") as file:
+            check_list_of_parts(file)
+            with zipfile.ZipFile(file) as archive:
+                return {CONFIG, METADATA} <= set(archive.namelist())
     except DAMAGED:
         return False
 

@@ -12,10 +12,10 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.rows import PoolLinear
 from mobilette.errors import InputError
 from mobilette.weights.checkpoint import SAYS_AVERAGED
+from mobilette.weights.heads import NO_CLASSIFIER
 from mobilette.weights.name_tables import COUNTER, Source, tensor_names
 
 HIDDEN, CLASSIFIER = "head.hidden.", "head.classifier."
-NO_CLASSIFIER = "no classifier in it: a start for 'mobilette train --from'"
 # Of so many places at which a network might stand, those with the shortest names are looked at.
 MOST_PREFIXES = 50
 
@@ -140,10 +140,12 @@ def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, 
     hidden = not any(ours.startswith(HIDDEN) for ours in missing)
     if not all(ours.startswith((HIDDEN, CLASSIFIER)) for ours in missing):
         return placed
-    if usual in inside and hidden:
-        _check_head(where, arch, [usual, *_layers(strange)])
-        return placed
     known = set(names.values())
+    if usual in inside and hidden:
+        head = f"{usual.partition('.')[0]}."
+        more = {n: t for n, t in inside.items() if n.startswith(head) and n not in known} | strange
+        _check_head(where, arch, [usual, *_layers(more)])
+        return placed
     rest = {n: t for n, t in inside.items() if n not in known or n == usual} | strange
     layers = _layers(rest)
     _check_head(where, arch, layers)

@@ -18,6 +18,7 @@ from mobilette.files import read_bytes, read_json
 from mobilette.weights.graph import Graph, Weights
 from mobilette.weights.keras_graph import DAMAGED, keras_graph
 from mobilette.weights.keras_weights import LayerWeights
+from mobilette.weights.other_files import SHARDED
 
 MODEL = "model.json"
 LARGEST_MODEL = 2 * 2**30
@@ -37,6 +38,8 @@ def read_tensorflowjs(path: Path) -> Graph:
     path = path / MODEL if path.is_dir() else path
     content = read_json(path)
     try:
+        if isinstance(content, dict) and "weight_map" in content:
+            raise InputError(SHARDED)
         if not isinstance(content, dict) or content.get("format") == "graph-model":
             raise InputError("a TensorFlow.js graph model; layers models are read")
         topology = content["modelTopology"]

@@ -26,6 +26,7 @@ from mobilette.errors import InputError
 from mobilette.weights.other_files import SAVE_STATE_DICT, name_archive
 from mobilette.weights.pickles import read_pickle
 from mobilette.weights.stored_tensors import Storage, StoredTensor, find_storage, rebuild
+from mobilette.weights.zip_parts import check_list_of_parts
 
 ZIP = b"PK\x03\x04"
 # The magic number of `torch.serialization`, pickled.
@@ -97,24 +98,13 @@ def open_torch_file(path: Path, size: int) -> Iterator[TorchFile]:
     try:
         with path.open("rb") as file:
             if file.read(len(ZIP)) == ZIP:
-                _check_directory(file, size)
+                check_list_of_parts(file)
                 with zipfile.ZipFile(file) as archive:
                     yield _read_zip(path, archive, size)
             else:
                 yield _read_legacy(path, file, size)
     except DAMAGED as error:
         raise explained(path, error) from error
-
-
-def _check_directory(file: BinaryIO, size: int) -> None:
-    """Raise `ValueError` if the list of an archive's parts is huge: Python reads all of it."""
-    file.seek(max(0, size - 2**17))
-    tail = file.read()
-    for mark, place, width in ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8)):
-        found = tail.rfind(mark)
-        claimed = int.from_bytes(tail[found + place : found + place + width], "little")
-        if found >= 0 and LARGEST_PICKLE < claimed < 2 ** (8 * width) - 1:
-            raise ValueError(f"an archive whose list of parts has {claimed:,} bytes")
 
 
 def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
