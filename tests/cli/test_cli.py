@@ -225,6 +225,23 @@ def test_predict_says_what_it_cannot_read(exported: Artifact, tmp_path: Path) ->
     assert mobilette("predict", exported.path, tmp_path / "missing.png").returncode == 2
 
 
+def test_predict_says_which_files_of_a_folder_are_no_pictures(
+    exported: Artifact, tmp_path: Path, capsys: Capture
+) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "no_suffix", "JPEG")
+    (tmp_path / "page.jpg").write_text("<html>not found")
+    (tmp_path / "Thumbs.db").write_text("x")
+    for index in range(7):
+        (tmp_path / f"{index}.txt").write_text("x")
+    result = in_this_process(capsys, "predict", exported.path, tmp_path, "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(line["path"]).name for line in lines] == ["good.png", "no_suffix", "page.jpg"]
+    assert ["error" in line for line in lines] == [False, False, True]
+    assert "7 files are no pictures: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more" in result.stderr
+    assert "Thumbs" not in result.stderr
+
+
 def test_an_artifact_that_fails_the_gate_is_status_1(
     artifact_copy: Path, trained: Run, pictures: Path
 ) -> None:

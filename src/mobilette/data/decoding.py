@@ -182,9 +182,7 @@ def _decoded(
 
 def _format(data: bytes) -> str:
     """Return the format of a file, one of `FORMATS` or ``"HEIC"``."""
-    form = format_of(data[:HEAD])
-    if form is None and data.endswith(TGA_FOOTER):
-        form = "TGA"
+    form = "TGA" if data.endswith(TGA_FOOTER) else format_of(data[:HEAD])
     if form is None:
         known = f"{', '.join(FORMATS)} and HEIC are read"
         raise UnusablePicture(f"not a picture ({what_it_is(data[:HEAD]) or known})")

@@ -54,5 +54,5 @@ def _stretched(body: bytes, largest: int, *, grey: bool) -> tuple[bytes, int]:
     deep = largest > 255
     levels = np.frombuffer(body, ">u2" if deep else "u1", count=len(body) // (1 + deep))
     white = 65535 if deep and grey else 255
-    scaled = np.rint(np.minimum(levels, largest) * (white / largest))
+    scaled = np.rint(np.minimum(levels, largest) / largest * white)  # as Pillow rounds
     return scaled.astype(">u2" if white > 255 else "u1").tobytes(), white
