@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+
+_LONGEST_NAME = 200
+_BRIEF = Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
 
 
 class InputError(ValueError):
@@ -14,9 +19,21 @@ class InputError(ValueError):
     """
 
 
+def shown(value: object) -> str:
+    """Return ``value`` as a message shows it: escaped, and never longer than about 60 signs.
+
+    A value from outside may be text of megabytes, nested a thousand times, or an integer that is
+    too long to be written out.
+    """
+    try:
+        return f"{_BRIEF.repr(value):.80}"
+    except ValueError:
+        return f"a {type(value).__name__} too long to show"
+
+
 def nearest(value: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string."""
-    matches = get_close_matches(value, list(choices), n=1, cutoff=0.6)
+    matches = get_close_matches(value[:_LONGEST_NAME], list(choices), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
@@ -30,4 +47,4 @@ def one_of(value: str, choices: Iterable[str], what: str) -> str:
     if value in choices:
         return value
     listed = ", ".join(choices)
-    raise InputError(f"{what} {value!r} is not one of {listed}{nearest(value, choices)}")
+    raise InputError(f"{what} {shown(value)} is not one of {listed}{nearest(value, choices)}")

@@ -1,22 +1,27 @@
 """Typed records: JSON and TOML values to frozen dataclasses, checked field by field.
 
 Every structured file of the project (networks, recipes, contracts) is one dataclass and is read
-here, so an unknown key or a wrong type gets the same answer everywhere. Checks of values (ranges,
-agreement of fields) stand in the dataclasses' own ``__post_init__``.
+here, so an unknown key or a wrong type gets the same answer everywhere. A number's range is part of
+its field's type (``Annotated[int, RESOLUTION]``) and is checked by `check_ranges`, which the
+dataclasses' own ``__post_init__`` call; there stand the checks of how fields agree, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mobilette.errors import InputError, nearest
+from mobilette.errors import InputError, nearest, shown
+from mobilette.limits import Range
 
 T = TypeVar("T")
 
+# More of them is no record: entries of a list or a table, and signs of a text.
+LONGEST = 65_536
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", str: "text"}
 
 
@@ -34,6 +39,43 @@ def parse(kind: type[T], value: object, *, where: str) -> T:
     return parsed
 
 
+def check_ranges(record: Any) -> None:
+    """Check every number of a dataclass by the range in its field's type.
+
+    Of a list or a table, every entry is checked; ``None`` is none.
+
+    Raises:
+        InputError: naming the field, the number and the range.
+    """
+    kind: Any = type(record)
+    for name, within in _ranges(kind):
+        value = getattr(record, name)
+        if isinstance(value, Mapping):
+            value = value.values()
+        for each in [value] if not isinstance(value, Iterable) else value:
+            if each is not None:
+                within.check(name, each)
+
+
+@cache
+def _ranges(kind: Any) -> tuple[tuple[str, Range], ...]:
+    """Return the fields that have a range: ``Annotated`` itself, or one of a union."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = []
+    for field in fields(kind):
+        hint = hints[field.name]
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        for option in options:
+            if get_origin(option) is Annotated:
+                found += [(field.name, extra) for extra in option.__metadata__]
+    return tuple(found)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _parse(kind: Any, value: Any, where: str, place: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
@@ -47,6 +89,7 @@ def _parse(kind: Any, value: Any, where: str, place: str) -> Any:
     if origin is tuple and args[-1] is Ellipsis:
         if not isinstance(value, list | tuple):
             raise _fault(where, place, value, "a list")
+        _check_length(value, where, place)
         return tuple(_parse(args[0], v, where, _join(place, i)) for i, v in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         items = _mapping(value, where, place).items()
@@ -57,21 +100,24 @@ def _parse(kind: Any, value: Any, where: str, place: str) -> Any:
                 return float(value)
         raise _fault(where, place, value, "a number")
     if type(value) is kind:
+        if kind is str:
+            _check_length(value, where, place)
         return value
     raise _fault(where, place, value, _PLAIN[kind])
 
 
 def _parse_dataclass(kind: Any, value: Any, where: str, place: str) -> Any:
-    items = _mapping(value, where, place)
+    items, types = _mapping(value, where, place), _hints(kind)
     known = {field.name: field for field in fields(kind)}
     for key in items:
         if key not in known:
-            raise InputError(f"{where}: unknown key {_join(place, key)!r}{nearest(key, known)}")
+            raise InputError(
+                f"{where}: unknown key {shown(_join(place, key))}{nearest(key, known)}"
+            )
     for name, field in known.items():
         needed = field.default is MISSING and field.default_factory is MISSING
         if needed and name not in items:
             raise InputError(f"{where}: key {_join(place, name)!r} is missing")
-    types = get_type_hints(kind)
     parsed = {key: _parse(types[key], v, where, _join(place, key)) for key, v in items.items()}
     try:
         return kind(**parsed)
@@ -82,15 +128,16 @@ def _parse_dataclass(kind: Any, value: Any, where: str, place: str) -> Any:
 def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> Any:
     if value is None and NoneType in args:
         return None
-    kinds = [arg for arg in args if is_dataclass(arg)]
+    kinds: list[Any] = [arg for arg in args if is_dataclass(arg)]
     others = [arg for arg in args if arg is not NoneType and not is_dataclass(arg)]
     if len(kinds) + len(others) == 1:
         return _parse((kinds + others)[0], value, where, place)
     if kinds and isinstance(value, Mapping):
-        tags = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in kinds}
+        tags = {get_args(_hints(kind)["kind"])[0]: kind for kind in kinds}
         tag = value.get("kind")
         if not isinstance(tag, str) or tag not in tags:
-            valid = "one of " + ", ".join(tags) + nearest(str(tag), tags)
+            valid = "one of " + ", ".join(tags)
+            valid += nearest(tag, tags) if isinstance(tag, str) else ""
             raise _fault(where, _join(place, "kind"), tag, valid)
         return _parse(tags[tag], value, where, place)
     for other in others:
@@ -100,9 +147,16 @@ def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> A
 
 
 def _mapping(value: Any, where: str, place: str) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return value
-    raise _fault(where, place, value, "a table of keys and values")
+    if not isinstance(value, Mapping):
+        raise _fault(where, place, value, "a table of keys and values")
+    _check_length(value, where, place)
+    return value
+
+
+def _check_length(value: Any, where: str, place: str) -> None:
+    if len(value) > LONGEST:
+        what = f"{len(value):,} {'signs' if isinstance(value, str) else 'entries'}"
+        raise InputError(f"{where}: {place or 'the content'} has {what}; {LONGEST:,} is the limit")
 
 
 def _join(place: str, key: object) -> str:
@@ -110,4 +164,4 @@ def _join(place: str, key: object) -> str:
 
 
 def _fault(where: str, place: str, value: object, valid: str) -> InputError:
-    return InputError(f"{where}: {place or 'the content'} is {value!r:.60}, not {valid}")
+    return InputError(f"{where}: {place or 'the content'} is {shown(value)}, not {valid}")

@@ -144,7 +144,7 @@ def test_convolutions_that_are_none(options: dict[str, int], message: str) -> No
 
 
 def test_heads_and_norms_that_are_none() -> None:
-    with pytest.raises(InputError, match="number of classes 0"):
+    with pytest.raises(InputError, match="classes 0 is not between"):
         PoolLinear(classes=0)
     with pytest.raises(InputError, match=r"dropout 1\.0"):
         PoolLinear(classes=2, dropout=1.0)

@@ -35,7 +35,7 @@ def test_truncation_is_v1s(channels: int, width: float) -> None:
 
 @pytest.mark.parametrize("width", [0.0, -1.0, math.nan, math.inf, 10.5])
 def test_widths_that_are_none(width: float) -> None:
-    with pytest.raises(InputError, match="width multiplier"):
+    with pytest.raises(InputError, match="width_mult .* is not between"):
         Settings(width_mult=width)
 
 

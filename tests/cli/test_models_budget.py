@@ -100,7 +100,7 @@ def test_a_budget_that_nothing_meets_is_status_1() -> None:
         (["--budget=madds<=60M", "--resolution=big"], "'big' is no resolution and no range"),
         (["--budget=madds<=60M", "--precision=int4"], "int4"),
         (["--budget=madds<=60M", "--limit=0"], "--limit"),
-        (["--budget=madds<=60M", "--num-classes=0"], "number of classes 0"),
+        (["--budget=madds<=60M", "--num-classes=0"], "--num-classes 0 is not"),
         (["--resolution=96"], "--resolution needs --budget"),
         (["--limit=3"], "--limit needs --budget"),
         (["nothing", "--budget=madds<=60M"], "no network matches 'nothing'"),

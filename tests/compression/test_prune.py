@@ -204,7 +204,7 @@ def refused(capsys: Capture, *arguments: str | Path) -> str:
 @pytest.mark.parametrize("keep", ["0", "1", "-0.5", "1.5", "nan", "inf"])
 def test_a_part_that_is_none(trained: Run, pictures: Path, keep: str, capsys: Capture) -> None:
     line = refused(capsys, trained.path, pictures, f"--keep={keep}")
-    assert "is not above 0 and below 1" in line
+    assert "is not between 0.0001 and 0.9999" in line
 
 
 def test_a_part_that_leaves_layers_empty(trained: Run, pictures: Path, capsys: Capture) -> None:

@@ -136,7 +136,7 @@ def test_what_is_quantised_already_is_refused(
 
 @pytest.mark.parametrize("drop", [-1, 101, math.nan])
 def test_no_such_drop(trained: Run, pictures: Path, drop: float) -> None:
-    with pytest.raises(InputError, match=r"--max-drop .*: percentage points from 0 to 100"):
+    with pytest.raises(InputError, match=r"--max-drop .* is not between 0.0 and 100.0"):
         quantize(trained, pictures, max_drop=drop)
 
 

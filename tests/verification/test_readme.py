@@ -99,5 +99,5 @@ def test_pictures_that_the_lines_are_not_for_are_left_out(
 
 @pytest.mark.parametrize("points", [-1.0, 101.0, float("nan")])
 def test_a_drop_that_is_none(exported: Artifact, points: float) -> None:
-    with pytest.raises(InputError, match="--max-drop .* must be percentage points from 0 to 100"):
+    with pytest.raises(InputError, match="--max-drop .* is not between"):
         verify(exported.path, max_drop=points)

@@ -73,7 +73,7 @@ def test_equal_channels_change_nothing() -> None:
 
 def test_impossible_channels_are_refused() -> None:
     arch, weights = network_of(3)
-    with pytest.raises(InputError, match="0 input channels: a network has 1 to 256"):
+    with pytest.raises(InputError, match="in_channels 0 is not between 1 and 256"):
         adapt_input(arch, weights, 0)
     grouped = replace(arch, in_channels=2, stem=replace(arch.stem, groups=2))
     with pytest.raises(InputError, match="2 groups, so that .* 2 channels only, not 3"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from mobilette.arch.rows import Conv, Head, Row
 from mobilette.errors import InputError
+from mobilette.limits import IN_CHANNELS, RESOLUTION, Range
+from mobilette.records import check_ranges
 
-SMALLEST_RESOLUTION = 16
-LARGEST_RESOLUTION = 4096
+MOST_ROWS = 1_000  # the catalogue's deepest network has 56
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,23 +29,19 @@ class Arch:
     """
 
     name: str
-    resolution: int
-    in_channels: int
+    resolution: Annotated[int, RESOLUTION]
+    in_channels: Annotated[int, IN_CHANNELS]
     stem: Conv
     rows: tuple[Row, ...]
     head: Head
-    norm_epsilon: float = 1e-5
-    norm_momentum: float = 0.1
+    norm_epsilon: Annotated[float, Range(1e-12, 1.0)] = 1e-5
+    norm_momentum: Annotated[float, Range(1e-6, 1.0)] = 0.1
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        check_resolution(self.resolution)
-        check_in_channels(self.in_channels)
-        if not (self.norm_epsilon > 0 and 0 < self.norm_momentum <= 1):
-            raise InputError(
-                f"batch norm epsilon {self.norm_epsilon} and momentum {self.norm_momentum} must be "
-                "above 0, the momentum at most 1"
-            )
+        check_ranges(self)
+        if len(self.rows) > MOST_ROWS:
+            raise InputError(f"{len(self.rows)} rows; {MOST_ROWS} are the limit")
 
     @property
     def num_classes(self) -> int:
@@ -68,18 +65,3 @@ class Arch:
     def with_classes(self, classes: int) -> Arch:
         """Return the same network with another number of classes."""
         return replace(self, head=replace(self.head, classes=classes))
-
-
-def check_resolution(resolution: int) -> None:
-    """Raise `InputError` unless ``resolution`` is one a network can have."""
-    if not SMALLEST_RESOLUTION <= resolution <= LARGEST_RESOLUTION:
-        raise InputError(
-            f"resolution {resolution} is not between {SMALLEST_RESOLUTION} and "
-            f"{LARGEST_RESOLUTION} pixels"
-        )
-
-
-def check_in_channels(in_channels: int) -> None:
-    """Raise `InputError` unless ``in_channels`` is one a network can have."""
-    if not 1 <= in_channels <= 256:
-        raise InputError(f"{in_channels} input channels: a network has 1 to 256")

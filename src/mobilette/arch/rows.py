@@ -14,21 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from mobilette.errors import InputError
+from mobilette.limits import CHANNELS, CLASSES, KERNEL, STRIDE, Range
+from mobilette.records import check_ranges
 
 Activation = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid"]
 Norm = Literal["batch", "none"]
 Padding = Literal["symmetric", "tf_same", "valid"]
 
-LARGEST_CHANNELS = 65_536
-
-
-def check_range(what: str, value: int, lowest: int, highest: int) -> None:
-    """Raise `InputError` unless ``value`` is between ``lowest`` and ``highest``, both included."""
-    if not lowest <= value <= highest:
-        raise InputError(f"{what} {value} is not between {lowest} and {highest}")
+DROPOUT = Range(0.0, 0.99)
+MOST_STEPS = 64  # of a block; the catalogue's longest have 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +43,19 @@ class Conv:
         bias: whether the convolution itself has a bias.
     """
 
-    channels: int
+    channels: Annotated[int, CHANNELS]
     activation: Activation
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
+    kernel: Annotated[int, KERNEL] = 1
+    stride: Annotated[int, STRIDE] = 1
+    groups: Annotated[int, CHANNELS] = 1
     padding: Padding = "symmetric"
     bias: bool = False
     norm: Norm = "batch"
     kind: Literal["conv"] = "conv"
 
     def __post_init__(self) -> None:
-        check_range("channels", self.channels, 1, LARGEST_CHANNELS)
-        check_range("kernel", self.kernel, 1, 31)
-        check_range("stride", self.stride, 1, 8)
-        check_range("groups", self.groups, 1, self.channels)
+        check_ranges(self)
+        Range(1, self.channels).check("groups", self.groups)
         if self.kernel % 2 == 0:
             raise InputError(f"kernel {self.kernel} is even; an odd one is needed")
         if self.channels % self.groups:
@@ -78,15 +73,14 @@ class Pool:
     """
 
     function: Literal["max", "average"]
-    kernel: int
-    stride: int
+    kernel: Annotated[int, KERNEL]
+    stride: Annotated[int, STRIDE]
     padding: Literal["symmetric", "valid"] = "symmetric"
     ceil_mode: bool = False
     kind: Literal["pool"] = "pool"
 
     def __post_init__(self) -> None:
-        check_range("kernel", self.kernel, 1, 31)
-        check_range("stride", self.stride, 1, 8)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +96,11 @@ class SqueezeExcite:
 class ChannelShuffle:
     """Channels as (groups, n) transposed to (n, groups) (ShuffleNet, Zhang et al. 2018)."""
 
-    groups: int
+    groups: Annotated[int, Range(2, CHANNELS.highest)]
     kind: Literal["channel_shuffle"] = "channel_shuffle"
 
     def __post_init__(self) -> None:
-        check_range("groups", self.groups, 2, LARGEST_CHANNELS)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +110,12 @@ class Subsample:
     The shortcut without weights of He et al. 2016 (option A).
     """
 
-    channels: int
-    stride: int
+    channels: Annotated[int, CHANNELS]
+    stride: Annotated[int, STRIDE]
     kind: Literal["subsample"] = "subsample"
 
     def __post_init__(self) -> None:
-        check_range("channels", self.channels, 1, LARGEST_CHANNELS)
-        check_range("stride", self.stride, 1, 8)
+        check_ranges(self)
 
 
 Operation = Conv | Pool | SqueezeExcite | ChannelShuffle | Subsample
@@ -177,11 +170,14 @@ class Block:
     join: Literal["none", "add", "concat"] = "none"
     split: bool = False
     activation: Activation = "none"
-    shuffle: int = 0
+    shuffle: Annotated[int, Range(0, CHANNELS.highest)] = 0
     kind: Literal["block"] = "block"
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         names = [step.name for step in self.steps()]
+        if len(names) > MOST_STEPS or len(self.paths) > MOST_STEPS:
+            raise InputError(f"a block of {len(names)} steps; {MOST_STEPS} are the limit")
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"two steps of a block are called {name!r}")
@@ -221,31 +217,28 @@ class PoolLinear:
         dropout: after every hidden layer's activation; before the classifier if there is none.
     """
 
-    classes: int
-    pool: int = 1
-    hidden: tuple[int, ...] = ()
+    classes: Annotated[int, CLASSES]
+    pool: Annotated[int, Range(1, 64)] = 1
+    hidden: Annotated[tuple[int, ...], CHANNELS] = ()
     activation: Activation = "none"
-    dropout: float = 0.0
+    dropout: Annotated[float, DROPOUT] = 0.0
     kind: Literal["pool_linear"] = "pool_linear"
 
     def __post_init__(self) -> None:
-        check_range("pool", self.pool, 1, 64)
-        for features in self.hidden:
-            check_range("hidden", features, 1, LARGEST_CHANNELS)
-        _check_head(self.classes, self.dropout)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvPool:
     """Dropout, a 1x1 convolution to the classes with ReLU, average over the map (SqueezeNet)."""
 
-    classes: int
+    classes: Annotated[int, CLASSES]
     norm: Norm = "none"
-    dropout: float = 0.0
+    dropout: Annotated[float, DROPOUT] = 0.0
     kind: Literal["conv_pool"] = "conv_pool"
 
     def __post_init__(self) -> None:
-        _check_head(self.classes, self.dropout)
+        check_ranges(self)
 
     @property
     def classifier(self) -> Conv:
@@ -256,9 +249,3 @@ class ConvPool:
 
 
 Head = PoolLinear | ConvPool
-
-
-def _check_head(classes: int, dropout: float) -> None:
-    check_range("number of classes", classes, 1, LARGEST_CHANNELS)
-    if not 0.0 <= dropout < 1.0:
-        raise InputError(f"dropout {dropout} is not at least 0 and below 1")

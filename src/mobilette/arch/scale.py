@@ -5,17 +5,16 @@ The only copy of `make_divisible` and of both rules.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from mobilette.arch.arch import check_in_channels, check_resolution
-from mobilette.errors import InputError, one_of
+from mobilette.errors import one_of
+from mobilette.limits import CLASSES, IN_CHANNELS, RESOLUTION, WIDTH_MULT
+from mobilette.records import check_ranges
 
 Form = Literal["small", "full"]
 LARGEST_SMALL_RESOLUTION = 64
-LARGEST_WIDTH = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,25 +22,19 @@ class Settings:
     """What a caller may choose about a family's network.
 
     Attributes:
-        width_mult: width multiplier, above 0 and at most 10.
+        width_mult: width multiplier, at most 10.
         form: ``small`` makes the first two stride-2 steps 1, for pictures of about 32x32;
             ``None`` means ``small`` up to 64 pixels and ``full`` above.
     """
 
-    width_mult: float = 1.0
-    resolution: int = 224
-    num_classes: int = 1000
-    in_channels: int = 3
+    width_mult: Annotated[float, WIDTH_MULT] = 1.0
+    resolution: Annotated[int, RESOLUTION] = 224
+    num_classes: Annotated[int, CLASSES] = 1000
+    in_channels: Annotated[int, IN_CHANNELS] = 3
     form: Form | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.width_mult) and 0 < self.width_mult <= LARGEST_WIDTH):
-            raise InputError(
-                f"width multiplier {self.width_mult:g} is not above 0 and at most "
-                f"{LARGEST_WIDTH:g}; published widths are 0.25 to 1.4"
-            )
-        check_resolution(self.resolution)
-        check_in_channels(self.in_channels)
+        check_ranges(self)
         if self.form is not None:
             one_of(self.form, ("small", "full"), "form")
 

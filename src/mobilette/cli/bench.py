@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Force, Json, SplitOption, Workers
+from mobilette.cli.options import Force, Json, SplitOption, Workers, ranged
 from mobilette.errors import InputError, one_of
+from mobilette.limits import ROUNDS, THREADS
 
 
 def bench(
@@ -26,11 +27,11 @@ def bench(
         ),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="Of what is exported first.")
+        str, typer.Option("--precision", help="Precisions of what is exported first.")
     ] = "fp32,fp16,bf16,int8",
     split: SplitOption = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each engine.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="In which all take turns.")] = 3,
+    threads: Annotated[int, ranged("--threads", THREADS, "Threads of each engine.")] = 1,
+    rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds in which all take turns.")] = 3,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for bench.json, .md, .svg [a folder of artifacts]."),

@@ -11,9 +11,18 @@ import typer
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
-from mobilette.cli.options import FormOption, InChannels, Json, NumClasses, Resolution, WidthMult
+from mobilette.cli.options import FormOption, Json, Resolution, ranged
 from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError
+from mobilette.limits import (
+    CHANNELS,
+    CLASSES,
+    IN_CHANNELS,
+    KERNEL,
+    SIDE,
+    STRIDE,
+    WIDTH_MULT,
+)
 
 ONE_CONVOLUTION = "One convolution: cost conv"
 
@@ -31,11 +40,13 @@ def cost(
     models: Annotated[
         list[str], typer.Argument(help="Names of networks, patterns with *, runs, or conv.")
     ],
-    width_mult: WidthMult = 1.0,
+    width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
     resolution: Resolution = None,
     form: FormOption = None,
-    num_classes: NumClasses = 1000,
-    in_channels: InChannels = 3,
+    num_classes: Annotated[int, ranged("--num-classes", CLASSES, "Number of classes.")] = 1000,
+    in_channels: Annotated[
+        int, ranged("--in-channels", IN_CHANNELS, "Channels of the input: 3, or 1.")
+    ] = 3,
     by_layer: Annotated[
         bool, typer.Option("--by-layer", help="Layer by layer, for several networks too.")
     ] = False,
@@ -49,23 +60,23 @@ def cost(
     as_json: Json = False,
     kernel: Annotated[
         int | None,
-        typer.Option("--kernel", help="Side of the kernel.", rich_help_panel=ONE_CONVOLUTION),
+        ranged("--kernel", KERNEL, "Side of the kernel.", panel=ONE_CONVOLUTION),
     ] = None,
     conv_in: Annotated[
         int | None,
-        typer.Option("--in", help="Input channels.", rich_help_panel=ONE_CONVOLUTION),
+        ranged("--in", CHANNELS, "Input channels.", panel=ONE_CONVOLUTION),
     ] = None,
     conv_out: Annotated[
         int | None,
-        typer.Option("--out", help="Output channels.", rich_help_panel=ONE_CONVOLUTION),
+        ranged("--out", CHANNELS, "Output channels.", panel=ONE_CONVOLUTION),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option("--size", help="Side of its input.", rich_help_panel=ONE_CONVOLUTION),
+        ranged("--size", SIDE, "Side of its input.", panel=ONE_CONVOLUTION),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option("--stride", help="Its stride [1].", rich_help_panel=ONE_CONVOLUTION),
+        ranged("--stride", STRIDE, "Its stride [1].", panel=ONE_CONVOLUTION),
     ] = None,
 ) -> None:
     """Count parameters, mult-adds, activation memory and size; nothing is run."""

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.arch.catalogue import family_of, get_arch, list_models
-from mobilette.cli.options import Json, PrecisionChoice, parse_resolutions
+from mobilette.cli.options import Json, PrecisionChoice, parse_resolutions, ranged
 from mobilette.counting.cost import cost
 from mobilette.errors import InputError, nearest
+from mobilette.limits import CLASSES, ROWS
 
 if TYPE_CHECKING:
     from mobilette.counting.candidates import Candidate, Precision, Shortfall
 
-ROWS = 20
+SHOWN = 20
 
 
 def models(
@@ -39,11 +40,11 @@ def models(
         typer.Option("--precision", help="With --budget: of size and ram [int8]."),
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option("--num-classes", help="With --budget: classes [1000].")
+        int | None, ranged("--num-classes", CLASSES, "With --budget: classes [1000].")
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help=f"With --budget: rows [{ROWS}; with --json all]."),
+        ranged("--limit", ROWS, f"With --budget: rows [{SHOWN}; with --json all]."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -130,7 +131,7 @@ def _list_candidates(
     if as_json:
         print_json([candidate.to_json() for candidate in found[:limit]])
     else:
-        _print_candidates(found, limit or ROWS, precision, num_classes)
+        _print_candidates(found, limit or SHOWN, precision, num_classes)
     return 0
 
 

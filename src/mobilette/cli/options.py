@@ -1,16 +1,16 @@
-"""Options that mean the same for every verb."""
+"""Options that mean the same for every verb, and the range of every number that one takes."""
 
 from __future__ import annotations
 
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mobilette.arch.arch import check_resolution
-from mobilette.errors import InputError
+from mobilette import limits
+from mobilette.errors import InputError, shown
 
 # The step of the papers' resolutions.
 RESOLUTION_STEP = 32
@@ -39,11 +39,19 @@ class ResizeChoice(StrEnum):
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds in ``90s``, ``10m``, ``1.5h`` or plain ``90``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise InputError(f"--time {text!r} is no duration; write 90s, 10m or 2h")
+    """Return the seconds in ``90s``, ``10m`` or ``1.5h``.
+
+    Raises:
+        InputError: it is none of these, has no unit, or is longer than anybody waits.
+    """
+    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise InputError(f"--time {shown(text)} is no duration; write 90s, 10m or 2h")
+    count, unit = match.groups()
+    if not unit:
+        raise InputError(f"--time {shown(text)} has no unit; write {count}s, {count}m or {count}h")
+    seconds = float(count) * {"s": 1, "m": 60, "h": 3600}[unit]
+    limits.SECONDS.check("--time in seconds:", seconds)
     return seconds
 
 
@@ -56,46 +64,65 @@ def parse_resolutions(text: str) -> list[int]:
         InputError: a part is none of these, or a resolution is one that no network can have.
     """
     resolutions: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,9})(?:\.\.([0-9]{1,9})(?::([0-9]{1,9}))?)?", part.strip())
+    for part in map(str.strip, text.split(",")):
+        match = re.fullmatch(r"([0-9]{1,9})(?:\.\.([0-9]{1,9})(?::([0-9]{1,9}))?)?", part)
         if match is None:
             raise InputError(
-                f"--resolution {part.strip()!r} is no resolution and no range; "
+                f"--resolution {shown(part)} is no resolution and no range; "
                 "write 160, 96..224 or 96..224:8"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         step = int(match[3] or RESOLUTION_STEP)
-        check_resolution(first)
-        check_resolution(last)
+        for resolution in (first, last):
+            limits.RESOLUTION.check("resolution", resolution)
         if last < first:
-            raise InputError(f"--resolution {part.strip()!r} is reversed; write {last}..{first}")
+            raise InputError(f"--resolution {shown(part)} is reversed; write {last}..{first}")
         if step == 0:
-            raise InputError(f"--resolution {part.strip()!r} has a step of 0; 1 is the smallest")
+            raise InputError(f"--resolution {shown(part)} has a step of 0; 1 is the smallest")
         resolutions.update(range(first, last + 1, step))
     return sorted(resolutions)
 
 
-WidthMult = Annotated[float, typer.Option("--width-mult", help="Width multiplier, above 0.")]
+def ranged(name: str, within: limits.Range, help: str, *, panel: str | None = None) -> Any:
+    """Return an option for a number, checked to be ``within`` a range before anything is done."""
+
+    def check(value: float | None) -> float | None:
+        if value is not None:
+            within.check(name, value)
+        return value
+
+    return typer.Option(name, callback=check, help=help, rich_help_panel=panel)
+
+
 Resolution = Annotated[
-    int | None, typer.Option("--resolution", help="Side of the square input, in pixels.")
+    int | None,
+    ranged("--resolution", limits.RESOLUTION, "Side of the square input, in pixels."),
 ]
 FormOption = Annotated[
     FormChoice | None,
     typer.Option("--form", help="Strides for small pictures or full ones [up to 64: small]."),
 ]
-NumClasses = Annotated[int, typer.Option("--num-classes", help="Number of classes.")]
-InChannels = Annotated[int, typer.Option("--in-channels", help="Channels of the input: 3, or 1.")]
+Epochs = Annotated[int | None, ranged("--epochs", limits.EPOCHS, "Passes over the pictures.")]
+BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Pictures a step.")]
+LearningRate = Annotated[float | None, ranged("--lr", limits.LEARNING_RATE, "Peak learning rate.")]
+Seed = Annotated[int | None, ranged("--seed", limits.SEED, "Seed of everything random.")]
+Time = Annotated[
+    str | None, typer.Option("--time", help="Wall-clock to fit the work to, as 90s, 10m or 2h.")
+]
+MaxDrop = Annotated[
+    float, ranged("--max-drop", limits.DROP, "Percentage points of accuracy that int8 may lose.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value to stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the result is written.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of one operation.")]
+Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps.")]
+Threads = Annotated[int | None, ranged("--threads", limits.THREADS, "Threads of one operation.")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Processes that decode pictures.")
+    int | None, ranged("--workers", limits.WORKERS, "Processes that decode pictures.")
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Pictures to use [val where there is one, else all].")
 ]
 MaxUnusable = Annotated[
-    float, typer.Option("--max-unusable", help="Part of the pictures that may be unusable.")
+    float, ranged("--max-unusable", limits.FRACTION, "Part of the pictures that may be unusable.")
 ]

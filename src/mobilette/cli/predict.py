@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Device, Json, Threads
+from mobilette.cli.options import Device, Json, Threads, ranged
+from mobilette.limits import WORKERS
 
 # Skipped files that are named; more are counted.
 _NAMED = 5
 
 DecodingThreads = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Threads that decode pictures [one a core]."),
+    ranged("--workers", WORKERS, "Threads that decode pictures [one a core]."),
 ]
 
 

@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.cli.options import (
+    BatchSize,
     Device,
+    Epochs,
     Force,
     Json,
+    LearningRate,
     MaxUnusable,
     Out,
+    Seed,
     Threads,
+    Time,
     Workers,
     parse_duration,
+    ranged,
 )
 from mobilette.errors import InputError
+from mobilette.limits import PRUNED_PART, PRUNING_STEPS
 
 if TYPE_CHECKING:
     from mobilette.compression.pruning_record import Pruning
@@ -39,23 +46,24 @@ def prune(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     data: Annotated[str, typer.Argument(help="Pictures of its classes, or a named set.")],
     keep: Annotated[
-        float, typer.Option("--keep", help="The part of the mult-adds that may be left, as 0.7.")
+        float,
+        ranged("--keep", PRUNED_PART, "The part of the mult-adds that may be left, as 0.7."),
     ],
     importance: Annotated[
         ImportanceChoice,
         typer.Option("--importance", help="What channels are ranked by: the loss, or weights."),
     ] = ImportanceChoice.taylor,
-    steps: Annotated[int, typer.Option("--steps", help="How often it is cut and fine-tuned.")] = 1,
+    steps: Annotated[
+        int, ranged("--steps", PRUNING_STEPS, "How often it is cut and fine-tuned.")
+    ] = 1,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Of the fine-tuning [sliced].")
+        str | None, typer.Option("--recipe", help="Recipe of the fine-tuning [sliced].")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Of each fine-tuning.")] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", help="Wall-clock of all steps together: 90s, 10m.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures a step.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    epochs: Epochs = None,
+    time: Time = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: Seed = None,
     out: Out = None,
     force: Force = False,
     device: Device = "auto",

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.cli.options import Force, Json, MaxUnusable, Out, SplitOption, Workers
+from mobilette.cli.options import (
+    Force,
+    Json,
+    MaxDrop,
+    MaxUnusable,
+    Out,
+    Seed,
+    SplitOption,
+    Workers,
+)
 
 if TYPE_CHECKING:
     from mobilette.search.precision import Quantised
@@ -18,9 +27,7 @@ def quantize(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
     data: Annotated[str, typer.Argument(help="Labelled pictures that judge.")],
     to: Annotated[str, typer.Option("--to", help="The target: onnx, openvino, litert, …")] = "onnx",
-    max_drop: Annotated[
-        float, typer.Option("--max-drop", help="Points of accuracy that may be lost.")
-    ] = 1.0,
+    max_drop: MaxDrop = 1.0,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -31,7 +38,7 @@ def quantize(
     ] = None,
     split: SplitOption = None,
     out: Out = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the order of training pictures.")] = 0,
+    seed: Seed = 0,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
     force: Force = False,
@@ -57,7 +64,7 @@ def quantize(
             force=force,
             workers=workers,
             max_unusable=max_unusable,
-            seed=seed,
+            seed=seed or 0,
             report=lambda line: said.print(line, markup=False),
             report_load=partial(progress, "reading pictures"),
             progress=progress,

@@ -9,18 +9,25 @@ from typing import Annotated
 import typer
 
 from mobilette.cli.options import (
+    BatchSize,
+    Epochs,
     Force,
     FormOption,
     Json,
+    LearningRate,
     MaxUnusable,
     Out,
     ResizeChoice,
     Resolution,
+    Seed,
     Threads,
+    Time,
     Workers,
     parse_duration,
+    ranged,
 )
 from mobilette.errors import InputError
+from mobilette.limits import IN_CHANNELS, WIDTH_MULT
 
 # What a resumed run takes; everything else it has recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
@@ -39,12 +46,13 @@ def train(
     ] = None,
     width_mult: Annotated[
         float | None,
-        typer.Option("--width-mult", help="Width multiplier [that of --from, or 1.0]."),
+        ranged("--width-mult", WIDTH_MULT, "Width multiplier [that of --from, or 1.0]."),
     ] = None,
     resolution: Resolution = None,
     form: FormOption = None,
     in_channels: Annotated[
-        int | None, typer.Option("--in-channels", help="3, or 1 for grey [as --from has, or 3].")
+        int | None,
+        ranged("--in-channels", IN_CHANNELS, "Colour (3) or grey (1) [as --from has, or 3]."),
     ] = None,
     preprocess: Annotated[
         str | None,
@@ -63,13 +71,11 @@ def train(
             help="A recipe's name or file [quick; from weights: transfer, sliced].",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the set.")] = None,
-    time: Annotated[
-        str | None, typer.Option("--time", help="Wall-clock to fit the schedule to: 90s, 10m.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures a step.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything random.")] = None,
+    epochs: Epochs = None,
+    time: Time = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: Seed = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe.")
     ] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.cli.options import Json, MaxUnusable, SplitOption, Workers
+from mobilette.cli.options import Json, MaxDrop, MaxUnusable, SplitOption, Workers
 
 if TYPE_CHECKING:
     from mobilette.verification.verdict import Verdict
@@ -21,9 +21,7 @@ def verify(
         typer.Option("--from", help="The run [the one the contract names].", metavar="RUN"),
     ] = None,
     split: SplitOption = None,
-    max_drop: Annotated[
-        float, typer.Option("--max-drop", help="Points of accuracy that int8 may lose.")
-    ] = 1.0,
+    max_drop: MaxDrop = 1.0,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
     as_json: Json = False,

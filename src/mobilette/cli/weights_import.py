@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Force, FormOption, Json, ResizeChoice, Resolution, WidthMult
+from mobilette.cli.options import Force, FormOption, Json, ResizeChoice, Resolution, ranged
 from mobilette.errors import InputError
+from mobilette.limits import WIDTH_MULT
 
 
 def import_weights(
     file: Annotated[Path, typer.Argument(help="A .pth, .safetensors, .h5, .tflite, model.json.")],
     model: Annotated[str, typer.Option("--as", help="Name of the network in it.")],
-    width_mult: WidthMult = 1.0,
+    width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
     resolution: Resolution = None,
     form: FormOption = None,
     classes: Annotated[

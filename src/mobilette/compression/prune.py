@@ -28,6 +28,7 @@ from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError, one_of
 from mobilette.files import check_new
+from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
 from mobilette.run.directory import (
     ARCH,
     Run,
@@ -45,7 +46,6 @@ from mobilette.training.train import train
 from mobilette.training.world import is_launched
 from mobilette.weights.batch_norm import measure_batch_norm
 
-MOST_STEPS = 100
 SHORTEST_TUNING = 1.0  # seconds; what a recipe can be fitted to
 
 
@@ -301,15 +301,11 @@ def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_le
 
 
 def _check_values(keep: float, importance: str, steps: int, time_limit: float | None) -> None:
-    if not 0 < keep < 1:
-        raise InputError(
-            f"keep {keep:g} is not above 0 and below 1; it is a part of the mult-adds, such as 0.7"
-        )
+    PRUNED_PART.check("keep", keep)
     one_of(importance, ("taylor", "norm"), "importance")
-    if not 1 <= steps <= MOST_STEPS:
-        raise InputError(f"{steps} steps: there are 1 to {MOST_STEPS}")
-    if time_limit is not None and not time_limit > 0:
-        raise InputError(f"a time of {time_limit:g} seconds; it must be above 0")
+    PRUNING_STEPS.check("steps", steps)
+    if time_limit is not None:
+        SECONDS.check("time_limit", time_limit)
     if is_launched():
         raise InputError("pruning runs in one process; start it without torchrun")
 

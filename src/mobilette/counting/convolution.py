@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from mobilette.arch.arch import LARGEST_RESOLUTION
 from mobilette.arch.primitives import INPUT, ConvLayer
-from mobilette.arch.rows import LARGEST_CHANNELS, Conv, check_range
+from mobilette.arch.rows import Conv
 from mobilette.counting.cost import layer_cost
+from mobilette.limits import CHANNELS, SIDE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ def compare_convolution(
         InputError: a value that no convolution has.
     """
     standard = Conv(channels=out_channels, kernel=kernel, stride=stride, activation="none")
-    check_range("input channels", in_channels, 1, LARGEST_CHANNELS)
-    check_range("size", size, 1, LARGEST_RESOLUTION)
+    CHANNELS.check("input channels", in_channels)
+    SIDE.check("size", size)
     side = -(-size // stride)
 
     def one(conv: Conv, channels: int) -> tuple[int, int]:

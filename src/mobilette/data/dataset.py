@@ -13,10 +13,11 @@ from mobilette.data.labels import count_labels, indices_of
 from mobilette.data.opening import LoaderKind, open_set
 from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import check_fraction, read_pictures
+from mobilette.data.reading import read_pictures
 from mobilette.data.split import Split, assign, divide, make_split
 from mobilette.data.store import PictureStore, Remark
 from mobilette.errors import InputError
+from mobilette.limits import FRACTION
 
 SCHEMA_VERSION = 1
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
@@ -151,7 +152,7 @@ def load_dataset(
         InputError: the pictures do not fit the memory, too many are unusable, a class has none
             left to train on, or a split has none left.
     """
-    check_fraction(max_unusable)
+    FRACTION.check("--max-unusable", max_unusable)
     remark = remark or _silent
     opened = open_set(
         pictures,

@@ -14,7 +14,7 @@ from mobilette.data.pictures import Picture
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.store import PictureStore
 from mobilette.data.workers import Decoder
-from mobilette.errors import InputError
+from mobilette.limits import FRACTION
 
 # Starting a process costs about as much as decoding this many pictures.
 _WORTH_PROCESSES = 512
@@ -64,7 +64,7 @@ def read_pictures(
         InputError: the array does not fit the memory, too many pictures are unusable, or a
             worker process died.
     """
-    check_fraction(max_unusable)
+    FRACTION.check("--max-unusable", max_unusable)
     decoder = Decoder(preprocess=preprocess, resolution=resolution, of_pixels=True)
     check_memory((len(pictures), *decoder.row_shape))
     store = PictureStore(
@@ -103,9 +103,3 @@ def read_all(store: PictureStore, *, on_progress: LoadReport | None = None) -> R
         digests=tuple(store.digests[position].hex() for position in positions),
         unusable=store.unusable(),
     )
-
-
-def check_fraction(max_unusable: float) -> None:
-    """Raise `InputError` unless ``max_unusable`` is a fraction."""
-    if not 0 <= max_unusable <= 1:
-        raise InputError(f"--max-unusable {max_unusable} must be a fraction from 0 to 1")

@@ -15,6 +15,7 @@ from mobilette.data.content import lies_in_file
 from mobilette.data.pictures import Picture
 from mobilette.data.workers import CHUNK, Decoder, Job, WorkerPool
 from mobilette.errors import InputError
+from mobilette.limits import WORKERS
 
 _NAMED = 5  # broken pictures that are named in remarks; dataset.json names all
 _PROGRESS = 64
@@ -50,6 +51,7 @@ class PictureStore:
         max_unusable: float = 1.0,
         remark: Remark | None = None,
     ) -> None:
+        WORKERS.check("--workers", workers)
         self.pictures, self.decoder = pictures, decoder
         self.digests: dict[int, bytes] = {}
         self.broken: dict[int, str] = {}

@@ -11,6 +11,7 @@ from mobilette.artifact.directory import Artifact, is_artifact, open_artifact
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
+from mobilette.limits import THREADS
 from mobilette.run.directory import is_run, open_run
 
 # Target to (module, class); imported when an artifact of it is opened.
@@ -39,6 +40,8 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
         InputError: it is neither, or its files are damaged.
     """
     path = Path(path)
+    if threads != 0:
+        THREADS.check("threads", threads)
     if is_artifact(path):
         if device not in ("auto", "cpu"):
             raise InputError(f"{path}: an artifact runs on the cpu, not on device {device!r}")

@@ -25,6 +25,7 @@ from mobilette.engines.images import (
     read_image,
 )
 from mobilette.errors import InputError
+from mobilette.limits import WORKERS
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
 
@@ -130,6 +131,7 @@ class Predictor(ABC):
             InputError: ``images`` is one picture, or nothing that has pictures in it.
         """
         threads = usable_cores() if workers is None else workers
+        WORKERS.check("workers", threads)
         decoded = computed_ahead(self._read_file, pictures_of(images), threads=threads, ahead=AHEAD)
         with closing(decoded):
             while batch := list(islice(decoded, BATCH)):

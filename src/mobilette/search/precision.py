@@ -31,6 +31,7 @@ from mobilette.exporters.prepare import folded_network, package_versions
 from mobilette.exporters.target import Calibration, Progress, no_progress
 from mobilette.exporters.trained_run import open_trained_run
 from mobilette.files import check_new, new_directory
+from mobilette.limits import DROP, SEED
 from mobilette.run.directory import Run, is_imported
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
 from mobilette.search.rungs import RANKING_PICTURES, Attempt, Material, Outcome, climb
@@ -128,7 +129,8 @@ def quantize(
     """
     say = report or _silent
     opened = run if isinstance(run, Run) else open_trained_run(run)
-    _check_drop(max_drop)
+    DROP.check("--max-drop", max_drop)
+    SEED.check("--seed", seed)
     precisions = _precisions(to)
     final = artifact_folder(opened, to, "int8", out)
     check_new(final, holds=CONTRACT, force=force)
@@ -222,11 +224,6 @@ def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | 
             "beside those that judge; give some to calibrate with by --calibrate"
         )
     return data
-
-
-def _check_drop(max_drop: float) -> None:
-    if not 0 <= max_drop <= 100:
-        raise InputError(f"--max-drop {max_drop:g}: percentage points from 0 to 100 are expected")
 
 
 def _precisions(to: str) -> tuple[Precision, ...]:

@@ -10,6 +10,7 @@ import os
 import platform
 
 from mobilette.data.cores import usable_cores
+from mobilette.limits import THREADS
 
 # malloc.h: thresholds above which glibc gives memory back to the kernel.
 M_TRIM_THRESHOLD = -1
@@ -43,6 +44,7 @@ def set_threads(threads: int | None) -> int:
     if threads is None and "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()  # torch has read it
     count = threads or usable_cores()
+    THREADS.check("--threads", count)
     torch.set_num_threads(count)
     return count
 

@@ -9,46 +9,17 @@ from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from mobilette.errors import InputError, nearest
 from mobilette.files import LARGEST_RECORD, read_bytes
-from mobilette.records import parse
+from mobilette.limits import BATCH_SIZE, EPOCHS, LEARNING_RATE, SECONDS, SEED, Range
+from mobilette.records import check_ranges, parse
 
 DEFAULT = "quick"
 TRANSFER = "transfer"
 SLICED = "sliced"
 FOLDED = "folded"
-LARGEST_SEED = 2**31 - 1
-
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("epochs", 1, 1_000_000),
-    ("batch_size", 2, 1_000_000),  # batch norm needs two pictures
-    ("accumulate", 1, 1_000_000),
-    ("lr", 0.0, 1_000.0),
-    ("momentum", 0.0, 0.9999),
-    ("weight_decay", 0.0, 1.0),
-    ("warmup", 0.0, 0.9),
-    ("label_smoothing", 0.0, 0.9),
-    ("crop_padding", 0.0, 1.0),
-    ("crop_scale", 0.01, 1.0),
-    ("colour_jitter", 0.0, 1.0),
-    ("randaugment", 0.0, 30.0),
-    ("erasing", 0.0, 1.0),
-    ("mixup", 0.0, 10.0),
-    ("cutmix", 0.0, 10.0),
-    ("start_resolution", 0.25, 1.0),
-    ("distillation", 0.0, 1.0),
-    ("temperature", 0.1, 100.0),
-    ("ema_decay", 0.0, 0.99999),
-    ("frozen_epochs", 0, 1_000_000),
-    ("body_lr", 0.0, 1.0),
-    ("patience", 0, 1_000_000),
-    ("validate_every", 1, 1_000_000),
-    ("save_every", 0, 1_000_000_000),
-    ("time_limit", 0.0, 1e9),
-    ("seed", 0, LARGEST_SEED),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,49 +67,46 @@ class Recipe:
         time_limit: seconds of wall-clock the schedule is fitted to; 0 means ``epochs`` decides.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
-    accumulate: int = 1
+    epochs: Annotated[int, EPOCHS] = 20
+    batch_size: Annotated[int, BATCH_SIZE] = 64
+    accumulate: Annotated[int, Range(1, 1_000_000)] = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    lr: Annotated[float, LEARNING_RATE] = 0.05
+    momentum: Annotated[float, Range(0.0, 0.9999)] = 0.9
+    weight_decay: Annotated[float, Range(0.0, 1.0)] = 5e-4
     schedule: Literal["cosine", "one_cycle"] = "cosine"
-    warmup: float = 0.15
-    label_smoothing: float = 0.1
+    warmup: Annotated[float, Range(0.0, 0.9)] = 0.15
+    label_smoothing: Annotated[float, Range(0.0, 0.9)] = 0.1
     crop: Literal["none", "pad", "resized"] = "pad"
-    crop_padding: float = 0.125
-    crop_scale: float = 0.35
+    crop_padding: Annotated[float, Range(0.0, 1.0)] = 0.125
+    crop_scale: Annotated[float, Range(0.01, 1.0)] = 0.35
     flip: bool = True
-    colour_jitter: float = 0.0
-    randaugment: float = 0.0
-    erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    start_resolution: float = 1.0
+    colour_jitter: Annotated[float, Range(0.0, 1.0)] = 0.0
+    randaugment: Annotated[float, Range(0.0, 30.0)] = 0.0
+    erasing: Annotated[float, Range(0.0, 1.0)] = 0.0
+    mixup: Annotated[float, Range(0.0, 10.0)] = 0.0
+    cutmix: Annotated[float, Range(0.0, 10.0)] = 0.0
+    start_resolution: Annotated[float, Range(0.25, 1.0)] = 1.0
     sampling: Literal["shuffled", "balanced"] = "shuffled"
     class_weights: Literal["none", "balanced"] = "none"
     teacher: str = ""
-    distillation: float = 0.5
-    temperature: float = 2.0
-    ema_decay: float = 0.998
+    distillation: Annotated[float, Range(0.0, 1.0)] = 0.5
+    temperature: Annotated[float, Range(0.1, 100.0)] = 2.0
+    ema_decay: Annotated[float, Range(0.0, 0.99999)] = 0.998
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: Literal["auto", "never", "always"] = "auto"
-    frozen_epochs: int = 0
-    body_lr: float = 1.0
+    frozen_epochs: Annotated[int, Range(0, 1_000_000)] = 0
+    body_lr: Annotated[float, Range(0.0, 1.0)] = 1.0
     norm_statistics: Literal["batch", "kept"] = "batch"
-    patience: int = 0
-    validate_every: int = 1
-    save_every: int = 0
+    patience: Annotated[int, Range(0, 1_000_000)] = 0
+    validate_every: Annotated[int, Range(1, 1_000_000)] = 1
+    save_every: Annotated[int, Range(0, 1_000_000_000)] = 0
     loader: Literal["auto", "resident", "streamed"] = "auto"
-    time_limit: float = 0.0
-    seed: int = 0
+    time_limit: Annotated[float, SECONDS] = 0.0
+    seed: Annotated[int, SEED] = 0
 
     def __post_init__(self) -> None:
-        for name, lowest, highest in _RANGES:
-            value = getattr(self, name)
-            if not lowest <= value <= highest:
-                raise InputError(f"{name} {value} is not between {lowest} and {highest}")
+        check_ranges(self)
         if self.lr == 0:
             raise InputError("lr 0 trains nothing; it must be above 0")
         if self.accumulate > self.batch_size // 2:

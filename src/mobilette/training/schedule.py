@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mobilette.arch.arch import SMALLEST_RESOLUTION
+from mobilette.limits import RESOLUTION
 from mobilette.training.recipe import Recipe
 
 # Of the one-cycle schedule: the peak rate over the first, and over the last.
@@ -60,4 +60,4 @@ def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
         return full
     part = recipe.start_resolution + (1.0 - recipe.start_resolution) * stage / _STAGES
     side = round(part * full / _MULTIPLE) * _MULTIPLE
-    return min(max(side, SMALLEST_RESOLUTION), full)
+    return min(max(side, int(RESOLUTION.lowest)), full)

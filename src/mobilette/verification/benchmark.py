@@ -17,6 +17,7 @@ from mobilette.data.cores import usable_cores
 from mobilette.data.sources import find_pictures
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
+from mobilette.limits import ROUNDS, THREADS
 from mobilette.run.directory import is_run
 from mobilette.verification.candidate import (
     Candidate,
@@ -142,6 +143,8 @@ def bench(
     Raises:
         InputError: one of ``models`` is neither, or is damaged; ``data`` cannot be used.
     """
+    THREADS.check("--threads", threads)
+    ROUNDS.check("--rounds", rounds)
     if threads > usable_cores():
         raise InputError(f"--threads {threads}: {usable_cores()} cores can be used here")
     candidates = [open_candidate(path) for path in expand(models)]

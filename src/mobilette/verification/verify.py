@@ -23,6 +23,7 @@ from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
+from mobilette.limits import DROP
 from mobilette.run.class_matching import BY_NAME
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
@@ -91,8 +92,7 @@ def verify(
     Raises:
         InputError: a file of the artifact was changed, or the pictures cannot be used.
     """
-    if not 0 <= max_drop <= 100:
-        raise InputError(f"--max-drop {max_drop} must be percentage points from 0 to 100")
+    DROP.check("--max-drop", max_drop)
     opened = open_artifact(artifact)
     predictor = open_engine(opened)
     run, notes = _find_run(opened, checkpoint)

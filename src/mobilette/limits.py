@@ -1,0 +1,69 @@
+"""Every range of a number that people, files and callers give, in one place.
+
+The command line's options, the fields of records (``Annotated[int, RESOLUTION]``) and the functions
+that are called from Python check by these, so that a number gets the same answer everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from mobilette.errors import InputError, shown
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``lowest`` to ``highest``, both included; whole ones if both are ``int``.
+
+    ``hint`` is appended to the message of what is outside.
+    """
+
+    lowest: float
+    highest: float
+    hint: str = ""
+
+    def check(self, what: str, value: object) -> None:
+        """Raise `InputError` unless ``value``, called ``what``, is a number in the range."""
+        whole = isinstance(self.lowest, int) and isinstance(self.highest, int)
+        number: Any = value
+        # numpy's numbers are these kinds, too.
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            kind = "whole number" if whole else "number"
+            raise InputError(f"{what} {shown(value)} is not a {kind} {self.bounds}")
+        if not self.lowest <= number <= self.highest:  # so written, NaN is outside
+            raise InputError(f"{what} {shown(value)} is not {self.bounds}{self.hint}")
+
+    @property
+    def bounds(self) -> str:
+        """The range in words."""
+        return f"between {self.lowest} and {self.highest}"
+
+
+# Networks.
+WIDTH_MULT = Range(0.001, 10.0, "; published widths are 0.25 to 1.4")
+RESOLUTION = Range(16, 4096)
+IN_CHANNELS = Range(1, 256)
+CHANNELS = Range(1, 65_536)
+CLASSES = Range(1, 65_536)
+KERNEL = Range(1, 31)
+STRIDE = Range(1, 8)
+SIDE = Range(1, 4096)
+
+# Training.
+EPOCHS = Range(1, 1_000_000)
+BATCH_SIZE = Range(2, 65_536)  # batch norm needs two pictures
+LEARNING_RATE = Range(0.0, 1_000.0)
+SEED = Range(0, 2**31 - 1)
+SECONDS = Range(0.0, 1e8)  # three years
+PRUNED_PART = Range(0.0001, 0.9999, "; it is a part of the mult-adds, such as 0.7")
+PRUNING_STEPS = Range(1, 100)
+
+# Machines and measuring.
+THREADS = Range(1, 512)
+WORKERS = Range(0, 256)
+ROUNDS = Range(1, 1_000)
+ROWS = Range(1, 1_000_000)
+DROP = Range(0.0, 100.0, "; they are percentage points")
+FRACTION = Range(0.0, 1.0)
