@@ -27,6 +27,7 @@ SAYS_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)($|[._])", re.IGNORE
 # Tables of other tensors than weights.
 OTHERS = re.compile(r"opt|.*optim|.*sched|.*scaler|rng|callbacks|loops", re.IGNORECASE)
 DEPTH = 4
+LONGEST_KEY = 100
 # A table with fewer tensors than this part of the largest one's holds no weights.
 LEAST = 0.25
 # What every file of weights names; other names are remarked on.
@@ -97,17 +98,19 @@ def _tables(top: Table) -> dict[str, Table]:
     """Return the tables in a file by the way to them, each once."""
     found: dict[str, Table] = {"": top}
     seen = {id(top)}
-    level = [("", top)]
+    level = dict(found)
     for _ in range(DEPTH):
-        level = [
-            (f"{way}.{key}".strip("."), inside)
-            for way, table in level
-            for key, value in table.items()
-            if not OTHERS.match(key) and (inside := _table(value)) and not _is_module(value)
-        ]
-        level = [(way, table) for way, table in level if id(table) not in seen]
-        seen |= {id(table) for _, table in level}
-        found |= dict(level)
+        below: dict[str, Table] = {}
+        for way, table in level.items():
+            for key, value in table.items():
+                inside = _table(value)
+                if not inside or id(inside) in seen or _is_module(value):
+                    continue
+                if len(key) <= LONGEST_KEY and not OTHERS.match(key):
+                    seen.add(id(inside))
+                    below[f"{way}.{key}".strip(".")] = inside
+        found |= below
+        level = below
     return found
 
 

@@ -63,6 +63,7 @@ GUESSED_WIDTHS = (
 )
 WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
 CIFAR_RESOLUTION = 32
+MOST_NAMES = 2000  # that a missing one is compared with
 TENSORFLOW_EPSILON, PYTORCH_EPSILON = 1e-3, 1e-5
 
 
@@ -147,7 +148,7 @@ def _check_names(path: Path, placed: Placed, arch: Arch) -> None:
         raise InputError(
             f"{path}: {len(missing)} of the {len(expected)} tensors of {arch.name} in "
             f"{source.name}'s names are missing, the first is {missing[0]!r}"
-            f"{_seems_to_be(tensors) or nearest(missing[0], excess)}"
+            f"{_seems_to_be(tensors) or nearest(missing[0], excess[:MOST_NAMES])}"
         )
     if excess:
         raise InputError(

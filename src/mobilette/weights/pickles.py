@@ -195,6 +195,8 @@ class _Machine:
             made.extend(values)
 
     def remember(self, key: object) -> None:
+        if not (isinstance(key, int) and 0 <= key < 2**32):  # longer ones can be made to collide
+            raise ValueError("a pickle that remembers under an impossible number")
         self.memo[key] = self.stack[-1]
 
     def pop(self) -> None:

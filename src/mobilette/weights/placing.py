@@ -17,7 +17,7 @@ from mobilette.weights.name_tables import COUNTER, Source, tensor_names
 
 HIDDEN, CLASSIFIER = "head.hidden.", "head.classifier."
 # Of so many places at which a network might stand, those with the shortest names are looked at.
-MOST_PREFIXES = 50
+MOST_PREFIXES, LONGEST_PREFIX = 50, 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,9 +107,9 @@ def _find(
         names = tensor_names(arch, source)
         first = names["stem.conv.weight"]
         ends = (name.removesuffix(first) for name in tensors if name.endswith(first))
-        likely = sorted({"", *(end for end in ends if end.endswith("."))}, key=len)
+        likely = {"", *(end for end in ends if end.endswith(".") and len(end) <= LONGEST_PREFIX)}
         known = [name for name in names.values() if not name.endswith(COUNTER)]
-        for prefix in likely[:MOST_PREFIXES]:
+        for prefix in sorted(likely, key=len)[:MOST_PREFIXES]:
             count = sum(f"{prefix}{name}" in tensors for name in known)
             if count > most:
                 most, best, prefixes = count, source, [prefix]
