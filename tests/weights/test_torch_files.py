@@ -41,7 +41,7 @@ class Tensor:
     """A call that rebuilds a tensor."""
 
     def __init__(self, storage: object, offset: object, shape: object, strides: object) -> None:
-        self.args = (storage, offset, shape, strides, False, OrderedDict())
+        self.args: tuple[object, ...] = (storage, offset, shape, strides, False, OrderedDict())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return torch._utils._rebuild_tensor_v2, self.args
@@ -162,7 +162,7 @@ def test_a_list_of_parts_without_end(tmp_path: Path) -> None:
 
 def test_one_table_in_many_places(tmp_path: Path) -> None:
     """Looked into once, whatever leads to it."""
-    inner = {f"{number}": {} for number in range(2000)}
+    inner: dict[str, object] = {f"{number}": {} for number in range(2000)}
     middle = {f"{number}": inner for number in range(2000)}
     content = {f"{number}": middle for number in range(2000)} | {"a": torch.ones(1)}
     assert read_state_dict(write(tmp_path, zipped(content))).tensors.keys() == {"a"}
