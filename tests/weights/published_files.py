@@ -19,6 +19,11 @@ def pictures(name: str) -> Path:
     return _existing(SHARED / "data" / name)
 
 
+def case(name: str) -> Path:
+    """Return a folder of files that went wrong once, with right answers."""
+    return _existing(SHARED / "cases" / name)
+
+
 def _existing(path: Path) -> Path:
     if not path.exists():
         pytest.skip(f"../shared/{path.relative_to(SHARED)} is not there")

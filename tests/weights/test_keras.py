@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +18,7 @@ from mobilette.errors import InputError
 from mobilette.nn.network import build_empty
 from mobilette.weights.imported import Imported
 from mobilette.weights.importing import import_weights
+from tests.weights.keras_process import made_by_keras
 from tests.weights.published_files import published
 
 MODELS = {
@@ -38,13 +36,7 @@ MODELS = {
 @pytest.fixture(scope="session")
 def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Networks that Keras itself has built and answered with, in a process of its own."""
-    folder = tmp_path_factory.mktemp("keras")
-    environment = os.environ | {"KERAS_BACKEND": "torch", "KERAS_HOME": str(folder)}
-    script = Path(__file__).with_name("keras_models.py")
-    subprocess.run(
-        [sys.executable, str(script), str(folder)], env=environment, check=True, capture_output=True
-    )
-    return folder
+    return made_by_keras("tests.weights.keras_models", tmp_path_factory)
 
 
 @torch.no_grad()

@@ -168,6 +168,15 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "damaged",
     ),
     "many layers": ((PICTURE, *[CONV] * 10_001), "more than 10,000 layers"),
+    "as in training": (
+        (
+            PICTURE,
+            CONV,
+            layer("GlobalAveragePooling2D", "end", "conv")
+            | {"inbound_nodes": [[["conv", 0, 0, {"training": True}]]]},
+        ),
+        "'end' is called with training=True",
+    ),
     "softmax within": (
         (
             PICTURE,

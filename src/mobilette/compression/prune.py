@@ -139,7 +139,7 @@ def prune(
     folder = Path(out or free_run_folder(f"{source.path.resolve().name}-pruned"))
     check_new(folder, holds=ARCH, force=force)
     check_apart(folder, source.path, "which is pruned and teaches")
-    weights = source.read_weights()
+    weights = source.network.state_dict()  # one without a classifier is refused
     # Told before pictures are read: how far a network can be cut is not a matter of scores.
     prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
     pictures = find_pictures(data)
@@ -270,6 +270,7 @@ def _write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
         classes=run.classes,
         weights=pruned.weights,
         origin={PRUNED_FROM: str(run.path.resolve())},
+        multi_label=run.multi_label,
     ).path
 
 

@@ -52,9 +52,10 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
 
         return CheckpointPredictor(open_run(path), device=choose_device(device), threads=threads)
     kind = "a folder that is neither" if path.is_dir() else "not there"
+    hint = "; 'mobilette weights import' makes a run of a file of weights" if path.is_file() else ""
     raise InputError(
         f"{path}: is {'a file' if path.is_file() else kind}; the directory of a run or of an "
-        "artifact is expected"
+        f"artifact is expected{hint}"
     )
 
 

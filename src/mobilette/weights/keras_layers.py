@@ -195,7 +195,7 @@ def _operation(
 
 def _note_shape(config: Mapping[str, Any], shapes: list[tuple[int, int, int]]) -> None:
     shape = config.get("batch_input_shape") or config.get("batch_shape")
-    if shape is not None:
+    if shape is not None and len(shape) == 4:
         _, height, width, channels = (int(size or 0) for size in shape)
         shapes.append((channels, height, width))
 
@@ -222,7 +222,6 @@ def _call(name: str, calls: Any, last: str) -> _Call:
         raise InputError(f"layer {name!r} is used {len(calls)} times; weights are not shared here")
     if isinstance(call, Mapping):  # Keras 3
         values = list(_values([call["args"], call.get("kwargs", {})]))
-        keywords = [call.get("kwargs", {})]
         inputs = [
             str(value["config"]["keras_history"][0])
             for value in values
@@ -236,8 +235,9 @@ def _call(name: str, calls: Any, last: str) -> _Call:
         keywords = [keyword for _, _, _, *given in call for keyword in given]
         numbers = [number for number in _values(keywords) if not isinstance(number, Mapping)]
         reverse = False
-    if any(keyword.get("training") is True for keyword in keywords):
-        raise InputError(f"layer {name!r} is called with training=True: it answers as in training")
+        # Keras 3 records it, too, but its predict takes no notice.
+        if any(keyword.get("training") is True for keyword in keywords):
+            raise InputError(f"layer {name!r} is called with training=True: it answers as then")
     return _Call(inputs=tuple(inputs), numbers=tuple(numbers), reverse=reverse)
 
 
