@@ -170,7 +170,7 @@ def test_without_a_top_it_is_a_start_that_cannot_answer(
     imported = read(path)
     assert not imported.has_classifier
     run = import_run(path, model=V2[0], width_mult=V2[1], out=tmp_path / "run", preprocess="tf").run
-    with pytest.raises(InputError, match="without a classifier .include_top=False.; 'mobilette"):
+    with pytest.raises(InputError, match="from a file without a classifier; .mobilette"):
         load(run.path)
     for start, model in ((path, V2[0]), (run.path, None)):
         found = read_start(
