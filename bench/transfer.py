@@ -30,6 +30,7 @@ from typing import Annotated
 import torch
 import typer
 
+from mobilette.errors import InputError
 from mobilette.training.recipe import load_recipe, parse_setting
 from mobilette.training.train import train
 from mobilette.weights.import_run import import_run
@@ -195,7 +196,11 @@ def run_all(
                     future.cancel()
             if done.cancelled():
                 continue
-            result = done.result()
+            try:
+                result = done.result()
+            except InputError as error:
+                print(error, file=sys.stderr, flush=True)
+                continue
             job = result.job
             print(
                 f"{time.perf_counter() - begun:.0f} s: {job.data}, {job.start}, {job.variant}, "
