@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from reprlib import Repr
+from unicodedata import category
 
 _LONGEST_NAME = 200
+# Unicode's categories: control, format, surrogate, separators of lines and of paragraphs.
+_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # of Persian and Indic letters, and of emoji
 _BRIEF = Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
 
@@ -29,6 +33,21 @@ def shown(value: object) -> str:
         return f"{_BRIEF.repr(value):.80}"
     except ValueError:
         return f"a {type(value).__name__} too long to show"
+
+
+def visible(text: str) -> str:
+    """Return ``text`` on one line, with an escape for each sign that steers what shows it.
+
+    Names of files and classes can hold line breaks, sequences that a terminal obeys, marks that
+    turn the direction of writing, and bytes that are no UTF-8. Signs that join letters stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(sign) if category(sign) in _STEERING else sign for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    return sign if sign in _JOINERS else repr(sign)[1:-1]
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:

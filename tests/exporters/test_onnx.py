@@ -56,7 +56,10 @@ def exported_with(
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 17), (17, 40), (50, 33), (8, 5)])
 def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
-    exported_with: Artifact, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    exported_with: Artifact,
+    size: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = exported_with.path
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -67,6 +70,7 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
     exec(code, names)
     prediction = load(folder).predict(["picture.jpg"])[0]
     assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
+    assert capsys.readouterr().out == f"{prediction.label}\n"  # once, and not beside its id
     assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-9)
 
 

@@ -73,7 +73,7 @@ def bench(
         threads=threads,
         rounds=rounds,
         workers=workers,
-        report=lambda line: remarks().print(line, markup=False),
+        report=lambda line: remarks().print(line),
     )
     written = write_benchmark(found, out) if out is not None else []
     if as_json:
@@ -85,11 +85,11 @@ def bench(
         for cells in table_rows(found):
             table.add_row(*cells)
         console().print(table)
-        console().print(conclusion(found), markup=False, soft_wrap=True)
+        console().print(conclusion(found), soft_wrap=True)
     for line in (*remarks_on(found), conditions(found)):
-        remarks().print(line, markup=False)
+        remarks().print(line)
     if written:
-        remarks().print(f"written: {', '.join(map(str, written))}", markup=False)
+        remarks().print(f"written: {', '.join(map(str, written))}")
     only_runs = all(row.target is None for row in found.rows)
     return 0 if only_runs or found.fastest is not None else 1
 
@@ -124,10 +124,10 @@ def _export(
                     run, data if is_imported(run.path) else None, report_load=report
                 )
         except InputError as error:
-            say.print(f"int8: {error}", markup=False)
+            say.print(f"int8: {error}")
         else:
             count, source = len(calibration.pixels), calibration.source
-            say.print(f"int8 is calibrated with {count} pictures of {source}", markup=False)
+            say.print(f"int8 is calibrated with {count} pictures of {source}")
     wanted = chosen(targets, precisions)
     if not wanted:
         raise InputError(f"--precision {precision}: none of {', '.join(targets)} has it")
@@ -135,7 +135,7 @@ def _export(
     for result in made:
         if isinstance(result, Refused):
             name = f"{result.target} {result.precision}"
-            say.print(f"{name}: not written: {result.reason}", markup=False)
+            say.print(f"{name}: not written: {result.reason}")
         else:
-            say.print(f"{result.path}: there", markup=False)
+            say.print(f"{result.path}: there")
     return folder

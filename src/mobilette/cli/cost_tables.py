@@ -12,6 +12,7 @@ from mobilette.arch.arch import Arch
 from mobilette.cli.output import console, human_bytes
 from mobilette.counting.convolution import ConvolutionCost
 from mobilette.counting.cost import Cost, LayerCost
+from mobilette.errors import visible
 
 BAR = 12
 # Columns of the CSV and keys of --sort.
@@ -50,8 +51,8 @@ def print_layers(
         )
         return
     for number, (arch, counted) in enumerate(zip(archs, costs, strict=True)):
-        heading = "\n" * (number > 0) + _heading(arch)
-        console().print(heading, _layer_table(counted, sort), _totals(counted), sep="\n")
+        lines = [*[""] * (number > 0), _heading(arch), ""]
+        console().print(*lines, _layer_table(counted, sort), "", *_totals(counted), sep="\n")
 
 
 def print_convolution(compared: ConvolutionCost) -> None:
@@ -73,9 +74,11 @@ def print_convolution(compared: ConvolutionCost) -> None:
     ):
         table.add_row(name, formula, f"{madds:,}", f"{params:,}")
     console().print(
-        f"{k}x{k} convolution, M = {m} to N = {n} channels, D = {d}: {d}x{d} positions out\n",
+        f"{k}x{k} convolution, M = {m} to N = {n} channels, D = {d}: {d}x{d} positions out",
+        "",
         table,
-        f"\nratio  {compared.ratio:.4f} = 1/N + 1/K² = 1/{n} + 1/{k * k}",
+        "",
+        f"ratio  {compared.ratio:.4f} = 1/N + 1/K² = 1/{n} + 1/{k * k}",
         sep="\n",
     )
 
@@ -114,12 +117,15 @@ def _print_csv(records: Iterable[dict[str, str | int]]) -> None:
     records = list(records)
     writer = csv.DictWriter(sys.stdout, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(
+        {key: visible(item) if isinstance(item, str) else item for key, item in record.items()}
+        for record in records
+    )
 
 
 def _heading(arch: Arch) -> str:
     side = arch.resolution
-    return f"{arch.name}: {side}x{side}x{arch.in_channels} in, {arch.num_classes:,} classes\n"
+    return f"{arch.name}: {side}x{side}x{arch.in_channels} in, {arch.num_classes:,} classes"
 
 
 def _layer_table(counted: Cost, sort: str | None) -> Table:
@@ -170,11 +176,11 @@ def _shape(layer: LayerCost) -> str:
     return "x".join(str(size) for size in layer.shape)
 
 
-def _totals(counted: Cost) -> str:
+def _totals(counted: Cost) -> tuple[str, ...]:
     size, peak = counted.size_bytes, counted.peak_activation_bytes
     return (
-        f"\nparameters        {counted.params:,}\n"
-        f"mult-adds         {counted.madds:,} ({counted.madds / 1e6:,.2f}M)\n"
-        f"size              {human_bytes(size.fp32)} fp32, {human_bytes(size.int8)} int8\n"
-        f"peak activations  {human_bytes(peak.fp32)} fp32, {human_bytes(peak.int8)} int8"
+        f"parameters        {counted.params:,}",
+        f"mult-adds         {counted.madds:,} ({counted.madds / 1e6:,.2f}M)",
+        f"size              {human_bytes(size.fp32)} fp32, {human_bytes(size.int8)} int8",
+        f"peak activations  {human_bytes(peak.fp32)} fp32, {human_bytes(peak.int8)} int8",
     )

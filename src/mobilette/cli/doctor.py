@@ -29,7 +29,7 @@ def doctor(
         else:
             what = f"{sets} set{'s' if sets != 1 else ''} of decoded pictures"
             line = f"{folder}: {what} removed, {removed:,} bytes"
-            out.print(line, markup=False, soft_wrap=True)
+            out.print(line, soft_wrap=True)
         return
     from mobilette.training.environment import examine
 
@@ -39,6 +39,6 @@ def doctor(
         return
     for key, value in found.items():
         text = value if not isinstance(value, dict) else ""
-        out.print(f"{key:<12} {text}", markup=False)
+        out.print(f"{key:<12} {text}")
         for name, detail in value.items() if isinstance(value, dict) else ():
-            out.print(f"  {name:<16} {detail}", markup=False)
+            out.print(f"  {name:<16} {detail}")

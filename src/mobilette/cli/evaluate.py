@@ -38,7 +38,7 @@ def evaluate(
             on_matched=lambda by: remarked.append(f"folders matched with classes by {by}"),
         )
     for line in remarked:
-        remarks().print(line, markup=False)
+        remarks().print(line)
     if as_json:
         print_json(metrics.to_json())
         return
@@ -50,10 +50,10 @@ def evaluate(
     if metrics.mean_average_precision is not None:
         out.print(f"mean average precision {metrics.mean_average_precision:.2%}")
         for name, measured in metrics.per_class.items():
-            out.print(f"  {name}: {measured['average_precision']:.1%}", markup=False)
+            out.print(f"  {name}: {measured['average_precision']:.1%}")
     for true, guesses in metrics.confusion.items():
         wrong = {guess: count for guess, count in guesses.items() if guess != true}
         mistakes = ", ".join(
             f"{count} as {guess}" for guess, count in sorted(wrong.items(), key=lambda i: -i[1])
         )
-        out.print(f"  {true}: {metrics.per_class[true]['top1']:.1%}  {mistakes}", markup=False)
+        out.print(f"  {true}: {metrics.per_class[true]['top1']:.1%}  {mistakes}")

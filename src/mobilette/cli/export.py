@@ -76,7 +76,6 @@ def export(
             )
         remarks().print(
             f"int8 is calibrated with {len(calibration.pixels)} pictures of {calibration.source}",
-            markup=False,
         )
     elif data is not None:
         raise InputError("--data names pictures to calibrate int8 with; nothing here is int8")
@@ -86,8 +85,8 @@ def export(
         row = {"path": str(model.parent), "target": target, "precision": kind}
         rows.append(row | {"size_bytes": size})
         if not as_json:
-            remarks().print(f"{model}: {kind}, {human_bytes(size)}", markup=False)
-            remarks().print(f"next: {hint}", markup=False)
+            remarks().print(f"{model}: {kind}, {human_bytes(size)}")
+            remarks().print(f"next: {hint}")
 
     for target, kind in wanted:
         with progress_bar(f"exporting to {target}, {kind}") as progress:

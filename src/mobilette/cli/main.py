@@ -23,7 +23,7 @@ from mobilette.cli import (
     verify,
     weights,
 )
-from mobilette.errors import InputError
+from mobilette.errors import InputError, visible
 
 DONE, WRONG_REQUEST = 0, 2
 INTERRUPTED = 130  # as shells say of Ctrl-C
@@ -82,5 +82,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def _explain(error: Exception) -> int:
     text = error.format_message() if isinstance(error, UsageError) else str(error)
-    print(f"mobilette: error: {' '.join(text.split())}", file=sys.stderr)
+    print(visible(f"mobilette: error: {' '.join(text.split())}"), file=sys.stderr)
     return WRONG_REQUEST

@@ -126,7 +126,7 @@ def _list_candidates(
     if isinstance(found, Shortfall):
         if as_json:
             print_json([])
-        remarks().print(_explain(found, budget, precision), markup=False)
+        remarks().print(_explain(found, budget, precision))
         return 1
     if as_json:
         print_json([candidate.to_json() for candidate in found[:limit]])
@@ -158,7 +158,7 @@ def _print_candidates(
             f"{candidate.width_mult:g}",
             str(candidate.resolution),
             top1,
-            source.replace("[", r"\["),
+            source,
             human_count(candidate.params),
             human_count(candidate.madds),
             human_bytes(candidate.needs("size", precision)),
@@ -173,7 +173,7 @@ def _print_candidates(
     )
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     for note in notes:
-        out.print(note, markup=False, soft_wrap=True)
+        out.print(note, soft_wrap=True)
 
 
 def _explain(short: Shortfall, budget: str, precision: Precision) -> str:

@@ -7,13 +7,16 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from mobilette.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Tables that are piped into a file or another program are not folded at 80 columns.
-PIPED_WIDTH = 160
+# What is piped into a file or another program is not folded: tables are as wide as they are.
+PIPED_WIDTH = 100_000
 
 
 def print_json(value: object) -> None:
@@ -21,18 +24,37 @@ def print_json(value: object) -> None:
     print(json.dumps(_finite(value)), flush=True)
 
 
-def console() -> Console:
-    """Return the console for results that people read."""
-    from rich.console import Console
+def say(text: str) -> None:
+    """Print one line of a result; rich takes half a millisecond for it."""
+    print(visible(text), flush=True)
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+def console() -> Console:
+    """Return the console for results that people read.
+
+    What it prints, cells of tables too, is text and no markup; each text is one line, and signs
+    that a terminal would obey are shown escaped.
+    """
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    return _plain_console()(highlight=False, markup=False, emoji=False, width=width)
 
 
 def remarks() -> Console:
-    """Return the console for progress and remarks."""
-    from rich.console import Console
+    """Return the console for progress and remarks; it prints as `console` does."""
+    return _plain_console()(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+@cache
+def _plain_console() -> type[Console]:
+    """Return rich's console, imported when something is printed, with every text escaped."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+    return PlainConsole
 
 
 def human_bytes(size: int) -> str:

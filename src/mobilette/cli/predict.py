@@ -31,7 +31,7 @@ def predict(
 ) -> int:
     """Classify pictures; with --json one object a line. Status 2 if none could be read."""
     from mobilette.artifact.directory import find_artifacts, is_artifact
-    from mobilette.cli.output import print_json, remarks
+    from mobilette.cli.output import print_json, remarks, say
     from mobilette.data.sources import list_pictures
     from mobilette.engines.load import load
     from mobilette.engines.predictor import Failure
@@ -41,7 +41,7 @@ def predict(
         from mobilette.verification.fastest import choose_artifact
 
         model, why = choose_artifact(model)
-        remarks().print(why, markup=False)
+        remarks().print(why)
     predictor = load(model, device=device, threads=threads or 0)
     answered = False
     paths = list_pictures(pictures, on_skipped=_say_skipped)
@@ -49,10 +49,10 @@ def predict(
         if as_json:
             print_json(answer.to_json())
         elif isinstance(answer, Failure):
-            remarks().print(f"{answer.path}: {answer.error}", markup=False)
+            remarks().print(f"{answer.path}: {answer.error}")
         else:
             best = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in answer.top[:3])
-            print(f"{answer.path}: {best}", flush=True)  # rich takes half a millisecond a line
+            say(f"{answer.path}: {best}")
         answered |= not isinstance(answer, Failure)
     return 0 if answered else 2
 
@@ -64,4 +64,4 @@ def _say_skipped(folder: Path, files: list[Path]) -> None:
     names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
     more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
     noun = "file is no picture" if len(files) == 1 else "files are no pictures"
-    remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}", markup=False)
+    remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}")

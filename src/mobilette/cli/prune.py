@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -78,6 +77,7 @@ def prune(
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
+    from mobilette.cli.output import remarks
     from mobilette.cli.training_progress import TrainingProgress
     from mobilette.compression.prune import prune as prune_run
     from mobilette.compression.pruning_record import read_pruning
@@ -110,7 +110,7 @@ def prune(
                 remark=progress.remark,
             )
     except KeyboardInterrupt as stop:
-        print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)
+        remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")
         return 130
     pruning = read_pruning(pruned.path)
     write_picture(pruning, pruned.path)
@@ -139,9 +139,8 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
     out.print(
         f"{run.path}: {last.madds / pruning.madds:.1%} of the mult-adds, "
         f"{_points(last.tuned - pruning.accuracy)} points",
-        markup=False,
     )
-    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)
+    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx")
 
 
 def _print_table(pruning: Pruning) -> None:

@@ -65,7 +65,7 @@ def quantize(
             workers=workers,
             max_unusable=max_unusable,
             seed=seed or 0,
-            report=lambda line: said.print(line, markup=False),
+            report=lambda line: said.print(line),
             report_load=partial(progress, "reading pictures"),
             progress=progress,
         )
@@ -99,24 +99,23 @@ def _print(found: Quantised) -> None:
     chosen, verdict = found.rungs[found.chosen], found.verdict
     for rung in found.rungs:
         if rung.reason:
-            out.print(f"{rung.name}: {rung.reason}", markup=False, soft_wrap=True)
+            out.print(f"{rung.name}: {rung.reason}", soft_wrap=True)
     if chosen.float_layers:
         layers = ", ".join(chosen.float_layers)
-        out.print(f"in float: {layers}", markup=False, soft_wrap=True)
+        out.print(f"in float: {layers}", soft_wrap=True)
     if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
         out.print(
             f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "
             f"pictures, the run {verdict.accuracy_source:.2%}; the same "
             f"answer to {verdict.top1_agreement:.2%}",
-            markup=False,
             soft_wrap=True,
         )
     if found.latency_ms:
         listed = ", ".join(f"{name} {ms:.3g} ms" for name, ms in found.latency_ms.items())
-        out.print(f"one picture, one thread: {listed}", markup=False, soft_wrap=True)
+        out.print(f"one picture, one thread: {listed}", soft_wrap=True)
     if found.advice:
-        out.print(found.advice, markup=False, soft_wrap=True)
+        out.print(found.advice, soft_wrap=True)
     for failure in verdict.failures:
-        out.print(f"verify failed: {failure}", markup=False, soft_wrap=True)
+        out.print(f"verify failed: {failure}", soft_wrap=True)
     what = "kept" if found.kept else f"NOT kept; the best is rung {chosen.name}"
-    out.print(f"quantize: accuracy {what}", markup=False, soft_wrap=True)
+    out.print(f"quantize: accuracy {what}", soft_wrap=True)

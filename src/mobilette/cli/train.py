@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -118,6 +117,7 @@ def train(
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
+    from mobilette.cli.output import remarks
     from mobilette.cli.training_progress import TrainingProgress, print_result
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
@@ -181,7 +181,7 @@ def train(
                     remark=progress.remark,
                 )
     except KeyboardInterrupt as stop:
-        print(f"mobilette: {stop if stop.args else 'stopped'}", file=sys.stderr)
+        remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")
         return 130
     if writes():
         print_result(run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)

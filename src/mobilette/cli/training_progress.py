@@ -59,7 +59,7 @@ class TrainingProgress:
 
     def remark(self, text: str) -> None:
         """Print one line above the bars."""
-        self._bars.console.print(text, markup=False)
+        self._bars.console.print(text)
 
     def load(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` pictures are read."""
@@ -130,7 +130,7 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
     average_precision = {key: best[key] for key in ("mean_average_precision",) if key in best}
     out = remarks()
     if not trained:
-        out.print(f"{run.path} is finished; nothing to resume", markup=False)
+        out.print(f"{run.path} is finished; nothing to resume")
     if as_json:
         print_json(
             {
@@ -152,9 +152,8 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
     out.print(
         f"{run.path}: {reached}top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
         f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s",
-        markup=False,
     )
-    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx", markup=False)
+    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx")
 
 
 def _profile(profiled: Profiled) -> dict[str, object]:

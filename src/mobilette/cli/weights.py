@@ -69,8 +69,9 @@ def _print_table(found: list[PublishedWeights]) -> None:
     from mobilette.weights.download import cached_path, weights_cache
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("name", "network"):
-        table.add_column(heading, overflow="fold")
+    names = {"name": [entry.name for entry in found], "network": [entry.model for entry in found]}
+    for heading, cells in names.items():  # are copied: never folded, never cut
+        table.add_column(heading, no_wrap=True, min_width=max(map(len, cells)))
     for heading in ("width", "pixels", "top-1", "size", "sha-256"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("from", "licence", "cached"):
@@ -90,6 +91,6 @@ def _print_table(found: list[PublishedWeights]) -> None:
             "yes" if cached_path(entry).is_file() else "-",
         )
     out = console()
-    out.print(table)
+    out.print(table, crop=False)
     for note in (*NOTES, f"cached: in {weights_cache()}"):
-        out.print(note, markup=False, soft_wrap=True)
+        out.print(note, soft_wrap=True)

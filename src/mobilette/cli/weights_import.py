@@ -56,17 +56,14 @@ def import_weights(
     )
     imported, arch = done.imported, done.run.arch
     for remark in imported.remarks:
-        remarks().print(remark, markup=False)
+        remarks().print(remark)
     if imported.unused:
-        remarks().print(f"not needed: {', '.join(imported.unused)}", markup=False)
+        remarks().print(f"not needed: {', '.join(imported.unused)}")
     remarks().print(
         f"{out}: {arch.name} at {arch.resolution}x{arch.resolution}, {arch.num_classes:,} classes, "
         f"all {imported.tensors - len(imported.unused)} tensors in place",
-        markup=False,
     )
-    remarks().print(
-        f"next: {shlex.join(['mobilette', 'evaluate', str(out), 'DATA'])}", markup=False
-    )
+    remarks().print(f"next: {shlex.join(['mobilette', 'evaluate', str(out), 'DATA'])}")
     if as_json:
         print_json(
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mobilette.artifact.contract import Contract
 from mobilette.compression.float_layers import answers_in_float
+from mobilette.errors import visible
 from mobilette.exporters.target import Target
 
 _TEXT = """\
@@ -45,8 +46,8 @@ image = image.convert("{mode}")
 {geometry}
 pixels = np.asarray(image).reshape({size}, {size}, {channels}).transpose(2, 0, 1)[None]"""
 
-_ONE = "print(labels[logits.argmax()])"
-_SEVERAL = "print([label for label, logit in zip(labels, logits) if logit > 0])"
+_ONE = 'print(labels[logits.argmax()].split("\\t")[1])'
+_SEVERAL = 'print([label.split("\\t")[1] for label, logit in zip(labels, logits) if logit > 0])'
 _SIGMOID = """
 - A picture may be of several classes or of none: the probability of each is the sigmoid of its
   logit, 1 / (1 + exp(-logit)), for itself."""
@@ -107,7 +108,7 @@ def readme(contract: Contract, target: Target) -> str:
         kind="int8" if integer else "float32",
         notes=target.notes.format(**names),
         probability=_SIGMOID if several else "",
-        name=contract.arch.name,
+        name=visible(contract.arch.name),
         target=contract.target,
         version=contract.versions["mobilette"],
         colour="grey" if contract.input.colour == "grey" else "red, green, blue",

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from mobilette.errors import visible
 from mobilette.files import write_bytes, write_json, write_text
 from mobilette.reporting.labels import place_labels
 from mobilette.reporting.style import FAINT, INK, QUIET
@@ -102,8 +103,8 @@ def to_markdown(benchmark: Benchmark) -> str:
     """Return the table, how it was measured and what is to be said of it."""
     lines = [COLUMNS, ("---",) * 4 + ("--:",) * (len(COLUMNS) - 4), *table_rows(benchmark)]
     table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
-    parts = [table, conclusion(benchmark), f"{conditions(benchmark)}."]
-    remarks = remarks_on(benchmark)
+    parts = [table, visible(conclusion(benchmark)), visible(f"{conditions(benchmark)}.")]
+    remarks = [visible(line) for line in remarks_on(benchmark)]
     parts += ["\n".join(f"- {line}" for line in remarks)] if remarks else []
     return "\n\n".join(parts) + "\n"
 
@@ -132,18 +133,25 @@ def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
     from matplotlib.figure import Figure
 
     points = _points(benchmark)
-    with rc_context({"svg.hashsalt": "mobilette", "font.family": "DejaVu Sans", "font.size": 10}):
+    with rc_context(
+        {
+            "svg.hashsalt": "mobilette",
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "text.parse_math": False,  # a name may have dollars
+        }
+    ):
         figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         _set_up(axes, points)
         for precision in MARKS:
             _scatter(axes, precision, [row for row, _ in points if row.precision == precision])
         axes.legend(frameon=False, loc="best")
-        axes.set_title(conclusion(benchmark), loc="left", color=INK)
-        figure.text(0.01, -0.04, conditions(benchmark), fontsize=8, color=QUIET)
+        axes.set_title(visible(conclusion(benchmark)), loc="left", color=INK)
+        figure.text(0.01, -0.04, visible(conditions(benchmark)), fontsize=8, color=QUIET)
         places = [_place(row) for row, _ in points]
         spreads = [(row.latency_ms.p10, row.latency_ms.p90) for row, _ in points if row.latency_ms]
-        place_labels(axes, places, [name + _sign(row) for row, name in points], spreads)
+        place_labels(axes, places, [visible(name) + _sign(row) for row, name in points], spreads)
         content = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else {}
         figure.savefig(content, format=kind, metadata=metadata, bbox_inches="tight")
@@ -225,4 +233,4 @@ def _cells(row: Row, name: str) -> tuple[str, ...]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return visible(text).replace("|", "\\|")
