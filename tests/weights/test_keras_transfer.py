@@ -94,7 +94,8 @@ def test_mixed_precision_is_read_as_its_float32_weights(files: Path) -> None:
     imported = read(files / "mixed.keras")
     asked = np.load(files / "mixed.npz")
     given = answer(imported, asked["pictures"])
-    torch.testing.assert_close(given, torch.tensor(asked["outputs"]), atol=0.2, rtol=0)  # float16 rounds
+    expected = torch.tensor(asked["outputs"])
+    torch.testing.assert_close(given, expected, atol=0.2, rtol=0)  # float16 rounds
 
 
 @pytest.mark.parametrize("name", ["rescaled", "frozen", "head_model"])
