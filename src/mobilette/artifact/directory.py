@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from mobilette.artifact.contract import Contract, Measured
 from mobilette.artifact.golden import Golden, read_golden
+from mobilette.artifact.onnx_model import check_whole
 from mobilette.artifact.schema import check_schema
 from mobilette.errors import InputError
 from mobilette.files import (
@@ -27,6 +29,7 @@ CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
 LABELS = "labels.txt"
 README = "README.md"
+ONNX_TARGETS = ("onnx", "web")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,15 @@ class Artifact:
         return golden
 
     def read_model(self) -> bytes:
-        """Return the model file, checked against its hash in the same pass."""
-        return self.read(self.contract.model)
+        """Return the model file, checked against its hash in the same pass.
+
+        Raises:
+            InputError: as `read` does; or it is an ONNX file that reads others.
+        """
+        content = self.read(self.contract.model)
+        if self.contract.target in ONNX_TARGETS:
+            check_whole(content, where=str(self.path / self.contract.model))
+        return content
 
     def read(self, name: str) -> bytes:
         """Return the content of the file ``name``, checked against its hash in the same pass."""
@@ -127,6 +137,7 @@ def open_artifact(path: str | Path) -> Artifact:
     if not is_artifact(path):
         what = "no such folder" if not path.exists() else f"no {CONTRACT} in it"
         raise InputError(f"{path}: not an artifact ({what}); 'mobilette export' makes one")
+    _check_inside(path, CONTRACT)
     contract = read_contract(path / CONTRACT)
     if contract.sha256 != contract.own_sha256():
         raise InputError(f"{path / CONTRACT}: changed since the export (its hash does not match)")
@@ -134,6 +145,7 @@ def open_artifact(path: str | Path) -> Artifact:
     if set(contract.files or {}) != set(expected):
         raise InputError(f"{path / CONTRACT}: hashes of {', '.join(expected)} are expected")
     for name in expected:
+        _check_inside(path, name)
         if name == LABELS:
             _check_labels(path / name, contract)
         _read_checked(path, name, contract)
@@ -166,6 +178,16 @@ def _check_labels(path: Path, contract: Contract) -> None:
             f"{labels[index].id!r} where {contract.classes[index].id!r} belongs"
         )
     raise InputError(f"{path}: changed since the export (other classes than in {CONTRACT})")
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    """Raise `InputError` if the file ``name`` is a link to what lies elsewhere, or behind one."""
+    real = Path(os.path.realpath(folder / name))
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise InputError(
+            f"{folder / name}: a link to {real}, outside the artifact; copy the artifact together "
+            "with the files that it links to (cp -rL)"
+        )
 
 
 def _names(contract: Contract) -> tuple[str, ...]:

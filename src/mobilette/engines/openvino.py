@@ -112,13 +112,16 @@ def check_ir(xml: bytes, weights: int, *, where: str) -> None:
         network = ElementTree.fromstring(xml)
         places = [
             (int(data.get("offset", "0")), int(data.get("size", "0")))
-            for layer in network.iterfind("layers/layer[@type='Const']")
+            for layer in network.iter("layer")  # of graphs inside layers, too
+            if layer.get("type") == "Const"
             for data in layer.iterfind("data")
         ]
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{where}: damaged ({error})") from error
     if network.tag != "net" or not places:
         raise InputError(f"{where}: not an OpenVINO network")
+    if any("weights_path" in element.tag for element in network.iter()):
+        raise InputError(f"{where}: names another file of weights than its own")
     for offset, size in places:
         if offset < 0 or size < 0 or offset + size > weights:
             raise InputError(
