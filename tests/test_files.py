@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mobilette.errors import InputError
-from mobilette.files import check_new, new_directory, read_bytes, read_json, write_bytes
+from mobilette.files import read_bytes, read_json, write_bytes
+from mobilette.folders import check_new, new_directory
 
 
 def names(folder: Path) -> list[str]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +17,7 @@ T = TypeVar("T")
 
 LARGEST_RECORD = 64 * 2**20
 LARGEST_FILE = 4 * 2**30
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def cache_root() -> Path:
@@ -48,7 +47,7 @@ def check_file(path: Path, *, limit: int = LARGEST_FILE) -> int:
         if not path.is_file():
             raise InputError(f"{path}: a file is expected here")
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {in_words(error)}") from error
     if size > limit:
         raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
     return size
@@ -64,7 +63,7 @@ def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {in_words(error)}") from error
 
 
 def read_head(path: Path, count: int) -> bytes:
@@ -78,7 +77,7 @@ def read_head(path: Path, count: int) -> bytes:
         with path.open("rb") as file:
             return file.read(count)
     except OSError as error:
-        raise InputError(f"{path}: {_reason(error)}") from error
+        raise InputError(f"{path}: {in_words(error)}") from error
 
 
 def read_json(path: Path) -> object:
@@ -121,15 +120,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
+            raise InputError(f"{path}: cannot be written ({in_words(error)})") from error
         raise
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what `write_bytes` has left in ``folder`` where it was killed."""
     for path in folder.glob(".*.tmp"):
-        with suppress(OSError):
-            path.unlink()
+        if _TEMPORARY.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -142,111 +142,6 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-@contextmanager
-def new_directory(
-    path: Path, *, holds: str, force: bool = False, source: Path | None = None
-) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``path`` when the block ends without an error.
-
-    An existing ``path`` is kept until then and refused unless ``force``; and even then unless it
-    is empty or an older one of the same kind.
-
-    Args:
-        path: where the folder will be.
-        holds: a file that every folder of this kind has.
-        force: replace an older one.
-        source: what the content is made from, which must not lie inside ``path``.
-
-    Raises:
-        InputError: ``path`` exists, or cannot be written; nothing is left behind.
-    """
-    check_new(path, holds=holds, force=force)
-    if source is not None and path.resolve() in (source.resolve(), *source.resolve().parents):
-        raise InputError(f"{path}: {source} lies in it and would be replaced; give another --out")
-    made = make_parents(path)
-    temporary = None
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(old / "old")
-            try:
-                temporary.replace(path)
-            except OSError:
-                (old / "old").replace(path)
-                raise
-            finally:
-                shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
-        if isinstance(error, OSError):
-            raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
-        raise
-
-
-def check_new(path: Path, *, holds: str, force: bool) -> None:
-    """Raise `InputError` if ``path`` is not to be replaced, not of this kind or not writable."""
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists; give another --out, or --force to replace it")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file; a folder is to be written there")
-    if path.exists() and not (path / holds).exists() and any(path.iterdir()):
-        raise InputError(
-            f"{path}: --force replaces only a folder with {holds} in it; this has none"
-        )
-    above = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
-    if not above.is_dir():
-        raise InputError(f"{path}: cannot be written ({above} is a file)")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be written ({above} is not to be written to)")
-
-
-def make_directory(path: Path) -> None:
-    """Make the folder ``path`` and those above it, unless it is there.
-
-    Raises:
-        InputError: it cannot be made, or is a file.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
-
-
-def make_parents(path: Path) -> list[Path]:
-    """Make the folders above ``path``; return those that were made, the deepest first.
-
-    Raises:
-        InputError: they cannot be made.
-    """
-    missing = [folder for folder in path.parents if not folder.exists()]
-    made: list[Path] = []
-    try:
-        for folder in reversed(missing):
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                if not folder.is_dir():
-                    raise
-                continue  # another process has made it meanwhile
-            made.insert(0, folder)
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(f"{path}: cannot be written ({_reason(error)})") from error
-    return made
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):  # somebody else has put something there meanwhile
-            folder.rmdir()
-
-
-def _reason(error: OSError) -> str:
+def in_words(error: OSError) -> str:
+    """Return in a few words what went wrong."""
     return (error.strerror or str(error)).lower()

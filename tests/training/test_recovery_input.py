@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from mobilette.errors import InputError
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event, StepDone
+from mobilette.training.interruption import StopRequest
 from mobilette.training.resume import resume
 from mobilette.training.train import train
 from tests.data.sets import divided
@@ -181,3 +182,21 @@ def test_sigterm_in_the_last_validation_is_too_late(
 
     run = train_small(pictures, overrides=OVERRIDES, out=tmp_path / "run", report=report)
     assert_same(run.path, whole)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_hang_up_saves_and_stops_unless_it_is_ignored(ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with StopRequest() as stop:
+            for _ in range(2):  # of the kernel and of the shell
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.requested is not ignored
+            if not ignored:
+                with pytest.raises(KeyboardInterrupt):
+                    os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        assert signal.signal(signal.SIGHUP, before) is (
+            signal.SIG_IGN if ignored else signal.SIG_DFL
+        )

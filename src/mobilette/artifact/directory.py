@@ -22,6 +22,7 @@ from mobilette.files import (
     write_json,
     write_text,
 )
+from mobilette.folders import restore
 from mobilette.records import parse
 from mobilette.run.classes import ClassLabel, classes_text, parse_classes
 
@@ -132,6 +133,7 @@ def open_artifact(path: str | Path) -> Artifact:
             a newer version.
     """
     path = Path(path)
+    restore(path)
     if path.is_file() and is_artifact(path.parent):
         raise InputError(f"{path}: give the artifact's directory, {path.parent}")
     if not is_artifact(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,7 @@ def bench(
 
     from mobilette.artifact.directory import find_artifacts
     from mobilette.cli.output import console, print_json, remarks
-    from mobilette.files import make_directory
+    from mobilette.folders import claimed, make_directory
     from mobilette.reporting.benchmark import (
         COLUMNS,
         conclusion,
@@ -64,18 +65,19 @@ def bench(
         models = [path for pair in zip(models, made, strict=True) for path in pair]
     if out is None and len(models) == 1 and find_artifacts(models[0]):
         out = models[0]
-    if out is not None:
-        make_directory(out)
-    found = measure(
-        models,
-        data,
-        split=split,
-        threads=threads,
-        rounds=rounds,
-        workers=workers,
-        report=lambda line: remarks().print(line),
-    )
-    written = write_benchmark(found, out) if out is not None else []
+    with nullcontext() if out is None else claimed(out):
+        if out is not None:
+            make_directory(out)
+        found = measure(
+            models,
+            data,
+            split=split,
+            threads=threads,
+            rounds=rounds,
+            workers=workers,
+            report=lambda line: remarks().print(line),
+        )
+        written = write_benchmark(found, out) if out is not None else []
     if as_json:
         print_json(found.to_json())
     else:

@@ -49,7 +49,7 @@ def export(
     from mobilette.exporters.export import export as export_run
     from mobilette.exporters.prepare import package_versions
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
-    from mobilette.files import check_new
+    from mobilette.folders import check_new
     from mobilette.run.directory import is_imported, open_run, recorded_data
 
     if int8 and precision is not None:

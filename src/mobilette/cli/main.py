@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,10 +22,11 @@ from mobilette.cli import (
     verify,
     weights,
 )
+from mobilette.cli.streams import drop_output, secure_streams
 from mobilette.errors import InputError, visible
 
 DONE, WRONG_REQUEST = 0, 2
-INTERRUPTED = 130  # as shells say of Ctrl-C
+INTERRUPTED, NOT_READ = 130, 141  # as shells say of Ctrl-C, and of a pipe that is closed
 # The base of everything that typer says about wrong arguments; typer itself does not export it.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
@@ -56,21 +56,28 @@ app.add_typer(weights.app, name="weights")
 
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal or pipe that cannot show a character gets its number, not a crash.
-            stream.reconfigure(errors="backslashreplace")
+    secure_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its status.
 
-    0: done; 1: a gate was not met; 2: the request was wrong; 130: interrupted.
+    0: done; 1: a gate was not met; 2: the request was wrong; 130: interrupted; 141: nobody reads
+    the output any more.
     """
     given = [argument for argument in arguments if argument != "--debug"]
     try:
         status = app(given or ["--help"], prog_name="mobilette", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+        return NOT_READ
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, BrokenPipeError):  # of which typer makes a status 1
+            raise
+        drop_output()
+        return NOT_READ
     except (InputError, UsageError, OSError) as error:
         if len(given) < len(arguments):
             raise

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,17 +27,17 @@ from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError, one_of
-from mobilette.files import check_new
+from mobilette.folders import check_new, claimed, claimed_free
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
 from mobilette.run.directory import (
     ARCH,
     Run,
     check_apart,
-    free_run_folder,
     is_run,
     open_run,
 )
 from mobilette.run.imported import PRUNED_FROM, write_imported_run
+from mobilette.scratch import scratch
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
@@ -136,9 +136,9 @@ def prune(
     tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
     tuning = override(tuning, overrides or {})
     source = run if isinstance(run, Run) else open_run(run)
-    folder = Path(out or free_run_folder(f"{source.path.resolve().name}-pruned"))
-    check_new(folder, holds=ARCH, force=force)
-    check_apart(folder, source.path, "which is pruned and teaches")
+    if out is not None:
+        check_new(Path(out), holds=ARCH, force=force)
+        check_apart(Path(out), source.path, "which is pruned and teaches")
     weights = source.network.state_dict()  # one without a classifier is refused
     # Told before pictures are read: how far a network can be cut is not a matter of scores.
     prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
@@ -158,7 +158,13 @@ def prune(
         report_load=report_load,
         remark=remark or _silent,
     )
-    return _in_steps(source, asked, keep=keep, steps=steps, folder=folder, force=force)
+    free = Path("runs") / f"{source.path.resolve().name}-pruned"
+    with ExitStack() as claim:
+        if out is None:
+            out = claim.enter_context(claimed_free(free))
+        else:
+            claim.enter_context(claimed(Path(out), remark=remark))
+        return _in_steps(source, asked, keep=keep, steps=steps, folder=Path(out), force=force)
 
 
 def _in_steps(
@@ -170,7 +176,7 @@ def _in_steps(
     accuracy = math.nan
     current = source
 
-    with tempfile.TemporaryDirectory(prefix="mobilette-prune-") as scratch:
+    with scratch() as temporary:
         for number in range(1, steps + 1):
             begun = time.perf_counter()
             target = keep ** (number / steps)
@@ -186,8 +192,8 @@ def _in_steps(
                 f"(unpruned {accuracy:.2%})"
             )
             last = number == steps
-            where = folder if last else Path(scratch) / f"step{number}"
-            start = _write_cut(Path(scratch) / f"cut{number}", source, pruned)
+            where = folder if last else temporary / f"step{number}"
+            start = _write_cut(temporary / f"cut{number}", source, pruned)
             left = steps - number + 1
             try:
                 current = _fine_tune(start, asked, out=where, force=force and last, steps_left=left)

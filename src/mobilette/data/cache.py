@@ -20,7 +20,6 @@ import re
 import secrets
 import shutil
 import struct
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -36,7 +35,8 @@ from numpy.typing import NDArray
 from mobilette.data.content import Stamp
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
-from mobilette.files import cache_root, read_record, write_json
+from mobilette.files import cache_root, in_words, read_record, remove_unfinished, write_json
+from mobilette.scratch import scratch, sweep
 
 SCHEMA_VERSION = 1
 PIXELS, RECORDS, ABOUT = "pixels.u8", "records.u8", "cache.json"
@@ -122,7 +122,7 @@ class PictureCache:
             _write_at(rows, row * self._row_bytes, pixels.data.cast("B"))
             _write_at(records, row * _RECORD.size, memoryview(record))
         except OSError as error:
-            self.fault = (error.strerror or str(error)).lower()
+            self.fault = in_words(error)
 
     def close(self) -> None:
         """Close the files that rows are written to; a later `write` opens them again."""
@@ -191,7 +191,9 @@ def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> 
         _make(folder, CacheNote(source=source, shape=shape, used=time.time()))
         return PictureCache(folder, shape)
     except OSError as error:
-        return f"{error.filename or root}: {(error.strerror or str(error)).lower()}"
+        return f"{error.filename or root}: {in_words(error)}"
+    except InputError as error:
+        return str(error)
 
 
 def cache_size(root: Path) -> tuple[int, int]:
@@ -203,8 +205,11 @@ def cache_size(root: Path) -> tuple[int, int]:
 def clean_cache(root: Path) -> tuple[int, int]:
     """Remove all sets under ``root``, nothing else; return how many there were and their bytes."""
     count, freed = 0, 0
+    with suppress(OSError):
+        sweep(root)
     for folder in list(_folders(root)):
         size = _bytes(folder)
+        remove_unfinished(folder)
         for name in (PIXELS, RECORDS, ABOUT):
             with suppress(OSError):
                 (folder / name).unlink()
@@ -233,9 +238,10 @@ def _open(folder: Path, shape: tuple[int, ...]) -> PictureCache | None:
 
 
 def _make(folder: Path, note: CacheNote) -> None:
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     count, *row = note.shape
-    try:
+    with scratch(folder.parent) as above:
+        temporary = above / folder.name
+        temporary.mkdir()
         for name, size in ((PIXELS, count * int(np.prod(row))), (RECORDS, count * _RECORD.size)):
             with (temporary / name).open("wb") as file:
                 file.truncate(size)
@@ -245,8 +251,6 @@ def _make(folder: Path, note: CacheNote) -> None:
         except OSError:
             if not folder.exists():  # else another process was faster
                 raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _note(note: CacheNote) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from mobilette.artifact.ncnn_layers import Layer, find_weights, read_layers
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.errors import InputError
 from mobilette.extras import needs
+from mobilette.scratch import scratch
 from mobilette.silence import silence
 
 WEIGHTS = "model.ncnn.bin"
@@ -50,9 +49,9 @@ class NcnnPredictor(ArtifactPredictor):
         self.mat = ncnn.Mat
         self.network = ncnn.Net()
         _set_options(self.network.opt, half=self.contract.precision == "fp16", threads=self.threads)
-        with tempfile.TemporaryDirectory(prefix="mobilette-") as folder:
+        with scratch() as folder:
             # A file, because ncnn reads memory without knowing where it ends.
-            path = Path(folder) / WEIGHTS
+            path = folder / WEIGHTS
             path.write_bytes(weights)
             with silence():
                 status = self.network.load_param_mem(text) or self.network.load_model(str(path))

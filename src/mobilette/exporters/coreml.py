@@ -6,7 +6,6 @@ whereas a neural network's is whatever the device prefers, so that golden vector
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from mobilette.exporters import verify_on_mac
 from mobilette.exporters.program import export_program, traced
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import needs
+from mobilette.scratch import scratch
 from mobilette.silence import silence
 
 PACKAGE, SCRIPT = "model.mlpackage", "verify_on_mac.py"
@@ -43,7 +43,7 @@ def write_coreml(
     script = traced(export_program(prepared, dtype=torch.float32))
     colour = ct.colorlayout.GRAYSCALE if contract.input.colour == "grey" else ct.colorlayout.RGB
     shape = (1, contract.arch.in_channels, contract.arch.resolution, contract.arch.resolution)
-    with silence(), tempfile.TemporaryDirectory(prefix="mobilette-") as folder:
+    with silence(), scratch() as folder:
         model = ct.convert(
             script,
             inputs=[ct.ImageType(name=INPUT, shape=shape, color_layout=colour)],
@@ -55,8 +55,8 @@ def write_coreml(
         )
         model.short_description = f"{contract.arch.name}, {len(contract.classes)} classes"
         model.user_defined_metadata[METADATA_KEY] = canonical(contract.embedded())
-        model.save(str(Path(folder) / PACKAGE))
-        files = {name: (Path(folder) / name).read_bytes() for name in (MODEL, *PARTS[:2])}
+        model.save(str(folder / PACKAGE))
+        files = {name: (folder / name).read_bytes() for name in (MODEL, *PARTS[:2])}
     return Written(files={**files, SCRIPT: Path(verify_on_mac.__file__).read_bytes()})
 
 

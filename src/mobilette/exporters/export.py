@@ -22,7 +22,7 @@ from mobilette.exporters.prepare import make_contract, package_versions, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Progress, Quantisation, Target, no_progress
 from mobilette.exporters.web import WEB
-from mobilette.files import check_new, new_directory
+from mobilette.folders import new_directory
 from mobilette.run.directory import Run, open_run
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -70,15 +70,14 @@ def export(
     target = TARGETS[to]
     run = run if isinstance(run, Run) else open_run(run)
     final = artifact_folder(run, to, precision, out)
-    check_new(final, holds=CONTRACT, force=force)  # before pictures are decoded
     package_versions(target)
-    if precision != "int8":
-        calibration = quantisation = None
-    elif calibration is None:
-        calibration = calibration_pictures(run, data, max_unusable=max_unusable)
-    else:
-        check_calibration(calibration, run)
     with new_directory(final, holds=CONTRACT, force=force) as folder:
+        if precision != "int8":
+            calibration = quantisation = None
+        elif calibration is None:
+            calibration = calibration_pictures(run, data, max_unusable=max_unusable)
+        else:
+            check_calibration(calibration, run)
         prepared, best = prepare(run, quantisation, progress=progress), run.best()
         contract = make_contract(
             run,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import needs
 from mobilette.nn.block import SubsampleAndPad
 from mobilette.nn.network import Network
+from mobilette.scratch import scratch
 
 PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 
@@ -97,8 +96,7 @@ def _without_strided_slices(network: Network) -> Network:
 
 def _convert(program: ExportedProgram, pnnx: str) -> tuple[str, bytes]:
     """Return what pnnx makes of ``program``: layers and weights."""
-    with tempfile.TemporaryDirectory(prefix="mobilette-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         traced(program).save(str(folder / "model.pt"))
         shape = ",".join(map(str, program.example_inputs[0][0].shape))
         done = subprocess.run(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,6 +21,7 @@ from mobilette.data.preprocess import Preprocess
 from mobilette.exporters.onnx_ranges import activation_ranges
 from mobilette.exporters.target import Prepared, Quantisation
 from mobilette.nn.network import Network
+from mobilette.scratch import scratch
 
 # The quantiser warns of models that its own preparation has not seen. Ours needs none: batch norms
 # are folded and every shape is known.
@@ -117,8 +116,8 @@ def quantize(
         options["TensorQuantOverrides"] = {
             name: [{"quant_type": QuantType.QUInt8} | values] for name, values in given.items()
         }
-    with _silent_root_logger(), tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with _silent_root_logger(), scratch() as folder:
+        path = folder / "model.onnx"
         quantize_static(
             source,
             path,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from mobilette.compression.ranges import PERCENTILE, Ranges
 from mobilette.exporters.onnx import INPUT, OUTPUT, convert
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import hidden, needs
+from mobilette.scratch import scratch
 
 MODEL, WEIGHTS = "model.xml", "model.bin"
 _TELEMETRY = "openvino_telemetry"
@@ -44,8 +43,8 @@ def write_openvino(
             model, calibration.pixels, ranges=prepared.quantisation.ranges, floats=floats
         )
     model.set_rt_info(canonical(contract.embedded()), [METADATA_KEY])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / MODEL
+    with scratch() as folder:
+        path = folder / MODEL
         openvino.save_model(model, path, compress_to_fp16=False)
         files = {name: (path.parent / name).read_bytes() for name in (MODEL, WEIGHTS)}
     return Written(files=files)

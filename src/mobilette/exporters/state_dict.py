@@ -12,7 +12,8 @@ from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import one_of
 from mobilette.exporters.constructors import LIBRARIES, constructor
-from mobilette.files import new_directory, write_bytes, write_json, write_text
+from mobilette.files import write_bytes, write_json, write_text
+from mobilette.folders import new_directory
 from mobilette.run.classes import classes_text
 from mobilette.run.directory import ARCH, Run, open_run
 from mobilette.weights.name_tables import tensor_names

@@ -14,7 +14,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -22,7 +21,9 @@ from pathlib import Path
 
 import torch  # noqa: F401 - brings the OpenMP that the library is linked to when it is loaded
 
+from mobilette.errors import InputError
 from mobilette.files import cache_root
+from mobilette.scratch import scratch
 
 SOURCE = "batch_norm.cpp"
 COMPILERS = ("g++", "c++")
@@ -72,7 +73,7 @@ def _load(asked: str | None, folder: Path) -> ctypes.CDLL | str:
     """Return the library, or why there is none: either is the answer of the whole process."""
     try:
         return _compiled(asked, folder)
-    except NoKernels as reason:
+    except (NoKernels, InputError) as reason:
         return str(reason)
     except OSError as error:
         return f"kernels cannot be loaded from {folder} ({error})"
@@ -96,8 +97,8 @@ def _compiled(asked: str | None, folder: Path) -> ctypes.CDLL:
 
 def _compile(compiler: list[str], source: bytes, library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        code, built = Path(scratch) / SOURCE, Path(scratch) / library.name
+    with scratch(library.parent) as folder:
+        code, built = folder / SOURCE, folder / library.name
         code.write_bytes(source)
         _run(*compiler, *COMPILE, "-c", str(code), "-o", f"{code}.o")
         # Without -fopenmp: the process has PyTorch's OpenMP, and two would fight for cores.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from mobilette.files import (
     write_json,
     write_text,
 )
+from mobilette.folders import restore
 from mobilette.run.classes import ClassLabel, classes_text, read_classes
 
 if TYPE_CHECKING:
@@ -145,13 +145,6 @@ class Run:
         return tensors
 
 
-def free_run_folder(name: str) -> Path:
-    """Return ``runs/NAME``, numbered if there are such runs already."""
-    base = Path("runs") / name
-    numbered = (base.with_name(f"{name}-{number}") for number in count(2))
-    return next(path for path in chain([base], numbered) if not path.exists())
-
-
 def check_apart(out: Path, run: Path, role: str) -> None:
     """Raise `InputError` if a run written to ``out`` would replace ``run``, told by a ``role``."""
     if out.resolve() in (run.resolve(), *run.resolve().parents):
@@ -170,6 +163,7 @@ def open_run(path: str | Path) -> Run:
         InputError: it is no run directory, or one of its files is damaged.
     """
     path = Path(path)
+    restore(path)
     if not is_run(path):
         what = "no such folder" if not path.exists() else f"no {ARCH} and {CLASSES} in it"
         raise InputError(f"{path}: not a run directory ({what}); 'mobilette train' makes one")

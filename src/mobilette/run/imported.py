@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
-from mobilette.files import new_directory, read_json, write_bytes, write_json, write_text
+from mobilette.files import read_json, write_bytes, write_json, write_text
+from mobilette.folders import new_directory
 from mobilette.run.classes import ClassLabel, classes_text
 from mobilette.run.directory import (
     ARCH,

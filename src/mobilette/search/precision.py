@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -30,9 +29,10 @@ from mobilette.exporters.export import (
 from mobilette.exporters.prepare import folded_network, package_versions
 from mobilette.exporters.target import Calibration, Progress, no_progress
 from mobilette.exporters.trained_run import open_trained_run
-from mobilette.files import check_new, new_directory
+from mobilette.folders import check_new, claimed, new_directory
 from mobilette.limits import DROP, SEED
 from mobilette.run.directory import Run, is_imported
+from mobilette.scratch import scratch
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
 from mobilette.search.rungs import RANKING_PICTURES, Attempt, Material, Outcome, climb
 from mobilette.verification.gate import MAX_DROP
@@ -134,59 +134,59 @@ def quantize(
     precisions = _precisions(to)
     final = artifact_folder(opened, to, "int8", out)
     check_new(final, holds=CONTRACT, force=force)
-    judge = read_judge(
-        opened,
-        data,
-        split=split,
-        max_drop=max_drop,
-        workers=workers,
-        max_unusable=max_unusable,
-        report_load=report_load,
-    )
-    pictures = partial(
-        calibration_pictures,
-        opened,
-        _calibrating(opened, data, calibrate),
-        option="--calibrate",
-        workers=workers,
-        max_unusable=max_unusable,
-        report_load=report_load,
-    )
-    calibration = pictures()
-    rungs: list[Rung] = []
-
-    material = _material(opened, to, judge, calibration, pictures)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-
-        def measure(attempt: Attempt) -> Outcome:
-            say(f"rung {attempt.number}: {attempt.name}")
-            rung = execute(
-                opened,
-                to,
-                attempt,
-                calibration,
-                judge,
-                out=folder / str(len(rungs)),
-                final=final,
-                progress=progress,
-            )
-            rungs.append(rung)
-            if on_rung is not None:
-                on_rung(rung)
-            return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
-
-        for _ in climb(material, measure, say=say, seed=seed):
-            pass
-        chosen = _choose(rungs, to)
-        latency = latencies(opened, to, folder / str(chosen), precisions, say=say)
-        best = open_artifact(folder / str(chosen) / final.name)
-        assert best.contract.measured is not None
-        measured = replace(
-            best.contract.measured, rungs=tuple(rungs), chosen=chosen, latency_ms=latency
+    with claimed(final):
+        judge = read_judge(
+            opened,
+            data,
+            split=split,
+            max_drop=max_drop,
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=report_load,
         )
-        with new_directory(final, holds=CONTRACT, force=force) as place:
-            copy_artifact(best, place, measured=measured)
+        pictures = partial(
+            calibration_pictures,
+            opened,
+            _calibrating(opened, data, calibrate),
+            option="--calibrate",
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=report_load,
+        )
+        calibration = pictures()
+        rungs: list[Rung] = []
+
+        material = _material(opened, to, judge, calibration, pictures)
+        with scratch() as folder:
+
+            def measure(attempt: Attempt) -> Outcome:
+                say(f"rung {attempt.number}: {attempt.name}")
+                rung = execute(
+                    opened,
+                    to,
+                    attempt,
+                    calibration,
+                    judge,
+                    out=folder / str(len(rungs)),
+                    final=final,
+                    progress=progress,
+                )
+                rungs.append(rung)
+                if on_rung is not None:
+                    on_rung(rung)
+                return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
+
+            for _ in climb(material, measure, say=say, seed=seed):
+                pass
+            chosen = _choose(rungs, to)
+            latency = latencies(opened, to, folder / str(chosen), precisions, say=say)
+            best = open_artifact(folder / str(chosen) / final.name)
+            assert best.contract.measured is not None
+            measured = replace(
+                best.contract.measured, rungs=tuple(rungs), chosen=chosen, latency_ms=latency
+            )
+            with new_directory(final, holds=CONTRACT, force=force) as place:
+                copy_artifact(best, place, measured=measured)
     artifact = open_artifact(final)
     say(f"{final}: {rungs[chosen].name}; verifying it")
     verdict = verify(

@@ -19,7 +19,7 @@ from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
-from mobilette.files import read_json, remove_unfinished, write_json, write_text
+from mobilette.files import read_json, write_json, write_text
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.run.directory import (
     DATASET,
@@ -45,7 +45,14 @@ from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
-from mobilette.training.world import World, joined, launch, own_device, processes_here
+from mobilette.training.world import (
+    World,
+    claimed_by_writer,
+    joined,
+    launch,
+    own_device,
+    processes_here,
+)
 
 
 def resume(
@@ -92,18 +99,16 @@ def resume(
     recipe = load_recipe(run.path / RECIPE, overrides=overrides)
     recorded = _recorded(run.path)
     where = own_device(choose_device(device or str(recorded.get("device", "auto"))))
-    state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
-    changes = _changes(run, recipe, state, force=force)
-    progress = state.progress if state is not None else Progress()
-    longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
-    if progress.finished and not (changes and longer):
-        return run
-    progress.finished = False
-    with joined(where) as world:
+    with claimed_by_writer(run.path, remark), joined(where) as world:
+        state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
+        changes = _changes(run, recipe, state, force=force)
+        progress = state.progress if state is not None else Progress()
+        longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
+        if progress.finished and not (changes and longer):
+            return run
+        progress.finished = False
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
-        if world.writes:
-            remove_unfinished(run.path)
         for other in _other_surroundings(recorded, world):
             remark(f"not to the same bits: {other}")
         if changes:

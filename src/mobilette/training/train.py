@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import NAMED, find_pictures
 from mobilette.errors import InputError
-from mobilette.files import check_new, new_directory, write_bytes
+from mobilette.files import write_bytes
+from mobilette.folders import check_new, claimed_free, new_directory
 from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import (
     ARCH,
@@ -28,7 +30,6 @@ from mobilette.run.directory import (
     STATE,
     Run,
     check_apart,
-    free_run_folder,
     is_run,
     open_run,
     write_run,
@@ -48,7 +49,15 @@ from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress, state_bytes
-from mobilette.training.world import World, is_launched, joined, launch, own_device, processes_here
+from mobilette.training.world import (
+    World,
+    claimed_by_writer,
+    is_launched,
+    joined,
+    launch,
+    own_device,
+    processes_here,
+)
 from mobilette.weights.fitting import is_as_wide
 
 
@@ -122,7 +131,10 @@ def train(
         raise InputError("several processes write one run: give it a name with --out")
     if out is not None:  # before anything is downloaded, and before one process waits for another
         check_new(Path(out), holds=ARCH, force=force)
-    with joined(where) as world:
+    with ExitStack() as claims:
+        if out is not None:
+            claims.enter_context(claimed_by_writer(Path(out), remark))
+        world = claims.enter_context(joined(where))
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
 
@@ -165,7 +177,10 @@ def train(
             remark=remark,
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
-        folder = Path(out or free_run_folder(f"{Path(pictures.name).resolve().name}-{arch.name}"))
+        if out is None:
+            name = f"{Path(pictures.name).resolve().name}-{arch.name}"
+            out = claims.enter_context(claimed_free(Path("runs") / name))
+        folder = Path(out)
         run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
         trainer = make_trainer(
             run,

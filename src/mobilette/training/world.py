@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mobilette.errors import InputError
+from mobilette.folders import claimed
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -115,6 +117,13 @@ def launch() -> str | None:
 def writes() -> bool:
     """Whether this process is the one that writes and speaks."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def claimed_by_writer(
+    path: Path, remark: Callable[[str], None] | None
+) -> AbstractContextManager[None]:
+    """Claim a run directory for all processes, as `mobilette.folders.claimed` does, in one."""
+    return claimed(path, remark=remark) if writes() else nullcontext()
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, read_record
 from mobilette.run.directory import open_run
+from mobilette.scratch import scratch
 
 # What a model may need to start, and to be asked as often as it must be.
 TIMEOUT = 3600.0
@@ -109,8 +109,8 @@ def time_once(request: Request) -> Timing:
     Raises:
         InputError: that cannot load or execute it, or has died.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "timing.json"
+    with scratch() as folder:
+        answer = folder / "timing.json"
         command = [sys.executable, "-P", "-m", "mobilette.engines.timing"]
         command += [json.dumps(asdict(request)), str(answer)]
         done = _run(command, threads=request.threads)

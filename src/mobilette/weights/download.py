@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from mobilette.errors import InputError
-from mobilette.files import LARGEST_FILE, cache_root, make_parents
+from mobilette.files import LARGEST_FILE, cache_root
+from mobilette.folders import make_parents
 from mobilette.weights.fetch import TransferError, fetch, received_bytes, tag_file
 from mobilette.weights.published import PublishedWeights
 

@@ -1,0 +1,69 @@
+"""Locks between processes: the system's own, which end with the process that has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+class TakenError(Exception):
+    """Another process, or thread, has the lock.
+
+    Attributes:
+        holder: "process 4711", or "another process" where that cannot be read.
+    """
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+
+@contextmanager
+def locked(file: Path, *, again: bool = True) -> Iterator[bool]:
+    """Hold the lock on ``file``, which is made and removed with it.
+
+    Args:
+        file: beside what it locks.
+        again: whether a thread may take what it has already.
+
+    Yields:
+        Whether it is held: some network file systems have no locks, and a file may not be written.
+
+    Raises:
+        TakenError: another process, or another thread, has it.
+    """
+    # Whoever may write the folder may take over what a dead process of another user has left.
+    lock = FileLock(file, mode=0o666, is_singleton=True, on_acquired=_sign)
+    inside, held = lock.is_locked, True
+    if inside and not again:
+        raise TakenError(f"process {os.getpid()}")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TakenError(_holder(file)) from None
+    except (OSError, NotImplementedError):
+        held = False
+    try:
+        yield held
+    finally:
+        if held:
+            if not inside:
+                with suppress(OSError):  # Windows keeps what is open
+                    file.unlink()
+            lock.release()
+
+
+def _sign(descriptor: int) -> None:
+    with suppress(OSError):  # a full disk; the lock holds without
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+
+
+def _holder(file: Path) -> str:
+    with suppress(OSError, ValueError):  # Windows lets nobody else read it
+        return f"process {int(file.read_text())}"
+    return "another process"
