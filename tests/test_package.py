@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -13,6 +14,10 @@ import mobilette
 @pytest.mark.parametrize("name", mobilette.__all__)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     assert getattr(mobilette, name).__doc__
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert mobilette.__version__ == version("mobilette")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
+
     from mobilette.arch.catalogue import list_models
     from mobilette.compression.prune import prune
     from mobilette.counting.cost import cost
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "__version__",
     "cost",
     "create_model",
     "evaluate",
@@ -51,6 +55,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("mobilette")
     if name not in _HOME:
         raise AttributeError(f"module 'mobilette' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

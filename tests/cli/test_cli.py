@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mobilette.data.cache import pictures_cache
 from mobilette.data.dataset import load_dataset
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
+from mobilette.exporters.export import TARGETS, target_packages
 from mobilette.run.directory import Run
 from tests.conftest import COLOURS, write_pictures
 
@@ -127,7 +129,27 @@ def test_doctor() -> None:
     found = json.loads(mobilette("doctor", "--json").stdout)
     assert found["versions"]["torch"]
     assert "cpu" in found["devices"]
-    assert "onnxruntime" in mobilette("doctor").stdout
+    assert found["quota"] is None or found["quota"] > 0
+    assert set(found["targets"]) == set(TARGETS)
+    assert found["targets"]["onnx"]["onnxruntime"] == version("onnxruntime")
+    shown = mobilette("doctor").stdout
+    assert f"  {'onnx':<16} onnx {version('onnx')}, onnxruntime {version('onnxruntime')}\n" in shown
+
+
+def test_doctor_says_what_installs_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_ncnn(package: str) -> str:
+        if package == "ncnn":
+            raise PackageNotFoundError(package)
+        return "1.0"
+
+    monkeypatch.setattr("mobilette.exporters.prepare.version", without_ncnn)
+    found = target_packages()
+    assert found["ncnn"] == "pip install 'mobilette[ncnn]'"
+    assert found["coreml"] == {"coremltools": "1.0"}
+
+
+def test_version() -> None:
+    assert mobilette("--version").stdout == f"mobilette {version('mobilette')}\n"
 
 
 def test_doctor_cleans_up(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

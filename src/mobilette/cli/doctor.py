@@ -15,7 +15,7 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show versions, cores, threads, memory, devices, extras and decoded pictures that are kept."""
+    """Show versions, cores, memory, devices, targets, extras and the pictures that are kept."""
     from mobilette.cli.output import console, print_json
 
     out = console()
@@ -31,14 +31,20 @@ def doctor(
             line = f"{folder}: {what} removed, {removed:,} bytes"
             out.print(line, soft_wrap=True)
         return
+    from mobilette.exporters.export import target_packages
     from mobilette.training.environment import examine
 
-    found = examine()
+    found = examine() | {"targets": target_packages()}
     if as_json:
         print_json(found)
         return
     for key, value in found.items():
-        text = value if not isinstance(value, dict) else ""
-        out.print(f"{key:<12} {text}")
+        text = "" if isinstance(value, dict) else "none" if value is None else value
+        out.print(f"{key:<12} {text}", soft_wrap=True)
         for name, detail in value.items() if isinstance(value, dict) else ():
-            out.print(f"  {name:<16} {detail}")
+            shown = _listed(detail) if isinstance(detail, dict) else detail
+            out.print(f"  {name:<16} {shown}", soft_wrap=True)
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -23,6 +24,7 @@ from mobilette.cli import (
     weights,
 )
 from mobilette.cli.streams import drop_output, secure_streams
+from mobilette.data.cores import threads_by_quota
 from mobilette.errors import InputError, visible
 
 DONE, WRONG_REQUEST = 0, 2
@@ -37,6 +39,26 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import mobilette
+
+        print(f"mobilette {mobilette.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_verbs(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    pass
+
+
 for name, function in (
     ("models", models.models),
     ("cost", cost.cost),
@@ -57,6 +79,8 @@ app.add_typer(weights.app, name="weights")
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
     secure_streams()
+    if threads := threads_by_quota():  # what counts cores, here and in processes, knows no quota
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -2,10 +2,103 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+ROOT = Path("/")
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may run on, of those that `torchrun` shares out."""
+    """Return how many cores this process may use, of those that `torchrun` shares out.
+
+    They are those that it may run on, or as many as the quota of its container is worth where that
+    is less: 1.5 cores count as two, since two threads get more done in that than one.
+    """
+    cores = _own_cores()
+    quota = cpu_quota()
+    if quota is not None:
+        cores = min(cores, math.ceil(quota))
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def threads_by_quota() -> int:
+    """Return `usable_cores` where a quota allows less than what engines see, else 0.
+
+    They count the cores that a process may run on, and know nothing of quotas.
+    """
+    quota = cpu_quota()
+    return usable_cores() if quota is not None and quota < _own_cores() else 0
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """Return the processor time that this process may use, in cores; ``None`` without a limit.
+
+    That is the smallest quota of all control groups of Linux, version 1 or 2, that it is in. The
+    files are those of https://docs.kernel.org/admin-guide/cgroup-v2.html (``cpu.max``) and
+    https://docs.kernel.org/scheduler/sched-bwc.html (``cpu.cfs_quota_us``, of version 1).
+
+    Args:
+        root: of the file system in which ``proc`` and the groups are looked for.
+    """
+    quotas = (_quota(folder) for folder in _groups(root))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _own_cores() -> int:
     every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max((every or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    return every or 1
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Yield the folders of the groups that this process is in, and of those around them.
+
+    A container may see its own group as the topmost one, and in ``/proc/self/cgroup`` a path that
+    is not there: the topmost folder that is mounted is always among those yielded.
+    """
+    own: dict[str, str] = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, names, path = (*line.split(":", 2), "", "")[:3]
+        own |= dict.fromkeys(names.split(","), path)  # version 2 has an empty name
+    for line in _lines(root / "proc/self/mountinfo"):
+        mount, _, kind = line.partition(" - ")
+        fields, options = mount.split(), kind.split()
+        if len(fields) < 5 or len(options) < 3:
+            continue
+        name = "" if options[0] == "cgroup2" else "cpu"
+        if options[0] not in ("cgroup", "cgroup2") or name not in ("", *options[2].split(",")):
+            continue
+        top = root / _plain(fields[4]).lstrip("/")
+        try:
+            below = PurePosixPath(own.get(name, "/")).relative_to(_plain(fields[3]))
+        except ValueError:
+            below = PurePosixPath()
+        yield top
+        if ".." not in below.parts:
+            yield from (top / part for part in (below, *below.parents) if part.parts)
+
+
+def _quota(folder: Path) -> float | None:
+    limit = _lines(folder / "cpu.max")
+    numbers = limit[0].split() if limit else []
+    if not numbers:
+        numbers = [*_lines(folder / "cpu.cfs_quota_us"), *_lines(folder / "cpu.cfs_period_us")]
+    try:
+        quota, period = map(int, numbers)
+    except ValueError:  # "max", or not two
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except (OSError, ValueError):
+        return []
+
+
+def _plain(path: str) -> str:
+    """Return a path of mountinfo, in which blanks and the like are octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

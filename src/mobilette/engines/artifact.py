@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Contract, canonical
 from mobilette.artifact.directory import Artifact
+from mobilette.data.cores import threads_by_quota
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 
@@ -19,7 +20,8 @@ class ArtifactPredictor(Predictor):
 
     Args:
         artifact: what `open_artifact` returned.
-        threads: that one call uses; 0 lets the engine choose.
+        threads: that one call uses; 0 lets the engine choose, or means the cores that a quota
+            leaves.
 
     Raises:
         InputError: a package of the engine is missing, the engine does not accept the model, or
@@ -28,7 +30,8 @@ class ArtifactPredictor(Predictor):
 
     def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
         contract = artifact.contract
-        self.artifact, self.contract, self.threads = artifact, contract, threads
+        self.artifact, self.contract = artifact, contract
+        self.threads = threads or threads_by_quota()
         self.arch, self.preprocess, self.classes = (
             contract.arch,
             contract.preprocess,

@@ -20,7 +20,7 @@ class LiteRtPredictor(ArtifactPredictor):
 
     Args:
         artifact: what `open_artifact` returned.
-        threads: that one call uses; 0 lets the engine choose.
+        threads: as for `ArtifactPredictor`.
         reference: the reference kernels, which microcontrollers' answers are equal to; XNNPACK's
             int8 answers may be several steps away from them.
     """

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mobilette.data.cores import threads_by_quota
 from mobilette.data.normalise import Normalise
 from mobilette.engines.predictor import Predictor
 from mobilette.nn.network import Network
@@ -23,7 +24,8 @@ class CheckpointPredictor(Predictor):
 
     def __init__(self, run: Run, *, device: torch.device | str = "cpu", threads: int = 0) -> None:
         self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
-        self.multi_label, self.threads = run.multi_label, threads
+        self.multi_label = run.multi_label
+        self.threads = threads or min(threads_by_quota(), torch.get_num_threads())
         self.network: Network = run.network.to(torch.device(device))
         self.normalise = Normalise(run.preprocess).to(torch.device(device))
         self._size = largest_batch(self.network)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
-from mobilette.errors import one_of
+from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_pictures, check_calibration
 from mobilette.exporters.coreml import COREML
 from mobilette.exporters.executorch import EXECUTORCH
@@ -115,6 +115,18 @@ def check_precision(to: str, precision: str | None) -> Precision:
         return target.precisions[0]
     known: dict[str, Precision] = {each: each for each in target.precisions}
     return known[one_of(precision, known, f"{to}: precision")]
+
+
+def target_packages() -> dict[str, dict[str, str] | str]:
+    """Return of each target the versions of its packages, or the line that installs them."""
+    found: dict[str, dict[str, str] | str] = {}
+    for name, target in TARGETS.items():
+        try:
+            versions = package_versions(target)
+            found[name] = {package: versions[package] for package in target.packages}
+        except InputError:
+            found[name] = f"pip install 'mobilette[{target.extra}]'"
+    return found
 
 
 def artifact_folder(run: Run, to: str, precision: Precision, out: str | Path | None) -> Path:

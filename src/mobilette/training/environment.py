@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from mobilette.data.cache import cache_size, pictures_cache
-from mobilette.data.cores import usable_cores
+from mobilette.data.cores import cpu_quota, usable_cores
 from mobilette.data.memory import available_memory
 from mobilette.errors import InputError, one_of
 from mobilette.nn.kernels import why_no_kernels
@@ -115,6 +115,7 @@ def examine() -> dict[str, object]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "cores": usable_cores(),
+        "quota": cpu_quota(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(available / 1e9, 1) if available else None,
         "devices": {name: _device_name(name) for name in available_devices()},
@@ -126,7 +127,6 @@ def examine() -> dict[str, object]:
         },
         "data": os.environ.get("MOBILETTE_DATA") or "MOBILETTE_DATA is not set",
         "fused_norms": f"no: {without}" if (without := why_no_kernels()) else "yes",
-        "targets": {"onnx": f"onnxruntime {version('onnxruntime')}"},
         "extras": {name: _extra(name) for name in EXTRAS},
     }
 
