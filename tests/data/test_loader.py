@@ -302,17 +302,6 @@ def test_a_picture_that_kills_its_decoder_costs_that_picture(folder: Path) -> No
         assert dataset.unusable == ((store.pictures[3].name, "the process that decoded it died"),)
 
 
-def test_a_worker_that_cannot_begin_is_one_error(folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "unguarded.py"
-    script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode != 0
-    assert "InputError: a process that decodes pictures died as it began" in done.stderr
-    assert "if __name__ == '__main__'" in done.stderr
-
-
 def test_an_epoch_left_early_leaves_nothing_behind(
     folder: Path, before: set[threading.Thread]
 ) -> None:

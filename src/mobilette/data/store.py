@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mobilette.data.cache import PictureCache
 from mobilette.data.content import lies_in_file
 from mobilette.data.pictures import Picture
-from mobilette.data.workers import CHUNK, Decoder, Job, WorkerPool
+from mobilette.data.processes import why_no_processes
+from mobilette.data.workers import CHUNK, Decoder, Job, NoWorkers, Outcome, WorkerPool
 from mobilette.errors import InputError
 from mobilette.limits import WORKERS
 
@@ -30,7 +31,8 @@ class PictureStore:
 
     One thread may ask for rows at a time. With ``workers`` the work is done by as many threads,
     each of which reads the cache and hands what is missing to a process of its own; these are
-    started when first needed. Without, everything is done in the caller's thread.
+    started when first needed. Where none can be started the threads decode themselves. Without
+    ``workers``, everything is done in the caller's thread.
 
     Attributes:
         pictures: the set.
@@ -60,7 +62,8 @@ class PictureStore:
         self._max_unusable, self._remark = max_unusable, remark or _silent
         self._remarked: set[int] = set()
         self._cache_fault: str | None = None
-        self._cache_remarked = False
+        self._no_workers: str | None = None
+        self._told: set[str] = set()
         self._count = threading.Lock()
         self._pool: WorkerPool | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -93,7 +96,9 @@ class PictureStore:
                 self._read(*piece)
             return []
         if self._threads is None:
-            self._pool = WorkerPool(self.workers, self.decoder, self._cache)
+            self._no_workers = self._no_workers or why_no_processes()
+            if self._no_workers is None:
+                self._pool = WorkerPool(self.workers, self.decoder, self._cache)
             self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
         return [self._threads.submit(self._read, *piece) for piece in pieces]
 
@@ -141,7 +146,7 @@ class PictureStore:
         Raises:
             InputError: too many pictures are broken.
         """
-        self._remark_cache()
+        self._remark_once()
         self._remark_broken()
         self.check_unusable()
 
@@ -159,15 +164,20 @@ class PictureStore:
             self._cache.close()
         self._pool = self._threads = None
 
-    def _remark_cache(self) -> None:
-        """Say once that decoded pictures can no longer be kept."""
-        if self._cache is None or self._cache_fault is None or self._cache_remarked:
-            return
-        self._cache_remarked = True
-        self._remark(
-            f"{self._cache.folder}: no more decoded pictures can be kept ({self._cache_fault}); "
-            "the others are decoded again each time"
-        )
+    def _remark_once(self) -> None:
+        """Say once that threads decode, and that decoded pictures can no longer be kept."""
+        lines = []
+        if self._no_workers is not None:
+            lines.append(f"pictures are decoded by threads, not by processes: {self._no_workers}")
+        if self._cache is not None and self._cache_fault is not None:
+            lines.append(
+                f"{self._cache.folder}: no more decoded pictures can be kept "
+                f"({self._cache_fault}); the others are decoded again each time"
+            )
+        for line in lines:
+            if line not in self._told:
+                self._told.add(line)
+                self._remark(line)
 
     def _remark_broken(self) -> None:
         """Say once of each picture that broke since the last call what is wrong with it."""
@@ -196,11 +206,7 @@ class PictureStore:
             Job(row=position, picture=self.pictures[position], reduced=self._reduced[position])
             for position in positions
         ]
-        if self._pool is not None and all(lies_in_file(job.picture) for job in jobs):
-            outcomes, fault = self._pool.decode(jobs, out, places)
-        else:
-            outcomes = self.decoder.decode_all(jobs, [out[place] for place in places], self._cache)
-            fault = None if self._cache is None else self._cache.fault
+        outcomes, fault = self._outcomes(jobs, out, places)
         with self._count:
             self.decoded += len(jobs)
         for position, outcome in zip(positions, outcomes, strict=True):
@@ -210,6 +216,20 @@ class PictureStore:
                 self.broken[position] = outcome
         if fault is not None and self._cache_fault is None:
             self._cache_fault = fault
+
+    def _outcomes(
+        self, jobs: list[Job], out: NDArray[np.uint8], places: list[int]
+    ) -> tuple[list[Outcome], str | None]:
+        """Have pictures decoded as `WorkerPool.decode` does, by a process or here."""
+        pool = self._pool
+        if pool is not None and self._no_workers is None:
+            try:
+                if all(lies_in_file(job.picture) for job in jobs):
+                    return pool.decode(jobs, out, places)
+            except NoWorkers as error:
+                self._no_workers = str(error)
+        outcomes = self.decoder.decode_all(jobs, [out[place] for place in places], self._cache)
+        return outcomes, None if self._cache is None else self._cache.fault
 
     def _follow(
         self,
@@ -239,7 +259,7 @@ class PictureStore:
                 finish()
         finally:
             cancel(future for _, futures in waiting for future in futures)
-        self._remark_cache()
+        self._remark_once()
 
 
 def cancel(futures: Iterable[Future[None]]) -> None:

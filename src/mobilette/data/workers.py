@@ -105,6 +105,10 @@ class Decoder:
         return self.preprocess.shrinking(size, self.resolution)
 
 
+class NoWorkers(Exception):
+    """No process can be started; the message says why."""
+
+
 class WorkerDied(Exception):
     """A process died over the pictures that it was given."""
 
@@ -140,7 +144,7 @@ class Worker:
             The outcomes, and the fault of the process' cache.
 
         Raises:
-            InputError: the process could not begin.
+            NoWorkers: the process could not begin.
             WorkerDied: it could, and died over these jobs.
         """
         try:
@@ -152,10 +156,7 @@ class Worker:
         except (EOFError, OSError) as error:
             if self._is_up:
                 raise WorkerDied from error
-            raise InputError(
-                "a process that decodes pictures died as it began; --workers 0 decodes without "
-                "processes (a script that uses workers needs `if __name__ == '__main__':`)"
-            ) from error
+            raise NoWorkers("one died as it began") from error
         for place, row, outcome in zip(places, self._rows, outcomes, strict=False):
             if isinstance(outcome, bytes):
                 out[place] = row
@@ -184,6 +185,9 @@ class WorkerPool:
 
         Where the process dies, other ones get the pictures one by one. A picture over which one
         dies again is unusable.
+
+        Raises:
+            NoWorkers: no process can be started.
         """
         with suppress(WorkerDied):
             return self._decode(jobs, out, places)
@@ -206,7 +210,10 @@ class WorkerPool:
             if self._idle:
                 worker = self._idle.pop()
             else:
-                worker = Worker(self._decoder, self._cache)
+                try:
+                    worker = Worker(self._decoder, self._cache)
+                except (OSError, RuntimeError, AssertionError) as error:
+                    raise NoWorkers(str(error)) from error
                 self._all.append(worker)
         try:
             answer = worker.decode(jobs, out, places)
