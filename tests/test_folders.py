@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -154,13 +153,6 @@ def test_what_others_have_beside_a_folder_is_left_alone(tmp_path: Path) -> None:
     with new_directory(tmp_path / "run", holds="file"):
         pass
     assert names(tmp_path) == sorted([*others, "run"])
-
-
-def test_an_empty_folder_counts_as_none(tmp_path: Path) -> None:
-    with new_directory(Path(tempfile.mkdtemp(dir=tmp_path)), holds="file") as folder:
-        (folder / "file").touch()
-    (made,) = tmp_path.iterdir()
-    assert names(made) == ["file"]
 
 
 def test_a_folder_that_nobody_replaced_is_not_brought_back(tmp_path: Path) -> None:

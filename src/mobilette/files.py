@@ -24,7 +24,17 @@ def cache_root() -> Path:
     """Return the folder for what can be made or fetched again; it need not exist.
 
     That is ``MOBILETTE_CACHE``, or else ``mobilette`` in the system's place for caches.
+
+    Raises:
+        InputError: that is in the home directory, and this user has none.
     """
+    try:
+        return _cache_root()
+    except RuntimeError as error:  # of pathlib, where neither HOME nor the users' list has one
+        raise InputError("no home directory; MOBILETTE_CACHE can name a folder") from error
+
+
+def _cache_root() -> Path:
     if own := os.environ.get("MOBILETTE_CACHE"):
         return Path(own).expanduser().absolute()
     if sys.platform == "win32":

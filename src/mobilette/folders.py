@@ -102,7 +102,7 @@ def new_directory(
     """Yield an empty folder that becomes ``path`` when the block ends without an error.
 
     An existing ``path`` is kept until then and refused unless ``force``; and even then unless it
-    is an older one of the same kind. An empty one counts as none.
+    is empty or an older one of the same kind.
 
     Args:
         path: where the folder will be.
@@ -137,15 +137,14 @@ def new_directory(
 
 def check_new(path: Path, *, holds: str, force: bool) -> None:
     """Raise `InputError` if ``path`` is not to be replaced, not of this kind or not writable."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not force:
-            raise InputError(f"{path}: exists; give another --out, or --force to replace it")
-        if not path.is_dir():
-            raise InputError(f"{path}: is a file; a folder is to be written there")
-        if not (path / holds).exists():
-            raise InputError(
-                f"{path}: --force replaces only a folder with {holds} in it; this has none"
-            )
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists; give another --out, or --force to replace it")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file; a folder is to be written there")
+    if path.exists() and not (path / holds).exists() and any(path.iterdir()):
+        raise InputError(
+            f"{path}: --force replaces only a folder with {holds} in it; this has none"
+        )
     above = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
     if not above.is_dir():
         raise InputError(f"{path}: cannot be written ({above} is a file)")

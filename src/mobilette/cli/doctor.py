@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mobilette.cli.options import Json
+from mobilette.errors import InputError
 
 
 def doctor(
@@ -23,6 +24,8 @@ def doctor(
         from mobilette.data.cache import clean_cache, pictures_cache
 
         folder = pictures_cache()
+        if folder is None:
+            raise InputError("no home directory, so that nothing is kept that could be removed")
         sets, removed = clean_cache(folder)
         if as_json:
             print_json({"folder": str(folder), "sets": sets, "bytes": removed})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -39,7 +40,6 @@ def list_weights(
     as_json: Json = False,
 ) -> None:
     """List the weights that can be downloaded, the best of each network first."""
-    from mobilette.weights.download import cached_path
     from mobilette.weights.published import list_published
 
     found = [w for w in list_published() if _matches(w.name, pattern) or _matches(w.model, pattern)]
@@ -53,9 +53,20 @@ def list_weights(
 
     rows = []
     for entry in found:
-        path = cached_path(entry)
-        rows.append(asdict(entry) | {"path": str(path), "cached": path.is_file()})
+        path = _place(entry)
+        cached = path is not None and path.is_file()
+        rows.append(asdict(entry) | {"path": str(path) if path else None, "cached": cached})
     print_json(rows)
+
+
+def _place(weights: PublishedWeights) -> Path | None:
+    """Return where the file of ``weights`` is kept; ``None`` without a home directory."""
+    from mobilette.weights.download import cached_path
+
+    try:
+        return cached_path(weights)
+    except InputError:
+        return None
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -66,7 +77,6 @@ def _print_table(found: list[PublishedWeights]) -> None:
     from rich.table import Table
 
     from mobilette.cli.output import console, human_bytes
-    from mobilette.weights.download import cached_path, weights_cache
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     names = {"name": [entry.name for entry in found], "network": [entry.model for entry in found]}
@@ -88,9 +98,11 @@ def _print_table(found: list[PublishedWeights]) -> None:
             str(len(entry.sha256) or "none"),
             urlsplit(entry.url).hostname,
             licence + "*" * bool(remark),
-            "yes" if cached_path(entry).is_file() else "-",
+            "yes" if (place := _place(entry)) is not None and place.is_file() else "-",
         )
     out = console()
     out.print(table, crop=False)
-    for note in (*NOTES, f"cached: in {weights_cache()}"):
+    place = _place(found[0])
+    where = f"in {place.parent}" if place else "nowhere, for want of a home directory"
+    for note in (*NOTES, f"cached: {where}"):
         out.print(note, soft_wrap=True)

@@ -72,7 +72,7 @@ class HeldPictures:
             preprocess=run.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
-            cache=pictures_cache(),
+            cache=pictures_cache(remark),
             on_progress=report_load,
             remark=remark,
         )

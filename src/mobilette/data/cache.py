@@ -22,7 +22,7 @@ import shutil
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,9 +131,17 @@ class PictureCache:
         self._files = None
 
 
-def pictures_cache() -> Path:
-    """Return the folder that the sets' decoded pictures are kept in; it need not exist."""
-    return cache_root() / "pictures"
+def pictures_cache(remark: Callable[[str], None] | None = None) -> Path | None:
+    """Return the folder that the sets' decoded pictures are kept in; it need not exist.
+
+    ``None``, which is remarked on, where there is no place for it.
+    """
+    try:
+        return cache_root() / "pictures"
+    except InputError as error:
+        if remark is not None:
+            remark(f"decoded pictures are not kept for the next time: {error}")
+        return None
 
 
 def cache_key(

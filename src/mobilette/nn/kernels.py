@@ -62,7 +62,10 @@ def load_kernels() -> ctypes.CDLL:
         NoKernels: no compiler, or it fails; the cache cannot be written, or others could have
             written what is there.
     """
-    found = _load(os.environ.get("CXX"), kernels_folder())
+    try:
+        found = _load(os.environ.get("CXX"), kernels_folder())
+    except InputError as error:  # there is no folder
+        raise NoKernels(str(error)) from error
     if isinstance(found, str):
         raise NoKernels(found)
     return found

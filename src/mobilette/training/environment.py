@@ -110,7 +110,8 @@ def describe_environment(
 def examine() -> dict[str, object]:
     """Return what there is to work with on this machine, for ``mobilette doctor``."""
     available = available_memory()
-    cached = cache_size(pictures_cache())
+    cache = pictures_cache()
+    cached = cache_size(cache) if cache is not None else (0, 0)
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -121,7 +122,7 @@ def examine() -> dict[str, object]:
         "devices": {name: _device_name(name) for name in available_devices()},
         "versions": {name: version(name) for name in PACKAGES},
         "pictures": {
-            "folder": str(pictures_cache()),
+            "folder": str(cache) if cache is not None else None,
             "sets": cached[0],
             "bytes": cached[1],
         },

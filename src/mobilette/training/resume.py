@@ -121,7 +121,8 @@ def resume(
             device_memory=free_device_memory(where),
             report_load=report_load,
             world=world,
-            remark=remark if force else None,
+            remark=remark,
+            force=force,
         )
         precision = recorded.get("precision")
         trainer = make_trainer(
@@ -191,9 +192,10 @@ def _same_pictures(
     device_memory: int | None,
     report_load: LoadReport | None,
     world: World,
-    remark: Remark | None,
+    remark: Remark,
+    force: bool,
 ) -> Dataset:
-    """Return the pictures of the run; with ``remark``, others of the same classes, too.
+    """Return the pictures of the run; with ``force``, others of the same classes, too.
 
     Raises:
         InputError: they are none of these.
@@ -206,12 +208,13 @@ def _same_pictures(
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=workers,
-        max_unusable=_max_unusable(known) if remark is None else 1.0,
+        max_unusable=_max_unusable(known) if not force else 1.0,
         digest=_digest(known),
-        cache=pictures_cache(),
+        cache=pictures_cache(remark),
         device_memory=device_memory,
         on_progress=report_load,
         processes=processes_here(),
+        remark=remark,
     )
     dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
     if dataset.fingerprint == known.get("fingerprint"):
@@ -219,7 +222,7 @@ def _same_pictures(
     changed = f"{source}: the pictures are not those that {run.path} was started with"
     if list(dataset.classes) != known.get("classes"):
         raise InputError(f"{changed}, nor are their classes; start a new run")
-    if remark is None:
+    if not force:
         raise InputError(f"{changed}; start a new run, or go on with these by --force")
     remark(changed)
     if world.writes:

@@ -170,7 +170,7 @@ def train(
             preprocess=plan.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
-            cache=pictures_cache(),
+            cache=pictures_cache(remark),
             device_memory=free_device_memory(where),
             on_progress=report_load,
             processes=processes_here(),
