@@ -67,8 +67,9 @@ def test_without_home_it_goes_on_without_the_cache_and_says_so(place: Path) -> N
     found = json.loads(nobody("doctor", "--json", cwd=place).stdout)
     assert found["pictures"] == {"folder": None, "sets": 0, "bytes": 0}
     assert "no: no home directory" in found["fused_norms"]
-    for verb in (("doctor", "--clean"), ("train", "pictures", "--from=imagenet", "--out=r")):
-        done = nobody(*verb, cwd=place)
+    weights = "--from=timm/mobilenetv2_100.ra_in1k"
+    for wanted in (("doctor", "--clean"), ("train", "pictures", weights, "--out=other")):
+        done = nobody(*wanted, cwd=place)
         assert done.returncode == 2
         assert "no home directory" in done.stderr
         assert "Traceback" not in done.stderr
