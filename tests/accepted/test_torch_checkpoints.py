@@ -95,6 +95,15 @@ def given(make: Callable[[], bytes], name: str = "weights.pth", **options: Any) 
     return case
 
 
+def in_folder(*names: str) -> Case:
+    def case(folder: Path) -> None:
+        for name in names:
+            (folder / name).write_bytes(b"any")
+        import_weights(folder, model="mobilenet_v2")
+
+    return case
+
+
 def prefixed(prefix: str, tensors: Tensors = V2) -> Tensors:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
@@ -250,6 +259,10 @@ CASES: dict[str, Case] = {
     "a classifier of its own beside a `backbone`": gives(
         prefixed("backbone.", BODY) | {"head.weight": WEIGHT, "head.bias": BIAS}
     ),
+    "torchvision's modules in a `Sequential`": gives(
+        {f"extractor.0{name.removeprefix('features')}": tensor for name, tensor in BODY.items()}
+        | {"classifier.weight": WEIGHT, "classifier.bias": BIAS}
+    ),
     "without a classifier": start(BODY),
     "a head of two layers": given(lambda: packed(TWO_LAYERS)),
     "weights of another width": given(lambda: packed(V2), width_mult=0.35),
@@ -266,6 +279,7 @@ CASES: dict[str, Case] = {
     "TorchScript": given(scripted),
     "`torch.export`'s `.pt2`": given(exported),
     "ONNX": given(onnx_file),
+    "Core ML": given(lambda: b"\x08\x04\x12\xbe\x01\x0a\x10\x0a\x05image"),
     "a plain pickle": given(lambda: pickle.dumps({"a": 1})),
     "compressed by gzip, bzip2, xz or zstd": given(lambda: gzip.compress(packed(V2))),
     "in a tar archive": given(lambda: tar_of(packed(V2))),
@@ -275,6 +289,8 @@ CASES: dict[str, Case] = {
     "the index of sharded safetensors": given(
         lambda: json.dumps({"metadata": {}, "weight_map": {"a": "b"}}).encode(), "model.json"
     ),
+    "a folder of transformers'": in_folder("config.json", "model.safetensors"),
+    "a distributed checkpoint": in_folder(".metadata", "__0_0.distcp"),
     "a file that is cut short": given(lambda: packed(V2)[:-4000]),
 }
 

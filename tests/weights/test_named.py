@@ -168,7 +168,7 @@ def test_a_missing_tensor_and_its_nearest(v2: Tensors, tmp_path: Path) -> None:
     ("name", "tensor", "part"),
     [
         ("features.0.0.weight", torch.zeros(3), "is 3, but 8x"),
-        ("features.0.0.weight", torch.zeros(8, 70_000, 1, 1), "70000 input channels"),
+        ("features.0.0.weight", torch.zeros(8, 70_000, 1, 1), "in_channels 70000 is not"),
         ("features.0.1.num_batches_tracked", torch.zeros(2, dtype=torch.int64), "is 2, but one"),
         ("features.0.1.running_var", torch.ones(8, dtype=torch.int64), "not floating point"),
         ("classifier.1.weight", torch.tensor(1.0), "is one number, but"),

@@ -155,3 +155,40 @@ def test_a_convolution_for_a_classifier(tmp_path: Path) -> None:
     assert torch.equal(
         imported.weights["head.classifier.conv.weight"], tensors["classifier.1.weight"]
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [("resnet18", "fc"), ("mobilenet_v2", "classifier"), ("shufflenet_v2", "fc"), ("vgg11", "")],
+)
+def test_modules_of_torchvision_in_a_sequence(model: str, head: str, tmp_path: Path) -> None:
+    """As Lightning's page on transfer learning makes its feature extractor."""
+    width = 1.0 if model == "shufflenet_v2" else WIDTH
+    tensors = published(model, width_mult=width, num_classes=5)
+    children = {
+        "resnet18": "conv1 bn1 relu maxpool layer1 layer2 layer3 layer4 avgpool",
+        "shufflenet_v2": "conv1 maxpool stage2 stage3 stage4 conv5",
+    }.get(model, "features").split()
+    body = {
+        ".".join(["extractor", str(children.index(first)), *rest]): tensor
+        for name, tensor in tensors.items()
+        for first, *rest in [name.split(".")]
+        if first in children
+    }
+    classifier = {
+        f"classifier.{name.rpartition('.')[2]}": tensor
+        for name, tensor in tensors.items()
+        if head and name.startswith(head)
+    }
+    imported = read(tmp_path, body | classifier, model, width)
+    assert imported.has_classifier == bool(head)
+    assert imported.unused == ()
+    first = next(iter(tensors.values()))
+    assert torch.equal(imported.weights["stem.conv.weight"], first)
+
+
+def test_networks_of_other_projects_are_not_taken_for_many(tmp_path: Path) -> None:
+    """Every block of a ResNet has a layer that is called as the network's first."""
+    tensors = published("resnet18", width_mult=WIDTH, num_classes=5)
+    changed = {name.replace("layer", "stage"): tensor for name, tensor in tensors.items()}
+    refused(tmp_path, changed, "tensors of resnet18 in torchvision's names", model="resnet18")

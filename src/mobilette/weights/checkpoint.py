@@ -33,7 +33,7 @@ LEAST = 0.25
 # What every file of weights names; other names are remarked on.
 USUAL = re.compile(
     r"(collections\.OrderedDict|torch\.(cuda\.)?\w*Storage|torch\._\w+\._rebuild\w*|torch\.Size"
-    r"|torch\.nn\.parameter\.\w+)$"
+    r"|torch\.nn\.parameter\.\w+|(builtins|__builtin__|typing|_codecs|copyreg|copy_reg)\.\w+)$"
 )
 REMARKED = 4
 

@@ -31,6 +31,7 @@ from mobilette.weights.keras_order import match_in_order
 from mobilette.weights.keras_weights import LayerWeights
 from mobilette.weights.matching import match
 from mobilette.weights.named import GUESSED_WIDTHS, import_state_dict
+from mobilette.weights.other_files import name_folder
 from mobilette.weights.outputs import interpret_outputs
 from mobilette.weights.tensorflow_files import SAVED_MODEL, check_not_tensorflow
 from mobilette.weights.tensorflowjs import MODEL, read_tensorflowjs
@@ -106,7 +107,8 @@ def _read(path: Path) -> Graph | list[LayerWeights] | None:
         return read_keras_archive(path)
     if path.is_dir() or path.suffix == ".json":
         if path.is_dir() and not (path / MODEL).is_file():
-            raise InputError(f"{path}: a folder without {MODEL}; a file of weights is expected")
+            known = name_folder(path) or f"a folder without {MODEL}; a file of weights is expected"
+            raise InputError(f"{path}: {known}")
         return read_tensorflowjs(path)
     if head == b"\x89HDF\r\n\x1a\n":
         return read_keras_h5(path)

@@ -25,7 +25,7 @@ from mobilette.weights.name_tables import COUNTER, Names, Source, tensor_names, 
 from mobilette.weights.placing import CLASSIFIER, Placed, place
 from mobilette.weights.state_dict import read_state_dict
 from mobilette.weights.timm_names import TIMM
-from mobilette.weights.torchvision_names import TORCHVISION
+from mobilette.weights.torchvision_names import NUMBERED, TORCHVISION
 from mobilette.weights.transformers_names import TRANSFORMERS
 
 
@@ -101,7 +101,7 @@ def import_state_dict(
     settings = Settings(width_mult=width_mult, resolution=resolution, form=form)
     arch = get_arch(model, settings)
     read = read_state_dict(path)
-    placed = place(str(path), read.tensors, arch, SOURCES.values())
+    placed = place(str(path), read.tensors, arch, (*SOURCES.values(), NUMBERED))
     if placed is None:
         known = (source.name for source in SOURCES.values() if arch.name in source.tables)
         raise InputError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 SAVE_STATE_DICT = "torch.save(model.state_dict(), ...)"
 SHARDED = (
@@ -30,6 +31,8 @@ SIGNATURES = (
 )
 # Fields of an ONNX file's ModelProto that can follow ir_version: their tags.
 ONNX = b"\x12\x1a\x22\x2a\x32\x3a\x42\x72"
+# A version, and then a description that begins with an input, where ONNX has a name.
+CORE_ML = re.compile(rb"\x08[\x01-\x1f]\x12[\x80-\xff]*[\x00-\x7f]\x0a")
 PICKLES = tuple(bytes((0x80, version)) for version in range(2, 6))
 
 
@@ -47,6 +50,8 @@ def name_file(head: bytes) -> str:
         return SHARDED if b'"weight_map"' in head else "JSON text, which holds no weights"
     if head.startswith(PICKLES):
         return f"a pickle of Python's, which would have to be run; save it with {SAVE_STATE_DICT}"
+    if CORE_ML.match(head):
+        return f"a Core ML model; save the weights of the PyTorch model: {SAVE_STATE_DICT}"
     if len(head) > 2 and head[0] == 8 and 0 < head[1] < 32 and head[2] in ONNX:
         return f"an ONNX model; save the weights of the PyTorch model: {SAVE_STATE_DICT}"
     return ""
@@ -80,3 +85,20 @@ def name_archive(names: Sequence[str]) -> str:
     inside = [name for name in names if not name.endswith("/")]
     largest = PurePosixPath(min(inside, key=len)).name if inside else ""
     return f"a zip archive in which {largest!r:.60} lies; unpack it first (unzip)" if inside else ""
+
+
+def name_folder(path: Path) -> str:
+    """Return what a folder of weights is, and what to give; empty if nothing in it tells."""
+    if (path / ".metadata").is_file() and any(path.glob("*.distcp")):
+        return (
+            "a distributed checkpoint of PyTorch's; make one file of it: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth"
+        )
+    if any(path.glob("*.index.json")):
+        return SHARDED
+    files = [
+        file
+        for ending in ("safetensors", "bin", "pt", "pth", "ckpt")
+        for file in path.glob(f"*.{ending}")
+    ]
+    return f"a folder; give the file of weights in it: {files[0]}" if files else ""

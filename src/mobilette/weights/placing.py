@@ -111,6 +111,8 @@ def _find(
         known = [name for name in names.values() if not name.endswith(COUNTER)]
         for prefix in sorted(likely, key=len)[:MOST_PREFIXES]:
             count = sum(f"{prefix}{name}" in tensors for name in known)
+            if prefix and count < len(known) / 2:
+                continue  # of another network, whose parts are called alike
             if count > most:
                 most, best, prefixes = count, source, [prefix]
             elif count == most and source is best:
@@ -191,6 +193,6 @@ def _check_head(where: str, arch: Arch, layers: list[str]) -> None:
     if len(layers) > 1:
         raise InputError(
             f"{where}: its head has {len(layers)} layers with weights, "
-            f"{', '.join(f'{name:.60}' for name in layers[:4])}; that of {arch.name} has one "
-            "classifier, so this is another network"
+            f"{', '.join(f'{name:.60}' for name in layers[:4])}, that of {arch.name} one; without "
+            "them in its state dict the file is a start for 'mobilette train --from'"
         )

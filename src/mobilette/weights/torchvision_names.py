@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
@@ -120,4 +122,32 @@ TORCHVISION = Source(
             **dict.fromkeys(VGG, vgg),
         }
     ),
+)
+
+# Their modules in order, as `nn.Sequential(*model.children())` calls them.
+CHILDREN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "features": ("features", "classifier"),
+        "shufflenet": ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5", "fc"),
+        "resnet": (
+            *("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"),
+            *("avgpool", "fc"),
+        ),
+    }
+)
+
+
+def _numbered(arch: Arch) -> Names:
+    """Return torchvision's names in a ``Sequential`` of the network's modules."""
+    names = TORCHVISION.tables[arch.name](arch)
+    children = CHILDREN.get(re.split(r"\d|_", arch.name)[0], CHILDREN["features"])
+    return {
+        ours: f"{children.index(first)}{dot}{rest}"
+        for ours, (first, dot, rest) in ((o, name.partition(".")) for o, name in names.items())
+    }
+
+
+NUMBERED = Source(
+    name="numbered torchvision",
+    tables=MappingProxyType(dict.fromkeys(TORCHVISION.tables, _numbered)),
 )
