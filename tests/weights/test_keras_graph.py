@@ -84,6 +84,76 @@ def test_rescaling_of_grey_pictures() -> None:
     assert preprocess.std == pytest.approx((127.5,))
 
 
+def operation(name: str, function: str, source: str, constant: float) -> dict[str, Any]:
+    """Return an operation as TensorFlow 2.4 to 2.15 record it."""
+    entry = layer("TFOpLambda", name, function=function)
+    return entry | {"inbound_nodes": [[source, 0, 0, {"y": constant, "name": None}]]}
+
+
+def older(name: str, op: str, source: str, constant: Any) -> dict[str, Any]:
+    """Return an operation as TensorFlow 2.0 to 2.3 record it."""
+    return layer("TensorFlowOpLayer", name, source, node_def={"op": op}, constants={"1": constant})
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (
+            operation("half", "math.truediv", "picture", 127.5),
+            operation("one", "math.subtract", "half", 1.0),
+        ),
+        (older("half", "RealDiv", "picture", 127.5), older("one", "Sub", "half", 1.0)),
+        (older("half", "Mul", "picture", [1 / 127.5] * 3), older("one", "AddV2", "half", [-1] * 3)),
+        (layer("Rescaling", "one", "picture", scale=[1 / 127.5] * 3, offset=[-1] * 3),),
+        (
+            layer("Normalization", "norm_", "picture", mean=[127.5], variance=[[127.5**2]]),
+            layer("RandomFlip", "one", "norm_"),
+        ),
+    ],
+)
+def test_what_keras_2_does_to_pixels(steps: tuple[dict[str, Any], ...]) -> None:
+    conv = layer("Conv2D", "conv", "one", kernel_size=[1, 1])
+    preprocess = read(PICTURE, *steps, conv, END).preprocess
+    assert preprocess is not None
+    assert preprocess.mean == pytest.approx((127.5,) * 3)
+    assert preprocess.std == pytest.approx((127.5,) * 3)
+
+
+def test_layers_without_effect_before_the_network_leave_the_scaling_open() -> None:
+    flip = layer("RandomFlip", "flip", "picture")
+    conv = layer("Conv2D", "conv", "flip", kernel_size=[1, 1])
+    assert read(PICTURE, flip, conv, END).preprocess is None
+
+
+def test_resized_and_cropped() -> None:
+    picture = layer("InputLayer", "picture", batch_input_shape=[None, None, None, 3])
+    steps = (
+        layer("Resizing", "resizing", "picture", height=10, width=10, crop_to_aspect_ratio=True),
+        layer("CenterCrop", "crop", "resizing", height=8, width=8),
+        layer("Rescaling", "rescaling", "crop", scale=1 / 255),
+        layer("Conv2D", "conv", "rescaling", kernel_size=[1, 1]),
+    )
+    graph = read(picture, *steps, END)
+    assert graph.shape == (3, 8, 8)
+    assert graph.preprocess is not None
+    assert (graph.preprocess.resize, graph.preprocess.crop_fraction) == ("crop", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("last", "ending"),
+    [
+        (layer("Activation", "end", "mean", activation="sigmoid"), "sigmoid"),
+        (layer("Softmax", "end", "mean"), "softmax"),
+        (layer("Activation", "end", "mean", activation="log_softmax"), "softmax"),
+        (layer("TFOpLambda", "end", "mean", function="nn.softmax"), "softmax"),
+        (layer("Flatten", "end", "mean"), "logits"),
+    ],
+)
+def test_the_ending_is_left_out_and_told(last: dict[str, Any], ending: str) -> None:
+    graph = read(PICTURE, CONV, layer("GlobalAveragePooling2D", "mean", "conv"), last)
+    assert (graph.output, graph.ending) == ("mean", ending)
+
+
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "stride 0": (
         (PICTURE, layer("Conv2D", "conv", "picture", kernel_size=1, strides=0), END),
@@ -153,6 +223,35 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         ),
         "not finite",
     ),
+    "cropped from any size": (
+        (
+            layer("InputLayer", "picture", batch_input_shape=[None, None, None, 3]),
+            layer("CenterCrop", "crop", "picture", height=8, width=8),
+            layer("Conv2D", "conv", "crop", kernel_size=[1, 1]),
+            END,
+        ),
+        "'crop' crops 8x8 pixels of anyxany",
+    ),
+    "resized to a strip": (
+        (
+            PICTURE,
+            layer("Resizing", "strip", "picture", height=8, width=16),
+            layer("Conv2D", "conv", "strip", kernel_size=[1, 1]),
+            END,
+        ),
+        "'strip' makes pictures of 16x8",
+    ),
+    "a norm behind a pool and no linear layer": (
+        (
+            PICTURE,
+            CONV,
+            layer("GlobalAveragePooling2D", "mean", "conv"),
+            layer("BatchNormalization", "norm", "mean"),
+            layer("Dropout", "end", "norm"),
+        ),
+        "is a batch norm at the end",
+    ),
+    "a layer of somebody's own": (middle("Custom>Blur"), "'norm' is a Custom>Blur, which no"),
     "infinitely large": (
         (layer("InputLayer", "picture", batch_input_shape=[None, float("inf"), 8, 3]), CONV, END),
         "damaged",

@@ -137,3 +137,90 @@ def test_a_file_on_which_the_hdf5_library_crashes_is_refused(tmp_path: Path) -> 
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"crash\.h5: (damaged|not a complete)"):
         import_weights(path, model="mobilenet_v2", width_mult=0.35)
+
+
+def keras_3(file: h5py.File, *, separator: str = "/", layers: str = "layers") -> None:
+    """Write the weights of one layer of each kind as Keras 3 does, seeds and counters with them."""
+    arrays = {
+        ("conv2d", "0"): np.ones((3, 3, 3, 8), "f4"),
+        ("conv2d_1", "0"): np.full((1, 1, 8, 16), 2, "f4"),
+        ("conv2d_10", "0"): np.full((1, 1, 8, 16), 3, "f4"),
+        ("dense", "0"): np.ones((16, 5), "f4"),
+        ("dense", "1"): np.ones(5, "f4"),
+        ("dropout/seed_generator", "0"): np.ones(2, "u4"),
+    }
+    for (layer, number), array in arrays.items():
+        group = file.require_group(f"{layers}{separator}{layer}{separator}vars")
+        group.create_dataset(number, data=array)
+    file.create_dataset("optimizer/vars/0", data=np.int64(3))
+    file.create_dataset("optimizer/vars/1", data=np.ones((4, 4), "f4"))
+
+
+@pytest.mark.parametrize(
+    ("separator", "layers"),
+    [("/", "layers"), ("\\", "layers"), ("/", "_layer_checkpoint_dependencies")],
+)
+def test_keras_3_s_layout(separator: str, layers: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        keras_3(file, separator=separator, layers=layers)
+    read = read_keras_h5(path)
+    assert isinstance(read, list)
+    assert [layer.name for layer in read] == [
+        "layers/conv2d",
+        "layers/conv2d_1",
+        "layers/conv2d_10",
+        "layers/dense",
+    ]
+    assert list(read[-1].parameters) == ["kernel", "bias"]
+
+
+def test_bfloat16_is_read(tmp_path: Path) -> None:
+    values = np.array([1.5, -2.0, 0.0078125], "f4")
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        stored = (values.view("u4") >> 16).astype("u2").reshape(1, 1, 3, 1)
+        replaced(file, data=stored.view("V2"))
+    read = read_keras_h5(path)
+    assert isinstance(read, list)
+    assert np.array_equal(read[0].parameters["kernel"].ravel(), values)
+
+
+KERAS_3: dict[str, tuple[Callable[[h5py.File], None], str]] = {
+    "int8": (
+        lambda f: f.create_dataset("layers/dense_1/vars/0", data=np.ones((16, 5), "i1")),
+        "of int8: quantised layers are not read",
+    ),
+    "attributes of a class": (
+        lambda f: f.create_dataset("classifier/vars/0", data=np.ones((16, 5), "f4")),
+        "a layer at 'classifier', whose class that does not tell",
+    ),
+    "two models": (
+        lambda f: f.create_dataset("layers/functional/layers/conv2d/vars/0", data=np.ones(4)),
+        "layers 'conv2d' in several models, whose order is not known",
+    ),
+    "a batch norm without its scale": (
+        lambda f: f.create_dataset("layers/batch_normalization/vars/0", data=np.ones(4, "f4")),
+        "has 1 arrays; gamma, beta, moving_mean, moving_variance are expected",
+    ),
+    "links in a circle": (
+        lambda f: f.__setitem__("layers/conv2d/again", f["layers"]),
+        "groups in groups in groups",
+    ),
+    "a link out of the file": (
+        lambda f: f.__setitem__("layers/dense_1", h5py.ExternalLink("/etc/passwd", "/x")),
+        "no plain member",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KERAS_3)
+def test_keras_3_s_layout_refused(name: str, tmp_path: Path) -> None:
+    change, message = KERAS_3[name]
+    path = tmp_path / "model.weights.h5"
+    with h5py.File(path, "w") as file:
+        keras_3(file)
+        change(file)
+    with pytest.raises(InputError, match=message) as refusal:
+        read_keras_h5(path)
+    assert "\n" not in str(refusal.value)

@@ -14,7 +14,9 @@ from mobilette.limits import WIDTH_MULT
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="A .pth, .safetensors, .h5, .tflite, model.json.")],
+    file: Annotated[
+        Path, typer.Argument(help="A .pth, .safetensors, .keras, .h5, .tflite, model.json.")
+    ],
     model: Annotated[str, typer.Option("--as", help="Name of the network in it.")],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
     resolution: Resolution = None,
@@ -59,11 +61,14 @@ def import_weights(
         remarks().print(remark)
     if imported.unused:
         remarks().print(f"not needed: {', '.join(imported.unused)}")
+    answers = f"{arch.num_classes:,} classes" if imported.has_classifier else "no classifier"
     remarks().print(
-        f"{out}: {arch.name} at {arch.resolution}x{arch.resolution}, {arch.num_classes:,} classes, "
+        f"{out}: {arch.name} at {arch.resolution}x{arch.resolution}, {answers}, "
         f"all {imported.tensors - len(imported.unused)} tensors in place",
     )
-    remarks().print(f"next: {shlex.join(['mobilette', 'evaluate', str(out), 'DATA'])}")
+    start = ["train", "DATA", "--from", str(out)]
+    following = ["evaluate", str(out), "DATA"] if imported.has_classifier else start
+    remarks().print(f"next: {shlex.join(['mobilette', *following])}")
     if as_json:
         print_json(
             {
