@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given as sampled
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 import mobilette
+from mobilette.engines.arrays import several
+from mobilette.engines.predictor import BATCH, Prediction
 from mobilette.errors import InputError
 from mobilette.verification.evaluate import evaluate
 from tests.accepted.asking import COLOURS, ColourPredictor
@@ -144,6 +149,26 @@ def tensors(folder: Path) -> None:
     is_red(first, last, first[None], learning, learning.bfloat16(), learning.half(), first.long())
     if torch.cuda.is_available():
         is_red(first.cuda())
+
+
+def test_a_network_of_grey_pictures_takes_colour_too() -> None:
+    """Where others fail in a convolution: github.com/ultralytics/ultralytics/issues/25150."""
+    predictor = ColourPredictor(in_channels=1)
+    with_alpha = np.dstack([PICTURE, np.full((20, 24), 255, np.uint8)])
+    grey = np.asarray(Image.fromarray(PICTURE).convert("L"))
+    assert len(predictor.labels([PICTURE, with_alpha, grey, grey[..., None], CHW])) == 5
+    assert {int(pixels.max()) for pixels in predictor.seen} == {int(grey[0, 0])}
+
+
+def test_the_pictures_of_a_batch_are_made_as_they_are_needed() -> None:
+    batch = np.broadcast_to(PICTURE, (1000, *PICTURE.shape))
+    predictor = ColourPredictor()
+    answers = predictor.predict_each(batch, workers=0)
+    assert next(answers) == next(answers)
+    assert len(predictor.seen) == BATCH
+    made = several(batch)
+    assert isinstance(next(made), Image.Image)
+    assert len(list(made)) == 999
 
 
 def batches(folder: Path) -> None:
@@ -285,6 +310,62 @@ CASES: dict[str, Case] = {
     "an array as DATA of `train` or `evaluate`": as_data,
 }
 ROWS = rows("Arrays and images in Python")
+
+
+SIDES = st.sampled_from([0, 1, 2, 3, 4, 5, 7, 28])
+DTYPES = ["u1", "?", "i1", ">i2", "i8", "u2", "u8", "f2", "f4", ">f8", "c8", "O", "U2", "M8[s]"]
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=9),
+    st.binary(max_size=99),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.just(object()),
+    st.just(ColourPredictor),
+    st.just(Image),
+)
+
+
+def answer_or_line(images: Any) -> list[Prediction] | None:
+    """Return the answers, or nothing where ``images`` are refused as they should be."""
+    message = ""
+    try:
+        return ColourPredictor().predict(images)
+    except InputError as error:
+        message = str(error)
+    assert message
+    assert "\n" not in message
+    return None
+
+
+@sampled(
+    shape=st.lists(SIDES, max_size=5).map(tuple).filter(lambda shape: math.prod(shape) < 9000),
+    dtype=st.sampled_from(DTYPES),
+    largest=st.sampled_from([1, 2, 255, 256, 70_000]),
+    as_tensor=st.booleans(),
+    in_list=st.booleans(),
+)
+def test_any_array_is_answered_or_refused(
+    shape: tuple[int, ...], dtype: str, largest: int, as_tensor: bool, in_list: bool
+) -> None:
+    """A picture as Pillow takes it gets Pillow's answer, everything else an answer or a line."""
+    levels = np.asarray(np.random.default_rng(0).random(shape)) * largest
+    with np.errstate(all="ignore"):
+        array: Any = np.asarray(levels).astype(dtype)
+    if as_tensor and array.dtype.kind in "uif" and array.dtype.isnative:
+        array = torch.from_numpy(array)
+    answers = answer_or_line([array] if in_list else array)
+    assert answers is None or len(answers) == (1 if in_list else shape[0])
+    if in_list and dtype == "u1" and len(shape) == 3 and shape[2] == 3 and 0 not in shape:
+        expected = ColourPredictor().predict([Image.fromarray(np.asarray(array))])
+        assert as_tensor or (answers and answers[0].top == expected[0].top)
+
+
+@sampled(st.one_of(ODD, st.lists(ODD, max_size=3), st.lists(st.lists(ODD, max_size=2), max_size=2)))
+def test_anything_else_is_refused_in_a_line(images: Any) -> None:
+    assert not answer_or_line(images)
 
 
 def test_every_row_is_run() -> None:

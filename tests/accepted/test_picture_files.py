@@ -231,6 +231,15 @@ def hidden(folder: Path) -> None:
     assert not found.ignored
 
 
+def raw_beside(folder: Path) -> None:
+    fill(folder, ("a/1.jpg", "b/1.png", "b/2.png"))
+    for name in ("a/1.cr2", "a/1.psd", "b/2.exr"):
+        (folder / name).write_bytes(b"8BPS" + bytes(99))
+    found = find_pictures(folder)
+    assert [picture.name for picture in found.splits["all"]] == ["a/1.jpg", "b/1.png", "b/2.png"]
+    assert found.ignored == ("a/1.cr2", "a/1.psd", "b/2.exr")
+
+
 def text_beside(folder: Path) -> None:
     fill(folder, ("a/1.png", "b/1.png"))
     (folder / "a" / "notes.txt").write_text("a cat")
@@ -313,6 +322,7 @@ CASES: dict[str, Case] = {
         ("a.jpg", EPS),
         ("a.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(99)),
     ),
+    "one of these beside a JPEG of the same name": raw_beside,
     "DNG and other TIFF whose first picture is a preview": refused(
         ("a.dng", DNG), ("a.tif", PREVIEW)
     ),

@@ -195,6 +195,15 @@ def test_how_it_is_turned_is_found_where_pillow_finds_it(orientation: int) -> No
         assert decode(data).tobytes() == expected.tobytes(), name
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_xmp_that_is_no_text_does_not_cost_the_picture(kind: str) -> None:
+    """As in github.com/huggingface/datasets/issues/7668."""
+    xmp = b"\xa8\xff tiff:Orientation='9' \xfe" + bytes(range(256))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(encoded(IMAGE, kind, xmp=xmp, **options))
+    assert found.tobytes() == decode(encoded(IMAGE, kind, **options)).tobytes()
+
+
 @given(st.binary(max_size=80), st.sampled_from([b"MM\0*\0\0\0\x08", b"II*\0\x08\0\0\0", b"MM"]))
 def test_any_exif_block_is_read_without_an_error(rest: bytes, head: bytes) -> None:
     turn_of(head + rest, rest)

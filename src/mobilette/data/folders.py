@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mobilette.data.names import is_hidden, may_be_picture
+from mobilette.data.names import is_hidden, may_be_picture, pictures_among
 from mobilette.data.pictures import (
     MEANT_VAL,
     SPLITS,
@@ -90,16 +90,16 @@ def _split(
         files = sorted(
             (file.relative_to(root).as_posix(), file) for file in files_below(folder / class_id)
         )
-        others = {name for name, file in files if not may_be_picture(file)}
+        pictured = set(pictures_among(file for _, file in files))
         chosen = [
             Picture(name=name, label=label, content=file)
             for name, file in files
-            if name not in others
+            if file in pictured
         ]
         if strict and not chosen:
             raise InputError(f"{folder / class_id} has no pictures; remove it or fill it")
         pictures += chosen
-        ignored.extend(others)
+        ignored.extend(name for name, file in files if file not in pictured)
     return tuple(pictures)
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mobilette.data.formats import HEAD, is_picture
 
-# Everybody's pictures, those included that nothing here decodes: these are counted, not lost.
-_ENDINGS = """
-    jpg jpeg jpe jfif jif pjpeg pjp mpo png apng bmp dib gif tif tiff webp ppm pgm pbm pnm
-    avif avifs heic heics heif heifs hif jp2 j2k j2c jpc jpf jpx tga
-    jxl psd svg svgz ico cur pam qoi dds exr hdr pcx xcf eps dng cr2 cr3 nef arw orf raf rw2
-"""
-SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
+
+def _suffixes(endings: str) -> frozenset[str]:
+    return frozenset(f".{ending}" for ending in endings.split())
+
+
+DECODED = _suffixes(
+    "jpg jpeg jpe jfif jif pjpeg pjp mpo png apng bmp dib gif tif tiff webp ppm pgm pbm pnm "
+    "avif avifs heic heics heif heifs hif jp2 j2k j2c jpc jpf jpx tga"
+)
+# Pictures as well, which nothing here decodes: they are counted, not lost.
+OTHERS = _suffixes(
+    "jxl psd svg svgz ico cur pam qoi dds exr hdr pcx xcf eps dng cr2 cr3 nef arw orf raf rw2"
+)
 # What systems leave in folders, beside the names that begin with a dot.
 _LITTER = frozenset(
     ("__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
@@ -29,7 +36,7 @@ def may_be_picture(path: Path) -> bool:
 
     A file whose name tells nothing is opened for its first bytes; no pipe or device ever is.
     """
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in DECODED or path.suffix.lower() in OTHERS:
         return True
     try:
         if not path.is_file():
@@ -38,3 +45,18 @@ def may_be_picture(path: Path) -> bool:
             return is_picture(file.read(HEAD))
     except (OSError, ValueError):
         return False
+
+
+def pictures_among(files: Iterable[Path]) -> list[Path]:
+    """Return those of the ``files`` that may be pictures, in their order.
+
+    One that nothing here decodes goes with one of the same name that is decoded: a camera's raw
+    picture with its JPEG, a depth map with its picture.
+    """
+    pictures = [file for file in files if may_be_picture(file)]
+    others = [file for file in pictures if file.suffix.lower() in OTHERS]
+    if not others:
+        return pictures
+    names = {file.with_suffix("") for file in pictures if file.suffix.lower() in DECODED}
+    left_out = {file for file in others if file.with_suffix("") in names}
+    return [file for file in pictures if file not in left_out]

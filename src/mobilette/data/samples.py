@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from mobilette.data.names import SUFFIXES, is_hidden
+from mobilette.data.names import DECODED, is_hidden
 from mobilette.data.tar import ENDS_MID_FILE, Entry, TarMember, read_entries
 from mobilette.errors import InputError
 
@@ -95,7 +95,7 @@ def _parts(name: str) -> tuple[str, str]:
     stem, dot, ending = base.partition(".")
     if not stem or not dot:
         return "", ""
-    kind = _PICTURE if f".{ending.lower()}" in SUFFIXES else ending.lower()
+    kind = _PICTURE if f".{ending.lower()}" in DECODED else ending.lower()
     return folder + slash + stem, _CLASS if kind == "cls" else kind
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mobilette.data.cifar import LAYOUTS, read_cifar
 from mobilette.data.folders import LAYOUT, files_below, read_folders
 from mobilette.data.lists import LIST_SUFFIXES, read_list
-from mobilette.data.names import may_be_picture
+from mobilette.data.names import pictures_among
 from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.shards import find_shards, read_shards
 from mobilette.errors import InputError, nearest
@@ -84,7 +84,7 @@ def list_pictures(
             pictures.append(path)
             continue
         files = sorted(files_below(path))
-        inside = [file for file in files if may_be_picture(file)]
+        inside = pictures_among(files)
         if on_skipped is not None and len(inside) < len(files):
             on_skipped(path, sorted(set(files) - set(inside)))
         if not inside:

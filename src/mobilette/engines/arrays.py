@@ -69,7 +69,7 @@ def image_of(value: Any) -> Image.Image:
 
 
 def several(value: Any) -> Iterator[Any]:
-    """Yield the pictures of a batch, or the elements of an array of paths.
+    """Return the pictures of a batch one by one, or the elements of an array of paths.
 
     Integers from 0 to 255, floats on that scale or from 0 to 1 (the whole batch decides which),
     and booleans are taken. Channels may come last or first, as far as the shape tells.
@@ -82,16 +82,15 @@ def several(value: Any) -> Iterator[Any]:
     """
     array, is_tensor = to_array(value)
     if array.ndim == 1 and (array.dtype.kind in "OSUT" or not array.size):
-        yield from array.tolist()
-        return
+        return iter(array.tolist())
     _check_several(array)
-    if not array.size and not len(array):
-        return
+    if not len(array):
+        return iter(())
     scale = _scale(array)
     if array.ndim == 3:
-        yield from (_image(grey, scale) for grey in array)
-        return
-    yield from (_image(_last(item, first_wins=is_tensor), scale) for item in array)
+        return (_image(grey, scale) for grey in array)
+    _last(array[0], first_wins=is_tensor)  # what is wrong with one is with all
+    return (_image(_last(item, first_wins=is_tensor), scale) for item in array)
 
 
 def _check_several(array: Array) -> None:

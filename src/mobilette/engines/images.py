@@ -38,7 +38,7 @@ def pictures_of(images: object) -> Iterator[PictureLike]:
         raise InputError("predict takes several images, not names for them; give list(x.values())")
     try:
         if is_array(images):
-            return iter(list(several(images)))
+            return several(images)
         if isinstance(images, Iterable):
             return iter(images)
     except UnusablePicture as error:
