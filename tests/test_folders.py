@@ -117,8 +117,8 @@ def test_a_thread_may_claim_again_what_it_has_and_no_other(tmp_path: Path) -> No
     link = tmp_path / "link"
     link.symlink_to(path, target_is_directory=True)
     with ThreadPoolExecutor(1) as pool, claimed(path):
-        with new_directory(path, holds="file"):
-            pass
+        with new_directory(path, holds="file") as folder, claimed(path):
+            assert folder.is_dir()  # what is being written is not taken for a dead process's
         for name in (path, link):
             with pytest.raises(BusyError):
                 pool.submit(claimed(name).__enter__).result()

@@ -57,9 +57,9 @@ def claimed(path: Path, *, remark: Callable[[str], None] | None = None) -> Itera
                 raise BusyError(
                     f"{path}: {error.holder} is writing it; wait until that has ended, or end it"
                 ) from None
-            if held:
+            if held == "now":
                 _settle(final)
-            elif remark is not None:
+            elif held == "not" and remark is not None:
                 remark(f"{path}: cannot be locked here: start no second process that writes it")
             yield
     finally:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -22,8 +23,11 @@ class TakenError(Exception):
         self.holder = holder
 
 
+Held = Literal["now", "before", "not"]
+
+
 @contextmanager
-def locked(file: Path, *, again: bool = True) -> Iterator[bool]:
+def locked(file: Path, *, again: bool = True) -> Iterator[Held]:
     """Hold the lock on ``file``, which is made and removed with it.
 
     Args:
@@ -31,29 +35,33 @@ def locked(file: Path, *, again: bool = True) -> Iterator[bool]:
         again: whether a thread may take what it has already.
 
     Yields:
-        Whether it is held: some network file systems have no locks, and a file may not be written.
+        Since when it is held: ``now``, or ``before`` by this thread; or ``not``, where a network
+        file system has no locks or the file may not be written.
 
     Raises:
         TakenError: another process, or another thread, has it.
     """
     # Whoever may write the folder may take over what a dead process of another user has left.
     lock = FileLock(file, mode=0o666, is_singleton=True, on_acquired=_sign)
-    inside, held = lock.is_locked, True
-    if inside and not again:
+    held: Held = "before" if lock.is_locked else "now"
+    if held == "before" and not again:
         raise TakenError(f"process {os.getpid()}")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise TakenError(_holder(file)) from None
-    except (OSError, NotImplementedError):
-        held = False
+    except (OSError, NotImplementedError) as error:
+        held = "not"
+        if not isinstance(error, PermissionError):  # else it may be another's
+            with suppress(OSError):
+                file.unlink()
     try:
         yield held
     finally:
-        if held:
-            if not inside:
-                with suppress(OSError):  # Windows keeps what is open
-                    file.unlink()
+        if held == "now":
+            with suppress(OSError):  # Windows keeps what is open
+                file.unlink()
+        if held != "not":
             lock.release()
 
 

@@ -59,8 +59,8 @@ def sweep(above: Path) -> None:
     for file in list(above.iterdir()):
         if (name := _LOCK.fullmatch(file.name)) is None:
             continue
-        with suppress(TakenError), locked(file, again=False) as dead:
-            if dead:
+        with suppress(TakenError), locked(file, again=False) as held:
+            if held == "now":
                 shutil.rmtree(file.with_name(name[1]), ignore_errors=True)
 
 

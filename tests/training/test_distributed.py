@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mobilette.folders import BusyError
 from mobilette.run.directory import STATE, open_run
+from mobilette.training.resume import resume
 from tests.training.runs import same_weights
 from tests.training.test_train import run_cli
 
@@ -107,6 +109,8 @@ def test_a_stopped_torchrun_leaves_a_run_that_goes_on(pictures: Path, tmp_path: 
     out = tmp_path / "run"
     process = torchrun(pictures, *OPTIONS, "--epochs=1000", "--out", out)
     _wait_for_steps(out, 4)
+    with pytest.raises(BusyError, match="run: process [0-9]+ is writing it"):  # one for all ranks
+        resume(out)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode != 0
