@@ -4,6 +4,8 @@ import errno
 import multiprocessing
 import os
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -254,3 +256,28 @@ def test_clean_removes_sets_and_nothing_else(tmp_path: Path) -> None:
     assert freed > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c" * 64, "holiday"]
     assert clean_cache(tmp_path / "nowhere") == (0, 0)
+
+
+def test_threads_may_fill_one_cache(tmp_path: Path) -> None:
+    """As where decoding falls back to threads: each row lands in its own place."""
+    shape = (4000, 1, 8, 8)
+    rows = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    cache = open_cache(tmp_path, "b" * 64, shape=shape, source="set")
+    assert isinstance(cache, PictureCache)
+
+    def fill(first: int) -> None:
+        for row in range(first, len(rows), 8):
+            cache.write(row, rows[row], bytes(32))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fill, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+        cache.close()
+    out = np.zeros(shape[1:], np.uint8)
+    for row in range(len(rows)):
+        assert cache.read(row, out) == bytes(32)
+        np.testing.assert_array_equal(out, rows[row])

@@ -20,6 +20,7 @@ import re
 import secrets
 import shutil
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -86,6 +87,7 @@ class PictureCache:
         self._records = np.memmap(folder / RECORDS, np.uint8, "r", shape=(count, _RECORD.size))
         self._checked = np.zeros(count, np.bool_)
         self._files: tuple[BinaryIO, BinaryIO] | None = None
+        self._one_at_a_time = threading.Lock()
 
     def digest(self, row: int) -> bytes | None:
         """Return the SHA-256 noted for a row; ``None`` if the row was not written yet."""
@@ -113,14 +115,15 @@ class PictureCache:
         noted = digest + struct.pack("<I", _checksum(pixels.data))
         record = noted + struct.pack("<I", _checksum(noted))
         try:
-            if self._files is None:
-                self._files = (
-                    (self.folder / PIXELS).open("r+b", buffering=0),
-                    (self.folder / RECORDS).open("r+b", buffering=0),
-                )
-            rows, records = self._files
-            _write_at(rows, row * self._row_bytes, pixels.data.cast("B"))
-            _write_at(records, row * _RECORD.size, memoryview(record))
+            with self._one_at_a_time:
+                if self._files is None:
+                    self._files = (
+                        (self.folder / PIXELS).open("r+b", buffering=0),
+                        (self.folder / RECORDS).open("r+b", buffering=0),
+                    )
+                rows, records = self._files
+                _write_at(rows, row * self._row_bytes, pixels.data.cast("B"))
+                _write_at(records, row * _RECORD.size, memoryview(record))
         except OSError as error:
             self.fault = in_words(error)
 

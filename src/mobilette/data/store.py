@@ -167,7 +167,7 @@ class PictureStore:
     def _remark_once(self) -> None:
         """Say once that threads decode, and that decoded pictures can no longer be kept."""
         lines = []
-        if self._no_workers is not None:
+        if self._no_workers is not None and self.decoded:
             lines.append(f"pictures are decoded by threads, not by processes: {self._no_workers}")
         if self._cache is not None and self._cache_fault is not None:
             lines.append(
