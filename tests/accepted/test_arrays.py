@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import mobilette
+from mobilette.data.sources import list_pictures
 from mobilette.engines.arrays import several
 from mobilette.engines.predictor import BATCH, Prediction
 from mobilette.errors import InputError
@@ -171,6 +172,19 @@ def test_the_pictures_of_a_batch_are_made_as_they_are_needed() -> None:
     assert len(list(made)) == 999
 
 
+@pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b.png", "a\udcff.png", "data:image/png;,"])
+def test_names_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(InputError):
+        ColourPredictor().labels([name])
+    assert list_pictures([Path(name or "a")]) == [Path(name or "a")]
+
+
+@pytest.mark.parametrize("path", [None, PICTURE, 3, ["run"]])
+def test_load_takes_a_path(path: Any) -> None:
+    with pytest.raises(InputError, match="the path of a run or artifact is expected"):
+        mobilette.load(path)
+
+
 def batches(folder: Path) -> None:
     batch = np.stack([PICTURE, BLUE])
     first = batch.transpose(0, 3, 1, 2)
@@ -298,7 +312,9 @@ CASES: dict[str, Case] = {
         *(PICTURE.astype(dtype) for dtype in (complex, object, "M8[s]", str)),
     ),
     "two channels, five channels": each(five(2), five(5), five(5).transpose(2, 0, 1)),
-    "a side of 0": each(five(3)[:0], five(3)[:, :0], np.empty((0, 0), np.uint8)),
+    "a side of 0": each(
+        five(3)[:0], five(3)[:, :0], np.empty((0, 0), np.uint8), Image.new("RGB", (0, 9))
+    ),
     "numbers": each(np.uint8(3), np.zeros((), np.uint8), 7, 1.5),
     "bytes, bytearray, memoryview, 1-D uint8: a file's content": contents,
     "bytes of anything else, a path as bytes among them": each(b"cat.png", b"text" * 99),

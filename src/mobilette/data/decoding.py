@@ -224,8 +224,10 @@ def upright_and_plain(image: Image.Image) -> Image.Image:
     """Return an opened picture as `decode` would have: upright, ``"L"`` or ``"RGB"``, opaque.
 
     Raises:
-        UnusablePicture: its pixels have no fixed range.
+        UnusablePicture: it has no pixels, or they have no fixed range.
     """
+    if 0 in image.size:
+        raise UnusablePicture("has no pixels")
     image.load()  # after which a TIFF is upright already
     turn = turn_of_image(image)
     opaque = plain(image)

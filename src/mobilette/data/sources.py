@@ -80,7 +80,7 @@ def list_pictures(
     """
     pictures: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112  # which takes any name
             pictures.append(path)
             continue
         files = sorted(files_below(path))

@@ -94,7 +94,7 @@ def _of_path(path: Path, given: str) -> Image.Image:
     except UnusablePicture as error:
         if _ADDRESS.match(given):
             raise UnusablePicture("addresses are not read; download it first") from error
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112  # which takes any name
             raise UnusablePicture("a folder; give the files in it") from error
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,10 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
     Raises:
         InputError: it is neither, or its files are damaged.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"load: the path of a run or artifact is expected, not a {type(path).__name__}"
+        )
     path = Path(path)
     if threads != 0:
         THREADS.check("threads", threads)
