@@ -15,7 +15,7 @@ from mobilette.records import parse
 
 T = TypeVar("T")
 
-LARGEST_RECORD = 64 * 2**20
+LARGEST_RECORD = 32 * 2**20
 LARGEST_FILE = 4 * 2**30
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 

@@ -51,6 +51,11 @@ KERNEL = Range(1, 31)
 STRIDE = Range(1, 8)
 SIDE = Range(1, 4096)
 
+# Pictures.
+MEAN = Range(-1e6, 1e6)
+STD = Range(1e-6, 1e6)
+CROP_FRACTION = Range(0.1, 1.0)
+
 # Training.
 EPOCHS = Range(1, 1_000_000)
 BATCH_SIZE = Range(2, 65_536)  # batch norm needs two pictures
@@ -60,10 +65,17 @@ SECONDS = Range(0.0, 1e8)  # three years
 PRUNED_PART = Range(0.0001, 0.9999, "; it is a part of the mult-adds, such as 0.7")
 PRUNING_STEPS = Range(1, 100)
 
+# What was measured.
+AMOUNT = Range(0, 2**63 - 1)  # of bytes, pictures, steps, parameters
+DIFFERENCE = Range(-1.0, 1.0)  # of two accuracies
+MILLISECONDS = Range(0.0, 1e9)
+RATE = Range(0.0, 1e12)  # a second
+
 # Machines and measuring.
 THREADS = Range(1, 512)
 WORKERS = Range(0, 256)
 ROUNDS = Range(1, 1_000)
+BATCH = Range(1, 65_536)  # pictures in one call
 ROWS = Range(1, 1_000_000)
 DROP = Range(0.0, 100.0, "; they are percentage points")
 FRACTION = Range(0.0, 1.0)

@@ -8,7 +8,7 @@ dataclasses' own ``__post_init__`` call; there stand the checks of how fields ag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -20,8 +20,9 @@ from mobilette.limits import Range
 
 T = TypeVar("T")
 
-# More of them is no record: entries of a list or a table, and signs of a text.
-LONGEST = 65_536
+# More of them is no record: entries of a list or a table, and signs of a text. Lists of plain
+# values may be longer: those of metrics have one an epoch.
+LONGEST, LONGEST_PLAIN = 65_536, 2**20
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", str: "text"}
 
 
@@ -49,12 +50,19 @@ def check_ranges(record: Any) -> None:
     """
     kind: Any = type(record)
     for name, within in _ranges(kind):
-        value = getattr(record, name)
-        if isinstance(value, Mapping):
-            value = value.values()
-        for each in [value] if not isinstance(value, Iterable) else value:
-            if each is not None:
-                within.check(name, each)
+        for number in _numbers(getattr(record, name)):
+            within.check(name, number)
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """Yield ``value``, or what is in it if it is a list or a table; not ``None``."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif value is not None:
+        yield value
 
 
 @cache
@@ -89,7 +97,8 @@ def _parse(kind: Any, value: Any, where: str, place: str) -> Any:
     if origin is tuple and args[-1] is Ellipsis:
         if not isinstance(value, list | tuple):
             raise _fault(where, place, value, "a list")
-        _check_length(value, where, place)
+        longest = LONGEST_PLAIN if args[0] in (*_PLAIN, float) else LONGEST
+        _check_length(value, where, place, longest=longest)
         return tuple(_parse(args[0], v, where, _join(place, i)) for i, v in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         items = _mapping(value, where, place).items()
@@ -153,10 +162,10 @@ def _mapping(value: Any, where: str, place: str) -> Mapping[str, Any]:
     return value
 
 
-def _check_length(value: Any, where: str, place: str) -> None:
-    if len(value) > LONGEST:
+def _check_length(value: Any, where: str, place: str, *, longest: int = LONGEST) -> None:
+    if len(value) > longest:
         what = f"{len(value):,} {'signs' if isinstance(value, str) else 'entries'}"
-        raise InputError(f"{where}: {place or 'the content'} has {what}; {LONGEST:,} is the limit")
+        raise InputError(f"{where}: {place or 'the content'} has {what}; {longest:,} is the limit")
 
 
 def _join(place: str, key: object) -> str:

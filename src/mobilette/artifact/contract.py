@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mobilette.arch.arch import Arch
 from mobilette.compression.ranges import Ranges
 from mobilette.data.preprocess import Preprocess
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
+from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE
+from mobilette.records import check_ranges
 from mobilette.run.classes import ClassLabel
 
 # Fields that are known only once the model file is written, so they are not inside it.
@@ -45,8 +47,13 @@ class InputContract:
     name: str
     layout: Literal["NCHW", "NHWC"]
     dtype: Literal["uint8", "float32"]
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[int, ...], SIDE]
     colour: Literal["rgb", "grey"]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if len(self.shape) != 3:
+            raise InputError(f"shape {shown(self.shape)} is not 3 numbers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +69,11 @@ class CalibrationSource:
     """The pictures by which the ranges of int8 activations were chosen."""
 
     data: str
-    images: int
+    images: Annotated[int, AMOUNT]
     ranges: Ranges = "plain"
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +93,16 @@ class Rung:
     """
 
     name: str
-    top1: float | None = None
-    drop: float | None = None
-    size_bytes: int | None = None
-    latency_ms: float | None = None
+    top1: Annotated[float, FRACTION] | None = None
+    drop: Annotated[float, DIFFERENCE] | None = None
+    size_bytes: Annotated[int, AMOUNT] | None = None
+    latency_ms: Annotated[float, MILLISECONDS] | None = None
     float_layers: tuple[str, ...] = ()
     kept: bool = False
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +120,18 @@ class Measured:
         latency_ms: median of one picture, one thread, by precision of the target; timed in turns.
     """
 
-    size_bytes: int
-    top1: float | None
-    arena_bytes: int | None = None
+    size_bytes: Annotated[int, AMOUNT]
+    top1: Annotated[float, FRACTION] | None
+    arena_bytes: Annotated[int, AMOUNT] | None = None
     operators: tuple[str, ...] = ()
     rungs: tuple[Rung, ...] = ()
-    chosen: int | None = None
-    latency_ms: Mapping[str, float] | None = None
+    chosen: Annotated[int, AMOUNT] | None = None
+    latency_ms: Annotated[Mapping[str, float], MILLISECONDS] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.chosen is not None and self.chosen >= len(self.rungs):
+            raise InputError(f"chosen {self.chosen} is none of the {len(self.rungs)} rungs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +179,7 @@ class Contract:
             )
         if self.preprocess.channels != self.arch.in_channels:
             raise InputError("preprocess and arch have different numbers of channels")
+        self.preprocess.check_resolution(self.arch.resolution)
         for name in (self.model, *self.parts, *(self.files or {})):
             steps = name.split("/")
             if any(step in ("", ".", "..") for step in steps) or any(x in name for x in '\\:"\0'):

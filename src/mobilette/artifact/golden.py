@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import io
+import math
+import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
 from mobilette.files import read_bytes
 
 PICTURES = 8
+MOST_PICTURES = 64
+EXACT = "exact"
+EXPECTED = "uint8 inputs (N, C, H, W) and float32 logits are expected"
+ENCRYPTED = 1  # a bit of an entry's flags
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# As numpy writes it, with a kind of number that it writes here.
+_HEADER = re.compile(
+    rb"\{'descr': '([|<][uif][14])', 'fortran_order': False, 'shape': \(([0-9, ]{1,80})\), \}\s*"
+)
+# What zipfile raises for bytes that are no such archive.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 LARGEST = 512 * 2**20
 
 
@@ -73,22 +97,51 @@ def read_golden(path: Path) -> Golden:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
-                raise InputError(f"{path}: unpacks to more than {LARGEST:,} bytes")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            inputs, logits = arrays["inputs"], arrays["logits"]
-            exact = arrays.get("exact")
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, zlib.error) as error:
+                raise InputError(f"unpacks to more than {LARGEST:,} bytes")
+            inputs = _read_array(archive, "inputs", np.uint8, dimensions=4)
+            logits = _read_array(archive, "logits", np.float32, dimensions=2)
+            named = f"{EXACT}.npy" in archive.namelist()
+            exact = _read_array(archive, EXACT, np.int8, dimensions=2) if named else None
+    except _DAMAGED as error:
         if isinstance(error, InputError):
-            raise
+            raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not a complete file of golden vectors") from error
-    good = (
-        inputs.dtype == np.uint8
-        and logits.dtype == np.float32
-        and inputs.ndim == 4
-        and logits.ndim == 2
-        and len(inputs) == len(logits) > 0
-        and (exact is None or (exact.dtype == np.int8 and exact.shape == logits.shape))
-    )
-    if not good:
-        raise InputError(f"{path}: uint8 inputs (N, C, H, W) and float32 logits are expected")
+    if not 1 <= len(inputs) <= MOST_PICTURES:
+        raise InputError(f"{path}: {len(inputs):,} inputs; 1 to {MOST_PICTURES} are expected")
+    if len(logits) != len(inputs) or (exact is not None and exact.shape != logits.shape):
+        raise InputError(f"{path}: {len(inputs)} inputs, but {len(logits)} rows of logits")
+    if not np.isfinite(logits).all():
+        raise InputError(f"{path}: logits that are not finite")
     return Golden(inputs=inputs, logits=logits, exact=exact)
+
+
+def _read_array(
+    archive: zipfile.ZipFile, name: str, dtype: type[np.generic], *, dimensions: int
+) -> NDArray[Any]:
+    """Return an array of an archive as numpy writes them; its size is checked before it is made.
+
+    Raises:
+        InputError: it is of another kind, or packed in a way in which numpy packs none.
+    """
+    entry, expected = archive.getinfo(f"{name}.npy"), np.dtype(dtype)
+    if entry.flag_bits & ENCRYPTED or entry.compress_type not in PACKINGS:
+        raise InputError(f"{name} is encrypted, or packed in another way than zip's deflate")
+    with archive.open(entry) as file:
+        header = _HEADER.fullmatch(_header(file))
+        if header is None:
+            raise ValueError(f"{name}: no array of numbers as numpy writes it")
+        if np.dtype(header[1].decode()) != expected:
+            raise InputError(EXPECTED)
+        shape = tuple(int(side) for side in header[2].split(b",") if side.strip())
+        values = file.read(entry.file_size)
+    if len(shape) != dimensions:
+        raise InputError(EXPECTED)
+    if len(values) != math.prod(shape) * expected.itemsize:
+        raise InputError(f"{name}: {len(values):,} bytes, not those of shape {shown(shape)}")
+    return np.frombuffer(values, expected).reshape(shape).copy()  # may be written to
+
+
+def _header(file: IO[bytes]) -> bytes:
+    """Return the header of an array, format 1.0: magic, version, length, text."""
+    magic, length = struct.unpack("<8sH", file.read(10))
+    return file.read(length) if magic == b"\x93NUMPY\x01\x00" else b""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
+from mobilette.errors import InputError
 from mobilette.files import read_record, write_json
+from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SECONDS, Range
+from mobilette.records import check_ranges
 
 PRUNED = "pruned.json"
 Importance = Literal["taylor", "norm"]
+PRUNABLE = Range(1, AMOUNT.highest)  # is divided by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +32,16 @@ class PruningStep:
         channels: of each layer that computes new ones, by its name.
     """
 
-    keep: float
-    madds: int
-    params: int
-    cut: float
-    tuned: float
-    seconds: float
-    channels: dict[str, int]
+    keep: Annotated[float, FRACTION]
+    madds: Annotated[int, AMOUNT]
+    params: Annotated[int, AMOUNT]
+    cut: Annotated[float, FRACTION]
+    tuned: Annotated[float, FRACTION]
+    seconds: Annotated[float, SECONDS]
+    channels: Annotated[dict[str, int], CHANNELS]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +57,21 @@ class Pruning:
     """
 
     source: str
-    keep: float
+    keep: Annotated[float, FRACTION]
     importance: Importance
-    madds: int
-    params: int
-    accuracy: float
-    channels: dict[str, int]
+    madds: Annotated[int, PRUNABLE]
+    params: Annotated[int, PRUNABLE]
+    accuracy: Annotated[float, FRACTION]
+    channels: Annotated[dict[str, int], CHANNELS]
     steps: tuple[PruningStep, ...]
     schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.steps or any(
+            step.channels.keys() != self.channels.keys() for step in self.steps
+        ):
+            raise InputError("steps: one or more with the channels of the same layers are expected")
 
 
 def read_pruning(run: Path) -> Pruning:

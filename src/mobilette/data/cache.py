@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import PIL
@@ -37,6 +37,8 @@ from mobilette.data.content import Stamp
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.files import cache_root, in_words, read_record, remove_unfinished, write_json
+from mobilette.limits import AMOUNT, Range
+from mobilette.records import check_ranges
 from mobilette.scratch import scratch, sweep
 
 SCHEMA_VERSION = 1
@@ -58,9 +60,12 @@ class CacheNote:
     """
 
     source: str
-    shape: tuple[int, ...]
-    used: float
+    shape: Annotated[tuple[int, ...], AMOUNT]
+    used: Annotated[float, Range(0.0, 1e12)]
     schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 class PictureCache:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.errors import InputError, one_of
+from mobilette.limits import CROP_FRACTION, MEAN, STD
+from mobilette.records import check_ranges
 
 Resize = Literal["crop", "squash", "pad"]
 Colour = Literal["rgb", "bgr", "grey"]
@@ -20,6 +21,8 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 # A strip of 1 by 100,000 pixels would be blown up to gigabytes before the crop throws it away.
 _LONGEST_TO_SHORTEST = 64
+_LARGEST_RESIZED = 2**27  # pixels: 400 MB
+LARGEST_SHORTER = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +46,11 @@ class Preprocess:
         InputError: a value is out of range, or the number of channels does not fit ``colour``.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Annotated[tuple[float, ...], MEAN]
+    std: Annotated[tuple[float, ...], STD]
     colour: Colour = "rgb"
     resize: Resize = "crop"
-    crop_fraction: float = 1.0
+    crop_fraction: Annotated[float, CROP_FRACTION] = 1.0
     interpolation: Interpolation = "bilinear"
     schema: Literal[1] = 1
 
@@ -60,12 +63,16 @@ class Preprocess:
                 raise InputError(
                     f"{name} has {len(values)} values; {self.colour!r} needs {self.channels}"
                 )
-        if not all(math.isfinite(value) for value in self.mean):
-            raise InputError(f"mean {self.mean} must be finite")
-        if not all(math.isfinite(value) and value > 0 for value in self.std):
-            raise InputError(f"std {self.std} must be finite and above 0")
-        if not 0 < self.crop_fraction <= 1:
-            raise InputError(f"crop_fraction {self.crop_fraction} must be above 0 and at most 1")
+        check_ranges(self)
+
+    def check_resolution(self, resolution: int) -> None:
+        """Raise `InputError` if pictures would be enlarged beyond what the memory holds."""
+        if self.resize == "crop" and self._shorter(resolution) > LARGEST_SHORTER:
+            raise InputError(
+                f"crop_fraction {self.crop_fraction} of pictures at resolution {resolution} needs "
+                f"them resized to {self._shorter(resolution):,} pixels; {LARGEST_SHORTER:,} is the "
+                "limit"
+            )
 
     @property
     def channels(self) -> int:
@@ -109,7 +116,7 @@ class Preprocess:
         Where that differs between the sides, the smaller number.
         """
         shorter, longer = sorted(size)
-        if longer > _LONGEST_TO_SHORTEST * shorter:
+        if longer > self.longest_to_shortest(resolution) * shorter:
             return 1.0
         if self.resize == "pad":
             return longer / resolution
@@ -138,17 +145,27 @@ class Preprocess:
         return fill[::-1] if self.colour == "bgr" else fill
 
     def _crop(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
-        if max(full) > _LONGEST_TO_SHORTEST * min(full):  # never decoded at reduced scale
-            longest = _LONGEST_TO_SHORTEST * min(full)
+        longest = self.longest_to_shortest(resolution) * min(full)
+        if max(full) > longest:  # never decoded at reduced scale
             image = _centre(image, min(image.width, longest), min(image.height, longest))
             full = image.size
         width, height = full
-        shorter = round(resolution / self.crop_fraction)
+        shorter = self._shorter(resolution)
         if width <= height:
             size = (shorter, int(shorter * height / width))
         else:
             size = (int(shorter * width / height), shorter)
         return _centre(self._resized(image, size, full), resolution, resolution)
+
+    def longest_to_shortest(self, resolution: int) -> int:
+        """Return the ratio of sides above which a strip is cut before ``"crop"`` resizes it."""
+        if self.resize != "crop":
+            return _LONGEST_TO_SHORTEST
+        return min(_LONGEST_TO_SHORTEST, _LARGEST_RESIZED // self._shorter(resolution) ** 2)
+
+    def _shorter(self, resolution: int) -> int:
+        """Return to what ``"crop"`` resizes the shorter side."""
+        return round(resolution / self.crop_fraction)
 
     def _pad(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
         scale = resolution / max(full)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.files import write_json
-from mobilette.records import parse
+from mobilette.limits import AMOUNT, BATCH, MILLISECONDS, SECONDS, THREADS
+from mobilette.records import check_ranges, parse
 
 WARM_UP_CALLS, WARM_UP_SECONDS = 2, 0.2
 # At least so many calls are timed, however slow they are: of one picture, and of several.
@@ -43,9 +45,12 @@ class Request:
     """
 
     path: str
-    threads: int
-    batches: tuple[int, ...]
-    seconds: float
+    threads: Annotated[int, THREADS]
+    batches: Annotated[tuple[int, ...], BATCH]
+    seconds: Annotated[float, SECONDS]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +66,12 @@ class Timing:
     """
 
     engine: str
-    load_ms: float
-    memory_bytes: int | None
-    calls_ms: Mapping[str, tuple[float, ...]]
+    load_ms: Annotated[float, MILLISECONDS]
+    memory_bytes: Annotated[int, AMOUNT] | None
+    calls_ms: Annotated[Mapping[str, tuple[float, ...]], MILLISECONDS]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def measure(request: Request) -> Timing:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.layers import layers
+from mobilette.counting.memory import check_memory
 from mobilette.nn.block import build_operation
 from mobilette.nn.heads import build_head
 from mobilette.nn.layers import ConvUnit, initialise
@@ -26,7 +26,7 @@ class Network(nn.Module):
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
-        layers(arch)  # says which row is wrong before any module is made
+        check_memory(arch)  # says which row is wrong before any module is made
         self.arch = arch
         norm = partial(nn.BatchNorm2d, eps=arch.norm_epsilon, momentum=arch.norm_momentum)
         self.stem = ConvUnit(arch.stem, in_channels=arch.in_channels, norm=norm)

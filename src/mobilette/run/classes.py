@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
 from mobilette.files import LARGEST_RECORD, read_bytes, read_json
+from mobilette.limits import CLASSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +23,12 @@ class ClassLabel:
         for text in (self.id, self.name):
             if not text.strip() or any(sign in text for sign in "\t\n\r"):
                 raise InputError(
-                    f"class {text!r}: a class needs a name without tabs and line breaks"
+                    f"class {shown(text)}: a class needs a name without tabs and line breaks"
                 )
             if text.encode(errors="ignore").decode() != text:
-                raise InputError(f"class {text!r}: the name is not valid UTF-8; rename the folder")
+                raise InputError(
+                    f"class {shown(text)}: the name is not valid UTF-8; rename the folder"
+                )
 
 
 def classes_text(classes: Sequence[ClassLabel]) -> str:
@@ -39,6 +42,7 @@ def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
     Raises:
         InputError: no class, an empty line or an id that occurs twice.
     """
+    _check_count(text.count("\n"), where)
     labels = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         label, _, name = line.rstrip("\r").partition("\t")
@@ -66,19 +70,25 @@ def read_classes(path: Path) -> tuple[ClassLabel, ...]:
     return parse_classes(text, where=str(path))
 
 
+def _check_count(count: int, where: str) -> None:
+    if count > CLASSES.highest:
+        raise InputError(f"{where}: {count:,} classes; {CLASSES.highest:,} are the limit")
+
+
 def _from_json(content: object, *, where: str) -> tuple[ClassLabel, ...]:
     if isinstance(content, Mapping):
         indices = [str(index) for index in range(len(content))]
         if set(content) != set(indices):
             raise InputError(f"{where}: the keys are not the numbers 0 to {len(content) - 1}")
         content = [content[index] for index in indices]
+    _check_count(len(content) if isinstance(content, list) else 1, where)
     labels = []
     for entry in content if isinstance(content, list) else [None]:
         words: list[str] = [
             word for word in (entry if isinstance(entry, list) else [entry]) if type(word) is str
         ]
         if len(words) != (len(entry) if isinstance(entry, list) else 1) or len(words) not in (1, 2):
-            raise InputError(f"{where}: {entry!r:.60} is no class; a name or [id, name] is")
+            raise InputError(f"{where}: {shown(entry)} is no class; a name or [id, name] is")
         labels.append(ClassLabel(id=words[0], name=words[-1]))
     return _checked(labels, where)
 
@@ -88,5 +98,5 @@ def _checked(labels: Sequence[ClassLabel], where: str) -> tuple[ClassLabel, ...]
         raise InputError(f"{where}: no class in it; each line is 'id<TAB>name'")
     twice = [label for label, n in Counter(label.id for label in labels).items() if n > 1]
     if twice:
-        raise InputError(f"{where}: class id {twice[0]!r} occurs twice")
+        raise InputError(f"{where}: class id {shown(twice[0])} occurs twice")
     return tuple(labels)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.layers import layers
+from mobilette.counting.memory import check_memory
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.files import (
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mobilette.nn.network import Network
+
+T = TypeVar("T")
 
 ARCH = "arch.json"
 CLASSES = "classes.txt"
@@ -168,7 +170,7 @@ def open_run(path: str | Path) -> Run:
         what = "no such folder" if not path.exists() else f"no {ARCH} and {CLASSES} in it"
         raise InputError(f"{path}: not a run directory ({what}); 'mobilette train' makes one")
     arch = read_record(path / ARCH, Arch)
-    layers(arch)
+    _locate(path / ARCH, check_memory, arch)
     classes = read_classes(path / CLASSES)
     if len(classes) != arch.num_classes:
         raise InputError(
@@ -180,6 +182,7 @@ def open_run(path: str | Path) -> Run:
             f"{path / PREPROCESS}: {preprocess.channels} channels, but the network has "
             f"{arch.in_channels}"
         )
+    _locate(path / PREPROCESS, preprocess.check_resolution, arch.resolution)
     return Run(
         path=path,
         arch=arch,
@@ -188,6 +191,14 @@ def open_run(path: str | Path) -> Run:
         multi_label=_recorded(path, MULTI_LABEL, default=False),
         has_classifier=_recorded(path, CLASSIFIER, default=True),
     )
+
+
+def _locate(path: Path, check: Callable[[T], None], value: T) -> None:
+    """Call ``check`` with ``value``; what it refuses is said to stand in the file ``path``."""
+    try:
+        check(value)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def is_imported(path: Path) -> bool:

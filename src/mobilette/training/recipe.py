@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mobilette.errors import InputError, nearest
-from mobilette.files import LARGEST_RECORD, read_bytes
+from mobilette.files import read_bytes
 from mobilette.limits import BATCH_SIZE, EPOCHS, LEARNING_RATE, SECONDS, SEED, Range
 from mobilette.records import check_ranges, parse
 
+LARGEST = 65_536  # bytes; every key written out is 1,000
 DEFAULT = "quick"
 TRANSFER = "transfer"
 SLICED = "sliced"
@@ -148,7 +149,7 @@ def load_recipe(
         content = _folder().joinpath(f"{recipe}.toml").read_bytes()
     elif str(recipe).endswith(".toml"):
         where = str(recipe)
-        content = read_bytes(Path(recipe), limit=LARGEST_RECORD)
+        content = read_bytes(Path(recipe), limit=LARGEST)
     else:
         raise InputError(
             f"no recipe is called {str(recipe)!r}{nearest(str(recipe), list_recipes())}; there are "

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 
@@ -20,6 +20,7 @@ from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json, write_text
+from mobilette.limits import FRACTION, THREADS
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.run.directory import (
     DATASET,
@@ -160,8 +161,10 @@ def is_of_this_launch(path: Path) -> bool:
 
 def recorded_threads(path: str | Path) -> int | None:
     """Return the number of threads that the run in ``path`` was started with, if it tells."""
-    threads = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
-    return threads if isinstance(threads, int) and threads > 0 else None
+    threads: Any = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
+    if threads is not None:
+        THREADS.check(f"{Path(path) / ENVIRONMENT}: threads", threads)
+    return threads  # type: ignore[no-any-return]
 
 
 def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> tuple[str, ...]:
@@ -233,8 +236,9 @@ def _same_pictures(
 
 def _max_unusable(known: Mapping[str, object]) -> float:
     """Return the fraction of pictures that may be unusable, as it was when the run was begun."""
-    recorded = known.get(MAX_UNUSABLE)
-    return recorded if isinstance(recorded, int | float) and 0 <= recorded <= 1 else 1.0
+    recorded: Any = known.get(MAX_UNUSABLE, 1.0)
+    FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", recorded)
+    return float(recorded)
 
 
 def _digest(known: Mapping[str, object]) -> Digest:

@@ -8,18 +8,20 @@ import struct
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
-from mobilette.records import parse
+from mobilette.limits import AMOUNT, BATCH, DIFFERENCE, FRACTION, Range
+from mobilette.records import check_ranges, parse
 from mobilette.training.recipe import Recipe
 from mobilette.training.step import Trainer
 
 SCHEMA = 2
+SPENT = Range(0.0, 1e10)  # seconds
 # What torch.load raises for bytes that are no state; found by fuzzing.
 _DAMAGED = (
     ArithmeticError,
@@ -57,21 +59,24 @@ class Progress:
             are validated first: what comes out is no worse.
     """
 
-    epoch: int = 0
-    step: int = 0
-    index: int = 0
-    elapsed: float = 0.0
-    training_seconds: float = 0.0
-    images: int = 0
+    epoch: Annotated[int, AMOUNT] = 0
+    step: Annotated[int, AMOUNT] = 0
+    index: Annotated[int, AMOUNT] = 0
+    elapsed: Annotated[float, SPENT] = 0.0
+    training_seconds: Annotated[float, SPENT] = 0.0
+    images: Annotated[int, AMOUNT] = 0
     loss_sum: float = 0.0
-    best_score: float = -1.0
-    since_best: int = 0
-    parts: int = 1
-    rate_factor: float = 1.0
-    rollbacks: int = 0
+    best_score: Annotated[float, DIFFERENCE] = -1.0
+    since_best: Annotated[int, AMOUNT] = 0
+    parts: Annotated[int, BATCH] = 1
+    rate_factor: Annotated[float, FRACTION] = 1.0
+    rollbacks: Annotated[int, AMOUNT] = 0
     finished: bool = False
     rows: tuple[str, ...] = ()
     trained_before: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def state_bytes(trainer: Trainer, progress: Progress) -> bytes:

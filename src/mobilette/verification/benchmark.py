@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from mobilette.data.cores import usable_cores
 from mobilette.data.sources import find_pictures
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
-from mobilette.limits import ROUNDS, THREADS
+from mobilette.limits import AMOUNT, BATCH, FRACTION, MILLISECONDS, RATE, ROUNDS, THREADS
+from mobilette.records import check_ranges
 from mobilette.run.directory import is_run
 from mobilette.verification.candidate import (
     Candidate,
@@ -37,19 +38,25 @@ Report = Callable[[str], None]
 class Latency:
     """Milliseconds of ``n`` calls: their median, and their 10th and 90th percentile."""
 
-    median: float
-    p10: float
-    p90: float
-    n: int
+    median: Annotated[float, MILLISECONDS]
+    p10: Annotated[float, MILLISECONDS]
+    p90: Annotated[float, MILLISECONDS]
+    n: Annotated[int, AMOUNT]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BestBatch:
     """The number of pictures in one call with which the most are answered in a second."""
 
-    size: int
+    size: Annotated[int, BATCH]
     latency_ms: Latency
-    images_per_second: float
+    images_per_second: Annotated[float, RATE]
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +82,19 @@ class Row:
     target: str | None
     precision: str
     sha256: str
-    size_bytes: int
+    size_bytes: Annotated[int, AMOUNT]
     engine: str | None = None
     verified: bool | None = None
     reasons: tuple[str, ...] = ()
-    top1: float | None = None
-    images: int = 0
+    top1: Annotated[float, FRACTION] | None = None
+    images: Annotated[int, AMOUNT] = 0
     latency_ms: Latency | None = None
     best_batch: BestBatch | None = None
-    load_ms: float | None = None
-    memory_bytes: int | None = None
+    load_ms: Annotated[float, MILLISECONDS] | None = None
+    memory_bytes: Annotated[int, AMOUNT] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +111,15 @@ class Benchmark:
     """
 
     machine: str
-    threads: int
-    rounds: int
+    threads: Annotated[int, THREADS]
+    rounds: Annotated[int, ROUNDS]
     data: str | None
     fastest: str | None
     rows: tuple[Row, ...]
     schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
     def to_json(self) -> dict[str, object]:
         """Return the content as JSON values."""

@@ -40,8 +40,6 @@ ODD = (
     struct.error,
     NodeError,
 )
-# Longer strips are cut before they are resized; the README's lines do without.
-LONGEST_TO_SHORTEST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +122,15 @@ def _sample(
             image = None if encoded is None else decode(encoded)
         except UnusablePicture:
             continue
-        if encoded is not None and image is not None and _is_ordinary(encoded):
+        if encoded is not None and image is not None and _is_ordinary(contract, encoded):
             pixels = contract.preprocess.geometry(image, contract.arch.resolution)
             yield picture.name, encoded, pixels
 
 
-def _is_ordinary(encoded: bytes) -> bool:
+def _is_ordinary(contract: Contract, encoded: bytes) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(encoded)) as image:
-            longest = LONGEST_TO_SHORTEST * min(image.size)
+            ratio = contract.preprocess.longest_to_shortest(contract.arch.resolution)
+            longest = ratio * min(image.size)
             return not image.mode.startswith(("I", "F")) and max(image.size) <= longest

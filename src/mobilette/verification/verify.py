@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.arch import Arch
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
@@ -116,6 +117,9 @@ def verify(
 def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
     """Judge contract and golden vectors; where these do not fit, say which mistake it is."""
     golden, contract = predictor.artifact.golden, predictor.contract
+    given, needed = golden.inputs.shape[1:], _input_shape(contract.arch)
+    if given != needed:
+        raise InputError(f"{predictor.where}: {GOLDEN} has inputs {given}, not {needed}")
     answers = predictor.logits(golden.inputs)
     if answers.shape != golden.logits.shape:
         raise InputError(
@@ -145,11 +149,14 @@ def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
     )
 
 
+def _input_shape(arch: Arch) -> tuple[int, int, int]:
+    return arch.in_channels, arch.resolution, arch.resolution
+
+
 def _check_golden(artifact: Artifact, run: Run) -> list[str]:
     """Return what is wrong with the golden vectors themselves."""
     golden, arch = artifact.golden, run.arch
-    shape = (arch.in_channels, arch.resolution, arch.resolution)
-    if golden.inputs.shape[1:] != shape or golden.logits.shape[1] != arch.num_classes:
+    if golden.inputs.shape[1:] != _input_shape(arch) or golden.logits.shape[1] != arch.num_classes:
         return [f"{GOLDEN}: of another network than the run's"]
     own = compare(golden.logits, CheckpointPredictor(run).logits(golden.inputs))
     if not judge_golden(own):
