@@ -242,7 +242,7 @@ def test_no_pictures(trained: Run, tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--steps=0", "0 steps"),
+        ("--steps=0", "--steps 0 is not between 1 and 100"),
         ("--importance=size", "size"),
         ("--epochs=0", "epochs 0"),
         ("--recipe=slices", "no recipe is called 'slices'; did you mean 'sliced'"),
