@@ -113,6 +113,26 @@ def test_another_head(more: Tensors, part: str, v2: Tensors, tmp_path: Path) -> 
     refused(tmp_path, v2 | more, part)
 
 
+def test_a_classifier_without_a_bias_at_its_usual_name(v2: Tensors, tmp_path: Path) -> None:
+    imported = read(tmp_path, without(v2, "classifier.1.bias"))
+    assert not imported.weights["head.classifier.bias"].any()
+    assert "the classifier stands under 'classifier.1' without a bias" in imported.remarks
+
+
+def test_half_of_a_hidden_layer_is_missed(v3: Tensors, tmp_path: Path) -> None:
+    part = "'classifier.0.bias'"
+    refused(tmp_path, without(v3, "classifier.0.bias"), part, model="mobilenet_v3_small")
+
+
+def test_a_copy_with_a_classifier_elsewhere(v2: Tensors, tmp_path: Path) -> None:
+    other = without({name: tensor + 1 for name, tensor in v2.items()}, "classifier")
+    moved = other | {"fc.weight": v2["classifier.1.weight"], "fc.bias": v2["classifier.1.bias"]}
+    ema = without(v2, "classifier") | {"fc.weight": v2["classifier.1.weight"]}
+    for plain in ("", "model."):
+        imported = read(tmp_path, prefixed(plain, moved) | prefixed("ema.", ema))
+        assert torch.equal(imported.weights["stem.conv.weight"], v2["features.0.0.weight"])
+
+
 def test_a_layer_behind_the_whole_network(v2: Tensors, tmp_path: Path) -> None:
     """A backbone whose own 1,000 classes are read by another layer."""
     more = {"fc.weight": torch.ones(2, 5), "fc.bias": torch.ones(2)}

@@ -169,6 +169,33 @@ def test_one_table_in_many_places(tmp_path: Path) -> None:
     refused(tmp_path, zipped({"k" * 10**6: {"k": {}}}), "no tensors in it")
 
 
+def test_old_files_of_a_gpu(tmp_path: Path) -> None:
+    content = legacy({"a": torch.ones(3)})
+    on_gpu = content.replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage")
+    assert on_gpu != content
+    assert torch.equal(read_state_dict(write(tmp_path, on_gpu)).tensors["a"], torch.ones(3))
+
+
+def test_a_module_beside_a_single_number(tmp_path: Path) -> None:
+    content = {"model": torch.nn.Linear(2, 2), "best": torch.tensor(0.5)}
+    refused(tmp_path, zipped(content), "under 'model' a pickled module")
+
+
+def test_names_of_classes_are_shown_on_one_line(tmp_path: Path) -> None:
+    named = b"\x80\x04}(X\x01\x00\x00\x00aX\x04\x00\x00\x00os\x1b\nX\x01\x00\x00\x00x\x93u."
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("weights/data.pkl", named)
+    refused(tmp_path, file.getvalue(), "no tensors in it")
+    remark = read_state_dict(
+        write(
+            tmp_path,
+            rewritten(zipped({"b": torch.ones(1)}), lambda p: p[:2] + named[2:-2] + b"0" + p[2:]),
+        )
+    ).remarks[-1]
+    assert remark == r"beside the weights, and not run: 'os\x1b\n.x'"
+
+
 CHECKPOINT = {
     "state_dict": {"conv.weight": torch.ones(2, 3), "conv.bias": torch.arange(2)},
     "epoch": 3,

@@ -23,7 +23,7 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights"),
     *("params", "net_state_dict", "module", "state"),
 )
-SAYS_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?)($|[._])", re.IGNORECASE)
+SAYS_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow)($|[._])", re.IGNORECASE)
 # Tables of other tensors than weights.
 OTHERS = re.compile(r"opt|.*optim|.*sched|.*scaler|rng|callbacks|loops", re.IGNORECASE)
 DEPTH = 4
@@ -36,6 +36,7 @@ USUAL = re.compile(
     r"|torch\.nn\.parameter\.\w+|(builtins|__builtin__|typing|_codecs|copyreg|copy_reg)\.\w+)$"
 )
 REMARKED = 4
+PLAIN_NAME = re.compile(r"[\w.]{1,80}")
 
 Table = Mapping[str, object]
 
@@ -64,10 +65,11 @@ def find_weights(path: Path, file: TorchFile) -> Weights:
         raise InputError(f"{path}: holds a {_kind(file.content)}, not tensors by name")
     tables = _tables(top)
     tensors = {key: found for key, table in tables.items() if (found := _tensors(table))}
-    if not tensors:
+    if not any(len(each.shape) > 1 for found in tensors.values() for each in found.values()):
         for key, table in tables.items():
             for name, value in table.items():
                 _check_no_module(path, f"{key}.{name}".strip("."), value)
+    if not tensors:
         raise InputError(
             f"{path}: no tensors in it, neither at the top nor under {', '.join(WRAPPERS)}"
             f"{_kinds(top)}"
@@ -80,7 +82,7 @@ def find_weights(path: Path, file: TorchFile) -> Weights:
     if whole and SAYS_AVERAGED.search(key):
         remarks.append(f"took what is not averaged under {whole[0]!r}")
         weights = tensors[whole[0]] | weights
-    unusual = [name for name in file.names if not USUAL.match(name)]
+    unusual = [_shown(name) for name in file.names if not USUAL.match(name)]
     if unusual:
         more = ", ..." * (len(unusual) > REMARKED)
         remarks.append(f"beside the weights, and not run: {', '.join(unusual[:REMARKED])}{more}")
@@ -169,7 +171,12 @@ def _check_plain(path: Path, table: Table) -> None:
 
 
 def _kind(value: object) -> str:
-    return value.name[:80] if isinstance(value, Inert | Named) else type(value).__name__
+    return _shown(value.name) if isinstance(value, Inert | Named) else type(value).__name__
+
+
+def _shown(name: str) -> str:
+    """Return the name of a class for people, quoted where it is none: a file says what it likes."""
+    return name if PLAIN_NAME.fullmatch(name) else f"{name!r:.80}"
 
 
 def _kinds(table: Table) -> str:

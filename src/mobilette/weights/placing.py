@@ -70,26 +70,19 @@ def place(
     if found is None:
         return None
     source, prefix, twins = found
-    of_twins = {f"{twin}{name}" for twin in twins for name in tensor_names(arch, source).values()}
-    inside = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix) and name not in of_twins
-    }
-    outside = {
+    named = {f"{twin}{name}" for twin in twins for name in tensor_names(arch, source).values()}
+    ahead = tuple(twin for twin in twins if twin and not prefix.startswith(twin))
+    own = {
         name: tensor
         for name, tensor in tensors.items()
-        if not name.startswith(prefix) or name in of_twins
+        if name not in named and not name.startswith(ahead)
     }
-    strange = {
-        name: tensor
-        for name, tensor in outside.items()
-        if name not in of_twins and not name.startswith(tuple(filter(None, twins)))
-    }
+    inside = {n.removeprefix(prefix): t for n, t in own.items() if n.startswith(prefix)}
+    strange = {n: t for n, t in own.items() if not n.startswith(prefix)}
     placed = Placed(
         source=source,
         tensors=inside,
-        outside=tuple(outside),
+        outside=tuple(n for n in tensors if n not in own or n in strange),
         remarks=(f"left out {prefix!r} before the names",) if prefix else (),
     )
     return _with_classifier(where, placed, arch, strange)
@@ -139,11 +132,14 @@ def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, 
         ours for ours, name in names.items() if name not in inside and not name.endswith(COUNTER)
     ]
     usual = next(name for ours, name in names.items() if ours.startswith(CLASSIFIER))
-    hidden = not any(ours.startswith(HIDDEN) for ours in missing)
-    if not all(ours.startswith((HIDDEN, CLASSIFIER)) for ours in missing):
+    bare = [ours for ours in missing if ours.startswith(HIDDEN)]
+    hidden = not bare
+    if not all(ours.startswith((HIDDEN, CLASSIFIER)) for ours in missing) or (
+        bare and len(bare) < sum(ours.startswith(HIDDEN) for ours in names)
+    ):
         return placed
     known = set(names.values())
-    if usual in inside and hidden:
+    if not missing:
         head = f"{usual.partition('.')[0]}."
         more = {n: t for n, t in inside.items() if n.startswith(head) and n not in known} | strange
         _check_head(where, arch, [usual, *_layers(more)])
@@ -191,8 +187,9 @@ def _layers(tensors: Mapping[str, Tensor]) -> list[str]:
 
 def _check_head(where: str, arch: Arch, layers: list[str]) -> None:
     if len(layers) > 1:
+        names = ", ".join(f"{name!r:.60}" for name in layers[:4])
         raise InputError(
-            f"{where}: its head has {len(layers)} layers with weights, "
-            f"{', '.join(f'{name:.60}' for name in layers[:4])}, that of {arch.name} one; without "
-            "them in its state dict the file is a start for 'mobilette train --from'"
+            f"{where}: its head has {len(layers)} layers with weights, {names}, that of "
+            f"{arch.name} one; without them in its state dict the file is a start for 'mobilette "
+            "train --from'"
         )

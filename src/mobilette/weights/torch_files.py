@@ -31,7 +31,7 @@ from mobilette.weights.zip_parts import check_list_of_parts
 ZIP = b"PK\x03\x04"
 # The magic number of `torch.serialization`, pickled.
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-LARGEST_PICKLE = 8 * 2**20
+LARGEST_PICKLE = 64 * 2**20
 BIG_ENDIAN = "written on a big-endian machine, whose values are not read"
 # A file that names one of these is no file of weights that somebody trained. It would not be run
 # either way; but who is given such a file should know.
