@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
 import threading
 import zlib
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ IMAGE = Image.fromarray(RGB)
 JPEG, PNG, GIF = (encoded(IMAGE, kind) for kind in ("JPEG", "PNG", "GIF"))
 GIF_HEAD = 13 + (2 << (GIF[10] & 7)) * 3
 LONG = 300_000
+LARGE = encoded(Image.new("L", (4200, 4200)), "PNG")
 ROOT = Path(__file__).parents[2]
 
 
@@ -280,6 +283,16 @@ def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
         assert together == ["small"]
     thread.join(60)
     assert together == ["small", "large"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_decodes_though_a_thread_decoded_meanwhile() -> None:
+    """The thread is not in the child, and what it held is held there for ever."""
+    decoding_now = get_context("fork").Process(target=decode, args=(LARGE,), daemon=True)
+    with decoding._QUIET._lock, decoding._ALLOWANCE._freed:
+        decoding_now.start()
+    decoding_now.join(120)
+    assert decoding_now.exitcode == 0
 
 
 def test_a_picture_that_does_not_fit_the_memory_is_unusable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import threading
 import warnings
@@ -47,11 +48,17 @@ class _Quiet:
     """
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._inside = 0
         self._before = warnings.catch_warnings()
 
     def __enter__(self) -> None:
+        if self._process != os.getpid():  # forked, maybe while a thread that is not here held it
+            self._begin()
         with self._lock:
             if self._inside == 0:
                 self._before = warnings.catch_warnings()
@@ -71,6 +78,10 @@ class _Allowance:
     """Large pictures wait for each other: so many threads, so many of them in memory otherwise."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._freed = threading.Condition()
         self._taken = 0
 
@@ -79,6 +90,8 @@ class _Allowance:
         if size < _SMALL:
             yield
             return
+        if self._process != os.getpid():
+            self._begin()
         free = available_memory()
         if free is not None and size > free:
             raise UnusablePicture(
