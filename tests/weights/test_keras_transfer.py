@@ -190,6 +190,19 @@ def test_content_decides_not_the_name(files: Path, tmp_path: Path) -> None:
     assert read(path).arch == read(files / "frozen.keras").arch
 
 
+def test_a_preset_beside_what_the_file_says(files: Path, tmp_path: Path) -> None:
+    def prepared(name: str) -> Preprocess:
+        out = tmp_path / name
+        path = files / "rescaled.keras"
+        return import_run(
+            path, model=V2[0], width_mult=V2[1], out=out, preprocess=name
+        ).run.preprocess
+
+    assert prepared("tf") == prepared("raw") == PRESETS["tf"]
+    with pytest.raises(InputError, match=r"itself .mean 127.5, std 127.5., otherwise than --prep"):
+        prepared("unit")
+
+
 def test_geometry_of_layers_goes_before_the_network(files: Path) -> None:
     resized, cropped = (read(files / f"{name}.keras") for name in ("resized", "cropped"))
     assert isinstance(resized.preprocess, Preprocess)

@@ -91,9 +91,10 @@ def make_plan(
         in_channels=_in_channels(in_channels, source),
         form=form,
     )
-    if source is not None and not is_run(Path(start)) and holds_weights(Path(start)):
-        arch = choose_arch(source, settings, model=None, width_mult=None)
-    elif source is not None:
+    of_file = source is not None and not is_run(Path(start)) and holds_weights(Path(start))
+    if source is not None and of_file:  # what was said is the file's, and read with it
+        model = width_mult = preprocess = None
+    if source is not None:
         arch = choose_arch(source, settings, model=model, width_mult=width_mult)
     else:
         name, width = model or DEFAULT_MODEL, settings.width_mult

@@ -15,7 +15,7 @@ from mobilette.arch.editing import adopt_details, adopt_norms, convs
 from mobilette.arch.scale import Form, Settings
 from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
-from mobilette.data.preprocess import PRESETS, Preprocess, preset
+from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.run.class_matching import BY_ORDER, match_classes
 from mobilette.run.classes import ClassLabel
@@ -23,6 +23,7 @@ from mobilette.run.directory import is_run, open_run
 from mobilette.run.imported import name_of_weights
 from mobilette.weights.download import Report
 from mobilette.weights.fitting import CLASSIFIER, check_fits
+from mobilette.weights.imported import preprocess_of
 from mobilette.weights.importing import holds_weights, import_weights
 from mobilette.weights.pretrained import choose_published, load_published
 from mobilette.weights.published import PublishedWeights, find_published
@@ -153,17 +154,11 @@ def _from_file(
     imported = import_weights(
         path, model=model, width_mult=width_mult, resolution=resolution, form=form
     )
-    prepared = imported.preprocess
-    if prepared is None and preprocess is None:
-        raise InputError(
-            f"--from {path}: does not say how pictures are prepared; give --preprocess "
-            f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
-        )
     return Start(
         name=str(path.resolve()),
         arch=imported.arch,
         weights=imported.weights,
-        preprocess=prepared or preset(preprocess or "", in_channels=imported.arch.in_channels),
+        preprocess=preprocess_of(imported, preprocess, resize=None, where=f"--from {path}"),
         classes=None,
         multi_label=imported.multi_label,
     )

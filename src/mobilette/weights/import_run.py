@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mobilette.arch.scale import Form
-from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
+from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
 from mobilette.run.classes import ClassLabel, read_classes
 from mobilette.run.directory import Run
 from mobilette.run.imported import write_imported_run
-from mobilette.weights.imported import Imported
+from mobilette.weights.imported import Imported, preprocess_of
 from mobilette.weights.importing import import_weights
 
 
@@ -75,7 +75,9 @@ def import_run(
     run = write_imported_run(
         Path(out),
         arch=imported.arch,
-        preprocess=_preprocess(imported, preprocess, resize, path),
+        preprocess=preprocess
+        if isinstance(preprocess, Preprocess)
+        else preprocess_of(imported, preprocess, resize=resize, where=str(path)),
         classes=tuple(labels),
         weights=imported.weights,
         origin={
@@ -90,22 +92,6 @@ def import_run(
         force=force,
     )
     return ImportedRun(run=run, imported=imported)
-
-
-def _preprocess(
-    imported: Imported, given: str | Preprocess | None, resize: Resize | None, path: Path
-) -> Preprocess:
-    if isinstance(given, Preprocess):
-        return given
-    resize = resize or imported.resize or "crop"
-    if given is not None:
-        return preset(given, in_channels=imported.arch.in_channels, resize=resize)
-    if imported.preprocess is None:
-        raise InputError(
-            f"{path}: does not say how pictures are prepared; give --preprocess "
-            f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
-        )
-    return replace(imported.preprocess, resize=resize)
 
 
 def _digest(path: Path) -> str:

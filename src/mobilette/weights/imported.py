@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.data.preprocess import Preprocess, Resize
+from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
+from mobilette.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,3 +38,43 @@ class Imported:
     tensors: int
     unused: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+
+def preprocess_of(
+    imported: Imported, given: str | None, *, resize: Resize | None, where: str
+) -> Preprocess:
+    """Return how pictures are prepared for a network.
+
+    Args:
+        imported: the network.
+        given: a preset's name, for a file that does not scale pictures itself. ``raw`` is right for
+            one that does: it takes them as they are.
+        resize: how a picture becomes square; ``None`` does what the file says, or crops.
+        where: the file, for messages.
+
+    Raises:
+        InputError: neither the file nor ``given`` tells, or they differ.
+    """
+    said = None if given is None else preset(given, in_channels=imported.arch.in_channels)
+    told = imported.preprocess
+    if said is None and told is None:
+        raise InputError(
+            f"{where}: does not say how pictures are prepared; give --preprocess "
+            f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
+        )
+    if told is not None and said is not None and given != "raw" and not _alike(told, said):
+        raise InputError(
+            f"{where}: scales pictures itself (mean {told.mean[0]:g}, std {told.std[0]:g}), "
+            f"otherwise than --preprocess {given}; leave that out"
+        )
+    chosen = told or said
+    assert chosen is not None
+    return replace(chosen, resize=resize or imported.resize or "crop")
+
+
+def _alike(first: Preprocess, second: Preprocess) -> bool:
+    """Whether two scalings are the same, a quantised input's rounding aside."""
+    pairs = zip(first.mean + first.std, second.mean + second.std, strict=True)
+    return first.colour == second.colour and all(
+        abs(a - b) <= 0.01 * (a + b) + 0.5 for a, b in pairs
+    )
