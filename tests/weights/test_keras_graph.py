@@ -252,6 +252,10 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "is a batch norm at the end",
     ),
     "a layer of somebody's own": (middle("Custom>Blur"), "'norm' is a Custom>Blur, which no"),
+    "a billion channels": (
+        (layer("InputLayer", "picture", batch_input_shape=[None, 8, 8, 10**9]), CONV, END),
+        "8x8 pixels and 1000000000 channels",
+    ),
     "infinitely large": (
         (layer("InputLayer", "picture", batch_input_shape=[None, float("inf"), 8, 3]), CONV, END),
         "damaged",

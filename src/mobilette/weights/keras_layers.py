@@ -13,6 +13,7 @@ from mobilette.errors import InputError
 INPUT = "input"
 MANY = 10_000
 DEEPEST = 4
+LARGEST_SIDE = 65_536
 MODELS = ("Functional", "Model", "Sequential", "Pipeline")
 # Operations on tensors that Keras 2 records as layers
 OPERATIONS = {
@@ -99,7 +100,7 @@ class _Place:
     group: str = ""
     depth: int = 0
 
-    def inside(self, kind: str, name: str, path: str) -> _Place:
+    def inside(self, name: str, path: str) -> _Place:
         """Return the place of the model ``name`` in this one."""
         return _Place(path=path, name=name, group=self.group or name, depth=self.depth + 1)
 
@@ -138,7 +139,7 @@ class _Reading:
             if kind in MODELS:
                 if len(inputs) != 1:
                     raise InputError(f"model {name!r} has {len(inputs)} inputs; one is expected")
-                last = self.model(entry, inputs[0], place.inside(kind, name, f"{path}/"))
+                last = self.model(entry, inputs[0], place.inside(name, f"{path}/"))
             elif kind == "InputLayer":
                 last = source
             else:
@@ -197,6 +198,8 @@ def _note_shape(config: Mapping[str, Any], shapes: list[tuple[int, int, int]]) -
     shape = config.get("batch_input_shape") or config.get("batch_shape")
     if shape is not None and len(shape) == 4:
         _, height, width, channels = (int(size or 0) for size in shape)
+        if max(height, width, channels) > LARGEST_SIDE:
+            raise InputError(f"its input is of {width}x{height} pixels and {channels} channels")
         shapes.append((channels, height, width))
 
 
