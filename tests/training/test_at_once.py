@@ -115,3 +115,12 @@ def test_litter_of_a_killed_process_goes_with_the_redo(
     else:
         export(trained, out=tmp_path)
     assert names(tmp_path) == [name]
+
+
+def test_what_was_put_aside_is_found_by_whoever_reads_it(run_copy: Path) -> None:
+    """Where two folders cannot be exchanged in one step, and the process was killed in between."""
+    aside = run_copy.with_name(f".{run_copy.name}.abcdefgh.replaced")
+    for read in (open_run, load):
+        run_copy.rename(aside)
+        assert read(run_copy).arch.resolution == 16
+        assert names(run_copy.parent) == [run_copy.name]

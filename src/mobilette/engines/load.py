@@ -12,6 +12,7 @@ from mobilette.artifact.directory import Artifact, is_artifact, open_artifact
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
+from mobilette.folders import restore
 from mobilette.limits import THREADS
 from mobilette.run.directory import is_run, open_run
 
@@ -47,6 +48,7 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
     path = Path(path)
     if threads != 0:
         THREADS.check("threads", threads)
+    restore(path)
     if is_artifact(path):
         if device not in ("auto", "cpu"):
             raise InputError(f"{path}: an artifact runs on the cpu, not on device {device!r}")
