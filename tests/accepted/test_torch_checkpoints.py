@@ -26,18 +26,24 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Settings
 from mobilette.weights.importing import import_weights
+from mobilette.weights.mobilenet_v2_names import MMPRETRAIN
+from mobilette.weights.name_tables import tensor_names
 from tests.accepted.page import Case, check, rows
 from tests.weights.torch_names import Tensors, published
 
 SECTION = "PyTorch checkpoints"
 WIDTH = 0.1
+ARCH = get_arch("mobilenet_v2", Settings(width_mult=WIDTH, num_classes=5))
 V2 = published("mobilenet_v2", width_mult=WIDTH, num_classes=5)
 OTHER = {name: tensor + 1 for name, tensor in V2.items()}
 HALF = {name: tensor.half() for name, tensor in V2.items()}
 GREY = published("mobilenet_v2", width_mult=WIDTH, num_classes=5, in_channels=1)
 HF = published("mobilenet_v2", "transformers", width_mult=WIDTH, num_classes=5)
 TIMM = published("mobilenet_v2", "timm", width_mult=WIDTH, num_classes=5)
+MMPRETRAIN_V2 = dict(zip(tensor_names(ARCH, MMPRETRAIN).values(), V2.values(), strict=True))
 HEAD = {name: tensor for name, tensor in V2.items() if name.startswith("classifier.")}
 BODY = {name: tensor for name, tensor in V2.items() if name not in HEAD}
 WEIGHT, BIAS = HEAD["classifier.1.weight"], HEAD["classifier.1.bias"]
@@ -218,6 +224,10 @@ CASES: dict[str, Case] = {
     "a state dict in torchvision's names": gives(V2),
     "in timm's names": gives(TIMM, expected=TIMM),
     "in Hugging Face transformers' names": gives(prefixed("mobilenet_v2.", HF), expected=HF),
+    "MobileNet V2 of d-li14, tonylins and mmpretrain": gives(
+        {f"backbone.{name}": tensor for name, tensor in MMPRETRAIN_V2.items() if name[:2] != "fc"}
+        | {"head.fc.weight": WEIGHT, "head.fc.bias": BIAS}
+    ),
     "the zip format, whatever it is called (`.pt`, `.bin`, `.ckpt`, `.pth.tar`)": gives(
         V2, name="weights.pth.tar"
     ),

@@ -207,6 +207,55 @@ def test_modules_of_torchvision_in_a_sequence(model: str, head: str, tmp_path: P
     assert torch.equal(imported.weights["stem.conv.weight"], first)
 
 
+def flat(name: str, last: str, classifier: str) -> str:
+    """Return torchvision's name of a tensor of MobileNet V2 as d-li14 and tonylins have it."""
+    for old, new in (("features.18", last), ("classifier.1", classifier)):
+        if name.startswith(f"{old}."):
+            return new + name.removeprefix(old)
+    if ".conv." not in name:
+        return name
+    block, _, rest = name.partition(".conv.")
+    first = block == "features.1"  # has no expansion
+    places = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"} if first else {}
+    places |= {} if first else {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+    place, _, tensor = rest.rpartition(".")
+    return f"{block}.conv.{places[place]}.{tensor}"
+
+
+@pytest.mark.parametrize(
+    ("last", "classifier"), [("conv", "classifier"), ("features.18", "classifier.1")]
+)
+def test_v2_with_flat_names(last: str, classifier: str, v2: Tensors, tmp_path: Path) -> None:
+    renamed = {flat(name, last, classifier): tensor for name, tensor in v2.items()}
+    read_again = read(tmp_path, renamed).weights
+    for name, tensor in read(tmp_path, v2).weights.items():
+        assert torch.equal(read_again[name], tensor), name
+
+
+def test_v2_of_mmpretrain(v2: Tensors, tmp_path: Path) -> None:
+    stages = [(stage, place) for stage, n in enumerate((1, 2, 3, 4, 3, 3, 1)) for place in range(n)]
+
+    def renamed(name: str) -> str:
+        if name.startswith("classifier.1"):
+            return name.replace("classifier.1", "head.fc")
+        number, _, rest = name.removeprefix("features.").partition(".")
+        kind = {"0": "conv", "1": "bn"}
+        if number in ("0", "18"):
+            return f"backbone.conv{1 if number == '0' else 2}.{kind[rest[0]]}{rest[1:]}"
+        stage, place = stages[int(number) - 1]
+        step, rest = rest.removeprefix("conv.").split(".", 1)
+        last = 1 if number == "1" else 2
+        if int(step) >= last:
+            step, rest = str(last), f"{int(step) - last}.{rest}"
+        return f"backbone.layer{stage + 1}.{place}.conv.{step}.{kind[rest[0]]}{rest[1:]}"
+
+    names = {name: renamed(name) for name in v2}
+    assert "backbone.layer2.0.conv.2.bn.running_mean" in names.values()
+    read_again = read(tmp_path, {names[name]: tensor for name, tensor in v2.items()}).weights
+    for name, tensor in read(tmp_path, v2).weights.items():
+        assert torch.equal(read_again[name], tensor), name
+
+
 def test_networks_of_other_projects_are_not_taken_for_many(tmp_path: Path) -> None:
     """Every block of a ResNet has a layer that is called as the network's first."""
     tensors = published("resnet18", width_mult=WIDTH, num_classes=5)

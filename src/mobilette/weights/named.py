@@ -21,6 +21,7 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError, nearest
 from mobilette.weights.akamaster_names import AKAMASTER
 from mobilette.weights.imported import Imported
+from mobilette.weights.mobilenet_v2_names import D_LI14, MMPRETRAIN, TONYLINS
 from mobilette.weights.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
 from mobilette.weights.placing import CLASSIFIER, Placed, place
 from mobilette.weights.state_dict import read_state_dict
@@ -40,6 +41,8 @@ MOBILETTE = Source(
 SOURCES = {
     source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, TRANSFORMERS, MOBILETTE)
 }
+# Met in people's files, too; nothing is written in these names.
+OTHER_SOURCES = (D_LI14, TONYLINS, MMPRETRAIN, NUMBERED)
 # torchvision and timm scale V3 in their own ways.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 # Tried where the shapes do not fit; published ones first.
@@ -101,7 +104,7 @@ def import_state_dict(
     settings = Settings(width_mult=width_mult, resolution=resolution, form=form)
     arch = get_arch(model, settings)
     read = read_state_dict(path)
-    placed = place(str(path), read.tensors, arch, (*SOURCES.values(), NUMBERED))
+    placed = place(str(path), read.tensors, arch, (*SOURCES.values(), *OTHER_SOURCES))
     if placed is None:
         known = (source.name for source in SOURCES.values() if arch.name in source.tables)
         raise InputError(
