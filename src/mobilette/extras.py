@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mobilette.errors import InputError
+
+ORT_REPORTS = "ORT_DISABLE_TELEMETRY"
 
 
 @contextmanager
@@ -29,6 +32,23 @@ def needs(extra: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
+def reports_off() -> Iterator[None]:
+    """Import onnxruntime inside: it starts nothing that reports to a web server.
+
+    The thread that would do so also keeps processes that are forked afterwards from ending. Who has
+    set ``ORT_DISABLE_TELEMETRY``, or imported onnxruntime before, has decided otherwise.
+    """
+    if ORT_REPORTS in os.environ:
+        yield
+        return
+    os.environ[ORT_REPORTS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ORT_REPORTS, None)
+
+
+@contextmanager
 def hidden(package: str) -> Iterator[None]:
     """Import others inside as if ``package`` was not installed.
 
@@ -43,4 +63,4 @@ def hidden(package: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[package]
+        sys.modules.pop(package, None)  # another thread may have been here

@@ -17,7 +17,7 @@ from mobilette.data.decoding import upright_and_plain
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.load import load
 from mobilette.engines.node import NODE_MODULES, find_node, find_package
-from mobilette.engines.onnxruntime_web import PACKAGE, VERSION
+from mobilette.engines.onnxruntime_web import PACKAGE, VERSION, OnnxRuntimeWebPredictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export
@@ -183,10 +183,19 @@ def test_a_model_that_the_engine_refuses(web_copy: Path) -> None:
 
 
 def test_a_node_that_ends_says_so(fp32: Artifact) -> None:
-    predictor = load(fp32.path)
-    predictor.node.process.kill()  # type: ignore[attr-defined]
+    """In one line; the next call starts another, and it ends when the predictor is gone."""
+    predictor, pixels = load(fp32.path), fp32.golden.inputs
+    assert isinstance(predictor, OnnxRuntimeWebPredictor)
+    expected = predictor.logits(pixels)
+    with predictor.session() as node:
+        node.process.kill()
     with pytest.raises(InputError, match="ONNX Runtime Web failed .node ended with status -9"):
-        predictor.logits(fp32.golden.inputs)
+        predictor.logits(pixels)
+    np.testing.assert_array_equal(predictor.logits(pixels), expected)
+    with predictor.session() as node:
+        process = node.process
+    del node, predictor
+    assert process.returncode == 0
 
 
 # The page and the README's lines, in a browser

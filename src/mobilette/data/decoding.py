@@ -6,7 +6,6 @@ import io
 import os
 import stat
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from mobilette.data.trimming import trim
 from mobilette.data.unusable import DAMAGED, UnusablePicture, reason_of
 from mobilette.errors import InputError
 from mobilette.extras import needs
+from mobilette.silence import NO_WARNINGS
 
 MAX_BYTES = 512 * 1024**2
 MAX_PIXELS = 178_956_970
@@ -38,40 +38,6 @@ _SMALL = 2**24
 # Bytes that a pixel takes in Pillow, and beside it while some formats are decoded.
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8, "HEIC": 8}
-
-
-class _Quiet:
-    """Without Pillow's warnings about odd metadata and large sizes: neither prevents use.
-
-    Warning filters belong to the process: two threads that swap them in turns leave them swapped.
-    So the first thread that decodes sets them, and the last one sets them back.
-    """
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        if self._process != os.getpid():  # forked, maybe while a thread that is not here held it
-            self._begin()
-        with self._lock:
-            if self._inside == 0:
-                self._before = warnings.catch_warnings()
-                self._before.__enter__()
-                warnings.simplefilter("ignore", UserWarning)
-                warnings.simplefilter("ignore", RuntimeWarning)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._before.__exit__(None, None, None)
 
 
 class _Allowance:
@@ -108,7 +74,6 @@ class _Allowance:
                 self._freed.notify_all()
 
 
-_QUIET = _Quiet()
 _ALLOWANCE = _Allowance()
 
 
@@ -156,7 +121,7 @@ def decode_reduced(
     if not data:
         raise UnusablePicture("empty file (0 bytes)")
     check_size(len(data))
-    with _QUIET:
+    with NO_WARNINGS:  # about odd metadata and large sizes: neither prevents use
         try:
             opaque, turn, full = _decoded(data, shrinking)
             upright = opaque if turn is None else opaque.transpose(turn)

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Contract, canonical
-from mobilette.artifact.directory import Artifact
+from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.data.cores import threads_by_quota
 from mobilette.engines.predictor import Predictor
+from mobilette.engines.sharing import Sessions
 from mobilette.errors import InputError
 
 
 class ArtifactPredictor(Predictor):
     """An artifact, executed by the engine that its target is for.
+
+    In a child of `fork` the engine's session is made anew from the artifact's files when it is
+    first asked. A pickled predictor is the artifact's path: it is loaded again from there.
 
     Args:
         artifact: what `open_artifact` returned.
@@ -30,8 +39,9 @@ class ArtifactPredictor(Predictor):
 
     def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
         contract = artifact.contract
-        self.artifact, self.contract = artifact, contract
-        self.threads = threads or threads_by_quota()
+        # The working directory may be another one when the files are read again.
+        self.artifact = replace(artifact, path=artifact.path.absolute())
+        self.contract, self.threads = contract, threads or threads_by_quota()
         self.arch, self.preprocess, self.classes = (
             contract.arch,
             contract.preprocess,
@@ -39,11 +49,36 @@ class ArtifactPredictor(Predictor):
         )
         self.multi_label = contract.outputs == "sigmoid"
         self.where = str(artifact.path / contract.model)
-        self.open()
+        self._sessions: Sessions[Any] = Sessions(self.at_once())
+        with self.session():
+            pass
 
     @abstractmethod
-    def open(self) -> None:
-        """Make the engine's session from the artifact's files, read with their hashes checked."""
+    def open(self) -> Any:
+        """Return a new session of the engine, made from the artifact's files.
+
+        They are read with their hashes checked.
+        """
+
+    def at_once(self) -> int | None:
+        """Return how many sessions may be made, as for `Sessions`."""
+        return None
+
+    def session(self) -> AbstractContextManager[Any]:
+        """Lend a session of the engine for one call."""
+        return self._sessions.lend(self.open)
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments with which this predictor was made."""
+        return {"threads": self.threads}
+
+    def __reduce__(self) -> tuple[Callable[..., ArtifactPredictor], tuple[object, ...]]:
+        return _load_again, (
+            type(self),
+            self.artifact.path,
+            self.contract.sha256,
+            self.options(),
+        )
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]] | None:
         """Return the tensors inside the network by name, for ``pixels`` (N, C, H, W).
@@ -72,6 +107,20 @@ class ArtifactPredictor(Predictor):
     def failed(self, error: Exception) -> InputError:
         """Return the error for a model that the engine failed to execute."""
         return InputError(f"{self.where}: {self.engine} failed ({one_line(error)})")
+
+
+def _load_again(
+    kind: type[ArtifactPredictor], path: Path, sha256: str, options: dict[str, Any]
+) -> ArtifactPredictor:
+    """Return the predictor that was pickled.
+
+    Raises:
+        InputError: its artifact is gone, damaged, or another one by now.
+    """
+    artifact = open_artifact(path)
+    if artifact.contract.sha256 != sha256:
+        raise InputError(f"{path}: another artifact by now than when its predictor was pickled")
+    return kind(artifact, **options)
 
 
 def check_embedded_contract(text: str | bytes | None, contract: Contract, *, where: str) -> None:

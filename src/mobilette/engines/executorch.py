@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ PLANS, NAME, DELEGATES, ID = 6, 4, 18, 4
 MOST_TABLES = 100_000
 HEADER = 64  # bytes, extended header included
 
+_ALONE = threading.Lock()
+
 
 class ExecuTorchPredictor(ArtifactPredictor):
     """An ExecuTorch artifact, executed by the XNNPACK delegate.
@@ -27,42 +30,40 @@ class ExecuTorchPredictor(ArtifactPredictor):
     A program whose hashes were forged, and whose header, size and first tables are good, can still
     end the process: neither ExecuTorch nor XNNPACK checks what lies deeper.
 
-    ExecuTorch has one pool of threads for the whole process: ``threads`` sets it for every such
+    Any number of threads may ask it: its calls take turns, among all such predictors of a process,
+    for ExecuTorch has one pool of threads for them. ``threads`` sets its size, for every such
     predictor, and 0 leaves it as it is.
     """
 
     engine = "ExecuTorch"
 
-    def open(self) -> None:
-        """Load the program; its integrity is checked by its header and by ExecuTorch."""
+    def open(self) -> Any:
+        """Return the program; its integrity is checked by its header and by ExecuTorch."""
         with needs("executorch", f"{self.where}: running it with ExecuTorch"), silence():
             from executorch.extension.pybindings import portable_lib
         model = self.artifact.read_model()
         check_program(model, where=self.where)
-        with silence():
+        with _ALONE, silence():
             if self.threads and portable_lib._threadpool_get_thread_count() != self.threads:
                 portable_lib._unsafe_reset_threadpool(self.threads)
             try:
-                self.program: Any = portable_lib._load_for_executorch_from_buffer(
+                program = portable_lib._load_for_executorch_from_buffer(
                     model,
                     program_verification=portable_lib.Verification.InternalConsistency,
                 )
-                methods = self.program.method_names()
+                contract = _contract(program)
             except RuntimeError as error:
                 raise self.refused(error) from error
         self.model = model  # which the program reads as long as it lives
-        self.check_embedded(self._contract() if METADATA_KEY in methods else None)
-        self.largest_batch = self._largest_batch()
+        self.check_embedded(contract)
+        self.largest_batch = self._largest_batch(program)
         with silence():  # the first call describes the processor to stderr
-            self.batch_logits(np.zeros((1, *self.contract.input.shape), np.uint8))
+            self._logits(program, np.zeros((1, *self.contract.input.shape), np.uint8))
+        return program
 
-    def _contract(self) -> bytes:
-        (text,) = self.program.run_method(METADATA_KEY, ())
-        return bytes(text.numpy())
-
-    def _largest_batch(self) -> int:
+    def _largest_batch(self, program: Any) -> int:
         """Return for how many pictures memory is planned; the picture must be the contract's."""
-        meta = self.program.method_meta(METHOD).input_tensor_meta(0)
+        meta = program.method_meta(METHOD).input_tensor_meta(0)
         batch, *shape = meta.sizes()
         if tuple(shape) != self.contract.input.shape or batch < 1:
             raise InputError(f"{self.where}: its input is not the contract's")
@@ -70,14 +71,28 @@ class ExecuTorchPredictor(ArtifactPredictor):
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        with self.session() as program:
+            return self._logits(program, pixels)
+
+    def _logits(self, program: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         inputs, size = torch.from_numpy(np.ascontiguousarray(pixels)), self.largest_batch
         parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
         try:
-            outputs = [self.program.forward((part,))[0] for part in parts]
+            with _ALONE:
+                # copied, because the next call overwrites them
+                outputs = [program.forward((part,), clone_outputs=True)[0] for part in parts]
         except RuntimeError as error:
             raise self.failed(error) from error
         logits: NDArray[np.float32] = torch.cat(outputs).numpy()
         return logits
+
+
+def _contract(program: Any) -> bytes | None:
+    """Return the contract inside ``program``; ``None`` if there is none."""
+    if METADATA_KEY not in program.method_names():
+        return None
+    (text,) = program.run_method(METADATA_KEY, ())
+    return bytes(text.numpy())
 
 
 def check_program(model: bytes, *, where: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +12,7 @@ from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import check_tflite, contract_inside
 from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter
 from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.engines.sharing import calls_at_once
 from mobilette.errors import InputError
 from mobilette.weights.tflite_schema import ModelRecord
 
@@ -17,6 +21,9 @@ ENGINE_ERRORS = (RuntimeError, ValueError)
 
 class LiteRtPredictor(ArtifactPredictor):
     """A LiteRT artifact, executed by LiteRT, picture by picture.
+
+    Any number of threads may ask it: an interpreter answers one call at a time, so there are up to
+    as many as cores, made when calls meet.
 
     Args:
         artifact: what `open_artifact` returned.
@@ -30,27 +37,39 @@ class LiteRtPredictor(ArtifactPredictor):
         self.engine = f"LiteRT ({'reference' if reference else 'XNNPACK'})"
         super().__init__(artifact, threads=threads)
 
-    def open(self) -> None:
-        """Make the interpreter."""
-        # the interpreter reads the weights from these bytes, so they have to stay
-        self.model, self.record = read_tflite_model(self)
+    @cached_property
+    def file(self) -> tuple[bytes, ModelRecord]:
+        """What `read_tflite_model` returns; interpreters read the weights from these bytes."""
+        return read_tflite_model(self)
+
+    def at_once(self) -> int:
+        """Return how many interpreters have cores to work on."""
+        return calls_at_once(self.threads)
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments with which this predictor was made."""
+        return {**super().options(), "reference": self.reference}
+
+    def open(self) -> Any:
+        """Return an interpreter."""
+        model, _ = self.file
         try:
-            self.interpreter = litert_interpreter(
-                self.model, threads=self.threads, reference=self.reference
-            )
+            return litert_interpreter(model, threads=self.threads, reference=self.reference)
         except ENGINE_ERRORS as error:
             raise self.refused(error) from error
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        return as_logits(self.answers(pixels), self.record)
+        _, record = self.file
+        return as_logits(self.answers(pixels), record)
 
     def answers(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int8]:
         """Return what leaves the model, (N, classes), for ``pixels`` (N, C, H, W)."""
-        try:
-            return ask_litert(self.interpreter, self.laid_out(pixels))
-        except ENGINE_ERRORS as error:
-            raise self.failed(error) from error
+        with self.session() as interpreter:
+            try:
+                return ask_litert(interpreter, self.laid_out(pixels))
+            except ENGINE_ERRORS as error:
+                raise self.failed(error) from error
 
 
 def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]:

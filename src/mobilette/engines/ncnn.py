@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.artifact.ncnn_layers import Layer, find_weights, read_layers
 from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.engines.sharing import usable_threads
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.scratch import scratch
@@ -25,13 +26,16 @@ class NcnnPredictor(ArtifactPredictor):
     every layer's sizes fit those of the layers before it is not, so a model whose hashes were
     forged together with those sizes can still end the process.
 
+    Any number of threads may ask it: all ask one network, which answers them side by side. In a
+    child of `fork` it uses one thread, for OpenMP's threads stay in the parent.
+
     Numbers are float32; of an fp16 artifact they are stored in 16 bits and computed with in 32.
     """
 
     engine = "ncnn"
 
-    def open(self) -> None:
-        """Make the network."""
+    def open(self) -> Any:
+        """Return ncnn's network."""
         with needs("ncnn", f"{self.where}: running it with ncnn"):
             import ncnn
         text = self.artifact.read_model().decode("ascii", errors="replace")
@@ -47,24 +51,28 @@ class NcnnPredictor(ArtifactPredictor):
             raise InputError(f"{self.where}: its input or output is not the contract's")
         self.check_embedded(_contract(layers[-1], weights))
         self.mat = ncnn.Mat
-        self.network = ncnn.Net()
-        _set_options(self.network.opt, half=self.contract.precision == "fp16", threads=self.threads)
+        network, half = ncnn.Net(), self.contract.precision == "fp16"
+        _set_options(network.opt, half=half, threads=usable_threads("ncnn", self.threads))
         with scratch() as folder:
             # A file, because ncnn reads memory without knowing where it ends.
             path = folder / WEIGHTS
             path.write_bytes(weights)
             with silence():
-                status = self.network.load_param_mem(text) or self.network.load_model(str(path))
+                status = network.load_param_mem(text) or network.load_model(str(path))
             if status:
                 raise InputError(f"{self.where}: ncnn does not accept it (status {status})")
+        return network
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        return np.stack([self._logits(picture) for picture in self.laid_out(pixels)])
+        with self.session() as network:
+            return np.stack([self._logits(network, picture) for picture in self.laid_out(pixels)])
 
-    def _logits(self, picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    def _logits(
+        self, network: Any, picture: NDArray[np.uint8] | NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         borrowed = np.ascontiguousarray(picture, np.float32)  # by the Mat, as long as it lives
-        extractor = self.network.create_extractor()
+        extractor = network.create_extractor()
         extractor.input(self.contract.input.name, self.mat(borrowed))
         status, logits = extractor.extract(self.contract.output)
         if status or (logits.dims, logits.w) != (1, len(self.classes)):

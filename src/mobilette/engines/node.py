@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from mobilette.engines.sharing import CALLS
 from mobilette.errors import InputError
 
 NODE_MODULES = "MOBILETTE_NODE_MODULES"
@@ -26,7 +27,7 @@ class NodeProcess:
     """A script under node that answers messages, one at a time, until this object is gone.
 
     A message is a length (uint32, little-endian) and that many bytes; an answer begins with a byte
-    that is 0, or 1 before the text of an error.
+    that is 0, or 1 before the text of an error. A child of `fork` has no part in it.
 
     Raises:
         InputError: node is not installed.
@@ -42,6 +43,7 @@ class NodeProcess:
             stderr=self.errors,
         )
         self.stop = weakref.finalize(self, _stop, self.process, self.errors)
+        _RUNNING.add(self)
 
     def ask(self, *parts: bytes | memoryview) -> bytes:
         """Return the answer to the message that ``parts`` make up.
@@ -49,19 +51,31 @@ class NodeProcess:
         Raises:
             NodeError: the script said that something went wrong, or ended.
         """
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.write(struct.pack("<I", sum(len(part) for part in parts)))
-            for part in parts:
-                self.process.stdin.write(part)
-            self.process.stdin.flush()
-            (length,) = struct.unpack("<I", self._read(4))
-            answer = self._read(length)
-        except (OSError, EOFError) as error:
+            with CALLS.one():
+                answer = self._exchange(parts)
+        except (OSError, EOFError, ValueError) as error:
             raise NodeError(self._last_words()) from error
         if answer[:1] != b"\0":
             raise NodeError(answer[1:].decode(errors="replace"))
         return answer[1:]
+
+    def _exchange(self, parts: Sequence[bytes | memoryview]) -> bytes:
+        assert self.process.stdin is not None
+        self.process.stdin.write(struct.pack("<I", sum(len(part) for part in parts)))
+        for part in parts:
+            self.process.stdin.write(part)
+        self.process.stdin.flush()
+        (length,) = struct.unpack("<I", self._read(4))
+        return self._read(length)
+
+    def leave(self) -> None:
+        """Close this process's ends of the pipes; the script is that of the process forked from."""
+        self.stop.detach()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        self.process.returncode = 0  # nobody here waits for it
 
     def _read(self, count: int) -> bytes:
         assert self.process.stdout is not None
@@ -77,6 +91,18 @@ class NodeProcess:
         lines = self.errors.read(65536).decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if "Error" in line]
         return f"node ended with status {self.process.poll()}{': ' + said[0] if said else ''}"
+
+
+_RUNNING: weakref.WeakSet[NodeProcess] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for node in list(_RUNNING):
+        node.leave()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 def find_node() -> str:

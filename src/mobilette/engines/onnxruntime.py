@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.extras import reports_off
+
+with reports_off():
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 ENGINE_ERRORS = (
     states.EPFail,
@@ -27,25 +30,30 @@ _ROUNDED = "_DequantizeLinear_Output"
 
 
 class OnnxRuntimePredictor(ArtifactPredictor):
-    """An ONNX artifact, executed by ONNX Runtime."""
+    """An ONNX artifact, executed by ONNX Runtime.
+
+    Any number of threads may ask it: all ask one session, which answers them side by side.
+    """
 
     engine = "ONNX Runtime"
 
-    def open(self) -> None:
-        """Make the session."""
+    def open(self) -> Any:
+        """Return ONNX Runtime's session."""
         try:
-            self.session = open_session(self.artifact.read_model(), threads=self.threads)
+            session = open_session(self.artifact.read_model(), threads=self.threads)
         except ENGINE_ERRORS as error:
             raise self.refused(error) from error
-        self.check_embedded(self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        self.check_embedded(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+        return session
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         inputs = {self.contract.input.name: self.laid_out(pixels)}
-        try:
-            logits: NDArray[np.float32] = self.session.run([self.contract.output], inputs)[0]
-        except ENGINE_ERRORS as error:
-            raise self.failed(error) from error
+        with self.session() as session:
+            try:
+                logits: NDArray[np.float32] = session.run([self.contract.output], inputs)[0]
+            except ENGINE_ERRORS as error:
+                raise self.failed(error) from error
         return logits
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -20,13 +20,20 @@ RUNTIME = Path("dist") / "ort.node.min.mjs"
 class OnnxRuntimeWebPredictor(ArtifactPredictor):
     """A web artifact's model, executed by onnxruntime-web under node.
 
+    Any number of threads may ask it: there is one process of node, which answers one call after the
+    other. Where it ends the call fails, and the next one starts another.
+
     Nothing of the artifact but its model is executed: not its page, not its module.
     """
 
     engine = "ONNX Runtime Web"
     in_this_process = False
 
-    def open(self) -> None:
+    def at_once(self) -> int:
+        """Return 1: one process of node."""
+        return 1
+
+    def open(self) -> NodeProcess:
         """Start node and have it make the session."""
         model = self.artifact.read_model()
         self.check_embedded(_read_embedded(model))
@@ -37,18 +44,20 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
             "output": contract.output,
             "shape": contract.input.shape,
         }
-        self.node = NodeProcess(SCRIPT, [runtime, str(self.threads), json.dumps(names)])
+        node = NodeProcess(SCRIPT, [runtime, str(self.threads), json.dumps(names)])
         try:
-            self.node.ask(model)
+            node.ask(model)
         except NodeError as error:
             raise self.refused(error) from error
+        return node
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        try:
-            answer = self.node.ask(np.ascontiguousarray(self.laid_out(pixels)).tobytes())
-        except NodeError as error:
-            raise self.failed(error) from error
+        with self.session() as node:
+            try:
+                answer = node.ask(np.ascontiguousarray(self.laid_out(pixels)).tobytes())
+            except NodeError as error:
+                raise self.failed(error) from error
         logits = np.frombuffer(answer, "<f4").astype(np.float32)
         if len(logits) != len(pixels) * len(self.classes):
             raise self.failed(NodeError(f"{len(logits)} logits for {len(pixels)} pictures"))

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY, Precision
+from mobilette.artifact.directory import Artifact
 from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.engines.sharing import Sessions, calls_at_once
 from mobilette.errors import InputError
 from mobilette.extras import hidden, needs
 
@@ -21,20 +23,36 @@ _LARGEST_XML = 64 * 2**20
 
 
 class OpenVinoPredictor(ArtifactPredictor):
-    """An OpenVINO artifact, executed by OpenVINO."""
+    """An OpenVINO artifact, executed by OpenVINO.
+
+    Any number of threads may ask it: a request answers one call at a time, so there are up to as
+    many as cores, made when calls meet, all of one compiled model.
+    """
 
     engine = "OpenVINO"
 
-    def open(self) -> None:
-        """Compile the model for the CPU."""
-        self.request = self._compile(self._read_model()).create_infer_request()
+    def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
+        self._compiled: Sessions[Any] = Sessions()
+        super().__init__(artifact, threads=threads)
+
+    def at_once(self) -> int:
+        """Return how many requests have cores to work on."""
+        return calls_at_once(self.threads)
+
+    def open(self) -> Any:
+        """Return a request of the model, which is compiled for the CPU once."""
+        with self._compiled.lend(lambda: self._compile(self._read_model())) as compiled:
+            return compiled.create_infer_request()
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        try:
-            answer = self.request.infer({self.contract.input.name: self.laid_out(pixels)})
-        except RuntimeError as error:
-            raise self.failed(error) from error
+        inputs = {self.contract.input.name: self.laid_out(pixels)}
+        with self.session() as request:
+            try:
+                # copies, so the next call does not overwrite them
+                answer = request.infer(inputs, share_outputs=False)
+            except RuntimeError as error:
+                raise self.failed(error) from error
         logits: NDArray[np.float32] = answer[self.contract.output]
         return logits
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +16,26 @@ from numpy.typing import NDArray
 
 from mobilette.data.cores import threads_by_quota
 from mobilette.data.normalise import Normalise
+from mobilette.engines.artifact import one_line
 from mobilette.engines.predictor import Predictor
+from mobilette.engines.sharing import CALLS, usable_threads
+from mobilette.errors import InputError
 from mobilette.nn.network import Network
-from mobilette.run.directory import Run
+from mobilette.run.directory import Run, open_run
 from mobilette.run.inference import largest_batch, logits_in_batches
 
 
 class CheckpointPredictor(Predictor):
-    """A run's best weights, executed by PyTorch."""
+    """A run's best weights, executed by PyTorch.
+
+    Any number of threads may ask it: they share the network, which answers them side by side on the
+    CPU, in turns on other devices. In a child of `fork` it uses one thread, for OpenMP's threads
+    stay in the parent; other devices than the CPU cannot be asked there. A pickled predictor is the
+    run's path: it is loaded again from there.
+
+    Raises:
+        InputError: ``device`` cannot be used, or the weights are missing or damaged.
+    """
 
     engine = "PyTorch"
 
@@ -26,14 +43,55 @@ class CheckpointPredictor(Predictor):
         self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
         self.multi_label = run.multi_label
         self.threads = threads or min(threads_by_quota(), torch.get_num_threads())
-        self.network: Network = run.network.to(torch.device(device))
-        self.normalise = Normalise(run.preprocess).to(torch.device(device))
+        self.path, self.device = run.path.absolute(), torch.device(device)
+        self._process, on_cpu = os.getpid(), self.device.type == "cpu"
+        self._turn: AbstractContextManager[object] = nullcontext() if on_cpu else Lock()
+        try:
+            self.network: Network = run.network.to(self.device)
+            self.normalise = Normalise(run.preprocess).to(self.device)
+        except RuntimeError as error:
+            raise InputError(f"{run.path}: device {device}: {one_line(error)}") from error
         self._size = largest_batch(self.network)
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        with _threads(self.threads):
+        if self.device.type != "cpu" and self._process != os.getpid():
+            raise InputError(
+                f"{self.path}: on device {self.device} since before this process was forked; "
+                "give it to processes that are spawned"
+            )
+        with CALLS.one(), self._turn, _threads(usable_threads("torch", self.threads)):
             return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
+
+    def __reduce__(self) -> tuple[Callable[..., CheckpointPredictor], tuple[object, ...]]:
+        return _load_again, (
+            type(self),
+            self.path,
+            weights_sha256(self.network),
+            {"device": str(self.device), "threads": self.threads},
+        )
+
+
+def _load_again(
+    kind: type[CheckpointPredictor], path: Path, sha256: str, options: dict[str, Any]
+) -> CheckpointPredictor:
+    """Return the predictor that was pickled.
+
+    Raises:
+        InputError: its run is gone or damaged, or has other weights by now.
+    """
+    predictor = kind(open_run(path), **options)
+    if weights_sha256(predictor.network) != sha256:
+        raise InputError(f"{path}: other weights by now than when its predictor was pickled")
+    return predictor
+
+
+def weights_sha256(network: Network) -> str:
+    """Return a hash of the network's tensors, in their order."""
+    found = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        found.update(tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 @contextmanager

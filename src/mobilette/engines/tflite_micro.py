@@ -16,6 +16,8 @@ from mobilette.errors import InputError
 class TfliteMicroPredictor(ArtifactPredictor):
     """A microcontroller's artifact, executed by tflite-micro; it has one thread.
 
+    Any number of threads may ask it: every call has a process of its own.
+
     How long it takes here says nothing about a microcontroller.
     """
 

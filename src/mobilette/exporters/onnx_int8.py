@@ -20,6 +20,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
 from mobilette.exporters.onnx_ranges import activation_ranges
 from mobilette.exporters.target import Prepared, Quantisation
+from mobilette.extras import reports_off
 from mobilette.nn.network import Network
 from mobilette.scratch import scratch
 
@@ -95,7 +96,8 @@ def quantize(
         quantisable: what `absorb_normalisation` returned.
         quantisation: the ranges of activations, and what stays in float.
     """
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    with reports_off():
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     source = onnx.ModelProto()
     source.CopyFrom(model)  # the quantiser moves the weights of what it is given into a file

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from mobilette.compression.ranges import BINS, Ranges, histogram_range
+from mobilette.extras import reports_off
 
 
 def activation_ranges(
@@ -42,7 +43,8 @@ def _activations(
     model: onnx.ModelProto, pixels: NDArray[np.uint8]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yield all float tensors of the network by name, for one picture after the other."""
-    import onnxruntime
+    with reports_off():
+        import onnxruntime
 
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
