@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
-# Where `make engines` puts onnxruntime-web; the tests of the web target look there.
-export MOBILETTE_NODE_MODULES ?= $(CURDIR)/$(VENV)/node/node_modules
 
 .PHONY: install engines demo test check format bench docs clean
 

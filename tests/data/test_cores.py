@@ -230,7 +230,8 @@ def test_engines_get_the_threads_of_the_quota(
     monkeypatch.setattr(cores, "cpu_quota", lambda: 2.5)
     monkeypatch.setattr(cores, "_own_cores", lambda: 64)
     onnx = cast(OnnxRuntimePredictor, load(exported.path))
-    assert onnx.session.get_session_options().intra_op_num_threads == 3
+    with onnx.session() as session:
+        assert session.get_session_options().intra_op_num_threads == 3
     assert cast(OnnxRuntimePredictor, load(exported.path, threads=5)).threads == 5
     checkpoint = cast(CheckpointPredictor, load(trained.path))
     assert checkpoint.threads == min(3, torch.get_num_threads())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,12 @@ from mobilette.data.decoding import upright_and_plain
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.load import load
 from mobilette.engines.node import NODE_MODULES, find_node, find_package
-from mobilette.engines.onnxruntime_web import PACKAGE, VERSION, OnnxRuntimeWebPredictor
+from mobilette.engines.onnxruntime_web import (
+    PACKAGE,
+    VERSION,
+    OnnxRuntimeWebPredictor,
+    describe_runtime,
+)
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export
@@ -113,17 +119,48 @@ def test_the_module_prepares_pictures_as_python_does(
             assert difference == 0, (width, height, channels)
 
 
+def install(folder: Path) -> Path:
+    """Copy the package into a folder called node_modules, as npm would."""
+    package = folder / "node_modules" / PACKAGE
+    shutil.copytree(MODULES / PACKAGE / "dist", package / "dist")
+    shutil.copy(MODULES / PACKAGE / "package.json", package)
+    return package
+
+
+COMMAND = r"npm install --ignore-scripts onnxruntime-web@1\.30\.0"
+
+
 def test_what_to_type_where_the_package_is_missing(
     fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NODE_MODULES, str(tmp_path))
-    command = r"npm install --ignore-scripts onnxruntime-web@1\.30\.0"
-    with pytest.raises(InputError, match=rf"onnxruntime-web is not in .*; {command}"):
+    with pytest.raises(InputError, match=rf"onnxruntime-web is not in .*; {COMMAND} brings"):
         load(fp32.path)
     monkeypatch.delenv(NODE_MODULES)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"is not in node_modules; .*MOBILETTE_NODE_MODULES"):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "my venv"))
+    there = rf"'{tmp_path}/my venv/node' brings it \(MOBILETTE_NODE_MODULES"
+    with pytest.raises(InputError, match=rf"{COMMAND} --prefix {there}") as caught:
         load(fp32.path)
+    assert f"is not in node_modules or {tmp_path / 'my venv/node/node_modules'};" in str(
+        caught.value
+    )
+    assert describe_runtime() == str(caught.value)
+
+
+def test_the_package_that_make_installed_is_found(
+    fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make engines` puts it into the virtual environment, from where nobody exports a variable."""
+    monkeypatch.delenv(NODE_MODULES, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    package = install(tmp_path / "venv" / "node")
+    assert find_package(PACKAGE, VERSION, artifact=fp32.path) == package
+    assert verify(fp32.path).passed
+    assert describe_runtime() == f"onnxruntime-web 1.30.0 in {package.parent}"
+    nearer = install(tmp_path)
+    assert find_package(PACKAGE, VERSION, artifact=fp32.path) == nearer
 
 
 def test_what_to_do_where_node_is_missing(
@@ -138,11 +175,15 @@ def test_what_to_do_where_node_is_missing(
 def test_a_package_in_the_artifacts_own_folder_is_not_executed(
     web_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(MODULES / PACKAGE / "dist", web_copy / "node_modules" / PACKAGE / "dist")
-    (web_copy / "node_modules" / PACKAGE / "package.json").write_text("{}")
+    install(web_copy)
     monkeypatch.delenv(NODE_MODULES, raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="is not in node_modules"):
+        load(web_copy)
+    monkeypatch.chdir(web_copy)
+    own = "node_modules is the artifact's own, which cannot bring what judges it"
+    with pytest.raises(InputError, match=rf"{COMMAND} --prefix .* brings it; {own}"):
         load(web_copy)
 
 

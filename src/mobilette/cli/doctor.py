@@ -34,10 +34,11 @@ def doctor(
             line = f"{folder}: {what} removed, {removed:,} bytes"
             out.print(line, soft_wrap=True)
         return
+    from mobilette.engines.onnxruntime_web import describe_runtime
     from mobilette.exporters.export import target_packages
     from mobilette.training.environment import examine
 
-    found = examine() | {"targets": target_packages()}
+    found = examine() | {"targets": target_packages(), "web": describe_runtime()}
     if as_json:
         print_json(found)
         return

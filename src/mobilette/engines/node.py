@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -117,29 +119,32 @@ def find_node() -> str:
     return node
 
 
-def find_package(name: str, version: str, *, artifact: Path) -> Path:
+def find_package(name: str, version: str, *, artifact: Path | None = None) -> Path:
     """Return the folder of the npm package ``name``.
 
-    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names, and in ``node_modules`` of
-    the working directory; never in the folder of ``artifact``, which would bring its own judge.
+    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names; without that variable in
+    ``node_modules`` of the working directory, and where ``make engines`` puts it, beside this
+    Python's packages. Never in the folder of ``artifact``, which would bring its own judge.
 
     Raises:
         InputError: it is not there; ``version`` is what to install.
     """
-    named = os.environ.get(NODE_MODULES)
-    folder = Path(named) if named else Path("node_modules")
-    found = (folder / name).resolve()
-    if found.is_relative_to(artifact.resolve()):
-        raise InputError(
-            f"{folder}: lies in the artifact itself, which cannot bring what judges it; verify it "
-            f"from another folder, or let {NODE_MODULES} name another node_modules"
-        )
-    if (found / "package.json").is_file():
-        return found
-    raise InputError(
-        f"{name} is not in {folder}; npm install --ignore-scripts {name}@{version} brings it "
-        f"({NODE_MODULES} names another node_modules)"
-    )
+    named, own = os.environ.get(NODE_MODULES), Path(sys.prefix) / "node" / "node_modules"
+    places = [Path(named)] if named else [Path("node_modules"), own]
+    inside = []
+    for place in places:
+        found = (place / name).resolve()
+        if artifact is not None and found.is_relative_to(artifact.resolve()):
+            inside.append(place)
+        elif (found / "package.json").is_file():
+            return found
+    install = f"npm install --ignore-scripts {name}@{version}"
+    if not named:
+        install += f" --prefix {shlex.quote(str(own.parent))}"
+    message = f"{name} is not in {' or '.join(map(str, places))}; {install} brings it"
+    if inside:
+        message += f"; {inside[0]} lies in the artifact itself, which cannot bring its judge"
+    raise InputError(f"{message} ({NODE_MODULES} names another node_modules)")
 
 
 def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.node import NodeError, NodeProcess, find_package
+from mobilette.engines.node import NodeError, NodeProcess, find_node, find_package
+from mobilette.errors import InputError
+from mobilette.files import read_json
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
@@ -62,6 +64,18 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
         if len(logits) != len(pixels) * len(self.classes):
             raise self.failed(NodeError(f"{len(logits)} logits for {len(pixels)} pictures"))
         return logits.reshape(len(pixels), len(self.classes))
+
+
+def describe_runtime() -> str:
+    """Return which onnxruntime-web executes web artifacts here, or what to install."""
+    try:
+        find_node()
+        folder = find_package(PACKAGE, VERSION)
+        about = read_json(folder / "package.json")
+    except InputError as error:
+        return str(error)
+    version = about.get("version") if isinstance(about, dict) else None
+    return f"{PACKAGE} {version} in {folder.parent}"
 
 
 def _read_embedded(model: bytes) -> str | None:
