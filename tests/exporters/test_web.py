@@ -142,9 +142,7 @@ def test_what_to_type_where_the_package_is_missing(
     there = rf"'{tmp_path}/my venv/node' brings it \(MOBILETTE_NODE_MODULES"
     with pytest.raises(InputError, match=rf"{COMMAND} --prefix {there}") as caught:
         load(fp32.path)
-    assert f"is not in node_modules or {tmp_path / 'my venv/node/node_modules'};" in str(
-        caught.value
-    )
+    assert f"not in node_modules or {tmp_path}/my venv/node/node_modules;" in str(caught.value)
     assert describe_runtime() == str(caught.value)
 
 
@@ -182,7 +180,7 @@ def test_a_package_in_the_artifacts_own_folder_is_not_executed(
     with pytest.raises(InputError, match="is not in node_modules"):
         load(web_copy)
     monkeypatch.chdir(web_copy)
-    own = "node_modules is the artifact's own, which cannot bring what judges it"
+    own = "node_modules lies in the artifact itself, which cannot bring its judge"
     with pytest.raises(InputError, match=rf"{COMMAND} --prefix .* brings it; {own}"):
         load(web_copy)
 
@@ -305,6 +303,21 @@ def test_the_readmes_javascript_runs_as_printed(site: Path, browser: Browser, tr
     expected = CheckpointPredictor(trained).predict([site / "picture.jpg"])[0]
     assert label == expected.label
     assert float(probability) == pytest.approx(expected.probability, abs=0.02)
+
+
+def test_the_page_opened_from_disk_says_what_to_do(fp32: Artifact, browser: Browser) -> None:
+    browser.open((fp32.path / "index.html").as_uri())
+    said = browser.value("document.querySelector('#status.error')?.textContent")
+    assert "npm install --ignore-scripts" in said
+    assert "python -m http.server" in said
+
+
+def test_the_page_without_its_runtime_says_what_to_do(fp32: Artifact, browser: Browser) -> None:
+    with served(fp32.path) as address:
+        browser.open(f"{address}index.html")
+        said = browser.value("document.querySelector('#status.error')?.textContent")
+    there = f"{address}node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"
+    assert said == f'Not there: {there}; run "npm install --ignore-scripts" in this folder, once.'
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,6 +29,32 @@ ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "mcu": ("tflite_micro", "TfliteMicroPredictor"),
     }
 )
+
+# Target to (package, extra) of its engine, where not everybody has it.
+PACKAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "openvino": ("openvino", "openvino"),
+        "executorch": ("executorch", "executorch"),
+        "ncnn": ("ncnn", "ncnn"),
+        "litert": ("ai_edge_litert", "litert"),
+        "mcu": ("tflite_micro", "mcu"),
+    }
+)
+
+
+def why_not_run(target: str, artifact: Path) -> str | None:
+    """Return what is not installed that executes ``target``; ``None`` if nothing is missing."""
+    if target == "web":
+        from mobilette.engines.onnxruntime_web import find_runtime
+
+        try:
+            find_runtime(artifact)
+        except InputError as error:
+            return str(error)
+    package, extra = PACKAGES.get(target, ("onnxruntime", ""))
+    if find_spec(package) is None:
+        return f"{package} is missing; pip install 'mobilette[{extra}]' brings it"
+    return None
 
 
 def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predictor:

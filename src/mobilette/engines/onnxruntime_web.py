@@ -39,7 +39,7 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
         """Start node and have it make the session."""
         model = self.artifact.read_model()
         self.check_embedded(_read_embedded(model))
-        runtime = (find_package(PACKAGE, VERSION, artifact=self.artifact.path) / RUNTIME).as_uri()
+        runtime = (find_runtime(self.artifact.path) / RUNTIME).as_uri()
         contract = self.contract
         names = {
             "input": contract.input.name,
@@ -66,11 +66,20 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
         return logits.reshape(len(pixels), len(self.classes))
 
 
+def find_runtime(artifact: Path | None = None) -> Path:
+    """Return the folder of the package.
+
+    Raises:
+        InputError: it is not there, or lies in ``artifact``; or node is not installed.
+    """
+    find_node()
+    return find_package(PACKAGE, VERSION, artifact=artifact)
+
+
 def describe_runtime() -> str:
     """Return which onnxruntime-web executes web artifacts here, or what to install."""
     try:
-        find_node()
-        folder = find_package(PACKAGE, VERSION)
+        folder = find_runtime()
         about = read_json(folder / "package.json")
     except InputError as error:
         return str(error)

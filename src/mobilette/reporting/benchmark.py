@@ -215,7 +215,9 @@ def _scatter(axes: Axes, precision: str, rows: Sequence[Row]) -> None:
 
 def _cells(row: Row, name: str) -> tuple[str, ...]:
     latency, batch = row.latency_ms, row.best_batch
-    verified = {True: "yes", False: "NO", None: "the run" if row.target is None else "cannot be"}
+    ran = row.engine is not None or row.target == "mcu"  # which is not timed
+    unknown = "the run" if row.target is None else "cannot be" if ran else "not run"
+    verified = {True: "yes", False: "NO", None: unknown}
     return (
         name,
         row.engine or "-",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from mobilette.artifact.directory import is_artifact, open_artifact
+from mobilette.engines.load import why_not_run
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, read_record
@@ -77,6 +78,9 @@ def judge(
     """Return what `verify` says of an artifact, or the accuracy of a run."""
     if not candidate.executable:
         return _judgement(None, f"nothing here executes {candidate.target!r} artifacts")
+    missing = why_not_run(candidate.target, candidate.path) if candidate.target else None
+    if missing is not None:
+        return _judgement(None, missing)
     options = [f"--split={split}"] if split is not None else []
     options += [f"--workers={workers}"] if workers is not None else []
     given = [str(data), *options] if data is not None else []

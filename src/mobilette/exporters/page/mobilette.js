@@ -18,13 +18,24 @@ export async function load(url = "./", { threads = 0 } = {}) {
   }
   const model = await (await get(new URL(contract.model, base))).arrayBuffer();
   await checkHash(model, contract.files[contract.model], contract.model);
-  const ort = await import(ONNXRUNTIME);
+  const ort = await runtime();
   // Threads need shared memory, which a page has only where it is isolated from others.
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
   const classifier = new Classifier(ort, await ort.InferenceSession.create(model), contract);
   const size = contract.input.shape.reduce((one, other) => one * other);
   await classifier.logits(new Uint8Array(size)); // the first time is slower than all others
   return classifier;
+}
+
+async function runtime() {
+  try {
+    return await import(ONNXRUNTIME);
+  } catch (error) {
+    const where = new URL(ONNXRUNTIME, import.meta.url);
+    throw new Error(`Not there: ${where}; run "npm install --ignore-scripts" in this folder, once.`, {
+      cause: error,
+    });
+  }
 }
 
 export class Classifier {
