@@ -27,6 +27,7 @@ from mobilette.data.plain import plain
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.data.trimming import MOST_PARTS, trim
 from mobilette.data.unusable import UnusablePicture
+from mobilette.silence import NO_WARNINGS
 from tests.data.test_decoding import GREY, RGB, chunk, encoded, heic, png
 
 IMAGE = Image.fromarray(RGB)
@@ -289,8 +290,20 @@ def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_forked_process_decodes_though_a_thread_decoded_meanwhile() -> None:
     """The thread is not in the child, and what it held is held there for ever."""
     decoding_now = get_context("fork").Process(target=decode, args=(LARGE,), daemon=True)
-    with decoding._QUIET._lock, decoding._ALLOWANCE._freed:
+    inside, started = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with NO_WARNINGS:
+            inside.set()
+            started.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(60)
+    with decoding._ALLOWANCE._freed:
         decoding_now.start()
+    started.set()
+    thread.join()
     decoding_now.join(120)
     assert decoding_now.exitcode == 0
 
