@@ -113,6 +113,18 @@ def test_parts_are_counted(form: str, data: bytes) -> None:
         trim(data, form)
 
 
+@pytest.mark.parametrize("progressive", [True, False])
+def test_scans_are_counted(progressive: bool) -> None:
+    """Of a frame of 13,000 by 13,000 pixels; a scan of one component of a sequential one, too."""
+    data = encoded(Image.new("RGB", (24, 20)), "JPEG", progressive=progressive)
+    data = data.replace(b"\0\x14\0\x18", b"\x32\xc8\x32\xc8")
+    start = data.rindex(b"\xff\xda")
+    one = data[start:-2] if progressive else segment(0xDA, b"\1\1\0\0\x3f\0") + b"\0"
+    trim(data, "JPEG")
+    with pytest.raises(UnusablePicture, match="scans of 169,000,000 pixels take too long"):
+        trim(data[:start] + one * 20 + data[-2:], "JPEG")
+
+
 def tiff(counts: int, length: int, *, tail: int) -> bytes:
     """A grey TIFF of ``counts`` strips, each of which claims ``length`` bytes from its start."""
     table = 8 + 2 + 9 * 12 + 4

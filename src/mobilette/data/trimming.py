@@ -70,7 +70,8 @@ def trim(data: bytes, form: str) -> Trimmed:
 
 def _jpeg(data: bytes) -> Trimmed:
     """Leave out APP1 to APP13, APP15 and comments; ITU-T T.81, annex B."""
-    kept, at, exif, xmp, size = [data[:2]], 2, b"", b"", 0
+    kept, at, exif, xmp = [data[:2]], 2, b"", b""
+    frame, sequential = bytes(8), False
     for _ in range(MOST_PARTS):
         at = data.find(b"\xff", at)
         found = _FILL.match(data, at) if at >= 0 else None
@@ -90,15 +91,22 @@ def _jpeg(data: bytes) -> Trimmed:
             xmp = xmp or (body[2:] if body.startswith(_JPEG_XMP, 2) else b"")
         if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
             kept.append(bytes((0xFF, marker)) + body)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and length >= 7:
-            size = int.from_bytes(body[3:5], "big") * int.from_bytes(body[5:7], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            frame, sequential = body, marker in (0xC0, 0xC1)
         if marker == 0xDA:
-            end = data.find(b"\xff\xd9", at)
-            scans = 1 + data.count(b"\xff\xda", at, end if end >= 0 else len(data))
-            if scans * size > MOST_SCANNED:
-                raise UnusablePicture(f"{scans:,} scans of {size:,} pixels take too long")
+            # One scan of all components is all there is, and the usual case.
+            if not (sequential and body[2] == frame[7]):
+                _check_scans(data, at, frame)
             return Trimmed(b"".join((*kept, memoryview(data)[at:])), turn_of(exif, xmp))
     raise UnusablePicture(f"more than {MOST_PARTS:,} parts before its picture")
+
+
+def _check_scans(data: bytes, at: int, frame: bytes) -> None:
+    pixels = int.from_bytes(frame[3:5], "big") * int.from_bytes(frame[5:7], "big")
+    end = data.find(b"\xff\xd9", at)
+    scans = 1 + data.count(b"\xff\xda", at, end if end >= 0 else len(data))
+    if scans * pixels > MOST_SCANNED:
+        raise UnusablePicture(f"{scans:,} scans of {pixels:,} pixels take too long")
 
 
 def _png(data: bytes) -> Trimmed:
