@@ -15,8 +15,9 @@ from mobilette.nn.network import Network, build_empty
 from mobilette.weights.affine import Affine
 from mobilette.weights.graph import ConvNode, Ending, NormNode, Weights
 from mobilette.weights.imported import Imported
-from mobilette.weights.importing import import_weights
+from mobilette.weights.importing import _from_graph, import_weights
 from mobilette.weights.outputs import interpret_outputs
+from tests.weights.arch_graphs import graph_of
 
 SETTINGS = Settings(width_mult=0.35, resolution=32, num_classes=1)
 
@@ -134,3 +135,10 @@ def test_a_batch_norm_goes_into_the_linear_layer_before_or_behind() -> None:
     assert linear(Affine.of_norm(flattened).before(conv), x) == pytest.approx(
         linear(conv, pixels), rel=1e-5
     )
+
+
+def test_a_classifier_that_is_averaged_is_one() -> None:
+    arch = get_arch("squeezenet1_1", Settings(resolution=224, num_classes=7))
+    imported = _from_graph(graph_of(arch), "squeezenet1_1", Settings(), None)
+    assert imported.has_classifier
+    assert imported.arch.num_classes == 7

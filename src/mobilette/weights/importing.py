@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
-from mobilette.arch.rows import PoolLinear
+from mobilette.arch.rows import ConvPool, PoolLinear
 from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError
 from mobilette.files import read_head
@@ -125,9 +125,13 @@ def _from_graph(graph: Graph, model: str, settings: Settings, resolution: int | 
         )
     if not any(isinstance(node, ConvNode) for node in graph.nodes):
         raise InputError(f"{graph.where}: no convolution in it")
-    top = classifier_layers(graph)
+    layers = classifier_layers(graph)
+    # A classifier that is averaged (SqueezeNet's) is the last convolution.
+    averaged = isinstance(get_arch(model, settings).head, ConvPool)
+    last = next(node for node in reversed(graph.nodes) if isinstance(node, ConvNode))
+    top = bool(layers) or averaged
     topped = graph if top else with_classifier(graph)
-    classes = len(top[-1][0].weight) if top else 1
+    classes = len(layers[-1][0].weight if layers else last.weight) if top else 1
     settings = replace(
         settings,
         resolution=height or settings.resolution,
@@ -142,7 +146,7 @@ def _from_graph(graph: Graph, model: str, settings: Settings, resolution: int | 
         weights=weights,
         preprocess=graph.preprocess,
         resize=graph.resize,
-        has_classifier=bool(top),
+        has_classifier=top,
         tensors=len(graph.tensors),
         unused=(*graph.unused, *left),
         remarks=(*graph.remarks, *(() if top else (NO_CLASSIFIER,))),
