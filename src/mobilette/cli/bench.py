@@ -41,7 +41,10 @@ def bench(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Verify and time artifacts in turns; status 1 if none of them is verified."""
+    """Verify artifacts and time them in turns.
+
+    Status 1 if none of them is verified.
+    """
     from rich import box
     from rich.table import Table
 

@@ -79,7 +79,10 @@ def cost(
         ranged("--stride", STRIDE, "Its stride [1].", panel=ONE_CONVOLUTION),
     ] = None,
 ) -> None:
-    """Count parameters, mult-adds, activation memory and size; nothing is run."""
+    """Count parameters, mult-adds, memory and size of networks.
+
+    Nothing is built or run for it.
+    """
     if as_csv and as_json:
         raise InputError("--csv and --json: give one of them")
     convolution = (kernel, conv_in, conv_out, size, stride)

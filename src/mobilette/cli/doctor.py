@@ -16,7 +16,10 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show versions, cores, memory, devices, targets, extras and the pictures that are kept."""
+    """Show what there is to work with, and what may be removed.
+
+    Versions, cores, memory, devices, targets, extras and the pictures that are kept.
+    """
     from mobilette.cli.output import console, print_json
 
     out = console()

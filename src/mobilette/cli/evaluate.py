@@ -20,7 +20,7 @@ def evaluate(
     max_unusable: MaxUnusable = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Measure top-1, top-5, loss and the confusions on labelled pictures."""
+    """Measure accuracy and confusions on labelled pictures."""
     from mobilette.cli.output import console, print_json, reading_bar, remarks
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure

@@ -16,12 +16,15 @@ def export(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
     to: Annotated[
         str,
-        typer.Option("--to", help="Targets, separated by commas: onnx, openvino, …, state_dict."),
+        typer.Option(
+            "--to", help="Targets, with commas: onnx, openvino and others, or state_dict."
+        ),
     ] = "onnx",
     precision: Annotated[
         str | None,
         typer.Option(
-            "--precision", help="fp32, fp16, bf16 or int8, or several [what is usual for a target]."
+            "--precision",
+            help="Precisions: fp32, fp16, bf16, int8, or several [what is usual for a target].",
         ),
     ] = None,
     int8: Annotated[
@@ -41,7 +44,10 @@ def export(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write the artifacts of a run, one folder a target and precision."""
+    """Write the artifacts of a run, a folder for each target.
+
+    There is one a precision, too.
+    """
     from mobilette.artifact.directory import CONTRACT
     from mobilette.cli.output import human_bytes, print_json, progress_bar, reading_bar, remarks
     from mobilette.exporters.calibration import calibration_pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -28,6 +29,7 @@ from mobilette.data.cores import threads_by_quota
 from mobilette.errors import InputError, visible
 
 DONE, WRONG_REQUEST = 0, 2
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 INTERRUPTED, NOT_READ = 130, 141  # as shells say of Ctrl-C, and of a pipe that is closed
 # The base of everything that typer says about wrong arguments; typer itself does not export it.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
@@ -92,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     given = [argument for argument in arguments if argument != "--debug"]
     try:
+        for argument in given:
+            if _ADDRESS.match(argument):
+                raise InputError(f"{argument}: addresses are not read; download it first")
         status = app(given or ["--help"], prog_name="mobilette", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:

@@ -48,7 +48,10 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """List the networks, at width 1.0, 224 pixels and 1,000 classes, or what fits a budget."""
+    """List the networks, or those that fit a budget.
+
+    Without --budget they are counted at width 1.0, 224 pixels and 1,000 classes.
+    """
     names = list_models(pattern)
     if not names:
         raise InputError(f"no network matches {pattern!r}{nearest(pattern, list_models())}")

@@ -29,7 +29,10 @@ def predict(
     workers: DecodingThreads = None,
     as_json: Json = False,
 ) -> int:
-    """Classify pictures; with --json one object a line. Status 2 if none could be read."""
+    """Classify pictures.
+
+    With --json one object a line. Status 2 if none could be read.
+    """
     from mobilette.artifact.directory import find_artifacts, is_artifact
     from mobilette.cli.output import print_json, remarks, say
     from mobilette.data.sources import list_pictures

@@ -71,7 +71,10 @@ def prune(
     max_unusable: MaxUnusable = 0.1,
     as_json: Json = False,
 ) -> int:
-    """Cut the least important channels of a run; the result is a run, narrower and fine-tuned."""
+    """Cut the least important channels of a run and fine-tune it.
+
+    The result is another run, narrower.
+    """
     if time is not None and epochs is not None:
         raise InputError("--time and --epochs: give one of them")
     from mobilette.training.process import let_threads_sleep

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def quantize(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
     data: Annotated[str, typer.Argument(help="Labelled pictures that judge.")],
-    to: Annotated[str, typer.Option("--to", help="The target: onnx, openvino, litert, …")] = "onnx",
+    to: Annotated[
+        str, typer.Option("--to", help="Target: onnx, openvino, litert or another.")
+    ] = "onnx",
     max_drop: MaxDrop = 1.0,
     calibrate: Annotated[
         str | None,
@@ -44,9 +46,9 @@ def quantize(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Write the int8 artifact of a run by the cheapest way that keeps its accuracy.
+    """Write an int8 artifact that keeps the accuracy of a run.
 
-    Status 1 if none does: the best one is written then.
+    The cheapest way that does is taken. Status 1 if none does: the best one is written then.
     """
     from mobilette.cli.output import print_json, progress_bar, remarks
     from mobilette.search.precision import quantize as climb

@@ -56,7 +56,7 @@ def train(
     preprocess: Annotated[
         str | None,
         typer.Option(
-            "--preprocess", help="torch, tf, caffe, unit or raw [as --from has, or torch]."
+            "--preprocess", help="Preset: torch, tf, caffe, unit or raw [as --from has, or torch]."
         ),
     ] = None,
     resize: Annotated[
@@ -91,7 +91,7 @@ def train(
         Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps [auto].")
+        str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps [auto].")
     ] = None,
     threads: Threads = None,
     workers: Workers = None,

@@ -26,7 +26,10 @@ def verify(
     max_unusable: MaxUnusable = 0.1,
     as_json: Json = False,
 ) -> int:
-    """Compare an artifact with its checkpoint; status 1 if it does not answer the same."""
+    """Compare the answers of an artifact with its checkpoint's.
+
+    Status 1 if they are not the same.
+    """
     from mobilette.cli.output import console, print_json, reading_bar
     from mobilette.verification.verify import verify as judge
 

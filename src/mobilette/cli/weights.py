@@ -39,7 +39,10 @@ def list_weights(
     ] = "*",
     as_json: Json = False,
 ) -> None:
-    """List the weights that can be downloaded, the best of each network first."""
+    """List the weights that can be downloaded.
+
+    The best of each network are the first.
+    """
     from mobilette.weights.published import list_published
 
     found = [w for w in list_published() if _matches(w.name, pattern) or _matches(w.model, pattern)]

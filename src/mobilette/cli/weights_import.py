@@ -26,7 +26,7 @@ def import_weights(
     ] = None,
     preprocess: Annotated[
         str | None,
-        typer.Option("--preprocess", help="torch, tf, caffe, unit or raw [what the file says]."),
+        typer.Option("--preprocess", help="Preset: torch, tf, caffe, unit, raw [the file's]."),
     ] = None,
     resize: Annotated[
         ResizeChoice | None,
