@@ -134,6 +134,7 @@ def main(
                 for count in ASKING:
                     rate = measure_cell(place, asking=count, threads=threads, seconds=seconds)
                     rates[name][count].append(rate)
+                    print(f"{name}, {count} threads: {rate:.1f} a second", file=sys.stderr)
     print(f"| answers a second | {' | '.join(f'{count} threads' for count in ASKING)} |")
     print("|---" + "|--:" * len(ASKING) + "|")
     for name, row in rates.items():

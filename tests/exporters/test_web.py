@@ -124,6 +124,7 @@ def install(folder: Path) -> Path:
     package = folder / "node_modules" / PACKAGE
     shutil.copytree(MODULES / PACKAGE / "dist", package / "dist")
     shutil.copy(MODULES / PACKAGE / "package.json", package)
+    shutil.copytree(MODULES / "onnxruntime-common", package.with_name("onnxruntime-common"))
     return package
 
 
