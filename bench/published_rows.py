@@ -179,7 +179,7 @@ def reach(row: Row, shared: Path, out: Path) -> Reached:
     return Reached(
         done=done,
         top1=100 * sum(part.top1 * part.images for part in parts) / images,
-        top5=100 * sum(part.top5 * part.images for part in parts) / images,
+        top5=100 * sum((part.top5 or 0.0) * part.images for part in parts) / images,
         images=images,
     )
 

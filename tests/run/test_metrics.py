@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from mobilette.data.labels import Labels
 from mobilette.run.metrics import accuracy, measure, sigmoid, softmax
 
 
@@ -34,8 +35,13 @@ def test_against_scikit_learn(seed: int, classes: int, images: int) -> None:
     assert set(metrics.per_class) == {ids[label] for label in labels}
 
 
-def test_fewer_than_five_classes_are_all_in_the_top_five() -> None:
-    assert measure(np.zeros((2, 3), np.float32), np.array([0, 2]), "abc").top5 == 1.0
+@pytest.mark.parametrize("labels", [np.array([0, 2]), np.eye(2, 5, dtype=np.uint8)])
+def test_five_classes_or_fewer_have_no_top_five(labels: Labels) -> None:
+    metrics = measure(np.zeros((2, 5), np.float32), labels, "abcde")
+    assert metrics.top5 is None
+    assert metrics.to_json()["top5"] is None
+    more = np.eye(2, 6, dtype=np.uint8) if labels.ndim == 2 else labels
+    assert measure(np.eye(2, 6, dtype=np.float32), more, "abcdef").top5 is not None
 
 
 def test_equal_logits_do_not_make_a_perfect_top_five() -> None:
@@ -78,7 +84,10 @@ def test_multi_label_against_the_definitions(seed: int, classes: int, images: in
         sum(precisions.values()) / max(1, len(precisions))
     )
     ranked = np.argsort(-logits, axis=1)
+    assert (metrics.top5 is None) == (classes <= 5)
     for count, value in ((1, metrics.top1), (5, metrics.top5)):
+        if value is None:
+            continue
         right = [
             bool(labels[row, ranked[row, :count]].any())
             for row in range(images)
@@ -103,7 +112,7 @@ def test_multi_label_answers_that_are_not_finite_are_wrong() -> None:
 
 
 def test_multi_label_pictures_of_no_class() -> None:
-    metrics = measure(np.ones((3, 4), np.float32), np.zeros((3, 4), np.uint8), "abcd")
+    metrics = measure(np.ones((3, 6), np.float32), np.zeros((3, 6), np.uint8), "abcdef")
     assert (metrics.top1, metrics.top5, metrics.mean_average_precision) == (0.0, 0.0, 0.0)
     assert metrics.loss == pytest.approx(math.log1p(math.e))
     assert metrics.to_json()["mean_average_precision"] == 0.0

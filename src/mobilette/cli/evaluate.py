@@ -43,8 +43,9 @@ def evaluate(
         print_json(metrics.to_json())
         return
     out = console()
+    top5 = "" if metrics.top5 is None else f"top-5 {metrics.top5:.2%}  "
     out.print(
-        f"top-1 {metrics.top1:.2%}  top-5 {metrics.top5:.2%}  loss {metrics.loss:.4f}  "
+        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  "
         f"({metrics.images:,} pictures)"
     )
     if metrics.mean_average_precision is not None:

@@ -118,7 +118,8 @@ def train(
 
     let_threads_sleep()
     from mobilette.cli.output import remarks
-    from mobilette.cli.training_progress import TrainingProgress, print_result
+    from mobilette.cli.training_progress import TrainingProgress
+    from mobilette.cli.training_result import print_result
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
     from mobilette.training.resume import is_of_this_launch, recorded_threads

@@ -1,33 +1,20 @@
-"""What `train` shows while it works, and at the end."""
+"""What `train` shows while it works."""
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mobilette.cli.output import console, human_bytes, print_json, remarks
-from mobilette.run.directory import Run
+from mobilette.cli.output import human_bytes, remarks
 from mobilette.training.events import EpochDone, Event, Profiled
-
-# What helps where the time goes.
-ADVICE = {
-    "data": ": more --workers, or --set loader=resident if the memory is there",
-    "augmentation": ": weaker or fewer augmentations",
-    "forward": ": the network; a smaller --width-mult or --resolution",
-    "backward": ": the network; a smaller --width-mult or --resolution",
-    "optimiser": ": a larger --batch-size",
-}
-
 
 class TrainingProgress:
     """Bars on stderr (weights, pictures, training) and a line an epoch."""
 
     def __init__(self, *, shown: bool = True) -> None:
-        self.epochs = 0
+        self.epochs = 0.0
         self.profiled: Profiled | None = None
         console = remarks()
         self._bars = Progress(
@@ -108,63 +95,13 @@ class TrainingProgress:
 def _epoch_line(event: EpochDone) -> str:
     metrics = event.metrics
     if metrics.mean_average_precision is None:
-        reached = f"top-1 {metrics.top1:7.2%}  top-5 {metrics.top5:7.2%}"
+        top5 = "" if metrics.top5 is None else f"  top-5 {metrics.top5:7.2%}"
+        reached = f"top-1 {metrics.top1:7.2%}{top5}"
     else:
         reached = f"mAP {metrics.mean_average_precision:7.2%}  top-1 {metrics.top1:7.2%}"
     trained = "as it starts" if event.step == 0 else f"train loss {event.train_loss:.3f}"
-    return f"epoch {event.epoch:>3}  {trained}  val loss {metrics.loss:.3f}  {reached}" + (
-        "  best" * event.is_best
-    )
-
-
-def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled | None) -> None:
-    """Print the outcome of ``run``.
-
-    Args:
-        run: is finished.
-        as_json: as one JSON value on stdout.
-        trained: whether this sitting added to it.
-        profiled: where the time of its steps went, if that was asked.
-    """
-    last, best = run.history()[-1], run.best() or {}
-    average_precision = {key: best[key] for key in ("mean_average_precision",) if key in best}
-    out = remarks()
-    if not trained:
-        out.print(f"{run.path} is finished; nothing to resume")
-    if as_json:
-        print_json(
-            {
-                "run": str(run.path),
-                "epochs": int(last["epoch"]),
-                "top1": best["top1"],
-                "top5": best["top5"],
-                "loss": best["val_loss"],
-                "seconds": last["seconds"],
-                "images_per_second": last["images_per_second"],
-            }
-            | average_precision
-            | ({"profile": _profile(profiled)} if profiled is not None else {})
-        )
-        return
-    if profiled is not None:
-        _print_profile(profiled)
-    reached = "".join(f"mean average precision {x:.2%}, " for x in average_precision.values())
-    out.print(
-        f"{run.path}: {reached}top-1 {best['top1']:.2%} after epoch {int(best['epoch'])}, "
-        f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s",
-    )
-    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx")
-
-
-def _profile(profiled: Profiled) -> dict[str, object]:
-    return asdict(profiled) | {"bottleneck": profiled.bottleneck}
-
-
-def _print_profile(profiled: Profiled) -> None:
-    out = console()
-    total = sum(profiled.seconds.values())
-    out.print(f"{profiled.steps} steps, {profiled.images_per_second:,.1f} pictures/s")
-    for name, seconds in profiled.seconds.items():
-        a_step = 1000 * seconds / max(profiled.steps, 1)
-        out.print(f"  {name:<13} {a_step:9.2f} ms a step  {seconds / total:6.1%}")
-    out.print(f"the bottleneck is {profiled.bottleneck}{ADVICE[profiled.bottleneck]}")
+    trained += "  head alone" * event.frozen
+    whole = event.epoch == int(event.epoch)
+    after = f"epoch {event.epoch:>3.0f}" if whole else f"{event.epoch:g} epochs"
+    best = "  best" * (event.is_best and whole)
+    return f"{after}  {trained}  val loss {metrics.loss:.3f}  {reached}{best}"

@@ -66,6 +66,8 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """Return the lines of metrics.csv, one an epoch, by column; none of an imported run.
 
+        A column that is empty, as top-5 of few classes, is left out.
+
         Raises:
             InputError: the file is missing or damaged.
         """
@@ -76,10 +78,11 @@ class Run:
             lines = read_bytes(path, limit=LARGEST_RECORD).decode().splitlines()
             if not lines or lines[0] not in (METRICS_HEADER, MULTI_LABEL_HEADER):
                 raise InputError(f"{path}: damaged (other columns than {MULTI_LABEL_HEADER})")
-            rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
+            columns = lines[0].split(",")
+            rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
             if not rows:
                 raise InputError(f"{path}: no epoch is finished yet")
-            return [dict(zip(lines[0].split(","), row, strict=True)) for row in rows]
+            return [{name: float(text) for name, text in row.items() if text} for row in rows]
         except ValueError as error:
             if isinstance(error, InputError):
                 raise

@@ -20,7 +20,8 @@ class Metrics:
 
     Attributes:
         top1: the largest logit is that of the true class.
-        top5: the true class is among the five largest logits (all, if there are fewer classes).
+        top5: the true class is among the five largest logits; ``None`` with five classes or fewer,
+            where it says nothing.
         loss: mean cross-entropy, natural logarithm; of multi-label pictures the mean binary
             cross-entropy over pictures and classes.
         per_class: class id to its pictures and top-1 (of multi-label pictures: average precision),
@@ -32,7 +33,7 @@ class Metrics:
     """
 
     top1: float
-    top5: float
+    top5: float | None
     loss: float
     images: int
     per_class: dict[str, dict[str, float]]
@@ -45,8 +46,11 @@ class Metrics:
         return self.top1 if self.mean_average_precision is None else self.mean_average_precision
 
     def to_json(self) -> dict[str, object]:
-        """Return the metrics as JSON values, without the one that does not apply."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        """Return the metrics as JSON values; the mean average precision only where there is one."""
+        values = asdict(self)
+        if self.mean_average_precision is None:
+            del values["mean_average_precision"]
+        return values
 
 
 def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> Metrics:
@@ -68,7 +72,7 @@ def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> 
         confusion.setdefault(ids[true], {})[ids[guess]] = int(pictures)
     return Metrics(
         top1=float(correct.mean()),
-        top5=float(((at_least <= 5) & finite).mean()),
+        top5=float(((at_least <= 5) & finite).mean()) if len(ids) > 5 else None,
         loss=float(-(true_logit[:, 0].astype(np.float64) - log_sum_exp(logits)).mean()),
         images=len(labels),
         per_class={
@@ -118,7 +122,7 @@ def _measure_multi_label(
         loss = (np.logaddexp(0, wide) - np.where(labels, wide, 0)).mean()
     return Metrics(
         top1=accuracy(logits, labels.astype(np.uint8)),
-        top5=_mean(((above < 5) & finite)[labels.any(axis=1)]),
+        top5=_mean(((above < 5) & finite)[labels.any(axis=1)]) if len(ids) > 5 else None,
         loss=float(loss),
         images=len(labels),
         per_class={

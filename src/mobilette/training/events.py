@@ -23,9 +23,15 @@ class StepDone:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """Sent after every epoch whose weights were validated."""
+    """Sent after every epoch whose weights were validated.
 
-    epoch: int
+    Attributes:
+        epoch: epochs that are over; not whole where the time was over within one.
+        frozen: whether nothing but the head was trained until now.
+    """
+
+    epoch: float
+    frozen: bool
     step: int
     lr: float
     train_loss: float

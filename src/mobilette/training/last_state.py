@@ -75,12 +75,22 @@ class LastState:
 
 
 def metrics_row(
-    progress: Progress, metrics: Metrics, *, elapsed: float, rate: float, train_loss: float
+    progress: Progress,
+    metrics: Metrics,
+    *,
+    epochs: float,
+    elapsed: float,
+    rate: float,
+    train_loss: float,
 ) -> str:
-    """Return the line of metrics.csv for a validation ``elapsed`` seconds after the start."""
+    """Return the line of metrics.csv for a validation ``elapsed`` seconds after the start.
+
+    It comes after so many ``epochs``, the last of which may be a part of one.
+    """
     precision = metrics.mean_average_precision
+    top5 = "" if metrics.top5 is None else f"{metrics.top5:.6f}"
     return (
-        f"{progress.epoch},{progress.index},{elapsed:.3f},{rate:.6g},"
-        f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{metrics.top5:.6f},"
+        f"{epochs:g},{progress.index},{elapsed:.3f},{rate:.6g},"
+        f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{top5},"
         f"{progress.images / progress.training_seconds:.1f}"
     ) + (f",{precision:.6f}" if precision is not None else "")

@@ -258,14 +258,21 @@ class Loop:
             progress.since_best += 1
         train_loss = progress.loss_sum / progress.step if progress.step else math.nan
         rate = learning_rate(self.recipe, part) * progress.rate_factor
+        epochs = self._epochs_done()
         row = metrics_row(
-            progress, metrics, elapsed=self.pace.elapsed(), rate=rate, train_loss=train_loss
+            progress,
+            metrics,
+            epochs=epochs,
+            elapsed=self.pace.elapsed(),
+            rate=rate,
+            train_loss=train_loss,
         )
         progress.rows += (row,)
         self.pace.validation_took(time.perf_counter() - begun)
         self.report(
             EpochDone(
-                epoch=progress.epoch,
+                epoch=epochs,
+                frozen=0 < progress.epoch <= self.recipe.frozen_epochs,
                 step=progress.index,
                 lr=rate,
                 train_loss=train_loss,
@@ -273,6 +280,12 @@ class Loop:
                 is_best=is_best,
             )
         )
+
+    def _epochs_done(self) -> float:
+        """Return after how many epochs the run is, in thousandths where one was cut short."""
+        progress = self.progress
+        missing = self.steps - progress.step if progress.epoch else 0
+        return progress.epoch - math.ceil(1000 * missing / self.steps) / 1000
 
     def _metrics(self) -> Metrics:
         progress, share = self.progress, self.batch // self.world.size

@@ -43,6 +43,7 @@ from mobilette.training.environment import (
 )
 from mobilette.training.events import Report
 from mobilette.training.recipe import Recipe, load_recipe
+from mobilette.training.sampling import pictures_of_a_step
 from mobilette.training.session import load_in_turn, make_trainer, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
@@ -139,6 +140,7 @@ def resume(
             apply_state(state, trainer, where=run.path / STATE)
             if recipe.lr != state.recipe.lr:  # the remedy that a loss which explodes asks for
                 progress.rate_factor, progress.rollbacks = 1.0, 0
+        remark(_place(run, recipe, progress, dataset, world))
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())
         run_loop(
@@ -152,6 +154,18 @@ def resume(
             remark=remark,
         )
     return run
+
+
+def _place(run: Run, recipe: Recipe, progress: Progress, dataset: Dataset, world: World) -> str:
+    pictures = len(dataset.splits["train"].labels)
+    steps = pictures // pictures_of_a_step(recipe.batch_size, pictures, processes=world.size)
+    epochs, limit = f" of {recipe.epochs}", ""
+    if recipe.time_limit:
+        epochs, limit = "", f" of {recipe.time_limit / 60:.1f}"
+    return (
+        f"{run.path}: goes on at epoch {progress.epoch + 1}{epochs}, step {progress.step + 1} of "
+        f"{steps}; {progress.elapsed / 60:.1f}{limit} minutes are over"
+    )
 
 
 def is_of_this_launch(path: Path) -> bool:

@@ -1,0 +1,94 @@
+"""What a training came to: how sure its accuracy is, where it ended, what guessing would have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mobilette.errors import InputError
+from mobilette.files import read_json
+from mobilette.run.directory import DATASET, RECIPE, Run
+from mobilette.training.recipe import load_recipe
+from mobilette.verification.statistics import wilson_interval
+
+UNEVEN = 2.0  # the largest class has so many times the pictures of the smallest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The end of a run.
+
+    Attributes:
+        best: the line of metrics.csv that the best weights are of, by column.
+        last: its last line.
+        images: pictures held out.
+        largest: the largest class of the pictures held out, with its part of them; ``None`` where
+            a picture may have several classes.
+        uneven: class with most and with fewest pictures to train on, each with how many, where
+            that is uneven and nothing in the recipe makes up for it.
+    """
+
+    best: dict[str, float]
+    last: dict[str, float]
+    images: int
+    largest: tuple[str, float] | None
+    uneven: tuple[tuple[str, int], tuple[str, int]] | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Between which fractions the true top-1 of the best weights lies (Wilson, 95%).
+
+        It does not know that the weights were chosen by these pictures.
+        """
+        return wilson_interval(self.best["top1"], self.images)
+
+    def warnings(self) -> list[str]:
+        """Return what is to be said about the result, a line each."""
+        lines = []
+        if self.largest is not None and self.interval[0] <= self.largest[1]:
+            name, share = self.largest
+            perhaps = "" if self.best["top1"] <= share else "perhaps "
+            lines.append(
+                f"warning: {perhaps}no better than always answering {name}, the largest class: "
+                f"{share:.1%} of the pictures held out"
+            )
+        if self.uneven is not None:
+            (most, many), (fewest, few) = self.uneven
+            lines.append(
+                f"the classes are uneven ({most} has {many:,} pictures to train on, {fewest} "
+                f"{few:,}): --set class_weights=balanced makes the rare ones count as much"
+            )
+        return lines
+
+
+def outcome(run: Run) -> Outcome:
+    """Return what the finished ``run`` came to.
+
+    Raises:
+        InputError: its table of metrics, dataset.json or recipe.toml is missing or damaged.
+    """
+    best, last = run.best(), run.history()[-1]
+    (images, held_out), (_, trained) = _counts(run, "val"), _counts(run, "train")
+    largest = max(held_out, key=lambda name: held_out[name])
+    recipe = load_recipe(run.path / RECIPE)
+    evened = run.multi_label or "balanced" in (recipe.class_weights, recipe.sampling)
+    most, fewest = (pick(trained, key=lambda name: trained[name]) for pick in (max, min))
+    uneven = not evened and trained[most] >= UNEVEN * trained[fewest]
+    best = best or last
+    return Outcome(
+        best=best,
+        last=last,
+        images=images,
+        largest=None if run.multi_label else (largest, held_out[largest] / images),
+        uneven=((most, trained[most]), (fewest, trained[fewest])) if uneven else None,
+    )
+
+
+def _counts(run: Run, split: str) -> tuple[int, dict[str, int]]:
+    """Return how many pictures dataset.json counts in ``split``, in all and of each class."""
+    recorded = read_json(run.path / DATASET)
+    try:
+        counts = recorded["splits"][split]  # type: ignore[index, call-overload]
+        per_class = {str(name): int(count) for name, count in counts["per_class"].items()}
+        return int(counts["pictures"]), per_class
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{run.path / DATASET}: does not count the pictures of {split}") from error
