@@ -23,6 +23,7 @@ from mobilette.files import read_json
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.resume import resume
+from mobilette.training.time_plan import TooShortError
 from mobilette.training.train import train
 from mobilette.verification.evaluate import evaluate
 from tests.conftest import write_pictures
@@ -133,7 +134,7 @@ def test_people_get_a_table_and_a_picture(
     trained: Run, pictures: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["--keep=0.6", "--time=3s", "--workers=0", "--importance=norm", f"--out={out}"]
+    arguments = ["--keep=0.6", "--epochs=1", "--workers=0", "--importance=norm", f"--out={out}"]
     assert command(["prune", str(trained.path), str(pictures), *arguments]) == 0
     printed = capsys.readouterr()
     step = read_pruning(out).steps[0]
@@ -174,14 +175,14 @@ def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
     assert len(open_run(out).history()) == 5  # one of the start
 
 
-def test_a_time_that_reading_takes_is_told_and_leaves_a_run(
+def test_a_time_that_reading_takes_is_refused_with_one_that_would_do(
     trained: Run, pictures: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    out = tmp_path / "out"
-    prune(trained, pictures, keep=0.7, time_limit=0.01, out=out, workers=0, remark=said.append)
-    assert any("took all of the time; fine-tuning gets 1 second" in line for line in said)
-    assert read_pruning(out).steps[0].tuned == open_run(out).history()[-1]["top1"]
+    said = "reading, scoring and cutting took .* fine-tuning after a cut needs .* would do"
+    with pytest.raises(TooShortError, match=said) as refused:
+        prune(trained, pictures, keep=0.7, time_limit=0.01, out=tmp_path / "out", workers=0)
+    assert refused.value.needed > 0.01
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_is_a_public_name() -> None:

@@ -36,7 +36,7 @@ from mobilette.training.train import train
 from mobilette.weights.import_run import import_run
 from mobilette.weights.slicing import slice_weights
 from tests.conftest import write_pictures
-from tests.training.runs import same_weights
+from tests.training.runs import Ticks, same_weights
 from tests.training.test_train import Stop, stop_at_once
 from tests.weights.published_files import pictures as real_pictures
 from tests.weights.published_files import published
@@ -200,6 +200,7 @@ def test_the_head_alone_may_remain_the_best(
         start=wide.path,
         overrides={"time_limit": 3.0, "frozen_epochs": 2, "batch_size": 16},
         out=tmp_path / "run",
+        now=Ticks(),
     )
     assert 2 in [row["epoch"] for row in run.history()]
 

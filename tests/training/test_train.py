@@ -20,9 +20,10 @@ from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.resume import resume
+from mobilette.training.time_plan import TooShortError
 from mobilette.training.train import train
 from tests.conftest import write_pictures
-from tests.training.runs import same_weights
+from tests.training.runs import Ticks, same_weights
 
 OPTIONS = [
     "--model=mobilenet_v2",
@@ -210,25 +211,36 @@ def test_weights_of_another_run_are_a_start(trained: Run, pictures: Path, tmp_pa
 
 
 def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(pictures: Path, tmp_path: Path) -> None:
+    said: list[str] = []
     run = train_small(
         pictures,
         overrides={"time_limit": 4.0, "batch_size": 16},
         out=tmp_path / "run",
+        now=Ticks(),
+        remark=said.append,
     )
     last = run.history()[-1]
-    assert last["seconds"] > 3.0
+    assert 3.0 < last["seconds"] <= 4.0
     assert last["lr"] < 0.05 * 0.05
+    assert any(line.startswith("in 4s: about ") for line in said)
+    assert last["epoch"] == pytest.approx(last["step"] / 6, abs=0.002)  # a part is none
 
 
-def test_a_time_too_short_for_a_step_still_gives_a_run(pictures: Path, tmp_path: Path) -> None:
-    run = train_small(
-        pictures,
-        overrides={"time_limit": 0.001},
-        out=tmp_path / "run",
-    )
-    (row,) = run.history()
-    assert row["step"] == 1
-    assert resume(run.path).history() == [row]
+def test_a_time_too_short_for_some_steps_is_refused_with_one_that_would_do(
+    pictures: Path, tmp_path: Path
+) -> None:
+    def of(time_limit: float) -> Run:
+        return train_small(
+            pictures,
+            overrides={"time_limit": time_limit},
+            out=tmp_path / "run",
+            now=Ticks(),
+        )
+
+    with pytest.raises(TooShortError, match="would do") as refused:
+        of(0.001)
+    assert not (tmp_path / "run").exists()
+    assert of(refused.value.needed).history()[-1]["seconds"] <= refused.value.needed
 
 
 def test_a_start_from_a_run_survives_a_kill_before_the_first_epoch(

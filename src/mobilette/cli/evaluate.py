@@ -45,8 +45,7 @@ def evaluate(
     out = console()
     top5 = "" if metrics.top5 is None else f"top-5 {metrics.top5:.2%}  "
     out.print(
-        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  "
-        f"({metrics.images:,} pictures)"
+        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  ({metrics.images:,} pictures)"
     )
     if metrics.mean_average_precision is not None:
         out.print(f"mean average precision {metrics.mean_average_precision:.2%}")

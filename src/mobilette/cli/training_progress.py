@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from mobilette.cli.output import human_bytes, remarks
 from mobilette.training.events import EpochDone, Event, Profiled
 
+
 class TrainingProgress:
     """Bars on stderr (weights, pictures, training) and a line an epoch."""
 

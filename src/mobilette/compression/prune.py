@@ -42,11 +42,12 @@ from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
 from mobilette.training.start import Remark
+from mobilette.training.time_plan import TooShortError, seconds
 from mobilette.training.train import train
 from mobilette.training.world import is_launched
 from mobilette.weights.batch_norm import measure_batch_norm
 
-SHORTEST_TUNING = 1.0  # seconds; what a recipe can be fitted to
+LEAST_TIME = 0.001  # seconds; less is no time limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class _Request:
     importance: Importance
     recipe: Recipe
     deadline: float | None
+    time_limit: float
     device: str
     workers: int | None
     max_unusable: float
@@ -150,6 +152,7 @@ def prune(
         importance=importance,
         recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
         deadline=None if time_limit is None else started + time_limit,
+        time_limit=time_limit or 0.0,
         device=device,
         workers=workers,
         max_unusable=max_unusable,
@@ -284,27 +287,33 @@ def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_le
     """Return the run that training makes of the cut one in ``start``."""
     recipe = asked.recipe
     if asked.deadline is not None:
-        left = (asked.deadline - time.perf_counter()) / steps_left
-        if left < SHORTEST_TUNING:
-            asked.remark(
-                "reading, scoring and cutting took all of the time; fine-tuning gets "
-                f"{SHORTEST_TUNING:g} second, or one step if that takes longer"
-            )
-        recipe = replace(recipe, time_limit=max(left, SHORTEST_TUNING))
-    return train(
-        asked.data,
-        start=start,
-        recipe=recipe,
-        out=out,
-        force=force,
-        device=asked.device,
-        workers=asked.workers,
-        max_unusable=asked.max_unusable,
-        allocator=asked.allocator,
-        report=asked.report,
-        report_load=asked.report_load,
-        remark=asked.remark,
-    )
+        left = asked.deadline - time.perf_counter()
+        recipe = replace(recipe, time_limit=max(left / steps_left, LEAST_TIME))
+    try:
+        return train(
+            asked.data,
+            start=start,
+            recipe=recipe,
+            out=out,
+            force=force,
+            device=asked.device,
+            workers=asked.workers,
+            max_unusable=asked.max_unusable,
+            allocator=asked.allocator,
+            report=asked.report,
+            report_load=asked.report_load,
+            remark=asked.remark,
+        )
+    except TooShortError as error:
+        # Of fine-tuning, what it needs; of all else, what it took for one of the steps.
+        before = asked.time_limit - left
+        needed = math.ceil((before + error.needed) * steps_left)
+        raise TooShortError(
+            f"a time of {seconds(asked.time_limit)} is too short: reading, scoring and cutting "
+            f"took {before:.1f} s of it, and fine-tuning after a cut needs {error.needed:.0f} s; "
+            f"{seconds(needed)} would do",
+            needed=needed,
+        ) from None
 
 
 def _check_values(keep: float, importance: str, steps: int, time_limit: float | None) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mobilette.data.dataset import Dataset
+from mobilette.nn.network import Network
 from mobilette.training.measured import pictures_to_measure
+from mobilette.training.optimiser import classifier, scale_classifier
 from mobilette.training.start import Start
 from mobilette.training.step import Trainer
 from mobilette.weights.fitting import fit_weights
@@ -15,6 +18,8 @@ from mobilette.weights.fitting import fit_weights
 
 def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
     """Give ``trainer`` the weights of ``start``, made to fit its network.
+
+    A new classifier learns at a rate that suits what it sees (`scale_classifier`).
 
     Args:
         start: the weights, for whose network `choose_arch` chose that of ``trainer``.
@@ -34,3 +39,23 @@ def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classif
     )
     network.load_state_dict(fitted, strict=False)
     trainer.average.network.load_state_dict(network.state_dict())
+    if not keep_classifier:
+        squared = _squared_length(trainer.average.network, next(iter(batches())))
+        if dataset.multi_label:  # the loss is a mean over the classes
+            squared /= len(dataset.classes)
+        scale_classifier(trainer.optimizer, network, trainer.recipe, squared=squared)
+
+
+@torch.no_grad()
+def _squared_length(network: Network, pictures: Tensor) -> float:
+    """Return the mean squared length of the vectors that the classifier sees."""
+    seen: list[Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        (x,) = inputs  # (N, C), or (N, C, H, W) of which the mean is taken afterwards
+        seen.append((x.mean((2, 3)) if x.ndim == 4 else x).square().sum(1).mean())
+
+    handle = classifier(network).register_forward_pre_hook(look)
+    network(pictures.to(next(network.parameters()).device))
+    handle.remove()
+    return float(seen[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from contextlib import closing
@@ -15,10 +14,10 @@ from mobilette.data.loader import Batch, Loader
 from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
 from mobilette.run.directory import STATE
-from mobilette.run.metrics import Metrics
-from mobilette.training.events import EpochDone, Report, StepDone
+from mobilette.training.costs import Now
+from mobilette.training.events import Report, StepDone
 from mobilette.training.interruption import StopRequest
-from mobilette.training.last_state import LastState, metrics_row
+from mobilette.training.last_state import LastState
 from mobilette.training.pace import Pace
 from mobilette.training.randomness import Purpose, generator
 from mobilette.training.recovery import (
@@ -29,11 +28,10 @@ from mobilette.training.recovery import (
     check_losses,
 )
 from mobilette.training.sampling import epoch_order, pictures_of_a_step
-from mobilette.training.schedule import learning_rate
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
-from mobilette.training.validation import validate
+from mobilette.training.validator import Validator
 from mobilette.training.world import is_launched
 
 SECONDS_BETWEEN_STATES = 30.0
@@ -53,6 +51,8 @@ class Loop:
         *,
         folder: Path,
         started: float,
+        validation: float,
+        now: Now,
         report: Report,
         remark: Remark,
     ) -> None:
@@ -75,11 +75,23 @@ class Loop:
             batch=self.batch,
             processes=self.world.size,
             started=started - progress.elapsed,
+            validation=validation,
+            now=now,
         )
         self.last_state = LastState(folder, multi_label=dataset.multi_label)
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
         self.parts = Parts(
             trainer.optimizer, batch=self.batch, processes=self.world.size, remark=remark
+        )
+        self.validator = Validator(
+            trainer,
+            dataset,
+            steps=self.steps,
+            share=self.batch // self.world.size,
+            pace=self.pace,
+            parts=self.parts,
+            last_state=self.last_state,
+            report=report,
         )
         self.stop = StopRequest(patient=is_launched())
 
@@ -89,7 +101,7 @@ class Loop:
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
                 if self.progress.trained_before and not self.progress.rows:
-                    self._validate(0.0)
+                    self.validator.run(self.progress, 0.0)
                 # Initial weights may come from a run that is gone when this resumes.
                 self._save(at_once=True)
             while not self.progress.finished:
@@ -112,20 +124,25 @@ class Loop:
         first = self.world.rank * share
         rows = [
             order[step * self.batch + first : step * self.batch + first + share]
-            for step in range(progress.step, self.steps)
+            for step in range(progress.step, self._last_step())
         ]
         part = self._agree()
         with closing(self.loader.batches(rows)) as batches:
             # However short the time: a run that trained one step can be validated and exported.
-            while progress.step < self.steps and (part < 1.0 or progress.index == 0):
+            while progress.step < self._last_step() and (part < 1.0 or progress.index == 0):
                 self.trainer.clock.start()
                 self._step(next(batches), part)
                 part = self._agree()
         self._end_epoch(part)
 
+    def _last_step(self) -> int:
+        """Return how many steps the epoch has that is under way."""
+        frozen = self.progress.epoch < self.recipe.frozen_epochs
+        return self.progress.frozen_steps or self.steps if frozen else self.steps
+
     def _step(self, batch: Batch, part: float) -> None:
         progress = self.progress
-        begun = time.perf_counter() - batch.waited
+        begun = self.pace.now() - batch.waited
         self.trainer.clock.lap("data")
         if self._is_enough(batch):
             self.unseen.append(self._train_on(batch, part))
@@ -135,7 +152,7 @@ class Loop:
         progress.images += len(batch.rows) * self.world.size
         if len(self.unseen) >= _STEPS_BETWEEN_LOOKS.get(self.trainer.device.type, 1):
             self._look_at_losses()
-        seconds = time.perf_counter() - begun
+        seconds = self.pace.now() - begun
         progress.training_seconds += seconds
         self.pace.step_took(seconds)
         self.report(
@@ -220,86 +237,21 @@ class Loop:
     def _end_epoch(self, part: float) -> None:
         self._look_at_losses()
         progress = self.progress
-        if progress.step == 0 and self._is_validated():  # the time was over as the epoch began
+        # The time was over as the epoch began.
+        if progress.step == 0 and self.validator.has_seen(progress):
             progress.finished = True
             self._save(at_once=True)
             return
         progress.epoch += 1
         over = self.pace.is_over(progress, part)
-        if over or self._is_time_to_validate():
-            self._validate(part)
+        if over or self.validator.is_due(progress):
+            self.validator.run(progress, part)
             over = over or 0 < self.recipe.patience <= progress.since_best
             if over and not self.pace.is_over(progress, part):
                 self.remark(f"no better result in {progress.since_best} validations: stopped")
         progress.step, progress.loss_sum = 0, 0.0
         progress.finished = over
         self._save(at_once=over)
-
-    def _is_validated(self) -> bool:
-        """Whether the weights as they are have been."""
-        rows = self.progress.rows
-        return bool(rows) and int(rows[-1].split(",")[1]) == self.progress.index
-
-    def _validate(self, part: float) -> None:
-        progress = self.progress
-        begun = time.perf_counter()
-        metrics = self._metrics()
-        if not math.isfinite(metrics.loss):  # the last step did it, if there was one
-            if progress.index == 0:
-                return
-            progress.epoch -= 1
-            raise DivergedError(f"the loss on held-out pictures is {metrics.loss}")
-        is_best = metrics.score > progress.best_score
-        if is_best:
-            progress.best_score, progress.since_best = metrics.score, 0
-            if self.world.writes:
-                self.last_state.hold_best(self.trainer.average.network)
-        else:
-            progress.since_best += 1
-        train_loss = progress.loss_sum / progress.step if progress.step else math.nan
-        rate = learning_rate(self.recipe, part) * progress.rate_factor
-        epochs = self._epochs_done()
-        row = metrics_row(
-            progress,
-            metrics,
-            epochs=epochs,
-            elapsed=self.pace.elapsed(),
-            rate=rate,
-            train_loss=train_loss,
-        )
-        progress.rows += (row,)
-        self.pace.validation_took(time.perf_counter() - begun)
-        self.report(
-            EpochDone(
-                epoch=epochs,
-                frozen=0 < progress.epoch <= self.recipe.frozen_epochs,
-                step=progress.index,
-                lr=rate,
-                train_loss=train_loss,
-                metrics=metrics,
-                is_best=is_best,
-            )
-        )
-
-    def _epochs_done(self) -> float:
-        """Return after how many epochs the run is, in thousandths where one was cut short."""
-        progress = self.progress
-        missing = self.steps - progress.step if progress.epoch else 0
-        return progress.epoch - math.ceil(1000 * missing / self.steps) / 1000
-
-    def _metrics(self) -> Metrics:
-        progress, share = self.progress, self.batch // self.world.size
-
-        def measure() -> Metrics:
-            scarce = progress.parts > self.recipe.accumulate  # memory has run out before
-            return validate(
-                self.trainer,
-                self.dataset,
-                epoch=progress.epoch - 1,
-                at_once=share // progress.parts if scarce else None,
-            )
-
-        return self.parts.work(measure, progress, pictures=share)
 
     def _agree(self) -> float:
         """Save or stop where one process has to; return the part of the run that is over.
@@ -319,14 +271,6 @@ class Loop:
             command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
             raise KeyboardInterrupt(f"stopped; to go on: {command}")
         return part
-
-    def _is_time_to_validate(self) -> bool:
-        if self.progress.epoch == self.recipe.frozen_epochs:  # the head alone may remain the best
-            return True
-        if not self.recipe.time_limit:
-            return self.progress.epoch % self.recipe.validate_every == 0
-        since, needed = self.world.agree_on(self.pace.worth_validating())
-        return since >= needed
 
     def _is_time_to_save(self) -> bool:
         if self.recipe.save_every:

@@ -8,6 +8,11 @@ from torch import nn
 from mobilette.nn.network import Network
 from mobilette.training.recipe import Recipe
 
+CLASSIFIER = "classifier"
+SCALE = "scale"  # of a group of parameters: what its rate is multiplied by besides
+# A new classifier's rate times the mean squared length of what it sees (docs/log.md).
+_STEADY = 2.0
+
 
 def build_optimizer(
     network: Network, recipe: Recipe, *, scaled: bool = False
@@ -19,8 +24,8 @@ def build_optimizer(
     LibreYOLO/libreyolo#771 has it), so it is not taken then.
     """
     groups = [
-        {"params": parameters, "weight_decay": decay, "lr_factor": factor}
-        for part, factor in _parts(network, recipe)
+        {"params": parameters, "weight_decay": decay, "lr_factor": factor, SCALE: 1.0}
+        for part, factor in ((body(network), recipe.body_lr), (classifier(network), 1.0))
         for parameters, decay in zip(_by_decay(part), (recipe.weight_decay, 0.0), strict=True)
         if parameters
     ]
@@ -32,12 +37,32 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
 
 
-def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
-    """Return the modules that have rates of their own, each with its part of the recipe's rate."""
-    if recipe.body_lr == 1.0 and not recipe.frozen_epochs:
-        return [(network, 1.0)]
-    body = nn.ModuleList([network.stem, network.rows])
-    return [(body, recipe.body_lr), (network.head, 1.0)]
+def body(network: Network) -> nn.ModuleList:
+    """Return everything but the classifier, hidden layers of the head included."""
+    before = [part for name, part in network.head.named_children() if name != CLASSIFIER]
+    return nn.ModuleList([network.stem, network.rows, *before])
+
+
+def classifier(network: Network) -> nn.Module:
+    """Return the last layer."""
+    return network.head.get_submodule(CLASSIFIER)
+
+
+def scale_classifier(
+    optimizer: torch.optim.Optimizer, network: Network, recipe: Recipe, *, squared: float
+) -> None:
+    """Lower the rate of a new classifier that sees vectors of a large mean ``squared`` length.
+
+    The curvature of its loss is at most half of that. With a rate far beyond its inverse SGD
+    swings to answers that are too sure, and what it then asks of the body undoes that. AdamW's
+    steps do not depend on the length.
+    """
+    if recipe.optimizer != "sgd":
+        return
+    own = {id(parameter) for parameter in classifier(network).parameters()}
+    for group in optimizer.param_groups:
+        if id(group["params"][0]) in own:
+            group[SCALE] = min(1.0, _STEADY / (recipe.lr * max(squared, 1e-12)))
 
 
 def _by_decay(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from mobilette.data.dataset import Dataset
+from mobilette.training.costs import Now
 from mobilette.training.measured import PICTURES
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress
+from mobilette.training.time_plan import PADDING
 
-# Under a time limit: what validation may take, and how a guess of its time is padded.
+# Under a time limit: what validation may take.
 _VALIDATION_SHARE = 0.1
-_PADDING = 1.15
 # Until a validation was measured: pictures trained in the time that one is validated.
 _VALIDATED_AS_TRAINED = 0.5
 # Fewer steps tell nothing: a busy machine begins slowly, and a GPU chooses its algorithms in one.
@@ -27,8 +28,10 @@ class Pace:
         steps: of an epoch.
         batch: pictures of a step, over all processes.
         processes: how many there are.
-        started: when the run began, in seconds of `time.perf_counter`; earlier sittings count as
-            if it had begun that much sooner.
+        started: when the run began, by ``now``; earlier sittings count as if it had begun that much
+            sooner.
+        validation: seconds that a validation takes, where that was measured already.
+        now: tells the time, in seconds.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Pace:
         batch: int,
         processes: int,
         started: float,
+        validation: float = 0.0,
+        now: Now = time.perf_counter,
     ) -> None:
         self.recipe, self.steps, self.started = recipe, steps, started
         self._share = batch / processes
@@ -47,14 +52,15 @@ class Pace:
         if recipe.norm_statistics == "batch":
             pictures += min(PICTURES, len(dataset.splits["train"].labels))
         self._validated = pictures
-        self._validation_seconds = 0.0
-        self._validated_at = time.perf_counter()
+        self.now = now
+        self._validation_seconds = validation
+        self._validated_at = now()
         # Of this sitting's steps but the first, which makes what the others find.
         self._timed_seconds, self._timed_steps, self._longest_step = 0.0, -1, 0.0
 
     def elapsed(self) -> float:
         """Return the seconds since the run began."""
-        return time.perf_counter() - self.started
+        return self.now() - self.started
 
     def step_took(self, seconds: float) -> None:
         """Take in what a step took, with the wait for its pictures."""
@@ -66,7 +72,7 @@ class Pace:
     def validation_took(self, seconds: float) -> None:
         """Take in what a validation took that has just ended."""
         self._validation_seconds = seconds
-        self._validated_at = time.perf_counter()
+        self._validated_at = self.now()
 
     def part_done(self, progress: Progress, *, longest_save: float) -> float:
         """Return the part of the run that is over, 0 to 1 and a little more.
@@ -76,7 +82,7 @@ class Pace:
         """
         if self.recipe.time_limit:
             end = self.seconds_of_validation() + self._seconds_of_step() + 2 * longest_save
-            available = self.recipe.time_limit - _PADDING * end
+            available = self.recipe.time_limit - PADDING * end
             return self.elapsed() / max(available, 1e-9)
         # By epochs: a run that goes on with another batch size has had steps of the old one.
         done = progress.epoch * self.steps + progress.step
@@ -94,7 +100,7 @@ class Pace:
 
     def worth_validating(self) -> tuple[float, float]:
         """Return the seconds since the last validation, and how many it should be at least."""
-        since = time.perf_counter() - self._validated_at
+        since = self.now() - self._validated_at
         return since, self.seconds_of_validation() / _VALIDATION_SHARE
 
     def _seconds_of_step(self) -> float:

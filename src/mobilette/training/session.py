@@ -18,17 +18,20 @@ from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.run.directory import DATASET, Run
 from mobilette.training.clock import Clock, Stopwatch
+from mobilette.training.costs import Now, measure_costs
 from mobilette.training.environment import Precision
 from mobilette.training.events import Report
 from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
 from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
+from mobilette.training.sampling import pictures_of_a_step
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.teacher import read_teacher
 from mobilette.training.tensorboard import logged
+from mobilette.training.time_plan import describe, plan_time
 from mobilette.training.world import World
 from mobilette.weights.download import Report as DownloadReport
 
@@ -105,6 +108,43 @@ def load_in_turn(
     return dataset or load(chosen)
 
 
+def plan_the_time(
+    trainer: Trainer,
+    progress: Progress,
+    dataset: Dataset,
+    *,
+    started: float,
+    now: Now,
+    remark: Remark,
+) -> float:
+    """Plan how a run, about to begin, fits its time; return the seconds of a validation, or 0.
+
+    Raises:
+        InputError: it does not fit, with a time that would do.
+    """
+    recipe, world, limit = trainer.recipe, trainer.world, trainer.recipe.time_limit
+    if not limit:
+        return 0.0
+    pictures = len(dataset.splits["train"].labels)
+    batch = pictures_of_a_step(recipe.batch_size, pictures, processes=world.size)
+    costs = measure_costs(trainer, dataset, share=batch // world.size, limit=limit, now=now)
+    if costs is None:
+        return 0.0
+    (spent,) = world.agree_on((now() - started,))
+    steps = pictures // batch
+    plan = plan_time(
+        limit,
+        spent=spent,
+        costs=costs,
+        steps_of_epoch=steps,
+        frozen_epochs=recipe.frozen_epochs,
+    )
+    if plan.frozen_steps < recipe.frozen_epochs * steps:
+        progress.frozen_steps = max(plan.frozen_steps // recipe.frozen_epochs, 1)
+    remark(describe(plan, costs, limit=limit, steps_of_epoch=steps))
+    return costs.validation
+
+
 def run_loop(
     run: Run,
     trainer: Trainer,
@@ -115,9 +155,11 @@ def run_loop(
     tensorboard: bool,
     report: Report,
     remark: Remark,
+    validation: float = 0.0,
+    now: Now = time.perf_counter,
 ) -> None:
     """Train to the end, from wherever ``progress`` stands; ``dataset`` is closed then."""
-    progress.training_seconds += time.perf_counter() - started  # reading the pictures counts
+    progress.training_seconds += now() - started  # reading the pictures counts
     progress.parts = max(progress.parts, trainer.recipe.accumulate)
     with (
         closing(dataset),
@@ -131,6 +173,8 @@ def run_loop(
             loader,
             folder=run.path,
             started=started,
+            validation=validation,
+            now=now,
             report=tell,
             remark=remark,
         ).run()

@@ -17,6 +17,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_bytes
 from mobilette.limits import AMOUNT, BATCH, DIFFERENCE, FRACTION, Range
 from mobilette.records import check_ranges, parse
+from mobilette.training.optimiser import SCALE
 from mobilette.training.recipe import Recipe
 from mobilette.training.step import Trainer
 
@@ -55,6 +56,7 @@ class Progress:
         rate_factor: what the recipe's rate is multiplied by, after the loss exploded.
         rollbacks: how often it did.
         rows: the lines of metrics.csv so far.
+        frozen_steps: steps of each frozen epoch, where the time allows no whole ones; else 0.
         trained_before: whether the initial weights are a classifier of these pictures already, and
             are validated first: what comes out is no worse.
     """
@@ -73,6 +75,7 @@ class Progress:
     rollbacks: Annotated[int, AMOUNT] = 0
     finished: bool = False
     rows: tuple[str, ...] = ()
+    frozen_steps: int = 0
     trained_before: bool = False
 
     def __post_init__(self) -> None:
@@ -144,7 +147,7 @@ def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
         InputError: it is the state of another network.
     """
     settings = [
-        {name: value for name, value in group.items() if name != "params"}
+        {name: value for name, value in group.items() if name not in ("params", SCALE)}
         for group in trainer.optimizer.param_groups
     ]
     try:

@@ -21,7 +21,7 @@ from mobilette.training.clock import Clock, NoClock
 from mobilette.training.ema import WeightAverage
 from mobilette.training.environment import Precision
 from mobilette.training.loss import Loss
-from mobilette.training.optimiser import build_optimizer
+from mobilette.training.optimiser import SCALE, body, build_optimizer
 from mobilette.training.randomness import Purpose, derive, generator
 from mobilette.training.recipe import Recipe
 from mobilette.training.schedule import learning_rate, momentum, resolution_at
@@ -94,10 +94,9 @@ class Trainer:
         """Set what is trained, and what batch norms do, in ``epoch`` (counted from 0)."""
         frozen = epoch < self.recipe.frozen_epochs
         self.network.train()
-        body = (self.network.stem, self.network.rows)
+        rest = body(self.network)
         if frozen != self._frozen:
-            for part in body:
-                part.requires_grad_(not frozen)
+            rest.requires_grad_(not frozen)
             if self.world.size > 1:  # it looks once at what has a gradient
                 together = DistributedDataParallel(self.network)
                 # Averages are measured anew. An attribute, because the argument's name changes.
@@ -105,8 +104,7 @@ class Trainer:
                 self._together = together
             self._frozen = frozen
         if frozen:
-            for part in body:
-                part.eval()
+            rest.eval()
         if self.recipe.norm_statistics == "kept":
             for module in self.network.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -182,7 +180,7 @@ class Trainer:
     def _set_rate(self, progress: float, rate_factor: float) -> None:
         rate = learning_rate(self.recipe, progress) * rate_factor
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_factor"]
+            group["lr"] = rate * group["lr_factor"] * group.get(SCALE, 1.0)
             if self.recipe.schedule == "one_cycle":
                 _set_momentum(group, momentum(self.recipe, progress))
 

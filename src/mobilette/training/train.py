@@ -35,6 +35,7 @@ from mobilette.run.directory import (
     write_run,
 )
 from mobilette.training.clock import Stopwatch
+from mobilette.training.costs import Now
 from mobilette.training.environment import (
     can_fuse_norms,
     choose_device,
@@ -46,7 +47,7 @@ from mobilette.training.events import Report
 from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
 from mobilette.training.recipe import Recipe
-from mobilette.training.session import load_in_turn, make_trainer, run_loop
+from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
 from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.world import (
@@ -86,6 +87,7 @@ def train(
     report_load: LoadReport | None = None,
     report_download: LoadReport | None = None,
     remark: Remark | None = None,
+    now: Now = time.perf_counter,
 ) -> Run:
     """Train a network and return its run directory.
 
@@ -120,12 +122,14 @@ def train(
         report_load: called with (pictures read, pictures in all).
         report_download: called with (bytes there, bytes in all) of weights that are downloaded.
         remark: called with a line for the user about a choice that was made, or what happened.
+        now: tells the time that the recipe's ``time_limit`` is kept by, in seconds.
 
     Raises:
-        InputError: a value, the pictures or the output directory cannot be used. Nothing is left
+        InputError: a value, the pictures or the output directory cannot be used, or the time is too
+            short (`TooShortError`). Nothing is left
             behind then, unless training had begun: the run directory can then be resumed.
     """
-    started = time.perf_counter()
+    started = now()
     where = own_device(choose_device(device))
     if is_launched() and out is None:
         raise InputError("several processes write one run: give it a name with --out")
@@ -199,6 +203,9 @@ def train(
             known = source is not plan.start
             load_start(source, trainer, dataset, keep_classifier=known)
             progress.trained_before = known and is_as_wide(source.arch, arch)
+        validation = plan_the_time(
+            trainer, progress, dataset, started=started, now=now, remark=remark
+        )
         if world.writes:
             with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
                 write_run(
@@ -225,6 +232,8 @@ def train(
             progress,
             dataset,
             started=started,
+            validation=validation,
+            now=now,
             tensorboard=tensorboard,
             report=report,
             remark=remark,
