@@ -20,6 +20,7 @@ from mobilette.compression.pruning_record import (
     Pruning,
     PruningStep,
     new_channels,
+    write_cut,
     write_pruning,
 )
 from mobilette.counting.cost import cost
@@ -36,7 +37,6 @@ from mobilette.run.directory import (
     is_run,
     open_run,
 )
-from mobilette.run.imported import PRUNED_FROM, write_imported_run
 from mobilette.scratch import scratch
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
@@ -196,7 +196,7 @@ def _in_steps(
             )
             last = number == steps
             where = folder if last else temporary / f"step{number}"
-            start = _write_cut(temporary / f"cut{number}", source, pruned)
+            start = write_cut(temporary / f"cut{number}", source, pruned)
             left = steps - number + 1
             try:
                 current = _fine_tune(start, asked, out=where, force=force and last, steps_left=left)
@@ -269,18 +269,6 @@ def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) 
     pruned = prune_channels(run.arch, weights, scores, keep_madds=part)
     measured = measure_batch_norm(pruned.arch, pruned.weights, pictures.to_measure())
     return Pruned(arch=pruned.arch, weights=measured, kept=pruned.kept)
-
-
-def _write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
-    return write_imported_run(
-        folder,
-        arch=pruned.arch,
-        preprocess=run.preprocess,
-        classes=run.classes,
-        weights=pruned.weights,
-        origin={PRUNED_FROM: str(run.path.resolve())},
-        multi_label=run.multi_label,
-    ).path
 
 
 def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:

@@ -10,10 +10,13 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
+from mobilette.compression.pruning import Pruned
 from mobilette.errors import InputError
 from mobilette.files import read_record, write_json
 from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SECONDS, Range
 from mobilette.records import check_ranges
+from mobilette.run.directory import Run
+from mobilette.run.imported import PRUNED_FROM, write_imported_run
 
 PRUNED = "pruned.json"
 Importance = Literal["taylor", "norm"]
@@ -97,3 +100,16 @@ def new_channels(arch: Arch) -> dict[str, int]:
         or (isinstance(layer, ConvLayer) and not is_depthwise(layer))
         if not layer.name.startswith("head.classifier")
     }
+
+
+def write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
+    """Write the cut network of ``run`` as a run of its own into ``folder``; return it."""
+    return write_imported_run(
+        folder,
+        arch=pruned.arch,
+        preprocess=run.preprocess,
+        classes=run.classes,
+        weights=pruned.weights,
+        origin={PRUNED_FROM: str(run.path.resolve())},
+        multi_label=run.multi_label,
+    ).path

@@ -87,7 +87,7 @@ def _counts(run: Run, split: str) -> tuple[int, dict[str, int]]:
     """Return how many pictures dataset.json counts in ``split``, in all and of each class."""
     recorded = read_json(run.path / DATASET)
     try:
-        counts = recorded["splits"][split]  # type: ignore[index, call-overload]
+        counts = recorded["splits"][split]  # type: ignore[index]
         per_class = {str(name): int(count) for name, count in counts["per_class"].items()}
         return int(counts["pictures"]), per_class
     except (AttributeError, LookupError, TypeError, ValueError) as error:

@@ -75,7 +75,7 @@ class Progress:
     rollbacks: Annotated[int, AMOUNT] = 0
     finished: bool = False
     rows: tuple[str, ...] = ()
-    frozen_steps: int = 0
+    frozen_steps: Annotated[int, AMOUNT] = 0
     trained_before: bool = False
 
     def __post_init__(self) -> None:
