@@ -67,7 +67,7 @@ class Pictures:
 
 def read_pictures(run: Run, data: str, calibration: str) -> Pictures:
     """Return the pictures of the sets ``data`` (held out) and ``calibration`` (trained on)."""
-    labelled, _ = labelled_pictures(data, run.classes, split=None)
+    labelled = labelled_pictures(data, run.classes, split=None).pictures
     split, _ = load_split(labelled, resolution=run.arch.resolution, preprocess=run.preprocess)
     pixels = calibration_pictures(run, calibration, workers=0).pixels
     normalise = Normalise(run.preprocess)

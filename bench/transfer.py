@@ -152,7 +152,7 @@ def import_start(name: str, shared: Path, folder: Path) -> None:
     )
 
 
-def one(job: Job, sets: Path, starts: Path, device: str) -> Result:
+def one(job: Job, sets: Path, starts: Path, device: str, resolution: int | None) -> Result:
     """Train once, in a folder of its own."""
     torch.set_num_threads(1)
     begun = time.perf_counter()
@@ -162,6 +162,7 @@ def one(job: Job, sets: Path, starts: Path, device: str) -> Result:
         run = train(
             sets / job.data,
             start=starts / job.start,
+            resolution=resolution,
             overrides=overrides,
             out=Path(folder) / "run",
             device=device,
@@ -183,19 +184,24 @@ def one(job: Job, sets: Path, starts: Path, device: str) -> Result:
 
 
 def run_all(
-    jobs: Sequence[Job], sets: Path, starts: Path, *, device: str, at_once: int, within: float
+    jobs: Sequence[Job],
+    sets: Path,
+    starts: Path,
+    *,
+    device: str,
+    resolution: int | None,
+    at_once: int,
+    within: float,
 ) -> Iterator[Result]:
     """Yield results as they come; after ``within`` seconds nothing more is begun."""
     begun = time.perf_counter()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=spawn) as pool:
-        waiting = {pool.submit(one, job, sets, starts, device) for job in jobs}
+        waiting = {pool.submit(one, job, sets, starts, device, resolution) for job in jobs}
         for done in as_completed(waiting):
             if time.perf_counter() - begun > within:
-                for future in waiting:
-                    future.cancel()
-            if done.cancelled():
-                continue
+                pool.shutdown(wait=False, cancel_futures=True)
+                return
             try:
                 result = done.result()
             except InputError as error:
@@ -253,6 +259,7 @@ def main(
     seeds: int = 3,
     jobs: int = 1,
     device: str = "cpu",
+    resolution: Annotated[int | None, typer.Option(help="Of all [each start's own].")] = None,
     only: Annotated[str, typer.Option(help="Words of sets or starts, with commas.")] = "",
     within: Annotated[float, typer.Option(help="Seconds.")] = 1e9,
     shared: Path = SHARED,
@@ -276,7 +283,17 @@ def main(
         ]
         for name in sorted({job.start for job in work}):
             import_start(name, shared, starts)
-        results = list(run_all(work, sets, starts, device=device, at_once=jobs, within=within))
+        results = list(
+            run_all(
+                work,
+                sets,
+                starts,
+                device=device,
+                resolution=resolution,
+                at_once=jobs,
+                within=within,
+            )
+        )
     if out is not None:
         out.write_text(json.dumps([asdict(result) for result in results]))
     show(results, variants)

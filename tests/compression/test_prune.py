@@ -230,9 +230,10 @@ def test_other_classes(trained: Run, tmp_path: Path, capsys: Capture) -> None:
     other = write_pictures(tmp_path / "other", 5)
     (other / "red").rename(other / "rot")
     line = refused(capsys, trained.path, other, "--keep=0.5")
-    assert "3 classes that are not the 3 of" in line
-    assert "(rot)" in line
-    assert "10 classes" in refused(capsys, trained.path, "digits", "--keep=0.5")
+    assert "class 'rot' is none of the model's 3 (blue, green, red)" in line
+    (other / "rot").rename(other / "Red")  # a case is no other class
+    assert "keep 0.5" not in line
+    assert "is none of the model's 3" in refused(capsys, trained.path, "digits", "--keep=0.5")
 
 
 def test_no_pictures(trained: Run, tmp_path: Path, capsys: Capture) -> None:

@@ -181,6 +181,8 @@ def test_describe_is_json(tmp_path: Path) -> None:
         "digest": "decoded pixels",
         "loader": "resident",
         "duplicates": 0,
+        "copies": {"in_train": {}, "in_classes": []},
+        "remarks": [],
         "unusable": [{"path": "cat/bad.png", "reason": "empty file (0 bytes)"}],
         "ignored": 0,
         "val_names": list(dataset.splits["val"].names),

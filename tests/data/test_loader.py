@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.dataset import NOT_COMPARED, Dataset, load_dataset
 from mobilette.data.digest import Digest
 from mobilette.data.loader import make_loader
 from mobilette.data.opening import LoaderKind
@@ -183,15 +185,15 @@ def test_a_picture_that_breaks_costs_that_picture(workers: int, tmp_path: Path) 
     for _ in range(2):
         _, rows = epoch(dataset.splits["train"])
         assert sorted(rows) == [row for row in range(24) if row != 5]
-    assert remarks == [f"{names[5]}: left out, empty file (0 bytes)"]
+    assert remarks == [NOT_COMPARED, f"{names[5]}: left out, empty file (0 bytes)"]
     assert dataset.unusable == ((names[5], "empty file (0 bytes)"),)
     assert dataset.splits["val"].usable().all()
     zeros = dataset.splits["val"].pixels[:]
     broken = [not pixels.any() for pixels in zeros]
     assert (dataset.splits["val"].usable() == ~np.array(broken)).all()
     assert sum(broken) == 1
-    assert len(remarks) == 2
-    assert "No such file" in remarks[1]
+    assert len(remarks) == 3
+    assert "No such file" in remarks[2]
     recorded = dataset.describe()["unusable"]
     assert isinstance(recorded, list)
     assert len(recorded) == 2
@@ -253,10 +255,30 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
         (root / "val/cat" / name).write_bytes((root / "train/dog/000.jpg").read_bytes())
     remarks: list[str] = []
     dataset = load(root, "resident", remarks=remarks)
-    assert dataset.duplicates == dataset.describe()["duplicates"] == 2
-    assert remarks == ["2 pictures of val are also in train"]
-    assert load(root).duplicates is None
-    assert load(root, digest="files").duplicates == 2
+    assert dataset.describe()["duplicates"] == 2
+    copies = {"in_train": {"val": ("val/cat/a.jpg", "val/cat/b.jpg")}}
+    same = ("val/cat/a.jpg", "val/cat/b.jpg", "train/dog/000.jpg")
+    described = dataset.describe()["copies"]
+    assert isinstance(described, dict)
+    assert described["in_train"] == copies["in_train"]
+    assert [sorted(names) for names in described["in_classes"]] == [sorted(same)]
+    assert remarks[0] == "2 pictures of val are also in train: val/cat/a.jpg, val/cat/b.jpg"
+    assert remarks[1].startswith("1 pictures are in several classes: ")
+    assert all(name in remarks[1] for name in same)
+    assert load(root).copies is None
+    assert load(root, digest="files").describe()["duplicates"] == 2
+    remarks.clear()
+    assert load(root, "streamed", remarks=remarks).describe()["copies"] is None
+    assert NOT_COMPARED in remarks
+
+
+def test_a_flat_picture_in_two_classes_is_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "set", 5)
+    shutil.copy(root / "red/0.png", root / "blue/again.png")
+    remarks: list[str] = []
+    load(root, "resident", remarks=remarks)
+    same = "(blue/again|red/0).png"
+    assert re.search(f"several classes: {same} = {same}$", remarks[-1])
 
 
 def test_a_killed_worker_costs_no_picture(folder: Path, before: set[threading.Thread]) -> None:

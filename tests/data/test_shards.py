@@ -182,7 +182,7 @@ def test_class_names(tmp_path: Path) -> None:
         ({"train": ["cat", "b"], "val": ["cats"]}, None, "not in train; did you mean 'cat'"),
         ({"a": ["0", "0"]}, None, "has one class, '0'"),
         ({"val": ["0", "1"]}, None, "no shards called train-"),
-        ({"train": ["0"], "validation": ["1"]}, None, "held-out shards are looked for in val-"),
+        ({"train": ["0"], "validation": ["1"]}, None, "class '1' is not in train"),
         ({"train": ["0"], "extra": ["1"]}, None, "extra.tar: of no split; .* called train-"),
         ({"a": []}, None, "a.tar: no complete sample in it"),
     ],
@@ -203,11 +203,22 @@ def test_bad_sets(
 def test_bad_folders_of_shards(tmp_path: Path) -> None:
     write(tmp_path / "train/0.tar", samples("a", "b"))
     (tmp_path / "val").mkdir()
-    with pytest.raises(InputError, match="val: no tar files in it, as there are in train/"):
+    with pytest.raises(InputError, match="no tar files in the folder for val, as there are in"):
         find_pictures(tmp_path)
-    (tmp_path / "val").rename(tmp_path / "valid")
-    with pytest.raises(InputError, match="valid: the held-out shards are looked for"):
+    write(tmp_path / "val/0.tar", samples("a"))
+    write(tmp_path / "valid/0.tar", samples("a"))
+    with pytest.raises(InputError, match="valid: a second folder that means val; join them"):
         find_pictures(tmp_path)
+
+
+def test_splits_of_shards_in_any_spelling(tmp_path: Path) -> None:
+    write(tmp_path / "named/cats-TRAINING-0001.tar", samples("a", "b"))
+    write(tmp_path / "named/cats_valid.tar", samples("a"))
+    write(tmp_path / "folders/Train Set/0.tar", samples("a", "b"))
+    write(tmp_path / "folders/validation/0.tar", samples("a"))
+    for name in ("named", "folders"):
+        splits = find_pictures(tmp_path / name).splits
+        assert {split: len(some) for split, some in splits.items()} == {"train": 2, "val": 1}
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar"])

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from mobilette.errors import InputError
-from mobilette.run.class_matching import BY_NAME, BY_ORDER, BY_SYNSET, match_classes
+from mobilette.run.class_matching import (
+    BY_NAME,
+    BY_ORDER,
+    BY_SIMILAR_NAME,
+    BY_SYNSET,
+    guessed,
+    match_classes,
+)
 from mobilette.run.classes import ClassLabel
 
 IMAGENET = tuple(
@@ -25,7 +32,9 @@ IMAGENET = tuple(
         (["tench", "n01530575"], [0, 1], BY_NAME),
         (["crane", "tench"], [2, 0], BY_NAME),  # two are called so: the first
         (["n01530575_brambling", "n01440764 fish"], [1, 0], BY_SYNSET),
-        (["a", "b", "c", "d"], [0, 1, 2, 3], BY_ORDER),
+        (["10", "2", "1", "0"], [3, 2, 1, 0], BY_ORDER),  # numbers by their value
+        (["0_Tench", "01-BRAMBLING"], [0, 1], BY_SIMILAR_NAME),
+        (["tench", "Brambling"], [0, 1], BY_SIMILAR_NAME),
     ],
 )
 def test_matching(folders: list[str], indices: list[int], by: str) -> None:
@@ -38,6 +47,8 @@ def test_matching(folders: list[str], indices: list[int], by: str) -> None:
         (["tench", "bramling"], "'bramling' is none of the model's 4 .*did you mean 'brambling'"),
         (["n01440764_a", "n99999999_b"], r"'n99999999_b' is none of the model's 4 \(n01440764, "),
         (["a", "b"], "'a' is none of the model's 4"),
+        # As many folders as classes, but both have names: a guess that is none.
+        (["a", "b", "c", "d"], "'a' is none of the model's 4"),
         # As many folders as classes, but some are names: not by order.
         (["tench", "b", "c", "d"], "'b' is none of the model's"),
         (["tench", "n01440764"], "two folders are one class"),
@@ -48,3 +59,16 @@ def test_matching(folders: list[str], indices: list[int], by: str) -> None:
 def test_faults(folders: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         match_classes(folders, IMAGENET, where="x")
+
+
+def test_classes_that_are_numbers_are_matched_by_order() -> None:
+    numbers = tuple(ClassLabel(id=str(index), name=str(index)) for index in range(3))
+    assert match_classes(["ant", "bee", "cat"], numbers, where="x") == ([0, 1, 2], BY_ORDER)
+    assert guessed(BY_ORDER) == ("folders matched with classes by order",)
+    assert guessed(BY_NAME) == ()
+
+
+def test_words_between_are_no_difference() -> None:
+    classes = tuple(ClassLabel(id=name, name=name) for name in ("person", "no_person"))
+    folders = ["0_no-person", "1 Person"]
+    assert match_classes(folders, classes, where="x") == ([1, 0], BY_SIMILAR_NAME)

@@ -28,7 +28,7 @@ def pace(*, validated: int, time_limit: float) -> Pace:
         ignored=0,
         fingerprint="",
         digest="files",
-        duplicates=None,
+        copies=None,
         flippable=True,
         source="",
         split_rule="",

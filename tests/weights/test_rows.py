@@ -54,9 +54,9 @@ def test_the_stated_accuracy_is_reached(row: Row, reached: dict[str, Reached]) -
 def test_three_forms_of_one_network_answer_alike(name: str, reached: dict[str, Reached]) -> None:
     def logits(form: str) -> NDArray[np.float32]:
         predictor = load(reached[name + form].done.run.path)
-        some, _ = labelled_pictures(
+        some = labelled_pictures(
             pictures(of(name + form).pictures), predictor.classes, split=None
-        )
+        ).pictures
         pixels, _ = load_split(
             some[::4],
             resolution=predictor.arch.resolution,

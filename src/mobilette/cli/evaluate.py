@@ -35,7 +35,7 @@ def evaluate(
             max_unusable=max_unusable,
             report_load=report,
             on_unusable=lambda name, reason: remarked.append(f"left out: {name}: {reason}"),
-            on_matched=lambda by: remarked.append(f"folders matched with classes by {by}"),
+            remark=remarked.append,
         )
     for line in remarked:
         remarks().print(line)

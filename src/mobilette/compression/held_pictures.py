@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from mobilette.data.reading import LoadReport
 from mobilette.errors import InputError
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import build_empty
+from mobilette.run.class_matching import guessed, match_classes, relabelled
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
@@ -32,16 +34,20 @@ SCORED, SCORE_BATCH = 2048, 32  # the mean of squares tells more the smaller the
 MEASURED, MEASURE_BATCH = 512, 128
 
 
-def same_classes(run: Run, pictures: PictureSet) -> None:
-    """Raise `InputError` unless the pictures are of the classes of ``run``, in their order."""
+def with_classes_of(run: Run, pictures: PictureSet) -> PictureSet:
+    """Return ``pictures`` with the classes of ``run`` in their order.
+
+    Raises:
+        InputError: they are not of its classes, or not of all of them.
+    """
     known = [label.id for label in run.classes]
-    if known != list(pictures.classes):
-        theirs, mine = set(pictures.classes), set(known)
-        other = sorted(theirs - mine) or sorted(mine - theirs) or ["another order"]
+    index, by = match_classes(pictures.classes, run.classes, where=pictures.name)
+    if len(index) < len(known):
+        other = [known[number] for number in sorted(set(range(len(known))) - set(index))]
         raise InputError(
-            f"{pictures.name}: {len(pictures.classes)} classes that are not the {len(known)} of "
-            f"{run.path} ({', '.join(other[:3])}{', ...' if len(other) > 3 else ''}); pictures of "
-            "the run's own classes are needed"
+            f"{pictures.name}: {len(index)} of the {len(known)} classes of {run.path} "
+            f"({', '.join(other[:3])}{', ...' if len(other) > 3 else ''} missing); pictures of all "
+            "the run's classes are needed"
         )
     if run.multi_label != pictures.multi_label:
         its, theirs_are = ("several", "one") if run.multi_label else ("one", "several")
@@ -49,6 +55,15 @@ def same_classes(run: Run, pictures: PictureSet) -> None:
             f"{run.path}: tells {its} of the classes, the pictures of {pictures.name} have "
             f"{theirs_are}"
         )
+    return replace(
+        pictures,
+        classes=tuple(known),
+        splits={
+            split: relabelled(some, index, multi_label=pictures.multi_label)
+            for split, some in pictures.splits.items()
+        },
+        remarks=(*pictures.remarks, *guessed(by)),
+    )
 
 
 class HeldPictures:

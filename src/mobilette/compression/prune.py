@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import norm_scores
-from mobilette.compression.held_pictures import HeldPictures, same_classes
+from mobilette.compression.held_pictures import HeldPictures, with_classes_of
 from mobilette.compression.pruning import Pruned, prune_channels
 from mobilette.compression.pruning_record import (
     Importance,
@@ -144,8 +144,10 @@ def prune(
     weights = source.network.state_dict()  # one without a classifier is refused
     # Told before pictures are read: how far a network can be cut is not a matter of scores.
     prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
-    pictures = find_pictures(data)
-    same_classes(source, pictures)
+    pictures = with_classes_of(source, find_pictures(data))
+    if remark is not None:
+        for line in pictures.remarks:
+            remark(line)
     asked = _Request(
         data=data,
         pictures=pictures,

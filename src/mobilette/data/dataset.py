@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mobilette.data.digest import Digest
-from mobilette.data.found import count_duplicates, find_rows
+from mobilette.data.found import Copies, find_copies, find_rows
 from mobilette.data.labels import count_labels, indices_of
 from mobilette.data.opening import LoaderKind, open_set
 from mobilette.data.pictures import Picture, PictureSet
@@ -20,6 +20,7 @@ from mobilette.errors import InputError
 from mobilette.limits import FRACTION
 
 SCHEMA_VERSION = 1
+NOT_COMPARED = "pictures are read as they are needed, and not compared: copies are not known"
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
 _BY_RULE_MULTI_LABEL = "first fifth by SHA-256 of decoded pixels"
 
@@ -38,10 +39,11 @@ class Dataset:
         digest: what stands for a picture in the fingerprint, in the order inside a split and when
             duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
             ``"names and sizes"`` where no picture is read before its turn comes.
-        duplicates: how many pictures of other splits are also in ``"train"``; ``None`` where that
-            is not known yet.
+        copies: pictures that are in ``"train"`` and elsewhere, or in several classes; ``None``
+            where that is not known, of a set that is streamed.
         flippable: whether a picture means the same seen in a mirror.
         source: the set as it was asked for.
+        remarks: how its folders were understood, where that is not plain.
         split_rule: how the set was divided, in words.
         store: where streamed pixels come from.
     """
@@ -52,10 +54,11 @@ class Dataset:
     ignored: int
     fingerprint: str
     digest: Digest
-    duplicates: int | None
+    copies: Copies | None
     flippable: bool
     source: str
     split_rule: str
+    remarks: tuple[str, ...] = ()
     store: PictureStore | None = None
 
     @property
@@ -97,7 +100,11 @@ class Dataset:
             "fingerprint": self.fingerprint,
             "digest": self.digest,
             "loader": "resident" if self.store is None else "streamed",
-            "duplicates": self.duplicates,
+            "duplicates": None
+            if self.copies is None
+            else sum(map(len, self.copies.in_train.values())),
+            "copies": None if self.copies is None else asdict(self.copies),
+            "remarks": list(self.remarks),
             "unusable": [{"path": name, "reason": reason} for name, reason in self.unusable],
             "ignored": self.ignored,
         }
@@ -173,9 +180,9 @@ def load_dataset(
         [opened.splits[position] for position in found.positions], chosen, found.digests
     )
     _check_classes(pictures, chosen, assigned)
-    duplicates = count_duplicates(found, assigned)
-    for split, number in (duplicates or {}).items():
-        remark(f"{number:,} pictures of {split} are also in train")
+    copies = find_copies(found, chosen, assigned)
+    for line in (NOT_COMPARED,) if copies is None else copies.remarks():
+        remark(line)
     rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
     return Dataset(
         classes=pictures.classes,
@@ -187,10 +194,11 @@ def load_dataset(
             for split, picture, digest in zip(assigned, chosen, found.digests, strict=True)
         ),
         digest=opened.digest,
-        duplicates=None if duplicates is None else sum(duplicates.values()),
+        copies=copies,
         flippable=pictures.flippable,
         source=pictures.name,
         split_rule=rule if "all" in pictures.splits else pictures.divided_by,
+        remarks=pictures.remarks,
         store=opened.store if opened.streamed else None,
     )
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.opening import OpenSet
+from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport, read_all
 from mobilette.data.store import PictureStore
+
+# Pictures that a remark names.
+_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,22 +58,68 @@ def find_rows(opened: OpenSet, *, on_progress: LoadReport | None = None) -> Foun
     return _found(opened, None, np.array(usable, np.int64))
 
 
-def count_duplicates(found: FoundRows, assigned: Sequence[str]) -> dict[str, int] | None:
-    """Count, by split, the pictures that are also in ``train``.
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Pictures that a set has several times where it should not.
+
+    Attributes:
+        in_train: by split, the names of pictures that are also in ``train``.
+        in_classes: names of one picture, under several classes.
+    """
+
+    in_train: Mapping[str, tuple[str, ...]]
+    in_classes: tuple[tuple[str, ...], ...]
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what whoever trains on the set should know, each one line."""
+        said = [
+            f"{len(names):,} pictures of {split} are also in train: {_some(names)}"
+            for split, names in self.in_train.items()
+        ]
+        if self.in_classes:
+            same = [" = ".join(names) for names in self.in_classes]
+            said.append(f"{len(same):,} pictures are in several classes: {_some(same)}")
+        return tuple(said)
+
+
+def find_copies(
+    found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str]
+) -> Copies | None:
+    """Find pictures, the same in every pixel, in ``train`` and elsewhere, or in several classes.
 
     Args:
         found: the pictures.
+        chosen: the same, with their labels.
         assigned: the split of each.
 
     Returns:
-        Splits that have such pictures; ``None`` where some pictures were not read yet.
+        The copies; ``None`` where some pictures were not read yet.
     """
     digests = [found.store.digests.get(position) for position in found.positions.tolist()]
     if None in digests:
         return None
-    placed = list(zip(digests, assigned, strict=True))
-    trained = {digest for digest, split in placed if split == "train"}
-    return Counter(split for digest, split in placed if split != "train" and digest in trained)
+    repeated = {digest for digest, number in Counter(digests).items() if number > 1}
+    groups: dict[bytes | None, list[int]] = {}
+    for row, digest in enumerate(digests):
+        if digest in repeated:
+            groups.setdefault(digest, []).append(row)
+    in_train: dict[str, list[str]] = {}
+    in_classes = []
+    for rows in groups.values():
+        if any(assigned[row] == "train" for row in rows):
+            for row in rows:
+                if assigned[row] != "train":
+                    in_train.setdefault(assigned[row], []).append(chosen[row].name)
+        if len({chosen[row].label for row in rows}) > 1:
+            in_classes.append(tuple(chosen[row].name for row in rows))
+    return Copies(
+        in_train={split: tuple(names) for split, names in sorted(in_train.items())},
+        in_classes=tuple(in_classes),
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
 
 
 def _found(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,3 +61,34 @@ def pictures_among(files: Iterable[Path]) -> list[Path]:
     names = {file.with_suffix("") for file in pictures if file.suffix.lower() in DECODED}
     left_out = {file for file in others if file.with_suffix("") in names}
     return [file for file in pictures if file not in left_out]
+
+
+_SPLIT_WORDS = {
+    "train": ("train", "training", "trainset", "traindata"),
+    "val": ("val", "valid", "validation", "valset", "validset", "dev", "devset", "eval"),
+    "test": ("test", "testing", "testset", "testdata"),
+}
+_SPLIT_OF_WORD = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
+# What people write beside the split, as in train_set, val-data, test2017, Training Images.
+_BESIDE = frozenset(("set", "data", "dataset", "images", "imgs", "pictures", "photos", "split"))
+_CAMEL, _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])"), re.compile(r"[^\W\d_]+")
+
+
+def split_of(name: str) -> str | None:
+    """Return the split (train, val or test) that ``name`` means, of a folder or in a column.
+
+    In any case, and with words such as set, data or images and numbers around it.
+    """
+    words = _words(name)
+    if len(words) > 1:
+        words = [word for word in words if word not in _BESIDE]
+    return _SPLIT_OF_WORD.get(words[0]) if len(words) == 1 else None
+
+
+def split_within(name: str) -> str | None:
+    """Return the split that one of the words of ``name`` means, as of ``cats-train-0001.tar``."""
+    return next((_SPLIT_OF_WORD[word] for word in _words(name) if word in _SPLIT_OF_WORD), None)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", name))]

@@ -15,8 +15,6 @@ from mobilette.data.labels import Label, indices_of
 from mobilette.data.tar import TarMember
 from mobilette.errors import InputError
 
-# A split under another name would silently be no split at all.
-MEANT_VAL = ("valid", "validation", "dev", "eval")
 SPLITS = ("train", "val", "test")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilette.data.folders import entries
-from mobilette.data.pictures import MEANT_VAL, SPLITS, Picture, PictureSet, by_split, check_set
+from mobilette.data.layout import entries
+from mobilette.data.names import split_of, split_within
+from mobilette.data.pictures import SPLITS, Picture, PictureSet, by_split, check_set
 from mobilette.data.samples import Sample, read_samples
 from mobilette.errors import InputError, nearest
 from mobilette.files import LARGEST_RECORD, read_bytes
@@ -16,7 +16,6 @@ from mobilette.files import LARGEST_RECORD, read_bytes
 CLASSES_FILE = "classes.txt"
 MOST_CLASSES = 100_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_SPLIT_NAMES = (*SPLITS, *MEANT_VAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +36,25 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     folders, files = entries(root)
     if not folders:
         return _by_name(root, _tars(root, files))
-    if "train" not in folders or entries(root / "train")[0]:
-        return {}
-    found = {}
-    for split in (name for name in _SPLIT_NAMES if name in folders):
-        found[split] = [root / split / file for file in _tars(root, entries(root / split)[1])]
-    if not found["train"]:
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        split, (inside, files) = split_of(folder), entries(root / folder)
+        if split is None:
+            continue
+        shards = [root / folder / file for file in _tars(root, files)]
+        if split in found:
+            raise InputError(f"{root / folder}: a second folder that means {split}; join them")
+        if split == "train" and (inside or not shards):
+            return {}
+        found[split] = shards
+    if not found.get("train"):
         return {}
     for split, shards in found.items():
-        _check_split(split, root / split)
         if not shards:
-            raise InputError(f"{root / split}: no tar files in it, as there are in train/")
-    return found
+            raise InputError(
+                f"{root}: no tar files in the folder for {split}, as there are in train/"
+            )
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> PictureSet:
@@ -121,10 +127,7 @@ def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
     """Divide shards by the split that stands in their names, if one does."""
     found: dict[str, list[Path]] = {}
     for file in tars:
-        words = [word for word in re.split(r"[-_.]", file.lower()) if word in _SPLIT_NAMES]
-        split = words[0] if words else "all"
-        _check_split(split, root / file)
-        found.setdefault(split, []).append(root / file)
+        found.setdefault(split_within(file) or "all", []).append(root / file)
     if "all" in found and len(found) > 1:
         raise InputError(
             f"{found['all'][0]}: of no split; the shards beside it are called "
@@ -133,13 +136,6 @@ def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
     if found and "train" not in found and "all" not in found:
         raise InputError(f"{root}: no shards called train-*.tar")
     return {split: found[split] for split in ("all", *SPLITS) if split in found}
-
-
-def _check_split(split: str, path: Path) -> None:
-    if split in MEANT_VAL:
-        raise InputError(
-            f"{path}: the held-out shards are looked for in val-*.tar, or in a folder val/"
-        )
 
 
 def _classes(

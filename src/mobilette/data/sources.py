@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mobilette.data.cifar import LAYOUTS, read_cifar
-from mobilette.data.folders import LAYOUT, files_below, read_folders
+from mobilette.data.folders import read_folders
+from mobilette.data.layout import LAYOUT, files_below
 from mobilette.data.lists import LIST_SUFFIXES, read_list
 from mobilette.data.names import pictures_among
 from mobilette.data.pictures import Picture, PictureSet

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from mobilette.data.labels import indices_of
+from mobilette.data.pictures import Picture
 from mobilette.errors import InputError, nearest
 from mobilette.run.classes import ClassLabel
 
-BY_NAME, BY_SYNSET, BY_ORDER = "name", "synset prefix", "order"
+BY_NAME, BY_SIMILAR_NAME = "name", "name without case and number"
+BY_SYNSET, BY_ORDER = "synset prefix", "order"
 # WordNet's offset of a noun, as ImageNet's folders are called
 SYNSET = re.compile(r"n\d{8}(?=$|[^0-9])")
+_NUMBER_BEFORE = re.compile(r"^\d+[\W_]+(?=\w)")
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 def match_classes(
@@ -18,24 +24,77 @@ def match_classes(
 ) -> tuple[list[int], str]:
     """Return for each of ``folders`` the index of its class, and by what they were matched.
 
-    By the id or the name of the class; else by the synset that a folder's name begins with; else,
-    where no folder's name is a class at all and there are as many of both, by order.
+    By the id or the name of the class; where some are neither, without regard to case, to a number
+    before the name (``03_cat``) and to what stands between words; else by the synset that a
+    folder's name begins with; else, where the folders or the classes are but numbers and there are
+    as many of both, by order. All but the first are guesses.
 
     Raises:
         InputError: a folder is none of the classes, or two are the same.
     """
-    ids = {label.id: index for index, label in enumerate(classes)}
-    names = {label.name: index for index, label in reversed(list(enumerate(classes)))}
-    known = names | ids
-    if any(folder in known for folder in folders):
+    known: dict[str, int] = {}
+    for index, label in enumerate(classes):
+        known.setdefault(label.name, index)
+    known |= {label.id: index for index, label in enumerate(classes)}
+    if all(folder in known for folder in folders):
         return _all_of(folders, known, classes, where), BY_NAME
+    similar = _similar(known)
+    there = {folder: known.get(folder, similar.get(plain(folder), -1)) for folder in folders}
+    by_name = {folder: index for folder, index in there.items() if index >= 0}
+    if len(by_name) == len(there):
+        return _all_of(folders, by_name, classes, where), BY_SIMILAR_NAME
+    ids = {label.id: index for index, label in enumerate(classes)}
     synsets = {folder: found[0] for folder in folders if (found := SYNSET.match(folder))}
-    if any(synset in ids for synset in synsets.values()):
-        by_synset = {folder: ids[synset] for folder, synset in synsets.items() if synset in ids}
+    by_synset = {folder: ids[synset] for folder, synset in synsets.items() if synset in ids}
+    if by_synset and not by_name:
         return _all_of(folders, by_synset, classes, where), BY_SYNSET
-    if len(folders) == len(classes):
-        return list(range(len(folders))), BY_ORDER
-    return _all_of(folders, known, classes, where), BY_NAME
+    numbers = _are_numbers(folders) or _are_numbers([label.name for label in classes])
+    if numbers and not by_name and len(folders) == len(classes):
+        return _ranks(folders), BY_ORDER
+    return _all_of(folders, by_name, classes, where), BY_NAME
+
+
+def guessed(matched_by: str) -> tuple[str, ...]:
+    """Return a remark where classes were not matched by their very names; else none."""
+    return () if matched_by == BY_NAME else (f"folders matched with classes by {matched_by}",)
+
+
+def relabelled(
+    pictures: Iterable[Picture], index: Sequence[int], *, multi_label: bool
+) -> tuple[Picture, ...]:
+    """Return ``pictures`` with every label replaced by its place in ``index``."""
+    found = []
+    for picture in pictures:
+        labels = tuple(sorted(index[number] for number in indices_of(picture.label)))
+        found.append(replace(picture, label=labels if multi_label else labels[0]))
+    return tuple(found)
+
+
+def plain(name: str) -> str:
+    """Return ``name`` without case, a number before it, and what stands between its words."""
+    return _BETWEEN.sub(" ", _NUMBER_BEFORE.sub("", name.strip()).casefold()).strip()
+
+
+def _similar(known: Mapping[str, int]) -> dict[str, int]:
+    """Return the class of each plain name that is of one class alone."""
+    found: dict[str, set[int]] = {}
+    for name, index in known.items():
+        found.setdefault(plain(name), set()).add(index)
+    return {name: min(indices) for name, indices in found.items() if name and len(indices) == 1}
+
+
+def _are_numbers(names: Iterable[str]) -> bool:
+    return all(name.isascii() and name.isdigit() for name in names)
+
+
+def _ranks(folders: Sequence[str]) -> list[int]:
+    """Return the place of each folder among all, numbers by their value."""
+    key = int if _are_numbers(folders) else str
+    order = sorted(range(len(folders)), key=lambda index: key(folders[index]))
+    ranks = [0] * len(folders)
+    for rank, index in enumerate(order):
+        ranks[index] = rank
+    return ranks
 
 
 def _all_of(

@@ -30,6 +30,7 @@ class Metrics:
             multi-label pictures.
         mean_average_precision: of multi-label pictures, the mean over the classes that occur of
             scikit-learn's ``average_precision_score``, 0 if none does; else ``None``.
+        classes_matched_by: how the pictures' classes were found among a model's, where they were.
     """
 
     top1: float
@@ -39,6 +40,7 @@ class Metrics:
     per_class: dict[str, dict[str, float]]
     confusion: dict[str, dict[str, int]]
     mean_average_precision: float | None = None
+    classes_matched_by: str | None = None
 
     @property
     def score(self) -> float:

@@ -69,9 +69,9 @@ def read_judge(
         InputError: they cannot be used, or are too few to tell ``max_drop``.
     """
     network = run.network  # a run without weights is refused before pictures are read
-    pictures, _ = labelled_pictures(data, run.classes, split=split, multi_label=run.multi_label)
+    labelled = labelled_pictures(data, run.classes, split=split, multi_label=run.multi_label)
     read, _ = load_split(
-        pictures,
+        labelled.pictures,
         num_classes=len(run.classes),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,

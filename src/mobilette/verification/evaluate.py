@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
-from mobilette.data.labels import indices_of
 from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
-from mobilette.run.class_matching import match_classes
+from mobilette.run.class_matching import guessed, match_classes, relabelled
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 
@@ -31,7 +30,7 @@ def evaluate(
     max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
     on_unusable: UnusableReport | None = None,
-    on_matched: Callable[[str], None] | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> Metrics:
     """Return accuracy, loss and confusions of ``predictor`` on the pictures of ``data``.
 
@@ -43,19 +42,20 @@ def evaluate(
         max_unusable: the part of the pictures that may be unusable.
         report_load: called with (pictures read, pictures in all).
         on_unusable: called with (name, reason) for each picture that is left out.
-        on_matched: called with how the folders were matched with the model's classes (`BY_NAME`,
-            `BY_SYNSET` or `BY_ORDER`).
+        remark: called with a line about how the folders were understood, and the model's classes
+            found among them, where that is not plain.
 
     Raises:
         InputError: the pictures cannot be used, or a class is none of the model's.
     """
-    pictures, by = labelled_pictures(
+    labelled = labelled_pictures(
         data, predictor.classes, split=split, multi_label=predictor.multi_label
     )
-    if on_matched is not None:
-        on_matched(by)
+    if remark is not None:
+        for line in labelled.remarks:
+            remark(line)
     pixels, unusable = load_split(
-        pictures,
+        labelled.pictures,
         num_classes=len(predictor.classes),
         resolution=predictor.arch.resolution,
         preprocess=predictor.preprocess,
@@ -67,7 +67,23 @@ def evaluate(
         if on_unusable is not None:
             on_unusable(name, reason)
     ids = [label.id for label in predictor.classes]
-    return measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
+    found = measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
+    return replace(found, classes_matched_by=labelled.matched_by)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """The pictures of a split, labelled by the classes of a model.
+
+    Attributes:
+        pictures: in the set's order.
+        matched_by: how its classes were found among the model's (`match_classes`).
+        remarks: what whoever asked for them should know, each one line.
+    """
+
+    pictures: tuple[Picture, ...]
+    matched_by: str
+    remarks: tuple[str, ...]
 
 
 def labelled_pictures(
@@ -76,8 +92,8 @@ def labelled_pictures(
     *,
     split: str | None,
     multi_label: bool = False,
-) -> tuple[tuple[Picture, ...], str]:
-    """Return the pictures of a split, labelled by ``classes``, and by what they were matched.
+) -> Labelled:
+    """Return the pictures of a split, labelled by ``classes``.
 
     With ``multi_label`` pictures of one class each are taken, too.
 
@@ -92,8 +108,8 @@ def labelled_pictures(
             f"{found.name}: pictures of several classes; the model was trained to answer with one"
         )
     _, pictures = choose_split(found, split)
-    labelled = []
-    for picture in pictures:
-        indices = tuple(sorted(index[number] for number in indices_of(picture.label)))
-        labelled.append(replace(picture, label=indices if multi_label else indices[0]))
-    return tuple(labelled), by
+    return Labelled(
+        pictures=relabelled(pictures, index, multi_label=multi_label),
+        matched_by=by,
+        remarks=(*found.remarks, *guessed(by)),
+    )

@@ -27,6 +27,7 @@ class Verdict:
             where a picture may be of several classes.
         calibration_error_artifact: that of the artifact.
         images: how many pictures.
+        classes_matched_by: how the pictures' classes were found among the model's.
         readme_images: how many of them the README's lines prepared, too.
         failures: why it did not pass; empty if it did.
         notes: what could not be checked, and why.
@@ -44,6 +45,7 @@ class Verdict:
     calibration_error_source: float | None = None
     calibration_error_artifact: float | None = None
     images: int = 0
+    classes_matched_by: str | None = None
     readme_images: int = 0
     failures: tuple[str, ...]
     notes: tuple[str, ...]

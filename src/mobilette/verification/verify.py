@@ -25,7 +25,6 @@ from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
 from mobilette.limits import DROP
-from mobilette.run.class_matching import BY_NAME
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.verification.diagnosis import diagnose
@@ -104,13 +103,19 @@ def verify(
             layer = _first_layer(opened, run, None)
             verdict = replace(verdict, failures=(*verdict.failures, *layer))
     else:
-        pictures, by = labelled_pictures(
+        labelled = labelled_pictures(
             data, predictor.classes, split=split, multi_label=predictor.multi_label
         )
-        if by != BY_NAME:
-            notes.append(f"folders matched with classes by {by}")
+        notes += labelled.remarks
         reading = _Reading(workers=workers, max_unusable=max_unusable, report_load=report_load)
-        verdict = _on_pictures(verdict, predictor, run, pictures, reading, max_drop=max_drop)
+        verdict = _on_pictures(
+            replace(verdict, classes_matched_by=labelled.matched_by),
+            predictor,
+            run,
+            labelled.pictures,
+            reading,
+            max_drop=max_drop,
+        )
     return replace(verdict, passed=not verdict.failures, notes=(*notes, *verdict.notes))
 
 

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mobilette.data.names import split_of
+from mobilette.data.sources import find_pictures
+from tests.accepted.page import Case, check, rows
+
+BOTH = ("cat/1.png", "dog/1.png")
+
+
+def within(*folders: str) -> tuple[str, ...]:
+    """Return the pictures of both classes in each of ``folders``."""
+    return tuple(f"{folder}/{name}" for folder in folders for name in BOTH)
+
+
+def fill(root: Path, names: Iterable[str]) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png":
+            Image.new("RGB", (4, 4), "red").save(path)
+        else:
+            path.write_text("filename,cat\n")
+    return root
+
+
+def gives(
+    *names: str,
+    said: str = "",
+    classes: tuple[str, ...] = ("cat", "dog"),
+    ignored: tuple[str, ...] = (),
+    **splits: int,
+) -> Case:
+    """Return a case: what is found in a folder of ``names``, and a word of what is said of it."""
+
+    def case(folder: Path) -> None:
+        found = find_pictures(fill(folder / "set", names))
+        assert found.classes == classes
+        assert {split: len(some) for split, some in found.splits.items()} == splits
+        assert set(found.ignored) == set(ignored)
+        remarks = [text for text in found.remarks if "has no picture of" not in text]
+        assert len(remarks) == bool(said), remarks
+        assert said in "".join(remarks)
+        for pictures in found.splits.values():
+            for picture in pictures:
+                parts = [part.lower() for part in picture.name.split("/")]
+                assert found.classes[int(str(picture.label))] in parts
+
+    return case
+
+
+def each(*cases: Case) -> Case:
+    def case(folder: Path) -> None:
+        for number, one in enumerate(cases):
+            one(folder / str(number))
+
+    return case
+
+
+def spelt(train: str, other: str, split: str) -> Case:
+    said, names = f"{other}/ is {split}", within(train, other)
+    if split == "val":
+        return gives(*names, said=said, train=2, val=2)
+    return gives(*names, said=said, all=2, test=2)
+
+
+CASES: dict[str, Case] = {
+    "`cat/1.jpg`, `dog/2.jpg`": gives(*BOTH, all=2),
+    "`train/cat`, `train/dog`, `val/cat`, `val/dog`": gives(
+        *within("train", "val"), train=2, val=2
+    ),
+    "the same and `test/`": gives(*within("train", "val", "test"), train=2, val=2, test=2),
+    "`train/` alone": gives(*within("train"), all=2),
+    "`Training/` and `Testing/`, `Train/` and `Test/`, `train_set/` and `test_set/`": each(
+        spelt("Training", "Testing", "test"),
+        spelt("Train", "Test", "test"),
+        spelt("train_set", "test_set", "test"),
+    ),
+    "`TRAIN/`, `Val/`, `validation-data/`, `valid/`, `dev/`, `trainset/`, `test2017/`, "
+    "`Train Images/`": each(
+        spelt("TRAIN", "Val", "val"),
+        spelt("train", "validation-data", "val"),
+        spelt("train", "valid", "val"),
+        spelt("train", "dev", "val"),
+        spelt("trainset", "test2017", "test"),
+        spelt("Train Images", "Test Images", "test"),
+    ),
+    "`dataset/cat`, `dataset/dog`; `a/b/train/cat` ...; `train/images/cat` ...": each(
+        gives(*within("dataset"), said="the classes are in dataset/", all=2),
+        gives(*within("a/b/train", "a/b/val"), said="the classes are in a/b/", train=2, val=2),
+        gives(*within("train/images", "val/images"), said="train/images/", train=2, val=2),
+    ),
+    "`cat/train`, `cat/test`, `dog/train`, `dog/test`": gives(
+        *(f"{name}/{split}/1.png" for name in ("cat", "dog") for split in ("train", "test")),
+        said="each class has its splits",
+        all=2,
+        test=2,
+    ),
+    "`train/cat` and `test/Cat`": gives(*within("train"), "test/Cat/1.png", all=2, test=1),
+    "`bus/`, `car/`, `train/` with pictures in each": gives(
+        "bus/1.png", "car/1.png", "train/1.png", classes=("bus", "car", "train"), all=3
+    ),
+    "`train/cat`, `train/dog`, and pictures without folders in `test/`": gives(
+        *within("train"), "test/1.png", said="have no labels", ignored=("test/1.png",), all=2
+    ),
+    "`train/cat`, `train/dog`, `notes/`": gives(
+        *within("train"), "notes/a.txt", said="left out: notes/", all=2
+    ),
+    "`cat/small/1.jpg`, `dog/2.jpg`": gives("cat/small/1.png", "dog/2.png", all=2),
+    "`train/1.jpg`, `test/1.jpg`": gives("train/1.png", "test/1.png"),
+    "`cat/1.jpg`, `train/cat`, `train/dog`": gives("cat/1.png", *within("train")),
+    "`cat/1.jpg`, `dog/1.jpg`, `test/cat`": gives(*BOTH, "test/cat/1.png"),
+    "`fold1/cat`, `fold1/dog`, `fold2/cat`, `fold2/dog`": gives(*within("fold1", "fold2")),
+    "`val/` and `valid/` beside `train/`": gives(*within("train", "val", "valid")),
+    "`val/` without `train/`": gives(*within("val")),
+    "`train/cat` ..., and pictures without folders in `val/`": gives(*within("train"), "val/1.png"),
+    "pictures and `_classes.csv` in `train/`, as Roboflow writes several labels": gives(
+        "train/1.png", "train/_classes.csv", "valid/1.png", "valid/_classes.csv"
+    ),
+    "`train/cat` and `val/lion`": gives(*within("train"), "val/lion/1.png"),
+    "a class folder without pictures": gives(*BOTH, "fox/notes.txt"),
+    "one class": gives("cat/1.png"),
+    "pictures without class folders": gives("1.png"),
+}
+
+
+def test_every_row_is_run() -> None:
+    assert set(CASES) == set(rows("Folders"))
+
+
+@pytest.mark.parametrize(("given", "answer"), rows("Folders").items())
+def test_row(given: str, answer: str, tmp_path: Path) -> None:
+    check(answer, CASES[given], tmp_path)
+
+
+def test_the_cases_that_went_wrong(shared: Path) -> None:
+    folders = shared / "cases" / "folders"
+    if not folders.is_dir():
+        pytest.skip("../shared has no cases")
+    counts = {
+        "lay_Training_Testing": {"all": 24, "test": 12},
+        "lay_train_set_test_set": {"all": 24, "test": 12},
+        "lay_roboflow": {"train": 18, "val": 18, "test": 18},
+        "wrapped": {"all": 18},
+    }
+    assert set(counts) == {path.name for path in folders.iterdir()}
+    for name, expected in counts.items():
+        found = find_pictures(folders / name)
+        assert found.classes == ("cat", "dog", "ship")
+        assert {split: len(some) for split, some in found.splits.items()} == expected
+        assert len(found.remarks) == 1
+
+
+@pytest.mark.parametrize("name", ["trainer", "strain", "contest", "values", "data", "set", "", "1"])
+def test_other_words_are_no_split(name: str) -> None:
+    assert split_of(name) is None
