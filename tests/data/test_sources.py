@@ -206,7 +206,7 @@ def test_missing_paths_offer_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: File name too long"):
         find_pictures(tmp_path / ("long" * 100))
     with pytest.raises(
-        InputError, match=r"is a file; expected a list \(\.csv, \.tsv\), or a folder"
+        InputError, match=r"is a file; expected a list \(\.csv, \.tsv, \.txt\), or a folder"
     ):
         find_pictures(fill(tmp_path, "one.png") / "one.png")
     (tmp_path / "pictures.csv").touch()

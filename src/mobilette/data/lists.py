@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mobilette.data.list_columns import (
+    Columns,
+    find_columns,
+    is_header,
+    is_row,
+    split_at,
+    without_header,
+)
+from mobilette.data.list_labels import read_labels
+from mobilette.data.list_places import Listed, Places
+from mobilette.data.list_table import Row, read_table
 from mobilette.data.pictures import SPLITS, Picture, PictureSet, by_split, check_set
 from mobilette.errors import InputError, nearest, one_of
-from mobilette.files import read_bytes
 
-LIST_SUFFIXES = (".csv", ".tsv")
-LARGEST_LIST = 2**30
-_SEPARATORS = re.compile("[;|]")
-_COLUMNS = ("path", "label", "labels", "split")
+LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class _Entry:
     """One picture of a list."""
 
-    line: int
-    path: str
+    listed: Listed
     classes: tuple[str, ...]
-    split: str
 
 
 def read_list(path: Path, name: str) -> PictureSet:
@@ -37,158 +38,156 @@ def read_list(path: Path, name: str) -> PictureSet:
     wrong in a list is an error.
 
     Args:
-        path: a file laid out as `find_pictures` says; tabs separate the columns of a ``.tsv``.
+        path: a file laid out as `find_pictures` says.
         name: what the set is called.
 
     Raises:
         InputError: naming the line: a column or a label is missing, a row is ragged, a split is
-            unknown, a picture is listed twice or lies outside the list's folder, ``val`` or
-            ``test`` has a class that ``train`` has not, or it is no UTF-8 text.
+            unknown, a picture has two rows that differ or lies outside the list's folder, ``val``
+            or ``test`` has a class that ``train`` has not, or it is no text.
     """
-    table = _table(path)
-    _, header = next(table, (0, []))
-    columns = _columns(header, path)
-    multi_label = "labels" in columns
-    rows = [_row(path, line, fields, columns, len(header)) for line, fields in table]
-    places = _locate(path, rows)
-    by = "train" if "split" in columns else "all"
-    classes = tuple(sorted({label for row in rows if row.split == by for label in row.classes}))
-    index = {label: number for number, label in enumerate(classes)}
-    found: dict[str, list[Picture]] = {}
-    for row, (picture_name, file) in zip(rows, places, strict=True):
-        for label in row.classes:
-            if label not in index:
-                raise InputError(
-                    f"{path}: line {row.line}: class {label!r} is in {row.split} but not in train"
-                    f"{nearest(label, classes)}"
-                )
-        indices = tuple(sorted({index[label] for label in row.classes}))
-        picture = Picture(
-            name=picture_name, label=indices if multi_label else indices[0], content=file
-        )
-        found.setdefault(row.split, []).append(picture)
-    if by not in found:
-        raise InputError(f"{path}: no row {'has the split train' if rows else 'with a picture'}")
-    return check_set(
+    table = read_table(path, lambda fields: is_row(fields) or is_header(fields))
+    header = table[0] if table else Row(line=1, fields=[])
+    if is_row(header.fields):
+        rows, width, columns = table, len(header.fields), without_header(header.fields)
+    else:
+        rows, width = table[1:], len(header.fields)
+        columns = find_columns(header.fields, rows, f"{path}: line {header.line}")
+    remarks = [columns.remark] if columns.remark else []
+    rows, comments = _without_comments(path, rows, width)
+    labels = read_labels(rows, columns, str(path))
+    remarks += labels.remarks
+    if comments:
+        remarks.append(f"{comments:,} rows begin with '#' and are comments")
+    found = [
+        _Entry(listed=_listed(path, row, columns), classes=classes)
+        for row, classes in zip(rows, labels.classes, strict=True)
+    ]
+    if not labels.multi_label:
+        found = _labelled(path, found, remarks)
+    places = Places(list_path=path)
+    files = places.locate([entry.listed for entry in found])
+    remarks += places.remarks()
+    pictures = _once(path, found, files, remarks)
+    return _as_set(
+        path,
         PictureSet(
             name=name,
-            classes=classes,
-            splits=by_split(found),
-            multi_label=multi_label,
+            classes=(),
+            splits={},
+            multi_label=labels.multi_label,
             divided_by="list",
-        )
+            remarks=(f"{name}: {'; '.join(remarks)}",) if remarks else (),
+        ),
+        pictures,
+        divided=columns.split is not None,
     )
 
 
-def _table(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that are not empty, each with the number of its last line."""
-    data = read_bytes(path, limit=LARGEST_LIST)
-    zero = data.find(b"\0")
-    if zero >= 0:
-        line = data.count(b"\n", 0, zero) + 1
-        raise InputError(f"{path}: line {line}: a zero byte in it; a list is text")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}: line {line}: not UTF-8; save the list as UTF-8") from error
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, [field.strip() for field in row]
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: {error}") from error
+def _without_comments(path: Path, rows: Sequence[Row], width: int) -> tuple[list[Row], int]:
+    """Return the rows of ``width`` fields, and how many others are comments.
+
+    Raises:
+        InputError: a row has more or fewer fields, and is no comment.
+    """
+    kept, comments = [], 0
+    for row in rows:
+        fields = row.fields
+        if any(fields[width:]) or len(fields) < width:
+            if not fields[0].startswith("#"):
+                raise InputError(
+                    f"{path}: line {row.line}: {len(fields)} fields, but the first row has {width}"
+                )
+            comments += 1
+            continue
+        kept.append(replace(row, fields=fields[:width]))
+    return kept, comments
 
 
-def _columns(header: list[str], path: Path) -> Mapping[str, int]:
-    """Return where the known columns are."""
-    where = f"{path}: line 1"
-    others = [name for name in header if name not in _COLUMNS]
-    for name in _COLUMNS:
-        if header.count(name) > 1:
-            raise InputError(f"{where}: column {name!r} is there twice")
-    if "label" in header and "labels" in header:
-        raise InputError(f"{where}: columns 'label' and 'labels'; a list has one of them")
-    listed = ", ".join(map(repr, header)) or "none"
-    for name in ("path", "label"):
-        if name not in header and not (name == "label" and "labels" in header):
-            wanted = "'label' (or 'labels', separated by ';')" if name == "label" else repr(name)
-            raise InputError(
-                f"{where}: column {wanted} is missing; the columns are {listed:.200}"
-                f"{nearest(name, others)}"
-            )
-    if "split" not in header:  # a misspelt one would silently divide nothing
-        for name in others:
-            if nearest(name.lower(), ["split"]):
-                raise InputError(f"{where}: column {name!r}; did you mean 'split'?")
-    return {name: header.index(name) for name in _COLUMNS if name in header}
-
-
-def _row(path: Path, line: int, fields: list[str], columns: Mapping[str, int], width: int) -> _Row:
-    where = f"{path}: line {line}"
-    if len(fields) != width:
-        raise InputError(f"{where}: {len(fields)} fields, but the first row has {width}")
-    picture = fields[columns["path"]]
+def _listed(path: Path, row: Row, columns: Columns) -> Listed:
+    where = f"{path}: line {row.line}"
+    picture = row.fields[columns.path]
     if not picture:
         raise InputError(f"{where}: the path is empty")
     split = "all"
-    if "split" in columns:
-        split = one_of(fields[columns["split"]], SPLITS, f"{where}: split")
-    if "label" in columns:
-        classes = [fields[columns["label"]]]
-    else:
-        together = fields[columns["labels"]]
-        classes = [part.strip() for part in _SEPARATORS.split(together)] if together else []
-    for label in classes:
-        if not label:
-            raise InputError(f"{where}: the label of {picture!r} is missing")
-        if any(sign in label for sign in "\t\n\r"):
-            raise InputError(f"{where}: label {label!r:.60} has a tab or a line break in it")
-    return _Row(line=line, path=picture, classes=tuple(classes), split=split)
+    if columns.split is not None:
+        text = row.fields[columns.split]
+        split = split_at(text, columns.flag) or one_of(text, SPLITS, f"{where}: split")
+    return Listed(line=row.line, path=picture, split=split)
 
 
-def _locate(path: Path, rows: list[_Row]) -> list[tuple[str, Path]]:
-    """Return name and file of the picture in each row of the list ``path``.
+def _labelled(path: Path, found: Sequence[_Entry], remarks: list[str]) -> list[_Entry]:
+    """Return the pictures that have a label; only some of ``test`` may have none.
 
     Raises:
-        InputError: a picture lies outside the list's folder, or is listed twice.
+        InputError: another has none.
     """
-    root = path.parent
-    places: list[tuple[str, Path]] = []
-    real = os.path.realpath(root)
-    folders: dict[Path, bool] = {}  # so that the disk is asked once a folder, not once a picture
-    seen: dict[str, int] = {}
-    for row in rows:
-        where = f"{path}: line {row.line}: {row.path!r}"
-        relative = Path(row.path)
-        file = root / relative
-        if relative.anchor or ".." in relative.parts or not relative.parts:
-            raise InputError(f"{where} is not inside the list's folder {root}")
-        folder = file.parent
-        if folder not in folders:
-            folders[folder] = _is_inside(folder, real)
-        if not folders[folder] or (_is_link(file) and not _is_inside(file, real)):
-            raise InputError(f"{where} is a link to outside the list's folder {root}")
-        name = relative.as_posix()
-        first = seen.setdefault(name, row.line)
-        if first != row.line:
+    without = [entry for entry in found if not entry.classes]
+    for entry in without:
+        if entry.listed.split != "test":
             raise InputError(
-                f"{where} is in line {first} already; the labels of a picture stand in one row, "
-                "in a column 'labels'"
+                f"{path}: line {entry.listed.line}: the label of {entry.listed.path!r} is missing"
             )
-        places.append((name, file))
-    return places
+    if without:
+        remarks.append(f"{len(without):,} pictures of test have no label and are left out")
+    return [entry for entry in found if entry.classes]
 
 
-def _is_link(path: Path) -> bool:
-    try:
-        return path.is_symlink()
-    except OSError:  # such as a name that is too long: unusable when it is to be read
-        return False
+def _once(
+    path: Path, found: Sequence[_Entry], files: Sequence[tuple[str, Path]], remarks: list[str]
+) -> list[tuple[_Entry, str, Path]]:
+    """Return each picture once.
+
+    Raises:
+        InputError: two rows say something different of it.
+    """
+    first: dict[str, _Entry] = {}
+    once = []
+    for entry, (name, file) in zip(found, files, strict=True):
+        other = first.setdefault(name, entry)
+        if other is entry:
+            once.append((entry, name, file))
+        elif (other.classes, other.listed.split) != (entry.classes, entry.listed.split):
+            raise InputError(
+                f"{path}: line {entry.listed.line}: {entry.listed.path!r} is in line "
+                f"{other.listed.line} already; the labels of a picture stand in one row, in a "
+                "column 'labels'"
+            )
+    if len(once) < len(found):
+        remarks.append(f"{len(found) - len(once):,} rows say the same as an earlier one")
+    return once
 
 
-def _is_inside(path: Path, root: str) -> bool:
-    real = os.path.realpath(path)
-    return real == root or real.startswith(root.rstrip(os.sep) + os.sep)
+def _as_set(
+    path: Path,
+    empty: PictureSet,
+    pictures: Sequence[tuple[_Entry, str, Path]],
+    *,
+    divided: bool,
+) -> PictureSet:
+    by = "train" if divided else "all"
+    if not any(entry.listed.split == by for entry, *_ in pictures):
+        raise InputError(
+            f"{path}: no row {'has the split train' if pictures else 'with a picture'}"
+        )
+    classes = tuple(
+        sorted(
+            {label for entry, *_ in pictures if entry.listed.split == by for label in entry.classes}
+        )
+    )
+    index = {label: number for number, label in enumerate(classes)}
+    found: dict[str, list[Picture]] = {}
+    for entry, name, file in pictures:
+        split = entry.listed.split
+        for label in entry.classes:
+            if label not in index:
+                raise InputError(
+                    f"{path}: line {entry.listed.line}: class {label!r} is in {split} but not in "
+                    f"train{nearest(label, classes)}"
+                )
+        indices = tuple(sorted({index[label] for label in entry.classes}))
+        picture = Picture(
+            name=name, label=indices if empty.multi_label else indices[0], content=file
+        )
+        found.setdefault(split, []).append(picture)
+    return check_set(replace(empty, classes=classes, splits=by_split(found)))

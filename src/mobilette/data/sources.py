@@ -27,10 +27,12 @@ def find_pictures(data: str | Path) -> PictureSet:
 
     - a folder of class folders: ``cat/1.jpg``, ``dog/2.png``. A class is called as its folder. Or
       a folder of ``train/``, ``val/`` and maybe ``test/`` with class folders in each;
-    - a list, a ``.csv`` or ``.tsv`` file in UTF-8 whose first row names the columns: ``path``,
+    - a list, a ``.csv``, ``.tsv`` or ``.txt`` file whose first row names the columns: ``path``,
       relative to the list's folder and inside it; ``label``, a class, or ``labels``, any number
-      of them separated by ``;`` or ``|`` (a multi-label set); and maybe ``split``: ``train``,
-      ``val`` or ``test``. Further columns are left alone;
+      of them separated by ``;`` or ``|`` (a multi-label set), or a column of 0 and 1 for each
+      class; and maybe ``split``: ``train``, ``val`` or ``test``. Further columns are left alone.
+      Other separators, encodings and names of columns, and lists without a header, are taken
+      where they can mean one thing only; ``docs/accepted.md`` has them all;
     - a folder of uncompressed tar shards as WebDataset writes them: ``train-000000.tar``,
       ``val-000000.tar``, or ``train/`` and ``val/`` with tar files in each. A sample is a picture
       and, under the same name, a ``.cls`` with its class, as a name or as a number counted from 0.

@@ -1,0 +1,256 @@
+"""What the columns of a list mean, by their names and by what stands in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mobilette.data.list_table import Row
+from mobilette.data.names import has_picture_name, split_of
+from mobilette.errors import InputError, nearest, shown
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PATHS = _words(
+    "filepath filepaths filename filenames file files fname image images imagepath imagefile "
+    "imagefilename imagename imageindex img imgpath imgfile imgname picture pictures photo "
+    "relativepath pathname"
+)
+_IDS = _words("id imageid imgid pictureid photoid fileid name uuid url imageurl imgurl uri")
+_LABELS = _words(
+    "class category target classname labelname categoryname classid classlabel labelid categoryid "
+    "species breed y tag diagnosis"
+)
+_SEVERAL = re.compile("labels$|tags$|^classes$|^categories$|^targets$")
+_SPLITS = _words("splits subset set partition usage phase dataset datasplit")
+# fastai's: true means this split, false train.
+_FLAGS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
+_YES, _NO = _words("1 1.0 true yes"), _words("0 0.0 false no")
+_NOTHING = re.compile(r"(?:unnamed)?\d*|index")  # of a table's row numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which column is what, counted from 0.
+
+    Attributes:
+        path: with the picture's path.
+        label: with its class or classes; ``None`` where each of ``classes`` has a column.
+        holds: how many classes ``label`` holds a picture, by its name.
+        split: with its split, where there is one.
+        flag: the split that a true ``split`` means, where it holds true and false.
+        classes: the columns of 0 and 1, with the class that each stands for.
+        remark: how the columns were understood, where their names do not say it.
+    """
+
+    path: int
+    label: int | None
+    holds: Literal["one", "one or several", "any number"] = "one"
+    split: int | None = None
+    flag: str | None = None
+    classes: Mapping[int, str] = field(default_factory=dict)
+    remark: str = ""
+
+
+def is_header(fields: Sequence[str]) -> bool:
+    """Whether ``fields`` names the columns of a list."""
+    names = {_plain(name) for name in fields}
+    return len(fields) > 1 and not names.isdisjoint({"path"} | _PATHS | _IDS)
+
+
+def is_row(fields: Sequence[str]) -> bool:
+    """Whether ``fields`` is a row of a list without a header: a picture, a label, maybe a split."""
+    pictures = sum(map(has_picture_name, fields))
+    return pictures == 1 and (len(fields) == 2 or (len(fields) == 3 and any(map(split_of, fields))))
+
+
+def without_header(first: Sequence[str]) -> Columns:
+    """Return the columns of a list whose first row ``first`` is a picture already."""
+    path = next(index for index, name in enumerate(first) if has_picture_name(name))
+    others = [index for index in range(len(first)) if index != path]
+    split = next((index for index in others if len(others) > 1 and split_of(first[index])), None)
+    label = next(index for index in others if index != split)
+    said = [f"column {path + 1} is the path", f"column {label + 1} the label"]
+    said += [] if split is None else [f"column {split + 1} the split"]
+    return Columns(path=path, label=label, split=split, remark=f"no header: {', '.join(said)}")
+
+
+def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Columns:
+    """Return what the columns called ``header`` are; all ``rows`` have as many fields or fewer.
+
+    Raises:
+        InputError: beginning with ``where``: there is none, or more than one, for paths or labels.
+    """
+    plain = [_plain(name) for name in header]
+    path = _pick(header, plain, ("path",), _PATHS, "path", where)
+    if path is None:
+        path = _pick(header, plain, (), _IDS, "path", where)
+    if path is None and any(map(has_picture_name, header)):
+        raise InputError(
+            f"{where}: a picture in the first row, which has {len(header)} fields; a first row "
+            "names the columns, such as path,label"
+        )
+    if path is None:
+        raise _missing("'path'", header, where, ["path"])
+    label = _pick(header, plain, ("label", "labels"), _LABELS, "label", where)
+    if label is None:
+        several = {name for name in plain if _SEVERAL.search(name)}
+        label = _pick(header, plain, (), several, "labels", where)
+    left = [
+        index
+        for index, name in enumerate(plain)
+        if index not in (path, label) and not _NOTHING.fullmatch(name)
+    ]
+    split = _split(header, plain, left, rows, where, alone=label is None)
+    left = [index for index in left if index != split]
+    classes: dict[int, str] = {}
+    if label is None and len(left) == 1:
+        label = left[0]
+    if label is None:
+        classes = _one_hot(header, left, rows, where)
+    named = {"path": path, "label": label, "split": split}
+    said = [
+        f"column {header[index]!r} is the {what}"
+        for what, index in named.items()
+        if index is not None and plain[index] not in (what, f"{what}s")
+    ]
+    if classes:
+        said.append(f"{len(classes)} columns of 0 and 1 are the classes")
+    return Columns(
+        path=path,
+        label=label,
+        holds="one" if label is None else _holds(plain[label]),
+        split=split,
+        flag=None if split is None else _FLAGS.get(plain[split]),
+        classes=classes,
+        remark=", ".join(said),
+    )
+
+
+def split_at(text: str, flag: str | None) -> str | None:
+    """Return the split that ``text`` means in a column of splits, or of true and false."""
+    if flag is None:
+        return split_of(text)
+    true = is_one(text)
+    return None if true is None else flag if true else "train"
+
+
+def is_one(text: str) -> bool | None:
+    """Whether ``text`` stands for 1 or for 0, or for neither."""
+    return True if text.lower() in _YES else False if text.lower() in _NO else None
+
+
+def _holds(name: str) -> Literal["one", "one or several", "any number"]:
+    if name == "labels":
+        return "any number"
+    return "one or several" if _SEVERAL.search(name) else "one"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def _pick(
+    header: Sequence[str],
+    plain: Sequence[str],
+    exact: Iterable[str],
+    known: Iterable[str],
+    what: str,
+    where: str,
+) -> int | None:
+    """Return the one column with a name of ``exact`` or else of ``known``, if there is one."""
+    for names in (set(exact), set(known)):
+        found = [index for index, name in enumerate(plain) if name in names]
+        if len(found) > 1:
+            first, second = found[:2]
+            if plain[first] == plain[second]:
+                raise InputError(f"{where}: column {header[first]!r} is there twice")
+            raise InputError(
+                f"{where}: columns {header[first]!r} and {header[second]!r} may both be the {what};"
+                f" a list has one of them, called {what!r}"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _split(
+    header: Sequence[str],
+    plain: Sequence[str],
+    left: Sequence[int],
+    rows: Sequence[Row],
+    where: str,
+    *,
+    alone: bool,
+) -> int | None:
+    """Return the column of splits: by its name, else the only one of nothing but splits' names.
+
+    Args:
+        header: the columns' names.
+        plain: the same, without case and signs.
+        left: the columns that may be it.
+        rows: the rows.
+        where: how an error begins.
+        alone: whether there is no column of labels yet, so that one must be left for it.
+    """
+    if "split" in plain:
+        return _pick(header, plain, ("split",), (), "split", where)
+    flags = [index for index in left if plain[index] in _FLAGS]
+    for index in flags:
+        if all(split_at(_at(row, index), "val") for row in rows):
+            return index
+    for index in left:  # one that is misspelt here and there would silently divide nothing
+        if nearest(plain[index], ["split"]) or (
+            plain[index] in _SPLITS and any(split_of(_at(row, index)) for row in rows)
+        ):
+            return index
+    if len(left) < (2 if alone else 1) or not rows:
+        return None
+    found = [index for index in left if all(split_of(_at(row, index)) for row in rows)]
+    found = [index for index in found if any(split_of(_at(row, index)) == "train" for row in rows)]
+    return found[0] if len(found) == 1 else None
+
+
+def _one_hot(
+    header: Sequence[str], left: Sequence[int], rows: Sequence[Row], where: str
+) -> dict[int, str]:
+    """Return the columns of 0 and 1 and their classes.
+
+    Raises:
+        InputError: something else stands in one, or two have one name.
+    """
+    near = ["label", "labels"]
+    if (
+        len(left) < 2
+        or not rows
+        or not any(is_one(_at(rows[0], index)) is not None for index in left)
+    ):
+        raise _missing("'label' (or 'labels', separated by ';')", header, where, near)
+    for row in rows:
+        for index in left:
+            if is_one(_at(row, index)) is None:
+                raise InputError(
+                    f"{where}: no column is called 'label', and the columns do not hold 0 and 1 "
+                    f"alone: {header[index]!r} is {shown(_at(row, index))} in line {row.line}"
+                )
+    names = [header[index] for index in left]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where}: column {name!r} is there twice")
+    return dict(zip(left, names, strict=True))
+
+
+def _missing(what: str, header: Sequence[str], where: str, meant: Sequence[str]) -> InputError:
+    listed = ", ".join(map(repr, header)) or "none"
+    near = next((name for name in header if nearest(_plain(name), meant)), None)
+    hint = f"; did you mean {near!r}?" if near else ""
+    return InputError(f"{where}: column {what} is missing; the columns are {listed:.200}{hint}")
+
+
+def _at(row: Row, index: int) -> str:
+    return row.fields[index] if index < len(row.fields) else ""
