@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import sys
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from mobilette.artifact.directory import Artifact
 from mobilette.exporters.export import export
 from mobilette.nn.kernels import COMPILERS
 from mobilette.run.directory import Run
+from mobilette.scratch import scratch
 from mobilette.training.train import train
 
 # Several workers on the same cores: more threads would only wait for each other, and all the longer
@@ -27,9 +28,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # No test asks the network or depends on what somebody has downloaded; those of downloads say so.
 os.environ["MOBILETTE_OFFLINE"] = "1"
-CACHE = tempfile.mkdtemp(prefix="mobilette-cache-")
-os.environ["MOBILETTE_CACHE"] = CACHE
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+# Of a session that was killed, the next one removes it.
+CACHE = ExitStack()
+os.environ["MOBILETTE_CACHE"] = str(CACHE.enter_context(scratch()))
+atexit.register(CACHE.close)
 
 # Shared machines stall: how long an example takes says nothing about the code.
 settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from sysconfig import get_path
 
 import pytest
 
 import mobilette
+from mobilette.versions import version_of, version_or_unknown
 
 
 @pytest.mark.parametrize("name", mobilette.__all__)
@@ -49,3 +55,43 @@ def test_arch_needs_the_standard_library_only() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert set(eval(printed.stdout)) <= {"mobilette", "sitecustomize", "cython_runtime"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+def test_a_source_tree_works_without_being_installed(pictures: Path, tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    for folder in {get_path("purelib"), get_path("platlib")}:
+        for path in Path(folder).iterdir():
+            if "mobilette" not in path.name and not (others / path.name).exists():
+                (others / path.name).symlink_to(path)
+    source = tmp_path / "source"
+    shutil.copytree(Path(mobilette.__file__).parent, source / "mobilette")
+
+    def answer(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-S", "-m", "mobilette", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{others}"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert answer("--version") == f"mobilette {mobilette.__version__}\n"
+    small = ("--model=mobilenet_v2", "--width-mult=0.1", "--resolution=16", "--epochs=1")
+    answer("train", str(pictures), *small, "--from=scratch", "--out=run")
+    record = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert record["versions"]["mobilette"] == mobilette.__version__
+    answer("export", "run", "--to=onnx", "--out=out")
+    assert json.loads(answer("verify", "out/onnx", "--json"))["passed"]
+
+
+def test_a_package_may_be_another_one_in_its_place() -> None:
+    """As ``onnxruntime-gpu`` brings the module ``onnxruntime``."""
+    assert version_of("PIL") == version("pillow")
+    with pytest.raises(PackageNotFoundError):
+        version_of("no-such-package")
+    assert version_or_unknown("no-such-package") == "unknown"

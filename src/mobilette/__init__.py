@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    __version__: str
+__version__ = "0.1.0"
 
+if TYPE_CHECKING:
     from mobilette.arch.catalogue import list_models
     from mobilette.compression.prune import prune
     from mobilette.counting.cost import cost
@@ -55,8 +54,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "__version__":
-        return version("mobilette")
     if name not in _HOME:
         raise AttributeError(f"module 'mobilette' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

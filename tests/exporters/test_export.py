@@ -43,7 +43,7 @@ def test_a_missing_extra_is_named(
             return "1"
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(prepare, "version", version)
+    monkeypatch.setattr(prepare, "version_of", version)
     extra = TARGETS[target].extra
     pattern = rf"export to {target}: .* is missing; pip install 'mobilette\[{extra}\]'"
     with pytest.raises(InputError, match=pattern):

@@ -162,7 +162,7 @@ def test_what_is_missing_is_told_before_pictures_are_read(
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(prepare, "version", version)
+    monkeypatch.setattr(prepare, "version_of", version)
     with pytest.raises(InputError, match=r"openvino is missing; pip install 'mobilette\[openvino"):
         quantize(trained, tmp_path / "no pictures", to="openvino")
 

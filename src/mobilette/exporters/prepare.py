@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
@@ -34,6 +33,7 @@ from mobilette.extras import needs
 from mobilette.nn.network import Network, build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
+from mobilette.versions import version_of
 
 
 def prepare(
@@ -84,7 +84,7 @@ def package_versions(target: Target) -> dict[str, str]:
         InputError: one is missing.
     """
     with needs(target.extra, f"export to {target.name}"):
-        return {name: version(name) for name in ("mobilette", "torch", *target.packages)}
+        return {name: version_of(name) for name in ("mobilette", "torch", *target.packages)}
 
 
 def make_contract(

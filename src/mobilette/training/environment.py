@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
 
@@ -16,6 +15,7 @@ from mobilette.data.memory import available_memory
 from mobilette.errors import InputError, one_of
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.training.world import ALONE, World
+from mobilette.versions import version_or_unknown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -103,7 +103,7 @@ def describe_environment(
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version_or_unknown(name) for name in PACKAGES},
     }
 
 
@@ -120,7 +120,7 @@ def examine() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "memory_gb": round(available / 1e9, 1) if available else None,
         "devices": {name: _device_name(name) for name in available_devices()},
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version_or_unknown(name) for name in PACKAGES},
         "pictures": {
             "folder": str(cache) if cache is not None else None,
             "sets": cached[0],

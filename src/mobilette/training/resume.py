@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,6 +54,7 @@ from mobilette.training.world import (
     own_device,
     processes_here,
 )
+from mobilette.versions import version_or_unknown
 
 
 def resume(
@@ -272,7 +272,7 @@ def _other_surroundings(recorded: Mapping[str, object], world: World) -> Iterato
     for what, before, now in (
         ("processes", recorded.get("processes"), world.size),
         ("threads", recorded.get("threads"), torch.get_num_threads()),
-        ("torch", then, version("torch")),
+        ("torch", then, version_or_unknown("torch")),
     ):
         if before is not None and before != now:
             yield f"{what} {before} when it was begun, {now} now"

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+import mobilette
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import README, Artifact
 from mobilette.data.decoding import decode
@@ -63,9 +63,9 @@ def check_readme(artifact: Artifact, pictures: Sequence[Picture]) -> Prepared:
     written = picture_code(contract).encode() if python else (PAGE / MODULE).read_bytes()
     if written not in artifact.read(name):
         what = f"{name}: prepares pictures otherwise than Mobilette"
-        if contract.versions.get("mobilette") == version("mobilette"):
+        if contract.versions.get("mobilette") == mobilette.__version__:
             return Prepared(images=0, failures=(f"{what} writes it",), notes=())
-        return Prepared(images=0, failures=(), notes=(f"{what} {version('mobilette')} does",))
+        return Prepared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} does",))
     prepare = partial(readme_pixels, contract) if python else _in_javascript(contract)
     images, failures, notes = 0, [], []
     for picture, encoded, expected in _sample(contract, pictures):
