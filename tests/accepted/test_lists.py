@@ -87,9 +87,10 @@ def missing(folder: Path) -> None:
     write_pictures(folder, 4)
     files = sorted(folder.glob("*/*"))
     lines = [f"{path.relative_to(folder).as_posix()},{path.parent.name}" for path in files]
-    (folder / "a.csv").write_text("\n".join(["path,label", *lines, "gone.png,red"]))
+    (folder / "a.csv").write_text("\n".join(["file,label", *lines, "gone.png,red"]))
     found = find_pictures(folder / "a.csv")
     dataset = load_dataset(found, resolution=16, preprocess=preset("torch"))
+    assert dataset.describe()["remarks"] == [f"{folder / 'a.csv'}: column 'file' is the path"]
     assert dataset.unusable == (("gone.png", "cannot be read: No such file or directory"),)
 
 
@@ -232,6 +233,7 @@ CASES: dict[str, Case] = {
     "no column of paths": read("a,label\n1.jpg,cat\n2.jpg,dog\n"),
     "no header: `cat/1.jpg,cat` or `cat,cat/1.jpg`": each(
         read("1.jpg,cat\n2.jpg,dog\n", said="no header: column 1 is the path, column 2 the label"),
+        read("[1].jpg,cat\n2.jpg,dog\n", {"[1].jpg": "cat", "2.jpg": "dog"}, said="no header"),
         read("cat\t1.jpg\ndog\t2.jpg\n", said="no header: column 2 is the path"),
         read(
             "1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,cat,valid\n4.jpg,dog,test\n",
@@ -261,6 +263,9 @@ CASES: dict[str, Case] = {
             "image,cat,dog,cow\n1.jpg,1.0,0.0,0.0\n2.jpg,0.0,1.0,0.0\n",
             said="no picture is of cow",
         ),
+        read(
+            "path,0,1,plot\n1.jpg,1,0,0\n2.jpg,0,1,0\n", {"1.jpg": "0", "2.jpg": "1"}, said="plot"
+        ),
     ),
     "the same with several or no 1 (Roboflow's `_classes.csv`)": read(
         "filename, cat, dog\n1.jpg, 1, 0\n2.jpg, 1, 1\n3.jpg, 0, 0\n",
@@ -288,6 +293,7 @@ CASES: dict[str, Case] = {
             'path,labels\n1.jpg,"tench, Tinca tinca"\n2.jpg,golden retriever\n',
             {"1.jpg": "tench, Tinca tinca", "2.jpg": "golden retriever"},
             several=True,
+            said="commas are part of the labels' names",
         ),
     ),
     "`path,label` with `cat\\|dog` or `cat,dog`": each_refused(

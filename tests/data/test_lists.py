@@ -93,7 +93,7 @@ def test_several_labels_or_none(tmp_path: Path) -> None:
         (["path,lable,x", "1,a,b"], r"column 'label' \(or 'labels'.*; did you mean 'lable'"),
         (["path,label,labels", "1,a,a"], "has one of them"),
         (["path,path,label", "1,1,a"], "column 'path' is there twice"),
-        (["path,label,Spilt", "1,a,vall"], "line 2: split 'vall' is not one of"),
+        (["path,label,Spilt", "1,a,train", "2,b,vall"], "line 3: split 'vall' is not one of"),
         (["path,label", "1,a", "2,"], "line 3: the label of '2' is missing"),
         (["path,label", "1,a", ",b"], "line 3: the path is empty"),
         (["path,labels", "1,a;;b"], "line 2: the label of '1' is missing"),
@@ -103,6 +103,9 @@ def test_several_labels_or_none(tmp_path: Path) -> None:
         (["path,label", '"1\n2",a', '3,"x\ny"'], "line 4: label .* line break"),
         (["path,label", "1," + "a" * 200_000], "line 2: field larger than field limit"),
         (["path,label", "1,a\0"], "line 2: a zero byte"),
+        (["path,a,b", "1,1,0", "2,1"], "line 3: 2 fields, but the first row has 3"),
+        (["path,a,a", "1,1,0", "2,0,1"], "line 1: column 'a' is there twice"),
+        (['path,"a', 'b",c', "1,1,0", "2,0,1"], "line 1: label .* line break"),
         (
             ["path,label,split", "1,a,train", "2,b,vall"],
             "line 3: split 'vall' is not one of train, val, test; did you mean 'val'",
@@ -255,6 +258,35 @@ def test_what_the_csv_module_writes_is_read(
         name: (sorted(set(labels)), split if has_val or split == "test" else "all")
         for name, (labels, split) in rows.items()
     }
+
+
+_NAMES = _FIELDS.filter(lambda text: text and "," not in text)
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.dictionaries(_NAMES, _NAMES, max_size=6),
+    sign=st.sampled_from([",", ";", "\t"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    header=st.sampled_from([("path", "label"), ("File Name", "CLASS"), ("ID", "breed")]),
+)
+def test_separators_encodings_and_line_ends_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: dict[str, str],
+    sign: str,
+    encoding: str,
+    end: str,
+    header: tuple[str, str],
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "signs" / "list.csv"
+    path.parent.mkdir(exist_ok=True)
+    rows = {"1.png": "cat", "2.png": "dog"} | rows
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=sign, lineterminator=end).writerows([header, *rows.items()])
+    path.write_bytes(text.getvalue().encode(encoding))
+    found = find_pictures(path)
+    assert {name: found.classes[label] for name, label in labelled(found, "all")} == rows  # type: ignore[call-overload]
 
 
 @settings(max_examples=150)

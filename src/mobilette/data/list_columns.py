@@ -31,7 +31,7 @@ _SPLITS = _words("splits subset set partition usage phase dataset datasplit")
 # fastai's: true means this split, false train.
 _FLAGS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 _YES, _NO = _words("1 1.0 true yes"), _words("0 0.0 false no")
-_NOTHING = re.compile(r"(?:unnamed)?\d*|index")  # of a table's row numbers
+_NOTHING = re.compile(r"(?:unnamed\d*)?|index")  # of a table's row numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def without_header(first: Sequence[str]) -> Columns:
 
 
 def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Columns:
-    """Return what the columns called ``header`` are; all ``rows`` have as many fields or fewer.
+    """Return what the columns called ``header`` are; all ``rows`` have as many fields.
 
     Raises:
         InputError: beginning with ``where``: there is none, or more than one, for paths or labels.
@@ -90,11 +90,6 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
     path = _pick(header, plain, ("path",), _PATHS, "path", where)
     if path is None:
         path = _pick(header, plain, (), _IDS, "path", where)
-    if path is None and any(map(has_picture_name, header)):
-        raise InputError(
-            f"{where}: a picture in the first row, which has {len(header)} fields; a first row "
-            "names the columns, such as path,label"
-        )
     if path is None:
         raise _missing("'path'", header, where, ["path"])
     label = _pick(header, plain, ("label", "labels"), _LABELS, "label", where)
@@ -143,6 +138,12 @@ def split_at(text: str, flag: str | None) -> str | None:
 def is_one(text: str) -> bool | None:
     """Whether ``text`` stands for 1 or for 0, or for neither."""
     return True if text.lower() in _YES else False if text.lower() in _NO else None
+
+
+def check_label(label: str, where: str) -> None:
+    """Raise `InputError`, beginning with ``where``, if ``label`` does not fit on a line."""
+    if any(mark in label for mark in "\t\n\r"):
+        raise InputError(f"{where}: label {label!r:.60} has a tab or a line break in it")
 
 
 def _holds(name: str) -> Literal["one", "one or several", "any number"]:
@@ -202,17 +203,18 @@ def _split(
         return _pick(header, plain, ("split",), (), "split", where)
     flags = [index for index in left if plain[index] in _FLAGS]
     for index in flags:
-        if all(split_at(_at(row, index), "val") for row in rows):
+        if all(split_at(row.fields[index], "val") for row in rows):
             return index
     for index in left:  # one that is misspelt here and there would silently divide nothing
-        if nearest(plain[index], ["split"]) or (
-            plain[index] in _SPLITS and any(split_of(_at(row, index)) for row in rows)
-        ):
+        named = plain[index] in _SPLITS or nearest(plain[index], ["split"])
+        if named and any(split_of(row.fields[index]) for row in rows):
             return index
     if len(left) < (2 if alone else 1) or not rows:
         return None
-    found = [index for index in left if all(split_of(_at(row, index)) for row in rows)]
-    found = [index for index in found if any(split_of(_at(row, index)) == "train" for row in rows)]
+    found = [index for index in left if all(split_of(row.fields[index]) for row in rows)]
+    found = [
+        index for index in found if any(split_of(row.fields[index]) == "train" for row in rows)
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -228,20 +230,21 @@ def _one_hot(
     if (
         len(left) < 2
         or not rows
-        or not any(is_one(_at(rows[0], index)) is not None for index in left)
+        or not any(is_one(rows[0].fields[index]) is not None for index in left)
     ):
         raise _missing("'label' (or 'labels', separated by ';')", header, where, near)
     for row in rows:
         for index in left:
-            if is_one(_at(row, index)) is None:
+            if is_one(row.fields[index]) is None:
                 raise InputError(
                     f"{where}: no column is called 'label', and the columns do not hold 0 and 1 "
-                    f"alone: {header[index]!r} is {shown(_at(row, index))} in line {row.line}"
+                    f"alone: {header[index]!r} is {shown(row.fields[index])} in line {row.line}"
                 )
     names = [header[index] for index in left]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{where}: column {name!r} is there twice")
+        check_label(name, where)
     return dict(zip(left, names, strict=True))
 
 
@@ -250,7 +253,3 @@ def _missing(what: str, header: Sequence[str], where: str, meant: Sequence[str])
     near = next((name for name in header if nearest(_plain(name), meant)), None)
     hint = f"; did you mean {near!r}?" if near else ""
     return InputError(f"{where}: column {what} is missing; the columns are {listed:.200}{hint}")
-
-
-def _at(row: Row, index: int) -> str:
-    return row.fields[index] if index < len(row.fields) else ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilette.data.list_columns import Columns, is_one
+from mobilette.data.list_columns import Columns, check_label, is_one
 from mobilette.data.list_table import Row
 from mobilette.errors import InputError, shown
 
@@ -50,15 +50,14 @@ def read_labels(rows: Sequence[Row], columns: Columns, where: str) -> Labels:
         classes = [_divide(cell, sign) for cell in cells]
         if sign not in (None, _SEVERAL.pattern):
             remarks.append(f"labels are separated by {'a comma' if sign == ',' else 'spaces'}")
+        elif sign is None and any("," in cell for cell in cells):
+            remarks.append("commas are part of the labels' names")
     for row, there in zip(rows, classes, strict=True):
         for label in there:
             if not label:
                 picture = shown(row.fields[columns.path])
                 raise InputError(f"{where}: line {row.line}: the label of {picture} is missing")
-            if any(mark in label for mark in "\t\n\r"):
-                raise InputError(
-                    f"{where}: line {row.line}: label {label!r:.60} has a tab or a line break in it"
-                )
+            check_label(label, f"{where}: line {row.line}")
             if _BRACKETED.match(label):
                 raise InputError(
                     f"{where}: line {row.line}: label {shown(label)} is a program's list; write "

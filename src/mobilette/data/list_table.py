@@ -24,6 +24,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16-LE"),
     (codecs.BOM_UTF16_BE, "UTF-16-BE"),
 )
+_JSON = re.compile(rb"\s*[\[{]\s*[\[{\"]")  # a picture may be called [1].jpg
 _WHITE = " "  # between a path and a label, as in ImageNet's lists
 _NAMED = re.compile('"?sep=(.)"?', re.IGNORECASE)  # as Excel writes and obeys it
 
@@ -64,7 +65,7 @@ def read_table(path: Path, fits: Callable[[list[str]], bool]) -> list[Row]:
 def _text(path: Path, data: bytes) -> str:
     mark, encoding = next((each for each in _MARKS if data.startswith(each[0])), (b"", "UTF-8"))
     kind = what_it_is(data[:HEAD])
-    if kind:
+    if kind and (_JSON.match(data) or not kind.startswith("JSON")):
         raise InputError(
             f"{path}: not a list but {kind.partition(';')[0]}{_REMEDIES.get(kind, '')}"
         )

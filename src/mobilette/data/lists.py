@@ -17,6 +17,7 @@ from mobilette.data.list_columns import (
 from mobilette.data.list_labels import read_labels
 from mobilette.data.list_places import Listed, Places
 from mobilette.data.list_table import Row, read_table
+from mobilette.data.names import has_picture_name
 from mobilette.data.pictures import SPLITS, Picture, PictureSet, by_split, check_set
 from mobilette.errors import InputError, nearest, one_of
 
@@ -48,13 +49,16 @@ def read_list(path: Path, name: str) -> PictureSet:
     """
     table = read_table(path, lambda fields: is_row(fields) or is_header(fields))
     header = table[0] if table else Row(line=1, fields=[])
-    if is_row(header.fields):
-        rows, width, columns = table, len(header.fields), without_header(header.fields)
-    else:
-        rows, width = table[1:], len(header.fields)
-        columns = find_columns(header.fields, rows, f"{path}: line {header.line}")
+    whole = is_row(header.fields)
+    where = f"{path}: line {header.line}"
+    if not (whole or is_header(header.fields)) and any(map(has_picture_name, header.fields)):
+        raise InputError(
+            f"{where}: a picture in the first row, which has {len(header.fields)} fields; a first "
+            "row names the columns, such as path,label"
+        )
+    rows, comments = _without_comments(path, table if whole else table[1:], len(header.fields))
+    columns = without_header(header.fields) if whole else find_columns(header.fields, rows, where)
     remarks = [columns.remark] if columns.remark else []
-    rows, comments = _without_comments(path, rows, width)
     labels = read_labels(rows, columns, str(path))
     remarks += labels.remarks
     if comments:
