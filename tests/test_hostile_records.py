@@ -400,6 +400,7 @@ FORGED: dict[str, Callable[[], bytes]] = {
     "a shape of text": lambda: archive(npy(described("('a', 3, 16, 16)"))),
     "nested brackets": lambda: archive(npy("[" * 9000)),
     "a header that is code": lambda: archive(npy("__import__('os').abort()")),
+    "a dtype that is none": lambda: archive(npy(described("(1, 3, 16, 16)", "|f1"), bytes(768))),
     "objects": lambda: archive(npy(described("(1, 3, 16, 16)", "|O"), bytes(768))),
     "columns first": lambda: archive(npy(described("(1, 3, 16, 16)", order="True"), bytes(768))),
     "another version": lambda: archive(npy(described("(1, 3, 16, 16)"), version=b"\x09\x00")),

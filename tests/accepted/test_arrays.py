@@ -315,6 +315,7 @@ CASES: dict[str, Case] = {
     "a side of 0": each(
         five(3)[:0], five(3)[:, :0], np.empty((0, 0), np.uint8), Image.new("RGB", (0, 9))
     ),
+    "more than 178,956,970 pixels": each(np.broadcast_to(np.uint8(3), (14_000, 14_000, 3))),
     "numbers": each(np.uint8(3), np.zeros((), np.uint8), 7, 1.5),
     "bytes, bytearray, memoryview, 1-D uint8: a file's content": contents,
     "bytes of anything else, a path as bytes among them": each(b"cat.png", b"text" * 99),

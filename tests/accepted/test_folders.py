@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mobilette.data.names import split_of
+from mobilette.data.names import folded, split_of
 from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError
 from tests.accepted.page import Case, check, rows
 
 BOTH = ("cat/1.png", "dog/1.png")
@@ -48,7 +49,7 @@ def gives(
         assert said in "".join(remarks)
         for pictures in found.splits.values():
             for picture in pictures:
-                parts = [part.lower() for part in picture.name.split("/")]
+                parts = [folded(part) for part in picture.name.split("/")]
                 assert found.classes[int(str(picture.label))] in parts
 
     return case
@@ -58,6 +59,18 @@ def each(*cases: Case) -> Case:
     def case(folder: Path) -> None:
         for number, one in enumerate(cases):
             one(folder / str(number))
+
+    return case
+
+
+def refused_each(*cases: Case) -> Case:
+    """Return a case: the last of ``cases``, after the others were refused."""
+
+    def case(folder: Path) -> None:
+        for number, one in enumerate(cases[:-1]):
+            with pytest.raises(InputError, match="could mean either"):
+                one(folder / str(number))
+        cases[-1](folder / "last")
 
     return case
 
@@ -90,6 +103,15 @@ CASES: dict[str, Case] = {
         spelt("trainset", "test2017", "test"),
         spelt("Train Images", "Test Images", "test"),
     ),
+    "`seg_train/` and `seg_test/`, which differ in the split alone": each(
+        spelt("seg_train", "seg_test", "test"),
+        gives(
+            *within("seg_train/seg_train", "seg_val/seg_val"),
+            said="the classes of train are in seg_train/seg_train/",
+            train=2,
+            val=2,
+        ),
+    ),
     "`dataset/cat`, `dataset/dog`; `a/b/train/cat` ...; `train/images/cat` ...": each(
         gives(*within("dataset"), said="the classes are in dataset/", all=2),
         gives(*within("a/b/train", "a/b/val"), said="the classes are in a/b/", train=2, val=2),
@@ -101,12 +123,25 @@ CASES: dict[str, Case] = {
         all=2,
         test=2,
     ),
-    "`train/cat` and `test/Cat`": gives(*within("train"), "test/Cat/1.png", all=2, test=1),
+    "`train/cat` and `test/Cat`; `café` with one sign for its é or two": each(
+        gives(*within("train"), "test/Cat/1.png", all=2, test=1),
+        gives(
+            *within("train"),
+            "train/caf\u00e9/1.png",
+            "test/cafe\u0301/1.png",
+            classes=("caf\u00e9", "cat", "dog"),
+            all=3,
+            test=1,
+        ),
+    ),
     "`bus/`, `car/`, `train/` with pictures in each": gives(
         "bus/1.png", "car/1.png", "train/1.png", classes=("bus", "car", "train"), all=3
     ),
-    "`train/cat`, `train/dog`, and pictures without folders in `test/`": gives(
-        *within("train"), "test/1.png", said="have no labels", ignored=("test/1.png",), all=2
+    "`train/cat`, `train/dog`, and pictures without folders in `test/` or `test/test/`": each(
+        *(
+            gives(*within("train"), name, said="have no labels", ignored=(name,), all=2)
+            for name in ("test/1.png", "test/test/1.png")
+        )
     ),
     "`train/cat`, `train/dog`, `notes/`": gives(
         *within("train"), "notes/a.txt", said="left out: notes/", all=2
@@ -116,6 +151,10 @@ CASES: dict[str, Case] = {
     "`cat/1.jpg`, `train/cat`, `train/dog`": gives("cat/1.png", *within("train")),
     "`cat/1.jpg`, `dog/1.jpg`, `test/cat`": gives(*BOTH, "test/cat/1.png"),
     "`fold1/cat`, `fold1/dog`, `fold2/cat`, `fold2/dog`": gives(*within("fold1", "fold2")),
+    "the same with `fox` in one of them; `fold1/train/cat` ...": refused_each(
+        gives(*within("fold1", "fold2"), "fold2/fox/1.png"),
+        gives(*within("fold1/train", "fold1/test", "fold2/train", "fold2/test")),
+    ),
     "`val/` and `valid/` beside `train/`": gives(*within("train", "val", "valid")),
     "`val/` without `train/`": gives(*within("val")),
     "`train/cat` ..., and pictures without folders in `val/`": gives(*within("train"), "val/1.png"),

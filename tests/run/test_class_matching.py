@@ -72,3 +72,8 @@ def test_words_between_are_no_difference() -> None:
     classes = tuple(ClassLabel(id=name, name=name) for name in ("person", "no_person"))
     folders = ["0_no-person", "1 Person"]
     assert match_classes(folders, classes, where="x") == ([1, 0], BY_SIMILAR_NAME)
+
+
+def test_an_accent_may_be_a_sign_of_its_own() -> None:
+    classes = tuple(ClassLabel(id=name, name=name) for name in ("caf\u00e9", "tea"))
+    assert match_classes(["cafe\u0301"], classes, where="x") == ([0], BY_SIMILAR_NAME)

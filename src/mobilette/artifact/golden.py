@@ -130,7 +130,7 @@ def _read_array(
         header = _HEADER.fullmatch(_header(file))
         if header is None:
             raise ValueError(f"{name}: no array of numbers as numpy writes it")
-        if np.dtype(header[1].decode()) != expected:
+        if header[1].decode() != expected.str:  # which need be no dtype, as |f1
             raise InputError(EXPECTED)
         shape = tuple(int(side) for side in header[2].split(b",") if side.strip())
         values = file.read(entry.file_size)

@@ -187,11 +187,16 @@ def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:
         UnusablePicture: there are too many pixels.
     """
     pixels = size[0] * size[1]
-    if pixels > MAX_PIXELS:
-        raise _too_many_pixels()
+    check_pixels(pixels)
     result = 1 if mode in {"1", "L", "LA"} or mode.startswith("I") else 4
     result = 0 if mode in {"L", "RGB"} else result
     return pixels * (_NARROW.get(mode, 4) * (1 + turned) + result + _BESIDE.get(form, 0))
+
+
+def check_pixels(pixels: int) -> None:
+    """Raise `UnusablePicture` for more than `MAX_PIXELS`."""
+    if pixels > MAX_PIXELS:
+        raise _too_many_pixels()
 
 
 def _too_many_pixels() -> UnusablePicture:

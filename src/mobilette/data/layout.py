@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilette.data.names import is_hidden, may_be_picture, split_of
+from mobilette.data.names import folded, is_hidden, may_be_picture, split_of, splits_among
 from mobilette.errors import InputError, nearest
 
 LAYOUT = "one folder of pictures per class, or train/ and val/ with such folders in each"
@@ -56,17 +56,21 @@ def understand(root: Path, name: str) -> Layout:
         return Layout(folders=found, ignored=tuple(ignored + more), remarks=(*remarks, *said))
     inside = {folder: entries(place / folder)[0] for folder in folders}
     if _is_split_in_each(inside):
+        turned = _turned(place, inside)
+        for split in turned.values():
+            _check_parts(split, name)
         return Layout(
-            folders=_turned(place, inside),
+            folders=turned,
             ignored=tuple(ignored),
             remarks=(
                 *remarks,
                 f"{name}: each class has its splits, as {folders[0]}/: {_list(inside[folders[0]])}",
             ),
         )
-    _check_parts(place, inside, name)
+    flat = {folder: place / folder for folder in folders}
+    _check_parts(flat, name)
     return Layout(
-        folders={"all": {folder: place / folder for folder in folders}},
+        folders={"all": flat},
         ignored=tuple(ignored),
         remarks=tuple(remarks),
     )
@@ -86,7 +90,8 @@ def _enter(root: Path, place: Path, *, classes: Collection[str] = ()) -> tuple[P
         inner = place / folders[0]
         within = entries(inner)[0]
         is_split = place == root and split_of(inner.name) and not any(map(split_of, within))
-        if not within or is_split or inner.name.casefold() in classes:
+        is_class = not within and inner.name != place.name  # test/test/1.jpg has no labels
+        if is_class or is_split or folded(inner.name) in classes:
             break
         passed += _relative(root, place, files)
         place = inner
@@ -99,22 +104,22 @@ def _splits(place: Path, folders: list[str], name: str) -> dict[str, Path]:
     Raises:
         InputError: that is not clear.
     """
-    named = [(split, folder) for folder in folders if (split := split_of(folder))]
+    named = splits_among(folders)
     if not named:
         return {}
-    has_classes = {folder: bool(entries(place / folder)[0]) for _, folder in named}
-    others = [folder for folder in folders if not split_of(folder)]
+    has_classes = {folder: bool(entries(place / folder)[0]) for folder in named}
+    others = [folder for folder in folders if folder not in named]
     splits: dict[str, Path] = {}
-    for split, folder in named:
+    for folder, split in named.items():
         if split in splits:
             raise InputError(
                 f"{name}: {splits[split].name}/ and {folder}/ both mean {split}; "
                 "rename or join them"
             )
         splits[split] = place / folder
-    looks = _list(folder for _, folder in named)
+    looks = _list(named)
     if not any(has_classes.values()):
-        if others and [split for split, _ in named] == ["train"]:  # of vehicles, say
+        if others and list(splits) == ["train"]:  # of vehicles, say
             return {}
         table = next(filter(None, (_table(path) for path in splits.values())), None)
         if table is not None:
@@ -146,15 +151,15 @@ def _divided(
     for split in ("train", "val", "test"):
         if split not in splits:
             continue
-        known = {class_id.casefold() for class_id in found.get("train", ())}
+        known = {folded(class_id) for class_id in found.get("train", ())}
         place, passed = _enter(root, splits[split], classes=known)
         folders, files = entries(place)
         ignored += [*passed, *_relative(root, place, files)]
-        if place != splits[split]:
-            said.append(f"the classes of {split} are in {_shown(root, place)}")
         if not folders:
             _refuse_unlabelled(place, split, files, name, remarks)
             continue
+        if place != splits[split]:
+            said.append(f"the classes of {split} are in {_shown(root, place)}")
         found[split] = _as_in_train(found.get("train"), place, folders)
     return found, ignored, [f"{name}: {', '.join(said)}", *remarks] if said else remarks
 
@@ -182,7 +187,7 @@ def _refuse_unlabelled(
 def _as_in_train(
     train: Mapping[str, Path] | None, place: Path, folders: list[str]
 ) -> dict[str, Path]:
-    """Return the folders of a split by class, which may be in another case than in ``train``.
+    """Return the folders of a split by class, maybe spelt in another case than in ``train``.
 
     Raises:
         InputError: one is no class of ``train``.
@@ -191,10 +196,10 @@ def _as_in_train(
         return {folder: place / folder for folder in folders}
     lower: dict[str, list[str]] = {}
     for class_id in train:
-        lower.setdefault(class_id.casefold(), []).append(class_id)
+        lower.setdefault(folded(class_id), []).append(class_id)
     found = {}
     for folder in folders:
-        same = [folder] if folder in train else lower.get(folder.casefold(), [])
+        same = [folder] if folder in train else lower.get(folded(folder), [])
         if len(same) != 1 or same[0] in found:
             near = nearest(folder, train)
             raise InputError(f"{place / folder}: no class of that name in train/{near}")
@@ -221,14 +226,17 @@ def _turned(place: Path, inside: Mapping[str, list[str]]) -> dict[str, dict[str,
     return found
 
 
-def _check_parts(place: Path, inside: Mapping[str, list[str]], name: str) -> None:
-    """Raise `InputError` where all folders have the same ones in them: which are the classes?"""
-    first = next(iter(inside.values()))
-    alike = len(inside) > 1 and len(first) > 1 and all(each == first for each in inside.values())
-    if alike and not any(_holds_pictures(place / folder) for folder in inside):
-        raise _unclear(
-            name, f"classes {_list(inside)}", f"classes {_list(first)} in {len(inside)} parts"
-        )
+def _check_parts(classes: Mapping[str, Path], name: str) -> None:
+    """Raise `InputError` where all folders have some in common: which are the classes?"""
+    inside = [set(entries(folder)[0]) for folder in classes.values()]
+    shared = set.intersection(*inside)
+    if len(inside) < 2 or len(shared) < 2 or any(map(_holds_pictures, classes.values())):
+        return
+    raise _unclear(
+        name,
+        f"classes {_list(classes)}",
+        f"classes {_list(sorted(shared))} in {len(inside)} parts",
+    )
 
 
 def _table(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from unicodedata import normalize
 
 from mobilette.data.formats import HEAD, is_picture
 
@@ -31,6 +32,11 @@ _LITTER = frozenset(
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is nobody's: hidden, or a system's litter."""
     return name.startswith(".") or name.lower() in _LITTER
+
+
+def folded(name: str) -> str:
+    """Return ``name`` without case, its accents as one sign each (macOS writes them apart)."""
+    return normalize("NFC", name).casefold()
 
 
 def has_picture_name(name: str) -> bool:
@@ -90,6 +96,27 @@ def split_of(name: str) -> str | None:
     if len(words) > 1:
         words = [word for word in words if word not in _BESIDE]
     return _SPLIT_OF_WORD.get(words[0]) if len(words) == 1 else None
+
+
+def splits_among(folders: Iterable[str]) -> dict[str, str]:
+    """Return the split of each of ``folders`` that is one, by its name.
+
+    Where none is one by itself, those that differ in the word of a split alone are, as
+    ``seg_train`` and ``seg_test``.
+    """
+    folders = list(folders)
+    alone = {folder: split for folder in folders if (split := split_of(folder))}
+    if alone:
+        return alone
+    found: dict[frozenset[str], dict[str, str]] = {}
+    for folder in folders:
+        words = _words(folder)
+        named = [word for word in words if word in _SPLIT_OF_WORD]
+        if len(named) == 1:
+            rest = frozenset(words) - {named[0]} - _BESIDE
+            found.setdefault(rest, {})[folder] = _SPLIT_OF_WORD[named[0]]
+    pairs = [same for same in found.values() if len(set(same.values())) > 1]
+    return {folder: split for same in pairs for folder, split in same.items()}
 
 
 def split_within(name: str) -> str | None:

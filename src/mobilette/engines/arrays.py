@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilette.data.decoding import decode
+from mobilette.data.decoding import check_pixels, decode
 from mobilette.data.unusable import UnusablePicture
 
 EXPECTED = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
@@ -96,6 +96,8 @@ def several(value: Any) -> Iterator[Any]:
 def _check_several(array: Array) -> None:
     """Raise `UnusablePicture` where an array is one picture, or may be one."""
     shape = array.shape
+    if array.dtype.kind in "OSUT":
+        raise UnusablePicture(f"array {shape} of dtype {array.dtype}; give a list of paths")
     if array.ndim == 2:
         raise UnusablePicture(f"array {shape} is one grey picture; give [image]")
     if array.ndim == 3 and shape[2] in _CHANNELS:
@@ -170,6 +172,7 @@ def _scale(array: Array) -> float:
 
 
 def _image(array: Array, scale: float) -> Image.Image:
+    check_pixels(array.shape[0] * array.shape[1])
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.dtype != np.uint8:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mobilette.data.labels import indices_of
+from mobilette.data.names import folded
 from mobilette.data.pictures import Picture
 from mobilette.errors import InputError, nearest
 from mobilette.run.classes import ClassLabel
@@ -72,7 +73,7 @@ def relabelled(
 
 def plain(name: str) -> str:
     """Return ``name`` without case, a number before it, and what stands between its words."""
-    return _BETWEEN.sub(" ", _NUMBER_BEFORE.sub("", name.strip()).casefold()).strip()
+    return _BETWEEN.sub(" ", folded(_NUMBER_BEFORE.sub("", name.strip()))).strip()
 
 
 def _similar(known: Mapping[str, int]) -> dict[str, int]:
