@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -428,29 +429,28 @@ def test_debug_shows_where_an_error_comes_from() -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a folder on a file system of two megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
     if os.name == "nt" or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here")
-    return disk
+    yield disk
+    # Lazily: a process that still holds it must not leave it mounted.
+    subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_a_full_disk_in_training_and_in_export(
     small_disk: Path, trained: Run, pictures: Path
 ) -> None:
     """The state of a run at width 1.0 does not fit; nor does an artifact beside ballast."""
-    try:
-        result = mobilette(
-            "train", pictures, "--resolution=16", "--epochs=1", "--out", small_disk / "run"
-        )
-        assert_refused(result, "cannot be written (no space left on device)")
-        assert list(small_disk.iterdir()) == []
-        (small_disk / "ballast").write_bytes(bytes(1_500_000))
-        result = mobilette("export", trained.path, "--out", small_disk / "exports")
-        assert_refused(result, "cannot be written (no space left on device)")
-        assert [path.name for path in small_disk.iterdir()] == ["ballast"]
-    finally:
-        subprocess.run(["umount", str(small_disk)], check=True)
+    result = mobilette(
+        "train", pictures, "--resolution=16", "--epochs=1", "--out", small_disk / "run"
+    )
+    assert_refused(result, "cannot be written (no space left on device)")
+    assert list(small_disk.iterdir()) == []
+    (small_disk / "ballast").write_bytes(bytes(1_500_000))
+    result = mobilette("export", trained.path, "--out", small_disk / "exports")
+    assert_refused(result, "cannot be written (no space left on device)")
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]

@@ -292,9 +292,9 @@ def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
 
         thread = threading.Thread(target=other)
         thread.start()
-        assert begun.wait(60)
+        assert begun.wait(120)
         assert together == ["small"]
-    thread.join(60)
+    thread.join(120)
     assert together == ["small", "large"]
 
 
@@ -307,11 +307,11 @@ def test_a_forked_process_decodes_though_a_thread_decoded_meanwhile() -> None:
     def other() -> None:
         with NO_WARNINGS:
             inside.set()
-            started.wait(60)
+            started.wait(120)
 
     thread = threading.Thread(target=other)
     thread.start()
-    inside.wait(60)
+    inside.wait(120)
     with decoding._ALLOWANCE._freed:
         decoding_now.start()
     started.set()

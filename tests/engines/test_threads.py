@@ -150,13 +150,13 @@ def test_silence_ends_when_the_last_thread_leaves_it(capfd: pytest.CaptureFixtur
         with silence():
             kept.append(sys.stderr)
             inside.set()
-            out.wait(10)
+            out.wait(120)
 
     def second() -> None:
-        inside.wait(10)
+        inside.wait(120)
         with silence():
             out.set()
-            thread.join(10)
+            thread.join(120)
             os.write(1, b"lost")
 
     thread = threading.Thread(target=first)

@@ -55,7 +55,7 @@ def kill_often(
 def _wait_for_a_step(state: Path) -> None:
     """Wait for a state that is further than the one that is there."""
     before, seen = _place(state), None
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         written = state.stat().st_mtime_ns if state.exists() else None
         if written != seen and _place(state) != before:

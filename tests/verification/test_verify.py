@@ -221,10 +221,8 @@ def test_pictures_that_cannot_be_read_are_said(exported: Artifact, tmp_path: Pat
     (root / "red" / "text.jpg").write_text("no picture")
     verdict = verify(exported.path, root)
     assert verdict.images == 30
-    assert verdict.notes == (
-        "1 pictures left out; the first is red/text.jpg: "
-        "not a picture (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM are read)",
-    )
+    (note,) = verdict.notes
+    assert note.startswith("1 pictures left out; the first is red/text.jpg: not a picture (JPEG, ")
     left_out: list[str] = []
     evaluate(load(exported.path), root, on_unusable=lambda name, reason: left_out.append(name))
     assert left_out == ["red/text.jpg"]

@@ -28,6 +28,7 @@ from mobilette.weights.download import cached_path, download, weights_cache
 from mobilette.weights.published import PublishedWeights, find_published
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
+HANGS = 120  # seconds after which a test gives up
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PATH = "/models/net-0123.pth"
 
@@ -182,7 +183,7 @@ def test_a_cut_connection_is_taken_up_where_it_was_cut(server: Server) -> None:
         (PATH, "bytes=1500000-", '"one"'),
     ]
     # The server counts what it has sent, a moment after it was received.
-    until = time.monotonic() + 10
+    until = time.monotonic() + HANGS
     while server.sent < len(CONTENT) and time.monotonic() < until:
         time.sleep(0.01)
     assert server.sent == len(CONTENT)
@@ -416,7 +417,9 @@ def another_process(server: Server, *, largest: int = 0) -> subprocess.Popen[str
 
 
 def test_a_file_that_the_system_will_not_let_grow_leaves_nothing(server: Server) -> None:
-    output, errors = (process := another_process(server, largest=1_000_000)).communicate(timeout=60)
+    output, errors = (process := another_process(server, largest=1_000_000)).communicate(
+        timeout=HANGS
+    )
     assert (process.returncode, output) == (1, "")
     assert os.strerror(errno.EFBIG).lower() in errors
     assert "Traceback" not in errors
@@ -429,7 +432,7 @@ def test_a_killed_download_is_resumed(server: Server) -> None:
     process = another_process(server)
     wait_until(lambda: part(weights).exists() and part(weights).stat().st_size > 500_000)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=HANGS)
     came = part(weights).stat().st_size
     assert 500_000 < came < len(CONTENT)
     server.bytes_per_s = 0.0
@@ -442,7 +445,7 @@ def test_processes_at_once_fetch_it_once(server: Server) -> None:
     server.bytes_per_s = 2_000_000
     processes = [another_process(server) for _ in range(3)]
     for process in processes:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=HANGS)
         assert (process.returncode, errors) == (0, "")
         assert Path(output.strip()).read_bytes() == CONTENT
     assert len(server.asked) == 1
@@ -462,12 +465,12 @@ def test_one_that_waits_for_a_stopped_process_gives_up(
             download(weights)
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANGS)
 
 
 def wait_until(condition: object) -> None:
     assert callable(condition)
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANGS
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

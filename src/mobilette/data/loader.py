@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
@@ -27,12 +26,10 @@ class Batch:
         pixels: uint8 (N, C, R, R) on the device, contiguous.
         rows: int64 (N,) on the CPU, which rows of the split these are. Pictures that turned out
             to be broken are left out, even if none remains.
-        waited: seconds that the caller waited for them.
     """
 
     pixels: Tensor
     rows: Tensor
-    waited: float
 
 
 class Loader(Protocol):
@@ -73,10 +70,9 @@ class _Resident:
         everywhere = torch.cat(list(order)).to(self._pixels.device)
         first = 0
         for rows in order:
-            begun = time.perf_counter()
             pixels = self._pixels[everywhere[first : first + len(rows)]]
             first += len(rows)
-            yield Batch(pixels=pixels, rows=rows, waited=time.perf_counter() - begun)
+            yield Batch(pixels=pixels, rows=rows)
 
     def close(self) -> None:
         pass
@@ -102,14 +98,13 @@ class _Streamed:
         ahead: deque[_Begun] = deque()
         try:
             for _ in order:
-                asked = time.perf_counter()
                 while len(ahead) <= self._prefetch and (rows := next(coming, None)) is not None:
                     ahead.append(self._begin(rows))
                 begun = ahead.popleft()
                 for future in begun.futures:
                     future.result()
                 self._store.settle()
-                yield self._finish(begun, asked)
+                yield self._finish(begun)
         finally:
             cancel(future for begun in ahead for future in begun.futures)
 
@@ -123,10 +118,10 @@ class _Streamed:
         futures = self._store.start(positions, pixels.numpy())
         return _Begun(rows=rows, positions=positions, pixels=pixels, futures=futures)
 
-    def _finish(self, begun: _Begun, asked: float) -> Batch:
+    def _finish(self, begun: _Begun) -> Batch:
         rows, pixels = begun.rows, begun.pixels
         whole = [position not in self._store.broken for position in begun.positions.tolist()]
         if not all(whole):
             rows, pixels = rows[torch.tensor(whole)], pixels[torch.tensor(whole)]
         pixels = pixels.to(self._device, non_blocking=True)
-        return Batch(pixels=pixels, rows=rows, waited=time.perf_counter() - asked)
+        return Batch(pixels=pixels, rows=rows)

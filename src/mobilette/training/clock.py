@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
 from mobilette.training.events import Profiled
 
+Now = Callable[[], float]  # seconds, of any beginning
 # The first steps make what later ones find: kernels, buffers, memory.
 WARM_UP = 3
 
@@ -43,10 +45,10 @@ class NoClock:
 class Stopwatch:
     """Sums up the seconds of each part; waits for the device after every one."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *, now: Now = time.perf_counter) -> None:
+        self.device, self.now = device, now
         self._seconds: dict[str, float] = defaultdict(float)
-        self._since = time.perf_counter()
+        self._since = now()
         self._steps = -WARM_UP
         self._pictures = 0
 
@@ -83,4 +85,4 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
-        return time.perf_counter()
+        return self.now()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,12 +10,12 @@ import torch
 from mobilette.data.dataset import Dataset
 from mobilette.data.streaming import part_of
 from mobilette.run.inference import checkpoint_logits
+from mobilette.training.clock import Now
 from mobilette.training.measured import PICTURES
 from mobilette.training.recovery import is_out_of_memory
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import Costs
 
-Now = Callable[[], float]  # seconds, of any beginning
 _VALIDATED = 64  # pictures that a validation is measured on
 _LONG = 0.02  # of the time: a first step that takes longer is not repeated
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from safetensors.torch import save
@@ -11,6 +10,7 @@ from mobilette.files import write_bytes, write_text
 from mobilette.nn.network import Network
 from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
 from mobilette.run.metrics import Metrics
+from mobilette.training.clock import Now
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.step import Trainer
 
@@ -23,14 +23,14 @@ class LastState:
     and the best weights with it: their score is in the state.
 
     Attributes:
-        taken_at: when the newest state was taken down, in seconds of `time.perf_counter`.
+        taken_at: when the newest state was taken down, by ``now``.
         longest: seconds that taking down a state, or writing it, took at most.
     """
 
-    def __init__(self, folder: Path, *, multi_label: bool) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, multi_label: bool, now: Now) -> None:
+        self.folder, self.now = folder, now
         self.header = MULTI_LABEL_HEADER if multi_label else METRICS_HEADER
-        self.taken_at = time.perf_counter()
+        self.taken_at = self.now()
         self.longest = 0.0
         self._held_back: tuple[str, bytes] | None = None
         self._best: bytes | None = None
@@ -45,18 +45,18 @@ class LastState:
 
         Processes that do not write (`World.writes`) only take down the time.
         """
-        begun = time.perf_counter()
+        begun = self.now()
         if trainer.world.writes:
             table = "\n".join([self.header, *progress.rows]) + "\n"
             self._held_back = table, state_bytes(trainer, progress)
         self._measure(begun)
-        self.taken_at = time.perf_counter()
+        self.taken_at = self.now()
 
     def write(self) -> None:
         """Write what is held back, if anything is."""
         if self._held_back is None:
             return
-        begun = time.perf_counter()
+        begun = self.now()
         table, state = self._held_back
         # First: a run killed between the two validates these weights again.
         if self._best is not None:
@@ -71,7 +71,7 @@ class LastState:
         self._held_back = self._best = None
 
     def _measure(self, begun: float) -> None:
-        self.longest = max(self.longest, time.perf_counter() - begun)
+        self.longest = max(self.longest, self.now() - begun)
 
 
 def metrics_row(

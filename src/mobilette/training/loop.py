@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mobilette.data.loader import Batch, Loader
 from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
 from mobilette.run.directory import STATE
-from mobilette.training.costs import Now
+from mobilette.training.clock import Now
 from mobilette.training.events import Report, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.last_state import LastState
@@ -78,7 +78,7 @@ class Loop:
             validation=validation,
             now=now,
         )
-        self.last_state = LastState(folder, multi_label=dataset.multi_label)
+        self.last_state = LastState(folder, multi_label=dataset.multi_label, now=now)
         self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
         self.parts = Parts(
             trainer.optimizer, batch=self.batch, processes=self.world.size, remark=remark
@@ -130,8 +130,7 @@ class Loop:
         with closing(self.loader.batches(rows)) as batches:
             # However short the time: a run that trained one step can be validated and exported.
             while progress.step < self._last_step() and (part < 1.0 or progress.index == 0):
-                self.trainer.clock.start()
-                self._step(next(batches), part)
+                self._step(batches, part)
                 part = self._agree()
         self._end_epoch(part)
 
@@ -140,9 +139,11 @@ class Loop:
         frozen = self.progress.epoch < self.recipe.frozen_epochs
         return self.progress.frozen_steps or self.steps if frozen else self.steps
 
-    def _step(self, batch: Batch, part: float) -> None:
+    def _step(self, batches: Iterator[Batch], part: float) -> None:
         progress = self.progress
-        begun = self.pace.now() - batch.waited
+        begun = self.pace.now()
+        self.trainer.clock.start()
+        batch = next(batches)
         self.trainer.clock.lap("data")
         if self._is_enough(batch):
             self.unseen.append(self._train_on(batch, part))
@@ -275,7 +276,7 @@ class Loop:
     def _is_time_to_save(self) -> bool:
         if self.recipe.save_every:
             return self.progress.step > 0 and self.progress.index % self.recipe.save_every == 0
-        return time.perf_counter() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
+        return self.pace.now() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
 
     def _save(self, *, at_once: bool = False) -> None:
         """Take down the state, to be written ``at_once`` or when its weights have proved good."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from mobilette.data.dataset import Dataset
-from mobilette.training.costs import Now
+from mobilette.training.clock import Now
 from mobilette.training.measured import PICTURES
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress

@@ -17,8 +17,8 @@ from mobilette.files import read_json, write_json
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.run.directory import DATASET, Run
-from mobilette.training.clock import Clock, Stopwatch
-from mobilette.training.costs import Now, measure_costs
+from mobilette.training.clock import Clock, Now, Stopwatch
+from mobilette.training.costs import measure_costs
 from mobilette.training.environment import Precision
 from mobilette.training.events import Report
 from mobilette.training.loop import Loop

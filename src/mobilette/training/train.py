@@ -34,8 +34,7 @@ from mobilette.run.directory import (
     open_run,
     write_run,
 )
-from mobilette.training.clock import Stopwatch
-from mobilette.training.costs import Now
+from mobilette.training.clock import Now, Stopwatch
 from mobilette.training.environment import (
     can_fuse_norms,
     choose_device,
@@ -194,7 +193,7 @@ def train(
             precision=precision,
             fused_norms=fused_norms,
             world=world,
-            clock=Stopwatch(where) if profile else None,
+            clock=Stopwatch(where, now=now) if profile else None,
             report_download=report_download,
             remark=remark,
         )
