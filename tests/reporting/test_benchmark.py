@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from mobilette.reporting.benchmark import (
     COLUMNS,
     conclusion,
     draw,
+    moved_apart,
     short_names,
     to_markdown,
     write_benchmark,
 )
 from mobilette.reporting.labels import place_labels
-from mobilette.verification.benchmark import Benchmark, BestBatch, Latency, Row, fastest_verified
+from mobilette.verification.benchmark import Benchmark, BestBatch, Latency, Row, first_places
 
 
 def make_row(
@@ -61,15 +63,53 @@ BENCHMARK = Benchmark(
     threads=1,
     rounds=3,
     data="pictures",
-    fastest=fastest_verified(ROWS),
+    fastest=None,
+    level=tuple(row.artifact for row in first_places(ROWS)),
     rows=ROWS,
 )
 
 
 def test_the_fastest_is_verified() -> None:
-    assert BENCHMARK.fastest == "exports/v2/openvino-int8"
-    assert conclusion(BENCHMARK) == "fastest verified artifact: openvino-int8, 3.50 ms"
-    assert fastest_verified(ROWS[-2:]) is None
+    name = "exports/v2/openvino-int8"
+    assert [row.artifact for row in first_places((*ROWS[:5], *ROWS[6:]))] == [name]
+    clear = replace(BENCHMARK, fastest=name, level=())
+    assert conclusion(clear) == "fastest verified artifact: openvino-int8, 3.50 ms"
+    assert first_places(ROWS[-2:]) == []
+
+
+def test_where_latencies_overlap_none_is_the_fastest() -> None:
+    assert BENCHMARK.level == ("exports/v2/openvino-int8", "exports/v2/onnx-int8")
+    said = "openvino-int8 and onnx-int8 are level: their latencies overlap"
+    assert conclusion(BENCHMARK) == said
+    assert said in to_markdown(BENCHMARK)
+    assert f"<!-- {said} -->" in draw(BENCHMARK, "svg").decode()
+    many = replace(BENCHMARK, level=tuple(row.artifact for row in ROWS[:7]))
+    assert conclusion(many).startswith("onnx, openvino, litert, ncnn and 3 more are level")
+
+
+def test_intervals_that_coincide_are_drawn_apart_and_others_where_they_are() -> None:
+    same = [replace(ROWS[0], artifact=str(index)) for index in range(15)]
+    heights = [y for _, y in moved_apart(same)]
+    assert min(b - a for a, b in itertools.pairwise(sorted(heights))) > 0.08
+    assert heights[0] == 71.0
+    assert moved_apart(ROWS[5:7]) != moved_apart([ROWS[5], ROWS[8]])
+    assert [y for _, y in moved_apart([ROWS[0], ROWS[8]])] == [71.0, 71.0]
+
+
+def test_what_failed_or_could_not_run_is_in_the_picture() -> None:
+    dead = Row(
+        artifact="exports/v2/dead",
+        target="onnx",
+        precision="fp32",
+        sha256="dead",
+        size_bytes=1,
+        verified=False,
+        reasons=("died",),
+    )
+    web = replace(dead, artifact="exports/v2/web", verified=None, reasons=("no Node",))
+    drawn = draw(replace(BENCHMARK, rows=(*ROWS, dead, web)), "svg").decode()
+    assert "dead: failed: died" in drawn
+    assert "web: not run: no Node" in drawn
 
 
 def test_the_markdown_table_has_every_row_and_every_reason() -> None:

@@ -15,7 +15,7 @@ from mobilette.artifact.directory import Artifact
 from mobilette.engines.timing import Request, measure
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
-from mobilette.verification.benchmark import Benchmark, Row, bench, expand
+from mobilette.verification.benchmark import Benchmark, Latency, Row, bench, expand
 from mobilette.verification.candidate import time_once
 from mobilette.verification.fastest import BENCH, choose_artifact
 from tests.artifact.forging import forge
@@ -107,6 +107,17 @@ def test_the_fastest_of_a_folder_is_the_one_of_its_benchmark(
     assert chosen == here / "onnx"
     assert "the fastest verified artifact by" in why
 
+    level = []
+    for each in found.rows:
+        good = each.target is not None and each.latency_ms is not None
+        latency = Latency(median=2.0, p10=1.0, p90=3.0, n=9) if good else each.latency_ms
+        top1 = 0.99 if Path(each.artifact).name == "worse" else 0.9
+        level.append(replace(each, verified=good, latency_ms=latency, top1=top1))
+    (here / BENCH).write_text(json.dumps(replace(found, rows=tuple(level)).to_json()))
+    chosen, why = choose_artifact(here)
+    assert chosen == here / "worse"
+    assert "level with onnx in time, taken as the most accurate" in why
+
     shutil.rmtree(here / "worse")
     chosen, why = choose_artifact(here)
     assert chosen == here / "onnx"
@@ -149,8 +160,8 @@ def test_requests_that_cannot_be_met(tmp_path: Path, exported: Artifact, trained
         bench([tmp_path])
     with pytest.raises(InputError, match="typo"):
         bench([exported.path], tmp_path / "typo")
-    with pytest.raises(InputError, match="--threads 1000: "):
-        bench([exported.path], threads=1000)
+    with pytest.raises(InputError, match="--threads 512: "):
+        bench([exported.path], threads=512)
     twice = expand([exported.path, exported.path.parent, trained.path])
     assert twice == [exported.path, trained.path]
 

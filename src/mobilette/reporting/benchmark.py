@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill, shorten
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from mobilette.verification.fastest import BENCH
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAMED = 4  # of those that are level
 NAME = BENCH.removesuffix(".json")
 COLUMNS = (
     "artifact",
@@ -36,6 +38,10 @@ COLUMNS = (
     "memory MB",
     "size MB",
 )
+# The letters in a line above and below the picture; how far marks are moved apart, as a part of the
+# range of accuracies; the latency that a mark covers, as a factor.
+WIDTH, WIDTH_BELOW = 95, 150
+LANE, MARK = 0.022, 1.02
 # Okabe and Ito's colours, as in the diagrams; the marker says the same without colour.
 MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -80,8 +86,14 @@ def remarks_on(benchmark: Benchmark) -> list[str]:
 
 
 def conclusion(benchmark: Benchmark) -> str:
-    """Return which verified artifact is the fastest, in one line."""
+    """Return which verified artifact is the fastest, or which are level, in one line."""
     names = short_names(benchmark.rows)
+    if benchmark.level:
+        by_path = dict(zip((row.artifact for row in benchmark.rows), names, strict=True))
+        level = [by_path[path] for path in benchmark.level]
+        more = len(level) - NAMED
+        level = [*level[:NAMED], f"{more} more"] if more > 1 else level
+        return f"{', '.join(level[:-1])} and {level[-1]} are level: their latencies overlap"
     for row, name in zip(benchmark.rows, names, strict=True):
         if row.artifact == benchmark.fastest and row.latency_ms is not None:
             return f"fastest verified artifact: {name}, {row.latency_ms.median:.2f} ms"
@@ -144,12 +156,19 @@ def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
         figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         _set_up(axes, points)
+        places = moved_apart([row for row, _ in points])
         for precision in MARKS:
-            _scatter(axes, precision, [row for row, _ in points if row.precision == precision])
+            chosen = [
+                (row, place)
+                for (row, _), place in zip(points, places, strict=True)
+                if row.precision == precision
+            ]
+            _scatter(axes, precision, chosen)
         axes.legend(frameon=False, loc="best")
-        axes.set_title(visible(conclusion(benchmark)), loc="left", color=INK)
-        figure.text(0.01, -0.04, visible(conditions(benchmark)), fontsize=8, color=QUIET)
-        places = [_place(row) for row, _ in points]
+        title = fill(visible(conclusion(benchmark)), WIDTH)
+        axes.set_title(title, loc="left", color=INK)
+        below = "\n".join(_below(benchmark, moved=places != [_place(row) for row, _ in points]))
+        figure.text(0.01, -0.02, below, fontsize=8, color=QUIET, va="top")
         spreads = [(row.latency_ms.p10, row.latency_ms.p90) for row, _ in points if row.latency_ms]
         place_labels(axes, places, [visible(name) + _sign(row) for row, name in points], spreads)
         content = io.BytesIO()
@@ -166,6 +185,38 @@ def _points(benchmark: Benchmark) -> list[tuple[Row, str]]:
     ]
 
 
+def moved_apart(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """Return where the marks are: up or down from their accuracy where intervals would coincide."""
+    lane = LANE * _span([100 * (row.top1 or 0.0) for row in rows])
+    taken: list[tuple[float, float, float]] = []
+    for row in rows:
+        x, y = _place(row)
+        assert row.latency_ms is not None
+        low, high = min(row.latency_ms.p10, x / MARK), max(row.latency_ms.p90, x * MARK)
+        near = [at for left, right, at in taken if left <= high and low <= right]
+        steps = (y + sign * step * lane for step in range(len(rows) + 1) for sign in (1, -1))
+        y = next(at for at in steps if all(abs(at - other) > 0.99 * lane for other in near))
+        taken.append((low, high, y))
+    return [(_place(row)[0], at) for row, (_, _, at) in zip(rows, taken, strict=True)]
+
+
+def _span(accuracies: Sequence[float]) -> float:
+    return max(max(accuracies) - min(accuracies), 4.0)
+
+
+def _below(benchmark: Benchmark, *, moved: bool) -> Iterator[str]:
+    """Yield the lines below the picture: the conditions, and what is not in it and why."""
+    yield fill(visible(conditions(benchmark)), WIDTH_BELOW)
+    if moved:
+        yield "Marks that would coincide are moved up or down; the table has the numbers."
+    shown = {name for _, name in _points(benchmark)}
+    for row, name in zip(benchmark.rows, short_names(benchmark.rows), strict=True):
+        if name not in shown:
+            what = "failed" if row.verified is False else "not timed" if row.top1 else "not run"
+            why = f": {'; '.join(row.reasons)}" if row.reasons else ""
+            yield shorten(visible(f"{name}: {what}{why}"), WIDTH_BELOW, placeholder=" ...")
+
+
 def _place(row: Row) -> tuple[float, float]:
     assert row.latency_ms is not None
     assert row.top1 is not None
@@ -178,7 +229,7 @@ def _sign(row: Row) -> str:
 
 def _set_up(axes: Axes, points: Sequence[tuple[Row, str]]) -> None:
     latencies, accuracies = zip(*(_place(row) for row, _ in points), strict=True)
-    span = max(max(accuracies) - min(accuracies), 4.0)
+    span = _span(accuracies)
     axes.set_xscale("log")
     axes.set_xlim(min(latencies) / 1.4, max(latencies) * 1.6)
     axes.set_ylim(min(accuracies) - 0.25 * span, min(max(accuracies) + 0.25 * span, 103))
@@ -199,16 +250,15 @@ def _ticks(low: float, high: float) -> list[float]:
     return [tick for tick in found if low <= tick <= high]
 
 
-def _scatter(axes: Axes, precision: str, rows: Sequence[Row]) -> None:
+def _scatter(axes: Axes, precision: str, rows: Sequence[tuple[Row, tuple[float, float]]]) -> None:
     """Draw a mark for each of ``rows``, filled if it is verified or the run itself."""
     if not rows:
         return
     marker, colour = MARKS[precision]
     axes.scatter([], [], marker=marker, s=55, color=colour, label=precision)
-    for row in rows:
-        x, y = _place(row)
-        fill = "white" if row.verified is False else colour
-        axes.scatter([x], [y], marker=marker, s=55, color=fill, edgecolors=colour, zorder=3)
+    for row, (x, y) in rows:
+        inside = "white" if row.verified is False else colour
+        axes.scatter([x], [y], marker=marker, s=55, color=inside, edgecolors=colour, zorder=3)
         if row.latency_ms is not None:
             axes.plot([row.latency_ms.p10, row.latency_ms.p90], [y, y], color=colour, linewidth=1)
 

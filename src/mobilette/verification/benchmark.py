@@ -106,7 +106,9 @@ class Benchmark:
         threads: of each engine.
         rounds: in which all took turns.
         data: the pictures; ``None`` without.
-        fastest: the verified artifact with the smallest median latency of one picture.
+        fastest: the verified artifact with the smallest median latency of one picture; ``None``
+            where others are level with it.
+        level: those that share the first place, in the order of their medians.
         rows: in the order in which they were given.
     """
 
@@ -116,6 +118,7 @@ class Benchmark:
     data: str | None
     fastest: str | None
     rows: tuple[Row, ...]
+    level: tuple[str, ...] = ()
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -170,12 +173,14 @@ def bench(
         judged.append(judge(candidate, data, split=split, workers=workers))
     found = _take_turns(candidates, threads=threads, rounds=rounds, seconds=seconds, say=say)
     rows = tuple(map(_row, candidates, judged, found))
+    first = tuple(row.artifact for row in first_places(rows))
     return Benchmark(
         machine=machine(),
         threads=threads,
         rounds=rounds,
         data=str(data) if data is not None else None,
-        fastest=fastest_verified(rows),
+        fastest=first[0] if len(first) == 1 else None,
+        level=first if len(first) > 1 else (),
         rows=rows,
     )
 
@@ -196,14 +201,18 @@ def expand(models: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def fastest_verified(rows: Sequence[Row]) -> str | None:
-    """Return the verified artifact with the smallest median latency of one picture."""
-    timed = [
-        (row.latency_ms.median, row.artifact)
-        for row in rows
+def first_places(rows: Sequence[Row]) -> list[Row]:
+    """Return the fastest verified artifact, and those that are level with it, the fastest first.
+
+    That are those whose latency of one picture, from the 10th to the 90th percentile, overlaps its
+    own: another round may put them in another order.
+    """
+    timed = sorted(
+        (row.latency_ms.median, row.artifact, index, row.latency_ms.p10, row.latency_ms.p90)
+        for index, row in enumerate(rows)
         if row.verified and row.latency_ms is not None
-    ]
-    return min(timed)[1] if timed else None
+    )
+    return [rows[index] for _, _, index, p10, _ in timed if p10 <= timed[0][4]]
 
 
 def machine() -> str:
