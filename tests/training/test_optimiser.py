@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilette.training.ema import WeightAverage
-from mobilette.training.optimiser import build_optimizer
+from mobilette.training.load_start import calm
+from mobilette.training.optimiser import SCALE, build_optimizer, scale_classifier
 from mobilette.training.recipe import Recipe
 from mobilette.training.schedule import learning_rate
 from mobilette.weights.pretrained import create_model
@@ -23,6 +24,30 @@ def test_decay_spares_norms_biases_and_depthwise_kernels() -> None:
     assert {"stem.conv.weight", "head.classifier.weight"} <= decayed_names
     assert not any(n.endswith("bias") or ".norm." in n for n in decayed_names)
     assert not any("depthwise" in name for name in decayed_names)
+
+
+@pytest.mark.parametrize(
+    ("squared", "scale"), [(1_000.0, 0.1), (50.0, 1.0), (100.0, 1.0), (400_000.0, 0.00025)]
+)
+def test_a_classifier_that_sees_long_vectors_learns_slowly(squared: float, scale: float) -> None:
+    network = create_model("mobilenet_v3_small", width_mult=0.35, resolution=32)
+    recipe = Recipe(lr=0.02, body_lr=0.1, frozen_epochs=1)
+    optimizer = build_optimizer(network, recipe)
+    scale_classifier(optimizer, network, recipe, squared=squared)
+    own = set(network.head.get_submodule("classifier").parameters())
+    for group in optimizer.param_groups:
+        of_classifier = group["params"][0] in own
+        assert group[SCALE] == pytest.approx(scale if of_classifier else 1.0)
+        # Hidden layers of the head are given weights, too: they learn as the body does.
+        assert group["lr_factor"] == (1.0 if of_classifier else 0.1)
+
+
+def test_one_rate_for_everything_is_left_alone() -> None:
+    network = create_model("mobilenet_v1", width_mult=0.25, resolution=32)
+    recipe = Recipe()
+    optimizer = build_optimizer(network, recipe)
+    scale_classifier(optimizer, network, recipe, squared=1e6)
+    assert [group[SCALE] for group in optimizer.param_groups] == [1.0, 1.0]
 
 
 @given(st.floats(0, 0.9), st.floats(-1, 2))
@@ -75,3 +100,14 @@ def test_the_average_starts_quickly() -> None:
     average.update(0)
     bias = average.network.head.get_parameter("classifier.bias")
     assert torch.allclose(bias, torch.full_like(bias, 9.0))
+
+
+@pytest.mark.parametrize(("squared", "spread"), [(210_000.0, 1.0), (4.0, 0.02)])
+def test_a_new_classifier_is_not_sure_at_first(squared: float, spread: float) -> None:
+    """SqueezeNet's vectors are 460 long: drawn weights answered with a loss of 160."""
+    layer = torch.nn.Conv2d(512, 5, 1)
+    with torch.no_grad():
+        layer.weight.normal_(0, 0.6 if squared > 4 else 0.01)
+    calm(layer, squared)
+    logits_spread = float(layer.weight.detach().std()) * squared**0.5
+    assert logits_spread == pytest.approx(spread, rel=0.1)

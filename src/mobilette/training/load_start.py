@@ -15,11 +15,14 @@ from mobilette.training.start import Start
 from mobilette.training.step import Trainer
 from mobilette.weights.fitting import fit_weights
 
+# Standard deviation of a new classifier's first logits.
+_MOST_SPREAD = 1.0
+
 
 def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
     """Give ``trainer`` the weights of ``start``, made to fit its network.
 
-    A new classifier learns at a rate that suits what it sees (`scale_classifier`).
+    The classifier learns at a rate that suits what it sees (`scale_classifier`).
 
     Args:
         start: the weights, for whose network `choose_arch` chose that of ``trainer``.
@@ -38,12 +41,27 @@ def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classif
         start.arch, start.weights, network.arch, keep_classifier=keep_classifier, batches=batches
     )
     network.load_state_dict(fitted, strict=False)
-    trainer.average.network.load_state_dict(network.state_dict())
+    average = trainer.average.network
+    average.load_state_dict(network.state_dict())
+    squared = _squared_length(average, next(iter(batches())))
     if not keep_classifier:
-        squared = _squared_length(trainer.average.network, next(iter(batches())))
-        if dataset.multi_label:  # the loss is a mean over the classes
-            squared /= len(dataset.classes)
-        scale_classifier(trainer.optimizer, network, trainer.recipe, squared=squared)
+        calm(classifier(network), squared)
+        average.load_state_dict(network.state_dict())
+    if dataset.multi_label:  # the loss is a mean over the classes
+        squared /= len(dataset.classes)
+    scale_classifier(trainer.optimizer, network, trainer.recipe, squared=squared)
+
+
+@torch.no_grad()
+def calm(drawn: nn.Module, squared: float) -> None:
+    """Shrink the drawn weights of a classifier whose first answers would be far too sure.
+
+    Those of SqueezeNet, which has no batch norm, have a loss of 160 where guessing has 1.6.
+    """
+    for name, parameter in drawn.named_parameters():
+        spread = float(parameter.std()) * squared**0.5 if name.endswith("weight") else 0.0
+        if spread > _MOST_SPREAD:
+            parameter.mul_(_MOST_SPREAD / spread)
 
 
 @torch.no_grad()

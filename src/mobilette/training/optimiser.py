@@ -10,7 +10,7 @@ from mobilette.training.recipe import Recipe
 
 CLASSIFIER = "classifier"
 SCALE = "scale"  # of a group of parameters: what its rate is multiplied by besides
-# A new classifier's rate times the mean squared length of what it sees (docs/log.md).
+# A classifier's rate times the mean squared length of what it sees (docs/log.md, "Transfer").
 _STEADY = 2.0
 
 
@@ -25,7 +25,7 @@ def build_optimizer(
     """
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor, SCALE: 1.0}
-        for part, factor in ((body(network), recipe.body_lr), (classifier(network), 1.0))
+        for part, factor in _parts(network, recipe)
         for parameters, decay in zip(_by_decay(part), (recipe.weight_decay, 0.0), strict=True)
         if parameters
     ]
@@ -35,6 +35,13 @@ def build_optimizer(
             groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=not scaled
         )
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+
+
+def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
+    """Return the modules that have rates of their own, each with its part of the recipe's rate."""
+    if recipe.body_lr == 1.0 and not recipe.frozen_epochs:
+        return [(network, 1.0)]
+    return [(body(network), recipe.body_lr), (classifier(network), 1.0)]
 
 
 def body(network: Network) -> nn.ModuleList:
@@ -51,7 +58,9 @@ def classifier(network: Network) -> nn.Module:
 def scale_classifier(
     optimizer: torch.optim.Optimizer, network: Network, recipe: Recipe, *, squared: float
 ) -> None:
-    """Lower the rate of a new classifier that sees vectors of a large mean ``squared`` length.
+    """Lower the rate of a classifier that sees vectors of a large mean ``squared`` length.
+
+    Where the recipe has one rate for everything it is left alone.
 
     The curvature of its loss is at most half of that. With a rate far beyond its inverse SGD
     swings to answers that are too sure, and what it then asks of the body undoes that. AdamW's
