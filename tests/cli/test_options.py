@@ -21,21 +21,10 @@ from tests.cli.test_cli import Capture, assert_refused, in_this_process, mobilet
 from tests.cli.test_escapes import is_plain
 from tests.conftest import write_pictures
 
+# Twelve: too small, too large, no numbers, and what only Python takes for one.
 BAD = (
-    *("-1", "0", "1", "9223372036854775807", f"1{'0' * 30}", "nan", "inf", "-inf", "1e308", "-0.0"),
-    *(
-        "",
-        " ",
-        "abc",
-        "0x10",
-        "1_0",
-        "\u0661\u0662",
-        "9" * 5000,
-        "\x1b[2J",
-        "\udcff",
-        "../..",
-        "[red]",
-    ),
+    *("-1", "0", "-0.0", "9223372036854775807", f"1{'0' * 30}", "9" * 5000, "nan", "inf"),
+    *("", "1_0", "\u0661\u0662", "\x1b[2J\udcff[red]"),
 )
 
 
@@ -194,20 +183,7 @@ def test_bad_texts_are_never_a_traceback(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for option in TEXTS.get(verb, ()):
-        for value in (
-            "",
-            " ",
-            "abc",
-            "-1",
-            "9" * 5000,
-            "nan",
-            "\x1b[2J",
-            "\udcff",
-            "[red]",
-            "cuda:" + "9" * 30,
-            "a\x00b",
-            "x" * 5000,
-        ):
+        for value in BAD_TEXTS:
             result = in_this_process(capsys, *verb.split(), *subjects[verb], option, value)
             assert result.returncode in (0, 1, 2), (option, value)
             assert "Traceback" not in result.stderr
