@@ -250,6 +250,19 @@ def text_beside(folder: Path) -> None:
     assert skipped == [(folder / "a", [folder / "a" / "1.xml", folder / "a" / "notes.txt"])]
 
 
+def test_a_folder_without_pictures_loses_no_others(tmp_path: Path) -> None:
+    fill(tmp_path, ("a/1.png",))
+    (tmp_path / "b").mkdir()
+    skipped: list[tuple[Path, list[Path]]] = []
+    found = list_pictures(
+        [tmp_path / "b", tmp_path / "a"], on_skipped=lambda *told: skipped.append(told)
+    )
+    assert found == [tmp_path / "a" / "1.png"]
+    assert skipped == [(tmp_path / "b", [])]
+    with pytest.raises(InputError, match="no pictures in this folder"):
+        list_pictures([tmp_path / "b"])
+
+
 def address(folder: Path) -> None:
     ColourPredictor().labels(["https://example.org/cat.jpg"])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
@@ -17,6 +18,7 @@ from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
+from tests.accepted.asking import ColourPredictor
 from tests.artifact.forging import forge
 from tests.conftest import COLOURS
 
@@ -126,7 +128,28 @@ def test_the_largest_are_those_of_a_whole_sort(count: int) -> None:
         for values in (generator.random(size), generator.integers(0, 3, size) / 3):
             expected = np.argsort(-values, kind="stable")[:count]
             assert largest(values, count).tolist() == expected.tolist()
-    assert len(largest(np.full(9, np.nan), count)) == min(count, 9)
+
+
+class Overflowing(ColourPredictor):
+    """Gives `inf` where a picture is white, as weights that are too large do."""
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = super().batch_logits(pixels)
+        return np.where(logits > 31, np.float32(np.inf), logits)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_an_answer_that_is_no_number_is_none(multi_label: bool) -> None:
+    predictor = Overflowing()
+    predictor.multi_label = multi_label
+    white, red = np.full((2, 9, 9, 3), 255, np.uint8)
+    red[..., 1:] = 0
+    red[..., 0] = 200
+    first, second = predictor.predict_each([white, red])
+    assert isinstance(first, Failure)
+    assert "is not finite" in first.error
+    assert isinstance(second, Prediction)
+    assert second.label == "red"
 
 
 def test_an_image_is_treated_as_its_file_is(exported: Artifact, tmp_path: Path) -> None:

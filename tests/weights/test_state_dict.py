@@ -121,6 +121,11 @@ def test_values_that_are_not_finite(value: float, tmp_path: Path) -> None:
     refused(tmp_path, zipped(content), "tensor 'bad.bias' has values that are not finite")
 
 
+def test_a_variance_below_zero(tmp_path: Path) -> None:
+    content = TENSORS | {"bad.running_var": torch.tensor([1.0, -0.5])}
+    refused(tmp_path, zipped(content), "tensor 'bad.running_var' has variances below zero")
+
+
 class Runs:
     """What a hostile pickle does when it is read."""
 

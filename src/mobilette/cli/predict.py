@@ -64,6 +64,9 @@ def _say_skipped(folder: Path, files: list[Path]) -> None:
     """Say on stderr, with ``--json`` too, which files of a folder were not taken for pictures."""
     from mobilette.cli.output import remarks
 
+    if not files:
+        remarks().print(f"{folder}: no pictures in this folder")
+        return
     names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
     more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
     noun = "file is no picture" if len(files) == 1 else "files are no pictures"

@@ -76,12 +76,13 @@ def list_pictures(
     Args:
         paths: files and folders.
         on_skipped: called with a folder and the files in it, at any depth, that are no pictures,
-            where there are some.
+            where there are some; then with each folder without pictures, and no files.
 
     Raises:
-        InputError: a folder has no pictures.
+        InputError: there are but folders without pictures.
     """
     pictures: list[Path] = []
+    empty: list[Path] = []
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112  # which takes any name
             pictures.append(path)
@@ -91,8 +92,13 @@ def list_pictures(
         if on_skipped is not None and len(inside) < len(files):
             on_skipped(path, sorted(set(files) - set(inside)))
         if not inside:
-            raise InputError(f"{path}: no pictures in this folder")
+            empty.append(path)
         pictures += inside
+    if empty and not pictures:
+        raise InputError(f"{empty[0]}: no pictures in this folder")
+    if on_skipped is not None:
+        for folder in empty:
+            on_skipped(folder, [])
     return pictures
 
 

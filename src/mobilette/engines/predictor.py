@@ -146,7 +146,10 @@ class Predictor(ABC):
 
     def _probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         logits = self.logits(pixels)
-        return sigmoid(logits) if self.multi_label else softmax(logits)
+        finite = np.isfinite(logits).all(axis=1, keepdims=True)
+        safe = np.where(finite, logits, np.float32(0))  # a sigmoid of inf would be 1
+        probabilities = sigmoid(safe) if self.multi_label else softmax(safe)
+        return np.where(finite, probabilities, np.nan)
 
     def _read_file(self, image: PictureLike) -> NDArray[np.uint8] | Failure | None:
         """Return what `_read` does for a file; ``None`` for an image, which threads may share."""
@@ -160,7 +163,13 @@ class Predictor(ABC):
         except MemoryError:
             return Failure(path=name_of(image), error="too large for the memory")
 
-    def _prediction(self, name: str, probabilities: NDArray[np.float64]) -> Prediction:
+    def _prediction(self, name: str, probabilities: NDArray[np.float64]) -> Prediction | Failure:
+        if np.isnan(probabilities).any():
+            return Failure(
+                path=name,
+                error="the network's answer is not finite (NaN or inf): its weights are damaged, "
+                "or too large for its precision",
+            )
         best = largest(probabilities, TOP)
         top = tuple(
             Guess(
@@ -181,7 +190,5 @@ def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     """
     count = min(count, len(values))
     among = np.flatnonzero(values >= np.partition(values, -count)[-count])
-    if len(among) < count:  # not all are numbers
-        among = np.arange(len(values))
     chosen: NDArray[np.intp] = among[np.argsort(-values[among], kind="stable")[:count]]
     return chosen

@@ -49,8 +49,13 @@ def norm_tensors(conv: str, norm: NormNode, arch: Arch) -> dict[str, Tensor]:
 
 
 def check_finite(name: str, tensor: Tensor, *, where: str) -> None:
-    """Raise `InputError` if a value of ``tensor`` is NaN or infinite; ``where`` is its file."""
+    """Raise `InputError` if a value of ``tensor`` is NaN or infinite; ``where`` is its file.
+
+    Or if it is a variance below zero, whose root would be NaN.
+    """
     if not tensor.isfinite().all():
         raise InputError(
             f"{where}: tensor {name!r:.80} has values that are not finite (NaN or inf)"
         )
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise InputError(f"{where}: tensor {name!r:.80} has variances below zero")
