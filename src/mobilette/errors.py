@@ -50,8 +50,10 @@ def _escaped(sign: str) -> str:
     return sign if sign in _JOINERS else repr(sign)[1:-1]
 
 
-def nearest(value: str, choices: Iterable[str]) -> str:
+def nearest(value: object, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string."""
+    if not isinstance(value, str):
+        return ""
     matches = get_close_matches(value[:_LONGEST_NAME], list(choices), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 

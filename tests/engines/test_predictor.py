@@ -193,3 +193,9 @@ def test_the_engines_refusal_is_one_line(content: bytes, artifact_copy: Path) ->
     with pytest.raises(InputError, match=r"model\.onnx: ONNX Runtime does not accept") as caught:
         open_engine(artifact)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["\0", "x" * 5000])
+def test_a_path_that_can_be_none_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load(path)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from mobilette.artifact.directory import Artifact, is_artifact, open_artifact
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.predictor import Predictor
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
 from mobilette.folders import restore
 from mobilette.limits import THREADS
 from mobilette.run.directory import is_run, open_run
@@ -73,6 +73,13 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
             f"load: the path of a run or artifact is expected, not a {type(path).__name__}"
         )
     path = Path(path)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # said below, unless a killed process has put it aside
+    except (OSError, ValueError) as error:  # too long a name, no right to look, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"load: {shown(str(path))} cannot be read ({reason})") from error
     if threads != 0:
         THREADS.check("threads", threads)
     restore(path)
