@@ -286,3 +286,11 @@ def test_a_damaged_published_file(
     content = (shared / "weights" / "resnet20_cifar10_akamaster.th").read_bytes()
     path.write_bytes(damage(content))
     read_or_refuse(path)
+
+
+def test_a_keras_archive_that_lacks_its_topology(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(InputError, match=r"without config\.json or metadata\.json"):
+        read_state_dict(path)

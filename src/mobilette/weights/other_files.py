@@ -68,7 +68,7 @@ def name_archive(names: Sequence[str]) -> str:
     if "data.pkl" in ends:
         return ""
     if "model.weights.h5" in ends:
-        return "a Keras archive (.keras)"
+        return "a Keras archive (.keras) without config.json or metadata.json; save the model again"
     if (
         "archive_format" in ends
         or "archive_version" in ends
