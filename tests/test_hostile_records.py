@@ -104,6 +104,7 @@ def test_the_records_are_all_that_are_read() -> None:
     call = re.compile(r"\b(?:parse|read_record)\((?:[^,()]+(?:\([^)]*\))?, )?([A-Z][a-z]\w+)")
     sources = Path(mobilette.__path__[0]).rglob("*.py")
     read = {name for source in sources for name in call.findall(source.read_text("utf-8"))}
+    read.discard("Path")  # of a file's syntax, not a record
     assert {"Arch", "Recipe", "Timing"} <= read <= {kind.__name__ for kind in RECORDS}
 
 

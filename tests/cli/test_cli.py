@@ -143,7 +143,7 @@ def test_doctor_says_what_installs_a_target(monkeypatch: pytest.MonkeyPatch) -> 
             raise PackageNotFoundError(package)
         return "1.0"
 
-    monkeypatch.setattr("mobilette.exporters.prepare.version", without_ncnn)
+    monkeypatch.setattr("mobilette.exporters.prepare.version_of", without_ncnn)
     found = target_packages()
     assert found["ncnn"] == "pip install 'mobilette[ncnn]'"
     assert found["coreml"] == {"coremltools": "1.0"}
@@ -196,6 +196,7 @@ def test_train_evaluate_export_verify_predict(pictures: Path, tmp_path: Path) ->
     )
     assert evaluated["top1"] == pytest.approx(trained["top1"], abs=1e-6)
     assert evaluated["images"] == 24
+    assert evaluated.pop("classes_matched_by") == "name"
     assert evaluated.keys() == {"top1", "top5", "loss", "images", "per_class", "confusion"}
 
     result = mobilette("export", "a run", "--to=onnx", "--out=导出", "--json", cwd=here)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.data.dataset import NOT_COMPARED, Dataset, load_dataset
+from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.digest import Digest
 from mobilette.data.loader import make_loader
 from mobilette.data.opening import LoaderKind
@@ -184,15 +184,15 @@ def test_a_picture_that_breaks_costs_that_picture(workers: int, tmp_path: Path) 
     for _ in range(2):
         _, rows = epoch(dataset.splits["train"])
         assert sorted(rows) == [row for row in range(24) if row != 5]
-    assert remarks == [NOT_COMPARED, f"{names[5]}: left out, empty file (0 bytes)"]
+    assert remarks == [f"{names[5]}: left out, empty file (0 bytes)"]
     assert dataset.unusable == ((names[5], "empty file (0 bytes)"),)
     assert dataset.splits["val"].usable().all()
     zeros = dataset.splits["val"].pixels[:]
     broken = [not pixels.any() for pixels in zeros]
     assert (dataset.splits["val"].usable() == ~np.array(broken)).all()
     assert sum(broken) == 1
-    assert len(remarks) == 3
-    assert "No such file" in remarks[2]
+    assert len(remarks) == 2
+    assert "No such file" in remarks[1]
     recorded = dataset.describe()["unusable"]
     assert isinstance(recorded, list)
     assert len(recorded) == 2
@@ -266,9 +266,7 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
     assert all(name in remarks[1] for name in same)
     assert load(root).copies is None
     assert load(root, digest="files").describe()["duplicates"] == 2
-    remarks.clear()
-    assert load(root, "streamed", remarks=remarks).describe()["copies"] is None
-    assert NOT_COMPARED in remarks
+    assert load(root, "streamed").describe()["copies"] is None
 
 
 def test_a_flat_picture_in_two_classes_is_named(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_several_processes_are_launched_with_words_that_torchrun_knows() -> None
 def _shortened(command: str) -> list[str]:
     """Return the arguments of ``mobilette``, for a network and a time that suit a test."""
     words = shlex.split(command.partition("mobilette ")[2])
-    short = {"--time": "15s", "--epochs": "1", "--width-mult": "0.25"}
+    short = {"--time": "40s", "--epochs": "1", "--width-mult": "0.25"}
     words = [short.get(before, word) for before, word in zip(["", *words], words, strict=False)]
     if words[0] == "train" and "--resume" not in words:
         words += ["--width-mult", "0.25"] * ("--width-mult" not in words)

@@ -20,7 +20,6 @@ from mobilette.errors import InputError
 from mobilette.limits import FRACTION
 
 SCHEMA_VERSION = 1
-NOT_COMPARED = "pictures are read as they are needed, and not compared: copies are not known"
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
 _BY_RULE_MULTI_LABEL = "first fifth by SHA-256 of decoded pixels"
 
@@ -181,7 +180,7 @@ def load_dataset(
     )
     _check_classes(pictures, chosen, assigned)
     copies = find_copies(found, chosen, assigned)
-    for line in (NOT_COMPARED,) if copies is None else copies.remarks():
+    for line in copies.remarks() if copies is not None else ():
         remark(line)
     rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
     return Dataset(
