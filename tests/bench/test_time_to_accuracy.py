@@ -30,5 +30,5 @@ def test_ours_and_the_plain_loop_are_trained_and_compared(tmp_path: Path) -> Non
     for curve in json.loads(curves.read_text())["curves"]:
         assert curve["images"] > 0
         seconds, top1 = curve["points"][-1]
-        assert 0 < seconds
+        assert seconds > 0
         assert 0 <= top1 <= 1
