@@ -269,7 +269,6 @@ def test_a_recipe_with_an_unknown_key(
         (("train/red/0.png", "../red/0.png"), "line 66: '../red/0.png' is not inside the list's"),
         (("train/red/0.png", "/red/0.png"), "line 66: '/red/0.png' is not inside the list's"),
         ((",red,val", ",rad,val"), "class 'rad' is in val but not in train; did you mean 'red'?"),
-        (("path,label,split", "path,class,split"), "column 'label'"),
         ((",red,train", ",red,trian"), "split 'trian' is not one of train, val, test; did you"),
     ],
 )

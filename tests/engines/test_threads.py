@@ -176,8 +176,9 @@ def test_a_session_whose_call_failed_is_not_lent_again() -> None:
         raise KeyError
     with sessions.lend(list) as another:
         assert another == []
+    empty: Sessions[list[int]] = Sessions(at_once=1)
     for _ in range(2):  # one that cannot be made leaves its place
-        with pytest.raises(ValueError, match="no"), sessions.lend(_refuse):
+        with pytest.raises(ValueError, match="no"), empty.lend(_refuse):
             raise AssertionError
 
 

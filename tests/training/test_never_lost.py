@@ -148,9 +148,9 @@ def test_another_batch_size_leaves_the_schedule_where_it_was(
 
 
 def test_a_finished_run_goes_on_with_more_time(pictures: Path, tmp_path: Path) -> None:
-    run = train_small(pictures, overrides={"epochs": 1, "time_limit": 0.001}, out=tmp_path / "run")
+    run = train_small(pictures, overrides={"epochs": 1}, out=tmp_path / "run")
     assert len(run.history()) == 1
-    resume(run.path, overrides={"time_limit": 4.0}, force=True)
+    resume(run.path, overrides={"time_limit": 10.0}, force=True)
     assert len(run.history()) > 1
 
 
@@ -274,14 +274,14 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
     monkeypatch.setenv("CXX", "no-such-compiler")
     said: list[str] = []
     resume(folders[True], remark=said.append)
-    assert said == [
+    assert said[0] == (
         "goes on without fused batch norms, not to the same bits: "
         "no C++ compiler (CXX=no-such-compiler)"
-    ]
+    )
     whole = tmp_path / "whole"
     monkeypatch.setenv("CXX", "no-such-compiler")
     train_small(pictures, overrides={"epochs": 2}, out=whole)
     monkeypatch.delenv("CXX")
     resume(folders[False], remark=said.append)
-    assert len(said) == 1
+    assert not any("norms" in text for text in said[1:])
     assert same_weights(folders[False], whole)

@@ -23,6 +23,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 EXTRAS = {
     "weights": ("h5py", "flatbuffers"),
     "tensorboard": ("tensorboard",),
+    "heic": ("pillow-heif",),
     "openvino": ("openvino", "nncf"),
     "litert": ("ai-edge-litert", "flatbuffers"),
     "litert-export": ("ai-edge-litert", "litert-torch", "torchao"),
