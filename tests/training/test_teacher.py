@@ -100,11 +100,13 @@ def test_classes_in_another_order_and_more_of_them(
 
 def test_classes_that_only_their_order_matches_are_told(trained: Run, tmp_path: Path) -> None:
     said: list[str] = []
-    for classes in (COLOURS, ("a", "b", "c")):
+    for classes in (COLOURS, ("0", "1", "2")):
         read(trained.path, classes=classes, remark=said.append)
     assert said == [
         f"teacher {trained.path}: no class has a name of these pictures'; matched by their order"
     ]
+    with pytest.raises(InputError, match="'a' is none of the model's 3"):
+        read(trained.path, classes=("a", "b", "c"))
 
 
 def test_a_teacher_is_not_replaced_by_its_pupil(run_copy: Path, pictures: Path) -> None:
