@@ -203,7 +203,7 @@ def test_a_module_that_was_forged_is_refused_and_not_executed(web_copy: Path, tr
 
 
 @pytest.mark.parametrize(
-    ("cut", "message"), [(0.5, "no contract inside the model"), (0.0, "no contract inside")]
+    ("cut", "message"), [(0.5, "not a complete ONNX file"), (0.0, "no contract inside the model")]
 )
 def test_half_a_model_whose_hash_was_forged(web_copy: Path, cut: float, message: str) -> None:
     content = (web_copy / "model.onnx").read_bytes()
