@@ -26,9 +26,13 @@ pytestmark = pytest.mark.skipif(
 
 def nobody(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user without name and home."""
+    return become(sys.executable, "-c", MAIN, *map(str, arguments), cwd=cwd, **environment)
+
+
+def become(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     return subprocess.run(
-        [*BECOME, sys.executable, "-c", MAIN, *map(str, arguments)],
+        [*BECOME, *command],
         env=kept | {"MOBILETTE_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment,
         cwd=cwd,
         capture_output=True,
@@ -44,9 +48,12 @@ def place(pictures: Path) -> Iterator[Path]:
         folder = Path(made)
         shutil.copytree(pictures, folder / "pictures")
         os.chown(folder, UNKNOWN, UNKNOWN)
-        tried = nobody("--version", cwd=folder)
-        if tried.returncode:
-            pytest.skip(f"another user cannot run this Python: {tried.stderr.strip()[-200:]}")
+        for reason, tried in (
+            ("run this Python", nobody("--version", cwd=folder)),
+            ("reach the temporary folder", become("ls", str(folder / "pictures"), cwd=folder)),
+        ):
+            if tried.returncode:
+                pytest.skip(f"another user cannot {reason}: {tried.stderr.strip()[-200:]}")
         yield folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ def test_a_training_whose_terminal_is_closed_saves_its_state(
     arguments += ["--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16"]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
         os.execv(sys.executable, [*MOBILETTE, *arguments])
     while b"epoch   2" not in os.read(terminal, 65536):
         pass

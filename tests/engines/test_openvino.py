@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +45,36 @@ def test_any_number_of_pictures_and_threads(openvino: Artifact) -> None:
         np.testing.assert_allclose(other, answers[0], atol=1e-5)
     one = load(openvino.path).logits(pixels[-1:])
     np.testing.assert_allclose(one[0], answers[0][-1], atol=1e-5)
+
+
+_DROPPED_BY_A_THREAD = """
+import os, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from mobilette.engines.load import load
+
+predictors = [load(Path(sys.argv[1]))]
+predictors[0].logits(np.zeros((1, 3, 16, 16), np.uint8))
+dropping = threading.Thread(target=predictors.clear)
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_signals_are_handled_when_another_thread_has_dropped_the_predictor(
+    openvino: Artifact,
+) -> None:
+    """OpenVINO frees the stack of signal handlers with itself, in use or not."""
+    done = subprocess.run(
+        [sys.executable, "-c", _DROPPED_BY_A_THREAD, openvino.path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def _xml(folder: Path) -> bytes:

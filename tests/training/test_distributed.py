@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,29 +34,44 @@ OPTIONS = (
     "--set=mixup=0.2",
     "--set=save_every=2",
 )
+# With 3 steps an epoch: enough of them that a process is killed or stopped before the last.
+LONG = "--epochs=16"
 # The same sums in another order; the loss is a little different from the first step on.
 TOLERANCE = 1e-4
 
 
-def torchrun(*arguments: str | Path, restarts: int = 0) -> subprocess.Popen[str]:
+@contextmanager
+def torchrun(*arguments: str | Path, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """Yield torchrun with two processes; they are killed at the end if they are still there."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += [f"--max-restarts={restarts}", "--standalone", "-m", "mobilette", "train"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def ended(*arguments: str | Path, restarts: int = 0) -> tuple[int, str]:
+    """Return the status of torchrun and what it wrote to stderr."""
+    with torchrun(*arguments, restarts=restarts) as process:
+        _, err = process.communicate(timeout=300)
+    return process.returncode, err
 
 
 @pytest.fixture(scope="module")
 def together(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run that two processes have trained."""
     out = tmp_path_factory.mktemp("together") / "run"
-    process = torchrun(pictures, *OPTIONS, "--out", out)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    status, err = ended(pictures, *OPTIONS, "--out", out)
+    assert status == 0, err
     assert err.count("2 processes, cpu") == 1  # one of them speaks
     return out
 
@@ -92,27 +108,29 @@ def test_one_process_with_the_whole_batch_is_something_else(
 
 
 def test_a_killed_writer_is_replaced_and_the_run_ends_as_if_it_was_not(
-    together: Path, pictures: Path, tmp_path: Path
+    pictures: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    process = torchrun(pictures, *OPTIONS, "--out", out, restarts=2)
-    _wait_for_steps(out, 6)
-    (writer,) = (pid for pid in _workers(process.pid) if b"RANK=0" in _environment(pid))
-    os.kill(writer, signal.SIGKILL)
-    _, err = process.communicate(timeout=300)
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "run"
+    status, err = ended(pictures, *OPTIONS, LONG, "--out", undisturbed)
+    assert status == 0, err
+    with torchrun(pictures, *OPTIONS, LONG, "--out", out, restarts=2) as process:
+        _wait_for_steps(out, 6)
+        (writer,) = (pid for pid in _workers(process.pid) if b"RANK=0" in _environment(pid))
+        os.kill(writer, signal.SIGKILL)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert same_weights(together, out)
-    assert len(open_run(out).history()) == 3
+    assert same_weights(undisturbed, out)
+    assert len(open_run(out).history()) == 16
 
 
 def test_a_stopped_torchrun_leaves_a_run_that_goes_on(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = torchrun(pictures, *OPTIONS, "--epochs=1000", "--out", out)
-    _wait_for_steps(out, 4)
-    with pytest.raises(BusyError, match="run: process [0-9]+ is writing it"):  # one for all ranks
-        resume(out)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    with torchrun(pictures, *OPTIONS, "--epochs=1000", "--out", out) as process:
+        _wait_for_steps(out, 4)
+        with pytest.raises(BusyError, match="run: process [0-9]+ is writing it"):  # for all ranks
+            resume(out)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
     assert process.returncode != 0
     progress = torch.load(out / STATE, weights_only=True)["progress"]
     assert not progress["finished"]
@@ -120,9 +138,8 @@ def test_a_stopped_torchrun_leaves_a_run_that_goes_on(pictures: Path, tmp_path: 
 
 
 def test_several_processes_need_a_name_for_their_run(pictures: Path) -> None:
-    process = torchrun(pictures, *OPTIONS)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
+    status, err = ended(pictures, *OPTIONS)
+    assert status != 0
     assert "several processes write one run: give it a name with --out" in err
 
 

@@ -30,7 +30,7 @@ from mobilette.training.world import _own_part
 from tests.conftest import needs_compiler, write_pictures
 from tests.data.sets import divided
 from tests.training.runs import same_weights
-from tests.training.test_distributed import OPTIONS, torchrun
+from tests.training.test_distributed import OPTIONS, ended
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)
@@ -52,9 +52,8 @@ def test_restarted_processes_leave_a_run_alone_that_they_have_not_begun(
 ) -> None:
     """The run was refused when torchrun started them first; resuming it would be no better."""
     before = (run_copy / STATE).read_bytes()
-    process = torchrun(pictures, *OPTIONS, "--out", run_copy, restarts=1)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode != 0
+    status, err = ended(pictures, *OPTIONS, "--out", run_copy, restarts=1)
+    assert status != 0
     # Two processes, two times; torchrun may end the other one before it has said so, too.
     assert 2 <= err.count(f"{run_copy}: exists; give another --out") <= 4
     assert "Connection closed" not in err  # none waited for one that had ended
@@ -85,9 +84,8 @@ def test_pictures_that_one_of_the_processes_finds_broken_are_recorded(tmp_path: 
     # The batch of one process is a single picture once.
     streamed = ("--batch-size=4", "--set=loader=streamed", "--max-unusable=0.2")
     options = (*OPTIONS, "--epochs=1", *streamed)
-    process = torchrun(data, *options, "--out", out)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    status, err = ended(data, *options, "--out", out)
+    assert status == 0, err
     recorded = json.loads((out / DATASET).read_text())["unusable"]
     assert [entry["path"] for entry in recorded] == broken
 

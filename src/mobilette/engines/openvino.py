@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -84,11 +86,11 @@ class OpenVinoPredictor(ArtifactPredictor):
             raise InputError(f"{self.where}: one file of weights is expected beside it")
         weights = self.artifact.read(self.contract.parts[0])
         check_ir(xml, len(weights), where=self.where)
-        with hidden("openvino_telemetry"), needs("openvino", "executing an openvino artifact"):
-            import openvino
-        self.core = openvino.Core()
+        core = _core(os.getpid())
+        import openvino
+
         try:
-            model = self.core.read_model(
+            model = core.read_model(
                 model=xml, weights=openvino.Tensor(np.frombuffer(weights, np.uint8))
             )
         except RuntimeError as error:
@@ -111,9 +113,22 @@ class OpenVinoPredictor(ArtifactPredictor):
         if self.threads:
             options["INFERENCE_NUM_THREADS"] = self.threads
         try:
-            return self.core.compile_model(model, "CPU", options)
+            return _core(os.getpid()).compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise self.refused(error) from error
+
+
+@cache
+def _core(process: int) -> Any:
+    """Return the OpenVINO of this process, which is never freed.
+
+    Its CPU plugin gives the thread that first compiles a model a stack for signal handlers and
+    frees it with itself (openvinotoolkit/openvino pull request 11894). Freed by another thread, the
+    next signal that Python handles, such as that of Ctrl-C, would end the process.
+    """
+    with hidden("openvino_telemetry"), needs("openvino", "executing an openvino artifact"):
+        import openvino
+    return openvino.Core()
 
 
 def check_ir(xml: bytes, weights: int, *, where: str) -> None:
