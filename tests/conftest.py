@@ -28,6 +28,16 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # No test asks the network or depends on what somebody has downloaded; those of downloads say so.
 os.environ["MOBILETTE_OFFLINE"] = "1"
+# What they print is compared: no shell's wish for colours or a width is theirs.
+for variable in [
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "COLUMNS",
+    "LINES",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+]:
+    os.environ.pop(variable, None)
 # Of a session that was killed, the next one removes it.
 CACHE = ExitStack()
 os.environ["MOBILETTE_CACHE"] = str(CACHE.enter_context(scratch()))

@@ -10,6 +10,14 @@ def test_the_nearest_choice_is_offered() -> None:
     assert nearest("zzz", ["mobilenet_v2"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("value", "choice"), [("CPU", "cpu"), ("ONNX", "onnx"), ("MobileNet_V2", "mobilenet_v2")]
+)
+def test_case_makes_no_choice_far(value: str, choice: str) -> None:
+    assert nearest(value, [choice, "resnet18"]) == f"; did you mean {choice!r}?"
+    assert nearest(choice, [value]) == f"; did you mean {value!r}?"
+
+
 @pytest.mark.parametrize("value", [3, None, 1.5])
 def test_what_is_no_text_is_near_to_nothing(value: object) -> None:
     assert nearest(value, ["mobilenet_v2"]) == ""

@@ -51,11 +51,12 @@ def _escaped(sign: str) -> str:
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest of ``choices``, or an empty string."""
+    """Return ``"; did you mean 'x'?"`` for the closest of ``choices`` in any case, or ""."""
     if not isinstance(value, str):
         return ""
-    matches = get_close_matches(value[:_LONGEST_NAME], list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    by_case = {choice.casefold(): choice for choice in choices}
+    matches = get_close_matches(value[:_LONGEST_NAME].casefold(), by_case, n=1, cutoff=0.6)
+    return f"; did you mean {by_case[matches[0]]!r}?" if matches else ""
 
 
 def one_of(value: str, choices: Iterable[str], what: str) -> str:

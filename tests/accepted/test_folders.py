@@ -162,6 +162,23 @@ CASES: dict[str, Case] = {
         "train/1.png", "train/_classes.csv", "valid/1.png", "valid/_classes.csv"
     ),
     "`train/cat` and `val/lion`": gives(*within("train"), "val/lion/1.png"),
+    "the same beside them: `cat`, `dog` and `flowers/cat`, `flowers/dog`": gives(
+        *BOTH, *within("flowers")
+    ),
+    "classes beside `runs/` or `exports/` with results of Mobilette": each(
+        gives(
+            *BOTH,
+            "runs/one/arch.json",
+            said="left out runs/, results",
+            all=2,
+        ),
+        gives(*BOTH, "exports/one/onnx/contract.json", said="left out exports/, results", all=2),
+        gives(*BOTH, "runs/1.png", classes=("cat", "dog", "runs"), all=3),
+    ),
+    "classes in `images/` beside `meta/` without pictures": gives(
+        *within("images"), "meta/train.txt"
+    ),
+    "`valid/1.jpg`, `invalid/1.jpg`": gives("valid/1.png", "invalid/1.png"),
     "a class folder without pictures": gives(*BOTH, "fox/notes.txt"),
     "one class": gives("cat/1.png"),
     "pictures without class folders": gives("1.png"),

@@ -11,7 +11,7 @@ import pytest
 
 from mobilette.cli.main import run as mobilette
 from mobilette.cli.training_result import print_result
-from mobilette.reporting.outcome import outcome
+from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.resume import resume
@@ -78,6 +78,13 @@ def test_what_may_be_guessing_is_said_to_be_so(capsys: Capture, changed: Path) -
     assert "warning: perhaps no better than always answering blue" in printed(capsys, changed)
     count(changed, val=(440, 280, 280))  # of so many, 40% are fewer for sure
     assert "warning: no better than always answering blue" in printed(capsys, changed)
+
+
+def test_a_rounded_share_of_the_largest_class_is_no_better() -> None:
+    """Eight of nine are 0.888889 in metrics.csv, which is more than the share."""
+    best = {"top1": 0.888889}
+    found = Outcome(best=best, last=best, images=9, largest=("big", 8 / 9), uneven=None)
+    assert found.warnings()[0].startswith("warning: no better than always answering big")
 
 
 def test_a_result_that_is_better_has_no_warning(capsys: Capture, changed: Path) -> None:

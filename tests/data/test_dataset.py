@@ -181,7 +181,7 @@ def test_describe_is_json(tmp_path: Path) -> None:
         "digest": "decoded pixels",
         "loader": "resident",
         "duplicates": 0,
-        "copies": {"in_train": {}, "in_classes": []},
+        "copies": {"in_train": {}, "in_val": [], "in_classes": []},
         "remarks": [],
         "unusable": [{"path": "cat/bad.png", "reason": "empty file (0 bytes)"}],
         "ignored": 0,

@@ -269,6 +269,25 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
     assert load(root, "streamed").describe()["copies"] is None
 
 
+def test_copies_of_val_in_test_are_named_and_many_are_cut_short(tmp_path: Path) -> None:
+    root = divided(tmp_path / "set", train=6, val=5)
+    for name in ("cat/a.jpg", "dog/b.jpg", "dog/c.jpg"):
+        (root / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "test" / name).write_bytes((root / "val/cat/000.jpg").read_bytes())
+    remarks: list[str] = []
+    described = load(root, "resident", remarks=remarks).describe()["copies"]
+    names = ("test/cat/a.jpg", "test/dog/b.jpg", "test/dog/c.jpg")
+    assert described == {
+        "in_train": {},
+        "in_val": names,
+        "in_classes": (("val/cat/000.jpg", *names),),
+    }
+    assert remarks == [
+        f"3 pictures of test are also in val: {', '.join(names)}",
+        f"1 pictures are in several classes: val/cat/000.jpg = {' = '.join(names[:2])} = ...",
+    ]
+
+
 def test_a_flat_picture_in_two_classes_is_named(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "set", 5)
     shutil.copy(root / "red/0.png", root / "blue/again.png")

@@ -30,7 +30,6 @@ IMAGENET = tuple(
         (["n01530575", "n01440764"], [1, 0], BY_NAME),
         (["brambling", "tench"], [1, 0], BY_NAME),
         (["tench", "n01530575"], [0, 1], BY_NAME),
-        (["crane", "tench"], [2, 0], BY_NAME),  # two are called so: the first
         (["n01530575_brambling", "n01440764 fish"], [1, 0], BY_SYNSET),
         (["10", "2", "1", "0"], [3, 2, 1, 0], BY_ORDER),  # numbers by their value
         (["0_Tench", "01-BRAMBLING"], [0, 1], BY_SIMILAR_NAME),
@@ -51,7 +50,8 @@ def test_matching(folders: list[str], indices: list[int], by: str) -> None:
         (["a", "b", "c", "d"], "'a' is none of the model's 4"),
         # As many folders as classes, but some are names: not by order.
         (["tench", "b", "c", "d"], "'b' is none of the model's"),
-        (["tench", "n01440764"], "two folders are one class"),
+        (["crane", "tench"], "2 classes of the model are called 'crane'; .*n02012849, n03126707"),
+        (["tench", "n01440764"], "one class of the model: 'tench' and 'n01440764'"),
         (["n01440764_a", "n01440764_b"], "two folders are one class"),
         (["n014407645"] * 1, "is none of the model's"),  # nine digits are no synset
     ],
@@ -77,3 +77,20 @@ def test_words_between_are_no_difference() -> None:
 def test_an_accent_may_be_a_sign_of_its_own() -> None:
     classes = tuple(ClassLabel(id=name, name=name) for name in ("caf\u00e9", "tea"))
     assert match_classes(["cafe\u0301"], classes, where="x") == ([0], BY_SIMILAR_NAME)
+
+
+def test_zeros_before_a_number_are_no_difference() -> None:
+    """Folders may be called 1 to 10, or 01 to 10 so that they are sorted."""
+    classes = tuple(ClassLabel(id=name, name=name) for name in ("01", "02", "10"))
+    folders = ["10", "2"]
+    assert match_classes(folders, classes, where="x") == ([2, 1], BY_SIMILAR_NAME)
+    short = tuple(ClassLabel(id=name, name=name) for name in ("0", "1", "2"))
+    assert match_classes(["02", "00"], short, where="x") == ([2, 0], BY_SIMILAR_NAME)
+    with pytest.raises(InputError, match="'03' is none of the model's 3"):  # counted from 1
+        match_classes(["01", "02", "03"], short, where="x")
+
+
+def test_numbers_of_thousands_of_digits_are_names() -> None:
+    classes = tuple(ClassLabel(id=name, name=name) for name in ("cat", "dog"))
+    with pytest.raises(InputError, match="is none of the model's 2"):
+        match_classes(["1", "9" * 5000], classes, where="x")

@@ -25,6 +25,7 @@ def test_text_round_trip(labels: list[ClassLabel]) -> None:
         ("", "no class in it"),
         ("cat\n\ndog\n", "line 2 is empty"),
         ("cat\ndog\ncat\n", "class id 'cat' occurs twice"),
+        ("cat\na\tb\tc\n", "line 2: class 'b.*without tabs"),
     ],
 )
 def test_faults(text: str, message: str) -> None:
@@ -45,6 +46,8 @@ def test_a_line_without_a_tab_is_its_own_name(tmp_path: Path) -> None:
         ClassLabel(id="n01440764", name="tench"),
         ClassLabel(id="狗", name="狗"),
     )
+    path.write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")  # as Windows' Notepad writes it
+    assert [label.id for label in read_classes(path)] == ["cat", "dog"]
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
         read_classes(path)

@@ -91,6 +91,7 @@ def test_settings_from_the_command_line() -> None:
     assert parse_setting("lr=0.5") == ("lr", 0.5)
     assert parse_setting("flip=false") == ("flip", False)
     assert parse_setting("optimizer=adamw") == ("optimizer", "adamw")
+    assert parse_setting("lr=1\nseed=3") == ("lr", "1\nseed=3")  # which is no number
     recipe = override(Recipe(), dict([parse_setting("epochs=7")]))
     assert recipe.epochs == 7
     with pytest.raises(InputError, match="did you mean 'epochs'"):

@@ -86,11 +86,11 @@ def bench(
     else:
         table = Table(box=box.SIMPLE_HEAD)
         for number, column in enumerate(COLUMNS):
-            table.add_column(column, justify="left" if number < 4 else "right", overflow="fold")
+            table.add_column(column, justify="left" if number < 4 else "right")
         for cells in table_rows(found):
             table.add_row(*cells)
         console().print(table)
-        console().print(conclusion(found), soft_wrap=True)
+        console().print(conclusion(found))
     for line in (*remarks_on(found), conditions(found)):
         remarks().print(line)
     if written:

@@ -13,7 +13,7 @@ from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
 from mobilette.cli.options import FormOption, Json, Resolution, ranged
 from mobilette.counting.cost import cost as count
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
 from mobilette.limits import (
     CHANNELS,
     CLASSES,
@@ -131,7 +131,7 @@ def _archs(model: str, settings: Settings) -> list[Arch]:
     if "*" in model or "?" in model:
         names = list_models(model)
         if not names:
-            raise InputError(f"no network matches {model!r} ('mobilette models' lists all)")
+            raise InputError(f"no network matches {shown(model)} ('mobilette models' lists all)")
         return [get_arch(name, settings) for name in names]
     return [get_arch(model, settings)]
 

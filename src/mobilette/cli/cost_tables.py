@@ -32,7 +32,7 @@ def print_comparison(costs: Sequence[Cost], *, sort: str | None, as_csv: bool) -
         return
     table = Table("network", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in ("parameters", "mult-adds", "size fp32", "int8", "activations fp32", "int8"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for name, params, madds, *sizes in (record.values() for record in records):
         bytes_columns = (human_bytes(int(size)) for size in sizes)
         table.add_row(str(name), f"{params:,}", f"{madds:,}", *bytes_columns)
@@ -132,7 +132,7 @@ def _layer_table(counted: Cost, sort: str | None) -> Table:
     """One line a convolution, with what follows it in place: batch norm and activation."""
     table = Table("layer", "kind", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("output", "parameters", "mult-adds", "", "activation bytes"):
-        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if not heading else "right")
     largest = max(layer.madds for layer in counted.layers)
     units = _units(counted.layers)
     if sort is not None:

@@ -35,7 +35,7 @@ def doctor(
         else:
             what = f"{sets} set{'s' if sets != 1 else ''} of decoded pictures"
             line = f"{folder}: {what} removed, {removed:,} bytes"
-            out.print(line, soft_wrap=True)
+            out.print(line)
         return
     from mobilette.engines.onnxruntime_web import describe_runtime
     from mobilette.exporters.export import target_packages
@@ -47,10 +47,10 @@ def doctor(
         return
     for key, value in found.items():
         text = "" if isinstance(value, dict) else "none" if value is None else value
-        out.print(f"{key:<12} {text}", soft_wrap=True)
+        out.print(f"{key:<12} {text}")
         for name, detail in value.items() if isinstance(value, dict) else ():
             shown = _listed(detail) if isinstance(detail, dict) else detail
-            out.print(f"  {name:<16} {shown}", soft_wrap=True)
+            out.print(f"  {name:<16} {shown}")
 
 
 def _listed(versions: dict[str, str]) -> str:

@@ -38,6 +38,7 @@ app = typer.Typer(
     help="A folder of pictures in, a small verified image classifier out.",
     epilog="Every verb takes --debug: show the traceback of an error.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

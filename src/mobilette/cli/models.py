@@ -9,7 +9,7 @@ import typer
 from mobilette.arch.catalogue import family_of, get_arch, list_models
 from mobilette.cli.options import Json, PrecisionChoice, parse_resolutions, ranged
 from mobilette.counting.cost import cost
-from mobilette.errors import InputError, nearest
+from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import CLASSES, ROWS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def models(
     """
     names = list_models(pattern)
     if not names:
-        raise InputError(f"no network matches {pattern!r}{nearest(pattern, list_models())}")
+        raise InputError(f"no network matches {shown(pattern)}{nearest(pattern, list_models())}")
     if budget is not None:
         return _list_candidates(
             names,
@@ -147,7 +147,7 @@ def _print_candidates(
 
     table = Table("name", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("width", "pixels", "top-1", "source", "params", "mult-adds", "size", "peak"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     sources: list[str] = []
     for candidate in found[:limit]:
         top1 = source = "-"
@@ -176,7 +176,7 @@ def _print_candidates(
     )
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     for note in notes:
-        out.print(note, soft_wrap=True)
+        out.print(note)
 
 
 def _explain(short: Shortfall, budget: str, precision: Precision) -> str:

@@ -15,8 +15,9 @@ from mobilette.errors import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What is piped into a file or another program is not folded: tables are as wide as they are.
-PIPED_WIDTH = 100_000
+# Tables are as wide as they are: a terminal breaks longer lines, but no number, and no name that is
+# meant to be copied, is ever cut.
+RESULT_WIDTH = 100_000
 
 
 def print_json(value: object) -> None:
@@ -35,8 +36,7 @@ def console() -> Console:
     What it prints, cells of tables too, is text and no markup; each text is one line, and signs
     that a terminal would obey are shown escaped.
     """
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    return _plain_console()(highlight=False, markup=False, emoji=False, width=width)
+    return _plain_console()(highlight=False, markup=False, emoji=False, width=RESULT_WIDTH)
 
 
 def remarks() -> Console:
@@ -92,7 +92,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import Progress
 
     console = remarks()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
         task = bars.add_task(what)
 
         def show(what: str, done: int, total: int) -> None:

@@ -101,23 +101,22 @@ def _print(found: Quantised) -> None:
     chosen, verdict = found.rungs[found.chosen], found.verdict
     for rung in found.rungs:
         if rung.reason:
-            out.print(f"{rung.name}: {rung.reason}", soft_wrap=True)
+            out.print(f"{rung.name}: {rung.reason}")
     if chosen.float_layers:
         layers = ", ".join(chosen.float_layers)
-        out.print(f"in float: {layers}", soft_wrap=True)
+        out.print(f"in float: {layers}")
     if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
         out.print(
             f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "
             f"pictures, the run {verdict.accuracy_source:.2%}; the same "
             f"answer to {verdict.top1_agreement:.2%}",
-            soft_wrap=True,
         )
     if found.latency_ms:
         listed = ", ".join(f"{name} {ms:.3g} ms" for name, ms in found.latency_ms.items())
-        out.print(f"one picture, one thread: {listed}", soft_wrap=True)
+        out.print(f"one picture, one thread: {listed}")
     if found.advice:
-        out.print(found.advice, soft_wrap=True)
+        out.print(found.advice)
     for failure in verdict.failures:
-        out.print(f"verify failed: {failure}", soft_wrap=True)
+        out.print(f"verify failed: {failure}")
     what = "kept" if found.kept else f"NOT kept; the best is rung {chosen.name}"
-    out.print(f"quantize: accuracy {what}", soft_wrap=True)
+    out.print(f"quantize: accuracy {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +28,7 @@ class TrainingProgress:
             console=console,
             transient=True,
             # An empty line is all that would be left elsewhere.
-            disable=not (shown and console.is_terminal),
+            disable=not (shown and sys.stderr.isatty()),
         )
         self._downloading: TaskID | None = None
         self._loading: TaskID | None = None

@@ -49,11 +49,11 @@ def verify(
         return 0 if verdict.passed else 1
     out = console()
     for name, value in _rows(verdict):
-        out.print(f"{name:<30}{value}", soft_wrap=True)
+        out.print(f"{name:<30}{value}")
     for note in verdict.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+        out.print(f"note: {note}")
     for failure in verdict.failures:
-        out.print(f"failed: {failure}", soft_wrap=True)
+        out.print(f"failed: {failure}")
     out.print("verify: passed" if verdict.passed else "verify: FAILED")
     return 0 if verdict.passed else 1
 

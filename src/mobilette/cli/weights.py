@@ -12,7 +12,7 @@ import typer
 
 from mobilette.cli.options import Json
 from mobilette.cli.weights_import import import_weights
-from mobilette.errors import InputError, nearest
+from mobilette.errors import InputError, nearest, shown
 
 if TYPE_CHECKING:
     from mobilette.weights.published import PublishedWeights
@@ -48,7 +48,9 @@ def list_weights(
     found = [w for w in list_published() if _matches(w.name, pattern) or _matches(w.model, pattern)]
     if not found:
         names = {name for w in list_published() for name in (w.name, w.model)}
-        raise InputError(f"no published weights match {pattern!r}{nearest(pattern, sorted(names))}")
+        raise InputError(
+            f"no published weights match {shown(pattern)}{nearest(pattern, sorted(names))}"
+        )
     if not as_json:
         _print_table(found)
         return
@@ -81,12 +83,9 @@ def _print_table(found: list[PublishedWeights]) -> None:
 
     from mobilette.cli.output import console, human_bytes
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    names = {"name": [entry.name for entry in found], "network": [entry.model for entry in found]}
-    for heading, cells in names.items():  # are copied: never folded, never cut
-        table.add_column(heading, no_wrap=True, min_width=max(map(len, cells)))
+    table = Table("name", "network", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("width", "pixels", "top-1", "size", "sha-256"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for heading in ("from", "licence", "cached"):
         table.add_column(heading)
     for entry in found:
@@ -104,8 +103,8 @@ def _print_table(found: list[PublishedWeights]) -> None:
             "yes" if (place := _place(entry)) is not None and place.is_file() else "-",
         )
     out = console()
-    out.print(table, crop=False)
+    out.print(table)
     place = _place(found[0])
     where = f"in {place.parent}" if place else "nowhere, for want of a home directory"
     for note in (*NOTES, f"cached: {where}"):
-        out.print(note, soft_wrap=True)
+        out.print(note)

@@ -38,7 +38,7 @@ class Dataset:
         digest: what stands for a picture in the fingerprint, in the order inside a split and when
             duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
             ``"names and sizes"`` where no picture is read before its turn comes.
-        copies: pictures that are in ``"train"`` and elsewhere, or in several classes; ``None``
+        copies: pictures that are in several splits, or in several classes; ``None``
             where that is not known, of a set that is streamed.
         flippable: whether a picture means the same seen in a mirror.
         source: the set as it was asked for.

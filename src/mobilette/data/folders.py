@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mobilette.data.layout import files_below, understand
+from mobilette.data.layout import entries, files_below, understand
 from mobilette.data.names import pictures_among
 from mobilette.data.pictures import Picture, PictureSet, by_split, check_set
 from mobilette.errors import InputError
+
+# Where Mobilette's own results lie, if it was started in the folder of the set.
+_OURS, _RECORDS = ("runs", "exports"), {"arch.json", "contract.json"}
 
 
 def read_folders(root: Path, name: str) -> PictureSet:
@@ -19,7 +22,8 @@ def read_folders(root: Path, name: str) -> PictureSet:
     """
     layout = understand(root, name)
     first = "train" if "train" in layout.folders else "all"
-    classes = tuple(sorted(layout.folders[first]))
+    ours = [name for name in _OURS if _holds_results(layout.folders[first].get(name))]
+    classes = tuple(sorted(set(layout.folders[first]) - set(ours)))
     ignored = list(layout.ignored)
     found = {
         split: _split(root, folders, classes, ignored, strict=split == first)
@@ -35,7 +39,7 @@ def read_folders(root: Path, name: str) -> PictureSet:
             classes=classes,
             splits=by_split(found),
             ignored=tuple(sorted(ignored)),
-            remarks=layout.remarks,
+            remarks=(*layout.remarks, *(f"{name}: left out {each}/, results" for each in ours)),
         )
     )
 
@@ -62,7 +66,25 @@ def _split(
             if file in pictured
         ]
         if strict and not chosen:
-            raise InputError(f"{folder} has no pictures; remove it or fill it")
+            raise InputError(
+                f"{folder} has no pictures; remove it or fill it{_hint(folders.values())}"
+            )
         pictures += chosen
         ignored.extend(name for name, file in files if file not in pictured)
     return tuple(pictures)
+
+
+def _holds_results(folder: Path | None, *, depth: int = 2) -> bool:
+    """Whether a run or an artifact lies in ``folder``, at most so deep."""
+    if folder is None:
+        return False
+    folders, files = entries(folder)
+    return not _RECORDS.isdisjoint(files) or (
+        depth > 0 and any(_holds_results(folder / name, depth=depth - 1) for name in folders)
+    )
+
+
+def _hint(folders: Iterable[Path]) -> str:
+    """Name the one of ``folders`` that holds several, which may be the classes."""
+    several = [folder for folder in folders if len(entries(folder)[0]) > 1]
+    return f"; give {several[0]} if its folders are the classes" if len(several) == 1 else ""

@@ -64,10 +64,12 @@ class Copies:
 
     Attributes:
         in_train: by split, the names of pictures that are also in ``train``.
+        in_val: names of pictures of ``test`` that are also in ``val``, which chose the weights.
         in_classes: names of one picture, under several classes.
     """
 
     in_train: Mapping[str, tuple[str, ...]]
+    in_val: tuple[str, ...]
     in_classes: tuple[tuple[str, ...], ...]
 
     def remarks(self) -> tuple[str, ...]:
@@ -76,8 +78,12 @@ class Copies:
             f"{len(names):,} pictures of {split} are also in train: {_some(names)}"
             for split, names in self.in_train.items()
         ]
+        if self.in_val:
+            said.append(
+                f"{len(self.in_val):,} pictures of test are also in val: {_some(self.in_val)}"
+            )
         if self.in_classes:
-            same = [" = ".join(names) for names in self.in_classes]
+            same = [_some(names, between=" = ") for names in self.in_classes]
             said.append(f"{len(same):,} pictures are in several classes: {_some(same)}")
         return tuple(said)
 
@@ -85,7 +91,9 @@ class Copies:
 def find_copies(
     found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str]
 ) -> Copies | None:
-    """Find pictures, the same in every pixel, in ``train`` and elsewhere, or in several classes.
+    """Find pictures in several splits, or in several classes.
+
+    The same are those with the same digest: every pixel, or every byte of the file.
 
     Args:
         found: the pictures.
@@ -104,22 +112,27 @@ def find_copies(
         if digest in repeated:
             groups.setdefault(digest, []).append(row)
     in_train: dict[str, list[str]] = {}
+    in_val: list[str] = []
     in_classes = []
     for rows in groups.values():
-        if any(assigned[row] == "train" for row in rows):
+        splits = {assigned[row] for row in rows}
+        if "train" in splits:
             for row in rows:
                 if assigned[row] != "train":
                     in_train.setdefault(assigned[row], []).append(chosen[row].name)
+        elif "val" in splits:
+            in_val += [chosen[row].name for row in rows if assigned[row] == "test"]
         if len({chosen[row].label for row in rows}) > 1:
             in_classes.append(tuple(chosen[row].name for row in rows))
     return Copies(
         in_train={split: tuple(names) for split, names in sorted(in_train.items())},
+        in_val=tuple(in_val),
         in_classes=tuple(in_classes),
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
+def _some(names: Sequence[str], *, between: str = ", ") -> str:
+    return between.join([*names[:_NAMED], *["..."] * (len(names) > _NAMED)])
 
 
 def _found(

@@ -124,7 +124,9 @@ def _splits(place: Path, folders: list[str], name: str) -> dict[str, Path]:
         table = next(filter(None, (_table(path) for path in splits.values())), None)
         if table is not None:
             raise InputError(f"{name}: {looks} have no folders of classes; give the list {table}")
-        raise _unclear(name, f"classes {looks}", f"splits {looks} without folders of classes")
+        raise _unclear(
+            name, f"classes {_list(folders)}", f"splits {looks} without folders of classes"
+        )
     pictures = [folder for folder in others if _holds_pictures(place / folder)]
     if pictures:
         raise _unclear(name, f"classes {_list(folders)}", f"splits {looks}")
@@ -227,8 +229,13 @@ def _turned(place: Path, inside: Mapping[str, list[str]]) -> dict[str, dict[str,
 
 
 def _check_parts(classes: Mapping[str, Path], name: str) -> None:
-    """Raise `InputError` where all folders have some in common: which are the classes?"""
+    """Raise `InputError` where folders have some in common: which are the classes?"""
     inside = [set(entries(folder)[0]) for folder in classes.values()]
+    for (outer, folder), within in zip(classes.items(), inside, strict=True):
+        if len(within & set(classes)) > 1 and not _holds_pictures(folder):
+            raise _unclear(
+                name, f"classes {_list(classes)}", f"classes {_list(sorted(within))} in {outer}/"
+            )
     shared = set.intersection(*inside)
     if len(inside) < 2 or len(shared) < 2 or any(map(_holds_pictures, classes.values())):
         return

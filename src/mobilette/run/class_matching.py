@@ -17,6 +17,7 @@ BY_SYNSET, BY_ORDER = "synset prefix", "order"
 # WordNet's offset of a noun, as ImageNet's folders are called
 SYNSET = re.compile(r"n\d{8}(?=$|[^0-9])")
 _NUMBER_BEFORE = re.compile(r"^\d+[\W_]+(?=\w)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _BETWEEN = re.compile(r"[\W_]+")
 
 
@@ -26,17 +27,24 @@ def match_classes(
     """Return for each of ``folders`` the index of its class, and by what they were matched.
 
     By the id or the name of the class; where some are neither, without regard to case, to a number
-    before the name (``03_cat``) and to what stands between words; else by the synset that a
-    folder's name begins with; else, where the folders or the classes are but numbers and there are
-    as many of both, by order. All but the first are guesses.
+    before the name (``03_cat``), to zeros before a number (``07``) and to what stands between
+    words; else by the synset that a folder's name begins with; else, where the folders or the
+    classes are but numbers and there are as many of both, by order. All but the first are guesses.
 
     Raises:
-        InputError: a folder is none of the classes, or two are the same.
+        InputError: a folder is none of the classes, or the name of two, or two are the same.
     """
-    known: dict[str, int] = {}
-    for index, label in enumerate(classes):
-        known.setdefault(label.name, index)
-    known |= {label.id: index for index, label in enumerate(classes)}
+    ids = {label.id: index for index, label in enumerate(classes)}
+    named: dict[str, list[str]] = {}
+    for label in classes:
+        named.setdefault(label.name, []).append(label.id)
+    for folder in folders:  # ImageNet has two cranes
+        if folder not in ids and len(same := named.get(folder, ())) > 1:
+            raise InputError(
+                f"{where}: {len(same)} classes of the model are called {folder!r}; name the folder "
+                f"by its id: {', '.join(same)}"
+            )
+    known = {name: ids[same[0]] for name, same in named.items() if len(same) == 1} | ids
     if all(folder in known for folder in folders):
         return _all_of(folders, known, classes, where), BY_NAME
     similar = _similar(known)
@@ -44,7 +52,6 @@ def match_classes(
     by_name = {folder: index for folder, index in there.items() if index >= 0}
     if len(by_name) == len(there):
         return _all_of(folders, by_name, classes, where), BY_SIMILAR_NAME
-    ids = {label.id: index for index, label in enumerate(classes)}
     synsets = {folder: found[0] for folder in folders if (found := SYNSET.match(folder))}
     by_synset = {folder: ids[synset] for folder, synset in synsets.items() if synset in ids}
     if by_synset and not by_name:
@@ -72,8 +79,9 @@ def relabelled(
 
 
 def plain(name: str) -> str:
-    """Return ``name`` without case, a number before it, and what stands between its words."""
-    return _BETWEEN.sub(" ", folded(_NUMBER_BEFORE.sub("", name.strip()))).strip()
+    """Return ``name`` without case, numbers and zeros before it, and what is between its words."""
+    words = _BETWEEN.sub(" ", folded(_NUMBER_BEFORE.sub("", name.strip()))).strip()
+    return words.lstrip("0") or "0" if words.isdecimal() else words
 
 
 def _similar(known: Mapping[str, int]) -> dict[str, int]:
@@ -85,7 +93,7 @@ def _similar(known: Mapping[str, int]) -> dict[str, int]:
 
 
 def _are_numbers(names: Iterable[str]) -> bool:
-    return all(name.isascii() and name.isdigit() for name in names)
+    return all(map(_NUMBER.fullmatch, names))
 
 
 def _ranks(folders: Sequence[str]) -> list[int]:
@@ -109,7 +117,11 @@ def _all_of(
                 f"{where}: class {folder!r} is none of the model's {len(classes)} ({some})"
                 f"{nearest(folder, names)}"
             )
-    indices = [known[folder] for folder in folders]
-    if len(set(indices)) < len(indices):
-        raise InputError(f"{where}: two folders are one class of the model")
-    return indices
+    found: dict[int, str] = {}
+    for folder in folders:
+        other = found.setdefault(known[folder], folder)
+        if other != folder:
+            raise InputError(
+                f"{where}: two folders are one class of the model: {other!r} and {folder!r}"
+            )
+    return list(found)

@@ -48,7 +48,10 @@ def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
         label, _, name = line.rstrip("\r").partition("\t")
         if not label.strip():
             raise InputError(f"{where}: line {number} is empty; each line is one class")
-        labels.append(ClassLabel(id=label, name=name or label))
+        try:
+            labels.append(ClassLabel(id=label, name=name or label))
+        except InputError as error:
+            raise InputError(f"{where}: line {number}: {error}") from None
     return _checked(labels, where)
 
 
@@ -64,7 +67,7 @@ def read_classes(path: Path) -> tuple[ClassLabel, ...]:
     if path.suffix == ".json":
         return _from_json(read_json(path), where=str(path))
     try:
-        text = read_bytes(path, limit=LARGEST_RECORD).decode()
+        text = read_bytes(path, limit=LARGEST_RECORD).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text") from error
     return parse_classes(text, where=str(path))

@@ -185,6 +185,7 @@ def parse_setting(text: str) -> tuple[str, object]:
             f"{nearest(key, known)}"
         )
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
+        table = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):
         return key, value
+    return key, table["value"] if len(table) == 1 else value
