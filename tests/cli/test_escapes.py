@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from mobilette.artifact.directory import Artifact
 from mobilette.cli.output import console, remarks
-from mobilette.errors import visible
+from mobilette.errors import InputError, visible
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import readme
 from mobilette.reporting.benchmark import draw, to_markdown
 from mobilette.run.classes import read_classes
 from mobilette.verification.benchmark import Benchmark, Latency, Row
+from tests.accepted.asking import ColourPredictor
 from tests.cli.test_cli import in_this_process
 
 Capture = pytest.CaptureFixture[str]
@@ -120,6 +121,13 @@ def test_predict_shows_names_escaped_and_writes_them_whole(
     labels = {guess["label"] for answer in answers for guess in answer.get("top", ())}
     assert labels == {CLEAR, "[red]x[/nothing]", "a\u202e:smile:"}
     assert whole.stdout.isascii()
+
+
+def test_from_python_a_picture_that_cannot_be_read_is_said_on_one_line() -> None:
+    with pytest.raises(InputError) as caught:
+        ColourPredictor().predict([f"a\n{CLEAR}.png"])
+    assert str(caught.value).startswith(r"a\n\x1b[2J")
+    assert is_plain(str(caught.value))
 
 
 def test_evaluate_and_errors_show_names_escaped(

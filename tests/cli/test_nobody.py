@@ -47,7 +47,8 @@ def place(pictures: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as made:  # pytest's own folders are closed to others
         folder = Path(made)
         shutil.copytree(pictures, folder / "pictures")
-        os.chown(folder, UNKNOWN, UNKNOWN)
+        for path in (folder, *folder.rglob("*")):  # whatever the umask here
+            os.chown(path, UNKNOWN, UNKNOWN)
         for reason, tried in (
             ("run this Python", nobody("--version", cwd=folder)),
             ("reach the temporary folder", become("ls", str(folder / "pictures"), cwd=folder)),

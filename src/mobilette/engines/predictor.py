@@ -24,7 +24,7 @@ from mobilette.engines.images import (
     pictures_of,
     read_image,
 )
-from mobilette.errors import InputError
+from mobilette.errors import InputError, visible
 from mobilette.limits import WORKERS
 from mobilette.run.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
@@ -111,7 +111,7 @@ class Predictor(ABC):
         answers = []
         for number, answer in enumerate(self.predict_each(images), start=1):
             if isinstance(answer, Failure):
-                raise InputError(f"{answer.path or f'picture {number}'}: {answer.error}")
+                raise InputError(visible(f"{answer.path or f'picture {number}'}: {answer.error}"))
             answers.append(answer)
         return answers
 
