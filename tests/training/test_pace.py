@@ -1,61 +1,35 @@
 from __future__ import annotations
 
-import time
-
-import numpy as np
 import pytest
 
-from mobilette.data.dataset import Dataset
-from mobilette.data.split import Split
 from mobilette.training.pace import Pace
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress
 
 
-def pace(*, validated: int, time_limit: float) -> Pace:
-    splits = {
-        name: Split(
-            pixels=np.zeros((count, 3, 1, 1), np.uint8),
-            labels=np.zeros(count, np.int64),
-            names=tuple(map(str, range(count))),
-        )
-        for name, count in (("train", 100), ("val", validated))
-    }
-    dataset = Dataset(
-        classes=("a", "b"),
-        splits=splits,
-        left_out=(),
-        ignored=0,
-        fingerprint="",
-        digest="files",
-        copies=None,
-        flippable=True,
-        source="",
-        split_rule="",
-    )
+def pace(*, validation: float) -> Pace:
     return Pace(
-        Recipe(time_limit=time_limit),
-        dataset,
+        Recipe(time_limit=40.0),
         steps=10,
-        batch=10,
-        processes=1,
-        started=time.perf_counter(),
+        started=0.0,
+        validation=validation,
+        now=lambda: 10.0,
     )
 
 
 @pytest.mark.parametrize("slow", [1, 2, 3])
 def test_one_slow_step_at_the_start_does_not_end_a_run(slow: int) -> None:
-    """Ten seconds of one step, told of all, would make validation take an hour."""
-    run = pace(validated=10_000, time_limit=40)
+    run = pace(validation=0.5)
     for number in range(5):
         run.step_took(10.0 if number == slow else 0.001)
         assert run.part_done(Progress(), longest_save=0.0) < 0.5
 
 
-def test_what_validation_will_take_is_guessed_from_steps() -> None:
-    run = pace(validated=10_000, time_limit=40)
+def test_dear_steps_do_not_make_a_validation_dear() -> None:
+    """With a teacher a step takes long, and a validation, which has none, what was measured."""
+    run = pace(validation=0.5)
     for _ in range(5):
-        run.step_took(0.02)
-    assert run.seconds_of_validation() == pytest.approx(0.5 * (10_000 + 100) / 10 * 0.02)
+        run.step_took(2.0)
+    assert run.part_done(Progress(), longest_save=0.0) == pytest.approx(10 / (40 - 1.15 * 2.5))
     run.validation_took(3.0)
-    assert run.seconds_of_validation() == 3.0
+    assert run.part_done(Progress(), longest_save=0.0) == pytest.approx(10 / (40 - 1.15 * 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -18,6 +19,7 @@ from mobilette.data.dataset import load_dataset
 from mobilette.data.normalise import Normalise
 from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
+from mobilette.data.streaming import part_of
 from mobilette.errors import InputError
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import build_empty
@@ -25,6 +27,7 @@ from mobilette.run.class_matching import guessed, match_classes, relabelled
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
+from mobilette.training.clock import Now
 from mobilette.training.environment import can_fuse_norms
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
@@ -67,7 +70,12 @@ def with_classes_of(run: Run, pictures: PictureSet) -> PictureSet:
 
 
 class HeldPictures:
-    """The training pictures and those held out, prepared for a run's network."""
+    """The training pictures and those held out, prepared for a run's network.
+
+    Attributes:
+        seconds: that reading them took.
+        kept: whether they are decoded for the next time.
+    """
 
     def __init__(
         self,
@@ -79,20 +87,23 @@ class HeldPictures:
         max_unusable: float,
         report_load: LoadReport | None,
         remark: Remark,
+        now: Now = time.perf_counter,
     ) -> None:
         """Read the pictures; the arguments are those of `mobilette.training.train.train`."""
+        begun, cache = now(), pictures_cache(remark)
         self.dataset = load_dataset(
             pictures,
             resolution=run.arch.resolution,
             preprocess=run.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
-            cache=pictures_cache(remark),
+            cache=cache,
             on_progress=report_load,
             remark=remark,
         )
         self.normalise = Normalise(run.preprocess).to(device)
         self.device = device
+        self.seconds, self.kept = now() - begun, cache is not None
 
     def __enter__(self) -> Self:
         return self
@@ -105,27 +116,34 @@ class HeldPictures:
     ) -> None:
         self.dataset.close()
 
-    def accuracy(self, arch: Arch, weights: Mapping[str, Tensor]) -> float:
-        """Return top-1 (multi-label: mean average precision) on the pictures held out."""
+    def accuracy(
+        self, arch: Arch, weights: Mapping[str, Tensor], number: int | None = None
+    ) -> float:
+        """Return top-1 (multi-label: mean average precision) on the pictures held out.
+
+        With ``number``, on the first so many.
+        """
         network = build_empty(arch)
         network.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
         network.to(self.device)
         if can_fuse_norms(self.device):
             fuse_norms(network)
         split = self.dataset.splits["val"]
-        logits = checkpoint_logits(network, self.normalise, split.pixels)
-        usable = split.usable()
-        return measure(logits[usable], split.labels[usable], self.dataset.classes).score
+        pixels = part_of(split.pixels, 0, len(split.labels) if number is None else number)
+        logits = checkpoint_logits(network, self.normalise, pixels)
+        usable = split.usable()[: len(logits)]
+        labels = split.labels[: len(logits)][usable]
+        return measure(logits[usable], labels, self.dataset.classes).score
 
-    def taylor(self, arch: Arch, weights: Mapping[str, Tensor]) -> Scores:
-        """Return the Taylor scores of the network's channels on training pictures."""
+    def taylor(self, arch: Arch, weights: Mapping[str, Tensor], number: int = SCORED) -> Scores:
+        """Return the Taylor scores of the network's channels on ``number`` training pictures."""
         loss = Loss(Recipe(label_smoothing=0.0), multi_label=self.dataset.multi_label)
-        batches = self._batches(SCORED, SCORE_BATCH)
+        batches = self._batches(number, SCORE_BATCH)
         return taylor_scores(arch, weights, batches, loss=loss.of_labels)
 
-    def to_measure(self) -> Iterator[Tensor]:
+    def to_measure(self, number: int = MEASURED) -> Iterator[Tensor]:
         """Yield normalised training pictures for `measure_batch_norm`, on the CPU."""
-        return (x.cpu() for x, _ in self._batches(MEASURED, MEASURE_BATCH))
+        return (x.cpu() for x, _ in self._batches(number, MEASURE_BATCH))
 
     def _batches(self, number: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         train = self.dataset.splits["train"]

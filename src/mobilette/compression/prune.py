@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
-from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import norm_scores
 from mobilette.compression.held_pictures import HeldPictures, with_classes_of
 from mobilette.compression.pruning import Pruned, prune_channels
 from mobilette.compression.pruning_record import (
     Importance,
-    Pruning,
     PruningStep,
-    new_channels,
+    cut_step,
+    tuned_step,
     write_cut,
     write_pruning,
 )
+from mobilette.compression.pruning_time import CutCosts, PruningTime, measure_cut
 from mobilette.counting.cost import cost
-from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError, one_of
@@ -38,47 +36,28 @@ from mobilette.run.directory import (
     open_run,
 )
 from mobilette.scratch import scratch
+from mobilette.training.clock import Now
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
 from mobilette.training.start import Remark
-from mobilette.training.time_plan import TooShortError, seconds
+from mobilette.training.time_plan import TooShortError, timed_reading
 from mobilette.training.train import train
 from mobilette.training.world import is_launched
 from mobilette.weights.batch_norm import measure_batch_norm
 
-LEAST_TIME = 0.001  # seconds; less is no time limit
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What `prune` was asked for, checked."""
+    """What `prune` was asked for, checked: how to read the pictures and to train on them, too."""
 
-    data: str | Path
-    pictures: PictureSet
     importance: Importance
+    read: Callable[..., HeldPictures]
+    tune: Callable[..., Run]
     recipe: Recipe
-    deadline: float | None
-    time_limit: float
-    device: str
-    workers: int | None
-    max_unusable: float
-    allocator: str
-    report: Report | None
-    report_load: LoadReport | None
+    time: PruningTime
+    cutting: float
     remark: Remark
-
-    def held_pictures(self, run: Run, *, first: bool) -> HeldPictures:
-        """Return the pictures, prepared for ``run``; only the ``first`` reading is remarked on."""
-        return HeldPictures(
-            self.pictures,
-            run,
-            device=choose_device(self.device),
-            workers=self.workers,
-            max_unusable=self.max_unusable,
-            report_load=self.report_load,
-            remark=self.remark if first else _silent,
-        )
 
 
 def prune(
@@ -100,6 +79,7 @@ def prune(
     report: Report | None = None,
     report_load: LoadReport | None = None,
     remark: Remark | None = None,
+    now: Now = time.perf_counter,
 ) -> Run:
     """Cut the least important channels of a run's network, and return the narrower run.
 
@@ -116,8 +96,9 @@ def prune(
         steps: how often it is cut and fine-tuned, by the same factor each time.
         recipe: of the fine-tuning after each step; ``None`` means ``sliced``.
         overrides: keys of the recipe to replace, for example ``{"epochs": 5}``, of each step.
-        time_limit: seconds of wall-clock that all steps together may take, shared equally; ``None``
-            means that the recipe decides.
+        time_limit: seconds of wall-clock that all steps together may take, planned before the first
+            cut: fine-tuning has half of them at least, each step as much; ``None`` means that the
+            recipe decides.
         out: the run directory; ``None`` makes a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -127,12 +108,14 @@ def prune(
         report: called after every step and epoch of the fine-tuning.
         report_load: called with (pictures read, pictures in all).
         remark: called with a line for the user about what happened.
+        now: tells the time that ``time_limit`` is kept by, in seconds.
 
     Raises:
-        InputError: a value, the run, the pictures or the output directory cannot be used, or the
-            network cannot become so small.
+        InputError: a value, the run, the pictures or the output directory cannot be used, the
+            network cannot become so small, or the time is too short (`TooShortError`).
     """
-    started = time.perf_counter()
+    remark = remark or _silent
+    clock = PruningTime(time_limit, steps=steps, now=now, remark=remark)
     _check_values(keep, importance, steps, time_limit)
     choose_device(device)
     tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
@@ -143,25 +126,40 @@ def prune(
         check_apart(Path(out), source.path, "which is pruned and teaches")
     weights = source.network.state_dict()  # one without a classifier is refused
     # Told before pictures are read: how far a network can be cut is not a matter of scores.
+    begun = now()
     prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
+    cutting = now() - begun
     pictures = with_classes_of(source, find_pictures(data))
-    if remark is not None:
-        for line in pictures.remarks:
-            remark(line)
+    for line in pictures.remarks:
+        remark(line)
+    reading = timed_reading(report_load, limit=clock.limit, elapsed=clock.elapsed)
     asked = _Request(
-        data=data,
-        pictures=pictures,
         importance=importance,
+        read=partial(
+            HeldPictures,
+            pictures,
+            device=choose_device(device),
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=reading,
+            now=now,
+        ),
+        tune=partial(
+            train,
+            data,
+            device=device,
+            workers=workers,
+            max_unusable=max_unusable,
+            allocator=allocator,
+            report=report,
+            report_load=report_load,
+            remark=remark,
+            now=now,
+        ),
         recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
-        deadline=None if time_limit is None else started + time_limit,
-        time_limit=time_limit or 0.0,
-        device=device,
-        workers=workers,
-        max_unusable=max_unusable,
-        allocator=allocator,
-        report=report,
-        report_load=report_load,
-        remark=remark or _silent,
+        time=clock,
+        cutting=cutting,
+        remark=remark,
     )
     free = Path("runs") / f"{source.path.resolve().name}-pruned"
     with ExitStack() as claim:
@@ -180,17 +178,30 @@ def _in_steps(
     whole = cost(source.arch).madds
     accuracy = math.nan
     current = source
+    now = asked.time.now
+
+    def record() -> None:
+        write_pruning(
+            folder,
+            source,
+            keep=keep,
+            importance=asked.importance,
+            accuracy=accuracy,
+            steps=done,
+        )
 
     with scratch() as temporary:
         for number in range(1, steps + 1):
-            begun = time.perf_counter()
+            begun = now()
             target = keep ** (number / steps)
-            with asked.held_pictures(current, first=number == 1) as pictures:
+            # Only the first reading is remarked on.
+            with asked.read(current, remark=asked.remark if number == 1 else _silent) as pictures:
                 if number == 1:
+                    asked.time.plan(partial(_measure, pictures, source, asked))
                     accuracy = pictures.accuracy(source.arch, source.read_weights())
                 part = target * whole / cost(current.arch).madds
                 pruned = _cut(current, pictures, asked.importance, min(part, 1.0))
-                step = _cut_step(pruned, keep=target, accuracy=pictures.accuracy)
+                step = cut_step(pruned, keep=target, accuracy=pictures.accuracy)
             asked.remark(
                 f"step {number} of {steps}: {step.madds / whole:.1%} of the mult-adds, "
                 f"{step.params:,} parameters, accuracy {step.cut:.2%} after the cut "
@@ -204,61 +215,22 @@ def _in_steps(
                 current = _fine_tune(start, asked, out=where, force=force and last, steps_left=left)
             except KeyboardInterrupt:  # what the last step leaves is a run that can be finished
                 if last and is_run(folder) and open_run(folder).arch == pruned.arch:
-                    done.append(_tuned(step, open_run(folder), begun))
-                    _record(folder, source, asked, keep=keep, accuracy=accuracy, steps=done)
+                    done.append(tuned_step(step, open_run(folder), now() - begun))
+                    record()
                 raise
-            done.append(_tuned(step, current, begun))
-    _record(folder, source, asked, keep=keep, accuracy=accuracy, steps=done)
+            done.append(tuned_step(step, current, now() - begun))
+    record()
     return open_run(folder)
 
 
-def _cut_step(
-    pruned: Pruned, *, keep: float, accuracy: Callable[[Arch, dict[str, Tensor]], float]
-) -> PruningStep:
-    """Return what a step has come to before it is fine-tuned."""
-    left, cut = cost(pruned.arch), accuracy(pruned.arch, pruned.weights)
-    return PruningStep(
-        keep=keep,
-        madds=left.madds,
-        params=left.params,
-        cut=cut,
-        tuned=cut,
-        seconds=0.0,
-        channels=new_channels(pruned.arch),
-    )
-
-
-def _tuned(step: PruningStep, run: Run, begun: float) -> PruningStep:
-    """Return ``step`` with what fine-tuning has come to by now."""
-    try:
-        best = run.best() or {}
-    except InputError:  # no epoch is finished
-        best = {}
-    tuned = best.get("mean_average_precision", best.get("top1", step.cut))
-    return replace(step, tuned=tuned, seconds=time.perf_counter() - begun)
-
-
-def _record(
-    folder: Path,
-    source: Run,
-    asked: _Request,
-    *,
-    keep: float,
-    accuracy: float,
-    steps: Sequence[PruningStep],
-) -> None:
-    before = cost(source.arch)
-    pruning = Pruning(
-        source=str(source.path.resolve()),
-        keep=keep,
+def _measure(pictures: HeldPictures, source: Run, asked: _Request) -> CutCosts:
+    return measure_cut(
+        pictures,
+        source,
         importance=asked.importance,
-        madds=before.madds,
-        params=before.params,
-        accuracy=accuracy,
-        channels=new_channels(source.arch),
-        steps=tuple(steps),
+        cutting=asked.cutting,
+        now=asked.time.now,
     )
-    write_pruning(folder, pruning)
 
 
 def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:
@@ -276,34 +248,12 @@ def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) 
 def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:
     """Return the run that training makes of the cut one in ``start``."""
     recipe = asked.recipe
-    if asked.deadline is not None:
-        left = asked.deadline - time.perf_counter()
-        recipe = replace(recipe, time_limit=max(left / steps_left, LEAST_TIME))
+    if asked.time.limit:
+        recipe = replace(recipe, time_limit=asked.time.of_tuning(steps_left))
     try:
-        return train(
-            asked.data,
-            start=start,
-            recipe=recipe,
-            out=out,
-            force=force,
-            device=asked.device,
-            workers=asked.workers,
-            max_unusable=asked.max_unusable,
-            allocator=asked.allocator,
-            report=asked.report,
-            report_load=asked.report_load,
-            remark=asked.remark,
-        )
+        return asked.tune(start=start, recipe=recipe, out=out, force=force)
     except TooShortError as error:
-        # Of fine-tuning, what it needs; of all else, what it took for one of the steps.
-        before = asked.time_limit - left
-        needed = math.ceil((before + error.needed) * steps_left)
-        raise TooShortError(
-            f"a time of {seconds(asked.time_limit)} is too short: reading, scoring and cutting "
-            f"took {before:.1f} s of it, and fine-tuning after a cut needs {error.needed:.0f} s; "
-            f"{seconds(needed)} would do",
-            needed=needed,
-        ) from None
+        raise asked.time.refused(error) from None
 
 
 def _check_values(keep: float, importance: str, steps: int, time_limit: float | None) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
+
+from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
 from mobilette.compression.pruning import Pruned
+from mobilette.counting.cost import cost
 from mobilette.errors import InputError
 from mobilette.files import read_record, write_json
 from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SECONDS, Range
@@ -86,9 +90,54 @@ def read_pruning(run: Path) -> Pruning:
     return read_record(run / PRUNED, Pruning)
 
 
-def write_pruning(run: Path, pruning: Pruning) -> None:
-    """Write pruned.json into the folder ``run``."""
-    write_json(run / PRUNED, asdict(pruning))
+def write_pruning(
+    folder: Path,
+    source: Run,
+    *,
+    keep: float,
+    importance: Importance,
+    accuracy: float,
+    steps: Sequence[PruningStep],
+) -> None:
+    """Write pruned.json into ``folder``; the arguments are those of `Pruning`."""
+    before = cost(source.arch)
+    pruning = Pruning(
+        source=str(source.path.resolve()),
+        keep=keep,
+        importance=importance,
+        madds=before.madds,
+        params=before.params,
+        accuracy=accuracy,
+        channels=new_channels(source.arch),
+        steps=tuple(steps),
+    )
+    write_json(folder / PRUNED, asdict(pruning))
+
+
+def cut_step(
+    pruned: Pruned, *, keep: float, accuracy: Callable[[Arch, dict[str, Tensor]], float]
+) -> PruningStep:
+    """Return what a step has come to before it is fine-tuned."""
+    left, cut = cost(pruned.arch), accuracy(pruned.arch, pruned.weights)
+    return PruningStep(
+        keep=keep,
+        madds=left.madds,
+        params=left.params,
+        cut=cut,
+        tuned=cut,
+        seconds=0.0,
+        channels=new_channels(pruned.arch),
+    )
+
+
+def tuned_step(step: PruningStep, run: Run, taken: float) -> PruningStep:
+    """Return ``step`` with what fine-tuning has come to by now, after so many seconds."""
+    try:
+        best = run.best() or {}
+    except InputError:  # no epoch is finished
+        best = {}
+    tuned = best.get("mean_average_precision", best.get("top1", step.cut))
+    return replace(step, tuned=tuned, seconds=taken)
 
 
 def new_channels(arch: Arch) -> dict[str, int]:

@@ -1,86 +1,141 @@
-"""What a step and a validation take, measured before the first."""
+"""What steps, reading and validations take, measured before the first."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mobilette.data.dataset import Dataset
-from mobilette.data.streaming import part_of
+from mobilette.data.split import Split
+from mobilette.data.streaming import StreamedPixels
 from mobilette.run.inference import checkpoint_logits
 from mobilette.training.clock import Now
 from mobilette.training.measured import PICTURES
-from mobilette.training.recovery import is_out_of_memory
+from mobilette.training.recovery import Parts
+from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
-from mobilette.training.time_plan import Costs
+from mobilette.training.time_plan import LEAST_STEPS, Costs
 
 _VALIDATED = 64  # pictures that a validation is measured on
-_LONG = 0.02  # of the time: a first step that takes longer is not repeated
+_LONG = 0.02  # of the time: a first step that takes longer is not repeated, if it may be as long
 
 
 def measure_costs(
-    trainer: Trainer, dataset: Dataset, *, share: int, limit: float, now: Now
-) -> Costs | None:
+    trainer: Trainer,
+    progress: Progress,
+    dataset: Dataset,
+    *,
+    parts: Parts,
+    share: int,
+    left: float,
+    now: Now,
+) -> Costs:
     """Return what steps and validations take, the longest over all processes.
 
-    ``trainer`` is afterwards what it was before. ``None`` where memory runs out: steps in smaller
-    parts are a matter of the loop.
+    ``trainer`` is afterwards what it was before. Where memory runs out, ``progress`` says
+    afterwards in how many parts the steps fit.
 
     Args:
-        trainer: with its initial weights.
+        trainer: with its weights.
+        progress: says in how many parts a batch is worked through.
         dataset: pictures to train on and to validate.
+        parts: does a step again where memory runs out.
         share: pictures of a step in this process.
-        limit: seconds in which all training is to be done.
+        left: seconds in which all training is to be done.
         now: tells the time.
     """
-    network, average = trainer.network, trainer.average.network
-    before = [copy.deepcopy(each.state_dict()) for each in (network, average)]
-    scaler = trainer.scaler.state_dict()
-    train = dataset.splits["train"]
+    train, device = dataset.splits["train"], trainer.device
+    pixels, first_reading, reading = _read(train, share, now)
     rows = np.arange(share)
-    pixels = torch.from_numpy(train.pixels[rows]).to(trainer.device)
-    labels = torch.from_numpy(train.labels[rows]).to(trainer.device)
+    given = torch.from_numpy(pixels).to(device), torch.from_numpy(train.labels[rows]).to(device)
 
     def step(epoch: int) -> float:
-        begun = now()
-        trainer.begin_epoch(epoch)
-        loss = trainer.step(pixels, labels, index=0, place=(0, 0), progress=0.0)
-        float(loss)  # waits for the device
-        return now() - begun
+        def work() -> float:
+            begun = now()
+            trainer.begin_epoch(epoch)
+            # The end of the schedule: pictures are never larger.
+            loss = trainer.step(*given, index=0, place=(0, 0), progress=1.0, parts=progress.parts)
+            float(loss)  # waits for the device
+            return now() - begun
+
+        return parts.work(work, progress, pictures=share)
 
     frozen_epochs = trainer.recipe.frozen_epochs
+    undo = _remembered(trainer)
     try:
-        first = step(frozen_epochs)
-        (first,) = trainer.world.agree_on((first,))
-        whole = first if first > _LONG * limit else step(frozen_epochs)
-        frozen = 0.0
-        if frozen_epochs:
-            first_frozen = step(0)
-            frozen = min(first_frozen, whole)
-        validation = _validation(trainer, dataset, now)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or trainer.world.size > 1:
-            raise
-        return None
+        with torch.random.fork_rng():
+            (whole,) = trainer.world.agree_on((step(frozen_epochs),))
+            # The first one makes what the others find, as compiled code: nobody is refused for it.
+            if whole <= _LONG * left or LEAST_STEPS * whole > left:
+                whole = step(frozen_epochs)
+            frozen = min(step(0), whole) if progress.epoch < frozen_epochs else 0.0
+            at_once = max(share // progress.parts, 1)
+            validation = parts.work(
+                lambda: _validation(trainer, dataset, at_once, now), progress, pictures=share
+            )
     finally:
-        network.load_state_dict(before[0])
-        average.load_state_dict(before[1])
-        trainer.optimizer.state.clear()
+        undo()
+    found = (whole, frozen, validation, first_reading, reading)
+    whole, frozen, validation, first_reading, reading = trainer.world.agree_on(found)
+    # Decoding takes the cores that a step on the CPU needs, and no time of a GPU's.
+    streamed = train.pixels.store if isinstance(train.pixels, StreamedPixels) else None
+    return Costs(
+        step=whole,
+        frozen_step=frozen,
+        validation=validation,
+        first_reading=first_reading,
+        reading=reading,
+        overlap=device.type != "cpu" and streamed is not None and streamed.workers > 0,
+    )
+
+
+def _remembered(trainer: Trainer) -> Callable[[], None]:
+    """Return what makes ``trainer`` again what it is now."""
+    holders: tuple[Any, ...] = (
+        trainer.network,
+        trainer.average.network,
+        trainer.optimizer,
+        trainer.scaler,
+    )
+    before = [copy.deepcopy(each.state_dict()) for each in holders]
+
+    def undo() -> None:
+        for each, state in zip(holders, before, strict=True):
+            each.load_state_dict(state)
         trainer.optimizer.zero_grad(set_to_none=True)
-        trainer.scaler.load_state_dict(scaler)
-    whole, frozen, validation = trainer.world.agree_on((whole, frozen, validation))
-    return Costs(step=whole, frozen_step=frozen, validation=validation)
+
+    return undo
 
 
-def _validation(trainer: Trainer, dataset: Dataset, now: Now) -> float:
+def _read(split: Split, count: int, now: Now) -> tuple[NDArray[np.uint8], float, float]:
+    """Return some pictures, and the seconds that reading as many takes first, and then again.
+
+    They are drawn at random: those that the cache has already are read fast, in their share.
+    """
+    if not isinstance(split.pixels, StreamedPixels):
+        return split.pixels[:count], 0.0, 0.0
+    split.pixels[:1]  # the workers are started
+    rows = np.random.default_rng().choice(len(split.labels), count, replace=False)
+    begun = now()
+    pixels = split.pixels[rows]
+    read = now()
+    split.pixels[rows]
+    return pixels, read - begun, min(now() - read, read - begun)
+
+
+def _validation(trainer: Trainer, dataset: Dataset, at_once: int, now: Now) -> float:
     split = dataset.splits["val"]
-    count = min(_VALIDATED, len(split.labels))
-    pixels = part_of(split.pixels, 0, count)
+    count = min(_VALIDATED, len(split.labels), at_once)
+    pixels, reading, _ = _read(split, count, now)
+    checkpoint_logits(trainer.average.network, trainer.normalise, pixels[:1])  # to warm up
     begun = now()
     checkpoint_logits(trainer.average.network, trainer.normalise, pixels)
-    taken = now() - begun
+    taken = now() - begun + reading
     pictures = len(split.labels) / trainer.world.size
     if trainer.recipe.norm_statistics == "batch":
         pictures += min(PICTURES, len(dataset.splits["train"].labels))

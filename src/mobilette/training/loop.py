@@ -70,10 +70,7 @@ class Loop:
         self.guessing = trainer.loss.of_guessing(len(dataset.classes))
         self.pace = Pace(
             self.recipe,
-            dataset,
             steps=self.steps,
-            batch=self.batch,
-            processes=self.world.size,
             started=started - progress.elapsed,
             validation=validation,
             now=now,
@@ -100,7 +97,7 @@ class Loop:
         # The global generator is seeded for every step: give the caller's back afterwards.
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
-                if self.progress.trained_before and not self.progress.rows:
+                if self.progress.validates_first:
                     self.validator.run(self.progress, 0.0)
                 # Initial weights may come from a run that is gone when this resumes.
                 self._save(at_once=True)
@@ -244,6 +241,7 @@ class Loop:
             self._save(at_once=True)
             return
         progress.epoch += 1
+        progress.missing += self.steps - progress.step
         over = self.pace.is_over(progress, part)
         if over or self.validator.is_due(progress):
             self.validator.run(progress, part)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import time
 
-from mobilette.data.dataset import Dataset
 from mobilette.training.clock import Now
-from mobilette.training.measured import PICTURES
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress
 from mobilette.training.time_plan import PADDING
 
 # Under a time limit: what validation may take.
 _VALIDATION_SHARE = 0.1
-# Until a validation was measured: pictures trained in the time that one is validated.
-_VALIDATED_AS_TRAINED = 0.5
-# Fewer steps tell nothing: a busy machine begins slowly, and a GPU chooses its algorithms in one.
-_STEPS_TO_GUESS_FROM = 3
 
 
 class Pace:
@@ -24,34 +18,23 @@ class Pace:
 
     Args:
         recipe: says how long the run may take, or how many epochs it has.
-        dataset: how many pictures a validation looks at.
         steps: of an epoch.
-        batch: pictures of a step, over all processes.
-        processes: how many there are.
         started: when the run began, by ``now``; earlier sittings count as if it had begun that much
             sooner.
-        validation: seconds that a validation takes, where that was measured already.
+        validation: seconds that a validation takes, as measured before; only a time limit asks.
         now: tells the time, in seconds.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        dataset: Dataset,
         *,
         steps: int,
-        batch: int,
-        processes: int,
         started: float,
         validation: float = 0.0,
         now: Now = time.perf_counter,
     ) -> None:
         self.recipe, self.steps, self.started = recipe, steps, started
-        self._share = batch / processes
-        pictures = len(dataset.splits["val"].labels) / processes
-        if recipe.norm_statistics == "batch":
-            pictures += min(PICTURES, len(dataset.splits["train"].labels))
-        self._validated = pictures
         self.now = now
         self._validation_seconds = validation
         self._validated_at = now()
@@ -81,7 +64,7 @@ class Pace:
         in time, and a state of ``longest_save`` seconds, which is taken down and written.
         """
         if self.recipe.time_limit:
-            end = self.seconds_of_validation() + self._seconds_of_step() + 2 * longest_save
+            end = self._validation_seconds + self._seconds_of_step() + 2 * longest_save
             available = self.recipe.time_limit - PADDING * end
             return self.elapsed() / max(available, 1e-9)
         # By epochs: a run that goes on with another batch size has had steps of the old one.
@@ -92,16 +75,10 @@ class Pace:
         """Whether a run, whose epoch has just ended, is over; ``part`` is what `part_done` said."""
         return part >= 1.0 if self.recipe.time_limit else progress.epoch >= self.recipe.epochs
 
-    def seconds_of_validation(self) -> float:
-        """Return what a validation takes: the last one, or a guess by the speed of training."""
-        if self._validation_seconds or self._timed_steps < _STEPS_TO_GUESS_FROM:
-            return self._validation_seconds
-        return _VALIDATED_AS_TRAINED * self._validated * self._seconds_of_step() / self._share
-
     def worth_validating(self) -> tuple[float, float]:
         """Return the seconds since the last validation, and how many it should be at least."""
         since = self.now() - self._validated_at
-        return since, self.seconds_of_validation() / _VALIDATION_SHARE
+        return since, self._validation_seconds / _VALIDATION_SHARE
 
     def _seconds_of_step(self) -> float:
         if self._timed_steps < 2:

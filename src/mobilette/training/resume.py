@@ -34,6 +34,7 @@ from mobilette.run.directory import (
     open_run,
     recorded_data,
 )
+from mobilette.training.clock import Now
 from mobilette.training.environment import (
     Precision,
     can_fuse_norms,
@@ -43,7 +44,7 @@ from mobilette.training.environment import (
 from mobilette.training.events import Report
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.sampling import pictures_of_a_step
-from mobilette.training.session import load_in_turn, make_trainer, run_loop
+from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
 from mobilette.training.world import (
@@ -69,10 +70,11 @@ def resume(
     report: Report | None = None,
     report_load: LoadReport | None = None,
     remark: Remark | None = None,
+    now: Now = time.perf_counter,
 ) -> Run:
     """Finish a run that was stopped; on the same machine and threads, to the same bits.
 
-    A finished run is returned as it is.
+    A finished run is returned as it is. Under a time limit what is left of it is planned anew.
 
     Args:
         path: the run directory.
@@ -86,12 +88,13 @@ def resume(
         report: as there.
         report_load: as there.
         remark: as there.
+        now: as there.
 
     Raises:
         InputError: the directory is no run, its state is damaged, the classes have changed, or
             the pictures or the recipe have and ``force`` was not given.
     """
-    started = time.perf_counter()
+    started = now()
     run = open_run(path)
     if is_imported(run.path):
         raise InputError(
@@ -141,6 +144,9 @@ def resume(
             if recipe.lr != state.recipe.lr:  # the remedy that a loss which explodes asks for
                 progress.rate_factor, progress.rollbacks = 1.0, 0
         remark(_place(run, recipe, progress, dataset, world))
+        validation = plan_the_time(
+            trainer, progress, dataset, started=started, now=now, remark=remark
+        )
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())
         run_loop(
@@ -149,6 +155,8 @@ def resume(
             progress,
             dataset,
             started=started,
+            validation=validation,
+            now=now,
             tensorboard=tensorboard,
             report=report,
             remark=remark,

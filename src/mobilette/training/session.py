@@ -25,13 +25,14 @@ from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
 from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
+from mobilette.training.recovery import Parts
 from mobilette.training.sampling import pictures_of_a_step
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.teacher import read_teacher
 from mobilette.training.tensorboard import logged
-from mobilette.training.time_plan import describe, plan_time
+from mobilette.training.time_plan import TooShortError, describe, plan_time
 from mobilette.training.world import World
 from mobilette.weights.download import Report as DownloadReport
 
@@ -117,30 +118,54 @@ def plan_the_time(
     now: Now,
     remark: Remark,
 ) -> float:
-    """Plan how a run, about to begin, fits its time; return the seconds of a validation, or 0.
+    """Plan how the rest of a run fits its time; return the seconds of a validation, or 0.
+
+    A run that has begun and has too little time left is not refused, but ended: that is said.
 
     Raises:
-        InputError: it does not fit, with a time that would do.
+        InputError: a run that is to begin does not fit, with a time that would do.
     """
     recipe, world, limit = trainer.recipe, trainer.world, trainer.recipe.time_limit
+    progress.parts = max(progress.parts, recipe.accumulate)
     if not limit:
         return 0.0
     pictures = len(dataset.splits["train"].labels)
     batch = pictures_of_a_step(recipe.batch_size, pictures, processes=world.size)
-    costs = measure_costs(trainer, dataset, share=batch // world.size, limit=limit, now=now)
-    if costs is None:
-        return 0.0
-    (spent,) = world.agree_on((now() - started,))
-    steps = pictures // batch
-    plan = plan_time(
-        limit,
-        spent=spent,
-        costs=costs,
-        steps_of_epoch=steps,
-        frozen_epochs=recipe.frozen_epochs,
+    (begun,) = world.agree_on((now() - started + progress.elapsed,))
+    costs = measure_costs(
+        trainer,
+        progress,
+        dataset,
+        parts=Parts(trainer.optimizer, batch=batch, processes=world.size, remark=remark),
+        share=batch // world.size,
+        left=limit - begun,
+        now=now,
     )
-    if plan.frozen_steps < recipe.frozen_epochs * steps:
-        progress.frozen_steps = max(plan.frozen_steps // recipe.frozen_epochs, 1)
+    (spent,) = world.agree_on((now() - started + progress.elapsed,))
+    if progress.validates_first:
+        spent += costs.validation
+    steps = pictures // batch
+    alone = max(recipe.frozen_epochs - progress.epoch, 0)
+    try:
+        plan = plan_time(
+            limit,
+            spent=spent,
+            costs=costs,
+            steps_of_epoch=steps,
+            frozen_steps=max(alone * steps - progress.step, 0),
+            unread=steps - progress.index,
+        )
+    except TooShortError:
+        if not progress.index:
+            raise
+        remark(
+            f"{max(limit - spent, 0.0):.1f} of {limit:g} seconds are left, too few to train in: "
+            "ends with a validation (--time with --force gives it more)"
+        )
+        return costs.validation
+    if alone:
+        planned = (plan.frozen_steps + progress.step) // alone
+        progress.frozen_steps = 0 if planned >= steps else max(planned, 1)
     remark(describe(plan, costs, limit=limit, steps_of_epoch=steps))
     return costs.validation
 
@@ -160,7 +185,6 @@ def run_loop(
 ) -> None:
     """Train to the end, from wherever ``progress`` stands; ``dataset`` is closed then."""
     progress.training_seconds += now() - started  # reading the pictures counts
-    progress.parts = max(progress.parts, trainer.recipe.accumulate)
     with (
         closing(dataset),
         closing(make_loader(dataset.splits["train"], device=trainer.device)) as loader,

@@ -57,6 +57,7 @@ class Progress:
         rollbacks: how often it did.
         rows: the lines of metrics.csv so far.
         frozen_steps: steps of each frozen epoch, where the time allows no whole ones; else 0.
+        missing: steps that the epochs which were cut short have lacked.
         trained_before: whether the initial weights are a classifier of these pictures already, and
             are validated first: what comes out is no worse.
     """
@@ -76,10 +77,16 @@ class Progress:
     finished: bool = False
     rows: tuple[str, ...] = ()
     frozen_steps: Annotated[int, AMOUNT] = 0
+    missing: Annotated[int, AMOUNT] = 0
     trained_before: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @property
+    def validates_first(self) -> bool:
+        """Whether the initial weights are to be validated before the first step."""
+        return self.trained_before and self.index == 0 and not self.rows
 
 
 def state_bytes(trainer: Trainer, progress: Progress) -> bytes:

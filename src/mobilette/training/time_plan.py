@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from mobilette.data.reading import LoadReport
 from mobilette.errors import InputError
 
 PADDING = 1.15  # of what was measured once, on a machine that may become busier
@@ -13,7 +15,8 @@ FROZEN_SHARE = 0.5
 # Steps below which a training is none: the first few only make the loss move.
 LEAST_STEPS = 8
 # A time that is proposed lies above what is needed: costs are measured anew.
-_MORE = 1.2
+MORE = 1.2
+_TELLING = 256  # pictures after which it is known how fast they are read
 
 
 class TooShortError(InputError):
@@ -26,11 +29,51 @@ class TooShortError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds: of a step, of one that trains the classifier alone, of a validation."""
+    """What was measured, in seconds.
+
+    Attributes:
+        step: of a step.
+        frozen_step: of one that trains the classifier alone.
+        validation: of a validation.
+        first_reading: until the pictures of a step are there, the first time that they are read.
+        reading: the same, every later time: they lie decoded in memory or in the cache.
+        overlap: whether pictures are read while the step before is computed, by others than it.
+    """
 
     step: float
     frozen_step: float
     validation: float
+    first_reading: float = 0.0
+    reading: float = 0.0
+    overlap: bool = False
+
+    def of_steps(self, *, frozen: bool) -> tuple[float, float]:
+        """Return the seconds of a step whose pictures are read for the first time, and later."""
+        step = self.frozen_step if frozen else self.step
+        if self.overlap:
+            return max(step, self.first_reading), max(step, self.reading)
+        return step + self.first_reading, step + self.reading
+
+
+class _Steps:
+    """How long steps take of which the first ``unread`` read pictures for the first time."""
+
+    def __init__(self, costs: tuple[float, float], unread: int) -> None:
+        self.first, self.later = costs
+        self.unread = max(unread, 0)
+
+    def seconds(self, steps: int) -> float:
+        """Return what ``steps`` take."""
+        first = min(steps, self.unread)
+        return first * self.first + (steps - first) * self.later
+
+    def within(self, available: float) -> int:
+        """Return how many steps end within ``available`` seconds."""
+        fit = int(available / max(self.first, 1e-9))
+        if fit < self.unread:
+            return max(fit, 0)
+        left = available - self.unread * self.first
+        return self.unread + max(int(left / max(self.later, 1e-9)), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +83,26 @@ class TimePlan:
     Attributes:
         frozen_steps: steps that train the classifier alone.
         steps: steps after them.
-        validations: the one after the frozen steps, and the last.
         seconds: what all of it takes, what was over before included; at most the time there is.
     """
 
     frozen_steps: int
     steps: int
-    validations: int
     seconds: float
 
 
 def plan_time(
-    limit: float, *, spent: float, costs: Costs, steps_of_epoch: int, frozen_epochs: int
+    limit: float,
+    *,
+    spent: float,
+    costs: Costs,
+    steps_of_epoch: int,
+    frozen_steps: int,
+    unread: int = 0,
 ) -> TimePlan:
     """Return how ``limit`` seconds are used, of which ``spent`` are over.
 
-    The frozen epochs are cut short where they, and the validation after them, would take more than
+    The frozen steps are cut short where they, and the validation after them, would take more than
     `FROZEN_SHARE` of the time to train; the rest is for steps that train everything.
 
     Args:
@@ -63,41 +110,84 @@ def plan_time(
         spent: seconds, of reading and measuring.
         costs: as measured.
         steps_of_epoch: of all pictures once.
-        frozen_epochs: of the recipe; 0 where everything is trained from the start.
+        frozen_steps: of all frozen epochs; 0 where everything is trained from the start.
+        unread: how many steps read pictures for the first time.
 
     Raises:
         TooShortError: not even a few steps fit, or an epoch where that is shorter; with a time that
             would do, if the costs stay as they are.
     """
     least = min(LEAST_STEPS, steps_of_epoch)
-    end = PADDING * (costs.validation + costs.step)
-    frozen_end = costs.validation if frozen_epochs else 0.0
-    least_frozen = least * costs.frozen_step + frozen_end if frozen_epochs else 0.0
-    needed = max(least_frozen + least * costs.step, least_frozen / FROZEN_SHARE)
+    least_frozen = min(least, frozen_steps)
+    alone = _Steps(costs.of_steps(frozen=True), unread)
+    # As if none but the least had been read before: how many will be is not known yet.
+    together = _Steps(costs.of_steps(frozen=False), unread - least_frozen)
+    end = PADDING * (costs.validation + (together.first if unread > 0 else together.later))
+    frozen_end = costs.validation if frozen_steps else 0.0
+    first = alone.seconds(least_frozen) + frozen_end
+    rest = together.seconds(least)
+    needed = max(first + rest, first / FROZEN_SHARE)
     available = limit - spent - end
     # What is proposed is accepted: both are rounded.
     if available < needed * (1 - 1e-9):
-        would_do = math.ceil(_MORE * (spent + end + needed))
+        would_do = math.ceil(MORE * (spent + end + needed))
         raise TooShortError(
             f"a time of {seconds(limit)} is too short: {spent:.1f} s are over before the first "
-            f"step, {least} steps take {least * costs.step:.1f} s and a validation "
+            f"step, {least} steps take {rest:.1f} s and a validation "
             f"{costs.validation:.1f} s; {seconds(would_do)} would do",
             needed=would_do,
         )
-    frozen_steps = 0
-    if frozen_epochs:
-        alone = min(FROZEN_SHARE * available, available - least * costs.step) - frozen_end
-        fit = int(alone / max(costs.frozen_step, 1e-9))
-        frozen_steps = min(frozen_epochs * steps_of_epoch, max(fit, least))
-    left = available - frozen_steps * costs.frozen_step - frozen_end
-    steps = max(int(left / max(costs.step, 1e-9)), 1)
-    used = spent + frozen_steps * costs.frozen_step + frozen_end + steps * costs.step + end
+    if frozen_steps:
+        fit = alone.within(min(FROZEN_SHARE * available, available - rest) - frozen_end)
+        frozen_steps = min(frozen_steps, max(fit, least_frozen))
+    before = alone.seconds(frozen_steps) + frozen_end
+    together = _Steps(costs.of_steps(frozen=False), unread - frozen_steps)
+    steps = max(together.within(available - before), 1)
     return TimePlan(
         frozen_steps=frozen_steps,
         steps=steps,
-        validations=1 + (frozen_epochs > 0),
-        seconds=min(used, limit),
+        seconds=min(spent + before + together.seconds(steps) + end, limit),
     )
+
+
+def timed_reading(
+    report: LoadReport | None, *, limit: float, elapsed: Callable[[], float]
+) -> LoadReport | None:
+    """Return what tells ``report`` how far reading is, and refuses it if it takes too long.
+
+    Args:
+        report: is called as before.
+        limit: seconds; 0 means none, and nothing is refused.
+        elapsed: tells how many of them are over.
+
+    Raises:
+        TooShortError: by what is returned; at this speed the reading alone would not end in time.
+    """
+    if not limit:
+        return report
+    begun: tuple[int, float] | None = None
+
+    def tell(done: int, total: int) -> None:
+        nonlocal begun
+        if report is not None:
+            report(done, total)
+        over = elapsed()
+        begun = begun or (done, over)
+        read = done - begun[0]
+        if read < _TELLING or over <= begun[1]:
+            return
+        speed = read / (over - begun[1])
+        whole = over + (total - done) / speed
+        if whole > PADDING * limit:
+            would_do = math.ceil(2 * whole)
+            raise TooShortError(
+                f"a time of {seconds(limit)} is too short: reading {total:,} pictures takes "
+                f"{whole:.0f} s of it, at {speed:.0f} a second; {seconds(would_do)} would leave as "
+                "much to train",
+                needed=would_do,
+            )
+
+    return tell
 
 
 def seconds(value: float) -> str:
@@ -111,8 +201,10 @@ def describe(plan: TimePlan, costs: Costs, *, limit: float, steps_of_epoch: int)
     if plan.frozen_steps:
         epochs = plan.frozen_steps / steps_of_epoch
         alone = f"{plan.frozen_steps:,} steps of the classifier alone ({epochs:.2g} epochs), then "
+    first, later = costs.of_steps(frozen=False)
+    reading = f", {1000 * first:.0f} ms until all pictures are decoded" if first > later else ""
     return (
         f"in {seconds(limit)}: {alone}about {plan.steps:,} steps "
-        f"({plan.steps / steps_of_epoch:.2g} epochs of {1000 * costs.step:.0f} ms steps, less "
+        f"({plan.steps / steps_of_epoch:.2g} epochs of {1000 * later:.0f} ms steps{reading}, less "
         f"further validations); a validation takes {costs.validation:.1f} s"
     )

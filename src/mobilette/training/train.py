@@ -49,6 +49,7 @@ from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
 from mobilette.training.start import Remark, Start
 from mobilette.training.state import Progress, state_bytes
+from mobilette.training.time_plan import timed_reading
 from mobilette.training.world import (
     World,
     claimed_by_writer,
@@ -125,8 +126,8 @@ def train(
 
     Raises:
         InputError: a value, the pictures or the output directory cannot be used, or the time is too
-            short (`TooShortError`). Nothing is left
-            behind then, unless training had begun: the run directory can then be resumed.
+            short (`TooShortError`). Nothing is left behind then, unless training had begun: the run
+            directory can then be resumed.
     """
     started = now()
     where = own_device(choose_device(device))
@@ -175,7 +176,9 @@ def train(
             max_unusable=max_unusable,
             cache=pictures_cache(remark),
             device_memory=free_device_memory(where),
-            on_progress=report_load,
+            on_progress=timed_reading(
+                report_load, limit=plan.recipe.time_limit, elapsed=lambda: now() - started
+            ),
             processes=processes_here(),
             remark=remark,
         )

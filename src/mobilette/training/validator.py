@@ -107,11 +107,7 @@ class Validator:
 
     def _epochs_done(self, progress: Progress) -> float:
         """Return after how many epochs the run is, in thousandths where one was cut short."""
-        missing = self.steps - progress.step if progress.epoch else 0
-        if progress.frozen_steps:
-            cut = self.steps - progress.frozen_steps
-            missing += cut * min(progress.epoch - 1, self.recipe.frozen_epochs)
-        return progress.epoch - math.ceil(1000 * missing / self.steps) / 1000
+        return progress.epoch - math.ceil(1000 * progress.missing / self.steps) / 1000
 
     def _metrics(self, progress: Progress) -> Metrics:
         share = self.share

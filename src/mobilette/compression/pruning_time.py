@@ -1,0 +1,158 @@
+"""The time that pruning has: what is measured of it before, and what is left for fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mobilette.compression.held_pictures import MEASURED, SCORE_BATCH, SCORED, HeldPictures
+from mobilette.compression.pruning_record import Importance
+from mobilette.run.directory import Run
+from mobilette.training.clock import Now
+from mobilette.training.start import Remark
+from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
+from mobilette.weights.batch_norm import measure_batch_norm
+
+TUNING_SHARE = 0.5  # of the time: what fine-tuning has at least
+_LEAST = 0.001  # seconds; less is no time limit
+_FEW = 2  # pictures to warm up with
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutCosts:
+    """Seconds: of scoring and cutting once, of an accuracy, of reading the pictures once more."""
+
+    cut: float
+    accuracy: float
+    reading: float
+
+    def of_step(self) -> float:
+        """Return what a step takes but its fine-tuning."""
+        return PADDING * (self.reading + self.cut + self.accuracy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningPlan:
+    """Seconds: of a later step but its fine-tuning, of the fine-tuning of each step."""
+
+    of_step: float
+    tuning: float
+
+
+def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> PruningPlan:
+    """Return how ``limit`` seconds are shared by ``steps``, the pictures having just been read.
+
+    Args:
+        limit: seconds.
+        spent: of these, seconds that are over.
+        costs: as measured.
+        steps: how often it is cut.
+
+    Raises:
+        TooShortError: fine-tuning would have less than `TUNING_SHARE` of the time.
+    """
+    # The accuracy of the network that is pruned comes in addition; the first reading is over.
+    before = spent + steps * costs.of_step() + PADDING * (costs.accuracy - costs.reading)
+    if before > (1 - TUNING_SHARE) * limit:
+        needed = math.ceil(MORE * before / (1 - TUNING_SHARE))
+        raise TooShortError(
+            f"a time of {seconds(limit)} is too short: reading, scoring and cutting take "
+            f"{before:.1f} s of it, and fine-tuning has at least {TUNING_SHARE:.0%}; "
+            f"{seconds(needed)} would do",
+            needed=needed,
+        )
+    return PruningPlan(of_step=costs.of_step(), tuning=(limit - before) / steps)
+
+
+def measure_cut(
+    pictures: HeldPictures, run: Run, *, importance: Importance, cutting: float, now: Now
+) -> CutCosts:
+    """Return what cutting ``run`` and judging the result takes, measured on a few pictures.
+
+    Args:
+        pictures: to measure on.
+        run: the unpruned one.
+        importance: by what its channels are scored.
+        cutting: seconds of choosing channels by their scores.
+        now: tells the time, in seconds.
+    """
+    arch, weights = run.arch, run.read_weights()
+
+    def of_all(work: Callable[[int], object], pictures_in_all: int) -> float:
+        work(_FEW)
+        few = min(SCORE_BATCH, pictures_in_all)
+        begun = now()
+        work(few)
+        return (now() - begun) * pictures_in_all / few
+
+    train, held_out = (len(pictures.dataset.splits[name].labels) for name in ("train", "val"))
+    scoring = 0.0
+    if importance == "taylor":
+        scoring = of_all(lambda few: pictures.taylor(arch, weights, few), min(SCORED, train))
+    norms = of_all(
+        lambda few: measure_batch_norm(arch, weights, pictures.to_measure(few)),
+        min(MEASURED, train),
+    )
+    return CutCosts(
+        cut=scoring + cutting + norms,
+        accuracy=of_all(lambda few: pictures.accuracy(arch, weights, few), held_out),
+        reading=0.0 if pictures.kept else pictures.seconds,
+    )
+
+
+class PruningTime:
+    """The time of one pruning, as it passes.
+
+    Args:
+        limit: seconds that all steps together may take; ``None`` means as many as they take.
+        steps: how often it is cut and fine-tuned.
+        now: tells the time, in seconds; the limit begins here.
+        remark: is told the plan.
+    """
+
+    def __init__(self, limit: float | None, *, steps: int, now: Now, remark: Remark) -> None:
+        self.limit, self.steps, self.now, self.remark = limit or 0.0, steps, now, remark
+        self.started = now()
+        self._plan: PruningPlan | None = None
+
+    def elapsed(self) -> float:
+        """Return the seconds that are over."""
+        return self.now() - self.started
+
+    def plan(self, measure: Callable[[], CutCosts]) -> None:
+        """Plan with what ``measure`` finds, and say so; nothing without a limit.
+
+        Raises:
+            TooShortError: fine-tuning would have too little.
+        """
+        if not self.limit:
+            return
+        costs = measure()
+        plan = plan_pruning(self.limit, spent=self.elapsed(), costs=costs, steps=self.steps)
+        self._plan = plan
+        times = f"{self.steps} times " if self.steps > 1 else ""
+        self.remark(
+            f"in {seconds(self.limit)}: {self.limit - self.steps * plan.tuning:.1f} s to read, "
+            f"score, cut and judge, {times}{plan.tuning:.1f} s of fine-tuning"
+        )
+
+    def of_tuning(self, steps_left: int) -> float:
+        """Return the seconds of the fine-tuning that begins now; 0 without a limit."""
+        if self._plan is None:
+            return 0.0
+        later = (steps_left - 1) * self._plan.of_step
+        return max((self.limit - self.elapsed() - later) / steps_left, _LEAST)
+
+    def refused(self, error: TooShortError) -> TooShortError:
+        """Return in terms of the whole time why fine-tuning is refused."""
+        if self._plan is None:
+            return error
+        before = self.limit - self.steps * self._plan.tuning
+        needed = math.ceil(max(before + self.steps * error.needed, before / (1 - TUNING_SHARE)))
+        return TooShortError(
+            f"a time of {seconds(self.limit)} is too short: reading, scoring and cutting take "
+            f"{before:.1f} s of it, and fine-tuning after a cut needs {error.needed:.0f} s; "
+            f"{seconds(needed)} would do",
+            needed=needed,
+        )
