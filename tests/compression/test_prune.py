@@ -23,7 +23,6 @@ from mobilette.files import read_json
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.resume import resume
-from mobilette.training.time_plan import TooShortError
 from mobilette.training.train import train
 from mobilette.verification.evaluate import evaluate
 from tests.conftest import write_pictures
@@ -173,16 +172,6 @@ def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
     assert read_pruning(out).source == str(trained.path.resolve())
     assert command(["train", f"--resume={out}", "--workers=0"]) == 0
     assert len(open_run(out).history()) == 5  # one of the start
-
-
-def test_a_time_that_reading_takes_is_refused_with_one_that_would_do(
-    trained: Run, pictures: Path, tmp_path: Path
-) -> None:
-    said = "reading, scoring and cutting took .* fine-tuning after a cut needs .* would do"
-    with pytest.raises(TooShortError, match=said) as refused:
-        prune(trained, pictures, keep=0.7, time_limit=0.01, out=tmp_path / "out", workers=0)
-    assert refused.value.needed > 0.01
-    assert not (tmp_path / "out").exists()
 
 
 def test_it_is_a_public_name() -> None:

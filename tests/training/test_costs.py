@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,10 +97,11 @@ def test_pictures_that_are_not_decoded_yet_are_waited_for(tmp_path: Path) -> Non
     streamed = load(folder, cache=tmp_path / "cache")
     store = streamed.store
     assert store is not None
+    decoded = partial(getattr, store, "decoded")
 
     class ByDecoding(Ticks):
         def __call__(self) -> float:
-            return super().__call__() + 0.5 * store.decoded
+            return super().__call__() + 0.5 * float(decoded())
 
     costs = measured(trainer(), streamed, Progress(), ByDecoding())
     assert costs.first_reading == pytest.approx(0.5 * 16, abs=1.0)  # one is read to begin with
@@ -109,7 +112,7 @@ def test_pictures_that_are_not_decoded_yet_are_waited_for(tmp_path: Path) -> Non
 
 
 def planned(
-    monkeypatch: pytest.MonkeyPatch, dataset: Dataset, progress: Progress, **keys: object
+    monkeypatch: pytest.MonkeyPatch, dataset: Dataset, progress: Progress, **keys: Any
 ) -> list[str]:
     """Return what is said of a minute with steps of 1 s, and 10 s for a validation."""
     costs = Costs(step=1.0, frozen_step=0.5, validation=10.0)

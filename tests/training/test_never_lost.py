@@ -29,7 +29,7 @@ from mobilette.training.train import train
 from mobilette.training.world import _own_part
 from tests.conftest import needs_compiler, write_pictures
 from tests.data.sets import divided
-from tests.training.runs import same_weights
+from tests.training.runs import Ticks, same_weights
 from tests.training.test_distributed import OPTIONS, ended
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")
@@ -146,10 +146,31 @@ def test_another_batch_size_leaves_the_schedule_where_it_was(
 
 
 def test_a_finished_run_goes_on_with_more_time(pictures: Path, tmp_path: Path) -> None:
-    run = train_small(pictures, overrides={"epochs": 1}, out=tmp_path / "run")
+    run = train_small(pictures, overrides={"epochs": 1}, out=tmp_path / "run", now=Ticks())
     assert len(run.history()) == 1
-    resume(run.path, overrides={"time_limit": 10.0}, force=True)
+    resume(run.path, overrides={"time_limit": 3.0}, force=True, now=Ticks())
     assert len(run.history()) > 1
+
+
+def test_a_resumed_run_has_the_rest_of_its_time(pictures: Path, tmp_path: Path) -> None:
+    overrides = {"time_limit": 4.0, "batch_size": 16}
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        train_small(pictures, overrides=overrides, out=run, now=Ticks(), report=stop_after_an_epoch)
+    said: list[str] = []
+    last = resume(run, now=Ticks(), remark=said.append).history()[-1]
+    assert 3.0 < last["seconds"] <= 4.0
+    assert last["lr"] < 0.05 * 0.05
+    assert any(line.startswith("in 4s: about ") for line in said)
+
+
+def test_epochs_end_a_run_that_was_begun_with_a_time(pictures: Path, tmp_path: Path) -> None:
+    """The one that was given last decides."""
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        train_small(pictures, overrides={"time_limit": 100.0}, out=run, report=stop_after_an_epoch)
+    rows = resume(run, overrides={"epochs": 2}, force=True).history()
+    assert rows[-1]["epoch"] == 2
 
 
 def test_a_picture_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> None:

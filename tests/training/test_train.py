@@ -243,6 +243,27 @@ def test_a_time_too_short_for_some_steps_is_refused_with_one_that_would_do(
     assert of(refused.value.needed).history()[-1]["seconds"] <= refused.value.needed
 
 
+def test_a_time_that_reading_takes_is_refused_before_all_is_read(tmp_path: Path) -> None:
+    """Of 480 pictures at a tenth of a second each, hardly more than half are read."""
+    now, read = Ticks(), []
+
+    def tell(done: int, total: int) -> None:
+        now.time = 0.1 * done
+        read.append(done / total)
+
+    with pytest.raises(TooShortError, match="reading 480 pictures takes 48 s"):
+        train_small(
+            write_pictures(tmp_path / "set", 160, size=8),
+            overrides={"time_limit": 30.0},
+            out=tmp_path / "run",
+            workers=0,
+            report_load=tell,
+            now=now,
+        )
+    assert read[-1] < 0.7
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_from_a_run_survives_a_kill_before_the_first_epoch(
     trained: Run, pictures: Path, tmp_path: Path
 ) -> None:

@@ -49,14 +49,14 @@ from mobilette.weights.batch_norm import measure_batch_norm
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What `prune` was asked for, checked: how to read the pictures and to train on them, too."""
+    """What `prune` was asked for, checked, and how to read, to measure and to train with it."""
 
     importance: Importance
     read: Callable[..., HeldPictures]
     tune: Callable[..., Run]
     recipe: Recipe
     time: PruningTime
-    cutting: float
+    measure: Callable[..., CutCosts]
     remark: Remark
 
 
@@ -158,7 +158,7 @@ def prune(
         ),
         recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
         time=clock,
-        cutting=cutting,
+        measure=partial(measure_cut, importance=importance, cutting=cutting, now=now),
         remark=remark,
     )
     free = Path("runs") / f"{source.path.resolve().name}-pruned"
@@ -197,7 +197,7 @@ def _in_steps(
             # Only the first reading is remarked on.
             with asked.read(current, remark=asked.remark if number == 1 else _silent) as pictures:
                 if number == 1:
-                    asked.time.plan(partial(_measure, pictures, source, asked))
+                    asked.time.plan(partial(asked.measure, pictures, source))
                     accuracy = pictures.accuracy(source.arch, source.read_weights())
                 part = target * whole / cost(current.arch).madds
                 pruned = _cut(current, pictures, asked.importance, min(part, 1.0))
@@ -221,16 +221,6 @@ def _in_steps(
             done.append(tuned_step(step, current, now() - begun))
     record()
     return open_run(folder)
-
-
-def _measure(pictures: HeldPictures, source: Run, asked: _Request) -> CutCosts:
-    return measure_cut(
-        pictures,
-        source,
-        importance=asked.importance,
-        cutting=asked.cutting,
-        now=asked.time.now,
-    )
 
 
 def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:

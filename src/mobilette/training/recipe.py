@@ -167,7 +167,12 @@ def _folder() -> Traversable:
 
 
 def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return ``recipe`` with the keys in ``values`` replaced; checked as a file would be."""
+    """Return ``recipe`` with the keys in ``values`` replaced; checked as a file would be.
+
+    Where ``epochs`` are among them and ``time_limit`` is not, there is none: one of them decides.
+    """
+    if "epochs" in values:
+        values = {"time_limit": 0.0, **values}
     return parse(Recipe, asdict(recipe) | dict(values), where="recipe")
 
 
