@@ -86,7 +86,7 @@ def run_side(model: Path, data: Path, side: str, options: list[str], threads: in
 
 def choose_pictures(data: Path, count: int) -> list[Path]:
     """Return ``count`` pictures of ``data``, repeated if there are fewer."""
-    return list(itertools.islice(itertools.cycle(list_pictures([data])), count))
+    return list(itertools.islice(itertools.cycle(map(Path, list_pictures([data]))), count))
 
 
 def main(

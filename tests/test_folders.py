@@ -146,13 +146,30 @@ def test_a_free_name_is_not_looked_for_where_there_can_be_none(tmp_path: Path) -
 
 
 def test_what_others_have_beside_a_folder_is_left_alone(tmp_path: Path) -> None:
-    others = [".run.backup.old", ".run.12345678", ".run.x.12345678.unfinished", ".run", "run.old"]
+    others = [
+        ".run.backup.old",
+        ".run.12345678",
+        ".run.backup",
+        ".run.x.12345678.unfinished",
+        ".run",
+        "run.old",
+    ]
     for name in others:
         (tmp_path / name).mkdir()
+    (tmp_path / ".run.12345678" / "file").touch()  # somebody's copy of a whole one
     (tmp_path / ".run.abcd_123.unfinished").mkdir()
     with new_directory(tmp_path / "run", holds="file"):
         pass
     assert names(tmp_path) == sorted([*others, "run"])
+
+
+def test_what_earlier_versions_left_unfinished_goes_with_the_redo(tmp_path: Path) -> None:
+    for name in (".onnx.k3_x91ab", ".onnx.abcdefgh"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".onnx.abcdefgh" / "model.onnx").touch()
+    with new_directory(tmp_path / "onnx", holds="contract.json"):
+        pass
+    assert names(tmp_path) == ["onnx"]
 
 
 def test_a_folder_that_nobody_replaced_is_not_brought_back(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from inspect import signature
 from pathlib import Path
 from sysconfig import get_path
+from typing import Any
 
 import pytest
 
@@ -29,6 +31,73 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         mobilette.trian  # noqa: B018
+
+
+WRONG: tuple[Any, ...] = (
+    *(3, 2.5, float("nan"), b"x", [1], object(), int),
+    *("", "a\0b", "9" * 5000),
+)
+# Of each function: its other arguments, and those that some of `WRONG` are right for.
+CALLS: dict[str, tuple[tuple[Any, ...], dict[str, tuple[Any, ...]]]] = {
+    "cost": ((), {}),
+    "create_model": (
+        ("resnet20",),
+        {"num_classes": (3,), "width_mult": (3, 2.5), "in_channels": (3,)},
+    ),
+    "evaluate": ((None, "digits"), {}),
+    "export": (("run",), {}),
+    "list_models": ((), {"pattern": ("a\0b", "9" * 5000)}),
+    "load": (("run",), {}),
+    "prune": (("run", "digits"), {}),
+    "quantize": (("run", "digits"), {}),
+    "resume": (("run",), {}),
+    "train": (("digits",), {"out": ()}),
+    "verify": (("run",), {}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_wrong_value_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no run
+    function, (others, right) = getattr(mobilette, name), CALLS[name]
+    for number, (argument, described) in enumerate(signature(function).parameters.items()):
+        if name == "train" and argument not in ("data", "model", "out", "start", "device"):
+            continue  # with the others right it would train
+        for value in (None, *WRONG):
+            positional = described.kind is not described.KEYWORD_ONLY
+            if value in right.get(argument, ()) or (value is None and not positional):
+                continue
+            given = [*others[:number], value, *others[number + 1 :]] if positional else others
+            options = {} if positional else {argument: value}
+            if name == "prune":
+                options.setdefault("keep", 0.5)
+            with pytest.raises(mobilette.InputError) as caught:
+                function(*given, **options)
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 1_000
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "options", "message"),
+    [
+        ("create_model", "resnet20", {"num_classes": None}, "is None, not a whole number"),
+        ("create_model", "resnet20", {"pretrained": 3}, "is 3, not text or None"),
+        ("create_model", "resnet20", {"form": "ful"}, "did you mean 'full'"),
+        ("cost", 3, {}, "model is 3, not what create_model or load returns"),
+        ("list_models", 3, {}, "list_models: pattern is 3, not text"),
+        ("export", None, {}, "export: run is None, not text or a path or a Run"),
+        ("export", "x" * 5000, {}, "cannot be read"),
+        ("train", "digits", {"model": ""}, "train: model is '', which is empty"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_valid(
+    name: str, given: object, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(mobilette.InputError, match=message):
+        getattr(mobilette, name)(given, **options)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def shown(value: object) -> str:
     too long to be written out.
     """
     try:
-        return f"{_BRIEF.repr(value):.80}"
+        return f"{visible(_BRIEF.repr(value)):.80}"
     except ValueError:
         return f"a {type(value).__name__} too long to show"
 

@@ -120,6 +120,9 @@ def new_directory(
     with claimed(path):
         check_new(path, holds=holds, force=force)  # it may have come, or come back, meanwhile
         final = path.resolve()
+        for litter in _left(final, ""):  # as earlier versions called what was unfinished
+            if not (litter / holds).exists():
+                shutil.rmtree(litter, ignore_errors=True)
         temporary = None
         try:
             made = tempfile.mkdtemp(prefix=f".{final.name}.", suffix=UNFINISHED, dir=final.parent)

@@ -176,12 +176,14 @@ def test_the_pictures_of_a_batch_are_made_as_they_are_needed() -> None:
 def test_names_that_no_file_can_have(name: str) -> None:
     with pytest.raises(InputError):
         ColourPredictor().labels([name])
+    with pytest.raises(InputError, match="picture 1: empty text, not the path of a picture"):
+        ColourPredictor().labels([""])
     assert list_pictures([Path(name or "a")]) == [Path(name or "a")]
 
 
 @pytest.mark.parametrize("path", [None, PICTURE, 3, ["run"]])
 def test_load_takes_a_path(path: Any) -> None:
-    with pytest.raises(InputError, match="the path of a run or artifact is expected"):
+    with pytest.raises(InputError, match="^load: path .*text or a path"):
         mobilette.load(path)
 
 

@@ -19,6 +19,10 @@ def within(*folders: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}" for folder in folders for name in BOTH)
 
 
+def within_splits(*classes: str) -> tuple[str, ...]:
+    return tuple(f"{name}/{split}/1.png" for name in classes for split in ("train", "val"))
+
+
 def fill(root: Path, names: Iterable[str]) -> Path:
     for name in names:
         path = root / name
@@ -63,12 +67,12 @@ def each(*cases: Case) -> Case:
     return case
 
 
-def refused_each(*cases: Case) -> Case:
+def refused_each(*cases: Case, message: str = "could mean either") -> Case:
     """Return a case: the last of ``cases``, after the others were refused."""
 
     def case(folder: Path) -> None:
         for number, one in enumerate(cases[:-1]):
-            with pytest.raises(InputError, match="could mean either"):
+            with pytest.raises(InputError, match=message):
                 one(folder / str(number))
         cases[-1](folder / "last")
 
@@ -102,6 +106,9 @@ CASES: dict[str, Case] = {
         spelt("train", "dev", "val"),
         spelt("trainset", "test2017", "test"),
         spelt("Train Images", "Test Images", "test"),
+    ),
+    "`trainval/` and `test/`, as VOC and Oxford write them": each(
+        spelt("trainval", "Test", "test"), spelt("train_val", "Testing", "test")
     ),
     "`seg_train/` and `seg_test/`, which differ in the split alone": each(
         spelt("seg_train", "seg_test", "test"),
@@ -155,6 +162,28 @@ CASES: dict[str, Case] = {
         gives(*within("fold1", "fold2"), "fold2/fox/1.png"),
         gives(*within("fold1/train", "fold1/test", "fold2/train", "fold2/test")),
     ),
+    "`cat/train`, `cat/val`, `dog/train`, `dog/val`, `fox/1.jpg`": refused_each(
+        gives("cat/train/1.png", "cat/val/1.png", "dog/1.png"),
+        gives("cat/train/1.png", "dog/1.png"),
+        gives("cat/train/1.png", "cat/val/1.png", "dog/val/1.png"),
+        gives(*within_splits("cat", "dog"), "fox/all/1.png"),
+        gives(*within_splits("cat", "dog"), "fox/1.png"),
+    ),
+    "`images/` and `labels/`, `masks/` or `annotations/`, beside one another or in each split": (
+        refused_each(
+            gives("images/1.png", "masks/1.png"),
+            gives("images/1.png", "Annotations/1.xml", "notes/1.txt"),
+            gives("JPEGImages/1.png", "Annotations/1.xml", "SegmentationClass/1.png"),
+            gives("train_images/1.png", "train_masks/1.png"),
+            gives("train/images/1.png", "train/labels/1.txt", "val/images/2.png"),
+            gives(
+                *(f"images/{split}/1.png" for split in ("train", "val")),
+                *(f"labels/{split}/1.txt" for split in ("train", "val")),
+            ),
+            message="detection or segmentation",
+        )
+    ),
+    "`Images/cat`, `Images/dog` and `Annotation/`": gives(*within("Images", "Annotation")),
     "`val/` and `valid/` beside `train/`": gives(*within("train", "val", "valid")),
     "`val/` without `train/`": gives(*within("val")),
     "`train/cat` ..., and pictures without folders in `val/`": gives(*within("train"), "val/1.png"),

@@ -90,12 +90,27 @@ CASES: dict[str, Case] = {
     "a class in `val` or `test` that `train` has not": read(
         "path,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,cats,val\n"
     ),
+    "a column `fold` of numbers": each(
+        read(
+            "path,label,kfold\n1.jpg,cat,0\n2.jpg,dog,1\n",
+            said="column 'kfold' divides nothing: 'train' and 'val' in a column 'split' do",
+        ),
+        read(
+            "path,kind,fold\n1.jpg,cat,0\n2.jpg,dog,1\n",
+            said="column 'kind' is the label, column 'fold' divides nothing",
+        ),
+    ),
     "rows of `test` without a label": read(
         "path,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,cat,val\n4.jpg,,test\n",
         {"1.jpg": "cat@train", "2.jpg": "dog@train", "3.jpg": "cat@val"},
         said="1 pictures of test have no label and are left out",
     ),
-    "a row without a label elsewhere": read("path,label\n1.jpg,cat\n2.jpg,\n"),
+    "a row without a label elsewhere; `nan`, as pandas writes an empty cell": each_refused(
+        "line 3: the label of",
+        "path,label\n1.jpg,cat\n2.jpg,nan\n3.jpg,dog\n",
+        "path,label\n1.jpg,1.0\n2.jpg,NaN\n3.jpg,2.0\n",
+        "path,label\n1.jpg,cat\n2.jpg,\n",
+    ),
     "`;`, tab or `\\|` between the columns, whatever the suffix": each(
         *(read(PLAIN.replace(",", sign)) for sign in ";\t|"),
         read(

@@ -283,6 +283,10 @@ CASES: dict[str, Case] = {
     "a quantised module's state dict": given(
         lambda: packed(V2 | {"features.0.0.weight": Quantised()})
     ),
+    "tensors of the device `meta`": given(
+        lambda: packed({name: tensor.to("meta") for name, tensor in V2.items()})
+    ),
+    "one tensor": given(lambda: packed(torch.zeros(3))),
     "arrays of numpy's": given(
         lambda: packed({name: tensor.numpy() for name, tensor in V2.items()})
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilette.run.directory import open_run
+from mobilette.run.directory import Run, open_run
 from mobilette.training.state import read_state
 
 MOBILETTE = [sys.executable, "-c", "from mobilette.cli.main import main; main()"]
@@ -47,6 +47,18 @@ def test_a_stream_that_is_closed_ends_in_no_traceback(
     assert done.stderr.startswith(err)
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@posix_only
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGTERM"])
+def test_an_export_that_is_ended_leaves_nothing(number: str, trained: Run, tmp_path: Path) -> None:
+    arguments = ["export", str(trained.path), "--out", str(tmp_path)]
+    with subprocess.Popen([*MOBILETTE, *arguments]) as process:
+        while not list(tmp_path.glob(".onnx.*.unfinished")):
+            assert process.poll() is None
+        process.send_signal(getattr(signal, number))
+    assert process.returncode == 128 + getattr(signal, number)
+    assert not list(tmp_path.iterdir())
 
 
 @posix_only

@@ -74,6 +74,13 @@ def test_words_between_are_no_difference() -> None:
     assert match_classes(folders, classes, where="x") == ([1, 0], BY_SIMILAR_NAME)
 
 
+@pytest.mark.parametrize("label", ["1.5", "0-5", "10_5"])
+def test_a_number_with_another_behind_it_is_no_numbering(label: str) -> None:
+    classes = tuple(ClassLabel(id=name, name=name) for name in (label, "other"))
+    with pytest.raises(InputError, match=r"'5' is none of the model's 2"):
+        match_classes(["5", "other"], classes, where="x")
+
+
 def test_an_accent_may_be_a_sign_of_its_own() -> None:
     classes = tuple(ClassLabel(id=name, name=name) for name in ("caf\u00e9", "tea"))
     assert match_classes(["cafe\u0301"], classes, where="x") == ([0], BY_SIMILAR_NAME)

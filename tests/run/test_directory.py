@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -86,6 +87,20 @@ def test_missing_weights_say_how_to_go_on(run_copy: Path) -> None:
     (run_copy / "best.safetensors").unlink()
     with pytest.raises(InputError, match="missing; .mobilette train --resume .* trained again"):
         _ = open_run(run_copy).network
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_weights_that_are_no_file_are_not_called_missing(run_copy: Path) -> None:
+    weights = run_copy / "best.safetensors"
+    weights.unlink()
+    weights.symlink_to("elsewhere")
+    with pytest.raises(InputError, match="a link to 'elsewhere', where no file is"):
+        _ = open_run(run_copy).network
+    weights.unlink()
+    weights.mkdir()
+    named = run_copy.rename(run_copy.with_name("my run"))
+    with pytest.raises(InputError, match=r"a folder, not a file; .* --resume '.*/my run'' makes"):
+        _ = open_run(named).network
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -263,6 +263,17 @@ def test_broken_archives_are_refused(files: Path, name: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match=message) as refusal:
         read(path)
     assert "\n" not in str(refusal.value)
+    assert str(refusal.value).count(path.name) == 1
+
+
+def test_an_archive_without_weights_is_named_once(files: Path, tmp_path: Path) -> None:
+    path = tmp_path / "empty.keras"
+    with zipfile.ZipFile(files / "rescaled.keras") as old, zipfile.ZipFile(path, "w") as new:
+        for name in ("config.json", "metadata.json"):
+            new.writestr(name, old.read(name))
+    with pytest.raises(InputError) as refusal:
+        read(path)
+    assert str(refusal.value) == f"{path}: a Keras archive without model.weights.h5"
 
 
 def test_a_changed_byte_fails_the_checksum(files: Path, tmp_path: Path) -> None:

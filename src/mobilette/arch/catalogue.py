@@ -31,7 +31,8 @@ from mobilette.arch.squeezenet import (
     squeezenet1_1_bn,
 )
 from mobilette.arch.vgg import VARIANTS as VGG_VARIANTS
-from mobilette.errors import InputError, nearest
+from mobilette.arguments import checked
+from mobilette.errors import InputError, nearest, shown
 
 FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyType(
     {
@@ -77,6 +78,7 @@ ALIASES = MappingProxyType(
 )
 
 
+@checked
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all networks that match a shell ``pattern`` or contain it as text."""
     names = [name for variants in FAMILIES.values() for name in variants]
@@ -106,6 +108,6 @@ def get_arch(name: str, settings: Settings | None = None) -> Arch:
         if name in variants:
             return variants[name](settings)
     raise InputError(
-        f"no network is called {name!r}{nearest(name, list_models())} "
+        f"no network is called {shown(name)}{nearest(name, list_models())} "
         "('mobilette models' lists all)"
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilette.cli.options import Force, Json, MaxUnusable, Out, Workers
-from mobilette.errors import InputError, one_of
+from mobilette.errors import InputError, one_of, shown
 
 
 def export(
@@ -60,7 +60,8 @@ def export(
 
     if int8 and precision is not None:
         raise InputError("--int8 and --precision: give one of them")
-    targets = [one_of(name, (*TARGETS, STATE_DICT), "target") for name in to.split(",")]
+    known = (*TARGETS, STATE_DICT)
+    targets = [one_of(each.strip(), known, f"--to {shown(to)}: target") for each in to.split(",")]
     targets = list(dict.fromkeys(targets))
     asked = ("int8" if int8 else precision or "").split(",") if int8 or precision else [None]
     wanted = [

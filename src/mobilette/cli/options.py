@@ -51,7 +51,9 @@ def parse_duration(text: str) -> float:
     if not unit:
         raise InputError(f"--time {shown(text)} has no unit; write {count}s, {count}m or {count}h")
     seconds = float(count) * {"s": 1, "m": 60, "h": 3600}[unit]
-    limits.SECONDS.check("--time in seconds:", seconds)
+    if seconds > limits.SECONDS.highest:
+        longest = f"{limits.SECONDS.highest // 3600:.0f}h"
+        raise InputError(f"--time {shown(text)} is too long; {longest} is the longest")
     return seconds
 
 

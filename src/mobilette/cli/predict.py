@@ -21,9 +21,9 @@ DecodingThreads = Annotated[
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(help="A run, an artifact, or a folder of several artifacts.")
+        str, typer.Argument(help="A run, an artifact, or a folder of several artifacts.")
     ],
-    pictures: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
+    pictures: Annotated[list[str], typer.Argument(help="Files, or folders of files.")],
     device: Device = "cpu",
     threads: Threads = None,
     workers: DecodingThreads = None,
@@ -35,19 +35,23 @@ def predict(
     """
     from mobilette.artifact.directory import find_artifacts, is_artifact
     from mobilette.cli.output import print_json, remarks, say
+    from mobilette.data.names import is_address, refuse_address
     from mobilette.data.sources import list_pictures
     from mobilette.engines.load import load
     from mobilette.engines.predictor import Failure
     from mobilette.run.directory import is_run
 
-    if not is_artifact(model) and not is_run(model) and find_artifacts(model):
+    refuse_address(model)
+    place = Path(model)
+    if not is_artifact(place) and not is_run(place) and find_artifacts(place):
         from mobilette.verification.fastest import choose_artifact
 
-        model, why = choose_artifact(model)
+        place, why = choose_artifact(place)
         remarks().print(why)
-    predictor = load(model, device=device, threads=threads or 0)
+    predictor = load(place, device=device, threads=threads or 0)
     answered = False
-    paths = list_pictures(pictures, on_skipped=_say_skipped)
+    given = [text if is_address(text) else Path(text) for text in pictures]
+    paths = list_pictures(given, on_skipped=_say_skipped)
     for answer in predictor.predict_each(paths, workers=workers):
         if as_json:
             print_json(answer.to_json())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from mobilette.arguments import checked
 from mobilette.compression.channel_scores import norm_scores
 from mobilette.compression.held_pictures import HeldPictures, with_classes_of
 from mobilette.compression.pruning import Pruned, prune_channels
@@ -60,6 +61,7 @@ class _Request:
     remark: Remark
 
 
+@checked
 def prune(
     run: Run | str | Path,
     data: str | Path,

@@ -32,6 +32,7 @@ from mobilette.arch.primitives import (
     SliceLayer,
     SubsampleLayer,
 )
+from mobilette.errors import InputError, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,9 +103,13 @@ def cost(model: Arch | HasArch) -> Cost:
     """Return what an `Arch`, or the `Arch` of a built network, costs for one picture.
 
     Raises:
-        InputError: the rows do not fit together.
+        InputError: it is neither, or the rows do not fit together.
     """
-    arch = model if isinstance(model, Arch) else model.arch
+    arch = model if isinstance(model, Arch) else getattr(model, "arch", None)
+    if not isinstance(arch, Arch):
+        raise InputError(
+            f"cost: model is {shown(model)}, not what create_model or load returns, or an Arch"
+        )
     graph = layers(arch)
     table = tuple(layer_cost(layer) for layer in graph)
     elements = {INPUT: arch.in_channels * arch.resolution**2}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilette.data.names import folded, is_hidden, may_be_picture, split_of, splits_among
+from mobilette.data.names import drawn_on, folded, is_hidden, may_be_picture, split_of, splits_among
 from mobilette.errors import InputError, nearest
 
 LAYOUT = "one folder of pictures per class, or train/ and val/ with such folders in each"
@@ -47,6 +47,7 @@ def understand(root: Path, name: str) -> Layout:
             f"{name} has no class folders, {pictures} pictures lie directly in it; "
             f"expected {LAYOUT}"
         )
+    _check_classes(place, folders)
     splits = _splits(place, folders, name)
     if splits:
         found, more, said = _divided(root, splits, name)
@@ -67,6 +68,10 @@ def understand(root: Path, name: str) -> Layout:
                 f"{name}: each class has its splits, as {folders[0]}/: {_list(inside[folders[0]])}",
             ),
         )
+    divided = [folder for folder, within in inside.items() if _has_splits(within)]
+    if divided:
+        splits_of_one = f"splits {_list(inside[divided[0]])} in each, as in {divided[0]}/"
+        raise _unclear(name, f"classes {_list(folders)}", splits_of_one)
     flat = {folder: place / folder for folder in folders}
     _check_parts(flat, name)
     return Layout(
@@ -74,6 +79,16 @@ def understand(root: Path, name: str) -> Layout:
         ignored=tuple(ignored),
         remarks=tuple(remarks),
     )
+
+
+def _check_classes(place: Path, folders: Iterable[str]) -> None:
+    """Raise `InputError` where ``folders`` are no classes but images and what is marked on them."""
+    if found := drawn_on(folders):
+        images, marks = found
+        raise InputError(
+            f"{place}: {images}/ and {marks}/ are laid out for detection or segmentation; expected "
+            f"{LAYOUT}; give {place / images} if its folders are the classes"
+        )
 
 
 def _enter(root: Path, place: Path, *, classes: Collection[str] = ()) -> tuple[Path, list[str]]:
@@ -160,6 +175,7 @@ def _divided(
         if not folders:
             _refuse_unlabelled(place, split, files, name, remarks)
             continue
+        _check_classes(place, folders)
         if place != splits[split]:
             said.append(f"the classes of {split} are in {_shown(root, place)}")
         found[split] = _as_in_train(found.get("train"), place, folders)
@@ -215,6 +231,11 @@ def _is_split_in_each(inside: Mapping[str, list[str]]) -> bool:
         folders and all(map(split_of, folders)) and "train" in map(split_of, folders)
         for folders in inside.values()
     )
+
+
+def _has_splits(folders: Iterable[str]) -> bool:
+    splits = {split_of(folder) for folder in folders}
+    return splits == {"train"} or len(splits - {None}) > 1
 
 
 def _turned(place: Path, inside: Mapping[str, list[str]]) -> dict[str, dict[str, Path]]:

@@ -31,6 +31,7 @@ _SPLITS = _words("splits subset set partition usage phase dataset datasplit")
 # fastai's: true means this split, false train.
 _FLAGS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 _YES, _NO = _words("1 1.0 true yes"), _words("0 0.0 false no")
+_FOLD = re.compile(r"(?:k|cv)?folds?\d*(?:id|index)?")  # of cross-validation
 _NOTHING = re.compile(r"(?:unnamed\d*)?|index")  # of a table's row numbers
 
 
@@ -102,7 +103,8 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
         if index not in (path, label) and not _NOTHING.fullmatch(name)
     ]
     split = _split(header, plain, left, rows, where, alone=label is None)
-    left = [index for index in left if index != split]
+    folds = [index for index in left if index != split and _FOLD.fullmatch(plain[index])]
+    left = [index for index in left if index not in (split, *folds)]
     classes: dict[int, str] = {}
     if label is None and len(left) == 1:
         label = left[0]
@@ -116,6 +118,10 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
     ]
     if classes:
         said.append(f"{len(classes)} columns of 0 and 1 are the classes")
+    said += [
+        f"column {header[index]!r} divides nothing: 'train' and 'val' in a column 'split' do"
+        for index in folds
+    ]
     return Columns(
         path=path,
         label=label,

@@ -12,6 +12,7 @@ from mobilette.errors import InputError, shown
 
 _WHOLE, _NUMBER = re.compile(r"(-?\d+)(?:\.0*)?"), re.compile(r"-?\d*\.?\d+(?:[eE][-+]?\d+)?")
 _SEVERAL, _BRACKETED = re.compile("[;|]"), re.compile(r"\[\s*['\"]")
+_NO_LABEL = ("nan", "NaN", "<NA>")  # an empty cell, as pandas writes it
 # In as many rows, labels that are all different are no classes.
 _MANY = 10
 
@@ -39,7 +40,8 @@ def read_labels(rows: Sequence[Row], columns: Columns, where: str) -> Labels:
     """
     if columns.label is None:
         return _from_one_hot(rows, columns)
-    cells, remarks = _whole([row.fields[columns.label] for row in rows])
+    given = (row.fields[columns.label] for row in rows)
+    cells, remarks = _whole(["" if cell in _NO_LABEL else cell for cell in given])
     sign = _separator(cells, alone=columns.holds == "one")
     multi_label = columns.holds == "any number" or (columns.holds != "one" and sign is not None)
     classes: list[tuple[str, ...]]

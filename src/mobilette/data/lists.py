@@ -130,7 +130,8 @@ def _labelled(path: Path, found: Sequence[_Entry], remarks: list[str]) -> list[_
     for entry in without:
         if entry.listed.split != "test":
             raise InputError(
-                f"{path}: line {entry.listed.line}: the label of {entry.listed.path!r} is missing"
+                f"{path}: line {entry.listed.line}: the label of {entry.listed.path!r} is missing "
+                "(empty, or nan)"
             )
     if without:
         remarks.append(f"{len(without):,} pictures of test have no label and are left out")

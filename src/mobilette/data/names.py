@@ -9,6 +9,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from mobilette.data.formats import HEAD, is_picture
+from mobilette.errors import InputError
 
 
 def _suffixes(endings: str) -> frozenset[str]:
@@ -23,6 +24,8 @@ DECODED = _suffixes(
 OTHERS = _suffixes(
     "jxl psd svg svgz ico cur pam qoi dds exr hdr pcx xcf eps dng cr2 cr3 nef arw orf raf rw2"
 )
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+NO_ADDRESSES = "addresses are not read; download it first"
 # What systems leave in folders, beside the names that begin with a dot.
 _LITTER = frozenset(
     ("__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
@@ -37,6 +40,17 @@ def is_hidden(name: str) -> bool:
 def folded(name: str) -> str:
     """Return ``name`` without case, its accents as one sign each (macOS writes them apart)."""
     return normalize("NFC", name).casefold()
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an address, of the web or of a store, maybe as ``Path`` shortens it."""
+    return _ADDRESS.match(text) is not None
+
+
+def refuse_address(text: str) -> None:
+    """Raise `InputError` where an address is given instead of a path."""
+    if is_address(text):
+        raise InputError(f"{text}: {NO_ADDRESSES}")
 
 
 def has_picture_name(name: str) -> bool:
@@ -77,13 +91,17 @@ def pictures_among(files: Iterable[Path]) -> list[Path]:
 
 
 _SPLIT_WORDS = {
-    "train": ("train", "training", "trainset", "traindata"),
+    "train": ("train", "training", "trainset", "traindata", "trainval"),
     "val": ("val", "valid", "validation", "valset", "validset", "dev", "devset", "eval"),
     "test": ("test", "testing", "testset", "testdata"),
 }
 _SPLIT_OF_WORD = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
 # What people write beside the split, as in train_set, val-data, test2017, Training Images.
 _BESIDE = frozenset(("set", "data", "dataset", "images", "imgs", "pictures", "photos", "split"))
+_KIND_OF_WORD = {
+    **dict.fromkeys(("image", "images", "img", "imgs", "jpegimages"), "images"),
+    **dict.fromkeys(("label", "labels", "mask", "masks", "annotation", "annotations"), "marks"),
+}
 _CAMEL, _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])"), re.compile(r"[^\W\d_]+")
 
 
@@ -95,7 +113,7 @@ def split_of(name: str) -> str | None:
     words = _words(name)
     if len(words) > 1:
         words = [word for word in words if word not in _BESIDE]
-    return _SPLIT_OF_WORD.get(words[0]) if len(words) == 1 else None
+    return _SPLIT_OF_WORD.get("".join(words))
 
 
 def splits_among(folders: Iterable[str]) -> dict[str, str]:
@@ -117,6 +135,19 @@ def splits_among(folders: Iterable[str]) -> dict[str, str]:
             found.setdefault(rest, {})[folder] = _SPLIT_OF_WORD[named[0]]
     pairs = [same for same in found.values() if len(set(same.values())) > 1]
     return {folder: split for same in pairs for folder, split in same.items()}
+
+
+def drawn_on(folders: Iterable[str]) -> tuple[str, str] | None:
+    """Return one of ``folders`` that is of images and one of what is marked on them, if any are.
+
+    So lie the sets of detection and segmentation: ``images`` and ``labels``, or ``masks``.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        words = [word for word in _words(folder) if word not in _SPLIT_OF_WORD]
+        if len(words) == 1 and (kind := _KIND_OF_WORD.get(words[0])):
+            found.setdefault(kind, folder)
+    return (found["images"], found["marks"]) if len(found) == 2 else None
 
 
 def split_within(name: str) -> str | None:

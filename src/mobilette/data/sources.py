@@ -69,8 +69,8 @@ def find_pictures(data: str | Path) -> PictureSet:
 
 
 def list_pictures(
-    paths: Iterable[Path], *, on_skipped: Callable[[Path, list[Path]], None] | None = None
-) -> list[Path]:
+    paths: Iterable[str | Path], *, on_skipped: Callable[[Path, list[Path]], None] | None = None
+) -> list[str | Path]:
     """Return ``paths`` with every folder replaced by the pictures in it, sorted by name.
 
     Args:
@@ -81,12 +81,13 @@ def list_pictures(
     Raises:
         InputError: there are but folders without pictures.
     """
-    pictures: list[Path] = []
+    pictures: list[str | Path] = []
     empty: list[Path] = []
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112  # which takes any name
             pictures.append(path)
             continue
+        path = Path(path)
         files = sorted(files_below(path))
         inside = pictures_among(files)
         if on_skipped is not None and len(inside) < len(files):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from mobilette.data.decoding import MAX_BYTES, decode, upright_and_plain
+from mobilette.data.names import NO_ADDRESSES, is_address
 from mobilette.data.unusable import DAMAGED, UnusablePicture, reason_of
 from mobilette.engines.arrays import EXPECTED, image_of, is_array, several
 from mobilette.errors import InputError
@@ -22,8 +22,6 @@ or an array or tensor (`mobilette.engines.arrays`)."""
 
 Pictures = Iterable[PictureLike]
 """Several pictures; an array of any library is an iterable."""
-
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 def pictures_of(images: object) -> Iterator[PictureLike]:
@@ -89,11 +87,13 @@ def read_image(image: PictureLike) -> Image.Image:
 
 
 def _of_path(path: Path, given: str) -> Image.Image:
+    if not given:
+        raise UnusablePicture("empty text, not the path of a picture")
     try:
         return decode(path)
     except UnusablePicture as error:
-        if _ADDRESS.match(given):
-            raise UnusablePicture("addresses are not read; download it first") from error
+        if is_address(given):
+            raise UnusablePicture(NO_ADDRESSES) from error
         if os.path.isdir(path):  # noqa: PTH112  # which takes any name
             raise UnusablePicture("a folder; give the files in it") from error
         raise

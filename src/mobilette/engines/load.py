@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
+from mobilette.arguments import checked
 from mobilette.artifact.directory import Artifact, is_artifact, open_artifact
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.predictor import Predictor
-from mobilette.errors import InputError, shown
+from mobilette.errors import InputError
 from mobilette.folders import restore
 from mobilette.limits import THREADS
 from mobilette.run.directory import is_run, open_run
@@ -57,6 +57,7 @@ def why_not_run(target: str, artifact: Path) -> str | None:
     return None
 
 
+@checked
 def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predictor:
     """Return the predictor of a run directory or of an artifact directory.
 
@@ -68,18 +69,7 @@ def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predicto
     Raises:
         InputError: it is neither, or its files are damaged.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(
-            f"load: the path of a run or artifact is expected, not a {type(path).__name__}"
-        )
     path = Path(path)
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # said below, unless a killed process has put it aside
-    except (OSError, ValueError) as error:  # too long a name, no right to look, a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"load: {shown(str(path))} cannot be read ({reason})") from error
     if threads != 0:
         THREADS.check("threads", threads)
     restore(path)

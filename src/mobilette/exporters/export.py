@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from mobilette.arguments import checked
 from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import InputError, one_of
@@ -30,6 +31,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 )
 
 
+@checked
 def export(
     run: str | Path | Run,
     *,

@@ -16,7 +16,7 @@ BY_NAME, BY_SIMILAR_NAME = "name", "name without case and number"
 BY_SYNSET, BY_ORDER = "synset prefix", "order"
 # WordNet's offset of a noun, as ImageNet's folders are called
 SYNSET = re.compile(r"n\d{8}(?=$|[^0-9])")
-_NUMBER_BEFORE = re.compile(r"^\d+[\W_]+(?=\w)")
+_NUMBER_BEFORE = re.compile(r"^\d+[\W_]+(?=[^\W\d_])")  # not of 1.5 or 5-10
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _BETWEEN = re.compile(r"[\W_]+")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from mobilette.arch.arch import Arch
 from mobilette.counting.memory import check_memory
 from mobilette.data.preprocess import Preprocess
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
 from mobilette.files import (
     LARGEST_RECORD,
     read_bytes,
@@ -118,7 +119,7 @@ class Run:
         if not self.has_classifier:
             raise InputError(
                 f"{self.path}: its weights were imported from a file without a classifier; "
-                f"'mobilette train DATA --from {self.path}' trains one"
+                f"'mobilette train DATA --from {shlex.quote(str(self.path))}' trains one"
             )
         network = build_empty(self.arch)
         network.load_state_dict(self.read_weights(), assign=True)
@@ -136,8 +137,9 @@ class Run:
         from mobilette.nn.network import build_empty
 
         if not self.weights_path.is_file():
+            command = shlex.join(["mobilette", "train", "--resume", str(self.path)])
             raise InputError(
-                f"{self.weights_path}: missing; 'mobilette train --resume {self.path}' makes them "
+                f"{self.weights_path}: {_why_no_file(self.weights_path)}; '{command}' makes them "
                 "if the run was stopped, one that was finished has to be trained again"
             )
         try:
@@ -148,6 +150,12 @@ class Run:
             ) from error
         _check_tensors(tensors, build_empty(self.arch), self.weights_path)
         return tensors
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_symlink():
+        return f"a link to {shown(str(path.readlink()))}, where no file is"
+    return "a folder, not a file" if path.is_dir() else "missing"
 
 
 def check_apart(out: Path, run: Path, role: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mobilette.arguments import checked
 from mobilette.artifact.contract import Precision, Rung
 from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open_artifact
 from mobilette.compression.observation import LARGEST_PART, largest_activation
@@ -80,6 +82,7 @@ class Quantised:
         }
 
 
+@checked
 def quantize(
     run: str | Path | Run,
     data: str | Path,
@@ -301,7 +304,7 @@ def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
     return (
         f"int8 is not faster with {to} here: {latency['int8']:.3g} ms a picture, {fastest} takes "
         f"{others[fastest]:.3g} ms; unless its size matters, take "
-        f"'mobilette export {run.path} --to {to} --precision {fastest}'"
+        f"'mobilette export {shlex.quote(str(run.path))} --to {to} --precision {fastest}'"
     )
 
 

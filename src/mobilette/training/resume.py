@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import torch
 
+from mobilette.arguments import checked
 from mobilette.data.cache import pictures_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
@@ -58,6 +59,7 @@ from mobilette.training.world import (
 from mobilette.versions import version_or_unknown
 
 
+@checked
 def resume(
     path: str | Path,
     *,

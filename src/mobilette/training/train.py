@@ -12,6 +12,7 @@ import torch
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
+from mobilette.arguments import checked
 from mobilette.data.cache import pictures_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
@@ -62,6 +63,7 @@ from mobilette.training.world import (
 from mobilette.weights.fitting import is_as_wide
 
 
+@checked
 def train(
     data: str | Path,
     *,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mobilette.arguments import checked
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.pictures import Picture
@@ -21,6 +22,7 @@ from mobilette.run.metrics import Metrics, measure
 UnusableReport = Callable[[str, str], None]
 
 
+@checked
 def evaluate(
     predictor: Predictor,
     data: str | Path,

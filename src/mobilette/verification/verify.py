@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
+from mobilette.arguments import checked
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
@@ -62,6 +63,7 @@ class _Reading:
     report_load: LoadReport | None
 
 
+@checked
 def verify(
     artifact: str | Path,
     data: str | Path | None = None,

@@ -36,6 +36,11 @@ USUAL = re.compile(
     r"|torch\.nn\.parameter\.\w+|(builtins|__builtin__|typing|_codecs|copyreg|copy_reg)\.\w+)$"
 )
 REMARKED = 4
+# Tensors that are not read, by what rebuilds them.
+_NOT_READ = {
+    "qtensor": "of a quantised module",
+    "meta_tensor_no_storage": "without values, on the device 'meta'",
+}
 PLAIN_NAME = re.compile(r"[\w.]{1,80}")
 
 Table = Mapping[str, object]
@@ -70,6 +75,8 @@ def find_weights(path: Path, file: TorchFile) -> Weights:
             for name, value in table.items():
                 _check_no_module(path, f"{key}.{name}".strip("."), value)
     if not tensors:
+        for table in tables.values():
+            _check_plain(path, table)
         raise InputError(
             f"{path}: no tensors in it, neither at the top nor under {', '.join(WRAPPERS)}"
             f"{_kinds(top)}"
@@ -158,7 +165,7 @@ def _check_plain(path: Path, table: Table) -> None:
     for name, value in table.items():
         if isinstance(value, Inert) and value.name.startswith("torch._utils._rebuild"):
             what = value.name.rpartition("_rebuild_")[2]
-            why = "of a quantised module" if what == "qtensor" else "of a kind that is not read"
+            why = _NOT_READ.get(what, "of a kind that is not read")
             raise InputError(
                 f"{path}: tensor {name!r:.80} is {why} ({what}); save the float network's state "
                 f"dict: {SAVE_STATE_DICT}"
@@ -171,6 +178,8 @@ def _check_plain(path: Path, table: Table) -> None:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, StoredTensor):
+        return "tensor"
     return _shown(value.name) if isinstance(value, Inert | Named) else type(value).__name__
 
 

@@ -68,9 +68,9 @@ def read_keras_archive(path: Path) -> Graph:
                 config, metadata = (
                     _member(archive, name, limit=LARGEST_RECORD) for name in (CONFIG, METADATA)
                 )
-                _check_size(archive.getinfo(WEIGHTS), limit=LARGEST_FACTOR * size)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+                _check_size(archive, WEIGHTS, limit=LARGEST_FACTOR * size)
+        except InputError:
+            raise
         except DAMAGED as error:
             reason = " ".join(str(error).split())[:120]
             raise InputError(f"{path}: a damaged Keras archive ({reason})") from error
@@ -90,15 +90,16 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise InputError(f"{path}: a Keras archive without {WEIGHTS}")
 
 
-def _check_size(member: zipfile.ZipInfo, *, limit: int) -> None:
-    if member.file_size > limit:
-        raise InputError(f"{member.filename} would have {member.file_size:,} bytes: too large")
+def _check_size(archive: zipfile.ZipFile, name: str, *, limit: int) -> None:
+    size = archive.getinfo(name).file_size
+    if size > limit:
+        raise InputError(f"{archive.filename}: {name} would have {size:,} bytes: too large")
 
 
 def _member(archive: zipfile.ZipFile, name: str, *, limit: int) -> bytes:
-    _check_size(archive.getinfo(name), limit=limit)
+    _check_size(archive, name, limit=limit)
     with archive.open(name) as member:
         content = member.read(limit + 1)
     if len(content) > limit:
-        raise InputError(f"{name} has more bytes than it should: too large")
+        raise InputError(f"{archive.filename}: {name} has more bytes than it should: too large")
     return content

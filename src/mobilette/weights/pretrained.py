@@ -6,6 +6,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.editing import adopt_details
 from mobilette.arch.scale import Form, Settings
+from mobilette.arguments import checked
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from mobilette.weights.download import Report, cached_path, download
@@ -15,6 +16,7 @@ from mobilette.weights.named import import_state_dict
 from mobilette.weights.published import PublishedWeights, find_published, list_published
 
 
+@checked
 def create_model(
     name: str,
     *,
