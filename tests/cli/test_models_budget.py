@@ -90,7 +90,7 @@ def test_a_budget_that_nothing_meets_is_status_1() -> None:
     [
         (["--budget=madds<60Q"], "unit 'Q' of madds is not one of K, M, G"),
         (["--budget=madd<60M"], "did you mean 'madds'?"),
-        (["--budget="], "budget '' is no limit such as madds<=60M"),
+        (["--budget="], "--budget is empty; give it a value"),
         (["--budget=madds<=M"], "'M' is no number above 0"),
         (["--budget=madds<=-5"], "'-5' is no number above 0"),
         (["--budget=madds<=60M", "--resolution=8"], "resolution 8 is not between 16 and 4096"),

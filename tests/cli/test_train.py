@@ -240,7 +240,7 @@ def test_tensorboard_beside_the_run(capsys: Capture, divided: Path, tmp_path: Pa
         (["--lr=0"], "lr 0 trains nothing"),
         (["--batch-size=0"], "--batch-size 0 is not between 2 and"),
         (["--teacher=nowhere"], "teacher 'nowhere': a run directory or published weights"),
-        (["--teacher="], "--teacher '': a run or the name of published weights is expected"),
+        (["--teacher="], "--teacher is empty; give it a value"),
         (["--time=-3s"], "--time '-3s' is no duration"),
     ],
 )
