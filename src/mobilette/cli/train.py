@@ -190,13 +190,7 @@ def train(
 
 
 def _absolute(teacher: str) -> str:
-    """Return a run as a later sitting, started elsewhere, will find it; other names as they are.
-
-    Raises:
-        InputError: it is empty, which ``Path`` would take for this folder.
-    """
-    if not teacher:
-        raise InputError("--teacher '': a run or the name of published weights is expected")
+    """Return a run as a later sitting, started elsewhere, will find it; other names as they are."""
     return str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
 
 
