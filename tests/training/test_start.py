@@ -488,7 +488,7 @@ def test_another_network(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("start", ["", "nowhere", "timm/mobilenetv1_100.ra4", "keras/x", "."])
+@pytest.mark.parametrize("start", ["nowhere", "timm/mobilenetv1_100.ra4", "keras/x", "."])
 def test_no_such_start(start: str, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
         transfer(pictures, start=start, out=tmp_path / "run")
