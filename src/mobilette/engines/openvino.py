@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY, Precision
-from mobilette.artifact.directory import Artifact
+from mobilette.data.cores import usable_cores
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.sharing import Sessions, calls_at_once
+from mobilette.engines.sharing import calls_at_once
 from mobilette.errors import InputError
 from mobilette.extras import hidden, needs
 
@@ -27,24 +27,19 @@ _LARGEST_XML = 64 * 2**20
 class OpenVinoPredictor(ArtifactPredictor):
     """An OpenVINO artifact, executed by OpenVINO.
 
-    Any number of threads may ask it: a request answers one call at a time, so there are up to as
-    many as cores, made when calls meet, all of one compiled model.
+    Any number of threads may ask it: a request answers one call at a time, so there are as many as
+    have cores to work on, made when calls meet, each of a compiled model of its own.
     """
 
     engine = "OpenVINO"
 
-    def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
-        self._compiled: Sessions[Any] = Sessions()
-        super().__init__(artifact, threads=threads)
-
     def at_once(self) -> int:
-        """Return how many requests have cores to work on."""
-        return calls_at_once(self.threads)
+        """Return how many requests have cores to work on; by itself OpenVINO takes them all."""
+        return calls_at_once(self.threads or usable_cores())
 
     def open(self) -> Any:
-        """Return a request of the model, which is compiled for the CPU once."""
-        with self._compiled.lend(lambda: self._compile(self._read_model())) as compiled:
-            return compiled.create_infer_request()
+        """Return a request of the model, compiled for it alone."""
+        return self._compile(self._read_model()).create_infer_request()
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
@@ -112,6 +107,8 @@ class OpenVinoPredictor(ArtifactPredictor):
         }
         if self.threads:
             options["INFERENCE_NUM_THREADS"] = self.threads
+            # Otherwise the models of all requests are pinned to the same cores.
+            options["ENABLE_CPU_PINNING"] = False
         try:
             return _core(os.getpid()).compile_model(model, "CPU", options)
         except RuntimeError as error:
