@@ -67,7 +67,7 @@ def _check(function: str, name: str, value: object, hint: object) -> None:
         raise InputError(f"{what} is {value!r:.20}, which is empty")
     if Path in options and isinstance(value, str | os.PathLike):
         try:
-            os.stat(value)  # noqa: PTH116  # as the value stands
+            Path(value).stat()
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:  # too long a name, no right to look, a zero byte
