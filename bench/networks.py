@@ -8,8 +8,8 @@ from torch import nn
 
 from mobilette import create_model
 from mobilette.data.preprocess import preset
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.layers import GlobalAveragePool, ReLU6
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import Run
 from mobilette.run.imported import write_imported_run
 

@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 from mobilette import InputError, evaluate, load
-from mobilette.weights.import_run import ImportedRun, import_run
+from mobilette.formats.import_run import ImportedRun, import_run
 
 FLOAT_POINTS, DEQUANTISED_POINTS = 0.3, 1.0
 

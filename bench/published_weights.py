@@ -1,4 +1,4 @@
-"""Write the table of weights that can be downloaded, src/mobilette/weights/published.csv.
+"""Write the table of weights that can be downloaded, src/mobilette/formats/published.csv.
 
 Run by hand when the collected reference numbers or the pinned timm change; a test holds the
 committed table equal to what this makes. timm and torchvision must be installed.
@@ -42,9 +42,9 @@ from torch import nn
 from mobilette.arch.catalogue import ALIASES, list_models
 from mobilette.counting.cost import cost
 from mobilette.data.preprocess import PRESETS
-from mobilette.weights.published import PublishedWeights
+from mobilette.formats.published import PublishedWeights
 
-COMMITTED = Path(__file__).parents[1] / "src" / "mobilette" / "weights" / "published.csv"
+COMMITTED = Path(__file__).parents[1] / "src" / "mobilette" / "formats" / "published.csv"
 
 # timm's network: ours, the width multiplier, tags
 TIMM: dict[str, tuple[str, float, tuple[str, ...]]] = {

@@ -31,9 +31,9 @@ import torch
 import typer
 
 from mobilette.errors import InputError
+from mobilette.formats.import_run import import_run
 from mobilette.training.recipe import load_recipe, parse_setting
-from mobilette.training.train import train
-from mobilette.weights.import_run import import_run
+from mobilette.workflows.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 FEW = 20  # training pictures a class of imagenette-small

@@ -23,7 +23,7 @@ from docs.cells import digest, read_cells, write_cells
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.export import TARGETS
 from mobilette.run.directory import open_run
-from mobilette.search.precision import Quantised, quantize
+from mobilette.workflows.quantize import Quantised, quantize
 
 DOCS = Path(__file__).resolve().parent
 PAGE, TABLE = DOCS / "int8.md", DOCS / "int8.csv"

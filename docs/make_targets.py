@@ -25,8 +25,8 @@ from mobilette.exporters.calibration import calibration_pictures
 from mobilette.exporters.export import TARGETS, check_precision, export
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import is_run, open_run
-from mobilette.training.train import train
 from mobilette.verification.verify import verify
+from mobilette.workflows.train import train
 
 DOCS = Path(__file__).resolve().parent
 PAGE, TABLE = DOCS / "targets.md", DOCS / "targets.csv"

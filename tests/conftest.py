@@ -20,7 +20,7 @@ from mobilette.exporters.export import export
 from mobilette.nn.kernels import COMPILERS
 from mobilette.run.directory import Run
 from mobilette.scratch import scratch
-from mobilette.training.train import train
+from mobilette.workflows.train import train
 
 # Several workers on the same cores: more threads would only wait for each other, and all the longer
 # the more there are. The processes that tests start are told so, too.

@@ -35,8 +35,8 @@ from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError, shown
 from mobilette.files import read_json, read_record
 from mobilette.limits import CLASSES, Range
+from mobilette.model.classes import read_classes
 from mobilette.records import LONGEST, parse
-from mobilette.run.classes import read_classes
 from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.state import Progress
@@ -265,7 +265,7 @@ def test_python_callers_get_the_same_answer(
     pictures: Path, trained: Run, exported: Artifact
 ) -> None:
     from mobilette.engines.load import load
-    from mobilette.training.train import train
+    from mobilette.workflows.train import train
 
     with pytest.raises(InputError, match="epochs 1000.* is not between 1 and"):
         train(pictures, overrides={"epochs": 10**30})

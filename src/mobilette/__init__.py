@@ -9,17 +9,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mobilette.arch.catalogue import list_models
-    from mobilette.compression.prune import prune
     from mobilette.counting.cost import cost
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.exporters.export import export
-    from mobilette.search.precision import quantize
-    from mobilette.training.resume import resume
-    from mobilette.training.train import train
+    from mobilette.formats.pretrained import create_model
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.verify import verify
-    from mobilette.weights.pretrained import create_model
+    from mobilette.workflows.prune import prune
+    from mobilette.workflows.quantize import quantize
+    from mobilette.workflows.resume import resume
+    from mobilette.workflows.train import train
 
 __all__ = [
     "InputError",
@@ -40,15 +40,15 @@ __all__ = [
 _HOME = {
     "InputError": "mobilette.errors",
     "cost": "mobilette.counting.cost",
-    "create_model": "mobilette.weights.pretrained",
+    "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
     "export": "mobilette.exporters.export",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",
-    "prune": "mobilette.compression.prune",
-    "quantize": "mobilette.search.precision",
-    "resume": "mobilette.training.resume",
-    "train": "mobilette.training.train",
+    "prune": "mobilette.workflows.prune",
+    "quantize": "mobilette.workflows.quantize",
+    "resume": "mobilette.workflows.resume",
+    "train": "mobilette.workflows.train",
     "verify": "mobilette.verification.verify",
 }
 

@@ -9,7 +9,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
 from mobilette.data.preprocess import preset
 from mobilette.engines.predictor import Predictor
-from mobilette.run.classes import ClassLabel
+from mobilette.model.classes import ClassLabel
 
 COLOURS = {"red": (200, 40, 60), "green": (50, 180, 70), "blue": (30, 60, 210)}
 

@@ -13,12 +13,12 @@ import pytest
 
 from mobilette.arch.rows import PoolLinear
 from mobilette.engines.load import load
-from mobilette.run.classes import ClassLabel
+from mobilette.formats.import_run import import_run
+from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run
 from mobilette.training.start import read_start
-from mobilette.weights.import_run import import_run
 from tests.accepted.page import Case, check, rows
-from tests.weights.published_files import case
+from tests.formats.published_files import case
 
 SECTION = "Keras files"
 TOP, BINARY = "v2_top.keras", "tl_binary_sigmoid.keras"

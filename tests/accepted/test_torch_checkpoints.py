@@ -28,11 +28,11 @@ from torch import Tensor, nn
 
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
-from mobilette.weights.importing import import_weights
-from mobilette.weights.mobilenet_v2_names import MMPRETRAIN
-from mobilette.weights.name_tables import tensor_names
+from mobilette.formats.importing import import_weights
+from mobilette.formats.torch.mobilenet_v2_names import MMPRETRAIN
+from mobilette.formats.torch.name_tables import tensor_names
 from tests.accepted.page import Case, check, rows
-from tests.weights.torch_names import Tensors, published
+from tests.formats.torch_names import Tensors, published
 
 SECTION = "PyTorch checkpoints"
 WIDTH = 0.1

@@ -15,7 +15,7 @@ from mobilette.artifact.onnx_model import check_whole
 from mobilette.engines.load import load, open_engine
 from mobilette.engines.openvino import check_ir
 from mobilette.errors import InputError
-from mobilette.weights.importing import import_weights
+from mobilette.formats.importing import import_weights
 from tests.artifact.forging import forge
 from tests.verification.forged_models import forge_model
 

@@ -21,8 +21,8 @@ from mobilette.cli.output import console, remarks
 from mobilette.errors import InputError, visible
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import readme
+from mobilette.model.classes import read_classes
 from mobilette.reporting.benchmark import draw, to_markdown
-from mobilette.run.classes import read_classes
 from mobilette.verification.benchmark import Benchmark, Latency, Row
 from tests.accepted.asking import ColourPredictor
 from tests.cli.test_cli import in_this_process

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from mobilette.arch.catalogue import list_models
-from mobilette.weights.published import list_published
+from mobilette.formats.published import list_published
 from tests.cli.test_streams import MOBILETTE, posix_only, shell
 
 

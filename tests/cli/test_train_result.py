@@ -14,9 +14,9 @@ from mobilette.cli.training_result import print_result
 from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import Event, StepDone
-from mobilette.training.resume import resume
-from mobilette.training.train import train
 from mobilette.verification.statistics import wilson_interval
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 
 Capture = pytest.CaptureFixture[str]
 

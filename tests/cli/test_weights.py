@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilette.weights.published import find_published, list_published
+from mobilette.formats.published import find_published, list_published
 from tests.cli.test_cli import assert_refused, mobilette
 
 

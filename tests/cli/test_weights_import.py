@@ -18,11 +18,11 @@ from mobilette.artifact.directory import open_artifact
 from mobilette.cli.main import run as run_command
 from mobilette.errors import InputError
 from mobilette.run.directory import open_run
-from mobilette.training.resume import resume
+from mobilette.workflows.resume import resume
 from tests.cli.test_cli import assert_refused
 from tests.cli.test_cli import mobilette as run_process
+from tests.formats.published_files import pictures, published
 from tests.parity.test_named import run_readme
-from tests.weights.published_files import pictures, published
 
 RESNET8 = "resnet8_cifar10_mlperf_tiny_int8.tflite"
 VWW = "mobilenet_v1_0.25_96_vww_mlperf_tiny"

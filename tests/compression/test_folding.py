@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mobilette.compression.folding import fold_batch_norm
+from mobilette.formats.pretrained import create_model
 from mobilette.nn.network import Network
-from mobilette.weights.pretrained import create_model
 from tests.batch_norm import give_statistics
 
 # One of every kind of block and head.

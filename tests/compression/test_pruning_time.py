@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilette.compression.held_pictures import HeldPictures
-from mobilette.compression.prune import prune
 from mobilette.compression.pruning_time import (
     TUNING_SHARE,
     CutCosts,
@@ -21,6 +20,7 @@ from mobilette.data.sources import find_pictures
 from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import load_recipe
 from mobilette.training.time_plan import TooShortError
+from mobilette.workflows.prune import prune
 from tests.training.runs import Ticks
 
 some = st.floats(0, 1_000)

@@ -15,8 +15,8 @@ from mobilette.arch.rows import Block, Conv, PoolLinear
 from mobilette.arch.scale import Settings
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.counting.cost import Bytes, cost, weight_shapes
+from mobilette.formats.pretrained import create_model
 from mobilette.nn.network import Network, build_empty
-from mobilette.weights.pretrained import create_model
 
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
 RESOLUTIONS = (32, 96, 128, 160, 192, 224)

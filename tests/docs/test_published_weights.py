@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from bench.published_rows import COLUMNS, ROWS, markdown
 from mobilette.cli.main import run
+from mobilette.formats.download import cached_path
+from mobilette.formats.published import find_published
+from mobilette.formats.torch.name_tables import tensor_names
+from mobilette.formats.torch.named import SOURCES
 from mobilette.nn.network import Network
-from mobilette.weights.download import cached_path
-from mobilette.weights.name_tables import tensor_names
-from mobilette.weights.named import SOURCES
-from mobilette.weights.published import find_published
-from tests.weights.published_files import pictures, published
+from tests.formats.published_files import pictures, published
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "published_weights.md").read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ def test_the_python_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_table_has_every_row_and_all_are_reached() -> None:
-    """That they still are, the cheap ones are asked in tests/weights/test_rows.py."""
+    """That they still are, the cheap ones are asked in tests/formats/test_rows.py."""
     heading, rule = markdown(iter(()))
     lines = PAGE.partition(f"{heading}\n{rule}\n")[2].partition("\n\n")[0].splitlines()
     assert len(lines) == len(ROWS)

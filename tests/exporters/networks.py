@@ -20,8 +20,8 @@ from mobilette.arch.scale import Settings
 from mobilette.artifact.golden import golden_inputs
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import ENVIRONMENT, IMPORTED, WEIGHTS, Run
 
 FAMILIES = {

@@ -16,8 +16,8 @@ from mobilette.arch.scale import Settings
 from mobilette.artifact.golden import golden_inputs
 from mobilette.data.preprocess import preset
 from mobilette.exporters.target import Calibration
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import WEIGHTS, Run, write_run
 
 CLASSES = ("a", "b", "c", "d", "e")

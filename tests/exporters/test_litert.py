@@ -21,11 +21,11 @@ from mobilette.engines.load import load
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
+from mobilette.formats.tflite.schema import ModelRecord
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
 from mobilette.verification.statistics import signal_to_noise
 from mobilette.verification.verify import verify
-from mobilette.weights.tflite_schema import ModelRecord
 from tests.exporters.small_runs import small_calibration, small_run
 
 pytest.importorskip("litert_torch")

@@ -22,14 +22,14 @@ from mobilette.exporters.export import export
 from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
 from mobilette.exporters.prepare import prepare
-from mobilette.run.classes import ClassLabel
+from mobilette.formats.import_run import import_run
+from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
 from mobilette.verification.exact import check_exact
 from mobilette.verification.gate import judge_golden
 from mobilette.verification.statistics import compare
 from mobilette.verification.verify import verify
-from mobilette.weights.import_run import import_run
 from tests.artifact.forging import forge
 from tests.exporters.small_runs import small_calibration, small_run
 

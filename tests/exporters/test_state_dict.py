@@ -21,8 +21,8 @@ from mobilette.data.preprocess import preset
 from mobilette.errors import InputError
 from mobilette.exporters.constructors import LIBRARIES, TIMM_NETWORKS, constructor
 from mobilette.exporters.state_dict import export_state_dict
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import WEIGHTS, Run
 from tests.parity.test_named import run_readme
 

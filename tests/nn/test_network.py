@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import Block, Conv, PoolLinear, Step
+from mobilette.formats.pretrained import create_model
 from mobilette.nn.layers import SamePadConv2d
 from mobilette.nn.network import Network
-from mobilette.weights.pretrained import create_model
 
 
 @pytest.mark.parametrize(

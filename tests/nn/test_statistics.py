@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mobilette.formats.pretrained import create_model
 from mobilette.nn.statistics import measure_statistics
-from mobilette.weights.pretrained import create_model
 
 
 def test_statistics_are_the_average_over_the_batches_and_nothing_else_changes() -> None:

@@ -12,11 +12,11 @@ import torch
 
 from mobilette.engines.load import load
 from mobilette.errors import InputError
+from mobilette.formats.import_run import import_run
 from mobilette.nn.network import build_empty
 from mobilette.run.directory import Run
 from mobilette.training.start import read_start
-from mobilette.training.train import train
-from mobilette.weights.import_run import import_run
+from mobilette.workflows.train import train
 from tests.parity.libraries import library
 
 READ = (

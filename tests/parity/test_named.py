@@ -12,12 +12,12 @@ from torch import nn
 from mobilette.arch.catalogue import get_arch
 from mobilette.data.preprocess import preset
 from mobilette.exporters.state_dict import export_state_dict
+from mobilette.formats.imported import Imported
+from mobilette.formats.torch.name_tables import tensor_names
+from mobilette.formats.torch.named import SOURCES, import_state_dict
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import build_empty
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import WEIGHTS, Run
-from mobilette.weights.imported import Imported
-from mobilette.weights.name_tables import tensor_names
-from mobilette.weights.named import SOURCES, import_state_dict
 from tests.batch_norm import give_statistics
 from tests.parity.libraries import library
 from tests.parity.test_timm import NETWORKS

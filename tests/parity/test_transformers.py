@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mobilette.formats.importing import import_weights
 from mobilette.nn.network import build_empty
-from mobilette.weights.importing import import_weights
 from tests.batch_norm import give_statistics
 from tests.parity.libraries import library
 

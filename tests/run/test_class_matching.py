@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mobilette.errors import InputError
-from mobilette.run.class_matching import (
+from mobilette.model.class_matching import (
     BY_NAME,
     BY_ORDER,
     BY_SIMILAR_NAME,
@@ -11,7 +11,7 @@ from mobilette.run.class_matching import (
     guessed,
     match_classes,
 )
-from mobilette.run.classes import ClassLabel
+from mobilette.model.classes import ClassLabel
 
 IMAGENET = tuple(
     ClassLabel(id=synset, name=name)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilette.errors import InputError
-from mobilette.run.classes import ClassLabel, classes_text, parse_classes, read_classes
+from mobilette.model.classes import ClassLabel, classes_text, parse_classes, read_classes
 
 _text = st.text(st.characters(codec="utf-8", exclude_characters="\t\n\r"), min_size=1).filter(
     lambda text: text.strip() != ""

@@ -20,9 +20,10 @@ from mobilette.errors import InputError
 from mobilette.exporters import litert, litert_int8, prepare
 from mobilette.exporters.export import export
 from mobilette.run.directory import WEIGHTS, Run
-from mobilette.search import precision, rungs
-from mobilette.search.precision import quantize
+from mobilette.search import rungs
 from mobilette.verification.verify import verify
+from mobilette.workflows import quantize as precision
+from mobilette.workflows.quantize import quantize
 from tests.cli.test_cli import assert_refused, mobilette
 from tests.conftest import COLOURS
 

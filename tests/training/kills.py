@@ -18,8 +18,8 @@ import torch
 
 # Everything that a sitting imports, so that forks spend their time in the run.
 import mobilette.cli.training_progress
-import mobilette.training.resume
-import mobilette.training.train  # noqa: F401
+import mobilette.workflows.resume
+import mobilette.workflows.train  # noqa: F401
 from mobilette.cli.main import run
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from mobilette.cli.main import run as command_line
-from mobilette.compression.prune import prune
 from mobilette.engines.load import load
 from mobilette.exporters.export import export
 from mobilette.exporters.state_dict import export_state_dict
 from mobilette.folders import BusyError
 from mobilette.run.directory import Run, open_run
-from mobilette.search.precision import quantize
 from mobilette.training.events import Event, StepDone
-from mobilette.training.resume import resume
-from mobilette.training.train import train
 from mobilette.verification.evaluate import evaluate
+from mobilette.workflows.prune import prune
+from mobilette.workflows.quantize import quantize
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.test_folders import held, names, said
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)

@@ -16,7 +16,7 @@ import torch
 
 from mobilette.folders import BusyError
 from mobilette.run.directory import STATE, open_run
-from mobilette.training.resume import resume
+from mobilette.workflows.resume import resume
 from tests.training.runs import same_weights
 from tests.training.test_train import run_cli
 

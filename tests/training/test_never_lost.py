@@ -23,10 +23,10 @@ from mobilette.run.directory import DATASET, ENVIRONMENT, STATE, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.recipe import load_recipe
-from mobilette.training.resume import resume
 from mobilette.training.schedule import learning_rate
-from mobilette.training.train import train
 from mobilette.training.world import _own_part
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.conftest import needs_compiler, write_pictures
 from tests.data.sets import divided
 from tests.training.runs import Ticks, same_weights

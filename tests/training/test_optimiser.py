@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mobilette.formats.pretrained import create_model
 from mobilette.training.ema import WeightAverage
 from mobilette.training.load_start import calm
 from mobilette.training.optimiser import SCALE, build_optimizer, scale_classifier
 from mobilette.training.recipe import Recipe
 from mobilette.training.schedule import learning_rate
-from mobilette.weights.pretrained import create_model
 
 
 def test_decay_spares_norms_biases_and_depthwise_kernels() -> None:

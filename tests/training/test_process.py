@@ -33,7 +33,7 @@ def test_freed_memory_is_kept_so_the_kernel_maps_it_once() -> None:
 def test_nothing_is_set_by_an_import() -> None:
     code = (
         "import torch; before = torch.get_num_threads()\n"
-        "import mobilette.training.train, mobilette.cli.train, mobilette\n"
+        "import mobilette.workflows.train, mobilette.cli.train, mobilette\n"
         "mobilette.create_model('mobilenet_v1', width_mult=0.25)\n"
         "assert torch.get_num_threads() == before"
     )

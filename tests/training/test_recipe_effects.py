@@ -17,9 +17,9 @@ from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.training.clock import WARM_UP, Stopwatch
 from mobilette.training.events import EpochDone, Event, Profiled, StepDone
-from mobilette.training.train import train
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
+from mobilette.workflows.train import train
 from tests.conftest import COLOURS
 from tests.training.runs import Ticks
 

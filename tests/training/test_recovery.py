@@ -19,8 +19,8 @@ from mobilette.errors import InputError
 from mobilette.run.directory import open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.loop import Loop
-from mobilette.training.resume import resume
-from mobilette.training.train import train
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.conftest import write_pictures
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)

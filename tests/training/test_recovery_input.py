@@ -18,8 +18,8 @@ from mobilette.errors import InputError
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event, StepDone
 from mobilette.training.interruption import StopRequest
-from mobilette.training.resume import resume
-from mobilette.training.train import train
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.data.sets import divided
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)

@@ -22,24 +22,24 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
+from mobilette.formats.import_run import import_run
+from mobilette.formats.slicing import slice_weights
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network
-from mobilette.run.classes import ClassLabel
 from mobilette.run.directory import Run, open_run
 from mobilette.run.imported import write_imported_run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.recipe import TRANSFER, load_recipe
-from mobilette.training.resume import resume
 from mobilette.training.schedule import learning_rate
 from mobilette.training.start import Start
 from mobilette.training.step import Trainer
-from mobilette.training.train import train
-from mobilette.weights.import_run import import_run
-from mobilette.weights.slicing import slice_weights
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.conftest import write_pictures
+from tests.formats.published_files import pictures as real_pictures
+from tests.formats.published_files import published
 from tests.training.runs import Ticks, same_weights
 from tests.training.test_train import Stop, stop_at_once
-from tests.weights.published_files import pictures as real_pictures
-from tests.weights.published_files import published
 
 transfer = partial(train, workers=0)
 HEAD = "head.classifier."

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.errors import InputError
+from mobilette.formats.pretrained import create_model
 from mobilette.nn.network import Network
 from mobilette.training.environment import Precision
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress, apply_state, read_state, state_bytes
 from mobilette.training.step import Trainer
-from mobilette.weights.pretrained import create_model
 
 PLAIN: dict[str, Any] = {"crop": "none", "flip": False, "warmup": 0.0, "label_smoothing": 0.0}
 

@@ -19,16 +19,16 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_pictures
 from mobilette.errors import InputError
-from mobilette.run.classes import ClassLabel
+from mobilette.formats.pretrained import create_model
+from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import WEIGHTS, Run, open_run
 from mobilette.run.imported import write_imported_run
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
-from mobilette.training.resume import resume
 from mobilette.training.start import Remark
 from mobilette.training.teacher import Teacher, read_teacher
-from mobilette.training.train import train
-from mobilette.weights.pretrained import create_model
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.training.runs import same_weights
 from tests.training.test_train import Stop, stop_at_once
 

@@ -19,9 +19,9 @@ import torch
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event
-from mobilette.training.resume import resume
 from mobilette.training.time_plan import TooShortError
-from mobilette.training.train import train
+from mobilette.workflows.resume import resume
+from mobilette.workflows.train import train
 from tests.conftest import write_pictures
 from tests.training.runs import Ticks, same_weights
 

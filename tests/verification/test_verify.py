@@ -13,7 +13,7 @@ import pytest
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.run.classes import ClassLabel, classes_text
+from mobilette.model.classes import ClassLabel, classes_text
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify

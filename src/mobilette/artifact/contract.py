@@ -14,8 +14,8 @@ from mobilette.compression.ranges import Ranges
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError, shown
 from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE
+from mobilette.model.classes import ClassLabel
 from mobilette.records import check_ranges
-from mobilette.run.classes import ClassLabel
 
 # Fields that are known only once the model file is written, so they are not inside it.
 OUTSIDE = ("files", "measured", "sha256")

@@ -23,8 +23,8 @@ from mobilette.files import (
     write_text,
 )
 from mobilette.folders import restore
+from mobilette.model.classes import ClassLabel, classes_text, parse_classes
 from mobilette.records import parse
-from mobilette.run.classes import ClassLabel, classes_text, parse_classes
 
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"

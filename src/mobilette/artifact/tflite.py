@@ -9,7 +9,7 @@ import numpy as np
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.errors import InputError
 from mobilette.extras import needs
-from mobilette.weights.tflite_schema import ModelRecord, TensorRecord, read_model
+from mobilette.formats.tflite.schema import ModelRecord, TensorRecord, read_model
 
 _LARGEST = 2**28  # elements of one tensor
 _MOST_METADATA = 100
@@ -86,7 +86,7 @@ def contract_inside(content: bytes) -> str | None:
     Raises:
         InputError: the metadata is damaged.
     """
-    from mobilette.weights.flatbuffer import root
+    from mobilette.formats.tflite.flatbuffer import root
 
     model = root(content, identifier=b"TFL3")
     buffers = model.tables(12, most=5_000)

@@ -82,11 +82,11 @@ def prune(
     let_threads_sleep()
     from mobilette.cli.output import remarks
     from mobilette.cli.training_progress import TrainingProgress
-    from mobilette.compression.prune import prune as prune_run
     from mobilette.compression.pruning_record import read_pruning
     from mobilette.exporters.trained_run import open_trained_run
     from mobilette.reporting.pruning import write_picture
     from mobilette.training.process import keep_freed_memory, set_threads
+    from mobilette.workflows.prune import prune as prune_run
 
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
     allocator = "keeps memory" if keep_freed_memory() else "default"

@@ -20,7 +20,7 @@ from mobilette.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mobilette.search.precision import Quantised
+    from mobilette.workflows.quantize import Quantised
 
 
 def quantize(
@@ -51,7 +51,7 @@ def quantize(
     The cheapest way that does is taken. Status 1 if none does: the best one is written then.
     """
     from mobilette.cli.output import print_json, progress_bar, remarks
-    from mobilette.search.precision import quantize as climb
+    from mobilette.workflows.quantize import quantize as climb
 
     said = remarks()
     with progress_bar("reading pictures") as progress:

@@ -122,11 +122,11 @@ def train(
     from mobilette.cli.training_result import print_result
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
-    from mobilette.training.resume import is_of_this_launch, recorded_threads
-    from mobilette.training.resume import resume as resume_run
     from mobilette.training.tensorboard import check_tensorboard
-    from mobilette.training.train import train as train_run
     from mobilette.training.world import is_restarted, writes
+    from mobilette.workflows.resume import is_of_this_launch, recorded_threads
+    from mobilette.workflows.resume import resume as resume_run
+    from mobilette.workflows.train import train as train_run
 
     if tensorboard:
         check_tensorboard()  # before pictures are read and a run is written

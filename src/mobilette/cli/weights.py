@@ -15,7 +15,7 @@ from mobilette.cli.weights_import import import_weights
 from mobilette.errors import InputError, nearest, shown
 
 if TYPE_CHECKING:
-    from mobilette.weights.published import PublishedWeights
+    from mobilette.formats.published import PublishedWeights
 
 app = typer.Typer(rich_markup_mode=None)
 app.command("import")(import_weights)
@@ -43,7 +43,7 @@ def list_weights(
 
     The best of each network are the first.
     """
-    from mobilette.weights.published import list_published
+    from mobilette.formats.published import list_published
 
     found = [w for w in list_published() if _matches(w.name, pattern) or _matches(w.model, pattern)]
     if not found:
@@ -66,7 +66,7 @@ def list_weights(
 
 def _place(weights: PublishedWeights) -> Path | None:
     """Return where the file of ``weights`` is kept; ``None`` without a home directory."""
-    from mobilette.weights.download import cached_path
+    from mobilette.formats.download import cached_path
 
     try:
         return cached_path(weights)

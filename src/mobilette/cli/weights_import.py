@@ -40,7 +40,7 @@ def import_weights(
 ) -> None:
     """Read published weights and write them as a run."""
     from mobilette.cli.output import print_json, remarks
-    from mobilette.weights.import_run import import_run
+    from mobilette.formats.import_run import import_run
 
     if out is None:
         raise InputError("'weights import' needs --out: the run directory to write")

@@ -12,8 +12,8 @@ from mobilette.arch.channels import channel_groups
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer
 from mobilette.errors import InputError
+from mobilette.formats.importance import contributions
 from mobilette.nn.network import Network
-from mobilette.weights.importance import contributions
 
 # For each group of `mobilette.arch.channels.channel_groups` a number for each channel, at least 0:
 # float64 (size,) on the CPU.
@@ -24,7 +24,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def norm_scores(arch: Arch, weights: Mapping[str, Tensor]) -> Scores:
     """Return what each channel contributes to the layers that read it, told from the weights.
 
-    The shares of `mobilette.weights.importance.contributions`, summed over these layers.
+    The shares of `mobilette.formats.importance.contributions`, summed over these layers.
     """
     return _by_channel(arch, contributions(arch, weights))
 

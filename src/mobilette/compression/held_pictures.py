@@ -21,9 +21,9 @@ from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
 from mobilette.data.streaming import part_of
 from mobilette.errors import InputError
+from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import build_empty
-from mobilette.run.class_matching import guessed, match_classes, relabelled
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
@@ -89,7 +89,7 @@ class HeldPictures:
         remark: Remark,
         now: Now = time.perf_counter,
     ) -> None:
-        """Read the pictures; the arguments are those of `mobilette.training.train.train`."""
+        """Read the pictures; the arguments are those of `mobilette.workflows.train.train`."""
         begun, cache = now(), pictures_cache(remark)
         self.dataset = load_dataset(
             pictures,

@@ -16,8 +16,8 @@ from mobilette.arch.knobs import Knob, Knobs
 from mobilette.compression.channel_scores import Scores
 from mobilette.counting.knob_madds import KnobMadds
 from mobilette.errors import InputError
-from mobilette.weights.channel_choice import Sources
-from mobilette.weights.slicing import take_weights
+from mobilette.formats.channel_choice import Sources
+from mobilette.formats.slicing import take_weights
 
 MULTIPLE = 8  # what engines' kernels are made for
 BOUND_MULTIPLE = 4  # halves and groups have a hard enough time
@@ -53,7 +53,7 @@ def prune_channels(
     for the mult-adds that it saves, until few enough are left; what was cut too much is then given
     back where it gives most importance for its mult-adds.
 
-    Measure the statistics of the batch norms anew (`mobilette.weights.batch_norm`) before the
+    Measure the statistics of the batch norms anew (`mobilette.formats.batch_norm`) before the
     network is used: layers have lost inputs.
 
     Args:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from mobilette.compression.held_pictures import MEASURED, SCORE_BATCH, SCORED, HeldPictures
 from mobilette.compression.pruning_record import Importance
+from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.run.directory import Run
 from mobilette.training.clock import Now
 from mobilette.training.start import Remark
 from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
-from mobilette.weights.batch_norm import measure_batch_norm
 
 TUNING_SHARE = 0.5  # of the time: what fine-tuning has at least
 _LEAST = 0.001  # seconds; less is no time limit

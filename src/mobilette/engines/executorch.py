@@ -102,7 +102,7 @@ def check_program(model: bytes, *, where: str) -> None:
     and delegates: ExecuTorch as it is distributed trusts them.
     """
     with needs("executorch", f"{where}: reading it"):
-        from mobilette.weights.flatbuffer import root
+        from mobilette.formats.tflite.flatbuffer import root
     if len(model) < HEADER or model[4:8] != b"ET12" or model[8:12] != b"eh00":
         raise InputError(f"{where}: not an ExecuTorch program, or cut short")
     program, base, data = (int.from_bytes(model[at : at + 8], "little") for at in (16, 24, 32))

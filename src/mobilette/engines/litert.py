@@ -14,7 +14,7 @@ from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.sharing import calls_at_once
 from mobilette.errors import InputError
-from mobilette.weights.tflite_schema import ModelRecord
+from mobilette.formats.tflite.schema import ModelRecord
 
 ENGINE_ERRORS = (RuntimeError, ValueError)
 

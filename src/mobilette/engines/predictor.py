@@ -26,7 +26,7 @@ from mobilette.engines.images import (
 )
 from mobilette.errors import InputError, visible
 from mobilette.limits import WORKERS
-from mobilette.run.classes import ClassLabel
+from mobilette.model.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
 
 BATCH = 32

@@ -19,10 +19,10 @@ from mobilette.arch.layers import layers
 from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError, one_of
-from mobilette.weights.name_tables import Source
-from mobilette.weights.named import GUESSED_WIDTHS, V3
-from mobilette.weights.timm_names import TIMM
-from mobilette.weights.torchvision_names import TORCHVISION
+from mobilette.formats.torch.name_tables import Source
+from mobilette.formats.torch.named import GUESSED_WIDTHS, V3
+from mobilette.formats.torch.timm_names import TIMM
+from mobilette.formats.torch.torchvision_names import TORCHVISION
 
 LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM}
 # torchvision takes any width for MobileNets; several may build the same network.

@@ -14,9 +14,9 @@ from mobilette.errors import one_of
 from mobilette.exporters.constructors import LIBRARIES, constructor
 from mobilette.files import write_bytes, write_json, write_text
 from mobilette.folders import new_directory
-from mobilette.run.classes import classes_text
+from mobilette.formats.torch.name_tables import tensor_names
+from mobilette.model.classes import classes_text
 from mobilette.run.directory import ARCH, Run, open_run
-from mobilette.weights.name_tables import tensor_names
 
 STATE_DICT = "state_dict"
 MODEL = "model.safetensors"

@@ -22,7 +22,7 @@ from mobilette.files import (
     write_text,
 )
 from mobilette.folders import restore
-from mobilette.run.classes import ClassLabel, classes_text, read_classes
+from mobilette.model.classes import ClassLabel, classes_text, read_classes
 
 if TYPE_CHECKING:
     from torch import Tensor

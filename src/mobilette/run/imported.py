@@ -12,7 +12,7 @@ from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
 from mobilette.files import read_json, write_bytes, write_json, write_text
 from mobilette.folders import new_directory
-from mobilette.run.classes import ClassLabel, classes_text
+from mobilette.model.classes import ClassLabel, classes_text
 from mobilette.run.directory import (
     ARCH,
     CLASSES,

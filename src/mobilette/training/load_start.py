@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from mobilette.data.dataset import Dataset
+from mobilette.formats.fitting import fit_weights
 from mobilette.nn.network import Network
 from mobilette.training.measured import pictures_to_measure
 from mobilette.training.optimiser import classifier, scale_classifier
 from mobilette.training.start import Start
 from mobilette.training.step import Trainer
-from mobilette.weights.fitting import fit_weights
 
 # Standard deviation of a new classifier's first logits.
 _MOST_SPREAD = 1.0

@@ -16,6 +16,8 @@ from mobilette.data.pictures import PictureSet
 from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
+from mobilette.formats.fitting import is_as_wide
+from mobilette.formats.importing import holds_weights
 from mobilette.run.directory import is_run
 from mobilette.training.recipe import (
     DEFAULT,
@@ -34,8 +36,6 @@ from mobilette.training.start import (
     choose_arch,
     read_start,
 )
-from mobilette.weights.fitting import is_as_wide
-from mobilette.weights.importing import holds_weights
 
 # Networks without batch norm learnt at these: VGG its authors' (arXiv 1409.1556, section 3.1) with
 # SGD, SqueezeNet ours with AdamW (docs/log.md: with SGD at 0.05 all its answers became the same).
@@ -68,7 +68,7 @@ def make_plan(
     report: LoadReport | None,
     remark: Remark,
 ) -> Plan:
-    """Return what `mobilette.training.train.train`, whose arguments these are, will do.
+    """Return what `mobilette.workflows.train.train`, whose arguments these are, will do.
 
     Raises:
         InputError: a value is wrong, or the initial weights cannot be had or made to fit.

@@ -14,6 +14,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.opening import LoaderKind
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json
+from mobilette.formats.download import Report as DownloadReport
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.run.directory import DATASET, Run
@@ -34,7 +35,6 @@ from mobilette.training.teacher import read_teacher
 from mobilette.training.tensorboard import logged
 from mobilette.training.time_plan import TooShortError, describe, plan_time
 from mobilette.training.world import World
-from mobilette.weights.download import Report as DownloadReport
 
 
 def make_trainer(

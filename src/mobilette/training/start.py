@@ -17,16 +17,16 @@ from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
-from mobilette.run.class_matching import BY_ORDER, match_classes
-from mobilette.run.classes import ClassLabel
+from mobilette.formats.download import Report
+from mobilette.formats.fitting import CLASSIFIER, check_fits
+from mobilette.formats.imported import preprocess_of
+from mobilette.formats.importing import holds_weights, import_weights
+from mobilette.formats.pretrained import choose_published, load_published
+from mobilette.formats.published import PublishedWeights, find_published
+from mobilette.model.class_matching import BY_ORDER, match_classes
+from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import is_run, open_run
 from mobilette.run.imported import name_of_weights
-from mobilette.weights.download import Report
-from mobilette.weights.fitting import CLASSIFIER, check_fits
-from mobilette.weights.imported import preprocess_of
-from mobilette.weights.importing import holds_weights, import_weights
-from mobilette.weights.pretrained import choose_published, load_published
-from mobilette.weights.published import PublishedWeights, find_published
 
 DEFAULT_MODEL = "mobilenet_v2"
 Remark = Callable[[str], None]

@@ -11,11 +11,11 @@ from torch.nn import functional
 from mobilette.arch.arch import Arch
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
+from mobilette.formats.download import Report
+from mobilette.model.class_matching import BY_ORDER, match_classes
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network, build_empty
-from mobilette.run.class_matching import BY_ORDER, match_classes
-from mobilette.run.classes import ClassLabel
 from mobilette.training.start import EXPECTED, Remark, Start, names_weights, read_start
-from mobilette.weights.download import Report
 
 
 class Teacher:

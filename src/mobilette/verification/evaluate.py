@@ -15,8 +15,8 @@ from mobilette.data.sources import find_pictures
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
-from mobilette.run.class_matching import guessed, match_classes, relabelled
-from mobilette.run.classes import ClassLabel
+from mobilette.model.class_matching import guessed, match_classes, relabelled
+from mobilette.model.classes import ClassLabel
 from mobilette.run.metrics import Metrics, measure
 
 UnusableReport = Callable[[str, str], None]

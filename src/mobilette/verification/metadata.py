@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mobilette.artifact.contract import Contract
-from mobilette.run.classes import ClassLabel
+from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run
 
 

@@ -1,0 +1,1 @@
+"""Published weights in: one room a format, and from them to any width."""

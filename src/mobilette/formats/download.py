@@ -1,0 +1,178 @@
+"""Published weights from the network into a cache: checked, resumed, never half there.
+
+A download goes to ``NAME.part`` beside its place and takes the place once its size and checksum are
+right. An interrupted one is kept and resumed. Environment variables:
+
+- ``MOBILETTE_CACHE``: the folder to keep downloads in, instead of the system's place for caches.
+- ``MOBILETTE_OFFLINE=1``: nothing is fetched; files put into the cache by hand are used.
+- ``MOBILETTE_WEIGHTS_MIRROR``: a base such as ``http://mirror.example/weights`` that is asked
+  instead of ``https://HOST``, for the same paths. Files whose checksum is unknown are then only as
+  trustworthy as the mirror. Proxies are taken from the usual variables (``HTTPS_PROXY`` ...).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from mobilette.errors import InputError
+from mobilette.files import LARGEST_FILE, cache_root
+from mobilette.folders import make_parents
+from mobilette.formats.fetch import TransferError, fetch, received_bytes, tag_file
+from mobilette.formats.published import PublishedWeights
+
+Report = Callable[[int, int], None]
+
+# Longer than a process that is still trying lets pass between two bytes.
+STALLED_S = 180.0
+HURRIED_STALLED_S = 10.0
+
+
+def weights_cache() -> Path:
+    """Return the folder that downloaded weights are kept in; it need not exist."""
+    return cache_root() / "weights"
+
+
+def cached_path(weights: PublishedWeights) -> Path:
+    """Return where the file is, or would be, in the cache."""
+    return weights_cache() / weights.filename
+
+
+def download(
+    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
+) -> Path:
+    """Return the file of ``weights``, fetched if it is not in the cache yet.
+
+    A file that is there already, downloaded or put there by hand, is checked each time: its size,
+    and its SHA-256 as far as it is known. A few known digits tell a damaged or wrong file, not one
+    that somebody forged with effort.
+
+    Args:
+        weights: of `mobilette.formats.published`.
+        report: is told the bytes that are there and the expected total.
+        hurried: whether the caller can do without: a server that does not answer is given up after
+            seconds.
+
+    Raises:
+        InputError: it cannot be had, or is not the published file. The message says where to put
+            the file by hand. Of a download that is wrong or does not fit on the disk nothing is
+            left; of an interrupted one what has come so far, for the next call.
+    """
+    path = cached_path(weights)
+    by_hand = f"; by hand: save {weights.url} as {path}"
+    if path.exists():
+        if fault := _fault(path, weights):
+            raise InputError(f"{path}: {fault}; remove it to fetch it again{by_hand}")
+        return path
+    if os.environ.get("MOBILETTE_OFFLINE", "0") not in ("", "0"):
+        raise InputError(f"{weights.name} is not there and MOBILETTE_OFFLINE is set{by_hand}")
+    make_parents(path)
+    with _only_one(path, HURRIED_STALLED_S if hurried else STALLED_S):
+        if path.exists():  # fetched by the process that was waited for
+            return path
+        try:
+            _download(weights, path, report, hurried)
+        except (TransferError, OSError) as error:
+            raise InputError(f"{weights.name}: {error}{by_hand}") from error
+    return path
+
+
+def _download(weights: PublishedWeights, path: Path, report: Report | None, hurried: bool) -> None:
+    part = _part(path)
+    expected = weights.size_bytes
+    try:
+        _check_space(part, expected)
+        stated = fetch(
+            _address(weights.url),
+            part,
+            largest=min(weights.size_range[1], LARGEST_FILE),
+            resume_unmarked=bool(weights.sha256),
+            report=lambda done, total: report(done, total or expected) if report else None,
+            hurried=hurried,
+        )
+        if fault := _fault(part, weights, stated=stated):
+            raise TransferError(f"what came {fault}", keep=False)
+        part.replace(path)
+        tag_file(part).unlink(missing_ok=True)
+    except TransferError as error:
+        if not error.keep:
+            for left in (part, tag_file(part)):
+                with suppress(OSError):
+                    left.unlink()
+        raise
+
+
+def _fault(path: Path, weights: PublishedWeights, *, stated: str | None = None) -> str | None:
+    """Return what shows that ``path`` is not the published file; ``None`` if nothing does."""
+    if not path.is_file():
+        return "is no file"
+    least, most = weights.size_range
+    size = path.stat().st_size
+    if not least <= size <= most:
+        return f"has {size:,} bytes; {least:,} to {most:,} are expected"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    for expected in (weights.sha256, stated or ""):
+        if not digest.startswith(expected):
+            return f"has SHA-256 {digest[: len(expected)]} instead of {expected}"
+    return None
+
+
+def _check_space(part: Path, size: int) -> None:
+    try:
+        free = shutil.disk_usage(part.parent).free
+        missing = size - received_bytes(part)
+    except OSError:
+        return  # writing will tell
+    if free < missing:
+        reason = f"{missing:,} bytes are to come, {free:,} are free"
+        raise TransferError(f"{part.parent}: the disk is full: {reason}", keep=False)
+
+
+@contextmanager
+def _only_one(path: Path, stalled_s: float) -> Iterator[None]:
+    """Wait until no other process fetches ``path``, for as long as the other gets on."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    came = received_bytes(_part(path))
+    try:
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=stalled_s)
+            except Timeout:
+                if received_bytes(_part(path)) == came:
+                    raise InputError(
+                        f"{path}: another process fetches it, without progress for "
+                        f"{stalled_s:g} s; end it and try again"
+                    ) from None
+                came = received_bytes(_part(path))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"{path}: cannot be written ({reason})") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _address(url: str) -> str:
+    base = os.environ.get("MOBILETTE_WEIGHTS_MIRROR")
+    if not base:
+        return url
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InputError(
+            f"MOBILETTE_WEIGHTS_MIRROR {base!r} is no address; write http://HOST or "
+            "https://HOST/FOLDER"
+        )
+    return base.rstrip("/") + urlsplit(url).path

@@ -1,0 +1,229 @@
+"""Any published file: which format it is, and the network in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.rows import ConvPool, PoolLinear
+from mobilette.arch.scale import Form, Settings
+from mobilette.errors import InputError
+from mobilette.files import read_head
+from mobilette.formats.graph import ConvNode, Graph, Weights
+from mobilette.formats.heads import (
+    NO_CLASSIFIER,
+    TOP,
+    classifier_layers,
+    with_classifier,
+    with_head_of,
+)
+from mobilette.formats.imported import Imported
+from mobilette.formats.keras.archive import CONFIG, is_keras_archive, read_keras_archive
+from mobilette.formats.keras.h5 import read_keras_h5
+from mobilette.formats.keras.order import match_in_order
+from mobilette.formats.keras.tensorflow_files import SAVED_MODEL, check_not_tensorflow
+from mobilette.formats.keras.tensorflowjs import MODEL, read_tensorflowjs
+from mobilette.formats.keras.weights import LayerWeights
+from mobilette.formats.matching import match
+from mobilette.formats.outputs import interpret_outputs
+from mobilette.formats.tensors import check_finite
+from mobilette.formats.tflite.file import read_tflite
+from mobilette.formats.torch.named import GUESSED_WIDTHS, import_state_dict
+from mobilette.formats.torch.other_files import name_folder
+
+T = TypeVar("T")
+
+IMAGENET_CLASSES = 1000
+KERAS_RESOLUTION = 224
+
+
+def import_weights(
+    path: str | Path,
+    *,
+    model: str,
+    width_mult: float = 1.0,
+    resolution: int | None = None,
+    form: Form | None = None,
+    num_classes: int | None = None,
+) -> Imported:
+    """Read a published file of weights.
+
+    The format is told from the content: a state dict of torchvision, timm or akamaster's ResNets
+    (``.pth``, ``.safetensors``), Keras (``.keras``, ``.h5``), TensorFlow.js (``model.json`` or its
+    folder), TensorFlow Lite (``.tflite``).
+
+    Args:
+        path: the file, or the folder of a TensorFlow.js model.
+        model: a name of `mobilette.list_models`.
+        width_mult: the width multiplier.
+        resolution: in pixels; ``None`` takes the file's.
+        form: ``small`` or ``full``; ``None`` takes the one that the file has, and goes by the
+            resolution where it does not tell.
+        num_classes: how many classes there are, where somebody knows. The first of 1,001 is
+            background and is dropped unless 1,001 are said; one output that does not tell what it
+            is becomes two classes if 2 are said.
+
+    Raises:
+        InputError: not such a file, damaged, or not this network; the message names the first
+            layer or tensor that differs, and the width that would fit. Or its one output is no
+            probability of two classes.
+    """
+    path = Path(path)
+    settings = Settings(width_mult=width_mult, resolution=resolution or KERAS_RESOLUTION, form=form)
+    read = _read(path)
+    if isinstance(read, Graph):
+        imported = _from_graph(read, model, settings, resolution)
+    elif read is not None:
+        imported = _in_order(read, model, settings, str(path))
+    else:
+        imported = import_state_dict(
+            path, model=model, width_mult=width_mult, resolution=resolution, form=form
+        )
+    for name, tensor in imported.weights.items():
+        check_finite(name, tensor, where=str(path))
+    if imported.arch.num_classes == IMAGENET_CLASSES + 1 != num_classes:
+        imported = _without_background(imported)
+    ending = read.ending if isinstance(read, Graph) else "logits"
+    return interpret_outputs(imported, ending, num_classes=num_classes, where=str(path))
+
+
+def holds_weights(path: Path) -> bool:
+    """Whether ``path`` is a file, or a folder in which a model lies as files."""
+    return path.is_file() or any((path / name).is_file() for name in (MODEL, CONFIG, SAVED_MODEL))
+
+
+def _read(path: Path) -> Graph | list[LayerWeights] | None:
+    """Return the graph in a file, or a Keras network's weights in order; ``None``: a state dict."""
+    head = b"" if path.is_dir() else read_head(path, 8)
+    check_not_tensorflow(path)
+    if is_keras_archive(path):
+        return read_keras_archive(path)
+    if path.is_dir() or path.suffix == ".json":
+        if path.is_dir() and not (path / MODEL).is_file():
+            known = name_folder(path) or f"a folder without {MODEL}; a file of weights is expected"
+            raise InputError(f"{path}: {known}")
+        return read_tensorflowjs(path)
+    if head == b"\x89HDF\r\n\x1a\n":
+        return read_keras_h5(path)
+    return read_tflite(path) if head[4:] == b"TFL3" else None
+
+
+def _from_graph(graph: Graph, model: str, settings: Settings, resolution: int | None) -> Imported:
+    channels, height, width = graph.shape
+    if height != width or (height == 0 and resolution is None):
+        raise InputError(
+            f"{graph.where}: takes pictures of {width}x{height}; give --resolution"
+            if height == 0
+            else f"{graph.where}: takes pictures of {width}x{height}; square ones are expected"
+        )
+    if not any(isinstance(node, ConvNode) for node in graph.nodes):
+        raise InputError(f"{graph.where}: no convolution in it")
+    layers = classifier_layers(graph)
+    # A classifier that is averaged (SqueezeNet's) is the last convolution.
+    averaged = isinstance(get_arch(model, settings).head, ConvPool)
+    last = next(node for node in reversed(graph.nodes) if isinstance(node, ConvNode))
+    top = bool(layers) or averaged
+    topped = graph if top else with_classifier(graph)
+    classes = len(layers[-1][0].weight if layers else last.weight) if top else 1
+    settings = replace(
+        settings,
+        resolution=height or settings.resolution,
+        in_channels=channels,
+        num_classes=classes,
+    )
+    (arch, weights, left) = _fitting(
+        lambda arch: match(topped, with_head_of(topped, arch)), model, settings, graph.where
+    )
+    return Imported(
+        arch=arch.with_resolution(resolution) if resolution else arch,
+        weights=weights,
+        preprocess=graph.preprocess,
+        resize=graph.resize,
+        has_classifier=top,
+        tensors=len(graph.tensors),
+        unused=(*graph.unused, *left),
+        remarks=(*graph.remarks, *(() if top else (NO_CLASSIFIER,))),
+    )
+
+
+def _in_order(weights: list[LayerWeights], model: str, settings: Settings, where: str) -> Imported:
+    last = [layer for layer in weights if layer.parameters and layer.kind in ("", "kernel")][-1:]
+    remarks = ["no topology in the file: layers matched in order, TensorFlow's padding assumed"]
+    kernel = last[0].parameters.get("kernel") if last else None
+    # A convolution of the body has a batch norm and no bias.
+    top = kernel is not None and (not last[0].kind or "bias" in last[0].parameters)
+    if not top:
+        kernel = _classifier_of_zeros(weights, where)
+        zeros = {"kernel": kernel, "bias": np.zeros(1, np.float32)}
+        kind = "kernel" if weights[0].kind else ""
+        weights = [*weights, LayerWeights(name=TOP, parameters=zeros, kind=kind)]
+        remarks.append(NO_CLASSIFIER)
+    if kernel is None or kernel.ndim not in (2, 4):
+        raise InputError(f"{where}: ends without a classifier's kernel")
+    settings = replace(settings, num_classes=kernel.shape[-1], form=settings.form or "full")
+
+    def read(arch: Arch) -> tuple[Arch, dict[str, Tensor]]:
+        if not top and isinstance(arch.head, PoolLinear):
+            arch = replace(arch, head=replace(arch.head, hidden=(), pool=1))
+        return match_in_order(weights, arch, where=where)
+
+    arch, tensors = _fitting(read, model, settings, where)
+    return Imported(
+        arch=arch,
+        weights=tensors,
+        has_classifier=top,
+        tensors=sum(len(layer.parameters) for layer in weights) - (0 if top else 2),
+        remarks=tuple(remarks),
+    )
+
+
+def _classifier_of_zeros(weights: list[LayerWeights], where: str) -> Weights:
+    """Return the kernel of one class for a network that ends in a batch norm."""
+    shifts = [layer.parameters["beta"] for layer in weights if "beta" in layer.parameters]
+    if not shifts or not shifts[-1].ndim:
+        raise InputError(f"{where}: ends neither in a classifier nor in a batch norm")
+    return np.zeros((len(shifts[-1]), 1), np.float32)
+
+
+def _fitting(read: Callable[[Arch], T], model: str, settings: Settings, where: str) -> T:
+    """Return ``read`` of the network, in either form if none was said; or say which width fits."""
+    forms: tuple[Form, ...] = ("full",) if settings.is_full else ("full", "small")
+    forms = forms if settings.form is None else (settings.form,)
+    faults: list[InputError] = []
+    for width_mult in (settings.width_mult, *GUESSED_WIDTHS):
+        for form in forms:
+            try:
+                fitted = read(get_arch(model, replace(settings, width_mult=width_mult, form=form)))
+            except InputError as error:
+                faults.append(error)
+                continue
+            if width_mult == settings.width_mult:
+                return fitted
+            raise InputError(
+                f"{where}: has width {width_mult:g} of {model}, not {settings.width_mult:g}; give "
+                f"--width-mult {width_mult:g}"
+            )
+    raise faults[0]
+
+
+def _without_background(imported: Imported) -> Imported:
+    """Drop the first logit, TensorFlow's class for "nothing of these"."""
+    weights = {
+        name: tensor[1:].clone() if name.startswith("head.classifier.") and tensor.ndim else tensor
+        for name, tensor in imported.weights.items()
+    }
+    classes = imported.arch.num_classes - 1
+    remark = f"class 0 of {classes + 1:,} is background and was dropped"
+    return replace(
+        imported,
+        arch=imported.arch.with_classes(classes),
+        weights=weights,
+        remarks=(*imported.remarks, remark),
+    )

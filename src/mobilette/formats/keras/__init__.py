@@ -1,0 +1,1 @@
+"""Keras and TensorFlow.js files."""

@@ -1,0 +1,89 @@
+"""Keras ``.h5`` files: a whole model, or the weights alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilette.errors import InputError
+from mobilette.files import LARGEST_RECORD, check_file
+from mobilette.formats.graph import Graph
+from mobilette.formats.keras import h5_process
+from mobilette.formats.keras.graph import keras_graph
+from mobilette.formats.keras.paths import in_order_of_kind
+from mobilette.formats.keras.weights import LayerWeights
+from mobilette.formats.missing_extra import missing_extra
+
+LARGEST_MODEL = 2 * 2**30
+LONGEST_S = 300.0
+
+
+def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
+    """Return the graph of a Keras model, or its layers' weights in order if it has no topology.
+
+    The HDF5 library works in a process of its own, for it may crash on damaged files. Links are not
+    followed out of the file, and nothing in it is executed (Keras' lambdas).
+
+    Raises:
+        InputError: not such a file, damaged, or of layers that no network here has.
+    """
+    check_file(path, limit=LARGEST_MODEL)
+    description, layers = read_arrays(path)
+    config = description["config"]
+    if config is None:
+        return layers if description["legacy"] else in_order_of_kind(layers, where=str(path))
+    topology = parse_topology(config, where=f"{path}: its model_config")
+    return keras_graph(topology, layers, where=str(path), version=description["version"])
+
+
+def parse_topology(config: str, *, where: str) -> Any:
+    """Return the JSON value of a topology.
+
+    Raises:
+        InputError: it is too long, or none.
+    """
+    if len(config) > LARGEST_RECORD:
+        raise InputError(f"{where} has {len(config):,} characters")
+    try:
+        return json.loads(config)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not valid JSON ({error})") from error
+
+
+def read_arrays(
+    path: Path, *, member: str | None = None
+) -> tuple[dict[str, Any], list[LayerWeights]]:
+    """Return what an HDF5 file, or a ``member`` of a zip archive, says of itself, and its weights.
+
+    Raises:
+        InputError: it is damaged, or h5py is not installed.
+    """
+    if importlib.util.find_spec("h5py") is None:
+        raise InputError(f"{path}: {missing_extra('h5py')}")
+    # -P: whatever lies in the current folder is not imported
+    command = [sys.executable, "-P", "-m", h5_process.__name__, str(path)]
+    command += [] if member is None else [member]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=LONGEST_S)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{path}: damaged; reading it took over {LONGEST_S:g} s") from error
+    if done.returncode == h5_process.REFUSED:
+        raise InputError(f"{path}: {done.stderr.decode(errors='replace').strip()}")
+    if done.returncode:
+        raise InputError(f"{path}: damaged; the HDF5 library crashed on it")
+    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as content:
+        text, *arrays = (content[name] for name in content.files)
+    description = json.loads(text.tobytes())
+    remaining = iter(arrays)
+    layers = [
+        LayerWeights(name=layer, parameters={name: next(remaining) for name in names})
+        for layer, names in description["layers"]
+    ]
+    return description, layers

@@ -1,0 +1,148 @@
+"""Keras weights without a topology, in the order in which they are executed.
+
+This is how keras.applications publishes its ImageNet weights. The file has names of layers, which
+differ between versions and say nothing about padding or activations: kernels are matched in order
+with the layers of the `Arch`, every shape is checked, and Keras' conventions are assumed
+(TensorFlow's padding, epsilon 1e-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.channels import is_depthwise
+from mobilette.arch.editing import change_convs
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ConvLayer, FlattenLayer, LinearLayer, NormLayer, Shape
+from mobilette.arch.rows import Block, Conv
+from mobilette.errors import InputError
+from mobilette.formats.graph import ConvNode, NormNode, Weights
+from mobilette.formats.keras.weights import LayerWeights
+from mobilette.formats.tensors import conv_tensors, norm_tensors
+
+EPSILON = 1e-3
+KERNELS = ("kernel", "depthwise_kernel")
+
+
+def match_in_order(
+    weights: Sequence[LayerWeights], arch: Arch, *, where: str
+) -> tuple[Arch, dict[str, Tensor]]:
+    """Return ``arch`` with Keras' conventions, and its weights.
+
+    Raises:
+        InputError: the network has blocks whose order of execution is not given, or a layer's
+            weights have another shape; the message names the first.
+    """
+    if any(isinstance(row, Block) and sum(map(bool, row.paths)) > 1 for row in arch.rows):
+        raise InputError(
+            f"{where}: weights without a topology; the order of {arch.name}'s parallel layers is "
+            "not known: save the whole model in Keras (model.save)"
+        )
+    ours = _with_conventions(arch)
+    queues = _queues(weights)
+    tensors: dict[str, Tensor] = {}
+    before: Shape = ()
+    conv = ""
+    for layer in layers(ours):
+        if isinstance(layer, ConvLayer | LinearLayer):
+            conv = layer.name
+            depthwise = isinstance(layer, ConvLayer) and is_depthwise(layer)
+            kind = "depthwise" if depthwise else "kernel"
+            found = _next(queues[kind], KERNELS, layer.name, where)
+            tensors |= _kernel(layer, found, before, where)
+        elif isinstance(layer, NormLayer):
+            found = _next(queues["norm"], ("moving_mean",), layer.name, where)
+            tensors |= norm_tensors(conv, _norm(found, layer, where), ours)
+        if not isinstance(layer, FlattenLayer):
+            before = layer.shape
+    left = [layer.name for kind in queues for layer in queues[kind] if layer.parameters]
+    if left:
+        raise InputError(f"{where}: layer {left[0]!r} comes after the end of {arch.name}")
+    return ours, tensors
+
+
+def _queues(weights: Sequence[LayerWeights]) -> dict[str, Iterator[LayerWeights]]:
+    """Return what is next of each kind; one order of all where the file has one."""
+    kinds = ("kernel", "depthwise", "norm")
+    if not any(layer.kind for layer in weights):
+        return dict.fromkeys(kinds, iter(weights))
+    return {kind: iter([layer for layer in weights if layer.kind == kind]) for kind in kinds}
+
+
+def _with_conventions(arch: Arch) -> Arch:
+    def change(name: str, conv: Conv) -> Conv:
+        return replace(conv, padding="tf_same") if conv.stride > 1 else conv
+
+    return change_convs(replace(arch, norm_epsilon=EPSILON), change)
+
+
+def _next(
+    remaining: Iterator[LayerWeights], needed: Sequence[str], ours: str, where: str
+) -> LayerWeights:
+    for layer in remaining:
+        if any(name in layer.parameters for name in needed):
+            return layer
+        if layer.parameters:
+            raise InputError(
+                f"{where}: layer {layer.name!r} has {', '.join(layer.parameters)} where "
+                f"{ours} is expected"
+            )
+    raise InputError(f"{where}: ends before {ours}; weights of the whole network are expected")
+
+
+def _kernel(
+    layer: ConvLayer | LinearLayer, found: LayerWeights, before: Shape, where: str
+) -> dict[str, Tensor]:
+    name = next(name for name in KERNELS if name in found.parameters)
+    kernel = found.parameters[name]
+    kernel = kernel[None, None] if kernel.ndim == 2 else kernel
+    if isinstance(layer, LinearLayer):
+        wanted: Shape = (1, 1, layer.in_features, layer.shape[0])
+        groups = 1
+    else:
+        side, groups = layer.kernel, layer.groups
+        wanted = (side, side, layer.in_channels // groups, layer.shape[0])
+    if groups > 1 and kernel.ndim == 4:  # Keras: (height, width, channels, multiplier)
+        kernel = kernel.transpose(0, 1, 3, 2)
+    if kernel.shape != wanted:
+        raise _fault(where, found.name, kernel, layer.name, wanted)
+    bias = found.parameters.get("bias")
+    needs_bias = isinstance(layer, LinearLayer) or layer.bias
+    if (bias is None) == needs_bias or (bias is not None and bias.shape != layer.shape[:1]):
+        raise InputError(f"{where}: layer {found.name!r} has another bias than {layer.name}")
+    weight = kernel.transpose(3, 2, 0, 1).copy()
+    node = ConvNode(name=found.name, inputs=(), weight=weight, bias=bias, groups=groups)
+    return conv_tensors(layer, node, flattened=before)
+
+
+def _norm(found: LayerWeights, layer: NormLayer, where: str) -> NormNode:
+    channels = layer.shape[:1]
+    arrays: list[Weights] = []
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        array = found.parameters.get(name)
+        if array is None or array.shape != channels:
+            raise InputError(
+                f"{where}: layer {found.name!r} has no {name} of {channels[0]} channels, which "
+                f"{layer.name} needs"
+            )
+        arrays.append(array)
+    scale, shift, mean, variance = arrays
+    return NormNode(
+        name=found.name,
+        inputs=(),
+        scale=scale,
+        shift=shift,
+        mean=mean,
+        variance=variance,
+        epsilon=EPSILON,
+    )
+
+
+def _fault(where: str, name: str, kernel: Weights, ours: str, wanted: Shape) -> InputError:
+    return InputError(
+        f"{where}: layer {name!r} has a kernel of shape {kernel.shape}, but {ours} needs {wanted}"
+    )

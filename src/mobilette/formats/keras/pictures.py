@@ -1,0 +1,175 @@
+"""The layers of a Keras model that prepare pictures: scaling, geometry, augmentation.
+
+What they do at inference becomes a `Preprocess`; the network begins behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mobilette.data.preprocess import Preprocess, Resize
+from mobilette.errors import InputError
+from mobilette.formats.keras.layers import INPUT, Layer
+from mobilette.formats.keras.weights import RemainingWeights
+from mobilette.formats.tflite.input import Numbers, Pixels
+
+# Operations with constants: TensorFlow Lite's names, which `Pixels` knows
+ARITHMETIC = {
+    "Add": "ADD",
+    "Subtract": "SUB",
+    "Multiply": "MUL",
+    "TrueDivide": "DIV",
+    "Divide": "DIV",
+}
+GEOMETRY = ("Resizing", "CenterCrop", "RandomCrop")
+NORMALIZATION_EPSILON = 1e-7  # Keras' smallest standard deviation
+
+
+class Pictures:
+    """What is known about pictures when the network reads them.
+
+    Attributes:
+        side: of the square picture in pixels, 0 where the model leaves it open.
+        resize: how it becomes square, if a layer says so.
+        remarks: for people.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        channels, height, width = shape
+        pixels = Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
+        self.side, self._width = height, width
+        self.resize: Resize | None = None
+        self.remarks: list[str] = []
+        self._crop_fraction = 1.0
+        self._read: Pixels | None = None
+        self._pixels = {INPUT: pixels}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the network reads."""
+        return len(self._pixels[INPUT].mean), self.side, self._width
+
+    def __contains__(self, layer: str) -> bool:
+        """Whether the output of ``layer`` is the picture still."""
+        return layer in self._pixels
+
+    def copy(self, layer: Layer) -> None:
+        """Let ``layer``, which reads the picture, change nothing."""
+        self._pixels[layer.name] = self._pixels[layer.inputs[0]]
+
+    def read(self, layer: str) -> None:
+        """Let the network read the output of ``layer``.
+
+        Raises:
+            InputError: it reads the picture in another scaling as well.
+        """
+        pixels = self._pixels[layer]
+        if self._read not in (None, pixels):
+            raise InputError(f"the picture is read in two scalings, the second behind {layer!r}")
+        self._read = pixels
+
+    def prepare(self, layer: Layer, weights: RemainingWeights) -> bool:
+        """Note what ``layer``, which reads the picture, does to it; whether it prepares pictures.
+
+        Raises:
+            InputError: it does what no `Preprocess` can.
+        """
+        if layer.kind in GEOMETRY:
+            self._change_shape(layer)
+            self.copy(layer)
+            return True
+        steps = arithmetic(layer, weights)
+        if not steps:
+            return False
+        pixels = self._pixels[layer.inputs[0]]
+        try:
+            for name, numbers in steps:
+                pixels = pixels.scaled(name, numbers)
+        except InputError as error:
+            raise InputError(f"layer {layer.name!r}: {error}") from None
+        self._pixels[layer.name] = pixels
+        return True
+
+    def preprocess(self) -> Preprocess | None:
+        """Return how pictures are prepared, if the model scales them."""
+        found = None if self._read is None else self._read.preprocess()
+        if found is None:
+            return None
+        return replace(found, resize=self.resize or "crop", crop_fraction=self._crop_fraction)
+
+    def _change_shape(self, layer: Layer) -> None:
+        height, width = layer.option("height"), layer.option("width")
+        if type(height) is not int or height != width or height < 1:
+            raise InputError(f"layer {layer.name!r} makes pictures of {width!r}x{height!r:.40}")
+        if self._read is not None:
+            raise InputError(f"layer {layer.name!r} follows a layer of the network")
+        if layer.kind == "CenterCrop":
+            if not self.side or self.side != self._width or height > self.side:
+                raise InputError(
+                    f"layer {layer.name!r} crops {height}x{width} pixels of {self._width or 'any'}x"
+                    f"{self.side or 'any'}; a square that is larger is expected"
+                )
+            if height < self.side and self.resize not in (None, "crop"):
+                raise InputError(f"layer {layer.name!r} crops what is resized otherwise before")
+            self._crop_fraction *= height / self.side
+        elif self.side != height or self._width != width:
+            self._resize(layer)
+        self.side, self._width = height, width
+
+    def _resize(self, layer: Layer) -> None:
+        if self._crop_fraction != 1:
+            raise InputError(f"layer {layer.name!r} resizes what is cropped before")
+        if layer.option("pad_to_aspect_ratio", False):
+            resize: Resize = "pad"
+        elif layer.kind == "RandomCrop" or layer.option("crop_to_aspect_ratio", False):
+            resize = "crop"
+        else:
+            resize = "squash"
+        if self.resize not in (None, resize):
+            raise InputError(f"layer {layer.name!r} resizes otherwise than the layer before")
+        self.resize = resize
+        self.remarks.append(
+            f"layer {layer.name!r} resizes pictures ({resize}): done before the network here, with "
+            "antialiasing, which Keras leaves out"
+        )
+
+
+def arithmetic(layer: Layer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
+    """Return the steps (ADD, SUB, MUL, DIV and constants) that a layer is; none if it is no such.
+
+    Raises:
+        InputError: a constant is subtracted from or divided by what the layer reads.
+    """
+    if layer.kind == "Rescaling":
+        scale, offset = (_numbers(layer.option(name, 0.0)) for name in ("scale", "offset"))
+        return [("MUL", scale), ("ADD", offset)]
+    if layer.kind == "Normalization":
+        return _normalization(layer, weights)
+    if layer.kind not in ARITHMETIC or not layer.numbers or len(layer.inputs) != 1:
+        return []
+    if layer.reverse and layer.kind not in ("Add", "Multiply"):
+        raise InputError(f"layer {layer.name!r} is a constant less, or divided by, its input")
+    return [(ARITHMETIC[layer.kind], layer.numbers)]
+
+
+def _normalization(layer: Layer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
+    if layer.option("invert", False) or layer.option("axis", -1) not in (-1, 3, [-1], [3], None):
+        raise InputError(
+            f"layer {layer.name!r} is inverted, or normalises other axes than channels"
+        )
+    if layer.option("mean") is not None:
+        mean, variance = (_numbers(layer.option(name)) for name in ("mean", "variance"))
+    else:
+        shape = () if layer.option("axis", -1) is None else (None,)
+        mean = _numbers(weights.take(layer, "mean", shape).tolist())
+        variance = _numbers(weights.take(layer, "variance", shape).tolist())
+    if not all(0 <= value < np.inf for value in variance):
+        raise InputError(f"layer {layer.name!r} has a variance that is none")
+    std = tuple(max(value**0.5, NORMALIZATION_EPSILON) for value in variance)
+    return [("SUB", mean), ("DIV", std)]
+
+
+def _numbers(value: object) -> Numbers:
+    return tuple(float(number) for number in np.asarray(value, np.float64).ravel())

@@ -1,0 +1,96 @@
+"""TensorFlow.js layers models: ``model.json`` and the files of weights beside it.
+
+The format: tfjs-converter, tensorflow/tfjs ("weightsManifest": groups of files, each the bytes of
+the group's weights one after the other, little-endian, in the order listed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from mobilette.errors import InputError
+from mobilette.files import read_bytes, read_json
+from mobilette.formats.graph import Graph, Weights
+from mobilette.formats.keras.graph import DAMAGED, keras_graph
+from mobilette.formats.keras.weights import LayerWeights
+from mobilette.formats.torch.other_files import SHARDED
+
+MODEL = "model.json"
+LARGEST_MODEL = 2 * 2**30
+TYPES = {"float32": "<f4", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
+
+
+def read_tensorflowjs(path: Path) -> Graph:
+    """Return the graph of a TensorFlow.js layers model, quantised weights as floats.
+
+    Args:
+        path: the model's ``model.json``, or the folder that it lies in.
+
+    Raises:
+        InputError: a file is missing or of another length than it should have, or the model has
+            layers that no network here has.
+    """
+    path = path / MODEL if path.is_dir() else path
+    content = read_json(path)
+    try:
+        if isinstance(content, dict) and "weight_map" in content:
+            raise InputError(SHARDED)
+        if not isinstance(content, dict) or content.get("format") == "graph-model":
+            raise InputError("a TensorFlow.js graph model; layers models are read")
+        topology = content["modelTopology"]
+        weights: dict[str, dict[str, Weights]] = {}
+        groups = content["weightsManifest"]
+        _check_files([name for group in groups for name in group["paths"]])
+        left = LARGEST_MODEL
+        for group in groups:
+            read = b"".join(read_bytes(path.parent / name, limit=left) for name in group["paths"])
+            left -= len(read)
+            for name, array in _group(group, read).items():
+                layer, _, parameter = name.rpartition("/")
+                weights.setdefault(layer, {})[parameter] = array
+        config, version = topology["model_config"], str(topology.get("keras_version", "2"))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except DAMAGED as error:
+        raise InputError(
+            f"{path}: no TensorFlow.js layers model, or damaged ({type(error).__name__})"
+        ) from error
+    layers = [LayerWeights(name=name, parameters=named) for name, named in weights.items()]
+    return keras_graph(config, layers, where=str(path), version=version)
+
+
+def _check_files(names: list[str]) -> None:
+    """Raise `InputError` unless ``names`` are of different files beside the manifest."""
+    for name in names:
+        # A Windows path takes both kinds of slash and drives.
+        if name in ("", "..") or PureWindowsPath(name).name != name:
+            raise InputError(f"file {name!r} of the manifest does not lie beside it")
+    if len(set(names)) < len(names):
+        raise InputError("its manifest names a file twice")
+
+
+def _group(group: Mapping[str, Any], content: bytes) -> dict[str, Weights]:
+    """Return the weights of one group of the manifest, whose files have ``content``, by name."""
+    arrays: dict[str, Weights] = {}
+    place = 0
+    for weight in group["weights"]:
+        shape = tuple(int(size) for size in weight["shape"])
+        quantised = weight.get("quantization")
+        kind = np.dtype(TYPES[quantised["dtype"] if quantised else weight["dtype"]])
+        end = place + prod(shape) * kind.itemsize
+        if min(shape, default=1) < 1 or end > len(content):
+            raise InputError(f"{weight['name']!r} of shape {shape} is longer than {group['paths']}")
+        array = np.frombuffer(content[place:end], kind).reshape(shape).astype(np.float32)
+        if quantised and "scale" in quantised:
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+                array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
+        arrays[str(weight["name"])] = array
+        place = end
+    if place != len(content):
+        raise InputError(f"{group['paths']} have {len(content):,} bytes, the weights {place:,}")
+    return arrays

@@ -1,0 +1,133 @@
+"""The weights of a Keras model's layers, by the names of layers and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobilette.errors import InputError
+from mobilette.formats.graph import NormNode, Weights
+from mobilette.formats.keras.layers import Layer
+
+# In the order of Keras 3's layout, which numbers them
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "Conv2D": ("kernel", "bias"),
+    "DepthwiseConv2D": ("kernel", "bias"),
+    "Dense": ("kernel", "bias"),
+    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "Normalization": ("mean", "variance"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerWeights:
+    """The weights of one layer: ``kernel``, ``bias``, ``gamma``, ... by Keras' names.
+
+    Attributes:
+        name: the layer's, ``MODEL/LAYER`` within a model; in Keras 3's layout its path, the
+            parameters being "0", "1", ...
+        kind: ``kernel``, ``depthwise`` or ``norm``, where only layers of one kind are in order.
+    """
+
+    name: str
+    parameters: Mapping[str, Weights]
+    kind: str = ""
+
+
+class RemainingWeights:
+    """The weights that nothing has taken yet."""
+
+    def __init__(self, weights: Sequence[LayerWeights]) -> None:
+        self._layers = {layer.name: dict(layer.parameters) for layer in weights}
+
+    def names(self) -> tuple[str, ...]:
+        """Return ``layer/parameter`` of all that remain."""
+        return tuple(
+            f"{layer}/{parameter}"
+            for layer, parameters in self._layers.items()
+            for parameter in parameters
+        )
+
+    def has(self, layer: Layer, parameter: str) -> bool:
+        """Return whether it is there."""
+        return parameter in self._named(layer)
+
+    def take(self, layer: Layer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
+        """Return a weight, which is of ``shape`` (``None``: any size), and remove it.
+
+        Raises:
+            InputError: it is not there, or of another shape.
+        """
+        array = self._named(layer).pop(parameter, None)
+        if array is None:
+            raise InputError(f"layer {layer.name!r} has no {parameter} in the file")
+        fits = len(shape) == array.ndim and all(
+            wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
+        )
+        if not fits or 0 in array.shape:
+            raise InputError(f"layer {layer.name!r}: its {parameter} is of shape {array.shape}")
+        return array
+
+    def _named(self, layer: Layer) -> dict[str, Weights]:
+        key = next((key for key in layer.keys if key in self._layers), "")
+        parameters = self._layers.get(key, {})
+        if "0" in parameters:
+            names = [name for name in PARAMETERS[layer.kind] if _has_parameter(layer, name)]
+            if len(parameters) != len(names):
+                raise InputError(
+                    f"layer {layer.name!r} has {len(parameters)} arrays in the file; "
+                    f"{len(names)} are expected"
+                )
+            self._layers[key] = dict(zip(names, parameters.values(), strict=True))
+        return self._layers.get(key, {})
+
+
+def _has_parameter(layer: Layer, name: str) -> bool:
+    options = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
+    return bool(layer.option(options[name], True)) if name in options else True
+
+
+def kernel(layer: Layer, weights: RemainingWeights) -> tuple[Weights, int]:
+    """Return a layer's weight (out, in / groups, height, width), and the groups.
+
+    Raises:
+        InputError: it is not there, or of another shape than the layer says.
+    """
+    if layer.kind == "Dense":
+        return weights.take(layer, "kernel", (None, None)).T[:, :, None, None], 1
+    if layer.kind == "Conv2D":
+        size = layer.size("kernel_size")
+        array = weights.take(layer, "kernel", (size, size, None, None))
+        return array.transpose(3, 2, 0, 1), int(layer.option("groups", 1))
+    older = weights.has(layer, "depthwise_kernel")
+    size = layer.size("kernel_size")
+    array = weights.take(layer, "depthwise_kernel" if older else "kernel", (size, size, None, 1))
+    return array.transpose(2, 3, 0, 1), array.shape[2]
+
+
+def norm_node(layer: Layer, inputs: tuple[str, ...], weights: RemainingWeights) -> NormNode:
+    """Return a batch norm that reads ``inputs``.
+
+    Raises:
+        InputError: it normalises other axes, or its weights are not there or of other shapes.
+    """
+    if layer.option("axis", -1) not in (-1, 3, [-1], [3]):
+        raise InputError(f"layer {layer.name!r} normalises something else than channels")
+    epsilon = float(layer.option("epsilon", 1e-3))
+    if not 0 < epsilon < 1:
+        raise InputError(f"layer {layer.name!r} has epsilon {epsilon:g}; 0 to 1 are expected")
+    mean = weights.take(layer, "moving_mean", (None,))
+    shape = mean.shape
+    scale = weights.take(layer, "gamma", shape) if layer.option("scale", True) else None
+    shift = weights.take(layer, "beta", shape) if layer.option("center", True) else None
+    return NormNode(
+        name=layer.name,
+        inputs=inputs,
+        scale=np.ones_like(mean) if scale is None else scale,
+        shift=np.zeros_like(mean) if shift is None else shift,
+        mean=mean,
+        variance=weights.take(layer, "moving_variance", shape),
+        epsilon=epsilon,
+    )

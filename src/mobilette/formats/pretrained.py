@@ -1,0 +1,126 @@
+"""Networks with published weights, downloaded if they are not in the cache yet."""
+
+from __future__ import annotations
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.editing import adopt_details
+from mobilette.arch.scale import Form, Settings
+from mobilette.arguments import checked
+from mobilette.errors import InputError
+from mobilette.formats.download import Report, cached_path, download
+from mobilette.formats.fitting import check_fits, fit_weights
+from mobilette.formats.imported import Imported
+from mobilette.formats.published import PublishedWeights, find_published, list_published
+from mobilette.formats.torch.named import import_state_dict
+from mobilette.nn.network import Network
+
+
+@checked
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    width_mult: float = 1.0,
+    resolution: int = 224,
+    in_channels: int = 3,
+    form: Form | None = None,
+    pretrained: str | None = None,
+) -> Network:
+    """Return the network called ``name``, its weights drawn at random or published ones.
+
+    Args:
+        name: a name of `mobilette.list_models`.
+        num_classes: number of logits; with another number than 1,000 the classifier of pretrained
+            networks is drawn at random.
+        width_mult: the width multiplier; narrower than the published weights, these are sliced: a
+            start for training, whose batch norm statistics are those of the wider network.
+        resolution: side of the input in pixels; up to 64 the network takes its small form.
+        in_channels: channels of the input.
+        form: ``small`` or ``full``, whatever the resolution.
+        pretrained: ``torchvision/IMAGENET1K_V2``, ``timm/mobilenetv2_100.ra_in1k``, a library's
+            name alone or ``auto`` for the best (`mobilette weights list`). Padding and batch norm
+            epsilon are then those that the weights were trained with.
+
+    Raises:
+        InputError: no network or weights have that name, a value is out of range, or the weights
+            cannot be had.
+    """
+    settings = Settings(
+        width_mult=width_mult,
+        resolution=resolution,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        form=form,
+    )
+    arch = get_arch(name, settings)
+    if pretrained is None:
+        return Network(arch)
+    imported = load_published(choose_published(pretrained, model=name, width_mult=width_mult))
+    arch = adopt_details(arch, imported.arch)
+    check_fits(imported.arch, arch)
+    network = Network(arch)
+    fitted = fit_weights(imported.arch, imported.weights, arch, keep_classifier=True)
+    network.load_state_dict(fitted, strict=False)
+    return network
+
+
+def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWeights:
+    """Return published weights for a network, or for the next wider one, to be sliced.
+
+    Args:
+        name: as `find_published` takes it.
+        model: the network.
+        width_mult: its width multiplier.
+
+    Raises:
+        InputError: there are none.
+    """
+    wider = sorted({w.width_mult for w in list_published(model) if w.width_mult >= width_mult})
+    reasons: list[InputError] = []
+    for width in wider or [width_mult]:
+        try:
+            return find_published(name, model=model, width_mult=width)
+        except InputError as error:
+            reasons.append(error)
+    raise reasons[0]
+
+
+def load_published(
+    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
+) -> Imported:
+    """Return published weights, from the cache or downloaded.
+
+    Args:
+        weights: of `find_published`.
+        report: is told the bytes that are there and the expected total.
+        hurried: as `download`.
+
+    Raises:
+        InputError: they cannot be had, or the file is not what it should be; one that was
+            downloaded just now is removed then.
+    """
+    was_there = cached_path(weights).exists()
+    path = download(weights, report=report, hurried=hurried)
+    try:
+        imported = import_state_dict(
+            path,
+            model=weights.model,
+            width_mult=weights.width_mult,
+            resolution=weights.resolution,
+            tensorflow=weights.padding == "tf_same",
+        )
+    except InputError as error:
+        if was_there:
+            raise InputError(f"{error}; remove the file to fetch it again") from None
+        path.unlink(missing_ok=True)  # its checksum is not known, or nobody would have kept it
+        raise
+    _check_details(imported.arch, weights)
+    return imported
+
+
+def _check_details(arch: Arch, weights: PublishedWeights) -> None:
+    if arch.norm_epsilon != weights.norm_epsilon:
+        raise InputError(
+            f"{weights.name}: batch norm epsilon {arch.norm_epsilon}, not {weights.norm_epsilon}"
+        )

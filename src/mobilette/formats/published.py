@@ -1,0 +1,232 @@
+"""The ImageNet weights that others have published for networks of the catalogue.
+
+The table, published.csv, is written by bench/published_weights.py, which says where each value
+comes from. Nothing here reads the weights themselves: `mobilette.formats.download` fetches a file.
+
+A name is ``library/network.tag``, all three as the library writes them:
+``torchvision/mobilenet_v2.IMAGENET1K_V2``, ``timm/mobilenetv2_100.ra_in1k``. Where a network is
+chosen already, ``library/tag`` or ``library`` alone is enough.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import PurePosixPath
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import ALIASES, get_arch
+from mobilette.arch.editing import change_convs
+from mobilette.arch.scale import Settings
+from mobilette.data.preprocess import PRESETS, Interpolation, Preprocess
+from mobilette.errors import InputError, nearest, one_of
+
+# Sizes in the table are rounded (torchvision) or computed from the network (timm).
+SIZE_TOLERANCE = 0.05
+SIZE_SLACK = 2**18
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """A file of weights for 1,000 classes of ImageNet that can be downloaded.
+
+    Attributes:
+        name: ``library/network.tag``.
+        model: the catalogue's name of the network.
+        padding: of every convolution; ``tf_same`` where the weights come from TensorFlow.
+        norm_epsilon: of every batch norm.
+        url: where the file is.
+        sha256: the first hexadecimal digits of the file's SHA-256 that are known: 8 or 10 that its
+            publisher put into the file's name, or none.
+        size_bytes: of the file, rounded or estimated: the true size is in `size_range`.
+        licence: what the publisher states. ImageNet itself is for research and teaching only; what
+            that means for weights trained on it is not settled.
+        top1: claimed accuracy on ImageNet's validation set at ``resolution``, a fraction; ``None``
+            where our sources state none.
+        preset: mean and standard deviation, a name in `mobilette.data.preprocess.PRESETS`.
+        resize: pixels of the resized picture's shorter side, before the crop to ``resolution``.
+        resolution: side of the pictures that ``top1`` was measured with.
+        source: what states all this.
+    """
+
+    name: str
+    model: str
+    width_mult: float
+    padding: Literal["symmetric", "tf_same"]
+    norm_epsilon: float
+    url: str
+    sha256: str
+    size_bytes: int
+    licence: str
+    top1: float | None
+    preset: str
+    resize: int
+    resolution: int
+    interpolation: Interpolation
+    source: str
+
+    @property
+    def library(self) -> str:
+        """Who published it: ``torchvision`` or ``timm``."""
+        return self.name.partition("/")[0]
+
+    @property
+    def tag(self) -> str:
+        """Which of the library's weights for the network, such as ``IMAGENET1K_V2``."""
+        return self.name.partition(".")[2]
+
+    @property
+    def filename(self) -> str:
+        """The file's name in the cache."""
+        return self.name.replace("/", "-") + PurePosixPath(urlsplit(self.url).path).suffix
+
+    @property
+    def size_range(self) -> tuple[int, int]:
+        """The fewest and the most bytes that the file can have."""
+        margin = int(self.size_bytes * SIZE_TOLERANCE) + SIZE_SLACK
+        return max(1, self.size_bytes - margin), self.size_bytes + margin
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pictures were prepared when ``top1`` was measured."""
+        return replace(
+            PRESETS[self.preset],
+            crop_fraction=self.resolution / self.resize,
+            interpolation=self.interpolation,
+        )
+
+    def arch(self) -> Arch:
+        """Return the network that the weights are for."""
+        settings = Settings(width_mult=self.width_mult, resolution=self.resolution, form="full")
+        arch = replace(get_arch(self.model, settings), norm_epsilon=self.norm_epsilon)
+        if self.padding == "symmetric":
+            return arch
+        return change_convs(arch, lambda _, conv: replace(conv, padding=self.padding))
+
+
+def list_published(model: str | None = None) -> list[PublishedWeights]:
+    """Return all published weights, or those for ``model``, best claimed accuracy first."""
+    return [weights for weights in _table() if model in (None, weights.model)]
+
+
+def find_published(
+    name: str, *, model: str | None = None, width_mult: float | None = None
+) -> PublishedWeights:
+    """Return the weights called ``name``.
+
+    Args:
+        name: ``library/network.tag``; with ``model`` also ``library/tag``, or ``library`` or
+            ``auto`` for the best that there are.
+        model: the network that the weights are to be for, as `get_arch` knows it.
+        width_mult: its width multiplier, 1.0 if not given.
+
+    Raises:
+        InputError: there are none; the message has the nearest name, or the widths that have some.
+    """
+    if model is None:
+        return _table_by_name()[_known(name)]
+    if model in ALIASES:
+        model, width_mult = ALIASES[model]
+    if name in _table_by_name():
+        return _check_fit(_table_by_name()[name], model, width_mult)
+    library, _, tag = name.partition("/")
+    one_of(library, ("auto", *_libraries()), "library of published weights")
+    fitting = [weights for weights in list_published(model) if library in ("auto", weights.library)]
+    if not fitting:
+        raise InputError(_no_weights(model, library))
+    if tag:
+        fitting = _of_tag(fitting, model, name)
+    return _of_width(fitting, model, 1.0 if width_mult is None else width_mult)
+
+
+def _of_tag(fitting: Sequence[PublishedWeights], model: str, name: str) -> list[PublishedWeights]:
+    named = [weights for weights in fitting if f"{weights.library}/{weights.tag}" == name]
+    if not named:
+        others = list(dict.fromkeys(f"{weights.library}/{weights.tag}" for weights in fitting))
+        raise InputError(
+            f"{model} has no weights {name!r}, but {', '.join(others)}{nearest(name, others)}"
+        )
+    return named
+
+
+def _known(name: str) -> str:
+    names = list(_table_by_name())
+    if name in names:
+        return name
+    raise InputError(
+        f"no published weights are called {name!r}{nearest(name, names)} "
+        "('mobilette weights list' lists all)"
+    )
+
+
+def _check_fit(weights: PublishedWeights, model: str, width_mult: float | None) -> PublishedWeights:
+    if weights.model != model:
+        raise InputError(f"{weights.name} is for {weights.model}, not {model}")
+    if width_mult not in (None, weights.width_mult):
+        raise InputError(
+            f"{weights.name} has width {weights.width_mult:g}, not {width_mult:g}"
+            + _slicing([weights], width_mult)
+        )
+    return weights
+
+
+def _of_width(
+    fitting: Sequence[PublishedWeights], model: str, width_mult: float
+) -> PublishedWeights:
+    for weights in fitting:
+        if weights.width_mult == width_mult:
+            return weights
+    widths = ", ".join(f"{width:g}" for width in sorted({w.width_mult for w in fitting}))
+    raise InputError(
+        f"{model} has no published weights of width {width_mult:g}, but of {widths}"
+        + _slicing(fitting, width_mult)
+    )
+
+
+def _slicing(fitting: Sequence[PublishedWeights], width_mult: float | None) -> str:
+    wider = [w for w in fitting if width_mult is not None and w.width_mult > width_mult]
+    if not wider:
+        return ""
+    nearest_wider = min(wider, key=lambda weights: weights.width_mult)
+    return f"; {nearest_wider.name}, of width {nearest_wider.width_mult:g}, can be sliced to it"
+
+
+def _no_weights(model: str, library: str) -> str:
+    others = list(dict.fromkeys(weights.library for weights in list_published(model)))
+    if others:
+        return f"{library} has no weights for {model}, but {' and '.join(others)} has"
+    get_arch(model)  # says so where there is no such network
+    return f"{model} has no published weights ('mobilette weights list' lists all)"
+
+
+def _libraries() -> list[str]:
+    return list(dict.fromkeys(weights.library for weights in _table()))
+
+
+@cache
+def _table_by_name() -> Mapping[str, PublishedWeights]:
+    return {weights.name: weights for weights in _table()}
+
+
+@cache
+def _table() -> tuple[PublishedWeights, ...]:
+    file = resources.files("mobilette").joinpath("formats", "published.csv")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return tuple(_from_line(line) for line in csv.DictReader(lines))
+
+
+def _from_line(line: dict[str, Any]) -> PublishedWeights:
+    numbers = {
+        "width_mult": float(line["width_mult"]),
+        "norm_epsilon": float(line["norm_epsilon"]),
+        "size_bytes": int(line["size_bytes"]),
+        "top1": float(line["top1"]) if line["top1"] else None,
+        "resize": int(line["resize"]),
+        "resolution": int(line["resolution"]),
+    }
+    return PublishedWeights(**line | numbers)

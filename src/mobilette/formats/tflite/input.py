@@ -1,0 +1,75 @@
+"""What a TensorFlow Lite file says about pixels: the input's quantisation, scaling inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from mobilette.data.preprocess import Colour, Preprocess
+from mobilette.errors import InputError
+from mobilette.formats.tflite.schema import TensorRecord
+from mobilette.formats.tflite.tensors import scale_and_zero_point
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """A tensor that holds (pixel - mean) / std, one of each a channel; a pixel is 0 to 255.
+
+    ``told`` is whether the file says so: a float input that nothing scales can be anything.
+    """
+
+    mean: Numbers
+    std: Numbers
+    told: bool
+
+    def preprocess(self) -> Preprocess | None:
+        """Return it as a `Preprocess`, of which the geometry is the default.
+
+        Raises:
+            InputError: a number is not finite, or ``std`` is not above 0.
+        """
+        if not self.told:
+            return None
+        colour: Colour = "grey" if len(self.mean) == 1 else "rgb"
+        return Preprocess(mean=self.mean, std=self.std, colour=colour)
+
+    def scaled(self, name: str, numbers: Numbers) -> Pixels:
+        """Return what the operator ``name`` (ADD, SUB, MUL or DIV) makes of it and a constant.
+
+        Raises:
+            InputError: the constant has neither one number nor one a channel, or is not a factor.
+        """
+        channels = len(self.mean)
+        if len(numbers) not in (1, channels):
+            raise InputError(f"a constant of {len(numbers)} numbers for {channels} channels")
+        numbers = numbers * (channels // len(numbers))
+        if name in ("MUL", "DIV") and min(numbers) <= 0:
+            raise InputError("a factor that is not above 0")
+        mean, std = self.mean, self.std
+        if name == "ADD":
+            mean = tuple(m - n * s for m, n, s in zip(mean, numbers, std, strict=True))
+        elif name == "SUB":
+            mean = tuple(m + n * s for m, n, s in zip(mean, numbers, std, strict=True))
+        elif name == "MUL":
+            std = tuple(s / n for s, n in zip(std, numbers, strict=True))
+        else:
+            std = tuple(s * n for s, n in zip(std, numbers, strict=True))
+        if not all(map(math.isfinite, mean + std)):
+            raise InputError("the scaling of the input is not finite")
+        return replace(self, mean=mean, std=std, told=True)
+
+
+def pixels_of(tensor: TensorRecord, channels: int) -> Pixels:
+    """Return what the network's input tensor holds.
+
+    Raises:
+        InputError: it is neither float32 nor quantised to bytes.
+    """
+    if tensor.kind == "float32":
+        return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
+    scale, zero_point = scale_and_zero_point(tensor)
+    # int8 files store pixel - 128
+    mean = zero_point + (128 if tensor.kind == "int8" else 0)
+    return Pixels(mean=(float(mean),) * channels, std=(1 / scale,) * channels, told=True)

@@ -1,0 +1,1 @@
+"""PyTorch and safetensors files: tensors under the names of other projects."""

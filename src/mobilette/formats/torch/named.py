@@ -1,0 +1,264 @@
+"""`import_state_dict`: weights under the names of torchvision, timm, transformers and others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.editing import change_convs
+from mobilette.arch.layers import layers
+from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
+from mobilette.arch.resnet import CIFAR_VARIANTS
+from mobilette.arch.scale import Form, Settings
+from mobilette.errors import InputError, nearest
+from mobilette.formats.imported import Imported
+from mobilette.formats.torch.akamaster_names import AKAMASTER
+from mobilette.formats.torch.mobilenet_v2_names import D_LI14, MMPRETRAIN, TONYLINS
+from mobilette.formats.torch.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
+from mobilette.formats.torch.placing import CLASSIFIER, Placed, place
+from mobilette.formats.torch.state_dict import read_state_dict
+from mobilette.formats.torch.timm_names import TIMM
+from mobilette.formats.torch.torchvision_names import NUMBERED, TORCHVISION
+from mobilette.formats.torch.transformers_names import TRANSFORMERS
+
+
+def _own_names(arch: Arch) -> Names:
+    kinds = (ConvLayer, LinearLayer, NormLayer)
+    return {layer.name: layer.name for layer in layers(arch) if isinstance(layer, kinds)}
+
+
+MOBILETTE = Source(
+    name="mobilette", tables=MappingProxyType(dict.fromkeys(list_models(), _own_names))
+)
+SOURCES = {
+    source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, TRANSFORMERS, MOBILETTE)
+}
+# Met in people's files, too; nothing is written in these names.
+OTHER_SOURCES = (D_LI14, TONYLINS, MMPRETRAIN, NUMBERED)
+# torchvision and timm scale V3 in their own ways.
+V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
+# Tried where the shapes do not fit; published ones first.
+GUESSED_WIDTHS = (
+    1.0,
+    0.5,
+    0.75,
+    0.25,
+    1.4,
+    0.35,
+    1.5,
+    2.0,
+    1.25,
+    0.125,
+    1.3,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.6,
+)
+WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
+CIFAR_RESOLUTION = 32
+MOST_NAMES = 2000  # that a missing one is compared with
+TENSORFLOW_EPSILON, PYTORCH_EPSILON = 1e-3, 1e-5
+
+
+def import_state_dict(
+    path: str | Path,
+    *,
+    model: str,
+    width_mult: float = 1.0,
+    resolution: int | None = None,
+    form: Form | None = None,
+    tensorflow: bool = False,
+) -> Imported:
+    """Read a state dict of ``model``, whoever named its tensors.
+
+    The number of classes and of input channels are those of the file. A linear layer may stand as
+    a 1x1 convolution and the other way round; counters that are missing become 0. The network may
+    stand behind a prefix and its classifier at another name (`place`); without one, the network
+    that is returned has one class of zeros. The file does not tell how pictures are prepared.
+
+    Args:
+        path: the file, of any format that `read_state_dict` knows.
+        model: a name of `mobilette.list_models`.
+        width_mult: the width multiplier.
+        resolution: of the network that is returned; 224 by default, 32 for CIFAR's ResNets.
+        form: ``small`` or ``full``; by default what the resolution asks for.
+        tensorflow: the weights are one of timm's ``tf_`` networks, which have TensorFlow's padding
+            and epsilon. Names and shapes do not tell.
+
+    Raises:
+        InputError: the file cannot be read, or its tensors are not exactly the network's.
+    """
+    path = Path(path)
+    if resolution is None:
+        resolution = CIFAR_RESOLUTION if model in CIFAR_VARIANTS else Settings().resolution
+    settings = Settings(width_mult=width_mult, resolution=resolution, form=form)
+    arch = get_arch(model, settings)
+    read = read_state_dict(path)
+    placed = place(str(path), read.tensors, arch, (*SOURCES.values(), *OTHER_SOURCES))
+    if placed is None:
+        known = (source.name for source in SOURCES.values() if arch.name in source.tables)
+        raise InputError(
+            f"{path}: no tensor has a name of {arch.name} at {', '.join(known)}; the first is "
+            f"called {next(iter(read.tensors))!r:.80}{_seems_to_be(read.tensors)}"
+        )
+    tensors, source = placed.tensors, placed.source
+    if tensorflow and source is not TIMM:
+        raise InputError(f"{path}: names as {source.name}'s; only timm's can be from TensorFlow")
+    _check_names(path, placed, placed.adapt(arch))
+    settings = _with_shapes(path, tensors, arch, source, settings)
+    fitted = _fitting(path, placed, settings, model)
+    names = tensor_names(fitted, source)
+    weights = {
+        ours: _as_ours(path, tensors.get(names[ours]), names[ours], shape)
+        for ours, shape in tensor_shapes(fitted).items()
+    }
+    remarks = [*read.remarks, f"{source.name}'s names of {fitted.name}", *placed.remarks]
+    if source is TRANSFORMERS:
+        remarks.append("TensorFlow's padding and epsilon, which transformers has unless told")
+    if not settings.is_full and source is not MOBILETTE and fitted.name not in CIFAR_VARIANTS:
+        remarks.append("the small form has other strides than the network of the weights")
+    return Imported(
+        arch=_adapted(fitted, source, tensorflow=tensorflow),
+        weights=weights,
+        has_classifier=placed.has_classifier,
+        tensors=len(read.tensors),
+        unused=tuple(sorted([*placed.outside, *(tensors.keys() - set(names.values()))])),
+        remarks=tuple(remarks),
+    )
+
+
+def _check_names(path: Path, placed: Placed, arch: Arch) -> None:
+    tensors, source = placed.tensors, placed.source
+    expected = _weight_names(arch, source)
+    if not placed.has_classifier:
+        names = tensor_names(arch, source).items()
+        expected = [
+            name for ours, name in names if name in expected and not ours.startswith(CLASSIFIER)
+        ]
+    missing = [name for name in expected if name not in tensors]
+    excess = sorted(name for name in tensors.keys() - set(expected) if f".{name}".endswith(WEIGHTS))
+    if missing:
+        raise InputError(
+            f"{path}: {len(missing)} of the {len(expected)} tensors of {arch.name} in "
+            f"{source.name}'s names are missing, the first is {missing[0]!r}"
+            f"{_seems_to_be(tensors) or nearest(missing[0], excess[:MOST_NAMES])}"
+        )
+    if excess:
+        raise InputError(
+            f"{path}: {len(excess)} weights are none of {arch.name}'s in {source.name}'s names, "
+            f"the first is {excess[0]!r:.80}{_seems_to_be(tensors)}"
+        )
+
+
+def _weight_names(arch: Arch, source: Source) -> list[str]:
+    return [name for name in tensor_names(arch, source).values() if not name.endswith(COUNTER)]
+
+
+def _seems_to_be(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hint to the network that has exactly these names, or an empty string."""
+    given = {name for name in tensors if not name.endswith(COUNTER)}
+    for source in SOURCES.values():
+        for name in source.tables:
+            if set(_weight_names(get_arch(name), source)) == given:
+                return f"; these are {source.name}'s names of {name}"
+    return ""
+
+
+def _with_shapes(
+    path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: Source, settings: Settings
+) -> Settings:
+    """Return ``settings`` with the classes and input channels of the file.
+
+    Where these tensors have too few dimensions, the comparison of shapes says so later.
+    """
+    names = tensor_names(arch, source)
+    head = next(name for ours, name in names.items() if ours.startswith(CLASSIFIER))
+    classes = tensors[head].shape[:1] if head in tensors else (1,)
+    channels = tensors[names["stem.conv.weight"]].shape[1:2]
+    try:
+        return replace(
+            settings,
+            num_classes=classes[0] if classes else settings.num_classes,
+            in_channels=channels[0] if channels else settings.in_channels,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _candidates(path: Path, model: str, settings: Settings, source: Source) -> list[Arch]:
+    """Return the network as each of those who scale it does."""
+    try:
+        arch = get_arch(model, settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if arch.name not in V3:
+        return [arch]
+    build = V3[arch.name]
+    return [arch, build(settings, torchvision=True), build(settings, full_stem=True)]
+
+
+def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch:
+    """Return the network, scaled as those do whose shapes are the file's."""
+    tensors, source = placed.tensors, placed.source
+
+    def candidates(settings: Settings) -> list[Arch]:
+        return [placed.adapt(arch) for arch in _candidates(path, model, settings, source)]
+
+    faults = {arch: _fault(tensors, arch, source) for arch in candidates(settings)}
+    for arch, fault in faults.items():
+        if not fault:
+            return arch
+    name, hint = next(iter(faults)).name, ""
+    for width in GUESSED_WIDTHS:
+        scaled = candidates(replace(settings, width_mult=width))
+        if not all(_fault(tensors, arch, source) for arch in scaled):
+            hint = f"; the file has the shapes of width {width:g}"
+            break
+    width, fault = settings.width_mult, next(iter(faults.values()))
+    raise InputError(f"{path}: {fault} in {name} of width {width:g}{hint}")
+
+
+def _fault(tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> str:
+    """Return what is wrong with the first tensor that does not fit, or an empty string."""
+    names = tensor_names(arch, source)
+    for ours, shape in tensor_shapes(arch).items():
+        theirs = names[ours]
+        if theirs in tensors and not _fits(tuple(tensors[theirs].shape), shape):
+            given = "x".join(map(str, tensors[theirs].shape)) or "one number"
+            return f"tensor {theirs!r} is {given}, but {'x'.join(map(str, shape)) or 'one number'}"
+    return ""
+
+
+def _fits(given: Shape, expected: Shape) -> bool:
+    """Whether shapes are the same, a linear layer being a 1x1 convolution."""
+    return given == expected or given == (*expected, 1, 1) or (*given, 1, 1) == expected
+
+
+def _as_ours(path: Path, tensor: Tensor | None, name: str, shape: Shape) -> Tensor:
+    if name.endswith(COUNTER):
+        return torch.tensor(0) if tensor is None else tensor.to(torch.int64)
+    if tensor is None:
+        return torch.zeros(shape)  # of a classifier that is not there
+    if not tensor.is_floating_point():
+        raise InputError(f"{path}: tensor {name!r} is {tensor.dtype}, not floating point")
+    return tensor.reshape(shape)
+
+
+def _adapted(arch: Arch, source: Source, *, tensorflow: bool) -> Arch:
+    """Return the network with what ``source`` computes otherwise than the papers."""
+    if source not in (TIMM, TRANSFORMERS):
+        return arch
+    if source is TIMM and not tensorflow:
+        return replace(arch, norm_epsilon=PYTORCH_EPSILON)
+    padded = change_convs(arch, lambda name, conv: replace(conv, padding="tf_same"))
+    return replace(padded, norm_epsilon=TENSORFLOW_EPSILON)

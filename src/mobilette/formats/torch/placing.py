@@ -1,0 +1,195 @@
+"""Where in a file of weights a network stands: behind which prefix, with which classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.rows import PoolLinear
+from mobilette.errors import InputError
+from mobilette.formats.heads import NO_CLASSIFIER
+from mobilette.formats.torch.checkpoint import SAYS_AVERAGED
+from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names
+
+HIDDEN, CLASSIFIER = "head.hidden.", "head.classifier."
+# Of so many places at which a network might stand, those with the shortest names are looked at.
+MOST_PREFIXES, LONGEST_PREFIX = 50, 200
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """The tensors of a file that stand where the network stands.
+
+    Attributes:
+        source: the project whose names they have.
+        tensors: by these names, without the prefix, the classifier at its usual place.
+        outside: names of the file's other tensors.
+        hidden: whether the head has its hidden layers.
+        has_classifier: otherwise the classifier that is returned is one class of zeros.
+        remarks: one line each about what was concluded.
+    """
+
+    source: Source
+    tensors: dict[str, Tensor]
+    outside: tuple[str, ...] = ()
+    hidden: bool = True
+    has_classifier: bool = True
+    remarks: tuple[str, ...] = ()
+
+    def adapt(self, arch: Arch) -> Arch:
+        """Return ``arch`` with the head that the file has."""
+        if self.hidden or not isinstance(arch.head, PoolLinear):
+            return arch
+        pool = arch.head.pool if self.has_classifier else 1
+        return replace(arch, head=replace(arch.head, hidden=(), pool=pool))
+
+
+def place(
+    where: str, tensors: Mapping[str, Tensor], arch: Arch, sources: Iterable[Source]
+) -> Placed | None:
+    """Return the tensors of the network; ``None`` if none has a name that a project gives it.
+
+    The prefix is the one behind which most of its names are. A classifier at another name is found
+    where the rest of the network is complete and one layer is left over; if none is left over, the
+    file has no classifier.
+
+    Args:
+        where: the file.
+        tensors: its tensors.
+        arch: the network; its width does not matter.
+        sources: the projects.
+
+    Raises:
+        InputError: the network stands in the file twice, or its head is another one.
+    """
+    found = _find(where, tensors, arch, sources)
+    if found is None:
+        return None
+    source, prefix, twins = found
+    named = {f"{twin}{name}" for twin in twins for name in tensor_names(arch, source).values()}
+    ahead = tuple(twin for twin in twins if twin and not prefix.startswith(twin))
+    own = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name not in named and not name.startswith(ahead)
+    }
+    inside = {n.removeprefix(prefix): t for n, t in own.items() if n.startswith(prefix)}
+    strange = {n: t for n, t in own.items() if not n.startswith(prefix)}
+    placed = Placed(
+        source=source,
+        tensors=inside,
+        outside=tuple(n for n in tensors if n not in own or n in strange),
+        remarks=(f"left out {prefix!r} before the names",) if prefix else (),
+    )
+    return _with_classifier(where, placed, arch, strange)
+
+
+def _find(
+    where: str, tensors: Mapping[str, Tensor], arch: Arch, sources: Iterable[Source]
+) -> tuple[Source, str, list[str]] | None:
+    """Return the project, the prefix, and the prefixes of other copies of the network."""
+    most, prefixes = 0, [""]
+    best: Source | None = None
+    for source in sources:
+        if arch.name not in source.tables:
+            continue
+        names = tensor_names(arch, source)
+        first = names["stem.conv.weight"]
+        ends = (name.removesuffix(first) for name in tensors if name.endswith(first))
+        likely = {"", *(end for end in ends if end.endswith(".") and len(end) <= LONGEST_PREFIX)}
+        known = [name for name in names.values() if not name.endswith(COUNTER)]
+        for prefix in sorted(likely, key=len)[:MOST_PREFIXES]:
+            count = sum(f"{prefix}{name}" in tensors for name in known)
+            if prefix and count < len(known) / 2:
+                continue  # of another network, whose parts are called alike
+            if count > most:
+                most, best, prefixes = count, source, [prefix]
+            elif count == most and source is best:
+                prefixes.append(prefix)
+    if best is None:
+        return None
+    averaged = [prefix for prefix in prefixes if SAYS_AVERAGED.search(prefix)]
+    chosen = averaged if len(averaged) == 1 else prefixes
+    if len(chosen) > 1:
+        raise InputError(
+            f"{where}: {arch.name} stands in it behind {' and '.join(map(repr, chosen[:4]))}; save "
+            "the state dict of the one that is meant"
+        )
+    return best, chosen[0], [prefix for prefix in prefixes if prefix != chosen[0]]
+
+
+def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, Tensor]) -> Placed:
+    """Return ``placed`` with its classifier at the usual name; as it is if others are missing.
+
+    ``strange`` are tensors outside the network.
+    """
+    inside, names = placed.tensors, tensor_names(arch, placed.source)
+    missing = [
+        ours for ours, name in names.items() if name not in inside and not name.endswith(COUNTER)
+    ]
+    usual = next(name for ours, name in names.items() if ours.startswith(CLASSIFIER))
+    bare = [ours for ours in missing if ours.startswith(HIDDEN)]
+    hidden = not bare
+    if not all(ours.startswith((HIDDEN, CLASSIFIER)) for ours in missing) or (
+        bare and len(bare) < sum(ours.startswith(HIDDEN) for ours in names)
+    ):
+        return placed
+    known = set(names.values())
+    if not missing:
+        head = f"{usual.partition('.')[0]}."
+        more = {n: t for n, t in inside.items() if n.startswith(head) and n not in known} | strange
+        _check_head(where, arch, [usual, *_layers(more)])
+        return placed
+    rest = {n: t for n, t in inside.items() if n not in known or n == usual} | strange
+    layers = _layers(rest)
+    _check_head(where, arch, layers)
+    if not layers:
+        return replace(
+            placed, hidden=hidden, has_classifier=False, remarks=(*placed.remarks, NO_CLASSIFIER)
+        )
+    module = layers[0].removesuffix(".weight")
+    weight, bias = rest[layers[0]], rest.get(f"{module}.bias")
+    if not layers[0].endswith(".weight") or weight.shape[2:] not in ((), (1, 1)):
+        raise InputError(
+            f"{where}: of {arch.name}, all but the classifier is there; {layers[0]!r:.80}, which "
+            f"is left, has the shape {tuple(weight.shape)} and is none"
+        )
+    moved = {name: tensor for name, tensor in inside.items() if not name.startswith(f"{module}.")}
+    moved[usual] = weight
+    moved[f"{usual.removesuffix('.weight')}.bias"] = (
+        torch.zeros(len(weight)) if bias is None else bias
+    )
+    outside = tuple(name for name in placed.outside if not name.startswith(f"{module}."))
+    remark = f"the classifier stands under {module!r}" + " without a bias" * (bias is None)
+    return replace(
+        placed,
+        tensors=moved,
+        outside=outside,
+        hidden=hidden,
+        remarks=(*placed.remarks, remark),
+    )
+
+
+def _layers(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the weights that a layer has: not those of a loss, of one dimension."""
+    return [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point()
+        and not name.endswith((".bias", ".running_mean", ".running_var"))
+        and (tensor.ndim > 1 or f"{name.rpartition('.')[0]}.bias" in tensors)
+    ]
+
+
+def _check_head(where: str, arch: Arch, layers: list[str]) -> None:
+    if len(layers) > 1:
+        names = ", ".join(f"{name!r:.60}" for name in layers[:4])
+        raise InputError(
+            f"{where}: its head has {len(layers)} layers with weights, {names}, that of "
+            f"{arch.name} one; without them in its state dict the file is a start for 'mobilette "
+            "train --from'"
+        )

@@ -1,0 +1,120 @@
+"""`read_state_dict`: the named tensors of a PyTorch or safetensors file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mobilette.errors import InputError
+from mobilette.files import check_file, read_head
+from mobilette.formats.tensors import check_finite
+from mobilette.formats.torch.checkpoint import find_weights
+from mobilette.formats.torch.other_files import HEAD, name_file
+from mobilette.formats.torch.torch_files import DAMAGED, LEGACY, ZIP, open_torch_file
+
+# Others mean nothing without a scale, which stands elsewhere.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# What DataParallel, torch.compile, FSDP and activation checkpointing put into names.
+WRAPPED = re.compile(
+    r"(?:^|(?<=\.))(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StateDict:
+    """The tensors of a file.
+
+    Attributes:
+        tensors: by name, in memory; floating-point ones float32 and finite.
+        remarks: one line each about what was unwrapped or left out, without the file's name.
+    """
+
+    tensors: dict[str, Tensor]
+    remarks: tuple[str, ...] = ()
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """Read ``.pth``, ``.pt``, ``.th``, ``.bin``, ``.ckpt`` and ``.safetensors``, by content.
+
+    The weights of a checkpoint are found by their key (`find_weights`), and what lies beside them
+    is not read. Floating-point tensors become float32, whatever they were. A zip archive is checked
+    against its checksums; PyTorch's older format and safetensors have none, so a changed byte
+    within a tensor's values goes unnoticed there. No code in a file is run.
+
+    Raises:
+        InputError: the file is of another format, damaged, larger than 4 GiB, a pickled module, has
+            no tensors or some of other types, or a value in it is not finite.
+    """
+    path = Path(path)
+    size = check_file(path)
+    head = read_head(path, HEAD)
+    if head.startswith((ZIP, LEGACY)):
+        with open_torch_file(path, size) as file:
+            found = find_weights(path, file)
+            _check_claimed(path, size, sum(each.size_bytes for each in found.tensors.values()))
+            tensors, remarks = file.load(found.tensors), found.remarks
+    elif head[8:9] == b"{":
+        tensors, remarks = _load_safetensors(path), []
+        _check_claimed(path, size, sum(each.nbytes for each in tensors.values()))
+    else:
+        known = name_file(head)
+        raise InputError(
+            f"{path}: neither a file of torch.save nor of safetensors"
+            f"{f', but {known}' if known else ', to judge by its first bytes'}"
+        )
+    if not tensors:
+        raise InputError(f"{path}: no tensors in it")
+    plain, removed = _without_wrappers(path, tensors)
+    left_out = [f"left out {wrapper!r} before the names" for wrapper in removed]
+    read = {name: _as_float32(path, name, tensor) for name, tensor in plain.items()}
+    return StateDict(tensors=read, remarks=(*remarks[:1], *left_out, *remarks[1:]))
+
+
+def _check_claimed(path: Path, size: int, claimed: int) -> None:
+    if claimed > 2 * size:  # tensors may share values, but seldom do
+        raise InputError(f"{path}: damaged (tensors of {claimed:,} bytes in a file of {size:,})")
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, *DAMAGED) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: not a complete safetensors file ({first[:160]})") from error
+
+
+def _without_wrappers(
+    path: Path, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors by their plain names, and what was removed from these."""
+    plain: dict[str, Tensor] = {}
+    removed: dict[str, None] = {}
+    for full, tensor in tensors.items():
+        removed |= dict.fromkeys(f"{found}." for found in WRAPPED.findall(full))
+        name = WRAPPED.sub("", full)
+        if name in plain:
+            raise InputError(
+                f"{path}: two tensors are called {name!r:.80}, apart from their prefixes"
+            )
+        plain[name] = tensor
+    return plain, list(removed)
+
+
+def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """Return a copy in memory: the file may change or go while the weights are in use."""
+    if not tensor.is_floating_point():
+        return tensor.clone(memory_format=torch.contiguous_format)
+    if tensor.dtype not in FLOATS:
+        listed = ", ".join(str(kind) for kind in FLOATS)
+        raise InputError(f"{path}: tensor {name!r:.80} is {tensor.dtype}; read are {listed}")
+    copied = tensor.to(torch.float32, copy=True).contiguous()
+    if tensor.ndim:  # a single number is a metric's, and may be an infinite "best so far"
+        check_finite(name, copied, where=str(path))
+    return copied

@@ -1,0 +1,149 @@
+"""Tensors in PyTorch's files: what a pickle says of them, and their values once they are read.
+
+The calls are those of ``torch/_utils.py`` and ``torch/serialization.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from mobilette.formats.torch.pickles import Inert, Named
+
+MOST_DIMENSIONS = 8
+MOST_VALUES = 2**40
+STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
+    {
+        "DoubleStorage": torch.float64,
+        "FloatStorage": torch.float32,
+        "HalfStorage": torch.float16,
+        "BFloat16Storage": torch.bfloat16,
+        "LongStorage": torch.int64,
+        "IntStorage": torch.int32,
+        "ShortStorage": torch.int16,
+        "CharStorage": torch.int8,
+        "ByteStorage": torch.uint8,
+        "BoolStorage": torch.bool,
+        "ComplexFloatStorage": torch.complex64,
+        "ComplexDoubleStorage": torch.complex128,
+    }
+)
+TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+PARAMETERS = (
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch.nn.parameter.Parameter",
+)
+WITH_ATTRIBUTES = "torch._tensor._rebuild_from_type_v2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Values in a file: ``count`` of ``dtype``, from number ``start`` of those under ``key``."""
+
+    key: str
+    dtype: torch.dtype
+    count: int
+    start: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredTensor:
+    """A tensor whose values are not read yet; it lies within its storage."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What its values need, each as often as it is shown."""
+        return math.prod(self.shape) * self.storage.dtype.itemsize
+
+    def load(self, content: bytearray) -> Tensor:
+        """Return its values, in memory of their own, of the bytes under its storage's key."""
+        if 0 in self.shape:
+            return torch.empty(self.shape, dtype=self.storage.dtype)
+        values = torch.frombuffer(content, dtype=self.storage.dtype)
+        first = self.storage.start + self.offset
+        return values.as_strided(self.shape, self.strides, first).clone(
+            memory_format=torch.contiguous_format
+        )
+
+
+def find_storage(key: object) -> object:
+    """Return the storage that a persistent id stands for; `Inert` of a type that is not read.
+
+    The id is ("storage", its type, its key, its device, how many values it has), in the older
+    format with a view (key, start, how many) or ``None`` behind.
+
+    Raises:
+        TypeError: a part of it is of another kind.
+        ValueError: it is none, or its view lies outside.
+    """
+    kind, *rest = key if isinstance(key, tuple) and key else (None,)
+    if kind == "module":  # of the older format: a class, its file and its source
+        return rest[0] if rest else None
+    if kind != "storage" or len(rest) not in (4, 5):
+        raise ValueError("a persistent id that is no storage")
+    named, name, _, count, *more = rest
+    if not (isinstance(named, Named) and isinstance(name, str) and is_count(count)):
+        raise TypeError("a storage without type, key and size")
+    module, _, storage = named.name.rpartition(".")
+    if module not in ("torch", "torch.cuda") or storage not in STORAGES:
+        return Inert(named.name)
+    whole = Storage(key=name, dtype=STORAGES[storage], count=count)
+    if not more or more[0] is None:
+        return whole
+    _, start, length = more[0] if isinstance(more[0], tuple) else ()
+    if not (is_count(start) and is_count(length) and start + length <= count):
+        raise ValueError("a view that lies outside its storage")
+    return Storage(key=name, dtype=whole.dtype, count=length, start=start)
+
+
+def rebuild(name: str, args: tuple[object, ...]) -> object:
+    """Return the tensor or shape that a call stands for; ``None`` of calls that are not known.
+
+    Raises:
+        TypeError: a part of it is of another kind.
+        ValueError: it lies outside its storage.
+    """
+    if name == WITH_ATTRIBUTES and len(args) == 4:
+        made, given = args[0], args[2]
+        if isinstance(made, Named) and made.name != name and isinstance(given, tuple):
+            return rebuild(made.name, given)
+    if name in PARAMETERS and args and isinstance(args[0], StoredTensor):
+        return args[0]
+    if name == "torch.Size" and len(args) == 1 and are_counts(args[0]):
+        return args[0]
+    if name not in TENSORS or not args or not isinstance(args[0], Storage):
+        return None
+    storage, offset, shape, strides, *_ = args
+    assert isinstance(storage, Storage)
+    if not (is_count(offset) and are_counts(shape) and are_counts(strides)):
+        raise TypeError("a tensor without offset, shape and strides")
+    assert isinstance(offset, int)
+    assert isinstance(shape, tuple)
+    assert isinstance(strides, tuple)
+    last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= storage.count:
+        raise ValueError("a tensor that lies outside its storage")
+    return StoredTensor(storage=storage, offset=offset, shape=shape, strides=strides)
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number that can count something in a file."""
+    return type(value) is int and 0 <= value < MOST_VALUES
+
+
+def are_counts(values: object) -> bool:
+    """Whether values are a shape or strides."""
+    return (
+        isinstance(values, tuple) and len(values) <= MOST_DIMENSIONS and all(map(is_count, values))
+    )

@@ -1,0 +1,220 @@
+"""PyTorch's own files, the zip archive and the older pickle, read without running what they say.
+
+`mobilette.formats.torch.pickles` reads the pickle in them; of all that it calls, only the making
+of tensors has a meaning here. Values are read when they are asked for, each storage once: what lies
+beside the weights, an optimiser's state say, costs nothing.
+
+The formats are those of ``torch/serialization.py``.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from torch import Tensor
+
+from mobilette.errors import InputError
+from mobilette.formats.torch.other_files import SAVE_STATE_DICT, name_archive
+from mobilette.formats.torch.pickles import read_pickle
+from mobilette.formats.torch.stored_tensors import Storage, StoredTensor, find_storage, rebuild
+from mobilette.formats.torch.zip_parts import check_list_of_parts
+
+ZIP = b"PK\x03\x04"
+# The magic number of `torch.serialization`, pickled.
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+LARGEST_PICKLE = 64 * 2**20
+BIG_ENDIAN = "written on a big-endian machine, whose values are not read"
+# A file that names one of these is no file of weights that somebody trained. It would not be run
+# either way; but who is given such a file should know.
+TAKING_OVER = (
+    *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "pty", "importlib"),
+    *("ctypes", "code", "commands", "webbrowser", "pip"),
+)
+RUNNING = ("eval", "exec", "execfile", "compile", "open", "input", "breakpoint", "__import__")
+# What Python and PyTorch raise for bytes that are no such file; memory is what they claim to need.
+DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TorchFile:
+    """What a file says, and the way to its values.
+
+    Attributes:
+        content: tables, lists and values, `StoredTensor` and `Inert` among them.
+        names: the classes and functions that it names.
+        read: returns the bytes under a storage's key.
+    """
+
+    content: object
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+    def load(self, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+        """Return the values of tensors, each in memory of its own."""
+        users: defaultdict[str, list[str]] = defaultdict(list)
+        for name, tensor in tensors.items():
+            users[tensor.storage.key].append(name)
+        loaded: dict[str, Tensor] = {}
+        for key, names in users.items():
+            content = bytearray(self.read(key))
+            loaded |= {name: tensors[name].load(content) for name in names}
+        return {name: loaded[name] for name in tensors}
+
+
+@contextmanager
+def open_torch_file(path: Path, size: int) -> Iterator[TorchFile]:
+    """Yield what a file of ``size`` bytes says, which begins with `ZIP` or `LEGACY`.
+
+    The archive's parts are compared with their checksums as they are read. The older format has
+    none: a change within a tensor's values goes unnoticed.
+
+    Raises:
+        InputError: it is an archive of another kind, damaged, or meant to take over the machine.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(ZIP)) == ZIP:
+                check_list_of_parts(file)
+                with zipfile.ZipFile(file) as archive:
+                    yield _read_zip(path, archive, size)
+            else:
+                yield _read_legacy(path, file, size)
+    except DAMAGED as error:
+        raise explained(path, error) from error
+
+
+def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
+    parts = {part.filename: part for part in archive.infolist()}
+    main = next((name for name in parts if name.endswith("/data.pkl")), None)
+    other = name_archive(list(parts))
+    if other or main is None:
+        raise InputError(f"{path}: {other or 'a zip archive that torch.save has not written'}")
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts.values()):
+        raise InputError(
+            f"{path}: a zip archive with compressed parts, so packed anew; torch.save writes none"
+        )
+    if sum(part.file_size for part in parts.values()) > size:
+        raise InputError(f"{path}: damaged (its parts claim to be larger than the file)")
+    if parts[main].file_size > LARGEST_PICKLE:
+        raise ValueError(f"a pickle of {parts[main].file_size:,} bytes")
+    root = main.removesuffix("data.pkl")
+    order = f"{root}byteorder"
+    if order in parts and _read_part(archive, order) != b"little":
+        raise InputError(f"{path}: {BIG_ENDIAN}")
+
+    def find(key: object) -> object:
+        storage = find_storage(key)
+        if isinstance(storage, Storage):
+            stored = parts[f"{root}data/{storage.key}"].file_size
+            if storage.count * storage.dtype.itemsize > stored:
+                raise ValueError(f"storage {storage.key!r:.40} is cut short")
+        return storage
+
+    names: dict[str, None] = {}
+    stream = io.BytesIO(_read_part(archive, main))
+    content = read_pickle(stream, rebuild=rebuild, find=find, names=names)
+    return TorchFile(
+        content=content,
+        names=_checked(path, names),
+        read=lambda key: _read_part(archive, f"{root}data/{key}"),
+    )
+
+
+def _read_part(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except zipfile.BadZipFile as error:
+        if "CRC" not in str(error):
+            raise
+        raise ValueError(f"the checksum of {name!r:.80} does not match") from error
+
+
+def _read_legacy(path: Path, file: BinaryIO, size: int) -> TorchFile:
+    """Read magic number, version, the machine's sizes, content, and the keys of its storages."""
+    file.seek(0)
+    stream = io.BytesIO(file.read(LARGEST_PICKLE))
+    names: dict[str, None] = {}
+    stored: dict[str, tuple[int, int]] = {}  # how many values, and how large each is
+
+    def find(key: object) -> object:
+        storage = find_storage(key)
+        if isinstance(storage, Storage) and isinstance(key, tuple):
+            kind = (key[4], storage.dtype.itemsize)
+            if stored.setdefault(storage.key, kind) != kind:
+                raise ValueError(f"storage {storage.key!r:.40} is of two kinds")
+        return storage
+
+    def read() -> object:
+        return read_pickle(stream, rebuild=rebuild, find=find, names=names)
+
+    _, _, machine, content, keys = read(), read(), read(), read(), read()
+    checked = _checked(path, names)
+    if isinstance(machine, dict) and machine.get("little_endian") is False:
+        raise InputError(f"{path}: {BIG_ENDIAN}")
+    if not isinstance(keys, list):
+        raise TypeError("no list of storages")
+    places: dict[str, tuple[int, int]] = {}
+    position = stream.tell()
+    for key in keys:
+        if not isinstance(key, str) or key in places:
+            raise ValueError("the values of a tensor stand in it twice")
+        file.seek(position)
+        count, each = stored[key]
+        if int.from_bytes(file.read(8), "little", signed=True) != count:
+            raise ValueError(f"storage {key!r:.40} has another number of values")
+        places[key] = (position + 8, count * each)
+        position += 8 + count * each
+    if position != size or len(places) < len(stored):
+        what = "cut short" if position > size else "bytes are left over at its end"
+        raise InputError(f"{path}: damaged ({what})")
+
+    def read_values(key: str) -> bytes:
+        file.seek(places[key][0])
+        return file.read(places[key][1])
+
+    return TorchFile(content=content, names=checked, read=read_values)
+
+
+def _checked(path: Path, names: Mapping[str, None]) -> tuple[str, ...]:
+    """Return the names, unless one of them would take over the machine."""
+    for name in names:
+        module, _, function = name.rpartition(".")
+        builtin = module in ("builtins", "__builtin__") and function in RUNNING
+        if builtin or module.split(".")[0] in TAKING_OVER:
+            raise InputError(
+                f"{path}: names {name!r:.80}, which a file of weights has no use for and which "
+                f"could run code; save the state dict alone: {SAVE_STATE_DICT}"
+            )
+    return tuple(names)
+
+
+def explained(path: Path, error: Exception) -> InputError:
+    """Return what is said of a file that is damaged."""
+    if isinstance(error, InputError):
+        return error
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(f"{path}: damaged or no file of weights ({first[:160]})")

@@ -1,0 +1,1 @@
+"""Operations that join rooms and write directories: train, prune, quantize."""

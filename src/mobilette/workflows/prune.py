@@ -1,0 +1,262 @@
+"""`prune`: a run and its pictures in, a run of a narrower network out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from mobilette.arguments import checked
+from mobilette.compression.channel_scores import norm_scores
+from mobilette.compression.held_pictures import HeldPictures, with_classes_of
+from mobilette.compression.pruning import Pruned, prune_channels
+from mobilette.compression.pruning_record import (
+    Importance,
+    PruningStep,
+    cut_step,
+    tuned_step,
+    write_cut,
+    write_pruning,
+)
+from mobilette.compression.pruning_time import CutCosts, PruningTime, measure_cut
+from mobilette.counting.cost import cost
+from mobilette.data.reading import LoadReport
+from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError, one_of
+from mobilette.folders import check_new, claimed, claimed_free
+from mobilette.formats.batch_norm import measure_batch_norm
+from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
+from mobilette.run.directory import (
+    ARCH,
+    Run,
+    check_apart,
+    is_run,
+    open_run,
+)
+from mobilette.scratch import scratch
+from mobilette.training.clock import Now
+from mobilette.training.environment import choose_device
+from mobilette.training.events import Report
+from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
+from mobilette.training.start import Remark
+from mobilette.training.time_plan import TooShortError, timed_reading
+from mobilette.training.world import is_launched
+from mobilette.workflows.train import train
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What `prune` was asked for, checked, and how to read, to measure and to train with it."""
+
+    importance: Importance
+    read: Callable[..., HeldPictures]
+    tune: Callable[..., Run]
+    recipe: Recipe
+    time: PruningTime
+    measure: Callable[..., CutCosts]
+    remark: Remark
+
+
+@checked
+def prune(
+    run: Run | str | Path,
+    data: str | Path,
+    *,
+    keep: float,
+    importance: Importance = "taylor",
+    steps: int = 1,
+    recipe: str | Path | Recipe | None = None,
+    overrides: Mapping[str, object] | None = None,
+    time_limit: float | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    allocator: str = "default",
+    report: Report | None = None,
+    report_load: LoadReport | None = None,
+    remark: Remark | None = None,
+    now: Now = time.perf_counter,
+) -> Run:
+    """Cut the least important channels of a run's network, and return the narrower run.
+
+    In each step channels are scored on training pictures, cut (`prune_channels`), batch norms
+    measured anew, and the network is trained with the unpruned one as teacher. ``pruned.json`` in
+    the run tells what each step came to (`mobilette.compression.pruning_record`).
+
+    Args:
+        run: a trained or imported run; it is left alone.
+        data: pictures of its classes, as for `mobilette.workflows.train.train`.
+        keep: the part of the mult-adds that may be left, between 0 and 1.
+        importance: ``taylor``, the change of the loss to first order, or ``norm``, told from the
+            weights alone.
+        steps: how often it is cut and fine-tuned, by the same factor each time.
+        recipe: of the fine-tuning after each step; ``None`` means ``sliced``.
+        overrides: keys of the recipe to replace, for example ``{"epochs": 5}``, of each step.
+        time_limit: seconds of wall-clock that all steps together may take, planned before the first
+            cut: fine-tuning has half of them at least, each step as much; ``None`` means that the
+            recipe decides.
+        out: the run directory; ``None`` makes a new one under ``runs/``.
+        force: replace ``out`` if it exists.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: processes that decode pictures; ``None`` means one a core.
+        max_unusable: the part of the pictures that may be unusable.
+        allocator: what the process does with freed memory, to be recorded.
+        report: called after every step and epoch of the fine-tuning.
+        report_load: called with (pictures read, pictures in all).
+        remark: called with a line for the user about what happened.
+        now: tells the time that ``time_limit`` is kept by, in seconds.
+
+    Raises:
+        InputError: a value, the run, the pictures or the output directory cannot be used, the
+            network cannot become so small, or the time is too short (`TooShortError`).
+    """
+    remark = remark or _silent
+    clock = PruningTime(time_limit, steps=steps, now=now, remark=remark)
+    _check_values(keep, importance, steps, time_limit)
+    choose_device(device)
+    tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
+    tuning = override(tuning, overrides or {})
+    source = run if isinstance(run, Run) else open_run(run)
+    if out is not None:
+        check_new(Path(out), holds=ARCH, force=force)
+        check_apart(Path(out), source.path, "which is pruned and teaches")
+    weights = source.network.state_dict()  # one without a classifier is refused
+    # Told before pictures are read: how far a network can be cut is not a matter of scores.
+    begun = now()
+    prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
+    cutting = now() - begun
+    pictures = with_classes_of(source, find_pictures(data))
+    for line in pictures.remarks:
+        remark(line)
+    reading = timed_reading(report_load, limit=clock.limit, elapsed=clock.elapsed)
+    asked = _Request(
+        importance=importance,
+        read=partial(
+            HeldPictures,
+            pictures,
+            device=choose_device(device),
+            workers=workers,
+            max_unusable=max_unusable,
+            report_load=reading,
+            now=now,
+        ),
+        tune=partial(
+            train,
+            data,
+            device=device,
+            workers=workers,
+            max_unusable=max_unusable,
+            allocator=allocator,
+            report=report,
+            report_load=report_load,
+            remark=remark,
+            now=now,
+        ),
+        recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
+        time=clock,
+        measure=partial(measure_cut, importance=importance, cutting=cutting, now=now),
+        remark=remark,
+    )
+    free = Path("runs") / f"{source.path.resolve().name}-pruned"
+    with ExitStack() as claim:
+        if out is None:
+            out = claim.enter_context(claimed_free(free))
+        else:
+            claim.enter_context(claimed(Path(out), remark=remark))
+        return _in_steps(source, asked, keep=keep, steps=steps, folder=Path(out), force=force)
+
+
+def _in_steps(
+    source: Run, asked: _Request, *, keep: float, steps: int, folder: Path, force: bool
+) -> Run:
+    """Cut and fine-tune ``steps`` times; the last run is written to ``folder``."""
+    done: list[PruningStep] = []
+    whole = cost(source.arch).madds
+    accuracy = math.nan
+    current = source
+    now = asked.time.now
+
+    def record() -> None:
+        write_pruning(
+            folder,
+            source,
+            keep=keep,
+            importance=asked.importance,
+            accuracy=accuracy,
+            steps=done,
+        )
+
+    with scratch() as temporary:
+        for number in range(1, steps + 1):
+            begun = now()
+            target = keep ** (number / steps)
+            # Only the first reading is remarked on.
+            with asked.read(current, remark=asked.remark if number == 1 else _silent) as pictures:
+                if number == 1:
+                    asked.time.plan(partial(asked.measure, pictures, source))
+                    accuracy = pictures.accuracy(source.arch, source.read_weights())
+                part = target * whole / cost(current.arch).madds
+                pruned = _cut(current, pictures, asked.importance, min(part, 1.0))
+                step = cut_step(pruned, keep=target, accuracy=pictures.accuracy)
+            asked.remark(
+                f"step {number} of {steps}: {step.madds / whole:.1%} of the mult-adds, "
+                f"{step.params:,} parameters, accuracy {step.cut:.2%} after the cut "
+                f"(unpruned {accuracy:.2%})"
+            )
+            last = number == steps
+            where = folder if last else temporary / f"step{number}"
+            start = write_cut(temporary / f"cut{number}", source, pruned)
+            left = steps - number + 1
+            try:
+                current = _fine_tune(start, asked, out=where, force=force and last, steps_left=left)
+            except KeyboardInterrupt:  # what the last step leaves is a run that can be finished
+                if last and is_run(folder) and open_run(folder).arch == pruned.arch:
+                    done.append(tuned_step(step, open_run(folder), now() - begun))
+                    record()
+                raise
+            done.append(tuned_step(step, current, now() - begun))
+    record()
+    return open_run(folder)
+
+
+def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:
+    """Return the run's network, cut and with batch norms measured anew."""
+    weights = run.read_weights()
+    if importance == "taylor":
+        scores = pictures.taylor(run.arch, weights)
+    else:
+        scores = norm_scores(run.arch, weights)
+    pruned = prune_channels(run.arch, weights, scores, keep_madds=part)
+    measured = measure_batch_norm(pruned.arch, pruned.weights, pictures.to_measure())
+    return Pruned(arch=pruned.arch, weights=measured, kept=pruned.kept)
+
+
+def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:
+    """Return the run that training makes of the cut one in ``start``."""
+    recipe = asked.recipe
+    if asked.time.limit:
+        recipe = replace(recipe, time_limit=asked.time.of_tuning(steps_left))
+    try:
+        return asked.tune(start=start, recipe=recipe, out=out, force=force)
+    except TooShortError as error:
+        raise asked.time.refused(error) from None
+
+
+def _check_values(keep: float, importance: str, steps: int, time_limit: float | None) -> None:
+    PRUNED_PART.check("keep", keep)
+    one_of(importance, ("taylor", "norm"), "importance")
+    PRUNING_STEPS.check("steps", steps)
+    if time_limit is not None:
+        SECONDS.check("time_limit", time_limit)
+    if is_launched():
+        raise InputError("pruning runs in one process; start it without torchrun")
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,310 @@
+"""`resume`: a run that was stopped goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from mobilette.arguments import checked
+from mobilette.data.cache import pictures_cache
+from mobilette.data.cores import usable_cores
+from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.digest import Digest
+from mobilette.data.reading import LoadReport
+from mobilette.data.sources import find_pictures
+from mobilette.errors import InputError
+from mobilette.files import read_json, write_json, write_text
+from mobilette.limits import FRACTION, THREADS
+from mobilette.nn.kernels import why_no_kernels
+from mobilette.run.directory import (
+    DATASET,
+    ENVIRONMENT,
+    LAUNCH,
+    MAX_UNUSABLE,
+    RECIPE,
+    STATE,
+    Run,
+    is_imported,
+    is_run,
+    open_run,
+    recorded_data,
+)
+from mobilette.training.clock import Now
+from mobilette.training.environment import (
+    Precision,
+    can_fuse_norms,
+    choose_device,
+    free_device_memory,
+)
+from mobilette.training.events import Report
+from mobilette.training.recipe import Recipe, load_recipe
+from mobilette.training.sampling import pictures_of_a_step
+from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
+from mobilette.training.start import Remark
+from mobilette.training.state import Progress, State, apply_state, read_state
+from mobilette.training.world import (
+    World,
+    claimed_by_writer,
+    joined,
+    launch,
+    own_device,
+    processes_here,
+)
+from mobilette.versions import version_or_unknown
+
+
+@checked
+def resume(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    force: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    tensorboard: bool = False,
+    report: Report | None = None,
+    report_load: LoadReport | None = None,
+    remark: Remark | None = None,
+    now: Now = time.perf_counter,
+) -> Run:
+    """Finish a run that was stopped; on the same machine and threads, to the same bits.
+
+    A finished run is returned as it is. Under a time limit what is left of it is planned anew.
+
+    Args:
+        path: the run directory.
+        data: the pictures, where they are no longer at the place that the run recorded.
+        overrides: keys of the recipe to replace.
+        force: go on although the recipe, or the pictures, are no longer those that the run was
+            trained with.
+        device: ``None`` means the one that the run was started on.
+        workers: as for `mobilette.workflows.train.train`, like all that follow.
+        tensorboard: as there.
+        report: as there.
+        report_load: as there.
+        remark: as there.
+        now: as there.
+
+    Raises:
+        InputError: the directory is no run, its state is damaged, the classes have changed, or
+            the pictures or the recipe have and ``force`` was not given.
+    """
+    started = now()
+    run = open_run(path)
+    if is_imported(run.path):
+        raise InputError(
+            f"{run.path}: was imported, not trained: nothing to resume ('mobilette train DATA "
+            f"--from {run.path}' trains it further)"
+        )
+    recipe = load_recipe(run.path / RECIPE, overrides=overrides)
+    recorded = _recorded(run.path)
+    where = own_device(choose_device(device or str(recorded.get("device", "auto"))))
+    with claimed_by_writer(run.path, remark), joined(where) as world:
+        state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
+        changes = _changes(run, recipe, state, force=force)
+        progress = state.progress if state is not None else Progress()
+        longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
+        if progress.finished and not (changes and longer):
+            return run
+        progress.finished = False
+        report = report if report and world.writes else _silent
+        remark = remark if remark and world.writes else _silent
+        for other in _other_surroundings(recorded, world):
+            remark(f"not to the same bits: {other}")
+        if changes:
+            remark(f"goes on with another recipe: {'; '.join(changes)}")
+        dataset = _same_pictures(
+            run,
+            data or recorded_data(run.path),
+            recipe=recipe,
+            workers=usable_cores() if workers is None else workers,
+            device_memory=free_device_memory(where),
+            report_load=report_load,
+            world=world,
+            remark=remark,
+            force=force,
+        )
+        precision = recorded.get("precision")
+        trainer = make_trainer(
+            run,
+            recipe,
+            dataset,
+            device=where,
+            precision=_precision(precision),
+            fused_norms=_fused_norms(recorded, where, world, remark),
+            world=world,
+        )
+        if state is not None:
+            apply_state(state, trainer, where=run.path / STATE)
+            if recipe.lr != state.recipe.lr:  # the remedy that a loss which explodes asks for
+                progress.rate_factor, progress.rollbacks = 1.0, 0
+        remark(_place(run, recipe, progress, dataset, world))
+        validation = plan_the_time(
+            trainer, progress, dataset, started=started, now=now, remark=remark
+        )
+        if changes and world.writes:
+            write_text(run.path / RECIPE, recipe.to_toml())
+        run_loop(
+            run,
+            trainer,
+            progress,
+            dataset,
+            started=started,
+            validation=validation,
+            now=now,
+            tensorboard=tensorboard,
+            report=report,
+            remark=remark,
+        )
+    return run
+
+
+def _place(run: Run, recipe: Recipe, progress: Progress, dataset: Dataset, world: World) -> str:
+    pictures = len(dataset.splits["train"].labels)
+    steps = pictures // pictures_of_a_step(recipe.batch_size, pictures, processes=world.size)
+    epochs, limit = f" of {recipe.epochs}", ""
+    if recipe.time_limit:
+        epochs, limit = "", f" of {recipe.time_limit / 60:.1f}"
+    return (
+        f"{run.path}: goes on at epoch {progress.epoch + 1}{epochs}, step {progress.step + 1} of "
+        f"{steps}; {progress.elapsed / 60:.1f}{limit} minutes are over"
+    )
+
+
+def is_of_this_launch(path: Path) -> bool:
+    """Whether the run in ``path`` was begun by the `torchrun` that started this process."""
+    return launch() is not None and is_run(path) and _recorded(path).get(LAUNCH) == launch()
+
+
+def recorded_threads(path: str | Path) -> int | None:
+    """Return the number of threads that the run in ``path`` was started with, if it tells."""
+    threads: Any = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
+    if threads is not None:
+        THREADS.check(f"{Path(path) / ENVIRONMENT}: threads", threads)
+    return threads  # type: ignore[no-any-return]
+
+
+def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> tuple[str, ...]:
+    """Return in what ``recipe`` is not the one that the run was trained with until now.
+
+    Raises:
+        InputError: it is not, and ``force`` was not given.
+    """
+    trained_with = state.recipe if state is not None else load_recipe(run.path / RECIPE)
+    # Where and how often a state is saved changes nothing of what is learnt.
+    changes = replace(trained_with, save_every=recipe.save_every, loader=recipe.loader).differences(
+        recipe
+    )
+    if changes and not force:
+        raise InputError(
+            f"{run.path}: the recipe is not the one that this run was trained with "
+            f"({'; '.join(changes)}); --force goes on with the new one"
+        )
+    return changes
+
+
+def _same_pictures(
+    run: Run,
+    source: str | Path,
+    *,
+    recipe: Recipe,
+    workers: int,
+    device_memory: int | None,
+    report_load: LoadReport | None,
+    world: World,
+    remark: Remark,
+    force: bool,
+) -> Dataset:
+    """Return the pictures of the run; with ``force``, others of the same classes, too.
+
+    Raises:
+        InputError: they are none of these.
+    """
+    recorded = read_json(run.path / DATASET)
+    known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
+    load = partial(
+        load_dataset,
+        find_pictures(source),
+        resolution=run.arch.resolution,
+        preprocess=run.preprocess,
+        workers=workers,
+        max_unusable=_max_unusable(known) if not force else 1.0,
+        digest=_digest(known),
+        cache=pictures_cache(remark),
+        device_memory=device_memory,
+        on_progress=report_load,
+        processes=processes_here(),
+        remark=remark,
+    )
+    dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
+    if dataset.fingerprint == known.get("fingerprint"):
+        return dataset
+    changed = f"{source}: the pictures are not those that {run.path} was started with"
+    if list(dataset.classes) != known.get("classes"):
+        raise InputError(f"{changed}, nor are their classes; start a new run")
+    if not force:
+        raise InputError(f"{changed}; start a new run, or go on with these by --force")
+    remark(changed)
+    if world.writes:
+        kept = {"path": known.get("path"), MAX_UNUSABLE: _max_unusable(known)}
+        write_json(run.path / DATASET, dataset.describe() | kept)
+    return dataset
+
+
+def _max_unusable(known: Mapping[str, object]) -> float:
+    """Return the fraction of pictures that may be unusable, as it was when the run was begun."""
+    recorded: Any = known.get(MAX_UNUSABLE, 1.0)
+    FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", recorded)
+    return float(recorded)
+
+
+def _digest(known: Mapping[str, object]) -> Digest:
+    """Return what stood for a picture when the run was begun."""
+    recorded = known.get("digest")
+    return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
+
+
+def _precision(recorded: object) -> Precision:
+    return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
+
+
+def _other_surroundings(recorded: Mapping[str, object], world: World) -> Iterator[str]:
+    """Yield in what the run was begun otherwise than it goes on, as far as it tells."""
+    versions = recorded.get("versions")
+    then = versions.get("torch") if isinstance(versions, dict) else None
+    for what, before, now in (
+        ("processes", recorded.get("processes"), world.size),
+        ("threads", recorded.get("threads"), torch.get_num_threads()),
+        ("torch", then, version_or_unknown("torch")),
+    ):
+        if before is not None and before != now:
+            yield f"{what} {before} when it was begun, {now} now"
+
+
+def _fused_norms(
+    recorded: Mapping[str, object], device: torch.device, world: World, remark: Remark
+) -> bool:
+    """Return whether our kernels computed batch norms, and still can."""
+    if recorded.get("fused_norms") is not True or device.type != "cpu":
+        return False
+    can = can_fuse_norms(device, world=world)
+    if not can:
+        why = why_no_kernels() or "another process has no compiler"
+        remark(f"goes on without fused batch norms, not to the same bits: {why}")
+    return can
+
+
+def _recorded(path: Path) -> dict[str, object]:
+    environment = read_json(path / ENVIRONMENT)
+    return environment if isinstance(environment, dict) else {}
+
+
+def _silent(event: object) -> None:
+    pass
