@@ -4,9 +4,9 @@
 
 The script (the plain loop, timm's or torchvision's train.py, or our command line) is not changed.
 Its network is ours with torch's own layers, put where the script looks for one by name. Hooks of
-torch count its steps and pictures and stop it. The clock runs while the network is in training
+torch count its steps and images and stop it. The clock runs while the network is in training
 mode, so imports, listing files and validation are not counted; waiting for data, workers that
-start, logging and checkpoints are. Accuracy on held-out pictures is measured here, with the clock
+start, logging and checkpoints are. Accuracy on held-out images is measured here, with the clock
 stopped, the same way for every script. `ours` is counted whole, from the command line on.
 """
 
@@ -33,11 +33,11 @@ from mobilette.data.cores import usable_cores
 if TYPE_CHECKING:
     from bench import networks
     from bench.networks import build_network
-    from bench.plain_loop import Pictures
+    from bench.plain_loop import Images
 else:
     import networks
     from networks import build_network
-    from plain_loop import Pictures
+    from plain_loop import Images
 
 Name = Literal["ours", "plain", "timm", "torchvision"]
 
@@ -118,7 +118,7 @@ class Watch:
         self.network: nn.Module | None = None
         self.waited = 0.0
         if spec.seconds:
-            held_out = Pictures(Path(spec.data) / "val", resolution=spec.resolution)
+            held_out = Images(Path(spec.data) / "val", resolution=spec.resolution)
             pixels = [held_out[index][0] for index in range(len(held_out))]
             self.parts = [torch.stack(pixels[i : i + 128]) for i in range(0, len(pixels), 128)]
             self.labels = torch.tensor([label for _, label in held_out.files])
@@ -143,7 +143,7 @@ class Watch:
         return network
 
     def before_forward(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Count pictures that are trained on."""
+        """Count images that are trained on."""
         if network.training:
             self.result.images += len(inputs[0])
 
@@ -185,7 +185,7 @@ class Watch:
 
     @torch.inference_mode()
     def measure(self) -> None:
-        """Add a point to the curve: top-1 on held-out pictures, with the clock stopped."""
+        """Add a point to the curve: top-1 on held-out images, with the clock stopped."""
         assert self.network is not None
         was_training = self.network.training
         self.network.eval()

@@ -23,14 +23,14 @@ from mobilette.errors import InputError
 
 if TYPE_CHECKING:
     from bench.contender import Moment, Name, Result, Spec
-    from bench.pictures import count_pictures
+    from bench.images import count_images
 else:
     from contender import Moment, Name, Result, Spec
-    from pictures import count_pictures
+    from images import count_images
 
 HERE = Path(__file__).resolve().parent
 SOURCES = str(HERE.parent / "src")
-PROBE_WARM_UP, PROBE_PICTURES = 8, 1_536  # eight batches are ready when training begins
+PROBE_WARM_UP, PROBE_IMAGES = 8, 1_536  # eight batches are ready when training begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Task:
     """What every contender trains, and where the others' scripts are.
 
     Attributes:
-        batch: pictures a step; ``None`` means each script's own default.
+        batch: images a step; ``None`` means each script's own default.
         scratch: a folder for what they write.
         timm: a checkout of timm.
         torchvision: a folder with torchvision's references/classification.
@@ -65,7 +65,7 @@ class Task:
         return [name for name, script in scripts if script]
 
     def batch_of(self, name: Name) -> int:
-        """Return the pictures a step of one contender."""
+        """Return the images a step of one contender."""
         return self.batch or (32 if name == "torchvision" else 128)
 
 
@@ -110,11 +110,11 @@ def spec(task: Task, name: Name, *, epochs: int, seed: int) -> Spec:
 def fitted_epochs(task: Task, name: Name, seconds: float) -> int:
     """Return how many epochs fit into ``seconds`` of training, by a short run; at least 1."""
     batch = task.batch_of(name)
-    steps = max(PROBE_PICTURES // batch, 8)
+    steps = max(PROBE_IMAGES // batch, 8)
     probe = asdict(spec(task, name, epochs=1_000, seed=0)) | {"warm_up": PROBE_WARM_UP}
     result = run(task, Spec(**probe | {"steps": steps}))
     rate = (result.end.images - result.begin.images) / (result.end.seconds - result.begin.seconds)
-    return max(int(rate * seconds / count_pictures(task.data / "train")), 1)
+    return max(int(rate * seconds / count_images(task.data / "train")), 1)
 
 
 def run(task: Task, spec: Spec) -> Result:

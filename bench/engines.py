@@ -1,4 +1,4 @@
-"""Latency of one picture at 224x224 by engine and precision: the table of RUNTIMES.md in one run.
+"""Latency of one image at 224x224 by engine and precision: the table of RUNTIMES.md in one run.
 
     python bench/engines.py [--networks mobilenet_v2,resnet18] [--only onnx,torch] [--rounds 3]
 
@@ -6,7 +6,7 @@ Rows: PyTorch eager (NCHW), torch.compile (frozen weights, channels_last), and e
 precision that Mobilette exports to and can execute here; columns: networks with random weights,
 which are as fast as any others. Batch 1, one thread, each cell in a process of its own, all taking
 turns; the median of the calls of each round, and of these the median, in ms. A cell that cannot be
-measured says why below the table. int8 is calibrated with random pictures, which is enough for its
+measured says why below the table. int8 is calibrated with random images, which is enough for its
 speed and for nothing else.
 """
 
@@ -41,7 +41,7 @@ else:
     from networks import random_run
 
 NETWORKS = "mobilenet_v2,mobilenet_v3_large,resnet18,mobilenet_v1"
-RESOLUTION, PICTURES = 224, 32
+RESOLUTION, IMAGES = 224, 32
 SECONDS = 2.0
 TORCH = {"torch-eager": "torch eager NCHW", "torch-compile": "torch.compile freezing channels_last"}
 
@@ -68,7 +68,7 @@ def make_cells(networks: list[str], only: list[str] | None, folder: Path) -> Ite
 
 def _exported(run: Run, network: str, only: list[str] | None, out: Path) -> Iterator[Cell]:
     generator = np.random.default_rng(0)
-    shape = (PICTURES, run.arch.in_channels, RESOLUTION, RESOLUTION)
+    shape = (IMAGES, run.arch.in_channels, RESOLUTION, RESOLUTION)
     pixels = generator.integers(0, 256, shape, np.uint8)
     calibration = Calibration(pixels=pixels, source="random")
     for target in TARGETS.values():

@@ -2,21 +2,21 @@
 
     python bench/gpu_cifar.py ../shared/data/cifar10-jpeg.zip [--device cuda] [--json FILE]
     MOBILETTE_DATA=... python bench/gpu_cifar.py cifar10
-    python bench/gpu_cifar.py ../shared/data/cifar10-jpeg.zip --device cpu --epochs 1 --pictures 500
+    python bench/gpu_cifar.py ../shared/data/cifar10-jpeg.zip --device cpu --epochs 1 --images 500
 
-(`bench/gpu_cifar.sh` finds Python and the pictures.) Every run is our command line in a process of
+(`bench/gpu_cifar.sh` finds Python and the images.) Every run is our command line in a process of
 its own, its schedule fitted to the time in the table below: `seconds` counts from the first file
 read to the last write, compilation and validation too; what the process needs before that, to
 import libraries, is not in it. What no longer fits into `--within` is left out and said so. The
 third line tries the whole way with little: use it where there is no GPU.
 
-The plain recipe of 200 epochs to compare with, on the same pictures (SGD at 0.1, cosine, batches of
+The plain recipe of 200 epochs to compare with, on the same images (SGD at 0.1, cosine, batches of
 128, shifts and flips, no averaged weights), is a call of its own: it takes longer than ten minutes.
 
     bench/gpu_cifar.sh --only mobilenet_v2 --epochs 200 --within 10h --recipe quick --set lr=0.1
         --set batch_size=128 --set warmup=0 --set label_smoothing=0 --set ema_decay=0
 
-Aims on the original pictures (H100): MobileNet V2 94.43% in 60 s, ResNet-18 95.47%, a network of
+Aims on the original images (H100): MobileNet V2 94.43% in 60 s, ResNet-18 95.47%, a network of
 ResNet-18's class 94% in 10 s.
 """
 
@@ -41,9 +41,9 @@ from mobilette.cli.options import parse_duration
 from mobilette.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.pictures import unpack
+    from bench.images import unpack
 else:
-    from pictures import unpack
+    from images import unpack
 
 SOURCES = str(Path(__file__).resolve().parents[1] / "src")
 START = 15.0  # seconds that a process may take beside its time
@@ -129,7 +129,7 @@ def train_all(
 
 def show(found: list[Reached]) -> None:
     """Print a line for every network and time."""
-    print("\n| network | given | top-1: median (range) | runs | epochs | seconds | pictures/s |")
+    print("\n| network | given | top-1: median (range) | runs | epochs | seconds | images/s |")
     print("|---|---|---|---|---|---|---|")
     for model, given in dict.fromkeys((one.model, one.given) for one in found):
         mine = [one for one in found if (one.model, one.given) == (model, given)]
@@ -162,7 +162,7 @@ def main(
     within: Annotated[str, typer.Option(help="All of it, unpacking included.")] = "570s",
     only: Annotated[str, typer.Option(help="Networks with commas between them.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Instead of the times.")] = None,
-    pictures: Annotated[int | None, typer.Option(help="To train on; all if not given.")] = None,
+    images: Annotated[int | None, typer.Option(help="To train on; all if not given.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
@@ -173,10 +173,10 @@ def main(
     options += [f"--set={setting}" for setting in settings or []]
     with tempfile.TemporaryDirectory() as folder:
         if data != "cifar10":
-            val = None if pictures is None else 100
-            data = str(unpack(Path(data).resolve(), Path(folder), train=pictures, val=val))
+            val = None if images is None else 100
+            data = str(unpack(Path(data).resolve(), Path(folder), train=images, val=val))
         unpacked = clock.perf_counter() - begun
-        print(f"pictures ready after {unpacked:.1f} s", flush=True)
+        print(f"images ready after {unpacked:.1f} s", flush=True)
         left = parse_duration(within) - unpacked
         found = list(train_all(data, epochs=epochs, within=left, only=only, options=options))
     show(found)

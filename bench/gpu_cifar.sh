@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# CIFAR-10 on one GPU, in under ten minutes: bench/gpu_cifar.py on the pictures that are at hand.
+# CIFAR-10 on one GPU, in under ten minutes: bench/gpu_cifar.py on the images that are at hand.
 #
 #     bench/gpu_cifar.sh                                          # on a GPU
-#     bench/gpu_cifar.sh --device cpu --epochs 1 --pictures 500   # tries the whole way without one
+#     bench/gpu_cifar.sh --device cpu --epochs 1 --images 500   # tries the whole way without one
 #
-# PYTHON names the interpreter [.venv's, or python3]. The pictures are CIFAR-10's binary version
+# PYTHON names the interpreter [.venv's, or python3]. The images are CIFAR-10's binary version
 # where MOBILETTE_DATA has it, else the JPEG copy: $CIFAR_ZIP, or cifar10-jpeg.zip in shared/data.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,7 +14,7 @@ if [[ -z "${PYTHON:-}" ]]; then
     if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; fi
 fi
 
-find_pictures() {
+find_images() {
     local place
     if [[ -n "${MOBILETTE_DATA:-}" ]] && compgen -G "$MOBILETTE_DATA/cifar-10-b*" >/dev/null; then
         echo cifar10
@@ -26,10 +26,10 @@ find_pictures() {
             return
         fi
     done
-    echo "no pictures: set CIFAR_ZIP to cifar10-jpeg.zip, or MOBILETTE_DATA" >&2
+    echo "no images: set CIFAR_ZIP to cifar10-jpeg.zip, or MOBILETTE_DATA" >&2
     return 1
 }
 
-data=$(find_pictures)
+data=$(find_images)
 export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}"
 exec "$PYTHON" bench/gpu_cifar.py "$data" "$@"

@@ -1,12 +1,12 @@
 """The training loop of the tutorials, as a script: what our training is measured against.
 
 Eager, fp32, NCHW, `torch.optim.Adam` at 1e-3, batches of 128 from a `DataLoader` with 4 workers
-that decode the folder's files anew in every epoch; ToTensor and Normalize, no augmentation. A
-picture that is not of the network's size is scaled to it and cropped, as the tutorials do.
+that decode the folder's files anew in every epoch; ToTensor and Normalize, no augmentation. An
+image that is not of the network's size is scaled to it and cropped, as the tutorials do.
 
     python bench/plain_loop.py FOLDER [--epochs 5]
 
-FOLDER has train/ and val/ with a folder of pictures a class.
+FOLDER has train/ and val/ with a folder of images a class.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
+class Images(Dataset[tuple[Tensor, int]]):
     """The files of a folder of class folders, decoded when they are asked for."""
 
     def __init__(self, folder: Path, *, resolution: int) -> None:
@@ -50,26 +50,26 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.files[index]
         with Image.open(path) as file:
-            picture = _resized(file.convert("RGB"), self.resolution)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+            image = _resized(file.convert("RGB"), self.resolution)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
         return (pixels.float().div(255) - MEAN) / STD, label
 
 
-def _resized(picture: Image.Image, resolution: int) -> Image.Image:
-    """Return ``picture`` with its shorter side at ``resolution``, cropped to a square."""
-    if picture.size == (resolution, resolution):
-        return picture
-    scale = resolution / min(picture.size)
-    width, height = (round(side * scale) for side in picture.size)
+def _resized(image: Image.Image, resolution: int) -> Image.Image:
+    """Return ``image`` with its shorter side at ``resolution``, cropped to a square."""
+    if image.size == (resolution, resolution):
+        return image
+    scale = resolution / min(image.size)
+    width, height = (round(side * scale) for side in image.size)
     left, top = (width - resolution) // 2, (height - resolution) // 2
-    scaled = picture.resize((width, height), Image.Resampling.BILINEAR)
+    scaled = image.resize((width, height), Image.Resampling.BILINEAR)
     return scaled.crop((left, top, left + resolution, top + resolution))
 
 
 def train_epoch(
     network: nn.Module, loader: DataLoader[tuple[Tensor, int]], optimizer: torch.optim.Optimizer
 ) -> float:
-    """Train on every picture once and return the last loss."""
+    """Train on every image once and return the last loss."""
     criterion = nn.CrossEntropyLoss()
     value = 0.0
     network.train()
@@ -84,7 +84,7 @@ def train_epoch(
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, loader: DataLoader[tuple[Tensor, int]]) -> float:
-    """Return the part of the pictures that is classified right."""
+    """Return the part of the images that is classified right."""
     network.eval()
     right = total = 0
     for images, labels in loader:
@@ -104,12 +104,12 @@ def main(
     validate: bool = True,
 ) -> None:
     """Train and print loss and accuracy after every epoch."""
-    pictures = Pictures(folder / "train", resolution=resolution)
-    train = DataLoader(pictures, batch_size=batch_size, shuffle=True, num_workers=workers)
-    held_out = Pictures(folder / "val", resolution=resolution)
+    images = Images(folder / "train", resolution=resolution)
+    train = DataLoader(images, batch_size=batch_size, shuffle=True, num_workers=workers)
+    held_out = Images(folder / "val", resolution=resolution)
     val = DataLoader(held_out, batch_size=batch_size, num_workers=workers)
     network = networks.build_network(
-        model, width_mult=width_mult, resolution=resolution, classes=len(pictures.classes)
+        model, width_mult=width_mult, resolution=resolution, classes=len(images.classes)
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for epoch in range(1, epochs + 1):

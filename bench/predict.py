@@ -1,8 +1,8 @@
-"""Pictures a second of `predict` over a folder, beside those of the engine on decoded pixels.
+"""Images a second of `predict` over a folder, beside those of the engine on decoded pixels.
 
     python bench/predict.py [--models mobilenet_v3_small,mobilenet_v2] [--threads 1] [--workers 1]
 
-ONNX Runtime, random weights (as fast as any others), the first 1,000 pictures of
+ONNX Runtime, random weights (as fast as any others), the first 1,000 images of
 ../shared/data/imagenette-small (repeated where a set has fewer). Each side in a process of its own,
 taking turns, after a warm-up; medians of the rounds. The engine's side has its pixels in memory;
 `predict` begins with the names of files. Beside the rates stands the CPU time of the thread that
@@ -28,7 +28,7 @@ import numpy as np
 import typer
 
 from mobilette.data.decoding import decode
-from mobilette.data.sources import list_pictures
+from mobilette.data.sources import list_images
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
@@ -46,29 +46,27 @@ WARM_UP = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Pictures a second by the clock, and by the CPU time of the thread that asks the engine."""
+    """Images a second by the clock, and by the CPU time of the thread that asks the engine."""
 
     clock: float
     thread: float
 
 
-def time_side(
-    predictor: Predictor, pictures: list[Path], *, side: str, workers: int | None
-) -> Rate:
+def time_side(predictor: Predictor, images: list[Path], *, side: str, workers: int | None) -> Rate:
     """Return the rates of one side; with an engine of one thread ``thread`` counts its work."""
     if side == "engine":
         geometry, length = predictor.preprocess.geometry, predictor.arch.resolution
-        pixels = np.stack([geometry(decode(path), length) for path in pictures])
+        pixels = np.stack([geometry(decode(path), length) for path in images])
         predictor.logits(pixels[:WARM_UP])
     else:
-        list(predictor.predict_each(pictures[:WARM_UP], workers=workers))
+        list(predictor.predict_each(images[:WARM_UP], workers=workers))
     started, used = time.perf_counter(), time.thread_time()
     if side == "engine":
         answers = len(predictor.logits(pixels))
     else:
-        answers = sum(1 for _ in predictor.predict_each(pictures, workers=workers))
+        answers = sum(1 for _ in predictor.predict_each(images, workers=workers))
     seconds, cpu = time.perf_counter() - started, time.thread_time() - used
-    assert answers == len(pictures)
+    assert answers == len(images)
     return Rate(clock=answers / seconds, thread=answers / cpu)
 
 
@@ -84,9 +82,9 @@ def run_side(model: Path, data: Path, side: str, options: list[str], threads: in
     return Rate(**json.loads(done.stdout))
 
 
-def choose_pictures(data: Path, count: int) -> list[Path]:
-    """Return ``count`` pictures of ``data``, repeated if there are fewer."""
-    return list(itertools.islice(itertools.cycle(map(Path, list_pictures([data]))), count))
+def choose_images(data: Path, count: int) -> list[Path]:
+    """Return ``count`` images of ``data``, repeated if there are fewer."""
+    return list(itertools.islice(itertools.cycle(map(Path, list_images([data]))), count))
 
 
 def main(
@@ -94,7 +92,7 @@ def main(
         "mobilenet_v3_small,mobilenet_v2"
     ),
     data: Path = SHARED / "imagenette-small",
-    pictures: int = 1000,
+    images: int = 1000,
     rounds: int = 3,
     threads: Annotated[int, typer.Option(help="Of the engine.")] = 1,
     workers: Annotated[int | None, typer.Option(help="Threads that decode.")] = None,
@@ -104,11 +102,11 @@ def main(
     """Measure both sides for each network and print the ratios."""
     if artifact is not None and side is not None:
         predictor = load(artifact, threads=threads)
-        chosen = choose_pictures(data, pictures)
+        chosen = choose_images(data, images)
         print(json.dumps(asdict(time_side(predictor, chosen, side=side, workers=workers))))
         return
-    print(f"{machine()}; {threads} threads of the engine, {pictures:,} pictures of {data.name}")
-    options = [f"--pictures={pictures}", f"--threads={threads}"]
+    print(f"{machine()}; {threads} threads of the engine, {images:,} images of {data.name}")
+    options = [f"--images={images}", f"--threads={threads}"]
     options += [f"--workers={workers}"] if workers is not None else []
     ratios = []
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +122,7 @@ def main(
                 clocks = [rate.clock for rate in found]
                 by_cpu = median(rate.thread for rate in found)
                 print(
-                    f"{model}, {name}: {median(clocks):.1f} pictures a second "
+                    f"{model}, {name}: {median(clocks):.1f} images a second "
                     f"({min(clocks):.1f} to {max(clocks):.1f}), {by_cpu:.1f} "
                     "a second of the asking thread's CPU time"
                 )

@@ -7,9 +7,9 @@ A network is trained (`--time`) and pruned to parts of its mult-adds (`--prune-t
 measuring and fine-tuning together). Beside each: the same family at the width that costs as much,
 trained from scratch for both times together. Every side is our command line in a process of its
 own, one after the other; with `--rounds` all of it again with other seeds. Accuracy is that of each
-run's best weights on the pictures held out.
+run's best weights on the images held out.
 
-`--out` gets the table and `--picture` the picture; with `--also` what another call measured
+`--out` gets the table and `--image` the image; with `--also` what another call measured
 beside it, on other cores (OMP_NUM_THREADS), is on the same page. The last line, `ratio: X`, is the
 median over models, parts and rounds of the errors from scratch divided by those of the pruned
 network: above 1 where pruning is better.
@@ -39,10 +39,10 @@ from mobilette.errors import InputError
 
 if TYPE_CHECKING:
     from bench.contenders import SOURCES, machine
-    from bench.pictures import count_pictures, unpack
+    from bench.images import count_images, unpack
 else:
     from contenders import SOURCES, machine
-    from pictures import count_pictures, unpack
+    from images import count_images, unpack
 
 WIDTHS = [number / 200 for number in range(10, 600)]
 
@@ -236,8 +236,8 @@ def draw(rows: list[Row], path: Path, title: str) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder with train/ and val/, or a zip of one.")],
-    pictures: Annotated[int | None, typer.Option(help="To train on; all if not given.")] = None,
-    val_pictures: Annotated[int | None, typer.Option(help="Held out; all if not given.")] = None,
+    images: Annotated[int | None, typer.Option(help="To train on; all if not given.")] = None,
+    val_images: Annotated[int | None, typer.Option(help="Held out; all if not given.")] = None,
     time: Annotated[str, typer.Option(help="Of the training of the unpruned network.")] = "3m",
     prune_time: Annotated[str | None, typer.Option(help="Of each pruning [as --time].")] = None,
     models: str = "mobilenet_v1,mobilenet_v2",
@@ -250,7 +250,7 @@ def main(
     device: str = "auto",
     rounds: int = 1,
     out: Path = Path("docs/prune_vs_width.md"),
-    picture: Path = Path("docs/figures/prune_vs_width.png"),
+    image: Path = Path("docs/figures/prune_vs_width.png"),
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
     also: Annotated[
         Path | None, typer.Option(help="What --json wrote of other models: on the same page.")
@@ -261,9 +261,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         task = Task(
-            data=unpack(
-                data.resolve(), scratch / "pictures", train=pictures, val=val_pictures
-            ).resolve(),
+            data=unpack(data.resolve(), scratch / "images", train=images, val=val_images).resolve(),
             scratch=scratch,
             width_mult=width_mult,
             resolution=resolution,
@@ -274,17 +272,17 @@ def main(
             prune_recipe=prune_recipe,
             device=device,
         )
-        counts = [count_pictures(task.data / split) for split in ("train", "val")]
+        counts = [count_images(task.data / split) for split in ("train", "val")]
         classes = sum(path.is_dir() for path in (task.data / "train").iterdir())
         title = (
-            f"{machine()}; device {device}; {data.name}: {counts[0]:,} pictures to train on, "
+            f"{machine()}; device {device}; {data.name}: {counts[0]:,} images to train on, "
             f"{counts[1]:,} held out, {resolution}x{resolution}; unpruned x{width_mult:g}, "
             f"{task.seconds:g} s by {recipe}; steps of pruning: {steps}, {task.prune_seconds:g} s "
             f"by {prune_recipe}; from scratch {task.seconds + task.prune_seconds:g} s; rounds: "
             f"{rounds}; threads: {os.environ.get('OMP_NUM_THREADS', 'one a core')}"
         )
         print(title, flush=True)
-        # Pictures are decoded once, here, and kept: else the first side alone would pay for it.
+        # Images are decoded once, here, and kept: else the first side alone would pay for it.
         train(task, models.split(",")[0], width=width_mult, seconds=1, seed=0)
         rows = [
             row
@@ -300,7 +298,7 @@ def main(
         )
     page = to_markdown(rows, title)
     out.write_text(page)
-    draw(rows, picture, title)
+    draw(rows, image, title)
     print(page)
     print(f"ratio: {median(row.ratio for row in rows):.2f}")
 

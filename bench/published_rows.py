@@ -32,8 +32,8 @@ class Row:
 
     Attributes:
         file: in ``weights/``.
-        preprocess: a preset; ``None`` where the file says how pictures are prepared.
-        pictures: in ``data/``.
+        preprocess: a preset; ``None`` where the file says how images are prepared.
+        images: in ``data/``.
         splits: the parts of the set that are measured together; ``None`` is the set's own choice.
         classes: a file in ``data/``; ``None`` numbers them.
         top1: per cent; of the dequantised network if ``dequantised``.
@@ -43,7 +43,7 @@ class Row:
 
     file: str
     model: str
-    pictures: str
+    images: str
     top1: float
     top5: float | None = None
     width_mult: float = 1.0
@@ -64,12 +64,12 @@ class Row:
         return _accuracy(self, self.top1, self.top5) + " dequantised" * self.dequantised
 
 
-imagenet = partial(Row, pictures="imagenette-small", classes="imagenet_class_index.json")
+imagenet = partial(Row, images="imagenette-small", classes="imagenet_class_index.json")
 integers = partial(imagenet, dequantised=True)
-cifar = partial(Row, pictures="cifar10-test200")
-cifar_training = partial(Row, pictures="cifar10-4k", splits=("train", "val"), preprocess="torch")
-people = partial(Row, model="mobilenet_v1", width_mult=0.25, pictures="vww400")
-flowers = partial(Row, model="mobilenet_v2", width_mult=0.35, pictures="flowers200")
+cifar = partial(Row, images="cifar10-test200")
+cifar_training = partial(Row, images="cifar10-4k", splits=("train", "val"), preprocess="torch")
+people = partial(Row, model="mobilenet_v1", width_mult=0.25, images="vww400")
+flowers = partial(Row, model="mobilenet_v2", width_mult=0.35, images="flowers200")
 
 RESNET20, RESNET56 = (f"resnet{depth}_cifar10_akamaster.th" for depth in (20, 56))
 VWW = "mobilenet_v1_0.25_96_vww_mlperf_tiny"
@@ -158,7 +158,7 @@ def reach(row: Row, shared: Path, out: Path) -> Reached:
     """Import the file of ``row`` to the run directory ``out`` and measure it.
 
     Raises:
-        InputError: it cannot be imported, or the pictures cannot be used.
+        InputError: it cannot be imported, or the images cannot be used.
     """
     data = shared / "data"
     done = import_run(
@@ -172,9 +172,7 @@ def reach(row: Row, shared: Path, out: Path) -> Reached:
         out=out,
     )
     predictor = load(done.run.path)
-    parts = [
-        evaluate(predictor, data / row.pictures, split=split, workers=1) for split in row.splits
-    ]
+    parts = [evaluate(predictor, data / row.images, split=split, workers=1) for split in row.splits]
     images = sum(part.images for part in parts)
     return Reached(
         done=done,
@@ -185,7 +183,7 @@ def reach(row: Row, shared: Path, out: Path) -> Reached:
 
 
 COLUMNS = (
-    *("file", "network", "pictures", "reached", "stated", "difference", "verdict"),
+    *("file", "network", "images", "reached", "stated", "difference", "verdict"),
     *("tensors", "unused"),
 )
 
@@ -196,7 +194,7 @@ def cells(row: Row, reached: Reached) -> tuple[str, ...]:
     return (
         f"`{row.file}`",
         f"`{arch.name}` {row.width_mult:g}, {arch.resolution}x{arch.resolution}",
-        f"`{row.pictures}`, {reached.images:,}",
+        f"`{row.images}`, {reached.images:,}",
         _accuracy(row, reached.top1, reached.top5),
         row.stated,
         " / ".join(f"{value + 0:+.2f}" for value in reached.differences(row)),

@@ -8,7 +8,7 @@ classifier. URL, size (MiB to three decimals) and top-1 are torchvision's statem
 name has the first 8 or 10 hexadecimal digits of its SHA-256. Its code is BSD-3-Clause; no licence
 is stated for the weights themselves.
 
-timm: its own configuration of each of `TIMM` states the URL, the preparation of pictures and the
+timm: its own configuration of each of `TIMM` states the URL, the preparation of images and the
 licence, its results table the top-1 at that resolution and crop. The older files, at GitHub, have 8
 digits of their SHA-256 in their names; those that are only on the Hugging Face Hub have none. Sizes
 are not stated and are computed from the network's tensors.

@@ -5,7 +5,7 @@ The network's channels are spread over three orders of magnitude without a chang
 quantised with one scale for all weights of a layer (per-tensor), plainly and after each part of the
 second rung: equalisation, absorption of high biases, bias correction. int8 is simulated
 (`mobilette.compression.simulation`), with ranges of the smallest and largest value on calibration
-pictures: which scales an engine has is then no matter.
+images: which scales an engine has is then no matter.
 
     python bench/rescue.py RUN --data DATA --calibration DATA [--out docs/rescue.md]
 """
@@ -33,11 +33,11 @@ from mobilette.compression.simulation import WeightScales, simulated
 from mobilette.data.dataset import load_split
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.prepare import folded_network
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run, open_run
-from mobilette.verification.evaluate import labelled_pictures
+from mobilette.verification.evaluate import labelled_images
 
 if TYPE_CHECKING:
     from bench.broken import spread_channels
@@ -57,22 +57,22 @@ PAPER = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pictures:
-    """Normalised pictures, float (N, C, H, W): to calibrate with, to be right on; and labels."""
+class Images:
+    """Normalised images, float (N, C, H, W): to calibrate with, to be right on; and labels."""
 
     calibration: Tensor
     inputs: Tensor
     labels: Tensor
 
 
-def read_pictures(run: Run, data: str, calibration: str) -> Pictures:
-    """Return the pictures of the sets ``data`` (held out) and ``calibration`` (trained on)."""
-    labelled = labelled_pictures(data, run.classes, split=None).pictures
+def read_images(run: Run, data: str, calibration: str) -> Images:
+    """Return the images of the sets ``data`` (held out) and ``calibration`` (trained on)."""
+    labelled = labelled_images(data, run.classes, split=None).images
     split, _ = load_split(labelled, resolution=run.arch.resolution, preprocess=run.preprocess)
-    pixels = calibration_pictures(run, calibration, workers=0).pixels
+    pixels = calibration_images(run, calibration, workers=0).pixels
     normalise = Normalise(run.preprocess)
     with torch.no_grad():
-        return Pictures(
+        return Images(
             calibration=normalise(torch.from_numpy(pixels)),
             inputs=normalise(torch.from_numpy(split.pixels[:])),
             labels=torch.from_numpy(split.labels),
@@ -89,23 +89,23 @@ class Line:
     paper: str = ""
 
 
-def lines(run: Run, pictures: Pictures) -> Iterator[Line]:
+def lines(run: Run, images: Images) -> Iterator[Line]:
     """Yield the table's lines, from the float network to the rescued one."""
     original = folded_network(run.arch, run.network.state_dict())
     rescaling = Rescaling(original)
     network = rescaling.network(widen(rescaling.arch))
-    wanted = answers(network, pictures.inputs, network.arch)
+    wanted = answers(network, images.inputs, network.arch)
 
     def line(what: str, model: nn.Module, paper: str = "") -> Line:
-        logits = answers(model, pictures.inputs, network.arch)
+        logits = answers(model, images.inputs, network.arch)
         right, same = (
             float((logits.argmax(dim=1) == other).double().mean())
-            for other in (pictures.labels, wanted.argmax(dim=1))
+            for other in (images.labels, wanted.argmax(dim=1))
         )
         return Line(what=what, top1=right, agreement=same, paper=paper)
 
     def int8(model: Network, weights: WeightScales = "per_tensor") -> nn.Module:
-        return simulated(model, pictures.calibration, weights=weights)
+        return simulated(model, images.calibration, weights=weights)
 
     yield line("float, as trained", original)
     if network.arch != original.arch:
@@ -115,16 +115,16 @@ def lines(run: Run, pictures: Pictures) -> Iterator[Line]:
     yield line("spread over three orders, float", broken)
     yield line("spread, int8 per channel", int8(broken, "per_channel"))
     yield line("**spread, int8 per tensor**", int8(broken), PAPER["plain"])
-    rescued = equalise(broken, pictures.calibration)
+    rescued = equalise(broken, images.calibration)
     yield line("+ equalised", int8(rescued), PAPER["equalised"])
-    rescued = absorb_high_biases(rescued, pictures.calibration)
+    rescued = absorb_high_biases(rescued, images.calibration)
     yield line("+ high biases absorbed", int8(rescued), PAPER["absorbed"])
-    corrected = correct_biases(rescued, pictures.calibration, ranges="minmax", weights="per_tensor")
+    corrected = correct_biases(rescued, images.calibration, ranges="minmax", weights="per_tensor")
     yield line("**+ biases corrected**", int8(corrected), PAPER["corrected"])
     yield line("the rescued network, float", rescued)
 
 
-def page(run: Run, found: list[Line], pictures: Pictures, data: str, calibration: str) -> str:
+def page(run: Run, found: list[Line], images: Images, data: str, calibration: str) -> str:
     """Return the text of docs/rescue.md."""
     arch: Arch = run.arch
     table = "\n".join(
@@ -141,7 +141,7 @@ drawn from 10^-1.5 to 10^1.5, and read as much smaller. The function stays, and 
 float. Then the second rung of the ladder takes it back, without having seen the factors.
 
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
-{len(pictures.labels)} pictures of {Path(data).name}, {len(pictures.calibration)} others to
+{len(images.labels)} images of {Path(data).name}, {len(images.calibration)} others to
 calibrate with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the
 largest value. Where the network has ReLU6, factors need ReLU in its place, which is another
 function: answers are compared with those of that network, whose accuracy the rescue can keep. What
@@ -153,7 +153,7 @@ the ReLU itself costs is the difference between the first two lines.
 
 The paper's column: 71.72 is the float network, 0.12 per-tensor int8 and 71.2 all three steps as
 they are often quoted; 69.91 and 70.92 are stated as the paper's by a reproduction
-(KwangHoonAn/Quantizations). They are of the published weights on 50,000 pictures: beside ours to
+(KwangHoonAn/Quantizations). They are of the published weights on 50,000 images: beside ours to
 compare what each step brings, not the numbers.
 
 `python bench/rescue.py {run.path.name} --data {Path(data).name} --calibration
@@ -164,21 +164,21 @@ compare what each step brings, not the numbers.
 
 def main(
     run: Annotated[Path, typer.Argument(help="A run, of a network with or without ReLU6.")],
-    data: Annotated[str, typer.Option(help="Pictures that the run was not trained on.")],
+    data: Annotated[str, typer.Option(help="Images that the run was not trained on.")],
     calibration: Annotated[str, typer.Option(help="Others, to calibrate with.")],
     out: Annotated[Path, typer.Option(help="Where the page is written.")] = OUT,
 ) -> None:
     """Measure, print and write the page."""
     opened = open_run(run)
-    pictures = read_pictures(opened, data, calibration)
+    images = read_images(opened, data, calibration)
     found, begun = [], time.perf_counter()
-    for line in lines(opened, pictures):
+    for line in lines(opened, images):
         found.append(line)
         seconds = time.perf_counter() - begun
         print(
             f"{line.what:40} {line.top1:7.2%} {line.agreement:7.1%} {line.paper:>6} {seconds:5.0f}s"
         )
-    out.write_text(page(opened, found, pictures, data, calibration), encoding="utf-8", newline="\n")
+    out.write_text(page(opened, found, images, data, calibration), encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@
 at hand, with a new classifier and with the weights' own (`weights import --classes`).
 
 Each start is a process of its own, one after the other, in rounds with other seeds. Needs the
-published files and pictures of ../shared. Prints a Markdown table: median and range of the best
-top-1 on held-out pictures, and how many epochs the time was enough for. Wall-clock counts
-everything: reading the pictures, slicing, measuring batch norms, validation.
+published files and images of ../shared. Prints a Markdown table: median and range of the best
+top-1 on held-out images, and how many epochs the time was enough for. Wall-clock counts
+everything: reading the images, slicing, measuring batch norms, validation.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python bench/threads.py [--model mobilenet_v2] [--only onnx,run] [--threads 1] [--rounds 3]
 
-Random weights (as fast as any others) at 224x224, one picture a call. ``run`` is PyTorch. Every
+Random weights (as fast as any others) at 224x224, one image a call. ``run`` is PyTorch. Every
 cell is a process of its own: it loads the predictor with ``--threads`` threads a call, asks it
 twice from every thread, then all threads ask for ``--seconds`` from one start; cells take turns.
 Cells are medians of the rounds, with their range. Last lines: `ratio: X (ENGINE)`, 8 threads by 1,
@@ -42,7 +42,7 @@ WARM_UP = 2
 
 
 def answers_a_second(path: Path, *, asking: int, threads: int, seconds: float) -> float:
-    """Return how many answers ``asking`` threads get a second, each picture another one."""
+    """Return how many answers ``asking`` threads get a second, each image another one."""
     predictor = load(path, threads=threads)
     arch = predictor.arch
     shape = (8, arch.in_channels, arch.resolution, arch.resolution)
@@ -122,7 +122,7 @@ def main(
         print(answers_a_second(path, asking=asking, threads=threads, seconds=seconds))
         return
     print(f"{machine()}\n{versions()}")
-    print(f"{model} at 224x224, one picture a call, {threads} thread(s) of the engine in a call")
+    print(f"{model} at 224x224, one image a call, {threads} thread(s) of the engine in a call")
     print(f"{rounds} rounds of {seconds:g} s after {WARM_UP} calls a thread: median (range)\n")
     with tempfile.TemporaryDirectory() as folder:
         models = make_models(model, only.split(",") if only else None, Path(folder))

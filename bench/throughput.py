@@ -1,4 +1,4 @@
-"""Pictures trained a second, from the files to the weights: ours, the plain loop and two scripts.
+"""Images trained a second, from the files to the weights: ours, the plain loop and two scripts.
 
     python bench/throughput.py --timm CHECKOUT --torchvision FOLDER [--rounds 3] [--steps 20]
         [--only 32] [--json rates.json]
@@ -6,13 +6,13 @@
 MobileNet V2 at 32x32 (batches of 128, CIFAR-10's JPEG copy) and at 160x160 (batches of 64,
 imagenette-small), each contender in a process of its own, taking turns.
 
-The others are timed for `--steps` steps after a warm-up; they decode every picture in every epoch.
-Ours trains `--epochs` epochs with an empty cache and is given its metrics.csv's rate: pictures
+The others are timed for `--steps` steps after a warm-up; they decode every image in every epoch.
+Ours trains `--epochs` epochs with an empty cache and is given its metrics.csv's rate: images
 trained by seconds of training, the reading of the files included, validation not; then the rate of
-the epochs after the first, beside that of the same step on pictures that are in memory
+the epochs after the first, beside that of the same step on images that are in memory
 (`bench/train_step.py`).
 
-Shares: `data` is what the training process waits for pictures (ours: as `train --profile` says),
+Shares: `data` is what the training process waits for images (ours: as `train --profile` says),
 `compute` the rest of its time, `idle` what the processes left of the cores. The last lines give
 our rate divided by that of each of the others: `ratio: X (NAME at RESOLUTION)`.
 """
@@ -38,11 +38,11 @@ from mobilette.errors import InputError
 if TYPE_CHECKING:
     from bench.contender import Result, Spec
     from bench.contenders import HERE, Task, environment, machine, run, spec
-    from bench.pictures import count_pictures, unpack
+    from bench.images import count_images, unpack
 else:
     from contender import Result, Spec
     from contenders import HERE, Task, environment, machine, run, spec
-    from pictures import count_pictures, unpack
+    from images import count_images, unpack
 
 SHARED = HERE.parents[1] / "shared" / "data"
 MODEL = "mobilenet_v2"
@@ -52,12 +52,12 @@ BATCHES = {32: 128, 160: 64}
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Pictures a second of one run, and where the time went; ``None`` where it is not known.
+    """Images a second of one run, and where the time went; ``None`` where it is not known.
 
     Attributes:
         later: the rate of the epochs after the first (ours).
-        resident: the rate of the same step on pictures in memory (ours).
-        data: the part of the time in which the training process waits for pictures.
+        resident: the rate of the same step on images in memory (ours).
+        data: the part of the time in which the training process waits for images.
         idle: the part of the cores' time that none of the processes used.
         steps: what a step's seconds go to (ours, by ``train --profile``).
     """
@@ -89,7 +89,7 @@ def time_ours(task: Task, *, recipe: str, epochs: int, seed: int) -> Rate:
     """Train a few epochs with our command line and read its own account of them."""
     out = task.scratch / "run"
     batch = task.batch_of("ours")
-    steps = count_pictures(task.data / "train") // batch
+    steps = count_images(task.data / "train") // batch
     arguments = [*_command(task, recipe), f"--seed={seed}", f"--out={out}", "--force"]
     what = Spec(
         name="ours",
@@ -167,7 +167,7 @@ def _command(task: Task, recipe: str) -> list[str]:
 
 def show(rates: list[Rate]) -> None:
     """Print the medians of all rounds of one resolution."""
-    print("\n| contender | pictures a second: median (range) | data | compute | idle |")
+    print("\n| contender | images a second: median (range) | data | compute | idle |")
     print("|---|---|---|---|---|")
     for name in dict.fromkeys(rate.name for rate in rates):
         mine = [rate for rate in rates if rate.name == name]
@@ -181,7 +181,7 @@ def show(rates: list[Rate]) -> None:
     later, resident = _median([r.later for r in ours]), _median([r.resident for r in ours])
     if later is not None and resident is not None:
         print(
-            f"\nours after the first epoch {later:.1f}, its step on pictures in memory "
+            f"\nours after the first epoch {later:.1f}, its step on images in memory "
             f"{resident:.1f} a second: {later / resident:.1%} of what computing allows"
         )
     for rate in ours[-1:]:
@@ -232,7 +232,7 @@ def main(
     recipe: Annotated[str, typer.Option(help="Of ours.")] = "cifar",
     cifar: Path = SHARED / "cifar10-jpeg.zip",
     imagenette: Path = SHARED / "imagenette-small",
-    pictures: Annotated[int, typer.Option(help="Of CIFAR-10 to train on.")] = 12_000,
+    images: Annotated[int, typer.Option(help="Of CIFAR-10 to train on.")] = 12_000,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
     """Measure all contenders and print a table for each resolution."""
@@ -245,9 +245,9 @@ def main(
                 continue
             place = Path(folder) / str(resolution)
             if resolution == 32:
-                data = unpack(cifar, place / "pictures", train=pictures, val=500)
+                data = unpack(cifar, place / "images", train=images, val=500)
             else:
-                data = unpack(imagenette, place / "pictures", train=None, val=None)
+                data = unpack(imagenette, place / "images", train=None, val=None)
             task = Task(
                 data=data.resolve(),
                 model=MODEL,
@@ -259,8 +259,8 @@ def main(
                 torchvision=torchvision,
                 more={},
             )
-            count = count_pictures(data / "train")
-            print(f"\n{data.name}: {count:,} pictures, {MODEL} x{width_mult:g}, batch {batch}")
+            count = count_images(data / "train")
+            print(f"\n{data.name}: {count:,} images, {MODEL} x{width_mult:g}, batch {batch}")
             rates = list(measure(task, recipe=recipe, epochs=epochs, steps=steps, rounds=rounds))
             show(rates)
             found += rates

@@ -1,13 +1,13 @@
 """How soon our default recipe is as accurate as the plain loop, timm's and torchvision's scripts.
 
-    python bench/time_to_accuracy.py --data ../shared/data/cifar10-jpeg.zip --pictures 12000
+    python bench/time_to_accuracy.py --data ../shared/data/cifar10-jpeg.zip --images 12000
         --time 10m --timm CHECKOUT --torchvision FOLDER [--json curves.json] [--plot curves.png]
     python bench/time_to_accuracy.py --data ../shared/data/cifar10-4k --width-mult 0.5 --time 90s
 
-The same network, pictures, machine and wall-clock for all; each in a process of its own, one after
+The same network, images, machine and wall-clock for all; each in a process of its own, one after
 the other. The others' clock counts training alone: not the import of libraries, the listing of
 files, the first process of Python, or validation. Ours counts everything that `--time` counts:
-reading the pictures and validation too. The schedules of timm and torchvision are fitted to the
+reading the images and validation too. The schedules of timm and torchvision are fitted to the
 time by a short run of each (bench/contenders.py says how); the plain loop has none.
 
 Ours is also run in a half, a third and a quarter of the time, because its schedule, too, ends with
@@ -37,11 +37,11 @@ from mobilette.errors import InputError
 if TYPE_CHECKING:
     from bench.contender import Name
     from bench.contenders import Task, environment, fitted_epochs, machine, run, spec
-    from bench.pictures import count_pictures, unpack
+    from bench.images import count_images, unpack
 else:
     from contender import Name
     from contenders import Task, environment, fitted_epochs, machine, run, spec
-    from pictures import count_pictures, unpack
+    from images import count_images, unpack
 
 POINTS = 12  # of the others' curves; ours has one an epoch
 OURS = {"ours": 1, "ours/2": 2, "ours/3": 3, "ours/4": 4}  # divisors of the time
@@ -127,7 +127,7 @@ def leads(curves: list[Curve]) -> Iterator[Lead]:
 
 def print_round(curves: list[Curve]) -> None:
     """Print the tables of one round."""
-    print("\n| contender | top-1 at the end | best | seconds | pictures |")
+    print("\n| contender | top-1 at the end | best | seconds | images |")
     print("|---|---|---|---|---|")
     for curve in curves:
         best = max(top1 for _, top1 in curve.points)
@@ -166,8 +166,8 @@ def draw(curves: list[Curve], path: Path, title: str) -> None:
 
 def main(
     data: Annotated[Path, typer.Option(help="A folder with train/ and val/, or a zip of one.")],
-    pictures: Annotated[int | None, typer.Option(help="To train on; all if not given.")] = None,
-    val_pictures: Annotated[int | None, typer.Option(help="Held out [2000 of a zip].")] = None,
+    images: Annotated[int | None, typer.Option(help="To train on; all if not given.")] = None,
+    val_images: Annotated[int | None, typer.Option(help="Held out [2000 of a zip].")] = None,
     time: str = "10m",
     model: str = "mobilenet_v2",
     width_mult: float = 1.0,
@@ -187,13 +187,11 @@ def main(
 ) -> None:
     """Run the contenders in turns and say how much sooner ours is there."""
     seconds = parse_duration(time)
-    if val_pictures is None and data.is_file():
-        val_pictures = 2_000
+    if val_images is None and data.is_file():
+        val_images = 2_000
     with tempfile.TemporaryDirectory() as folder:
         task = Task(
-            data=unpack(
-                data.resolve(), Path(folder) / "pictures", train=pictures, val=val_pictures
-            ),
+            data=unpack(data.resolve(), Path(folder) / "images", train=images, val=val_images),
             model=model,
             width_mult=width_mult,
             resolution=resolution,
@@ -211,9 +209,9 @@ def main(
         if unknown := set(filter(None, only.split(","))) - set(names):
             raise InputError(f"--only {', '.join(unknown)}: there are {', '.join(names)}")
         chosen = [name for name in names if not only or name in only.split(",")]
-        counts = [count_pictures(task.data / split) for split in ("train", "val")]
+        counts = [count_images(task.data / split) for split in ("train", "val")]
         title = (
-            f"{data.name}: {counts[0]:,} pictures, {counts[1]:,} held out; {model} x{width_mult:g} "
+            f"{data.name}: {counts[0]:,} images, {counts[1]:,} held out; {model} x{width_mult:g} "
             f"at {resolution}x{resolution}, {time} each"
         )
         print(f"{machine()}\n{title}, {rounds} rounds", flush=True)

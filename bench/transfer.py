@@ -3,7 +3,7 @@
     python bench/transfer.py [--seeds 3] [--jobs 1] [--device cpu] [--shared ../shared]
     python bench/transfer.py --variant norm_statistics=kept,body_lr=0.03 --variant body_lr=0.1
 
-Three sets of 20 to 100 pictures a class, each held out in part; the starts are the published files
+Three sets of 20 to 100 images a class, each held out in part; the starts are the published files
 of ../shared/weights, but none that was trained for the very set. A training is an ordinary one with
 the recipe that Mobilette chooses, keys of it replaced by each ``--variant``; without one, none is.
 ``--jobs`` trains as many at once, each on one thread. Prints a table a variant: the median over
@@ -36,7 +36,7 @@ from mobilette.training.recipe import load_recipe, parse_setting
 from mobilette.workflows.train import train
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-FEW = 20  # training pictures a class of imagenette-small
+FEW = 20  # training images a class of imagenette-small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,22 +121,22 @@ class Result:
 
 
 def make_sets(shared: Path, folder: Path) -> dict[str, Path]:
-    """Copy the pictures of each set into train/ and val/; return the folders by name."""
+    """Copy the images of each set into train/ and val/; return the folders by name."""
     for name in ("flowers200", "vww400"):
         for label in sorted(path for path in (shared / "data" / name).iterdir() if path.is_dir()):
-            for index, picture in enumerate(sorted(label.iterdir())):
-                _copy(picture, folder / name / ("val", "train")[index % 2] / label.name)
+            for index, image in enumerate(sorted(label.iterdir())):
+                _copy(image, folder / name / ("val", "train")[index % 2] / label.name)
     small = shared / "data" / "imagenette-small"
     for split in ("train", "val"):
         for label in sorted(path for path in (small / split).iterdir() if path.is_dir()):
-            for picture in sorted(label.iterdir())[: FEW if split == "train" else None]:
-                _copy(picture, folder / small.name / split / label.name)
+            for image in sorted(label.iterdir())[: FEW if split == "train" else None]:
+                _copy(image, folder / small.name / split / label.name)
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
-def _copy(picture: Path, folder: Path) -> None:
+def _copy(image: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(picture, folder / picture.name)
+    shutil.copyfile(image, folder / image.name)
 
 
 def import_start(name: str, shared: Path, folder: Path) -> None:

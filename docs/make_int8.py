@@ -71,7 +71,7 @@ def page(cells: Sequence[Cell]) -> str:
 Made by `python -m docs.make_int8` from `docs/int8.csv`; do not edit it by hand.
 
 Each cell is `mobilette quantize RUN DATA --to ENGINE --max-drop POINTS`: top-1 of the artifact that
-was written, executed by that engine on all the pictures, the points that it lost of the network's
+was written, executed by that engine on all the images, the points that it lost of the network's
 own, and the rung that was needed: 1 is post-training quantisation, 2 equalisation and bias
 correction, 3 layers in float, 4 quantisation-aware training. In brackets what plain post-training
 quantisation lost, where that was not enough. Layers that stayed in float are in the table's file.
@@ -82,7 +82,7 @@ by `mobilette train cifar10 --model NAME --width-mult WIDTH --resolution 32 --fr
 cifar --set cutmix=0 --threads 1 --time 8m`, two at a time (V2 9m, V3-Small 10m and `--lr 0.1`,
 SqueezeNet 11m, `--set optimizer=adamw --lr 0.001`); `resnet20` is akamaster's published one, which
 has never seen JPEG files.
-`imagenette-small` are pictures of ten of ImageNet's 1,000 classes, its networks published ones
+`imagenette-small` are images of ten of ImageNet's 1,000 classes, its networks published ones
 (`mobilette weights import`), V2 and V3-Small from weights that were int8 already.
 
 {sections}
@@ -104,7 +104,7 @@ def _section(cells: Sequence[Cell], reasons: dict[str, int]) -> str:
         lines.append(f"| {network} | {' | '.join(shown)} |")
     head = f"| network | fp32 top-1 | may lose | {' | '.join(targets)} |"
     rule = "|---" + "|--:" * (len(targets) + 2) + "|"
-    return "\n".join([f"## {data}, {int(images):,} pictures", "", head, rule, *lines])
+    return "\n".join([f"## {data}, {int(images):,} images", "", head, rule, *lines])
 
 
 def _text(cell: Cell | None, reasons: dict[str, int]) -> str:
@@ -169,7 +169,7 @@ def _measured(cell: Cell, found: Quantised) -> Cell:
 
 def main(
     measured: Annotated[
-        list[str] | None, typer.Option("--measure", help="A run and its pictures, RUN=DATA.")
+        list[str] | None, typer.Option("--measure", help="A run and its images, RUN=DATA.")
     ] = None,
     targets: Annotated[str, typer.Option(help="Separated by commas.")] = ENGINES,
     max_drop: Annotated[float, typer.Option(help="Points that may be lost.")] = 0.5,

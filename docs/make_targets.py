@@ -21,7 +21,7 @@ import typer
 
 from docs.cells import digest, read_cells, write_cells
 from mobilette.errors import InputError, one_of
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import TARGETS, check_precision, export
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import is_run, open_run
@@ -86,10 +86,10 @@ def page(cells: Sequence[Cell]) -> str:
 
 Made by `python -m docs.make_targets` from `docs/targets.csv`; do not edit it by hand.
 
-Each cell is an artifact that was exported and then verified on real pictures (`mobilette verify`):
-the verdict, the largest difference of any logit from the checkpoint's, the part of the pictures
+Each cell is an artifact that was exported and then verified on real images (`mobilette verify`):
+the verdict, the largest difference of any logit from the checkpoint's, the part of the images
 with the same answer. int8 is plain post-training quantisation; its cells were measured when the
-same answer was asked for on 95% of all pictures, now it is on those that the checkpoint has right:
+same answer was asked for on 95% of all images, now it is on those that the checkpoint has right:
 some that failed by agreement alone would pass. A number in brackets is the reason below, why a cell
 failed or is refused.
 
@@ -102,7 +102,7 @@ failed or is refused.
 
 
 def _section(data: str, cells: Sequence[Cell], reasons: dict[str, int]) -> str:
-    """Return the table of the networks that were verified on one set of pictures."""
+    """Return the table of the networks that were verified on one set of images."""
     networks = list(dict.fromkeys(cell.network for cell in cells))
     kinds = list(dict.fromkeys((cell.target, cell.precision) for cell in cells))
     by_key = {cell.key: cell for cell in cells}
@@ -114,7 +114,7 @@ def _section(data: str, cells: Sequence[Cell], reasons: dict[str, int]) -> str:
     head = [["", *networks], ["---"] * (len(networks) + 1), accuracies]
     table = "\n".join(f"| {' | '.join(line)} |" for line in (*head, *lines))
     images = next((cell.images for cell in cells if cell.images), "no")
-    return f"## {data}, {images} pictures\n\n{table}"
+    return f"## {data}, {images} images\n\n{table}"
 
 
 def _text(cell: Cell | None, reasons: dict[str, int]) -> str:
@@ -166,7 +166,7 @@ def measure(
             print(f"{run.name}: {name} {precision}", file=sys.stderr)
             try:
                 if precision == "int8" and calibration is None:
-                    calibration = calibration_pictures(opened, data)
+                    calibration = calibration_images(opened, data)
                 yield _verified(cell, run, data, calibration)
             except InputError as error:
                 yield replace(cell, reason=_without_folders(str(error), run, data))
@@ -226,10 +226,10 @@ def train_families(data: Path, given: Iterable[str], folder: Path) -> Iterator[P
 
 def main(
     measured: Annotated[
-        list[str] | None, typer.Option("--measure", help="A run and its pictures, RUN=DATA.")
+        list[str] | None, typer.Option("--measure", help="A run and its images, RUN=DATA.")
     ] = None,
     train_on: Annotated[
-        Path | None, typer.Option("--train", help="Train quick networks on these pictures.")
+        Path | None, typer.Option("--train", help="Train quick networks on these images.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Where those that are trained are kept.")] = Path(
         "runs/targets"

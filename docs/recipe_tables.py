@@ -23,7 +23,7 @@ BEGIN = "<!-- made by python docs/recipe_tables.py; do not edit by hand -->"
 END = "<!-- end of what is made -->"
 # The keys whose names say enough for a docstring, but not for a table.
 PLAIN = {
-    "epochs": "passes over the pictures to train on",
+    "epochs": "passes over the images to train on",
     "optimizer": "`sgd` has Nesterov momentum",
     "momentum": "of `sgd`; of `adamw` its first beta",
     "label_smoothing": "part of a label that is shared among all classes",

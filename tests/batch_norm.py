@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def give_statistics(network: nn.Module, pictures: Tensor) -> None:
-    """Give every batch norm random weights, and statistics near those of ``pictures``.
+def give_statistics(network: nn.Module, images: Tensor) -> None:
+    """Give every batch norm random weights, and statistics near those of ``images``.
 
-    Statistics drawn without regard to the network would drown the pictures after a few layers: all
-    pictures would then get the same logits, and two networks that differ could agree. Or they would
+    Statistics drawn without regard to the network would drown the images after a few layers: all
+    images would then get the same logits, and two networks that differ could agree. Or they would
     blow them up, and the logits be those of rounding.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -23,7 +23,7 @@ def give_statistics(network: nn.Module, pictures: Tensor) -> None:
         norm.bias.uniform_(-0.5, 0.5, generator=generator)
     was_training = network.training
     network.train()
-    network(pictures)
+    network(images)
     network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

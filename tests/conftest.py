@@ -1,4 +1,4 @@
-"""What several rooms' tests share: the shared folder, a small set of pictures, a trained run."""
+"""What several rooms' tests share: the shared folder, a small set of images, a trained run."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 @pytest.fixture(scope="session")
 def shared() -> Path:
     if not SHARED.is_dir():
-        pytest.skip("../shared with published numbers and pictures is not there")
+        pytest.skip("../shared with published numbers and images is not there")
     return SHARED
 
 
-def write_pictures(root: Path, count: int, *, size: int = 24) -> Path:
-    """Write ``count`` noisy pictures a colour: three classes that a network learns in seconds."""
+def write_images(root: Path, count: int, *, size: int = 24) -> Path:
+    """Write ``count`` noisy images a colour: three classes that a network learns in seconds."""
     generator = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)
@@ -76,16 +76,16 @@ def write_pictures(root: Path, count: int, *, size: int = 24) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a flat set, 40 pictures each of three colours, in a folder with a difficult name."""
-    return write_pictures(tmp_path_factory.mktemp("set") / "colour 图片", 40)
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a flat set, 40 images each of three colours, in a folder with a difficult name."""
+    return write_images(tmp_path_factory.mktemp("set") / "colour 图片", 40)
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Run:
+def trained(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Run:
     """Return a run that was trained; tests that change it copy it first."""
     return train(
-        pictures,
+        images,
         model="mobilenet_v1",
         width_mult=0.25,
         resolution=16,

@@ -26,7 +26,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
-from mobilette.artifact.golden import MOST_PICTURES, read_golden
+from mobilette.artifact.golden import MOST_IMAGES, read_golden
 from mobilette.compression.pruning_record import Pruning
 from mobilette.counting.memory import check_memory
 from mobilette.data.cache import CacheNote
@@ -188,11 +188,11 @@ def test_a_recipe_with_one_forged_value(
 
 
 class Resized(Exception):
-    """Says to what size a picture would be resized."""
+    """Says to what size an image would be resized."""
 
 
 def largest_resized(preprocess: Preprocess, resolution: int) -> int:
-    """Return the pixels of the largest picture that `geometry` makes of strips and squares."""
+    """Return the pixels of the largest image that `geometry` makes of strips and squares."""
 
     def resize(self: Image.Image, size: tuple[int, int], *rest: object, **more: object) -> None:
         raise Resized(math.prod(size))
@@ -220,7 +220,7 @@ def test_crop_fractions_that_no_memory_holds(fraction: float) -> None:
     resolution=st.integers(16, 4096),
     resize=st.sampled_from(["crop", "squash", "pad"]),
 )
-def test_no_picture_is_enlarged_beyond_the_memory(
+def test_no_image_is_enlarged_beyond_the_memory(
     fraction: float, resolution: int, resize: Any
 ) -> None:
     preprocess = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=fraction, resize=resize)
@@ -230,14 +230,14 @@ def test_no_picture_is_enlarged_beyond_the_memory(
 
 
 def test_a_run_and_an_artifact_of_a_tiny_fraction_are_refused(
-    run_copy: Path, artifact_copy: Path, pictures: Path, capsys: Capture
+    run_copy: Path, artifact_copy: Path, images: Path, capsys: Capture
 ) -> None:
     for folder, name in ((run_copy, "preprocess.json"), (artifact_copy, "contract.json")):
         path = folder / name
         content = json.loads(path.read_text())
         (content if name != "contract.json" else content["preprocess"])["crop_fraction"] = 1e-4
         path.write_text(json.dumps(content))
-        result = in_this_process(capsys, "predict", folder, pictures)
+        result = in_this_process(capsys, "predict", folder, images)
         assert_refused(result, str(path), "crop_fraction 0.0001 is not between 0.1 and 1.0")
 
 
@@ -261,14 +261,12 @@ def test_a_network_whose_numbers_multiply_beyond_the_memory(run_copy: Path) -> N
         open_run(run_copy)
 
 
-def test_python_callers_get_the_same_answer(
-    pictures: Path, trained: Run, exported: Artifact
-) -> None:
+def test_python_callers_get_the_same_answer(images: Path, trained: Run, exported: Artifact) -> None:
     from mobilette.engines.load import load
     from mobilette.workflows.train import train
 
     with pytest.raises(InputError, match="epochs 1000.* is not between 1 and"):
-        train(pictures, overrides={"epochs": 10**30})
+        train(images, overrides={"epochs": 10**30})
     for threads in (2**63 - 1, -1):
         with pytest.raises(InputError, match="threads .* between 1 and 512"):
             load(exported.path, threads=threads)
@@ -276,7 +274,7 @@ def test_python_callers_get_the_same_answer(
         with pytest.raises(InputError, match="threads is .*, not a whole number"):
             load(exported.path, threads=wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="workers .* between 0 and 256"):
-        list(load(exported.path).predict_each([next(pictures.glob("*/*.png"))], workers=10**30))
+        list(load(exported.path).predict_each([next(images.glob("*/*.png"))], workers=10**30))
     assert load(exported.path, threads=np.int64(1)).threads == 1  # type: ignore[attr-defined, arg-type]
 
 
@@ -413,7 +411,7 @@ FORGED: dict[str, Callable[[], bytes]] = {
     "no header": lambda: archive(b"\x93NUMPY\x01\x00\xff\xff"),
     "no zip": lambda: b"PK\x03\x04 and no more",
     "100,000 inputs": lambda: saved((100_000, 1, 1, 1)),
-    "one too many": lambda: saved((MOST_PICTURES + 1, 3, 16, 16)),
+    "one too many": lambda: saved((MOST_IMAGES + 1, 3, 16, 16)),
     "none": lambda: saved((0, 3, 16, 16)),
     "other sides": lambda: saved((1, 3, 999, 16)),
     "NaN": lambda: saved((1, 3, 16, 16), logit=math.nan),

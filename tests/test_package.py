@@ -127,7 +127,7 @@ def test_arch_needs_the_standard_library_only() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
-def test_a_source_tree_works_without_being_installed(pictures: Path, tmp_path: Path) -> None:
+def test_a_source_tree_works_without_being_installed(images: Path, tmp_path: Path) -> None:
     others = tmp_path / "others"
     others.mkdir()
     for folder in {get_path("purelib"), get_path("platlib")}:
@@ -151,7 +151,7 @@ def test_a_source_tree_works_without_being_installed(pictures: Path, tmp_path: P
 
     assert answer("--version") == f"mobilette {mobilette.__version__}\n"
     small = ("--model=mobilenet_v2", "--width-mult=0.1", "--resolution=16", "--epochs=1")
-    answer("train", str(pictures), *small, "--from=scratch", "--out=run")
+    answer("train", str(images), *small, "--from=scratch", "--out=run")
     record = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert record["versions"]["mobilette"] == mobilette.__version__
     answer("export", "run", "--to=onnx", "--out=out")

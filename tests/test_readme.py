@@ -48,11 +48,11 @@ def test_the_python_runs_as_printed(
     assert 0 <= float(top1) <= 1
 
 
-def test_the_commands_for_your_own_pictures_run_as_printed(pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures, tmp_path / "path" / "to" / "pictures")
+def test_the_commands_for_your_own_images_run_as_printed(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "path" / "to" / "images")
     (tmp_path / "some").mkdir()
-    shutil.copy(pictures / "red" / "0.png", tmp_path / "some" / "picture.jpg")
-    section = README.partition("## Your own pictures")[2].partition("##")[0]
+    shutil.copy(images / "red" / "0.png", tmp_path / "some" / "image.jpg")
+    section = README.partition("## Your own images")[2].partition("##")[0]
     commands = re.findall(r"^    (mobilette .+)$", section, re.MULTILINE)
     assert [command.split()[1] for command in commands] == ["train", "export", "verify", "predict"]
     for command in commands:

@@ -175,7 +175,7 @@ def draw() -> Figure:
     axes.minorticks_off()
     axes.set_yticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
     axes.set_xlabel("million mult-adds")
-    axes.set_ylabel("milliseconds a picture")
+    axes.set_ylabel("milliseconds an image")
     return figure
 
 

@@ -86,7 +86,7 @@ SQUEEZE_EXCITE = {
     "ShuffleNet V1 2x": ((524, 73.7), (527, 75.3)),
     "ShuffleNet V2 2x": ((591, 74.9), (597, 75.4)),
 }
-# The same two of ShuffleNet V2: pictures a second on one core of a Snapdragon 810.
+# The same two of ShuffleNet V2: images a second on one core of a Snapdragon 810.
 SQUEEZE_EXCITE_SPEED = (6.7, 5.6)
 
 # A network searched for 256 kB of RAM and 1 MB of flash.
@@ -95,7 +95,7 @@ SEARCHED = (
     "(mit-han-lab/mcunet README)"
 )
 
-# Milliseconds a picture, batch 1 at 224, one thread.
+# Milliseconds an image, batch 1 at 224, one thread.
 # On a Pixel 1: google/XNNPACK README, March 2020, fp32.
 PIXEL_MS = {
     "mobilenet_v1": 82,

@@ -43,7 +43,7 @@ def reported() -> str:
     plain, squeezed = SQUEEZE_EXCITE_SPEED
     (before, _), (after, _) = SQUEEZE_EXCITE["ShuffleNet V2 2x"]
     return (
-        f"{table}\nShuffleNet V2 2x on a Snapdragon 810: {plain} -> {squeezed} pictures a second, "
+        f"{table}\nShuffleNet V2 2x on a Snapdragon 810: {plain} -> {squeezed} images a second, "
         f"{plain / squeezed - 1:.0%} more time for {after / before - 1:.0%} more mult-adds"
     )
 

@@ -1,4 +1,4 @@
-"""Mobilette: a folder of pictures and a device budget in, a small verified classifier out."""
+"""Mobilette: a folder of images and a device budget in, a small verified classifier out."""
 
 from __future__ import annotations
 

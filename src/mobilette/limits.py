@@ -51,14 +51,14 @@ KERNEL = Range(1, 31)
 STRIDE = Range(1, 8)
 SIDE = Range(1, 4096)
 
-# Pictures.
+# Images.
 MEAN = Range(-1e6, 1e6)
 STD = Range(1e-6, 1e6)
 CROP_FRACTION = Range(0.1, 1.0)
 
 # Training.
 EPOCHS = Range(1, 1_000_000)
-BATCH_SIZE = Range(2, 65_536)  # batch norm needs two pictures
+BATCH_SIZE = Range(2, 65_536)  # batch norm needs two images
 LEARNING_RATE = Range(0.0, 1_000.0)
 SEED = Range(0, 2**31 - 1)
 SECONDS = Range(0.0, 1e8)  # three years
@@ -66,7 +66,7 @@ PRUNED_PART = Range(0.0001, 0.9999, "; it is a part of the mult-adds, such as 0.
 PRUNING_STEPS = Range(1, 100)
 
 # What was measured.
-AMOUNT = Range(0, 2**63 - 1)  # of bytes, pictures, steps, parameters
+AMOUNT = Range(0, 2**63 - 1)  # of bytes, images, steps, parameters
 DIFFERENCE = Range(-1.0, 1.0)  # of two accuracies
 MILLISECONDS = Range(0.0, 1e9)
 RATE = Range(0.0, 1e12)  # a second
@@ -75,7 +75,7 @@ RATE = Range(0.0, 1e12)  # a second
 THREADS = Range(1, 512)
 WORKERS = Range(0, 256)
 ROUNDS = Range(1, 1_000)
-BATCH = Range(1, 65_536)  # pictures in one call
+BATCH = Range(1, 65_536)  # images in one call
 ROWS = Range(1, 1_000_000)
 DROP = Range(0.0, 100.0, "; they are percentage points")
 FRACTION = Range(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""A predictor that tells which colour a picture has: everything of `Predictor` but an engine."""
+"""A predictor that tells which colour an image has: everything of `Predictor` but an engine."""
 
 from __future__ import annotations
 

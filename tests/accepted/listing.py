@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from tests.accepted.page import Case, check
 
 TWO = {"1.jpg": "cat", "2.jpg": "dog"}
@@ -19,7 +19,7 @@ def read(
     said: str = "",
     several: bool = False,
 ) -> Case:
-    """The list has these pictures, each with its classes and ``@split`` where it has one."""
+    """The list has these images, each with its classes and ``@split`` where it has one."""
 
     def case(folder: Path) -> None:
         for file in there.split():
@@ -27,17 +27,17 @@ def read(
             (folder / file).touch()
         content = text if isinstance(text, bytes) else text.encode()
         (folder / name).write_bytes(content.replace(b"HERE", str(folder).encode()))
-        found = find_pictures(folder / name)
+        found = find_images(folder / name)
         assert found.multi_label == several
         seen = {}
-        for split, pictures in found.splits.items():
-            for picture in pictures:
-                label = picture.label if isinstance(picture.label, tuple) else (picture.label,)
+        for split, images in found.splits.items():
+            for image in images:
+                label = image.label if isinstance(image.label, tuple) else (image.label,)
                 classes = "+".join(found.classes[index] for index in label)
-                seen[picture.name] = classes + (f"@{split}" if split != "all" else "")
-                assert picture.content == folder / picture.name
+                seen[image.name] = classes + (f"@{split}" if split != "all" else "")
+                assert image.content == folder / image.name
         assert seen == expected
-        remarks = "; ".join(line for line in found.remarks if "has no picture of" not in line)
+        remarks = "; ".join(line for line in found.remarks if "has no image of" not in line)
         assert said in remarks
         assert bool(said) == bool(remarks)
 

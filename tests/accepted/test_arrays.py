@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import mobilette
-from mobilette.data.sources import list_pictures
+from mobilette.data.sources import list_images
 from mobilette.engines.arrays import several
 from mobilette.engines.predictor import BATCH, Prediction
 from mobilette.errors import InputError
@@ -23,12 +23,12 @@ from mobilette.verification.evaluate import evaluate
 from tests.accepted.asking import COLOURS, ColourPredictor
 from tests.accepted.page import Case, check, rows
 
-PICTURE = np.empty((20, 24, 3), np.uint8)
-PICTURE[:] = COLOURS["red"]
+IMAGE = np.empty((20, 24, 3), np.uint8)
+IMAGE[:] = COLOURS["red"]
 BLUE = np.empty((20, 24, 3), np.uint8)
 BLUE[:] = COLOURS["blue"]
 NOISE = np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)
-CHW = np.ascontiguousarray(PICTURE.transpose(2, 0, 1))
+CHW = np.ascontiguousarray(IMAGE.transpose(2, 0, 1))
 
 
 def ask(*images: Any) -> list[str]:
@@ -40,7 +40,7 @@ def is_red(*images: Any) -> None:
 
 
 def level(image: Any) -> float:
-    """Return the mean level that the network sees of a picture."""
+    """Return the mean level that the network sees of an image."""
     predictor = ColourPredictor()
     predictor.labels([image])
     return float(predictor.seen[0].mean())
@@ -71,7 +71,7 @@ def each(*images: Any) -> Case:
     return case
 
 
-def png(array: NDArray[np.uint8] = PICTURE) -> bytes:
+def png(array: NDArray[np.uint8] = IMAGE) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()
@@ -79,7 +79,7 @@ def png(array: NDArray[np.uint8] = PICTURE) -> bytes:
 
 def paths(folder: Path) -> None:
     files = [folder / "a.png", folder / "b.png"]
-    for file, array in zip(files, (PICTURE, BLUE), strict=True):
+    for file, array in zip(files, (IMAGE, BLUE), strict=True):
         file.write_bytes(png(array))
     names = [str(file) for file in files]
     predictor = ColourPredictor()
@@ -99,9 +99,9 @@ def nothing(folder: Path) -> None:
 def one_alone(folder: Path) -> None:
     file = folder / "a.png"
     file.write_bytes(png())
-    ones: list[Any] = [file, str(file), PICTURE, PICTURE[..., 0], Image.fromarray(PICTURE), png()]
-    ones += [bytearray(png()), memoryview(png()), io.BytesIO(png()), PICTURE[..., :1], CHW]
-    ones += [torch.from_numpy(PICTURE), torch.from_numpy(CHW), PICTURE / 255, file.open("rb")]
+    ones: list[Any] = [file, str(file), IMAGE, IMAGE[..., 0], Image.fromarray(IMAGE), png()]
+    ones += [bytearray(png()), memoryview(png()), io.BytesIO(png()), IMAGE[..., :1], CHW]
+    ones += [torch.from_numpy(IMAGE), torch.from_numpy(CHW), IMAGE / 255, file.open("rb")]
     for image in ones:
         with pytest.raises(InputError, match=r"give \[image\]"):
             ColourPredictor().labels(image)
@@ -110,7 +110,7 @@ def one_alone(folder: Path) -> None:
 
 
 def pillow(folder: Path) -> None:
-    image = Image.fromarray(PICTURE)
+    image = Image.fromarray(IMAGE)
     transparent = image.convert("RGBA")
     transparent.putalpha(0)
     for mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"):
@@ -134,35 +134,35 @@ def closed_image(folder: Path) -> None:
 def shapes(folder: Path) -> None:
     grey = np.full((20, 24), 77, np.uint8)
     assert level(grey) == level(grey[..., None]) == 77
-    is_red(PICTURE, np.dstack([PICTURE, np.full((20, 24), 255, np.uint8)]))
-    assert level(np.dstack([PICTURE, np.zeros((20, 24), np.uint8)])) == 255
+    is_red(IMAGE, np.dstack([IMAGE, np.full((20, 24), 255, np.uint8)]))
+    assert level(np.dstack([IMAGE, np.zeros((20, 24), np.uint8)])) == 255
 
 
 def channels_first(folder: Path) -> None:
     with_alpha = np.concatenate([CHW, np.full((1, 20, 24), 255, np.uint8)])
-    is_red(CHW, CHW[None], PICTURE[None], with_alpha)
+    is_red(CHW, CHW[None], IMAGE[None], with_alpha)
     assert level(np.full((1, 20, 24), 77, np.uint8)) == 77
 
 
 def tensors(folder: Path) -> None:
-    first, last = torch.from_numpy(CHW), torch.from_numpy(PICTURE)
+    first, last = torch.from_numpy(CHW), torch.from_numpy(IMAGE)
     learning = (first / 255).requires_grad_()
     is_red(first, last, first[None], learning, learning.bfloat16(), learning.half(), first.long())
     if torch.cuda.is_available():
         is_red(first.cuda())
 
 
-def test_a_network_of_grey_pictures_takes_colour_too() -> None:
+def test_a_network_of_grey_images_takes_colour_too() -> None:
     """Where others fail in a convolution: github.com/ultralytics/ultralytics/issues/25150."""
     predictor = ColourPredictor(in_channels=1)
-    with_alpha = np.dstack([PICTURE, np.full((20, 24), 255, np.uint8)])
-    grey = np.asarray(Image.fromarray(PICTURE).convert("L"))
-    assert len(predictor.labels([PICTURE, with_alpha, grey, grey[..., None], CHW])) == 5
+    with_alpha = np.dstack([IMAGE, np.full((20, 24), 255, np.uint8)])
+    grey = np.asarray(Image.fromarray(IMAGE).convert("L"))
+    assert len(predictor.labels([IMAGE, with_alpha, grey, grey[..., None], CHW])) == 5
     assert {int(pixels.max()) for pixels in predictor.seen} == {int(grey[0, 0])}
 
 
-def test_the_pictures_of_a_batch_are_made_as_they_are_needed() -> None:
-    batch = np.broadcast_to(PICTURE, (1000, *PICTURE.shape))
+def test_the_images_of_a_batch_are_made_as_they_are_needed() -> None:
+    batch = np.broadcast_to(IMAGE, (1000, *IMAGE.shape))
     predictor = ColourPredictor()
     answers = predictor.predict_each(batch, workers=0)
     assert next(answers) == next(answers)
@@ -176,19 +176,19 @@ def test_the_pictures_of_a_batch_are_made_as_they_are_needed() -> None:
 def test_names_that_no_file_can_have(name: str) -> None:
     with pytest.raises(InputError):
         ColourPredictor().labels([name])
-    with pytest.raises(InputError, match="picture 1: empty text, not the path of a picture"):
+    with pytest.raises(InputError, match="image 1: empty text, not the path of an image"):
         ColourPredictor().labels([""])
-    assert list_pictures([Path(name or "a")]) == [Path(name or "a")]
+    assert list_images([Path(name or "a")]) == [Path(name or "a")]
 
 
-@pytest.mark.parametrize("path", [None, PICTURE, 3, ["run"]])
+@pytest.mark.parametrize("path", [None, IMAGE, 3, ["run"]])
 def test_load_takes_a_path(path: Any) -> None:
     with pytest.raises(InputError, match="^load: path .*text or a path"):
         mobilette.load(path)
 
 
 def batches(folder: Path) -> None:
-    batch = np.stack([PICTURE, BLUE])
+    batch = np.stack([IMAGE, BLUE])
     first = batch.transpose(0, 3, 1, 2)
     for images in (
         batch,
@@ -202,29 +202,29 @@ def batches(folder: Path) -> None:
     grey = np.stack([np.full((20, 24), value, np.uint8) for value in range(5)])
     assert len(predictor.labels(grey)) == 5
     assert [pixels.max() for pixels in predictor.seen] == list(range(5))
-    # The whole batch decides on the scale, so a dark picture among others stays dark.
-    dark = np.stack([PICTURE, np.zeros_like(PICTURE) + 1]).astype(np.float32)
+    # The whole batch decides on the scale, so a dark image among others stays dark.
+    dark = np.stack([IMAGE, np.zeros_like(IMAGE) + 1]).astype(np.float32)
     predictor = ColourPredictor()
     predictor.labels(dark)
     assert predictor.seen[1].max() == 1
 
 
 def kept_differently(folder: Path) -> None:
-    frozen = PICTURE.copy()
+    frozen = IMAGE.copy()
     frozen.setflags(write=False)
-    is_red(frozen, PICTURE[::-1, ::2], np.asfortranarray(PICTURE), np.ma.masked_array(PICTURE))
-    is_red((PICTURE / 255).astype(">f4"), PICTURE.astype(">i4"), PICTURE.astype(">f8"))
+    is_red(frozen, IMAGE[::-1, ::2], np.asfortranarray(IMAGE), np.ma.masked_array(IMAGE))
+    is_red((IMAGE / 255).astype(">f4"), IMAGE.astype(">i4"), IMAGE.astype(">f8"))
 
 
 def integers(folder: Path) -> None:
     for dtype in (np.int16, np.int32, np.int64, np.uint32, np.uint64):
-        is_red(PICTURE.astype(dtype))
-    is_red(np.array(PICTURE.tolist()))
+        is_red(IMAGE.astype(dtype))
+    is_red(np.array(IMAGE.tolist()))
 
 
 def unit_floats(folder: Path) -> None:
     for dtype in (np.float16, np.float32, np.float64):
-        is_red((PICTURE / 255).astype(dtype))
+        is_red((IMAGE / 255).astype(dtype))
     assert level(np.full((9, 9), 0.5, np.float32)) == 128
     assert level(np.full((9, 9), 1.0 + 1e-6, np.float32)) == 255
 
@@ -267,18 +267,18 @@ def closed_file(folder: Path) -> None:
 
 
 def alone_and_wrong(folder: Path) -> None:
-    for images in ({"a": PICTURE}, 7, 1.5):
+    for images in ({"a": IMAGE}, 7, 1.5):
         with pytest.raises(InputError, match="predict takes several images"):
             ColourPredictor().labels(images)
     ColourPredictor().labels(None)
 
 
 def as_data(folder: Path) -> None:
-    wrong: list[Any] = [None, 3, ["a.png"], pd.DataFrame(), torch.zeros(3), PICTURE]
+    wrong: list[Any] = [None, 3, ["a.png"], pd.DataFrame(), torch.zeros(3), IMAGE]
     for data in wrong:
         with pytest.raises(InputError, match="a folder, a list or the name of a set"):
             mobilette.train(data, model="mobilenet_v1", out=folder / "run")
-    evaluate(ColourPredictor(), PICTURE)  # type: ignore[arg-type]
+    evaluate(ColourPredictor(), IMAGE)  # type: ignore[arg-type]
 
 
 def five(channels: int) -> NDArray[np.uint8]:
@@ -287,7 +287,7 @@ def five(channels: int) -> NDArray[np.uint8]:
 
 CASES: dict[str, Case] = {
     "a list, tuple, generator or Series of paths: `str`, `Path`": paths,
-    "an empty list, or an array of no pictures": nothing,
+    "an empty list, or an array of no images": nothing,
     "one path, image, array, file or bytes alone": one_alone,
     "Pillow images of any mode a file may have": pillow,
     "a Pillow image that is closed or damaged": closed_image,
@@ -298,11 +298,11 @@ CASES: dict[str, Case] = {
     "a tensor that may be either, such as (3, 5, 3)": given(torch.zeros(3, 5, 3)),
     "(N, H, W, C), (N, C, H, W), (N, H, W) alone": batches,
     "(3, H, W) alone": alone(CHW),
-    "a batch in a list": given(np.stack([PICTURE, BLUE])),
+    "a batch in a list": given(np.stack([IMAGE, BLUE])),
     "read-only, not contiguous, big-endian, masked arrays": kept_differently,
     "integers of another dtype, all from 0 to 255": integers,
-    "integers below 0 or above 255": each(PICTURE.astype(int) + 256, PICTURE.astype(int) - 300),
-    "uint16": each(PICTURE.astype(np.uint16), np.zeros((9, 9), ">u2")),
+    "integers below 0 or above 255": each(IMAGE.astype(int) + 256, IMAGE.astype(int) - 300),
+    "uint16": each(IMAGE.astype(np.uint16), np.zeros((9, 9), ">u2")),
     "floats from 0 to 1": unit_floats,
     "floats from 0 to 255": level_floats,
     "floats up to something between 1 and 2": given(np.full((9, 9, 3), 1.5)),
@@ -311,7 +311,7 @@ CASES: dict[str, Case] = {
     ),
     "booleans": booleans,
     "complex numbers, objects, dates": each(
-        *(PICTURE.astype(dtype) for dtype in (complex, object, "M8[s]", str)),
+        *(IMAGE.astype(dtype) for dtype in (complex, object, "M8[s]", str)),
     ),
     "two channels, five channels": each(five(2), five(5), five(5).transpose(2, 0, 1)),
     "a side of 0": each(
@@ -324,7 +324,7 @@ CASES: dict[str, Case] = {
     '`BytesIO`, a file opened with "rb", wherever it stands': files,
     "a file opened as text": text_file,
     "a file that is closed": closed_file,
-    "`None`, a dict, a list in the list": each(None, {"a": 1}, [PICTURE], (PICTURE, 3), object()),
+    "`None`, a dict, a list in the list": each(None, {"a": 1}, [IMAGE], (IMAGE, 3), object()),
     "a dict, `None` or a number alone": alone_and_wrong,
     "an array as DATA of `train` or `evaluate`": as_data,
 }
@@ -369,7 +369,7 @@ def answer_or_line(images: Any) -> list[Prediction] | None:
 def test_any_array_is_answered_or_refused(
     shape: tuple[int, ...], dtype: str, largest: int, as_tensor: bool, in_list: bool
 ) -> None:
-    """A picture as Pillow takes it gets Pillow's answer, everything else an answer or a line."""
+    """An image as Pillow takes it gets Pillow's answer, everything else an answer or a line."""
     levels = np.asarray(np.random.default_rng(0).random(shape)) * largest
     with np.errstate(all="ignore"):
         array: Any = np.asarray(levels).astype(dtype)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mobilette.data.names import folded, split_of
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from tests.accepted.page import Case, check, rows
 
@@ -15,7 +15,7 @@ BOTH = ("cat/1.png", "dog/1.png")
 
 
 def within(*folders: str) -> tuple[str, ...]:
-    """Return the pictures of both classes in each of ``folders``."""
+    """Return the images of both classes in each of ``folders``."""
     return tuple(f"{folder}/{name}" for folder in folders for name in BOTH)
 
 
@@ -44,17 +44,17 @@ def gives(
     """Return a case: what is found in a folder of ``names``, and a word of what is said of it."""
 
     def case(folder: Path) -> None:
-        found = find_pictures(fill(folder / "set", names))
+        found = find_images(fill(folder / "set", names))
         assert found.classes == classes
         assert {split: len(some) for split, some in found.splits.items()} == splits
         assert set(found.ignored) == set(ignored)
-        remarks = [text for text in found.remarks if "has no picture of" not in text]
+        remarks = [text for text in found.remarks if "has no image of" not in text]
         assert len(remarks) == bool(said), remarks
         assert said in "".join(remarks)
-        for pictures in found.splits.values():
-            for picture in pictures:
-                parts = [folded(part) for part in picture.name.split("/")]
-                assert found.classes[int(str(picture.label))] in parts
+        for images in found.splits.values():
+            for image in images:
+                parts = [folded(part) for part in image.name.split("/")]
+                assert found.classes[int(str(image.label))] in parts
 
     return case
 
@@ -141,10 +141,10 @@ CASES: dict[str, Case] = {
             test=1,
         ),
     ),
-    "`bus/`, `car/`, `train/` with pictures in each": gives(
+    "`bus/`, `car/`, `train/` with images in each": gives(
         "bus/1.png", "car/1.png", "train/1.png", classes=("bus", "car", "train"), all=3
     ),
-    "`train/cat`, `train/dog`, and pictures without folders in `test/` or `test/test/`": each(
+    "`train/cat`, `train/dog`, and images without folders in `test/` or `test/test/`": each(
         *(
             gives(*within("train"), name, said="have no labels", ignored=(name,), all=2)
             for name in ("test/1.png", "test/test/1.png")
@@ -186,8 +186,8 @@ CASES: dict[str, Case] = {
     "`Images/cat`, `Images/dog` and `Annotation/`": gives(*within("Images", "Annotation")),
     "`val/` and `valid/` beside `train/`": gives(*within("train", "val", "valid")),
     "`val/` without `train/`": gives(*within("val")),
-    "`train/cat` ..., and pictures without folders in `val/`": gives(*within("train"), "val/1.png"),
-    "pictures and `_classes.csv` in `train/`, as Roboflow writes several labels": gives(
+    "`train/cat` ..., and images without folders in `val/`": gives(*within("train"), "val/1.png"),
+    "images and `_classes.csv` in `train/`, as Roboflow writes several labels": gives(
         "train/1.png", "train/_classes.csv", "valid/1.png", "valid/_classes.csv"
     ),
     "`train/cat` and `val/lion`": gives(*within("train"), "val/lion/1.png"),
@@ -204,13 +204,13 @@ CASES: dict[str, Case] = {
         gives(*BOTH, "exports/one/onnx/contract.json", said="left out exports/, results", all=2),
         gives(*BOTH, "runs/1.png", classes=("cat", "dog", "runs"), all=3),
     ),
-    "classes in `images/` beside `meta/` without pictures": gives(
+    "classes in `images/` beside `meta/` without images": gives(
         *within("images"), "meta/train.txt"
     ),
     "`valid/1.jpg`, `invalid/1.jpg`": gives("valid/1.png", "invalid/1.png"),
-    "a class folder without pictures": gives(*BOTH, "fox/notes.txt"),
+    "a class folder without images": gives(*BOTH, "fox/notes.txt"),
     "one class": gives("cat/1.png"),
-    "pictures without class folders": gives("1.png"),
+    "images without class folders": gives("1.png"),
 }
 
 
@@ -235,7 +235,7 @@ def test_the_cases_that_went_wrong(shared: Path) -> None:
     }
     assert set(counts) == {path.name for path in folders.iterdir()}
     for name, expected in counts.items():
-        found = find_pictures(folders / name)
+        found = find_images(folders / name)
         assert found.classes == ("cat", "dog", "ship")
         assert {split: len(some) for split, some in found.splits.items()} == expected
         assert len(found.remarks) == 1

@@ -9,16 +9,16 @@ import pytest
 
 from mobilette.data.dataset import load_dataset
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from tests.accepted.listing import TWO, each, each_refused, read
 from tests.accepted.page import Case, check, rows
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 
 
 def archive(folder: Path) -> None:
     with zipfile.ZipFile(folder / "list.csv", "w") as file:
         file.writestr("xl/workbook.xml", "<workbook/>")
-    find_pictures(folder / "list.csv")
+    find_images(folder / "list.csv")
 
 
 def link(folder: Path) -> None:
@@ -29,11 +29,11 @@ def link(folder: Path) -> None:
 
 
 def missing(folder: Path) -> None:
-    write_pictures(folder, 4)
+    write_images(folder, 4)
     files = sorted(folder.glob("*/*"))
     lines = [f"{path.relative_to(folder).as_posix()},{path.parent.name}" for path in files]
     (folder / "a.csv").write_text("\n".join(["file,label", *lines, "gone.png,red"]))
-    found = find_pictures(folder / "a.csv")
+    found = find_images(folder / "a.csv")
     dataset = load_dataset(found, resolution=16, preprocess=preset("torch"))
     assert dataset.describe()["remarks"] == [f"{folder / 'a.csv'}: column 'file' is the path"]
     assert dataset.unusable == (("gone.png", "cannot be read: No such file or directory"),)
@@ -103,7 +103,7 @@ CASES: dict[str, Case] = {
     "rows of `test` without a label": read(
         "path,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,cat,val\n4.jpg,,test\n",
         {"1.jpg": "cat@train", "2.jpg": "dog@train", "3.jpg": "cat@val"},
-        said="1 pictures of test have no label and are left out",
+        said="1 images of test have no label and are left out",
     ),
     "a row without a label elsewhere; `nan`, as pandas writes an empty cell": each_refused(
         "line 3: the label of",
@@ -208,7 +208,7 @@ CASES: dict[str, Case] = {
         said="no header",
     ),
     "no header and several numbers or words after a path": each_refused(
-        "a picture in the first row",
+        "an image in the first row",
         "1.jpg,1,2,3,4,cow\n2.jpg,1,2,3,4,cat\n",
         "1.jpg hot dog\n2.jpg cat\n",
         "0\t1.0\t1.jpg\n1\t0.0\t2.jpg\n",
@@ -221,7 +221,7 @@ CASES: dict[str, Case] = {
         ),
         read(
             "image,cat,dog,cow\n1.jpg,1.0,0.0,0.0\n2.jpg,0.0,1.0,0.0\n",
-            said="no picture is of cow",
+            said="no image is of cow",
         ),
         read(
             "path,0,1,plot\n1.jpg,1,0,0\n2.jpg,0,1,0\n", {"1.jpg": "0", "2.jpg": "1"}, said="plot"
@@ -230,7 +230,7 @@ CASES: dict[str, Case] = {
     "the same with several or no 1 (Roboflow's `_classes.csv`)": read(
         "filename, cat, dog\n1.jpg, 1, 0\n2.jpg, 1, 1\n3.jpg, 0, 0\n",
         {"1.jpg": "cat", "2.jpg": "cat+dog", "3.jpg": ""},
-        said="a picture is of any number",
+        said="an image is of any number",
         several=True,
     ),
     "the same with something else, such as -1": read("filename,cat,dog\n1.jpg,1,0\n2.jpg,1,-1\n"),
@@ -293,7 +293,7 @@ CASES: dict[str, Case] = {
     ),
     "a link to outside the list's folder": link,
     "`https://...`, `gs://...`, `file:///...`": each_refused(
-        "addresses are not read; download the pictures",
+        "addresses are not read; download the images",
         "url,label\nhttps://example.org/1.jpg,cat\n2.jpg,dog\n",
         "path,label\n1.jpg,cat\nfile:///tmp/1.jpg,dog\n",
         "path,label\n1.jpg,cat\ngs://bucket/1.jpg,dog\n",
@@ -310,7 +310,7 @@ CASES: dict[str, Case] = {
             {"train/1.jpg": "cat", "train/2.jpg": "dog"},
             name="labels.csv",
             there="train/1.jpg train/2.jpg test/3.jpg",
-            said="the pictures lie in train/",
+            said="the images lie in train/",
         ),
     ),
     "the same where `0001.jpg` and `0001.png` are there": read(
@@ -321,20 +321,20 @@ CASES: dict[str, Case] = {
         {"Train/1.jpg": "cat", "Train/2.jpg": "dog"},
         name="train_labels.csv",
         there="Train/1.jpg Train/2.jpg test/1.jpg test/2.jpg",
-        said="the pictures lie in Train/",
+        said="the images lie in Train/",
     ),
-    "pictures in several folders beside the list": each(
+    "images in several folders beside the list": each(
         read(
             PLAIN,
             {"a/1.jpg": "cat", "b/2.jpg": "dog"},
             there="a/1.jpg b/2.jpg c/3.jpg",
-            said="the pictures lie in a/, b/",
+            said="the images lie in a/, b/",
         ),
         read(
             "path,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,cat,val\n",
             {"train/1.jpg": "cat@train", "train/2.jpg": "dog@train", "valid/3.jpg": "cat@val"},
             there="train/1.jpg train/2.jpg train/3.jpg valid/1.jpg valid/3.jpg",
-            said="the pictures lie in train/, valid/",
+            said="the images lie in train/, valid/",
         ),
     ),
     "paths that begin with the name of the list's folder": each(
@@ -345,13 +345,13 @@ CASES: dict[str, Case] = {
             said="the paths begin with 0/",
         )
     ),
-    "a picture in two such folders": read(PLAIN, there="a/1.jpg b/1.jpg b/2.jpg"),
-    "a picture in two rows that say the same": read(
+    "an image in two such folders": read(PLAIN, there="a/1.jpg b/1.jpg b/2.jpg"),
+    "an image in two rows that say the same": read(
         PLAIN + "./1.jpg,cat\n", said="1 rows say the same as an earlier one"
     ),
-    "a picture in two rows that differ": read(PLAIN + "1.jpg,dog\n"),
+    "an image in two rows that differ": read(PLAIN + "1.jpg,dog\n"),
     "one class": read("path,label\n1.jpg,cat\n2.jpg,cat\n"),
-    "a picture that is missing": missing,
+    "an image that is missing": missing,
 }
 
 

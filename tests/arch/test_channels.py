@@ -52,7 +52,7 @@ def test_the_example_of_the_module() -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_position_is_in_one_group_but_for_picture_and_logits(name: str) -> None:
+def test_every_position_is_in_one_group_but_for_image_and_logits(name: str) -> None:
     arch = arch_of(name, 0.25, resolution=224)
     found: Counter[tuple[str, str, int]] = Counter()
     for group in channel_groups(arch):

@@ -28,14 +28,14 @@ def folder(exported: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_bench_writes_what_predict_then_goes_by(
-    folder: Path, trained: Run, pictures: Path, tmp_path: Path
+    folder: Path, trained: Run, images: Path, tmp_path: Path
 ) -> None:
-    picture = pictures / "red" / "0.png"
-    before = mobilette("predict", folder, picture, "--json")
+    image = images / "red" / "0.png"
+    before = mobilette("predict", folder, image, "--json")
     assert json.loads(before.stdout)["label"] == "red"
     assert "the first verified artifact (no bench.json" in before.stderr
 
-    result = mobilette("bench", folder, "--data", pictures, "--rounds=1", "--json")
+    result = mobilette("bench", folder, "--data", images, "--rounds=1", "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert [Path(row["artifact"]).name for row in found["rows"]] == ["onnx", "onnx-broken"]
@@ -45,7 +45,7 @@ def test_bench_writes_what_predict_then_goes_by(
     for name in ("bench.md", "bench.svg", "bench.png"):
         assert (folder / name).stat().st_size > 100
 
-    after = mobilette("predict", folder, pictures / "red", "--workers=1")
+    after = mobilette("predict", folder, images / "red", "--workers=1")
     assert after.stdout.count(": red") > 30
     assert "the fastest verified artifact by" in after.stderr
 
@@ -74,12 +74,12 @@ def test_refused(tmp_path: Path, exported: Artifact) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process")
-def test_predict_is_interrupted_at_once(exported: Artifact, pictures: Path, tmp_path: Path) -> None:
-    """By Ctrl-C, in the midst of more pictures than can be read in time."""
+def test_predict_is_interrupted_at_once(exported: Artifact, images: Path, tmp_path: Path) -> None:
+    """By Ctrl-C, in the midst of more images than can be read in time."""
     many = tmp_path / "many"
     many.mkdir()
     for number in range(20_000):
-        (many / f"{number}.png").hardlink_to(pictures / "red" / "0.png")
+        (many / f"{number}.png").hardlink_to(images / "red" / "0.png")
     command = [sys.executable, "-m", "mobilette", "predict", str(exported.path), str(many)]
     # Tests in the background ignore it, and what they start would, too.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,13 +18,13 @@ from PIL import Image
 from mobilette.arch.catalogue import list_models
 from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import run
-from mobilette.data.cache import pictures_cache
+from mobilette.data.cache import images_cache
 from mobilette.data.dataset import load_dataset
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.exporters.export import TARGETS, target_packages
 from mobilette.run.directory import Run
-from tests.conftest import COLOURS, write_pictures
+from tests.conftest import COLOURS, write_images
 
 Result = subprocess.CompletedProcess[str]
 Capture = pytest.CaptureFixture[str]
@@ -153,17 +153,17 @@ def test_version() -> None:
     assert mobilette("--version").stdout == f"mobilette {version('mobilette')}\n"
 
 
-def test_doctor_cleans_up(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_cleans_up(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path))
     load_dataset(
-        find_pictures(pictures), resolution=16, preprocess=preset("torch"), cache=pictures_cache()
+        find_images(images), resolution=16, preprocess=preset("torch"), cache=images_cache()
     )
     found = json.loads(mobilette("doctor", "--json").stdout)["pictures"]
     assert found["folder"] == str(tmp_path / "pictures")
     assert found["sets"] == 1
     assert found["bytes"] >= 120 * 3 * 16 * 16
     cleaned = mobilette("doctor", "--clean").stdout
-    line = r": 1 set of decoded pictures removed, [\d,]{5,} bytes\n"
+    line = r": 1 set of decoded images removed, [\d,]{5,} bytes\n"
     assert re.fullmatch(re.escape(found["folder"]) + line, cleaned)
     assert {path.name for path in tmp_path.iterdir()} <= {"kernels"}
     assert json.loads(mobilette("doctor", "--clean", "--json").stdout) == {
@@ -176,11 +176,11 @@ def test_doctor_cleans_up(pictures: Path, tmp_path: Path, monkeypatch: pytest.Mo
 # The whole way
 
 
-def test_train_evaluate_export_verify_predict(pictures: Path, tmp_path: Path) -> None:
+def test_train_evaluate_export_verify_predict(images: Path, tmp_path: Path) -> None:
     """In a folder whose name has spaces and Chinese characters, with relative paths."""
     here = tmp_path / "my 文件夹"
     here.mkdir()
-    shutil.copytree(pictures, here / "图片 set")
+    shutil.copytree(images, here / "图片 set")
     options = ("--epochs=12", "--batch-size=16", "--json", "--out=a run")
     result = mobilette("train", "图片 set", *SMALL[:3], *options, cwd=here)
     assert result.returncode == 0, result.stderr
@@ -219,8 +219,8 @@ def test_train_evaluate_export_verify_predict(pictures: Path, tmp_path: Path) ->
     assert "blue" in mobilette("evaluate", "a run", "图片 set", cwd=here).stdout
 
 
-def test_the_next_command_is_printed_and_works(pictures: Path, tmp_path: Path) -> None:
-    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "a run", cwd=tmp_path)
+def test_the_next_command_is_printed_and_works(images: Path, tmp_path: Path) -> None:
+    result = mobilette("train", images, *SMALL, "--out", tmp_path / "a run", cwd=tmp_path)
     (line,) = (line for line in result.stderr.splitlines() if line.startswith("next: "))
     command = line.removeprefix("next: ").replace("mobilette", f"{sys.executable} -m mobilette", 1)
     exported = subprocess.run(
@@ -230,17 +230,17 @@ def test_the_next_command_is_printed_and_works(pictures: Path, tmp_path: Path) -
     assert "next: mobilette verify 'exports/a run/onnx'" in exported.stderr
 
 
-def test_runs_without_a_name_get_one_each(pictures: Path, tmp_path: Path) -> None:
+def test_runs_without_a_name_get_one_each(images: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        assert mobilette("train", pictures, *SMALL, cwd=tmp_path).returncode == 0
+        assert mobilette("train", images, *SMALL, cwd=tmp_path).returncode == 0
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
-    assert names == [f"{pictures.name}-mobilenet_v1", f"{pictures.name}-mobilenet_v1-2"]
+    assert names == [f"{images.name}-mobilenet_v1", f"{images.name}-mobilenet_v1-2"]
 
 
 def test_predict_says_what_it_cannot_read(exported: Artifact, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (20, 20), COLOURS["red"]).save(good)
-    bad.write_text("no picture")
+    bad.write_text("no image")
     result = mobilette("predict", exported.path, bad, good, "--json")
     assert result.returncode == 0
     first, second = (json.loads(line) for line in result.stdout.splitlines())
@@ -250,7 +250,7 @@ def test_predict_says_what_it_cannot_read(exported: Artifact, tmp_path: Path) ->
     assert mobilette("predict", exported.path, tmp_path / "missing.png").returncode == 2
 
 
-def test_predict_says_which_files_of_a_folder_are_no_pictures(
+def test_predict_says_which_files_of_a_folder_are_no_images(
     exported: Artifact, tmp_path: Path, capsys: Capture
 ) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
@@ -263,21 +263,21 @@ def test_predict_says_which_files_of_a_folder_are_no_pictures(
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["good.png", "no_suffix", "page.jpg"]
     assert ["error" in line for line in lines] == [False, False, True]
-    assert "7 files are no pictures: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more" in result.stderr
+    assert "7 files are no images: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more" in result.stderr
     assert "Thumbs" not in result.stderr
 
 
 def test_an_artifact_that_fails_the_gate_is_status_1(
-    artifact_copy: Path, trained: Run, pictures: Path
+    artifact_copy: Path, trained: Run, images: Path
 ) -> None:
     from tests.verification.forged_models import forge_model, forget_the_mean
 
     forge_model(artifact_copy, forget_the_mean)
-    result = mobilette("verify", artifact_copy, pictures, "--from", trained.path)
+    result = mobilette("verify", artifact_copy, images, "--from", trained.path)
     assert result.returncode == 1
     assert "verify: FAILED" in result.stdout
     assert "failed: golden vectors" in result.stdout
-    verdict = mobilette("verify", artifact_copy, pictures, "--from", trained.path, "--json")
+    verdict = mobilette("verify", artifact_copy, images, "--from", trained.path, "--json")
     assert verdict.returncode == 1
     assert not json.loads(verdict.stdout)["passed"]
 
@@ -343,8 +343,8 @@ def test_a_recipe_with_a_typo(tmp_path: Path) -> None:
     [
         ({}, "no class folders"),
         ({"green": 6}, "one class, 'green'"),
-        ({"green": 6, "red": 6, "empty": 0}, "empty has no pictures"),
-        ({"green": 6, "red": 1}, "class 'red' has one usable picture"),
+        ({"green": 6, "red": 6, "empty": 0}, "empty has no images"),
+        ({"green": 6, "red": 1}, "class 'red' has one usable image"),
     ],
 )
 def test_folders_that_are_no_set(
@@ -361,34 +361,34 @@ def test_folders_that_are_no_set(
     assert {path.name for path in tmp_path.iterdir()} == {"set"}
 
 
-def test_too_many_unusable_pictures(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 10)
+def test_too_many_unusable_images(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "set", 10)
     for index in range(6):
-        (root / "red" / f"text {index}.jpg").write_text("no picture")
+        (root / "red" / f"text {index}.jpg").write_text("no image")
     result = mobilette("train", root, *SMALL, "--out", tmp_path / "run")
-    assert_refused(result, "6 of 36 pictures cannot be used", "--max-unusable")
+    assert_refused(result, "6 of 36 images cannot be used", "--max-unusable")
     assert {path.name for path in tmp_path.iterdir()} == {"set"}
     allowed = mobilette("train", root, *SMALL, "--max-unusable=0.2", "--out", tmp_path / "run")
     assert allowed.returncode == 0
 
 
-def test_an_output_directory_that_exists_or_cannot_be(pictures: Path, tmp_path: Path) -> None:
+def test_an_output_directory_that_exists_or_cannot_be(images: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "file").write_text("x")
-    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "there")
+    result = mobilette("train", images, *SMALL, "--out", tmp_path / "there")
     assert_refused(result, "there: exists", "--force")
-    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "file" / "run")
+    result = mobilette("train", images, *SMALL, "--out", tmp_path / "file" / "run")
     assert_refused(result, "run: cannot be written")
     assert {path.name for path in tmp_path.iterdir()} == {"there", "file"}
 
 
-def test_half_an_onnx_file(artifact_copy: Path, pictures: Path, capsys: Capture) -> None:
+def test_half_an_onnx_file(artifact_copy: Path, images: Path, capsys: Capture) -> None:
     model = artifact_copy / "model.onnx"
     content = model.read_bytes()
     model.write_bytes(content[: len(content) // 2])
     result = in_this_process(capsys, "verify", artifact_copy)
     assert_refused(result, "model.onnx: cut short")
-    result = in_this_process(capsys, "predict", artifact_copy, pictures / "red")
+    result = in_this_process(capsys, "predict", artifact_copy, images / "red")
     assert_refused(result, "model.onnx: cut short")
 
 
@@ -404,22 +404,22 @@ def test_a_run_has_its_own_width(trained: Run, capsys: Capture) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
 def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 6)
+    root = write_images(tmp_path / "set", 6)
     (root / "red").rename(root / os.fsdecode(b"caf\xe9"))
     result = mobilette("train", root, *SMALL, "--out", tmp_path / "run")
     assert_refused(result, "not valid UTF-8")
 
 
-def test_an_output_that_cannot_show_a_character(exported: Artifact, pictures: Path) -> None:
+def test_an_output_that_cannot_show_a_character(exported: Artifact, images: Path) -> None:
     environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
-    for arguments in (["cost", "mobilenet_v2"], ["predict", exported.path, pictures / "red"]):
+    for arguments in (["cost", "mobilenet_v2"], ["predict", exported.path, images / "red"]):
         command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
         result = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert result.returncode == 0, result.stderr
 
 
-def test_brackets_in_a_path_are_no_markup(pictures: Path, tmp_path: Path) -> None:
-    result = mobilette("train", pictures, *SMALL, "--out", tmp_path / "a[bold]b[/b]")
+def test_brackets_in_a_path_are_no_markup(images: Path, tmp_path: Path) -> None:
+    result = mobilette("train", images, *SMALL, "--out", tmp_path / "a[bold]b[/b]")
     assert result.returncode == 0, result.stderr
     assert "a[bold]b[/b]: mobilenet_v1" in result.stderr
 
@@ -443,11 +443,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_in_training_and_in_export(
-    small_disk: Path, trained: Run, pictures: Path
+    small_disk: Path, trained: Run, images: Path
 ) -> None:
     """The state of a run at width 1.0 does not fit; nor does an artifact beside ballast."""
     result = mobilette(
-        "train", pictures, "--resolution=16", "--epochs=1", "--out", small_disk / "run"
+        "train", images, "--resolution=16", "--epochs=1", "--out", small_disk / "run"
     )
     assert_refused(result, "cannot be written (no space left on device)")
     assert list(small_disk.iterdir()) == []

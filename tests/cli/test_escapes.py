@@ -100,14 +100,14 @@ def hostile_run(run_copy: Path) -> Path:
 
 @posix
 def test_predict_shows_names_escaped_and_writes_them_whole(
-    hostile_run: Path, pictures: Path, tmp_path: Path, capsys: Capture
+    hostile_run: Path, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     names = [os.fsdecode(b"\xff.png"), f"{CLEAR}.png", "a\nmobilette: error: b.png", "[red].png"]
     for name in names:
-        shutil.copy(next(pictures.glob("red/*.png")), folder / name)
-    (folder / f"{CLEAR}bad.png").write_bytes(b"no picture")
+        shutil.copy(next(images.glob("red/*.png")), folder / name)
+    (folder / f"{CLEAR}bad.png").write_bytes(b"no image")
     shown = in_this_process(capsys, "predict", hostile_run, folder)
     assert (shown.returncode, len(shown.stdout.splitlines())) == (0, len(names))
     assert len(shown.stderr.splitlines()) == 1
@@ -123,7 +123,7 @@ def test_predict_shows_names_escaped_and_writes_them_whole(
     assert whole.stdout.isascii()
 
 
-def test_from_python_a_picture_that_cannot_be_read_is_said_on_one_line() -> None:
+def test_from_python_a_image_that_cannot_be_read_is_said_on_one_line() -> None:
     with pytest.raises(InputError) as caught:
         ColourPredictor().predict([f"a\n{CLEAR}.png"])
     assert str(caught.value).startswith(r"a\n\x1b[2J")
@@ -131,10 +131,10 @@ def test_from_python_a_picture_that_cannot_be_read_is_said_on_one_line() -> None
 
 
 def test_evaluate_and_errors_show_names_escaped(
-    hostile_run: Path, pictures: Path, tmp_path: Path, capsys: Capture
+    hostile_run: Path, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     odd = "[green]\x1b[2J\u202e"
-    folder = Path(shutil.copytree(pictures, tmp_path / "set"))
+    folder = Path(shutil.copytree(images, tmp_path / "set"))
     (folder / "green").rename(folder / odd)
     classes = hostile_run / "classes.txt"
     classes.write_text(classes.read_text("utf-8").replace("green", odd), "utf-8")
@@ -171,7 +171,7 @@ def test_the_readme_of_an_artifact_has_no_line_that_a_name_made(exported: Artifa
     assert is_plain(text)
 
 
-def test_the_picture_of_a_benchmark_has_such_names(capsys: Capture) -> None:
+def test_the_image_of_a_benchmark_has_such_names(capsys: Capture) -> None:
     latency = Latency(median=1.0, p10=0.9, p90=1.1, n=10)
     rows = [
         Row(

@@ -42,16 +42,16 @@ def become(*command: str, cwd: Path, **environment: str) -> subprocess.Completed
 
 
 @pytest.fixture
-def place(pictures: Path) -> Iterator[Path]:
-    """Make a folder that the user may write, with pictures in it; skip where there is none."""
+def place(images: Path) -> Iterator[Path]:
+    """Make a folder that the user may write, with images in it; skip where there is none."""
     with tempfile.TemporaryDirectory() as made:  # pytest's own folders are closed to others
         folder = Path(made)
-        shutil.copytree(pictures, folder / "pictures")
+        shutil.copytree(images, folder / "images")
         for path in (folder, *folder.rglob("*")):  # whatever the umask here
             os.chown(path, UNKNOWN, UNKNOWN)
         for reason, tried in (
             ("run this Python", nobody("--version", cwd=folder)),
-            ("reach the temporary folder", become("ls", str(folder / "pictures"), cwd=folder)),
+            ("reach the temporary folder", become("ls", str(folder / "images"), cwd=folder)),
         ):
             if tried.returncode:
                 pytest.skip(f"another user cannot {reason}: {tried.stderr.strip()[-200:]}")
@@ -59,12 +59,12 @@ def place(pictures: Path) -> Iterator[Path]:
 
 
 def test_without_home_it_goes_on_without_the_cache_and_says_so(place: Path) -> None:
-    done = nobody("train", "pictures", "--out=run", "--workers=2", *OPTIONS, cwd=place)
+    done = nobody("train", "images", "--out=run", "--workers=2", *OPTIONS, cwd=place)
     assert done.returncode == 0, done.stderr
-    said = "decoded pictures are not kept for the next time: no home directory; MOBILETTE_CACHE can"
+    said = "decoded images are not kept for the next time: no home directory; MOBILETTE_CACHE can"
     assert done.stderr.count(said) == 1
     for verb in (
-        ("evaluate", "run", "pictures"),
+        ("evaluate", "run", "images"),
         ("export", "run", "--out=exports", "--to=onnx,openvino"),
         ("weights", "list", "--json"),
         ("weights", "list"),
@@ -76,7 +76,7 @@ def test_without_home_it_goes_on_without_the_cache_and_says_so(place: Path) -> N
     assert found["pictures"] == {"folder": None, "sets": 0, "bytes": 0}
     assert "no: no home directory" in found["fused_norms"]
     weights = "--from=timm/mobilenetv2_100.ra_in1k"
-    for wanted in (("doctor", "--clean"), ("train", "pictures", weights, "--out=other")):
+    for wanted in (("doctor", "--clean"), ("train", "images", weights, "--out=other")):
         done = nobody(*wanted, cwd=place)
         assert done.returncode == 2
         assert "no home directory" in done.stderr
@@ -92,9 +92,7 @@ def test_without_home_it_goes_on_without_the_cache_and_says_so(place: Path) -> N
     ids=str,
 )
 def test_a_cache_that_cannot_be_written_is_said(environment: dict[str, str], place: Path) -> None:
-    done = nobody(
-        "train", "pictures", "--out=run", "--workers=0", *OPTIONS, cwd=place, **environment
-    )
+    done = nobody("train", "images", "--out=run", "--workers=0", *OPTIONS, cwd=place, **environment)
     assert done.returncode == 0, done.stderr
-    assert "decoded pictures are not kept for the next time: " in done.stderr
+    assert "decoded images are not kept for the next time: " in done.stderr
     assert "Traceback" not in done.stderr

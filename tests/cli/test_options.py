@@ -20,7 +20,7 @@ from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from tests.cli.test_cli import Capture, assert_refused, in_this_process, mobilette
 from tests.cli.test_escapes import is_plain
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 
 # Twelve: too small, too large, no numbers, and what only Python takes for one.
 BAD = (
@@ -97,15 +97,15 @@ def subjects(
     tmp_path_factory: pytest.TempPathFactory, trained: Run, exported: Artifact
 ) -> dict[str, list[str]]:
     """Return, for each verb, arguments with which it would run, on next to nothing."""
-    few = str(write_pictures(tmp_path_factory.mktemp("few") / "set", 2, size=16))
-    picture = str(next(Path(few).glob("*/*.png")))
+    few = str(write_images(tmp_path_factory.mktemp("few") / "set", 2, size=16))
+    image = str(next(Path(few).glob("*/*.png")))
     run, artifact = str(trained.path), str(exported.path)
     return {
         "models": [],
         "cost": ["mobilenet_v1"],
         "train": [few, "--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16"],
         "evaluate": [run, few],
-        "predict": [run, picture],
+        "predict": [run, image],
         "export": [run],
         "quantize": [run, few],
         "verify": [artifact],
@@ -113,7 +113,7 @@ def subjects(
         "prune": [run, few, "--keep=0.5"],
         "doctor": [],
         "weights list": [],
-        "weights import": [picture, "--as=mobilenet_v1"],
+        "weights import": [image, "--as=mobilenet_v1"],
     }
 
 
@@ -238,11 +238,11 @@ def test_addresses_are_said_not_to_be_read(
         assert "addresses are not read; download it first" in line
 
 
-def test_an_address_costs_no_answer_of_the_pictures_beside_it(
+def test_an_address_costs_no_answer_of_the_images_beside_it(
     subjects: dict[str, list[str]], capsys: Capture
 ) -> None:
-    run, picture = subjects["predict"]
-    result = in_this_process(capsys, "predict", run, picture, "https://host/a.jpg")
+    run, image = subjects["predict"]
+    result = in_this_process(capsys, "predict", run, image, "https://host/a.jpg")
     assert result.returncode == 0
-    assert picture in result.stdout
+    assert image in result.stdout
     assert "https://host/a.jpg: addresses are not read" in result.stderr

@@ -62,13 +62,11 @@ def test_an_export_that_is_ended_leaves_nothing(number: str, trained: Run, tmp_p
 
 
 @posix_only
-def test_a_training_whose_terminal_is_closed_saves_its_state(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_a_training_whose_terminal_is_closed_saves_its_state(images: Path, tmp_path: Path) -> None:
     import pty
 
     out = tmp_path / "run"
-    arguments = ["train", str(pictures), "--out", str(out), "--epochs=500", "--workers=0"]
+    arguments = ["train", str(images), "--out", str(out), "--epochs=500", "--workers=0"]
     arguments += ["--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16"]
     pid, terminal = pty.fork()
     if pid == 0:

@@ -51,8 +51,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def divided(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the pictures divided: 24 and 8 a class, with a list of them beside."""
+def divided(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the images divided: 24 and 8 a class, with a list of them beside."""
     root = tmp_path_factory.mktemp("divided")
     rows = ["path,label,split"]
     for name in COLOURS:
@@ -60,14 +60,14 @@ def divided(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             split = "train" if number < 24 else "val"
             file = root / split / name / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(pictures / name / f"{number}.png", file)
+            shutil.copy(images / name / f"{number}.png", file)
             rows.append(f"{file.relative_to(root).as_posix()},{name},{split}")
     (root / "list.csv").write_text("\n".join(rows))
     return root
 
 
 def write_shards(divided: Path, root: Path) -> Path:
-    """Write the divided pictures into two shards to train on and one to validate."""
+    """Write the divided images into two shards to train on and one to validate."""
     root.mkdir()
     for shard, split, numbers in (
         ("train-000000.tar", "train", range(12)),
@@ -95,7 +95,7 @@ def described(run: Path) -> dict[str, object]:
 
 
 def test_folders_lists_shards_and_streams(capsys: Capture, divided: Path, tmp_path: Path) -> None:
-    """The same pictures: all ways learn as many, and folder and list the same bits."""
+    """The same images: all ways learn as many, and folder and list the same bits."""
     shards = write_shards(divided, tmp_path / "shards")
     (tmp_path / "folders").mkdir()
     for split in ("train", "val"):
@@ -111,7 +111,7 @@ def test_folders_lists_shards_and_streams(capsys: Capture, divided: Path, tmp_pa
         answer = Answer(capsys, "train", data, *ONE, *more, "--out", out, "--json")
         assert answer.status == 0, answer.err
         assert json.loads(answer.out)["epochs"] == 1
-        assert "72 pictures to train on, 24 held out" in answer.err
+        assert "72 images to train on, 24 held out" in answer.err
         assert described(out)["loader"] == ("streamed" if more else "resident")
         weights[name] = (out / "best.safetensors").read_bytes()
     assert weights["list"] == weights["folder"]
@@ -128,7 +128,7 @@ def test_a_shard_that_ends_mid_file_costs_what_it_lost(
     cut.write_bytes(cut.read_bytes()[: last.offset_data + last.size // 2])
     answer = Answer(capsys, "train", shards, *ONE, "--out", tmp_path / "run")
     assert answer.status == 0, answer.err
-    assert "71 pictures to train on, 24 held out, 1 left out (dataset.json says why)" in answer.err
+    assert "71 images to train on, 24 held out, 1 left out (dataset.json says why)" in answer.err
     lost = described(tmp_path / "run")["unusable"]
     assert "shard ends mid-file" in json.dumps(lost)
 
@@ -136,7 +136,7 @@ def test_a_shard_that_ends_mid_file_costs_what_it_lost(
 # Ways to train
 
 
-def test_grey_pictures_with_everything_that_changes_colours(
+def test_grey_images_with_everything_that_changes_colours(
     capsys: Capture, divided: Path, tmp_path: Path
 ) -> None:
     keys = ("crop=resized", "colour_jitter=0.4", "randaugment=9", "erasing=0.3", "mixup=0.2")

@@ -23,7 +23,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def changed(trained: Run, tmp_path: Path) -> Path:
-    """Return a copy of a run that can be changed: 0.4 at best, 0.3 at the end, of 30 pictures."""
+    """Return a copy of a run that can be changed: 0.4 at best, 0.3 at the end, of 30 images."""
     folder = tmp_path / "run"
     shutil.copytree(trained.path, folder)
     header = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
@@ -49,7 +49,7 @@ def printed(capsys: Capture, folder: Path) -> str:
 def test_the_end_says_how_sure_it_is_and_where_it_ended(capsys: Capture, changed: Path) -> None:
     count(changed, val=(10, 10, 10))
     text = printed(capsys, changed)
-    assert "top-1 40.00% (24.6% to 57.7% with 95% confidence, 30 pictures; " in text
+    assert "top-1 40.00% (24.6% to 57.7% with 95% confidence, 30 images; " in text
     assert "the largest class is 33.3% of them) after epoch 1; " in text
     assert "top-1 30.00% at the end, after 1.333 epochs; " in text
     assert "top-5" not in text
@@ -70,7 +70,7 @@ def test_what_guessing_would_reach_is_warned_of(
     count(changed, val=val)
     name = ("blue", "green", "red")[val.index(max(val))]
     warning = f"warning: no better than always answering {name}, the largest class: "
-    assert f"{warning}{max(val) / 30:.1%} of the pictures held out\n" in printed(capsys, changed)
+    assert f"{warning}{max(val) / 30:.1%} of the images held out\n" in printed(capsys, changed)
 
 
 def test_what_may_be_guessing_is_said_to_be_so(capsys: Capture, changed: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_result_that_is_better_has_no_warning(capsys: Capture, changed: Path) 
 def test_uneven_classes_name_the_remedy_unless_it_is_taken(capsys: Capture, changed: Path) -> None:
     assert "class_weights" not in printed(capsys, changed)
     count(changed, train=(1_200, 20, 600))
-    said = "the classes are uneven (blue has 1,200 pictures to train on, green 20): "
+    said = "the classes are uneven (blue has 1,200 images to train on, green 20): "
     assert f"{said}--set class_weights=balanced" in printed(capsys, changed)
     recipe = changed / "recipe.toml"
     for key, value in (("class_weights", "none"), ("sampling", "shuffled")):
@@ -107,23 +107,23 @@ def test_uneven_classes_name_the_remedy_unless_it_is_taken(capsys: Capture, chan
 
 
 def test_few_classes_have_no_top_five_while_training_either(
-    capsys: Capture, pictures: Path, tmp_path: Path
+    capsys: Capture, images: Path, tmp_path: Path
 ) -> None:
     """Nor has `evaluate`; in JSON it is null in both."""
     out = str(tmp_path / "run")
     small = ("--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16", "--workers=0")
-    assert mobilette(["train", str(pictures), *small, "--epochs=1", f"--out={out}"]) == 0
-    assert mobilette(["evaluate", out, str(pictures), "--workers=0"]) == 0
+    assert mobilette(["train", str(images), *small, "--epochs=1", f"--out={out}"]) == 0
+    assert mobilette(["evaluate", out, str(images), "--workers=0"]) == 0
     shown = capsys.readouterr()
     assert "top-1" in shown.out
     assert "top-1" in shown.err
     assert "top-5" not in shown.out + shown.err
     assert "top5" not in open_run(out).history()[0]
-    assert mobilette(["evaluate", out, str(pictures), "--workers=0", "--json"]) == 0
+    assert mobilette(["evaluate", out, str(images), "--workers=0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["top5"] is None
 
 
-def test_a_resumed_run_says_where_it_goes_on(pictures: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_says_where_it_goes_on(images: Path, tmp_path: Path) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, StepDone) and (event.epoch, event.step) == (1, 2):
             signal.raise_signal(signal.SIGINT)
@@ -131,7 +131,7 @@ def test_a_resumed_run_says_where_it_goes_on(pictures: Path, tmp_path: Path) -> 
     small = {"model": "mobilenet_v1", "width_mult": 0.25, "resolution": 16, "workers": 0}
     with pytest.raises(KeyboardInterrupt):
         train(
-            pictures,
+            images,
             **small,  # type: ignore[arg-type]
             overrides={"epochs": 2, "batch_size": 24},
             out=tmp_path / "run",

@@ -21,7 +21,7 @@ from mobilette.run.directory import open_run
 from mobilette.workflows.resume import resume
 from tests.cli.test_cli import assert_refused
 from tests.cli.test_cli import mobilette as run_process
-from tests.formats.published_files import pictures, published
+from tests.formats.published_files import images, published
 from tests.parity.test_named import run_readme
 
 RESNET8 = "resnet8_cifar10_mlperf_tiny_int8.tflite"
@@ -73,11 +73,11 @@ def resnet8(tmp_path: Path, command: Command) -> Path:
 
 
 def some_of(folder: Path, out: Path, count: int) -> Path:
-    """Copy the first ``count`` pictures of each class."""
+    """Copy the first ``count`` images of each class."""
     for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
         (out / kind.name).mkdir(parents=True)
-        for picture in sorted(kind.iterdir())[:count]:
-            shutil.copy(picture, out / kind.name)
+        for image in sorted(kind.iterdir())[:count]:
+            shutil.copy(image, out / kind.name)
     return out
 
 
@@ -156,20 +156,20 @@ def test_the_accuracy_is_the_one_that_others_measured(
     assert answer.keys() == KEYS
     assert (answer["run"], answer["missing"]) == (str(out), [])
     assert answer["tensors"] >= len(answer["unused"]) + 20
-    told, remarks = command("evaluate", out, pictures(data), "--workers=0", "--json")
+    told, remarks = command("evaluate", out, images(data), "--workers=0", "--json")
     assert json.loads(told)["top1"] == pytest.approx(top1, abs=0.0051)
     assert f"folders matched with classes by {by}" in remarks
 
 
 def test_imagenet_with_its_classes(tmp_path: Path, command: Command) -> None:
-    index = pictures("imagenet_class_index.json")
+    index = images("imagenet_class_index.json")
     out = tmp_path / "run"
     file = published("mobilenet_v1_0.25_224_imagenet_keras.h5")
     command(
         "weights", "import", file, "--as=mobilenet_v1", "--width-mult=0.25", "--preprocess=tf",
         "--resize=squash", "--classes", index, "--out", out,
     )  # fmt: skip
-    few = some_of(pictures("imagenette-small") / "val", tmp_path / "few", 4)
+    few = some_of(images("imagenette-small") / "val", tmp_path / "few", 4)
     told, remarks = command("evaluate", out, few, "--workers=0", "--json")
     measured = json.loads(told)
     assert "folders matched with classes by synset prefix" in remarks
@@ -205,7 +205,7 @@ def test_an_imported_run_has_no_history_and_predicts(resnet8: Path) -> None:
     assert open_run(resnet8).history() == []
     with pytest.raises(InputError, match=r"was imported, not trained.*train DATA --from"):
         resume(resnet8)
-    cats = sorted((pictures("cifar10-test200") / "cat").iterdir())
+    cats = sorted((images("cifar10-test200") / "cat").iterdir())
     answers = mobilette.load(resnet8).predict(cats)
     assert sum(answer.label == "3" for answer in answers) > len(cats) / 2
 
@@ -218,7 +218,7 @@ def test_it_is_exported_and_verified(resnet8: Path, tmp_path: Path, command: Com
     measured = open_artifact(artifact).contract.measured
     assert measured is not None
     assert measured.top1 is None
-    told, _ = command("verify", artifact, pictures("cifar10-test200"), "--workers=0", "--json")
+    told, _ = command("verify", artifact, images("cifar10-test200"), "--workers=0", "--json")
     verdict = json.loads(told)
     assert verdict["passed"]
     assert verdict["accuracy_source"] == verdict["accuracy_artifact"] == pytest.approx(0.865)
@@ -232,14 +232,14 @@ def test_its_state_dict(resnet8: Path, tmp_path: Path, command: Command, refused
     assert error.startswith("timm has no resnet8; it has mobilenet_v1, ")
     assert not out.exists()
     command("export", resnet8, "--to=state_dict", "--names=mobilette", "--out", out)
-    picture = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     network = run_readme(out / "state_dict" / "model.safetensors")
     with torch.no_grad():
-        assert torch.equal(network(picture), open_run(resnet8).network(picture))
+        assert torch.equal(network(image), open_run(resnet8).network(image))
 
 
 def test_training_goes_on_from_it(resnet8: Path, tmp_path: Path, command: Command) -> None:
-    few = some_of(pictures("cifar10-test200"), tmp_path / "few", 8)
+    few = some_of(images("cifar10-test200"), tmp_path / "few", 8)
     out = tmp_path / "trained"
     told, remarks = command(
         "train", few, "--from", resnet8, "--epochs=1", "--out", out, "--workers=0", "--json"
@@ -306,9 +306,9 @@ def test_bad_options(options: list[str], error: str, refused: Refused) -> None:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_file_that_does_not_say_how_pictures_are_prepared(refused: Refused) -> None:
+def test_a_file_that_does_not_say_how_images_are_prepared(refused: Refused) -> None:
     line = refused("weights", "import", published(f"{VWW}.h5"), *AS_VWW, "--out=run")
-    assert line.endswith(".h5: does not say how pictures are prepared; give --preprocess torch, "
+    assert line.endswith(".h5: does not say how images are prepared; give --preprocess torch, "
                          "tf, caffe, unit or raw")  # fmt: skip
 
 

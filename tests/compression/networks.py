@@ -25,7 +25,7 @@ FAMILIES = {
 }
 
 
-def random_pictures(count: int = 16, *, seed: int = 0, resolution: int = 32) -> Tensor:
+def random_images(count: int = 16, *, seed: int = 0, resolution: int = 32) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, resolution, resolution, generator=generator)
 
@@ -35,7 +35,7 @@ def random_network(name: str, width: float | None = None, *, resolution: int = 3
     torch.manual_seed(0)
     width = FAMILIES[name] if width is None else width
     network = Network(arch_of(name, width, resolution=resolution)).eval()
-    give_statistics(network, random_pictures(resolution=resolution))
+    give_statistics(network, random_images(resolution=resolution))
     arch, weights = fold_batch_norm(network.arch, network.state_dict())
     folded = Network(arch).eval()
     folded.load_state_dict(weights)

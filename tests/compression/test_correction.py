@@ -23,14 +23,14 @@ from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
-from tests.compression.networks import bias_of, random_network, random_pictures
+from tests.compression.networks import bias_of, random_images, random_network
 
 
 def sharp(name: str, width: float) -> Network:
-    """Return a network with ReLU whose answers differ from picture to picture."""
+    """Return a network with ReLU whose answers differ from image to image."""
     rescaling = Rescaling(random_network(name, width))
     network = rescaling.network(widen(rescaling.arch))
-    x = random_pictures(32)
+    x = random_images(32)
     logits = answers(network, x, network.arch)
     weights = network.state_dict()
     weights["head.classifier.weight"] *= 3 / logits.std(0)[:, None]
@@ -52,7 +52,7 @@ def int8(network: Network, inputs: Tensor, x: Tensor, weights: WeightScales) -> 
 def test_a_broken_network_is_rescued(name: str) -> None:
     """By chance, one of seven answers agrees."""
     network = sharp(name, 0.5)
-    inputs, x = random_pictures(32), random_pictures(96, seed=1)
+    inputs, x = random_images(32), random_images(96, seed=1)
     wanted = answers(network, x, network.arch)
     broken = spread_channels(network)
     assert agreement(answers(broken, x, network.arch), wanted) > 0.98
@@ -82,7 +82,7 @@ def mean_errors(network: Network, model: Network, x: Tensor) -> dict[str, float]
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
 def test_corrected_biases_make_fewer_errors_on_average(name: str) -> None:
-    network, inputs = random_network(name), random_pictures(32)
+    network, inputs = random_network(name), random_images(32)
     corrected = correct_biases(network, inputs, ranges="minmax", weights="per_tensor")
     before = mean_errors(network, simulated(network, inputs, weights="per_tensor").network, inputs)
     after = mean_errors(network, simulated(corrected, inputs, weights="per_tensor").network, inputs)
@@ -97,7 +97,7 @@ def test_corrected_biases_make_fewer_errors_on_average(name: str) -> None:
 
 
 def test_biases_of_a_float_network_are_right_already() -> None:
-    network, inputs = random_network("mobilenet_v2"), random_pictures(8)
+    network, inputs = random_network("mobilenet_v2"), random_images(8)
     weights = correct_biases(
         network, inputs, ranges="minmax", float_layers=weight_layers(network.arch)
     ).state_dict()
@@ -118,7 +118,7 @@ def test_biases_of_a_float_network_are_right_already() -> None:
 )
 def test_sensitivity_finds_the_layer_that_was_sabotaged(dead: str, name: str) -> None:
     """Large weights that read nothing but zeros leave the others less than a step."""
-    network, inputs = random_network("mobilenet_v2"), random_pictures(4)
+    network, inputs = random_network("mobilenet_v2"), random_images(4)
     weights = network.state_dict()
     weights[f"{dead}.weight"][0] = 0
     weights[f"{dead}.bias"][0] = 0
@@ -140,12 +140,12 @@ divergence = Loss(Recipe(temperature=1.0), multi_label=False).of_teacher
 
 
 def batches() -> Iterator[Tensor]:
-    yield from torch.split(random_pictures(512, seed=2), 32)
+    yield from torch.split(random_images(512, seed=2), 32)
 
 
 def test_training_brings_int8_closer_to_float() -> None:
     network = spread_channels(sharp("resnet20", 0.25), orders=1.0)
-    inputs, x = random_pictures(32), random_pictures(64, seed=1)
+    inputs, x = random_images(32), random_images(64, seed=1)
     wanted = answers(network, x, network.arch)
     before = divergence(int8(network, inputs, x, "per_channel"), wanted)
     steps: list[tuple[int, int]] = []
@@ -173,20 +173,20 @@ def test_training_brings_int8_closer_to_float() -> None:
 def test_training_that_makes_it_worse_is_not_kept() -> None:
     network = sharp("resnet20", 0.25)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    inputs = random_pictures(8)
+    inputs = random_images(8)
     assert train_quantised(network, batches, inputs=inputs, ranges="minmax", steps=3, lr=10) is None
     after = network.state_dict()
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
 
 
 def test_what_cannot_be_is_said() -> None:
-    network, x = random_network("mobilenet_v2"), random_pictures(2)
+    network, x = random_network("mobilenet_v2"), random_images(2)
     for call in (
         lambda: correct_biases(network, x[:0], ranges="minmax"),
         lambda: sensitivity(network, x[:0], None, ranges="minmax"),
         lambda: train_quantised(network, batches, inputs=x[:0], ranges="minmax", steps=1),
     ):
-        with pytest.raises(InputError, match="no pictures"):
+        with pytest.raises(InputError, match="no images"):
             call()
     with pytest.raises(InputError, match="no batches"):
         train_quantised(network, lambda: [], inputs=x, ranges="minmax", steps=1)

@@ -23,8 +23,8 @@ from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from tests.compression.networks import (
     FAMILIES,
+    random_images,
     random_network,
-    random_pictures,
     relative_difference,
     weight_of,
 )
@@ -51,20 +51,20 @@ def functions(network: Network) -> list[str]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_function_stays_for_every_family(name: str) -> None:
-    network, x = random_network(name), random_pictures(4)
+    network, x = random_network(name), random_images(4)
     equal = equalise(network, x)
     assert relative_difference(answers(equal, x, equal.arch), answers(network, x, network.arch)) < (
         EXACT
     )
-    if "relu6" not in functions(network):  # then it stays for other pictures, too
-        x = 3 * random_pictures(4, seed=1)
+    if "relu6" not in functions(network):  # then it stays for other images, too
+        x = 3 * random_images(4, seed=1)
         wanted = answers(network, x, network.arch)
         assert relative_difference(answers(equal, x, equal.arch), wanted) < EXACT
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "squeezenet1_1_bn", "resnet20"])
 def test_ranges_that_were_spread_become_even(name: str) -> None:
-    network, x = with_relu(random_network(name)), random_pictures()
+    network, x = with_relu(random_network(name)), random_images()
     broken = spread_channels(network)
     wanted = answers(network, x, network.arch)
     assert relative_difference(answers(broken, x, network.arch), wanted) < EXACT
@@ -79,7 +79,7 @@ def test_ranges_that_were_spread_become_even(name: str) -> None:
 
 def test_a_pair_of_layers_gets_equal_ranges() -> None:
     """Equation 11: for every channel, what computes it and what reads it have one range."""
-    network, x = with_relu(random_network("vgg11_bn")), random_pictures(4)
+    network, x = with_relu(random_network("vgg11_bn")), random_images(4)
     equal = Rescaling(equalise(spread_channels(network), x))
     for group in scaling_groups(network.arch):
         computed, read = (
@@ -92,7 +92,7 @@ def test_a_pair_of_layers_gets_equal_ranges() -> None:
 
 
 def test_what_a_hard_swish_changes_is_left_alone() -> None:
-    network, x = random_network("mobilenet_v3_small"), random_pictures(4)
+    network, x = random_network("mobilenet_v3_small"), random_images(4)
     before, after = network.state_dict(), equalise(network, x).state_dict()
     swished = {
         layer.inputs[0]
@@ -106,7 +106,7 @@ def test_what_a_hard_swish_changes_is_left_alone() -> None:
 
 
 def test_a_relu6_is_widened_only_where_nothing_reaches_it() -> None:
-    network, x = random_network("mobilenet_v2"), random_pictures(4)
+    network, x = random_network("mobilenet_v2"), random_images(4)
     quiet = network.state_dict()
     quiet["stem.conv.weight"] *= 0.2
     quiet["stem.conv.bias"] *= 0.2
@@ -121,7 +121,7 @@ def test_a_relu6_is_widened_only_where_nothing_reaches_it() -> None:
 @settings(max_examples=4)
 @given(scale=st.floats(0.05, 20.0), seed=st.integers(0, 3))
 def test_under_the_cap_the_function_stays_however_much_is_clipped(scale: float, seed: int) -> None:
-    network, x = random_network("mobilenet_v1", resolution=16), random_pictures(8, resolution=16)
+    network, x = random_network("mobilenet_v1", resolution=16), random_images(8, resolution=16)
     weights = network.state_dict()
     generator = torch.Generator().manual_seed(seed)
     for name in ("stem.conv", "rows.1.pointwise.conv"):  # some channels far above 6, some below
@@ -137,7 +137,7 @@ def test_under_the_cap_the_function_stays_however_much_is_clipped(scale: float, 
 
 def test_absorption_keeps_what_lies_above_the_constant() -> None:
     """Every value that was measured exceeds c: the function is the same, activations smaller."""
-    network, x = with_relu(random_network("mobilenet_v2")), random_pictures()
+    network, x = with_relu(random_network("mobilenet_v2")), random_images()
     high = network.state_dict()
     high["rows.2.depthwise.conv.bias"] += 100.0
     high["rows.2.depthwise.conv.bias"][0] -= 1000.0  # a dead channel has nothing to absorb
@@ -157,7 +157,7 @@ def test_absorption_keeps_what_lies_above_the_constant() -> None:
 
 def test_absorption_leaves_relu6_residuals_and_scales_alone() -> None:
     for name in ("mobilenet_v2", "mobilenet_v3_small"):
-        network, x = random_network(name), random_pictures(4)
+        network, x = random_network(name), random_images(4)
         high = {
             key: tensor + 50.0 if key.endswith(".bias") else tensor
             for key, tensor in network.state_dict().items()
@@ -170,22 +170,22 @@ def test_absorption_leaves_relu6_residuals_and_scales_alone() -> None:
 
 
 def test_the_source_is_left_alone_and_bad_input_is_said() -> None:
-    network, x = random_network("mobilenet_v2"), random_pictures(2)
+    network, x = random_network("mobilenet_v2"), random_images(2)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     equalise(network, x, relu6="widen")
     absorb_high_biases(network, x)
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
     assert set(functions(network)) == {"relu6"}
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         equalise(network, x[:0])
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         absorb_high_biases(network, x[:0])
     with pytest.raises(InputError, match="auto, widen, keep"):
         equalise(network, x, relu6="never")  # type: ignore[arg-type]
 
 
 def test_a_convolution_without_bias_gets_one() -> None:
-    network, x = random_network("resnet20"), random_pictures(2)
+    network, x = random_network("resnet20"), random_images(2)
     arch = change_convs(
         network.arch,
         lambda name, conv: replace(conv, bias=False) if name == "stem" else conv,

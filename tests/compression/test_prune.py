@@ -25,18 +25,18 @@ from mobilette.verification.evaluate import evaluate
 from mobilette.workflows.prune import prune
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.training.runs import same_weights
 
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
-def pruned(trained: Run, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def pruned(trained: Run, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return the colours' run pruned to half in two steps."""
     return prune(
         trained,
-        pictures,
+        images,
         keep=0.5,
         steps=2,
         overrides={"epochs": 2, "batch_size": 16},
@@ -55,7 +55,7 @@ def test_it_is_narrower_and_costs_what_was_asked(pruned: Run, trained: Run) -> N
     assert pruned.preprocess == trained.preprocess
 
 
-def test_the_record_tells_every_step(pruned: Run, trained: Run, pictures: Path) -> None:
+def test_the_record_tells_every_step(pruned: Run, trained: Run, images: Path) -> None:
     record = read_pruning(pruned.path)
     assert record.source == str(trained.path.resolve())
     assert [round(step.keep, 4) for step in record.steps] == [0.7071, 0.5]
@@ -64,7 +64,7 @@ def test_the_record_tells_every_step(pruned: Run, trained: Run, pictures: Path) 
     assert (last.madds, last.params) == (cost(pruned.arch).madds, cost(pruned.arch).params)
     assert last.channels == new_channels(pruned.arch)
     assert record.channels == new_channels(trained.arch)
-    assert record.accuracy == evaluate(load(trained.path), pictures, workers=0, split="val").top1
+    assert record.accuracy == evaluate(load(trained.path), images, workers=0, split="val").top1
     best = pruned.best()
     assert best is not None
     assert last.tuned == best["top1"] > 0.8
@@ -73,13 +73,11 @@ def test_the_record_tells_every_step(pruned: Run, trained: Run, pictures: Path) 
     assert environment["start"] == f"{trained.path.resolve()}, pruned"
 
 
-def test_everything_works_on_it(
-    pruned: Run, pictures: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    metrics = evaluate(load(pruned.path), pictures, workers=0, split="val")
+def test_everything_works_on_it(pruned: Run, images: Path, tmp_path: Path, capsys: Capture) -> None:
+    metrics = evaluate(load(pruned.path), images, workers=0, split="val")
     assert metrics.top1 == read_pruning(pruned.path).steps[-1].tuned
     artifact = export(pruned, out=tmp_path / "exports")
-    assert evaluate(load(artifact.path), pictures, workers=0, split="val").top1 == metrics.top1
+    assert evaluate(load(artifact.path), images, workers=0, split="val").top1 == metrics.top1
     copy = Path(shutil.copytree(pruned.path, tmp_path / "copy"))
     assert same_weights(resume(copy).path, pruned.path)  # finished
     longer = resume(copy, overrides={"epochs": 3}, force=True, workers=0)
@@ -89,10 +87,10 @@ def test_everything_works_on_it(
     assert json.loads(capsys.readouterr().out)["madds"] == cost(pruned.arch).madds
 
 
-def test_it_can_be_pruned_again_by_norm(pruned: Run, pictures: Path, tmp_path: Path) -> None:
+def test_it_can_be_pruned_again_by_norm(pruned: Run, images: Path, tmp_path: Path) -> None:
     again = prune(
         pruned.path,
-        pictures,
+        images,
         keep=0.8,
         importance="norm",
         overrides={"epochs": 1, "batch_size": 16},
@@ -129,12 +127,12 @@ def test_digits_end_to_end_on_the_command_line(tmp_path: Path, capsys: Capture) 
     assert f'teacher = "{base.path}"' in (narrow / "recipe.toml").read_text()
 
 
-def test_people_get_a_table_and_a_picture(
-    trained: Run, pictures: Path, tmp_path: Path, capsys: Capture
+def test_people_get_a_table_and_a_image(
+    trained: Run, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
     arguments = ["--keep=0.6", "--epochs=1", "--workers=0", "--importance=norm", f"--out={out}"]
-    assert command(["prune", str(trained.path), str(pictures), *arguments]) == 0
+    assert command(["prune", str(trained.path), str(images), *arguments]) == 0
     printed = capsys.readouterr()
     step = read_pruning(out).steps[0]
     assert "mobilette-prune-" not in printed.err
@@ -146,7 +144,7 @@ def test_people_get_a_table_and_a_picture(
 
 
 def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     epochs = 0
@@ -160,7 +158,7 @@ def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
     with pytest.raises(KeyboardInterrupt):
         prune(
             trained,
-            pictures,
+            images,
             keep=0.7,
             overrides={"epochs": 4},
             out=out,
@@ -192,31 +190,31 @@ def refused(capsys: Capture, *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize("keep", ["0", "1", "-0.5", "1.5", "nan", "inf"])
-def test_a_part_that_is_none(trained: Run, pictures: Path, keep: str, capsys: Capture) -> None:
-    line = refused(capsys, trained.path, pictures, f"--keep={keep}")
+def test_a_part_that_is_none(trained: Run, images: Path, keep: str, capsys: Capture) -> None:
+    line = refused(capsys, trained.path, images, f"--keep={keep}")
     assert "is not between 0.0001 and 0.9999" in line
 
 
-def test_a_part_that_leaves_layers_empty(trained: Run, pictures: Path, capsys: Capture) -> None:
-    line = refused(capsys, trained.path, pictures, "--keep=0.001")
+def test_a_part_that_leaves_layers_empty(trained: Run, images: Path, capsys: Capture) -> None:
+    line = refused(capsys, trained.path, images, "--keep=0.001")
     assert "cannot be pruned to 0.001 of its mult-adds" in line
     assert "is the smallest" in line
 
 
 def test_an_artifact_names_its_run(
-    trained: Run, pictures: Path, tmp_path: Path, capsys: Capture
+    trained: Run, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     artifact = export(trained, to="onnx", out=tmp_path / "out")
-    line = refused(capsys, artifact.path, pictures, "--keep=0.5")
+    line = refused(capsys, artifact.path, images, "--keep=0.5")
     assert line.endswith(f"an artifact, not a run; give the run it was made from, {trained.path}")
 
 
-def test_no_run(pictures: Path, capsys: Capture) -> None:
-    assert "not a run directory" in refused(capsys, pictures, pictures, "--keep=0.5")
+def test_no_run(images: Path, capsys: Capture) -> None:
+    assert "not a run directory" in refused(capsys, images, images, "--keep=0.5")
 
 
 def test_other_classes(trained: Run, tmp_path: Path, capsys: Capture) -> None:
-    other = write_pictures(tmp_path / "other", 5)
+    other = write_images(tmp_path / "other", 5)
     (other / "red").rename(other / "rot")
     line = refused(capsys, trained.path, other, "--keep=0.5")
     assert "class 'rot' is none of the model's 3 (blue, green, red)" in line
@@ -225,7 +223,7 @@ def test_other_classes(trained: Run, tmp_path: Path, capsys: Capture) -> None:
     assert "is none of the model's 3" in refused(capsys, trained.path, "digits", "--keep=0.5")
 
 
-def test_no_pictures(trained: Run, tmp_path: Path, capsys: Capture) -> None:
+def test_no_images(trained: Run, tmp_path: Path, capsys: Capture) -> None:
     line = refused(capsys, trained.path, tmp_path / "nothing", "--keep=0.5")
     assert "nothing" in line
 
@@ -241,17 +239,17 @@ def test_no_pictures(trained: Run, tmp_path: Path, capsys: Capture) -> None:
     ],
 )
 def test_options(
-    trained: Run, pictures: Path, option: str, message: str, tmp_path: Path, capsys: Capture
+    trained: Run, images: Path, option: str, message: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    arguments = (trained.path, pictures, "--keep=0.5", option, f"--out={tmp_path / 'out'}")
+    arguments = (trained.path, images, "--keep=0.5", option, f"--out={tmp_path / 'out'}")
     assert message in refused(capsys, *arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_unpruned_run_is_not_replaced(trained: Run, pictures: Path, capsys: Capture) -> None:
-    arguments = (trained.path, pictures, "--keep=0.5", "--force")
+def test_the_unpruned_run_is_not_replaced(trained: Run, images: Path, capsys: Capture) -> None:
+    arguments = (trained.path, images, "--keep=0.5", "--force")
     line = refused(capsys, *arguments, f"--out={trained.path}")
     assert "give another --out" in line
     assert not (trained.path / PRUNED).exists()
     with pytest.raises(InputError, match="exists"):
-        prune(trained, pictures, keep=0.5, out=trained.path)
+        prune(trained, images, keep=0.5, out=trained.path)

@@ -206,7 +206,7 @@ def test_a_channel_that_is_zero_has_no_score(name: str) -> None:
         assert all((channels[1:] > 0).any() for channels in score if len(channels) > 4)
 
 
-def test_without_pictures_there_are_no_scores() -> None:
+def test_without_images_there_are_no_scores() -> None:
     arch = two_layers()
-    with pytest.raises(InputError, match="no pictures"):
+    with pytest.raises(InputError, match="no images"):
         taylor_scores(arch, Network(arch).state_dict(), [])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilette.compression.held_pictures import HeldPictures
+from mobilette.compression.held_images import HeldImages
 from mobilette.compression.pruning_time import (
     TUNING_SHARE,
     CutCosts,
@@ -16,7 +16,7 @@ from mobilette.compression.pruning_time import (
     measure_cut,
     plan_pruning,
 )
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import load_recipe
 from mobilette.training.time_plan import TooShortError
@@ -74,27 +74,27 @@ def test_steps_are_fine_tuned_for_as_long_as_each_other() -> None:
     assert 0 < time.of_tuning(1) < 0.01  # none would be no limit
 
 
-def test_what_is_measured_on_a_few_pictures_stands_for_all(
-    trained: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_measured_on_a_few_images_stands_for_all(
+    trained: Run, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a tenth of a second for each picture that is scored, and one for each judged."""
+    """With a tenth of a second for each image that is scored, and one for each judged."""
     now, asked = Ticks(), []
-    taylor, accuracy = HeldPictures.taylor, HeldPictures.accuracy
+    taylor, accuracy = HeldImages.taylor, HeldImages.accuracy
 
-    def score(self: HeldPictures, arch: object, weights: object, number: int) -> object:
+    def score(self: HeldImages, arch: object, weights: object, number: int) -> object:
         now.time += 0.1 * number
         asked.append(number)
         return taylor(self, arch, weights, number)  # type: ignore[arg-type]
 
-    def judge(self: HeldPictures, arch: object, weights: object, number: int) -> float:
+    def judge(self: HeldImages, arch: object, weights: object, number: int) -> float:
         now.time += number
         asked.append(number)
         return accuracy(self, arch, weights, number)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(HeldPictures, "taylor", score)
-    monkeypatch.setattr(HeldPictures, "accuracy", judge)
-    held = HeldPictures(
-        find_pictures(pictures),
+    monkeypatch.setattr(HeldImages, "taylor", score)
+    monkeypatch.setattr(HeldImages, "accuracy", judge)
+    held = HeldImages(
+        find_images(images),
         trained,
         device=trained.network.state_dict()["stem.conv.weight"].device,
         workers=0,
@@ -112,12 +112,12 @@ def test_what_is_measured_on_a_few_pictures_stands_for_all(
 
 
 def test_the_plan_is_said_before_anything_is_cut_and_kept(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
     def pruned(limit: float, said: list[str]) -> Run:
         return prune(
             trained,
-            pictures,
+            images,
             keep=0.7,
             time_limit=limit,
             overrides={"batch_size": 16},
@@ -142,12 +142,12 @@ def test_the_plan_is_said_before_anything_is_cut_and_kept(
 
 
 def test_a_recipe_with_a_time_of_its_own_is_refused_in_its_own_words(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(TooShortError, match="are over before the first step"):
         prune(
             trained,
-            pictures,
+            images,
             keep=0.7,
             overrides={"time_limit": 0.01},
             out=tmp_path / "out",

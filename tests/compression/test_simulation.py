@@ -28,7 +28,7 @@ from mobilette.compression.simulation import (
 )
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import export
 from mobilette.exporters.prepare import folded_network
 from mobilette.nn.network import Network
@@ -36,8 +36,8 @@ from mobilette.run.directory import Run
 from tests.compression.networks import (
     FAMILIES,
     bias_of,
+    random_images,
     random_network,
-    random_pictures,
     weight_of,
 )
 from tests.families import arch_of
@@ -63,7 +63,7 @@ def quantise(
 
 @pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
 def test_a_convolution_is_what_integers_compute(weights: WeightScales) -> None:
-    network, x = one_convolution(), random_pictures(4, resolution=16)
+    network, x = one_convolution(), random_images(4, resolution=16)
     model = simulated(network, x, weights=weights)
     found: list[Tensor] = []
     model.network.get_submodule("stem.activation").register_forward_hook(
@@ -92,7 +92,7 @@ def test_a_convolution_is_what_integers_compute(weights: WeightScales) -> None:
 
 def test_int8_errs_as_onnx_runtime_does(trained: Run, tmp_path: Path) -> None:
     """The logits of the exported model differ from the float ones where ours do, by as much."""
-    pixels = calibration_pictures(trained, workers=0).pixels
+    pixels = calibration_images(trained, workers=0).pixels
     artifact = export(trained, precision="int8", out=tmp_path)
     theirs = torch.from_numpy(mobilette.load(artifact.path).logits(pixels))
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_int8_errs_as_onnx_runtime_does(trained: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_tensor_of_an_integer_engine_has_at_most_256_values(name: str) -> None:
-    network, x = random_network(name), random_pictures(4)
+    network, x = random_network(name), random_images(4)
     model = simulated(network, x)
     reading = {source for layer in layers(network.arch) for source in layer.inputs}
     fused = {
@@ -133,7 +133,7 @@ def test_every_tensor_of_an_integer_engine_has_at_most_256_values(name: str) -> 
 
 @pytest.mark.parametrize("ranges", RANGES)
 def test_nothing_in_int8_is_the_network_itself(ranges: Ranges) -> None:
-    network, x = random_network("mobilenet_v3_small"), random_pictures(4)
+    network, x = random_network("mobilenet_v3_small"), random_images(4)
     alone = simulated(network, x, ranges=ranges, layers=())
     assert torch.equal(answers(alone, x, network.arch), answers(network, x, network.arch))
     kept = simulated(network, x, ranges=ranges, float_layers=weight_layers(network.arch))
@@ -151,7 +151,7 @@ def test_one_layer_alone_reads_and_gives_int8() -> None:
 
 
 def test_less_in_int8_loses_less() -> None:
-    network, x = random_network("resnet20"), random_pictures()
+    network, x = random_network("resnet20"), random_images()
     wanted = answers(network, x, network.arch)
 
     def noise(model: nn.Module) -> float:
@@ -167,14 +167,14 @@ def test_gradients_pass_inside_the_range_and_not_outside() -> None:
     round_activation(x, (-1.0, 1.0)).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert x.grad.tolist() == [0, 1, 1, 0]
-    network, pictures = random_network("mobilenet_v3_small"), random_pictures(4)
-    model = simulated(network, pictures)
-    model(pictures).square().sum().backward()
+    network, images = random_network("mobilenet_v3_small"), random_images(4)
+    model = simulated(network, images)
+    model(images).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
 def test_the_network_is_left_alone_and_given_back() -> None:
-    network, x = random_network("mobilenet_v2"), random_pictures(4)
+    network, x = random_network("mobilenet_v2"), random_images(4)
     before = answers(network, x, network.arch)
     weights = simulated(network, x).float_weights()
     assert torch.equal(answers(network, x, network.arch), before)
@@ -184,8 +184,8 @@ def test_the_network_is_left_alone_and_given_back() -> None:
 
 
 def test_what_cannot_be_is_said() -> None:
-    network, x = random_network("mobilenet_v2"), random_pictures(2)
-    with pytest.raises(InputError, match="no pictures"):
+    network, x = random_network("mobilenet_v2"), random_images(2)
+    with pytest.raises(InputError, match="no images"):
         simulated(network, x[:0])
     with pytest.raises(InputError, match="is needed"):
         simulated(network, x[:, :, :16])

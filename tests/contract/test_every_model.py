@@ -77,8 +77,8 @@ ONE_OF_EACH_FAMILY = [
 EVERYTHING = SMALL_FORM + FULL_FORM + ONE_OF_EACH_FAMILY
 
 
-def picture(arch: Arch, count: int = 2) -> Tensor:
-    """Return normalised pictures, the same at every call."""
+def image(arch: Arch, count: int = 2) -> Tensor:
+    """Return normalised images, the same at every call."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(count, arch.in_channels, *[arch.resolution] * 2, generator=generator)
 
@@ -87,15 +87,15 @@ def build(arch: Arch) -> Network:
     """Return the network in inference, its batch norms with statistics that suit it."""
     torch.manual_seed(0)
     network = Network(arch).eval()
-    give_statistics(network, picture(arch, 4))
+    give_statistics(network, image(arch, 4))
     return network
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERYTHING)
 @torch.no_grad()
-def test_pictures_in_logits_out(name: str, settings: Settings) -> None:
+def test_images_in_logits_out(name: str, settings: Settings) -> None:
     arch = get_arch(name, settings)
-    logits = build(arch)(picture(arch))
+    logits = build(arch)(image(arch))
     assert logits.shape == (2, settings.num_classes)
     assert torch.isfinite(logits).all()
     assert not torch.equal(logits[0], logits[1])
@@ -125,7 +125,7 @@ def test_modules_are_the_layers_in_order_with_their_shapes(name: str, settings: 
     for layer in graph:
         assert isinstance(network.get_submodule(layer.name), MODULES[type(layer)]), layer
         watch(layer.name)
-    network(picture(arch).to("meta"))
+    network(image(arch).to("meta"))
     assert seen == [(layer.name, layer.shape) for layer in graph]
     # No weights outside the graph.
     assert {key.rpartition(".")[0] for key in network.state_dict()} <= {x.name for x in graph}
@@ -138,7 +138,7 @@ def test_what_is_counted_is_what_is_built_and_what_runs(name: str, settings: Set
     counted = cost(arch)
     assert counted.params == sum(tensor.numel() for tensor in network.parameters())
     with FlopCounterMode(display=False) as traced:
-        network(picture(arch, 1).to("meta"))
+        network(image(arch, 1).to("meta"))
     # PyTorch counts a multiplication and an addition of convolutions and matrix products each.
     assert traced.get_total_flops() == 2 * counted.madds
 
@@ -151,7 +151,7 @@ def test_gradient_reaches_every_parameter(name: str, settings: Settings) -> None
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.eval()  # in a narrow network it can hide everything that is left
-    network(picture(arch, 4)).square().sum().backward()
+    network(image(arch, 4)).square().sum().backward()
     normed = {layer.inputs[0] for layer in layers(arch) if isinstance(layer, NormLayer)}
     for parameter, tensor in network.named_parameters():
         assert tensor.grad is not None, parameter
@@ -171,7 +171,7 @@ def test_a_saved_state_dict_gives_the_same_network(name: str, settings: Settings
     file.seek(0)
     read = build_empty(arch).eval()
     read.load_state_dict(torch.load(file, weights_only=True), assign=True)
-    x = picture(arch, 1)
+    x = image(arch, 1)
     assert torch.equal(read(x), network(x))
 
 

@@ -37,9 +37,9 @@ def test_counted_equals_built_equals_traced(name: str, width: float) -> None:
         network = build_empty(arch).eval()
         counted = cost(arch)
         assert counted.params == sum(p.numel() for p in network.parameters())
-        picture = torch.empty(1, 3, resolution, resolution, device="meta")
+        image = torch.empty(1, 3, resolution, resolution, device="meta")
         with FlopCounterMode(display=False) as counter:
-            network(picture)
+            network(image)
         # The counter counts a multiply and an add for each mult-add.
         assert counter.get_total_flops() == 2 * counted.madds
 

@@ -9,5 +9,5 @@ import pytest
 def shared_data() -> Path:
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("../shared with published numbers and pictures is not there")
+        pytest.skip("../shared with published numbers and images is not there")
     return folder

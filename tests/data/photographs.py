@@ -22,7 +22,7 @@ def photographs(count: int, size: int, channels: int = 3) -> Tensor:
     return torch.stack(windows)
 
 
-def picture_of(pixels: Tensor) -> Image.Image:
+def image_of(pixels: Tensor) -> Image.Image:
     """Return a Pillow image of uint8 (C, H, W)."""
     array = pixels.permute(1, 2, 0).contiguous().numpy()
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)

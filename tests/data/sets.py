@@ -1,4 +1,4 @@
-"""Small divided sets of pictures in files, for the tests of loading."""
+"""Small divided sets of images in files, for the tests of loading."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 from mobilette.data.dataset import load_dataset
-from mobilette.data.pictures import PictureSet
+from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 
 
 def smooth(rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    """A picture with edges at many scales, as photographs have, so that JPEGs are like it."""
+    """An image with edges at many scales, as photographs have, so that JPEGs are like it."""
     total = np.full((height, width, 3), 128.0)
     for size in (4, 16):
         noise = Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8))
@@ -40,17 +40,17 @@ def divided(root: Path, *, train: int = 12, val: int = 6, size: tuple[int, int] 
 def load_after(wait: Callable[[], object], root: Path, cache: Path) -> None:
     """Load a set once others are ready to, too. (Here, without what test modules import.)"""
     wait()
-    load_dataset(find_pictures(root), resolution=16, preprocess=preset("torch"), cache=cache)
+    load_dataset(find_images(root), resolution=16, preprocess=preset("torch"), cache=cache)
 
 
-def attempt(path: Path) -> PictureSet | str:
+def attempt(path: Path) -> ImageSet | str:
     """Return the set in ``path``, or what is wrong with it."""
     try:
-        return find_pictures(path)
+        return find_images(path)
     except InputError as error:
         return str(error)
 
 
-def labelled(pictures: PictureSet, split: str) -> list[tuple[str, object]]:
-    """Return name and label of every picture of a split."""
-    return [(picture.name, picture.label) for picture in pictures.splits[split]]
+def labelled(images: ImageSet, split: str) -> list[tuple[str, object]]:
+    """Return name and label of every image of a split."""
+    return [(image.name, image.label) for image in images.splits[split]]

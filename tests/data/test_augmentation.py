@@ -74,7 +74,7 @@ def test_every_augmentation_gives_pixels_of_the_size_asked_for(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_happens_to_a_picture_does_not_depend_on_the_others(channels: int) -> None:
+def test_what_happens_to_a_image_does_not_depend_on_the_others(channels: int) -> None:
     pixels = photographs(6, 32, channels)
     others = pixels.clone()
     others[0] = 255 - others[0]
@@ -105,12 +105,12 @@ def test_a_smaller_resolution_shrinks_what_the_larger_one_shows() -> None:
     pixels = photographs(16, 32).contiguous()
     small = augmented(pixels, Augmentation(crop="pad", flip=False), resolution=16)
     reach = torch.nn.functional.pad(pixels.float(), (4,) * 4, mode="reflect")
-    for picture, wide in zip(small, reach, strict=True):
+    for image, wide in zip(small, reach, strict=True):
         windows = wide.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
         shrunk = torch.nn.functional.interpolate(
             windows, size=(16, 16), mode="bilinear", antialias=True
         )
-        assert (shrunk - picture).abs().amax(dim=(1, 2, 3)).min() <= 1
+        assert (shrunk - image).abs().amax(dim=(1, 2, 3)).min() <= 1
 
 
 def test_jitter_multiplies_by_up_to_its_strength() -> None:
@@ -148,7 +148,7 @@ def test_values_out_of_range_are_named(values: dict[str, Any], message: str) -> 
     flip=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_each_picture_is_a_window_of_its_own_reflection(
+def test_each_image_is_a_window_of_its_own_reflection(
     count: int, channels: int, size: int, padding: int, flip: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -158,17 +158,17 @@ def test_each_picture_is_a_window_of_its_own_reflection(
     assert out.dtype == torch.uint8
     reach = min(padding, size - 1)
     wide = torch.nn.functional.pad(pixels.float(), (reach,) * 4, mode="reflect").byte()
-    for picture, border in zip(out, wide, strict=True):
+    for image, border in zip(out, wide, strict=True):
         windows = [
             border[:, y : y + size, x : x + size]
             for y in range(2 * reach + 1)
             for x in range(2 * reach + 1)
         ]
         candidates = windows + ([window.flip(-1) for window in windows] if flip else [])
-        assert any(torch.equal(picture, candidate) for candidate in candidates)
+        assert any(torch.equal(image, candidate) for candidate in candidates)
 
 
-def test_pictures_are_moved_and_mirrored_one_by_one() -> None:
+def test_images_are_moved_and_mirrored_one_by_one() -> None:
     pixels = torch.arange(64, dtype=torch.uint8).reshape(1, 1, 8, 8).repeat(200, 1, 1, 1)
     generator = torch.Generator().manual_seed(0)
     mirrored = flip_and_crop(pixels, flip=True, padding=0, generator=generator)

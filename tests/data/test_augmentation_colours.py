@@ -9,14 +9,14 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 from mobilette.data import colours
-from tests.data.photographs import photographs, picture_of, pixels_of
+from tests.data.photographs import image_of, photographs, pixels_of
 
 FACTORS = torch.tensor([0.0, 0.1, 0.6, 1.0, 1.4, 1.9])
 
 
 def each(pixels: Tensor, change: Callable[[Image.Image, int], Image.Image]) -> Tensor:
-    pictures = [change(picture_of(picture), index) for index, picture in enumerate(pixels)]
-    return torch.stack([pixels_of(picture) for picture in pictures])
+    images = [change(image_of(image), index) for index, image in enumerate(pixels)]
+    return torch.stack([pixels_of(image) for image in images])
 
 
 def posterized(bits: int, image: Image.Image, _: int) -> Image.Image:
@@ -68,7 +68,7 @@ def test_three_adjustments_are_one_after_the_other() -> None:
     assert difference(at_once, step) <= 3  # roundings of the steps, multiplied by up to 1.9
 
 
-def test_a_grey_picture_has_no_saturation() -> None:
+def test_a_grey_image_has_no_saturation() -> None:
     pixels = photographs(6, 40, 1)
     assert torch.equal(adjust(pixels, saturation=FACTORS), pixels)
     expected = each(
@@ -111,6 +111,6 @@ def test_tables_of_levels_are_those_of_pillow(channels: int) -> None:
     assert difference(pixels, expected) > 20
 
 
-def test_pictures_of_few_pixels_are_equalised_as_pillow_does() -> None:
+def test_images_of_few_pixels_are_equalised_as_pillow_does() -> None:
     pixels = photographs(3, 5)
     assert torch.equal(colours.equalize(pixels), each(pixels, lambda x, _: ImageOps.equalize(x)))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mobilette.data.crops import resample
 from mobilette.data.rectangles import random_rectangles, rectangle_mask
-from tests.data.photographs import photographs, picture_of, pixels_of
+from tests.data.photographs import image_of, photographs, pixels_of
 
 
 @given(data=st.data(), size=st.sampled_from([17, 32]), channels=st.sampled_from([1, 3]))
@@ -32,17 +32,17 @@ def test_parts_are_what_pillow_resizes(data: st.DataObject, size: int, channels:
         mirrored=torch.tensor(mirrored),
         resolution=resolution,
     )
-    for picture, part, place, length, mirror in zip(
+    for image, part, place, length, mirror in zip(
         out, pixels, starts, sizes, mirrored, strict=True
     ):
         (top, left), (high, wide) = place, length
-        cropped = picture_of(part[:, top : top + high, left : left + wide])
+        cropped = image_of(part[:, top : top + high, left : left + wide])
         resized = cropped.resize((resolution, resolution), Image.Resampling.BILINEAR)
         expected = pixels_of(resized)
         expected = expected.flip(2) if mirror else expected
         # Each of the two passes rounds, and the weights are not the same to the last bit: where
         # both sums lie between two values, two steps apart.
-        difference = (picture.int() - expected.int()).abs()
+        difference = (image.int() - expected.int()).abs()
         assert difference.max() <= 2
         assert (difference > 1).float().mean() < 0.02
 
@@ -54,14 +54,14 @@ def test_a_part_beyond_the_border_sees_the_reflection(resolution: int) -> None:
     sizes = torch.full((4, 2), 20)
     unmirrored = torch.zeros(4).bool()
     out = resample(pixels, starts=starts, sizes=sizes, mirrored=unmirrored, resolution=resolution)
-    for picture, source, (top, left) in zip(out, pixels, starts.tolist(), strict=True):
+    for image, source, (top, left) in zip(out, pixels, starts.tolist(), strict=True):
         wide = np.pad(source.numpy(), ((0, 0), (19, 19), (19, 19)), mode="reflect")
         window = torch.from_numpy(wide[:, top + 19 : top + 39, left + 19 : left + 39].copy())
-        resized = picture_of(window).resize((resolution,) * 2, Image.Resampling.BILINEAR)
-        assert (picture.int() - pixels_of(resized).int()).abs().max() <= 1
+        resized = image_of(window).resize((resolution,) * 2, Image.Resampling.BILINEAR)
+        assert (image.int() - pixels_of(resized).int()).abs().max() <= 1
 
 
-def test_the_whole_picture_at_its_own_size_is_the_picture() -> None:
+def test_the_whole_image_at_its_own_size_is_the_image() -> None:
     pixels = photographs(2, 24)
     out = resample(
         pixels,

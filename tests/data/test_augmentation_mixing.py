@@ -16,7 +16,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def numbered(count: int, size: int, *, channels: int = 3) -> tuple[Tensor, Tensor]:
-    """Return pictures whose every pixel is their number, and one-hot targets."""
+    """Return images whose every pixel is their number, and one-hot targets."""
     numbers = torch.arange(count, dtype=torch.uint8)
     return numbers[:, None, None, None].expand(count, channels, size, size), torch.eye(count)
 
@@ -51,7 +51,7 @@ def test_cutmix_pastes_a_rectangle_and_counts_it(
 
 
 @given(count=st.integers(1, 8), alpha=st.floats(1e-3, 5), seed=st.integers(0, 1000))
-def test_mixup_adds_up_pictures_and_targets_alike(count: int, alpha: float, seed: int) -> None:
+def test_mixup_adds_up_images_and_targets_alike(count: int, alpha: float, seed: int) -> None:
     pixels, targets = numbered(count, 3)
     out, mixed = mix(pixels, targets, mixup=alpha, cutmix=0, generator=generator(seed))
     assert out.dtype == torch.float32
@@ -75,7 +75,7 @@ def test_shares_are_those_of_the_beta_distribution(alpha: float, deviation: floa
     assert abs(shares.std() - deviation) < 0.01  # 1 / sqrt(4 (2 alpha + 1))
 
 
-def test_with_both_half_of_the_pictures_get_either() -> None:
+def test_with_both_half_of_the_images_get_either() -> None:
     pixels, targets = numbered(200, 64)
     out, mixed = mix(pixels, targets, mixup=1, cutmix=1, generator=generator(0))
     assert out.dtype == torch.float32
@@ -97,7 +97,7 @@ def test_the_seed_decides(mixup: float, cutmix: float) -> None:
     assert not torch.equal(one[1], other[1])
 
 
-def test_floating_point_pictures_are_mixed_as_they_are() -> None:
+def test_floating_point_images_are_mixed_as_they_are() -> None:
     pixels, targets = photographs(4, 16), torch.eye(4)
     for mixup, cutmix in ((0.2, 0.0), (0.0, 1.0), (0.2, 1.0)):
         one, two = (
@@ -116,20 +116,20 @@ def test_nothing_asked_for_nothing_mixed() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_some_pictures_lose_a_rectangle(channels: int) -> None:
+def test_some_images_lose_a_rectangle(channels: int) -> None:
     pixels = photographs(2, 40, channels)[:1].expand(600, -1, -1, -1)
     out = erase(pixels, probability=0.3, generator=generator(0))
     changed = (out != pixels).any(dim=1)
     erased = changed.flatten(1).any(dim=1)
     assert 140 < erased.sum() < 220
     areas = []
-    for mask, picture in zip(changed[erased], out[erased], strict=True):
+    for mask, image in zip(changed[erased], out[erased], strict=True):
         rows, columns = (mask.any(dim=axis).nonzero()[:, 0] for axis in (1, 0))
         high, wide = (int(line[-1] - line[0]) + 1 for line in (rows, columns))
         # A pixel of noise may be the one that was there; whole lines of them hardly are.
         assert mask.sum() > 0.9 * high * wide
         areas.append(high * wide / 1600)
-        patch = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
+        patch = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
         assert 128 - 40 < patch.mean() < 128 + 40
         assert patch.std() > 40
     assert 0.01 < min(areas) < 0.06

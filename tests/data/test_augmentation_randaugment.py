@@ -86,7 +86,7 @@ def test_colours_follow_in_their_order() -> None:
     assert torch.equal(ours(pixels, "solarize", "rotate", sign=1, magnitude=20), expected)
 
 
-def test_each_picture_gets_its_own_operations() -> None:
+def test_each_image_gets_its_own_operations() -> None:
     count = len(OPERATIONS)
     pixels = photographs(2, 32)[:1].expand(count * count, -1, -1, -1)
     pairs = torch.cartesian_prod(torch.arange(count), torch.arange(count))
@@ -99,7 +99,7 @@ def test_each_picture_gets_its_own_operations() -> None:
 
 
 def test_operations_and_signs_are_equally_frequent() -> None:
-    # A flat picture tells whether it was inverted, or darkened, and not filled from outside.
+    # A flat image tells whether it was inverted, or darkened, and not filled from outside.
     generator = torch.Generator().manual_seed(0)
     black = torch.zeros(4000, 1, 4, 4, dtype=torch.uint8)
     inverted = randaugment(black, magnitude=30, generator=generator).flatten(1)
@@ -120,7 +120,7 @@ def test_no_strength_moves_nothing() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_pictures_given_stay_as_they_are(channels: int) -> None:
+def test_the_images_given_stay_as_they_are(channels: int) -> None:
     pixels = photographs(20, 32, channels)
     before = pixels.clone()
     out = randaugment(pixels, magnitude=9, generator=torch.Generator().manual_seed(0))

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilette.data import cache as cache_module
-from mobilette.data.cache import PIXELS, RECORDS, PictureCache, cache_key, clean_cache, open_cache
+from mobilette.data.cache import PIXELS, RECORDS, ImageCache, cache_key, clean_cache, open_cache
 from mobilette.data.content import Stamp
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
-from tests.conftest import write_pictures
+from mobilette.data.sources import find_images
+from tests.conftest import write_images
 from tests.data.sets import divided, load_after
 
 SHAPE = (5, 1, 4, 4)
@@ -28,13 +28,13 @@ ROWS = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
 DIGESTS = [bytes([row]) * 32 for row in range(5)]
 
 
-def opened(root: Path, key: str = "a" * 64) -> PictureCache:
+def opened(root: Path, key: str = "a" * 64) -> ImageCache:
     cache = open_cache(root, key, shape=SHAPE, source="set")
-    assert isinstance(cache, PictureCache), cache
+    assert isinstance(cache, ImageCache), cache
     return cache
 
 
-def written(root: Path) -> PictureCache:
+def written(root: Path) -> ImageCache:
     cache = opened(root)
     for row in (0, 1, 3):
         cache.write(row, ROWS[row], DIGESTS[row])
@@ -42,7 +42,7 @@ def written(root: Path) -> PictureCache:
     return opened(root)
 
 
-def read(cache: PictureCache) -> dict[int, bytes]:
+def read(cache: ImageCache) -> dict[int, bytes]:
     """Return the digests of what can be read, all of which must be right."""
     out, found = np.zeros(SHAPE[1:], np.uint8), {}
     for row in range(len(ROWS)):
@@ -55,7 +55,7 @@ def read(cache: PictureCache) -> dict[int, bytes]:
 
 def load(root: Path, cache: Path | None, remarks: list[str] | None = None) -> Dataset:
     return load_dataset(
-        find_pictures(root),
+        find_images(root),
         resolution=16,
         preprocess=preset("torch"),
         cache=cache,
@@ -83,7 +83,7 @@ def test_rows_come_back_and_holes_do_not(tmp_path: Path) -> None:
     start=st.integers(0, 199),
     junk=st.binary(min_size=1, max_size=60),
 )
-def test_no_damage_gives_a_wrong_picture(
+def test_no_damage_gives_a_wrong_image(
     name: str, start: int, junk: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """What a power cut leaves behind: any part of either file may be old, zero or garbage."""
@@ -162,7 +162,7 @@ def test_the_key_has_everything_that_the_rows_depend_on() -> None:
 def test_a_second_load_decodes_nothing(flat: bool, tmp_path: Path) -> None:
     root = tmp_path / "set"
     if flat:
-        write_pictures(root, 8)
+        write_images(root, 8)
     else:
         divided(root)
     cache = tmp_path / "cache"
@@ -179,8 +179,8 @@ def test_a_second_load_decodes_nothing(flat: bool, tmp_path: Path) -> None:
         load(root, cache)
 
 
-def test_a_broken_picture_is_found_every_time(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 12)
+def test_a_broken_image_is_found_every_time(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "set", 12)
     (root / "red" / "bad.png").write_bytes(b"text")
     first, second = (load(root, tmp_path / "cache") for _ in range(2))
     same(first, second)
@@ -188,7 +188,7 @@ def test_a_broken_picture_is_found_every_time(tmp_path: Path) -> None:
 
 
 def test_no_cache_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_pictures(tmp_path / "set", 5)
+    root = write_images(tmp_path / "set", 5)
     (tmp_path / "file").write_text("in the way")
     remarks: list[str] = []
     expected = load(root, None)
@@ -208,7 +208,7 @@ def test_no_cache_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_disk_that_fills_up_is_one_remark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = write_pictures(tmp_path / "set", 12)
+    root = write_images(tmp_path / "set", 12)
     written, calls = cache_module._write_at, []
 
     def full_after_twenty(file: object, offset: int, content: memoryview) -> None:
@@ -263,7 +263,7 @@ def test_threads_may_fill_one_cache(tmp_path: Path) -> None:
     shape = (4000, 1, 8, 8)
     rows = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     cache = open_cache(tmp_path, "b" * 64, shape=shape, source="set")
-    assert isinstance(cache, PictureCache)
+    assert isinstance(cache, ImageCache)
 
     def fill(first: int) -> None:
         for row in range(first, len(rows), 8):

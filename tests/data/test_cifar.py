@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mobilette.data.cifar import LAYOUTS, CifarLayout, read_cifar
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 
 # The published layouts with fewer records, so that a whole set is a few kilobytes.
@@ -75,9 +75,9 @@ def test_records_are_read(tmp_path: Path, name: str, packed: bool) -> None:
     assert pixels.shape == (3 * len(layout.train), 32, 32, 3)
     assert labels[:4].tolist() == [1, 2, 3, 2][: len(labels)]
     assert cifar.splits["val"][1].tolist() == [0, 1]
-    for picture, label in zip(pixels, labels, strict=True):
-        assert (picture[:, :, 0] == label).all()
-        assert picture[5, 7].tolist() == [label, 5, 7]
+    for image, label in zip(pixels, labels, strict=True):
+        assert (image[:, :, 0] == label).all()
+        assert image[5, 7].tolist() == [label, 5, 7]
     assert [entry.name for entry in tmp_path.iterdir()] == [
         layout.archive if packed else layout.folder
     ]
@@ -134,8 +134,8 @@ def test_the_full_size_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             file.truncate(30_730_000)  # sparse, and zero is a label
     (folder / layout.class_names).write_bytes(class_names(layout))
     monkeypatch.setenv("MOBILETTE_DATA", str(tmp_path))
-    found = find_pictures("cifar10")
-    assert {split: len(pictures) for split, pictures in found.splits.items()} == {
+    found = find_images("cifar10")
+    assert {split: len(images) for split, images in found.splits.items()} == {
         "train": 50_000,
         "val": 10_000,
     }
@@ -145,12 +145,12 @@ def test_the_full_size_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert first.open().getpixel((7, 5)) == (1, 5, 7)
 
 
-def test_a_picture_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "cifar10" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "cifar10" / name / "1.png")
     monkeypatch.setenv("MOBILETTE_DATA", str(tmp_path))
-    found = find_pictures("cifar10")
+    found = find_images("cifar10")
     assert found.classes == ("cat", "dog")
     assert found.name == "cifar10"
 
@@ -158,8 +158,8 @@ def test_a_picture_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.Monke
 def test_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOBILETTE_DATA", raising=False)
     with pytest.raises(InputError, match=r"MOBILETTE_DATA names, which is not set.*binary.tar.gz"):
-        find_pictures("cifar10")
+        find_images("cifar10")
     monkeypatch.setenv("MOBILETTE_DATA", str(tmp_path))
     url = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
     with pytest.raises(InputError, match=f"{url} there"):
-        find_pictures("cifar100")
+        find_images("cifar100")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mobilette.data.dataset import Dataset, load_dataset, load_split
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
 
@@ -18,7 +18,7 @@ COLOUR = {"cat": 0, "dog": 100}
 
 
 def make(root: Path, *folders: str, count: int = 10) -> Path:
-    """Class folders of different pictures whose red channel tells the class."""
+    """Class folders of different images whose red channel tells the class."""
     rng = np.random.default_rng(1)
     for folder in folders:
         (root / folder).mkdir(parents=True)
@@ -31,7 +31,7 @@ def make(root: Path, *folders: str, count: int = 10) -> Path:
 
 def load(root: Path, resolution: int = 8, max_unusable: float = 0.1) -> Dataset:
     return load_dataset(
-        find_pictures(root),
+        find_images(root),
         resolution=resolution,
         preprocess=preset("torch"),
         max_unusable=max_unusable,
@@ -44,8 +44,8 @@ def test_a_flat_folder_is_divided(tmp_path: Path) -> None:
     assert len(dataset.splits["train"].names) == 16
     val = dataset.splits["val"]
     assert np.bincount(val.labels).tolist() == [3, 3]
-    _, chosen = choose_split(find_pictures(tmp_path), "val")
-    assert set(val.names) == {picture.name for picture in chosen}
+    _, chosen = choose_split(find_images(tmp_path), "val")
+    assert set(val.names) == {image.name for image in chosen}
     for split in dataset.splits.values():
         assert split.pixels.shape == (len(split.names), 3, 8, 8)
         pixels = split.pixels[:]
@@ -114,7 +114,7 @@ def test_the_fingerprint_sees_every_pixel_class_and_split(tmp_path: Path) -> Non
 
 
 def spoil(folder: Path) -> None:
-    """Add four kinds of files that are no pictures."""
+    """Add four kinds of files that are no images."""
     whole = (folder / "0.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.gif").write_bytes(b"")
@@ -132,7 +132,7 @@ def test_bad_files_are_left_out_and_counted(tmp_path: Path) -> None:
         "cat/cut.png": "truncated",
         "cat/dangling.png": "cannot be read: No such file or directory",
         "cat/empty.gif": "empty file (0 bytes)",
-        "cat/text.jpg": "not a picture (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM, AVIF, JPEG2000, "
+        "cat/text.jpg": "not an image (JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM, AVIF, JPEG2000, "
         "TGA and HEIC are read)",
     }
     assert dataset.ignored == 1
@@ -144,10 +144,10 @@ def test_bad_files_are_left_out_and_counted(tmp_path: Path) -> None:
         load(tmp_path, max_unusable=0.05)
 
 
-def test_a_class_with_one_picture_cannot_be_divided(tmp_path: Path) -> None:
+def test_a_class_with_one_image_cannot_be_divided(tmp_path: Path) -> None:
     make(tmp_path, "cat", count=3)
     make(tmp_path, "dog", count=1)
-    with pytest.raises(InputError, match="class 'dog' has one usable picture; two are needed"):
+    with pytest.raises(InputError, match="class 'dog' has one usable image; two are needed"):
         load(tmp_path)
 
 
@@ -155,11 +155,11 @@ def test_a_class_or_split_left_empty_is_named(tmp_path: Path) -> None:
     root = make(tmp_path, "train/cat", "train/dog", "val/cat", count=2)
     for path in (root / "val/cat").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="split 'val' has no usable picture"):
+    with pytest.raises(InputError, match="split 'val' has no usable image"):
         load(root, max_unusable=1)
     for path in (root / "train/dog").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="class 'dog' has no usable picture to train on"):
+    with pytest.raises(InputError, match="class 'dog' has no usable image to train on"):
         load(root, max_unusable=1)
 
 
@@ -195,22 +195,20 @@ def test_describe_is_json(tmp_path: Path) -> None:
 
 def test_load_split_reads_what_was_chosen(tmp_path: Path) -> None:
     root = make(tmp_path, "train/cat", "train/dog", "val/dog", count=3)
-    _, pictures = choose_split(find_pictures(root), "val")
+    _, images = choose_split(find_images(root), "val")
     (root / "val/dog/1.png").write_bytes(b"")
-    split, unusable = load_split(
-        pictures, resolution=8, preprocess=preset("torch"), max_unusable=0.5
-    )
+    split, unusable = load_split(images, resolution=8, preprocess=preset("torch"), max_unusable=0.5)
     assert split.names == ("val/dog/0.png", "val/dog/2.png")
     assert split.labels.tolist() == [1, 1]
     assert split.pixels.shape == (2, 3, 8, 8)
     assert unusable == (("val/dog/1.png", "empty file (0 bytes)"),)
-    with pytest.raises(InputError, match="no usable picture"):
-        load_split(pictures[1:2], resolution=8, preprocess=preset("torch"), max_unusable=1)
+    with pytest.raises(InputError, match="no usable image"):
+        load_split(images[1:2], resolution=8, preprocess=preset("torch"), max_unusable=1)
 
 
 def test_digits() -> None:
     dataset = load_dataset(
-        find_pictures("digits"), resolution=16, preprocess=preset("unit", in_channels=1)
+        find_images("digits"), resolution=16, preprocess=preset("unit", in_channels=1)
     )
     assert not dataset.flippable
     assert dataset.source == "digits"
@@ -224,7 +222,7 @@ def test_digits() -> None:
 
 def test_cifar10_4k(shared_data: Path) -> None:
     dataset = load_dataset(
-        find_pictures(shared_data / "cifar10-4k"), resolution=32, preprocess=preset("torch")
+        find_images(shared_data / "cifar10-4k"), resolution=32, preprocess=preset("torch")
     )
     assert dataset.unusable == ()
     train, val = dataset.splits["train"], dataset.splits["val"]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from mobilette.data.decoding import MARGIN, MAX_BYTES, decode, decode_reduced
 from mobilette.data.preprocess import Preprocess, Resize, preset
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), np.uint8)
@@ -207,7 +207,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
 @pytest.mark.parametrize(
     "block", [b"Exif\0\0rubbish, and more of it", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"]
 )
-def test_a_damaged_exif_block_does_not_cost_the_picture(block: bytes) -> None:
+def test_a_damaged_exif_block_does_not_cost_the_image(block: bytes) -> None:
     jpeg = encoded(Image.fromarray(GREY), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
     np.testing.assert_array_equal(pixels(jpeg[:2] + segment + jpeg[2:]), pixels(jpeg))
@@ -226,7 +226,7 @@ def test_of_several_frames_the_first_counts(kind: str) -> None:
 
 
 def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "a picture 图片.png"
+    path = tmp_path / "an image 图片.png"
     path.write_bytes(encoded(Image.fromarray(RGB), "PNG"))
     np.testing.assert_array_equal(np.asarray(decode(path)), RGB)
 
@@ -245,8 +245,8 @@ LAB = encoded(Image.new("LAB", (4, 4)), "TIFF")
     ("data", "reason"),
     [
         (b"", r"empty file \(0 bytes\)"),
-        (b"not a picture at all\n", "not a picture"),
-        (b"%PDF-1.4\n", "not a picture"),
+        (b"not an image at all\n", "not an image"),
+        (b"%PDF-1.4\n", "not an image"),
         (encoded(Image.fromarray(RGB), "PNG")[:150], "truncated"),
         (encoded(Image.fromarray(RGB), "JPEG")[:-40], "truncated"),
         (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "floating-point"),
@@ -258,8 +258,8 @@ LAB = encoded(Image.new("LAB", (4, 4)), "TIFF")
         (png(40_000, 40_000, 1, 0, chunk(b"IDAT", b"")), "too many pixels .*178,956,970"),
     ],
 )
-def test_unusable_pictures_have_a_plain_reason(data: bytes, reason: str) -> None:
-    with pytest.raises(UnusablePicture, match=reason) as caught:
+def test_unusable_images_have_a_plain_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(UnusableImage, match=reason) as caught:
         decode(data)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 120
@@ -268,17 +268,17 @@ def test_unusable_pictures_have_a_plain_reason(data: bytes, reason: str) -> None
 def test_a_bad_checksum_is_damage() -> None:
     data = bytearray(encoded(Image.fromarray(RGB), "PNG"))
     data[data.index(b"IDAT") + 10] ^= 255
-    with pytest.raises(UnusablePicture, match="damaged"):
+    with pytest.raises(UnusableImage, match="damaged"):
         decode(bytes(data))
 
 
 def test_a_broken_chunk_is_damage() -> None:
     half = zlib.compress(bytes(1000))[:5]
-    with pytest.raises(UnusablePicture, match="damaged: broken PNG file"):
+    with pytest.raises(UnusableImage, match="damaged: broken PNG file"):
         decode(png(30, 30, 8, 0, chunk(b"IDAT", half), chunk(b"\0\0\0\0", b"")))
 
 
-def test_a_large_picture_is_fine_and_silent() -> None:
+def test_a_large_image_is_fine_and_silent() -> None:
     width, height = 10_000, 9_000  # between Pillow's warning and its error
     packer = zlib.compressobj(1)
     row = bytes(1 + width // 8)
@@ -288,21 +288,21 @@ def test_a_large_picture_is_fine_and_silent() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UnusablePicture, match="No such file"):
+    with pytest.raises(UnusableImage, match="No such file"):
         decode(tmp_path / "missing.png")
-    with pytest.raises(UnusablePicture, match="not a regular file"):
+    with pytest.raises(UnusableImage, match="not a regular file"):
         decode(tmp_path)
     huge = tmp_path / "huge.png"
     with huge.open("wb") as file:
         file.truncate(2**40 if os.name == "posix" else MAX_BYTES + 1)  # sparse: uses no disk
-    with pytest.raises(UnusablePicture, match="limit is 512 MiB"):
+    with pytest.raises(UnusableImage, match="limit is 512 MiB"):
         decode(huge)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_named_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(UnusablePicture, match="not a regular file"):
+    with pytest.raises(UnusableImage, match="not a regular file"):
         decode(tmp_path / "pipe.jpg")
 
 
@@ -311,7 +311,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
     path.write_bytes(encoded(Image.fromarray(RGB), "PNG"))
     path.chmod(0)
-    with pytest.raises(UnusablePicture, match="Permission denied"):
+    with pytest.raises(UnusableImage, match="Permission denied"):
         decode(path)
 
 
@@ -377,7 +377,7 @@ def test_no_cut_changes_a_pixel_unseen(name: str) -> None:
     for end in range(len(data)):
         try:
             assert decode(data[:end]).tobytes() == whole, f"cut at {end}"
-        except UnusablePicture:
+        except UnusableImage:
             unusable += 1
     assert unusable > 30
 
@@ -389,7 +389,7 @@ def test_no_cut_changes_a_pixel_unseen(name: str) -> None:
     near_start=st.booleans(),
     end=st.one_of(st.none(), st.integers(0, 2**16)),
 )
-def test_damage_gives_a_picture_or_a_reason(
+def test_damage_gives_a_image_or_a_reason(
     name: str, changes: list[tuple[int, int]], near_start: bool, end: int | None
 ) -> None:
     data = bytearray(SMALL_FILES[name])
@@ -398,7 +398,7 @@ def test_damage_gives_a_picture_or_a_reason(
     cut = bytes(data if end is None else data[: end % len(data)])
     try:
         image = decode(cut)
-    except UnusablePicture:
+    except UnusableImage:
         return
     assert image.mode in {"RGB", "L"}
     assert np.asarray(image).size > 0
@@ -423,7 +423,7 @@ def reduced(
     orientation=st.sampled_from([1, 3, 6, 8]),
     resolution=st.sampled_from([16, 24, 40]),
 )
-def test_reduced_scale_is_nearly_the_same_picture(
+def test_reduced_scale_is_nearly_the_same_image(
     width: int, height: int, resize: Resize, fraction: float, orientation: int, resolution: int
 ) -> None:
     """A ramp to the right and one down: a shift or a stretch shows in every pixel."""
@@ -458,5 +458,5 @@ def test_a_large_jpeg_is_decoded_small_and_nothing_else() -> None:
 
 def test_a_reduced_jpeg_that_is_cut_off_is_truncated() -> None:
     data = encoded(Image.fromarray(RNG.integers(0, 256, (640, 800, 3), np.uint8)), "JPEG")
-    with pytest.raises(UnusablePicture, match="truncated"):
+    with pytest.raises(UnusableImage, match="truncated"):
         decode_reduced(data[: len(data) // 2], lambda _: 20.0)

@@ -16,7 +16,7 @@ from PIL import Image
 from mobilette.data.dataset import load_dataset, load_split
 from mobilette.data.list_table import LARGEST_LIST
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
@@ -29,7 +29,7 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def paint(root: Path, *names: str) -> None:
-    """Write a picture of its own for each name."""
+    """Write an image of its own for each name."""
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), np.uint8)
@@ -46,7 +46,7 @@ def test_a_list_of_splits(tmp_path: Path) -> None:
         "1,val,猫/3.png, dog ",
         "1,test,4.png,ant",
     )
-    found = find_pictures(path)
+    found = find_images(path)
     assert found.classes == ("ant", "dog")
     assert found.name == str(path)
     assert labelled(found, "train") == [("x, y/1.png", 1), ("2.png", 0)]
@@ -54,8 +54,8 @@ def test_a_list_of_splits(tmp_path: Path) -> None:
     assert labelled(found, "test") == [("4.png", 0)]
     assert not found.multi_label
     assert found.remarks == (
-        "val has no picture of 1 of the 2 classes (ant)",
-        "test has no picture of 1 of the 2 classes (dog)",
+        "val has no image of 1 of the 2 classes (ant)",
+        "test has no image of 1 of the 2 classes (dog)",
     )
     paint(tmp_path, "猫/3.png")
     with Image.open(tmp_path / "猫/3.png") as image:
@@ -65,7 +65,7 @@ def test_a_list_of_splits(tmp_path: Path) -> None:
 def test_without_splits_and_with_tabs_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "set.TSV"
     path.write_bytes(b"\xef\xbb\xbfpath\tlabel\r\na,b.png\tdog\r\nc.png\tant")
-    found = find_pictures(path)
+    found = find_images(path)
     assert set(found.splits) == {"all"}
     assert labelled(found, "all") == [("a,b.png", 1), ("c.png", 0)]
     assert found.remarks == ()
@@ -73,12 +73,12 @@ def test_without_splits_and_with_tabs_line_ends_and_a_byte_order_mark(tmp_path: 
 
 def test_train_alone_is_to_be_divided(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "path,label,split", "1,a,train", "2,b,train", "3,b,test")
-    assert set(find_pictures(path).splits) == {"all", "test"}
+    assert set(find_images(path).splits) == {"all", "test"}
 
 
 def test_several_labels_or_none(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "path,labels", "1.png,dog; cat", "2.png,", "3.png,ant|dog|dog")
-    found = find_pictures(path)
+    found = find_images(path)
     assert found.multi_label
     assert found.classes == ("ant", "cat", "dog")
     assert labelled(found, "all") == [("1.png", (1, 2)), ("2.png", ()), ("3.png", (0, 2))]
@@ -88,7 +88,7 @@ def test_several_labels_or_none(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ([], "line 1: column 'path' is missing; the columns are none"),
-        (["path,label"], "no row with a picture"),
+        (["path,label"], "no row with an image"),
         (["Pfad,label", "1,a"], "column 'path' is missing; the columns are 'Pfad', 'label'"),
         (["path,lable,x", "1,a,b"], r"column 'label' \(or 'labels'.*; did you mean 'lable'"),
         (["path,label,labels", "1,a,a"], "has one of them"),
@@ -128,7 +128,7 @@ def test_several_labels_or_none(tmp_path: Path) -> None:
 def test_bad_lists(tmp_path: Path, lines: list[str], message: str) -> None:
     path = write(tmp_path / "bad.csv", *lines)
     with pytest.raises(InputError, match=message) as caught:
-        find_pictures(path)
+        find_images(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -137,11 +137,11 @@ def test_a_list_that_is_no_utf8_or_too_large(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("path,label\n1,a\n2,é\n".encode("latin-1"))
     with pytest.raises(InputError, match="line 3: not UTF-8"):
-        find_pictures(path)
+        find_images(path)
     with path.open("wb") as file:
         file.truncate(LARGEST_LIST + 1)
     with pytest.raises(InputError, match="more than the 1,073,741,824 expected"):
-        find_pictures(path)
+        find_images(path)
 
 
 def test_links_may_not_leave_the_folder(tmp_path: Path) -> None:
@@ -157,21 +157,21 @@ def test_links_may_not_leave_the_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     good = ("path,label", "a.png,x", "in/a.png,y", "self.png,y")
     write(root / "set.csv", *good)
-    assert len(find_pictures(tmp_path / "link" / "set.csv").splits["all"]) == 3
+    assert len(find_images(tmp_path / "link" / "set.csv").splits["all"]) == 3
     for outside in ("b.png", "folder/b.png"):
         write(root / "set.csv", *good, f"{outside},y")
         with pytest.raises(InputError, match=f"line 5: '{outside}' is a link to outside the list"):
-            find_pictures(root / "set.csv")
+            find_images(root / "set.csv")
 
 
-def test_a_missing_picture_costs_that_picture(tmp_path: Path) -> None:
+def test_a_missing_image_costs_that_image(tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(12)]
     paint(tmp_path, *names, "folder/1.png")
     rows = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)]
     bad = ("gone.png,a", f"{'long' * 100},b", "folder,b")
     path = write(tmp_path / "a.csv", "path,label", *rows, *bad)
     dataset = load_dataset(
-        find_pictures(path), resolution=8, preprocess=preset("torch"), max_unusable=0.3
+        find_images(path), resolution=8, preprocess=preset("torch"), max_unusable=0.3
     )
     assert dict(dataset.unusable) == {
         "gone.png": "cannot be read: No such file or directory",
@@ -187,9 +187,9 @@ def test_a_multi_label_set_in_memory(tmp_path: Path) -> None:
     labels = ["a", "a;b", "b", "", "a;b", "a", "b", "a", "", "rare;a"]
     rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
     path = write(tmp_path / "a.csv", "path,labels", *rows)
-    found = find_pictures(path)
+    found = find_images(path)
     dataset = load_dataset(found, resolution=8, preprocess=preset("torch"))
-    assert len(dataset.splits["val"].names) == 2  # the pictures count as one class
+    assert len(dataset.splits["val"].names) == 2  # the images count as one class
     for split in dataset.splits.values():
         assert split.labels.dtype == np.uint8
         for name, row in zip(split.names, split.labels, strict=True):
@@ -209,7 +209,7 @@ def test_a_multi_label_set_in_memory(tmp_path: Path) -> None:
     read, _ = load_split(chosen, num_classes=3, resolution=8, preprocess=preset("torch"))
     assert read.labels.shape == (2, 3)
     write(path, "path,labels", rows[0].replace("a", "a;b"), *rows[1:])
-    changed = load_dataset(find_pictures(path), resolution=8, preprocess=preset("torch"))
+    changed = load_dataset(find_images(path), resolution=8, preprocess=preset("torch"))
     assert changed.fingerprint != dataset.fingerprint
 
 
@@ -246,12 +246,12 @@ def test_what_the_csv_module_writes_is_read(
     for name, (labels, split) in rows.items():
         writer.writerow([name, separator.join(labels), split])
     path.write_bytes(text.getvalue().encode())
-    found = find_pictures(path)
+    found = find_images(path)
     assert found.classes == tuple(known)
     read = {
-        picture.name: ([known[index] for index in picture.label], split)  # type: ignore[union-attr]
-        for split, pictures in found.splits.items()
-        for picture in pictures
+        image.name: ([known[index] for index in image.label], split)  # type: ignore[union-attr]
+        for split, images in found.splits.items()
+        for image in images
     }
     has_val = any(split == "val" for _, split in rows.values())
     assert read == {
@@ -285,7 +285,7 @@ def test_separators_encodings_and_line_ends_change_nothing(
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=sign, lineterminator=end).writerows([header, *rows.items()])
     path.write_bytes(text.getvalue().encode(encoding))
-    found = find_pictures(path)
+    found = find_images(path)
     assert {name: found.classes[label] for name, label in labelled(found, "all")} == rows  # type: ignore[call-overload]
 
 
@@ -306,5 +306,5 @@ def test_any_content_is_a_set_or_one_line(
         return
     assert len(found.classes) >= 2
     root = str(path.parent) + os.sep
-    for picture in found.splits["all"]:
-        assert os.path.normpath(str(picture.content)).startswith(root)
+    for image in found.splits["all"]:
+        assert os.path.normpath(str(image.content)).startswith(root)

@@ -25,11 +25,11 @@ from mobilette.data.digest import Digest
 from mobilette.data.loader import make_loader
 from mobilette.data.opening import LoaderKind
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.split import Split
 from mobilette.data.workers import Decoder, Job, Outcome
 from mobilette.errors import InputError
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.data.sets import divided
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def load(
     remarks: list[str] | None = None,
 ) -> Dataset:
     return load_dataset(
-        find_pictures(root),
+        find_images(root),
         resolution=16,
         preprocess=preset("torch"),
         loader=loader,
@@ -138,7 +138,7 @@ def test_nothing_is_decoded_before_the_first_batch(
 
 
 def test_a_flat_set_is_scanned_once_for_its_division(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 12)
+    root = write_images(tmp_path / "set", 12)
     (root / "red" / "bad.png").write_bytes(b"text")
     resident = load(root, "resident")
     for expected in (37, 1):  # what cannot be used is tried again
@@ -156,7 +156,7 @@ def test_a_flat_set_is_scanned_once_for_its_division(tmp_path: Path) -> None:
 def test_a_scan_that_fails_leaves_nothing_behind(
     tmp_path: Path, before: set[threading.Thread]
 ) -> None:
-    root = write_pictures(tmp_path / "set", 12)
+    root = write_images(tmp_path / "set", 12)
     for path in (root / "red").iterdir():
         path.write_bytes(b"text")
     with pytest.raises(InputError, match="12 of 36"):
@@ -165,7 +165,7 @@ def test_a_scan_that_fails_leaves_nothing_behind(
 
 
 def test_without_a_cache_it_streams_all_the_same(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 6)
+    root = write_images(tmp_path / "set", 6)
     streamed, resident = load(root), load(root, "resident")
     np.testing.assert_array_equal(epoch(streamed.splits["train"])[0].shape, (12, 3, 16, 16))
     np.testing.assert_array_equal(
@@ -174,7 +174,7 @@ def test_without_a_cache_it_streams_all_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_breaks_costs_that_picture(workers: int, tmp_path: Path) -> None:
+def test_a_image_that_breaks_costs_that_image(workers: int, tmp_path: Path) -> None:
     root = divided(tmp_path / "set", train=12, val=6)
     remarks: list[str] = []
     dataset = load(root, workers=workers, remarks=remarks)
@@ -211,7 +211,7 @@ def test_max_unusable_holds_as_the_run_goes_on(tmp_path: Path) -> None:
 def test_auto_goes_by_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def loader(device_memory: int | None = None, processes: int = 1) -> object:
         dataset = load_dataset(
-            find_pictures(folder),
+            find_images(folder),
             resolution=16,
             preprocess=preset("torch"),
             device_memory=device_memory,
@@ -232,7 +232,7 @@ def test_auto_goes_by_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match="would fit"):
         load(folder, "resident")
     with pytest.raises(InputError, match="would fit"):  # in memory already: nothing to stream
-        load_dataset(find_pictures("digits"), resolution=32, preprocess=preset("torch"))
+        load_dataset(find_images("digits"), resolution=32, preprocess=preset("torch"))
 
 
 def test_digest_rules(folder: Path, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_digest_rules(folder: Path, tmp_path: Path) -> None:
         resident, streamed = (load(folder, kind, digest=rule) for kind in ("resident", "streamed"))
         assert streamed.fingerprint == resident.fingerprint
         assert streamed.splits["train"].names == resident.splits["train"].names
-    flat = write_pictures(tmp_path / "set", 5)
+    flat = write_images(tmp_path / "set", 5)
     with pytest.raises(InputError, match="digest 'files' needs"):
         load(flat, digest="files")
 
@@ -261,8 +261,8 @@ def test_duplicates_across_splits_are_counted(tmp_path: Path) -> None:
     assert isinstance(described, dict)
     assert described["in_train"] == copies["in_train"]
     assert [sorted(names) for names in described["in_classes"]] == [sorted(same)]
-    assert remarks[0] == "2 pictures of val are also in train: val/cat/a.jpg, val/cat/b.jpg"
-    assert remarks[1].startswith("1 pictures are in several classes: ")
+    assert remarks[0] == "2 images of val are also in train: val/cat/a.jpg, val/cat/b.jpg"
+    assert remarks[1].startswith("1 images are in several classes: ")
     assert all(name in remarks[1] for name in same)
     assert load(root).copies is None
     assert load(root, digest="files").describe()["duplicates"] == 2
@@ -283,13 +283,13 @@ def test_copies_of_val_in_test_are_named_and_many_are_cut_short(tmp_path: Path) 
         "in_classes": (("val/cat/000.jpg", *names),),
     }
     assert remarks == [
-        f"3 pictures of test are also in val: {', '.join(names)}",
-        f"1 pictures are in several classes: val/cat/000.jpg = {' = '.join(names[:2])} = ...",
+        f"3 images of test are also in val: {', '.join(names)}",
+        f"1 images are in several classes: val/cat/000.jpg = {' = '.join(names[:2])} = ...",
     ]
 
 
-def test_a_flat_picture_in_two_classes_is_named(tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 5)
+def test_a_flat_image_in_two_classes_is_named(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "set", 5)
     shutil.copy(root / "red/0.png", root / "blue/again.png")
     remarks: list[str] = []
     load(root, "resident", remarks=remarks)
@@ -297,7 +297,7 @@ def test_a_flat_picture_in_two_classes_is_named(tmp_path: Path) -> None:
     assert re.search(f"several classes: {same} = {same}$", remarks[-1])
 
 
-def test_a_killed_worker_costs_no_picture(folder: Path, before: set[threading.Thread]) -> None:
+def test_a_killed_worker_costs_no_image(folder: Path, before: set[threading.Thread]) -> None:
     dataset = load(folder, workers=1)
     loader = make_loader(dataset.splits["train"], device=CPU, prefetch=1)
     batches = loader.batches(order(80, size=8))
@@ -314,17 +314,17 @@ def test_a_killed_worker_costs_no_picture(folder: Path, before: set[threading.Th
 
 @dataclass(frozen=True, kw_only=True)
 class DyingDecoder(Decoder):
-    """Dies over one picture, as a fault of a library in C would make it."""
+    """Dies over one image, as a fault of a library in C would make it."""
 
     deadly: str
 
     def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
-        if job.picture.name == self.deadly:
+        if job.image.name == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().decode(job, out)
 
 
-def test_a_picture_that_kills_its_decoder_costs_that_picture(folder: Path) -> None:
+def test_a_image_that_kills_its_decoder_costs_that_image(folder: Path) -> None:
     dataset = load(folder, workers=2)
     store = dataset.store
     assert store is not None
@@ -332,12 +332,12 @@ def test_a_picture_that_kills_its_decoder_costs_that_picture(folder: Path) -> No
         preprocess=store.decoder.preprocess,
         resolution=store.decoder.resolution,
         of_pixels=store.decoder.of_pixels,
-        deadly=store.pictures[3].name,
+        deadly=store.images[3].name,
     )
     with closing(dataset):
         rows = epoch(dataset.splits["train"])[1]
         assert len(rows) == 79
-        assert dataset.unusable == ((store.pictures[3].name, "the process that decoded it died"),)
+        assert dataset.unusable == ((store.images[3].name, "the process that decoded it died"),)
 
 
 def test_an_epoch_left_early_leaves_nothing_behind(
@@ -362,11 +362,11 @@ from pathlib import Path
 from multiprocessing import active_children
 from mobilette.data.dataset import load_dataset
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
-    dataset = load_dataset(find_pictures(Path(sys.argv[1])), resolution=16, workers=2,
+    dataset = load_dataset(find_images(Path(sys.argv[1])), resolution=16, workers=2,
                            preprocess=preset("torch"), loader="streamed")
     while True:
         dataset.splits["train"].pixels[:]

@@ -61,13 +61,13 @@ def test_every_size_gives_the_exact_shape(
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
-def test_a_picture_of_the_right_size_is_not_touched(resize: Resize) -> None:
+def test_a_image_of_the_right_size_is_not_touched(resize: Resize) -> None:
     image = gradient(40, 40)
     pixels = preset("torch", resize=resize).geometry(image, 40)
     np.testing.assert_array_equal(pixels, np.asarray(image).transpose(2, 0, 1))
 
 
-def test_crop_of_a_picture_whose_shorter_side_fits_takes_the_centre() -> None:
+def test_crop_of_a_image_whose_shorter_side_fits_takes_the_centre() -> None:
     image = gradient(100, 40)
     pixels = preset("torch").geometry(image, 40)
     np.testing.assert_array_equal(pixels, np.asarray(image)[:, 30:70].transpose(2, 0, 1))
@@ -105,7 +105,7 @@ def test_squash_changes_the_aspect() -> None:
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
-def test_bicubic_pictures_are_pillows(resize: Resize) -> None:
+def test_bicubic_images_are_pillows(resize: Resize) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
     bicubic = replace(preset("torch", resize=resize), interpolation="bicubic")
     size = {"crop": (30, 20), "squash": (20, 20), "pad": (20, 13)}[resize]
@@ -165,7 +165,7 @@ def test_colour_order_stays_red_green_blue() -> None:
         assert preset(name).geometry(image, 8)[:, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_grey_pictures_are_replicated_and_colours_made_grey() -> None:
+def test_grey_images_are_replicated_and_colours_made_grey() -> None:
     grey = gradient(30, 30, "L")
     pixels = preset("torch").geometry(grey, 20)
     np.testing.assert_array_equal(pixels[0], pixels[1])
@@ -180,14 +180,14 @@ def test_an_extreme_strip_is_not_blown_up() -> None:
     np.testing.assert_array_equal(pixels, np.full((1, 64, 64), 9))
 
 
-def test_imagenet_pictures_keep_their_subject(shared_data: Path) -> None:
+def test_imagenet_images_keep_their_subject(shared_data: Path) -> None:
     for path in sorted((shared_data / "imagenet-sample").glob("*.jpg"))[:5]:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-        pixels = preset("torch").geometry(picture, 64).astype(np.float64)
-        short = min(picture.size)
-        left, top = (picture.width - short) // 2, (picture.height - short) // 2
-        square = np.asarray(picture, np.float64)[top : top + short, left : left + short]
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+        pixels = preset("torch").geometry(image, 64).astype(np.float64)
+        short = min(image.size)
+        left, top = (image.width - short) // 2, (image.height - short) // 2
+        square = np.asarray(image, np.float64)[top : top + short, left : left + short]
         difference = pixels.mean((1, 2)) - square.mean((0, 1))
         assert abs(difference).max() < 1.5
 

@@ -12,7 +12,7 @@ import pytest
 from mobilette.data.processes import _is_guarded
 from tests.data.sets import divided
 
-# A function that decodes a set by two workers, and prints how many pictures there are, what was
+# A function that decodes a set by two workers, and prints how many images there are, what was
 # remarked, and how many times this program has begun.
 LOAD = """
 import os, sys
@@ -20,7 +20,7 @@ import mobilette.data.dataset as d, mobilette.data.preprocess as p, mobilette.da
 os.write(1, b"begun\\n")
 def load(folder):
     said = []
-    set_ = d.load_dataset(s.find_pictures(folder), resolution=16, workers=2, loader="streamed",
+    set_ = d.load_dataset(s.find_images(folder), resolution=16, workers=2, loader="streamed",
                           preprocess=p.preset("torch"), remark=said.append)
     rows = set_.splits["train"].pixels[:]
     set_.close()
@@ -28,7 +28,7 @@ def load(folder):
 """
 CALL = "load(sys.argv[1])\n"
 GUARDED = f'if __name__ == "__main__":\n    {CALL}'
-BY_THREADS = "pictures are decoded by threads, not by processes: "
+BY_THREADS = "images are decoded by threads, not by processes: "
 DAEMON = """
 def daemon(folder):
     import multiprocessing
@@ -46,7 +46,7 @@ def executor(folder):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return divided(tmp_path_factory.mktemp("set") / "pictures", train=12, val=4)
+    return divided(tmp_path_factory.mktemp("set") / "images", train=12, val=4)
 
 
 def answer(done: subprocess.CompletedProcess[str]) -> tuple[list[str], int]:

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from mobilette.data.digest import pixel_sha256
+from mobilette.data.images import LabelledImage
 from mobilette.data.memory import available_memory
-from mobilette.data.pictures import Picture
 from mobilette.data.preprocess import preset
-from mobilette.data.reading import Reading, read_pictures
-from mobilette.data.sources import find_pictures
+from mobilette.data.reading import Reading, read_images
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 
 
-def in_memory(count: int) -> list[Picture]:
+def in_memory(count: int) -> list[LabelledImage]:
     return [
-        Picture(name=f"set/{n}", label=0, content=np.full((4, 4), n, np.uint8))
+        LabelledImage(name=f"set/{n}", label=0, content=np.full((4, 4), n, np.uint8))
         for n in range(count)
     ]
 
@@ -31,13 +31,15 @@ def test_pixel_hash_is_over_mode_size_and_pixels() -> None:
     assert pixel_sha256(image) != pixel_sha256(image.convert("RGB"))
 
 
-def test_unusable_pictures_leave_no_gap(tmp_path: Path) -> None:
-    pictures = in_memory(9)
+def test_unusable_images_leave_no_gap(tmp_path: Path) -> None:
+    images = in_memory(9)
     (tmp_path / "bad.png").write_bytes(b"")
     for position in (0, 4, 8):
-        pictures[position] = Picture(name=f"bad{position}", label=0, content=tmp_path / "bad.png")
-    reading = read_pictures(
-        pictures, resolution=4, preprocess=preset("torch", in_channels=1), max_unusable=0.5
+        images[position] = LabelledImage(
+            name=f"bad{position}", label=0, content=tmp_path / "bad.png"
+        )
+    reading = read_images(
+        images, resolution=4, preprocess=preset("torch", in_channels=1), max_unusable=0.5
     )
     assert reading.positions.tolist() == [1, 2, 3, 5, 6, 7]
     assert reading.pixels[:, 0, 0, 0].tolist() == [1, 2, 3, 5, 6, 7]
@@ -49,16 +51,16 @@ def test_unusable_pictures_leave_no_gap(tmp_path: Path) -> None:
 
 def test_too_many_unusable(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"text")
-    pictures = in_memory(10)
-    pictures[6] = Picture(name="set/bad.png", label=0, content=tmp_path / "bad.png")
+    images = in_memory(10)
+    images[6] = LabelledImage(name="set/bad.png", label=0, content=tmp_path / "bad.png")
 
     def read(max_unusable: float) -> Reading:
-        return read_pictures(
-            pictures, resolution=4, preprocess=preset("torch"), max_unusable=max_unusable
+        return read_images(
+            images, resolution=4, preprocess=preset("torch"), max_unusable=max_unusable
         )
 
     assert len(read(0.1).positions) == 9
-    message = r"1 of 10 pictures .* 0.09 that --max-unusable .* set/bad.png: not a picture"
+    message = r"1 of 10 images .* 0.09 that --max-unusable .* set/bad.png: not an image"
     with pytest.raises(InputError, match=message):
         read(0.09)
     with pytest.raises(InputError, match=r"--max-unusable 1\.5"):
@@ -67,7 +69,7 @@ def test_too_many_unusable(tmp_path: Path) -> None:
 
 def test_progress_reaches_the_end() -> None:
     seen: list[tuple[int, int]] = []
-    read_pictures(
+    read_images(
         in_memory(130),
         resolution=4,
         preprocess=preset("torch"),
@@ -82,7 +84,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_tried() -> None:
         pytest.skip("this system does not tell how much memory it has")
     assert 1e8 < available < 1e14
     with pytest.raises(InputError, match=r"GB .*--resolution \d+ would fit") as caught:
-        read_pictures(in_memory(100), resolution=1_000_000, preprocess=preset("torch"))
+        read_images(in_memory(100), resolution=1_000_000, preprocess=preset("torch"))
     assert "need 300000.0 GB" in str(caught.value)
     fits = int(str(caught.value).split("--resolution ")[1].split()[0])
     assert 0.4 * available < 100 * 3 * fits**2 < 0.8 * available
@@ -118,14 +120,14 @@ def test_a_container_has_what_its_limit_leaves(
 
 
 def test_processes_give_the_same_as_none(tmp_path: Path, shared_data: Path) -> None:
-    found = find_pictures(shared_data / "cifar10-4k")
-    pictures = list(found.splits["val"][:600])
+    found = find_images(shared_data / "cifar10-4k")
+    images = list(found.splits["val"][:600])
     (tmp_path / "bad.png").write_bytes(b"text")
-    pictures[100] = Picture(name="bad.png", label=0, content=tmp_path / "bad.png")
+    images[100] = LabelledImage(name="bad.png", label=0, content=tmp_path / "bad.png")
     seen: list[int] = []
     alone, together = (
-        read_pictures(
-            pictures,
+        read_images(
+            images,
             resolution=16,
             preprocess=preset("torch"),
             workers=workers,

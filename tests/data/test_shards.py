@@ -16,10 +16,10 @@ from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.data.tar import TarMember
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
 
@@ -29,7 +29,7 @@ FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarf
 
 @functools.cache
 def png(number: int) -> bytes:
-    """Return a picture of its own for each number."""
+    """Return an image of its own for each number."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (6, 7, 3), np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -60,7 +60,7 @@ def write(path: Path, files: Files, format: str = "ustar") -> Path:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_pictures_are_read_where_they_lie(tmp_path: Path, format: str) -> None:
+def test_images_are_read_where_they_lie(tmp_path: Path, format: str) -> None:
     far = (
         "folder/"
         + "/".join("deep" * 10 for _ in range(5))
@@ -77,15 +77,15 @@ def test_pictures_are_read_where_they_lie(tmp_path: Path, format: str) -> None:
         ("README", b"no sample"),
     ]
     write(tmp_path / "shard.tar", files, format)
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     assert found.classes == ("0", "1")
     assert labelled(found, "all") == [("shard.tar/./a.b/0.PNG", 1), (f"shard.tar/{far}/1.png", 0)]
-    for number, picture in enumerate(found.splits["all"]):
-        assert picture.read() == png(number)
-        there = pickle.loads(pickle.dumps(picture))  # as it goes to a worker process
-        with Image.open(io.BytesIO(png(number))) as image:
-            np.testing.assert_array_equal(np.asarray(there.open()), np.asarray(image))
-        assert not picture.in_memory
+    for number, image in enumerate(found.splits["all"]):
+        assert image.read() == png(number)
+        there = pickle.loads(pickle.dumps(image))  # as it goes to a worker process
+        with Image.open(io.BytesIO(png(number))) as written:
+            np.testing.assert_array_equal(np.asarray(there.open()), np.asarray(written))
+        assert not image.in_memory
     assert [name.rpartition("/")[2] for name in found.ignored] == [
         "0.json",
         "1.seg.png",
@@ -96,7 +96,7 @@ def test_pictures_are_read_where_they_lie(tmp_path: Path, format: str) -> None:
     assert found.remarks == ()
 
 
-def test_links_folders_and_devices_are_no_pictures(tmp_path: Path) -> None:
+def test_links_folders_and_devices_are_no_images(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for kind in (tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
             info = tarfile.TarInfo("9.png")
@@ -106,7 +106,7 @@ def test_links_folders_and_devices_are_no_pictures(tmp_path: Path) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    assert [name for name, _ in labelled(find_pictures(tmp_path), "all")] == [
+    assert [name for name, _ in labelled(find_images(tmp_path), "all")] == [
         "a.tar/0000.png",
         "a.tar/0001.png",
     ]
@@ -123,15 +123,15 @@ def test_links_folders_and_devices_are_no_pictures(tmp_path: Path) -> None:
 def test_layouts(tmp_path: Path, names: tuple[str, ...]) -> None:
     for number, name in enumerate(names):
         write(tmp_path / name, samples("dog", "ant", first=2 * number))
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     assert found.classes == ("ant", "dog")
     assert {split: len(there) for split, there in found.splits.items()} == {
         "train": 4,
         "val": 2,
         "test": 2,
     }
-    assert [picture.shard for picture in found.splits["train"]] == [0, 0, 1, 1]
-    assert [picture.shard for picture in found.splits["val"]] == [2, 2]
+    assert [image.shard for image in found.splits["train"]] == [0, 0, 1, 1]
+    assert [image.shard for image in found.splits["val"]] == [2, 2]
     dataset = load_dataset(found, resolution=8, preprocess=preset("torch"))
     train = dataset.splits["train"]
     assert train.shards is not None
@@ -145,7 +145,7 @@ def test_layouts(tmp_path: Path, names: tuple[str, ...]) -> None:
 def test_a_flat_set_is_divided_by_the_rule(tmp_path: Path) -> None:
     write(tmp_path / "a.tar", samples(*"aabb"))
     write(tmp_path / "b.tar", samples(*"aabbab", first=4))
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     dataset = load_dataset(found, resolution=8, preprocess=preset("torch"))
     assert {split: len(there.names) for split, there in dataset.splits.items()} == {
         "train": 8,
@@ -155,18 +155,18 @@ def test_a_flat_set_is_divided_by_the_rule(tmp_path: Path) -> None:
     read, unusable = load_split(found.splits["all"], resolution=8, preprocess=preset("torch"))
     assert (len(read.names), unusable) == (10, ())
     write(tmp_path / "c" / "train" / "x.tar", samples(*"aabb"))
-    assert set(find_pictures(tmp_path / "c").splits) == {"all"}
+    assert set(find_images(tmp_path / "c").splits) == {"all"}
 
 
 def test_class_names(tmp_path: Path) -> None:
     write(tmp_path / "train-0.tar", samples("0", "11", "2"))
-    assert find_pictures(tmp_path).classes == tuple(f"{number:02}" for number in range(12))
-    assert [label for _, label in labelled(find_pictures(tmp_path), "all")] == [0, 11, 2]
+    assert find_images(tmp_path).classes == tuple(f"{number:02}" for number in range(12))
+    assert [label for _, label in labelled(find_images(tmp_path), "all")] == [0, 11, 2]
     ids = [f"n{number}" for number in range(12)]
     (tmp_path / "classes.txt").write_text("".join(f"{name}\tname of {name}\r\n" for name in ids))
-    assert find_pictures(tmp_path).classes == tuple(ids)
+    assert find_images(tmp_path).classes == tuple(ids)
     write(tmp_path / "train-0.tar", samples("n3", "n0"))
-    assert [label for _, label in labelled(find_pictures(tmp_path), "all")] == [3, 0]
+    assert [label for _, label in labelled(find_images(tmp_path), "all")] == [3, 0]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_bad_sets(
     if listed is not None:
         (tmp_path / "classes.txt").write_text(listed)
     with pytest.raises(InputError, match=message) as caught:
-        find_pictures(tmp_path)
+        find_images(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -204,11 +204,11 @@ def test_bad_folders_of_shards(tmp_path: Path) -> None:
     write(tmp_path / "train/0.tar", samples("a", "b"))
     (tmp_path / "val").mkdir()
     with pytest.raises(InputError, match="no tar files in the folder for val, as there are in"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
     write(tmp_path / "val/0.tar", samples("a"))
     write(tmp_path / "valid/0.tar", samples("a"))
     with pytest.raises(InputError, match="valid: a second folder that means val; join them"):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
 
 
 def test_splits_of_shards_in_any_spelling(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_splits_of_shards_in_any_spelling(tmp_path: Path) -> None:
     write(tmp_path / "folders/Train Set/0.tar", samples("a", "b"))
     write(tmp_path / "folders/validation/0.tar", samples("a"))
     for name in ("named", "folders"):
-        splits = find_pictures(tmp_path / name).splits
+        splits = find_images(tmp_path / name).splits
         assert {split: len(some) for split, some in splits.items()} == {"train": 2, "val": 1}
 
 
@@ -225,8 +225,8 @@ def test_splits_of_shards_in_any_spelling(tmp_path: Path) -> None:
 def test_a_compressed_shard_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / name, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("1.png"))
-    with pytest.raises(InputError, match="compressed; pictures are read in place, so unpack it"):
-        find_pictures(tmp_path)
+    with pytest.raises(InputError, match="compressed; images are read in place, so unpack it"):
+        find_images(tmp_path)
 
 
 def test_samples_that_are_not_complete_are_counted(tmp_path: Path) -> None:
@@ -241,18 +241,18 @@ def test_samples_that_are_not_complete_are_counted(tmp_path: Path) -> None:
         ("14.json", b"{}"),
     ]
     write(tmp_path / "a.tar", files)
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     assert found.unusable == (
         ("a.tar/10", "no .cls beside it"),
-        ("a.tar/11", "no picture beside its .cls"),
+        ("a.tar/11", "no image beside its .cls"),
         ("a.tar/12", "its .cls is empty or no text"),
         ("a.tar/13", "its .cls has 5,000 bytes, which is no class"),
     )
     write(tmp_path / "a.tar", [*samples(*"aabb"), *files[4:6]])
-    dataset = load_dataset(find_pictures(tmp_path), resolution=8, preprocess=preset("torch"))
+    dataset = load_dataset(find_images(tmp_path), resolution=8, preprocess=preset("torch"))
     assert dataset.unusable == (
         ("a.tar/10", "no .cls beside it"),
-        ("a.tar/11", "no picture beside its .cls"),
+        ("a.tar/11", "no image beside its .cls"),
     )
 
 
@@ -278,14 +278,14 @@ def test_a_shard_that_ends_mid_file_costs_one_sample(
     left = sum(end <= length for end in complete)
     if left == 0:
         with pytest.raises(InputError, match="a.tar: "):
-            find_pictures(folder)
+            find_images(folder)
         return
     if left == 1:
         with pytest.raises(InputError, match="has one class"):
-            find_pictures(folder)
+            find_images(folder)
         return
-    found = find_pictures(folder)
-    assert [picture.read() for picture in found.splits["all"]] == [png(n) for n in range(left)]
+    found = find_images(folder)
+    assert [image.read() for image in found.splits["all"]] == [png(n) for n in range(left)]
     assert len(found.unusable) <= 1
     assert {reason for _, reason in found.unusable} <= {"shard ends mid-file"}
     begun = ends[-1] > length > ends[2 * left - 1] + 3 * 2048 + 1024
@@ -317,8 +317,8 @@ def test_a_damaged_shard_is_a_set_or_one_line(
     if isinstance(found, str):
         assert "\n" not in found
         return
-    for picture in found.splits["all"]:
-        assert picture.read() is not None
+    for image in found.splits["all"]:
+        assert image.read() is not None
 
 
 def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
@@ -350,7 +350,7 @@ def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
 def test_hostile_headers(tmp_path: Path, hostile: bytes, message: str) -> None:
     (tmp_path / "a.tar").write_bytes(hostile)
     with pytest.raises(InputError, match=message):
-        find_pictures(tmp_path)
+        find_images(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -371,22 +371,22 @@ def test_hostile_extended_headers_end(tmp_path: Path, record: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(
         tar_bytes(samples("a", "b"))[:4096] + extended + header(b"9.png", b"0" * 11)
     )
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     assert len(found.splits["all"]) == 2
     assert len(found.unusable) + len(found.ignored) == 1
 
 
-def test_a_shard_that_shrinks_later_costs_its_pictures(tmp_path: Path) -> None:
+def test_a_shard_that_shrinks_later_costs_its_images(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tar", samples("a", "b"))
-    first, second = find_pictures(tmp_path).splits["all"]
+    first, second = find_images(tmp_path).splits["all"]
     path.write_bytes(path.read_bytes()[:2100])
     assert first.read() == png(0)
-    with pytest.raises(UnusablePicture, match="shard ends mid-file"):
+    with pytest.raises(UnusableImage, match="shard ends mid-file"):
         second.open()
     path.unlink()
-    with pytest.raises(UnusablePicture, match="cannot be read: No such file"):
+    with pytest.raises(UnusableImage, match="cannot be read: No such file"):
         first.open()
-    with pytest.raises(UnusablePicture, match="the limit is 512 MiB"):
+    with pytest.raises(UnusableImage, match="the limit is 512 MiB"):
         TarMember(path, 0, 2**40).read()
 
 
@@ -396,6 +396,6 @@ def test_class_folders_with_a_loose_archive_stay_class_folders(tmp_path: Path) -
         (tmp_path / name / "1.png").write_bytes(png(1))
     (tmp_path / "download.tar.gz").write_bytes(b"x")
     write(tmp_path / "train.tar", samples("a", "b"))
-    found = find_pictures(tmp_path)
+    found = find_images(tmp_path)
     assert found.classes == ("a", "b")
     assert found.ignored == ("download.tar.gz", "train.tar")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilette.data.pictures import Picture, PictureSet
-from mobilette.data.sources import find_pictures
+from mobilette.data.images import ImageSet, LabelledImage
+from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split, held_out_fifth
 from mobilette.errors import InputError
 
@@ -44,53 +44,53 @@ def test_the_rule(rows: Rows, shuffle: object) -> None:
     assert held_names(shuffled, prefix="elsewhere/") == chosen
 
 
-def test_copies_of_one_picture_are_told_apart_by_name() -> None:
+def test_copies_of_one_image_are_told_apart_by_name() -> None:
     held_out = held_out_fifth(labels=[0] * 6, digests=["a"] * 6, names=list("fedcba"))
     assert held_out.tolist() == [False] * 4 + [True] * 2
 
 
-def flat(root: Path, count: int = 11) -> PictureSet:
+def flat(root: Path, count: int = 11) -> ImageSet:
     rng = np.random.default_rng(3)
     for name in ("cat", "dog"):
         (root / name).mkdir(parents=True)
         for index in range(count):
             pixels = rng.integers(0, 256, (5, 6, 3), np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index}.png")
-    return find_pictures(root)
+    return find_images(root)
 
 
 def test_flat_folders(tmp_path: Path) -> None:
-    pictures = flat(tmp_path)
-    assert choose_split(pictures, None) == ("all", pictures.splits["all"])
-    name, val = choose_split(pictures, "val")
+    images = flat(tmp_path)
+    assert choose_split(images, None) == ("all", images.splits["all"])
+    name, val = choose_split(images, "val")
     assert name == "val"
     # The rule, written out: SHA-256 over mode, size and bytes.
     digests = {
-        picture.name: hashlib.sha256(b"RGB 6 5 " + picture.open().tobytes()).hexdigest()
-        for picture in pictures.splits["all"]
+        image.name: hashlib.sha256(b"RGB 6 5 " + image.open().tobytes()).hexdigest()
+        for image in images.splits["all"]
     }
     expected = set()
     for label in ("cat", "dog"):
         own = [name for name in digests if name.startswith(label)]
         expected |= set(sorted(own, key=digests.__getitem__)[:3])
-    assert {picture.name for picture in val} == expected
-    _, train = choose_split(pictures, "train")
-    assert set(train) | set(val) == set(pictures.splits["all"])
+    assert {image.name for image in val} == expected
+    _, train = choose_split(images, "train")
+    assert set(train) | set(val) == set(images.splits["all"])
     assert len(train) + len(val) == 22
 
 
-def test_undecodable_pictures_stay_to_be_counted(tmp_path: Path) -> None:
+def test_undecodable_images_stay_to_be_counted(tmp_path: Path) -> None:
     flat(tmp_path)
     (tmp_path / "cat" / "bad.jpg").write_bytes(b"text")
-    pictures = find_pictures(tmp_path)
+    images = find_images(tmp_path)
     for split, usable in (("train", 16), ("val", 6)):
-        _, chosen = choose_split(pictures, split)
+        _, chosen = choose_split(images, split)
         assert len(chosen) == usable + 1
-        assert "cat/bad.jpg" in {picture.name for picture in chosen}
+        assert "cat/bad.jpg" in {image.name for image in chosen}
 
 
 def test_digits_are_measured_on_their_held_out_fifth() -> None:
-    digits = find_pictures("digits")
+    digits = find_images("digits")
     name, chosen = choose_split(digits, None)
     assert name == "val"
     assert len(chosen) == sum(
@@ -103,12 +103,13 @@ def test_digits_are_measured_on_their_held_out_fifth() -> None:
 def test_divided_folders() -> None:
     pixels = np.zeros((2, 2), np.uint8)
     splits = {
-        split: (Picture(name=split, label=0, content=pixels),) for split in ("train", "val", "test")
+        split: (LabelledImage(name=split, label=0, content=pixels),)
+        for split in ("train", "val", "test")
     }
-    pictures = PictureSet(name="mine", classes=("a", "b"), splits=splits)
-    assert choose_split(pictures, None) == ("val", splits["val"])
-    assert choose_split(pictures, "test") == ("test", splits["test"])
+    images = ImageSet(name="mine", classes=("a", "b"), splits=splits)
+    assert choose_split(images, None) == ("val", splits["val"])
+    assert choose_split(images, "test") == ("test", splits["test"])
     with pytest.raises(InputError, match=r"mine: split 'tset' is not one of .*did you mean 'test'"):
-        choose_split(pictures, "tset")
+        choose_split(images, "tset")
     with pytest.raises(InputError, match="split 'all' is not one of train, val, test"):
-        choose_split(pictures, "all")
+        choose_split(images, "all")

@@ -26,7 +26,7 @@ from mobilette.data.orientation import turn_of
 from mobilette.data.plain import plain
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.data.trimming import MOST_PARTS, trim
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 from mobilette.silence import NO_WARNINGS
 from tests.data.test_decoding import GREY, RGB, chunk, encoded, heic, png
 
@@ -109,7 +109,7 @@ def test_metadata_do_not_reach_the_decoder(form: str, data: bytes, part: bytes) 
     ],
 )
 def test_parts_are_counted(form: str, data: bytes) -> None:
-    with pytest.raises(UnusablePicture, match="more than 65,536 parts"):
+    with pytest.raises(UnusableImage, match="more than 65,536 parts"):
         trim(data, form)
 
 
@@ -121,7 +121,7 @@ def test_scans_are_counted(progressive: bool) -> None:
     start = data.rindex(b"\xff\xda")
     one = data[start:-2] if progressive else segment(0xDA, b"\1\1\0\0\x3f\0") + b"\0"
     trim(data, "JPEG")
-    with pytest.raises(UnusablePicture, match="scans of 169,000,000 pixels take too long"):
+    with pytest.raises(UnusableImage, match="scans of 169,000,000 pixels take too long"):
         trim(data[:start] + one * 20 + data[-2:], "JPEG")
 
 
@@ -139,18 +139,18 @@ def tiff(counts: int, length: int, *, tail: int) -> bytes:
 
 def test_strips_of_tiff_are_bounded() -> None:
     assert decode(tiff(50, 8, tail=8)).size == (8, 50)
-    with pytest.raises(UnusablePicture, match="70,000 strips or tiles"):
+    with pytest.raises(UnusableImage, match="70,000 strips or tiles"):
         decode(tiff(70_000, 8, tail=8))
-    with pytest.raises(UnusablePicture, match="its strips are longer than the file"):
+    with pytest.raises(UnusableImage, match="its strips are longer than the file"):
         decode(tiff(1000, 100_000, tail=100_000))
 
 
 def test_formats_that_are_decoded_in_python_are_short() -> None:
-    with pytest.raises(UnusablePicture, match="levels as text"):
+    with pytest.raises(UnusableImage, match="levels as text"):
         decode(b"P2 2000 1000 255\n" + b"12 " * 2_000_000)
     header = struct.pack("<IiiHHIIiiII", 40, 9, 9, 1, 8, 1, 0, 0, 0, 256, 256)
     coded = b"BM" + struct.pack("<IHHI", 0, 0, 0, 1078) + header + bytes(1024)
-    with pytest.raises(UnusablePicture, match="run-length coded BMP"):
+    with pytest.raises(UnusableImage, match="run-length coded BMP"):
         decode(coded + b"\1\5" * 2_000_000)
     # Pillow decodes neither levels that it has to stretch nor long comments but in Python.
     assert (
@@ -212,7 +212,7 @@ def test_how_it_is_turned_is_found_where_pillow_finds_it(orientation: int) -> No
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_xmp_that_is_no_text_does_not_cost_the_picture(kind: str) -> None:
+def test_xmp_that_is_no_text_does_not_cost_the_image(kind: str) -> None:
     """As in github.com/huggingface/datasets/issues/7668."""
     xmp = b"\xa8\xff tiff:Orientation='9' \xfe" + bytes(range(256))
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -277,7 +277,7 @@ def test_bands_give_what_the_whole_gives(mode: str, monkeypatch: pytest.MonkeyPa
         assert banded.tobytes() == plain(image).tobytes()
 
 
-def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_SMALL", 0)
     monkeypatch.setattr(decoding, "_AT_ONCE", 100)
     allowance, begun, together = decoding._Allowance(), threading.Event(), []
@@ -320,18 +320,18 @@ def test_a_forked_process_decodes_though_a_thread_decoded_meanwhile() -> None:
     assert decoding_now.exitcode == 0
 
 
-def test_a_picture_that_does_not_fit_the_memory_is_unusable(
+def test_a_image_that_does_not_fit_the_memory_is_unusable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = png(13_000, 13_000, 1, 0)
     monkeypatch.setattr(decoding, "available_memory", lambda: 300 * 10**6)
-    with pytest.raises(UnusablePicture, match="too large for the memory: 338 of 300 MB"):
+    with pytest.raises(UnusableImage, match="too large for the memory: 338 of 300 MB"):
         decode(data)
     assert decode(PNG).size == IMAGE.size
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process' memory is limited here only")
-def test_a_one_bit_picture_of_169_million_pixels_takes_little_memory() -> None:
+def test_a_one_bit_image_of_169_million_pixels_takes_little_memory() -> None:
     """It took 1.1 GB; here it is decoded and resized in 450 MB beside what the process has."""
     code = """
 import resource, sys, zlib
@@ -341,10 +341,10 @@ from mobilette.data.plain import plain
 from mobilette.data.preprocess import preset
 packer = zlib.compressobj(1)
 data = b"".join(packer.compress(bytes(1626)) for _ in range(13_000)) + packer.flush()
-picture = png(13_000, 13_000, 1, 0, chunk(b"IDAT", data))
+image = png(13_000, 13_000, 1, 0, chunk(b"IDAT", data))
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 450 * 10**6,) * 2)
-print(preset("torch").geometry(decode(picture), 32).shape)
+print(preset("torch").geometry(decode(image), 32).shape)
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT

@@ -43,7 +43,7 @@ def test_the_way_back_is_the_least_squares_solution() -> None:
     back = np.linalg.lstsq(matrix, np.maximum(matrix @ x, 0), rcond=None)[0]
     returned = trials(5).returned[7]
     assert returned.shape == (2, POINTS)
-    # The same picture up to its scale, and the scale is the best: what is left is at right angles.
+    # The same image up to its scale, and the scale is the best: what is left is at right angles.
     assert np.linalg.matrix_rank(np.stack([returned.ravel(), back.ravel()]), tol=1e-6) == 1
     assert float(((x - returned) * returned).sum()) == pytest.approx(0, abs=1e-6)
 

@@ -32,7 +32,7 @@ def test_a_cell_says_what_was_lost_and_by_which_rung(tmp_path: Path) -> None:
     write_cells(tmp_path / "cells.csv", Cell, cells)
     assert read_cells(tmp_path / "cells.csv", Cell) == cells
     text = page(cells)
-    assert "## set, 10,000 pictures" in text
+    assert "## set, 10,000 images" in text
     assert "| v2 | 85.00% | 0.5 | 84.75%, -0.25, rung 2 (plain -5.00) | refused [1] |" in text
     assert "1. there is no such operator" in text
 

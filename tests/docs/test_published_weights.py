@@ -16,7 +16,7 @@ from mobilette.formats.published import find_published
 from mobilette.formats.torch.name_tables import tensor_names
 from mobilette.formats.torch.named import SOURCES
 from mobilette.nn.network import Network
-from tests.formats.published_files import pictures, published
+from tests.formats.published_files import images, published
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "published_weights.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def test_each_command_prints_what_the_page_shows(
             _link(tmp_path / file, published(file))
         for name in SETS:
             if name in arguments:
-                _link(tmp_path / name, pictures(name))
+                _link(tmp_path / name, images(name))
         status = run(arguments)
         refused = any(line.startswith("mobilette: error") for line in shown)
         assert status == (2 if refused else 0)

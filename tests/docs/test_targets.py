@@ -14,9 +14,9 @@ def test_the_page_is_what_the_table_gives() -> None:
 
 
 def test_cells_are_measured_once_and_a_refused_one_has_its_reason(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
-    cells = list(measure(trained.path, pictures, known={}, targets=["onnx"]))
+    cells = list(measure(trained.path, images, known={}, targets=["onnx"]))
     (fp32,) = (cell for cell in cells if cell.precision == "fp32")
     assert fp32.verdict == "passed"
     assert float(fp32.max_abs_diff) < 1e-3
@@ -25,7 +25,7 @@ def test_cells_are_measured_once_and_a_refused_one_has_its_reason(
     write_cells(tmp_path / "cells.csv", Cell, cells)
     assert read_cells(tmp_path / "cells.csv", Cell) == cells
     kept = {cell.key: cell for cell in cells}
-    assert list(measure(trained.path, pictures, known=kept, targets=["onnx"])) == cells
+    assert list(measure(trained.path, images, known=kept, targets=["onnx"])) == cells
 
 
 def test_the_page_of_several_networks() -> None:
@@ -51,7 +51,7 @@ def test_the_page_of_several_networks() -> None:
         reason="hard-swish | is not there",
     )
     text = page([good, refused])
-    assert "## set, 20 pictures" in text
+    assert "## set, 20 images" in text
     assert "|  | v1 | v2 |" in text
     assert "| the checkpoint's top-1 | 50.0% | not measured |" in text
     assert "| onnx fp32 | passed, 2e-06, 100.0% | not measured |" in text

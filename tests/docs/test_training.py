@@ -16,7 +16,7 @@ from docs.recipe_tables import BEGIN, END, PAGE, tables
 from mobilette.cli.main import run
 from mobilette.run.directory import open_run
 from mobilette.training.recipe import load_recipe
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    ((?:torchrun .* -m )?mobilette .+)$", TEXT, re.MULTILINE)
@@ -30,8 +30,8 @@ def test_the_tables_are_what_their_command_makes() -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which the page's commands can be run."""
     root = tmp_path_factory.mktemp("page")
-    pictures = write_pictures(root / "pictures", 8)
-    files = sorted(pictures.glob("*/*.png"))
+    images = write_images(root / "images", 8)
+    files = sorted(images.glob("*/*.png"))
     (root / "mine.toml").write_text(TEXT.partition("```toml\n")[2].partition("```")[0])
     for name, column in (("photos.csv", "label"), ("objects.csv", "labels")):
         with (root / name).open("w", encoding="utf-8", newline="") as file:
@@ -75,7 +75,7 @@ def test_the_commands_run_in_order(
 
 def test_several_processes_are_launched_with_words_that_torchrun_knows() -> None:
     """That they train together is shown in tests/training."""
-    pages = [TEXT, (PAGE.parent / "a_billion_pictures.md").read_text(encoding="utf-8")]
+    pages = [TEXT, (PAGE.parent / "a_billion_images.md").read_text(encoding="utf-8")]
     commands = [line for page in pages for line in re.findall(r"^    torchrun (.+)$", page, re.M)]
     assert len(commands) == 3
     for command in commands:

@@ -44,7 +44,7 @@ def relabelled(folder: Path, model: bytes) -> Artifact:
     return forge(folder, {"model.tflite": tflite_file.packed(changed)})
 
 
-def test_batches_are_answered_picture_by_picture(copied: Path) -> None:
+def test_batches_are_answered_image_by_image(copied: Path) -> None:
     predictor = load(copied, threads=1)
     inputs = np.tile(np.arange(40, dtype=np.uint8)[:, None, None, None], (1, 3, 16, 16))
     logits = predictor.logits(inputs)

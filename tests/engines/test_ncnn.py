@@ -31,14 +31,14 @@ def folder(artifact: Artifact, tmp_path: Path) -> Path:
     return Path(shutil.copytree(artifact.path, tmp_path / "copy" / "ncnn"))
 
 
-def test_a_faithful_artifact_passes(artifact: Artifact, pictures: Path) -> None:
-    verdict = verify(artifact.path, pictures)
+def test_a_faithful_artifact_passes(artifact: Artifact, images: Path) -> None:
+    verdict = verify(artifact.path, images)
     assert verdict.passed
     assert verdict.max_abs_diff < 1e-3
     assert verdict.top1_agreement == 1.0
 
 
-def test_any_number_of_pictures_and_threads(artifact: Artifact) -> None:
+def test_any_number_of_images_and_threads(artifact: Artifact) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (37, 3, 16, 16), dtype=np.uint8)
     answers = [load(artifact.path, threads=threads).logits(pixels) for threads in (0, 1, 2)]
     turned = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

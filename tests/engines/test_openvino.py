@@ -30,14 +30,14 @@ def folder(openvino: Artifact, tmp_path: Path) -> Path:
     return Path(shutil.copytree(openvino.path, tmp_path / "copy" / "openvino"))
 
 
-def test_a_faithful_artifact_passes(openvino: Artifact, pictures: Path) -> None:
-    verdict = verify(openvino.path, pictures)
+def test_a_faithful_artifact_passes(openvino: Artifact, images: Path) -> None:
+    verdict = verify(openvino.path, images)
     assert verdict.passed
     assert verdict.max_abs_diff < 1e-3
     assert verdict.top1_agreement == 1.0
 
 
-def test_any_number_of_pictures_and_threads(openvino: Artifact) -> None:
+def test_any_number_of_images_and_threads(openvino: Artifact) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (37, 3, 16, 16), dtype=np.uint8)
     answers = [load(openvino.path, threads=threads).logits(pixels) for threads in (0, 1, 2)]
     assert answers[0].shape == (37, 3)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
-from mobilette.engines.images import PictureLike
+from mobilette.engines.images import ImageLike
 from mobilette.engines.load import load, open_engine
 from mobilette.engines.predictor import AHEAD, BATCH, Failure, Prediction, largest
 from mobilette.engines.pytorch import CheckpointPredictor
@@ -25,11 +25,11 @@ from tests.conftest import COLOURS
 
 @pytest.mark.parametrize("which", ["run", "artifact"])
 def test_paths_images_and_arrays_give_the_right_colour(
-    which: str, trained: Run, exported: Artifact, pictures: Path
+    which: str, trained: Run, exported: Artifact, images: Path
 ) -> None:
     predictor = load(trained.path if which == "run" else exported.path)
     for name in COLOURS:
-        path = pictures / name / "1.png"
+        path = images / name / "1.png"
         image = Image.open(path).convert("RGB")
         answers = predictor.predict([path, str(path), image, np.asarray(image)])
         assert [answer.label for answer in answers] == [name] * 4
@@ -38,7 +38,7 @@ def test_paths_images_and_arrays_give_the_right_colour(
         assert sum(guess.probability for guess in answers[0].top) == pytest.approx(1.0)
 
 
-def test_run_and_artifact_agree_on_any_number_of_pictures(trained: Run, exported: Artifact) -> None:
+def test_run_and_artifact_agree_on_any_number_of_images(trained: Run, exported: Artifact) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 3, 16, 16), dtype=np.uint8)
     ours, theirs = load(exported.path), load(trained.path)
     for count in (1, 32, 70):
@@ -58,12 +58,12 @@ def test_a_runs_threads_are_those_asked_for_while_it_answers(trained: Run) -> No
     assert torch.get_num_threads() == before
 
 
-def test_a_picture_that_cannot_be_read_costs_only_itself(
-    exported: Artifact, pictures: Path, tmp_path: Path
+def test_a_image_that_cannot_be_read_costs_only_itself(
+    exported: Artifact, images: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "text.jpg"
-    bad.write_text("no picture")
-    good = pictures / "red" / "0.png"
+    bad.write_text("no image")
+    good = images / "red" / "0.png"
     predictor = load(exported.path)
     answers = list(predictor.predict_each([bad, good, tmp_path / "missing.png"]))
     assert isinstance(answers[0], Failure)
@@ -75,16 +75,16 @@ def test_a_picture_that_cannot_be_read_costs_only_itself(
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_answers_do_not_depend_on_the_threads_that_decode(
-    workers: int, exported: Artifact, pictures: Path, tmp_path: Path
+    workers: int, exported: Artifact, images: Path, tmp_path: Path
 ) -> None:
     """In order, broken ones among them, and the same image object several times."""
     predictor = load(exported.path)
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    shared_image = Image.open(pictures / "red" / "0.png")
-    paths = sorted(pictures.rglob("*.png"))[:90]
-    images: list[PictureLike] = [*paths, broken, shared_image, shared_image, *paths[:7]]
-    answers = list(predictor.predict_each(images, workers=workers))
+    broken.write_bytes(b"no image")
+    shared_image = Image.open(images / "red" / "0.png")
+    paths = sorted(images.rglob("*.png"))[:90]
+    asked: list[ImageLike] = [*paths, broken, shared_image, shared_image, *paths[:7]]
+    answers = list(predictor.predict_each(asked, workers=workers))
     assert [answer.path for answer in answers] == [
         *map(str, paths),
         str(broken),
@@ -97,22 +97,22 @@ def test_answers_do_not_depend_on_the_threads_that_decode(
     assert answers[:3] == predictor.predict(paths[:90])[:3]
 
 
-def test_predict_answers_as_evaluate_does(exported: Artifact, pictures: Path) -> None:
+def test_predict_answers_as_evaluate_does(exported: Artifact, images: Path) -> None:
     predictor = load(exported.path)
     right = [
         answer.label == Path(answer.path).parent.name
-        for answer in predictor.predict(sorted(pictures.rglob("*.png")))
+        for answer in predictor.predict(sorted(images.rglob("*.png")))
     ]
-    assert sum(right) / len(right) == evaluate(predictor, pictures).top1
+    assert sum(right) / len(right) == evaluate(predictor, images).top1
 
 
-def test_pictures_are_read_only_as_they_are_needed(exported: Artifact, pictures: Path) -> None:
+def test_images_are_read_only_as_they_are_needed(exported: Artifact, images: Path) -> None:
     taken = []
 
     def endless() -> Iterator[Path]:
         while True:
             taken.append(1)
-            yield pictures / "red" / "0.png"
+            yield images / "red" / "0.png"
 
     answers = load(exported.path).predict_each(endless(), workers=2)
     assert isinstance(next(answers), Prediction)
@@ -131,7 +131,7 @@ def test_the_largest_are_those_of_a_whole_sort(count: int) -> None:
 
 
 class Overflowing(ColourPredictor):
-    """Gives `inf` where a picture is white, as weights that are too large do."""
+    """Gives `inf` where an image is white, as weights that are too large do."""
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         logits = super().batch_logits(pixels)

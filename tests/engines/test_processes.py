@@ -90,9 +90,9 @@ def test_a_run_loaded_in_a_child_answers_there(trained: Run) -> None:
 
 @needs_fork
 def test_answers_that_were_begun_before_a_fork_end_in_the_child(
-    exported: Artifact, pictures: Path
+    exported: Artifact, images: Path
 ) -> None:
-    answers = load(exported.path).predict_each(sorted(pictures.rglob("*.png")), workers=2)
+    answers = load(exported.path).predict_each(sorted(images.rglob("*.png")), workers=2)
     next(answers)
 
     def refused() -> bool:
@@ -198,7 +198,7 @@ def test_a_pickle_whose_run_is_gone_or_has_other_weights_says_so(run_copy: Path)
 
 
 class Answers(Dataset[torch.Tensor]):
-    """Logits of pictures, by predictors that the workers of a loader are given."""
+    """Logits of images, by predictors that the workers of a loader are given."""
 
     def __init__(self, predictors: list[Predictor], pixels: NDArray[np.uint8]) -> None:
         self.predictors, self.pixels = predictors, pixels
@@ -207,8 +207,8 @@ class Answers(Dataset[torch.Tensor]):
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        picture = self.pixels[index : index + 1]
-        return torch.from_numpy(np.stack([each.logits(picture) for each in self.predictors]))
+        image = self.pixels[index : index + 1]
+        return torch.from_numpy(np.stack([each.logits(image) for each in self.predictors]))
 
 
 def test_workers_of_a_loader_ask(trained: Run, exported: Artifact) -> None:

@@ -30,7 +30,7 @@ SIZES = {"tflite-micro": (ANSWERS,)}
 
 
 def coloured(count: int, side: int = 16) -> NDArray[np.uint8]:
-    """Return pictures, uint8 (N, 3, side, side), that no network answers alike."""
+    """Return images, uint8 (N, 3, side, side), that no network answers alike."""
     generator = np.random.default_rng(0)
     colours = generator.integers(0, 200, (count, 3, 1, 1))
     return (colours + generator.integers(0, 56, (count, 3, side, side))).astype(np.uint8)
@@ -59,7 +59,7 @@ def together(*functions: Callable[[], object]) -> None:
 
 
 def test_eight_threads_of_200_answers(model: Path) -> None:
-    """Each has pictures of its own, in calls of different sizes."""
+    """Each has images of its own, in calls of different sizes."""
     predictor = load(model, threads=1)
     pixels = coloured(THREADS * ANSWERS)
     expected = predictor.batch_logits(pixels)
@@ -121,10 +121,10 @@ def test_coroutines_ask_in_threads(model: Path) -> None:
     np.testing.assert_allclose(np.concatenate(asyncio.run(ask())), expected, atol=1e-4)
 
 
-def test_pictures_are_answered_while_others_are_and_models_are_loaded(
-    model: Path, pictures: Path
+def test_images_are_answered_while_others_are_and_models_are_loaded(
+    model: Path, images: Path
 ) -> None:
-    paths = sorted(pictures.rglob("*.png"))[::3]
+    paths = sorted(images.rglob("*.png"))[::3]
     predictor = load(model)
     expected = predictor.predict(paths)
     state = (sys.stdout, sys.stderr, os.fstat(1), os.fstat(2), warnings.filters[:])

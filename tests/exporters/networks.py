@@ -82,10 +82,10 @@ class OddLayer(nn.Module):
 def run_printed(folder: Path) -> tuple[str, NDArray[np.float32]]:
     """Execute the README's Python in ``folder`` and return the label and the logits.
 
-    The picture is one with sides of different length, at ``folder/picture.jpg``.
+    The image is one with sides of different length, at ``folder/image.jpg``.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (17, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.jpg")
+    Image.fromarray(pixels).save(folder / "image.jpg")
     text = (folder / "README.md").read_text(encoding="utf-8")
     code = text.partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}

@@ -63,8 +63,8 @@ def small_run(
 
 
 def small_calibration(resolution: int = 32, channels: int = 3) -> Calibration:
-    """Return 32 pictures like the golden ones, darker and lighter."""
-    pictures = golden_inputs(channels, resolution).astype(np.int16)
-    shifted = [pictures + shift for shift in (0, -40, 40, 80)]
+    """Return 32 images like the golden ones, darker and lighter."""
+    images = golden_inputs(channels, resolution).astype(np.int16)
+    shifted = [images + shift for shift in (0, -40, 40, 80)]
     pixels = np.clip(np.concatenate(shifted), 0, 255).astype(np.uint8)
-    return Calibration(pixels=pixels, source="golden pictures")
+    return Calibration(pixels=pixels, source="golden images")

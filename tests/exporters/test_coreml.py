@@ -64,7 +64,7 @@ def test_weights_and_arithmetic_are_float32(artifact: Artifact) -> None:
     assert size > 4 * 200_000
 
 
-def test_grey_pictures_are_grey_images(tmp_path: Path) -> None:
+def test_grey_images_are_grey_images(tmp_path: Path) -> None:
     run = untrained("resnet20", tmp_path / "run", in_channels=1)
     spec = read_spec(export(run, to="coreml", out=tmp_path).path)
     image = spec.description.input[0].type.imageType

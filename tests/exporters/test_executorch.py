@@ -78,14 +78,14 @@ def test_the_readmes_python_gives_predicts_answer(
     others: int,
     artifacts: dict[Precision, Artifact],
     trained: Run,
-    pictures: Path,
+    images: Path,
 ) -> None:
     artifact = artifacts[precision]
     label, logits = run_printed(artifact.path)
     predictor = load(artifact.path)
-    assert predictor.predict([artifact.path / "picture.jpg"])[0].label == label
+    assert predictor.predict([artifact.path / "image.jpg"])[0].label == label
     assert logits.shape == (3,)
-    paths = sorted(pictures.glob("*/?.png"))
+    paths = sorted(images.glob("*/?.png"))
     ours, theirs = predictor.predict(paths), load(trained.path).predict(paths)
     pairs = list(zip(ours, theirs, strict=True))
     same = [(mine, other) for mine, other in pairs if mine.label == other.label]

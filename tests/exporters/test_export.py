@@ -57,8 +57,8 @@ def test_a_missing_extra_is_named(
         (np.zeros((20, 3, 32, 32), np.uint8), r"uint8 \(20, 3, 32, 32\); uint8 \(N, 3, 16, 16\)"),
         (np.zeros((20, 1, 16, 16), np.uint8), "is expected"),
         (np.zeros((20, 3, 16, 16), np.float32), "are float32"),
-        (np.zeros((3, 3, 16, 16), np.uint8), "3 pictures are too few"),
-        (np.zeros((0, 3, 16, 16), np.uint8), "0 pictures are too few"),
+        (np.zeros((3, 3, 16, 16), np.uint8), "3 images are too few"),
+        (np.zeros((0, 3, 16, 16), np.uint8), "0 images are too few"),
     ],
 )
 def test_calibration_of_another_kind_is_refused(
@@ -88,7 +88,7 @@ def test_a_benchmark_imports_nothing_from_where_it_is_started(
     assert row.latency_ms is not None
 
 
-def test_rounded_numbers_are_not_verified_without_pictures(trained: Run, tmp_path: Path) -> None:
+def test_rounded_numbers_are_not_verified_without_images(trained: Run, tmp_path: Path) -> None:
     artifact = export(trained, precision="int8", out=tmp_path)
     found = judge(open_candidate(artifact.path), None, split=None, workers=None)
     assert found["verified"] is None

@@ -15,7 +15,7 @@ from mobilette.artifact.tflite_kernels import (
     litert_interpreter,
 )
 from mobilette.data.dataset import load_split
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.engines.litert import LiteRtPredictor
 from mobilette.engines.load import load
 from mobilette.engines.pytorch import CheckpointPredictor
@@ -90,8 +90,8 @@ def test_int8_is_integers_from_end_to_end(int8: Artifact) -> None:
     assert any(x.quantisation is not None and len(x.quantisation.scale) > 1 for x in weights)
 
 
-def test_int8_answers_as_the_network_does(int8: Artifact, trained: Run, pictures: Path) -> None:
-    found = find_pictures(pictures)
+def test_int8_answers_as_the_network_does(int8: Artifact, trained: Run, images: Path) -> None:
+    found = find_images(images)
     split, _ = load_split(
         found.splits["all"],
         num_classes=3,
@@ -174,13 +174,13 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
 ) -> None:
     folder = (fp32 if precision == "fp32" else int8).path
     pixels = np.random.default_rng(0).integers(0, 256, (40, 17, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.jpg")
+    Image.fromarray(pixels).save(folder / "image.jpg")
     monkeypatch.chdir(folder)
     text = (folder / "README.md").read_text()
     assert f"output `logits`, {'float32' if precision == 'fp32' else 'int8'} (1, 3)" in text
     names: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], names)
-    prediction = load(folder).predict(["picture.jpg"])[0]
+    prediction = load(folder).predict(["image.jpg"])[0]
     assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
     assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-6)
 
@@ -193,7 +193,7 @@ def test_nothing_of_the_converter_is_on_stdout(
     assert capfd.readouterr().out == ""
 
 
-def test_int8_of_an_imported_run_asks_for_pictures(tmp_path: Path) -> None:
+def test_int8_of_an_imported_run_asks_for_images(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", "mobilenet_v1", (0,))
     with pytest.raises(InputError, match="give some with --data"):
         export(run, to="litert", precision="int8", out=tmp_path)

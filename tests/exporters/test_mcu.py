@@ -131,13 +131,13 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 17, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(copied / "picture.jpg")
+    Image.fromarray(pixels).save(copied / "image.jpg")
     monkeypatch.chdir(copied)
     text = (copied / "README.md").read_text()
     assert '#include "resolver.h"' in text
     names: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], names)
-    prediction = load(copied).predict(["picture.jpg"])[0]
+    prediction = load(copied).predict(["image.jpg"])[0]
     assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
     assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-6)
 
@@ -208,10 +208,10 @@ def test_a_known_bad_export_is_caught(copied: Path, tmp_path: Path) -> None:
 
 
 def test_visual_wake_words_fits_a_microcontroller(shared: Path, tmp_path: Path) -> None:
-    """MLPerf Tiny's published V1 x0.25 at 96x96: 85.25% of these pictures in fp32."""
+    """MLPerf Tiny's published V1 x0.25 at 96x96: 85.25% of these images in fp32."""
     weights = shared / "weights" / "mobilenet_v1_0.25_96_vww_mlperf_tiny_float.tflite"
-    pictures = shared / "data" / "vww400"
-    classes = [ClassLabel(id=each.name, name=each.name) for each in sorted(pictures.iterdir())]
+    images = shared / "data" / "vww400"
+    classes = [ClassLabel(id=each.name, name=each.name) for each in sorted(images.iterdir())]
     run = import_run(
         weights,
         model="mobilenet_v1",
@@ -221,13 +221,13 @@ def test_visual_wake_words_fits_a_microcontroller(shared: Path, tmp_path: Path) 
         resize="squash",
         out=tmp_path / "vww",
     ).run
-    artifact = export(run, to="mcu", data=pictures, out=tmp_path)
+    artifact = export(run, to="mcu", data=images, out=tmp_path)
     measured = artifact.contract.measured
     assert measured is not None
     assert measured.size_bytes < 350_000
     assert measured.arena_bytes is not None
     assert measured.arena_bytes < 110_000
-    verdict = verify(artifact.path, pictures, max_drop=2.0, checkpoint=run.path)
+    verdict = verify(artifact.path, images, max_drop=2.0, checkpoint=run.path)
     assert verdict.passed, verdict.failures
     assert verdict.accuracy_artifact is not None
     assert verdict.accuracy_artifact > 0.83

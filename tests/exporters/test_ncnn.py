@@ -52,7 +52,7 @@ def test_the_readmes_python_gives_predicts_answer(
     artifact = artifacts[precision]
     label, logits = run_printed(artifact.path)
     predictor = load(artifact.path)
-    assert predictor.predict([artifact.path / "picture.jpg"])[0].label == label
+    assert predictor.predict([artifact.path / "image.jpg"])[0].label == label
     golden = artifact.golden
     off = np.abs(predictor.logits(golden.inputs) - golden.logits).max()
     assert off < allowed * np.abs(golden.logits).max()
@@ -68,7 +68,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(answers, golden.logits, atol=1e-4 * np.abs(golden.logits).max())
 
 
-def test_grey_pictures(tmp_path: Path) -> None:
+def test_grey_images(tmp_path: Path) -> None:
     run = untrained("resnet20", tmp_path / "run", in_channels=1)
     artifact = export(run, to="ncnn", out=tmp_path)
     answers = load(artifact.path, threads=1).logits(artifact.golden.inputs)

@@ -63,12 +63,12 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
 ) -> None:
     folder = exported_with.path
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.jpg")
+    Image.fromarray(pixels).save(folder / "image.jpg")
     monkeypatch.chdir(folder)
     code = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
-    prediction = load(folder).predict(["picture.jpg"])[0]
+    prediction = load(folder).predict(["image.jpg"])[0]
     assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
     assert capsys.readouterr().out == f"{prediction.label}\n"  # once, and not beside its id
     assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-9)

@@ -15,7 +15,7 @@ from mobilette.arch.layers import layers
 from mobilette.artifact.directory import Artifact
 from mobilette.data.dataset import load_split
 from mobilette.data.preprocess import PRESETS
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.engines.load import load
 from mobilette.exporters.export import export
@@ -28,8 +28,8 @@ def int8(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return export(trained, precision="int8", out=tmp_path_factory.mktemp("exports"))
 
 
-def test_int8_keeps_the_accuracy(int8: Artifact, trained: Run, pictures: Path) -> None:
-    _, chosen = choose_split(find_pictures(pictures), "all")
+def test_int8_keeps_the_accuracy(int8: Artifact, trained: Run, images: Path) -> None:
+    _, chosen = choose_split(find_images(images), "all")
     split, _ = load_split(
         chosen, num_classes=3, resolution=16, preprocess=trained.preprocess, workers=0
     )
@@ -52,10 +52,10 @@ def test_weights_are_int8_per_channel_and_activations_uint8(
     assert sizes[0] < sizes[1] / 2
 
 
-def test_its_contract_says_what_it_was_calibrated_with(int8: Artifact, pictures: Path) -> None:
+def test_its_contract_says_what_it_was_calibrated_with(int8: Artifact, images: Path) -> None:
     assert int8.path.name == "onnx-int8"
     assert int8.contract.calibration is not None
-    assert int8.contract.calibration.data == str(pictures)
+    assert int8.contract.calibration.data == str(images)
     model = onnx.load(int8.path / "model.onnx")
     (entry,) = model.metadata_props
     assert json.loads(entry.value)["precision"] == "int8"
@@ -70,7 +70,7 @@ def test_nodes_are_named_after_the_layers(int8: Artifact) -> None:
 
 @pytest.mark.parametrize("name", ["tf", "unit", "raw", "torch", "caffe"])
 def test_pixels_are_the_quantised_input_where_channels_are_alike(
-    name: str, run_copy: Path, pictures: Path, tmp_path: Path
+    name: str, run_copy: Path, images: Path, tmp_path: Path
 ) -> None:
     """`tf` has its mean between two integers: half a step is moved into the first bias."""
     preprocess = PRESETS[name]
@@ -89,7 +89,7 @@ def test_pixels_are_the_quantised_input_where_channels_are_alike(
         assert tensors[first.input[1]] == np.float32(1 / preprocess.std[0])
         assert tensors[first.input[2]] == round(preprocess.mean[0])
     float_run, int8 = load(run_copy), load(artifact.path)
-    paths = sorted(pictures.glob("*/?.png"))
+    paths = sorted(images.glob("*/?.png"))
     pixels = np.stack([int8.preprocess.geometry(Image.open(path), 16) for path in paths])
     wanted = float_run.logits(pixels)
     error = np.square(int8.logits(pixels) - wanted).sum() / np.square(wanted).sum()
@@ -114,12 +114,12 @@ def test_the_same_run_gives_the_same_bytes(int8: Artifact, trained: Run, tmp_pat
     assert models[0] == models[1]
 
 
-def test_a_run_whose_pictures_are_gone_needs_others(
-    run_copy: Path, tmp_path: Path, pictures: Path
+def test_a_run_whose_images_are_gone_needs_others(
+    run_copy: Path, tmp_path: Path, images: Path
 ) -> None:
     record = json.loads((run_copy / "dataset.json").read_text())
-    moved = Path(shutil.copytree(pictures, tmp_path / "moved"))
-    text = json.dumps(record).replace(json.dumps(str(pictures))[1:-1], "/gone")
+    moved = Path(shutil.copytree(images, tmp_path / "moved"))
+    text = json.dumps(record).replace(json.dumps(str(images))[1:-1], "/gone")
     (run_copy / "dataset.json").write_text(text)
     artifact = export(run_copy, precision="int8", data=moved, out=tmp_path / "out")
     assert artifact.contract.calibration is not None

@@ -15,7 +15,7 @@ from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
@@ -66,7 +66,7 @@ def test_fp32_weights_are_not_rounded(artifacts: dict[Precision, Artifact]) -> N
 
 
 def test_answers_are_the_checkpoints(artifacts: dict[Precision, Artifact], trained: Run) -> None:
-    pixels = calibration_pictures(trained, workers=0).pixels
+    pixels = calibration_images(trained, workers=0).pixels
     expected = load(trained.path).logits(pixels)
     noise = {}
     for precision, artifact in artifacts.items():
@@ -84,14 +84,14 @@ def test_the_readmes_python_runs_as_printed(
 ) -> None:
     folder = artifacts[precision].path
     pixels = np.random.default_rng(0).integers(0, 256, (40, 17, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "picture.jpg")
+    Image.fromarray(pixels).save(folder / "image.jpg")
     monkeypatch.chdir(folder)
     text = (folder / "README.md").read_text()
     assert ('"bf16"' in text) == (precision == "bf16")
     code = text.partition("```python\n")[2].partition("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
-    prediction = load(folder).predict(["picture.jpg"])[0]
+    prediction = load(folder).predict(["image.jpg"])[0]
     assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_printed_or_reported(trained: Run, tmp_path: Path) -> None:
 import os, sys
 from pathlib import Path
 from mobilette.engines.load import load
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import export
 artifact = export({str(trained.path)!r}, to="openvino", precision="int8", out={str(tmp_path)!r})
 load(artifact.path)

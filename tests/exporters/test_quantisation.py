@@ -188,12 +188,12 @@ def test_litert_rounds_the_weights_of_that_layer_alone_and_answers_in_float(expo
     assert ends == ["uint8", "float32"]
     assert "output `logits`, float32 (1, 5)" in (artifact.path / "README.md").read_text()
     label, logits = run_printed(artifact.path)
-    prediction = load(artifact.path).predict([artifact.path / "picture.jpg"])[0]
+    prediction = load(artifact.path).predict([artifact.path / "image.jpg"])[0]
     assert (label, str(logits.dtype)) == (prediction.label, "float32")
 
 
 def with_an_outlier() -> Calibration:
-    """Return grey pictures, and one white point in the first."""
+    """Return grey images, and one white point in the first."""
     pixels = np.full((16, 3, 32, 32), 120, np.uint8)
     pixels += np.random.default_rng(0).integers(0, 16, pixels.shape, dtype=np.uint8)
     pixels[0, :, 16, 16] = 255

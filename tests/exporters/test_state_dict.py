@@ -60,9 +60,9 @@ def test_an_older_one_is_kept_unless_forced(narrow: Run, tmp_path: Path) -> None
 
 def test_our_own_names(trained: Run, tmp_path: Path) -> None:
     file = export_state_dict(trained, names="mobilette", out=tmp_path)
-    picture = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(run_readme(file)(picture), trained.network(picture))
+        assert torch.equal(run_readme(file)(image), trained.network(image))
 
 
 # Networks that would answer otherwise there

@@ -66,10 +66,8 @@ def test_it_is_a_page_with_a_pinned_package(fp32: Artifact) -> None:
     }
 
 
-def test_it_answers_under_node_as_the_checkpoint(
-    web: Artifact, trained: Run, pictures: Path
-) -> None:
-    verdict = verify(web.path, pictures, checkpoint=trained.path, max_drop=5.0)
+def test_it_answers_under_node_as_the_checkpoint(web: Artifact, trained: Run, images: Path) -> None:
+    verdict = verify(web.path, images, checkpoint=trained.path, max_drop=5.0)
     assert verdict.passed, verdict.failures
     assert verdict.engine == "ONNX Runtime Web"
     assert (verdict.images, verdict.readme_images) == (120, 16)
@@ -77,7 +75,7 @@ def test_it_answers_under_node_as_the_checkpoint(
         assert verdict.max_abs_diff < 1e-4
 
 
-def test_several_pictures_at_once_are_answered_as_each_alone(fp32: Artifact) -> None:
+def test_several_images_at_once_are_answered_as_each_alone(fp32: Artifact) -> None:
     predictor, golden = load(fp32.path, threads=1), fp32.golden
     alone = np.concatenate([predictor.logits(golden.inputs[i : i + 1]) for i in range(8)])
     assert np.abs(predictor.logits(golden.inputs) - alone).max() < 1e-5
@@ -99,10 +97,8 @@ SIZES = ((64, 64), (1, 1), (90, 71), (71, 90), (65, 64), (300, 11), (7, 200), (3
 
 
 @pytest.mark.parametrize("preprocess", GEOMETRIES.values(), ids=GEOMETRIES.keys())
-def test_the_module_prepares_pictures_as_python_does(
-    fp32: Artifact, preprocess: Preprocess
-) -> None:
-    """To the last bit; noise is the hardest picture, and transparency is laid over white."""
+def test_the_module_prepares_images_as_python_does(fp32: Artifact, preprocess: Preprocess) -> None:
+    """To the last bit; noise is the hardest image, and transparency is laid over white."""
     contract = fp32.contract
     arch = replace(contract.arch, resolution=64, in_channels=preprocess.channels)
     shape = (preprocess.channels, 64, 64)
@@ -193,12 +189,12 @@ def test_a_module_that_was_forged_is_refused_and_not_executed(web_copy: Path, tr
     forge(web_copy, {"mobilette.js": other.encode()})
     with pytest.raises(InputError, match="no such folder"):
         verify(web_copy, web_copy / "nothing")
-    pictures = web_copy / "set"
+    images = web_copy / "set"
     for name in ("red", "blue"):
-        (pictures / name).mkdir(parents=True)
-        Image.new("RGB", (20, 20), name).save(pictures / name / "0.png")
-    verdict = verify(web_copy, pictures, checkpoint=trained.path)
-    assert "mobilette.js: prepares pictures otherwise than Mobilette writes it" in verdict.failures
+        (images / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20), name).save(images / name / "0.png")
+    verdict = verify(web_copy, images, checkpoint=trained.path)
+    assert "mobilette.js: prepares images otherwise than Mobilette writes it" in verdict.failures
     assert not witness.exists()
 
 
@@ -252,7 +248,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site(fp32: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the artifact's folder as somebody serves it: with the package, and pictures."""
+    """Return the artifact's folder as somebody serves it: with the package, and images."""
     folder = Path(shutil.copytree(fp32.path, tmp_path_factory.mktemp("site") / "web"))
     shutil.copytree(MODULES / PACKAGE / "dist", folder / "node_modules" / PACKAGE / "dist")
     generator = np.random.default_rng(0)
@@ -264,14 +260,14 @@ def site(fp32: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(noise[..., :3]).save(folder / "noise.png")
     Image.fromarray(noise).save(folder / "transparent.png")
     Image.fromarray(noise[..., 0]).save(folder / "grey.png")
-    photograph.save(folder / "picture.jpg", quality=95)
+    photograph.save(folder / "image.jpg", quality=95)
     photograph.save(folder / "turned.jpg", quality=95, exif=turned)
     return folder
 
 
 # How far a probability may be from Python's: browsers decode JPEG, and multiply by transparency,
 # with a rounding of their own.
-NEAR = {"noise.png": 1e-5, "grey.png": 1e-5, "transparent.png": 0.02, "picture.jpg": 0.02}
+NEAR = {"noise.png": 1e-5, "grey.png": 1e-5, "transparent.png": 0.02, "image.jpg": 0.02}
 ROWS = "document.querySelectorAll('#answer li')"
 ANSWER = f"{ROWS}.length && JSON.stringify(Array.from({ROWS}, (row) => ({{...row.dataset}})))"
 
@@ -281,7 +277,7 @@ def test_the_page_answers_as_the_checkpoint(
     site: Path, browser: Browser, trained: Run, name: str
 ) -> None:
     with served(site) as address:
-        browser.open(f"{address}index.html?picture={name}")
+        browser.open(f"{address}index.html?image={name}")
         answer = json.loads(browser.value(ANSWER))
     expected = CheckpointPredictor(trained).predict([site / name])[0].top
     assert [row["id"] for row in answer] == [guess.id for guess in expected]
@@ -301,7 +297,7 @@ def test_the_readmes_javascript_runs_as_printed(site: Path, browser: Browser, tr
     with served(site) as address:
         browser.open(f"{address}readme.html")
         label, probability, _, _ = browser.value("document.title").split()
-    expected = CheckpointPredictor(trained).predict([site / "picture.jpg"])[0]
+    expected = CheckpointPredictor(trained).predict([site / "image.jpg"])[0]
     assert label == expected.label
     assert float(probability) == pytest.approx(expected.probability, abs=0.02)
 
@@ -324,7 +320,7 @@ def test_the_page_without_its_runtime_says_what_to_do(fp32: Artifact, browser: B
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda folder: (folder / "text.jpg").write_text("no"), "This picture cannot be used"),
+        (lambda folder: (folder / "text.jpg").write_text("no"), "This image cannot be used"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"no"), "changed since the export"),
     ],
 )
@@ -335,5 +331,5 @@ def test_the_page_says_what_is_wrong(
     assert callable(change)
     change(folder)
     with served(folder) as address:
-        browser.open(f"{address}index.html?picture=text.jpg")
+        browser.open(f"{address}index.html?image=text.jpg")
         assert said in browser.value("document.querySelector('#status.error')?.textContent")

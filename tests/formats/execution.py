@@ -60,7 +60,7 @@ def _pool(node: PoolNode, x: Tensor) -> Tensor:
 
 
 def execute(graph: Graph, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits (batch, classes) for prepared pictures (batch, channels, side, side)."""
+    """Return the logits (batch, classes) for prepared images (batch, channels, side, side)."""
     values = {graph.input: torch.from_numpy(np.ascontiguousarray(x))}
     for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
@@ -107,8 +107,8 @@ def interpret(path: Path, inputs: NDArray[np.generic]) -> NDArray[np.float32]:
     interpreter.allocate_tensors()
     (source,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     results = []
-    for picture in inputs:
-        interpreter.set_tensor(source["index"], picture[None].astype(source["dtype"]))
+    for image in inputs:
+        interpreter.set_tensor(source["index"], image[None].astype(source["dtype"]))
         interpreter.invoke()
         results.append(interpreter.get_tensor(output["index"]).ravel().astype(np.float32))
     return np.stack(results)

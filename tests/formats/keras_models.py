@@ -12,7 +12,7 @@ import numpy as np
 
 
 def main(folder: Path) -> None:
-    """Write ``name.h5`` and, for two pictures, ``name.npz`` with the inputs and Keras' logits."""
+    """Write ``name.h5`` and, for two images, ``name.npz`` with the inputs and Keras' logits."""
     warnings.simplefilter("ignore")
     import keras
 
@@ -44,12 +44,12 @@ def main(folder: Path) -> None:
     random = np.random.default_rng(0)
     for name, model in models.items():
         scale = 255 if "rescaled" in name else 1
-        pictures = random.uniform(0, scale, (8, *model.input_shape[1:])).astype(np.float32)
-        _give_statistics(keras, model, pictures, random)
-        pictures = pictures[:2]
-        logits = model.predict(pictures, verbose=0)
+        images = random.uniform(0, scale, (8, *model.input_shape[1:])).astype(np.float32)
+        _give_statistics(keras, model, images, random)
+        images = images[:2]
+        logits = model.predict(images, verbose=0)
         model.save(folder / f"{name}.h5")
-        np.savez(folder / f"{name}.npz", pictures=pictures, logits=logits)
+        np.savez(folder / f"{name}.npz", images=images, logits=logits)
 
 
 def _small_vgg(keras: Any) -> Any:
@@ -64,10 +64,10 @@ def _small_vgg(keras: Any) -> Any:
     return keras.Sequential([*layers, keras.layers.Flatten(), *dense, keras.layers.Dense(7)])
 
 
-def _give_statistics(keras: Any, model: Any, pictures: Any, random: np.random.Generator) -> None:
+def _give_statistics(keras: Any, model: Any, images: Any, random: np.random.Generator) -> None:
     """Give batch norms random weights, and the statistics of their own activations.
 
-    Random statistics would drown the pictures: every network would give the same logits to all.
+    Random statistics would drown the images: every network would give the same logits to all.
     """
     norms = [layer for layer in _layers(model) if type(layer) is keras.layers.BatchNormalization]
     for norm in norms:
@@ -75,7 +75,7 @@ def _give_statistics(keras: Any, model: Any, pictures: Any, random: np.random.Ge
         norm.gamma.assign(random.uniform(0.5, 1.5, shape))
         norm.beta.assign(random.uniform(-0.5, 0.5, shape))
         norm.momentum = 0.0
-    model(pictures, training=True)
+    model(images, training=True)
 
 
 def _layers(model: Any) -> Iterator[Any]:

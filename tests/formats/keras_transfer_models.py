@@ -14,7 +14,7 @@ SIDE = 64
 
 
 def main(folder: Path) -> None:
-    """Write each model, and ``name.npz`` with three pictures (0 to 255) and Keras' outputs."""
+    """Write each model, and ``name.npz`` with three images (0 to 255) and Keras' outputs."""
     warnings.simplefilter("ignore")
     import keras
 
@@ -22,25 +22,23 @@ def main(folder: Path) -> None:
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (8, SIDE, SIDE, 3)).astype(np.float32)
+    images = random.integers(0, 256, (8, SIDE, SIDE, 3)).astype(np.float32)
     for name, model in {**_classifiers(keras), **_odd_ones(keras)}.items():
         if not name.startswith("refused"):
             if name == "teachable":  # with the optimiser's variables in the file
                 model.compile("adam", "sparse_categorical_crossentropy")
-                model.train_on_batch(pictures, np.zeros(len(pictures)))
-            _give_statistics(keras, model, pictures, random)
+                model.train_on_batch(images, np.zeros(len(images)))
+            _give_statistics(keras, model, images, random)
             if name == "frozen":  # the order of the weights in an .h5 file goes by it
                 for layer in model.layers[1].layers[:-8]:
                     layer.trainable = False
-            pictures_of = pictures[
-                :3, : model.input_shape[1] or SIDE, : model.input_shape[2] or SIDE
-            ]
+            images_of = images[:3, : model.input_shape[1] or SIDE, : model.input_shape[2] or SIDE]
             asked = model
             if name == "mixed":  # what its float32 weights answer where nothing is rounded
                 asked = _small(keras)
                 asked.set_weights(model.get_weights())
-            outputs = asked.predict(pictures_of, verbose=0)
-            np.savez(folder / f"{name}.npz", pictures=pictures_of, outputs=outputs)
+            outputs = asked.predict(images_of, verbose=0)
+            np.savez(folder / f"{name}.npz", images=images_of, outputs=outputs)
         model.save(folder / f"{name}.keras")
         if name == "rescaled":
             keras.saving.save_model(model, folder / "folder", zipped=False)
@@ -60,11 +58,11 @@ def _classifiers(keras: Any) -> dict[str, Any]:
     unit = layers.Rescaling(1 / 255)
 
     def model(*head: Any, before: Any = unit, side: int | None = SIDE, body: Any = base) -> Any:
-        picture = layers.Input((side, side, 3))
-        x = body(before(picture), training=False)
+        image = layers.Input((side, side, 3))
+        x = body(before(image), training=False)
         for layer in (layers.GlobalAveragePooling2D(), layers.Dropout(0.2), *head):
             x = layer(x)
-        return keras.Model(picture, x)
+        return keras.Model(image, x)
 
     def stack(*parts: Any) -> Callable[[Any], Any]:
         def apply(x: Any) -> Any:
@@ -161,9 +159,9 @@ def _classifiers(keras: Any) -> dict[str, Any]:
         "no_top": base,
         "no_top_pooled": _base(keras, pooling="avg"),
     }
-    picture = layers.Input((SIDE, SIDE, 3))
-    flat = layers.Dense(5)(layers.Flatten()(base(unit(picture))))
-    found["flattened"] = keras.Model(picture, flat)
+    image = layers.Input((SIDE, SIDE, 3))
+    flat = layers.Dense(5)(layers.Flatten()(base(unit(image))))
+    found["flattened"] = keras.Model(image, flat)
     keras.config.set_dtype_policy("mixed_float16")
     found["mixed"] = _small(keras)
     keras.config.set_dtype_policy("float32")
@@ -182,21 +180,19 @@ def _odd_ones(keras: Any) -> dict[str, Any]:
     base = _base(keras, pooling="avg")
 
     def model(*parts: Any, before: Any = lambda x: x) -> Any:
-        picture = layers.Input((SIDE, SIDE, 3))
-        x = base(before(picture))
+        image = layers.Input((SIDE, SIDE, 3))
+        x = base(before(image))
         for part in parts:
             x = part(x)
-        return keras.Model(picture, x)
+        return keras.Model(image, x)
 
     quantised = model(layers.Dense(5))
     quantised.quantize("int8")
-    picture = layers.Input((SIDE, SIDE, 3))
-    features = base(picture)
-    two = keras.Model(picture, [layers.Dense(5)(features), layers.Dense(3)(features)])
+    image = layers.Input((SIDE, SIDE, 3))
+    features = base(image)
+    two = keras.Model(image, [layers.Dense(5)(features), layers.Dense(3)(features)])
     other = layers.Input((1,))
-    together = keras.Model(
-        [picture, other], layers.Dense(5)(layers.Concatenate()([features, other]))
-    )
+    together = keras.Model([image, other], layers.Dense(5)(layers.Concatenate()([features, other])))
     maxima = keras.Sequential(
         [layers.Input((SIDE, SIDE, 3)), _base(keras), layers.GlobalMaxPooling2D(), layers.Dense(5)]
     )

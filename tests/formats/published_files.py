@@ -1,4 +1,4 @@
-"""The published files and pictures of ../shared, or a skip that says what is missing."""
+"""The published files and images of ../shared, or a skip that says what is missing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def published(name: str) -> Path:
     return _existing(SHARED / "weights" / name)
 
 
-def pictures(name: str) -> Path:
-    """Return a folder of real pictures, or another file of theirs."""
+def images(name: str) -> Path:
+    """Return a folder of real images, or another file of theirs."""
     return _existing(SHARED / "data" / name)
 
 

@@ -27,7 +27,7 @@ def network_of(in_channels: int) -> tuple[Arch, dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "squeezenet1_1", "resnet20", "vgg11"])
-def test_a_grey_picture_gets_the_answer_of_three_equal_channels(name: str) -> None:
+def test_a_grey_image_gets_the_answer_of_three_equal_channels(name: str) -> None:
     network = create_model(name, width_mult=0.25, resolution=32)
     arch, weights = adapt_input(network.arch, network.state_dict(), 1)
     assert arch == replace(network.arch, in_channels=1)
@@ -36,7 +36,7 @@ def test_a_grey_picture_gets_the_answer_of_three_equal_channels(name: str) -> No
     torch.testing.assert_close(answer(arch, weights, grey), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_colour_picture_of_equal_channels_gets_the_answer_of_one() -> None:
+def test_a_colour_image_of_equal_channels_gets_the_answer_of_one() -> None:
     arch, weights = network_of(1)
     adapted = adapt_input(arch, weights, 3)
     grey = torch.randn(2, 1, 32, 32)
@@ -46,7 +46,7 @@ def test_a_colour_picture_of_equal_channels_gets_the_answer_of_one() -> None:
     )
 
 
-def test_two_colour_pictures_in_one_get_the_answer_of_their_mean() -> None:
+def test_two_colour_images_in_one_get_the_answer_of_their_mean() -> None:
     arch, weights = network_of(3)
     adapted = adapt_input(arch, weights, 6)
     first, second = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)

@@ -40,10 +40,10 @@ def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.no_grad()
-def answer(imported: Imported, pictures: np.ndarray[Any, Any]) -> Tensor:
+def answer(imported: Imported, images: np.ndarray[Any, Any]) -> Tensor:
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
-    x = torch.tensor(pictures).permute(0, 3, 1, 2)
+    x = torch.tensor(images).permute(0, 3, 1, 2)
     if imported.preprocess is not None:
         mean, std = (
             torch.tensor(v)[:, None, None]
@@ -63,7 +63,7 @@ def test_answers_as_keras_does(keras_files: Path, name: str) -> None:
     asked = np.load(keras_files / f"{name}.npz")
     expected = torch.tensor(asked["logits"])
     assert (expected[0] - expected[1]).abs().max() > 1e-3
-    torch.testing.assert_close(answer(imported, asked["pictures"]), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(answer(imported, asked["images"]), expected, atol=1e-4, rtol=0)
     assert imported.unused == ()
     assert (imported.preprocess is not None) == ("rescaled" in name)
 
@@ -83,7 +83,7 @@ def test_weights_without_topology_are_matched_in_order(
     )
     asked = np.load(keras_files / f"{name}.npz")
     expected = torch.tensor(asked["logits"])
-    torch.testing.assert_close(answer(imported, asked["pictures"]), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(answer(imported, asked["images"]), expected, atol=1e-4, rtol=0)
 
 
 def as_keras_2(layer: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ def layer(kind: str, name: str, *reads: str, **config: Any) -> dict[str, Any]:
     }
 
 
-PICTURE = layer("InputLayer", "picture", batch_input_shape=[None, 8, 8, 3])
-CONV = layer("Conv2D", "conv", "picture", kernel_size=[1, 1])
+IMAGE = layer("InputLayer", "image", batch_input_shape=[None, 8, 8, 3])
+CONV = layer("Conv2D", "conv", "image", kernel_size=[1, 1])
 END = layer("GlobalAveragePooling2D", "end", "conv")
 
 
@@ -48,7 +48,7 @@ def read(*layers: Any, **more: Any) -> Graph:
 def middle(kind: str, **config: Any) -> tuple[dict[str, Any], ...]:
     """Return a network with one layer before the end."""
     end = layer("GlobalAveragePooling2D", "end", "norm")
-    return PICTURE, CONV, layer(kind, "norm", "conv", **config), end
+    return IMAGE, CONV, layer(kind, "norm", "conv", **config), end
 
 
 def nested(depth: int) -> Any:
@@ -59,7 +59,7 @@ def nested(depth: int) -> Any:
 
 
 def test_a_plain_network() -> None:
-    graph = read(PICTURE, CONV, END)
+    graph = read(IMAGE, CONV, END)
     assert [node.name for node in graph.nodes] == ["conv", "end"]
     assert graph.shape == (3, 8, 8)
 
@@ -73,11 +73,11 @@ def test_options_of_a_batch_norm_and_a_pool() -> None:
     assert (pool.kernel, pool.stride) == (3, 3)
 
 
-def test_rescaling_of_grey_pictures() -> None:
-    picture = layer("InputLayer", "picture", batch_input_shape=[None, 8, 8, 1])
-    rescaling = layer("Rescaling", "rescaling", "picture", scale=1 / 127.5, offset=-1)
+def test_rescaling_of_grey_images() -> None:
+    image = layer("InputLayer", "image", batch_input_shape=[None, 8, 8, 1])
+    rescaling = layer("Rescaling", "rescaling", "image", scale=1 / 127.5, offset=-1)
     end = layer("GlobalAveragePooling2D", "end", "rescaling")
-    preprocess = read(picture, rescaling, end).preprocess
+    preprocess = read(image, rescaling, end).preprocess
     assert preprocess is not None
     assert preprocess.colour == "grey"
     assert preprocess.mean == pytest.approx((127.5,))
@@ -99,41 +99,41 @@ def older(name: str, op: str, source: str, constant: Any) -> dict[str, Any]:
     "steps",
     [
         (
-            operation("half", "math.truediv", "picture", 127.5),
+            operation("half", "math.truediv", "image", 127.5),
             operation("one", "math.subtract", "half", 1.0),
         ),
-        (older("half", "RealDiv", "picture", 127.5), older("one", "Sub", "half", 1.0)),
-        (older("half", "Mul", "picture", [1 / 127.5] * 3), older("one", "AddV2", "half", [-1] * 3)),
-        (layer("Rescaling", "one", "picture", scale=[1 / 127.5] * 3, offset=[-1] * 3),),
+        (older("half", "RealDiv", "image", 127.5), older("one", "Sub", "half", 1.0)),
+        (older("half", "Mul", "image", [1 / 127.5] * 3), older("one", "AddV2", "half", [-1] * 3)),
+        (layer("Rescaling", "one", "image", scale=[1 / 127.5] * 3, offset=[-1] * 3),),
         (
-            layer("Normalization", "norm_", "picture", mean=[127.5], variance=[[127.5**2]]),
+            layer("Normalization", "norm_", "image", mean=[127.5], variance=[[127.5**2]]),
             layer("RandomFlip", "one", "norm_"),
         ),
     ],
 )
 def test_what_keras_2_does_to_pixels(steps: tuple[dict[str, Any], ...]) -> None:
     conv = layer("Conv2D", "conv", "one", kernel_size=[1, 1])
-    preprocess = read(PICTURE, *steps, conv, END).preprocess
+    preprocess = read(IMAGE, *steps, conv, END).preprocess
     assert preprocess is not None
     assert preprocess.mean == pytest.approx((127.5,) * 3)
     assert preprocess.std == pytest.approx((127.5,) * 3)
 
 
 def test_layers_without_effect_before_the_network_leave_the_scaling_open() -> None:
-    flip = layer("RandomFlip", "flip", "picture")
+    flip = layer("RandomFlip", "flip", "image")
     conv = layer("Conv2D", "conv", "flip", kernel_size=[1, 1])
-    assert read(PICTURE, flip, conv, END).preprocess is None
+    assert read(IMAGE, flip, conv, END).preprocess is None
 
 
 def test_resized_and_cropped() -> None:
-    picture = layer("InputLayer", "picture", batch_input_shape=[None, None, None, 3])
+    image = layer("InputLayer", "image", batch_input_shape=[None, None, None, 3])
     steps = (
-        layer("Resizing", "resizing", "picture", height=10, width=10, crop_to_aspect_ratio=True),
+        layer("Resizing", "resizing", "image", height=10, width=10, crop_to_aspect_ratio=True),
         layer("CenterCrop", "crop", "resizing", height=8, width=8),
         layer("Rescaling", "rescaling", "crop", scale=1 / 255),
         layer("Conv2D", "conv", "rescaling", kernel_size=[1, 1]),
     )
-    graph = read(picture, *steps, END)
+    graph = read(image, *steps, END)
     assert graph.shape == (3, 8, 8)
     assert graph.preprocess is not None
     assert (graph.preprocess.resize, graph.preprocess.crop_fraction) == ("crop", 0.8)
@@ -150,13 +150,13 @@ def test_resized_and_cropped() -> None:
     ],
 )
 def test_the_ending_is_left_out_and_told(last: dict[str, Any], ending: str) -> None:
-    graph = read(PICTURE, CONV, layer("GlobalAveragePooling2D", "mean", "conv"), last)
+    graph = read(IMAGE, CONV, layer("GlobalAveragePooling2D", "mean", "conv"), last)
     assert (graph.output, graph.ending) == ("mean", ending)
 
 
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "stride 0": (
-        (PICTURE, layer("Conv2D", "conv", "picture", kernel_size=1, strides=0), END),
+        (IMAGE, layer("Conv2D", "conv", "image", kernel_size=1, strides=0), END),
         "'conv' has strides 0",
     ),
     "oblong strides": (middle("MaxPooling2D", pool_size=2, strides=[2, 1]), "strides 2 and 1"),
@@ -165,11 +165,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "stride of text": (middle("MaxPooling2D", pool_size="2"), "pool_size '2'"),
     "stride of infinity": (middle("MaxPooling2D", pool_size=2, strides=float("inf")), "strides"),
     "kernel size that is none": (
-        (PICTURE, layer("Conv2D", "conv", "picture", kernel_size=None), END),
+        (IMAGE, layer("Conv2D", "conv", "image", kernel_size=None), END),
         "kernel_size None",
     ),
     "dilation": (
-        (PICTURE, layer("Conv2D", "conv", "picture", kernel_size=1, dilation_rate=2), END),
+        (IMAGE, layer("Conv2D", "conv", "image", kernel_size=1, dilation_rate=2), END),
         "dilation",
     ),
     "negative padding": (middle("ZeroPadding2D", padding=[[0, 1], [-1, 2]]), "pads"),
@@ -184,14 +184,14 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "not one of ours",
     ),
     "two inputs": (
-        (PICTURE, layer("InputLayer", "other", batch_input_shape=[None, 8, 8, 3]), CONV, END),
+        (IMAGE, layer("InputLayer", "other", batch_input_shape=[None, 8, 8, 3]), CONV, END),
         "several inputs",
     ),
-    "two layers of one name": ((PICTURE, CONV, CONV, END), "two layers are called 'conv'"),
+    "two layers of one name": ((IMAGE, CONV, CONV, END), "two layers are called 'conv'"),
     "name of an activation": (
         (
-            PICTURE,
-            layer("Conv2D", "conv", "picture", kernel_size=1, activation="relu"),
+            IMAGE,
+            layer("Conv2D", "conv", "image", kernel_size=1, activation="relu"),
             layer("ZeroPadding2D", "conv/activation", "conv", padding=0),
             layer("GlobalAveragePooling2D", "end", "conv/activation"),
         ),
@@ -199,9 +199,9 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "rescaled for some": (
         (
-            PICTURE,
+            IMAGE,
             CONV,
-            layer("Rescaling", "rescaling", "picture", scale=2.0),
+            layer("Rescaling", "rescaling", "image", scale=2.0),
             layer("Add", "norm", "conv", "rescaling"),
             layer("GlobalAveragePooling2D", "end", "norm"),
         ),
@@ -209,24 +209,24 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "rescaled by nothing": (
         (
-            PICTURE,
-            layer("Rescaling", "rescaling", "picture", scale=0),
+            IMAGE,
+            layer("Rescaling", "rescaling", "image", scale=0),
             layer("GlobalAveragePooling2D", "end", "rescaling"),
         ),
         "a factor that is not above 0",
     ),
     "rescaled by a hair": (
         (
-            PICTURE,
-            layer("Rescaling", "rescaling", "picture", scale=1e-320),
+            IMAGE,
+            layer("Rescaling", "rescaling", "image", scale=1e-320),
             layer("GlobalAveragePooling2D", "end", "rescaling"),
         ),
         "not finite",
     ),
     "cropped from any size": (
         (
-            layer("InputLayer", "picture", batch_input_shape=[None, None, None, 3]),
-            layer("CenterCrop", "crop", "picture", height=8, width=8),
+            layer("InputLayer", "image", batch_input_shape=[None, None, None, 3]),
+            layer("CenterCrop", "crop", "image", height=8, width=8),
             layer("Conv2D", "conv", "crop", kernel_size=[1, 1]),
             END,
         ),
@@ -234,16 +234,16 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "resized to a strip": (
         (
-            PICTURE,
-            layer("Resizing", "strip", "picture", height=8, width=16),
+            IMAGE,
+            layer("Resizing", "strip", "image", height=8, width=16),
             layer("Conv2D", "conv", "strip", kernel_size=[1, 1]),
             END,
         ),
-        "'strip' makes pictures of 16x8",
+        "'strip' makes images of 16x8",
     ),
     "a norm behind a pool and no linear layer": (
         (
-            PICTURE,
+            IMAGE,
             CONV,
             layer("GlobalAveragePooling2D", "mean", "conv"),
             layer("BatchNormalization", "norm", "mean"),
@@ -253,27 +253,27 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "a layer of somebody's own": (middle("Custom>Blur"), "'norm' is a Custom>Blur, which no"),
     "a billion channels": (
-        (layer("InputLayer", "picture", batch_input_shape=[None, 8, 8, 10**9]), CONV, END),
+        (layer("InputLayer", "image", batch_input_shape=[None, 8, 8, 10**9]), CONV, END),
         "8x8 pixels and 1000000000 channels",
     ),
     "infinitely large": (
-        (layer("InputLayer", "picture", batch_input_shape=[None, float("inf"), 8, 3]), CONV, END),
+        (layer("InputLayer", "image", batch_input_shape=[None, float("inf"), 8, 3]), CONV, END),
         "damaged",
     ),
-    "layers that are no objects": ((PICTURE, [], 3, END), "damaged"),
+    "layers that are no objects": ((IMAGE, [], 3, END), "damaged"),
     "deep arguments": (
         (
-            PICTURE,
+            IMAGE,
             CONV,
             layer("GlobalAveragePooling2D", "end", "conv")
             | {"inbound_nodes": [[["conv", 0, 0, nested(700)]]]},
         ),
         "damaged",
     ),
-    "many layers": ((PICTURE, *[CONV] * 10_001), "more than 10,000 layers"),
+    "many layers": ((IMAGE, *[CONV] * 10_001), "more than 10,000 layers"),
     "as in training": (
         (
-            PICTURE,
+            IMAGE,
             CONV,
             layer("GlobalAveragePooling2D", "end", "conv")
             | {"inbound_nodes": [[["conv", 0, 0, {"training": True}]]]},
@@ -282,14 +282,14 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "softmax within": (
         (
-            PICTURE,
+            IMAGE,
             CONV,
             layer("Softmax", "norm", "conv"),
             layer("GlobalAveragePooling2D", "end", "norm"),
         ),
         "follows a softmax",
     ),
-    "no output": ((PICTURE, CONV), "damaged"),
+    "no output": ((IMAGE, CONV), "damaged"),
 }
 
 

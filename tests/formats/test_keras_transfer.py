@@ -43,13 +43,11 @@ def read(path: Path, *, resolution: int | None = None, num_classes: int | None =
 
 
 @torch.no_grad()
-def answer(
-    imported: Imported, pictures: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-) -> Tensor:
-    """Return the logits for float pictures as the file takes them, at the network's resolution."""
+def answer(imported: Imported, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    """Return the logits for float images as the file takes them, at the network's resolution."""
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
-    x = torch.tensor(pictures).permute(0, 3, 1, 2)
+    x = torch.tensor(images).permute(0, 3, 1, 2)
     prepared = imported.preprocess or preset("raw")
     gone = round(x.shape[-1] * (1 - prepared.crop_fraction) / 2)
     x = x[:, :, gone : x.shape[-2] - gone, gone : x.shape[-1] - gone]
@@ -85,8 +83,8 @@ def test_answers_as_keras_does(files: Path, name: str) -> None:
     imported = read(path)
     asked = np.load(files / f"{path.stem}.npz")
     outputs = torch.tensor(asked["outputs"])
-    assert (outputs[0] - outputs[1]).abs().max() > 1e-3  # the pictures matter
-    given = as_asked(answer(imported, asked["pictures"]), outputs, imported)
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-3  # the images matter
+    given = as_asked(answer(imported, asked["images"]), outputs, imported)
     torch.testing.assert_close(given, outputs, atol=1e-4, rtol=1e-4)
     assert imported.unused == ()
     assert imported.multi_label == (name == "several")
@@ -144,7 +142,7 @@ def test_the_run_of_one_sigmoid_answers_with_both_names(files: Path, tmp_path: P
         files / "binary.keras", model=V2[0], width_mult=V2[1], out=tmp_path / "run", classes=names
     )
     asked = np.load(files / "binary.npz")
-    pixels = asked["pictures"].astype(np.uint8).transpose(0, 3, 1, 2)
+    pixels = asked["images"].astype(np.uint8).transpose(0, 3, 1, 2)
     predictor = load(tmp_path / "run")
     given = torch.tensor(predictor.logits(pixels)).softmax(1).numpy()
     assert [label.name for label in predictor.classes] == ["ants", "bees"]

@@ -78,7 +78,7 @@ def asked(server: Server) -> list[str]:
     return [path for path, _, _ in server.asked]
 
 
-def picture(channels: int = 3) -> Tensor:
+def image(channels: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(2, channels, RESOLUTION, RESOLUTION, generator=generator)
 
@@ -90,11 +90,11 @@ def picture(channels: int = 3) -> Tensor:
 def test_the_weights_are_the_published_ones(theirs: Network, server: Server) -> None:
     network = create_model("mobilenet_v1", pretrained="timm")
     assert network.arch == theirs.arch
-    assert torch.equal(network.eval()(picture()), theirs(picture()))
+    assert torch.equal(network.eval()(image()), theirs(image()))
     assert asked(server) == [urlsplit(PUBLISHED.url).path]
     for name in ("auto", PUBLISHED.name, "timm/ra4_e3600_r224_in1k"):
         again = create_model("mobilenet_v1", pretrained=name)
-        assert torch.equal(again.eval()(picture()), theirs(picture()))
+        assert torch.equal(again.eval()(image()), theirs(image()))
     assert len(server.asked) == 1
     assert cached_path(PUBLISHED).read_bytes() == server.content
 
@@ -126,8 +126,8 @@ def test_a_narrower_network_has_a_part_of_them(
 @torch.no_grad()
 def test_grey_is_what_three_equal_channels_were(theirs: Network, server: Server) -> None:
     network = create_model("mobilenet_v1", in_channels=1, pretrained="timm").eval()
-    expected = theirs(picture(1).expand(-1, 3, -1, -1))
-    torch.testing.assert_close(network(picture(1)), expected, rtol=1e-4, atol=1e-4)
+    expected = theirs(image(1).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(network(image(1)), expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -136,7 +136,7 @@ def test_four_channels(theirs: Network, server: Server) -> None:
     first = theirs.state_dict()["stem.conv.weight"]
     expected = 0.75 * torch.cat([first, first[:, :1]], dim=1)
     assert torch.equal(network.state_dict()["stem.conv.weight"], expected)
-    assert network(picture(4)).isfinite().all()
+    assert network(image(4)).isfinite().all()
 
 
 def test_wider_than_what_is_published(server: Server) -> None:
@@ -149,11 +149,11 @@ def test_wider_than_what_is_published(server: Server) -> None:
 
 
 def test_training_starts_from_them_by_default(
-    server: Server, pictures: Path, tmp_path: Path, theirs: Network
+    server: Server, images: Path, tmp_path: Path, theirs: Network
 ) -> None:
     remarks: list[str] = []
     run = train(
-        pictures,
+        images,
         model="mobilenet_v1",
         resolution=RESOLUTION,
         overrides={"epochs": 1, "batch_size": 40},
@@ -172,10 +172,10 @@ def test_training_starts_from_them_by_default(
 
 
 def test_training_at_another_width_starts_from_a_part_of_them(
-    server: Server, pictures: Path, tmp_path: Path
+    server: Server, images: Path, tmp_path: Path
 ) -> None:
     run = train(
-        pictures,
+        images,
         model="mobilenet_v1",
         width_mult=0.25,
         resolution=RESOLUTION,
@@ -191,7 +191,7 @@ def test_training_at_another_width_starts_from_a_part_of_them(
 
 @pytest.mark.parametrize(
     ("data", "resolution", "form"),
-    [("digits", 16, None), ("digits", 96, None), ("digits", 32, "full"), ("pictures", 64, None)],
+    [("digits", 16, None), ("digits", 96, None), ("digits", 32, "full"), ("images", 64, None)],
 )
 def test_digits_and_the_small_form_never_ask(
     data: str,
@@ -204,7 +204,7 @@ def test_digits_and_the_small_form_never_ask(
     remarks: list[str] = []
     with pytest.raises(Stop):  # what training starts from is recorded before the first step
         train(
-            request.getfixturevalue(data) if data == "pictures" else data,
+            request.getfixturevalue(data) if data == "images" else data,
             model="mobilenet_v1",
             width_mult=0.25,
             resolution=resolution,
@@ -237,17 +237,17 @@ def shortest(data: Path, out: Path, *options: str) -> list[str]:
 
 
 def test_offline_says_why_it_starts_from_scratch(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """MOBILETTE_OFFLINE is set, and the cache is empty, in all tests but those above."""
-    assert run_command(shortest(pictures, tmp_path / "run")) == 0
+    assert run_command(shortest(images, tmp_path / "run")) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "from scratch:" in line]
     assert lines == [
         f"starts from scratch: {PUBLISHED.name} is not there and MOBILETTE_OFFLINE is set; "
         f"by hand: save {PUBLISHED.url} as {cached_path(PUBLISHED)}"
     ]
     for name in (PUBLISHED.name, "timm", "timm/ra4_e3600_r224_in1k"):
-        assert run_command(shortest(pictures, tmp_path / "other", f"--from={name}")) == 2
+        assert run_command(shortest(images, tmp_path / "other", f"--from={name}")) == 2
         assert capsys.readouterr().err.splitlines() == [
             f"mobilette: error: {PUBLISHED.name} is not there and MOBILETTE_OFFLINE is set; "
             f"by hand: save {PUBLISHED.url} as {cached_path(PUBLISHED)}"
@@ -267,12 +267,12 @@ def test_offline_says_why_it_starts_from_scratch(
     ],
 )
 def test_which_weights_are_looked_for(
-    model: str | None, width: float | None, name: str, pictures: Path, tmp_path: Path
+    model: str | None, width: float | None, name: str, images: Path, tmp_path: Path
 ) -> None:
     remarks: list[str] = []
     with pytest.raises(Stop):
         train(
-            pictures,
+            images,
             model=model,
             width_mult=width,
             resolution=72,
@@ -307,14 +307,14 @@ def connections(server: socket.socket) -> int:
 
 def test_a_silent_server_is_soon_given_up(
     silent: socket.socket,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert fetch.HURRIED_S <= 5.0
     monkeypatch.setattr(fetch, "HURRIED_S", 0.2)
-    assert run_command(shortest(pictures, tmp_path / "run")) == 0
+    assert run_command(shortest(images, tmp_path / "run")) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "from scratch:" in line]
     assert "127.0.0.1 did not answer within 0.2 s; by hand: save https://" in line
     assert connections(silent) == 1
@@ -334,7 +334,7 @@ def test_training_says_what_was_wrong_with_the_download(
     what: str,
     server: Server,
     content: bytes,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -348,7 +348,7 @@ def test_training_says_what_was_wrong_with_the_download(
         server.content, reason = content.replace(b"conv_stem", b"conv_meta"), "conv_stem"
     else:
         server.content, reason = b"\xff" * len(content), "safetensors"
-    assert run_command(shortest(pictures, tmp_path / "run")) == 0
+    assert run_command(shortest(images, tmp_path / "run")) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "from scratch:" in line]
     assert reason in line
     assert len(server.asked) == 1
@@ -359,10 +359,10 @@ def test_training_says_what_was_wrong_with_the_download(
 
 
 def test_a_cut_that_came_after_some_bytes_is_resumed(
-    server: Server, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: Server, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.cut_after = [5_000_000, 5_000_000]
-    assert run_command(shortest(pictures, tmp_path / "run")) == 0
+    assert run_command(shortest(images, tmp_path / "run")) == 0
     assert f"starts from {PUBLISHED.name}" in capsys.readouterr().err
     assert len(server.asked) == 3
 

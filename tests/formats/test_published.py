@@ -46,7 +46,7 @@ def test_every_line_is_a_network_of_ours_with_a_file_of_its_size() -> None:
         assert weights.source.startswith(weights.library)
 
 
-def test_pictures_are_resized_to_the_stated_side() -> None:
+def test_images_are_resized_to_the_stated_side() -> None:
     """The rule is `round(resolution / crop_fraction)`, whatever the quotient of floats."""
     for weights in ALL:
         preprocess = weights.preprocess

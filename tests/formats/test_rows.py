@@ -19,13 +19,13 @@ from bench import published_rows
 from bench.published_rows import RESNET8, ROWS, VWW, Reached, Row, reach
 from mobilette.data.dataset import load_split
 from mobilette.engines.load import load
-from mobilette.verification.evaluate import labelled_pictures
-from tests.formats.published_files import pictures, published
+from mobilette.verification.evaluate import labelled_images
+from tests.formats.published_files import images, published
 
 CHEAP = [
     row
     for row in ROWS
-    if row.pictures in ("vww400", "cifar10-test200", "flowers200") and row.model != "resnet56"
+    if row.images in ("vww400", "cifar10-test200", "flowers200") and row.model != "resnet56"
 ]
 
 
@@ -34,7 +34,7 @@ def reached(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {
         row.file: reach(row, shared, tmp_path_factory.mktemp("rows") / "run")
         for row in CHEAP
-        if published(row.file) and pictures(row.pictures)
+        if published(row.file) and images(row.images)
     }
 
 
@@ -46,7 +46,7 @@ def of(file: str) -> Row:
 def test_the_stated_accuracy_is_reached(row: Row, reached: dict[str, Reached]) -> None:
     found = reached[row.file]
     assert found.is_close(row), (found.top1, row.top1)
-    assert found.images == (400 if row.pictures == "vww400" else 200)
+    assert found.images == (400 if row.images == "vww400" else 200)
     assert found.done.imported.unused == ()
 
 
@@ -54,9 +54,7 @@ def test_the_stated_accuracy_is_reached(row: Row, reached: dict[str, Reached]) -
 def test_three_forms_of_one_network_answer_alike(name: str, reached: dict[str, Reached]) -> None:
     def logits(form: str) -> NDArray[np.float32]:
         predictor = load(reached[name + form].done.run.path)
-        some = labelled_pictures(
-            pictures(of(name + form).pictures), predictor.classes, split=None
-        ).pictures
+        some = labelled_images(images(of(name + form).images), predictor.classes, split=None).images
         pixels, _ = load_split(
             some[::4],
             resolution=predictor.arch.resolution,
@@ -104,7 +102,7 @@ def test_the_rows_are_those_of_the_readme(shared: Path) -> None:
         stated = line[5] if row.dequantised else line[4]
         numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", stated)}
         assert {row.top1, row.top5} - {None} <= numbers, row
-        assert row.pictures in line[3]
+        assert row.images in line[3]
         if row.preprocess is not None:
             assert f"`{row.preprocess}`" in line[2] or "x/127.5" in line[2]
 

@@ -118,7 +118,7 @@ def test_channels_stay_that_vary_much_and_are_read_with_large_weights() -> None:
     weights["rows.0.conv.weight"] = torch.ones(5, 6, 1, 1)
     weights["stem.norm.weight"] = torch.tensor([1.0, 4.0, 0.1, 1.0, 4.0, 2.0])
     weights["rows.0.conv.weight"][:, 4] = 0.01  # varies much, is hardly read
-    weights["stem.norm.bias"][3] = 100.0  # large, but the same for all pictures
+    weights["stem.norm.bias"][3] = 100.0  # large, but the same for all images
     weights["head.classifier.weight"] = torch.tensor([[1.0, 5, -2, 3, 0], [0, 0, -9, 0, 4]])
     sliced = slice_weights(wide, weights, narrow)
     assert torch.equal(sliced["stem.conv.weight"], weights["stem.conv.weight"][[1, 5]])

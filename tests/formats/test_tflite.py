@@ -37,7 +37,7 @@ FILES = {
 Pixels = NDArray[np.uint8]
 
 
-def real_pictures(folder: Path, side: int, count: int) -> Pixels:
+def real_images(folder: Path, side: int, count: int) -> Pixels:
     paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
     images = [Image.open(path).convert("RGB") for path in paths[:: max(1, len(paths) // count)]]
     resized = [image.resize((side, side), Image.Resampling.BILINEAR) for image in images]
@@ -64,7 +64,7 @@ def test_float_files_give_the_interpreters_logits(shared: Path, name: str, divis
     graph = read_tflite(path)
     assert graph.preprocess is None
     assert graph.unused == ()
-    pixels = real_pictures(shared / "data" / FILES[name], graph.shape[1], 20)
+    pixels = real_images(shared / "data" / FILES[name], graph.shape[1], 20)
     logits = execute(graph, prepared(graph, pixels, divisor=divisor))
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     expected = interpret(path, pixels.astype(np.float32) / np.float32(divisor))
@@ -90,7 +90,7 @@ def test_the_imported_network_gives_the_interpreters_logits(
     imported = import_weights(path, model=model, width_mult=width_mult)
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
-    pixels = real_pictures(shared / "data" / FILES[name], imported.arch.resolution, 20)
+    pixels = real_images(shared / "data" / FILES[name], imported.arch.resolution, 20)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / divisor
     expected = torch.from_numpy(node_logits(path, pixels, divisor))
     torch.testing.assert_close(network.eval()(x), expected, atol=1e-3, rtol=0)
@@ -104,8 +104,8 @@ def node_logits(path: Path, pixels: Pixels, divisor: float) -> NDArray[np.float3
     interpreter.allocate_tensors()
     source, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     results = []
-    for picture in pixels:
-        interpreter.set_tensor(source["index"], np.float32(picture[None]) / np.float32(divisor))
+    for image in pixels:
+        interpreter.set_tensor(source["index"], np.float32(image[None]) / np.float32(divisor))
         interpreter.invoke()
         # Both files: the softmax's input is the tensor before its output.
         results.append(interpreter.get_tensor(output["index"] - 1).ravel())
@@ -118,7 +118,7 @@ def test_quantised_files_agree_with_the_interpreter(shared: Path, name: str) -> 
     graph = read_tflite(path)
     assert graph.preprocess is not None
     side = graph.shape[1]
-    pixels = real_pictures(shared / "data" / FILES[name], side, 50 if "v3" in name else 20)
+    pixels = real_images(shared / "data" / FILES[name], side, 50 if "v3" in name else 20)
     signed = name.endswith("tiny_int8")  # these two take int8
     expected = interpret(path, pixels.astype(np.int16) - 128 if signed else pixels)
     logits = execute(graph, prepared(graph, pixels))
@@ -167,7 +167,7 @@ def test_dequantised_files_give_the_float_interpreters_logits(
 ) -> None:
     path = shared / "weights" / f"{name}.tflite"
     graph = read_tflite(path)
-    pixels = real_pictures(shared / "data" / FILES[name], graph.shape[1], 8)
+    pixels = real_images(shared / "data" / FILES[name], graph.shape[1], 8)
     x = prepared(graph, pixels)
     scaled_inside = name.endswith("weights")
     inputs = pixels.astype(np.float32) if scaled_inside else x.transpose(0, 2, 3, 1)

@@ -302,7 +302,7 @@ def _blockwise(model: Model) -> None:
         (_graphs, r"2 graphs; a classifier has one"),
         (_version, r"version 4 of the format; 3 is read"),
         (_dynamic, r"all fixed but the batch"),
-        (_not_square, r"not a square picture"),
+        (_not_square, r"not a square image"),
         (_no_options, r"has no options, or another operator's"),
         (_shape, r"its output is \(1, 1, 1, 6\); its inputs give \(1, 1, 1, 5\)"),
         (_type, r"int16; activations are read as"),

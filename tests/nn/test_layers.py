@@ -40,7 +40,7 @@ def test_relu6_keeps_no_second_copy_in_training_and_spares_its_input_otherwise()
     assert relu6.eval()(x).data_ptr() != x.data_ptr()
 
 
-def test_the_pools_gradient_is_laid_out_like_the_picture() -> None:
+def test_the_pools_gradient_is_laid_out_like_the_image() -> None:
     x = torch.randn(2, 8, 4, 5).to(memory_format=torch.channels_last)
     y, gradient = _output_and_gradient(GlobalAveragePool(), x)
     expected_y, expected_gradient = _output_and_gradient(nn.AdaptiveAvgPool2d(1), x)

@@ -47,11 +47,11 @@ def check_parity(arch: Arch, theirs: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (2, arch.in_channels, arch.resolution, arch.resolution)
     give_statistics(theirs, torch.randn(shape, generator=generator))
-    pictures = torch.randn(shape, generator=generator)
-    expected = theirs.eval()(pictures)
-    answer = with_weights(arch, theirs).eval()(pictures)
+    images = torch.randn(shape, generator=generator)
+    expected = theirs.eval()(images)
+    answer = with_weights(arch, theirs).eval()(images)
     assert expected.std() > 1e-3  # not all the same logits
-    assert (expected[0] - expected[1]).abs().max() > 1e-3  # nor the same for every picture
+    assert (expected[0] - expected[1]).abs().max() > 1e-3  # nor the same for every image
     torch.testing.assert_close(answer, expected, atol=1e-4, rtol=0)
 
 

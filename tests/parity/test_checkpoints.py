@@ -71,7 +71,7 @@ def test_files_of_code(name: str, part: str, made: Path, tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_classifier_it_is_a_start(made: Path, pictures: Path, tmp_path: Path) -> None:
+def test_without_a_classifier_it_is_a_start(made: Path, images: Path, tmp_path: Path) -> None:
     run = imported(made / "features_only.pth", tmp_path / "run")
     with pytest.raises(InputError, match="imported from a file without a classifier"):
         load(run.path)
@@ -79,7 +79,7 @@ def test_without_a_classifier_it_is_a_start(made: Path, pictures: Path, tmp_path
     assert start is not None
     assert start.classes is None
     trained = train(
-        pictures,
+        images,
         model="mobilenet_v2",
         width_mult=0.35,
         preprocess="torch",

@@ -85,9 +85,9 @@ def check_round_trip(
     """Assert equal logits in, and out through the README's Python, and the same tensors out."""
     channels = next(tensor.shape[1] for tensor in theirs.parameters())
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(2, channels, RESOLUTION, RESOLUTION, generator=generator)
-    give_statistics(theirs, pictures)
-    expected = theirs.eval()(pictures)
+    images = torch.randn(2, channels, RESOLUTION, RESOLUTION, generator=generator)
+    give_statistics(theirs, images)
+    expected = theirs.eval()(images)
     torch.save(theirs.state_dict(), folder / "theirs.pth")
 
     imported = import_state_dict(
@@ -102,12 +102,12 @@ def check_round_trip(
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(network.eval()(pictures), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(network.eval()(images), expected, atol=1e-4, rtol=0)
 
     file = export_state_dict(as_run(imported, folder / "run"), names=names, out=folder / "out")
     loaded = run_readme(file)
     assert type(loaded) is type(theirs)
-    torch.testing.assert_close(loaded(pictures), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(loaded(images), expected, atol=1e-6, rtol=0)
     tensors = loaded.state_dict()
     for key, tensor in theirs.state_dict().items():
         assert torch.equal(tensors[key], tensor), key

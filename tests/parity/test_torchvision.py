@@ -13,7 +13,7 @@ from tests.parity.libraries import check_parity, library
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 FULL_SIZE = Settings()
-# Big networks see smaller pictures; the layers are the same.
+# Big networks see smaller images; the layers are the same.
 REDUCED = Settings(resolution=96)
 
 
@@ -67,5 +67,5 @@ def test_vgg(name: str) -> None:
     theirs = getattr(library("torchvision").models, name)(init_weights=False)
     with torch.no_grad():
         for tensor in theirs.parameters():  # PyTorch's weights times this are He's, which carry
-            tensor *= 6**0.5  # the pictures to the end of a network without batch norm
+            tensor *= 6**0.5  # the images to the end of a network without batch norm
     check_parity(get_arch(name, settings), theirs)

@@ -32,9 +32,9 @@ def test_logits(name: str, suffix: str, tmp_path: Path) -> None:
     config = getattr(transformers, f"{kind}Config")(num_labels=7, image_size=RESOLUTION, **options)
     theirs = getattr(transformers, f"{kind}ForImageClassification")(config)
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randn(2, 3, RESOLUTION, RESOLUTION, generator=generator)
-    give_statistics(_Logits(theirs), pictures)
-    expected = theirs.eval()(pictures).logits
+    images = torch.randn(2, 3, RESOLUTION, RESOLUTION, generator=generator)
+    give_statistics(_Logits(theirs), images)
+    expected = theirs.eval()(images).logits
     path = tmp_path / f"model.{suffix}"
     if suffix == "pth":
         torch.save(theirs.state_dict(), path)
@@ -46,7 +46,7 @@ def test_logits(name: str, suffix: str, tmp_path: Path) -> None:
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(network.eval()(pictures), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(network.eval()(images), expected, atol=1e-4, rtol=0)
 
 
 class _Logits(torch.nn.Module):

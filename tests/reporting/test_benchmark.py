@@ -1,4 +1,4 @@
-"""The table and the picture of a benchmark."""
+"""The table and the image of a benchmark."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BENCHMARK = Benchmark(
     machine="a machine",
     threads=1,
     rounds=3,
-    data="pictures",
+    data="images",
     fastest=None,
     level=tuple(row.artifact for row in first_places(ROWS)),
     rows=ROWS,
@@ -96,7 +96,7 @@ def test_intervals_that_coincide_are_drawn_apart_and_others_where_they_are() -> 
     assert [y for _, y in moved_apart([ROWS[0], ROWS[8]])] == [71.0, 71.0]
 
 
-def test_what_failed_or_could_not_run_is_in_the_picture() -> None:
+def test_what_failed_or_could_not_run_is_in_the_image() -> None:
     dead = Row(
         artifact="exports/v2/dead",
         target="onnx",
@@ -133,7 +133,7 @@ def test_no_label_lies_over_another() -> None:
     assert all(a.overlap(b) == 0 for a, b in itertools.combinations(boxes, 2))
 
 
-def test_the_picture_is_the_same_every_time_and_names_every_artifact(tmp_path: Path) -> None:
+def test_the_image_is_the_same_every_time_and_names_every_artifact(tmp_path: Path) -> None:
     assert draw(BENCHMARK, "svg") == draw(BENCHMARK, "svg")
     files = write_benchmark(BENCHMARK, tmp_path)
     assert [file.name for file in files] == ["bench.json", "bench.md", "bench.svg", "bench.png"]

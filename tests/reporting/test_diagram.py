@@ -1,4 +1,4 @@
-"""The picture of a network: all of it is there, in its place, and can be read."""
+"""The image of a network: all of it is there, in its place, and can be read."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def label(element: ET.Element) -> Label:
 
 
 @cache
-def picture(arch: Arch) -> ET.Element:
+def image(arch: Arch) -> ET.Element:
     return ET.fromstring(diagram(arch, width_mult=0.75))
 
 
@@ -120,7 +120,7 @@ every_network = pytest.mark.parametrize("arch", WITH_ODD)
 
 @every_network
 def test_text_is_on_the_page_legible_and_not_on_other_text(arch: Arch) -> None:
-    root = picture(arch)
+    root = image(arch)
     *_, width, height = map(float, root.attrib["viewBox"].split())
     assert (float(root.attrib["width"]), float(root.attrib["height"])) == (width, height)
     texts = list(root.iter(f"{SVG}text"))
@@ -140,14 +140,14 @@ def test_text_is_on_the_page_legible_and_not_on_other_text(arch: Arch) -> None:
 
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_every_network_of_the_catalogue_fits_a_page(arch: Arch) -> None:
-    root = picture(arch)
+    root = image(arch)
     assert float(root.attrib["width"]) == 900
     assert float(root.attrib["height"]) <= A4_HEIGHT
 
 
 @every_network
 def test_boxes_do_not_touch_and_hold_their_text(arch: Arch) -> None:
-    root = picture(arch)
+    root = image(arch)
     boxes = []
     for group in groups(root, "box"):
         frame = group.find(f"{SVG}rect")
@@ -167,7 +167,7 @@ def test_boxes_do_not_touch_and_hold_their_text(arch: Arch) -> None:
 @every_network
 def test_every_row_is_drawn_once_or_stands_for_its_repetitions(arch: Arch) -> None:
     numbers: list[int] = []
-    for line in groups(picture(arch), "line"):
+    for line in groups(image(arch), "line"):
         if line.attrib["data-rows"] == "head":
             continue
         first, last = map(int, line.attrib["data-rows"].split(".."))
@@ -189,14 +189,14 @@ def test_boxes_and_stages_have_all_parameters_and_mult_adds(arch: Arch) -> None:
     assert sum(repeat * box.madds for repeat, box in drawn) == counted.madds
     assert sum(stage.params for stage in stages) == counted.params
     assert sum(stage.madds for stage in stages) == counted.madds
-    in_picture = [group.attrib["data-layer"] for group in groups(picture(arch), "box")]
-    assert sorted(in_picture) == sorted(box.layer for _, box in drawn)
-    assert len(set(in_picture)) == len(in_picture) == len(drawn)
+    in_image = [group.attrib["data-layer"] for group in groups(image(arch), "box")]
+    assert sorted(in_image) == sorted(box.layer for _, box in drawn)
+    assert len(set(in_image)) == len(in_image) == len(drawn)
 
 
 @every_network
 def test_joins_and_bypasses_are_those_of_the_layer_graph(arch: Arch) -> None:
-    root = picture(arch)
+    root = image(arch)
     graph = layers(arch)
     joins, bypasses = Counter[str](), Counter[str]()
     for count, name in ((joins, "join"), (bypasses, "bypass")):

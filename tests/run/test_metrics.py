@@ -73,7 +73,7 @@ def test_multi_label_against_the_definitions(seed: int, classes: int, images: in
     assert metrics.loss == pytest.approx(loss.item())
     precisions = {}
     for index in range(classes):
-        # With no two logits alike: the precision at each picture of the class, best logit first.
+        # With no two logits alike: the precision at each image of the class, best logit first.
         sorted_labels = labels[np.argsort(-logits[:, index]), index]
         if sorted_labels.any():
             hits = np.cumsum(sorted_labels) / np.arange(1, images + 1)
@@ -111,7 +111,7 @@ def test_multi_label_answers_that_are_not_finite_are_wrong() -> None:
         assert not math.isfinite(metrics.loss)
 
 
-def test_multi_label_pictures_of_no_class() -> None:
+def test_multi_label_images_of_no_class() -> None:
     metrics = measure(np.ones((3, 6), np.float32), np.zeros((3, 6), np.uint8), "abcdef")
     assert (metrics.top1, metrics.top5, metrics.mean_average_precision) == (0.0, 0.0, 0.0)
     assert metrics.loss == pytest.approx(math.log1p(math.e))

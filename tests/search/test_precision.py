@@ -1,4 +1,4 @@
-"""`quantize` with real engines on real pictures: what it writes, and what it refuses."""
+"""`quantize` with real engines on real images: what it writes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from tests.conftest import COLOURS
 
 
 def test_the_artifact_keeps_its_accuracy_and_says_how(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
-    result = mobilette("quantize", trained.path, pictures, "--out", tmp_path, "--json")
+    result = mobilette("quantize", trained.path, images, "--out", tmp_path, "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["passed"]
@@ -46,11 +46,11 @@ def test_the_artifact_keeps_its_accuracy_and_says_how(
     assert [each.name for each in artifact.contract.measured.rungs] == [
         each["name"] for each in found["rungs"]
     ]
-    assert verify(artifact.path, pictures).passed
+    assert verify(artifact.path, images).passed
 
 
 def test_each_rung_is_converted_once_and_says_what_is_done(
-    trained: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Conversions are what takes minutes: the chosen one is kept, not made a second time."""
     pytest.importorskip("litert_torch", reason="litert-export is not installed")
@@ -65,7 +65,7 @@ def test_each_rung_is_converted_once_and_says_what_is_done(
     told: list[tuple[str, int, int]] = []
     found = quantize(
         trained,
-        pictures,
+        images,
         to="litert",
         out=tmp_path / "exports",
         progress=lambda what, done, total: told.append((what, done, total)),
@@ -76,11 +76,11 @@ def test_each_rung_is_converted_once_and_says_what_is_done(
     assert shown == list(range(0, 96, litert_int8.BATCH)) * len(found.rungs)
     assert {"converting for LiteRT", "executing"} <= {what for what, _, _ in told}
     # its run is found from where it was moved to
-    assert verify(found.artifact.path, pictures).accuracy_source is not None
+    assert verify(found.artifact.path, images).accuracy_source is not None
 
 
 def test_a_layer_that_int8_cannot_express_stays_in_float(
-    run_copy: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_copy: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Differences of a thousandth between the classes' weights are no step of int8 apart."""
     monkeypatch.setattr(precision, "RANGES", ("plain",))
@@ -89,7 +89,7 @@ def test_a_layer_that_int8_cannot_express_stays_in_float(
     common = 3000 * weights[name].abs().max() * torch.ones(weights[name].shape[1])
     weights[name] += common
     save_file(weights, run_copy / WEIGHTS)
-    found = quantize(run_copy, pictures, out=tmp_path / "exports")
+    found = quantize(run_copy, images, out=tmp_path / "exports")
     assert found.kept
     assert found.rungs[found.chosen].float_layers == ("head.classifier",)
     assert found.artifact.contract.float_layers == ("head.classifier",)
@@ -99,7 +99,7 @@ def test_a_layer_that_int8_cannot_express_stays_in_float(
 def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures that differ by less than a step of most activations, answered one way or another."""
+    """Images that differ by less than a step of most activations, answered one way or another."""
     monkeypatch.setattr(rungs, "STEPS", 1)
     monkeypatch.setattr(precision, "RANGES", ("plain",))
     monkeypatch.setattr(rungs, "LARGEST_FLOAT_PART", 0.0)
@@ -126,37 +126,37 @@ def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
 
 
 def test_what_is_quantised_already_is_refused(
-    trained: Run, exported: Artifact, pictures: Path, tmp_path: Path
+    trained: Run, exported: Artifact, images: Path, tmp_path: Path
 ) -> None:
     int8 = export(trained, precision="int8", out=tmp_path)
     with pytest.raises(InputError, match=r"quantised already; give the run it was made from"):
-        quantize(int8.path, pictures)
+        quantize(int8.path, images)
     with pytest.raises(InputError, match=r"an artifact, not a run"):
-        quantize(exported.path, pictures)
+        quantize(exported.path, images)
 
 
 @pytest.mark.parametrize("drop", [-1, 101, math.nan])
-def test_no_such_drop(trained: Run, pictures: Path, drop: float) -> None:
+def test_no_such_drop(trained: Run, images: Path, drop: float) -> None:
     with pytest.raises(InputError, match=r"--max-drop .* is not between 0.0 and 100.0"):
-        quantize(trained, pictures, max_drop=drop)
+        quantize(trained, images, max_drop=drop)
 
 
-def test_pictures_too_few_to_tell_the_drop(trained: Run, pictures: Path, tmp_path: Path) -> None:
-    for folder in pictures.iterdir():
+def test_images_too_few_to_tell_the_drop(trained: Run, images: Path, tmp_path: Path) -> None:
+    for folder in images.iterdir():
         (tmp_path / "few" / folder.name).mkdir(parents=True)
-        for picture in sorted(folder.iterdir())[:5]:
-            shutil.copy(picture, tmp_path / "few" / folder.name)
+        for image in sorted(folder.iterdir())[:5]:
+            shutil.copy(image, tmp_path / "few" / folder.name)
     result = mobilette("quantize", trained.path, tmp_path / "few", "--out", tmp_path / "out")
-    assert_refused(result, "15 pictures cannot tell a drop of 1 points", "at least 100 are needed")
+    assert_refused(result, "15 images cannot tell a drop of 1 points", "at least 100 are needed")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_is_told_before_pictures_are_read(
+def test_what_is_missing_is_told_before_images_are_read(
     trained: Run, run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (run_copy / WEIGHTS).unlink()
     with pytest.raises(InputError, match=r"best\.safetensors: missing"):
-        quantize(run_copy, tmp_path / "no pictures")
+        quantize(run_copy, tmp_path / "no images")
 
     def version(name: str) -> str:
         if name == "openvino":
@@ -165,14 +165,14 @@ def test_what_is_missing_is_told_before_pictures_are_read(
 
     monkeypatch.setattr(prepare, "version_of", version)
     with pytest.raises(InputError, match=r"openvino is missing; pip install 'mobilette\[openvino"):
-        quantize(trained, tmp_path / "no pictures", to="openvino")
+        quantize(trained, tmp_path / "no images", to="openvino")
 
 
 def test_a_target_without_int8_and_an_output_that_exists(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="ncnn: precision"):
-        quantize(trained, pictures, to="ncnn", out=tmp_path)
+        quantize(trained, images, to="ncnn", out=tmp_path)
     (tmp_path / "onnx-int8").mkdir()
     with pytest.raises(InputError, match="exists; give another --out"):
-        quantize(trained, pictures, out=tmp_path)
+        quantize(trained, images, out=tmp_path)

@@ -26,14 +26,14 @@ def material() -> Material:
     torch.manual_seed(0)
     arch = get_arch("mobilenet_v2", Settings(width_mult=0.1, resolution=16, num_classes=3))
     arch = replace(arch, rows=arch.rows[:4])
-    pictures = torch.randn(16, 3, 16, 16)
+    images = torch.randn(16, 3, 16, 16)
     return Material(
         network=folded_network(arch, Network(arch).state_dict()),
-        inputs=pictures,
-        ranking=pictures,
+        inputs=images,
+        ranking=images,
         ranking_labels=np.zeros(16, np.int64),
         ranges=("plain", "percentile", "mse"),
-        batches=lambda seed: repeat(pictures),
+        batches=lambda seed: repeat(images),
     )
 
 

@@ -28,13 +28,13 @@ train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=1
 WRITING = r"is writing it; wait until that has ended, or end it"
 
 
-def test_a_run_in_training_is_left_alone_by_others(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_in_training_is_left_alone_by_others(images: Path, tmp_path: Path) -> None:
     """In other threads, whose locks are those of other processes."""
     out, step = tmp_path / "run", threading.Event()
     refused: list[str] = []
     tried: list[Callable[[], object]] = [
         lambda: resume(out),
-        lambda: train_small(pictures, out=out, force=True, overrides={"epochs": 1}),
+        lambda: train_small(images, out=out, force=True, overrides={"epochs": 1}),
     ]
 
     def report(event: Event) -> None:
@@ -46,23 +46,23 @@ def test_a_run_in_training_is_left_alone_by_others(pictures: Path, tmp_path: Pat
                 with pytest.raises(BusyError, match=WRITING) as caught:
                     pool.submit(attempt).result()
                 refused.append(str(caught.value))
-            assert pool.submit(lambda: evaluate(load(out), pictures)).result().images
+            assert pool.submit(lambda: evaluate(load(out), images)).result().images
 
-    train_small(pictures, out=out, report=report, overrides={"epochs": 3, "batch_size": 16})
+    train_small(images, out=out, report=report, overrides={"epochs": 3, "batch_size": 16})
     assert len(refused) == 2
     assert len(open_run(out).history()) == 3
     assert names(tmp_path) == ["run"]
 
 
 def test_a_folder_that_another_process_writes_is_refused_before_any_work(
-    trained: Run, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Run, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     writers: dict[Path, Callable[[], object]] = {
-        out: partial(train_small, pictures, out=out),
-        out / "pruned": partial(prune, trained, pictures, keep=0.9, out=out / "pruned"),
+        out: partial(train_small, images, out=out),
+        out / "pruned": partial(prune, trained, images, keep=0.9, out=out / "pruned"),
         out / "onnx": partial(export, trained, out=out),
-        out / "onnx-int8": partial(quantize, trained, pictures, out=out),
+        out / "onnx-int8": partial(quantize, trained, images, out=out),
         out / "state_dict": partial(export_state_dict, trained, names="mobilette", out=out),
     }
     for path, write in writers.items():
@@ -80,7 +80,7 @@ def test_a_folder_that_another_process_writes_is_refused_before_any_work(
 
 
 def test_runs_without_a_name_begun_at_once_get_one_each(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     begun = threading.Barrier(2, timeout=120)
@@ -91,11 +91,11 @@ def test_runs_without_a_name_begun_at_once_get_one_each(
                 begun.wait()
 
         overrides = {"epochs": 1, "batch_size": 16, "seed": seed}
-        return train_small(pictures, overrides=overrides, report=report)
+        return train_small(images, overrides=overrides, report=report)
 
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(one, (1, 2)))
-    base = f"{pictures.name}-mobilenet_v1"
+    base = f"{images.name}-mobilenet_v1"
     assert sorted(run.path.name for run in runs) == [base, f"{base}-2"]
     assert names(tmp_path / "runs") == sorted([base, f"{base}-2"])
     for seed, run in zip((1, 2), runs, strict=True):
@@ -104,14 +104,14 @@ def test_runs_without_a_name_begun_at_once_get_one_each(
 
 @pytest.mark.parametrize("what", ["run", "artifact"])
 def test_litter_of_a_killed_process_goes_with_the_redo(
-    what: str, trained: Run, pictures: Path, tmp_path: Path
+    what: str, trained: Run, images: Path, tmp_path: Path
 ) -> None:
     name = "run" if what == "run" else "onnx"
     litter = tmp_path / f".{name}.abcdefgh.unfinished"
     litter.mkdir()
     (litter / "best.safetensors").write_bytes(bytes(100))
     if what == "run":
-        train_small(pictures, out=tmp_path / name, overrides={"epochs": 1, "batch_size": 16})
+        train_small(images, out=tmp_path / name, overrides={"epochs": 1, "batch_size": 16})
     else:
         export(trained, out=tmp_path)
     assert names(tmp_path) == [name]

@@ -11,7 +11,7 @@ import torch
 
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.training import session
 from mobilette.training.costs import measure_costs
 from mobilette.training.recovery import Parts
@@ -32,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def load(folder: Path, *, cache: Path | None = None) -> Dataset:
     return load_dataset(
-        find_pictures(folder),
+        find_images(folder),
         resolution=16,
         preprocess=preset("torch"),
         loader="resident" if cache is None else "streamed",
@@ -92,7 +92,7 @@ def test_steps_are_measured_at_full_size_and_in_the_parts_that_fit(
     assert set(sides) == {16}
 
 
-def test_pictures_that_are_not_decoded_yet_are_waited_for(tmp_path: Path) -> None:
+def test_images_that_are_not_decoded_yet_are_waited_for(tmp_path: Path) -> None:
     folder = divided(tmp_path / "set", train=40, val=10)
     streamed = load(folder, cache=tmp_path / "cache")
     store = streamed.store

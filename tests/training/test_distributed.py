@@ -67,20 +67,18 @@ def ended(*arguments: str | Path, restarts: int = 0) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def together(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a run that two processes have trained."""
     out = tmp_path_factory.mktemp("together") / "run"
-    status, err = ended(pictures, *OPTIONS, "--out", out)
+    status, err = ended(images, *OPTIONS, "--out", out)
     assert status == 0, err
     assert err.count("2 processes, cpu") == 1  # one of them speaks
     return out
 
 
-def test_two_processes_are_one_with_two_parts(
-    together: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_two_processes_are_one_with_two_parts(together: Path, images: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
-    done = run_cli("train", pictures, *OPTIONS, "--set=accumulate=2", "--out", alone)
+    done = run_cli("train", images, *OPTIONS, "--set=accumulate=2", "--out", alone)
     assert done.returncode == 0, done.stderr
     states = [torch.load(path / STATE, weights_only=True) for path in (together, alone)]
     for part in ("network", "average"):
@@ -95,11 +93,11 @@ def test_two_processes_are_one_with_two_parts(
 
 
 def test_one_process_with_the_whole_batch_is_something_else(
-    together: Path, pictures: Path, tmp_path: Path
+    together: Path, images: Path, tmp_path: Path
 ) -> None:
     """Otherwise the tolerance above would say nothing."""
     alone = tmp_path / "alone"
-    assert run_cli("train", pictures, *OPTIONS, "--out", alone).returncode == 0
+    assert run_cli("train", images, *OPTIONS, "--out", alone).returncode == 0
     first, second = (
         torch.load(path / STATE, weights_only=True)["network"] for path in (together, alone)
     )
@@ -108,12 +106,12 @@ def test_one_process_with_the_whole_batch_is_something_else(
 
 
 def test_a_killed_writer_is_replaced_and_the_run_ends_as_if_it_was_not(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "run"
-    status, err = ended(pictures, *OPTIONS, LONG, "--out", undisturbed)
+    status, err = ended(images, *OPTIONS, LONG, "--out", undisturbed)
     assert status == 0, err
-    with torchrun(pictures, *OPTIONS, LONG, "--out", out, restarts=2) as process:
+    with torchrun(images, *OPTIONS, LONG, "--out", out, restarts=2) as process:
         _wait_for_steps(out, 6)
         (writer,) = (pid for pid in _workers(process.pid) if b"RANK=0" in _environment(pid))
         os.kill(writer, signal.SIGKILL)
@@ -123,9 +121,9 @@ def test_a_killed_writer_is_replaced_and_the_run_ends_as_if_it_was_not(
     assert len(open_run(out).history()) == 16
 
 
-def test_a_stopped_torchrun_leaves_a_run_that_goes_on(pictures: Path, tmp_path: Path) -> None:
+def test_a_stopped_torchrun_leaves_a_run_that_goes_on(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with torchrun(pictures, *OPTIONS, "--epochs=1000", "--out", out) as process:
+    with torchrun(images, *OPTIONS, "--epochs=1000", "--out", out) as process:
         _wait_for_steps(out, 4)
         with pytest.raises(BusyError, match="run: process [0-9]+ is writing it"):  # for all ranks
             resume(out)
@@ -137,8 +135,8 @@ def test_a_stopped_torchrun_leaves_a_run_that_goes_on(pictures: Path, tmp_path: 
     assert not list(_workers(process.pid))
 
 
-def test_several_processes_need_a_name_for_their_run(pictures: Path) -> None:
-    status, err = ended(pictures, *OPTIONS)
+def test_several_processes_need_a_name_for_their_run(images: Path) -> None:
+    status, err = ended(images, *OPTIONS)
     assert status != 0
     assert "several processes write one run: give it a name with --out" in err
 

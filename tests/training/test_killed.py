@@ -44,11 +44,11 @@ def test_killed_at_random_moments(
     threads: int,
     kills: int,
     epochs: int,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, str(KILLS), str(pictures), str(whole), str(killed), str(kills)]
+    command = [sys.executable, str(KILLS), str(images), str(whole), str(killed), str(kills)]
     more = [f"--epochs={epochs}", f"--set=loader={loader}"]
     more += [f"--workers={workers}", f"--threads={threads}"]
     done = subprocess.run(

@@ -18,7 +18,7 @@ from mobilette.training.recipe import Recipe
 from mobilette.training.recovery import EXPLODED, DivergedError, check_losses
 
 Floats = NDArray[np.float64]
-PICTURES, CLASSES = 6, 5
+IMAGES, CLASSES = 6, 5
 
 
 def single(weights: Tensor | None = None, **keys: float) -> Loss:
@@ -31,7 +31,7 @@ def several(**keys: float) -> Loss:
 
 def draw(seed: int, spread: float = 3.0) -> tuple[Tensor, Floats]:
     """Return the same logits twice."""
-    logits = np.random.default_rng(seed).normal(0, spread, (PICTURES, CLASSES)).astype(np.float32)
+    logits = np.random.default_rng(seed).normal(0, spread, (IMAGES, CLASSES)).astype(np.float32)
     return torch.from_numpy(logits), logits.astype(np.float64)
 
 
@@ -53,10 +53,10 @@ def kl(p: Floats, log_p: Floats, log_q: Floats) -> Floats:
 
 @given(st.integers(0, 999), st.floats(0, 0.9))
 def test_cross_entropy_with_smoothing_and_weights(seed: int, smoothing: float) -> None:
-    """Each class's term counts by its weight; the mean is over the pictures."""
+    """Each class's term counts by its weight; the mean is over the images."""
     logits, x = draw(seed)
     generator = np.random.default_rng(seed + 1)
-    labels, weights = generator.integers(0, CLASSES, PICTURES), generator.uniform(0.1, 3, CLASSES)
+    labels, weights = generator.integers(0, CLASSES, IMAGES), generator.uniform(0.1, 3, CLASSES)
     soft = np.eye(CLASSES)[labels] * (1 - smoothing) + smoothing / CLASSES
     for given_weights, counted in ((None, np.ones(CLASSES)), (weights, weights)):
         expected = -(soft * counted * log_softmax(x)).sum(1).mean()
@@ -80,7 +80,7 @@ def test_the_mean_of_parts_is_that_of_the_whole_with_weights_too() -> None:
 @given(st.integers(0, 999), st.floats(0, 0.9))
 def test_mixed_labels(seed: int, smoothing: float) -> None:
     logits, x = draw(seed)
-    mixed = np.random.default_rng(seed).dirichlet(np.ones(CLASSES), PICTURES)
+    mixed = np.random.default_rng(seed).dirichlet(np.ones(CLASSES), IMAGES)
     soft = mixed * (1 - smoothing) + smoothing / CLASSES
     given_loss = single(label_smoothing=smoothing)(logits, torch.from_numpy(mixed).float())
     assert given_loss.item() == pytest.approx(-(soft * log_softmax(x)).sum(1).mean(), rel=1e-5)
@@ -89,7 +89,7 @@ def test_mixed_labels(seed: int, smoothing: float) -> None:
 @given(st.integers(0, 999), st.floats(0, 0.9))
 def test_binary_cross_entropy_with_smoothing(seed: int, smoothing: float) -> None:
     logits, x = draw(seed)
-    labels = np.random.default_rng(seed).integers(0, 2, (PICTURES, CLASSES)).astype(np.uint8)
+    labels = np.random.default_rng(seed).integers(0, 2, (IMAGES, CLASSES)).astype(np.uint8)
     soft = labels * (1 - smoothing) + 0.5 * smoothing
     expected = -(soft * log_sigmoid(x) + (1 - soft) * log_sigmoid(-x)).mean()
     loss = several(label_smoothing=smoothing)
@@ -129,13 +129,13 @@ def test_nothing_is_to_be_learnt_from_a_teacher_of_the_same_answers(
 @pytest.mark.parametrize("make", [single, several])
 @pytest.mark.parametrize("heat", [1.0, 4.0])
 def test_the_gradient_leads_to_the_teacher(make: Callable[..., Loss], heat: float) -> None:
-    """T (softmax(z / T) - softmax(t / T)) a picture, and likewise with sigmoids."""
+    """T (softmax(z / T) - softmax(t / T)) an image, and likewise with sigmoids."""
     logits, x = draw(1)
     taught, t = draw(2)
     logits.requires_grad_()
     loss = make(temperature=heat).of_teacher(logits, taught)
     loss.backward()  # type: ignore[no-untyped-call]
-    log_p, parts = (log_softmax, PICTURES) if make is single else (log_sigmoid, PICTURES * CLASSES)
+    log_p, parts = (log_softmax, IMAGES) if make is single else (log_sigmoid, IMAGES * CLASSES)
     expected = heat * (np.exp(log_p(x / heat)) - np.exp(log_p(t / heat))) / parts
     assert logits.grad is not None
     np.testing.assert_allclose(logits.grad.numpy(), expected, atol=1e-6)
@@ -154,9 +154,9 @@ def test_labels_and_teacher_are_weighed() -> None:
 
 @pytest.mark.parametrize("make", [single, several])
 def test_a_teacher_that_is_certain_gives_finite_numbers(make: Callable[..., Loss]) -> None:
-    taught = torch.full((PICTURES, CLASSES), -3e4)
+    taught = torch.full((IMAGES, CLASSES), -3e4)
     taught[:, 0] = 3e4
-    logits = torch.zeros(PICTURES, CLASSES, requires_grad=True)
+    logits = torch.zeros(IMAGES, CLASSES, requires_grad=True)
     loss = make(temperature=0.1).of_teacher(logits, taught)
     loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
@@ -183,7 +183,7 @@ def test_guessing(classes: int) -> None:
     assert known == pytest.approx(math.log(2))
 
 
-def test_a_picture_of_a_rare_class_is_no_explosion() -> None:
+def test_a_image_of_a_rare_class_is_no_explosion() -> None:
     weights = balanced_weights(np.array([0] * 200 + [1]), 2)
     loss = Loss(Recipe(class_weights="balanced"), multi_label=False, weights=weights)
     logits = torch.tensor([[3.0, -3.0]]).repeat(8, 1)  # sure of the common class

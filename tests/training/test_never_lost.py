@@ -27,7 +27,7 @@ from mobilette.training.schedule import learning_rate
 from mobilette.training.world import _own_part
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
-from tests.conftest import needs_compiler, write_pictures
+from tests.conftest import needs_compiler, write_images
 from tests.data.sets import divided
 from tests.training.runs import Ticks, same_weights
 from tests.training.test_distributed import OPTIONS, ended
@@ -48,11 +48,11 @@ def stop_after_an_epoch(event: Event) -> None:
 
 @linux_only
 def test_restarted_processes_leave_a_run_alone_that_they_have_not_begun(
-    run_copy: Path, pictures: Path
+    run_copy: Path, images: Path
 ) -> None:
     """The run was refused when torchrun started them first; resuming it would be no better."""
     before = (run_copy / STATE).read_bytes()
-    status, err = ended(pictures, *OPTIONS, "--out", run_copy, restarts=1)
+    status, err = ended(images, *OPTIONS, "--out", run_copy, restarts=1)
     assert status != 0
     # Two processes, two times; torchrun may end the other one before it has said so, too.
     assert 2 <= err.count(f"{run_copy}: exists; give another --out") <= 4
@@ -72,16 +72,16 @@ def test_processes_that_are_started_again_do_not_read_what_the_dead_have_written
 
 
 @linux_only
-def test_pictures_that_one_of_the_processes_finds_broken_are_recorded(tmp_path: Path) -> None:
+def test_images_that_one_of_the_processes_finds_broken_are_recorded(tmp_path: Path) -> None:
     data = tmp_path / "set"
     for split, count in (("train", 20), ("val", 10)):
-        write_pictures(data / split, count)
+        write_images(data / split, count)
     broken = ["train/green/3.png"]
     broken += [f"val/{name}/{number}.png" for name in ("blue", "red") for number in (2, 7)]
     for name in broken:
-        (data / name).write_bytes(b"no picture")
+        (data / name).write_bytes(b"no image")
     out = tmp_path / "run"
-    # The batch of one process is a single picture once.
+    # The batch of one process is a single image once.
     streamed = ("--batch-size=4", "--set=loader=streamed", "--max-unusable=0.2")
     options = (*OPTIONS, "--epochs=1", *streamed)
     status, err = ended(data, *options, "--out", out)
@@ -104,10 +104,10 @@ def test_torchrun_sends_a_second_ctrl_c_by_itself(patient: bool) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_what_a_killed_process_has_half_written_is_removed(pictures: Path, tmp_path: Path) -> None:
+def test_what_a_killed_process_has_half_written_is_removed(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        train_small(pictures, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
+        train_small(images, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
     (run / ".last.pt.4321.tmp").write_bytes(bytes(1000))
     resume(run)
     assert not list(run.glob("*.tmp"))
@@ -126,13 +126,11 @@ def test_a_changed_recipe_also_changes_the_optimiser(
     assert all(kept in each for each in state["state"].values())
 
 
-def test_another_batch_size_leaves_the_schedule_where_it_was(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_another_batch_size_leaves_the_schedule_where_it_was(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Stop):
         train_small(
-            pictures,
+            images,
             overrides={"epochs": 4, "batch_size": 4},
             out=run,
             report=stop_after_an_epoch,
@@ -145,18 +143,18 @@ def test_another_batch_size_leaves_the_schedule_where_it_was(
     assert rows[3]["step"] - rows[1]["step"] == 2 * (96 // 32)
 
 
-def test_a_finished_run_goes_on_with_more_time(pictures: Path, tmp_path: Path) -> None:
-    run = train_small(pictures, overrides={"epochs": 1}, out=tmp_path / "run", now=Ticks())
+def test_a_finished_run_goes_on_with_more_time(images: Path, tmp_path: Path) -> None:
+    run = train_small(images, overrides={"epochs": 1}, out=tmp_path / "run", now=Ticks())
     assert len(run.history()) == 1
     resume(run.path, overrides={"time_limit": 3.0}, force=True, now=Ticks())
     assert len(run.history()) > 1
 
 
-def test_a_resumed_run_has_the_rest_of_its_time(pictures: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_rest_of_its_time(images: Path, tmp_path: Path) -> None:
     overrides = {"time_limit": 4.0, "batch_size": 16}
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        train_small(pictures, overrides=overrides, out=run, now=Ticks(), report=stop_after_an_epoch)
+        train_small(images, overrides=overrides, out=run, now=Ticks(), report=stop_after_an_epoch)
     said: list[str] = []
     last = resume(run, now=Ticks(), remark=said.append).history()[-1]
     assert 3.0 < last["seconds"] <= 4.0
@@ -164,20 +162,20 @@ def test_a_resumed_run_has_the_rest_of_its_time(pictures: Path, tmp_path: Path) 
     assert any(line.startswith("in 4s: about ") for line in said)
 
 
-def test_epochs_end_a_run_that_was_begun_with_a_time(pictures: Path, tmp_path: Path) -> None:
+def test_epochs_end_a_run_that_was_begun_with_a_time(images: Path, tmp_path: Path) -> None:
     """The one that was given last decides."""
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        train_small(pictures, overrides={"time_limit": 100.0}, out=run, report=stop_after_an_epoch)
+        train_small(images, overrides={"time_limit": 100.0}, out=run, report=stop_after_an_epoch)
     rows = resume(run, overrides={"epochs": 2}, force=True).history()
     assert rows[-1]["epoch"] == 2
 
 
-def test_a_picture_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> None:
-    pictures, run = write_pictures(tmp_path / "pictures", 12), tmp_path / "run"
+def test_a_image_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> None:
+    images, run = write_images(tmp_path / "images", 12), tmp_path / "run"
     with pytest.raises(Stop):
         train_small(
-            pictures,
+            images,
             overrides={"epochs": 3, "batch_size": 8},
             out=run,
             report=stop_after_an_epoch,
@@ -185,7 +183,7 @@ def test_a_picture_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> N
     held_out = json.loads((run / DATASET).read_text())["val_names"]
     broken = next(
         path
-        for path in sorted(pictures.rglob("*.png"))
+        for path in sorted(images.rglob("*.png"))
         if f"{path.parent.name}/{path.name}" not in held_out
     )
     broken.write_bytes(broken.read_bytes()[:100])
@@ -197,37 +195,37 @@ def test_a_picture_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> N
     assert any("not those that" in remark for remark in remarks)
     (left_out,) = json.loads((run / DATASET).read_text())["unusable"]
     assert left_out["path"] == f"{broken.parent.name}/{broken.name}"
-    other = write_pictures(tmp_path / "other", 12)
+    other = write_images(tmp_path / "other", 12)
     (other / "red").rename(other / "pink")
     _unfinish(run)
     with pytest.raises(InputError, match="nor are their classes"):
         resume(run, data=other, force=True)
 
 
-def test_how_many_pictures_may_break_holds_when_a_run_goes_on(tmp_path: Path) -> None:
+def test_how_many_images_may_break_holds_when_a_run_goes_on(tmp_path: Path) -> None:
     data, run = divided(tmp_path / "set", train=8, val=4), tmp_path / "run"
     overrides = {"epochs": 2, "batch_size": 8, "loader": "streamed"}
     with pytest.raises(Stop):
         train_small(
             data, overrides=overrides, out=run, report=stop_after_an_epoch, max_unusable=0.5
         )
-    pictures_to_train_on = sorted(data.glob("train/*/*"))
-    for path in pictures_to_train_on[:10]:  # of 24 in all
+    images_to_train_on = sorted(data.glob("train/*/*"))
+    for path in images_to_train_on[:10]:  # of 24 in all
         path.write_bytes(b"x" * path.stat().st_size)
     unfinished = tmp_path / "unfinished"
     shutil.copytree(run, unfinished)
     resume(run, workers=0)
     assert len(open_run(run).history()) == 2
-    for path in pictures_to_train_on[10:14]:
+    for path in images_to_train_on[10:14]:
         path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(InputError, match=r"of 24 pictures cannot be used, more than .* 0.5"):
+    with pytest.raises(InputError, match=r"of 24 images cannot be used, more than .* 0.5"):
         resume(unfinished, workers=0)
 
 
-def test_other_surroundings_are_told(pictures: Path, tmp_path: Path) -> None:
+def test_other_surroundings_are_told(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Stop):
-        train_small(pictures, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
+        train_small(images, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
     recorded = json.loads((run / ENVIRONMENT).read_text())
     recorded |= {"processes": 3, "threads": 64}
     recorded["versions"]["torch"] = "2.1"
@@ -241,9 +239,7 @@ def test_other_surroundings_are_told(pictures: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_pictures_held_out_are_streamed_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_held_out_are_streamed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = divided(tmp_path / "set", train=12, val=12)
     read: list[int] = []
     rows = StreamedPixels.__getitem__
@@ -260,7 +256,7 @@ def test_pictures_held_out_are_streamed_too(
     assert read == [8] * 3
 
 
-def test_no_picture_held_out_is_left(tmp_path: Path) -> None:
+def test_no_image_held_out_is_left(tmp_path: Path) -> None:
     data = divided(tmp_path / "set", train=40, val=2)
 
     def remark(text: str) -> None:
@@ -268,7 +264,7 @@ def test_no_picture_held_out_is_left(tmp_path: Path) -> None:
             path.write_bytes(b"")
 
     overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed"}
-    with pytest.raises(InputError, match="none of the pictures held out can be read any more"):
+    with pytest.raises(InputError, match="none of the images held out can be read any more"):
         train_small(data, overrides=overrides, out=tmp_path / "run", remark=remark)
 
 
@@ -280,7 +276,7 @@ def _unfinish(run: Path) -> None:
 
 @needs_compiler
 def test_what_computes_batch_norms_is_recorded_and_kept(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {True: tmp_path / "fused", False: tmp_path / "plain"}
     for fused, out in folders.items():
@@ -288,7 +284,7 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
         if not fused:
             monkeypatch.setenv("CXX", "no-such-compiler")
         with pytest.raises(Stop):
-            train_small(pictures, overrides={"epochs": 2}, out=out, report=stop_after_an_epoch)
+            train_small(images, overrides={"epochs": 2}, out=out, report=stop_after_an_epoch)
         assert json.loads((out / ENVIRONMENT).read_text())["fused_norms"] is fused
     monkeypatch.setenv("CXX", "no-such-compiler")
     said: list[str] = []
@@ -299,7 +295,7 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
     )
     whole = tmp_path / "whole"
     monkeypatch.setenv("CXX", "no-such-compiler")
-    train_small(pictures, overrides={"epochs": 2}, out=whole)
+    train_small(images, overrides={"epochs": 2}, out=whole)
     monkeypatch.delenv("CXX")
     resume(folders[False], remark=said.append)
     assert not any("fused batch norms" in text for text in said[2:])

@@ -30,12 +30,12 @@ def epochs(events: list[Event]) -> list[EpochDone]:
     return [event for event in events if isinstance(event, EpochDone)]
 
 
-# Classes of which there are few pictures
+# Classes of which there are few images
 
 
 @pytest.fixture(scope="module")
 def unbalanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return 200 dim pictures and 20 bright ones to train on; many are as bright as dim ones."""
+    """Return 200 dim images and 20 bright ones to train on; many are as bright as dim ones."""
     root, generator = tmp_path_factory.mktemp("unbalanced"), np.random.default_rng(0)
     for split, counts in (("train", (200, 20)), ("val", (40, 40))):
         for name, mean, count in zip(("dim", "bright"), (110, 140), counts, strict=True):
@@ -73,12 +73,12 @@ def test_the_rare_class_is_found_more_often_where_classes_are_balanced(
     assert sampled > plain + 0.2
 
 
-# Several labels a picture
+# Several labels an image
 
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a list of pictures of none, one or two of three colours, divided."""
+    """Return a list of images of none, one or two of three colours, divided."""
     root, generator = tmp_path_factory.mktemp("several"), np.random.default_rng(0)
     (root / "p").mkdir()
     rows = ["path,labels,split"]
@@ -114,7 +114,7 @@ def test_several_labels_from_a_list_to_a_verified_file(several: Path, tmp_path: 
     assert run.multi_label
     reached = [event.metrics.mean_average_precision for event in epochs(events)]
     best = max(value for value in reached if value is not None)
-    assert best > 0.75  # guessing: 3 of 7 pictures have a colour
+    assert best > 0.75  # guessing: 3 of 7 images have a colour
     marked = [event.metrics.mean_average_precision for event in epochs(events) if event.is_best]
     assert marked[-1] == best
     line = run.best()
@@ -137,7 +137,7 @@ def test_several_labels_from_a_list_to_a_verified_file(several: Path, tmp_path: 
 
 @pytest.mark.parametrize("key", ["class_weights", "sampling"])
 def test_several_labels_are_not_balanced(several: Path, tmp_path: Path, key: str) -> None:
-    with pytest.raises(InputError, match="balance single labels; these pictures have several"):
+    with pytest.raises(InputError, match="balance single labels; these images have several"):
         train_small(several, overrides={key: "balanced"}, out=tmp_path / "run")
 
 
@@ -157,12 +157,12 @@ def test_several_labels_can_be_mixed_and_smoothed(several: Path, tmp_path: Path)
     ],
 )
 def test_a_rate_too_high_without_batch_norm_is_told(
-    model: str, overrides: dict[str, object], warned: bool, pictures: Path, tmp_path: Path
+    model: str, overrides: dict[str, object], warned: bool, images: Path, tmp_path: Path
 ) -> None:
     """All answers of a SqueezeNet became the same at the usual rate."""
     said: list[str] = []
     train(
-        pictures,
+        images,
         model=model,
         resolution=32,
         start="scratch",
@@ -182,10 +182,10 @@ def test_a_rate_too_high_without_batch_norm_is_told(
 # When a run validates, saves and stops
 
 
-def test_it_stops_when_nothing_gets_better(pictures: Path, tmp_path: Path) -> None:
+def test_it_stops_when_nothing_gets_better(images: Path, tmp_path: Path) -> None:
     said: list[str] = []
     run = train_small(
-        pictures,
+        images,
         overrides={"epochs": 9, "batch_size": 48, "lr": 1e-12, "patience": 2},
         out=tmp_path / "run",
         remark=said.append,
@@ -195,11 +195,9 @@ def test_it_stops_when_nothing_gets_better(pictures: Path, tmp_path: Path) -> No
     assert run.best() == run.history()[0]
 
 
-def test_it_validates_every_so_many_epochs_and_after_the_last(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_it_validates_every_so_many_epochs_and_after_the_last(images: Path, tmp_path: Path) -> None:
     run = train_small(
-        pictures,
+        images,
         overrides={"epochs": 5, "batch_size": 48, "validate_every": 2},
         out=tmp_path / "run",
     )
@@ -207,7 +205,7 @@ def test_it_validates_every_so_many_epochs_and_after_the_last(
     assert [row["step"] for row in run.history()] == [4, 8, 10]
 
 
-def test_it_saves_every_so_many_steps(pictures: Path, tmp_path: Path) -> None:
+def test_it_saves_every_so_many_steps(images: Path, tmp_path: Path) -> None:
     saved = []
 
     def look(event: Event) -> None:
@@ -216,7 +214,7 @@ def test_it_saves_every_so_many_steps(pictures: Path, tmp_path: Path) -> None:
             saved.append(state["progress"]["index"])
 
     train_small(
-        pictures,
+        images,
         overrides={"epochs": 1, "batch_size": 12, "save_every": 3},
         out=tmp_path / "run",
         report=look,
@@ -227,11 +225,11 @@ def test_it_saves_every_so_many_steps(pictures: Path, tmp_path: Path) -> None:
 # What is measured and logged
 
 
-def test_the_profile_accounts_for_every_part_of_every_step(pictures: Path, tmp_path: Path) -> None:
+def test_the_profile_accounts_for_every_part_of_every_step(images: Path, tmp_path: Path) -> None:
     """By a clock that goes on when it is asked: each part is one tick of every step."""
     events: list[Event] = []
     train_small(
-        pictures,
+        images,
         overrides={"epochs": 1, "batch_size": 8, "crop": "resized"},
         out=tmp_path / "run",
         profile=True,
@@ -256,9 +254,9 @@ def test_a_run_shorter_than_the_warm_up_is_measured_whole() -> None:
     assert list(clock.result().seconds) == ["forward"]
 
 
-def test_tensorboard_has_what_metrics_csv_has(pictures: Path, tmp_path: Path) -> None:
+def test_tensorboard_has_what_metrics_csv_has(images: Path, tmp_path: Path) -> None:
     run = train_small(
-        pictures,
+        images,
         overrides={"epochs": 2, "batch_size": 48},
         out=tmp_path / "run",
         tensorboard=True,
@@ -278,13 +276,13 @@ def test_tensorboard_has_what_metrics_csv_has(pictures: Path, tmp_path: Path) ->
     assert len(events.Tags()["scalars"]) == 4  # few classes have no top-5
 
 
-def test_a_short_time_is_used_though_much_is_held_out(pictures: Path, tmp_path: Path) -> None:
+def test_a_short_time_is_used_though_much_is_held_out(images: Path, tmp_path: Path) -> None:
     """What reading and the first step take says nothing about how long a validation will."""
     for name in COLOURS:
         for number in range(40):
             folder = tmp_path / "set" / ("train" if number < 4 else "val") / name
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy(pictures / name / f"{number}.png", folder)
+            shutil.copy(images / name / f"{number}.png", folder)
     run = train_small(
         tmp_path / "set",
         overrides={"time_limit": 1.5, "batch_size": 12},

@@ -1,4 +1,4 @@
-"""What goes wrong in a run and is mended: losses that explode, full memory, bad pictures."""
+"""What goes wrong in a run and is mended: losses that explode, full memory, bad images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mobilette.training.events import Event, StepDone
 from mobilette.training.loop import Loop
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
@@ -66,11 +66,11 @@ TOO_LARGE: dict[str, Any] = {
 }
 
 
-def test_a_rate_that_is_a_little_too_large_is_mended(pictures: Path, tmp_path: Path) -> None:
+def test_a_rate_that_is_a_little_too_large_is_mended(images: Path, tmp_path: Path) -> None:
     """A state after every step: the first one after the explosion must not be gone back to."""
     said: list[str] = []
     run = train_small(
-        pictures,
+        images,
         overrides=TOO_LARGE | {"epochs": 4},
         out=tmp_path / "run",
         remark=said.append,
@@ -90,14 +90,14 @@ def test_a_rate_that_is_a_little_too_large_is_mended(pictures: Path, tmp_path: P
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("save_every", [1, 3])
 def test_a_rate_beyond_help_leaves_a_good_state_and_its_remedy_works(
-    pictures: Path, tmp_path: Path, optimizer: str, save_every: int
+    images: Path, tmp_path: Path, optimizer: str, save_every: int
 ) -> None:
     out = tmp_path / "run"
     overrides: dict[str, object] = {"lr": 1000.0, "warmup": 0.0, "batch_size": 8, "epochs": 2}
     overrides |= {"optimizer": optimizer, "save_every": save_every}
     said: list[str] = []
     with pytest.raises(InputError, match=r"the loss is .* a smaller --lr than 1000 is needed"):
-        train_small(pictures, overrides=overrides, out=out, remark=said.append)
+        train_small(images, overrides=overrides, out=out, remark=said.append)
     assert sum("back to" in line for line in said) == 2
     state = state_of(out)
     # Neither NaN nor so large that nothing could be learnt from there.
@@ -109,13 +109,13 @@ def test_a_rate_beyond_help_leaves_a_good_state_and_its_remedy_works(
     assert progress["finished"]
 
 
-def test_a_resumed_run_keeps_the_smaller_rate(pictures: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_smaller_rate(images: Path, tmp_path: Path) -> None:
     overrides = TOO_LARGE | {"epochs": 3}
     said: list[str] = []
-    whole = train_small(pictures, overrides=overrides, out=tmp_path / "whole", remark=said.append)
+    whole = train_small(images, overrides=overrides, out=tmp_path / "whole", remark=said.append)
     assert any("back to" in line for line in said)
     with pytest.raises(Stop):
-        train_small(pictures, overrides=overrides, out=tmp_path / "part", report=stop_after(20))
+        train_small(images, overrides=overrides, out=tmp_path / "part", report=stop_after(20))
     progress = state_of(tmp_path / "part")["progress"]
     assert progress["rate_factor"] == state_of(whole.path)["progress"]["rate_factor"]
     again = resume(tmp_path / "part", workers=0)
@@ -125,7 +125,7 @@ def test_a_resumed_run_keeps_the_smaller_rate(pictures: Path, tmp_path: Path) ->
 
 
 def test_an_explosion_in_the_very_last_step_is_no_result(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights that became NaN once, after the last loss: neither best nor last ones are NaN."""
     step = Loop._step
@@ -141,15 +141,15 @@ def test_an_explosion_in_the_very_last_step_is_no_result(
     monkeypatch.setattr(Loop, "_step", break_once)
     said: list[str] = []
     overrides = {"epochs": 1, "save_every": 2, "batch_size": 16}
-    run = train_small(pictures, overrides=overrides, out=tmp_path / "run", remark=said.append)
+    run = train_small(images, overrides=overrides, out=tmp_path / "run", remark=said.append)
     (back,) = [line for line in said if "back to" in line]
-    assert back.startswith("the loss on held-out pictures is nan at epoch 1, step 6: back to")
+    assert back.startswith("the loss on held-out images is nan at epoch 1, step 6: back to")
     assert is_finite(load_file(run.weights_path))
     assert len(run.history()) == 1
 
 
 def test_weights_are_the_best_only_with_the_state_that_says_so(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An explosion right after a validation: the step back forgets its score and its weights."""
     step = Loop._step
@@ -172,7 +172,7 @@ def test_weights_are_the_best_only_with_the_state_that_says_so(
     found: list[bool] = []
     run = tmp_path / "run"
     overrides = {"epochs": 2, "batch_size": 16}
-    train_small(pictures, overrides=overrides, out=run, remark=look)
+    train_small(images, overrides=overrides, out=run, remark=look)
     (back,) = [line for line in said if "back to" in line]
     assert back.startswith("the loss is nan at epoch 2, step 1: back to epoch 1, step 0"), back
     assert found == [False]
@@ -208,7 +208,7 @@ def train_in(megabytes: int, *arguments: object, out: Path) -> subprocess.Comple
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
 def test_a_batch_that_does_not_fit_the_memory_goes_on_in_parts(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "set", 20, size=16)
+    data = write_images(tmp_path / "set", 20, size=16)
     done = train_in(
         220,
         *(data, "--resolution=160", "--batch-size=32", "--set=precision=fp32", "--epochs=2"),
@@ -223,18 +223,18 @@ def test_a_batch_that_does_not_fit_the_memory_goes_on_in_parts(tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
-def test_pictures_of_which_no_two_fit_the_memory(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "set", 4)
+def test_images_of_which_no_two_fit_the_memory(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "set", 4)
     failed = train_in(60, data, "--resolution=512", "--batch-size=4", out=tmp_path / "run")
     assert failed.returncode == 2, failed.stderr
     (error,) = [line for line in failed.stderr.splitlines() if "error: " in line]
-    assert "2 pictures at once do not fit the memory; a smaller --resolution" in error
+    assert "2 images at once do not fit the memory; a smaller --resolution" in error
     assert "Traceback" not in failed.stderr
 
 
-def test_more_parts_than_pairs_of_pictures(tmp_path: Path) -> None:
-    """Batch norm at one pixel needs two pictures: a part never has less, however small the set."""
-    data = write_pictures(tmp_path / "set", 4)
+def test_more_parts_than_pairs_of_images(tmp_path: Path) -> None:
+    """Batch norm at one pixel needs two images: a part never has less, however small the set."""
+    data = write_images(tmp_path / "set", 4)
     overrides = {"batch_size": 64, "accumulate": 16, "epochs": 1}
     run = train_small(data, form="full", overrides=overrides, out=tmp_path / "run")
     assert len(run.history()) == 1

@@ -1,4 +1,4 @@
-"""Runs and what changes around them: pictures that break, other recipes, full disks, signals."""
+"""Runs and what changes around them: images that break, other recipes, full disks, signals."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ OVERRIDES = {"epochs": 3, "batch_size": 16, "save_every": 2}
 
 
 @pytest.fixture(scope="module")
-def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return the run that nothing happened to."""
-    return train_small(pictures, overrides=OVERRIDES, out=tmp_path_factory.mktemp("run") / "whole")
+    return train_small(images, overrides=OVERRIDES, out=tmp_path_factory.mktemp("run") / "whole")
 
 
 def assert_same(path: Path, other: Run) -> None:
@@ -40,7 +40,7 @@ def assert_same(path: Path, other: Run) -> None:
     assert mine == [[row[column] for column in columns] for row in other.history()]
 
 
-def killed(pictures: Path, out: Path, *, steps: int) -> Path:
+def killed(images: Path, out: Path, *, steps: int) -> Path:
     """Return a run that was ended without a word after so many steps."""
     taken = 0
 
@@ -51,12 +51,12 @@ def killed(pictures: Path, out: Path, *, steps: int) -> Path:
             raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        train_small(pictures, overrides=OVERRIDES, out=out, report=report)
+        train_small(images, overrides=OVERRIDES, out=out, report=report)
     return out
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_that_break_after_the_scan_cost_themselves_only(
+def test_images_that_break_after_the_scan_cost_themselves_only(
     tmp_path: Path, workers: int
 ) -> None:
     data = divided(tmp_path / "set", train=16, val=8)
@@ -87,7 +87,7 @@ def test_pictures_that_break_after_the_scan_cost_themselves_only(
     assert all(sum(line.startswith(name) for line in said) == 1 for name in broken)
 
 
-def test_too_many_broken_pictures_end_the_run_in_one_line(tmp_path: Path) -> None:
+def test_too_many_broken_images_end_the_run_in_one_line(tmp_path: Path) -> None:
     data = divided(tmp_path / "set", train=8, val=4)
 
     def remark(text: str) -> None:
@@ -95,12 +95,12 @@ def test_too_many_broken_pictures_end_the_run_in_one_line(tmp_path: Path) -> Non
             path.write_bytes(b"")
 
     overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed"}
-    with pytest.raises(InputError, match=r"of 24 pictures cannot be used, more than .* 0.1"):
+    with pytest.raises(InputError, match=r"of 24 images cannot be used, more than .* 0.1"):
         train_small(data, overrides=overrides, out=tmp_path / "run", remark=remark)
 
 
-def test_another_recipe_is_shown_and_refused_unless_forced(pictures: Path, tmp_path: Path) -> None:
-    run = killed(pictures, tmp_path / "run", steps=8)
+def test_another_recipe_is_shown_and_refused_unless_forced(images: Path, tmp_path: Path) -> None:
+    run = killed(images, tmp_path / "run", steps=8)
     before = (run / "last.pt").read_bytes()
     command = [sys.executable, "-m", "mobilette", "train", "--resume", str(run), "--lr", "0.1"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -126,7 +126,7 @@ def test_another_recipe_is_shown_and_refused_unless_forced(pictures: Path, tmp_p
 
 @pytest.mark.skipif(os.name == "nt", reason="a limit of POSIX")
 def test_a_state_that_cannot_be_written_leaves_the_old_one(
-    pictures: Path, tmp_path: Path, whole: Run
+    images: Path, tmp_path: Path, whole: Run
 ) -> None:
     """The disk is full in the middle of a state (here: files may not grow beyond 50 kB)."""
     import resource
@@ -140,7 +140,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(
     out = tmp_path / "run"
     try:
         with pytest.raises(InputError, match=r"last\.pt: cannot be written \(file too large\)"):
-            train_small(pictures, overrides=OVERRIDES, out=out, report=report)
+            train_small(images, overrides=OVERRIDES, out=out, report=report)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(out.glob(".*"))
@@ -152,7 +152,7 @@ def test_a_state_that_cannot_be_written_leaves_the_old_one(
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM of POSIX")
 @pytest.mark.parametrize("when", [(StepDone, 0), (EpochDone, 1)])
 def test_sigterm_in_the_first_epoch_and_in_a_validation(
-    pictures: Path, tmp_path: Path, whole: Run, when: tuple[type[StepDone | EpochDone], int]
+    images: Path, tmp_path: Path, whole: Run, when: tuple[type[StepDone | EpochDone], int]
 ) -> None:
     kind, epoch = when
     sent: list[Event] = []
@@ -164,7 +164,7 @@ def test_sigterm_in_the_first_epoch_and_in_a_validation(
 
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match="stopped; to go on: mobilette train --resume"):
-        train_small(pictures, overrides=OVERRIDES, out=out, report=report)
+        train_small(images, overrides=OVERRIDES, out=out, report=report)
     progress = torch.load(out / "last.pt", weights_only=True)["progress"]
     assert (progress["epoch"], progress["step"]) == ((0, 1) if kind is StepDone else (1, 0))
     assert len((out / "metrics.csv").read_text().splitlines()) == 1 + epoch
@@ -174,13 +174,13 @@ def test_sigterm_in_the_first_epoch_and_in_a_validation(
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGTERM of POSIX")
 def test_sigterm_in_the_last_validation_is_too_late(
-    pictures: Path, tmp_path: Path, whole: Run
+    images: Path, tmp_path: Path, whole: Run
 ) -> None:
     def report(event: Event) -> None:
         if isinstance(event, EpochDone) and event.epoch == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = train_small(pictures, overrides=OVERRIDES, out=tmp_path / "run", report=report)
+    run = train_small(images, overrides=OVERRIDES, out=tmp_path / "run", report=report)
     assert_same(run.path, whole)
 
 

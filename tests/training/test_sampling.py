@@ -29,14 +29,14 @@ def shuffled(count: int, seed: int, shards: list[int] | None = None) -> Tensor:
 
 
 @given(LABELS, st.integers(0, 99))
-def test_shuffled_shows_every_picture_once(labels: Labels, seed: int) -> None:
+def test_shuffled_shows_every_image_once(labels: Labels, seed: int) -> None:
     order = epoch_order(labels, sampling="shuffled", shards=None, generator=drawn(seed))
     assert order.dtype == torch.int64
     assert sorted(order.tolist()) == list(range(len(labels)))
 
 
 @given(LABELS, st.integers(0, 99))
-def test_balanced_shows_every_class_equally_often_and_its_pictures_in_turns(
+def test_balanced_shows_every_class_equally_often_and_its_images_in_turns(
     labels: Labels, seed: int
 ) -> None:
     order = epoch_order(labels, sampling="balanced", shards=None, generator=drawn(seed)).numpy()
@@ -61,7 +61,7 @@ def test_balanced_classes_are_mixed() -> None:
 
 @given(st.data(), st.integers(1, 70), st.integers(0, 99))
 def test_few_shards_are_read_at_a_time(data: st.DataObject, count: int, seed: int) -> None:
-    """From a shard's first picture to its last, only `WINDOW` shards are in use."""
+    """From a shard's first image to its last, only `WINDOW` shards are in use."""
     sizes = data.draw(st.lists(st.integers(1, 6), min_size=count, max_size=count))
     names = data.draw(st.permutations(range(count)))
     shards = [name for name, size in zip(names, sizes, strict=True) for _ in range(size)]
@@ -74,7 +74,7 @@ def test_few_shards_are_read_at_a_time(data: st.DataObject, count: int, seed: in
         assert sum(first[shard] <= place <= last[shard] for shard in first) <= WINDOW
 
 
-def test_pictures_of_a_window_and_the_windows_are_shuffled() -> None:
+def test_images_of_a_window_and_the_windows_are_shuffled() -> None:
     shards = np.repeat(np.arange(64), 20)
     orders = [shuffled(len(shards), seed, shards.tolist()).numpy() for seed in (1, 2)]
     windows = [set(shards[order[: 20 * WINDOW]]) for order in orders]

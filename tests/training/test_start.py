@@ -35,8 +35,8 @@ from mobilette.training.start import Start
 from mobilette.training.step import Trainer
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
-from tests.conftest import write_pictures
-from tests.formats.published_files import pictures as real_pictures
+from tests.conftest import write_images
+from tests.formats.published_files import images as real_images
 from tests.formats.published_files import published
 from tests.training.runs import Ticks, same_weights
 from tests.training.test_train import Stop, stop_at_once
@@ -46,10 +46,10 @@ HEAD = "head.classifier."
 
 
 @pytest.fixture(scope="module")
-def wide(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def wide(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run of width 0.5 that has learnt the colours."""
     return train(
-        pictures,
+        images,
         model="mobilenet_v1",
         width_mult=0.5,
         resolution=32,
@@ -63,11 +63,11 @@ def wide(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def other_pictures(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the same pictures under other names of classes, and one class less."""
+def other_images(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the same images under other names of classes, and one class less."""
     root = tmp_path_factory.mktemp("other")
-    shutil.copytree(pictures / "red", root / "apple")
-    shutil.copytree(pictures / "green", root / "leaf")
+    shutil.copytree(images / "red", root / "apple")
+    shutil.copytree(images / "green", root / "leaf")
     return root
 
 
@@ -79,9 +79,9 @@ def weights(run: Run) -> dict[str, Tensor]:
 
 
 def test_size_and_preprocessing_are_those_of_the_start(
-    wide: Run, other_pictures: Path, tmp_path: Path
+    wide: Run, other_images: Path, tmp_path: Path
 ) -> None:
-    run = transfer(other_pictures, start=wide.path, overrides={"epochs": 1}, out=tmp_path / "a")
+    run = transfer(other_images, start=wide.path, overrides={"epochs": 1}, out=tmp_path / "a")
     assert run.arch == wide.arch.with_classes(2)
     assert run.preprocess == wide.preprocess
     assert [label.id for label in run.classes] == ["apple", "leaf"]
@@ -89,7 +89,7 @@ def test_size_and_preprocessing_are_those_of_the_start(
     assert environment["start"] == str(wide.path)
     assert "frozen_epochs = 1\n" in (run.path / "recipe.toml").read_text()
     asked = transfer(
-        other_pictures,
+        other_images,
         start=wide.path,
         resolution=48,
         preprocess="unit",
@@ -108,19 +108,19 @@ def test_size_and_preprocessing_are_those_of_the_start(
     [({"model": "mobilenet_v1"}, False), ({"form": "full"}, True), ({"form": "small"}, False)],
 )
 def test_the_width_is_that_of_the_start_unless_said(
-    options: dict[str, Any], full: bool, wide: Run, pictures: Path, tmp_path: Path
+    options: dict[str, Any], full: bool, wide: Run, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(Stop):
-        transfer(pictures, start=wide.path, **options, out=tmp_path / "run", report=stop_at_once)
+        transfer(images, start=wide.path, **options, out=tmp_path / "run", report=stop_at_once)
     form: Form = "full" if full else "small"
     settings = Settings(width_mult=0.5, resolution=32, num_classes=3, form=form)
     assert open_run(tmp_path / "run").arch == get_arch("mobilenet_v1", settings)
 
 
 def test_the_frozen_epoch_changes_the_head_alone(
-    wide: Run, other_pictures: Path, tmp_path: Path
+    wide: Run, other_images: Path, tmp_path: Path
 ) -> None:
-    run = transfer(other_pictures, start=wide.path, overrides={"epochs": 1}, out=tmp_path / "run")
+    run = transfer(other_images, start=wide.path, overrides={"epochs": 1}, out=tmp_path / "run")
     before, after = weights(wide), weights(run)
     assert after[f"{HEAD}weight"].shape == (2, before[f"{HEAD}weight"].shape[1])
     for name, tensor in after.items():
@@ -131,10 +131,10 @@ def test_the_frozen_epoch_changes_the_head_alone(
 
 
 def test_the_epochs_after_it_change_everything(
-    wide: Run, other_pictures: Path, tmp_path: Path
+    wide: Run, other_images: Path, tmp_path: Path
 ) -> None:
     """But what a depthwise layer's own norm takes out again: the scale of what it is given."""
-    run = transfer(other_pictures, start=wide.path, overrides={"epochs": 2}, out=tmp_path / "run")
+    run = transfer(other_images, start=wide.path, overrides={"epochs": 2}, out=tmp_path / "run")
     before = weights(wide)
     state = torch.load(run.path / "last.pt", weights_only=True)["network"]
     same = [name for name in state if name in before and torch.equal(state[name], before[name])]
@@ -142,17 +142,17 @@ def test_the_epochs_after_it_change_everything(
     assert [name for name in same if not name.endswith(taken_out)] == []
 
 
-def test_the_same_classes_keep_the_classifier(wide: Run, pictures: Path, tmp_path: Path) -> None:
+def test_the_same_classes_keep_the_classifier(wide: Run, images: Path, tmp_path: Path) -> None:
     """Trained with a rate of nearly nothing, the new run is the old one."""
     still = {"epochs": 1, "lr": 1e-12}
-    run = transfer(pictures, start=wide.path, overrides=still, out=tmp_path / "run")
+    run = transfer(images, start=wide.path, overrides=still, out=tmp_path / "run")
     for name, tensor in weights(wide).items():
         torch.testing.assert_close(weights(run)[name], tensor, msg=name)
     assert run.history()[0]["top1"] == max(row["top1"] for row in wide.history())
 
 
 def test_classes_are_the_same_by_their_ids_and_keep_their_names(
-    wide: Run, pictures: Path, tmp_path: Path
+    wide: Run, images: Path, tmp_path: Path
 ) -> None:
     named = tuple(ClassLabel(id=label.id, name=f"a {label.id} one") for label in wide.classes)
     start = write_imported_run(
@@ -164,16 +164,16 @@ def test_classes_are_the_same_by_their_ids_and_keep_their_names(
         origin={},
     )
     still = {"epochs": 1, "lr": 1e-12}
-    run = transfer(pictures, start=start.path, overrides=still, out=tmp_path / "run")
+    run = transfer(images, start=start.path, overrides=still, out=tmp_path / "run")
     assert run.classes == named
     torch.testing.assert_close(weights(run)[f"{HEAD}weight"], weights(wide)[f"{HEAD}weight"])
 
 
 def test_what_comes_out_is_no_worse_than_a_start_that_knows_the_classes(
-    wide: Run, pictures: Path, tmp_path: Path
+    wide: Run, images: Path, tmp_path: Path
 ) -> None:
     spoilt = {"epochs": 1, "lr": 0.5, "body_lr": 1.0, "frozen_epochs": 0, "batch_size": 8}
-    run = transfer(pictures, start=wide.path, overrides=spoilt, out=tmp_path / "run")
+    run = transfer(images, start=wide.path, overrides=spoilt, out=tmp_path / "run")
     before, after = run.history()
     assert (before["epoch"], before["step"], after["epoch"]) == (0, 0, 1)
     assert math.isnan(before["train_loss"])
@@ -184,21 +184,19 @@ def test_what_comes_out_is_no_worse_than_a_start_that_knows_the_classes(
 
 
 def test_killed_before_its_first_step_it_goes_on_likewise(
-    wide: Run, pictures: Path, tmp_path: Path
+    wide: Run, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(Stop):
-        transfer(pictures, start=wide.path, out=out, report=stop_at_once)
+        transfer(images, start=wide.path, out=out, report=stop_at_once)
     resume(out, workers=0)
     assert [row["epoch"] for row in open_run(out).history()][:2] == [0, 1]
 
 
-def test_the_head_alone_may_remain_the_best(
-    wide: Run, other_pictures: Path, tmp_path: Path
-) -> None:
+def test_the_head_alone_may_remain_the_best(wide: Run, other_images: Path, tmp_path: Path) -> None:
     """However dear a validation is under a time limit, the end of the frozen epochs has one."""
     run = transfer(
-        other_pictures,
+        other_images,
         start=wide.path,
         overrides={"time_limit": 3.0, "frozen_epochs": 2, "batch_size": 16},
         out=tmp_path / "run",
@@ -209,7 +207,7 @@ def test_the_head_alone_may_remain_the_best(
 
 def test_some_of_the_classes_keep_their_part_of_the_classifier(wide: Run, tmp_path: Path) -> None:
     """By name, in the order of the folders; as ImageNet's weights know a few of its synsets."""
-    some = write_pictures(tmp_path / "set", 12)
+    some = write_images(tmp_path / "set", 12)
     shutil.rmtree(some / "green")
     still = {"epochs": 1, "lr": 1e-12}
     said: list[str] = []
@@ -260,12 +258,10 @@ def test_which_classes_weights_know(
 
 
 def test_a_narrower_network_takes_a_part_and_measures_its_statistics(
-    wide: Run, pictures: Path, tmp_path: Path
+    wide: Run, images: Path, tmp_path: Path
 ) -> None:
     still = {"epochs": 1, "lr": 1e-12, "norm_statistics": "kept"}
-    run = transfer(
-        pictures, start=wide.path, width_mult=0.25, overrides=still, out=tmp_path / "run"
-    )
+    run = transfer(images, start=wide.path, width_mult=0.25, overrides=still, out=tmp_path / "run")
     assert run.arch.name == "mobilenet_v1"
     sliced = slice_weights(wide.arch, weights(wide), run.arch)
     for name, tensor in weights(run).items():
@@ -283,11 +279,9 @@ def test_a_narrower_network_takes_a_part_and_measures_its_statistics(
     assert run.history()[0]["top1"] > 0.34
 
 
-def test_training_on_what_was_sliced_learns_again(
-    wide: Run, pictures: Path, tmp_path: Path
-) -> None:
+def test_training_on_what_was_sliced_learns_again(wide: Run, images: Path, tmp_path: Path) -> None:
     run = transfer(
-        pictures,
+        images,
         start=wide.path,
         width_mult=0.25,
         overrides={"epochs": 6, "batch_size": 16},
@@ -297,7 +291,7 @@ def test_training_on_what_was_sliced_learns_again(
 
 
 def test_a_folded_network_gets_its_batch_norms_back(
-    wide: Run, pictures: Path, tmp_path: Path
+    wide: Run, images: Path, tmp_path: Path
 ) -> None:
     arch, folded = fold_batch_norm(wide.arch, weights(wide))
     start = write_imported_run(
@@ -309,24 +303,22 @@ def test_a_folded_network_gets_its_batch_norms_back(
         origin={},
     )
     still = {"epochs": 1, "lr": 1e-12}
-    run = transfer(pictures, start=start.path, overrides=still, out=tmp_path / "run")
+    run = transfer(images, start=start.path, overrides=still, out=tmp_path / "run")
     assert run.arch == wide.arch
     assert load_recipe(run.path / "recipe.toml").norm_statistics == "kept"
     assert run.history()[0]["top1"] == max(row["top1"] for row in wide.history())
-    picture = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(
-            run.network(picture), wide.network(picture), rtol=1e-3, atol=1e-3
-        )
+        torch.testing.assert_close(run.network(image), wide.network(image), rtol=1e-3, atol=1e-3)
 
 
 def test_a_published_tflite_is_trained_further(tmp_path: Path) -> None:
     """Its batch norms are folded; the first validation shows that nothing else was lost."""
     few = tmp_path / "few"
-    for kind in sorted(real_pictures("vww400").iterdir()):
+    for kind in sorted(real_images("vww400").iterdir()):
         (few / kind.name).mkdir(parents=True)
-        for picture in sorted(kind.iterdir())[:60]:
-            shutil.copy(picture, few / kind.name)
+        for image in sorted(kind.iterdir())[:60]:
+            shutil.copy(image, few / kind.name)
     imported = import_run(
         published("mobilenet_v1_0.25_96_vww_mlperf_tiny_int8.tflite"),
         model="mobilenet_v1",
@@ -344,11 +336,11 @@ def test_a_published_tflite_is_trained_further(tmp_path: Path) -> None:
     assert all(row["top1"] > 0.7 for row in run.history())
 
 
-def test_grey_pictures_for_a_network_that_knew_colours(
-    wide: Run, pictures: Path, tmp_path: Path
+def test_grey_images_for_a_network_that_knew_colours(
+    wide: Run, images: Path, tmp_path: Path
 ) -> None:
     still = {"epochs": 1, "lr": 1e-12}
-    run = transfer(pictures, start=wide.path, in_channels=1, overrides=still, out=tmp_path / "grey")
+    run = transfer(images, start=wide.path, in_channels=1, overrides=still, out=tmp_path / "grey")
     assert run.arch == replace(wide.arch, in_channels=1)
     assert (run.preprocess.colour, run.preprocess.mean) == ("grey", (127.5,))
     grey = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -357,7 +349,7 @@ def test_grey_pictures_for_a_network_that_knew_colours(
             run.network(grey), wide.network(grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3
         )
     # and one more step from there, its channels said or not
-    again = transfer(pictures, start=run.path, overrides={"epochs": 1}, out=tmp_path / "again")
+    again = transfer(images, start=run.path, overrides={"epochs": 1}, out=tmp_path / "again")
     assert again.arch.in_channels == 1
 
 
@@ -366,10 +358,10 @@ def test_grey_pictures_for_a_network_that_knew_colours(
 
 @pytest.mark.parametrize("batch_size", [4, 64])
 @pytest.mark.parametrize("width_mult", [None, 0.25])
-def test_three_pictures_a_class(
+def test_three_images_a_class(
     batch_size: int, width_mult: float | None, wide: Run, tmp_path: Path
 ) -> None:
-    data = write_pictures(tmp_path / "few", 3, size=32)
+    data = write_images(tmp_path / "few", 3, size=32)
     for number, folder in enumerate(sorted(data.iterdir())):
         folder.rename(data / f"kind {number}")
     run = transfer(
@@ -417,10 +409,10 @@ def test_the_body_learns_at_a_part_of_the_rate(wide: Run) -> None:
 
 @pytest.mark.parametrize(("body_lr", "moves"), [(1e-9, False), (0.1, True)])
 def test_a_body_with_no_rate_stays_where_it_was(
-    body_lr: float, moves: bool, wide: Run, other_pictures: Path, tmp_path: Path
+    body_lr: float, moves: bool, wide: Run, other_images: Path, tmp_path: Path
 ) -> None:
     run = transfer(
-        other_pictures,
+        other_images,
         start=wide.path,
         overrides={"epochs": 2, "body_lr": body_lr},
         out=tmp_path / "run",
@@ -434,13 +426,13 @@ def test_a_body_with_no_rate_stays_where_it_was(
 
 
 def test_stopped_in_the_frozen_epoch_and_resumed_to_the_same_bits(
-    wide: Run, other_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wide: Run, other_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start is gone meanwhile; the state is what a kill would leave."""
     source = Path(shutil.copytree(wide.path, tmp_path / "source"))
     begin = partial(
         transfer,
-        other_pictures,
+        other_images,
         start=source,
         width_mult=0.25,
         overrides={"epochs": 3, "batch_size": 16, "frozen_epochs": 2},
@@ -479,19 +471,19 @@ def test_stopped_in_the_frozen_epoch_and_resumed_to_the_same_bits(
     ],
 )
 def test_another_network(
-    options: dict[str, Any], error: str, wide: Run, pictures: Path, tmp_path: Path
+    options: dict[str, Any], error: str, wide: Run, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=error) as told:
-        transfer(pictures, start=wide.path, **options, out=tmp_path / "run")
+        transfer(images, start=wide.path, **options, out=tmp_path / "run")
     assert "\n" not in str(told.value)
     assert "in_channels" in options or str(told.value).startswith(f"{wide.path}: ")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("start", ["nowhere", "timm/mobilenetv1_100.ra4", "keras/x", "."])
-def test_no_such_start(start: str, pictures: Path, tmp_path: Path) -> None:
+def test_no_such_start(start: str, images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
-        transfer(pictures, start=start, out=tmp_path / "run")
+        transfer(images, start=start, out=tmp_path / "run")
     assert "mobilette weights list" in str(told.value)
     assert "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == []

@@ -103,13 +103,13 @@ def test_parts_add_up_to_the_batch_where_no_batch_norm_looks(count: int, parts: 
     torch.testing.assert_close(trained[0][1], trained[1][1], rtol=1e-4, atol=1e-4 * largest)
 
 
-def test_more_parts_than_pictures_still_train() -> None:
+def test_more_parts_than_images_still_train() -> None:
     made = trainer(without_dropout(network("squeezenet1_1", resolution=32)))
     assert steps(made, pixels=batch(3, side=32), parts=8).isfinite()
 
 
 def test_each_part_draws_numbers_of_its_own() -> None:
-    """Two parts of the same pictures are augmented differently."""
+    """Two parts of the same images are augmented differently."""
     seen: list[Tensor] = []
     made = trainer(crop="pad", flip=True)
     made.network.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
@@ -130,8 +130,8 @@ class Recorded(Loss):
 
 
 @pytest.mark.parametrize("keys", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}])
-def test_mixed_labels_reach_the_loss_in_the_parts_of_their_pictures(keys: dict[str, Any]) -> None:
-    """Pictures of one colour a class: what is left of a colour is what is left of its label."""
+def test_mixed_labels_reach_the_loss_in_the_parts_of_their_images(keys: dict[str, Any]) -> None:
+    """Images of one colour a class: what is left of a colour is what is left of its label."""
     labels = torch.arange(16) % 4
     pixels = (labels * 80).to(torch.uint8)[:, None, None, None].expand(16, 3, 16, 16).clone()
     seen: list[Tensor] = []
@@ -158,7 +158,7 @@ def test_labels_that_are_not_mixed_stay_indices() -> None:
     assert torch.equal(made.loss.seen, labels)
 
 
-def test_small_pictures_first_and_full_ones_last() -> None:
+def test_small_images_first_and_full_ones_last() -> None:
     sides: list[Sequence[int]] = []
     made = trainer(network(resolution=64), start_resolution=0.5)
     made.network.register_forward_pre_hook(lambda _, args: sides.append(args[0].shape[2:]))
@@ -168,7 +168,7 @@ def test_small_pictures_first_and_full_ones_last() -> None:
     assert sides == [(side, side) for side in (32, 40, 48, 56, 64, 64)]
 
 
-def test_the_teacher_sees_the_pictures_that_the_pupil_sees() -> None:
+def test_the_teacher_sees_the_images_that_the_pupil_sees() -> None:
     seen: list[Tensor] = []
 
     def teacher(pixels: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def test_a_start_too_small_for_the_network() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_augmentation_at_once_with_grey_pictures_too(channels: int) -> None:
+def test_every_augmentation_at_once_with_grey_images_too(channels: int) -> None:
     made = trainer(
         network(resolution=32, channels=channels),
         crop="resized",

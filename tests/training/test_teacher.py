@@ -17,7 +17,7 @@ from torch import Tensor
 from mobilette.data.dataset import load_dataset
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.formats.pretrained import create_model
 from mobilette.model.classes import ClassLabel
@@ -71,9 +71,9 @@ def with_classes(run: Run, path: Path, order: list[int], extra: tuple[str, ...] 
 
 
 @pytest.fixture(scope="module")
-def pixels(pictures: Path) -> Tensor:
-    """Return the pictures held out, uint8 (24, 3, 16, 16)."""
-    dataset = load_dataset(find_pictures(pictures), resolution=16, preprocess=preset("torch"))
+def pixels(images: Path) -> Tensor:
+    """Return the images held out, uint8 (24, 3, 16, 16)."""
+    dataset = load_dataset(find_images(images), resolution=16, preprocess=preset("torch"))
     return torch.from_numpy(dataset.splits["val"].pixels[:])
 
 
@@ -103,33 +103,33 @@ def test_classes_that_only_their_order_matches_are_told(trained: Run, tmp_path: 
     for classes in (COLOURS, ("0", "1", "2")):
         read(trained.path, classes=classes, remark=said.append)
     assert said == [
-        f"teacher {trained.path}: no class has a name of these pictures'; matched by their order"
+        f"teacher {trained.path}: no class has a name of these images'; matched by their order"
     ]
     with pytest.raises(InputError, match="'a' is none of the model's 3"):
         read(trained.path, classes=("a", "b", "c"))
 
 
-def test_a_teacher_is_not_replaced_by_its_pupil(run_copy: Path, pictures: Path) -> None:
+def test_a_teacher_is_not_replaced_by_its_pupil(run_copy: Path, images: Path) -> None:
     before = (run_copy / "best.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"which teaches, lies there; give another --out"):
-        train(pictures, overrides={"teacher": str(run_copy)}, out=run_copy, force=True)
+        train(images, overrides={"teacher": str(run_copy)}, out=run_copy, force=True)
     assert (run_copy / "best.safetensors").read_bytes() == before
 
 
-def test_grey_pictures_for_a_teacher_of_colours(trained: Run, pixels: Tensor) -> None:
+def test_grey_images_for_a_teacher_of_colours(trained: Run, pixels: Tensor) -> None:
     grey = pixels[:, :1]
     answer = read(trained.path, channels=1)(grey)
     torch.testing.assert_close(answer, read(trained.path)(grey.expand(-1, 3, -1, -1)))
 
 
 @pytest.mark.parametrize("side", [8, 40, 64])
-def test_pictures_of_another_resolution(trained: Run, pixels: Tensor, side: int) -> None:
+def test_images_of_another_resolution(trained: Run, pixels: Tensor, side: int) -> None:
     """It looks at them as Pillow resizes them, to the rounding of uint8."""
-    pictures = [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
-    given = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
-    resized = [picture.resize((16, 16), Image.Resampling.BILINEAR) for picture in given]
+    images = [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
+    given = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
+    resized = [image.resize((16, 16), Image.Resampling.BILINEAR) for image in given]
     batch, expected = (
-        torch.from_numpy(np.stack([np.asarray(picture) for picture in group])).permute(0, 3, 1, 2)
+        torch.from_numpy(np.stack([np.asarray(image) for image in group])).permute(0, 3, 1, 2)
         for group in (given, resized)
     )
     teacher = read(trained.path)
@@ -144,9 +144,9 @@ def test_pictures_of_another_resolution(trained: Run, pixels: Tensor, side: int)
 # Learning from it
 
 
-def pupil(pictures: Path, out: Path, **keys: Any) -> Run:
+def pupil(images: Path, out: Path, **keys: Any) -> Run:
     return train(
-        pictures,
+        images,
         model="mobilenet_v1",
         width_mult=0.25,
         resolution=16,
@@ -157,7 +157,7 @@ def pupil(pictures: Path, out: Path, **keys: Any) -> Run:
 
 
 def test_a_pupil_comes_closer_to_its_teacher(
-    trained: Run, pictures: Path, pixels: Tensor, tmp_path: Path
+    trained: Run, images: Path, pixels: Tensor, tmp_path: Path
 ) -> None:
     """The teacher takes each colour for another: no labels lead to that."""
     teacher = Path(shutil.copytree(trained.path, tmp_path / "teacher"))
@@ -172,20 +172,20 @@ def test_a_pupil_comes_closer_to_its_teacher(
         ("alone", {}),
         ("taught", {"teacher": str(teacher), "distillation": 0.9}),
     ):
-        run = pupil(pictures, tmp_path / name, epochs=8, **keys)
+        run = pupil(images, tmp_path / name, epochs=8, **keys)
         far[name] = distance.of_teacher(read(run.path)(pixels), taught).item()
     assert far["taught"] < 0.7 * far["alone"]
 
 
 def test_a_run_with_a_teacher_resumes_while_there_is_one(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
     teacher = Path(shutil.copytree(trained.path, tmp_path / "teacher"))
     keys = {"epochs": 1, "teacher": str(teacher)}
-    whole = pupil(pictures, tmp_path / "whole", **keys)
+    whole = pupil(images, tmp_path / "whole", **keys)
     with pytest.raises(Stop):
         train(
-            pictures,
+            images,
             model="mobilenet_v1",
             width_mult=0.25,
             resolution=16,
@@ -225,9 +225,9 @@ def test_teachers_that_are_none(trained: Run, run_copy: Path, tmp_path: Path) ->
         read(run_copy)
 
 
-def test_a_teacher_of_grey_pictures_does_not_teach_colours(pictures: Path, tmp_path: Path) -> None:
+def test_a_teacher_of_grey_images_does_not_teach_colours(images: Path, tmp_path: Path) -> None:
     grey = train(
-        pictures,
+        images,
         model="mobilenet_v1",
         width_mult=0.25,
         resolution=16,
@@ -236,16 +236,16 @@ def test_a_teacher_of_grey_pictures_does_not_teach_colours(pictures: Path, tmp_p
         out=tmp_path / "grey",
         workers=0,
     )
-    with pytest.raises(InputError, match="looks at grey pictures, the network at colours"):
+    with pytest.raises(InputError, match="looks at grey images, the network at colours"):
         read(grey.path)
     assert read(grey.path, channels=1)(torch.zeros(2, 1, 16, 16)).shape == (2, 3)
 
 
 def test_answers_that_exclude_each_other_do_not_teach_those_that_do_not(run_copy: Path) -> None:
-    with pytest.raises(InputError, match="tells one of the classes, the pictures have several"):
+    with pytest.raises(InputError, match="tells one of the classes, the images have several"):
         read(run_copy, multi_label=True)
     recorded = json.loads((run_copy / "dataset.json").read_text())
     (run_copy / "dataset.json").write_text(json.dumps(recorded | {"multi_label": True}))
-    with pytest.raises(InputError, match="tells several of the classes, the pictures have one"):
+    with pytest.raises(InputError, match="tells several of the classes, the images have one"):
         read(run_copy)
     assert read(run_copy, multi_label=True)(torch.zeros(1, 3, 16, 16)).shape == (1, 3)

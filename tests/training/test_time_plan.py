@@ -28,7 +28,7 @@ seconds = st.floats(0.0001, 100)
     step=seconds,
     frozen=st.floats(0.01, 1),
     validation=st.floats(0, 1_000),
-    pictures=st.integers(2, 100_000),
+    images=st.integers(2, 100_000),
     batch=st.integers(2, 256),
     frozen_epochs=st.integers(0, 5),
     reading=st.tuples(st.floats(0, 10), st.floats(0, 1)),
@@ -40,7 +40,7 @@ def test_a_plan_fits_and_keeps_the_shares_or_proposes_a_time_that_is_accepted(
     step: float,
     frozen: float,
     validation: float,
-    pictures: int,
+    images: int,
     batch: int,
     frozen_epochs: int,
     reading: tuple[float, float],
@@ -55,7 +55,7 @@ def test_a_plan_fits_and_keeps_the_shares_or_proposes_a_time_that_is_accepted(
         reading=first * part,
         overlap=overlap,
     )
-    steps = max(pictures // batch, 1)
+    steps = max(images // batch, 1)
 
     def plan(time: float) -> TimePlan:
         return plan_time(
@@ -127,7 +127,7 @@ def test_a_set_of_few_steps_needs_one_epoch(step: float, steps: int) -> None:
     assert plan.steps >= steps - 1
 
 
-def test_steps_wait_for_pictures_that_are_decoded_for_the_first_time() -> None:
+def test_steps_wait_for_images_that_are_decoded_for_the_first_time() -> None:
     """60,000 JPEGs at 2,000 a second on a GPU whose steps of 128 take 10 ms."""
     costs = Costs(step=0.01, frozen_step=0.0, validation=1.0, first_reading=0.064, overlap=True)
 
@@ -145,7 +145,7 @@ def test_steps_wait_for_pictures_that_are_decoded_for_the_first_time() -> None:
 
 
 def read(speed: int, *, limit: float, report: LoadReport) -> None:
-    """Read 60,000 pictures, so many a second, after one second of something else."""
+    """Read 60,000 images, so many a second, after one second of something else."""
     over = 0.0
     tell = timed_reading(report, limit=limit, elapsed=lambda: over)
     assert tell is not None
@@ -154,13 +154,13 @@ def read(speed: int, *, limit: float, report: LoadReport) -> None:
         tell(done, 60_000)
 
 
-def test_reading_that_cannot_end_in_time_is_refused_after_some_pictures() -> None:
+def test_reading_that_cannot_end_in_time_is_refused_after_some_images() -> None:
     told = []
     with pytest.raises(TooShortError) as refused:
         read(2_000, limit=10.0, report=lambda done, total: told.append(done))
     assert told[-1] == 64 + 256
     assert str(refused.value) == (
-        "a time of 10s is too short: reading 60,000 pictures takes 31 s of it, at 2000 a second; "
+        "a time of 10s is too short: reading 60,000 images takes 31 s of it, at 2000 a second; "
         "62s would leave as much to train"
     )
 

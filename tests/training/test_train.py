@@ -22,7 +22,7 @@ from mobilette.training.events import EpochDone, Event
 from mobilette.training.time_plan import TooShortError
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.training.runs import Ticks, same_weights
 
 OPTIONS = [
@@ -62,22 +62,22 @@ def test_the_classes_are_learnt(trained: Run) -> None:
     assert trained.history()[-1]["lr"] == 0.0
 
 
-def test_training_leaves_the_callers_random_numbers_alone(pictures: Path, tmp_path: Path) -> None:
+def test_training_leaves_the_callers_random_numbers_alone(images: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
     train_small(
-        pictures,
+        images,
         overrides={"epochs": 1},
         out=tmp_path / "run",
     )
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_same_seed_same_run_other_seed_other_run(pictures: Path, tmp_path: Path) -> None:
+def test_same_seed_same_run_other_seed_other_run(images: Path, tmp_path: Path) -> None:
     runs = [
         train_small(
-            pictures,
+            images,
             overrides={"epochs": 1, "seed": seed},
             out=tmp_path / name,
         )
@@ -88,10 +88,10 @@ def test_same_seed_same_run_other_seed_other_run(pictures: Path, tmp_path: Path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a child")
-def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(pictures: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(images: Path, tmp_path: Path) -> None:
     stopped, whole = tmp_path / "stopped run", tmp_path / "whole"
-    assert run_cli("train", pictures, *OPTIONS, "--out", whole).returncode == 0
-    process = start_cli("train", pictures, *OPTIONS, "--out", stopped)
+    assert run_cli("train", images, *OPTIONS, "--out", whole).returncode == 0
+    process = start_cli("train", images, *OPTIONS, "--out", stopped)
     while not (stopped / "metrics.csv").exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -105,13 +105,13 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(pictures: Path, tmp_p
 
 
 def test_state_is_saved_inside_an_epoch_too(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a state after every step, stopping at any step and resuming gives the same bits."""
     options = {"epochs": 2, "batch_size": 24}
     train_v3 = partial(
         train,
-        pictures,
+        images,
         model="mobilenet_v3_small",
         width_mult=0.35,
         resolution=32,
@@ -181,39 +181,39 @@ def _unfinished(run: Path) -> None:
     torch.save(state, run / "last.pt")
 
 
-def test_pictures_that_changed_are_not_resumed_with(run_copy: Path, tmp_path: Path) -> None:
+def test_images_that_changed_are_not_resumed_with(run_copy: Path, tmp_path: Path) -> None:
     _unfinished(run_copy)
-    other = write_pictures(tmp_path / "other", 6)
+    other = write_images(tmp_path / "other", 6)
     with pytest.raises(InputError, match="not those that"):
         resume(run_copy, data=other)
 
 
-def test_moved_pictures_are_resumed_with(run_copy: Path, pictures: Path, tmp_path: Path) -> None:
+def test_moved_images_are_resumed_with(run_copy: Path, images: Path, tmp_path: Path) -> None:
     _unfinished(run_copy)
     moved = tmp_path / "moved"
-    moved.symlink_to(pictures)
+    moved.symlink_to(images)
     assert resume(run_copy, data=moved).history()[-1]["epoch"] == 12
 
 
-def test_weights_of_another_run_are_a_start(trained: Run, pictures: Path, tmp_path: Path) -> None:
+def test_weights_of_another_run_are_a_start(trained: Run, images: Path, tmp_path: Path) -> None:
     run = train_small(
-        pictures,
+        images,
         start=trained.path,
         overrides={"epochs": 1, "lr": 1e-4},
         out=tmp_path / "again",
     )
     assert run.history()[0]["top1"] == 1.0
     with pytest.raises(InputError, match="stem.conv has 16 channels, the weights have 8"):
-        train(pictures, width_mult=0.5, start=trained.path, out=tmp_path / "other")
+        train(images, width_mult=0.5, start=trained.path, out=tmp_path / "other")
     with pytest.raises(InputError, match="scratch, auto, a run directory or published weights"):
-        train(pictures, start="imagenet", out=tmp_path / "other")
+        train(images, start="imagenet", out=tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
-def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(pictures: Path, tmp_path: Path) -> None:
+def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(images: Path, tmp_path: Path) -> None:
     said: list[str] = []
     run = train_small(
-        pictures,
+        images,
         overrides={"time_limit": 4.0, "batch_size": 16},
         out=tmp_path / "run",
         now=Ticks(),
@@ -227,11 +227,11 @@ def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(pictures: Path, tmp_
 
 
 def test_a_time_too_short_for_some_steps_is_refused_with_one_that_would_do(
-    pictures: Path, tmp_path: Path
+    images: Path, tmp_path: Path
 ) -> None:
     def of(time_limit: float) -> Run:
         return train_small(
-            pictures,
+            images,
             overrides={"time_limit": time_limit},
             out=tmp_path / "run",
             now=Ticks(),
@@ -244,16 +244,16 @@ def test_a_time_too_short_for_some_steps_is_refused_with_one_that_would_do(
 
 
 def test_a_time_that_reading_takes_is_refused_before_all_is_read(tmp_path: Path) -> None:
-    """Of 480 pictures at a tenth of a second each, hardly more than half are read."""
+    """Of 480 images at a tenth of a second each, hardly more than half are read."""
     now, read = Ticks(), []
 
     def tell(done: int, total: int) -> None:
         now.time = 0.1 * done
         read.append(done / total)
 
-    with pytest.raises(TooShortError, match="reading 480 pictures takes 48 s"):
+    with pytest.raises(TooShortError, match="reading 480 images takes 48 s"):
         train_small(
-            write_pictures(tmp_path / "set", 160, size=8),
+            write_images(tmp_path / "set", 160, size=8),
             overrides={"time_limit": 30.0},
             out=tmp_path / "run",
             workers=0,
@@ -265,15 +265,15 @@ def test_a_time_that_reading_takes_is_refused_before_all_is_read(tmp_path: Path)
 
 
 def test_a_start_from_a_run_survives_a_kill_before_the_first_epoch(
-    trained: Run, pictures: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path
 ) -> None:
     """The source run is gone when the killed one is resumed."""
     overrides = {"epochs": 1, "batch_size": 16}
     source = Path(shutil.copytree(trained.path, tmp_path / "source"))
-    whole = train_small(pictures, start=source, overrides=overrides, out=tmp_path / "whole")
+    whole = train_small(images, start=source, overrides=overrides, out=tmp_path / "whole")
     with pytest.raises(Stop):
         train_small(
-            pictures,
+            images,
             start=source,
             overrides=overrides,
             out=tmp_path / "killed",
@@ -285,12 +285,12 @@ def test_a_start_from_a_run_survives_a_kill_before_the_first_epoch(
 
 
 def test_damaged_weights_to_start_from_leave_nothing(
-    run_copy: Path, pictures: Path, tmp_path: Path
+    run_copy: Path, images: Path, tmp_path: Path
 ) -> None:
     (run_copy / "best.safetensors").write_bytes(b"half")
     with pytest.raises(InputError, match=r"best\.safetensors: not a complete"):
         train_small(
-            pictures,
+            images,
             start=run_copy,
             out=run_copy,
             force=True,
@@ -299,14 +299,12 @@ def test_damaged_weights_to_start_from_leave_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"run"}
 
 
-def test_renamed_pictures_are_resumed_with_in_the_same_order(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_renamed_images_are_resumed_with_in_the_same_order(images: Path, tmp_path: Path) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, EpochDone):
             raise Stop
 
-    data = Path(shutil.copytree(pictures, tmp_path / "set"))
+    data = Path(shutil.copytree(images, tmp_path / "set"))
     overrides = {"epochs": 2, "batch_size": 16}
     whole = train_small(data, overrides=overrides, out=tmp_path / "whole")
     with pytest.raises(Stop):
@@ -317,10 +315,10 @@ def test_renamed_pictures_are_resumed_with_in_the_same_order(
     assert same_weights(whole.path, tmp_path / "part")
 
 
-def test_a_loss_that_explodes_is_said_and_never_saved(pictures: Path, tmp_path: Path) -> None:
+def test_a_loss_that_explodes_is_said_and_never_saved(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the loss is .*0.04 times.*a smaller --lr than 1000"):
         train(
-            pictures,
+            images,
             width_mult=0.25,
             resolution=32,
             overrides={"lr": 1000.0, "warmup": 0.0, "weight_decay": 1.0, "batch_size": 8},
@@ -330,9 +328,9 @@ def test_a_loss_that_explodes_is_said_and_never_saved(pictures: Path, tmp_path: 
     assert all(torch.isfinite(t).all() for t in state["network"].values())
 
 
-def test_one_channel(pictures: Path, tmp_path: Path) -> None:
+def test_one_channel(images: Path, tmp_path: Path) -> None:
     run = train_small(
-        pictures,
+        images,
         in_channels=1,
         overrides={"epochs": 1},
         out=tmp_path / "grey",
@@ -341,9 +339,9 @@ def test_one_channel(pictures: Path, tmp_path: Path) -> None:
     assert run.preprocess.colour == "grey"
 
 
-def test_unusable_pictures_are_listed_in_the_run(tmp_path: Path) -> None:
-    data = write_pictures(tmp_path / "set", 20)
-    (data / "red" / "zz text.jpg").write_text("no picture")
+def test_unusable_images_are_listed_in_the_run(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "set", 20)
+    (data / "red" / "zz text.jpg").write_text("no image")
     (data / "blue" / "zz empty.png").touch()
     run = train_small(
         data,

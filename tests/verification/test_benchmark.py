@@ -41,8 +41,8 @@ def _other_golden(artifact: Artifact) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path, trained: Run, pictures: Path) -> Benchmark:
-    return bench([folder, trained.path], pictures, rounds=2, seconds=SECONDS, workers=0)
+def found(folder: Path, trained: Run, images: Path) -> Benchmark:
+    return bench([folder, trained.path], images, rounds=2, seconds=SECONDS, workers=0)
 
 
 def row(found: Benchmark, name: str) -> Row:

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.verification.first_difference import Difference, first_difference
@@ -40,7 +40,7 @@ def artifact(
 
 @pytest.fixture(scope="module")
 def pixels(trained: Run) -> NDArray[np.uint8]:
-    return calibration_pictures(trained, workers=0).pixels[:1]
+    return calibration_images(trained, workers=0).pixels[:1]
 
 
 def test_a_faithful_artifact_has_none(

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Precision
-from mobilette.verification.gate import MAX_DROP, judge_golden, judge_pictures
+from mobilette.verification.gate import MAX_DROP, judge_golden, judge_images
 from mobilette.verification.statistics import Comparison, compare, right_answers_kept
 
 
@@ -26,8 +26,8 @@ def judge(
     precision: Precision = "fp32",
     max_drop: float = MAX_DROP,
 ) -> list[str]:
-    """Judge pictures that the checkpoint has right, all of them."""
-    return judge_pictures(
+    """Judge images that the checkpoint has right, all of them."""
+    return judge_images(
         comparison,
         drop=drop,
         kept=comparison.top1_agreement,
@@ -69,9 +69,9 @@ def test_drop(images: int, drop: float, passes: bool) -> None:
 
 
 @pytest.mark.parametrize(("max_drop", "passes"), [(0.0, False), (0.1, True)])
-def test_no_drop_is_no_picture(max_drop: float, passes: bool) -> None:
+def test_no_drop_is_no_image(max_drop: float, passes: bool) -> None:
     comparison = compare(logits(200), logits(200))
-    judged = judge_pictures(
+    judged = judge_images(
         comparison,
         kept=comparison.top1_agreement,
         drop=1 / 200,
@@ -97,13 +97,13 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_an_answer_that_is_the_same_for_every_picture_fails(precision: Precision) -> None:
-    """However close it is: pictures that look alike are answered alike."""
+def test_an_answer_that_is_the_same_for_every_image_fails(precision: Precision) -> None:
+    """However close it is: images that look alike are answered alike."""
     source = logits(1) + 1e-4 * logits(20)
     comparison = compare(np.repeat(source[:1], 20, axis=0), source)
     assert comparison.top1_agreement == 1.0
     assert judge_golden(comparison, precision) == [
-        "golden vectors: the answer is the same for every picture"
+        "golden vectors: the answer is the same for every image"
     ]
     assert judge(comparison, drop=0.0, precision=precision)
     assert not compare(source, source).constant
@@ -137,7 +137,7 @@ def test_precisions_are_allowed_their_own_rounding(
 def test_int8_may_lose_what_it_is_allowed(drop: float, max_drop: float, passes: bool) -> None:
     comparison = compare(flipped(logits(2000), 100), logits(2000))
     assert comparison.top1_agreement == 0.95
-    judged = judge_pictures(
+    judged = judge_images(
         comparison, kept=comparison.top1_agreement, drop=drop, precision="int8", max_drop=max_drop
     )
     assert (judged == []) is passes
@@ -156,12 +156,12 @@ def test_int8_is_asked_to_keep_right_answers(lost: int, passes: bool) -> None:
     kept = right_answers_kept(artifact, source, labels)
     assert kept == 1 - lost / 1000
     comparison = compare(artifact, source)
-    judged = judge_pictures(comparison, drop=-0.1, kept=kept, precision="int8")
+    judged = judge_images(comparison, drop=-0.1, kept=kept, precision="int8")
     assert (judged == []) is passes
     if not passes:
-        assert "on the pictures that the checkpoint has right is 94.90%" in judged[0]
+        assert "on the images that the checkpoint has right is 94.90%" in judged[0]
     for other in ("fp32", "fp16", "bf16"):
-        assert judge_pictures(comparison, drop=-0.1, kept=1.0, precision=other)
+        assert judge_images(comparison, drop=-0.1, kept=1.0, precision=other)
 
 
 def test_without_right_answers_none_are_lost() -> None:

@@ -29,7 +29,7 @@ from mobilette.records import parse
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 
 LABELS = {"red": "red;green", "green": "green", "blue": ""}
 
@@ -50,8 +50,8 @@ def artifact(run: Run) -> Artifact:
 
 @pytest.fixture(scope="module")
 def several(run: Run) -> Path:
-    """Return a list of pictures: red ones are said to be green, too, blue ones of no class."""
-    root = write_pictures(run.path.parent / "set", 6)
+    """Return a list of images: red ones are said to be green, too, blue ones of no class."""
+    root = write_images(run.path.parent / "set", 6)
     path = root / "list.csv"
     rows = [f"{c}/{n}.png,{labels}" for c, labels in LABELS.items() for n in range(6)]
     path.write_text("\n".join(["path,labels", *rows]))
@@ -69,12 +69,12 @@ def test_the_run_tells(run: Run, trained: Run, run_copy: Path) -> None:
 
 
 def test_probabilities_are_sigmoids(run: Run, artifact: Artifact, several: Path) -> None:
-    pictures = [several.parent / name / "0.png" for name in LABELS]
+    images = [several.parent / name / "0.png" for name in LABELS]
     for path in (run.path, artifact.path):
         predictor = load(path)
-        pixels = [predictor.preprocess.geometry(Image.open(picture), 16) for picture in pictures]
+        pixels = [predictor.preprocess.geometry(Image.open(image), 16) for image in images]
         expected = torch.sigmoid(torch.from_numpy(predictor.logits(np.stack(pixels))).double())
-        for answer, row in zip(predictor.predict(pictures), expected, strict=True):
+        for answer, row in zip(predictor.predict(images), expected, strict=True):
             given = {guess.id: guess.probability for guess in answer.top}
             wanted = dict(zip(("blue", "green", "red"), row.tolist(), strict=True))
             assert given == pytest.approx(wanted, abs=1e-6)
@@ -89,14 +89,14 @@ def test_the_artifact_says_so(
     assert "sigmoid" in text
     assert "sigmoid" not in (exported.path / "README.md").read_text()
     monkeypatch.chdir(artifact.path)
-    shutil.copy(several.parent / "red" / "0.png", "picture.jpg")
+    shutil.copy(several.parent / "red" / "0.png", "image.jpg")
     names: dict[str, Any] = {}
     exec(text.partition("```python\n")[2].partition("```")[0], names)
-    given = load(artifact.path).predict(["picture.jpg"])[0]
+    given = load(artifact.path).predict(["image.jpg"])[0]
     likely = {guess.label for guess in given.top if guess.probability > 0.5}
     printed = [label for label, x in zip(names["labels"], names["logits"], strict=False) if x > 0]
     assert {label.partition("\t")[2] for label in printed} == likely
-    Path("picture.jpg").unlink()
+    Path("image.jpg").unlink()
 
 
 def test_contracts_of_before_still_open(exported: Artifact) -> None:
@@ -109,7 +109,7 @@ def test_contracts_of_before_still_open(exported: Artifact) -> None:
 
 
 def logits_of(run: Run, several: Path) -> NDArray[np.float32]:
-    """Return the run's answers, those for the red pictures first, then the green, the blue ones."""
+    """Return the run's answers, those for the red images first, then the green, the blue ones."""
     predictor = load(run.path)
     paths = [several.parent / name / f"{n}.png" for name in LABELS for n in range(6)]
     pixels = [predictor.preprocess.geometry(Image.open(path), 16) for path in paths]
@@ -146,7 +146,7 @@ def test_the_command_line_prints_it(
     assert answer["mean_average_precision"] == metrics.mean_average_precision
 
 
-def test_pictures_of_one_class_serve_but_not_the_other_way_round(
+def test_images_of_one_class_serve_but_not_the_other_way_round(
     run: Run, trained: Run, several: Path
 ) -> None:
     truth = np.repeat([[0, 0, 1], [0, 1, 0], [1, 0, 0]], 6, axis=0)
@@ -154,7 +154,7 @@ def test_pictures_of_one_class_serve_but_not_the_other_way_round(
     assert evaluate(load(run.path), several.parent).mean_average_precision == pytest.approx(
         expected
     )
-    with pytest.raises(InputError, match=r"list\.csv: pictures of several classes; the model"):
+    with pytest.raises(InputError, match=r"list\.csv: images of several classes; the model"):
         evaluate(load(trained.path), several)
 
 

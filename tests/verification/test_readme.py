@@ -15,7 +15,7 @@ from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
 from mobilette.data.decoding import decode
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.verification.readme import check_readme, readme_pixels
 from mobilette.verification.verify import verify
@@ -65,35 +65,33 @@ def _with_channels(contract: Contract, channels: int) -> Contract:
 
 
 def test_lines_that_were_forged_fail_and_are_not_executed(
-    artifact_copy: Path, pictures: Path
+    artifact_copy: Path, images: Path
 ) -> None:
     witness = artifact_copy.parent / "executed"
     text = (artifact_copy / "README.md").read_text()
     harm = f"image = Path({str(witness)!r}).touch() or ImageOps.exif_transpose"
     forge(artifact_copy, {"README.md": text.replace("image = ImageOps", harm).encode()})
-    verdict = verify(artifact_copy, pictures)
-    assert verdict.failures == ("README.md: prepares pictures otherwise than Mobilette writes it",)
+    verdict = verify(artifact_copy, images)
+    assert verdict.failures == ("README.md: prepares images otherwise than Mobilette writes it",)
     assert not witness.exists()
 
 
-def test_lines_of_another_version_are_only_noted(artifact_copy: Path, pictures: Path) -> None:
+def test_lines_of_another_version_are_only_noted(artifact_copy: Path, images: Path) -> None:
     versions = dict(read_contract(artifact_copy).versions) | {"mobilette": "0.0.1"}
     artifact = forge(artifact_copy, {"README.md": b"Written otherwise."}, versions=versions)
-    checked = check_readme(artifact, find_pictures(pictures).splits["all"])
+    checked = check_readme(artifact, find_images(images).splits["all"])
     assert (checked.images, checked.failures) == (0, ())
-    assert "README.md: prepares pictures otherwise than Mobilette" in checked.notes[0]
+    assert "README.md: prepares images otherwise than Mobilette" in checked.notes[0]
 
 
-def test_pictures_that_the_lines_are_not_for_are_left_out(
-    exported: Artifact, tmp_path: Path
-) -> None:
+def test_images_that_the_lines_are_not_for_are_left_out(exported: Artifact, tmp_path: Path) -> None:
     for name in ("blue", "red"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (20, 20), name).save(tmp_path / name / "plain.png")
         Image.new("RGB", (1300, 20), name).save(tmp_path / name / "strip.png")
         Image.new("I;16", (20, 20)).save(tmp_path / name / "deep.png")
         shutil.copy(__file__, tmp_path / name / "text.png")
-    checked = check_readme(exported, find_pictures(tmp_path).splits["all"])
+    checked = check_readme(exported, find_images(tmp_path).splits["all"])
     assert (checked.images, checked.failures, checked.notes) == (2, (), ())
 
 

@@ -24,7 +24,7 @@ def test_wilsons_interval_is_scipys(right: int, images: int) -> None:
     )
 
 
-def test_without_pictures_nothing_is_known() -> None:
+def test_without_images_nothing_is_known() -> None:
     assert wilson_interval(0.0, 0) == (0.0, 1.0)
 
 
@@ -45,7 +45,7 @@ def test_signal_to_noise() -> None:
 
 
 def _error_by_the_book(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the sum over 15 bins of (pictures in it / all) times |accuracy - confidence|."""
+    """Return the sum over 15 bins of (images in it / all) times |accuracy - confidence|."""
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     total = 0.0
     for edge in range(15):

@@ -18,7 +18,7 @@ from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
 from tests.artifact.forging import forge
-from tests.conftest import write_pictures
+from tests.conftest import write_images
 from tests.verification.forged_models import (
     Change,
     answer_nothing,
@@ -31,8 +31,8 @@ from tests.verification.forged_models import (
 )
 
 
-def test_a_faithful_artifact_passes(exported: Artifact, pictures: Path) -> None:
-    verdict = verify(exported.path, pictures)
+def test_a_faithful_artifact_passes(exported: Artifact, images: Path) -> None:
+    verdict = verify(exported.path, images)
     assert verdict.passed
     assert verdict.failures == verdict.notes == ()
     assert verdict.max_abs_diff < 1e-3
@@ -51,35 +51,35 @@ def test_a_faithful_artifact_passes(exported: Artifact, pictures: Path) -> None:
     assert verdict.to_json()["interval_artifact"] == (low, high)
 
 
-def test_without_pictures_golden_vectors_are_compared(exported: Artifact) -> None:
+def test_without_images_golden_vectors_are_compared(exported: Artifact) -> None:
     verdict = verify(exported.path)
     assert verdict.passed
     assert verdict.images == 0
-    assert verdict.notes == ("no pictures given: golden vectors only",)
+    assert verdict.notes == ("no images given: golden vectors only",)
 
 
 def test_without_the_checkpoint_golden_vectors_are_compared_and_it_is_said(
-    artifact_copy: Path, trained: Run, pictures: Path
+    artifact_copy: Path, trained: Run, images: Path
 ) -> None:
-    verdict = verify(artifact_copy, pictures)
+    verdict = verify(artifact_copy, images)
     assert verdict.passed
     assert verdict.accuracy_source is None
     assert verdict.accuracy_artifact is not None
     assert verdict.accuracy_artifact > 0.9
     assert "golden vectors only (--from RUN names it)" in verdict.notes[0]
     with pytest.raises(InputError, match="no such folder"):
-        verify(artifact_copy, pictures / "typo")
-    assert verify(artifact_copy, pictures, checkpoint=trained.path).images == 120
+        verify(artifact_copy, images / "typo")
+    assert verify(artifact_copy, images, checkpoint=trained.path).images == 120
 
 
 def test_a_run_that_was_trained_again_is_not_the_checkpoint(
-    artifact_copy: Path, run_copy: Path, pictures: Path
+    artifact_copy: Path, run_copy: Path, images: Path
 ) -> None:
     content = bytearray((run_copy / "best.safetensors").read_bytes())
     content[-1] ^= 1
     (run_copy / "best.safetensors").write_bytes(content)
     with pytest.raises(InputError, match="not the weights that the artifact was made from"):
-        verify(artifact_copy, pictures, checkpoint=run_copy)
+        verify(artifact_copy, images, checkpoint=run_copy)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_a_run_that_was_trained_again_is_not_the_checkpoint(
 def test_a_model_that_answers_differently_fails_and_it_is_said_how(
     artifact_copy: Path,
     trained: Run,
-    pictures: Path,
+    images: Path,
     change: Change,
     mistake: str | None,
     classes_move: bool,
 ) -> None:
     forge_model(artifact_copy, change)
-    verdict = verify(artifact_copy, pictures, checkpoint=trained.path)
+    verdict = verify(artifact_copy, images, checkpoint=trained.path)
     assert not verdict.passed
     first, *others = verdict.failures
     assert first.startswith("golden vectors: logits differ")
@@ -216,28 +216,28 @@ def test_a_contract_with_other_preprocessing_fails_on_real_files(
     assert all("golden" not in failure for failure in verdict.failures)
 
 
-def test_pictures_that_cannot_be_read_are_said(exported: Artifact, tmp_path: Path) -> None:
-    root = write_pictures(tmp_path / "set", 10)
-    (root / "red" / "text.jpg").write_text("no picture")
+def test_images_that_cannot_be_read_are_said(exported: Artifact, tmp_path: Path) -> None:
+    root = write_images(tmp_path / "set", 10)
+    (root / "red" / "text.jpg").write_text("no image")
     verdict = verify(exported.path, root)
     assert verdict.images == 30
     (note,) = verdict.notes
-    assert note.startswith("1 pictures left out; the first is red/text.jpg: not a picture (JPEG, ")
+    assert note.startswith("1 images left out; the first is red/text.jpg: not an image (JPEG, ")
     left_out: list[str] = []
     evaluate(load(exported.path), root, on_unusable=lambda name, reason: left_out.append(name))
     assert left_out == ["red/text.jpg"]
 
 
-def test_evaluate_agrees_with_the_runs_own_validation(trained: Run, pictures: Path) -> None:
+def test_evaluate_agrees_with_the_runs_own_validation(trained: Run, images: Path) -> None:
     best = max(trained.history(), key=lambda row: row["top1"])
-    metrics = evaluate(load(trained.path), pictures, split="val")
+    metrics = evaluate(load(trained.path), images, split="val")
     assert metrics.images == 24
     assert metrics.top1 == pytest.approx(best["top1"], abs=1e-6)
 
 
-def test_classes_are_matched_by_id(trained: Run, pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures / "red", tmp_path / "part" / "red")
-    shutil.copytree(pictures / "green", tmp_path / "part" / "green")
+def test_classes_are_matched_by_id(trained: Run, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images / "red", tmp_path / "part" / "red")
+    shutil.copytree(images / "green", tmp_path / "part" / "green")
     metrics = evaluate(load(trained.path), tmp_path / "part")
     assert metrics.top1 > 0.9
     assert set(metrics.per_class) == {"red", "green"}

@@ -22,7 +22,7 @@ class Arch:
     Attributes:
         name: the catalogue's name of the network it was expanded from.
         resolution: side of the square input, in pixels.
-        in_channels: channels of the input picture.
+        in_channels: channels of the input image.
         norm_epsilon: added to the variance in every batch norm.
         norm_momentum: weight of the new batch in the running statistics (PyTorch's meaning).
         schema: version of this record; a file of another version is refused.

@@ -20,7 +20,7 @@ and the 24 of ``expand`` are those of the depthwise convolution::
     outputs  rows.0.expand.conv, .norm, rows.0.depthwise.conv, .norm: positions 0 to 23
     inputs   rows.0.project.conv: positions 0 to 23
 
-The picture's channels and the logits are in no group: they are never cut.
+The image's channels and the logits are in no group: they are never cut.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ section 4.2. ``resnet50`` to ``resnet152`` have the stride on the 3x3 convolutio
 weights; ``_paper`` has it on the first 1x1, as the paper. ``resnet20`` to ``resnet110`` have
 shortcuts without weights (option A). ``resnet8`` is the image classifier of MLPerf Tiny
 (mlcommons/tiny, keras_model.py): convolutions with biases, TensorFlow's padding, shortcuts of 1x1
-convolutions without batch norm. The last two are made for 32x32 pictures and have no other form.
+convolutions without batch norm. The last two are made for 32x32 images and have no other form.
 """
 
 from __future__ import annotations

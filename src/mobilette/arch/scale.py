@@ -23,7 +23,7 @@ class Settings:
 
     Attributes:
         width_mult: width multiplier, at most 10.
-        form: ``small`` makes the first two stride-2 steps 1, for pictures of about 32x32;
+        form: ``small`` makes the first two stride-2 steps 1, for images of about 32x32;
             ``None`` means ``small`` up to 64 pixels and ``full`` above.
     """
 

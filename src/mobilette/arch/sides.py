@@ -58,7 +58,7 @@ def pooled_side(name: str, side: int, pool: Pool | PoolLayer, padding: int) -> i
     windows = free // pool.stride + 1
     if pool.ceil_mode:
         steps = -(-free // pool.stride)
-        # A window that would begin in the padding behind the picture does not count.
+        # A window that would begin in the padding behind the image does not count.
         windows = steps + (steps * pool.stride < side + padding)
     if windows < 1:
         raise _too_small(name, side, pool.kernel)

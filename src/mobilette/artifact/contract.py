@@ -66,7 +66,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSource:
-    """The pictures by which the ranges of int8 activations were chosen."""
+    """The images by which the ranges of int8 activations were chosen."""
 
     data: str
     images: Annotated[int, AMOUNT]
@@ -82,11 +82,11 @@ class Rung:
 
     Attributes:
         name: what was done, for people.
-        top1: of the artifact on the pictures that judged it, 0 to 1; ``None`` where the engine
+        top1: of the artifact on the images that judged it, 0 to 1; ``None`` where the engine
             could not have it.
         drop: how much less that is than the run's own, 0 to 1; negative where it is more.
         size_bytes: of the files that the engine loads.
-        latency_ms: median of one picture, one thread; ``None`` where it cannot be timed.
+        latency_ms: median of one image, one thread; ``None`` where it cannot be timed.
         float_layers: those that stayed in float.
         kept: whether the accuracy was kept.
         reason: why it was not tried, or failed.
@@ -111,13 +111,13 @@ class Measured:
 
     Attributes:
         size_bytes: of the files that the engine loads.
-        top1: of the run's weights on its validation pictures, 0 to 1; ``None`` where they were
+        top1: of the run's weights on its validation images, 0 to 1; ``None`` where they were
             imported.
         arena_bytes: of a microcontroller's model: what its tensors need.
         operators: of a microcontroller's model: what its interpreter has to know.
         rungs: what `mobilette quantize` tried on the way to this artifact.
         chosen: the index among them of the one that this artifact is of.
-        latency_ms: median of one picture, one thread, by precision of the target; timed in turns.
+        latency_ms: median of one image, one thread, by precision of the target; timed in turns.
     """
 
     size_bytes: Annotated[int, AMOUNT]
@@ -143,7 +143,7 @@ class Contract:
         model: name of the model file.
         parts: names of the files that belong to the model besides.
         output: name of the model's output, logits of shape (N, classes).
-        outputs: what makes probabilities of the logits: ``softmax``, or ``sigmoid`` where a picture
+        outputs: what makes probabilities of the logits: ``softmax``, or ``sigmoid`` where an image
             may be of none or of several classes.
         calibration: what an int8 model was calibrated with.
         float_layers: of an int8 model, those that it computes in float.

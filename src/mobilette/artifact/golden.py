@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mobilette.errors import InputError, shown
 from mobilette.files import read_bytes
 
-PICTURES = 8
-MOST_PICTURES = 64
+IMAGES = 8
+MOST_IMAGES = 64
 EXACT = "exact"
 EXPECTED = "uint8 inputs (N, C, H, W) and float32 logits are expected"
 ENCRYPTED = 1  # a bit of an entry's flags
@@ -69,22 +69,22 @@ class Golden:
 
 
 def golden_inputs(channels: int, resolution: int) -> NDArray[np.uint8]:
-    """Return the same pictures every time, uint8 (8, channels, resolution, resolution).
+    """Return the same images every time, uint8 (8, channels, resolution, resolution).
 
     Coloured blobs, stronger in some channels and places than in others, so that a wrong mean, a
     swapped colour or a transposed axis changes the answer.
     """
     generator = np.random.default_rng(20_26)
     rows, columns = np.mgrid[0:resolution, 0:resolution] / resolution
-    pictures = np.empty((PICTURES, channels, resolution, resolution), np.uint8)
-    for picture in pictures:
-        for plane in picture:
+    images = np.empty((IMAGES, channels, resolution, resolution), np.uint8)
+    for image in images:
+        for plane in image:
             y, x = generator.uniform(0, 1, 2)
             spread, low, high = generator.uniform((0.05, 0, 96), (0.6, 96, 255))
             blob = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / spread)
             noise = generator.normal(0, 12, blob.shape)
             plane[:] = np.clip(low + (high - low) * blob + noise, 0, 255)
-    return pictures
+    return images
 
 
 def read_golden(path: Path) -> Golden:
@@ -106,8 +106,8 @@ def read_golden(path: Path) -> Golden:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not a complete file of golden vectors") from error
-    if not 1 <= len(inputs) <= MOST_PICTURES:
-        raise InputError(f"{path}: {len(inputs):,} inputs; 1 to {MOST_PICTURES} are expected")
+    if not 1 <= len(inputs) <= MOST_IMAGES:
+        raise InputError(f"{path}: {len(inputs):,} inputs; 1 to {MOST_IMAGES} are expected")
     if len(logits) != len(inputs) or (exact is not None and exact.shape != logits.shape):
         raise InputError(f"{path}: {len(inputs)} inputs, but {len(logits)} rows of logits")
     if not np.isfinite(logits).all():

@@ -57,8 +57,8 @@ def ask_litert(interpreter: Any, pixels: NDArray[Any]) -> NDArray[Any]:
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
     answers = []
-    for picture in pixels:
-        interpreter.set_tensor(source, picture[None])
+    for image in pixels:
+        interpreter.set_tensor(source, image[None])
         interpreter.invoke()
         answers.append(interpreter.get_tensor(target)[0])
     return np.stack(answers)

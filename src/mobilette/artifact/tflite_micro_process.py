@@ -48,8 +48,8 @@ def _interpreter(model: bytes, arena: int) -> Any:
 def _answers(model: bytes, pixels: np.ndarray[Any, Any], arena: int) -> np.ndarray[Any, Any]:
     interpreter = _interpreter(model, arena)
     answers = []
-    for picture in pixels:
-        interpreter.set_input(picture[None], 0)
+    for image in pixels:
+        interpreter.set_input(image[None], 0)
         interpreter.invoke()
         answers.append(interpreter.get_output(0)[0].copy())
     return np.stack(answers)

@@ -19,7 +19,7 @@ def bench(
         typer.Argument(help="Artifacts, folders of several, and runs.", metavar="ARTIFACT..."),
     ],
     data: Annotated[
-        str | None, typer.Option("--data", help="Labelled pictures, for the accuracy.")
+        str | None, typer.Option("--data", help="Labelled images, for the accuracy.")
     ] = None,
     to: Annotated[
         str | None,
@@ -111,7 +111,7 @@ def _export(
 
     from mobilette.artifact.contract import Precision
     from mobilette.cli.output import reading_bar, remarks
-    from mobilette.exporters.calibration import calibration_pictures
+    from mobilette.exporters.calibration import calibration_images
     from mobilette.exporters.export import TARGETS
     from mobilette.exporters.export_all import Refused, chosen, export_all
     from mobilette.run.directory import is_imported, open_run
@@ -125,14 +125,14 @@ def _export(
     if "int8" in precisions:
         try:
             with reading_bar() as report:
-                calibration = calibration_pictures(
+                calibration = calibration_images(
                     run, data if is_imported(run.path) else None, report_load=report
                 )
         except InputError as error:
             say.print(f"int8: {error}")
         else:
             count, source = len(calibration.pixels), calibration.source
-            say.print(f"int8 is calibrated with {count} pictures of {source}")
+            say.print(f"int8 is calibrated with {count} images of {source}")
     wanted = chosen(targets, precisions)
     if not wanted:
         raise InputError(f"--precision {precision}: none of {', '.join(targets)} has it")

@@ -12,28 +12,28 @@ from mobilette.errors import InputError
 
 def doctor(
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove the decoded pictures kept for later runs.")
+        bool, typer.Option("--clean", help="Remove the decoded images kept for later runs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what there is to work with, and what may be removed.
 
-    Versions, cores, memory, devices, targets, extras and the pictures that are kept.
+    Versions, cores, memory, devices, targets, extras and the images that are kept.
     """
     from mobilette.cli.output import console, print_json
 
     out = console()
     if clean:
-        from mobilette.data.cache import clean_cache, pictures_cache
+        from mobilette.data.cache import clean_cache, images_cache
 
-        folder = pictures_cache()
+        folder = images_cache()
         if folder is None:
             raise InputError("no home directory, so that nothing is kept that could be removed")
         sets, removed = clean_cache(folder)
         if as_json:
             print_json({"folder": str(folder), "sets": sets, "bytes": removed})
         else:
-            what = f"{sets} set{'s' if sets != 1 else ''} of decoded pictures"
+            what = f"{sets} set{'s' if sets != 1 else ''} of decoded images"
             line = f"{folder}: {what} removed, {removed:,} bytes"
             out.print(line)
         return

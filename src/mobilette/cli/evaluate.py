@@ -12,7 +12,7 @@ from mobilette.cli.options import Device, Json, MaxUnusable, SplitOption, Thread
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run directory or an artifact directory.")],
-    data: Annotated[str, typer.Argument(help="A folder of pictures, or a named set.")],
+    data: Annotated[str, typer.Argument(help="A folder of images, or a named set.")],
     split: SplitOption = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -20,7 +20,7 @@ def evaluate(
     max_unusable: MaxUnusable = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy and confusions on labelled pictures."""
+    """Measure accuracy and confusions on labelled images."""
     from mobilette.cli.output import console, print_json, reading_bar, remarks
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure
@@ -45,7 +45,7 @@ def evaluate(
     out = console()
     top5 = "" if metrics.top5 is None else f"top-5 {metrics.top5:.2%}  "
     out.print(
-        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  ({metrics.images:,} pictures)"
+        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  ({metrics.images:,} images)"
     )
     if metrics.mean_average_precision is not None:
         out.print(f"mean average precision {metrics.mean_average_precision:.2%}")

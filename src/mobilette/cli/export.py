@@ -32,7 +32,7 @@ def export(
     ] = False,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Pictures to calibrate int8 with [the run's own]."),
+        typer.Option("--data", help="Images to calibrate int8 with [the run's own]."),
     ] = None,
     names: Annotated[
         str,
@@ -50,7 +50,7 @@ def export(
     """
     from mobilette.artifact.directory import CONTRACT
     from mobilette.cli.output import human_bytes, print_json, progress_bar, reading_bar, remarks
-    from mobilette.exporters.calibration import calibration_pictures
+    from mobilette.exporters.calibration import calibration_images
     from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
     from mobilette.exporters.export import export as export_run
     from mobilette.exporters.prepare import package_versions
@@ -72,20 +72,20 @@ def export(
     ]
     one_of(names, NAMES, "--names")
     opened = open_run(run)
-    for target, kind in wanted:  # before pictures are decoded and others are written
+    for target, kind in wanted:  # before images are decoded and others are written
         check_new(artifact_folder(opened, target, kind, out), holds=CONTRACT, force=force)
         package_versions(TARGETS[target])
     calibration = None
     if any(each == "int8" for _, each in wanted):
         with reading_bar() as report:
-            calibration = calibration_pictures(
+            calibration = calibration_images(
                 opened, data, workers=workers, max_unusable=max_unusable, report_load=report
             )
         remarks().print(
-            f"int8 is calibrated with {len(calibration.pixels)} pictures of {calibration.source}",
+            f"int8 is calibrated with {len(calibration.pixels)} images of {calibration.source}",
         )
     elif data is not None:
-        raise InputError("--data names pictures to calibrate int8 with; nothing here is int8")
+        raise InputError("--data names images to calibrate int8 with; nothing here is int8")
     rows = []
 
     def written(model: Path, target: str, kind: str, size: int, hint: str) -> None:
@@ -107,8 +107,8 @@ def export(
                 progress=progress,
             )
         contract = artifact.contract
-        pictures = "DATA" if is_imported(run) else recorded_data(run)
-        hint = shlex.join(["mobilette", "verify", str(artifact.path), pictures])
+        images = "DATA" if is_imported(run) else recorded_data(run)
+        hint = shlex.join(["mobilette", "verify", str(artifact.path), images])
         if not contract.verifiable:
             hint = f"see {artifact.path / 'README.md'}; nothing here can execute it"
         size = contract.measured.size_bytes if contract.measured else 0

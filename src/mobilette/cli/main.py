@@ -40,7 +40,7 @@ INTERRUPTED, NOT_READ = 130, 141  # as shells say of Ctrl-C, and of a pipe that 
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
-    help="A folder of pictures in, a small verified image classifier out.",
+    help="A folder of images in, a small verified image classifier out.",
     epilog="Every verb takes --debug: show the traceback of an error.",
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -133,7 +133,7 @@ def run(arguments: Sequence[str]) -> int:
             if _EMPTY.fullmatch(argument):  # of a shell's variable that is not set
                 option = argument.strip().rstrip("=") or (before if before.startswith("-") else "")
                 raise InputError(f"{option or 'an argument'} is empty; give it a value")
-            if given[0] != "predict":  # which answers the pictures beside it
+            if given[0] != "predict":  # which answers the images beside it
                 refuse_address(argument)
         status = _command()(given or ["--help"], prog_name="mobilette", standalone_mode=False)
         sys.stdout.flush()

@@ -31,7 +31,7 @@ class PrecisionChoice(StrEnum):
 
 
 class ResizeChoice(StrEnum):
-    """How a picture becomes square."""
+    """How an image becomes square."""
 
     crop = "crop"
     squash = "squash"
@@ -102,10 +102,10 @@ Resolution = Annotated[
 ]
 FormOption = Annotated[
     FormChoice | None,
-    typer.Option("--form", help="Strides for small pictures or full ones [up to 64: small]."),
+    typer.Option("--form", help="Strides for small images or full ones [up to 64: small]."),
 ]
-Epochs = Annotated[int | None, ranged("--epochs", limits.EPOCHS, "Passes over the pictures.")]
-BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Pictures a step.")]
+Epochs = Annotated[int | None, ranged("--epochs", limits.EPOCHS, "Passes over the images.")]
+BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Images a step.")]
 LearningRate = Annotated[float | None, ranged("--lr", limits.LEARNING_RATE, "Peak learning rate.")]
 Seed = Annotated[int | None, ranged("--seed", limits.SEED, "Seed of everything random.")]
 Time = Annotated[
@@ -120,11 +120,11 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where the result is wri
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, ranged("--threads", limits.THREADS, "Threads of one operation.")]
 Workers = Annotated[
-    int | None, ranged("--workers", limits.WORKERS, "Processes that decode pictures.")
+    int | None, ranged("--workers", limits.WORKERS, "Processes that decode images.")
 ]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Pictures to use [val where there is one, else all].")
+    str | None, typer.Option("--split", help="Images to use [val where there is one, else all].")
 ]
 MaxUnusable = Annotated[
-    float, ranged("--max-unusable", limits.FRACTION, "Part of the pictures that may be unusable.")
+    float, ranged("--max-unusable", limits.FRACTION, "Part of the images that may be unusable.")
 ]

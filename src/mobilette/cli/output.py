@@ -105,7 +105,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def reading_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while pictures are read; yields what is to be told (done, total)."""
-    what = "reading pictures"
+    """Show a bar on stderr while images are read; yields what is to be told (done, total)."""
+    what = "reading images"
     with progress_bar(what) as show:
         yield lambda done, total: show(what, done, total)

@@ -1,4 +1,4 @@
-"""``mobilette predict``: what is on these pictures."""
+"""``mobilette predict``: what is on these images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMED = 5
 
 DecodingThreads = Annotated[
     int | None,
-    ranged("--workers", WORKERS, "Threads that decode pictures [one a core]."),
+    ranged("--workers", WORKERS, "Threads that decode images [one a core]."),
 ]
 
 
@@ -23,20 +23,20 @@ def predict(
     model: Annotated[
         str, typer.Argument(help="A run, an artifact, or a folder of several artifacts.")
     ],
-    pictures: Annotated[list[str], typer.Argument(help="Files, or folders of files.")],
+    images: Annotated[list[str], typer.Argument(help="Files, or folders of files.")],
     device: Device = "cpu",
     threads: Threads = None,
     workers: DecodingThreads = None,
     as_json: Json = False,
 ) -> int:
-    """Classify pictures.
+    """Classify images.
 
     With --json one object a line. Status 2 if none could be read.
     """
     from mobilette.artifact.directory import find_artifacts, is_artifact
     from mobilette.cli.output import print_json, remarks, say
     from mobilette.data.names import is_address, refuse_address
-    from mobilette.data.sources import list_pictures
+    from mobilette.data.sources import list_images
     from mobilette.engines.load import load
     from mobilette.engines.predictor import Failure
     from mobilette.run.directory import is_run
@@ -50,8 +50,8 @@ def predict(
         remarks().print(why)
     predictor = load(place, device=device, threads=threads or 0)
     answered = False
-    given = [text if is_address(text) else Path(text) for text in pictures]
-    paths = list_pictures(given, on_skipped=_say_skipped)
+    given = [text if is_address(text) else Path(text) for text in images]
+    paths = list_images(given, on_skipped=_say_skipped)
     for answer in predictor.predict_each(paths, workers=workers):
         if as_json:
             print_json(answer.to_json())
@@ -65,13 +65,13 @@ def predict(
 
 
 def _say_skipped(folder: Path, files: list[Path]) -> None:
-    """Say on stderr, with ``--json`` too, which files of a folder were not taken for pictures."""
+    """Say on stderr, with ``--json`` too, which files of a folder were not taken for images."""
     from mobilette.cli.output import remarks
 
     if not files:
-        remarks().print(f"{folder}: no pictures in this folder")
+        remarks().print(f"{folder}: no images in this folder")
         return
     names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
     more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
-    noun = "file is no picture" if len(files) == 1 else "files are no pictures"
+    noun = "file is no image" if len(files) == 1 else "files are no images"
     remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}")

@@ -43,7 +43,7 @@ class ImportanceChoice(StrEnum):
 
 def prune(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    data: Annotated[str, typer.Argument(help="Pictures of its classes, or a named set.")],
+    data: Annotated[str, typer.Argument(help="Images of its classes, or a named set.")],
     keep: Annotated[
         float,
         ranged("--keep", PRUNED_PART, "The part of the mult-adds that may be left, as 0.7."),
@@ -84,7 +84,7 @@ def prune(
     from mobilette.cli.training_progress import TrainingProgress
     from mobilette.compression.pruning_record import read_pruning
     from mobilette.exporters.trained_run import open_trained_run
-    from mobilette.reporting.pruning import write_picture
+    from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.workflows.prune import prune as prune_run
 
@@ -116,7 +116,7 @@ def prune(
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")
         return 130
     pruning = read_pruning(pruned.path)
-    write_picture(pruning, pruned.path)
+    write_image(pruning, pruned.path)
     _print_result(pruned, pruning, as_json=as_json)
     return 0
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def quantize(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
-    data: Annotated[str, typer.Argument(help="Labelled pictures that judge.")],
+    data: Annotated[str, typer.Argument(help="Labelled images that judge.")],
     to: Annotated[
         str, typer.Option("--to", help="Target: onnx, openvino, litert or another.")
     ] = "onnx",
@@ -34,7 +34,7 @@ def quantize(
         str | None,
         typer.Option(
             "--calibrate",
-            help="Pictures to calibrate and train with [the run's own].",
+            help="Images to calibrate and train with [the run's own].",
             metavar="DATA",
         ),
     ] = None,
@@ -54,7 +54,7 @@ def quantize(
     from mobilette.workflows.quantize import quantize as climb
 
     said = remarks()
-    with progress_bar("reading pictures") as progress:
+    with progress_bar("reading images") as progress:
         found = climb(
             run,
             data,
@@ -68,7 +68,7 @@ def quantize(
             max_unusable=max_unusable,
             seed=seed or 0,
             report=lambda line: said.print(line),
-            report_load=partial(progress, "reading pictures"),
+            report_load=partial(progress, "reading images"),
             progress=progress,
         )
     if as_json:
@@ -108,12 +108,12 @@ def _print(found: Quantised) -> None:
     if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
         out.print(
             f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "
-            f"pictures, the run {verdict.accuracy_source:.2%}; the same "
+            f"images, the run {verdict.accuracy_source:.2%}; the same "
             f"answer to {verdict.top1_agreement:.2%}",
         )
     if found.latency_ms:
         listed = ", ".join(f"{name} {ms:.3g} ms" for name, ms in found.latency_ms.items())
-        out.print(f"one picture, one thread: {listed}")
+        out.print(f"one image, one thread: {listed}")
     if found.advice:
         out.print(found.advice)
     for failure in verdict.failures:

@@ -1,4 +1,4 @@
-"""``mobilette train``: pictures to a run."""
+"""``mobilette train``: images to a run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "settings", "force"}
 def train(
     context: typer.Context,
     data: Annotated[
-        str | None, typer.Argument(help="A folder of pictures, or digits, cifar10, cifar100.")
+        str | None, typer.Argument(help="A folder of images, or digits, cifar10, cifar100.")
     ] = None,
     model: Annotated[
         str | None,
@@ -61,7 +61,7 @@ def train(
     ] = None,
     resize: Annotated[
         ResizeChoice | None,
-        typer.Option("--resize", help="How a picture becomes square [as --from has, or crop]."),
+        typer.Option("--resize", help="How an image becomes square [as --from has, or crop]."),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -105,9 +105,9 @@ def train(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Train a network on pictures, or finish a run that was stopped."""
+    """Train a network on images, or finish a run that was stopped."""
     if data is None and resume is None:
-        raise InputError("'train' needs DATA (a folder of pictures, or digits), or --resume RUN")
+        raise InputError("'train' needs DATA (a folder of images, or digits), or --resume RUN")
     chosen = {name for name in context.params if _is_given(context, name)}
     if resume is not None and chosen - WITH_RESUME - OF_THE_RECIPE:
         names = ", ".join(sorted(chosen - WITH_RESUME - OF_THE_RECIPE))
@@ -129,7 +129,7 @@ def train(
     from mobilette.workflows.train import train as train_run
 
     if tensorboard:
-        check_tensorboard()  # before pictures are read and a run is written
+        check_tensorboard()  # before images are read and a run is written
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
     given["time_limit"] = parse_duration(time) if time else None
     overrides = dict(parse_setting(text) for text in settings or [])

@@ -13,7 +13,7 @@ from mobilette.training.events import EpochDone, Event, Profiled
 
 
 class TrainingProgress:
-    """Bars on stderr (weights, pictures, training) and a line an epoch."""
+    """Bars on stderr (weights, images, training) and a line an epoch."""
 
     def __init__(self, *, shown: bool = True) -> None:
         self.epochs = 0.0
@@ -51,11 +51,11 @@ class TrainingProgress:
         self._bars.console.print(text)
 
     def load(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` pictures are read."""
+        """Show that ``done`` of ``total`` images are read."""
         if self._loading is None:
-            self._loading = self._bars.add_task("reading pictures", total=total, rate="")
+            self._loading = self._bars.add_task("reading images", total=total, rate="")
         speed = self._speed(self._loading)
-        self._bars.update(self._loading, completed=done, rate=f"{speed:,.0f} pictures/s")
+        self._bars.update(self._loading, completed=done, rate=f"{speed:,.0f} images/s")
         if done == total:
             self._bars.remove_task(self._loading)
             self._loading = None
@@ -90,7 +90,7 @@ class TrainingProgress:
             self._training,
             description=description,
             completed=event.part,
-            rate=f"{event.images_per_second:,.0f} pictures/s",
+            rate=f"{event.images_per_second:,.0f} images/s",
         )
 
 

@@ -43,7 +43,7 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
     out.print(
         f"{run.path}: {_reached(best)}{_sure(result)} after {_epochs(best)}; "
         f"{_reached(last)} at the end, after {_epochs(last)}; "
-        f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} pictures/s",
+        f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} images/s",
     )
     for line in result.warnings():
         out.print(line)
@@ -84,7 +84,7 @@ def _sure(result: Outcome) -> str:
     low, high = result.interval
     share = result.largest[1]
     return (
-        f" ({low:.1%} to {high:.1%} with 95% confidence, {result.images:,} pictures; "
+        f" ({low:.1%} to {high:.1%} with 95% confidence, {result.images:,} images; "
         f"the largest class is {share:.1%} of them)"
     )
 
@@ -103,7 +103,7 @@ def _profile(profiled: Profiled) -> dict[str, object]:
 def _print_profile(profiled: Profiled) -> None:
     out = console()
     total = sum(profiled.seconds.values())
-    out.print(f"{profiled.steps} steps, {profiled.images_per_second:,.1f} pictures/s")
+    out.print(f"{profiled.steps} steps, {profiled.images_per_second:,.1f} images/s")
     for name, seconds in profiled.seconds.items():
         a_step = 1000 * seconds / max(profiled.steps, 1)
         out.print(f"  {name:<13} {a_step:9.2f} ms a step  {seconds / total:6.1%}")

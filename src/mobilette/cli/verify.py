@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="The artifact directory.")],
-    data: Annotated[str | None, typer.Argument(help="A folder of pictures, or a set.")] = None,
+    data: Annotated[str | None, typer.Argument(help="A folder of images, or a set.")] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option("--from", help="The run [the one the contract names].", metavar="RUN"),
@@ -90,5 +90,5 @@ def _rows(verdict: Verdict) -> list[tuple[str, str]]:
             rows.append((f"calibration error, {name}", f"{error:.4f}"))
     if verdict.accuracy_artifact is not None:
         prepared = f", {verdict.readme_images} of them prepared by the README's lines, too"
-        rows.append(("pictures", f"{verdict.images:,}{prepared if verdict.readme_images else ''}"))
+        rows.append(("images", f"{verdict.images:,}{prepared if verdict.readme_images else ''}"))
     return rows

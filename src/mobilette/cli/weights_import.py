@@ -30,9 +30,7 @@ def import_weights(
     ] = None,
     resize: Annotated[
         ResizeChoice | None,
-        typer.Option(
-            "--resize", help="How a picture becomes square [what the file says, or crop]."
-        ),
+        typer.Option("--resize", help="How an image becomes square [what the file says, or crop]."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run directory.")] = None,
     force: Force = False,

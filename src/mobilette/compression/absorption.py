@@ -45,10 +45,10 @@ def absorb_high_biases(network: Network, inputs: Tensor) -> Network:
 
     Args:
         network: with batch norms folded; it is left alone.
-        inputs: normalised pictures, float (N, C, H, W).
+        inputs: normalised images, float (N, C, H, W).
 
     Raises:
-        InputError: no pictures, or not of the network's size.
+        InputError: no images, or not of the network's size.
     """
     check_inputs(network.arch, inputs)
     movable = _movable(network.arch)

@@ -1,7 +1,7 @@
 """The mean error that int8 makes in what a layer computes, taken off its bias.
 
 Nagel et al. 2019, arXiv 1906.04721, section 4.2: rounded weights make an output wrong on average,
-E[W_int8 x] is not E[W x], by what the bias can take up. Here both are measured on pictures, as
+E[W_int8 x] is not E[W x], by what the bias can take up. Here both are measured on images, as
 their appendix D does for networks without batch norm.
 """
 
@@ -21,7 +21,7 @@ from mobilette.compression.rescaling import Rescaling
 from mobilette.compression.simulation import WeightScales, simulated
 from mobilette.nn.network import Network
 
-# Values of the largest activation of all pictures together: 256 MiB of float32.
+# Values of the largest activation of all images together: 256 MiB of float32.
 LARGEST = 2**26
 FEWEST = 16
 
@@ -38,19 +38,19 @@ def correct_biases(
     """Return ``network`` with biases by which it answers better in int8; in float, worse.
 
     In the order of execution every layer's mean output in int8 becomes that in float; what layers
-    before it have left of their errors is corrected, too. All pictures go through one layer before
+    before it have left of their errors is corrected, too. All images go through one layer before
     the next, so that only as many as fit the memory are used, evenly chosen: 50 of 224 pixels for
     MobileNetV2, thousands of 32.
 
     Args:
         network: with batch norms folded, in evaluation mode; it is left alone.
-        inputs: normalised pictures, float (N, C, H, W).
+        inputs: normalised images, float (N, C, H, W).
         ranges: how the ranges of activations are chosen.
         weights: one scale for each output channel, or one for all weights of a layer.
         float_layers: convolutions and linear layers that are not int8.
 
     Raises:
-        InputError: no pictures, not of the network's size, or no such layer.
+        InputError: no images, not of the network's size, or no such layer.
     """
     check_inputs(network.arch, inputs)
     names = weight_layers(network.arch)

@@ -44,13 +44,13 @@ def taylor_scores(
     added up over all layers that do. The channels that an addition ties are so counted once and
     together, and it is the same whether a batch norm comes before or not.
 
-    Batch norms normalise by the batch: what a channel adds to all pictures alike costs nothing,
+    Batch norms normalise by the batch: what a channel adds to all images alike costs nothing,
     because statistics are measured anew after a cut.
 
     Args:
         arch: the network.
         weights: its state dict; it is left alone.
-        batches: normalised pictures, float (N, C, H, W), and their labels, on one device; N >= 2.
+        batches: normalised images, float (N, C, H, W), and their labels, on one device; N >= 2.
         loss: of logits and labels.
 
     Raises:
@@ -68,7 +68,7 @@ def taylor_scores(
         for total, gate in zip(sums, _by_channel(arch, _gates(network)), strict=True):
             total += gate.square()
     if not number:
-        raise InputError("there are no pictures to tell from which channels matter")
+        raise InputError("there are no images to tell from which channels matter")
     return tuple(total / number for total in sums)
 
 

@@ -32,7 +32,7 @@ from mobilette.nn.network import Network
 
 ReLU6 = Literal["auto", "widen", "keep"]
 
-# What a ReLU6 was given must stay this much below its 6: other pictures may give it more.
+# What a ReLU6 was given must stay this much below its 6: other images may give it more.
 MARGIN = 1.25
 CAP = 6.0
 # A group whose channels change by less is left until its neighbours change by more.
@@ -45,7 +45,7 @@ def equalise(network: Network, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Netw
     """Return the network that answers as ``network`` does, with channels of like ranges.
 
     What goes through a hard-swish or hard-sigmoid is left alone. Exact up to rounding, for every
-    picture, where no ReLU6 is involved. A ReLU6 is, too, as long as no value reaches the 6, and
+    image, where no ReLU6 is involved. A ReLU6 is, too, as long as no value reaches the 6, and
     that is known of ``inputs`` alone:
 
     - ``auto``: where nothing that a ReLU6 is given exceeds 4.8 (6 with a margin), it becomes a
@@ -57,11 +57,11 @@ def equalise(network: Network, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Netw
 
     Args:
         network: with batch norms folded; it is left alone.
-        inputs: normalised pictures, float (N, C, H, W), on which what reaches a ReLU6 is measured.
+        inputs: normalised images, float (N, C, H, W), on which what reaches a ReLU6 is measured.
         relu6: what becomes of ReLU6.
 
     Raises:
-        InputError: no pictures, or not of the network's size.
+        InputError: no images, or not of the network's size.
     """
     one_of(relu6, ("auto", "widen", "keep"), "relu6")
     check_inputs(network.arch, inputs)

@@ -1,4 +1,4 @@
-"""A network executed on pictures, in parts that fit the memory, while its layers are watched."""
+"""A network executed on images, in parts that fit the memory, while its layers are watched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Take = Callable[[str, Tensor], None]
 
 
 def check_inputs(arch: Arch, inputs: Tensor) -> None:
-    """Raise `InputError` unless ``inputs`` are pictures that the network takes, at least one.
+    """Raise `InputError` unless ``inputs`` are images that the network takes, at least one.
 
     Nor may it have batch norms left: what is measured and rounded is the network without them.
     """
@@ -31,17 +31,17 @@ def check_inputs(arch: Arch, inputs: Tensor) -> None:
     shape = (arch.in_channels, arch.resolution, arch.resolution)
     if inputs.ndim != 4 or tuple(inputs.shape[1:]) != shape:
         raise InputError(
-            f"pictures of shape {tuple(inputs.shape)}; (N, {', '.join(map(str, shape))}) is needed"
+            f"images of shape {tuple(inputs.shape)}; (N, {', '.join(map(str, shape))}) is needed"
         )
     if not len(inputs):
-        raise InputError("there are no pictures to measure activations on; one at least is needed")
+        raise InputError("there are no images to measure activations on; one at least is needed")
 
 
 def parts(arch: Arch, inputs: Tensor) -> Iterator[Tensor]:
     """Yield ``inputs`` (N, C, H, W) in parts whose activations fit the memory.
 
     Raises:
-        InputError: ``inputs`` are not pictures that the network takes, or there are none.
+        InputError: ``inputs`` are not images that the network takes, or there are none.
     """
     check_inputs(arch, inputs)
     count = max(1, min(64, LARGEST_PART // largest_activation(arch)))
@@ -49,7 +49,7 @@ def parts(arch: Arch, inputs: Tensor) -> Iterator[Tensor]:
 
 
 def largest_activation(arch: Arch) -> int:
-    """Return how many values the largest activation of one picture has."""
+    """Return how many values the largest activation of one image has."""
     return max(prod(layer.shape) for layer in layers(arch))
 
 
@@ -59,12 +59,12 @@ def observe(network: Network, inputs: Tensor, names: Iterable[str], take: Take) 
 
     Args:
         network: is executed as it is.
-        inputs: normalised pictures, float (N, C, H, W).
+        inputs: normalised images, float (N, C, H, W).
         names: of `mobilette.arch.layers`, or ``input``.
         take: must not keep the output: the next layer may overwrite it.
 
     Raises:
-        InputError: ``inputs`` are not pictures that the network takes, or there are none.
+        InputError: ``inputs`` are not images that the network takes, or there are none.
     """
     names = list(names)
     handles = [
@@ -86,9 +86,9 @@ def observe(network: Network, inputs: Tensor, names: Iterable[str], take: Take) 
 
 @torch.no_grad()
 def answers(network: nn.Module, inputs: Tensor, arch: Arch) -> Tensor:
-    """Return the logits, float (N, classes), of ``network`` for normalised pictures ``inputs``.
+    """Return the logits, float (N, classes), of ``network`` for normalised images ``inputs``.
 
     Raises:
-        InputError: ``inputs`` are not pictures that ``arch`` takes, or there are none.
+        InputError: ``inputs`` are not images that ``arch`` takes, or there are none.
     """
     return torch.cat([network(part) for part in parts(arch, inputs)])

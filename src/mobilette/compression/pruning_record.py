@@ -33,7 +33,7 @@ class PruningStep:
 
     Attributes:
         keep: the part of the unpruned network's mult-adds that was asked for.
-        cut: accuracy on the pictures held out after the cut, before anything was learnt.
+        cut: accuracy on the images held out after the cut, before anything was learnt.
         tuned: accuracy of the best weights after fine-tuning.
         seconds: of the whole step.
         channels: of each layer that computes new ones, by its name.
@@ -58,7 +58,7 @@ class Pruning:
     Attributes:
         source: the unpruned run, whose answers the steps learnt from as well.
         keep: the part of its mult-adds that was asked for.
-        accuracy: its accuracy on the pictures held out.
+        accuracy: its accuracy on the images held out.
         channels: its channels, as those of a step.
         schema: version of this record.
     """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mobilette.compression.held_pictures import MEASURED, SCORE_BATCH, SCORED, HeldPictures
+from mobilette.compression.held_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
 from mobilette.compression.pruning_record import Importance
 from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.run.directory import Run
@@ -16,12 +16,12 @@ from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
 
 TUNING_SHARE = 0.5  # of the time: what fine-tuning has at least
 _LEAST = 0.001  # seconds; less is no time limit
-_FEW = 2  # pictures to warm up with
+_FEW = 2  # images to warm up with
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutCosts:
-    """Seconds: of scoring and cutting once, of an accuracy, of reading the pictures once more."""
+    """Seconds: of scoring and cutting once, of an accuracy, of reading the images once more."""
 
     cut: float
     accuracy: float
@@ -41,7 +41,7 @@ class PruningPlan:
 
 
 def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> PruningPlan:
-    """Return how ``limit`` seconds are shared by ``steps``, the pictures having just been read.
+    """Return how ``limit`` seconds are shared by ``steps``, the images having just been read.
 
     Args:
         limit: seconds.
@@ -66,12 +66,12 @@ def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> 
 
 
 def measure_cut(
-    pictures: HeldPictures, run: Run, *, importance: Importance, cutting: float, now: Now
+    images: HeldImages, run: Run, *, importance: Importance, cutting: float, now: Now
 ) -> CutCosts:
-    """Return what cutting ``run`` and judging the result takes, measured on a few pictures.
+    """Return what cutting ``run`` and judging the result takes, measured on a few images.
 
     Args:
-        pictures: to measure on.
+        images: to measure on.
         run: the unpruned one.
         importance: by what its channels are scored.
         cutting: seconds of choosing channels by their scores.
@@ -79,25 +79,25 @@ def measure_cut(
     """
     arch, weights = run.arch, run.read_weights()
 
-    def of_all(work: Callable[[int], object], pictures_in_all: int) -> float:
+    def of_all(work: Callable[[int], object], images_in_all: int) -> float:
         work(_FEW)
-        few = min(SCORE_BATCH, pictures_in_all)
+        few = min(SCORE_BATCH, images_in_all)
         begun = now()
         work(few)
-        return (now() - begun) * pictures_in_all / few
+        return (now() - begun) * images_in_all / few
 
-    train, held_out = (len(pictures.dataset.splits[name].labels) for name in ("train", "val"))
+    train, held_out = (len(images.dataset.splits[name].labels) for name in ("train", "val"))
     scoring = 0.0
     if importance == "taylor":
-        scoring = of_all(lambda few: pictures.taylor(arch, weights, few), min(SCORED, train))
+        scoring = of_all(lambda few: images.taylor(arch, weights, few), min(SCORED, train))
     norms = of_all(
-        lambda few: measure_batch_norm(arch, weights, pictures.to_measure(few)),
+        lambda few: measure_batch_norm(arch, weights, images.to_measure(few)),
         min(MEASURED, train),
     )
     return CutCosts(
         cut=scoring + cutting + norms,
-        accuracy=of_all(lambda few: pictures.accuracy(arch, weights, few), held_out),
-        reading=0.0 if pictures.kept else pictures.seconds,
+        accuracy=of_all(lambda few: images.accuracy(arch, weights, few), held_out),
+        reading=0.0 if images.kept else images.seconds,
     )
 
 

@@ -49,18 +49,18 @@ def train_quantised(
 
     Args:
         network: with batch norms folded, in evaluation mode; it is left alone.
-        batches: begins a pass over normalised pictures, float (N, C, H, W); another one begins
+        batches: begins a pass over normalised images, float (N, C, H, W); another one begins
             where it ends before ``steps``.
-        inputs: normalised pictures to calibrate with.
+        inputs: normalised images to calibrate with.
         ranges: how the ranges of activations are chosen.
         steps: how many batches are trained on.
         lr: the highest rate, relative to the root mean square of what is trained.
         float_layers: convolutions and linear layers that are not int8.
-        multi_label: whether a picture may be of several classes, each answered for by itself.
+        multi_label: whether an image may be of several classes, each answered for by itself.
         report: is told the progress.
 
     Raises:
-        InputError: no pictures, not of the network's size, no such layer, or no step.
+        InputError: no images, not of the network's size, no such layer, or no step.
     """
     if steps < 1 or not lr > 0:
         raise InputError(f"{steps} steps at rate {lr}: at least 1 step and a rate above 0 needed")

@@ -25,9 +25,9 @@ class LayerSensitivity:
     Attributes:
         layer: its name.
         signal_to_noise_db: mean square of the float network's logits over that of what int8
-            changes in them, in decibels; infinite where nothing changes. Where a picture is of one
+            changes in them, in decibels; infinite where nothing changes. Where an image is of one
             class, logits are taken less their mean: what all have in common is no answer.
-        accuracy: top-1, a fraction; ``None`` where the pictures' classes are not known.
+        accuracy: top-1, a fraction; ``None`` where the images' classes are not known.
     """
 
     layer: str
@@ -44,17 +44,17 @@ def sensitivity(
 
     Args:
         network: with batch norms folded, in evaluation mode.
-        inputs: normalised pictures, float (N, C, H, W), to calibrate with and to measure on.
+        inputs: normalised images, float (N, C, H, W), to calibrate with and to measure on.
         labels: their classes, (N,).
         ranges: how the ranges of activations are chosen.
 
     Raises:
-        InputError: no pictures, not of the network's size, or not as many labels.
+        InputError: no images, not of the network's size, or not as many labels.
     """
     arch = network.arch
     check_inputs(arch, inputs)
     if labels is not None and labels.shape != (len(inputs),):
-        raise InputError(f"{len(inputs)} pictures need as many labels, not {labels.shape}")
+        raise InputError(f"{len(inputs)} images need as many labels, not {labels.shape}")
     tensors = int8_tensors(arch, int8_layers(arch, weight_layers(arch)))
     calibrated = calibrate(network, inputs, ranges, tensors)
     wanted = answers(network, inputs, arch)

@@ -58,14 +58,14 @@ def simulated(
 
     Args:
         network: with batch norms folded, in evaluation mode; it is left alone.
-        inputs: normalised pictures, float (N, C, H, W).
+        inputs: normalised images, float (N, C, H, W).
         ranges: how the ranges of activations are chosen.
         weights: one scale for each output channel, or one for all weights of a layer.
         layers: names of the layers that are int8; all where it is ``None``.
         float_layers: convolutions and linear layers that are not.
 
     Raises:
-        InputError: no pictures, not of the network's size, or no such layer.
+        InputError: no images, not of the network's size, or no such layer.
     """
     chosen = int8_layers(network.arch, layers, float_layers)
     calibrated = calibrate(network, inputs, ranges, int8_tensors(network.arch, chosen))
@@ -110,7 +110,7 @@ class Simulated(nn.Module):
                 module.register_forward_hook(partial(_round_output, found))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, classes) for normalised pictures ``x`` (N, C, H, W)."""
+        """Return logits (N, classes) for normalised images ``x`` (N, C, H, W)."""
         if self._input is not None:
             x = round_activation(x, self._input)
         logits: Tensor = self.network(x)
@@ -210,7 +210,7 @@ def calibrate(
     """Return the range of the output of each layer (or ``input``) ``names`` on ``inputs``.
 
     Raises:
-        InputError: no pictures, not of the network's size, or a layer gives what is no number.
+        InputError: no images, not of the network's size, or a layer gives what is no number.
     """
     one_of(ranges, RANGES, "ranges")
     ends: dict[str, Range] = {}

@@ -70,7 +70,7 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a network costs for one picture.
+    """What a network costs for one image.
 
     Attributes:
         params: trainable parameters, batch norm's scale and shift included.
@@ -100,7 +100,7 @@ class HasArch(Protocol):
 
 
 def cost(model: Arch | HasArch) -> Cost:
-    """Return what an `Arch`, or the `Arch` of a built network, costs for one picture.
+    """Return what an `Arch`, or the `Arch` of a built network, costs for one image.
 
     Raises:
         InputError: it is neither, or the rows do not fit together.
@@ -211,7 +211,7 @@ def layer_params(layer: AnyLayer) -> int:
 
 
 def layer_madds(layer: AnyLayer) -> int:
-    """Return the multiply-accumulates of one layer for one picture."""
+    """Return the multiply-accumulates of one layer for one image."""
     match layer:
         case ConvLayer():
             return prod(layer.shape) * layer.kernel**2 * (layer.in_channels // layer.groups)

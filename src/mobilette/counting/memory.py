@@ -12,7 +12,7 @@ LARGEST_ACTIVATIONS = 2**31
 
 
 def check_memory(arch: Arch) -> None:
-    """Raise `InputError` if the weights or the values of one picture do not fit any machine.
+    """Raise `InputError` if the weights or the values of one image do not fit any machine.
 
     Every number of ``arch`` may be in its range while their product is not.
 

@@ -39,7 +39,7 @@ Sides = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class CostByResolution:
-    """What a network costs for one picture, as `mobilette.counting.cost.Cost` counts it.
+    """What a network costs for one image, as `mobilette.counting.cost.Cost` counts it.
 
     Attributes:
         madds: mult-adds, one number a resolution.

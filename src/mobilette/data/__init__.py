@@ -1,1 +1,1 @@
-"""Pictures in: finding, decoding, resizing, splitting."""
+"""Images in: finding, decoding, resizing, splitting."""

@@ -22,18 +22,18 @@ CROP_RATIO = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How pictures are changed at random before each step.
+    """How images are changed at random before each step.
 
     Attributes:
-        crop: ``pad`` moves the picture, ``resized`` enlarges a part of it.
-        crop_padding: largest move, as a part of the side; the picture goes on as its reflection
+        crop: ``pad`` moves the image, ``resized`` enlarges a part of it.
+        crop_padding: largest move, as a part of the side; the image goes on as its reflection
             (``pad``; He et al. 2015, arXiv 1512.03385, section 4.2).
         crop_scale: smallest part of the area; the sides are 3:4 to 4:3 (``resized``; Szegedy et al.
             2015, arXiv 1409.4842, section 6).
-        flip: mirror half of the pictures.
+        flip: mirror half of the images.
         colour_jitter: brightness, contrast and saturation are multiplied by up to 1 more or less
             this.
-        randaugment: magnitude, 0 to 30, of two operations a picture (`randaugment`); 0 is off.
+        randaugment: magnitude, 0 to 30, of two operations an image (`randaugment`); 0 is off.
         erasing: probability that a rectangle becomes noise (`erase`).
     """
 
@@ -70,7 +70,7 @@ def augment(
     Args:
         pixels: uint8 (N, C, R, R) on any device.
         augmentation: what is done.
-        resolution: of the result; below R the pictures shrink (progressive resolution).
+        resolution: of the result; below R the images shrink (progressive resolution).
         generator: on the CPU.
 
     Returns:
@@ -114,7 +114,7 @@ def flip_and_crop(
 ) -> Tensor:
     """Return randomly shifted and mirrored ``pixels``, (N, C, H, W) of any dtype.
 
-    Each picture is padded by ``padding`` reflected pixels, cropped to its own size at a random
+    Each image is padded by ``padding`` reflected pixels, cropped to its own size at a random
     place, and mirrored left to right with probability 1/2 if ``flip``. (Pad-and-crop: He et al.
     2015, section 4.2.) Random numbers are drawn on the CPU, so every device sees the same.
     """

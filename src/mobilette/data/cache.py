@@ -1,6 +1,6 @@
-"""Decoded pictures on disk, so that no picture is decoded twice at the same size.
+"""Decoded images on disk, so that no image is decoded twice at the same size.
 
-Under ``pictures`` in `mobilette.files.cache_root`, a folder a set, named by everything that its
+Under ``images`` in `mobilette.files.cache_root`, a folder a set, named by everything that its
 pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, R, R); ``records.u8``, a record of 40
 bytes a row; ``cache.json``, what it is for. Both arrays are made full of holes and filled row by
 row.
@@ -43,7 +43,7 @@ from mobilette.scratch import scratch, sweep
 
 SCHEMA_VERSION = 1
 PIXELS, RECORDS, ABOUT = "pixels.u8", "records.u8", "cache.json"
-# SHA-256 of the picture, CRC-32 of the row, CRC-32 of these two.
+# SHA-256 of the image, CRC-32 of the row, CRC-32 of these two.
 _RECORD = struct.Struct("<32sII")
 _NAME = re.compile(r"\.?[0-9a-f]{64}(\.[a-z0-9_]+)?")  # with a dot: being made or removed
 
@@ -68,11 +68,11 @@ class CacheNote:
         check_ranges(self)
 
 
-class PictureCache:
-    """The decoded pictures of one set, open for reading and writing by row.
+class ImageCache:
+    """The decoded images of one set, open for reading and writing by row.
 
     Attributes:
-        folder: where it lies; another process opens it with ``PictureCache(folder, shape)``.
+        folder: where it lies; another process opens it with ``ImageCache(folder, shape)``.
         fault: why rows can no longer be written (the disk is full), else ``None``. Nothing is
             raised then, and every row that was written can still be read.
 
@@ -112,7 +112,7 @@ class PictureCache:
         return record[:32]
 
     def write(self, row: int, pixels: NDArray[np.uint8], digest: bytes) -> None:
-        """Keep a row, (C, R, R), and the SHA-256 of its picture; on failure note the `fault`."""
+        """Keep a row, (C, R, R), and the SHA-256 of its image; on failure note the `fault`."""
         if self.fault is not None:
             return
         # Not through the memory map: on a full disk that would end the process.
@@ -139,8 +139,8 @@ class PictureCache:
         self._files = None
 
 
-def pictures_cache(remark: Callable[[str], None] | None = None) -> Path | None:
-    """Return the folder that the sets' decoded pictures are kept in; it need not exist.
+def images_cache(remark: Callable[[str], None] | None = None) -> Path | None:
+    """Return the folder that the sets' decoded images are kept in; it need not exist.
 
     ``None``, which is remarked on, where there is no place for it.
     """
@@ -148,7 +148,7 @@ def pictures_cache(remark: Callable[[str], None] | None = None) -> Path | None:
         return cache_root() / "pictures"
     except InputError as error:
         if remark is not None:
-            remark(f"decoded pictures are not kept for the next time: {error}")
+            remark(f"decoded images are not kept for the next time: {error}")
         return None
 
 
@@ -163,10 +163,10 @@ def cache_key(
     """Return the name of a set's folder: SHA-256 over all that the stored rows depend on.
 
     Args:
-        stamps: of every picture's file, in order.
+        stamps: of every image's file, in order.
         resolution: side of the rows.
         preprocess: of which only the geometry counts.
-        reduced: which pictures may be decoded at reduced scale.
+        reduced: which images may be decoded at reduced scale.
         digest: what the stored SHA-256 are of.
     """
     geometry = {
@@ -187,7 +187,7 @@ def cache_key(
     return key.hexdigest()
 
 
-def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> PictureCache | str:
+def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> ImageCache | str:
     """Open the set's folder under ``root``, made if it is not there.
 
     What is there but damaged, or of another version, is replaced.
@@ -205,7 +205,7 @@ def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> 
         if free < 2 * size:
             return f"{size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free in {root}"
         _make(folder, CacheNote(source=source, shape=shape, used=time.time()))
-        return PictureCache(folder, shape)
+        return ImageCache(folder, shape)
     except OSError as error:
         return f"{error.filename or root}: {in_words(error)}"
     except InputError as error:
@@ -237,12 +237,12 @@ def clean_cache(root: Path) -> tuple[int, int]:
     return count, freed
 
 
-def _open(folder: Path, shape: tuple[int, ...]) -> PictureCache | None:
+def _open(folder: Path, shape: tuple[int, ...]) -> ImageCache | None:
     if not folder.exists():
         return None
     try:
         note = read_record(folder / ABOUT, CacheNote)
-        cache = PictureCache(folder, shape)
+        cache = ImageCache(folder, shape)
     except (InputError, OSError):
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         folder.replace(aside)

@@ -1,7 +1,7 @@
 """Changes of colour, of whole batches: uint8 (N, C, H, W) in and out, rounded.
 
 `adjust`, `sharpen` and `equalize` are Pillow's `ImageEnhance` and `ImageOps`, up to rounding.
-Grey pictures (C = 1) are taken as well; they have no saturation.
+Grey images (C = 1) are taken as well; they have no saturation.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 def adjust(pixels: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
     """Return ``pixels`` with brightness, then contrast, then saturation multiplied, (N,) each.
 
-    1 changes nothing; 0 gives black, the picture's mean grey, or its grey. The three are one
-    linear map of a picture's colours, and what leaves 0 to 255 is cut off once, at the end.
+    1 changes nothing; 0 gives black, the image's mean grey, or its grey. The three are one
+    linear map of an image's colours, and what leaves 0 to 255 is cut off once, at the end.
     """
     brightness, contrast, saturation = (
         to_device(factor.float(), pixels.device)[:, None, None, None]
@@ -38,7 +38,7 @@ def adjust(pixels: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: 
 def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
     """Return ``pixels`` blurred (factor 0), as they are (1) or sharpened (above 1).
 
-    ``factors`` (N,) go between a picture and its mean over 3x3 pixels, the middle one counted five
+    ``factors`` (N,) go between an image and its mean over 3x3 pixels, the middle one counted five
     times. The outermost pixels stay.
     """
     height, width = pixels.shape[2:]
@@ -66,7 +66,7 @@ def solarize(pixels: Tensor, threshold: int) -> Tensor:
 
 
 def autocontrast(pixels: Tensor) -> Tensor:
-    """Return ``pixels`` with each channel of each picture stretched to 0 to 255."""
+    """Return ``pixels`` with each channel of each image stretched to 0 to 255."""
     lowest = pixels.amin(dim=(2, 3), keepdim=True).float()
     span = pixels.amax(dim=(2, 3), keepdim=True).float() - lowest
     slope = 255 / span.where(span > 0, 255)
@@ -75,7 +75,7 @@ def autocontrast(pixels: Tensor) -> Tensor:
 
 
 def equalize(pixels: Tensor) -> Tensor:
-    """Return ``pixels`` with the levels of each channel of each picture about equally frequent.
+    """Return ``pixels`` with the levels of each channel of each image about equally frequent.
 
     The integer arithmetic is Pillow's, so the result is the same.
     """

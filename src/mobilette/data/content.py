@@ -1,23 +1,23 @@
-"""Where a picture's bytes lie: the one place that knows what `Picture.content` can be."""
+"""Where an image's bytes lie: the one place that knows what `LabelledImage.content` can be."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-from mobilette.data.pictures import Picture
+from mobilette.data.images import LabelledImage
 from mobilette.data.tar import TarMember
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
-    """What tells, without reading it, that a picture's file is the one that was seen before.
+    """What tells, without reading it, that an image's file is the one that was seen before.
 
     Attributes:
         path: absolute.
-        offset: where the picture begins in the file.
-        size: of the picture, in bytes; -1 where the file cannot be found.
+        offset: where the image begins in the file.
+        size: of the image, in bytes; -1 where the file cannot be found.
         mtime_ns: when the file was last changed.
     """
 
@@ -27,26 +27,26 @@ class Stamp:
     mtime_ns: int
 
 
-def lies_in_file(picture: Picture) -> bool:
-    """Whether the picture is still to be read, rather than in memory already."""
-    return not picture.in_memory
+def lies_in_file(image: LabelledImage) -> bool:
+    """Whether the image is still to be read, rather than in memory already."""
+    return not image.in_memory
 
 
-def encoded(picture: Picture) -> bytes:
-    """Return the bytes of a picture that lies in a file.
+def encoded(image: LabelledImage) -> bytes:
+    """Return the bytes of an image that lies in a file.
 
     Raises:
-        UnusablePicture: they cannot be read.
+        UnusableImage: they cannot be read.
     """
-    content = picture.read()
+    content = image.read()
     if content is None:
-        raise UnusablePicture("has no file")
+        raise UnusableImage("has no file")
     return content
 
 
-def stamp(picture: Picture) -> Stamp:
-    """Return the `Stamp` of a picture that lies in a file."""
-    content = picture.content
+def stamp(image: LabelledImage) -> Stamp:
+    """Return the `Stamp` of an image that lies in a file."""
+    content = image.content
     member = content if isinstance(content, TarMember) else None
     file = str(member.path if member is not None else content)
     path = os.path.abspath(file)  # noqa: PTH100  # links stay, a million are quick

@@ -1,4 +1,4 @@
-"""Parts of pictures, each resized to the same square."""
+"""Parts of images, each resized to the same square."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mobilette.data.transfer import to_device
 def resample(
     pixels: Tensor, *, starts: Tensor, sizes: Tensor, mirrored: Tensor, resolution: int
 ) -> Tensor:
-    """Return one part of each picture, resized to a square, and mirrored where asked for.
+    """Return one part of each image, resized to a square, and mirrored where asked for.
 
     Bilinear; where a part shrinks, the triangle widens by the same factor (antialiasing). Only
     pixels of the part count. A part that reaches over the border, by less than a side, sees the
-    picture's reflection there. Rows first, then columns, rounded after each, as Pillow does it.
+    image's reflection there. Rows first, then columns, rounded after each, as Pillow does it.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.

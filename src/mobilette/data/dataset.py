@@ -1,4 +1,4 @@
-"""A set of pictures becomes rows of pixels: read or streamed, divided and fingerprinted."""
+"""A set of images becomes rows of pixels: read or streamed, divided and fingerprinted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from mobilette.data.digest import Digest
 from mobilette.data.found import Copies, find_copies, find_rows
+from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.labels import count_labels, indices_of
 from mobilette.data.opening import LoaderKind, open_set
-from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import read_pictures
+from mobilette.data.reading import read_images
 from mobilette.data.split import Split, assign, divide, make_split
-from mobilette.data.store import PictureStore, Remark
+from mobilette.data.store import ImageStore, Remark
 from mobilette.errors import InputError
 from mobilette.limits import FRACTION
 
@@ -26,21 +26,21 @@ _BY_RULE_MULTI_LABEL = "first fifth by SHA-256 of decoded pixels"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """A set of pictures, divided into splits.
+    """A set of images, divided into splits.
 
     Attributes:
         classes: class ids in the order of the labels.
         splits: ``"train"``, ``"val"`` and, where the set has one, ``"test"``.
-        left_out: name and reason of every picture that could not be used while the set was read.
-        ignored: how many files were no pictures, or in no class.
-        fingerprint: SHA-256, in hex, over the split, class and digest of every picture. It
+        left_out: name and reason of every image that could not be used while the set was read.
+        ignored: how many files were no images, or in no class.
+        fingerprint: SHA-256, in hex, over the split, class and digest of every image. It
             depends on neither the resolution nor, except with ``"names and sizes"``, the names.
-        digest: what stands for a picture in the fingerprint, in the order inside a split and when
+        digest: what stands for an image in the fingerprint, in the order inside a split and when
             duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
-            ``"names and sizes"`` where no picture is read before its turn comes.
-        copies: pictures that are in several splits, or in several classes; ``None``
+            ``"names and sizes"`` where no image is read before its turn comes.
+        copies: images that are in several splits, or in several classes; ``None``
             where that is not known, of a set that is streamed.
-        flippable: whether a picture means the same seen in a mirror.
+        flippable: whether an image means the same seen in a mirror.
         source: the set as it was asked for.
         remarks: how its folders were understood, where that is not plain.
         split_rule: how the set was divided, in words.
@@ -58,21 +58,21 @@ class Dataset:
     source: str
     split_rule: str
     remarks: tuple[str, ...] = ()
-    store: PictureStore | None = None
+    store: ImageStore | None = None
 
     @property
     def unusable(self) -> tuple[tuple[str, str], ...]:
-        """Name and reason of every picture that was left out so far."""
+        """Name and reason of every image that was left out so far."""
         return self.left_out + (() if self.store is None else self.store.unusable())
 
     def close(self) -> None:
-        """End the threads and processes that streamed pictures are decoded in."""
+        """End the threads and processes that streamed images are decoded in."""
         if self.store is not None:
             self.store.close()
 
     @property
     def multi_label(self) -> bool:
-        """Whether a picture may be of none or of several classes."""
+        """Whether an image may be of none or of several classes."""
         return any(split.labels.ndim == 2 for split in self.splits.values())
 
     def describe(self) -> dict[str, object]:
@@ -115,7 +115,7 @@ class Dataset:
 
 
 def load_dataset(
-    pictures: PictureSet,
+    images: ImageSet,
     *,
     resolution: int,
     preprocess: Preprocess,
@@ -129,39 +129,39 @@ def load_dataset(
     processes: int = 1,
     remark: Remark | None = None,
 ) -> Dataset:
-    """Read a set of pictures, or prepare to stream it, and divide it where it is flat.
+    """Read a set of images, or prepare to stream it, and divide it where it is flat.
 
-    Read (``resident``), every picture is decoded once and kept in memory. Streamed, pictures are
+    Read (``resident``), every image is decoded once and kept in memory. Streamed, images are
     decoded when their turn comes; only a flat set is decoded at once, since its division depends
     on the pixels. Of a set that comes divided, JPEGs to train on are decoded at reduced scale
     where that is enough (`mobilette.data.decoding.decode_reduced`), all others exactly.
 
-    The first arguments are those of ``read_pictures``; the result does not depend on ``workers``.
+    The first arguments are those of ``read_images``; the result does not depend on ``workers``.
 
     Args:
-        pictures: what to read.
-        resolution: as for ``read_pictures``.
-        preprocess: as for ``read_pictures``.
-        workers: as for ``read_pictures``; a streamed set is decoded in as many processes.
-        max_unusable: the fraction of pictures that may be unusable, also as a run goes on.
-        on_progress: as for ``read_pictures``.
+        images: what to read.
+        resolution: as for ``read_images``.
+        preprocess: as for ``read_images``.
+        workers: as for ``read_images``; a streamed set is decoded in as many processes.
+        max_unusable: the fraction of images that may be unusable, also as a run goes on.
+        on_progress: as for ``read_images``.
         loader: ``auto`` streams what does not fit the memory.
         digest: `Dataset.digest` of the run that is to go on (``"decoded pixels"`` where it tells
             none); ``None`` chooses.
-        cache: the folder of decoded pictures (`mobilette.data.cache.pictures_cache`); ``None``
+        cache: the folder of decoded images (`mobilette.data.cache.images_cache`); ``None``
             neither reads nor writes any.
-        device_memory: free bytes of a GPU that resident pictures would have to fit in, too.
-        processes: how many on this machine will each hold the pictures in its memory.
+        device_memory: free bytes of a GPU that resident images would have to fit in, too.
+        processes: how many on this machine will each hold the images in its memory.
         remark: called with a line for the user about what was found.
 
     Raises:
-        InputError: the pictures do not fit the memory, too many are unusable, a class has none
+        InputError: the images do not fit the memory, too many are unusable, a class has none
             left to train on, or a split has none left.
     """
     FRACTION.check("--max-unusable", max_unusable)
     remark = remark or _silent
     opened = open_set(
-        pictures,
+        images,
         resolution=resolution,
         preprocess=preprocess,
         workers=workers,
@@ -174,36 +174,36 @@ def load_dataset(
         remark=remark,
     )
     found = find_rows(opened, on_progress=on_progress)
-    chosen = [opened.store.pictures[position] for position in found.positions]
+    chosen = [opened.store.images[position] for position in found.positions]
     assigned = assign(
         [opened.splits[position] for position in found.positions], chosen, found.digests
     )
-    _check_classes(pictures, chosen, assigned)
+    _check_classes(images, chosen, assigned)
     copies = find_copies(found, chosen, assigned)
     for line in copies.remarks() if copies is not None else ():
         remark(line)
-    rule = _BY_RULE_MULTI_LABEL if pictures.multi_label else _BY_RULE
+    rule = _BY_RULE_MULTI_LABEL if images.multi_label else _BY_RULE
     return Dataset(
-        classes=pictures.classes,
-        splits=divide(found, chosen, assigned, num_classes=len(pictures.classes)),
-        left_out=pictures.unusable + (() if opened.streamed else opened.store.unusable()),
-        ignored=len(pictures.ignored),
+        classes=images.classes,
+        splits=divide(found, chosen, assigned, num_classes=len(images.classes)),
+        left_out=images.unusable + (() if opened.streamed else opened.store.unusable()),
+        ignored=len(images.ignored),
         fingerprint=_fingerprint(
-            (split, ";".join(pictures.classes[i] for i in indices_of(picture.label)), digest)
-            for split, picture, digest in zip(assigned, chosen, found.digests, strict=True)
+            (split, ";".join(images.classes[i] for i in indices_of(image.label)), digest)
+            for split, image, digest in zip(assigned, chosen, found.digests, strict=True)
         ),
         digest=opened.digest,
         copies=copies,
-        flippable=pictures.flippable,
-        source=pictures.name,
-        split_rule=rule if "all" in pictures.splits else pictures.divided_by,
-        remarks=pictures.remarks,
+        flippable=images.flippable,
+        source=images.name,
+        split_rule=rule if "all" in images.splits else images.divided_by,
+        remarks=images.remarks,
         store=opened.store if opened.streamed else None,
     )
 
 
 def load_split(
-    pictures: Sequence[Picture],
+    images: Sequence[LabelledImage],
     *,
     resolution: int,
     preprocess: Preprocess,
@@ -212,57 +212,55 @@ def load_split(
     max_unusable: float = 0.1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Split, tuple[tuple[str, str], ...]]:
-    """Read the pictures of one split, as ``choose_split`` gives them.
+    """Read the images of one split, as ``choose_split`` gives them.
 
-    The arguments are those of ``read_pictures``; ``num_classes`` counts for multi-label pictures.
+    The arguments are those of ``read_images``; ``num_classes`` counts for multi-label images.
 
     Returns:
-        The split, and name and reason of every picture that was left out.
+        The split, and name and reason of every image that was left out.
 
     Raises:
-        InputError: the pictures do not fit the memory, too many are unusable, or all are.
+        InputError: the images do not fit the memory, too many are unusable, or all are.
     """
-    reading = read_pictures(
-        pictures,
+    reading = read_images(
+        images,
         resolution=resolution,
         preprocess=preprocess,
         workers=workers,
         max_unusable=max_unusable,
         on_progress=on_progress,
     )
-    usable = [pictures[position] for position in reading.positions]
+    usable = [images[position] for position in reading.positions]
     if not usable:
-        raise InputError("there is no usable picture to read")
+        raise InputError("there is no usable image to read")
     return make_split(reading.pixels, usable, num_classes=num_classes), reading.unusable
 
 
 def _check_classes(
-    pictures: PictureSet, chosen: Sequence[Picture], assigned: Sequence[str]
+    images: ImageSet, chosen: Sequence[LabelledImage], assigned: Sequence[str]
 ) -> None:
     trained, held_out = (
         {
             index
-            for picture, split in zip(chosen, assigned, strict=True)
+            for image, split in zip(chosen, assigned, strict=True)
             if (split == "train") is train
-            for index in indices_of(picture.label)
+            for index in indices_of(image.label)
         }
         for train in (True, False)
     )
-    for label, class_id in enumerate(pictures.classes):
-        # The rule holds out a fifth of all multi-label pictures, which may be all of a rare class.
-        if label in trained or (pictures.multi_label and label in held_out):
+    for label, class_id in enumerate(images.classes):
+        # The rule holds out a fifth of all multi-label images, which may be all of a rare class.
+        if label in trained or (images.multi_label and label in held_out):
             continue
-        if "all" in pictures.splits and label in held_out:
+        if "all" in images.splits and label in held_out:
             raise InputError(
-                f"{pictures.name}: the class {class_id!r} has one usable picture; "
+                f"{images.name}: the class {class_id!r} has one usable image; "
                 "two are needed, one to train on and one held out"
             )
-        raise InputError(
-            f"{pictures.name}: the class {class_id!r} has no usable picture to train on"
-        )
-    for split in pictures.splits:
+        raise InputError(f"{images.name}: the class {class_id!r} has no usable image to train on")
+    for split in images.splits:
         if split != "all" and split not in assigned:
-            raise InputError(f"{pictures.name}: the split {split!r} has no usable picture")
+            raise InputError(f"{images.name}: the split {split!r} has no usable image")
 
 
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""A file becomes a picture in 8-bit RGB or grey, or there is a plain reason why not."""
+"""A file becomes an image in 8-bit RGB or grey, or there is a plain reason why not."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mobilette.data.memory import available_memory
 from mobilette.data.orientation import Turn, turn_of, turn_of_image
 from mobilette.data.plain import plain
 from mobilette.data.trimming import trim
-from mobilette.data.unusable import DAMAGED, UnusablePicture, reason_of
+from mobilette.data.unusable import DAMAGED, UnusableImage, reason_of
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.silence import NO_WARNINGS
 
 MAX_BYTES = 512 * 1024**2
 MAX_PIXELS = 178_956_970
-# Never Pillow's others: some of its plugins run programs, and nobody has pictures in most.
+# Never Pillow's others: some of its plugins run programs, and nobody has images in most.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA")
 
 # How much larger than the result of the resize a JPEG decoded at reduced scale must still be.
@@ -33,7 +33,7 @@ _SCALES = (8, 4, 2)
 
 # Bytes of pixels that may be decoded at the same time, in how many threads so ever.
 _AT_ONCE = 2**30
-# Pictures that take less do not count.
+# Images that take less do not count.
 _SMALL = 2**24
 # Bytes that a pixel takes in Pillow, and beside it while some formats are decoded.
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
@@ -41,7 +41,7 @@ _BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8, "HEIC": 8}
 
 
 class _Allowance:
-    """Large pictures wait for each other: so many threads, so many of them in memory otherwise."""
+    """Large images wait for each other: so many threads, so many of them in memory otherwise."""
 
     def __init__(self) -> None:
         self._begin()
@@ -60,7 +60,7 @@ class _Allowance:
             self._begin()
         free = available_memory()
         if free is not None and size > free:
-            raise UnusablePicture(
+            raise UnusableImage(
                 f"too large for the memory: {size / 1e6:,.0f} of {free / 1e6:,.0f} MB"
             )
         with self._freed:
@@ -78,7 +78,7 @@ _ALLOWANCE = _Allowance()
 
 
 def decode(source: Path | bytes) -> Image.Image:
-    """Decode one picture, upright, without transparency.
+    """Decode one image, upright, without transparency.
 
     The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8
     bits, and of several frames the first counts. What it may cost is bounded: by the bytes of the
@@ -91,7 +91,7 @@ def decode(source: Path | bytes) -> Image.Image:
         A loaded image of mode ``"L"`` for grey sources, else ``"RGB"``.
 
     Raises:
-        UnusablePicture: the file is empty, too large, truncated, damaged or no picture, has pixels
+        UnusableImage: the file is empty, too large, truncated, damaged or no image, has pixels
             (floating-point, for one) that have no fixed range, or needs a package that is missing.
     """
     return decode_reduced(source, lambda _: 1.0)[0]
@@ -100,39 +100,39 @@ def decode(source: Path | bytes) -> Image.Image:
 def decode_reduced(
     source: Path | bytes, shrinking: Callable[[tuple[int, int]], float]
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode one picture as `decode` does, a JPEG at 1/2, 1/4 or 1/8 of its size if that suffices.
+    """Decode one image as `decode` does, a JPEG at 1/2, 1/4 or 1/8 of its size if that suffices.
 
-    libjpeg computes the smaller picture from the coefficients (scaled DCT), in a part of the time.
-    It suffices while the picture stays ``MARGIN`` times as large, a side, as what it is resized
+    libjpeg computes the smaller image from the coefficients (scaled DCT), in a part of the time.
+    It suffices while the image stays ``MARGIN`` times as large, a side, as what it is resized
     to: 200 photographs (288 pixels high, resized to 32, 48, 64 and 72) then differ from the exact
     result by 0.4 to 0.7 of 255 levels on average; with a margin of 1 it is 1.2 to 2.3.
 
     Args:
         source: a file, read once, or its bytes.
-        shrinking: by how much a picture of this width and height is made smaller afterwards.
+        shrinking: by how much an image of this width and height is made smaller afterwards.
 
     Returns:
         The image, and the width and height that it has at full scale.
 
     Raises:
-        UnusablePicture: as for `decode`.
+        UnusableImage: as for `decode`.
     """
     data = source if isinstance(source, bytes) else read_encoded(source)
     if not data:
-        raise UnusablePicture("empty file (0 bytes)")
+        raise UnusableImage("empty file (0 bytes)")
     check_size(len(data))
     with NO_WARNINGS:  # about odd metadata and large sizes: neither prevents use
         try:
             opaque, turn, full = _decoded(data, shrinking)
             upright = opaque if turn is None else opaque.transpose(turn)
         except UnidentifiedImageError:
-            raise UnusablePicture("damaged: its head cannot be read") from None
+            raise UnusableImage("damaged: its head cannot be read") from None
         except Image.DecompressionBombError:
             raise _too_many_pixels() from None
         except MemoryError:
-            raise UnusablePicture("too large for the memory") from None
+            raise UnusableImage("too large for the memory") from None
         except DAMAGED as error:
-            raise UnusablePicture(reason_of(error)) from error
+            raise UnusableImage(reason_of(error)) from error
     if opaque.size == full:
         return upright, upright.size
     return upright, full[::-1] if upright.size != opaque.size else full
@@ -163,18 +163,18 @@ def _format(data: bytes) -> str:
     form = "TGA" if data.endswith(TGA_FOOTER) else format_of(data[:HEAD])
     if form is None:
         known = f"{', '.join(FORMATS)} and HEIC are read"
-        raise UnusablePicture(f"not a picture ({what_it_is(data[:HEAD]) or known})")
+        raise UnusableImage(f"not an image ({what_it_is(data[:HEAD]) or known})")
     if form not in (*FORMATS, "HEIC") or (form == "AVIF" and not features.check("avif")):
-        raise UnusablePicture(f"{form} is not decoded here; convert it to PNG or JPEG")
+        raise UnusableImage(f"{form} is not decoded here; convert it to PNG or JPEG")
     return form
 
 
 def _heic(data: bytes) -> Image.Image:
     try:
-        with needs("heic", "a HEIC picture"):
+        with needs("heic", "a HEIC image"):
             import pillow_heif
     except InputError as error:
-        raise UnusablePicture(str(error)) from error
+        raise UnusableImage(str(error)) from error
     file = pillow_heif.open_heif(data)
     with _ALLOWANCE.taking(_cost(file.size, "RGB", "HEIC", turned=False)):
         return plain(file.to_pillow())
@@ -184,7 +184,7 @@ def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:
     """Return the bytes that decoding takes at most.
 
     Raises:
-        UnusablePicture: there are too many pixels.
+        UnusableImage: there are too many pixels.
     """
     pixels = size[0] * size[1]
     check_pixels(pixels)
@@ -194,23 +194,23 @@ def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:
 
 
 def check_pixels(pixels: int) -> None:
-    """Raise `UnusablePicture` for more than `MAX_PIXELS`."""
+    """Raise `UnusableImage` for more than `MAX_PIXELS`."""
     if pixels > MAX_PIXELS:
         raise _too_many_pixels()
 
 
-def _too_many_pixels() -> UnusablePicture:
-    return UnusablePicture(f"too many pixels (the limit is {MAX_PIXELS:,})")
+def _too_many_pixels() -> UnusableImage:
+    return UnusableImage(f"too many pixels (the limit is {MAX_PIXELS:,})")
 
 
 def upright_and_plain(image: Image.Image) -> Image.Image:
-    """Return an opened picture as `decode` would have: upright, ``"L"`` or ``"RGB"``, opaque.
+    """Return an opened image as `decode` would have: upright, ``"L"`` or ``"RGB"``, opaque.
 
     Raises:
-        UnusablePicture: it has no pixels, or they have no fixed range.
+        UnusableImage: it has no pixels, or they have no fixed range.
     """
     if 0 in image.size:
-        raise UnusablePicture("has no pixels")
+        raise UnusableImage("has no pixels")
     image.load()  # after which a TIFF is upright already
     turn = turn_of_image(image)
     opaque = plain(image)
@@ -218,19 +218,19 @@ def upright_and_plain(image: Image.Image) -> Image.Image:
 
 
 def read_encoded(path: Path) -> bytes:
-    """Return the bytes of a picture's file, its kind and size checked before.
+    """Return the bytes of an image's file, its kind and size checked before.
 
     Raises:
-        UnusablePicture: it is too large, no regular file, or cannot be read.
+        UnusableImage: it is too large, no regular file, or cannot be read.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UnusablePicture("not a regular file")
+            raise UnusableImage("not a regular file")
         check_size(status.st_size)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # the latter for a name with a zero byte
-        raise UnusablePicture(
+        raise UnusableImage(
             f"cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
 
@@ -249,7 +249,7 @@ def _reduce(image: Image.Image, shrinking: float, *, turned: bool) -> None:
 
 
 def check_size(size: int) -> None:
-    """Raise `UnusablePicture` for a file of more than `MAX_BYTES`."""
+    """Raise `UnusableImage` for a file of more than `MAX_BYTES`."""
     if size > MAX_BYTES:
         mebibytes = MAX_BYTES // 1024**2
-        raise UnusablePicture(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")
+        raise UnusableImage(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")

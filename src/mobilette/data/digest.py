@@ -1,4 +1,4 @@
-"""What identifies a picture: a hash of its pixels or of its file."""
+"""What identifies an image: a hash of its pixels or of its file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Digest = Literal["decoded pixels", "files", "names and sizes"]
 
 
 def pixel_sha256(image: Image.Image) -> str:
-    """Return the SHA-256, in hex, of a decoded picture: its mode, size and pixels."""
+    """Return the SHA-256, in hex, of a decoded image: its mode, size and pixels."""
     digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
     digest.update(image.tobytes())
     return digest.hexdigest()

@@ -13,17 +13,17 @@ RATIO = 1 / 0.3
 
 
 def erase(pixels: Tensor, *, probability: float, generator: Generator) -> Tensor:
-    """Return ``pixels``, with a random rectangle of noise in some of the pictures.
+    """Return ``pixels``, with a random rectangle of noise in some of the images.
 
     Zhong et al. 2017, arXiv 1708.04896, Algorithm 1: a rectangle of 2% to 40% of the area, its
     sides in a ratio of 0.3 to 1/0.3 (here uniform in its logarithm), filled with random values
-    as there. One sheet of noise is drawn a batch; each picture shows its own
+    as there. One sheet of noise is drawn a batch; each image shows its own
     rectangle of it.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.
-        probability: for a picture to be erased.
-        generator: on the CPU; five numbers a picture and C x R x R for the noise are taken.
+        probability: for an image to be erased.
+        generator: on the CPU; five numbers an image and C x R x R for the noise are taken.
     """
     count, channels, size, _ = pixels.shape
     draws = torch.rand(count, 5, generator=generator)

@@ -1,24 +1,24 @@
-"""Folders of pictures: one folder a class, maybe in folders of splits."""
+"""Folders of images: one folder a class, maybe in folders of splits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mobilette.data.images import ImageSet, LabelledImage, by_split, check_set
 from mobilette.data.layout import entries, files_below, understand
-from mobilette.data.names import pictures_among
-from mobilette.data.pictures import Picture, PictureSet, by_split, check_set
+from mobilette.data.names import images_among
 from mobilette.errors import InputError
 
 # Where Mobilette's own results lie, if it was started in the folder of the set.
 _OURS, _RECORDS = ("runs", "exports"), {"arch.json", "contract.json"}
 
 
-def read_folders(root: Path, name: str) -> PictureSet:
-    """Find the pictures below the folder ``root``, whose set is called ``name``.
+def read_folders(root: Path, name: str) -> ImageSet:
+    """Find the images below the folder ``root``, whose set is called ``name``.
 
     Raises:
-        InputError: it is not laid out as `find_pictures` says.
+        InputError: it is not laid out as `find_images` says.
     """
     layout = understand(root, name)
     first = "train" if "train" in layout.folders else "all"
@@ -29,12 +29,12 @@ def read_folders(root: Path, name: str) -> PictureSet:
         split: _split(root, folders, classes, ignored, strict=split == first)
         for split, folders in layout.folders.items()
     }
-    for split, pictures in found.items():
-        if not pictures:
+    for split, images in found.items():
+        if not images:
             places = sorted({folder.parent for folder in layout.folders[split].values()})
-            raise InputError(f"{places[0]} has no pictures in its folders; fill it or remove it")
+            raise InputError(f"{places[0]} has no images in its folders; fill it or remove it")
     return check_set(
-        PictureSet(
+        ImageSet(
             name=name,
             classes=classes,
             splits=by_split(found),
@@ -51,27 +51,27 @@ def _split(
     ignored: list[str],
     *,
     strict: bool,
-) -> tuple[Picture, ...]:
-    """List the pictures in the ``folders`` of classes, by class, then by name."""
-    pictures = []
+) -> tuple[LabelledImage, ...]:
+    """List the images in the ``folders`` of classes, by class, then by name."""
+    images = []
     for label, class_id in enumerate(classes):
         if class_id not in folders:
             continue
         folder = folders[class_id]
         files = sorted((file.relative_to(root).as_posix(), file) for file in files_below(folder))
-        pictured = set(pictures_among(file for _, file in files))
+        imaged = set(images_among(file for _, file in files))
         chosen = [
-            Picture(name=name, label=label, content=file)
+            LabelledImage(name=name, label=label, content=file)
             for name, file in files
-            if file in pictured
+            if file in imaged
         ]
         if strict and not chosen:
             raise InputError(
-                f"{folder} has no pictures; remove it or fill it{_hint(folders.values())}"
+                f"{folder} has no images; remove it or fill it{_hint(folders.values())}"
             )
-        pictures += chosen
-        ignored.extend(name for name, file in files if file not in pictured)
-    return tuple(pictures)
+        images += chosen
+        ignored.extend(name for name, file in files if file not in imaged)
+    return tuple(images)
 
 
 def _holds_results(folder: Path | None, *, depth: int = 2) -> bool:

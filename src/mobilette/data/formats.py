@@ -1,4 +1,4 @@
-"""Formats of pictures, told apart by how their files begin."""
+"""Formats of images, told apart by how their files begin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNATURES = (
     (b"MM\0+", "TIFF"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
-    # Pictures that nothing here decodes, by the name that people know.
+    # Images that nothing here decodes, by the name that people know.
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
     (b"8BPS", "Photoshop (PSD)"),
@@ -49,23 +49,23 @@ _BRANDS = {
     ),
     b"crx ": "camera raw",
 }
-# "Any still picture" and "any sequence": what it is coded with, the other brands tell.
+# "Any still image" and "any sequence": what it is coded with, the other brands tell.
 _ANY = (b"mif1", b"msf1", b"miaf", b"mif2")
 
-# What files are that pretend to be pictures.
+# What files are that pretend to be images.
 _OTHERS = (
     (re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE), "HTML, a web page"),
     (re.compile(rb"%PDF-"), "a PDF document"),
     (re.compile(rb"PK\x03\x04"), "a zip archive"),
     (re.compile(rb"\x1f\x8b"), "compressed with gzip"),
-    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS; the picture was not fetched"),
+    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS; the image was not fetched"),
     (re.compile(rb"\s*[\[{]"), "JSON or the like"),
     (re.compile(rb"\x1aE\xdf\xa3|....ftyp|RIFF....AVI ", re.DOTALL), "a video"),
 )
 
 
 def format_of(head: bytes) -> str | None:
-    """Return the format of the picture whose file begins with ``head``; ``None`` for no picture.
+    """Return the format of the image whose file begins with ``head``; ``None`` for no image.
 
     Args:
         head: its first `HEAD` bytes or more.
@@ -87,8 +87,8 @@ def format_of(head: bytes) -> str | None:
     return "SVG" if _SVG.match(head) else None
 
 
-def is_picture(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is a picture beyond doubt, whatever its name.
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is an image beyond doubt, whatever its name.
 
     Two letters are no proof: a text may begin with "BM" or "P1".
     """
@@ -99,7 +99,7 @@ def is_picture(head: bytes) -> bool:
 
 
 def what_it_is(head: bytes) -> str:
-    """Say what a file is that begins with ``head`` and is no picture, or nothing."""
+    """Say what a file is that begins with ``head`` and is no image, or nothing."""
     return next((name for pattern, name in _OTHERS if pattern.match(head)), "")
 
 

@@ -1,4 +1,4 @@
-"""Which pictures of an opened set can be used, and what stands for each of them."""
+"""Which images of an opened set can be used, and what stands for each of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.data.images import LabelledImage
 from mobilette.data.opening import OpenSet
-from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport, read_all
-from mobilette.data.store import PictureStore
+from mobilette.data.store import ImageStore
 
-# Pictures that a remark names.
+# Images that a remark names.
 _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoundRows:
-    """The usable pictures of a set, in its order.
+    """The usable images of a set, in its order.
 
     Attributes:
         pixels: uint8 (N, C, R, R); ``None`` where they are left in the ``store``.
-        store: all pictures of the set.
+        store: all images of the set.
         positions: int64 (N,), where each lies in the store.
         digests: what stands for each; inside a split they are sorted by it.
     """
 
     pixels: NDArray[np.uint8] | None
-    store: PictureStore
+    store: ImageStore
     positions: NDArray[np.int64]
     digests: tuple[str, ...]
 
@@ -39,7 +39,7 @@ def find_rows(opened: OpenSet, *, on_progress: LoadReport | None = None) -> Foun
     """Read a set, or if it is streamed, as much of it as its digests need.
 
     Raises:
-        InputError: too many pictures are unusable, or a worker process died.
+        InputError: too many images are unusable, or a worker process died.
     """
     if not opened.streamed:
         reading = read_all(opened.store, on_progress=on_progress)
@@ -60,12 +60,12 @@ def find_rows(opened: OpenSet, *, on_progress: LoadReport | None = None) -> Foun
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Pictures that a set has several times where it should not.
+    """Images that a set has several times where it should not.
 
     Attributes:
-        in_train: by split, the names of pictures that are also in ``train``.
-        in_val: names of pictures of ``test`` that are also in ``val``, which chose the weights.
-        in_classes: names of one picture, under several classes.
+        in_train: by split, the names of images that are also in ``train``.
+        in_val: names of images of ``test`` that are also in ``val``, which chose the weights.
+        in_classes: names of one image, under several classes.
     """
 
     in_train: Mapping[str, tuple[str, ...]]
@@ -75,33 +75,33 @@ class Copies:
     def remarks(self) -> tuple[str, ...]:
         """Return what whoever trains on the set should know, each one line."""
         said = [
-            f"{len(names):,} pictures of {split} are also in train: {_some(names)}"
+            f"{len(names):,} images of {split} are also in train: {_some(names)}"
             for split, names in self.in_train.items()
         ]
         if self.in_val:
             said.append(
-                f"{len(self.in_val):,} pictures of test are also in val: {_some(self.in_val)}"
+                f"{len(self.in_val):,} images of test are also in val: {_some(self.in_val)}"
             )
         if self.in_classes:
             same = [_some(names, between=" = ") for names in self.in_classes]
-            said.append(f"{len(same):,} pictures are in several classes: {_some(same)}")
+            said.append(f"{len(same):,} images are in several classes: {_some(same)}")
         return tuple(said)
 
 
 def find_copies(
-    found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str]
+    found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str]
 ) -> Copies | None:
-    """Find pictures in several splits, or in several classes.
+    """Find images in several splits, or in several classes.
 
     The same are those with the same digest: every pixel, or every byte of the file.
 
     Args:
-        found: the pictures.
+        found: the images.
         chosen: the same, with their labels.
         assigned: the split of each.
 
     Returns:
-        The copies; ``None`` where some pictures were not read yet.
+        The copies; ``None`` where some images were not read yet.
     """
     digests = [found.store.digests.get(position) for position in found.positions.tolist()]
     if None in digests:
@@ -140,7 +140,7 @@ def _found(
 ) -> FoundRows:
     store, places = opened.store, positions.tolist()
     if opened.digest == "names and sizes":
-        digests = [f"{store.pictures[at].name}\0{opened.stamps[at].size}" for at in places]
+        digests = [f"{store.images[at].name}\0{opened.stamps[at].size}" for at in places]
     else:
         digests = [store.digests[at].hex() for at in places]
     return FoundRows(pixels=pixels, store=store, positions=positions, digests=tuple(digests))

@@ -1,4 +1,4 @@
-"""Labels: the class of a picture, or the classes of a picture of a multi-label set."""
+"""Labels: the class of an image, or the classes of an image of a multi-label set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def indices_of(label: Label) -> tuple[int, ...]:
 
 
 def count_labels(labels: Labels, *, num_classes: int) -> list[int]:
-    """Return how many pictures each class has in an array of `label_array`."""
+    """Return how many images each class has in an array of `label_array`."""
     if labels.ndim == 2:
         return [int(count) for count in labels.sum(axis=0, dtype=np.int64)]
     return [int(count) for count in np.bincount(labels, minlength=num_classes)]

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilette.data.names import drawn_on, folded, is_hidden, may_be_picture, split_of, splits_among
+from mobilette.data.names import drawn_on, folded, is_hidden, may_be_image, split_of, splits_among
 from mobilette.errors import InputError, nearest
 
-LAYOUT = "one folder of pictures per class, or train/ and val/ with such folders in each"
+LAYOUT = "one folder of images per class, or train/ and val/ with such folders in each"
 # How many folders may lie around the classes, one in another.
 _MOST_AROUND = 8
 
@@ -21,7 +21,7 @@ class Layout:
 
     Attributes:
         folders: by split (``all`` where there is none but maybe ``test``), by class: where its
-            pictures lie, at any depth.
+            images lie, at any depth.
         ignored: files, relative to the root, that lie beside the folders of classes.
         remarks: what was understood, where that is not plain; each one line.
     """
@@ -42,10 +42,9 @@ def understand(root: Path, name: str) -> Layout:
     ignored += _relative(root, place, files)
     remarks = [f"{name}: the classes are in {_shown(root, place)}"] if place != root else []
     if not folders:
-        pictures = sum(may_be_picture(place / file) for file in files)
+        images = sum(may_be_image(place / file) for file in files)
         raise InputError(
-            f"{name} has no class folders, {pictures} pictures lie directly in it; "
-            f"expected {LAYOUT}"
+            f"{name} has no class folders, {images} images lie directly in it; expected {LAYOUT}"
         )
     _check_classes(place, folders)
     splits = _splits(place, folders, name)
@@ -100,7 +99,7 @@ def _enter(root: Path, place: Path, *, classes: Collection[str] = ()) -> tuple[P
     passed: list[str] = []
     for _ in range(_MOST_AROUND):
         folders, files = entries(place)
-        if len(folders) != 1 or any(may_be_picture(place / file) for file in files):
+        if len(folders) != 1 or any(may_be_image(place / file) for file in files):
             break
         inner = place / folders[0]
         within = entries(inner)[0]
@@ -142,8 +141,8 @@ def _splits(place: Path, folders: list[str], name: str) -> dict[str, Path]:
         raise _unclear(
             name, f"classes {_list(folders)}", f"splits {looks} without folders of classes"
         )
-    pictures = [folder for folder in others if _holds_pictures(place / folder)]
-    if pictures:
+    images = [folder for folder in others if _holds_images(place / folder)]
+    if images:
         raise _unclear(name, f"classes {_list(folders)}", f"splits {looks}")
     if "train" not in splits:
         raise InputError(f"{name} has {looks}, but no train/; expected {LAYOUT}")
@@ -186,19 +185,19 @@ def _refuse_unlabelled(
     place: Path, split: str, files: list[str], name: str, remarks: list[str]
 ) -> None:
     """Say that a test split has no labels; raise `InputError` for other splits."""
-    pictures = sum(may_be_picture(place / file) for file in files)
-    if split == "test" and pictures:
+    images = sum(may_be_image(place / file) for file in files)
+    if split == "test" and images:
         remarks.append(
-            f"{name}: the {pictures:,} pictures of {place.name}/ lie in no folder of a class: "
+            f"{name}: the {images:,} images of {place.name}/ lie in no folder of a class: "
             "they have no labels and are left out"
         )
         return
-    if not pictures:
-        raise InputError(f"{place} has no pictures; expected {LAYOUT}")
+    if not images:
+        raise InputError(f"{place} has no images; expected {LAYOUT}")
     table = _table(place)
     hint = f"; give the list {table}" if table else ""
     raise InputError(
-        f"{place} has {pictures:,} pictures but no folders of classes; expected {LAYOUT}{hint}"
+        f"{place} has {images:,} images but no folders of classes; expected {LAYOUT}{hint}"
     )
 
 
@@ -253,12 +252,12 @@ def _check_parts(classes: Mapping[str, Path], name: str) -> None:
     """Raise `InputError` where folders have some in common: which are the classes?"""
     inside = [set(entries(folder)[0]) for folder in classes.values()]
     for (outer, folder), within in zip(classes.items(), inside, strict=True):
-        if len(within & set(classes)) > 1 and not _holds_pictures(folder):
+        if len(within & set(classes)) > 1 and not _holds_images(folder):
             raise _unclear(
                 name, f"classes {_list(classes)}", f"classes {_list(sorted(within))} in {outer}/"
             )
     shared = set.intersection(*inside)
-    if len(inside) < 2 or len(shared) < 2 or any(map(_holds_pictures, classes.values())):
+    if len(inside) < 2 or len(shared) < 2 or any(map(_holds_images, classes.values())):
         return
     raise _unclear(
         name,
@@ -272,8 +271,8 @@ def _table(folder: Path) -> Path | None:
     return next((folder / file for file in tables), None)
 
 
-def _holds_pictures(folder: Path) -> bool:
-    return any(may_be_picture(folder / file) for file in entries(folder)[1])
+def _holds_images(folder: Path) -> bool:
+    return any(may_be_image(folder / file) for file in entries(folder)[1])
 
 
 def _list(names: Iterable[str]) -> str:

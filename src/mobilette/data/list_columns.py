@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mobilette.data.list_table import Row
-from mobilette.data.names import has_picture_name, split_of
+from mobilette.data.names import has_image_name, split_of
 from mobilette.errors import InputError, nearest, shown
 
 
@@ -18,10 +18,10 @@ def _words(text: str) -> frozenset[str]:
 
 _PATHS = _words(
     "filepath filepaths filename filenames file files fname image images imagepath imagefile "
-    "imagefilename imagename imageindex img imgpath imgfile imgname picture pictures photo "
+    "imagefilename imagename imageindex img imgpath imgfile imgname image images photo "
     "relativepath pathname"
 )
-_IDS = _words("id imageid imgid pictureid photoid fileid name uuid url imageurl imgurl uri")
+_IDS = _words("id imageid imgid imageid photoid fileid name uuid url imageurl imgurl uri")
 _LABELS = _words(
     "class category target classname labelname categoryname classid classlabel labelid categoryid "
     "species breed y tag diagnosis"
@@ -40,9 +40,9 @@ class Columns:
     """Which column is what, counted from 0.
 
     Attributes:
-        path: with the picture's path.
+        path: with the image's path.
         label: with its class or classes; ``None`` where each of ``classes`` has a column.
-        holds: how many classes ``label`` holds a picture, by its name.
+        holds: how many classes ``label`` holds an image, by its name.
         split: with its split, where there is one.
         flag: the split that a true ``split`` means, where it holds true and false.
         classes: the columns of 0 and 1, with the class that each stands for.
@@ -65,14 +65,14 @@ def is_header(fields: Sequence[str]) -> bool:
 
 
 def is_row(fields: Sequence[str]) -> bool:
-    """Whether ``fields`` is a row of a list without a header: a picture, a label, maybe a split."""
-    pictures = sum(map(has_picture_name, fields))
-    return pictures == 1 and (len(fields) == 2 or (len(fields) == 3 and any(map(split_of, fields))))
+    """Whether ``fields`` is a row of a list without a header: an image, a label, maybe a split."""
+    images = sum(map(has_image_name, fields))
+    return images == 1 and (len(fields) == 2 or (len(fields) == 3 and any(map(split_of, fields))))
 
 
 def without_header(first: Sequence[str]) -> Columns:
-    """Return the columns of a list whose first row ``first`` is a picture already."""
-    path = next(index for index, name in enumerate(first) if has_picture_name(name))
+    """Return the columns of a list whose first row ``first`` is an image already."""
+    path = next(index for index, name in enumerate(first) if has_image_name(name))
     others = [index for index in range(len(first)) if index != path]
     split = next((index for index in others if len(others) > 1 and split_of(first[index])), None)
     label = next(index for index in others if index != split)

@@ -1,4 +1,4 @@
-"""What stands in a list's column of labels: one class a picture, or several."""
+"""What stands in a list's column of labels: one class an image, or several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Labels:
 
     Attributes:
         classes: of each row; empty where its label is missing.
-        multi_label: whether a picture may be of none or of several classes.
+        multi_label: whether an image may be of none or of several classes.
         remarks: how the labels were understood, where that is not plain.
     """
 
@@ -57,8 +57,8 @@ def read_labels(rows: Sequence[Row], columns: Columns, where: str) -> Labels:
     for row, there in zip(rows, classes, strict=True):
         for label in there:
             if not label:
-                picture = shown(row.fields[columns.path])
-                raise InputError(f"{where}: line {row.line}: the label of {picture} is missing")
+                image = shown(row.fields[columns.path])
+                raise InputError(f"{where}: line {row.line}: the label of {image} is missing")
             check_label(label, f"{where}: line {row.line}")
             if _BRACKETED.match(label):
                 raise InputError(
@@ -77,11 +77,9 @@ def _from_one_hot(rows: Sequence[Row], columns: Columns) -> Labels:
     multi_label = any(len(there) != 1 for there in classes)
     used = {label for there in classes for label in there}
     unused = [name for name in columns.classes.values() if name not in used]
-    remarks = [
-        "each picture is of one of them" if not multi_label else "a picture is of any number"
-    ]
+    remarks = ["each image is of one of them" if not multi_label else "an image is of any number"]
     if unused:
-        remarks.append(f"no picture is of {', '.join(unused[:5])}{', ...' * (len(unused) > 5)}")
+        remarks.append(f"no image is of {', '.join(unused[:5])}{', ...' * (len(unused) > 5)}")
     return Labels(classes=classes, multi_label=multi_label, remarks=tuple(remarks))
 
 
@@ -117,7 +115,7 @@ def _divide(cell: str, sign: str | None) -> tuple[str, ...]:
 
 
 def _check_alone(rows: Sequence[Row], cells: Sequence[str], sign: str | None, where: str) -> None:
-    """Raise `InputError` where the column of one label a picture has several, or measurements."""
+    """Raise `InputError` where the column of one label an image has several, or measurements."""
     for row, cell in zip(rows, cells, strict=True):
         if sign is not None and re.search(sign, cell):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Where the pictures of a list lie: its paths become files inside its folder."""
+"""Where the images of a list lie: its paths become files inside its folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from mobilette.data.layout import entries
-from mobilette.data.names import has_picture_name, split_of, split_within
+from mobilette.data.names import has_image_name, split_of, split_within
 from mobilette.errors import InputError, shown
 
 _ADDRESS, _DRIVE = re.compile("[A-Za-z][A-Za-z0-9+.-]+://"), re.compile("[A-Za-z]:/")
@@ -50,10 +50,10 @@ class Places:
         self.root = self.list_path.parent
 
     def locate(self, rows: Sequence[Listed]) -> list[tuple[str, Path]]:
-        """Return name and file of the picture in each row.
+        """Return name and file of the image in each row.
 
         Paths begin in the list's folder or, if none of those that are looked for is there, in the
-        folder above or in one beside the list. One without a suffix means the picture so called.
+        folder above or in one beside the list. One without a suffix means the image so called.
 
         Raises:
             InputError: a path is an address, lies outside the list's folder, or may mean two files.
@@ -74,7 +74,7 @@ class Places:
         said = []
         if self.bases != (self.root,):
             folders = ", ".join(f"{base.name}/" for base in self.bases[:4])
-            said.append(f"the pictures lie in {folders}{', ...' * (len(self.bases) > 4)}")
+            said.append(f"the images lie in {folders}{', ...' * (len(self.bases) > 4)}")
         if self.from_above:
             said.append(f"the paths begin with {self.root.absolute().name}/, the list's folder")
         if self.completed:
@@ -87,7 +87,7 @@ class Places:
     def _relative(self, row: Listed) -> PurePath:
         text = row.path
         if _ADDRESS.match(text):
-            raise InputError(f"{self._where(row)}: addresses are not read; download the pictures")
+            raise InputError(f"{self._where(row)}: addresses are not read; download the images")
         if "\\" in text and not os.path.lexists(self.root / text):
             text = text.replace("\\", "/")
         path = Path(text)
@@ -110,7 +110,7 @@ class Places:
     def _outside(self, row: Listed) -> InputError:
         return InputError(
             f"{self._where(row)} is not inside the list's folder {self.root}; put the list above "
-            "its pictures"
+            "its images"
         )
 
     def _any(self, base: Path, paths: Sequence[PurePath]) -> bool:
@@ -135,17 +135,17 @@ class Places:
         """Return what the file of ``path`` is called below ``base``; none if it is not there."""
         if os.path.lexists(base / path):
             return [path.name]
-        if has_picture_name(path.name):
+        if has_image_name(path.name):
             return []
-        return self._pictures(base / path.parent).get(path.name, [])
+        return self._images(base / path.parent).get(path.name, [])
 
-    def _pictures(self, folder: Path) -> dict[str, list[str]]:
-        """Return the names of the pictures in a folder by what they are without suffix."""
+    def _images(self, folder: Path) -> dict[str, list[str]]:
+        """Return the names of the images in a folder by what they are without suffix."""
         if folder not in self._stems:
             found: dict[str, list[str]] = {}
             try:
                 for name in sorted(entry.name for entry in os.scandir(folder)):
-                    if has_picture_name(name):
+                    if has_image_name(name):
                         found.setdefault(PurePath(name).stem, []).append(name)
             except OSError:
                 pass
@@ -153,7 +153,7 @@ class Places:
         return self._stems[folder]
 
     def _place(self, row: Listed, path: PurePath) -> tuple[str, Path]:
-        if self.bases == (self.root,) and has_picture_name(path.name):
+        if self.bases == (self.root,) and has_image_name(path.name):
             file = self.root / path
             self._check_inside(row, file)
             return path.as_posix(), file

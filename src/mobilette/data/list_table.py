@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilette.data.formats import HEAD, what_it_is
-from mobilette.data.names import has_picture_name
+from mobilette.data.names import has_image_name
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
 
@@ -24,7 +24,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16-LE"),
     (codecs.BOM_UTF16_BE, "UTF-16-BE"),
 )
-_JSON = re.compile(rb"\s*[\[{]\s*[\[{\"]")  # a picture may be called [1].jpg
+_JSON = re.compile(rb"\s*[\[{]\s*[\[{\"]")  # an image may be called [1].jpg
 _WHITE = " "  # between a path and a label, as in ImageNet's lists
 _NAMED = re.compile('"?sep=(.)"?', re.IGNORECASE)  # as Excel writes and obeys it
 
@@ -42,8 +42,8 @@ def read_table(path: Path, fits: Callable[[list[str]], bool]) -> list[Row]:
 
     The text is UTF-8, or what its byte-order mark says. Columns are separated by the first of
     comma, semicolon, tab (in a ``.tsv`` before the others) and ``|`` that makes a first row of
-    which ``fits`` is true; else, in a list without a header, by white space between the path of a
-    picture and a label. Lines before the first row may be comments (``#``) or Excel's ``sep=;``.
+    which ``fits`` is true; else, in a list without a header, by white space between the path of an
+    image and a label. Lines before the first row may be comments (``#``) or Excel's ``sep=;``.
 
     Raises:
         InputError: it is no text, or a quote is not closed, or a field is too long.
@@ -57,7 +57,7 @@ def read_table(path: Path, fits: Callable[[list[str]], bool]) -> list[Row]:
     if chosen is None:
         chosen = max(splits, key=lambda sign: len(splits[sign]))
         fields = _at_white_space(next(io.StringIO(first, newline=""), ""))
-        if fits(fields) or (len(splits[chosen]) < 2 and any(map(has_picture_name, fields))):
+        if fits(fields) or (len(splits[chosen]) < 2 and any(map(has_image_name, fields))):
             chosen = _WHITE
     return [row for row in _rows(path, text[start:], chosen, before) if any(row.fields)]
 
@@ -138,10 +138,10 @@ def _rows(path: Path, text: str, delimiter: str, before: int) -> Iterator[Row]:
 
 
 def _at_white_space(line: str) -> list[str]:
-    """Return the path of a picture, which may have spaces, and what follows it."""
+    """Return the path of an image, which may have spaces, and what follows it."""
     words = line.split()
     for end in range(len(words) - 1, 0, -1):
-        if has_picture_name(words[end - 1]):
+        if has_image_name(words[end - 1]):
             path = line.strip()
             for _ in words[end:]:
                 path = path.rsplit(maxsplit=1)[0]

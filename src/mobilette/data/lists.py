@@ -1,4 +1,4 @@
-"""Lists of pictures: one row a picture, with its path and its class or classes."""
+"""Lists of images: one row an image, with its path and its class or classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mobilette.data.images import SPLITS, ImageSet, LabelledImage, by_split, check_set
 from mobilette.data.list_columns import (
     Columns,
     find_columns,
@@ -17,8 +18,7 @@ from mobilette.data.list_columns import (
 from mobilette.data.list_labels import read_labels
 from mobilette.data.list_places import Listed, Places
 from mobilette.data.list_table import Row, read_table
-from mobilette.data.names import has_picture_name
-from mobilette.data.pictures import SPLITS, Picture, PictureSet, by_split, check_set
+from mobilette.data.names import has_image_name
 from mobilette.errors import InputError, nearest, one_of
 
 LIST_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -26,34 +26,34 @@ LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """One picture of a list."""
+    """One image of a list."""
 
     listed: Listed
     classes: tuple[str, ...]
 
 
-def read_list(path: Path, name: str) -> PictureSet:
-    """Return the pictures that the list ``path`` names; no picture is looked at.
+def read_list(path: Path, name: str) -> ImageSet:
+    """Return the images that the list ``path`` names; no image is looked at.
 
-    A picture that is missing costs that picture when it is to be read; everything else that is
+    An image that is missing costs that image when it is to be read; everything else that is
     wrong in a list is an error.
 
     Args:
-        path: a file laid out as `find_pictures` says.
+        path: a file laid out as `find_images` says.
         name: what the set is called.
 
     Raises:
         InputError: naming the line: a column or a label is missing, a row is ragged, a split is
-            unknown, a picture has two rows that differ or lies outside the list's folder, ``val``
+            unknown, an image has two rows that differ or lies outside the list's folder, ``val``
             or ``test`` has a class that ``train`` has not, or it is no text.
     """
     table = read_table(path, lambda fields: is_row(fields) or is_header(fields))
     header = table[0] if table else Row(line=1, fields=[])
     whole = is_row(header.fields)
     where = f"{path}: line {header.line}"
-    if not (whole or is_header(header.fields)) and any(map(has_picture_name, header.fields)):
+    if not (whole or is_header(header.fields)) and any(map(has_image_name, header.fields)):
         raise InputError(
-            f"{where}: a picture in the first row, which has {len(header.fields)} fields; a first "
+            f"{where}: an image in the first row, which has {len(header.fields)} fields; a first "
             "row names the columns, such as path,label"
         )
     rows, comments = _without_comments(path, table if whole else table[1:], len(header.fields))
@@ -72,10 +72,10 @@ def read_list(path: Path, name: str) -> PictureSet:
     places = Places(list_path=path)
     files = places.locate([entry.listed for entry in found])
     remarks += places.remarks()
-    pictures = _once(path, found, files, remarks)
+    images = _once(path, found, files, remarks)
     return _as_set(
         path,
-        PictureSet(
+        ImageSet(
             name=name,
             classes=(),
             splits={},
@@ -83,7 +83,7 @@ def read_list(path: Path, name: str) -> PictureSet:
             divided_by="list",
             remarks=(f"{name}: {'; '.join(remarks)}",) if remarks else (),
         ),
-        pictures,
+        images,
         divided=columns.split is not None,
     )
 
@@ -110,18 +110,18 @@ def _without_comments(path: Path, rows: Sequence[Row], width: int) -> tuple[list
 
 def _listed(path: Path, row: Row, columns: Columns) -> Listed:
     where = f"{path}: line {row.line}"
-    picture = row.fields[columns.path]
-    if not picture:
+    image = row.fields[columns.path]
+    if not image:
         raise InputError(f"{where}: the path is empty")
     split = "all"
     if columns.split is not None:
         text = row.fields[columns.split]
         split = split_at(text, columns.flag) or one_of(text, SPLITS, f"{where}: split")
-    return Listed(line=row.line, path=picture, split=split)
+    return Listed(line=row.line, path=image, split=split)
 
 
 def _labelled(path: Path, found: Sequence[_Entry], remarks: list[str]) -> list[_Entry]:
-    """Return the pictures that have a label; only some of ``test`` may have none.
+    """Return the images that have a label; only some of ``test`` may have none.
 
     Raises:
         InputError: another has none.
@@ -134,14 +134,14 @@ def _labelled(path: Path, found: Sequence[_Entry], remarks: list[str]) -> list[_
                 "(empty, or nan)"
             )
     if without:
-        remarks.append(f"{len(without):,} pictures of test have no label and are left out")
+        remarks.append(f"{len(without):,} images of test have no label and are left out")
     return [entry for entry in found if entry.classes]
 
 
 def _once(
     path: Path, found: Sequence[_Entry], files: Sequence[tuple[str, Path]], remarks: list[str]
 ) -> list[tuple[_Entry, str, Path]]:
-    """Return each picture once.
+    """Return each image once.
 
     Raises:
         InputError: two rows say something different of it.
@@ -155,7 +155,7 @@ def _once(
         elif (other.classes, other.listed.split) != (entry.classes, entry.listed.split):
             raise InputError(
                 f"{path}: line {entry.listed.line}: {entry.listed.path!r} is in line "
-                f"{other.listed.line} already; the labels of a picture stand in one row, in a "
+                f"{other.listed.line} already; the labels of an image stand in one row, in a "
                 "column 'labels'"
             )
     if len(once) < len(found):
@@ -165,24 +165,22 @@ def _once(
 
 def _as_set(
     path: Path,
-    empty: PictureSet,
-    pictures: Sequence[tuple[_Entry, str, Path]],
+    empty: ImageSet,
+    images: Sequence[tuple[_Entry, str, Path]],
     *,
     divided: bool,
-) -> PictureSet:
+) -> ImageSet:
     by = "train" if divided else "all"
-    if not any(entry.listed.split == by for entry, *_ in pictures):
-        raise InputError(
-            f"{path}: no row {'has the split train' if pictures else 'with a picture'}"
-        )
+    if not any(entry.listed.split == by for entry, *_ in images):
+        raise InputError(f"{path}: no row {'has the split train' if images else 'with an image'}")
     classes = tuple(
         sorted(
-            {label for entry, *_ in pictures if entry.listed.split == by for label in entry.classes}
+            {label for entry, *_ in images if entry.listed.split == by for label in entry.classes}
         )
     )
     index = {label: number for number, label in enumerate(classes)}
-    found: dict[str, list[Picture]] = {}
-    for entry, name, file in pictures:
+    found: dict[str, list[LabelledImage]] = {}
+    for entry, name, file in images:
         split = entry.listed.split
         for label in entry.classes:
             if label not in index:
@@ -191,8 +189,8 @@ def _as_set(
                     f"train{nearest(label, classes)}"
                 )
         indices = tuple(sorted({index[label] for label in entry.classes}))
-        picture = Picture(
+        image = LabelledImage(
             name=name, label=indices if empty.multi_label else indices[0], content=file
         )
-        found.setdefault(split, []).append(picture)
+        found.setdefault(split, []).append(image)
     return check_set(replace(empty, classes=classes, splits=by_split(found)))

@@ -20,11 +20,11 @@ from mobilette.data.streaming import StreamedPixels
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Some pictures of a split.
+    """Some images of a split.
 
     Attributes:
         pixels: uint8 (N, C, R, R) on the device, contiguous.
-        rows: int64 (N,) on the CPU, which rows of the split these are. Pictures that turned out
+        rows: int64 (N,) on the CPU, which rows of the split these are. Images that turned out
             to be broken are left out, even if none remains.
     """
 
@@ -39,7 +39,7 @@ class Loader(Protocol):
         """Yield a batch for each element of ``order``: int64 on the CPU, rows of the split.
 
         Raises:
-            InputError: too many pictures are broken, or a worker process died.
+            InputError: too many images are broken, or a worker process died.
         """
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ def make_loader(split: Split, *, device: torch.device, prefetch: int = 4) -> Loa
     """Return the loader that suits the pixels of ``split``; the batches do not depend on which.
 
     Args:
-        split: pictures in memory, all of which then lie on the device; or streamed ones.
+        split: images in memory, all of which then lie on the device; or streamed ones.
         device: where the batches are to be.
         prefetch: how many batches a streamed split is ahead of the caller.
     """

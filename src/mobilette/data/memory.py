@@ -75,7 +75,7 @@ def check_memory(shape: tuple[int, int, int, int]) -> None:
     count, channels, resolution, _ = shape
     fits = math.isqrt(int(_MEMORY_SHARE * available) // (count * channels))
     raise InputError(
-        f"{count:,} pictures at resolution {resolution} need {needed / 1e9:.1f} GB of memory, "
+        f"{count:,} images at resolution {resolution} need {needed / 1e9:.1f} GB of memory, "
         f"{available / 1e9:.1f} GB are there and {_MEMORY_SHARE:.0%} of it may be used; "
         f"--resolution {fits} would fit"
     )

@@ -1,4 +1,4 @@
-"""Mixed pictures with mixed labels: mixup and cutmix."""
+"""Mixed images with mixed labels: mixup and cutmix."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mobilette.data.transfer import to_device
 def mix(
     pixels: Tensor, targets: Tensor, *, mixup: float, cutmix: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mix each picture, and its target in proportion, with the one before it in the batch.
+    """Mix each image, and its target in proportion, with the one before it in the batch.
 
     mixup (Zhang et al. 2017, arXiv 1710.09412, section 2) adds up the two with weights from
     Beta(alpha, alpha); cutmix (Yun et al. 2019, arXiv 1905.04899, section 3.1) pastes a rectangle
     of the other, of such a part of the area, around a uniform centre, and counts what of it lies
-    inside. With both, each picture gets one of them, with equal chances. Batches are shuffled, so
-    the neighbour is a random picture.
+    inside. With both, each image gets one of them, with equal chances. Batches are shuffled, so
+    the neighbour is a random image.
 
     Args:
         pixels: (N, C, R, R), uint8 or floating-point, on any device.
         targets: floating-point (N, classes), such as one-hot labels.
         mixup: alpha; 0 is off.
         cutmix: alpha; 0 is off.
-        generator: on the CPU; three numbers a picture and a seed are taken.
+        generator: on the CPU; three numbers an image and a seed are taken.
 
     Returns:
-        The pictures, in their dtype after cutmix alone, else floating-point (uint8 to float32); and
+        The images, in their dtype after cutmix alone, else floating-point (uint8 to float32); and
         the targets. Both are the arguments where nothing is asked for.
     """
     if not mixup and not cutmix:

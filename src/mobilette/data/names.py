@@ -1,4 +1,4 @@
-"""What the name of a file tells about it. A hint: whether it is a picture, its content decides."""
+"""What the name of a file tells about it. A hint: whether it is an image, its content decides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from unicodedata import normalize
 
-from mobilette.data.formats import HEAD, is_picture
+from mobilette.data.formats import HEAD, is_image
 from mobilette.errors import InputError
 
 
@@ -20,7 +20,7 @@ DECODED = _suffixes(
     "jpg jpeg jpe jfif jif pjpeg pjp mpo png apng bmp dib gif tif tiff webp ppm pgm pbm pnm "
     "avif avifs heic heics heif heifs hif jp2 j2k j2c jpc jpf jpx tga"
 )
-# Pictures as well, which nothing here decodes: they are counted, not lost.
+# Images as well, which nothing here decodes: they are counted, not lost.
 OTHERS = _suffixes(
     "jxl psd svg svgz ico cur pam qoi dds exr hdr pcx xcf eps dng cr2 cr3 nef arw orf raf rw2"
 )
@@ -53,41 +53,41 @@ def refuse_address(text: str) -> None:
         raise InputError(f"{text}: {NO_ADDRESSES}")
 
 
-def has_picture_name(name: str) -> bool:
-    """Whether a file of this name is a picture by its suffix, one that is not decoded included."""
+def has_image_name(name: str) -> bool:
+    """Whether a file of this name is an image by its suffix, one that is not decoded included."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # quicker, for names alone
     return suffix in DECODED or suffix in OTHERS
 
 
-def may_be_picture(path: Path) -> bool:
-    """Whether the file ``path`` has the name of a picture or, if not, begins as one does.
+def may_be_image(path: Path) -> bool:
+    """Whether the file ``path`` has the name of an image or, if not, begins as one does.
 
     A file whose name tells nothing is opened for its first bytes; no pipe or device ever is.
     """
-    if has_picture_name(path.name):
+    if has_image_name(path.name):
         return True
     try:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return is_picture(file.read(HEAD))
+            return is_image(file.read(HEAD))
     except (OSError, ValueError):
         return False
 
 
-def pictures_among(files: Iterable[Path]) -> list[Path]:
-    """Return those of the ``files`` that may be pictures, in their order.
+def images_among(files: Iterable[Path]) -> list[Path]:
+    """Return those of the ``files`` that may be images, in their order.
 
     One that nothing here decodes goes with one of the same name that is decoded: a camera's raw
-    picture with its JPEG, a depth map with its picture.
+    image with its JPEG, a depth map with its image.
     """
-    pictures = [file for file in files if may_be_picture(file)]
-    others = [file for file in pictures if file.suffix.lower() in OTHERS]
+    images = [file for file in files if may_be_image(file)]
+    others = [file for file in images if file.suffix.lower() in OTHERS]
     if not others:
-        return pictures
-    names = {file.with_suffix("") for file in pictures if file.suffix.lower() in DECODED}
+        return images
+    names = {file.with_suffix("") for file in images if file.suffix.lower() in DECODED}
     left_out = {file for file in others if file.with_suffix("") in names}
-    return [file for file in pictures if file not in left_out]
+    return [file for file in images if file not in left_out]
 
 
 _SPLIT_WORDS = {

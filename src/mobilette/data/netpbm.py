@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 
 # White space and comments, then a number.
 _NUMBER = re.compile(rb"(?:[ \t\n\v\f\r]|#[^\r\n]*)*([0-9]{1,10})")
@@ -15,30 +15,30 @@ _PLAIN = (b"P1", b"P2", b"P3")
 
 
 def binary(data: bytes, *, limit: int) -> bytes:
-    """Return a file with the same picture, without comments, its levels up to 255 or 65,535.
+    """Return a file with the same image, without comments, its levels up to 255 or 65,535.
 
     Args:
         data: the file.
         limit: bytes of a plain one, whose levels are written as text, at most.
 
     Raises:
-        UnusablePicture: it is damaged, or longer than that.
+        UnusableImage: it is damaged, or longer than that.
     """
     magic = data[:2]
     if magic == b"Pf":
         return data
     if magic in _PLAIN and len(data) > limit:
-        raise UnusablePicture(f"{len(data):,} bytes of levels as text (the limit is {limit:,})")
+        raise UnusableImage(f"{len(data):,} bytes of levels as text (the limit is {limit:,})")
     numbers, at = [], 2
     for _ in range(2 if magic in (b"P1", b"P4") else 3):
         found = _NUMBER.match(data, at)
         if found is None:
-            raise UnusablePicture("damaged: no size in it")
+            raise UnusableImage("damaged: no size in it")
         numbers.append(int(found[1]))
         at = found.end()
     after = _AFTER.match(data, at)
     if after is None:
-        raise UnusablePicture("truncated" if at >= len(data) else "damaged: no size in it")
+        raise UnusableImage("truncated" if at >= len(data) else "damaged: no size in it")
     at = after.end()
     largest = numbers[2] if len(numbers) == 3 else 255
     body = data[at:]

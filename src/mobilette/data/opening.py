@@ -1,4 +1,4 @@
-"""How a set will be read: in memory or streamed, what identifies its pictures, which cache."""
+"""How a set will be read: in memory or streamed, what identifies its images, which cache."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from mobilette.data.cache import PictureCache, cache_key, open_cache
+from mobilette.data.cache import ImageCache, cache_key, open_cache
 from mobilette.data.content import Stamp, lies_in_file, stamp
 from mobilette.data.digest import Digest
+from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.memory import check_memory, fits_memory
-from mobilette.data.pictures import Picture, PictureSet
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.store import PictureStore, Remark
+from mobilette.data.store import ImageStore, Remark
 from mobilette.data.workers import Decoder
 from mobilette.errors import InputError, one_of
 
-# The pictures to train on may take this part of a GPU's memory; the rest is for the training.
+# The images to train on may take this part of a GPU's memory; the rest is for the training.
 _DEVICE_SHARE = 0.5
 
 LoaderKind = Literal["auto", "resident", "streamed"]
@@ -26,17 +26,17 @@ LoaderKind = Literal["auto", "resident", "streamed"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenSet:
-    """A set of pictures that can be read.
+    """A set of images that can be read.
 
     Attributes:
-        store: its pictures, split after split.
+        store: its images, split after split.
         splits: the split of each, as the set has it.
         streamed: whether the pixels stay where they are until they are asked for.
         digest: `mobilette.data.dataset.Dataset.digest`.
-        stamps: of each picture; empty where some are in memory already.
+        stamps: of each image; empty where some are in memory already.
     """
 
-    store: PictureStore
+    store: ImageStore
     splits: tuple[str, ...]
     streamed: bool
     digest: Digest
@@ -44,7 +44,7 @@ class OpenSet:
 
 
 def open_set(
-    pictures: PictureSet,
+    images: ImageSet,
     *,
     resolution: int,
     preprocess: Preprocess,
@@ -63,17 +63,17 @@ def open_set(
         InputError: the set does not fit the memory and cannot be streamed or is not to be, or it
             cannot have this ``digest``.
     """
-    given = [(split, picture) for split, all_ in pictures.splits.items() for picture in all_]
-    chosen = [picture for _, picture in given]
-    in_files = all(lies_in_file(picture) for picture in chosen)
+    given = [(split, image) for split, all_ in images.splits.items() for image in all_]
+    chosen = [image for _, image in given]
+    in_files = all(lies_in_file(image) for image in chosen)
     shape = (len(given), preprocess.channels, resolution, resolution)
-    streamed = in_files and _is_streamed(pictures, shape, loader, device_memory, processes)
+    streamed = in_files and _is_streamed(images, shape, loader, device_memory, processes)
     if not streamed:
         check_memory(shape)
-    rule = _rule(pictures, digest, in_files=in_files, streamed=streamed)
+    rule = _rule(images, digest, in_files=in_files, streamed=streamed)
     of_pixels = rule == "decoded pixels"
     reduced = [split == "train" and not of_pixels for split, _ in given]
-    stamps = tuple(stamp(picture) for picture in chosen) if in_files else ()
+    stamps = tuple(stamp(image) for image in chosen) if in_files else ()
     rows = None
     if cache is not None and in_files:
         key = cache_key(
@@ -83,8 +83,8 @@ def open_set(
             reduced=reduced,
             digest="decoded pixels" if of_pixels else "files",
         )
-        rows = _cache(cache, key, shape, pictures.name, remark)
-    store = PictureStore(
+        rows = _cache(cache, key, shape, images.name, remark)
+    store = ImageStore(
         chosen,
         Decoder(preprocess=preprocess, resolution=resolution, of_pixels=of_pixels),
         reduced=reduced,
@@ -103,7 +103,7 @@ def open_set(
 
 
 def _is_streamed(
-    pictures: PictureSet,
+    images: ImageSet,
     shape: tuple[int, int, int, int],
     loader: LoaderKind,
     device_memory: int | None,
@@ -113,14 +113,14 @@ def _is_streamed(
     if loader != "auto":
         return loader == "streamed"
     if device_memory is not None:
-        train: Sequence[Picture] = pictures.splits.get("train") or pictures.splits["all"]
+        train: Sequence[LabelledImage] = images.splits.get("train") or images.splits["all"]
         if len(train) * math.prod(shape[1:]) > _DEVICE_SHARE * device_memory:
             return True
     return not fits_memory(processes * math.prod(shape))
 
 
-def _rule(pictures: PictureSet, digest: Digest | None, *, in_files: bool, streamed: bool) -> Digest:
-    by_pixels = "all" in pictures.splits or not in_files
+def _rule(images: ImageSet, digest: Digest | None, *, in_files: bool, streamed: bool) -> Digest:
+    by_pixels = "all" in images.splits or not in_files
     if digest is None:
         if by_pixels:
             return "decoded pixels"
@@ -128,7 +128,7 @@ def _rule(pictures: PictureSet, digest: Digest | None, *, in_files: bool, stream
     one_of(digest, get_args(Digest), "digest")
     if by_pixels and digest != "decoded pixels":
         raise InputError(
-            f"{pictures.name}: digest {digest!r} needs pictures in files that come divided into "
+            f"{images.name}: digest {digest!r} needs images in files that come divided into "
             "train/ and val/; here it is 'decoded pixels'"
         )
     return digest
@@ -136,9 +136,9 @@ def _rule(pictures: PictureSet, digest: Digest | None, *, in_files: bool, stream
 
 def _cache(
     root: Path, key: str, shape: tuple[int, ...], source: str, remark: Remark
-) -> PictureCache | None:
+) -> ImageCache | None:
     cache = open_cache(root, key, shape=shape, source=source)
-    if isinstance(cache, PictureCache):
+    if isinstance(cache, ImageCache):
         return cache
-    remark(f"decoded pictures are not kept for the next time: {cache}")
+    remark(f"decoded images are not kept for the next time: {cache}")
     return None

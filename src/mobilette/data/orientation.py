@@ -1,4 +1,4 @@
-"""How a picture has to be turned, as its metadata tell.
+"""How an image has to be turned, as its metadata tell.
 
 Only the one entry is read. Pillow's `getexif` reads every entry, each of which may claim all of the
 block: a block of a megabyte would take gigabytes.
@@ -31,7 +31,7 @@ Turn = Image.Transpose | None
 
 
 def turn_of(exif: bytes, xmp: bytes = b"") -> Turn:
-    """Return what makes a picture upright, ``None`` for nothing.
+    """Return what makes an image upright, ``None`` for nothing.
 
     Args:
         exif: an EXIF block, with or without its prefix; empty for none.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 
-# Larger pictures are changed so many pixels at a time: what lies between takes up to 40 bytes each.
+# Larger images are changed so many pixels at a time: what lies between takes up to 40 bytes each.
 _BAND = 2**22
 
 
@@ -17,11 +17,11 @@ def plain(image: Image.Image) -> Image.Image:
     """Return ``image`` in mode ``"L"``, where it is grey, or ``"RGB"``, transparency over white.
 
     Raises:
-        UnusablePicture: its pixels have no fixed range.
+        UnusableImage: its pixels have no fixed range.
     """
     mode = image.mode
     if mode == "F":
-        raise UnusablePicture("floating-point pixels have no fixed range")
+        raise UnusableImage("floating-point pixels have no fixed range")
     if mode == "I" or mode.startswith("I;"):
         return _in_bands(image, "L", _eight_bits)
     if image.has_transparency_data:
@@ -33,7 +33,7 @@ def plain(image: Image.Image) -> Image.Image:
         return _in_bands(image, "L", lambda band: band.convert("L"))
     if mode in {"P", "CMYK", "YCbCr", "HSV", "RGBX"}:
         return _in_bands(image, "RGB", lambda band: band.convert("RGB"))
-    raise UnusablePicture(f"colour mode {mode} is not supported")
+    raise UnusableImage(f"colour mode {mode} is not supported")
 
 
 def _in_bands(
@@ -52,7 +52,7 @@ def _in_bands(
 def _eight_bits(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.int64)
     if levels.min() < 0 or levels.max() > 65535:
-        raise UnusablePicture("grey levels outside 0 to 65535 have no fixed range")
+        raise UnusableImage("grey levels outside 0 to 65535 have no fixed range")
     pixels = ((levels + 128) // 257).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):

@@ -1,4 +1,4 @@
-"""What happens to a picture before the network: geometry here, arithmetic in the graph."""
+"""What happens to an image before the network: geometry here, arithmetic in the graph."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST_SHORTER = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How a picture becomes the input of a network.
+    """How an image becomes the input of a network.
 
     Attributes:
         mean: subtracted from each channel, in pixel units (0 to 255), in the order in which the
@@ -38,7 +38,7 @@ class Preprocess:
             sides to the resolution; ``"pad"``: longer side to the resolution, the rest filled
             with the mean colour.
         crop_fraction: the part of the resized shorter side that ``"crop"`` keeps.
-        interpolation: Pillow's, antialiased. Weights answer best for pictures that were resized as
+        interpolation: Pillow's, antialiased. Weights answer best for images that were resized as
             those they were trained on; most of timm's were resized with ``"bicubic"``.
         schema: version of this record; a file of another version is refused.
 
@@ -66,10 +66,10 @@ class Preprocess:
         check_ranges(self)
 
     def check_resolution(self, resolution: int) -> None:
-        """Raise `InputError` if pictures would be enlarged beyond what the memory holds."""
+        """Raise `InputError` if images would be enlarged beyond what the memory holds."""
         if self.resize == "crop" and self._shorter(resolution) > LARGEST_SHORTER:
             raise InputError(
-                f"crop_fraction {self.crop_fraction} of pictures at resolution {resolution} needs "
+                f"crop_fraction {self.crop_fraction} of images at resolution {resolution} needs "
                 f"them resized to {self._shorter(resolution):,} pixels; {LARGEST_SHORTER:,} is the "
                 "limit"
             )
@@ -82,7 +82,7 @@ class Preprocess:
     def geometry(
         self, image: Image.Image, resolution: int, *, full_size: tuple[int, int] | None = None
     ) -> NDArray[np.uint8]:
-        """Resize a picture to the network's resolution.
+        """Resize an image to the network's resolution.
 
         Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them,
         so published weights see the pixels that they were trained on.
@@ -90,7 +90,7 @@ class Preprocess:
         Args:
             image: of mode ``"RGB"`` or ``"L"``.
             resolution: the side of the result, in pixels.
-            full_size: of an image that `decode_reduced` made: what the picture's own size is.
+            full_size: of an image that `decode_reduced` made: what the image's own size is.
 
         Returns:
             uint8 of shape (C, resolution, resolution), contiguous; C is 1 for grey, else 3, and
@@ -111,7 +111,7 @@ class Preprocess:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def shrinking(self, size: tuple[int, int], resolution: int) -> float:
-        """Return how many pixels of a picture of this size become one in `geometry`, a side.
+        """Return how many pixels of an image of this size become one in `geometry`, a side.
 
         Where that differs between the sides, the smaller number.
         """
@@ -123,7 +123,7 @@ class Preprocess:
         return shorter * (self.crop_fraction if self.resize == "crop" else 1.0) / resolution
 
     def with_channels(self, in_channels: int) -> Preprocess:
-        """Return the same for pictures of 3 channels or 1: grey, mean and std averaged.
+        """Return the same for images of 3 channels or 1: grey, mean and std averaged.
 
         Raises:
             InputError: ``in_channels`` is neither, or colour is asked of grey.
@@ -132,7 +132,7 @@ class Preprocess:
             return self
         if in_channels != 1:
             raise InputError(
-                f"in_channels {in_channels} is not 1 or 3: pictures have 1 or 3 channels"
+                f"in_channels {in_channels} is not 1 or 3: images have 1 or 3 channels"
             )
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
         return replace(self, mean=(mean,), std=(std,), colour="grey")
@@ -188,7 +188,7 @@ class Preprocess:
         if image.size == full:
             return image.resize(size, method)
         # Reduced sizes are rounded up: without the part of the last pixel that is outside the
-        # picture, everything would be shifted and stretched by up to half a pixel of the result.
+        # image, everything would be shifted and stretched by up to half a pixel of the result.
         scale = round(max(full) / max(image.size))
         return image.resize(size, method, box=(0, 0, full[0] / scale, full[1] / scale))
 

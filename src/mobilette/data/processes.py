@@ -11,7 +11,7 @@ from types import FrameType
 
 
 def why_no_processes() -> str | None:
-    """Return why no processes can be started that decode pictures; ``None`` if they can.
+    """Return why no processes can be started that decode images; ``None`` if they can.
 
     A new process imports the program's main module first, under another name. Where that is not
     there to be imported, or would do again what this process is doing now, threads have to do.

@@ -1,4 +1,4 @@
-"""RandAugment: two random operations a picture, all of one strength."""
+"""RandAugment: two random operations an image, all of one strength."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ OPERATIONS = (
     "equalize",
 )
 MAGNITUDES = 30
-GREY = 128  # what comes in from outside the picture
+GREY = 128  # what comes in from outside the image
 
 
 def randaugment(pixels: Tensor, *, magnitude: float, generator: Generator) -> Tensor:
-    """Return ``pixels`` after two operations, drawn for each picture among `OPERATIONS`.
+    """Return ``pixels`` after two operations, drawn for each image among `OPERATIONS`.
 
     Cubuk et al. 2019, arXiv 1909.13719, section 3, with N = 2. The ranges are torchvision's, in
     which every operation grows with ``magnitude``: shears up to 0.3, translations up to 150/331
@@ -50,7 +50,7 @@ def randaugment(pixels: Tensor, *, magnitude: float, generator: Generator) -> Te
     Args:
         pixels: uint8 (N, C, R, R).
         magnitude: 0 to 30.
-        generator: on the CPU; four numbers a picture are taken.
+        generator: on the CPU; four numbers an image are taken.
     """
     draws = torch.rand(len(pixels), 2, 2, generator=generator)
     operations = (draws[..., 0] * len(OPERATIONS)).long()
@@ -63,7 +63,7 @@ def apply_operations(
 ) -> Tensor:
     """Return ``pixels`` after the given operations.
 
-    Those that move pixels come first, as one bilinear sampling a picture; those of colour follow in
+    Those that move pixels come first, as one bilinear sampling an image; those of colour follow in
     their order.
 
     Args:
@@ -101,7 +101,7 @@ def _move(pixels: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
 
 
 def _inverse_maps(operations: Tensor, levels: Tensor, size: int) -> Tensor:
-    """Return (N, 3, 3): from places in the result to places in the picture, both -1 to 1."""
+    """Return (N, 3, 3): from places in the result to places in the image, both -1 to 1."""
     none = torch.zeros_like(levels)
     shear_x, shear_y, translate_x, translate_y, rotate = (
         torch.where(_is(operations, name), levels, none) for name in OPERATIONS[1:6]

@@ -1,4 +1,4 @@
-"""Random rectangles, one a picture: to crop, to erase, to paste."""
+"""Random rectangles, one an image: to crop, to erase, to paste."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def random_rectangles(
 
 
 def rectangle_mask(starts: Tensor, sizes: Tensor, *, size: int) -> Tensor:
-    """Return bool (N, 1, size, size), true inside the rectangle (N, 2) of each picture."""
+    """Return bool (N, 1, size, size), true inside the rectangle (N, 2) of each image."""
     lines = torch.arange(size)
     starts, ends = starts[..., None], (starts + sizes)[..., None]
     inside = (lines >= starts) & (lines < ends)

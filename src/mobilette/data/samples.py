@@ -15,16 +15,16 @@ from mobilette.data.names import DECODED, is_hidden
 from mobilette.data.tar import ENDS_MID_FILE, Entry, TarMember, read_entries
 from mobilette.errors import InputError
 
-_PICTURE, _CLASS = "picture", "class"
+_IMAGE, _CLASS = "image", "class"
 _LONGEST_CLASS = 1024  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A picture in a shard, its name there, and what the ``.cls`` beside it says."""
+    """An image in a shard, its name there, and what the ``.cls`` beside it says."""
 
     name: str
-    picture: TarMember
+    image: TarMember
     text: str
 
 
@@ -33,7 +33,7 @@ class Shard:
     """What a shard holds.
 
     Attributes:
-        samples: those with a picture and a class.
+        samples: those with an image and a class.
         unusable: name and reason of each other one.
         ignored: names of the files that are neither.
         complete: false where the shard ends mid-file or without its end mark.
@@ -46,7 +46,7 @@ class Shard:
 
 
 def read_samples(path: Path) -> Shard:
-    """List the samples of the shard ``path``; of its pictures only the headers are read.
+    """List the samples of the shard ``path``; of its images only the headers are read.
 
     Raises:
         InputError: it cannot be read, is damaged or compressed, or has no complete sample.
@@ -75,7 +75,7 @@ def read_samples(path: Path) -> Shard:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if not samples:
         cut = "" if complete else "; it ends mid-file"
-        raise InputError(f"{path}: no complete sample in it, a picture and its .cls{cut}")
+        raise InputError(f"{path}: no complete sample in it, an image and its .cls{cut}")
     return Shard(
         samples=tuple(samples),
         unusable=tuple(unusable),
@@ -95,16 +95,16 @@ def _parts(name: str) -> tuple[str, str]:
     stem, dot, ending = base.partition(".")
     if not stem or not dot:
         return "", ""
-    kind = _PICTURE if f".{ending.lower()}" in DECODED else ending.lower()
+    kind = _IMAGE if f".{ending.lower()}" in DECODED else ending.lower()
     return folder + slash + stem, _CLASS if kind == "cls" else kind
 
 
 def _choose(entries: list[Entry], ignored: list[str]) -> dict[str, Entry]:
-    """Return the picture and the class among the files of a sample, the first of each."""
+    """Return the image and the class among the files of a sample, the first of each."""
     chosen: dict[str, Entry] = {}
     for entry in entries:
         kind = _parts(entry.name)[1]
-        if kind in (_PICTURE, _CLASS) and kind not in chosen:
+        if kind in (_IMAGE, _CLASS) and kind not in chosen:
             chosen[kind] = entry
         else:
             ignored.append(entry.name)
@@ -113,9 +113,9 @@ def _choose(entries: list[Entry], ignored: list[str]) -> dict[str, Entry]:
 
 def _sample(path: Path, file: BinaryIO, chosen: dict[str, Entry]) -> Sample | str:
     """Return the sample, or the reason why it cannot be used."""
-    picture, label = chosen.get(_PICTURE), chosen.get(_CLASS)
-    if picture is None or not picture.whole:
-        return "no picture beside its .cls"
+    image, label = chosen.get(_IMAGE), chosen.get(_CLASS)
+    if image is None or not image.whole:
+        return "no image beside its .cls"
     if label is None or not label.whole:
         return "no .cls beside it"
     if label.size > _LONGEST_CLASS:
@@ -124,6 +124,4 @@ def _sample(path: Path, file: BinaryIO, chosen: dict[str, Entry]) -> Sample | st
     text = file.read(label.size).decode("utf-8", "replace").strip()
     if not text.isprintable() or not text or "\ufffd" in text:
         return "its .cls is empty or no text"
-    return Sample(
-        name=picture.name, picture=TarMember(path, picture.offset, picture.size), text=text
-    )
+    return Sample(name=image.name, image=TarMember(path, image.offset, image.size), text=text)

@@ -1,4 +1,4 @@
-"""Sets of tar shards: pictures that are read where they lie in tar files."""
+"""Sets of tar shards: images that are read where they lie in tar files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobilette.data.images import SPLITS, ImageSet, LabelledImage, by_split, check_set
 from mobilette.data.layout import entries
 from mobilette.data.names import split_of, split_within
-from mobilette.data.pictures import SPLITS, Picture, PictureSet, by_split, check_set
 from mobilette.data.samples import Sample, read_samples
 from mobilette.errors import InputError, nearest
 from mobilette.files import LARGEST_RECORD, read_bytes
@@ -57,10 +57,10 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> PictureSet:
-    """List the pictures in tar shards; only the headers in them are read, and the classes.
+def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> ImageSet:
+    """List the images in tar shards; only the headers in them are read, and the classes.
 
-    A sample without a picture or a class is left out and counted, and so is the one in whose
+    A sample without an image or a class is left out and counted, and so is the one in whose
     middle a shard ends.
 
     Args:
@@ -87,23 +87,23 @@ def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> 
         ignored += [f"{prefix}/{file}" for file in shard.ignored]
         cut += [] if shard.complete else [prefix]
     classes, index = _classes(root, found)
-    pictures: dict[str, list[Picture]] = {}
+    images: dict[str, list[LabelledImage]] = {}
     for place, sample in found:
-        picture = Picture(
+        image = LabelledImage(
             name=place.name,
             label=index[sample.text],
-            content=sample.picture,
+            content=sample.image,
             shard=place.shard,
         )
-        pictures.setdefault(place.split, []).append(picture)
+        images.setdefault(place.split, []).append(image)
     remarks = []
     if cut:
         remarks.append(f"{len(cut)} of {len(every)} shards end mid-file; the first is {cut[0]}")
     return check_set(
-        PictureSet(
+        ImageSet(
             name=name,
             classes=classes,
-            splits=by_split(pictures),
+            splits=by_split(images),
             divided_by="shards",
             ignored=tuple(ignored),
             unusable=tuple(unusable),
@@ -117,7 +117,7 @@ def _tars(root: Path, files: Sequence[str]) -> list[str]:
     packed = [file for file in files if file.lower().endswith(_COMPRESSED)]
     if packed:
         raise InputError(
-            f"{root}: {packed[0]} is compressed; pictures are read in place, so unpack it to a "
+            f"{root}: {packed[0]} is compressed; images are read in place, so unpack it to a "
             "plain .tar"
         )
     return tars

@@ -1,4 +1,4 @@
-"""What DATA is: pictures on a disk or a named set become one list of labelled pictures."""
+"""What DATA is: images on a disk or a named set become one list of labelled images."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from mobilette.data.cifar import LAYOUTS, read_cifar
 from mobilette.data.folders import read_folders
+from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.layout import LAYOUT, files_below
 from mobilette.data.lists import LIST_SUFFIXES, read_list
-from mobilette.data.names import pictures_among
-from mobilette.data.pictures import Picture, PictureSet
+from mobilette.data.names import images_among
 from mobilette.data.shards import find_shards, read_shards
 from mobilette.errors import InputError, nearest
 
 NAMED = ("digits", *LAYOUTS)
 
 
-def find_pictures(data: str | Path) -> PictureSet:
-    """Find the pictures of ``data``; none is decoded.
+def find_images(data: str | Path) -> ImageSet:
+    """Find the images of ``data``; none is decoded.
 
     ``data`` is one of
 
@@ -34,7 +34,7 @@ def find_pictures(data: str | Path) -> PictureSet:
       Other separators, encodings and names of columns, and lists without a header, are taken
       where they can mean one thing only; ``docs/accepted.md`` has them all;
     - a folder of uncompressed tar shards as WebDataset writes them: ``train-000000.tar``,
-      ``val-000000.tar``, or ``train/`` and ``val/`` with tar files in each. A sample is a picture
+      ``val-000000.tar``, or ``train/`` and ``val/`` with tar files in each. A sample is an image
       and, under the same name, a ``.cls`` with its class, as a name or as a number counted from 0.
       The numbers' names are the lines (``id`` or ``id<TAB>name``) of a ``classes.txt`` beside the
       shards, where there is one. Nothing is unpacked;
@@ -50,7 +50,7 @@ def find_pictures(data: str | Path) -> PictureSet:
     """
     if not isinstance(data, str | os.PathLike):
         raise InputError(
-            f"pictures to read are a folder, a list or the name of a set; not {type(data).__name__}"
+            f"images to read are a folder, a list or the name of a set; not {type(data).__name__}"
         )
     name = str(data)
     path = Path(data)
@@ -68,60 +68,60 @@ def find_pictures(data: str | Path) -> PictureSet:
     )
 
 
-def list_pictures(
+def list_images(
     paths: Iterable[str | Path], *, on_skipped: Callable[[Path, list[Path]], None] | None = None
 ) -> list[str | Path]:
-    """Return ``paths`` with every folder replaced by the pictures in it, sorted by name.
+    """Return ``paths`` with every folder replaced by the images in it, sorted by name.
 
     Args:
         paths: files and folders.
-        on_skipped: called with a folder and the files in it, at any depth, that are no pictures,
-            where there are some; then with each folder without pictures, and no files.
+        on_skipped: called with a folder and the files in it, at any depth, that are no images,
+            where there are some; then with each folder without images, and no files.
 
     Raises:
-        InputError: there are but folders without pictures.
+        InputError: there are but folders without images.
     """
-    pictures: list[str | Path] = []
+    images: list[str | Path] = []
     empty: list[Path] = []
     for path in paths:
         if not os.path.isdir(path):  # noqa: PTH112  # which takes any name
-            pictures.append(path)
+            images.append(path)
             continue
         path = Path(path)
         files = sorted(files_below(path))
-        inside = pictures_among(files)
+        inside = images_among(files)
         if on_skipped is not None and len(inside) < len(files):
             on_skipped(path, sorted(set(files) - set(inside)))
         if not inside:
             empty.append(path)
-        pictures += inside
-    if empty and not pictures:
-        raise InputError(f"{empty[0]}: no pictures in this folder")
+        images += inside
+    if empty and not images:
+        raise InputError(f"{empty[0]}: no images in this folder")
     if on_skipped is not None:
         for folder in empty:
             on_skipped(folder, [])
-    return pictures
+    return images
 
 
-def _digits() -> PictureSet:
+def _digits() -> ImageSet:
     from sklearn.datasets import load_digits  # 1.8 seconds to import
 
     bunch = load_digits()
     levels = np.asarray(bunch.images, dtype=np.float64)  # 0 to 16
     pixels = np.rint(levels * 255 / 16).astype(np.uint8)
-    pictures = tuple(
-        Picture(name=f"digits/{index}", label=int(label), content=pixels[index])
+    images = tuple(
+        LabelledImage(name=f"digits/{index}", label=int(label), content=pixels[index])
         for index, label in enumerate(bunch.target)
     )
-    return PictureSet(
+    return ImageSet(
         name="digits",
         classes=tuple("0123456789"),
-        splits={"all": pictures},
+        splits={"all": images},
         flippable=False,
     )
 
 
-def _cifar(name: str) -> PictureSet:
+def _cifar(name: str) -> ImageSet:
     layout = LAYOUTS[name]
     variable = os.environ.get("MOBILETTE_DATA", "")
     if not variable:
@@ -140,15 +140,15 @@ def _cifar(name: str) -> PictureSet:
         )
     splits = {
         split: tuple(
-            Picture(name=f"{name}/{split}/{index}", label=int(label), content=pixels[index])
+            LabelledImage(name=f"{name}/{split}/{index}", label=int(label), content=pixels[index])
             for index, label in enumerate(labels)
         )
         for split, (pixels, labels) in cifar.splits.items()
     }
-    return PictureSet(name=name, classes=cifar.classes, splits=splits)
+    return ImageSet(name=name, classes=cifar.classes, splits=splits)
 
 
-def _folder(path: Path, name: str) -> PictureSet:
+def _folder(path: Path, name: str) -> ImageSet:
     shards = find_shards(path)
     return read_shards(path, name, shards) if shards else read_folders(path, name)
 

@@ -1,4 +1,4 @@
-"""`Split`: the pictures of one split, and how a set is cut into several."""
+"""`Split`: the images of one split, and how a set is cut into several."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.found import FoundRows
+from mobilette.data.images import LabelledImage
 from mobilette.data.labels import Labels, label_array
-from mobilette.data.pictures import Picture
 from mobilette.data.splitting import held_out_fifth
 from mobilette.data.streaming import Pixels, StreamedPixels
 
@@ -19,16 +19,16 @@ _ORDER = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """The pictures of one split.
+    """The images of one split.
 
     Attributes:
         pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
             contiguous, or what decodes rows when they are asked for.
         labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
             (N, classes), 1 where a class applies.
-        names: the N pictures' names.
-        shards: int64 of shape (N,), the tar file that each picture lies in; ``None`` where the
-            pictures do not lie in tar files.
+        names: the N images' names.
+        shards: int64 of shape (N,), the tar file that each image lies in; ``None`` where the
+            images do not lie in tar files.
     """
 
     pixels: Pixels
@@ -37,14 +37,16 @@ class Split:
     shards: NDArray[np.int64] | None = None
 
     def usable(self) -> NDArray[np.bool_]:
-        """Return, bool (N,), which pictures count; streamed ones may break as the run goes on."""
+        """Return, bool (N,), which images count; streamed ones may break as the run goes on."""
         if isinstance(self.pixels, StreamedPixels):
             return self.pixels.usable()
         return np.ones(len(self.names), np.bool_)
 
 
-def assign(given: Sequence[str], usable: Sequence[Picture], digests: Sequence[str]) -> list[str]:
-    """Return the split of every usable picture; ``"all"`` is divided by the rule."""
+def assign(
+    given: Sequence[str], usable: Sequence[LabelledImage], digests: Sequence[str]
+) -> list[str]:
+    """Return the split of every usable image; ``"all"`` is divided by the rule."""
     assigned = list(given)
     flat = [index for index, split in enumerate(assigned) if split == "all"]
     held_out = held_out_fifth(
@@ -58,9 +60,9 @@ def assign(given: Sequence[str], usable: Sequence[Picture], digests: Sequence[st
 
 
 def divide(
-    found: FoundRows, chosen: Sequence[Picture], assigned: Sequence[str], *, num_classes: int
+    found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str], *, num_classes: int
 ) -> dict[str, Split]:
-    """Return the pictures cut into splits; of an array, each is one contiguous piece.
+    """Return the images cut into splits; of an array, each is one contiguous piece.
 
     Inside a split they are ordered by their digests: by content, a run that is resumed after
     files were renamed sees them in the same order.
@@ -87,16 +89,16 @@ def divide(
     }
 
 
-def make_split(pixels: Pixels, pictures: Sequence[Picture], *, num_classes: int) -> Split:
-    """Return the split of these ``pixels``, the rows of ``pictures``.
+def make_split(pixels: Pixels, images: Sequence[LabelledImage], *, num_classes: int) -> Split:
+    """Return the split of these ``pixels``, the rows of ``images``.
 
-    ``num_classes`` counts for multi-label pictures.
+    ``num_classes`` counts for multi-label images.
     """
-    shards = [picture.shard for picture in pictures if picture.shard is not None]
+    shards = [image.shard for image in images if image.shard is not None]
     return Split(
         pixels=pixels,
-        labels=label_array([picture.label for picture in pictures], num_classes=num_classes),
-        names=tuple(picture.name for picture in pictures),
+        labels=label_array([image.label for image in images], num_classes=num_classes),
+        names=tuple(image.name for image in images),
         shards=np.array(shards, np.int64) if shards else None,
     )
 

@@ -1,4 +1,4 @@
-"""The pictures of one set as rows, wherever they are now: on disk decoded, or in their files."""
+"""The images of one set as rows, wherever they are now: on disk decoded, or in their files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.cache import PictureCache
+from mobilette.data.cache import ImageCache
 from mobilette.data.content import lies_in_file
-from mobilette.data.pictures import Picture
+from mobilette.data.images import LabelledImage
 from mobilette.data.processes import why_no_processes
 from mobilette.data.workers import CHUNK, Decoder, Job, NoWorkers, Outcome, WorkerPool
 from mobilette.errors import InputError
 from mobilette.limits import WORKERS
 
-_NAMED = 5  # broken pictures that are named in remarks; dataset.json names all
+_NAMED = 5  # broken images that are named in remarks; dataset.json names all
 _PROGRESS = 64
 
 Progress = Callable[[int, int], None]
@@ -26,7 +26,7 @@ Remark = Callable[[str], None]
 Positions = Sequence[int] | NDArray[np.int64]
 
 
-class PictureStore:
+class ImageStore:
     """Rows of pixels by position, decoded where they are not in the cache.
 
     One thread may ask for rows at a time. With ``workers`` the work is done by as many threads,
@@ -35,26 +35,26 @@ class PictureStore:
     ``workers``, everything is done in the caller's thread.
 
     Attributes:
-        pictures: the set.
+        images: the set.
         decoder: how they become rows.
-        digests: SHA-256 of each picture that was seen so far, by position.
-        broken: the reason, by position, why a picture cannot be used.
-        decoded: how many pictures were decoded so far.
+        digests: SHA-256 of each image that was seen so far, by position.
+        broken: the reason, by position, why an image cannot be used.
+        decoded: how many images were decoded so far.
     """
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[LabelledImage],
         decoder: Decoder,
         *,
         reduced: Sequence[bool],
-        cache: PictureCache | None = None,
+        cache: ImageCache | None = None,
         workers: int = 0,
         max_unusable: float = 1.0,
         remark: Remark | None = None,
     ) -> None:
         WORKERS.check("--workers", workers)
-        self.pictures, self.decoder = pictures, decoder
+        self.images, self.decoder = images, decoder
         self.digests: dict[int, bytes] = {}
         self.broken: dict[int, str] = {}
         self.decoded = 0
@@ -69,10 +69,10 @@ class PictureStore:
         self._threads: ThreadPoolExecutor | None = None
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def missing(self) -> list[int]:
-        """Return the positions whose pictures will have to be decoded."""
+        """Return the positions whose images will have to be decoded."""
         cache = self._cache
         if cache is None:
             return list(range(len(self)))
@@ -88,7 +88,7 @@ class PictureStore:
     def start(self, positions: Positions, out: NDArray[np.uint8]) -> list[Future[None]]:
         """Begin to read rows into ``out``, (N, C, R, R); it is full when the futures are done.
 
-        Rows of broken pictures are left as they are.
+        Rows of broken images are left as they are.
         """
         pieces = [(piece, out[first : first + CHUNK]) for first, piece in _cut(positions)]
         if self.workers < 1:
@@ -99,7 +99,7 @@ class PictureStore:
             self._no_workers = self._no_workers or why_no_processes()
             if self._no_workers is None:
                 self._pool = WorkerPool(self.workers, self.decoder, self._cache)
-            self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
+            self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="images")
         return [self._threads.submit(self._read, *piece) for piece in pieces]
 
     def fill(
@@ -113,7 +113,7 @@ class PictureStore:
         self._follow(pieces, len(positions), progress)
 
     def scan(self, positions: Positions, *, progress: Progress | None = None) -> None:
-        """Decode pictures into the cache and for their digests; no pixels are kept in memory."""
+        """Decode images into the cache and for their digests; no pixels are kept in memory."""
         pieces = (
             (len(piece), self.start(piece, np.empty((len(piece), *self.row_shape), np.uint8)))
             for _, piece in _cut(positions)
@@ -126,17 +126,17 @@ class PictureStore:
         return self.decoder.row_shape
 
     def unusable(self) -> tuple[tuple[str, str], ...]:
-        """Return name and reason of the pictures that turned out to be broken so far."""
+        """Return name and reason of the images that turned out to be broken so far."""
         found = sorted(self.broken.items())
-        return tuple((self.pictures[position].name, reason) for position, reason in found)
+        return tuple((self.images[position].name, reason) for position, reason in found)
 
     def check_unusable(self) -> None:
-        """Raise `InputError` if more pictures are broken than ``max_unusable`` allows."""
+        """Raise `InputError` if more images are broken than ``max_unusable`` allows."""
         if len(self.broken) <= self._max_unusable * len(self):
             return
         name, reason = self.unusable()[0]
         raise InputError(
-            f"{len(self.broken)} of {len(self)} pictures cannot be used, more than the fraction "
+            f"{len(self.broken)} of {len(self)} images cannot be used, more than the fraction "
             f"{self._max_unusable:g} that --max-unusable allows; the first is {name}: {reason}"
         )
 
@@ -144,14 +144,14 @@ class PictureStore:
         """Say what went wrong since the last call.
 
         Raises:
-            InputError: too many pictures are broken.
+            InputError: too many images are broken.
         """
         self._remark_once()
         self._remark_broken()
         self.check_unusable()
 
     def forget_remarks(self) -> None:
-        """Take the pictures that are broken now as known: no remark is made about them."""
+        """Take the images that are broken now as known: no remark is made about them."""
         self._remarked.update(self.broken)
 
     def close(self) -> None:
@@ -165,13 +165,13 @@ class PictureStore:
         self._pool = self._threads = None
 
     def _remark_once(self) -> None:
-        """Say once that threads decode, and that decoded pictures can no longer be kept."""
+        """Say once that threads decode, and that decoded images can no longer be kept."""
         lines = []
         if self._no_workers is not None and self.decoded:
-            lines.append(f"pictures are decoded by threads, not by processes: {self._no_workers}")
+            lines.append(f"images are decoded by threads, not by processes: {self._no_workers}")
         if self._cache is not None and self._cache_fault is not None:
             lines.append(
-                f"{self._cache.folder}: no more decoded pictures can be kept "
+                f"{self._cache.folder}: no more decoded images can be kept "
                 f"({self._cache_fault}); the others are decoded again each time"
             )
         for line in lines:
@@ -180,12 +180,12 @@ class PictureStore:
                 self._remark(line)
 
     def _remark_broken(self) -> None:
-        """Say once of each picture that broke since the last call what is wrong with it."""
+        """Say once of each image that broke since the last call what is wrong with it."""
         for position in sorted(set(self.broken) - self._remarked):
             self._remarked.add(position)
             if len(self._remarked) <= _NAMED:
                 more = "; further ones are only counted" if len(self._remarked) == _NAMED else ""
-                name = self.pictures[position].name
+                name = self.images[position].name
                 self._remark(f"{name}: left out, {self.broken[position]}{more}")
 
     def _read(self, positions: list[int], out: NDArray[np.uint8]) -> None:
@@ -203,7 +203,7 @@ class PictureStore:
 
     def _decode(self, positions: list[int], out: NDArray[np.uint8], places: list[int]) -> None:
         jobs = [
-            Job(row=position, picture=self.pictures[position], reduced=self._reduced[position])
+            Job(row=position, image=self.images[position], reduced=self._reduced[position])
             for position in positions
         ]
         outcomes, fault = self._outcomes(jobs, out, places)
@@ -220,11 +220,11 @@ class PictureStore:
     def _outcomes(
         self, jobs: list[Job], out: NDArray[np.uint8], places: list[int]
     ) -> tuple[list[Outcome], str | None]:
-        """Have pictures decoded as `WorkerPool.decode` does, by a process or here."""
+        """Have images decoded as `WorkerPool.decode` does, by a process or here."""
         pool = self._pool
         if pool is not None and self._no_workers is None:
             try:
-                if all(lies_in_file(job.picture) for job in jobs):
+                if all(lies_in_file(job.image) for job in jobs):
                     return pool.decode(jobs, out, places)
             except NoWorkers as error:
                 self._no_workers = str(error)

@@ -7,18 +7,18 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.store import PictureStore
+from mobilette.data.store import ImageStore
 
 
 class StreamedPixels:
-    """Rows of a `PictureStore`, indexed as an array uint8 (N, C, R, R) is.
+    """Rows of a `ImageStore`, indexed as an array uint8 (N, C, R, R) is.
 
     Attributes:
         store: where the rows come from; the splits of a set share it.
         positions: int64 (N,), the position in the store of every row.
     """
 
-    def __init__(self, store: PictureStore, positions: NDArray[np.int64]) -> None:
+    def __init__(self, store: ImageStore, positions: NDArray[np.int64]) -> None:
         self.store, self.positions = store, positions
 
     @property
@@ -30,10 +30,10 @@ class StreamedPixels:
         return len(self.positions)
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the rows, read now; those of broken pictures are zeros (see `usable`).
+        """Return the rows, read now; those of broken images are zeros (see `usable`).
 
         Raises:
-            InputError: too many pictures are broken, or a worker process died.
+            InputError: too many images are broken, or a worker process died.
         """
         positions = self.positions[key]
         out = np.zeros((len(positions), *self.store.row_shape), np.uint8)

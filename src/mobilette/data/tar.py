@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobilette.data.decoding import check_size
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 from mobilette.errors import InputError
 
 ENDS_MID_FILE = "shard ends mid-file"
@@ -42,20 +42,20 @@ class TarMember:
         """Return the member's bytes; the tar file is opened for that alone.
 
         Raises:
-            UnusablePicture: it is too large, the tar file is shorter than it was, or unreadable.
+            UnusableImage: it is too large, the tar file is shorter than it was, or unreadable.
         """
         check_size(self.size)
         try:
             with self.path.open("rb", buffering=0) as file:
                 # Before the read, which takes the memory first.
                 if os.fstat(file.fileno()).st_size < self.offset + self.size:
-                    raise UnusablePicture(ENDS_MID_FILE)
+                    raise UnusableImage(ENDS_MID_FILE)
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
-            raise UnusablePicture(f"cannot be read: {error.strerror or error}") from error
+            raise UnusableImage(f"cannot be read: {error.strerror or error}") from error
         if len(content) < self.size:
-            raise UnusablePicture(ENDS_MID_FILE)
+            raise UnusableImage(ENDS_MID_FILE)
         return content
 
 
@@ -133,7 +133,7 @@ def _no_header(block: bytes, position: int, where: Path) -> InputError:
         (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
     ):
         return InputError(
-            f"{where}: compressed; pictures are read in place, so unpack it to a plain .tar"
+            f"{where}: compressed; images are read in place, so unpack it to a plain .tar"
         )
     return InputError(f"{where}: no tar header at byte {position:,}; damaged, or no tar file")
 

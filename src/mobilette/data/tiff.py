@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 
 # TIFF 6.0, section 2; BigTIFF has the last.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
@@ -23,18 +23,18 @@ def check_tiff(data: bytes, *, most: int) -> None:
 
     Args:
         data: the file.
-        most: strips or tiles that a picture may have.
+        most: strips or tiles that an image may have.
 
     Raises:
-        UnusablePicture: it has more, reads the file over and over, or is a camera's raw picture,
+        UnusableImage: it has more, reads the file over and over, or is a camera's raw image,
             of which the first directory is a preview.
     """
     read = 0
     for tag, kind, count, value, order in _entries(data):
         if tag == _DNG or (tag == _SUBFILE and value & _REDUCED):
-            raise UnusablePicture("a camera's raw picture; develop it to JPEG or TIFF")
+            raise UnusableImage("a camera's raw image; develop it to JPEG or TIFF")
         if tag in _LISTS and count > most:
-            raise UnusablePicture(f"{count:,} strips or tiles (the limit is {most:,})")
+            raise UnusableImage(f"{count:,} strips or tiles (the limit is {most:,})")
         if tag in (_BYTE_COUNTS, _TILE_BYTE_COUNTS) and kind in (3, 4, 16) and count > 1:
             code = {3: "H", 4: "I", 16: "Q"}[kind]
             size = count * _SIZES[kind]
@@ -42,7 +42,7 @@ def check_tiff(data: bytes, *, most: int) -> None:
                 lengths = struct.unpack_from(f"{order}{count}{code}", data, value)
                 read += sum(min(length, len(data)) for length in lengths)
     if read > _MOST_READ * len(data):
-        raise UnusablePicture("damaged: its strips are longer than the file")
+        raise UnusableImage("damaged: its strips are longer than the file")
 
 
 def _entries(data: bytes) -> Iterator[tuple[int, int, int, int, str]]:

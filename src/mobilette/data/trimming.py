@@ -1,8 +1,8 @@
-"""What decoding needs of a picture's file, and nothing else.
+"""What decoding needs of an image's file, and nothing else.
 
 Comments, profiles and previews are left out before Pillow sees a file. They may be megabytes that
 it refuses (text of PNG) or reads byte by byte, and a hostile file can make each cost far more than
-its size. What is left costs as much as the file is long and the picture is large.
+its size. What is left costs as much as the file is long and the image is large.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from mobilette.data.netpbm import binary
 from mobilette.data.orientation import Turn, turn_of
 from mobilette.data.tiff import check_tiff
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 
-# A picture has some dozens of parts before its pixels; each costs time however small it is.
+# An image has some dozens of parts before its pixels; each costs time however small it is.
 MOST_PARTS = 2**16
-# Each scan of a progressive JPEG goes over all of the picture: so many pixels in all of them.
+# Each scan of a progressive JPEG goes over all of the image: so many pixels in all of them.
 MOST_SCANNED = 2**31
-# Of pictures whose format is decoded in Python. Bytes.
+# Of images whose format is decoded in Python. Bytes.
 MOST_IN_PYTHON = 2**21
 _MOST_METADATA = 2**20
 
@@ -34,7 +34,7 @@ _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 @dataclass(frozen=True)
 class Trimmed:
-    """A file to decode, and what turns its picture upright, where that was in what is left out."""
+    """A file to decode, and what turns its image upright, where that was in what is left out."""
 
     data: bytes
     turn: Turn = None
@@ -44,7 +44,7 @@ def trim(data: bytes, form: str) -> Trimmed:
     """Return what decoding needs of a file whose format is ``form``.
 
     Raises:
-        UnusablePicture: it ends before its pixels, or would take too long.
+        UnusableImage: it ends before its pixels, or would take too long.
     """
     try:
         if form == "JPEG":
@@ -58,13 +58,13 @@ def trim(data: bytes, form: str) -> Trimmed:
         if form == "PPM":
             return Trimmed(binary(data, limit=MOST_IN_PYTHON))
     except (IndexError, struct.error):
-        raise UnusablePicture("truncated") from None
+        raise UnusableImage("truncated") from None
     if form == "BMP" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(data) > MOST_IN_PYTHON:
-        raise UnusablePicture(f"run-length coded BMP of {len(data):,} bytes takes too long")
+        raise UnusableImage(f"run-length coded BMP of {len(data):,} bytes takes too long")
     if form == "TIFF":
         check_tiff(data, most=MOST_PARTS)
     if form == "JPEG2000" and b"\xff\xd9" not in data:  # its end; OpenJPEG makes the rest black
-        raise UnusablePicture("truncated")
+        raise UnusableImage("truncated")
     return Trimmed(data)
 
 
@@ -76,16 +76,16 @@ def _jpeg(data: bytes) -> Trimmed:
         at = data.find(b"\xff", at)
         found = _FILL.match(data, at) if at >= 0 else None
         if found is None:
-            raise UnusablePicture("truncated")
+            raise UnusableImage("truncated")
         marker, at = data[found.end()], found.end() + 1
         if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD8:
             continue
         if marker == 0xD9:
-            raise UnusablePicture("damaged: it ends before its picture")
+            raise UnusableImage("damaged: it ends before its image")
         (length,) = struct.unpack_from(">H", data, at)
         body, at = data[at : at + length], at + length
         if length < 2 or len(body) < length:
-            raise UnusablePicture("truncated")
+            raise UnusableImage("truncated")
         if marker == 0xE1:
             exif = exif or (body[2:] if body[2:8] == b"Exif\0\0" else b"")
             xmp = xmp or (body[2:] if body.startswith(_JPEG_XMP, 2) else b"")
@@ -98,7 +98,7 @@ def _jpeg(data: bytes) -> Trimmed:
             if not (sequential and body[2] == frame[7]):
                 _check_scans(data, at, frame)
             return Trimmed(b"".join((*kept, memoryview(data)[at:])), turn_of(exif, xmp))
-    raise UnusablePicture(f"more than {MOST_PARTS:,} parts before its picture")
+    raise UnusableImage(f"more than {MOST_PARTS:,} parts before its image")
 
 
 def _check_scans(data: bytes, at: int, frame: bytes) -> None:
@@ -106,7 +106,7 @@ def _check_scans(data: bytes, at: int, frame: bytes) -> None:
     end = data.find(b"\xff\xd9", at)
     scans = 1 + data.count(b"\xff\xda", at, end if end >= 0 else len(data))
     if scans * pixels > MOST_SCANNED:
-        raise UnusablePicture(f"{scans:,} scans of {pixels:,} pixels take too long")
+        raise UnusableImage(f"{scans:,} scans of {pixels:,} pixels take too long")
 
 
 def _png(data: bytes) -> Trimmed:
@@ -139,7 +139,7 @@ def _png(data: bytes) -> Trimmed:
         if name == b"IEND":
             break
     else:
-        raise UnusablePicture(f"more than {MOST_PARTS:,} parts")
+        raise UnusableImage(f"more than {MOST_PARTS:,} parts")
     kept.append(view[first:at])
     return Trimmed(b"".join(kept), turn_of(exif, xmp))
 
@@ -170,7 +170,7 @@ def _raw_exif(text: bytes) -> bytes:
 
 
 def _gif(data: bytes) -> bytes:
-    """Leave out comments and the like before the first picture; GIF89a, 18 to 26."""
+    """Leave out comments and the like before the first image; GIF89a, 18 to 26."""
     head = 13 + (3 << (data[10] & 7) + 1 if data[10] & 128 else 0)
     at, control, parts = head, b"", 0
     while True:
@@ -180,12 +180,12 @@ def _gif(data: bytes) -> bytes:
         if start == b",":
             return data[:head] + control + data[at:]
         if start != b"!":
-            raise UnusablePicture("damaged: no picture in it" if start else "truncated")
+            raise UnusableImage("damaged: no image in it" if start else "truncated")
         begin, at = at, at + 2
         while length := data[at]:
             at, parts = at + 1 + length, parts + 1
             if parts > MOST_PARTS:
-                raise UnusablePicture(f"more than {MOST_PARTS:,} parts before its picture")
+                raise UnusableImage(f"more than {MOST_PARTS:,} parts before its image")
         at += 1
         if data[begin + 1] == 0xF9:
             control = data[begin:at]

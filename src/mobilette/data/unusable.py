@@ -1,12 +1,12 @@
-"""`UnusablePicture`: why a file is no picture that can be used."""
+"""`UnusableImage`: why a file is no image that can be used."""
 
 from __future__ import annotations
 
 import struct
 
 
-class UnusablePicture(Exception):
-    """A file that is no usable picture. The message is the reason, one short line, no path."""
+class UnusableImage(Exception):
+    """A file that is no usable image. The message is the reason, one short line, no path."""
 
 
 # The first four are what a million damaged files made Pillow's plugins raise while loading; the
@@ -27,7 +27,7 @@ DAMAGED = (
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what is wrong with a picture over which Pillow raised one of `DAMAGED`."""
+    """Return what is wrong with an image over which Pillow raised one of `DAMAGED`."""
     text = str(error).partition("\n")[0]
     if "truncated" in text.lower():
         return "truncated"

@@ -1,4 +1,4 @@
-"""Decoding pictures to rows, here or in worker processes that share memory with this one."""
+"""Decoding images to rows, here or in worker processes that share memory with this one."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.cache import PictureCache
+from mobilette.data.cache import ImageCache
 from mobilette.data.content import encoded, lies_in_file
 from mobilette.data.decoding import decode, decode_reduced
 from mobilette.data.digest import pixel_sha256
-from mobilette.data.pictures import Picture
+from mobilette.data.images import LabelledImage
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 from mobilette.errors import InputError
 
-# Pictures that go to a process at once.
+# Images that go to a process at once.
 CHUNK = 16
 
-# The SHA-256 of a picture that was decoded, or the reason why it cannot be.
+# The SHA-256 of an image that was decoded, or the reason why it cannot be.
 Outcome = bytes | str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One picture to decode.
+    """One image to decode.
 
     Attributes:
         row: its place in the cache.
-        picture: the picture.
+        image: the image.
         reduced: whether a JPEG may be decoded at reduced scale (`decode_reduced`).
     """
 
     row: int
-    picture: Picture
+    image: LabelledImage
     reduced: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """How the pictures of one set become rows.
+    """How the images of one set become rows.
 
     Attributes:
         preprocess: of which the geometry is applied.
         resolution: side of the rows, in pixels.
-        of_pixels: whether a picture's SHA-256 is that of its decoded pixels, for which no job may
+        of_pixels: whether an image's SHA-256 is that of its decoded pixels, for which no job may
             be ``reduced``; else that of its file, as far as it lies in one.
     """
 
@@ -70,20 +70,20 @@ class Decoder:
         return self.preprocess.channels, self.resolution, self.resolution
 
     def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
-        """Write the picture's row to ``out``, (C, R, R); return its SHA-256 or the reason."""
+        """Write the image's row to ``out``, (C, R, R); return its SHA-256 or the reason."""
         try:
-            if not lies_in_file(job.picture):
-                image = job.picture.open()
+            if not lies_in_file(job.image):
+                image = job.image.open()
                 out[...] = self.preprocess.geometry(image, self.resolution)
                 return bytes.fromhex(pixel_sha256(image))
-            data = encoded(job.picture)
+            data = encoded(job.image)
             if job.reduced:
                 image, full = decode_reduced(data, self._shrinking)
                 out[...] = self.preprocess.geometry(image, self.resolution, full_size=full)
             else:
                 image = decode(data)
                 out[...] = self.preprocess.geometry(image, self.resolution)
-        except UnusablePicture as error:
+        except UnusableImage as error:
             return str(error)
         except MemoryError:
             return "too large for the memory"
@@ -92,7 +92,7 @@ class Decoder:
         return hashlib.sha256(data).digest()
 
     def decode_all(
-        self, jobs: Sequence[Job], out: Sequence[NDArray[np.uint8]], cache: PictureCache | None
+        self, jobs: Sequence[Job], out: Sequence[NDArray[np.uint8]], cache: ImageCache | None
     ) -> list[Outcome]:
         """Decode ``jobs`` into the first rows of ``out``, and into the ``cache``."""
         outcomes = [self.decode(job, row) for job, row in zip(jobs, out, strict=False)]
@@ -110,16 +110,16 @@ class NoWorkers(Exception):
 
 
 class WorkerDied(Exception):
-    """A process died over the pictures that it was given."""
+    """A process died over the images that it was given."""
 
 
 class Worker:
-    """A process that decodes up to ``CHUNK`` pictures at a time.
+    """A process that decodes up to ``CHUNK`` images at a time.
 
     It ends with this process, however that ends: it waits at a pipe that nobody else holds.
     """
 
-    def __init__(self, decoder: Decoder, cache: PictureCache | None) -> None:
+    def __init__(self, decoder: Decoder, cache: ImageCache | None) -> None:
         context = get_context("spawn")
         shape = (CHUNK, *decoder.row_shape)
         # A file in memory without a name: nothing is left behind if this process is killed.
@@ -171,7 +171,7 @@ class Worker:
 class WorkerPool:
     """Up to ``count`` worker processes, started when they are needed, for as many threads."""
 
-    def __init__(self, count: int, decoder: Decoder, cache: PictureCache | None) -> None:
+    def __init__(self, count: int, decoder: Decoder, cache: ImageCache | None) -> None:
         self.count, self._decoder, self._cache = count, decoder, cache
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
@@ -183,7 +183,7 @@ class WorkerPool:
     ) -> tuple[list[Outcome], str | None]:
         """Have an idle process decode ``jobs``, as `Worker.decode` does.
 
-        Where the process dies, other ones get the pictures one by one. A picture over which one
+        Where the process dies, other ones get the images one by one. An image over which one
         dies again is unusable.
 
         Raises:
@@ -206,7 +206,7 @@ class WorkerPool:
     ) -> tuple[list[Outcome], str | None]:
         with self._lock:
             if self._closed:
-                raise InputError("the pictures were closed")
+                raise InputError("the images were closed")
             if self._idle:
                 worker = self._idle.pop()
             else:
@@ -219,7 +219,7 @@ class WorkerPool:
             answer = worker.decode(jobs, out, places)
         except WorkerDied:  # it is not used again
             if self._closed:
-                raise InputError("the pictures were closed") from None
+                raise InputError("the images were closed") from None
             raise
         with self._lock:
             self._idle.append(worker)
@@ -259,7 +259,7 @@ def _serve(
     cache = None
     if place is not None:
         with suppress(OSError):  # removed meanwhile
-            cache = PictureCache(*place)
+            cache = ImageCache(*place)
     with suppress(EOFError, OSError):
         pipe.send(None)  # it is up
         while True:

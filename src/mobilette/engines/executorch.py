@@ -62,7 +62,7 @@ class ExecuTorchPredictor(ArtifactPredictor):
         return program
 
     def _largest_batch(self, program: Any) -> int:
-        """Return for how many pictures memory is planned; the picture must be the contract's."""
+        """Return for how many images memory is planned; the image must be the contract's."""
         meta = program.method_meta(METHOD).input_tensor_meta(0)
         batch, *shape = meta.sizes()
         if tuple(shape) != self.contract.input.shape or batch < 1:

@@ -20,7 +20,7 @@ ENGINE_ERRORS = (RuntimeError, ValueError)
 
 
 class LiteRtPredictor(ArtifactPredictor):
-    """A LiteRT artifact, executed by LiteRT, picture by picture.
+    """A LiteRT artifact, executed by LiteRT, image by image.
 
     Any number of threads may ask it: an interpreter answers one call at a time, so there are up to
     as many as cores, made when calls meet.

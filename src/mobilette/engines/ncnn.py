@@ -20,7 +20,7 @@ WEIGHTS = "model.ncnn.bin"
 
 
 class NcnnPredictor(ArtifactPredictor):
-    """An ncnn artifact, executed by ncnn, one picture after the other.
+    """An ncnn artifact, executed by ncnn, one image after the other.
 
     The layers' text and the number of weights are checked first, because ncnn trusts them; whether
     every layer's sizes fit those of the layers before it is not, so a model whose hashes were
@@ -66,12 +66,12 @@ class NcnnPredictor(ArtifactPredictor):
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         with self.session() as network:
-            return np.stack([self._logits(network, picture) for picture in self.laid_out(pixels)])
+            return np.stack([self._logits(network, image) for image in self.laid_out(pixels)])
 
     def _logits(
-        self, network: Any, picture: NDArray[np.uint8] | NDArray[np.float32]
+        self, network: Any, image: NDArray[np.uint8] | NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        borrowed = np.ascontiguousarray(picture, np.float32)  # by the Mat, as long as it lives
+        borrowed = np.ascontiguousarray(image, np.float32)  # by the Mat, as long as it lives
         extractor = network.create_extractor()
         extractor.input(self.contract.input.name, self.mat(borrowed))
         status, logits = extractor.extract(self.contract.output)

@@ -62,7 +62,7 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
                 raise self.failed(error) from error
         logits = np.frombuffer(answer, "<f4").astype(np.float32)
         if len(logits) != len(pixels) * len(self.classes):
-            raise self.failed(NodeError(f"{len(logits)} logits for {len(pixels)} pictures"))
+            raise self.failed(NodeError(f"{len(logits)} logits for {len(pixels)} images"))
         return logits.reshape(len(pixels), len(self.classes))
 
 

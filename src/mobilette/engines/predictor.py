@@ -1,4 +1,4 @@
-"""`Predictor`: pictures in, labels out, whatever executes the network."""
+"""`Predictor`: images in, labels out, whatever executes the network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from mobilette.arch.arch import Arch
 from mobilette.data.cores import usable_cores
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.unusable import UnusableImage
 from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.images import (
-    PictureLike,
-    Pictures,
+    ImageLike,
+    Images,
+    images_of,
     may_be_shared,
     name_of,
-    pictures_of,
     read_image,
 )
 from mobilette.errors import InputError, visible
@@ -30,7 +30,7 @@ from mobilette.model.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
 
 BATCH = 32
-# Pictures that are decoded before the engine is ready for them.
+# Images that are decoded before the engine is ready for them.
 AHEAD = 2 * BATCH
 TOP = 5
 
@@ -46,7 +46,7 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The answer for one picture: the best guess and the five best."""
+    """The answer for one image: the best guess and the five best."""
 
     path: str
     label: str
@@ -60,7 +60,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why there is no answer for one picture."""
+    """Why there is no answer for one image."""
 
     path: str
     error: str
@@ -71,7 +71,7 @@ class Failure:
 
 
 class Predictor(ABC):
-    """A network that can be asked; what it needs to know about pictures comes with it.
+    """A network that can be asked; what it needs to know about images comes with it.
 
     Attributes:
         engine: the name of what executes it, for tables.
@@ -94,7 +94,7 @@ class Predictor(ABC):
         firsts = range(0, len(pixels), BATCH)
         return np.concatenate([self.batch_logits(pixels[i : i + BATCH]) for i in firsts])
 
-    def predict(self, images: Pictures) -> list[Prediction]:
+    def predict(self, images: Images) -> list[Prediction]:
         """Return the answer for each of ``images``, in their order.
 
         A class's probability is that among all classes or, where ``multi_label``, for itself.
@@ -103,24 +103,24 @@ class Predictor(ABC):
             images: a list or another iterable of paths, encoded bytes, files open for reading
                 bytes, Pillow images and arrays or tensors: (H, W), (H, W, C) or (C, H, W) with 1, 3
                 (RGB) or 4 (RGBA) channels, of uint8, other integers from 0 to 255, floats from 0 to
-                1 or to 255, or booleans. Or a batch of such pictures as one array.
+                1 or to 255, or booleans. Or a batch of such images as one array.
 
         Raises:
-            InputError: it is one picture, or one of them cannot be read.
+            InputError: it is one image, or one of them cannot be read.
         """
         answers = []
         for number, answer in enumerate(self.predict_each(images), start=1):
             if isinstance(answer, Failure):
-                raise InputError(visible(f"{answer.path or f'picture {number}'}: {answer.error}"))
+                raise InputError(visible(f"{answer.path or f'image {number}'}: {answer.error}"))
             answers.append(answer)
         return answers
 
     def predict_each(
-        self, images: Pictures, *, workers: int | None = None
+        self, images: Images, *, workers: int | None = None
     ) -> Generator[Prediction | Failure, None, None]:
         """Yield an answer, or why there is none, for each of ``images`` in their order.
 
-        Pictures are decoded, exactly, while the engine works on those before them: `AHEAD` of them
+        Images are decoded, exactly, while the engine works on those before them: `AHEAD` of them
         beside the `BATCH` that it works on.
 
         Args:
@@ -128,11 +128,11 @@ class Predictor(ABC):
             workers: threads that decode; 0 decodes in between; ``None`` means one a core.
 
         Raises:
-            InputError: ``images`` is one picture, or nothing that has pictures in it.
+            InputError: ``images`` is one image, or nothing that has images in it.
         """
         threads = usable_cores() if workers is None else workers
         WORKERS.check("workers", threads)
-        decoded = computed_ahead(self._read_file, pictures_of(images), threads=threads, ahead=AHEAD)
+        decoded = computed_ahead(self._read_file, images_of(images), threads=threads, ahead=AHEAD)
         with closing(decoded):
             while batch := list(islice(decoded, BATCH)):
                 read = [self._read(image) if item is None else item for image, item in batch]
@@ -151,14 +151,14 @@ class Predictor(ABC):
         probabilities = sigmoid(safe) if self.multi_label else softmax(safe)
         return np.where(finite, probabilities, np.nan)
 
-    def _read_file(self, image: PictureLike) -> NDArray[np.uint8] | Failure | None:
+    def _read_file(self, image: ImageLike) -> NDArray[np.uint8] | Failure | None:
         """Return what `_read` does for a file; ``None`` for an image, which threads may share."""
         return None if may_be_shared(image) else self._read(image)
 
-    def _read(self, image: PictureLike) -> NDArray[np.uint8] | Failure:
+    def _read(self, image: ImageLike) -> NDArray[np.uint8] | Failure:
         try:
             return self.preprocess.geometry(read_image(image), self.arch.resolution)
-        except UnusablePicture as error:
+        except UnusableImage as error:
             return Failure(path=name_of(image), error=str(error))
         except MemoryError:
             return Failure(path=name_of(image), error="too large for the memory")

@@ -29,7 +29,7 @@ from mobilette.limits import AMOUNT, BATCH, MILLISECONDS, SECONDS, THREADS
 from mobilette.records import check_ranges, parse
 
 WARM_UP_CALLS, WARM_UP_SECONDS = 2, 0.2
-# At least so many calls are timed, however slow they are: of one picture, and of several.
+# At least so many calls are timed, however slow they are: of one image, and of several.
 CALLS, BATCH_CALLS = 10, 2
 
 
@@ -40,7 +40,7 @@ class Request:
     Attributes:
         path: the directory of an artifact or of a run.
         threads: of the engine; the process is bound to as many cores where the system can do that.
-        batches: numbers of pictures in one call; each is timed.
+        batches: numbers of images in one call; each is timed.
         seconds: how long each is timed, at least.
     """
 
@@ -62,7 +62,7 @@ class Timing:
         load_ms: from the directory to the first answer, importing the engine's packages included.
         memory_bytes: by how much that made the process' resident memory grow; ``None`` where the
             system does not tell or the engine has a process of its own.
-        calls_ms: the latency of every call, by the number of pictures in it.
+        calls_ms: the latency of every call, by the number of images in it.
     """
 
     engine: str
@@ -83,7 +83,7 @@ def measure(request: Request) -> Timing:
     pin(request.threads)
     before, started = resident_bytes(), time.perf_counter()
     predictor = load(request.path, threads=request.threads)
-    predictor.batch_logits(_pictures(predictor, 1))
+    predictor.batch_logits(_images(predictor, 1))
     load_ms, after = _milliseconds_since(started), resident_bytes()
     known = before is not None and after is not None and predictor.in_this_process
     return Timing(
@@ -91,7 +91,7 @@ def measure(request: Request) -> Timing:
         load_ms=load_ms,
         memory_bytes=max((after or 0) - (before or 0), 0) if known else None,
         calls_ms={
-            str(batch): time_calls(predictor, _pictures(predictor, batch), request.seconds)
+            str(batch): time_calls(predictor, _images(predictor, batch), request.seconds)
             for batch in request.batches
         },
     )
@@ -137,10 +137,10 @@ def _call(
     return tuple(calls)
 
 
-def _pictures(predictor: Predictor, count: int) -> NDArray[np.uint8]:
+def _images(predictor: Predictor, count: int) -> NDArray[np.uint8]:
     arch = predictor.arch
-    pictures = golden_inputs(arch.in_channels, arch.resolution)
-    return np.ascontiguousarray(np.resize(pictures, (count, *pictures.shape[1:])))
+    images = golden_inputs(arch.in_channels, arch.resolution)
+    return np.ascontiguousarray(np.resize(images, (count, *images.shape[1:])))
 
 
 def _milliseconds_since(started: float) -> float:

@@ -1,4 +1,4 @@
-"""The pictures that int8 is calibrated with: the run's own, or those that are given."""
+"""The images that int8 is calibrated with: the run's own, or those that are given."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ import numpy as np
 
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
-from mobilette.data.pictures import Picture
+from mobilette.data.images import LabelledImage
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import Run, is_imported, recorded_data
 
-PICTURES = 200
+IMAGES = 200
 FEWEST = 16
 
 
-def calibration_pictures(
+def calibration_images(
     run: Run,
     data: str | Path | None = None,
     *,
-    count: int = PICTURES,
+    count: int = IMAGES,
     option: str = "--data",
     workers: int | None = None,
     max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
 ) -> Calibration:
-    """Return up to ``count`` pictures, the same for every target, prepared as the run's are.
+    """Return up to ``count`` images, the same for every target, prepared as the run's are.
 
     Args:
-        run: whose training pictures are taken, those that it did not hold out.
-        data: other pictures; their training split where there is one, else all.
+        run: whose training images are taken, those that it did not hold out.
+        data: other images; their training split where there is one, else all.
         count: how many.
         option: of the command line that names ``data``, for errors.
         workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the pictures that may be unusable.
-        report_load: called with (pictures read, pictures in all).
+        max_unusable: the part of the images that may be unusable.
+        report_load: called with (images read, images in all).
 
     Raises:
-        InputError: the run's pictures are gone, or it was imported and so has none; there are too
+        InputError: the run's images are gone, or it was imported and so has none; there are too
             few.
     """
     if data is None and is_imported(run.path):
         raise InputError(
-            f"{run.path}: imported, so without pictures of its own to calibrate int8 with; give "
+            f"{run.path}: imported, so without images of its own to calibrate int8 with; give "
             f"some with {option}"
         )
     source = str(data) if data is not None else recorded_data(run.path)
     try:
-        found = find_pictures(source)
+        found = find_images(source)
     except InputError as error:
         if data is not None:
             raise
         raise InputError(
-            f"the pictures that {run.path} was trained on cannot be read to calibrate int8 "
+            f"the images that {run.path} was trained on cannot be read to calibrate int8 "
             f"({error}); give others with {option}"
         ) from error
     flat_and_given = data is not None and "all" in found.splits
-    _, pictures = choose_split(found, "all" if flat_and_given else "train")
-    chosen = _spread(pictures, count)
+    _, images = choose_split(found, "all" if flat_and_given else "train")
+    chosen = _spread(images, count)
     if len(chosen) < FEWEST:
         raise InputError(
-            f"{source}: {len(chosen)} pictures are too few to calibrate int8 with; at least "
+            f"{source}: {len(chosen)} images are too few to calibrate int8 with; at least "
             f"{FEWEST} are needed, give others with {option}"
         )
     split, unusable = load_split(
@@ -79,27 +79,26 @@ def calibration_pictures(
         on_progress=report_load,
     )
     if len(chosen) - len(unusable) < FEWEST:
-        raise InputError(f"{source}: {len(unusable)} of {len(chosen)} pictures cannot be decoded")
+        raise InputError(f"{source}: {len(unusable)} of {len(chosen)} images cannot be decoded")
     return Calibration(pixels=np.ascontiguousarray(split.pixels[:]), source=source)
 
 
 def check_calibration(calibration: Calibration, run: Run) -> None:
-    """Raise `InputError` unless the pictures are enough, and as the network takes them."""
+    """Raise `InputError` unless the images are enough, and as the network takes them."""
     shape = (run.arch.in_channels, run.arch.resolution, run.arch.resolution)
     pixels = calibration.pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
         raise InputError(
-            f"calibration pictures are {pixels.dtype} {pixels.shape}; uint8 (N, "
+            f"calibration images are {pixels.dtype} {pixels.shape}; uint8 (N, "
             f"{', '.join(map(str, shape))}) is expected"
         )
     if len(pixels) < FEWEST:
         raise InputError(
-            f"{len(pixels)} pictures are too few to calibrate int8 with; at least {FEWEST} are "
-            "needed"
+            f"{len(pixels)} images are too few to calibrate int8 with; at least {FEWEST} are needed"
         )
 
 
-def _spread(pictures: Sequence[Picture], count: int) -> list[Picture]:
-    """Return up to ``count`` of ``pictures``, evenly from all of them and so from all classes."""
-    count = min(len(pictures), count)
-    return [pictures[index * len(pictures) // count] for index in range(count)]
+def _spread(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
+    """Return up to ``count`` of ``images``, evenly from all of them and so from all classes."""
+    count = min(len(images), count)
+    return [images[index * len(images) // count] for index in range(count)]

@@ -76,6 +76,6 @@ COREML = Target(
     imports="import coremltools",
     code="""\
 model = coremltools.models.MLModel("model.mlpackage")
-picture = Image.fromarray(pixels[0].transpose(1, 2, 0).squeeze())
-logits = model.predict({{"{input}": picture}})["{output}"][0]""",
+image = Image.fromarray(pixels[0].transpose(1, 2, 0).squeeze())
+logits = model.predict({{"{input}": image}})["{output}"][0]""",
 )

@@ -34,7 +34,7 @@ def write_executorch(
 ) -> Written:
     """Write the program; beside ``forward``, a method of it returns the contract's bytes.
 
-    It takes uint8 NCHW pixels of one to eight pictures.
+    It takes uint8 NCHW pixels of one to eight images.
 
     Raises:
         InputError: ExecuTorch or torchao is missing, or has no kernel for an operator.

@@ -11,7 +11,7 @@ from mobilette.arguments import checked
 from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
 from mobilette.errors import InputError, one_of
-from mobilette.exporters.calibration import calibration_pictures, check_calibration
+from mobilette.exporters.calibration import calibration_images, check_calibration
 from mobilette.exporters.coreml import COREML
 from mobilette.exporters.executorch import EXECUTORCH
 from mobilette.exporters.litert import LITERT
@@ -52,20 +52,20 @@ def export(
         run: a run or its directory.
         to: the target.
         precision: of the target's; ``None`` means its usual one.
-        data: pictures that int8 is calibrated with; ``None`` means the run's own training pictures.
-        calibration: instead of ``data``, what `calibration_pictures` returned.
+        data: images that int8 is calibrated with; ``None`` means the run's own training images.
+        calibration: instead of ``data``, what `calibration_images` returned.
         quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run>``.
         moved_to: where the artifact will lie in the end, if it is moved from there: the way to its
             run is told from this place.
         force: replace an artifact that is there already.
-        max_unusable: the part of the pictures of ``data`` that may be unusable.
+        max_unusable: the part of the images of ``data`` that may be unusable.
         progress: told what is done now.
 
     Raises:
         InputError: no such target or precision, a package that the target needs is missing, no
-            trained weights, no pictures to calibrate with, or the artifact cannot be written;
+            trained weights, no images to calibrate with, or the artifact cannot be written;
             nothing is left behind then.
     """
     precision = check_precision(to, precision)
@@ -77,7 +77,7 @@ def export(
         if precision != "int8":
             calibration = quantisation = None
         elif calibration is None:
-            calibration = calibration_pictures(run, data, max_unusable=max_unusable)
+            calibration = calibration_images(run, data, max_unusable=max_unusable)
         else:
             check_calibration(calibration, run)
         prepared, best = prepare(run, quantisation, progress=progress), run.best()

@@ -66,7 +66,7 @@ def export_all(
                 yield artifact
                 continue
             if precision == "int8" and calibration is None:
-                raise InputError("no pictures to calibrate int8 with")
+                raise InputError("no images to calibrate int8 with")
             yield export(
                 run, to=target, precision=precision, calibration=calibration, out=out, force=force
             )

@@ -36,7 +36,7 @@ _CLIPPING = (
 _PADDING = (aten.pad.default, aten.constant_pad_nd.default)
 _NOTHING = (aten.dropout.default, aten.dropout_.default)
 
-# Pictures that observers are shown at once: one by one, they take six times as long.
+# Images that observers are shown at once: one by one, they take six times as long.
 BATCH = 8
 _SMALLEST_STEP = 2.0**-12  # of activations
 _LARGEST_BIAS = 2.0**30

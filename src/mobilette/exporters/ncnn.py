@@ -28,7 +28,7 @@ PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 def write_ncnn(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
     """Write the layers and the weights; the contract is the data of an unused layer at the end.
 
-    They take one picture, float32 (C, H, W), 0 to 255.
+    They take one image, float32 (C, H, W), 0 to 255.
 
     Raises:
         InputError: pnnx or ncnn is missing, or does not have an operator.
@@ -68,8 +68,8 @@ net.opt.use_fp16_packed, net.opt.use_fp16_storage, net.opt.use_fp16_arithmetic =
 net.load_param("{model}")
 net.load_model("model.ncnn.bin")
 extractor = net.create_extractor()
-picture = np.ascontiguousarray(pixels[0], np.float32)
-extractor.input("{input}", ncnn.Mat(picture))
+image = np.ascontiguousarray(pixels[0], np.float32)
+extractor.input("{input}", ncnn.Mat(image))
 logits = np.array(extractor.extract("{output}")[1])""",
 )
 

@@ -1,4 +1,4 @@
-"""What chooses the range of an activation while PyTorch's quantiser (pt2e) shows it pictures."""
+"""What chooses the range of an activation while PyTorch's quantiser (pt2e) shows it images."""
 
 from __future__ import annotations
 

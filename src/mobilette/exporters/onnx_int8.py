@@ -123,7 +123,7 @@ def quantize(
         quantize_static(
             source,
             path,
-            _Pictures(pixels, name=model.graph.input[0].name),
+            _Images(pixels, name=model.graph.input[0].name),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -151,17 +151,17 @@ def _given_ranges(
     }
 
 
-class _Pictures:
-    """Calibration pictures as ONNX Runtime's quantiser asks for them: one at a time, then none."""
+class _Images:
+    """Calibration images as ONNX Runtime's quantiser asks for them: one at a time, then none."""
 
     def __init__(self, pixels: NDArray[np.uint8], *, name: str) -> None:
         self._remaining = iter(pixels)
         self._name = name
 
     def get_next(self) -> Mapping[str, NDArray[np.uint8]] | None:
-        """Return the next picture as the model's input."""
-        picture = next(self._remaining, None)
-        return None if picture is None else {self._name: picture[None]}
+        """Return the next image as the model's input."""
+        image = next(self._remaining, None)
+        return None if image is None else {self._name: image[None]}
 
 
 def _output_of(model: onnx.ModelProto, name: str) -> str:

@@ -1,6 +1,6 @@
 """The ranges of an ONNX model's activations by a rule that ONNX Runtime's quantiser has not.
 
-Its own percentiles are those of 128 bins, and hold every activation of every picture in memory; for
+Its own percentiles are those of 128 bins, and hold every activation of every image in memory; for
 the mean square it has no rule.
 """
 
@@ -42,7 +42,7 @@ def activation_ranges(
 def _activations(
     model: onnx.ModelProto, pixels: NDArray[np.uint8]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Yield all float tensors of the network by name, for one picture after the other."""
+    """Yield all float tensors of the network by name, for one image after the other."""
     with reports_off():
         import onnxruntime
 
@@ -56,7 +56,7 @@ def _activations(
     session = onnxruntime.InferenceSession(
         shown.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for picture in pixels:
-        values = session.run(names, {model.graph.input[0].name: picture[None]})
+    for image in pixels:
+        values = session.run(names, {model.graph.input[0].name: image[None]})
         pairs = zip(names, values, strict=True)
         yield {name: value for name, value in pairs if value.dtype == np.float32}

@@ -71,9 +71,9 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
     """Return ``model`` in int8, calibrated with ``pixels`` (N, C, H, W); ``floats`` stay in float.
 
     The preset is the one with a zero point for activations: hard-swish and linear bottlenecks have
-    values on both sides of zero, not equally many. Ranges are those of all pictures: means of each
-    picture's, the library's choice, cut off what few of them have (docs/log.md). For ``mse`` it
-    searches a histogram of all values; its percentiles are means of each picture's.
+    values on both sides of zero, not equally many. Ranges are those of all images: means of each
+    image's, the library's choice, cut off what few of them have (docs/log.md). For ``mse`` it
+    searches a histogram of all values; its percentiles are means of each image's.
     """
     with hidden(_TELEMETRY), needs("openvino", "int8 for openvino"), _quiet():
         import nncf
@@ -93,7 +93,7 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
         }
         return nncf.quantize(
             model,
-            nncf.Dataset([picture[None] for picture in pixels]),
+            nncf.Dataset([image[None] for image in pixels]),
             preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=rules[ranges]

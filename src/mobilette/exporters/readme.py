@@ -23,7 +23,7 @@ _TEXT = """\
 {notes}"""
 
 _PYTHON = """\
-The pictures must be prepared as below; normalisation is inside the model.
+The images must be prepared as below; normalisation is inside the model.
 
 ```python
 from pathlib import Path
@@ -31,13 +31,13 @@ import numpy as np
 from PIL import Image, ImageOps
 {imports}
 
-{picture}
+{image}
 {code}
 labels = Path("labels.txt").read_text(encoding="utf-8").split("\\n")
 {answer}
 ```"""
 
-_PICTURE = """\
+_IMAGE = """\
 image = ImageOps.exif_transpose(Image.open({source}))
 if image.has_transparency_data:
     opaque, white = image.convert("RGB"), Image.new("RGB", image.size, "white")
@@ -49,7 +49,7 @@ pixels = np.asarray(image).reshape({size}, {size}, {channels}).transpose(2, 0, 1
 _ONE = 'print(labels[logits.argmax()].split("\\t")[1])'
 _SEVERAL = 'print([label.split("\\t")[1] for label, logit in zip(labels, logits) if logit > 0])'
 _SIGMOID = """
-- A picture may be of several classes or of none: the probability of each is the sigmoid of its
+- An image may be of several classes or of none: the probability of each is the sigmoid of its
   logit, 1 / (1 + exp(-logit)), for itself."""
 
 _CROP = """\
@@ -92,7 +92,7 @@ def readme(contract: Contract, target: Target) -> str:
     if target.language == "python":
         code = _PYTHON.format(
             imports=target.imports,
-            picture=picture_code(contract),
+            image=image_code(contract),
             code=code,
             answer=_SEVERAL if several else _ONE,
         )
@@ -116,8 +116,8 @@ def readme(contract: Contract, target: Target) -> str:
     )
 
 
-def picture_code(contract: Contract, *, source: str = '"picture.jpg"') -> str:
-    """Return the Python that makes ``pixels``, uint8 (1, C, H, W), of the picture ``source``.
+def image_code(contract: Contract, *, source: str = '"image.jpg"') -> str:
+    """Return the Python that makes ``pixels``, uint8 (1, C, H, W), of the image ``source``.
 
     ``source`` is an expression. The names `Image`, `ImageOps` and `np` are needed.
     """
@@ -129,7 +129,7 @@ def picture_code(contract: Contract, *, source: str = '"picture.jpg"') -> str:
         fill=preprocess.fill(),
         interpolation=preprocess.interpolation.upper(),
     )
-    return _PICTURE.format(
+    return _IMAGE.format(
         source=source,
         mode="L" if contract.input.colour == "grey" else "RGB",
         geometry=geometry,

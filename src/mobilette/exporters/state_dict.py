@@ -42,7 +42,7 @@ pixels from 0 to 255, channels {colour}:
 - mean {mean}
 - std {std}
 
-Pictures are brought to {resolution}x{resolution} by {resize}.
+Images are brought to {resolution}x{resolution} by {resize}.
 """
 
 _OWN_IMPORTS = """\

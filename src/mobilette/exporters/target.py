@@ -23,7 +23,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Training pictures, uint8 (N, C, H, W), by which ranges of activations are chosen.
+    """Training images, uint8 (N, C, H, W), by which ranges of activations are chosen.
 
     ``source`` says where they are from.
     """
@@ -116,7 +116,7 @@ class Target:
         dtype: of the input.
         input: the input's name in the model.
         output: the output's name in the model.
-        batched: whether input and output have a dimension for several pictures.
+        batched: whether input and output have a dimension for several images.
         verifiable: `Contract.verifiable`.
         writer: writes the files; it imports the packages of its extra itself.
         code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
@@ -124,7 +124,7 @@ class Target:
         imports: the imports that ``code`` needs.
         language: of ``code``; where it is not Python, ``code`` is the whole part of the README that
             tells how to run the model.
-        batch: pictures that one call takes, where they have one; ``None`` means any number.
+        batch: images that one call takes, where they have one; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
         own_ranges: whether the plain ranges of int8 are not from the smallest to the largest value.
         notes: the end of the README; placeholders as in ``code``.

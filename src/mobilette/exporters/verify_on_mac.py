@@ -69,8 +69,8 @@ def predict(model: Any, pixels: Any, contract: dict[str, Any]) -> Any:
     """Return the logits (classes,) of ``pixels``, uint8 (C, H, W)."""
     from PIL import Image
 
-    picture = Image.fromarray(pixels.transpose(1, 2, 0).squeeze())
-    return model.predict({contract["input"]["name"]: picture})[contract["output"]].reshape(-1)
+    image = Image.fromarray(pixels.transpose(1, 2, 0).squeeze())
+    return model.predict({contract["input"]["name"]: image})[contract["output"]].reshape(-1)
 
 
 if __name__ == "__main__":

@@ -17,18 +17,18 @@ PACKAGE = "package.json"
 VERSION = "~1.30.0"
 
 _CODE = """\
-The pictures are prepared by `mobilette.js`, as they were for the trained network; normalisation is
+The images are prepared by `mobilette.js`, as they were for the trained network; normalisation is
 inside the model. Once, in this folder: `npm install --ignore-scripts` (or change the one address in
 `mobilette.js` to that of a CDN). The folder has to be served over HTTP: `npx serve`, or
-`python -m http.server`; `index.html` is a page that takes pictures, and so is
-`index.html?picture=picture.jpg`.
+`python -m http.server`; `index.html` is a page that takes images, and so is
+`index.html?image=image.jpg`.
 
 ```javascript
-import {{ load, readPicture }} from "./mobilette.js";
+import {{ load, readImage }} from "./mobilette.js";
 
 const classifier = await load("./");
-const file = await (await fetch("picture.jpg")).blob();
-const {{ top, milliseconds }} = await classifier.classify(await readPicture(file));
+const file = await (await fetch("image.jpg")).blob();
+const {{ top, milliseconds }} = await classifier.classify(await readImage(file));
 console.log(top[0].label, top[0].probability, milliseconds);
 ```"""
 

@@ -25,7 +25,7 @@ def measure_batch_norm(
     Args:
         arch: the network that ``weights`` are of.
         weights: its state dict; it is left alone.
-        batches: normalised pictures, float (N, C, H, W); at least one batch.
+        batches: normalised images, float (N, C, H, W); at least one batch.
 
     Raises:
         InputError: there is no batch.
@@ -55,7 +55,7 @@ def restore_batch_norm(
         weights: its state dict; it is left alone.
         like: the same network with batch norms; epsilon and momentum are taken from it. It may
             differ in activations, padding, resolution and classes: these stay as in ``arch``.
-        batches: normalised pictures, float (N, C, H, W); at least one batch.
+        batches: normalised images, float (N, C, H, W); at least one batch.
 
     Raises:
         InputError: the convolutions of the two networks differ, or there is no batch.
@@ -166,4 +166,4 @@ def _at_least_one(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         empty = False
         yield batch
     if empty:
-        raise InputError("there are no pictures to measure batch norms on")
+        raise InputError("there are no images to measure batch norms on")

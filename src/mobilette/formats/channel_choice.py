@@ -33,7 +33,7 @@ def choose_channels(source: Arch, target: Arch, contributions: Mapping[str, Tens
     important there; the places that these do not have are filled likewise, with others. No position
     of the source is used twice.
 
-    The networks have the same structure and ``target`` is nowhere wider. The picture's channels and
+    The networks have the same structure and ``target`` is nowhere wider. The image's channels and
     the logits are not among the positions that are returned: they stay.
     """
     choice = _Choice(source, {layer: shares.tolist() for layer, shares in contributions.items()})

@@ -56,7 +56,7 @@ def fit_weights(
         target: what `check_fits` accepted.
         keep_classifier: whether the classes are the same; otherwise the classifier's tensors are
             left out.
-        batches: gives normalised pictures, float (N, C, H, W) as ``target`` takes them, to measure
+        batches: gives normalised images, float (N, C, H, W) as ``target`` takes them, to measure
             statistics of batch norms on; needed where norms were folded. A sliced network's
             statistics stay those of the wider one without them.
 

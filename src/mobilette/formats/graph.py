@@ -74,7 +74,7 @@ class ActivationNode(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PadNode(Node):
-    """Zeros around the picture."""
+    """Zeros around the image."""
 
     padding: tuple[int, int, int, int]
 
@@ -111,8 +111,8 @@ class Graph:
         output: the name of the node that gives the logits.
         shape: (channels, height, width) of the input.
         ending: what the file applies to the logits.
-        preprocess: how the file says that pictures are prepared.
-        resize: how the file makes pictures square, if it does.
+        preprocess: how the file says that images are prepared.
+        resize: how the file makes images square, if it does.
         tensors: names of all tensors of weights in the file.
         unused: those of them that are in no node.
         remarks: one line each for people.

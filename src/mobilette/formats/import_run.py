@@ -49,13 +49,13 @@ def import_run(
         form: ``small`` or ``full``; ``None`` goes by the resolution.
         classes: a file of classes (`read_classes`), or the classes; ``None`` numbers them.
         preprocess: a preset or a `Preprocess`; ``None`` takes what the file says.
-        resize: how a picture becomes square, unless ``preprocess`` is a `Preprocess`; ``None``
+        resize: how an image becomes square, unless ``preprocess`` is a `Preprocess`; ``None``
             does what the file says, or crops.
         force: replace ``out`` if it exists.
 
     Raises:
         InputError: as `import_weights`; or the number of classes is another, or nobody says how
-            pictures are prepared. Nothing is left behind.
+            images are prepared. Nothing is left behind.
     """
     path = Path(path)
     labels = read_classes(Path(classes)) if isinstance(classes, str | Path) else classes

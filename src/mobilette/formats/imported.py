@@ -19,8 +19,8 @@ class Imported:
         arch: the network as the file has it: its biases, batch norms, activations, padding,
             classes and resolution where the file tells them.
         weights: float32 (counters int64), exactly the tensors of the network's state dict.
-        preprocess: how pictures are prepared, as far as the file tells; ``None`` if it does not.
-        resize: how the file makes pictures square; ``None`` if it does not.
+        preprocess: how images are prepared, as far as the file tells; ``None`` if it does not.
+        resize: how the file makes images square; ``None`` if it does not.
         multi_label: whether each class is answered for by itself (a sigmoid over several).
         has_classifier: otherwise the classifier is one class of zeros: a start for training.
         tensors: how many tensors the file has.
@@ -43,13 +43,13 @@ class Imported:
 def preprocess_of(
     imported: Imported, given: str | None, *, resize: Resize | None, where: str
 ) -> Preprocess:
-    """Return how pictures are prepared for a network.
+    """Return how images are prepared for a network.
 
     Args:
         imported: the network.
-        given: a preset's name, for a file that does not scale pictures itself. ``raw`` is right for
+        given: a preset's name, for a file that does not scale images itself. ``raw`` is right for
             one that does: it takes them as they are.
-        resize: how a picture becomes square; ``None`` does what the file says, or crops.
+        resize: how an image becomes square; ``None`` does what the file says, or crops.
         where: the file, for messages.
 
     Raises:
@@ -59,12 +59,12 @@ def preprocess_of(
     told = imported.preprocess
     if said is None and told is None:
         raise InputError(
-            f"{where}: does not say how pictures are prepared; give --preprocess "
+            f"{where}: does not say how images are prepared; give --preprocess "
             f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
         )
     if told is not None and said is not None and given != "raw" and not _alike(told, said):
         raise InputError(
-            f"{where}: scales pictures itself (mean {told.mean[0]:g}, std {told.std[0]:g}), "
+            f"{where}: scales images itself (mean {told.mean[0]:g}, std {told.std[0]:g}), "
             f"otherwise than --preprocess {given}; leave that out"
         )
     chosen = told or said

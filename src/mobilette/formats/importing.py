@@ -119,9 +119,9 @@ def _from_graph(graph: Graph, model: str, settings: Settings, resolution: int | 
     channels, height, width = graph.shape
     if height != width or (height == 0 and resolution is None):
         raise InputError(
-            f"{graph.where}: takes pictures of {width}x{height}; give --resolution"
+            f"{graph.where}: takes images of {width}x{height}; give --resolution"
             if height == 0
-            else f"{graph.where}: takes pictures of {width}x{height}; square ones are expected"
+            else f"{graph.where}: takes images of {width}x{height}; square ones are expected"
         )
     if not any(isinstance(node, ConvNode) for node in graph.nodes):
         raise InputError(f"{graph.where}: no convolution in it")

@@ -1,4 +1,4 @@
-"""The first convolution for pictures of other channels than it was trained on."""
+"""The first convolution for images of other channels than it was trained on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FIRST = "stem.conv.weight"
 def adapt_input(
     arch: Arch, weights: Mapping[str, Tensor], in_channels: int
 ) -> tuple[Arch, dict[str, Tensor]]:
-    """Return the network for pictures of ``in_channels`` channels, and its weights.
+    """Return the network for images of ``in_channels`` channels, and its weights.
 
-    To one channel the first convolution's weights are summed: a grey picture gets the logits that
+    To one channel the first convolution's weights are summed: a grey image gets the logits that
     it had when its channel was repeated. To several they are repeated in turn (red, green, blue,
     red, ...) and multiplied by old / new channels, so that the sums stay of a size, as timm's
-    ``adapt_input_conv`` does. Both hold for normalised values: the picture's channels must be
+    ``adapt_input_conv`` does. Both hold for normalised values: the image's channels must be
     normalised alike.
 
     Args:

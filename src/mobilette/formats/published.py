@@ -49,8 +49,8 @@ class PublishedWeights:
         top1: claimed accuracy on ImageNet's validation set at ``resolution``, a fraction; ``None``
             where our sources state none.
         preset: mean and standard deviation, a name in `mobilette.data.preprocess.PRESETS`.
-        resize: pixels of the resized picture's shorter side, before the crop to ``resolution``.
-        resolution: side of the pictures that ``top1`` was measured with.
+        resize: pixels of the resized image's shorter side, before the crop to ``resolution``.
+        resolution: side of the images that ``top1`` was measured with.
         source: what states all this.
     """
 
@@ -93,7 +93,7 @@ class PublishedWeights:
 
     @property
     def preprocess(self) -> Preprocess:
-        """How pictures were prepared when ``top1`` was measured."""
+        """How images were prepared when ``top1`` was measured."""
         return replace(
             PRESETS[self.preset],
             crop_fraction=self.resolution / self.resize,

@@ -1,4 +1,4 @@
-"""Which of a model's classes a folder of pictures is."""
+"""Which of a model's classes a folder of images is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from mobilette.data.images import LabelledImage
 from mobilette.data.labels import indices_of
 from mobilette.data.names import folded
-from mobilette.data.pictures import Picture
 from mobilette.errors import InputError, nearest
 from mobilette.model.classes import ClassLabel
 
@@ -68,13 +68,13 @@ def guessed(matched_by: str) -> tuple[str, ...]:
 
 
 def relabelled(
-    pictures: Iterable[Picture], index: Sequence[int], *, multi_label: bool
-) -> tuple[Picture, ...]:
-    """Return ``pictures`` with every label replaced by its place in ``index``."""
+    images: Iterable[LabelledImage], index: Sequence[int], *, multi_label: bool
+) -> tuple[LabelledImage, ...]:
+    """Return ``images`` with every label replaced by its place in ``index``."""
     found = []
-    for picture in pictures:
-        labels = tuple(sorted(index[number] for number in indices_of(picture.label)))
-        found.append(replace(picture, label=labels if multi_label else labels[0]))
+    for image in images:
+        labels = tuple(sorted(index[number] for number in indices_of(image.label)))
+        found.append(replace(image, label=labels if multi_label else labels[0]))
     return tuple(found)
 
 

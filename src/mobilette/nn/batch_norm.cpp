@@ -1,7 +1,7 @@
 // Batch norm and the activation after it: by the batch's own statistics, forward and backward, and
 // by given ones.
 //
-// A map is rows x channels: pixels of all pictures, channels_last. Every pass goes over memory
+// A map is rows x channels: pixels of all images, channels_last. Every pass goes over memory
 // once; sums are taken over chunks of rows that do not depend on the number of threads, so that
 // results do not, either.
 

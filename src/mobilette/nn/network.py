@@ -18,7 +18,7 @@ class Network(nn.Module):
     """The network that an `Arch` describes.
 
     Modules are named as the layers of `mobilette.arch.layers.layers`. ``forward`` takes the
-    normalised picture, float (N, C, H, W), and returns logits, float (N, classes).
+    normalised image, float (N, C, H, W), and returns logits, float (N, classes).
 
     Raises:
         InputError: the rows of ``arch`` do not fit together.
@@ -39,7 +39,7 @@ class Network(nn.Module):
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, classes) for normalised pictures ``x`` (N, C, H, W)."""
+        """Return logits (N, classes) for normalised images ``x`` (N, C, H, W)."""
         logits: Tensor = self.head(self.rows(self.stem(x)))
         return logits
 

@@ -20,7 +20,7 @@ def measure_statistics(network: Network, batches: Iterable[Tensor]) -> None:
 
     Args:
         network: changed in place.
-        batches: normalised pictures, float (N, C, H, W).
+        batches: normalised images, float (N, C, H, W).
     """
     network.eval()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]

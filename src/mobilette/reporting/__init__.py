@@ -1,1 +1,1 @@
-"""Networks and results as pictures and pages."""
+"""Networks and results as images and pages."""

@@ -1,4 +1,4 @@
-"""A benchmark for people: a Markdown table, and a picture of accuracy over latency."""
+"""A benchmark for people: a Markdown table, and an image of accuracy over latency."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COLUMNS = (
     "memory MB",
     "size MB",
 )
-# The letters in a line above and below the picture; how far marks are moved apart, as a part of the
+# The letters in a line above and below the image; how far marks are moved apart, as a part of the
 # range of accuracies; the latency that a mark covers, as a factor.
 WIDTH, WIDTH_BELOW = 95, 150
 LANE, MARK = 0.022, 1.02
@@ -102,8 +102,8 @@ def conclusion(benchmark: Benchmark) -> str:
 
 def conditions(benchmark: Benchmark) -> str:
     """Return how it was measured, in one line."""
-    pictures = max((row.images for row in benchmark.rows), default=0)
-    data = f", accuracy on {pictures:,} pictures of {benchmark.data}" if benchmark.data else ""
+    images = max((row.images for row in benchmark.rows), default=0)
+    data = f", accuracy on {images:,} images of {benchmark.data}" if benchmark.data else ""
     threads = "thread" if benchmark.threads == 1 else "threads"
     return (
         f"{benchmark.machine}; {benchmark.threads} {threads}, {benchmark.rounds} rounds in turns"
@@ -140,7 +140,7 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
 
 
 def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
-    """Return the picture: top-1 accuracy over the latency of one picture, a mark an artifact."""
+    """Return the image: top-1 accuracy over the latency of one image, a mark an artifact."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -205,7 +205,7 @@ def _span(accuracies: Sequence[float]) -> float:
 
 
 def _below(benchmark: Benchmark, *, moved: bool) -> Iterator[str]:
-    """Yield the lines below the picture: the conditions, and what is not in it and why."""
+    """Yield the lines below the image: the conditions, and what is not in it and why."""
     yield fill(visible(conditions(benchmark)), WIDTH_BELOW)
     if moved:
         yield "Marks that would coincide are moved up or down; the table has the numbers."
@@ -236,7 +236,7 @@ def _set_up(axes: Axes, points: Sequence[tuple[Row, str]]) -> None:
     ticks = _ticks(min(latencies) / 1.4, max(latencies) * 1.6)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("latency of one picture, ms: median, and the line from the 10th to the 90th %")
+    axes.set_xlabel("latency of one image, ms: median, and the line from the 10th to the 90th %")
     axes.set_ylabel("top-1 accuracy, %")
     axes.grid(color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)

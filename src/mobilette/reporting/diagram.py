@@ -1,4 +1,4 @@
-"""A network drawn from its layer graph, as an SVG picture a page wide."""
+"""A network drawn from its layer graph, as an SVG image a page wide."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def write_diagram(arch: Arch, path: Path, *, width_mult: float | None = None) ->
             not fit together.
     """
     if path.suffix.lower() != ".svg":
-        raise InputError(f"{path}: a diagram is an SVG picture; its name must end in .svg")
+        raise InputError(f"{path}: a diagram is an SVG image; its name must end in .svg")
     write_text(path, diagram(arch, width_mult=width_mult))
 
 
 def diagram(arch: Arch, *, width_mult: float | None = None) -> str:
-    """Return a picture of ``arch`` as SVG text; the same network gives the same text.
+    """Return an image of ``arch`` as SVG text; the same network gives the same text.
 
     Each stage shows the rows whose outputs have one size, in the order of execution: equal blocks
     one after the other are drawn once. Bars give the stage's part of all mult-adds and parameters.

@@ -10,7 +10,7 @@ from mobilette.run.directory import DATASET, RECIPE, Run
 from mobilette.training.recipe import load_recipe
 from mobilette.verification.statistics import wilson_interval
 
-UNEVEN = 2.0  # the largest class has so many times the pictures of the smallest
+UNEVEN = 2.0  # the largest class has so many times the images of the smallest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,10 @@ class Outcome:
     Attributes:
         best: the line of metrics.csv that the best weights are of, by column.
         last: its last line.
-        images: pictures held out.
-        largest: the largest class of the pictures held out, with its part of them; ``None`` where
-            a picture may have several classes.
-        uneven: class with most and with fewest pictures to train on, each with how many, where
+        images: images held out.
+        largest: the largest class of the images held out, with its part of them; ``None`` where
+            an image may have several classes.
+        uneven: class with most and with fewest images to train on, each with how many, where
             that is uneven and nothing in the recipe makes up for it.
     """
 
@@ -37,7 +37,7 @@ class Outcome:
     def interval(self) -> tuple[float, float]:
         """Between which fractions the true top-1 of the best weights lies (Wilson, 95%).
 
-        It does not know that the weights were chosen by these pictures.
+        It does not know that the weights were chosen by these images.
         """
         return wilson_interval(self.best["top1"], self.images)
 
@@ -50,12 +50,12 @@ class Outcome:
             perhaps = "" if self.best["top1"] <= share + 1e-6 else "perhaps "
             lines.append(
                 f"warning: {perhaps}no better than always answering {name}, the largest class: "
-                f"{share:.1%} of the pictures held out"
+                f"{share:.1%} of the images held out"
             )
         if self.uneven is not None:
             (most, many), (fewest, few) = self.uneven
             lines.append(
-                f"the classes are uneven ({most} has {many:,} pictures to train on, {fewest} "
+                f"the classes are uneven ({most} has {many:,} images to train on, {fewest} "
                 f"{few:,}): --set class_weights=balanced makes the rare ones count as much"
             )
         return lines
@@ -85,11 +85,11 @@ def outcome(run: Run) -> Outcome:
 
 
 def _counts(run: Run, split: str) -> tuple[int, dict[str, int]]:
-    """Return how many pictures dataset.json counts in ``split``, in all and of each class."""
+    """Return how many images dataset.json counts in ``split``, in all and of each class."""
     recorded = read_json(run.path / DATASET)
     try:
         counts = recorded["splits"][split]  # type: ignore[index]
         per_class = {str(name): int(count) for name, count in counts["per_class"].items()}
         return int(counts["pictures"]), per_class
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{run.path / DATASET}: does not count the pictures of {split}") from error
+        raise InputError(f"{run.path / DATASET}: does not count the images of {split}") from error

@@ -23,7 +23,7 @@ class Line:
 
     Attributes:
         rows: numbers of the rows drawn here, -1 is the stem; none in the head.
-        repeat: of how many equal blocks, one after the other, this is the picture.
+        repeat: of how many equal blocks, one after the other, this is the image.
         ratio: of expansion: channels of the depthwise convolution to those of the block's input
             where a 1x1 convolution before it makes them more; else 1.
         entry: before the paths.
@@ -56,7 +56,7 @@ class Stage:
 
     Attributes:
         size: side of the maps in pixels; 0 for the head.
-        stride: of the output against the picture.
+        stride: of the output against the image.
         channels: of the last output, or the classes.
         params: of all rows, each repetition counted; so are ``madds``.
     """
@@ -70,7 +70,7 @@ class Stage:
 
 
 def outline(arch: Arch) -> tuple[Stage, ...]:
-    """Return the stages of ``arch`` from the picture to the logits; the head is the last.
+    """Return the stages of ``arch`` from the image to the logits; the head is the last.
 
     Raises:
         InputError: the rows do not fit together.

@@ -1,4 +1,4 @@
-"""A picture of what pruning cut where."""
+"""An image of what pruning cut where."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mobilette.reporting.style import FAINT, INK, MADDS, PARAMS, QUIET
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURE = "pruning.png"
+IMAGE = "pruning.png"
 LINE = 0.17  # inches a layer
 
 
-def write_picture(pruning: Pruning, run: Path) -> Path:
-    """Write `draw`'s picture into the folder ``run``; return the file.
+def write_image(pruning: Pruning, run: Path) -> Path:
+    """Write `draw`'s image into the folder ``run``; return the file.
 
     Raises:
         InputError: it cannot be written.
     """
-    write_bytes(run / PICTURE, draw(pruning))
-    return run / PICTURE
+    write_bytes(run / IMAGE, draw(pruning))
+    return run / IMAGE
 
 
 def draw(pruning: Pruning) -> bytes:

@@ -39,7 +39,7 @@ IMPORTED = "imported"  # a key of environment.json
 CLASSIFIER = "classifier"  # in IMPORTED: whether the network has one
 MULTI_LABEL = "multi_label"  # in DATASET and in IMPORTED
 LAUNCH = "launch"  # another one: which start of torchrun made the run
-MAX_UNUSABLE = "max_unusable"  # in DATASET: which part of the pictures may be broken
+MAX_UNUSABLE = "max_unusable"  # in DATASET: which part of the images may be broken
 METRICS = "metrics.csv"
 METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
 MULTI_LABEL_HEADER = f"{METRICS_HEADER},mean_average_precision"
@@ -53,7 +53,7 @@ WEIGHTS = "best.safetensors"
 class Run:
     """A run directory: an architecture, its classes, its preprocessing and its weights.
 
-    ``multi_label`` tells that a picture may be of none or of several classes; without
+    ``multi_label`` tells that an image may be of none or of several classes; without
     ``has_classifier`` the weights are a start for training, and cannot answer.
     """
 
@@ -240,7 +240,7 @@ def _recorded(path: Path, key: str, *, default: bool) -> bool:
 
 
 def recorded_data(path: Path) -> str:
-    """Return the pictures that the run in ``path`` was trained on, as it recorded them.
+    """Return the images that the run in ``path`` was trained on, as it recorded them.
 
     Raises:
         InputError: dataset.json is missing or damaged.

@@ -55,12 +55,12 @@ def write_imported_run(
     has_classifier: bool = True,
     force: bool = False,
 ) -> Run:
-    """Write a run directory without recipe, metrics and pictures, and return it.
+    """Write a run directory without recipe, metrics and images, and return it.
 
     Args:
         folder: the run directory.
         arch: the network.
-        preprocess: how pictures are prepared for it.
+        preprocess: how images are prepared for it.
         classes: as many as the network has.
         weights: its state dict.
         origin: what environment.json records of where the weights are from.

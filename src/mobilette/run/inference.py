@@ -17,7 +17,7 @@ ACTIVATION_BYTES = 256 * 2**20
 
 
 def largest_batch(network: Network) -> int:
-    """Return how many pictures may go through ``network`` at once."""
+    """Return how many images may go through ``network`` at once."""
     peak = cost(network).peak_activation_bytes.fp32
     return min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH)
 

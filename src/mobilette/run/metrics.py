@@ -13,24 +13,24 @@ from mobilette.data.labels import Labels
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Accuracy and loss over a set of pictures; fractions are 0 to 1.
+    """Accuracy and loss over a set of images; fractions are 0 to 1.
 
-    Logits that are not finite count as wrong answers. In a multi-label set any of a picture's
-    classes is a right answer, and top-1 and top-5 leave out the pictures that have none.
+    Logits that are not finite count as wrong answers. In a multi-label set any of an image's
+    classes is a right answer, and top-1 and top-5 leave out the images that have none.
 
     Attributes:
         top1: the largest logit is that of the true class.
         top5: the true class is among the five largest logits; ``None`` with five classes or fewer,
             where it says nothing.
-        loss: mean cross-entropy, natural logarithm; of multi-label pictures the mean binary
-            cross-entropy over pictures and classes.
-        per_class: class id to its pictures and top-1 (of multi-label pictures: average precision),
+        loss: mean cross-entropy, natural logarithm; of multi-label images the mean binary
+            cross-entropy over images and classes.
+        per_class: class id to its images and top-1 (of multi-label images: average precision),
             for the classes that occur.
-        confusion: true class id to predicted class id to pictures, zeros left out; empty for
-            multi-label pictures.
-        mean_average_precision: of multi-label pictures, the mean over the classes that occur of
+        confusion: true class id to predicted class id to images, zeros left out; empty for
+            multi-label images.
+        mean_average_precision: of multi-label images, the mean over the classes that occur of
             scikit-learn's ``average_precision_score``, 0 if none does; else ``None``.
-        classes_matched_by: how the pictures' classes were found among a model's, where they were.
+        classes_matched_by: how the images' classes were found among a model's, where they were.
     """
 
     top1: float
@@ -70,8 +70,8 @@ def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> 
     at_least = (logits >= true_logit).sum(axis=1)
     pairs, counts = np.unique(np.stack([labels, predicted]), axis=1, return_counts=True)
     confusion: dict[str, dict[str, int]] = {}
-    for (true, guess), pictures in zip(pairs.T, counts, strict=True):
-        confusion.setdefault(ids[true], {})[ids[guess]] = int(pictures)
+    for (true, guess), images in zip(pairs.T, counts, strict=True):
+        confusion.setdefault(ids[true], {})[ids[guess]] = int(images)
     return Metrics(
         top1=float(correct.mean()),
         top5=float(((at_least <= 5) & finite).mean()) if len(ids) > 5 else None,
@@ -95,7 +95,7 @@ def accuracy(logits: NDArray[np.float32], labels: Labels) -> float:
 
 
 def right_answers(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.bool_]:
-    """Return of which pictures the largest logit (N, classes) is that of a true class, (N,)."""
+    """Return of which images the largest logit (N, classes) is that of a true class, (N,)."""
     predicted, finite = logits.argmax(axis=1), np.isfinite(logits).all(axis=1)
     if labels.ndim == 1:
         right: NDArray[np.bool_] = predicted == labels

@@ -1,4 +1,4 @@
-"""What a rung is measured by: the engine's answers to real pictures, and its latency."""
+"""What a rung is measured by: the engine's answers to real images, and its latency."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
 from mobilette.search.rungs import Attempt
 from mobilette.verification.candidate import time_once
-from mobilette.verification.evaluate import labelled_pictures
-from mobilette.verification.gate import judge_golden, judge_pictures
+from mobilette.verification.evaluate import labelled_images
+from mobilette.verification.gate import judge_golden, judge_images
 from mobilette.verification.statistics import compare, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
@@ -40,7 +40,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judge:
-    """The pictures that judge, and the answers of the run to them."""
+    """The images that judge, and the answers of the run to them."""
 
     pixels: NDArray[np.uint8]
     labels: Labels
@@ -63,15 +63,15 @@ def read_judge(
     max_unusable: float,
     report_load: LoadReport | None,
 ) -> Judge:
-    """Return the pictures of a split, and the run's answers; arguments are those of `quantize`.
+    """Return the images of a split, and the run's answers; arguments are those of `quantize`.
 
     Raises:
         InputError: they cannot be used, or are too few to tell ``max_drop``.
     """
-    network = run.network  # a run without weights is refused before pictures are read
-    labelled = labelled_pictures(data, run.classes, split=split, multi_label=run.multi_label)
+    network = run.network  # a run without weights is refused before images are read
+    labelled = labelled_images(data, run.classes, split=split, multi_label=run.multi_label)
     read, _ = load_split(
-        labelled.pictures,
+        labelled.images,
         num_classes=len(run.classes),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
@@ -82,7 +82,7 @@ def read_judge(
     needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
     if len(read.labels) < needed:
         raise InputError(
-            f"{data}: {len(read.labels)} pictures cannot tell a drop of {max_drop:g} points, for "
+            f"{data}: {len(read.labels)} images cannot tell a drop of {max_drop:g} points, for "
             f"one is {100 / len(read.labels):.3g}; at least {needed} are needed"
         )
     pixels = read.pixels[:]
@@ -130,7 +130,7 @@ def execute(
         return Rung(name=name, float_layers=layers, reason=str(error))
     top1 = accuracy(logits, judge.labels)
     failures = judge_golden(compare(predictor.logits(golden.inputs), golden.logits), "int8")
-    failures += judge_pictures(
+    failures += judge_images(
         compare(logits, judge.logits),
         drop=judge.top1 - top1,
         kept=right_answers_kept(logits, judge.logits, judge.labels),
@@ -170,7 +170,7 @@ def latencies(
 
 
 def latency(path: Path) -> float | None:
-    """Return the median of one picture on one thread; ``None`` where it cannot be timed."""
+    """Return the median of one image on one thread; ``None`` where it cannot be timed."""
     if open_artifact(path).contract.target == "mcu":
         return None
     request = Request(path=str(path.resolve()), threads=1, batches=(1,), seconds=SECONDS)

@@ -20,8 +20,8 @@ from mobilette.data.labels import Labels
 from mobilette.exporters.target import Quantisation
 from mobilette.nn.network import Network
 
-# Pictures by which layers are ranked, and parts of the layers that may stay in float.
-RANKING_PICTURES, LARGEST_FLOAT_PART = 100, 0.34
+# Images by which layers are ranked, and parts of the layers that may stay in float.
+RANKING_IMAGES, LARGEST_FLOAT_PART = 100, 0.34
 STEPS, SAID_EVERY = 300, 50
 # Layers of which it is said what int8 does to each alone.
 SHOWN = 8
@@ -58,13 +58,13 @@ class Material:
 
     Attributes:
         network: the run's, with batch norms folded.
-        inputs: normalised calibration pictures, float (N, C, H, W).
-        ranking: normalised pictures by which layers are ranked, float (N, C, H, W).
+        inputs: normalised calibration images, float (N, C, H, W).
+        ranking: normalised images by which layers are ranked, float (N, C, H, W).
         ranking_labels: their classes.
         ranges: the rules that the engine has, the plain one first.
-        batches: begins a pass over normalised training pictures, float (N, C, H, W), that never
+        batches: begins a pass over normalised training images, float (N, C, H, W), that never
             ends; the same for the same seed.
-        multi_label: whether a picture may be of several classes.
+        multi_label: whether an image may be of several classes.
     """
 
     network: Network
@@ -145,7 +145,7 @@ def _with_float_layers(
     for each in found[:SHOWN]:
         top1 = "" if each.accuracy is None else f", top-1 {each.accuracy:.2%}"
         say(
-            f"{each.layer} alone in int8, {len(material.ranking)} pictures: "
+            f"{each.layer} alone in int8, {len(material.ranking)} images: "
             f"{each.signal_to_noise_db:.1f} dB{top1}"
         )
     ranked = [each.layer for each in found]

@@ -1,1 +1,1 @@
-"""Recipe, step and loop: from pictures and an `Arch` to weights."""
+"""Recipe, step and loop: from images and an `Arch` to weights."""

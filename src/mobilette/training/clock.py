@@ -25,8 +25,8 @@ class Clock(Protocol):
     def lap(self, name: str) -> None:
         """The part ``name`` of the step has just ended."""
 
-    def count(self, pictures: int) -> None:
-        """A step with so many pictures is over."""
+    def count(self, images: int) -> None:
+        """A step with so many images is over."""
 
 
 class NoClock:
@@ -38,7 +38,7 @@ class NoClock:
     def lap(self, name: str) -> None:
         """Do nothing."""
 
-    def count(self, pictures: int) -> None:
+    def count(self, images: int) -> None:
         """Do nothing."""
 
 
@@ -50,7 +50,7 @@ class Stopwatch:
         self._seconds: dict[str, float] = defaultdict(float)
         self._since = now()
         self._steps = -WARM_UP
-        self._pictures = 0
+        self._images = 0
 
     def start(self) -> None:
         """Begin to measure a step."""
@@ -62,13 +62,13 @@ class Stopwatch:
         self._seconds[name] += now - self._since
         self._since = now
 
-    def count(self, pictures: int) -> None:
-        """End a step with so many pictures; the first few are forgotten."""
+    def count(self, images: int) -> None:
+        """End a step with so many images; the first few are forgotten."""
         self._steps += 1
-        self._pictures += pictures
+        self._images += images
         if self._steps == 0:
             self._seconds.clear()
-            self._pictures = 0
+            self._images = 0
 
     def result(self) -> Profiled:
         """Return what was measured, of a short run the warm-up."""
@@ -76,7 +76,7 @@ class Stopwatch:
         total = sum(seconds.values())
         return Profiled(
             steps=self._steps if self._steps > 0 else self._steps + WARM_UP,
-            images_per_second=self._pictures / total if total else 0.0,
+            images_per_second=self._images / total if total else 0.0,
             seconds=seconds,
         )
 

@@ -15,13 +15,13 @@ from mobilette.data.split import Split
 from mobilette.data.streaming import StreamedPixels
 from mobilette.run.inference import checkpoint_logits
 from mobilette.training.clock import Now
-from mobilette.training.measured import PICTURES
+from mobilette.training.measured import IMAGES
 from mobilette.training.recovery import Parts
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import LEAST_STEPS, Costs
 
-_VALIDATED = 64  # pictures that a validation is measured on
+_VALIDATED = 64  # images that a validation is measured on
 _LONG = 0.02  # of the time: a first step that takes longer is not repeated, if it may be as long
 
 
@@ -43,9 +43,9 @@ def measure_costs(
     Args:
         trainer: with its weights.
         progress: says in how many parts a batch is worked through.
-        dataset: pictures to train on and to validate.
+        dataset: images to train on and to validate.
         parts: does a step again where memory runs out.
-        share: pictures of a step in this process.
+        share: images of a step in this process.
         left: seconds in which all training is to be done.
         now: tells the time.
     """
@@ -58,12 +58,12 @@ def measure_costs(
         def work() -> float:
             begun = now()
             trainer.begin_epoch(epoch)
-            # The end of the schedule: pictures are never larger.
+            # The end of the schedule: images are never larger.
             loss = trainer.step(*given, index=0, place=(0, 0), progress=1.0, parts=progress.parts)
             float(loss)  # waits for the device
             return now() - begun
 
-        return parts.work(work, progress, pictures=share)
+        return parts.work(work, progress, images=share)
 
     frozen_epochs = trainer.recipe.frozen_epochs
     undo = _remembered(trainer)
@@ -76,7 +76,7 @@ def measure_costs(
             frozen = min(step(0), whole) if progress.epoch < frozen_epochs else 0.0
             at_once = max(share // progress.parts, 1)
             validation = parts.work(
-                lambda: _validation(trainer, dataset, at_once, now), progress, pictures=share
+                lambda: _validation(trainer, dataset, at_once, now), progress, images=share
             )
     finally:
         undo()
@@ -113,7 +113,7 @@ def _remembered(trainer: Trainer) -> Callable[[], None]:
 
 
 def _read(split: Split, count: int, now: Now) -> tuple[NDArray[np.uint8], float, float]:
-    """Return some pictures, and the seconds that reading as many takes first, and then again.
+    """Return some images, and the seconds that reading as many takes first, and then again.
 
     They are drawn at random: those that the cache has already are read fast, in their share.
     """
@@ -136,7 +136,7 @@ def _validation(trainer: Trainer, dataset: Dataset, at_once: int, now: Now) -> f
     begun = now()
     checkpoint_logits(trainer.average.network, trainer.normalise, pixels)
     taken = now() - begun + reading
-    pictures = len(split.labels) / trainer.world.size
+    images = len(split.labels) / trainer.world.size
     if trainer.recipe.norm_statistics == "batch":
-        pictures += min(PICTURES, len(dataset.splits["train"].labels))
-    return taken * max(pictures / count, 1.0)
+        images += min(IMAGES, len(dataset.splits["train"].labels))
+    return taken * max(images / count, 1.0)

@@ -37,6 +37,6 @@ class WeightAverage:
         these: in a short run (or with V3's momentum of 0.01) they are useless.
 
         Args:
-            batches: normalised pictures, float (N, C, H, W).
+            batches: normalised images, float (N, C, H, W).
         """
         measure_statistics(self.network, batches)

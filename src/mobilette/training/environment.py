@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from mobilette.data.cache import cache_size, pictures_cache
+from mobilette.data.cache import cache_size, images_cache
 from mobilette.data.cores import cpu_quota, usable_cores
 from mobilette.data.memory import available_memory
 from mobilette.errors import InputError, one_of
@@ -111,7 +111,7 @@ def describe_environment(
 def examine() -> dict[str, object]:
     """Return what there is to work with on this machine, for ``mobilette doctor``."""
     available = available_memory()
-    cache = pictures_cache()
+    cache = images_cache()
     cached = cache_size(cache) if cache is not None else (0, 0)
     return {
         "python": platform.python_version(),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mobilette.data.dataset import Dataset
 from mobilette.formats.fitting import fit_weights
 from mobilette.nn.network import Network
-from mobilette.training.measured import pictures_to_measure
+from mobilette.training.measured import images_to_measure
 from mobilette.training.optimiser import classifier, scale_classifier
 from mobilette.training.start import Start
 from mobilette.training.step import Trainer
@@ -27,14 +27,14 @@ def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classif
     Args:
         start: the weights, for whose network `choose_arch` chose that of ``trainer``.
         trainer: on the device where it trains.
-        dataset: batch norms are measured on its training pictures where they have to be.
+        dataset: batch norms are measured on its training images where they have to be.
         keep_classifier: whether the classes are the same.
     """
     network = trainer.network
 
     def batches() -> Iterator[Tensor]:
         return (
-            batch.cpu() for batch in pictures_to_measure(trainer, dataset.splits["train"], epoch=0)
+            batch.cpu() for batch in images_to_measure(trainer, dataset.splits["train"], epoch=0)
         )
 
     fitted = fit_weights(
@@ -65,7 +65,7 @@ def calm(drawn: nn.Module, squared: float) -> None:
 
 
 @torch.no_grad()
-def _squared_length(network: Network, pictures: Tensor) -> float:
+def _squared_length(network: Network, images: Tensor) -> float:
     """Return the mean squared length of the vectors that the classifier sees."""
     seen: list[Tensor] = []
 
@@ -74,6 +74,6 @@ def _squared_length(network: Network, pictures: Tensor) -> float:
         seen.append((x.mean((2, 3)) if x.ndim == 4 else x).square().sum(1).mean())
 
     handle = classifier(network).register_forward_pre_hook(look)
-    network(pictures.to(next(network.parameters()).device))
+    network(images.to(next(network.parameters()).device))
     handle.remove()
     return float(seen[0])

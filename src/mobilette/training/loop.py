@@ -27,7 +27,7 @@ from mobilette.training.recovery import (
     Parts,
     check_losses,
 )
-from mobilette.training.sampling import epoch_order, pictures_of_a_step
+from mobilette.training.sampling import epoch_order, images_of_a_step
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
@@ -63,7 +63,7 @@ class Loop:
         train = dataset.splits["train"]
         self.labels = torch.from_numpy(train.labels).to(trainer.device)
         self.shards = train.shards
-        self.batch = pictures_of_a_step(
+        self.batch = images_of_a_step(
             self.recipe.batch_size, len(train.labels), processes=self.world.size
         )
         self.steps = len(train.labels) // self.batch
@@ -166,7 +166,7 @@ class Loop:
         )
 
     def _is_enough(self, batch: Batch) -> bool:
-        """Whether every process has the two pictures that batch norm needs; else none trains."""
+        """Whether every process has the two images that batch norm needs; else none trains."""
         enough = len(batch.rows) > 1
         if self.world.size == 1 or self.dataset.store is None:
             return enough
@@ -187,7 +187,7 @@ class Loop:
                 rate_factor=progress.rate_factor,
             )
 
-        return self.parts.work(step, progress, pictures=len(batch.rows))
+        return self.parts.work(step, progress, images=len(batch.rows))
 
     def _look_at_losses(self) -> None:
         """Take in the losses since the last look.

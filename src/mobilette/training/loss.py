@@ -16,7 +16,7 @@ from mobilette.training.recipe import Recipe
 class Loss:
     """The loss of a recipe: labels, smoothed and weighted, and a teacher's answers.
 
-    One label a picture: cross-entropy. Several: the mean binary cross-entropy of the classes.
+    One label an image: cross-entropy. Several: the mean binary cross-entropy of the classes.
     """
 
     def __init__(self, recipe: Recipe, *, multi_label: bool, weights: Tensor | None = None) -> None:
@@ -24,7 +24,7 @@ class Loss:
 
         Args:
             recipe: its ``label_smoothing``, ``distillation`` and ``temperature``.
-            multi_label: whether a picture has several labels.
+            multi_label: whether an image has several labels.
             weights: float (classes,), what a class counts; ``None`` means 1.
         """
         self.recipe, self.multi_label, self.weights = recipe, multi_label, weights
@@ -38,7 +38,7 @@ class Loss:
         return hot.scatter_(1, labels[:, None], 1.0)
 
     def of_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss over the pictures, a scalar; weights scale it.
+        """Return the mean loss over the images, a scalar; weights scale it.
 
         Args:
             logits: float (N, classes).
@@ -59,9 +59,9 @@ class Loss:
         return functional.binary_cross_entropy_with_logits(logits, targets, weight=self.weights)
 
     def of_guessing(self, classes: int) -> float:
-        """Return the loss of a network that has learnt nothing, on a picture of most weight.
+        """Return the loss of a network that has learnt nothing, on an image of most weight.
 
-        A batch may hold nothing but pictures of a class that is rare and counts for many.
+        A batch may hold nothing but images of a class that is rare and counts for many.
         """
         most = 1.0 if self.weights is None else max(1.0, float(self.weights.max()))
         return most * (math.log(2.0) if self.multi_label else math.log(classes))
@@ -70,7 +70,7 @@ class Loss:
         """Return how far ``logits`` are from the teacher's, both softened; a scalar.
 
         T² times the Kullback-Leibler divergence (Hinton et al. 2015, arXiv 1503.02531, section 2),
-        of each class's own probability where a picture has several labels.
+        of each class's own probability where an image has several labels.
         """
         heat = self.recipe.temperature
         if self.multi_label:
@@ -95,9 +95,9 @@ class Loss:
 
 
 def balanced_weights(labels: NDArray[np.int64] | NDArray[np.uint8], classes: int) -> Tensor:
-    """Return weights (classes,) by which every class counts the same: pictures / (classes * own).
+    """Return weights (classes,) by which every class counts the same: images / (classes * own).
 
-    A class without pictures gets 1.
+    A class without images gets 1.
     """
     counts = np.bincount(labels, minlength=classes)
     weights = np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 1.0)

@@ -46,7 +46,7 @@ class Pace:
         return self.now() - self.started
 
     def step_took(self, seconds: float) -> None:
-        """Take in what a step took, with the wait for its pictures."""
+        """Take in what a step took, with the wait for its images."""
         self._timed_steps += 1
         if self._timed_steps > 0:
             self._timed_seconds += seconds

@@ -1,4 +1,4 @@
-"""What is trained from what: the choices that are made before pictures are read."""
+"""What is trained from what: the choices that are made before images are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mobilette.arch.editing import adopt_norms
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Form, Settings
-from mobilette.data.pictures import PictureSet
+from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
@@ -44,7 +44,7 @@ NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A network to train, from which weights, how, and how its pictures are prepared."""
+    """A network to train, from which weights, how, and how its images are prepared."""
 
     arch: Arch
     start: Start | None
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(
-    pictures: PictureSet,
+    images: ImageSet,
     *,
     model: str | None,
     width_mult: float | None,
@@ -86,8 +86,8 @@ def make_plan(
     )
     settings = Settings(
         width_mult=1.0 if width_mult is None else width_mult,
-        resolution=_resolution(resolution, source, start, pictures),
-        num_classes=len(pictures.classes),
+        resolution=_resolution(resolution, source, start, images),
+        num_classes=len(images.classes),
         in_channels=_in_channels(in_channels, source),
         form=form,
     )
@@ -99,7 +99,7 @@ def make_plan(
     else:
         name, width = model or DEFAULT_MODEL, settings.width_mult
         arch = get_arch(name, settings)
-        if str(start) == "auto" and pictures.name != "digits" and settings.is_full:
+        if str(start) == "auto" and images.name != "digits" and settings.is_full:
             source = automatic_start(name, width_mult=width, report=report, remark=remark)
             if source is not None:
                 arch = choose_arch(source, settings, model=name, width_mult=width)
@@ -129,13 +129,13 @@ def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | 
 
 
 def _resolution(
-    asked: int | None, source: Start | None, start: str | Path, pictures: PictureSet
+    asked: int | None, source: Start | None, start: str | Path, images: ImageSet
 ) -> int:
     if asked is not None:
         return asked
     if source is not None and Path(start).exists():
         return source.arch.resolution
-    return suggest_resolution(pictures)
+    return suggest_resolution(images)
 
 
 def _in_channels(asked: int | None, source: Start | None) -> int:
@@ -155,7 +155,7 @@ def _usual_recipe(source: Start | None, arch: Arch) -> str:
 def _preprocess(
     source: Start | None, name: str | None, resize: Resize | None, in_channels: int
 ) -> Preprocess:
-    """Return how pictures are prepared: as asked, else as the initial weights had them."""
+    """Return how images are prepared: as asked, else as the initial weights had them."""
     if name is None and source is not None:
         values = source.preprocess.with_channels(in_channels)
         return values if resize is None else replace(values, resize=resize)

@@ -1,4 +1,4 @@
-"""`Recipe`: everything about a training run that is neither the network nor the pictures."""
+"""`Recipe`: everything about a training run that is neither the network nor the images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        batch_size: pictures of one update, over all processes.
+        batch_size: images of one update, over all processes.
         accumulate: parts in which one process works through its share of a batch; batch norms see
             one part at a time. Out of memory, a run doubles it by itself.
         lr: peak learning rate.
@@ -37,13 +37,13 @@ class Recipe:
             and down to nothing along cosines while the momentum goes the other way.
         warmup: part of the training during which the rate rises.
         crop: ``pad``: shifted by up to ``crop_padding`` of the resolution; ``resized``: a part of
-            at least ``crop_scale`` of the picture's area, resized; ``none``.
-        flip: mirror half of the pictures; never done where it changes the class (`digits`).
+            at least ``crop_scale`` of the image's area, resized; ``none``.
+        flip: mirror half of the images; never done where it changes the class (`digits`).
         colour_jitter: strength of random brightness, contrast and saturation.
-        randaugment: magnitude, 0 to 30, of two random operations a picture; 0 is off.
-        erasing: part of the pictures in which a random rectangle is erased.
+        randaugment: magnitude, 0 to 30, of two random operations an image; 0 is off.
+        erasing: part of the images in which a random rectangle is erased.
         mixup: alpha of mixup; 0 is off.
-        cutmix: alpha of cutmix; 0 is off. With both, half of the pictures get each.
+        cutmix: alpha of cutmix; 0 is off. With both, half of the images get each.
         start_resolution: resolution at the start as a part of the full one; it grows in steps
             and is full for the last quarter (progressive resolution).
         sampling: ``balanced`` shows every class equally often.
@@ -63,7 +63,7 @@ class Recipe:
         validate_every: epochs from one validation to the next; under a time limit as many as keep
             validation below a tenth of the time, and always the end of the frozen epochs.
         save_every: steps from one saved state to the next; 0 saves every half minute.
-        loader: ``resident`` keeps the pictures in memory, ``streamed`` reads them as they are
+        loader: ``resident`` keeps the images in memory, ``streamed`` reads them as they are
             needed, ``auto`` goes by whether they fit.
         time_limit: seconds of wall-clock the schedule is fitted to; 0 means ``epochs`` decides.
     """
@@ -113,7 +113,7 @@ class Recipe:
         if self.accumulate > self.batch_size // 2:
             raise InputError(
                 f"accumulate {self.accumulate} leaves parts of less than 2 of the "
-                f"{self.batch_size} pictures of a batch"
+                f"{self.batch_size} images of a batch"
             )
 
     def to_toml(self) -> str:

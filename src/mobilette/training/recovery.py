@@ -71,15 +71,15 @@ def free_memory(reserve: mmap.mmap | None) -> None:
         torch.cuda.empty_cache()
 
 
-def halve(parts: int, *, pictures: int, error: Exception) -> int:
-    """Return twice as many parts for a batch of ``pictures`` that did not fit the memory.
+def halve(parts: int, *, images: int, error: Exception) -> int:
+    """Return twice as many parts for a batch of ``images`` that did not fit the memory.
 
     Raises:
-        InputError: the parts would have fewer than the two pictures that batch norm needs.
+        InputError: the parts would have fewer than the two images that batch norm needs.
     """
-    if pictures // (2 * parts) < 2:
+    if images // (2 * parts) < 2:
         raise InputError(
-            f"{max(pictures // parts, 1)} pictures at once do not fit the memory; a smaller "
+            f"{max(images // parts, 1)} images at once do not fit the memory; a smaller "
             "--resolution or --width-mult is needed"
         ) from error
     return 2 * parts
@@ -90,7 +90,7 @@ class Parts:
 
     Args:
         optimizer: its gradients are dropped when a step failed.
-        batch: pictures of a step, in all processes together.
+        batch: images of a step, in all processes together.
         processes: how many there are; several cannot go on in smaller parts.
         remark: called with a line for people.
     """
@@ -102,13 +102,13 @@ class Parts:
         self.remark = remark
         self.reserve = reserve_memory()
 
-    def work(self, function: Callable[[], T], progress: Progress, *, pictures: int) -> T:
+    def work(self, function: Callable[[], T], progress: Progress, *, images: int) -> T:
         """Return what ``function`` does, called again with more ``progress.parts`` if need be.
 
         Args:
-            function: works on ``pictures`` pictures, in as many parts as ``progress`` says.
+            function: works on ``images`` images, in as many parts as ``progress`` says.
             progress: its ``parts`` are doubled.
-            pictures: of this process.
+            images: of this process.
 
         Raises:
             InputError: parts cannot be smaller, or other processes would have to work so, too.
@@ -117,7 +117,7 @@ class Parts:
             try:
                 return function()
             except (RuntimeError, MemoryError) as error:
-                self._halve(error, progress, pictures=pictures)
+                self._halve(error, progress, images=images)
             # Here nothing refers to the error any more, nor to what the step had in memory.
             self.optimizer.zero_grad(set_to_none=True)
             free_memory(self.reserve)
@@ -126,15 +126,15 @@ class Parts:
                 "their gradients added up"
             )
 
-    def _halve(self, error: Exception, progress: Progress, *, pictures: int) -> None:
+    def _halve(self, error: Exception, progress: Progress, *, images: int) -> None:
         if not is_out_of_memory(error):
             raise error
         if self.processes > 1:
             raise InputError(
-                f"{pictures} pictures a process do not fit the memory; give a smaller "
+                f"{images} images a process do not fit the memory; give a smaller "
                 f"--batch-size or --set accumulate={2 * progress.parts}"
             ) from error
-        progress.parts = halve(progress.parts, pictures=pictures, error=error)
+        progress.parts = halve(progress.parts, images=images, error=error)
 
 
 def check_losses(losses: Sequence[float], *, guessing: float) -> None:

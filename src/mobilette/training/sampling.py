@@ -1,4 +1,4 @@
-"""In which order the pictures of an epoch are seen."""
+"""In which order the images of an epoch are seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from mobilette.errors import InputError
 
-# Pictures of this many shards are mixed: reads stay local, batches are still diverse.
+# Images of this many shards are mixed: reads stay local, batches are still diverse.
 WINDOW = 16
 
 
@@ -25,10 +25,10 @@ def epoch_order(
     """Return the rows of one epoch in the order in which they are seen, int64 (N,).
 
     Args:
-        labels: int64 (N,), the class of each picture (``balanced``), or anything of length N.
-        sampling: ``shuffled``: every picture once; ``balanced``: every class equally often, its
-            pictures in turns, N in all.
-        shards: int64 (N,), the shard in which each picture lies: these are shuffled, and pictures
+        labels: int64 (N,), the class of each image (``balanced``), or anything of length N.
+        sampling: ``shuffled``: every image once; ``balanced``: every class equally often, its
+            images in turns, N in all.
+        shards: int64 (N,), the shard in which each image lies: these are shuffled, and images
             only among `WINDOW` of them, so that a disk or a store reads a few files at a time.
         generator: what the order is drawn from.
     """
@@ -61,16 +61,16 @@ def _balanced(labels: NDArray[np.int64] | NDArray[np.uint8], generator: Generato
     return rows
 
 
-def pictures_of_a_step(asked: int, pictures: int, *, processes: int) -> int:
-    """Return how many pictures a step takes: as asked, at most all, the same in each process.
+def images_of_a_step(asked: int, images: int, *, processes: int) -> int:
+    """Return how many images a step takes: as asked, at most all, the same in each process.
 
     Raises:
         InputError: there are too few for two a process, which batch norm needs.
     """
-    size = min(asked, pictures) // processes * processes
+    size = min(asked, images) // processes * processes
     if size < 2 * processes:
         raise InputError(
-            f"a batch of {min(asked, pictures)} pictures is too small for {processes} processes: "
+            f"a batch of {min(asked, images)} images is too small for {processes} processes: "
             "each needs two"
         )
     return size

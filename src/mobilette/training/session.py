@@ -1,4 +1,4 @@
-"""From pictures and a run directory to the loop: what `train` and `resume` have in common."""
+"""From images and a run directory to the loop: what `train` and `resume` have in common."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mobilette.training.loss import Loss, balanced_weights
 from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
 from mobilette.training.recovery import Parts
-from mobilette.training.sampling import pictures_of_a_step
+from mobilette.training.sampling import images_of_a_step
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
@@ -53,13 +53,13 @@ def make_trainer(
     """Return the trainer of a run, its network drawn from the recipe's seed.
 
     Raises:
-        InputError: the recipe does not suit the pictures, or its teacher cannot be had.
+        InputError: the recipe does not suit the images, or its teacher cannot be had.
     """
     multi_label = dataset.multi_label
     labels = dataset.splits["train"].labels
     if multi_label and "balanced" in (recipe.sampling, recipe.class_weights):
         raise InputError(
-            "sampling and class_weights balance single labels; these pictures have several each"
+            "sampling and class_weights balance single labels; these images have several each"
         )
     with torch.random.fork_rng():
         torch.manual_seed(derive(recipe.seed, Purpose.weights))
@@ -100,7 +100,7 @@ def load_in_turn(
 ) -> Dataset:
     """Return what ``load`` loads: the first process does so first, the others likewise.
 
-    They find the pictures decoded, and keep them where the first one does: how much memory is free
+    They find the images decoded, and keep them where the first one does: how much memory is free
     may look different to each.
     """
     dataset = load(loader) if world.writes else None
@@ -129,8 +129,8 @@ def plan_the_time(
     progress.parts = max(progress.parts, recipe.accumulate)
     if not limit:
         return 0.0
-    pictures = len(dataset.splits["train"].labels)
-    batch = pictures_of_a_step(recipe.batch_size, pictures, processes=world.size)
+    images = len(dataset.splits["train"].labels)
+    batch = images_of_a_step(recipe.batch_size, images, processes=world.size)
     (begun,) = world.agree_on((now() - started + progress.elapsed,))
     costs = measure_costs(
         trainer,
@@ -144,7 +144,7 @@ def plan_the_time(
     (spent,) = world.agree_on((now() - started + progress.elapsed,))
     if progress.validates_first:
         spent += costs.validation
-    steps = pictures // batch
+    steps = images // batch
     alone = max(recipe.frozen_epochs - progress.epoch, 0)
     try:
         plan = plan_time(
@@ -184,7 +184,7 @@ def run_loop(
     now: Now = time.perf_counter,
 ) -> None:
     """Train to the end, from wherever ``progress`` stands; ``dataset`` is closed then."""
-    progress.training_seconds += now() - started  # reading the pictures counts
+    progress.training_seconds += now() - started  # reading the images counts
     with (
         closing(dataset),
         closing(make_loader(dataset.splits["train"], device=trainer.device)) as loader,
@@ -208,7 +208,7 @@ def run_loop(
 
 
 def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
-    """Write into dataset.json which streamed pictures some process has found broken."""
+    """Write into dataset.json which streamed images some process has found broken."""
     found = {entry for unusable in world.gather(dataset.unusable) for entry in unusable}
     if not world.writes:
         return

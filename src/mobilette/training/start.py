@@ -104,7 +104,7 @@ def read_start(
         report: is told the progress of a download.
         resolution: in pixels, for a file that does not tell.
         form: ``small`` or ``full``, likewise.
-        preprocess: a preset, for a file that does not tell how pictures are prepared.
+        preprocess: a preset, for a file that does not tell how images are prepared.
 
     Raises:
         InputError: there is no such run or no such weights, or these cannot be had or do not tell

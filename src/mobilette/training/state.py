@@ -48,9 +48,9 @@ class Progress:
         index: steps of the whole run that are done.
         elapsed: seconds of wall-clock spent, over all sittings.
         training_seconds: of these, seconds spent in training steps.
-        images: pictures trained on.
+        images: images trained on.
         loss_sum: sum of the losses of this epoch's steps.
-        best_score: of `best.safetensors` on the validation pictures; -1 before there is one.
+        best_score: of `best.safetensors` on the validation images; -1 before there is one.
         since_best: validations since then.
         parts: in how many parts a process works through its share of a batch.
         rate_factor: what the recipe's rate is multiplied by, after the loss exploded.
@@ -58,7 +58,7 @@ class Progress:
         rows: the lines of metrics.csv so far.
         frozen_steps: steps of each frozen epoch, where the time allows no whole ones; else 0.
         missing: steps that the epochs which were cut short have lacked.
-        trained_before: whether the initial weights are a classifier of these pictures already, and
+        trained_before: whether the initial weights are a classifier of these images already, and
             are validated first: what comes out is no worse.
     """
 

@@ -55,14 +55,14 @@ class Trainer:
             recipe: how to train.
             precision: of forward and backward pass; weights stay fp32.
             fused_norms: whether our kernels compute batch norms (`mobilette.nn.kernels`).
-            flip: whether the pictures mean the same in a mirror (and the recipe flips them).
-            loss: by default one label a picture, all classes alike.
+            flip: whether the images mean the same in a mirror (and the recipe flips them).
+            loss: by default one label an image, all classes alike.
             teacher: to learn from as well: logits for augmented pixels.
             world: the processes that train together.
             clock: is told where a step's time goes.
 
         Raises:
-            InputError: the network cannot take pictures as small as ``start_resolution`` asks for.
+            InputError: the network cannot take images as small as ``start_resolution`` asks for.
         """
         _check_smallest(network.arch, recipe)
         self.network, self.normalise, self.recipe = network, normalise, recipe
@@ -129,7 +129,7 @@ class Trainer:
             index: steps taken before this one, in the whole run.
             place: (epoch, step in it), from which this step's random numbers are derived.
             progress: the part of the run that is over, 0 to 1.
-            parts: in how many parts the pictures go through the network; their gradients add up.
+            parts: in how many parts the images go through the network; their gradients add up.
             rate_factor: multiplies the recipe's rate.
 
         Returns:
@@ -138,7 +138,7 @@ class Trainer:
         self._set_rate(progress, rate_factor)
         self.optimizer.zero_grad(set_to_none=True)
         side = resolution_at(self.recipe, progress, full=pixels.shape[-1])
-        # Each part has the two pictures that batch norm needs, also where some are broken.
+        # Each part has the two images that batch norm needs, also where some are broken.
         most = min(parts, max(len(pixels) // 2, 1))
         pieces = list(zip(pixels.tensor_split(most), labels.tensor_split(most), strict=True))
         total = torch.zeros((), device=self.device)

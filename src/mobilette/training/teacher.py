@@ -30,7 +30,7 @@ class Teacher:
             network: on the training device, in evaluation mode.
             normalise: its own.
             columns: int64 (classes,), which of its logits are the pupil's classes.
-            in_channels: of the pupil's pictures.
+            in_channels: of the pupil's images.
         """
         self.network, self.normalise, self.columns = network, normalise, columns
         self._repeat = network.arch.in_channels // in_channels
@@ -68,13 +68,13 @@ def read_teacher(
         name: as for `mobilette.training.start.read_start`.
         arch: the pupil's network.
         classes: the pupil's.
-        multi_label: whether a picture of the pupil's may be of several.
+        multi_label: whether an image of the pupil's may be of several.
         device: where both are.
         remark: is told where classes were matched by their order alone.
         report: is told the progress of a download.
 
     Raises:
-        InputError: there is no such teacher, it does not know a class, its pictures have fewer
+        InputError: there is no such teacher, it does not know a class, its images have fewer
             channels, or only one of the two tells classes that exclude each other.
     """
     start = None
@@ -83,13 +83,13 @@ def read_teacher(
     if start is None:
         raise InputError(f"teacher {name!r}: {EXPECTED}")
     if start.arch.in_channels not in (arch.in_channels, 3):
-        raise InputError(f"teacher {name}: looks at grey pictures, the network at colours")
+        raise InputError(f"teacher {name}: looks at grey images, the network at colours")
     if start.multi_label != multi_label:
         its, theirs = ("several", "one") if start.multi_label else ("one", "several")
-        raise InputError(f"teacher {name}: tells {its} of the classes, the pictures have {theirs}")
+        raise InputError(f"teacher {name}: tells {its} of the classes, the images have {theirs}")
     columns, by = _columns(start, name, classes)
     if by == BY_ORDER and remark is not None:
-        remark(f"teacher {name}: no class has a name of these pictures'; matched by their order")
+        remark(f"teacher {name}: no class has a name of these images'; matched by their order")
     network = build_empty(start.arch)
     network.load_state_dict(start.weights, assign=True)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -109,7 +109,7 @@ def _columns(start: Start, name: str, classes: Sequence[ClassLabel]) -> tuple[li
         return match_classes(ids, start.classes, where=f"teacher {name}")
     if start.arch.num_classes != len(ids):
         raise InputError(
-            f"teacher {name}: {start.arch.num_classes} classes without names, but the pictures "
+            f"teacher {name}: {start.arch.num_classes} classes without names, but the images "
             f"have {len(ids)}; 'mobilette weights import --classes' gives them names"
         )
     return list(range(len(ids))), BY_ORDER

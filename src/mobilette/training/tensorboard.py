@@ -49,7 +49,7 @@ def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
                     ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
                     ("lr", event.lr),
                 ):
-                    # Of one label a picture; of the weights that a run starts from.
+                    # Of one label an image; of the weights that a run starts from.
                     if value is not None and not math.isnan(value):
                         writer.add_scalar(name, value, event.step)
 

@@ -16,7 +16,7 @@ FROZEN_SHARE = 0.5
 LEAST_STEPS = 8
 # A time that is proposed lies above what is needed: costs are measured anew.
 MORE = 1.2
-_TELLING = 256  # pictures after which it is known how fast they are read
+_TELLING = 256  # images after which it is known how fast they are read
 
 
 class TooShortError(InputError):
@@ -35,9 +35,9 @@ class Costs:
         step: of a step.
         frozen_step: of one that trains the classifier alone.
         validation: of a validation.
-        first_reading: until the pictures of a step are there, the first time that they are read.
+        first_reading: until the images of a step are there, the first time that they are read.
         reading: the same, every later time: they lie decoded in memory or in the cache.
-        overlap: whether pictures are read while the step before is computed, by others than it.
+        overlap: whether images are read while the step before is computed, by others than it.
     """
 
     step: float
@@ -48,7 +48,7 @@ class Costs:
     overlap: bool = False
 
     def of_steps(self, *, frozen: bool) -> tuple[float, float]:
-        """Return the seconds of a step whose pictures are read for the first time, and later."""
+        """Return the seconds of a step whose images are read for the first time, and later."""
         step = self.frozen_step if frozen else self.step
         if self.overlap:
             return max(step, self.first_reading), max(step, self.reading)
@@ -56,7 +56,7 @@ class Costs:
 
 
 class _Steps:
-    """How long steps take of which the first ``unread`` read pictures for the first time."""
+    """How long steps take of which the first ``unread`` read images for the first time."""
 
     def __init__(self, costs: tuple[float, float], unread: int) -> None:
         self.first, self.later = costs
@@ -109,9 +109,9 @@ def plan_time(
         limit: seconds.
         spent: seconds, of reading and measuring.
         costs: as measured.
-        steps_of_epoch: of all pictures once.
+        steps_of_epoch: of all images once.
         frozen_steps: of all frozen epochs; 0 where everything is trained from the start.
-        unread: how many steps read pictures for the first time.
+        unread: how many steps read images for the first time.
 
     Raises:
         TooShortError: not even a few steps fit, or an epoch where that is shorter; with a time that
@@ -181,7 +181,7 @@ def timed_reading(
         if whole > PADDING * limit:
             would_do = math.ceil(2 * whole)
             raise TooShortError(
-                f"a time of {seconds(limit)} is too short: reading {total:,} pictures takes "
+                f"a time of {seconds(limit)} is too short: reading {total:,} images takes "
                 f"{whole:.0f} s of it, at {speed:.0f} a second; {seconds(would_do)} would leave as "
                 "much to train",
                 needed=would_do,
@@ -202,7 +202,7 @@ def describe(plan: TimePlan, costs: Costs, *, limit: float, steps_of_epoch: int)
         epochs = plan.frozen_steps / steps_of_epoch
         alone = f"{plan.frozen_steps:,} steps of the classifier alone ({epochs:.2g} epochs), then "
     first, later = costs.of_steps(frozen=False)
-    reading = f", {1000 * first:.0f} ms until all pictures are decoded" if first > later else ""
+    reading = f", {1000 * first:.0f} ms until all images are decoded" if first > later else ""
     return (
         f"in {seconds(limit)}: {alone}about {plan.steps:,} steps "
         f"({plan.steps / steps_of_epoch:.2g} epochs of {1000 * later:.0f} ms steps{reading}, less "

@@ -23,7 +23,7 @@ class Validator:
         trainer: whose average is validated.
         dataset: with the splits ``train`` and ``val``.
         steps: of an epoch.
-        share: pictures of a step in this process.
+        share: images of a step in this process.
         pace: is told what a validation took.
         parts: of a step, where memory is scarce.
         last_state: keeps the best weights.
@@ -72,7 +72,7 @@ class Validator:
             if progress.index == 0:
                 return
             progress.epoch -= 1
-            raise DivergedError(f"the loss on held-out pictures is {metrics.loss}")
+            raise DivergedError(f"the loss on held-out images is {metrics.loss}")
         is_best = metrics.score > progress.best_score
         if is_best:
             progress.best_score, progress.since_best = metrics.score, 0
@@ -121,4 +121,4 @@ class Validator:
                 at_once=share // progress.parts if scarce else None,
             )
 
-        return self.parts.work(measure, progress, pictures=share)
+        return self.parts.work(measure, progress, images=share)

@@ -94,7 +94,7 @@ def is_launched() -> bool:
 
 
 def processes_here() -> int:
-    """Return how many processes `torchrun` started on this machine; each has its own pictures."""
+    """Return how many processes `torchrun` started on this machine; each has its own images."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -159,7 +159,7 @@ def joined(device: torch.device) -> Iterator[World]:
         world_size=size,
     )
     try:
-        # The first process may read pictures, or download weights, for as long as it takes.
+        # The first process may read images, or download weights, for as long as it takes.
         talk = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), talk=talk)
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mobilette.artifact.directory import find_artifacts, is_artifact
 from mobilette.data.cores import usable_cores
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
 from mobilette.limits import AMOUNT, BATCH, FRACTION, MILLISECONDS, RATE, ROUNDS, THREADS
@@ -49,7 +49,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class BestBatch:
-    """The number of pictures in one call with which the most are answered in a second."""
+    """The number of images in one call with which the most are answered in a second."""
 
     size: Annotated[int, BATCH]
     latency_ms: Latency
@@ -71,9 +71,9 @@ class Row:
         verified: whether `verify` passed; ``None`` for a run, which is what artifacts are compared
             with, and for an artifact that cannot be executed here.
         reasons: why it is not verified, or was not timed.
-        top1: on the pictures of ``images``, 0 to 1; ``None`` without pictures.
+        top1: on the images of ``images``, 0 to 1; ``None`` without images.
         size_bytes: of the files that the engine loads.
-        latency_ms: of one picture.
+        latency_ms: of one image.
         load_ms: from the directory to the first answer, the engine's packages imported: median.
         memory_bytes: by how much that made a process' resident memory grow: median.
     """
@@ -105,8 +105,8 @@ class Benchmark:
         machine: what it was measured on.
         threads: of each engine.
         rounds: in which all took turns.
-        data: the pictures; ``None`` without.
-        fastest: the verified artifact with the smallest median latency of one picture; ``None``
+        data: the images; ``None`` without.
+        fastest: the verified artifact with the smallest median latency of one image; ``None``
             where others are level with it.
         level: those that share the first place, in the order of their medians.
         rows: in the order in which they were given.
@@ -148,8 +148,8 @@ def bench(
 
     Args:
         models: directories of artifacts and of runs, or folders of several artifacts.
-        data: labelled pictures; without them golden vectors are compared and no accuracy is known.
-        split: by default ``val`` where there is one, else every picture.
+        data: labelled images; without them golden vectors are compared and no accuracy is known.
+        split: by default ``val`` where there is one, else every image.
         threads: of each engine.
         rounds: in how many turns they are timed.
         seconds: how long each is timed in a round, at least.
@@ -165,7 +165,7 @@ def bench(
         raise InputError(f"--threads {threads}: {usable_cores()} cores can be used here")
     candidates = [open_candidate(path) for path in expand(models)]
     if data is not None:
-        find_pictures(data)
+        find_images(data)
     say = report or _silent
     judged = []
     for candidate in candidates:
@@ -204,7 +204,7 @@ def expand(models: Sequence[str | Path]) -> list[Path]:
 def first_places(rows: Sequence[Row]) -> list[Row]:
     """Return the fastest verified artifact, and those that are level with it, the fastest first.
 
-    That are those whose latency of one picture, from the 10th to the 90th percentile, overlaps its
+    That are those whose latency of one image, from the 10th to the 90th percentile, overlaps its
     own: another round may put them in another order.
     """
     timed = sorted(
@@ -288,7 +288,7 @@ def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -
 
 
 def _best_batch(timings: Sequence[Timing]) -> int:
-    """Return the best number of pictures in a call, by the first round, in which all are tried."""
+    """Return the best number of images in a call, by the first round, in which all are tried."""
     calls = timings[0].calls_ms
     return max((int(batch) for batch in calls), key=lambda n: n / median(calls[str(n)]))
 

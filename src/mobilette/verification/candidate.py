@@ -96,7 +96,7 @@ def judge(
         if verb == "evaluate":
             return Judgement(verified=None, reasons=(), top1=found["top1"], images=found["images"])
         if found["passed"] and data is None and candidate.precision != "fp32":
-            return _judgement(None, "rounded numbers are verified on pictures only: give --data")
+            return _judgement(None, "rounded numbers are verified on images only: give --data")
         return Judgement(
             verified=found["passed"],
             reasons=tuple(found["failures"]),

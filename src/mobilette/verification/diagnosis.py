@@ -71,7 +71,7 @@ def _other_class_order(
     """Name two classes that changed places, if the columns of ``answers`` are only permuted."""
     if not np.isfinite(answers).all():
         return []
-    # By the values of one picture both sides have an order; where values are alike, any will do.
+    # By the values of one image both sides have an order; where values are alike, any will do.
     ours, theirs = (np.lexsort(side[::-1]) for side in (answers, logits))
     column = np.empty(len(ours), np.int64)
     column[theirs] = ours

@@ -31,7 +31,7 @@ def check_exact(artifact: Artifact) -> list[str]:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if answers.shape != golden.exact.shape:
-        return [f"tflite-micro answers with {answers.shape[1]} numbers a picture"]
+        return [f"tflite-micro answers with {answers.shape[1]} numbers an image"]
     different = np.abs(answers.astype(int) - golden.exact)
     if not different.any():
         return []

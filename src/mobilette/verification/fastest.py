@@ -13,7 +13,7 @@ from mobilette.verification.benchmark import Benchmark, Row, first_places
 
 BENCH = "bench.json"
 # Without a benchmark: what was fastest on x86 (RUNTIMES.md), and fp32 first, because an int8
-# artifact's accuracy is known only with pictures.
+# artifact's accuracy is known only with images.
 PREFERENCE = ("openvino", "onnx", "litert", "executorch", "ncnn")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 

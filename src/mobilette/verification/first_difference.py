@@ -21,7 +21,7 @@ from mobilette.exporters.prepare import prepare
 from mobilette.exporters.target import Prepared
 from mobilette.run.directory import Run
 
-PICTURES = 2
+IMAGES = 2
 NORMALISE = "normalise"
 # fp32: engines differ by 1e-6 to 1e-5 of a layer's largest value.
 TOLERANCE = 1e-3
@@ -60,7 +60,7 @@ def first_difference(
         artifact: the artifact.
         run: its checkpoint.
         pixels: uint8 (N, C, H, W); two are used. By default golden inputs, which may lie outside
-            the ranges that int8 was calibrated for: pictures tell more there.
+            the ranges that int8 was calibrated for: images tell more there.
 
     Returns:
         ``None`` where every layer answers alike or the engine cannot show its layers.
@@ -69,7 +69,7 @@ def first_difference(
         InputError: the artifact cannot be executed here, or the run has no usable weights.
     """
     prepared = prepare(run)
-    pixels = (artifact.golden.inputs if pixels is None else pixels)[:PICTURES]
+    pixels = (artifact.golden.inputs if pixels is None else pixels)[:IMAGES]
     tensors = open_engine(artifact).activations(pixels)
     if tensors is None:
         return None

@@ -21,7 +21,7 @@ class Limits:
         difference: of any logit on the golden vectors, as a part of the largest; ``None`` where
             ``signal_to_noise_db`` is asked for instead.
         signal_to_noise_db: of the logits on the golden vectors, at least.
-        agreement: fraction of pictures with the same top-1, at least; for int8 of those that the
+        agreement: fraction of images with the same top-1, at least; for int8 of those that the
             checkpoint has right.
         drop: of accuracy, as a fraction, at most; ``None`` is for the caller to say.
     """
@@ -39,11 +39,11 @@ class Limits:
 # - fp16 rounds a number by up to 2**-11 of itself, at every layer anew: 31 to 66 dB in PyTorch.
 # - bf16 rounds by up to 2**-8: 15 to 45 dB. That is no more than int8 has, and agreement shows it:
 #   86% (V1 x0.25) to 100%. It is not chosen for its size, as int8 is: other answers are a defect.
-# - int8 has eight bits of a range that a few pictures chose: 8 to 27 dB with ONNX Runtime's plain
+# - int8 has eight bits of a range that a few images chose: 8 to 27 dB with ONNX Runtime's plain
 #   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none
 #   and leave the ranges that were calibrated: 1 to 10 dB, by engine, for a small network that
-#   answers every picture as before. So they only tell what is broken (an answer near 0 has 0 dB);
-#   the pictures judge. Wrong answers are seldom sure of themselves: a SqueezeNet with 57% right
+#   answers every image as before. So they only tell what is broken (an answer near 0 has 0 dB);
+#   the images judge. Wrong answers are seldom sure of themselves: a SqueezeNet with 57% right
 #   had 58.8% in int8 and agreed on 91%. So agreement is asked for where the checkpoint is right;
 #   there it tells right answers that others, gained by luck, make up for in the accuracy.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
@@ -60,7 +60,7 @@ def judge_golden(comparison: Comparison, precision: Precision = "fp32") -> list[
     """Return what is wrong with an artifact's answers to the golden vectors."""
     limits = LIMITS[precision]
     if comparison.constant:
-        return ["golden vectors: the answer is the same for every picture"]
+        return ["golden vectors: the answer is the same for every image"]
     if limits.difference is not None:
         allowed = limits.difference * comparison.scale
         if not comparison.max_abs_diff <= allowed:
@@ -77,7 +77,7 @@ def judge_golden(comparison: Comparison, precision: Precision = "fp32") -> list[
     return []
 
 
-def judge_pictures(
+def judge_images(
     comparison: Comparison,
     *,
     drop: float,
@@ -85,10 +85,10 @@ def judge_pictures(
     precision: Precision = "fp32",
     max_drop: float = MAX_DROP,
 ) -> list[str]:
-    """Return what is wrong with an artifact's answers to real pictures.
+    """Return what is wrong with an artifact's answers to real images.
 
     Args:
-        comparison: with the checkpoint's answers. Where these are fewer than 1,000 pictures, one of
+        comparison: with the checkpoint's answers. Where these are fewer than 1,000 images, one of
             them may flip whatever the limits say, unless no drop at all is allowed.
         drop: the loss of accuracy, as a fraction.
         kept: the part of the checkpoint's right answers that the artifact has, too; int8 is judged
@@ -99,11 +99,11 @@ def judge_pictures(
     limits, failures = LIMITS[precision], []
     small = comparison.images < SMALL_SET
     if comparison.constant:
-        failures.append("the answer is the same for every picture")
+        failures.append("the answer is the same for every image")
     by_right = precision == "int8"
     agreement = kept if by_right else comparison.top1_agreement
     if agreement < limits.agreement and not (small and comparison.flips <= 1):
-        where = " on the pictures that the checkpoint has right" if by_right else ""
+        where = " on the images that the checkpoint has right" if by_right else ""
         failures.append(
             f"top-1 agreement{where} is {agreement:.2%}, {limits.agreement:.1%} is needed"
         )

@@ -1,4 +1,4 @@
-"""What the module of a web artifact makes of a picture."""
+"""What the module of a web artifact makes of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Prepares pictures as the module of a web artifact does, for a parent process.
+// Prepares images as the module of a web artifact does, for a parent process.
 //
 // A message is width and height (uint32, little-endian) and RGBA, its answer the network's input.
 // Arguments: the module's URL, JSON of {preprocess, arch}.

@@ -1,4 +1,4 @@
-"""Does an artifact's README prepare pictures as Mobilette does?"""
+"""Does an artifact's README prepare images as Mobilette does?"""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ import mobilette
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import README, Artifact
 from mobilette.data.decoding import decode
-from mobilette.data.pictures import Picture
-from mobilette.data.unusable import UnusablePicture
+from mobilette.data.images import LabelledImage
+from mobilette.data.unusable import UnusableImage
 from mobilette.engines.node import NodeError
 from mobilette.exporters.export import TARGETS
-from mobilette.exporters.readme import picture_code
+from mobilette.exporters.readme import image_code
 from mobilette.exporters.web import MODULE, PAGE
 from mobilette.verification.javascript import JavaScriptGeometry
 
 SAMPLE = 16
-# Pillow before 13 resizes tall pictures in another order than the module, and rounds otherwise.
+# Pillow before 13 resizes tall images in another order than the module, and rounds otherwise.
 JAVASCRIPT_STEPS = 1
 # What Pillow raises for files whose pixels it can read, but not their EXIF block.
 ODD = (
@@ -51,8 +51,8 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def check_readme(artifact: Artifact, pictures: Sequence[Picture]) -> Prepared:
-    """Prepare up to 16 of ``pictures`` as the README says, and compare the pixels.
+def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Prepared:
+    """Prepare up to 16 of ``images`` as the README says, and compare the pixels.
 
     What a file from outside says is never executed: what this version writes for the contract is,
     and the artifact has to hold the same. That of another version need not; a note says so.
@@ -60,25 +60,25 @@ def check_readme(artifact: Artifact, pictures: Sequence[Picture]) -> Prepared:
     contract = artifact.contract
     python = TARGETS[contract.target].language == "python"
     name = README if python else MODULE
-    written = picture_code(contract).encode() if python else (PAGE / MODULE).read_bytes()
+    written = image_code(contract).encode() if python else (PAGE / MODULE).read_bytes()
     if written not in artifact.read(name):
-        what = f"{name}: prepares pictures otherwise than Mobilette"
+        what = f"{name}: prepares images otherwise than Mobilette"
         if contract.versions.get("mobilette") == mobilette.__version__:
             return Prepared(images=0, failures=(f"{what} writes it",), notes=())
         return Prepared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} does",))
     prepare = partial(readme_pixels, contract) if python else _in_javascript(contract)
-    images, failures, notes = 0, [], []
-    for picture, encoded, expected in _sample(contract, pictures):
+    compared, failures, notes = 0, [], []
+    for image, encoded, expected in _sample(contract, images):
         try:
             given = prepare(encoded)
         except ODD as error:
-            notes.append(f"{name}: cannot read {picture} ({error})")
+            notes.append(f"{name}: cannot read {image} ({error})")
             continue
-        images += 1
+        compared += 1
         difference = np.abs(given.astype(np.int16) - expected).max()
         if difference > (0 if python else JAVASCRIPT_STEPS):
-            failures.append(f"{name}: makes other pixels of {picture} (up to {difference} apart)")
-    return Prepared(images=images, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
+            failures.append(f"{name}: makes other pixels of {image} (up to {difference} apart)")
+    return Prepared(images=compared, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
 
 
 def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
@@ -92,8 +92,8 @@ def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
 
 
 def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
-    """Return what the README's lines make of a picture's file: uint8 (C, H, W)."""
-    code = picture_code(contract, source="io.BytesIO(encoded)")
+    """Return what the README's lines make of an image's file: uint8 (C, H, W)."""
+    code = image_code(contract, source="io.BytesIO(encoded)")
     names: dict[str, Any] = {
         "Image": Image,
         "ImageOps": ImageOps,
@@ -109,22 +109,22 @@ def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
 
 
 def _sample(
-    contract: Contract, pictures: Sequence[Picture]
+    contract: Contract, images: Sequence[LabelledImage]
 ) -> Iterator[tuple[str, bytes, NDArray[np.uint8]]]:
-    """Yield name, bytes and expected pixels of files, evenly from all of ``pictures``.
+    """Yield name, bytes and expected pixels of files, evenly from all of ``images``.
 
     Not of 16-bit grey and of very long strips, which the README's lines are not for.
     """
-    count = min(SAMPLE, len(pictures))
-    for picture in (pictures[index * len(pictures) // count] for index in range(count)):
+    count = min(SAMPLE, len(images))
+    for image in (images[index * len(images) // count] for index in range(count)):
         try:
-            encoded = picture.read()
-            image = None if encoded is None else decode(encoded)
-        except UnusablePicture:
+            encoded = image.read()
+            decoded = None if encoded is None else decode(encoded)
+        except UnusableImage:
             continue
-        if encoded is not None and image is not None and _is_ordinary(contract, encoded):
-            pixels = contract.preprocess.geometry(image, contract.arch.resolution)
-            yield picture.name, encoded, pixels
+        if encoded is not None and decoded is not None and _is_ordinary(contract, encoded):
+            pixels = contract.preprocess.geometry(decoded, contract.arch.resolution)
+            yield image.name, encoded, pixels
 
 
 def _is_ordinary(contract: Contract, encoded: bytes) -> bool:

@@ -18,16 +18,16 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How the logits of an artifact differ from the checkpoint's on the same pictures.
+    """How the logits of an artifact differ from the checkpoint's on the same images.
 
     Attributes:
-        images: how many pictures.
+        images: how many images.
         max_abs_diff: infinite where the artifact's logits are not finite.
         scale: the checkpoint's largest absolute logit, at least 1.
         signal_to_noise_db: of all logits, as `signal_to_noise` says.
-        top1_agreement: fraction of pictures with the same largest logit.
-        flips: pictures with another one.
-        constant: whether the artifact answers the same for all pictures, and the checkpoint not.
+        top1_agreement: fraction of images with the same largest logit.
+        flips: images with another one.
+        constant: whether the artifact answers the same for all images, and the checkpoint not.
     """
 
     images: int
@@ -63,7 +63,7 @@ def _is_constant(logits: NDArray[np.float32]) -> bool:
 def right_answers_kept(
     artifact: NDArray[np.float32], checkpoint: NDArray[np.float32], labels: Labels
 ) -> float:
-    """Return the part of the pictures that ``checkpoint`` has right which ``artifact`` has, too.
+    """Return the part of the images that ``checkpoint`` has right which ``artifact`` has, too.
 
     1 where it has none right. Both are logits (N, classes).
     """
@@ -107,14 +107,14 @@ def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
 def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
     """Return the expected calibration error of ``logits`` (N, classes), 0 to 1.
 
-    Pictures are put into 15 bins of equal width by the softmax of their largest logit; it is the
-    mean over all pictures of the distance between accuracy and mean confidence of their bin (Guo,
+    Images are put into 15 bins of equal width by the softmax of their largest logit; it is the
+    mean over all images of the distance between accuracy and mean confidence of their bin (Guo,
     Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017). Logits that
     are not finite are wrong answers of full confidence.
 
     Args:
         logits: float32 (N, classes), N at least 1.
-        labels: the true classes, (N,); not those of several classes a picture.
+        labels: the true classes, (N,); not those of several classes an image.
     """
     finite = np.isfinite(logits).all(axis=1)
     confidence = np.ones(len(logits))

@@ -10,24 +10,24 @@ from mobilette.verification.statistics import wilson_interval
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `verify` found; accuracies are fractions, ``None`` where no pictures were given.
+    """What `verify` found; accuracies are fractions, ``None`` where no images were given.
 
     Attributes:
         target: of the artifact.
         precision: of the artifact.
         engine: that executed it.
-        max_abs_diff: the largest difference of any logit, over golden vectors and pictures.
-        signal_to_noise_db: of the logits over the pictures, in dB, infinite where they are equal;
+        max_abs_diff: the largest difference of any logit, over golden vectors and images.
+        signal_to_noise_db: of the logits over the images, in dB, infinite where they are equal;
             over the golden vectors as for ``top1_agreement``.
-        top1_agreement: over the pictures; over the golden vectors where there are no pictures, or
+        top1_agreement: over the images; over the golden vectors where there are no images, or
             no checkpoint to compare with on them.
         accuracy_source: of the checkpoint.
         accuracy_artifact: of the artifact.
         calibration_error_source: expected calibration error of the checkpoint, 0 to 1; ``None``
-            where a picture may be of several classes.
+            where an image may be of several classes.
         calibration_error_artifact: that of the artifact.
-        images: how many pictures.
-        classes_matched_by: how the pictures' classes were found among the model's.
+        images: how many images.
+        classes_matched_by: how the images' classes were found among the model's.
         readme_images: how many of them the README's lines prepared, too.
         failures: why it did not pass; empty if it did.
         notes: what could not be checked, and why.

@@ -16,8 +16,8 @@ from mobilette.arguments import checked
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
+from mobilette.data.images import LabelledImage
 from mobilette.data.labels import Labels
-from mobilette.data.pictures import Picture
 from mobilette.data.reading import LoadReport
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import open_engine
@@ -29,10 +29,10 @@ from mobilette.limits import DROP
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.verification.diagnosis import diagnose
-from mobilette.verification.evaluate import labelled_pictures
+from mobilette.verification.evaluate import labelled_images
 from mobilette.verification.exact import check_exact
-from mobilette.verification.first_difference import PICTURES, first_difference
-from mobilette.verification.gate import MAX_DROP, judge_golden, judge_pictures
+from mobilette.verification.first_difference import IMAGES, first_difference
+from mobilette.verification.gate import MAX_DROP, judge_golden, judge_images
 from mobilette.verification.metadata import check_metadata
 from mobilette.verification.readme import check_readme
 from mobilette.verification.statistics import (
@@ -46,7 +46,7 @@ from mobilette.verification.verdict import Verdict
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Answers:
-    """The logits (N, classes) of one side for pictures with these labels; the first pixels."""
+    """The logits (N, classes) of one side for images with these labels; the first pixels."""
 
     logits: NDArray[np.float32]
     labels: Labels
@@ -56,7 +56,7 @@ class _Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reading:
-    """How pictures are read; the fields are arguments of `verify`."""
+    """How images are read; the fields are arguments of `verify`."""
 
     workers: int | None
     max_unusable: float
@@ -75,24 +75,24 @@ def verify(
     max_unusable: float = 0.1,
     report_load: LoadReport | None = None,
 ) -> Verdict:
-    """Run an artifact and its checkpoint on golden vectors and on the same pictures; judge.
+    """Run an artifact and its checkpoint on golden vectors and on the same images; judge.
 
-    Each side prepares the pictures by its own record: the artifact by its contract, the
+    Each side prepares the images by its own record: the artifact by its contract, the
     checkpoint by its run. Some of them are prepared by the lines of the artifact's README, too.
 
     Args:
         artifact: the artifact directory.
-        data: pictures; without them only golden vectors are compared.
+        data: images; without them only golden vectors are compared.
         checkpoint: the run; by default the one that the contract names.
-        split: by default ``val`` where there is one, else every picture.
+        split: by default ``val`` where there is one, else every image.
         max_drop: percentage points of accuracy that int8 may lose; other precisions have limits of
             their own (`mobilette.verification.gate.LIMITS`).
         workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the pictures that may be unusable.
-        report_load: called with (pictures read, pictures in all).
+        max_unusable: the part of the images that may be unusable.
+        report_load: called with (images read, images in all).
 
     Raises:
-        InputError: a file of the artifact was changed, or the pictures cannot be used.
+        InputError: a file of the artifact was changed, or the images cannot be used.
     """
     DROP.check("--max-drop", max_drop)
     opened = open_artifact(artifact)
@@ -100,21 +100,21 @@ def verify(
     run, notes = _find_run(opened, checkpoint)
     verdict = _on_golden(predictor, run)
     if data is None:
-        notes.append("no pictures given: golden vectors only")
+        notes.append("no images given: golden vectors only")
         if verdict.failures and run is not None:
             layer = _first_layer(opened, run, None)
             verdict = replace(verdict, failures=(*verdict.failures, *layer))
     else:
-        labelled = labelled_pictures(
+        labelled = labelled_images(
             data, predictor.classes, split=split, multi_label=predictor.multi_label
         )
         notes += labelled.remarks
         reading = _Reading(workers=workers, max_unusable=max_unusable, report_load=report_load)
-        verdict = _on_pictures(
+        verdict = _on_images(
             replace(verdict, classes_matched_by=labelled.matched_by),
             predictor,
             run,
-            labelled.pictures,
+            labelled.images,
             reading,
             max_drop=max_drop,
         )
@@ -130,7 +130,7 @@ def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
     answers = predictor.logits(golden.inputs)
     if answers.shape != golden.logits.shape:
         raise InputError(
-            f"{predictor.where}: {answers.shape[-1]} logits a picture where {GOLDEN} has "
+            f"{predictor.where}: {answers.shape[-1]} logits an image where {GOLDEN} has "
             f"{golden.logits.shape[-1]}; another model lies there"
         )
     failures = []
@@ -173,22 +173,22 @@ def _check_golden(artifact: Artifact, run: Run) -> list[str]:
     ]
 
 
-def _on_pictures(
+def _on_images(
     verdict: Verdict,
     predictor: ArtifactPredictor,
     run: Run | None,
-    pictures: Sequence[Picture],
+    images: Sequence[LabelledImage],
     reading: _Reading,
     *,
     max_drop: float,
 ) -> Verdict:
-    """Return ``verdict`` with what the answers to real pictures add."""
-    readme = check_readme(predictor.artifact, pictures)
-    ours = _answers(predictor, pictures, reading)
+    """Return ``verdict`` with what the answers to real images add."""
+    readme = check_readme(predictor.artifact, images)
+    ours = _answers(predictor, images, reading)
     failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
     if ours.unusable:
         name, reason = ours.unusable[0]
-        notes.append(f"{len(ours.unusable)} pictures left out; the first is {name}: {reason}")
+        notes.append(f"{len(ours.unusable)} images left out; the first is {name}: {reason}")
     verdict = replace(
         verdict,
         images=len(ours.labels),
@@ -197,10 +197,10 @@ def _on_pictures(
         calibration_error_artifact=_calibration_error(ours),
     )
     if run is not None:
-        theirs = _answers(CheckpointPredictor(run), pictures, reading)
+        theirs = _answers(CheckpointPredictor(run), images, reading)
         comparison = compare(ours.logits, theirs.logits)
         right = accuracy(theirs.logits, theirs.labels)
-        failures += judge_pictures(
+        failures += judge_images(
             comparison,
             drop=right - accuracy(ours.logits, ours.labels),
             kept=right_answers_kept(ours.logits, theirs.logits, theirs.labels),
@@ -235,9 +235,9 @@ def _with(verdict: Verdict, comparison: Comparison) -> Verdict:
     )
 
 
-def _answers(side: Predictor, pictures: Sequence[Picture], reading: _Reading) -> _Answers:
+def _answers(side: Predictor, images: Sequence[LabelledImage], reading: _Reading) -> _Answers:
     read, unusable = load_split(
-        pictures,
+        images,
         num_classes=len(side.classes),
         resolution=side.arch.resolution,
         preprocess=side.preprocess,
@@ -248,7 +248,7 @@ def _answers(side: Predictor, pictures: Sequence[Picture], reading: _Reading) ->
     return _Answers(
         logits=side.logits(read.pixels[:]),
         labels=read.labels,
-        sample=read.pixels[:PICTURES],
+        sample=read.pixels[:IMAGES],
         unusable=unusable,
     )
 

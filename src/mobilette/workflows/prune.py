@@ -1,4 +1,4 @@
-"""`prune`: a run and its pictures in, a run of a narrower network out."""
+"""`prune`: a run and its images in, a run of a narrower network out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mobilette.arguments import checked
 from mobilette.compression.channel_scores import norm_scores
-from mobilette.compression.held_pictures import HeldPictures, with_classes_of
+from mobilette.compression.held_images import HeldImages, with_classes_of
 from mobilette.compression.pruning import Pruned, prune_channels
 from mobilette.compression.pruning_record import (
     Importance,
@@ -25,7 +25,7 @@ from mobilette.compression.pruning_record import (
 from mobilette.compression.pruning_time import CutCosts, PruningTime, measure_cut
 from mobilette.counting.cost import cost
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError, one_of
 from mobilette.folders import check_new, claimed, claimed_free
 from mobilette.formats.batch_norm import measure_batch_norm
@@ -53,7 +53,7 @@ class _Request:
     """What `prune` was asked for, checked, and how to read, to measure and to train with it."""
 
     importance: Importance
-    read: Callable[..., HeldPictures]
+    read: Callable[..., HeldImages]
     tune: Callable[..., Run]
     recipe: Recipe
     time: PruningTime
@@ -85,13 +85,13 @@ def prune(
 ) -> Run:
     """Cut the least important channels of a run's network, and return the narrower run.
 
-    In each step channels are scored on training pictures, cut (`prune_channels`), batch norms
+    In each step channels are scored on training images, cut (`prune_channels`), batch norms
     measured anew, and the network is trained with the unpruned one as teacher. ``pruned.json`` in
     the run tells what each step came to (`mobilette.compression.pruning_record`).
 
     Args:
         run: a trained or imported run; it is left alone.
-        data: pictures of its classes, as for `mobilette.workflows.train.train`.
+        data: images of its classes, as for `mobilette.workflows.train.train`.
         keep: the part of the mult-adds that may be left, between 0 and 1.
         importance: ``taylor``, the change of the loss to first order, or ``norm``, told from the
             weights alone.
@@ -104,16 +104,16 @@ def prune(
         out: the run directory; ``None`` makes a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        workers: processes that decode pictures; ``None`` means one a core.
-        max_unusable: the part of the pictures that may be unusable.
+        workers: processes that decode images; ``None`` means one a core.
+        max_unusable: the part of the images that may be unusable.
         allocator: what the process does with freed memory, to be recorded.
         report: called after every step and epoch of the fine-tuning.
-        report_load: called with (pictures read, pictures in all).
+        report_load: called with (images read, images in all).
         remark: called with a line for the user about what happened.
         now: tells the time that ``time_limit`` is kept by, in seconds.
 
     Raises:
-        InputError: a value, the run, the pictures or the output directory cannot be used, the
+        InputError: a value, the run, the images or the output directory cannot be used, the
             network cannot become so small, or the time is too short (`TooShortError`).
     """
     remark = remark or _silent
@@ -127,19 +127,19 @@ def prune(
         check_new(Path(out), holds=ARCH, force=force)
         check_apart(Path(out), source.path, "which is pruned and teaches")
     weights = source.network.state_dict()  # one without a classifier is refused
-    # Told before pictures are read: how far a network can be cut is not a matter of scores.
+    # Told before images are read: how far a network can be cut is not a matter of scores.
     begun = now()
     prune_channels(source.arch, weights, norm_scores(source.arch, weights), keep_madds=keep)
     cutting = now() - begun
-    pictures = with_classes_of(source, find_pictures(data))
-    for line in pictures.remarks:
+    images = with_classes_of(source, find_images(data))
+    for line in images.remarks:
         remark(line)
     reading = timed_reading(report_load, limit=clock.limit, elapsed=clock.elapsed)
     asked = _Request(
         importance=importance,
         read=partial(
-            HeldPictures,
-            pictures,
+            HeldImages,
+            images,
             device=choose_device(device),
             workers=workers,
             max_unusable=max_unusable,
@@ -197,13 +197,13 @@ def _in_steps(
             begun = now()
             target = keep ** (number / steps)
             # Only the first reading is remarked on.
-            with asked.read(current, remark=asked.remark if number == 1 else _silent) as pictures:
+            with asked.read(current, remark=asked.remark if number == 1 else _silent) as images:
                 if number == 1:
-                    asked.time.plan(partial(asked.measure, pictures, source))
-                    accuracy = pictures.accuracy(source.arch, source.read_weights())
+                    asked.time.plan(partial(asked.measure, images, source))
+                    accuracy = images.accuracy(source.arch, source.read_weights())
                 part = target * whole / cost(current.arch).madds
-                pruned = _cut(current, pictures, asked.importance, min(part, 1.0))
-                step = cut_step(pruned, keep=target, accuracy=pictures.accuracy)
+                pruned = _cut(current, images, asked.importance, min(part, 1.0))
+                step = cut_step(pruned, keep=target, accuracy=images.accuracy)
             asked.remark(
                 f"step {number} of {steps}: {step.madds / whole:.1%} of the mult-adds, "
                 f"{step.params:,} parameters, accuracy {step.cut:.2%} after the cut "
@@ -225,15 +225,15 @@ def _in_steps(
     return open_run(folder)
 
 
-def _cut(run: Run, pictures: HeldPictures, importance: Importance, part: float) -> Pruned:
+def _cut(run: Run, images: HeldImages, importance: Importance, part: float) -> Pruned:
     """Return the run's network, cut and with batch norms measured anew."""
     weights = run.read_weights()
     if importance == "taylor":
-        scores = pictures.taylor(run.arch, weights)
+        scores = images.taylor(run.arch, weights)
     else:
         scores = norm_scores(run.arch, weights)
     pruned = prune_channels(run.arch, weights, scores, keep_madds=part)
-    measured = measure_batch_norm(pruned.arch, pruned.weights, pictures.to_measure())
+    measured = measure_batch_norm(pruned.arch, pruned.weights, images.to_measure())
     return Pruned(arch=pruned.arch, weights=measured, kept=pruned.kept)
 
 

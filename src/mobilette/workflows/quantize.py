@@ -20,9 +20,9 @@ from mobilette.compression.observation import LARGEST_PART, largest_activation
 from mobilette.compression.ranges import RANGES
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
-from mobilette.exporters.calibration import calibration_pictures
+from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import (
     TARGETS,
     artifact_folder,
@@ -36,12 +36,12 @@ from mobilette.limits import DROP, SEED
 from mobilette.run.directory import Run, is_imported
 from mobilette.scratch import scratch
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
-from mobilette.search.rungs import RANKING_PICTURES, Attempt, Material, Outcome, climb
+from mobilette.search.rungs import RANKING_IMAGES, Attempt, Material, Outcome, climb
 from mobilette.verification.gate import MAX_DROP
 from mobilette.verification.verdict import Verdict
 from mobilette.verification.verify import verify
 
-TRAINING_PICTURES = 4096
+TRAINING_IMAGES = 4096
 SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 # int8 counts as faster where it takes less than this part of the time: medians wander by so much.
 FASTER = 0.95
@@ -57,7 +57,7 @@ class Quantised:
         rungs: all that were tried, in order.
         chosen: the index among them of the artifact's.
         verdict: what `verify` says of the artifact.
-        latency_ms: median of one picture by precision, int8 and the others that the engine has,
+        latency_ms: median of one image by precision, int8 and the others that the engine has,
             taking turns; empty where the target is not timed.
         advice: what is faster here, where int8 is not; else empty.
     """
@@ -108,26 +108,26 @@ def quantize(
 
     Args:
         run: a run or its directory.
-        data: labelled pictures that judge.
+        data: labelled images that judge.
         to: the target.
         max_drop: percentage points of top-1 that may be lost.
-        calibrate: pictures to calibrate and train with; ``None`` means the run's own training
-            pictures or, of an imported run, the ``train/`` of ``data``.
+        calibrate: images to calibrate and train with; ``None`` means the run's own training
+            images or, of an imported run, the ``train/`` of ``data``.
         split: of ``data``, as for `verify`: by default ``val`` where there is one, else every
-            picture, those of a flat set that the run was trained on included; ``--split val`` takes
+            image, those of a flat set that the run was trained on included; ``--split val`` takes
             the fifth of it that was held out.
         out: as for `export`.
         force: replace an artifact that is there already.
         workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the pictures that may be unusable.
-        seed: of the order in which quantisation-aware training sees pictures.
+        max_unusable: the part of the images that may be unusable.
+        seed: of the order in which quantisation-aware training sees images.
         report: called with a line for people about what is done now.
-        report_load: called with (pictures read, pictures in all).
+        report_load: called with (images read, images in all).
         on_rung: called with each rung once it is measured.
         progress: told what is done now.
 
     Raises:
-        InputError: the run is quantised already, ``max_drop`` is none, the pictures are too few to
+        InputError: the run is quantised already, ``max_drop`` is none, the images are too few to
             tell such a drop, or `export` refuses.
     """
     say = report or _silent
@@ -147,8 +147,8 @@ def quantize(
             max_unusable=max_unusable,
             report_load=report_load,
         )
-        pictures = partial(
-            calibration_pictures,
+        images = partial(
+            calibration_images,
             opened,
             _calibrating(opened, data, calibrate),
             option="--calibrate",
@@ -156,10 +156,10 @@ def quantize(
             max_unusable=max_unusable,
             report_load=report_load,
         )
-        calibration = pictures()
+        calibration = images()
         rungs: list[Rung] = []
 
-        material = _material(opened, to, judge, calibration, pictures)
+        material = _material(opened, to, judge, calibration, images)
         with scratch() as folder:
 
             def measure(attempt: Attempt) -> Outcome:
@@ -214,16 +214,16 @@ def quantize(
 
 
 def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:
-    """Return the pictures to calibrate and train with; ``None`` for the run's own.
+    """Return the images to calibrate and train with; ``None`` for the run's own.
 
     Raises:
         InputError: only those that judge are left.
     """
     if given is not None or not is_imported(run.path):
         return given
-    if "train" not in find_pictures(data).splits:
+    if "train" not in find_images(data).splits:
         raise InputError(
-            f"{run.path}: imported, so without pictures of its own, and {data} has no train/ "
+            f"{run.path}: imported, so without images of its own, and {data} has no train/ "
             "beside those that judge; give some to calibrate with by --calibrate"
         )
     return data
@@ -245,7 +245,7 @@ def _material(
     to: str,
     judge: Judge,
     calibration: Calibration,
-    pictures: Callable[..., Calibration],
+    images: Callable[..., Calibration],
 ) -> Material:
     normalise = Normalise(run.preprocess)
 
@@ -255,7 +255,7 @@ def _material(
         return x
 
     def batches(seed: int) -> Iterator[Tensor]:
-        pixels, generator = pictures(count=TRAINING_PICTURES).pixels, np.random.default_rng(seed)
+        pixels, generator = images(count=TRAINING_IMAGES).pixels, np.random.default_rng(seed)
         while True:
             order = generator.permutation(len(pixels))
             for first in range(0, len(order), size):
@@ -263,7 +263,7 @@ def _material(
 
     network = folded_network(run.arch, run.network.state_dict())
     size = max(SMALLEST_BATCH, min(LARGEST_BATCH, LARGEST_PART // largest_activation(network.arch)))
-    step = max(1, len(judge.labels) // RANKING_PICTURES)
+    step = max(1, len(judge.labels) // RANKING_IMAGES)
     rules = RANGES if TARGETS[to].own_ranges else tuple(r for r in RANGES if r != "minmax")
     return Material(
         network=network,
@@ -302,7 +302,7 @@ def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
     if latency["int8"] < FASTER * others[fastest]:
         return ""
     return (
-        f"int8 is not faster with {to} here: {latency['int8']:.3g} ms a picture, {fastest} takes "
+        f"int8 is not faster with {to} here: {latency['int8']:.3g} ms an image, {fastest} takes "
         f"{others[fastest]:.3g} ms; unless its size matters, take "
         f"'mobilette export {shlex.quote(str(run.path))} --to {to} --precision {fastest}'"
     )

@@ -12,12 +12,12 @@ from typing import Any, get_args
 import torch
 
 from mobilette.arguments import checked
-from mobilette.data.cache import pictures_cache
+from mobilette.data.cache import images_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.digest import Digest
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json, write_text
 from mobilette.limits import FRACTION, THREADS
@@ -44,7 +44,7 @@ from mobilette.training.environment import (
 )
 from mobilette.training.events import Report
 from mobilette.training.recipe import Recipe, load_recipe
-from mobilette.training.sampling import pictures_of_a_step
+from mobilette.training.sampling import images_of_a_step
 from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
 from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
@@ -80,9 +80,9 @@ def resume(
 
     Args:
         path: the run directory.
-        data: the pictures, where they are no longer at the place that the run recorded.
+        data: the images, where they are no longer at the place that the run recorded.
         overrides: keys of the recipe to replace.
-        force: go on although the recipe, or the pictures, are no longer those that the run was
+        force: go on although the recipe, or the images, are no longer those that the run was
             trained with.
         device: ``None`` means the one that the run was started on.
         workers: as for `mobilette.workflows.train.train`, like all that follow.
@@ -94,7 +94,7 @@ def resume(
 
     Raises:
         InputError: the directory is no run, its state is damaged, the classes have changed, or
-            the pictures or the recipe have and ``force`` was not given.
+            the images or the recipe have and ``force`` was not given.
     """
     started = now()
     run = open_run(path)
@@ -120,7 +120,7 @@ def resume(
             remark(f"not to the same bits: {other}")
         if changes:
             remark(f"goes on with another recipe: {'; '.join(changes)}")
-        dataset = _same_pictures(
+        dataset = _same_images(
             run,
             data or recorded_data(run.path),
             recipe=recipe,
@@ -167,8 +167,8 @@ def resume(
 
 
 def _place(run: Run, recipe: Recipe, progress: Progress, dataset: Dataset, world: World) -> str:
-    pictures = len(dataset.splits["train"].labels)
-    steps = pictures // pictures_of_a_step(recipe.batch_size, pictures, processes=world.size)
+    images = len(dataset.splits["train"].labels)
+    steps = images // images_of_a_step(recipe.batch_size, images, processes=world.size)
     epochs, limit = f" of {recipe.epochs}", ""
     if recipe.time_limit:
         epochs, limit = "", f" of {recipe.time_limit / 60:.1f}"
@@ -210,7 +210,7 @@ def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> t
     return changes
 
 
-def _same_pictures(
+def _same_images(
     run: Run,
     source: str | Path,
     *,
@@ -222,7 +222,7 @@ def _same_pictures(
     remark: Remark,
     force: bool,
 ) -> Dataset:
-    """Return the pictures of the run; with ``force``, others of the same classes, too.
+    """Return the images of the run; with ``force``, others of the same classes, too.
 
     Raises:
         InputError: they are none of these.
@@ -231,13 +231,13 @@ def _same_pictures(
     known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
     load = partial(
         load_dataset,
-        find_pictures(source),
+        find_images(source),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         workers=workers,
         max_unusable=_max_unusable(known) if not force else 1.0,
         digest=_digest(known),
-        cache=pictures_cache(remark),
+        cache=images_cache(remark),
         device_memory=device_memory,
         on_progress=report_load,
         processes=processes_here(),
@@ -246,7 +246,7 @@ def _same_pictures(
     dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
     if dataset.fingerprint == known.get("fingerprint"):
         return dataset
-    changed = f"{source}: the pictures are not those that {run.path} was started with"
+    changed = f"{source}: the images are not those that {run.path} was started with"
     if list(dataset.classes) != known.get("classes"):
         raise InputError(f"{changed}, nor are their classes; start a new run")
     if not force:
@@ -259,14 +259,14 @@ def _same_pictures(
 
 
 def _max_unusable(known: Mapping[str, object]) -> float:
-    """Return the fraction of pictures that may be unusable, as it was when the run was begun."""
+    """Return the fraction of images that may be unusable, as it was when the run was begun."""
     recorded: Any = known.get(MAX_UNUSABLE, 1.0)
     FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", recorded)
     return float(recorded)
 
 
 def _digest(known: Mapping[str, object]) -> Digest:
-    """Return what stood for a picture when the run was begun."""
+    """Return what stood for an image when the run was begun."""
     recorded = known.get("digest")
     return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
 

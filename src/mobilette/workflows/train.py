@@ -1,4 +1,4 @@
-"""`train`: pictures and a model's name in, a run directory out."""
+"""`train`: images and a model's name in, a run directory out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
 from mobilette.arguments import checked
-from mobilette.data.cache import pictures_cache
+from mobilette.data.cache import images_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.pictures import PictureSet
+from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import LoadReport
-from mobilette.data.sources import NAMED, find_pictures
+from mobilette.data.sources import NAMED, find_images
 from mobilette.errors import InputError
 from mobilette.files import write_bytes
 from mobilette.folders import check_new, claimed_free, new_directory
@@ -94,16 +94,16 @@ def train(
     """Train a network and return its run directory.
 
     Args:
-        data: a folder of pictures or a named set (`mobilette.data.sources.find_pictures`).
+        data: a folder of images or a named set (`mobilette.data.sources.find_images`).
         model: a name of `mobilette.list_models`; ``None`` means the network of ``start``, or
             MobileNet V2.
         width_mult: the width multiplier; ``None`` means that of ``start``, or 1.0.
-        resolution: in pixels; ``None`` means that of the run ``start``, or suits the pictures.
+        resolution: in pixels; ``None`` means that of the run ``start``, or suits the images.
         form: ``small`` or ``full``; ``None`` goes by the resolution (`Settings`).
         in_channels: 3, or 1 for grey; ``None`` means those of ``start``, or 3.
         preprocess: the preset of mean, std and colour order; ``None`` means what the initial
             weights were trained with, or ``torch``.
-        resize: how a picture becomes square: ``crop``, ``squash`` or ``pad``; ``None`` likewise, or
+        resize: how an image becomes square: ``crop``, ``squash`` or ``pad``; ``None`` likewise, or
             ``crop``.
         recipe: a name, a TOML file or a `Recipe`; ``None`` means ``quick`` from scratch,
             ``transfer`` from initial weights, ``sliced`` where these are cut to a narrower network.
@@ -115,19 +115,19 @@ def train(
         out: the run directory; ``None`` makes a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        workers: processes that decode pictures; ``None`` means one a core.
-        max_unusable: the part of the pictures that may be unusable.
+        workers: processes that decode images; ``None`` means one a core.
+        max_unusable: the part of the images that may be unusable.
         tensorboard: write events for TensorBoard into the run, too.
         profile: measure where the time of a step goes, and report it at the end.
         allocator: what the process does with freed memory, to be recorded.
         report: called after every step and epoch.
-        report_load: called with (pictures read, pictures in all).
+        report_load: called with (images read, images in all).
         report_download: called with (bytes there, bytes in all) of weights that are downloaded.
         remark: called with a line for the user about a choice that was made, or what happened.
         now: tells the time that the recipe's ``time_limit`` is kept by, in seconds.
 
     Raises:
-        InputError: a value, the pictures or the output directory cannot be used, or the time is too
+        InputError: a value, the images or the output directory cannot be used, or the time is too
             short (`TooShortError`). Nothing is left behind then, unless training had begun: the run
             directory can then be resumed.
     """
@@ -144,11 +144,11 @@ def train(
         report = report if report and world.writes else _silent
         remark = remark if remark and world.writes else _silent
 
-        pictures = find_pictures(data)
-        for text in pictures.remarks:
+        images = find_images(data)
+        for text in images.remarks:
             remark(text)
         plan = make_plan(
-            pictures,
+            images,
             model=model,
             width_mult=width_mult,
             resolution=resolution,
@@ -162,7 +162,7 @@ def train(
             report=report_download,
             remark=remark,
         )
-        source, classes = _with_known_classes(plan.start, pictures, remark)
+        source, classes = _with_known_classes(plan.start, images, remark)
         arch = plan.arch
         teacher = plan.recipe.teacher
         if out is not None and teacher and is_run(Path(teacher)):
@@ -171,12 +171,12 @@ def train(
         fused_norms = can_fuse_norms(where, world=world) and plan.recipe.compile != "always"
         load = partial(
             load_dataset,
-            pictures,
+            images,
             resolution=arch.resolution,
             preprocess=plan.preprocess,
             workers=usable_cores() if workers is None else workers,
             max_unusable=max_unusable,
-            cache=pictures_cache(remark),
+            cache=images_cache(remark),
             device_memory=free_device_memory(where),
             on_progress=timed_reading(
                 report_load, limit=plan.recipe.time_limit, elapsed=lambda: now() - started
@@ -186,7 +186,7 @@ def train(
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
         if out is None:
-            name = f"{Path(pictures.name).resolve().name}-{arch.name}"
+            name = f"{Path(images.name).resolve().name}-{arch.name}"
             out = claims.enter_context(claimed_free(Path("runs") / name))
         folder = Path(out)
         run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
@@ -250,13 +250,13 @@ def _silent(event: object) -> None:
 
 
 def _with_known_classes(
-    source: Start | None, pictures: PictureSet, remark: Remark
+    source: Start | None, images: ImageSet, remark: Remark
 ) -> tuple[Start | None, tuple[ClassLabel, ...]]:
     """Return the weights, other ones if they have a classifier for these classes; the classes."""
-    classes = tuple(ClassLabel(id=name, name=name) for name in pictures.classes)
-    if source is None or source.multi_label != pictures.multi_label:
+    classes = tuple(ClassLabel(id=name, name=name) for name in images.classes)
+    if source is None or source.multi_label != images.multi_label:
         return source, classes
-    known = source.of_classes(pictures.classes)
+    known = source.of_classes(images.classes)
     if known is None or known.classes is None:
         return source, classes
     remark("the initial weights know these classes: they start with their classifier")
@@ -269,7 +269,7 @@ def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -
     left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
     return (
         f"{folder}: {arch.name} at {arch.resolution}x{arch.resolution}, "
-        f"{len(dataset.classes)} classes, {counts['train']:,} pictures to train on, "
+        f"{len(dataset.classes)} classes, {counts['train']:,} images to train on, "
         f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
         f"starts from {source.name if source else 'scratch'}{cut}"
     )

@@ -1,7 +1,7 @@
-// An image classifier in the browser: pictures in, classes out. No dependency but onnxruntime-web.
+// An image classifier in the browser: images in, classes out. No dependency but onnxruntime-web.
 //
 //   const classifier = await load("./");
-//   const { top } = await classifier.classify(await readPicture(blob));
+//   const { top } = await classifier.classify(await readImage(blob));
 
 // From this folder after `npm install --ignore-scripts`; a CDN's address of the same file does, too.
 const ONNXRUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
@@ -45,7 +45,7 @@ export class Classifier {
 
   /**
    * Return the five best classes for an ImageData, each {id, label, probability}, and how many
-   * milliseconds preparing the picture and executing the network took.
+   * milliseconds preparing the image and executing the network took.
    */
   async classify(imageData) {
     const started = performance.now();
@@ -74,7 +74,7 @@ export class Classifier {
 }
 
 /** Return a file or blob as ImageData: upright, colours as they stand in the file. */
-export async function readPicture(blob) {
+export async function readImage(blob) {
   const bitmap = await createImageBitmap(blob, {
     imageOrientation: "from-image",
     colorSpaceConversion: "none",

@@ -14,6 +14,7 @@ from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
 from mobilette.formats.affine import Affine
 from mobilette.formats.graph import ActivationNode, ConvNode, Ending, Graph, JoinNode, Node
+from mobilette.formats.keras.images import Images, arithmetic
 from mobilette.formats.keras.layers import INPUT, Layer, read_layers
 from mobilette.formats.keras.nodes import (
     check_kind,
@@ -22,7 +23,6 @@ from mobilette.formats.keras.nodes import (
     pad_node,
     pool_node,
 )
-from mobilette.formats.keras.pictures import Pictures, arithmetic
 from mobilette.formats.keras.weights import LayerWeights, RemainingWeights, norm_node
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -94,7 +94,7 @@ class _Translation:
 
     def run(self, layers: Mapping[str, Layer], shape: tuple[int, int, int], output: str) -> Graph:
         reads = {name: layer.inputs for name, layer in layers.items()}
-        self.pictures = Pictures(shape)
+        self.images = Images(shape)
         self.readers = Counter(name for inputs in reads.values() for name in inputs)
         for name in graphlib.TopologicalSorter(reads).static_order():
             if name != INPUT:
@@ -106,13 +106,13 @@ class _Translation:
             nodes=tuple(self.nodes.values()),
             input=INPUT,
             output=self.node_of[output],
-            shape=self.pictures.shape,
+            shape=self.images.shape,
             ending=self.endings.get(output, "logits"),
-            preprocess=self.pictures.preprocess(),
-            resize=self.pictures.resize,
+            preprocess=self.images.preprocess(),
+            resize=self.images.resize,
             tensors=self.tensors,
             unused=self.weights.names(),
-            remarks=tuple(self.pictures.remarks),
+            remarks=tuple(self.images.remarks),
         )
 
     def layer(self, layer: Layer) -> None:
@@ -129,11 +129,7 @@ class _Translation:
                     f"layer {layer.name!r} follows a {self.endings[name]}; only the end may be one"
                 )
         alone = len(layer.inputs) == 1
-        if (
-            alone
-            and layer.inputs[0] in self.pictures
-            and self.pictures.prepare(layer, self.weights)
-        ):
+        if alone and layer.inputs[0] in self.images and self.images.prepare(layer, self.weights):
             self.node_of[layer.name] = INPUT
             return
         if alone and self.scale_logits(layer):
@@ -165,8 +161,8 @@ class _Translation:
     def pass_over(self, layer: Layer) -> None:
         """Let a layer that changes no value hand on what it reads, whatever that is."""
         (source,) = layer.inputs
-        if source in self.pictures:
-            self.pictures.copy(layer)
+        if source in self.images:
+            self.images.copy(layer)
         if source in self.pending:
             self.pending[layer.name] = self.pending[source]
         if source in self.endings:
@@ -188,8 +184,8 @@ class _Translation:
         for name in layer.inputs:
             if name in self.pending:
                 raise InputError(f"layer {name!r} is a batch norm that follows no convolution")
-            if name in self.pictures:
-                self.pictures.read(name)
+            if name in self.images:
+                self.images.read(name)
         return tuple(self.node_of[name] for name in layer.inputs)
 
     def pass_on(self, layer: Layer) -> None:

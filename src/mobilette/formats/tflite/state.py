@@ -38,11 +38,11 @@ class State:
         """Take tensor ``index`` as the network's input; return (channels, height, width).
 
         Raises:
-            InputError: it is not a square picture of 1 or 3 channels.
+            InputError: it is not a square image of 1 or 3 channels.
         """
         shape = self.shape(index)
         if len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-            raise InputError(f"its input is {shape}, not a square picture (1, n, n, 1 or 3)")
+            raise InputError(f"its input is {shape}, not a square image (1, n, n, 1 or 3)")
         if self.is_constant(index):
             raise InputError("its input is a constant")
         self._values[index] = Value(node=INPUT)

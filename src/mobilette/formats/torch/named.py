@@ -84,7 +84,7 @@ def import_state_dict(
     The number of classes and of input channels are those of the file. A linear layer may stand as
     a 1x1 convolution and the other way round; counters that are missing become 0. The network may
     stand behind a prefix and its classifier at another name (`place`); without one, the network
-    that is returned has one class of zeros. The file does not tell how pictures are prepared.
+    that is returned has one class of zeros. The file does not tell how images are prepared.
 
     Args:
         path: the file, of any format that `read_state_dict` knows.

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from mobilette.data.decoding import MAX_BYTES
-from mobilette.data.sources import find_pictures, list_pictures
+from mobilette.data.sources import find_images, list_images
 from mobilette.errors import InputError
 from tests.accepted.asking import COLOURS, ColourPredictor
 from tests.accepted.page import Case, check, rows
@@ -43,7 +43,7 @@ def ask(folder: Path, name: str, data: bytes) -> str:
 
 
 def are_red(*files: tuple[str, bytes]) -> Case:
-    """Each is a picture of a set, and of a folder given to `predict`, and red."""
+    """Each is an image of a set, and of a folder given to `predict`, and red."""
 
     def case(folder: Path) -> None:
         for number, (name, data) in enumerate(files):
@@ -52,15 +52,15 @@ def are_red(*files: tuple[str, bytes]) -> Case:
             for label in ("a", "b"):
                 (root / label).mkdir(parents=True)
                 (root / label / name).write_bytes(data)
-            found = find_pictures(root).splits["all"]
-            assert [picture.name for picture in found] == [f"a/{name}", f"b/{name}"]
-            assert list_pictures([root / "a"]) == [root / "a" / name]
+            found = find_images(root).splits["all"]
+            assert [image.name for image in found] == [f"a/{name}", f"b/{name}"]
+            assert list_images([root / "a"]) == [root / "a" / name]
 
     return case
 
 
 def refused(*files: tuple[str, bytes]) -> Case:
-    """Each is refused in the same words, is a picture of a set, and unusable there."""
+    """Each is refused in the same words, is an image of a set, and unusable there."""
 
     def case(folder: Path) -> None:
         messages = []
@@ -90,12 +90,12 @@ def frames(kind: str, **options: object) -> bytes:
 
 
 def turned(kind: str) -> bytes:
-    """A picture whose upper half is red once it is upright, else its left half."""
-    picture = Image.new("RGB", (40, 40), "white")
-    picture.paste(COLOURS["red"], (0, 0, 20, 40))
+    """An image whose upper half is red once it is upright, else its left half."""
+    image = Image.new("RGB", (40, 40), "white")
+    image.paste(COLOURS["red"], (0, 0, 20, 40))
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(picture, kind, exif=exif)
+    return encoded(image, kind, exif=exif)
 
 
 def upright(folder: Path) -> None:
@@ -176,7 +176,7 @@ def special(folder: Path) -> None:
     if hasattr(os, "mkfifo"):
         os.mkfifo(folder / "pipe.jpg")
         os.mkfifo(folder / "pipe")
-        assert list_pictures([folder]) == [folder / "pipe.jpg"]
+        assert list_images([folder]) == [folder / "pipe.jpg"]
     ColourPredictor().labels([folder / "pipe.jpg" if hasattr(os, "mkfifo") else folder])
 
 
@@ -193,8 +193,8 @@ def fill(root: Path, names: Iterable[str]) -> None:
 
 def folder_with_suffix(folder: Path) -> None:
     fill(folder, ("a/x.jpg/1.png", "b/1.png"))
-    found = find_pictures(folder).splits["all"]
-    assert [picture.name for picture in found] == ["a/x.jpg/1.png", "b/1.png"]
+    found = find_images(folder).splits["all"]
+    assert [image.name for image in found] == ["a/x.jpg/1.png", "b/1.png"]
 
 
 HIDDEN = (".x.jpg", "._x.jpg", "Thumbs.db", "desktop.ini", ".DS_Store", "__MACOSX/a/1.png")
@@ -204,12 +204,12 @@ def hidden(folder: Path) -> None:
     fill(folder / "set", ("a/1.png", "b/1.png"))
     fill(folder / "set" / "a", HIDDEN)
     fill(folder / "set", HIDDEN)
-    found = find_pictures(folder / "set")
+    found = find_images(folder / "set")
     assert found.classes == ("a", "b")
     assert len(found.splits["all"]) == 2
     assert found.ignored == ()
     skipped: list[Path] = []
-    list_pictures([folder / "set"], on_skipped=lambda _, files: skipped.extend(files))
+    list_images([folder / "set"], on_skipped=lambda _, files: skipped.extend(files))
     assert skipped == []
     # As macOS writes tar: beside each file one that begins with "._".
     names = ("._1.png", "1.png", "._1.cls", "1.cls", "x/._2.png", "x/2.png", "x/._2.cls", "x/2.cls")
@@ -222,8 +222,8 @@ def hidden(folder: Path) -> None:
     shards = folder / "shards"
     shards.mkdir()
     (folder / "shard.tar").rename(shards / "shard.tar")
-    found = find_pictures(shards)
-    assert [picture.name for picture in found.splits["all"]] == [
+    found = find_images(shards)
+    assert [image.name for image in found.splits["all"]] == [
         "shard.tar/1.png",
         "shard.tar/x/2.png",
     ]
@@ -235,8 +235,8 @@ def raw_beside(folder: Path) -> None:
     fill(folder, ("a/1.jpg", "b/1.png", "b/2.png"))
     for name in ("a/1.cr2", "a/1.psd", "b/2.exr"):
         (folder / name).write_bytes(b"8BPS" + bytes(99))
-    found = find_pictures(folder)
-    assert [picture.name for picture in found.splits["all"]] == ["a/1.jpg", "b/1.png", "b/2.png"]
+    found = find_images(folder)
+    assert [image.name for image in found.splits["all"]] == ["a/1.jpg", "b/1.png", "b/2.png"]
     assert found.ignored == ("a/1.cr2", "a/1.psd", "b/2.exr")
 
 
@@ -244,23 +244,23 @@ def text_beside(folder: Path) -> None:
     fill(folder, ("a/1.png", "b/1.png"))
     (folder / "a" / "notes.txt").write_text("a cat")
     (folder / "a" / "1.xml").write_text("<annotation/>")
-    assert find_pictures(folder).ignored == ("a/1.xml", "a/notes.txt")
+    assert find_images(folder).ignored == ("a/1.xml", "a/notes.txt")
     skipped: list[tuple[Path, list[Path]]] = []
-    list_pictures([folder / "a"], on_skipped=lambda *told: skipped.append(told))
+    list_images([folder / "a"], on_skipped=lambda *told: skipped.append(told))
     assert skipped == [(folder / "a", [folder / "a" / "1.xml", folder / "a" / "notes.txt"])]
 
 
-def test_a_folder_without_pictures_loses_no_others(tmp_path: Path) -> None:
+def test_a_folder_without_images_loses_no_others(tmp_path: Path) -> None:
     fill(tmp_path, ("a/1.png",))
     (tmp_path / "b").mkdir()
     skipped: list[tuple[Path, list[Path]]] = []
-    found = list_pictures(
+    found = list_images(
         [tmp_path / "b", tmp_path / "a"], on_skipped=lambda *told: skipped.append(told)
     )
     assert found == [tmp_path / "a" / "1.png"]
     assert skipped == [(tmp_path / "b", [])]
-    with pytest.raises(InputError, match="no pictures in this folder"):
-        list_pictures([tmp_path / "b"])
+    with pytest.raises(InputError, match="no images in this folder"):
+        list_images([tmp_path / "b"])
 
 
 def address(folder: Path) -> None:
@@ -300,7 +300,7 @@ CASES: dict[str, Case] = {
         ("a.dib", KINDS["BMP"]),
         ("A.JPG", JPEG),
     ),
-    "a picture without a suffix, or with one that means nothing": are_red(
+    "an image without a suffix, or with one that means nothing": are_red(
         ("cat", JPEG),
         ("cat.17", PNG),
         ("cat.jpg_large", JPEG),
@@ -336,7 +336,7 @@ CASES: dict[str, Case] = {
         ("a.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(99)),
     ),
     "one of these beside a JPEG of the same name": raw_beside,
-    "DNG and other TIFF whose first picture is a preview": refused(
+    "DNG and other TIFF whose first image is a preview": refused(
         ("a.dng", DNG), ("a.tif", PREVIEW)
     ),
     "floating-point pixels": refused(
@@ -372,10 +372,10 @@ CASES: dict[str, Case] = {
     "`.x.jpg`, `._x.jpg`, `Thumbs.db`, `desktop.ini`, `__MACOSX/`; such members of a tar shard": (
         hidden
     ),
-    "a text beside the pictures": text_beside,
+    "a text beside the images": text_beside,
     "an address (`https://...`)": address,
 }
-ROWS = rows("Picture files")
+ROWS = rows("Image files")
 
 
 def test_every_row_is_run() -> None:

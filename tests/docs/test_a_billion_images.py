@@ -1,4 +1,4 @@
-"""The page "A billion pictures" is what its script reckons, and the script reckons rightly."""
+"""The page "A billion images" is what its script reckons, and the script reckons rightly."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from bench.a_billion_pictures import digest_bytes, index_bytes, write_shards
-from docs import a_billion_pictures as arithmetic
+from bench.a_billion_images import digest_bytes, index_bytes, write_shards
+from docs import a_billion_images as arithmetic
 from mobilette.arch.catalogue import get_arch
 from mobilette.cli.main import app
 from mobilette.data.decoding import MARGIN
@@ -22,7 +22,7 @@ from mobilette.nn.network import build_empty
 from mobilette.training.sampling import WINDOW
 from tests.docs.commands import ROOT, examples, printed_by
 
-PAGE = (ROOT / "docs" / "a_billion_pictures.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "a_billion_images.md").read_text(encoding="utf-8")
 EXAMPLES = examples(PAGE)
 # Versions; the largest of our sets.
 ELSEWHERE = {"3.11", "13.0", "3.2", "60,000"}
@@ -103,10 +103,10 @@ def test_a_ring_sends_what_the_formula_says(gpus: int) -> None:
     assert sent == pytest.approx(arithmetic.exchanged("mobilenet_v2", gpus))
 
 
-def test_a_picture_takes_the_memory_that_was_measured(tmp_path: Path) -> None:
+def test_a_image_takes_the_memory_that_was_measured(tmp_path: Path) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG")
-    shards = write_shards(tmp_path, [file.getvalue()], pictures=2000)
+    shards = write_shards(tmp_path, [file.getvalue()], images=2000)
     held, most = index_bytes(shards)
     assert held == pytest.approx(arithmetic.HELD.value, rel=0.2)
     assert most == pytest.approx(arithmetic.MOST.value, rel=0.25)

@@ -1,17 +1,17 @@
-"""What docs/a_billion_pictures.md reckons with: rates and bytes a picture, measured here.
+"""What docs/a_billion_images.md reckons with: rates and bytes an image, measured here.
 
-    python bench/a_billion_pictures.py [--folder ../shared/data/imagenet-sample] [--rounds 5]
+    python bench/a_billion_images.py [--folder ../shared/data/imagenet-sample] [--rounds 5]
 
 Decoding and reading are those of training (`mobilette.data`), in one thread, files in the page
 cache, 224 pixels. A second is one of processor time, so that other programs do not count; given are
 the median of the rounds and their range. Memory is what Python's tracemalloc counts.
 
-- `exact`: the pictures as they are, from the file to 224x224.
+- `exact`: the images as they are, from the file to 224x224.
 - `large, exact` and `large, reduced`: mosaics of 16 of them each (about 1,150 pixels high), so that
   they have as much detail a pixel as photographs, without and with libjpeg's reduced scale.
 - `phone, ...`: likewise mosaics of 100 (about 2,880 pixels high).
-- `main process`: what the process that trains spends on a picture that a worker decodes.
-- `index`: what it takes to find and to open a set in tar shards, a picture; and the memory that
+- `main process`: what the process that trains spends on an image that a worker decodes.
+- `index`: what it takes to find and to open a set in tar shards, an image; and the memory that
   is held once it is open, at the most while it is opened, and once all were decoded.
 - `order`: the memory and the time to draw the order of an epoch.
 """
@@ -40,10 +40,10 @@ import typer
 from PIL import Image
 
 from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.images import LabelledImage
 from mobilette.data.loader import make_loader
-from mobilette.data.pictures import Picture
 from mobilette.data.preprocess import preset
-from mobilette.data.sources import find_pictures
+from mobilette.data.sources import find_images
 from mobilette.data.workers import Decoder, Job
 from mobilette.training.sampling import epoch_order
 
@@ -53,12 +53,12 @@ TILE = (384, 288)
 DECODER = Decoder(preprocess=preset("torch"), resolution=RESOLUTION, of_pixels=False)
 
 
-def pictures_a_second(
+def images_a_second(
     files: Sequence[Path], *, reduced: bool, rounds: int, seconds: float = 3.0
 ) -> list[float]:
     """Return the rate of each round of decoding ``files`` to rows; a round takes ``seconds``."""
     jobs = [
-        Job(row=0, picture=Picture(name=file.name, label=0, content=file), reduced=reduced)
+        Job(row=0, image=LabelledImage(name=file.name, label=0, content=file), reduced=reduced)
         for file in files
     ]
     out = np.empty(DECODER.row_shape, np.uint8)
@@ -75,7 +75,7 @@ def pictures_a_second(
 
 
 def mosaics(files: Sequence[Path], folder: Path, *, side: int, count: int) -> list[Path]:
-    """Write ``count`` JPEGs of ``side`` by ``side`` pictures; detail and bytes a pixel stay."""
+    """Write ``count`` JPEGs of ``side`` by ``side`` images; detail and bytes a pixel stay."""
     made = []
     for number in range(count):
         canvas = Image.new("RGB", (side * TILE[0], side * TILE[1]))
@@ -88,12 +88,12 @@ def mosaics(files: Sequence[Path], folder: Path, *, side: int, count: int) -> li
     return made
 
 
-def write_shards(folder: Path, contents: Sequence[bytes], *, pictures: int) -> Path:
-    """Write a set of ``pictures`` in tar shards as WebDataset names them, and a little val."""
+def write_shards(folder: Path, contents: Sequence[bytes], *, images: int) -> Path:
+    """Write a set of ``images`` in tar shards as WebDataset names them, and a little val."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(SHARDS + 1):
         name = f"train-{shard:06}.tar" if shard < SHARDS else "val-000000.tar"
-        numbers = range(shard, pictures, SHARDS) if shard < SHARDS else range(16)
+        numbers = range(shard, images, SHARDS) if shard < SHARDS else range(16)
         with tarfile.open(folder / name, "w") as tar:
             for number in numbers:
                 label = str(number % 10).encode()
@@ -107,7 +107,7 @@ def write_shards(folder: Path, contents: Sequence[bytes], *, pictures: int) -> P
 def open_streamed(folder: Path, *, workers: int = 0) -> Dataset:
     """Return the set in ``folder`` as a run that streams it without a cache opens it."""
     return load_dataset(
-        find_pictures(folder),
+        find_images(folder),
         resolution=RESOLUTION,
         preprocess=preset("torch"),
         loader="streamed",
@@ -117,7 +117,7 @@ def open_streamed(folder: Path, *, workers: int = 0) -> Dataset:
 
 
 def index_bytes(folder: Path) -> tuple[float, float]:
-    """Return the bytes a picture that the open set in ``folder`` holds, and at most needed."""
+    """Return the bytes an image that the open set in ``folder`` holds, and at most needed."""
     with _traced() as since:
         dataset = open_streamed(folder)
         held, most = since()
@@ -126,20 +126,20 @@ def index_bytes(folder: Path) -> tuple[float, float]:
     return held / count, most / count
 
 
-def order_bytes(pictures: int) -> float:
-    """Return the most bytes a picture that drawing the order of an epoch needs, by its arrays.
+def order_bytes(images: int) -> float:
+    """Return the most bytes an image that drawing the order of an epoch needs, by its arrays.
 
     torch's allocations are not Python's: the peak of the process is asked, in one of its own.
     """
-    labels = np.zeros(pictures, np.int64)
-    shards = np.arange(pictures, dtype=np.int64) // 10_000
+    labels = np.zeros(images, np.int64)
+    shards = np.arange(images, dtype=np.int64) // 10_000
     before = _peak()
     epoch_order(labels, sampling="shuffled", shards=shards, generator=torch.Generator())
-    return (_peak() - before) / pictures
+    return (_peak() - before) / images
 
 
 def main_process_seconds(dataset: Dataset, *, rounds: int) -> list[float]:
-    """Return the processor seconds a picture of this process, while one worker decodes."""
+    """Return the processor seconds an image of this process, while one worker decodes."""
     split = dataset.splits["train"]
     loader = make_loader(split, device=torch.device("cpu"))
     spent = []
@@ -157,9 +157,9 @@ def main_process_seconds(dataset: Dataset, *, rounds: int) -> list[float]:
 
 
 def main(
-    folder: Annotated[Path, typer.Option(help="JPEG pictures of about 288 pixels.")] = SAMPLE,
+    folder: Annotated[Path, typer.Option(help="JPEG images of about 288 pixels.")] = SAMPLE,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    pictures: Annotated[int, typer.Option(help="In the shards.", min=2000)] = 20_000,
+    images: Annotated[int, typer.Option(help="In the shards.", min=2000)] = 20_000,
 ) -> None:
     """Measure."""
     torch.set_num_threads(1)
@@ -167,42 +167,42 @@ def main(
     contents = [file.read_bytes() for file in files]
     print(f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(f"Pillow {PIL.__version__}, torch {torch.__version__}, {rounds} rounds")
-    print(f"{len(files)} pictures of {np.mean([len(each) for each in contents]):,.0f} bytes")
+    print(f"{len(files)} images of {np.mean([len(each) for each in contents]):,.0f} bytes")
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        _show("exact", pictures_a_second(files, reduced=False, rounds=rounds), "pictures/s")
+        _show("exact", images_a_second(files, reduced=False, rounds=rounds), "images/s")
         for name, side, count in (("large", 4, 8), ("phone", 10, 4)):
             large = mosaics(files, root, side=side, count=count)
             size = np.mean([file.stat().st_size for file in large])
             print(f"{name}: {side * TILE[0]}x{side * TILE[1]}, {size:,.0f} bytes")
             for how, reduced in (("exact", False), ("reduced", True)):
-                rates = pictures_a_second(large, reduced=reduced, rounds=rounds)
-                _show(f"{name}, {how}", rates, "pictures/s")
-        shards = write_shards(root / "shards", contents, pictures=pictures)
-        _index(shards, pictures, rounds)
-    print(f"order: {order_bytes(20_000_000):,.0f} bytes a picture at most", end=", ")
-    print(f"{_seconds(_draw) / 20_000_000 * 1e9:,.0f} ns a picture")
+                rates = images_a_second(large, reduced=reduced, rounds=rounds)
+                _show(f"{name}, {how}", rates, "images/s")
+        shards = write_shards(root / "shards", contents, images=images)
+        _index(shards, images, rounds)
+    print(f"order: {order_bytes(20_000_000):,.0f} bytes an image at most", end=", ")
+    print(f"{_seconds(_draw) / 20_000_000 * 1e9:,.0f} ns an image")
 
 
-def _index(shards: Path, pictures: int, rounds: int) -> None:
-    found = [_seconds(lambda: find_pictures(shards)) / pictures for _ in range(rounds)]
-    _show("index: to find", [1e6 * each for each in found], "us a picture")
-    both = [_seconds(lambda: open_streamed(shards)) / pictures for _ in range(rounds)]
-    _show("index: to find and open", [1e6 * each for each in both], "us a picture")
+def _index(shards: Path, images: int, rounds: int) -> None:
+    found = [_seconds(lambda: find_images(shards)) / images for _ in range(rounds)]
+    _show("index: to find", [1e6 * each for each in found], "us an image")
+    both = [_seconds(lambda: open_streamed(shards)) / images for _ in range(rounds)]
+    _show("index: to find and open", [1e6 * each for each in both], "us an image")
     held, most = index_bytes(shards)
-    print(f"index: {held:,.0f} bytes a picture, {most:,.0f} at most")
+    print(f"index: {held:,.0f} bytes an image, {most:,.0f} at most")
     dataset = open_streamed(shards, workers=1)
     _show(
         "main process",
         [1e6 * each for each in main_process_seconds(dataset, rounds=rounds)],
-        "us a picture",
+        "us an image",
     )
     dataset.close()
-    print(f"index: {digest_bytes(shards):,.0f} bytes more a picture that was decoded")
+    print(f"index: {digest_bytes(shards):,.0f} bytes more an image that was decoded")
 
 
 def digest_bytes(folder: Path, *, decoded: int = 2000) -> float:
-    """Return the bytes that stay of each of ``decoded`` pictures (its SHA-256)."""
+    """Return the bytes that stay of each of ``decoded`` images (its SHA-256)."""
     dataset = open_streamed(folder)
     store, out = dataset.store, np.empty((16, *DECODER.row_shape), np.uint8)
     assert store is not None

@@ -1,4 +1,4 @@
-"""Pictures that a network is scored, measured and judged on while it is changed."""
+"""Images that a network is scored, measured and judged on while it is changed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import Scores, taylor_scores
-from mobilette.data.cache import pictures_cache
+from mobilette.data.cache import images_cache
 from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_dataset
+from mobilette.data.images import ImageSet
 from mobilette.data.normalise import Normalise
-from mobilette.data.pictures import PictureSet
 from mobilette.data.reading import LoadReport
 from mobilette.data.streaming import part_of
 from mobilette.errors import InputError
@@ -37,40 +37,39 @@ SCORED, SCORE_BATCH = 2048, 32  # the mean of squares tells more the smaller the
 MEASURED, MEASURE_BATCH = 512, 128
 
 
-def with_classes_of(run: Run, pictures: PictureSet) -> PictureSet:
-    """Return ``pictures`` with the classes of ``run`` in their order.
+def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
+    """Return ``images`` with the classes of ``run`` in their order.
 
     Raises:
         InputError: they are not of its classes, or not of all of them.
     """
     known = [label.id for label in run.classes]
-    index, by = match_classes(pictures.classes, run.classes, where=pictures.name)
+    index, by = match_classes(images.classes, run.classes, where=images.name)
     if len(index) < len(known):
         other = [known[number] for number in sorted(set(range(len(known))) - set(index))]
         raise InputError(
-            f"{pictures.name}: {len(index)} of the {len(known)} classes of {run.path} "
-            f"({', '.join(other[:3])}{', ...' if len(other) > 3 else ''} missing); pictures of all "
+            f"{images.name}: {len(index)} of the {len(known)} classes of {run.path} "
+            f"({', '.join(other[:3])}{', ...' if len(other) > 3 else ''} missing); images of all "
             "the run's classes are needed"
         )
-    if run.multi_label != pictures.multi_label:
+    if run.multi_label != images.multi_label:
         its, theirs_are = ("several", "one") if run.multi_label else ("one", "several")
         raise InputError(
-            f"{run.path}: tells {its} of the classes, the pictures of {pictures.name} have "
-            f"{theirs_are}"
+            f"{run.path}: tells {its} of the classes, the images of {images.name} have {theirs_are}"
         )
     return replace(
-        pictures,
+        images,
         classes=tuple(known),
         splits={
-            split: relabelled(some, index, multi_label=pictures.multi_label)
-            for split, some in pictures.splits.items()
+            split: relabelled(some, index, multi_label=images.multi_label)
+            for split, some in images.splits.items()
         },
-        remarks=(*pictures.remarks, *guessed(by)),
+        remarks=(*images.remarks, *guessed(by)),
     )
 
 
-class HeldPictures:
-    """The training pictures and those held out, prepared for a run's network.
+class HeldImages:
+    """The training images and those held out, prepared for a run's network.
 
     Attributes:
         seconds: that reading them took.
@@ -79,7 +78,7 @@ class HeldPictures:
 
     def __init__(
         self,
-        pictures: PictureSet,
+        images: ImageSet,
         run: Run,
         *,
         device: torch.device,
@@ -89,10 +88,10 @@ class HeldPictures:
         remark: Remark,
         now: Now = time.perf_counter,
     ) -> None:
-        """Read the pictures; the arguments are those of `mobilette.workflows.train.train`."""
-        begun, cache = now(), pictures_cache(remark)
+        """Read the images; the arguments are those of `mobilette.workflows.train.train`."""
+        begun, cache = now(), images_cache(remark)
         self.dataset = load_dataset(
-            pictures,
+            images,
             resolution=run.arch.resolution,
             preprocess=run.preprocess,
             workers=usable_cores() if workers is None else workers,
@@ -119,7 +118,7 @@ class HeldPictures:
     def accuracy(
         self, arch: Arch, weights: Mapping[str, Tensor], number: int | None = None
     ) -> float:
-        """Return top-1 (multi-label: mean average precision) on the pictures held out.
+        """Return top-1 (multi-label: mean average precision) on the images held out.
 
         With ``number``, on the first so many.
         """
@@ -136,13 +135,13 @@ class HeldPictures:
         return measure(logits[usable], labels, self.dataset.classes).score
 
     def taylor(self, arch: Arch, weights: Mapping[str, Tensor], number: int = SCORED) -> Scores:
-        """Return the Taylor scores of the network's channels on ``number`` training pictures."""
+        """Return the Taylor scores of the network's channels on ``number`` training images."""
         loss = Loss(Recipe(label_smoothing=0.0), multi_label=self.dataset.multi_label)
         batches = self._batches(number, SCORE_BATCH)
         return taylor_scores(arch, weights, batches, loss=loss.of_labels)
 
     def to_measure(self, number: int = MEASURED) -> Iterator[Tensor]:
-        """Yield normalised training pictures for `measure_batch_norm`, on the CPU."""
+        """Yield normalised training images for `measure_batch_norm`, on the CPU."""
         return (x.cpu() for x, _ in self._batches(number, MEASURE_BATCH))
 
     def _batches(self, number: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""The layers of a Keras model that prepare pictures: scaling, geometry, augmentation.
+"""The layers of a Keras model that prepare images: scaling, geometry, augmentation.
 
 What they do at inference becomes a `Preprocess`; the network begins behind them.
 """
@@ -27,11 +27,11 @@ GEOMETRY = ("Resizing", "CenterCrop", "RandomCrop")
 NORMALIZATION_EPSILON = 1e-7  # Keras' smallest standard deviation
 
 
-class Pictures:
-    """What is known about pictures when the network reads them.
+class Images:
+    """What is known about images when the network reads them.
 
     Attributes:
-        side: of the square picture in pixels, 0 where the model leaves it open.
+        side: of the square image in pixels, 0 where the model leaves it open.
         resize: how it becomes square, if a layer says so.
         remarks: for people.
     """
@@ -52,26 +52,26 @@ class Pictures:
         return len(self._pixels[INPUT].mean), self.side, self._width
 
     def __contains__(self, layer: str) -> bool:
-        """Whether the output of ``layer`` is the picture still."""
+        """Whether the output of ``layer`` is the image still."""
         return layer in self._pixels
 
     def copy(self, layer: Layer) -> None:
-        """Let ``layer``, which reads the picture, change nothing."""
+        """Let ``layer``, which reads the image, change nothing."""
         self._pixels[layer.name] = self._pixels[layer.inputs[0]]
 
     def read(self, layer: str) -> None:
         """Let the network read the output of ``layer``.
 
         Raises:
-            InputError: it reads the picture in another scaling as well.
+            InputError: it reads the image in another scaling as well.
         """
         pixels = self._pixels[layer]
         if self._read not in (None, pixels):
-            raise InputError(f"the picture is read in two scalings, the second behind {layer!r}")
+            raise InputError(f"the image is read in two scalings, the second behind {layer!r}")
         self._read = pixels
 
     def prepare(self, layer: Layer, weights: RemainingWeights) -> bool:
-        """Note what ``layer``, which reads the picture, does to it; whether it prepares pictures.
+        """Note what ``layer``, which reads the image, does to it; whether it prepares images.
 
         Raises:
             InputError: it does what no `Preprocess` can.
@@ -93,7 +93,7 @@ class Pictures:
         return True
 
     def preprocess(self) -> Preprocess | None:
-        """Return how pictures are prepared, if the model scales them."""
+        """Return how images are prepared, if the model scales them."""
         found = None if self._read is None else self._read.preprocess()
         if found is None:
             return None
@@ -102,7 +102,7 @@ class Pictures:
     def _change_shape(self, layer: Layer) -> None:
         height, width = layer.option("height"), layer.option("width")
         if type(height) is not int or height != width or height < 1:
-            raise InputError(f"layer {layer.name!r} makes pictures of {width!r}x{height!r:.40}")
+            raise InputError(f"layer {layer.name!r} makes images of {width!r}x{height!r:.40}")
         if self._read is not None:
             raise InputError(f"layer {layer.name!r} follows a layer of the network")
         if layer.kind == "CenterCrop":
@@ -131,7 +131,7 @@ class Pictures:
             raise InputError(f"layer {layer.name!r} resizes otherwise than the layer before")
         self.resize = resize
         self.remarks.append(
-            f"layer {layer.name!r} resizes pictures ({resize}): done before the network here, with "
+            f"layer {layer.name!r} resizes images ({resize}): done before the network here, with "
             "antialiasing, which Keras leaves out"
         )
 

@@ -1,4 +1,4 @@
-"""`Picture` and `PictureSet`: labelled pictures before they are decoded."""
+"""`LabelledImage` and `ImageSet`: labelled images before they are decoded."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One labelled picture, not yet decoded.
+class LabelledImage:
+    """One labelled image, not yet decoded.
 
     Attributes:
         name: its identity, wherever the set lies: the path relative to the root of the set, with
@@ -37,24 +37,24 @@ class Picture:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the picture is pixels already, with no file to be read."""
+        """Whether the image is pixels already, with no file to be read."""
         return isinstance(self.content, np.ndarray)
 
     def read(self) -> bytes | None:
-        """Return the bytes of the picture's file; ``None`` where it is pixels already.
+        """Return the bytes of the image's file; ``None`` where it is pixels already.
 
         Raises:
-            UnusablePicture: they cannot be read.
+            UnusableImage: they cannot be read.
         """
         if isinstance(self.content, Path):
             return read_encoded(self.content)
         return self.content.read() if isinstance(self.content, TarMember) else None
 
     def open(self) -> Image.Image:
-        """Decode the picture to mode ``"RGB"`` or ``"L"``.
+        """Decode the image to mode ``"RGB"`` or ``"L"``.
 
         Raises:
-            UnusablePicture: it cannot be decoded.
+            UnusableImage: it cannot be decoded.
         """
         if isinstance(self.content, np.ndarray):
             return Image.fromarray(self.content)
@@ -62,25 +62,25 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSet:
-    """The pictures of one set, before any is decoded.
+class ImageSet:
+    """The images of one set, before any is decoded.
 
     Attributes:
         name: the set as it was asked for.
         classes: class ids in frozen order; labels index it.
-        splits: pictures by split: ``"train"``, ``"val"`` and ``"test"`` where the set is divided;
+        splits: images by split: ``"train"``, ``"val"`` and ``"test"`` where the set is divided;
             ``"all"`` (and ``"test"`` where there is one) where it is not.
-        multi_label: whether a picture may be of none or of several classes.
-        flippable: whether a picture means the same seen in a mirror.
+        multi_label: whether an image may be of none or of several classes.
+        flippable: whether an image means the same seen in a mirror.
         divided_by: what divides it into splits, where something does.
-        ignored: names of files that are no part of the set: no picture's suffix, or in no class.
-        unusable: name and reason of what is known to be no usable picture before any is decoded.
+        ignored: names of files that are no part of the set: no image's suffix, or in no class.
+        unusable: name and reason of what is known to be no usable image before any is decoded.
         remarks: what whoever asked for the set should know of it, each one line.
     """
 
     name: str
     classes: tuple[str, ...]
-    splits: Mapping[str, tuple[Picture, ...]]
+    splits: Mapping[str, tuple[LabelledImage, ...]]
     multi_label: bool = False
     flippable: bool = True
     divided_by: str = "folders"
@@ -89,8 +89,8 @@ class PictureSet:
     remarks: tuple[str, ...] = ()
 
 
-def by_split(found: Mapping[str, Sequence[Picture]]) -> dict[str, tuple[Picture, ...]]:
-    """Return the pictures of a divided set by split; ``train`` alone is a set to be divided."""
+def by_split(found: Mapping[str, Sequence[LabelledImage]]) -> dict[str, tuple[LabelledImage, ...]]:
+    """Return the images of a divided set by split; ``train`` alone is a set to be divided."""
     return {
         "all" if split == "train" and "val" not in found else split: tuple(found[split])
         for split in ("all", *SPLITS)
@@ -98,25 +98,24 @@ def by_split(found: Mapping[str, Sequence[Picture]]) -> dict[str, tuple[Picture,
     }
 
 
-def check_set(pictures: PictureSet) -> PictureSet:
-    """Return ``pictures`` with a remark where ``val`` or ``test`` lacks some of the classes.
+def check_set(images: ImageSet) -> ImageSet:
+    """Return ``images`` with a remark where ``val`` or ``test`` lacks some of the classes.
 
     Raises:
         InputError: there are fewer than two classes.
     """
-    classes = pictures.classes
+    classes = images.classes
     if len(classes) < 2:
         only = f"one class, {classes[0]!r}" if classes else "no class"
-        raise InputError(f"{pictures.name} has {only}; a classifier needs two or more")
-    remarks = list(pictures.remarks)
+        raise InputError(f"{images.name} has {only}; a classifier needs two or more")
+    remarks = list(images.remarks)
     for split in ("val", "test"):
-        if split in pictures.splits:
-            there = {index for item in pictures.splits[split] for index in indices_of(item.label)}
+        if split in images.splits:
+            there = {index for item in images.splits[split] for index in indices_of(item.label)}
             lacking = [name for index, name in enumerate(classes) if index not in there]
             if lacking:
                 some = ", ".join(lacking[:5]) + ", ..." * (len(lacking) > 5)
                 remarks.append(
-                    f"{split} has no picture of {len(lacking)} of the {len(classes)} classes "
-                    f"({some})"
+                    f"{split} has no image of {len(lacking)} of the {len(classes)} classes ({some})"
                 )
-    return replace(pictures, remarks=tuple(remarks))
+    return replace(images, remarks=tuple(remarks))
