@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Block, Operation, Path
+from mobilette.arch.rows import Block, Branch, Operation
 
 
 def without(arch: Arch, kind: type[Operation]) -> Arch:
     """Return ``arch`` with all steps of its blocks left out that are a ``kind``."""
 
-    def rest(path: Path) -> Path:
+    def rest(path: Branch) -> Branch:
         return tuple(step for step in path if not isinstance(step.operation, kind))
 
     rows = tuple(

@@ -144,11 +144,6 @@ def _traced(arch: Arch) -> Trace:
     return trace
 
 
-def is_depthwise(layer: ConvLayer) -> bool:
-    """Whether every output channel is computed from the one input channel of the same number."""
-    return layer.groups == layer.in_channels == layer.shape[0]
-
-
 class Trace:
     """The channels at every layer, each a number; tied ones lead to the same root (union-find)."""
 
@@ -199,7 +194,7 @@ class Trace:
     ) -> Sequence[int]:
         """Return the channels that ``layer`` gives for those of its first and its other inputs."""
         match layer:
-            case ConvLayer() if is_depthwise(layer):
+            case ConvLayer() if layer.is_depthwise:
                 self.note(layer, "output", channels)
             case ConvLayer() | LinearLayer():
                 groups = layer.groups if isinstance(layer, ConvLayer) else 1

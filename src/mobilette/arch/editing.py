@@ -9,10 +9,10 @@ from itertools import zip_longest
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import (
     Block,
+    Branch,
     Conv,
     ConvPool,
     Operation,
-    Path,
     PoolLinear,
     Row,
     SqueezeExcite,
@@ -148,14 +148,14 @@ def _row(name: str, row: Row, change: Change) -> Row:
     )
 
 
-def _path(name: str, path: Path, change: Change) -> Path:
+def _path(name: str, path: Branch, change: Change) -> Branch:
     return tuple(
         replace(step, operation=_operation(f"{name}.{step.name}", step.operation, change))
         for step in path
     )
 
 
-def _resized_shortcuts(name: str, path: Path, channels: Mapping[str, int]) -> Path:
+def _resized_shortcuts(name: str, path: Branch, channels: Mapping[str, int]) -> Branch:
     return tuple(
         replace(
             step,

@@ -18,7 +18,7 @@ from functools import cached_property
 from math import gcd
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import ChannelGroup, channel_groups, channel_numbers, is_depthwise
+from mobilette.arch.channels import ChannelGroup, channel_groups, channel_numbers
 from mobilette.arch.editing import set_channels
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
@@ -188,4 +188,4 @@ def _bound(layer: AnyLayer) -> tuple[str, ...]:
 
 
 def _in_groups(layer: AnyLayer) -> bool:
-    return isinstance(layer, ConvLayer) and layer.groups > 1 and not is_depthwise(layer)
+    return isinstance(layer, ConvLayer) and layer.groups > 1 and not layer.is_depthwise

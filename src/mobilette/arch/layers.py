@@ -32,12 +32,12 @@ from mobilette.arch.primitives import (
 from mobilette.arch.rows import (
     Activation,
     Block,
+    Branch,
     ChannelShuffle,
     Conv,
     ConvPool,
     Head,
     Operation,
-    Path,
     Pool,
     Row,
     SqueezeExcite,
@@ -88,7 +88,7 @@ class _Graph:
         if block.shuffle:
             self.shuffle(f"{name}.shuffle", block.shuffle)
 
-    def path(self, name: str, path: Path) -> None:
+    def path(self, name: str, path: Branch) -> None:
         for step in path:
             self.operation(f"{name}.{step.name}", step.operation)
 

@@ -37,6 +37,11 @@ class ConvLayer(Layer):
     padding: Padding
     bias: bool
 
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each output channel is computed from the input channel of the same number."""
+        return 1 < self.groups == self.in_channels == self.shape[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearLayer(Layer):

@@ -148,7 +148,7 @@ class Step:
     operation: Operation
 
 
-Path = tuple[Step, ...]
+Branch = tuple[Step, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +165,8 @@ class Block:
         shuffle: groups of a channel shuffle after that; 0 for none.
     """
 
-    entry: Path = ()
-    paths: tuple[Path, ...] = ()
+    entry: Branch = ()
+    paths: tuple[Branch, ...] = ()
     join: Literal["none", "add", "concat"] = "none"
     split: bool = False
     activation: Activation = "none"

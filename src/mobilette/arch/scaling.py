@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import ChannelGroup, Trace, is_depthwise
+from mobilette.arch.channels import ChannelGroup, Trace
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     INPUT,
@@ -52,7 +52,7 @@ class _ScalingTrace(Trace):
     def output(
         self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
     ) -> Sequence[int]:
-        if isinstance(layer, ConvLayer) and is_depthwise(layer):
+        if isinstance(layer, ConvLayer) and layer.is_depthwise:
             self.note(layer, "input", channels)
             channels = self.new(len(channels))
             self.note(layer, "output", channels)

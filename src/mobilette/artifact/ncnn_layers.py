@@ -25,7 +25,7 @@ HALF = (0x01306B47).to_bytes(4, "little")  # what stands before weights of 16 bi
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class NcnnLayer:
     """A line of the param file.
 
     Attributes:
@@ -50,7 +50,7 @@ class Layer:
         return value
 
 
-def read_layers(text: str) -> tuple[Layer, ...]:
+def read_layers(text: str) -> tuple[NcnnLayer, ...]:
     """Return the layers of a param file.
 
     Raises:
@@ -76,7 +76,7 @@ def read_layers(text: str) -> tuple[Layer, ...]:
     return layers
 
 
-def _read_layer(line: str) -> Layer:
+def _read_layer(line: str) -> NcnnLayer:
     kind, name, inputs, outputs, *rest = line.split()
     if kind not in (*_PLAIN, *_WEIGHTS):
         raise ValueError(f"{kind[:40]!r} is no layer of a network of Mobilette's")
@@ -84,7 +84,7 @@ def _read_layer(line: str) -> Layer:
     if not (first >= 0 and second > 0 and first + second <= len(rest)):
         raise ValueError(f"{name[:40]}: inputs or outputs are missing")
     pairs = (word.partition("=") for word in rest[first + second :])
-    return Layer(
+    return NcnnLayer(
         kind=kind,
         name=name,
         inputs=tuple(rest[:first]),
@@ -100,13 +100,13 @@ class Weights:
     The rest are biases, float32; of a MemoryData layer everything is the rest.
     """
 
-    layer: Layer
+    layer: NcnnLayer
     start: int
     end: int
     count: int
 
 
-def find_weights(layers: Sequence[Layer], weights: bytes) -> list[Weights]:
+def find_weights(layers: Sequence[NcnnLayer], weights: bytes) -> list[Weights]:
     """Return the parts of ``weights``, in order and without gaps.
 
     Raises:
@@ -130,7 +130,7 @@ def find_weights(layers: Sequence[Layer], weights: bytes) -> list[Weights]:
     return parts
 
 
-def _size(layer: Layer, flag: bytes) -> int:
+def _size(layer: NcnnLayer, flag: bytes) -> int:
     """Return the bytes of a layer's weights, which ``flag`` stands before."""
     count, outputs, bias = (layer.number(key) for key in _WEIGHTS[layer.kind])
     each = outputs

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
 from mobilette.compression.pruning import Pruned
@@ -146,7 +145,7 @@ def new_channels(arch: Arch) -> dict[str, int]:
         layer.name: layer.shape[0]
         for layer in layers(arch)
         if isinstance(layer, LinearLayer)
-        or (isinstance(layer, ConvLayer) and not is_depthwise(layer))
+        or (isinstance(layer, ConvLayer) and not layer.is_depthwise)
         if not layer.name.startswith("head.classifier")
     }
 

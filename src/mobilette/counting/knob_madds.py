@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobilette.arch.channels import is_depthwise
 from mobilette.arch.knobs import Knobs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
@@ -48,7 +47,7 @@ class KnobMadds:
         for layer in layers(knobs.arch):
             if not isinstance(layer, ConvLayer | LinearLayer):
                 continue
-            depthwise = isinstance(layer, ConvLayer) and is_depthwise(layer)
+            depthwise = isinstance(layer, ConvLayer) and layer.is_depthwise
             names = (layer.name,) if depthwise else (layer.name, layer.inputs[0])
             widths = []
             for name in names:

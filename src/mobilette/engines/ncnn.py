@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
-from mobilette.artifact.ncnn_layers import Layer, find_weights, read_layers
+from mobilette.artifact.ncnn_layers import NcnnLayer, find_weights, read_layers
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.sharing import usable_threads
 from mobilette.errors import InputError
@@ -80,7 +80,7 @@ class NcnnPredictor(ArtifactPredictor):
         return np.array(logits, np.float32)
 
 
-def _contract(layer: Layer, weights: bytes) -> bytes | None:
+def _contract(layer: NcnnLayer, weights: bytes) -> bytes | None:
     """Return the data of ``layer``, the last one, if it is where the exporter puts the contract."""
     if (layer.kind, layer.name) != ("MemoryData", METADATA_KEY) or not layer.number(0):
         return None

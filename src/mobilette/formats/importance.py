@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     INPUT,
@@ -58,7 +57,7 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     for layer in layers(arch):
         inputs = [moments[name] for name in layer.inputs]
         if isinstance(layer, LinearLayer) or (
-            isinstance(layer, ConvLayer) and not is_depthwise(layer)
+            isinstance(layer, ConvLayer) and not layer.is_depthwise
         ):
             mean, variance = inputs[0]
             strength = variance if layer.name in normed else mean**2 + variance

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import AnyLayer, ConvLayer, LinearLayer, NormLayer
 from mobilette.arch.rows import PoolLinear
@@ -88,7 +87,7 @@ def _kind(layer: AnyLayer) -> str:
         return "a batch norm"
     size = f"{layer.kernel}x{layer.kernel}"
     bias = " with bias" if layer.bias else ""
-    if is_depthwise(layer):
+    if layer.is_depthwise:
         return f"a depthwise {size} convolution{bias}"
     groups = f" in {layer.groups} groups" if layer.groups > 1 else ""
     return f"a {size} convolution{groups}{bias}"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import is_depthwise
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer
 from mobilette.formats.channel_choice import Sources, choose_channels
@@ -71,7 +70,7 @@ def take_weights(weights: Mapping[str, Tensor], target: Arch, chosen: Sources) -
             tensor = weights[name]
             if tensor.dim() == 0:  # the counter of a batch norm
                 narrow[name] = tensor.clone()
-            elif tensor.dim() == 1 or (isinstance(layer, ConvLayer) and is_depthwise(layer)):
+            elif tensor.dim() == 1 or (isinstance(layer, ConvLayer) and layer.is_depthwise):
                 narrow[name] = tensor[outputs]
             elif not isinstance(layer, NormLayer):
                 narrow[name] = _weight(layer, tensor[outputs], chosen)

@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from mobilette.arch.rows import (
     Block,
+    Branch,
     ChannelShuffle,
     Conv,
     Operation,
-    Path,
     Pool,
     SqueezeExcite,
     Subsample,
@@ -136,7 +136,7 @@ class BlockUnit(nn.Module):
         self.out_channels = channels
         self._is_sum = block.join == "add"
 
-    def _build(self, path: Path, channels: int, norm: MakeNorm) -> int:
+    def _build(self, path: Branch, channels: int, norm: MakeNorm) -> int:
         """Add the modules of ``path`` and return the channels of its output."""
         for step in path:
             module, channels = build_operation(step.operation, in_channels=channels, norm=norm)

@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from typing import Literal, TypeVar
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Block, Conv, Path, Row
+from mobilette.arch.rows import Block, Branch, Conv, Row
 from mobilette.reporting.boxes import Box, Boxes, spelled
 
 # Rows that are one operation stand side by side on a line, this many at most.
@@ -146,7 +146,7 @@ def _in_channels(number: int, boxes: Boxes) -> int:
 def _block(numbers: tuple[int, ...], block: Block, boxes: Boxes) -> Line:
     name = _name(numbers[0])
 
-    def drawn(path: Path) -> tuple[Box, ...]:
+    def drawn(path: Branch) -> tuple[Box, ...]:
         return tuple(boxes.box(f"{name}.{step.name}", step.name) for step in path)
 
     entry, paths = drawn(block.entry), tuple(drawn(path) for path in block.paths)
@@ -166,7 +166,7 @@ def _block(numbers: tuple[int, ...], block: Block, boxes: Boxes) -> Line:
     )
 
 
-def _ratio(path: Path, channels: int) -> float:
+def _ratio(path: Branch, channels: int) -> float:
     """Return how many times ``channels`` the depthwise convolution of a bottleneck has.
 
     That is one between 1x1 convolutions, the first of which makes more channels and the last fewer.

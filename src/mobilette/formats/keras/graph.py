@@ -15,7 +15,7 @@ from mobilette.errors import InputError
 from mobilette.formats.affine import Affine
 from mobilette.formats.graph import ActivationNode, ConvNode, Ending, Graph, JoinNode, Node
 from mobilette.formats.keras.images import Images, arithmetic
-from mobilette.formats.keras.layers import INPUT, Layer, read_layers
+from mobilette.formats.keras.layers import INPUT, KerasLayer, read_layers
 from mobilette.formats.keras.nodes import (
     check_kind,
     check_reshape,
@@ -92,7 +92,9 @@ class _Translation:
         # layer to the batch norm between it and its node, which the next linear layer takes
         self.pending: dict[str, Affine] = {}
 
-    def run(self, layers: Mapping[str, Layer], shape: tuple[int, int, int], output: str) -> Graph:
+    def run(
+        self, layers: Mapping[str, KerasLayer], shape: tuple[int, int, int], output: str
+    ) -> Graph:
         reads = {name: layer.inputs for name, layer in layers.items()}
         self.images = Images(shape)
         self.readers = Counter(name for inputs in reads.values() for name in inputs)
@@ -115,7 +117,7 @@ class _Translation:
             remarks=tuple(self.images.remarks),
         )
 
-    def layer(self, layer: Layer) -> None:
+    def layer(self, layer: KerasLayer) -> None:
         check_kind(layer)
         if layer.kind in PASSED_OVER or (
             layer.kind.startswith(RANDOM) and layer.kind != "RandomCrop"
@@ -158,7 +160,7 @@ class _Translation:
             raise InputError(f"layer {layer.name!r} is a {layer.kind}, which no network here has")
         translate(layer)
 
-    def pass_over(self, layer: Layer) -> None:
+    def pass_over(self, layer: KerasLayer) -> None:
         """Let a layer that changes no value hand on what it reads, whatever that is."""
         (source,) = layer.inputs
         if source in self.images:
@@ -169,18 +171,18 @@ class _Translation:
             self.endings[layer.name] = self.endings[source]
         self.node_of[layer.name] = self.known(layer)
 
-    def known(self, layer: Layer) -> str:
+    def known(self, layer: KerasLayer) -> str:
         (name,) = layer.inputs
         if name not in self.node_of:
             raise InputError(f"layer {layer.name!r} reads {name!r}, which no network here has")
         return self.node_of[name]
 
-    def source(self, layer: Layer) -> str:
+    def source(self, layer: KerasLayer) -> str:
         """Return the node that a layer of the network reads."""
         self.known(layer)
         return self.sources(layer)[0]
 
-    def sources(self, layer: Layer) -> tuple[str, ...]:
+    def sources(self, layer: KerasLayer) -> tuple[str, ...]:
         for name in layer.inputs:
             if name in self.pending:
                 raise InputError(f"layer {name!r} is a batch norm that follows no convolution")
@@ -188,10 +190,10 @@ class _Translation:
                 self.images.read(name)
         return tuple(self.node_of[name] for name in layer.inputs)
 
-    def pass_on(self, layer: Layer) -> None:
+    def pass_on(self, layer: KerasLayer) -> None:
         self.node_of[layer.name] = self.source(layer)
 
-    def scale_logits(self, layer: Layer) -> bool:
+    def scale_logits(self, layer: KerasLayer) -> bool:
         """Put a scaling behind a linear layer into its weights; whether ``layer`` is one."""
         node = self.nodes.get(self.node_of.get(layer.inputs[0], ""))
         if not isinstance(node, ConvNode) or not node.linear or layer.inputs[0] in self.pending:
@@ -202,26 +204,26 @@ class _Translation:
         self.put_behind(layer, node, Affine.of_steps(steps))
         return True
 
-    def put_behind(self, layer: Layer, node: ConvNode, affine: Affine) -> None:
+    def put_behind(self, layer: KerasLayer, node: ConvNode, affine: Affine) -> None:
         if self.readers[layer.inputs[0]] > 1:
             raise InputError(f"layer {layer.inputs[0]!r} is read by {layer.name!r} and others")
         self.nodes[node.name] = affine.after(node)
         self.node_of[layer.name] = node.name
 
-    def put(self, layer: Layer, node: Node) -> None:
+    def put(self, layer: KerasLayer, node: Node) -> None:
         if node.name in self.nodes or node.name == INPUT:
             raise InputError(f"two layers are called {node.name!r}")
         self.nodes[node.name] = node
         self.node_of[layer.name] = node.name
 
-    def conv(self, layer: Layer) -> None:
+    def conv(self, layer: KerasLayer) -> None:
         behind = self.pending.get(layer.inputs[0])
         source = self.known(layer) if behind else self.source(layer)
         node = conv_node(layer, source, self.weights)
         self.put(layer, node if behind is None else behind.before(node))
         self.activation(layer)
 
-    def norm(self, layer: Layer) -> None:
+    def norm(self, layer: KerasLayer) -> None:
         norm = norm_node(layer, (self.source(layer),), self.weights)
         before = self.nodes.get(norm.inputs[0])
         if isinstance(before, ConvNode) and not before.linear:
@@ -232,7 +234,7 @@ class _Translation:
             self.pending[layer.name] = Affine.of_norm(norm)
             self.node_of[layer.name] = norm.inputs[0]
 
-    def activation(self, layer: Layer) -> None:
+    def activation(self, layer: KerasLayer) -> None:
         """Add the activation that a layer is, or ends in."""
         name = layer.option("activation", "linear")
         known = ACTIVATIONS.get("linear" if str(name) in ENDINGS else str(name))
@@ -240,14 +242,14 @@ class _Translation:
             raise InputError(f"layer {layer.name!r} has activation {name!r:.80}, not one of ours")
         self.activate(layer, known)
 
-    def activate(self, layer: Layer, function: Activation) -> None:
+    def activate(self, layer: KerasLayer, function: Activation) -> None:
         before = self.node_of.get(layer.name) or self.source(layer)
         self.node_of[layer.name] = before
         if function != "none":
             name = f"{layer.name}/activation"
             self.put(layer, ActivationNode(name=name, inputs=(before,), function=function))
 
-    def relu(self, layer: Layer) -> None:
+    def relu(self, layer: KerasLayer) -> None:
         cap = layer.option("max_value")
         if (
             layer.option("negative_slope", 0)
@@ -260,16 +262,16 @@ class _Translation:
             return
         self.activate(layer, "relu" if cap is None else "relu6")
 
-    def pad(self, layer: Layer) -> None:
+    def pad(self, layer: KerasLayer) -> None:
         self.put(layer, pad_node(layer, self.source(layer)))
 
-    def pool(self, layer: Layer) -> None:
+    def pool(self, layer: KerasLayer) -> None:
         self.put(layer, pool_node(layer, self.source(layer)))
 
-    def join(self, layer: Layer, function: Literal["add", "concat", "scale"]) -> None:
+    def join(self, layer: KerasLayer, function: Literal["add", "concat", "scale"]) -> None:
         self.put(layer, JoinNode(name=layer.name, inputs=self.sources(layer), function=function))
 
-    def add(self, layer: Layer) -> None:
+    def add(self, layer: KerasLayer) -> None:
         if layer.numbers:
             if layer.numbers != (3.0,):
                 raise InputError(f"layer {layer.name!r} adds {layer.numbers}")
@@ -277,7 +279,7 @@ class _Translation:
             return
         self.join(layer, "add")
 
-    def multiply(self, layer: Layer) -> None:
+    def multiply(self, layer: KerasLayer) -> None:
         if layer.numbers:
             (factor,) = layer.numbers
             source = self.capped.get(layer.inputs[0])
@@ -295,7 +297,7 @@ class _Translation:
             return
         self.join(layer, "scale")
 
-    def concatenate(self, layer: Layer) -> None:
+    def concatenate(self, layer: KerasLayer) -> None:
         if layer.option("axis", -1) not in (-1, 3):
             raise InputError(f"layer {layer.name!r} concatenates something else than channels")
         self.join(layer, "concat")

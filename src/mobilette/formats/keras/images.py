@@ -11,7 +11,7 @@ import numpy as np
 
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
-from mobilette.formats.keras.layers import INPUT, Layer
+from mobilette.formats.keras.layers import INPUT, KerasLayer
 from mobilette.formats.keras.weights import RemainingWeights
 from mobilette.formats.tflite.input import Numbers, Pixels
 
@@ -55,7 +55,7 @@ class Images:
         """Whether the output of ``layer`` is the image still."""
         return layer in self._pixels
 
-    def copy(self, layer: Layer) -> None:
+    def copy(self, layer: KerasLayer) -> None:
         """Let ``layer``, which reads the image, change nothing."""
         self._pixels[layer.name] = self._pixels[layer.inputs[0]]
 
@@ -70,7 +70,7 @@ class Images:
             raise InputError(f"the image is read in two scalings, the second behind {layer!r}")
         self._read = pixels
 
-    def prepare(self, layer: Layer, weights: RemainingWeights) -> bool:
+    def prepare(self, layer: KerasLayer, weights: RemainingWeights) -> bool:
         """Note what ``layer``, which reads the image, does to it; whether it prepares images.
 
         Raises:
@@ -99,7 +99,7 @@ class Images:
             return None
         return replace(found, resize=self.resize or "crop", crop_fraction=self._crop_fraction)
 
-    def _change_shape(self, layer: Layer) -> None:
+    def _change_shape(self, layer: KerasLayer) -> None:
         height, width = layer.option("height"), layer.option("width")
         if type(height) is not int or height != width or height < 1:
             raise InputError(f"layer {layer.name!r} makes images of {width!r}x{height!r:.40}")
@@ -118,7 +118,7 @@ class Images:
             self._resize(layer)
         self.side, self._width = height, width
 
-    def _resize(self, layer: Layer) -> None:
+    def _resize(self, layer: KerasLayer) -> None:
         if self._crop_fraction != 1:
             raise InputError(f"layer {layer.name!r} resizes what is cropped before")
         if layer.option("pad_to_aspect_ratio", False):
@@ -136,7 +136,7 @@ class Images:
         )
 
 
-def arithmetic(layer: Layer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
+def arithmetic(layer: KerasLayer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
     """Return the steps (ADD, SUB, MUL, DIV and constants) that a layer is; none if it is no such.
 
     Raises:
@@ -154,7 +154,7 @@ def arithmetic(layer: Layer, weights: RemainingWeights) -> list[tuple[str, Numbe
     return [(ARITHMETIC[layer.kind], layer.numbers)]
 
 
-def _normalization(layer: Layer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
+def _normalization(layer: KerasLayer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
     if layer.option("invert", False) or layer.option("axis", -1) not in (-1, 3, [-1], [3], None):
         raise InputError(
             f"layer {layer.name!r} is inverted, or normalises other axes than channels"

@@ -35,7 +35,7 @@ OPERATIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class KerasLayer:
     """One layer: what it is, what it reads, how it is configured.
 
     Attributes:
@@ -75,7 +75,7 @@ class Layer:
         return first
 
 
-def read_layers(topology: Any) -> tuple[dict[str, Layer], tuple[int, int, int], str]:
+def read_layers(topology: Any) -> tuple[dict[str, KerasLayer], tuple[int, int, int], str]:
     """Return the layers by name, the input's (channels, height, width), the output layer's name.
 
     A size that the model leaves open is 0. Models within the model are replaced by their layers.
@@ -109,7 +109,7 @@ class _Reading:
     """The layers so far."""
 
     def __init__(self) -> None:
-        self.layers: dict[str, Layer] = {}
+        self.layers: dict[str, KerasLayer] = {}
         self.shapes: list[tuple[int, int, int]] = []
 
     def model(self, topology: Any, source: str, place: _Place) -> str:
@@ -147,7 +147,7 @@ class _Reading:
                 if last in self.layers:
                     raise InputError(f"two layers are called {last!r}")
                 kind, numbers = _operation(kind, entry["config"], call.numbers)
-                self.layers[last] = Layer(
+                self.layers[last] = KerasLayer(
                     name=last,
                     kind=kind,
                     keys=tuple(filter(None, (path, f"{place.group}/{name}", place.group, name))),

@@ -6,11 +6,11 @@ import numpy as np
 
 from mobilette.errors import InputError
 from mobilette.formats.graph import NO_PADDING, ConvNode, Padding, PadNode, PoolNode
-from mobilette.formats.keras.layers import Layer
+from mobilette.formats.keras.layers import KerasLayer
 from mobilette.formats.keras.weights import RemainingWeights, kernel
 
 
-def conv_node(layer: Layer, source: str, weights: RemainingWeights) -> ConvNode:
+def conv_node(layer: KerasLayer, source: str, weights: RemainingWeights) -> ConvNode:
     """Return a convolution or linear layer that reads ``source``.
 
     Raises:
@@ -34,7 +34,7 @@ def conv_node(layer: Layer, source: str, weights: RemainingWeights) -> ConvNode:
     )
 
 
-def pad_node(layer: Layer, source: str) -> PadNode:
+def pad_node(layer: KerasLayer, source: str) -> PadNode:
     """Return zeros around what ``source`` gives.
 
     Raises:
@@ -49,7 +49,7 @@ def pad_node(layer: Layer, source: str) -> PadNode:
     return PadNode(name=layer.name, inputs=(source,), padding=around)
 
 
-def pool_node(layer: Layer, source: str) -> PoolNode:
+def pool_node(layer: KerasLayer, source: str) -> PoolNode:
     """Return a pool that reads ``source``."""
     side, stride = 0, 1
     if layer.kind != "GlobalAveragePooling2D":
@@ -65,7 +65,7 @@ def pool_node(layer: Layer, source: str) -> PoolNode:
     )
 
 
-def check_kind(layer: Layer) -> None:
+def check_kind(layer: KerasLayer) -> None:
     """Raise `InputError` for a layer that holds code, is quantised, or has its channels first."""
     if layer.kind == "Lambda":
         raise InputError(
@@ -80,14 +80,14 @@ def check_kind(layer: Layer) -> None:
         raise InputError(f"layer {layer.name!r} has channels first; channels_last is read")
 
 
-def check_reshape(layer: Layer) -> None:
+def check_reshape(layer: KerasLayer) -> None:
     """Raise `InputError` for a reshape that does more than flatten one pixel."""
     shape = layer.option("target_shape", ())
     if sum(size != 1 for size in shape) > 1:
         raise InputError(f"layer {layer.name!r} reshapes to {shape}")
 
 
-def _padding(layer: Layer) -> Padding:
+def _padding(layer: KerasLayer) -> Padding:
     padding = layer.option("padding", "valid")
     if padding not in ("same", "valid"):
         raise InputError(f"layer {layer.name!r} has padding {padding!r}")

@@ -14,7 +14,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import is_depthwise
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, FlattenLayer, LinearLayer, NormLayer, Shape
@@ -50,7 +49,7 @@ def match_in_order(
     for layer in layers(ours):
         if isinstance(layer, ConvLayer | LinearLayer):
             conv = layer.name
-            depthwise = isinstance(layer, ConvLayer) and is_depthwise(layer)
+            depthwise = isinstance(layer, ConvLayer) and layer.is_depthwise
             kind = "depthwise" if depthwise else "kernel"
             found = _next(queues[kind], KERNELS, layer.name, where)
             tensors |= _kernel(layer, found, before, where)

@@ -9,7 +9,7 @@ import numpy as np
 
 from mobilette.errors import InputError
 from mobilette.formats.graph import NormNode, Weights
-from mobilette.formats.keras.layers import Layer
+from mobilette.formats.keras.layers import KerasLayer
 
 # In the order of Keras 3's layout, which numbers them
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
@@ -50,11 +50,11 @@ class RemainingWeights:
             for parameter in parameters
         )
 
-    def has(self, layer: Layer, parameter: str) -> bool:
+    def has(self, layer: KerasLayer, parameter: str) -> bool:
         """Return whether it is there."""
         return parameter in self._named(layer)
 
-    def take(self, layer: Layer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
+    def take(self, layer: KerasLayer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
         """Return a weight, which is of ``shape`` (``None``: any size), and remove it.
 
         Raises:
@@ -70,7 +70,7 @@ class RemainingWeights:
             raise InputError(f"layer {layer.name!r}: its {parameter} is of shape {array.shape}")
         return array
 
-    def _named(self, layer: Layer) -> dict[str, Weights]:
+    def _named(self, layer: KerasLayer) -> dict[str, Weights]:
         key = next((key for key in layer.keys if key in self._layers), "")
         parameters = self._layers.get(key, {})
         if "0" in parameters:
@@ -84,12 +84,12 @@ class RemainingWeights:
         return self._layers.get(key, {})
 
 
-def _has_parameter(layer: Layer, name: str) -> bool:
+def _has_parameter(layer: KerasLayer, name: str) -> bool:
     options = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
     return bool(layer.option(options[name], True)) if name in options else True
 
 
-def kernel(layer: Layer, weights: RemainingWeights) -> tuple[Weights, int]:
+def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
     """Return a layer's weight (out, in / groups, height, width), and the groups.
 
     Raises:
@@ -107,7 +107,7 @@ def kernel(layer: Layer, weights: RemainingWeights) -> tuple[Weights, int]:
     return array.transpose(2, 3, 0, 1), array.shape[2]
 
 
-def norm_node(layer: Layer, inputs: tuple[str, ...], weights: RemainingWeights) -> NormNode:
+def norm_node(layer: KerasLayer, inputs: tuple[str, ...], weights: RemainingWeights) -> NormNode:
     """Return a batch norm that reads ``inputs``.
 
     Raises:
