@@ -43,6 +43,7 @@ from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.images import LabelledImage
 from mobilette.data.loader import make_loader
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.workers import Decoder, Job
 from mobilette.training.sampling import epoch_order
@@ -111,8 +112,7 @@ def open_streamed(folder: Path, *, workers: int = 0) -> Dataset:
         resolution=RESOLUTION,
         preprocess=preset("torch"),
         loader="streamed",
-        workers=workers,
-        cache=None,
+        reading=Reading(workers=workers),
     )
 
 

@@ -69,7 +69,7 @@ def read_images(run: Run, data: str, calibration: str) -> Images:
     """Return the images of the sets ``data`` (held out) and ``calibration`` (trained on)."""
     labelled = labelled_images(data, run.classes, split=None).images
     split, _ = load_split(labelled, resolution=run.arch.resolution, preprocess=run.preprocess)
-    pixels = calibration_images(run, calibration, workers=0).pixels
+    pixels = calibration_images(run, calibration).pixels
     normalise = Normalise(run.preprocess)
     with torch.no_grad():
         return Images(

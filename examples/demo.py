@@ -16,6 +16,7 @@ import mobilette
 from mobilette.cli.output import human_bytes
 from mobilette.cli.training_progress import TrainingProgress
 from mobilette.data.sources import find_images
+from mobilette.progress import Reporter
 from mobilette.training.process import keep_freed_memory, set_threads
 
 RUN, EXPORTS = Path("runs/demo"), Path("exports/demo")
@@ -41,8 +42,7 @@ def main() -> None:
             out=RUN,
             force=True,
             report=progress.show,
-            report_load=progress.load,
-            remark=progress.remark,
+            reporter=Reporter(reading=progress.load, remark=progress.remark),
         )
     artifact = mobilette.export(run, to="onnx", out=EXPORTS, force=True)
     verdict = mobilette.verify(artifact.path, "digits")

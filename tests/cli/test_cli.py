@@ -21,6 +21,7 @@ from mobilette.cli.main import run
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import load_dataset
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.exporters.export import TARGETS, target_packages
 from mobilette.run.directory import Run
@@ -156,7 +157,10 @@ def test_version() -> None:
 def test_doctor_cleans_up(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path))
     load_dataset(
-        find_images(images), resolution=16, preprocess=preset("torch"), cache=images_cache()
+        find_images(images),
+        resolution=16,
+        preprocess=preset("torch"),
+        reading=Reading(workers=0, cache=images_cache()),
     )
     found = json.loads(mobilette("doctor", "--json").stdout)["pictures"]
     assert found["folder"] == str(tmp_path / "pictures")

@@ -11,6 +11,7 @@ import pytest
 
 from mobilette.cli.main import run as mobilette
 from mobilette.cli.training_result import print_result
+from mobilette.progress import Reporter
 from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import Event, StepDone
@@ -138,7 +139,7 @@ def test_a_resumed_run_says_where_it_goes_on(images: Path, tmp_path: Path) -> No
             report=stop,
         )
     said: list[str] = []
-    run = resume(tmp_path / "run", workers=0, remark=said.append)
+    run = resume(tmp_path / "run", workers=0, reporter=Reporter(remark=said.append))
     steps = round(run.history()[-1]["step"] / 2)
     place = f"run: goes on at epoch 2 of 2, step 3 of {steps}; "
     assert any(place in line and line.endswith(" minutes are over") for line in said), said

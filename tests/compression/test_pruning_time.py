@@ -16,7 +16,9 @@ from mobilette.compression.pruning_time import (
     measure_cut,
     plan_pruning,
 )
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import load_recipe
 from mobilette.training.time_plan import TooShortError
@@ -97,10 +99,8 @@ def test_what_is_measured_on_a_few_images_stands_for_all(
         find_images(images),
         trained,
         device=trained.network.state_dict()["stem.conv.weight"].device,
-        workers=0,
-        max_unusable=0.1,
-        report_load=None,
-        remark=print,
+        reading=Reading(workers=0),
+        reporter=SILENT,
         now=now,
     )
     with held:
@@ -123,7 +123,7 @@ def test_the_plan_is_said_before_anything_is_cut_and_kept(
             overrides={"batch_size": 16},
             out=tmp_path / "out",
             workers=0,
-            remark=said.append,
+            reporter=Reporter(remark=said.append),
             now=Ticks(),
         )
 

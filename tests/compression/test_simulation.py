@@ -92,7 +92,7 @@ def test_a_convolution_is_what_integers_compute(weights: WeightScales) -> None:
 
 def test_int8_errs_as_onnx_runtime_does(trained: Run, tmp_path: Path) -> None:
     """The logits of the exported model differ from the float ones where ours do, by as much."""
-    pixels = calibration_images(trained, workers=0).pixels
+    pixels = calibration_images(trained).pixels
     artifact = export(trained, precision="int8", out=tmp_path)
     theirs = torch.from_numpy(mobilette.load(artifact.path).logits(pixels))
     with torch.no_grad():

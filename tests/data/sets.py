@@ -11,6 +11,7 @@ from PIL import Image
 from mobilette.data.dataset import load_dataset
 from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 
@@ -40,7 +41,12 @@ def divided(root: Path, *, train: int = 12, val: int = 6, size: tuple[int, int] 
 def load_after(wait: Callable[[], object], root: Path, cache: Path) -> None:
     """Load a set once others are ready to, too. (Here, without what test modules import.)"""
     wait()
-    load_dataset(find_images(root), resolution=16, preprocess=preset("torch"), cache=cache)
+    load_dataset(
+        find_images(root),
+        resolution=16,
+        preprocess=preset("torch"),
+        reading=Reading(workers=0, cache=cache),
+    )
 
 
 def attempt(path: Path) -> ImageSet | str:

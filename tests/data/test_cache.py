@@ -19,7 +19,9 @@ from mobilette.data.cache import PIXELS, RECORDS, ImageCache, cache_key, clean_c
 from mobilette.data.content import Stamp
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
+from mobilette.progress import SILENT, Reporter
 from tests.conftest import write_images
 from tests.data.sets import divided, load_after
 
@@ -58,8 +60,8 @@ def load(root: Path, cache: Path | None, remarks: list[str] | None = None) -> Da
         find_images(root),
         resolution=16,
         preprocess=preset("torch"),
-        cache=cache,
-        remark=None if remarks is None else remarks.append,
+        reading=Reading(workers=0, cache=cache),
+        reporter=SILENT if remarks is None else Reporter(remark=remarks.append),
     )
 
 

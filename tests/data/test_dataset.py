@@ -10,6 +10,7 @@ from PIL import Image
 
 from mobilette.data.dataset import Dataset, load_dataset, load_split
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
@@ -34,7 +35,7 @@ def load(root: Path, resolution: int = 8, max_unusable: float = 0.1) -> Dataset:
         find_images(root),
         resolution=resolution,
         preprocess=preset("torch"),
-        max_unusable=max_unusable,
+        reading=Reading(workers=0, max_unusable=max_unusable),
     )
 
 
@@ -197,13 +198,23 @@ def test_load_split_reads_what_was_chosen(tmp_path: Path) -> None:
     root = make(tmp_path, "train/cat", "train/dog", "val/dog", count=3)
     _, images = choose_split(find_images(root), "val")
     (root / "val/dog/1.png").write_bytes(b"")
-    split, unusable = load_split(images, resolution=8, preprocess=preset("torch"), max_unusable=0.5)
+    split, unusable = load_split(
+        images,
+        resolution=8,
+        preprocess=preset("torch"),
+        reading=Reading(workers=0, max_unusable=0.5),
+    )
     assert split.names == ("val/dog/0.png", "val/dog/2.png")
     assert split.labels.tolist() == [1, 1]
     assert split.pixels.shape == (2, 3, 8, 8)
     assert unusable == (("val/dog/1.png", "empty file (0 bytes)"),)
     with pytest.raises(InputError, match="no usable image"):
-        load_split(images[1:2], resolution=8, preprocess=preset("torch"), max_unusable=1)
+        load_split(
+            images[1:2],
+            resolution=8,
+            preprocess=preset("torch"),
+            reading=Reading(workers=0, max_unusable=1),
+        )
 
 
 def test_digits() -> None:

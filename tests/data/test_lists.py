@@ -16,6 +16,7 @@ from PIL import Image
 from mobilette.data.dataset import load_dataset, load_split
 from mobilette.data.list_table import LARGEST_LIST
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
@@ -171,7 +172,10 @@ def test_a_missing_image_costs_that_image(tmp_path: Path) -> None:
     bad = ("gone.png,a", f"{'long' * 100},b", "folder,b")
     path = write(tmp_path / "a.csv", "path,label", *rows, *bad)
     dataset = load_dataset(
-        find_images(path), resolution=8, preprocess=preset("torch"), max_unusable=0.3
+        find_images(path),
+        resolution=8,
+        preprocess=preset("torch"),
+        reading=Reading(workers=0, max_unusable=0.3),
     )
     assert dict(dataset.unusable) == {
         "gone.png": "cannot be read: No such file or directory",

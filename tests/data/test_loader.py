@@ -25,10 +25,12 @@ from mobilette.data.digest import Digest
 from mobilette.data.loader import make_loader
 from mobilette.data.opening import LoaderKind
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.split import Split
 from mobilette.data.workers import Decoder, Job, Outcome
 from mobilette.errors import InputError
+from mobilette.progress import SILENT, Reporter
 from tests.conftest import write_images
 from tests.data.sets import divided
 
@@ -56,10 +58,8 @@ def load(
         preprocess=preset("torch"),
         loader=loader,
         digest=digest,
-        workers=workers,
-        cache=cache,
-        max_unusable=max_unusable,
-        remark=None if remarks is None else remarks.append,
+        reading=Reading(workers=workers, cache=cache, max_unusable=max_unusable),
+        reporter=SILENT if remarks is None else Reporter(remark=remarks.append),
     )
 
 
@@ -362,12 +362,13 @@ from pathlib import Path
 from multiprocessing import active_children
 from mobilette.data.dataset import load_dataset
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
-    dataset = load_dataset(find_images(Path(sys.argv[1])), resolution=16, workers=2,
-                           preprocess=preset("torch"), loader="streamed")
+    dataset = load_dataset(find_images(Path(sys.argv[1])), resolution=16, loader="streamed",
+                           reading=Reading(workers=2), preprocess=preset("torch"))
     while True:
         dataset.splits["train"].pixels[:]
         print(*(child.pid for child in active_children()), flush=True)

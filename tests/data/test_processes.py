@@ -17,11 +17,13 @@ from tests.data.sets import divided
 LOAD = """
 import os, sys
 import mobilette.data.dataset as d, mobilette.data.preprocess as p, mobilette.data.sources as s
+import mobilette.data.reading as r, mobilette.progress as g
 os.write(1, b"begun\\n")
 def load(folder):
     said = []
-    set_ = d.load_dataset(s.find_images(folder), resolution=16, workers=2, loader="streamed",
-                          preprocess=p.preset("torch"), remark=said.append)
+    set_ = d.load_dataset(s.find_images(folder), resolution=16, loader="streamed",
+                          reading=r.Reading(workers=2), preprocess=p.preset("torch"),
+                          reporter=g.Reporter(remark=said.append))
     rows = set_.splits["train"].pixels[:]
     set_.close()
     print(len(rows), int(rows.sum()), *said, sep="|", flush=True)

@@ -12,9 +12,10 @@ from mobilette.data.digest import pixel_sha256
 from mobilette.data.images import LabelledImage
 from mobilette.data.memory import available_memory
 from mobilette.data.preprocess import preset
-from mobilette.data.reading import Reading, read_images
+from mobilette.data.reading import Decoded, Reading, read_images
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
+from mobilette.progress import Reporter
 
 
 def in_memory(count: int) -> list[LabelledImage]:
@@ -39,7 +40,10 @@ def test_unusable_images_leave_no_gap(tmp_path: Path) -> None:
             name=f"bad{position}", label=0, content=tmp_path / "bad.png"
         )
     reading = read_images(
-        images, resolution=4, preprocess=preset("torch", in_channels=1), max_unusable=0.5
+        images,
+        resolution=4,
+        preprocess=preset("torch", in_channels=1),
+        reading=Reading(workers=0, max_unusable=0.5),
     )
     assert reading.positions.tolist() == [1, 2, 3, 5, 6, 7]
     assert reading.pixels[:, 0, 0, 0].tolist() == [1, 2, 3, 5, 6, 7]
@@ -54,9 +58,12 @@ def test_too_many_unusable(tmp_path: Path) -> None:
     images = in_memory(10)
     images[6] = LabelledImage(name="set/bad.png", label=0, content=tmp_path / "bad.png")
 
-    def read(max_unusable: float) -> Reading:
+    def read(max_unusable: float) -> Decoded:
         return read_images(
-            images, resolution=4, preprocess=preset("torch"), max_unusable=max_unusable
+            images,
+            resolution=4,
+            preprocess=preset("torch"),
+            reading=Reading(workers=0, max_unusable=max_unusable),
         )
 
     assert len(read(0.1).positions) == 9
@@ -73,7 +80,7 @@ def test_progress_reaches_the_end() -> None:
         in_memory(130),
         resolution=4,
         preprocess=preset("torch"),
-        on_progress=lambda done, total: seen.append((done, total)),
+        reporter=Reporter(reading=lambda done, total: seen.append((done, total))),
     )
     assert seen == [(64, 130), (128, 130), (130, 130)]
 
@@ -130,8 +137,8 @@ def test_processes_give_the_same_as_none(tmp_path: Path, shared_data: Path) -> N
             images,
             resolution=16,
             preprocess=preset("torch"),
-            workers=workers,
-            on_progress=lambda done, total: seen.append(done),
+            reading=Reading(workers=workers),
+            reporter=Reporter(reading=lambda done, total: seen.append(done)),
         )
         for workers in (0, 2)
     )

@@ -97,7 +97,6 @@ def test_int8_answers_as_the_network_does(int8: Artifact, trained: Run, images: 
         num_classes=3,
         resolution=16,
         preprocess=trained.preprocess,
-        workers=0,
     )
     network = CheckpointPredictor(trained).logits(split.pixels[:])
     for reference in (False, True):

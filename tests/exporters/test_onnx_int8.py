@@ -30,9 +30,7 @@ def int8(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def test_int8_keeps_the_accuracy(int8: Artifact, trained: Run, images: Path) -> None:
     _, chosen = choose_split(find_images(images), "all")
-    split, _ = load_split(
-        chosen, num_classes=3, resolution=16, preprocess=trained.preprocess, workers=0
-    )
+    split, _ = load_split(chosen, num_classes=3, resolution=16, preprocess=trained.preprocess)
     ours, theirs = (load(path).logits(split.pixels[:]) for path in (int8.path, trained.path))
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.95
     assert accuracy(ours, split.labels) > 0.9

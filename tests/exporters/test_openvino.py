@@ -66,7 +66,7 @@ def test_fp32_weights_are_not_rounded(artifacts: dict[Precision, Artifact]) -> N
 
 
 def test_answers_are_the_checkpoints(artifacts: dict[Precision, Artifact], trained: Run) -> None:
-    pixels = calibration_images(trained, workers=0).pixels
+    pixels = calibration_images(trained).pixels
     expected = load(trained.path).logits(pixels)
     noise = {}
     for precision, artifact in artifacts.items():

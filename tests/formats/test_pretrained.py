@@ -29,6 +29,7 @@ from mobilette.formats.published import find_published
 from mobilette.formats.slicing import slice_weights
 from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network
+from mobilette.progress import Reporter
 from mobilette.run.directory import WEIGHTS, Run
 from mobilette.workflows.train import train
 from tests.batch_norm import give_statistics
@@ -159,7 +160,7 @@ def test_training_starts_from_them_by_default(
         overrides={"epochs": 1, "batch_size": 40},
         out=tmp_path / "run",
         workers=0,
-        remark=remarks.append,
+        reporter=Reporter(remark=remarks.append),
     )
     assert recorded_start(run.path) == PUBLISHED.name
     assert remarks[-2].endswith(f"starts from {PUBLISHED.name}")
@@ -213,7 +214,7 @@ def test_digits_and_the_small_form_never_ask(
             out=tmp_path / "run",
             workers=0,
             report=stop_at_once,
-            remark=remarks.append,
+            reporter=Reporter(remark=remarks.append),
         )
     assert recorded_start(tmp_path / "run") == "scratch"
     assert server.asked == []
@@ -280,7 +281,7 @@ def test_which_weights_are_looked_for(
             out=tmp_path / "run",
             workers=0,
             report=stop_at_once,
-            remark=remarks.append,
+            reporter=Reporter(remark=remarks.append),
         )
     assert remarks[0].startswith(f"starts from scratch: {name} is not there")
 

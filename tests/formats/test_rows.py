@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from bench import published_rows
 from bench.published_rows import RESNET8, ROWS, VWW, Reached, Row, reach
 from mobilette.data.dataset import load_split
+from mobilette.data.reading import Reading
 from mobilette.engines.load import load
 from mobilette.verification.evaluate import labelled_images
 from tests.formats.published_files import images, published
@@ -59,7 +60,7 @@ def test_three_forms_of_one_network_answer_alike(name: str, reached: dict[str, R
             some[::4],
             resolution=predictor.arch.resolution,
             preprocess=predictor.preprocess,
-            workers=1,
+            reading=Reading(workers=1),
         )
         return predictor.logits(pixels.pixels[:])
 

@@ -11,6 +11,7 @@ import torch
 
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import preset
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.training import session
 from mobilette.training.costs import measure_costs
@@ -36,7 +37,7 @@ def load(folder: Path, *, cache: Path | None = None) -> Dataset:
         resolution=16,
         preprocess=preset("torch"),
         loader="resident" if cache is None else "streamed",
-        cache=cache,
+        reading=Reading(workers=0, cache=cache),
     )
 
 

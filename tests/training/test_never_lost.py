@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mobilette.data.streaming import StreamedPixels
 from mobilette.errors import InputError
+from mobilette.progress import Reporter
 from mobilette.run.directory import DATASET, ENVIRONMENT, STATE, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.interruption import StopRequest
@@ -156,7 +157,7 @@ def test_a_resumed_run_has_the_rest_of_its_time(images: Path, tmp_path: Path) ->
     with pytest.raises(Stop):
         train_small(images, overrides=overrides, out=run, now=Ticks(), report=stop_after_an_epoch)
     said: list[str] = []
-    last = resume(run, now=Ticks(), remark=said.append).history()[-1]
+    last = resume(run, now=Ticks(), reporter=Reporter(remark=said.append)).history()[-1]
     assert 3.0 < last["seconds"] <= 4.0
     assert last["lr"] < 0.05 * 0.05
     assert any(line.startswith("in 4s: about ") for line in said)
@@ -190,7 +191,7 @@ def test_a_image_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="not those that .*--force"):
         resume(run)
     remarks: list[str] = []
-    resume(run, force=True, remark=remarks.append)
+    resume(run, force=True, reporter=Reporter(remark=remarks.append))
     assert len(open_run(run).history()) == 3
     assert any("not those that" in remark for remark in remarks)
     (left_out,) = json.loads((run / DATASET).read_text())["unusable"]
@@ -231,7 +232,7 @@ def test_other_surroundings_are_told(images: Path, tmp_path: Path) -> None:
     recorded["versions"]["torch"] = "2.1"
     (run / ENVIRONMENT).write_text(json.dumps(recorded))
     said: list[str] = []
-    resume(run, remark=said.append)
+    resume(run, reporter=Reporter(remark=said.append))
     assert said[:3] == [
         "not to the same bits: processes 3 when it was begun, 1 now",
         f"not to the same bits: threads 64 when it was begun, {torch.get_num_threads()} now",
@@ -265,7 +266,9 @@ def test_no_image_held_out_is_left(tmp_path: Path) -> None:
 
     overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed"}
     with pytest.raises(InputError, match="none of the images held out can be read any more"):
-        train_small(data, overrides=overrides, out=tmp_path / "run", remark=remark)
+        train_small(
+            data, overrides=overrides, out=tmp_path / "run", reporter=Reporter(remark=remark)
+        )
 
 
 def _unfinish(run: Path) -> None:
@@ -288,7 +291,7 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
         assert json.loads((out / ENVIRONMENT).read_text())["fused_norms"] is fused
     monkeypatch.setenv("CXX", "no-such-compiler")
     said: list[str] = []
-    resume(folders[True], remark=said.append)
+    resume(folders[True], reporter=Reporter(remark=said.append))
     assert said[0] == (
         "goes on without fused batch norms, not to the same bits: "
         "no C++ compiler (CXX=no-such-compiler)"
@@ -297,6 +300,6 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
     monkeypatch.setenv("CXX", "no-such-compiler")
     train_small(images, overrides={"epochs": 2}, out=whole)
     monkeypatch.delenv("CXX")
-    resume(folders[False], remark=said.append)
+    resume(folders[False], reporter=Reporter(remark=said.append))
     assert not any("fused batch norms" in text for text in said[2:])
     assert same_weights(folders[False], whole)

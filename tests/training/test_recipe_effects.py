@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
+from mobilette.progress import Reporter
 from mobilette.training.clock import WARM_UP, Stopwatch
 from mobilette.training.events import EpochDone, Event, Profiled, StepDone
 from mobilette.verification.evaluate import evaluate
@@ -169,7 +170,7 @@ def test_a_rate_too_high_without_batch_norm_is_told(
         overrides={"epochs": 1} | overrides,
         out=tmp_path / "run",
         workers=0,
-        remark=said.append,
+        reporter=Reporter(remark=said.append),
     )
     expected = (
         "squeezenet1_1 has no batch norm and may learn nothing at a rate of 0.05; try --set "
@@ -188,7 +189,7 @@ def test_it_stops_when_nothing_gets_better(images: Path, tmp_path: Path) -> None
         images,
         overrides={"epochs": 9, "batch_size": 48, "lr": 1e-12, "patience": 2},
         out=tmp_path / "run",
-        remark=said.append,
+        reporter=Reporter(remark=said.append),
     )
     assert [row["epoch"] for row in run.history()] == [1, 2, 3]
     assert "no better result in 2 validations: stopped" in said

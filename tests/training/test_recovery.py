@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from mobilette.errors import InputError
+from mobilette.progress import Reporter
 from mobilette.run.directory import open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.loop import Loop
@@ -73,7 +74,7 @@ def test_a_rate_that_is_a_little_too_large_is_mended(images: Path, tmp_path: Pat
         images,
         overrides=TOO_LARGE | {"epochs": 4},
         out=tmp_path / "run",
-        remark=said.append,
+        reporter=Reporter(remark=said.append),
     )
     back = [line for line in said if "back to" in line]
     assert 1 <= len(back) <= 2
@@ -97,7 +98,7 @@ def test_a_rate_beyond_help_leaves_a_good_state_and_its_remedy_works(
     overrides |= {"optimizer": optimizer, "save_every": save_every}
     said: list[str] = []
     with pytest.raises(InputError, match=r"the loss is .* a smaller --lr than 1000 is needed"):
-        train_small(images, overrides=overrides, out=out, remark=said.append)
+        train_small(images, overrides=overrides, out=out, reporter=Reporter(remark=said.append))
     assert sum("back to" in line for line in said) == 2
     state = state_of(out)
     # Neither NaN nor so large that nothing could be learnt from there.
@@ -112,7 +113,9 @@ def test_a_rate_beyond_help_leaves_a_good_state_and_its_remedy_works(
 def test_a_resumed_run_keeps_the_smaller_rate(images: Path, tmp_path: Path) -> None:
     overrides = TOO_LARGE | {"epochs": 3}
     said: list[str] = []
-    whole = train_small(images, overrides=overrides, out=tmp_path / "whole", remark=said.append)
+    whole = train_small(
+        images, overrides=overrides, out=tmp_path / "whole", reporter=Reporter(remark=said.append)
+    )
     assert any("back to" in line for line in said)
     with pytest.raises(Stop):
         train_small(images, overrides=overrides, out=tmp_path / "part", report=stop_after(20))
@@ -141,7 +144,9 @@ def test_an_explosion_in_the_very_last_step_is_no_result(
     monkeypatch.setattr(Loop, "_step", break_once)
     said: list[str] = []
     overrides = {"epochs": 1, "save_every": 2, "batch_size": 16}
-    run = train_small(images, overrides=overrides, out=tmp_path / "run", remark=said.append)
+    run = train_small(
+        images, overrides=overrides, out=tmp_path / "run", reporter=Reporter(remark=said.append)
+    )
     (back,) = [line for line in said if "back to" in line]
     assert back.startswith("the loss on held-out images is nan at epoch 1, step 6: back to")
     assert is_finite(load_file(run.weights_path))
@@ -172,7 +177,7 @@ def test_weights_are_the_best_only_with_the_state_that_says_so(
     found: list[bool] = []
     run = tmp_path / "run"
     overrides = {"epochs": 2, "batch_size": 16}
-    train_small(images, overrides=overrides, out=run, remark=look)
+    train_small(images, overrides=overrides, out=run, reporter=Reporter(remark=look))
     (back,) = [line for line in said if "back to" in line]
     assert back.startswith("the loss is nan at epoch 2, step 1: back to epoch 1, step 0"), back
     assert found == [False]

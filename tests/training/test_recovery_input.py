@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from mobilette.errors import InputError
+from mobilette.progress import Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event, StepDone
 from mobilette.training.interruption import StopRequest
@@ -78,7 +79,7 @@ def test_images_that_break_after_the_scan_cost_themselves_only(
         workers=workers,
         overrides={"epochs": 2, "batch_size": 8, "loader": "streamed"},
         out=tmp_path / "run",
-        remark=remark,
+        reporter=Reporter(remark=remark),
     )
     assert len(run.history()) == 2
     recorded = json.loads((run.path / "dataset.json").read_text())["unusable"]
@@ -96,7 +97,9 @@ def test_too_many_broken_images_end_the_run_in_one_line(tmp_path: Path) -> None:
 
     overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed"}
     with pytest.raises(InputError, match=r"of 24 images cannot be used, more than .* 0.1"):
-        train_small(data, overrides=overrides, out=tmp_path / "run", remark=remark)
+        train_small(
+            data, overrides=overrides, out=tmp_path / "run", reporter=Reporter(remark=remark)
+        )
 
 
 def test_another_recipe_is_shown_and_refused_unless_forced(images: Path, tmp_path: Path) -> None:
@@ -116,7 +119,9 @@ def test_another_recipe_is_shown_and_refused_unless_forced(images: Path, tmp_pat
         resume(run, workers=0)
     assert (run / "last.pt").read_bytes() == before
     said: list[str] = []
-    finished = resume(run, force=True, overrides={"lr": 0.1}, workers=0, remark=said.append)
+    finished = resume(
+        run, force=True, overrides={"lr": 0.1}, workers=0, reporter=Reporter(remark=said.append)
+    )
     (line,) = [line for line in said if "another recipe" in line]
     assert "lr" in line
     assert "label_smoothing" in line

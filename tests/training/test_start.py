@@ -26,6 +26,7 @@ from mobilette.formats.import_run import import_run
 from mobilette.formats.slicing import slice_weights
 from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network
+from mobilette.progress import Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.run.imported import write_imported_run
 from mobilette.training.events import EpochDone, Event
@@ -211,7 +212,13 @@ def test_some_of_the_classes_keep_their_part_of_the_classifier(wide: Run, tmp_pa
     shutil.rmtree(some / "green")
     still = {"epochs": 1, "lr": 1e-12}
     said: list[str] = []
-    run = transfer(some, start=wide.path, overrides=still, out=tmp_path / "run", remark=said.append)
+    run = transfer(
+        some,
+        start=wide.path,
+        overrides=still,
+        out=tmp_path / "run",
+        reporter=Reporter(remark=said.append),
+    )
     rows = [[label.id for label in wide.classes].index(name) for name in ("blue", "red")]
     for name in (f"{HEAD}weight", f"{HEAD}bias"):
         torch.testing.assert_close(weights(run)[name], weights(wide)[name][rows])

@@ -21,11 +21,11 @@ from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.formats.pretrained import create_model
 from mobilette.model.classes import ClassLabel
+from mobilette.progress import Remark
 from mobilette.run.directory import WEIGHTS, Run, open_run
 from mobilette.run.imported import write_imported_run
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
-from mobilette.training.start import Remark
 from mobilette.training.teacher import Teacher, read_teacher
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train

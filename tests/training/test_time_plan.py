@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilette.data.reading import LoadReport
+from mobilette.progress import Advance
 from mobilette.training.time_plan import (
     FROZEN_SHARE,
     LEAST_STEPS,
@@ -144,7 +144,7 @@ def test_steps_wait_for_images_that_are_decoded_for_the_first_time() -> None:
     assert apart.of_steps(frozen=False) == pytest.approx((0.074, 0.01))  # on the CPU
 
 
-def read(speed: int, *, limit: float, report: LoadReport) -> None:
+def read(speed: int, *, limit: float, report: Advance) -> None:
     """Read 60,000 images, so many a second, after one second of something else."""
     over = 0.0
     tell = timed_reading(report, limit=limit, elapsed=lambda: over)

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from mobilette.errors import InputError
+from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.time_plan import TooShortError
@@ -217,7 +218,7 @@ def test_a_time_limit_is_kept_and_the_schedule_ends_with_it(images: Path, tmp_pa
         overrides={"time_limit": 4.0, "batch_size": 16},
         out=tmp_path / "run",
         now=Ticks(),
-        remark=said.append,
+        reporter=Reporter(remark=said.append),
     )
     last = run.history()[-1]
     assert 3.0 < last["seconds"] <= 4.0
@@ -257,7 +258,7 @@ def test_a_time_that_reading_takes_is_refused_before_all_is_read(tmp_path: Path)
             overrides={"time_limit": 30.0},
             out=tmp_path / "run",
             workers=0,
-            report_load=tell,
+            reporter=Reporter(reading=tell),
             now=now,
         )
     assert read[-1] < 0.7

@@ -40,7 +40,7 @@ def artifact(
 
 @pytest.fixture(scope="module")
 def pixels(trained: Run) -> NDArray[np.uint8]:
-    return calibration_images(trained, workers=0).pixels[:1]
+    return calibration_images(trained).pixels[:1]
 
 
 def test_a_faithful_artifact_has_none(

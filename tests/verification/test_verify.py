@@ -14,6 +14,7 @@ from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.model.classes import ClassLabel, classes_text
+from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
@@ -224,8 +225,9 @@ def test_images_that_cannot_be_read_are_said(exported: Artifact, tmp_path: Path)
     (note,) = verdict.notes
     assert note.startswith("1 images left out; the first is red/text.jpg: not an image (JPEG, ")
     left_out: list[str] = []
-    evaluate(load(exported.path), root, on_unusable=lambda name, reason: left_out.append(name))
-    assert left_out == ["red/text.jpg"]
+    evaluate(load(exported.path), root, reporter=Reporter(remark=left_out.append))
+    (line,) = left_out
+    assert line.startswith("left out: red/text.jpg: not an image")
 
 
 def test_evaluate_agrees_with_the_runs_own_validation(trained: Run, images: Path) -> None:

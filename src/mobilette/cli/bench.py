@@ -11,6 +11,7 @@ import typer
 from mobilette.cli.options import Force, Json, SplitOption, Workers, ranged
 from mobilette.errors import InputError, one_of
 from mobilette.limits import ROUNDS, THREADS
+from mobilette.progress import Reporter
 
 
 def bench(
@@ -126,7 +127,9 @@ def _export(
         try:
             with reading_bar() as report:
                 calibration = calibration_images(
-                    run, data if is_imported(run.path) else None, report_load=report
+                    run,
+                    data if is_imported(run.path) else None,
+                    reporter=Reporter(reading=report),
                 )
         except InputError as error:
             say.print(f"int8: {error}")

@@ -23,6 +23,7 @@ def evaluate(
     """Measure accuracy and confusions on labelled images."""
     from mobilette.cli.output import console, print_json, reading_bar, remarks
     from mobilette.engines.load import load
+    from mobilette.progress import Reporter
     from mobilette.verification.evaluate import evaluate as measure
 
     remarked: list[str] = []
@@ -33,9 +34,7 @@ def evaluate(
             split=split,
             workers=workers,
             max_unusable=max_unusable,
-            report_load=report,
-            on_unusable=lambda name, reason: remarked.append(f"left out: {name}: {reason}"),
-            remark=remarked.append,
+            reporter=Reporter(reading=report, remark=remarked.append),
         )
     for line in remarked:
         remarks().print(line)

@@ -10,6 +10,7 @@ import typer
 
 from mobilette.cli.options import Force, Json, MaxUnusable, Out, Workers
 from mobilette.errors import InputError, one_of, shown
+from mobilette.progress import Reporter
 
 
 def export(
@@ -50,6 +51,7 @@ def export(
     """
     from mobilette.artifact.directory import CONTRACT
     from mobilette.cli.output import human_bytes, print_json, progress_bar, reading_bar, remarks
+    from mobilette.data.reading import Reading
     from mobilette.exporters.calibration import calibration_images
     from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
     from mobilette.exporters.export import export as export_run
@@ -79,7 +81,10 @@ def export(
     if any(each == "int8" for _, each in wanted):
         with reading_bar() as report:
             calibration = calibration_images(
-                opened, data, workers=workers, max_unusable=max_unusable, report_load=report
+                opened,
+                data,
+                reading=Reading(workers=workers, max_unusable=max_unusable),
+                reporter=Reporter(reading=report),
             )
         remarks().print(
             f"int8 is calibrated with {len(calibration.pixels)} images of {calibration.source}",

@@ -28,6 +28,7 @@ from mobilette.cli.options import (
 )
 from mobilette.errors import InputError
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS
+from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
     from mobilette.compression.pruning_record import Pruning
@@ -109,8 +110,7 @@ def prune(
                 max_unusable=max_unusable,
                 allocator=allocator,
                 report=progress.show,
-                report_load=progress.load,
-                remark=progress.remark,
+                reporter=Reporter(reading=progress.load, remark=progress.remark),
             )
     except KeyboardInterrupt as stop:
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")

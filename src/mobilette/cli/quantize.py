@@ -18,6 +18,7 @@ from mobilette.cli.options import (
     SplitOption,
     Workers,
 )
+from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
     from mobilette.workflows.quantize import Quantised
@@ -68,7 +69,7 @@ def quantize(
             max_unusable=max_unusable,
             seed=seed or 0,
             report=lambda line: said.print(line),
-            report_load=partial(progress, "reading images"),
+            reporter=Reporter(reading=partial(progress, "reading images")),
             progress=progress,
         )
     if as_json:

@@ -27,6 +27,7 @@ from mobilette.cli.options import (
 )
 from mobilette.errors import InputError
 from mobilette.limits import IN_CHANNELS, WIDTH_MULT
+from mobilette.progress import Reporter
 
 # What a resumed run takes; everything else it has recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
@@ -152,8 +153,7 @@ def train(
                     workers=workers,
                     tensorboard=tensorboard,
                     report=progress.show,
-                    report_load=progress.load,
-                    remark=progress.remark,
+                    reporter=Reporter(reading=progress.load, remark=progress.remark),
                 )
             else:
                 run = train_run(
@@ -177,9 +177,9 @@ def train(
                     profile=profile,
                     allocator=allocator,
                     report=progress.show,
-                    report_load=progress.load,
-                    report_download=progress.download,
-                    remark=progress.remark,
+                    reporter=Reporter(
+                        reading=progress.load, download=progress.download, remark=progress.remark
+                    ),
                 )
     except KeyboardInterrupt as stop:
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")

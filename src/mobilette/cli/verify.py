@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.cli.options import Json, MaxDrop, MaxUnusable, SplitOption, Workers
+from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
     from mobilette.verification.verdict import Verdict
@@ -42,7 +43,7 @@ def verify(
             max_drop=max_drop,
             workers=workers,
             max_unusable=max_unusable,
-            report_load=report,
+            reporter=Reporter(reading=report),
         )
     if as_json:
         print_json(verdict.to_json())

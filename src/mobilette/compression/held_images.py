@@ -14,16 +14,16 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import Scores, taylor_scores
 from mobilette.data.cache import images_cache
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_dataset
 from mobilette.data.images import ImageSet
 from mobilette.data.normalise import Normalise
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.streaming import part_of
 from mobilette.errors import InputError
 from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import build_empty
+from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
@@ -31,7 +31,6 @@ from mobilette.training.clock import Now
 from mobilette.training.environment import can_fuse_norms
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
-from mobilette.training.start import Remark
 
 SCORED, SCORE_BATCH = 2048, 32  # the mean of squares tells more the smaller the batches are
 MEASURED, MEASURE_BATCH = 512, 128
@@ -82,23 +81,18 @@ class HeldImages:
         run: Run,
         *,
         device: torch.device,
-        workers: int | None,
-        max_unusable: float,
-        report_load: LoadReport | None,
-        remark: Remark,
+        reading: Reading,
+        reporter: Reporter,
         now: Now = time.perf_counter,
     ) -> None:
-        """Read the images; the arguments are those of `mobilette.workflows.train.train`."""
-        begun, cache = now(), images_cache(remark)
+        """Read the images, or take them from the cache."""
+        begun, cache = now(), images_cache(reporter.remark)
         self.dataset = load_dataset(
             images,
             resolution=run.arch.resolution,
             preprocess=run.preprocess,
-            workers=usable_cores() if workers is None else workers,
-            max_unusable=max_unusable,
-            cache=cache,
-            on_progress=report_load,
-            remark=remark,
+            reading=replace(reading, cache=cache),
+            reporter=reporter,
         )
         self.normalise = Normalise(run.preprocess).to(device)
         self.device = device

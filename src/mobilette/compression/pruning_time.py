@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from mobilette.compression.held_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
 from mobilette.compression.pruning_record import Importance
 from mobilette.formats.batch_norm import measure_batch_norm
+from mobilette.progress import Remark
 from mobilette.run.directory import Run
 from mobilette.training.clock import Now
-from mobilette.training.start import Remark
 from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
 
 TUNING_SHARE = 0.5  # of the time: what fine-tuning has at least

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from mobilette.data.digest import Digest
 from mobilette.data.found import Copies, find_copies, find_rows
@@ -13,11 +12,11 @@ from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.labels import count_labels, indices_of
 from mobilette.data.opening import LoaderKind, open_set
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import read_images
+from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
 from mobilette.data.split import Split, assign, divide, make_split
-from mobilette.data.store import ImageStore, Remark
+from mobilette.data.store import ImageStore
 from mobilette.errors import InputError
-from mobilette.limits import FRACTION
+from mobilette.progress import SILENT, Reporter
 
 SCHEMA_VERSION = 1
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
@@ -119,61 +118,49 @@ def load_dataset(
     *,
     resolution: int,
     preprocess: Preprocess,
-    workers: int = 0,
-    max_unusable: float = 0.1,
-    on_progress: Callable[[int, int], None] | None = None,
+    reading: Reading = IN_THIS_PROCESS,
+    reporter: Reporter = SILENT,
     loader: LoaderKind = "auto",
     digest: Digest | None = None,
-    cache: Path | None = None,
     device_memory: int | None = None,
     processes: int = 1,
-    remark: Remark | None = None,
 ) -> Dataset:
     """Read a set of images, or prepare to stream it, and divide it where it is flat.
 
     Read (``resident``), every image is decoded once and kept in memory. Streamed, images are
     decoded when their turn comes; only a flat set is decoded at once, since its division depends
     on the pixels. Of a set that comes divided, JPEGs to train on are decoded at reduced scale
-    where that is enough (`mobilette.data.decoding.decode_reduced`), all others exactly.
-
-    The first arguments are those of ``read_images``; the result does not depend on ``workers``.
+    where that is enough (`mobilette.data.decoding.decode_reduced`), all others exactly. The result
+    does not depend on ``reading.workers``.
 
     Args:
         images: what to read.
-        resolution: as for ``read_images``.
-        preprocess: as for ``read_images``.
-        workers: as for ``read_images``; a streamed set is decoded in as many processes.
-        max_unusable: the fraction of images that may be unusable, also as a run goes on.
-        on_progress: as for ``read_images``.
+        resolution: side of the result, in pixels.
+        preprocess: how to resize; its mean and std are not applied.
+        reading: how; ``max_unusable`` also counts as a run goes on.
+        reporter: told how many images are read, and what was found.
         loader: ``auto`` streams what does not fit the memory.
         digest: `Dataset.digest` of the run that is to go on (``"decoded pixels"`` where it tells
             none); ``None`` chooses.
-        cache: the folder of decoded images (`mobilette.data.cache.images_cache`); ``None``
-            neither reads nor writes any.
         device_memory: free bytes of a GPU that resident images would have to fit in, too.
         processes: how many on this machine will each hold the images in its memory.
-        remark: called with a line for the user about what was found.
 
     Raises:
         InputError: the images do not fit the memory, too many are unusable, a class has none
             left to train on, or a split has none left.
     """
-    FRACTION.check("--max-unusable", max_unusable)
-    remark = remark or _silent
     opened = open_set(
         images,
         resolution=resolution,
         preprocess=preprocess,
-        workers=workers,
-        max_unusable=max_unusable,
+        reading=reading,
+        reporter=reporter,
         loader=loader,
         digest=digest,
-        cache=cache,
         device_memory=device_memory,
         processes=processes,
-        remark=remark,
     )
-    found = find_rows(opened, on_progress=on_progress)
+    found = find_rows(opened, on_progress=reporter.reading)
     chosen = [opened.store.images[position] for position in found.positions]
     assigned = assign(
         [opened.splits[position] for position in found.positions], chosen, found.digests
@@ -181,7 +168,7 @@ def load_dataset(
     _check_classes(images, chosen, assigned)
     copies = find_copies(found, chosen, assigned)
     for line in copies.remarks() if copies is not None else ():
-        remark(line)
+        reporter.remark(line)
     rule = _BY_RULE_MULTI_LABEL if images.multi_label else _BY_RULE
     return Dataset(
         classes=images.classes,
@@ -208,13 +195,12 @@ def load_split(
     resolution: int,
     preprocess: Preprocess,
     num_classes: int = 0,
-    workers: int = 0,
-    max_unusable: float = 0.1,
-    on_progress: Callable[[int, int], None] | None = None,
+    reading: Reading = IN_THIS_PROCESS,
+    reporter: Reporter = SILENT,
 ) -> tuple[Split, tuple[tuple[str, str], ...]]:
     """Read the images of one split, as ``choose_split`` gives them.
 
-    The arguments are those of ``read_images``; ``num_classes`` counts for multi-label images.
+    The arguments are those of `read_images`; ``num_classes`` counts for multi-label images.
 
     Returns:
         The split, and name and reason of every image that was left out.
@@ -222,18 +208,13 @@ def load_split(
     Raises:
         InputError: the images do not fit the memory, too many are unusable, or all are.
     """
-    reading = read_images(
-        images,
-        resolution=resolution,
-        preprocess=preprocess,
-        workers=workers,
-        max_unusable=max_unusable,
-        on_progress=on_progress,
+    decoded = read_images(
+        images, resolution=resolution, preprocess=preprocess, reading=reading, reporter=reporter
     )
-    usable = [images[position] for position in reading.positions]
+    usable = [images[position] for position in decoded.positions]
     if not usable:
         raise InputError("there is no usable image to read")
-    return make_split(reading.pixels, usable, num_classes=num_classes), reading.unusable
+    return make_split(decoded.pixels, usable, num_classes=num_classes), decoded.unusable
 
 
 def _check_classes(
@@ -266,7 +247,3 @@ def _check_classes(
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:
     lines = sorted("\0".join(row) for row in rows)  # no folder's name contains a zero byte
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def _silent(line: str) -> None:
-    pass

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mobilette.data.images import LabelledImage
 from mobilette.data.opening import OpenSet
-from mobilette.data.reading import LoadReport, read_all
+from mobilette.data.reading import read_all
 from mobilette.data.store import ImageStore
+from mobilette.progress import Advance
 
 # Images that a remark names.
 _NAMED = 3
@@ -35,15 +36,15 @@ class FoundRows:
     digests: tuple[str, ...]
 
 
-def find_rows(opened: OpenSet, *, on_progress: LoadReport | None = None) -> FoundRows:
+def find_rows(opened: OpenSet, *, on_progress: Advance) -> FoundRows:
     """Read a set, or if it is streamed, as much of it as its digests need.
 
     Raises:
         InputError: too many images are unusable, or a worker process died.
     """
     if not opened.streamed:
-        reading = read_all(opened.store, on_progress=on_progress)
-        return _found(opened, reading.pixels, reading.positions)
+        decoded = read_all(opened.store, on_progress=on_progress)
+        return _found(opened, decoded.pixels, decoded.positions)
     store = opened.store
     missing = store.missing()
     if opened.digest != "names and sizes":

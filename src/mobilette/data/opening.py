@@ -14,9 +14,11 @@ from mobilette.data.digest import Digest
 from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.memory import check_memory, fits_memory
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.store import ImageStore, Remark
+from mobilette.data.reading import Reading
+from mobilette.data.store import ImageStore
 from mobilette.data.workers import Decoder
 from mobilette.errors import InputError, one_of
+from mobilette.progress import Remark, Reporter
 
 # The images to train on may take this part of a GPU's memory; the rest is for the training.
 _DEVICE_SHARE = 0.5
@@ -48,14 +50,12 @@ def open_set(
     *,
     resolution: int,
     preprocess: Preprocess,
-    workers: int,
-    max_unusable: float,
+    reading: Reading,
+    reporter: Reporter,
     loader: LoaderKind,
     digest: Digest | None,
-    cache: Path | None,
     device_memory: int | None,
     processes: int,
-    remark: Remark,
 ) -> OpenSet:
     """Choose how to read a set; the arguments are those of `mobilette.data.dataset.load_dataset`.
 
@@ -75,7 +75,7 @@ def open_set(
     reduced = [split == "train" and not of_pixels for split, _ in given]
     stamps = tuple(stamp(image) for image in chosen) if in_files else ()
     rows = None
-    if cache is not None and in_files:
+    if reading.cache is not None and in_files:
         key = cache_key(
             stamps,
             resolution=resolution,
@@ -83,15 +83,15 @@ def open_set(
             reduced=reduced,
             digest="decoded pixels" if of_pixels else "files",
         )
-        rows = _cache(cache, key, shape, images.name, remark)
+        rows = _cache(reading.cache, key, shape, images.name, reporter.remark)
     store = ImageStore(
         chosen,
         Decoder(preprocess=preprocess, resolution=resolution, of_pixels=of_pixels),
         reduced=reduced,
         cache=rows,
-        workers=workers,
-        max_unusable=max_unusable,
-        remark=remark,
+        workers=reading.processes,
+        max_unusable=reading.max_unusable,
+        remark=reporter.remark,
     )
     return OpenSet(
         store=store,

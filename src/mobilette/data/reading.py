@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.content import lies_in_file
+from mobilette.data.cores import usable_cores
 from mobilette.data.images import LabelledImage
 from mobilette.data.memory import check_memory
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.store import ImageStore
 from mobilette.data.workers import Decoder
-from mobilette.limits import FRACTION
+from mobilette.limits import FRACTION, WORKERS
+from mobilette.progress import SILENT, Advance, Reporter
 
 # Starting a process costs about as much as decoding this many images.
 _WORTH_PROCESSES = 512
 
-# Called with (images read, images in all).
-LoadReport = Callable[[int, int], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How images are read.
+
+    Attributes:
+        workers: processes that decode; ``None`` means one per usable core.
+        max_unusable: the fraction of the images that may be unusable.
+        split: the split to measure on; ``None`` means ``val`` where there is one, else every image.
+        cache: the folder of decoded images (`mobilette.data.cache.images_cache`); ``None`` keeps
+            none.
+
+    Raises:
+        InputError: ``workers`` or ``max_unusable`` is out of range.
+    """
+
+    workers: int | None = None
+    max_unusable: float = 0.1
+    split: str | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            WORKERS.check("--workers", self.workers)
+        FRACTION.check("--max-unusable", self.max_unusable)
+
+    @property
+    def processes(self) -> int:
+        """How many processes decode."""
+        return usable_cores() if self.workers is None else self.workers
+
+
+IN_THIS_PROCESS = Reading(workers=0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reading:
+class Decoded:
     """The usable ones among some images, in their order.
 
     Attributes:
@@ -45,39 +79,38 @@ def read_images(
     *,
     resolution: int,
     preprocess: Preprocess,
-    workers: int = 0,
-    max_unusable: float = 0.1,
-    on_progress: LoadReport | None = None,
-) -> Reading:
-    """Decode, hash and resize images; the result does not depend on ``workers``.
+    reading: Reading = IN_THIS_PROCESS,
+    reporter: Reporter = SILENT,
+) -> Decoded:
+    """Decode, hash and resize images; the result does not depend on ``reading.workers``.
+
+    Few images, and images that are in memory already, are always decoded in this process.
 
     Args:
         images: what to read.
         resolution: side of the result, in pixels.
         preprocess: how to resize; its mean and std are not applied.
-        workers: decode in this many processes if above 1; few images, and images that are in
-            memory already, are always decoded here.
-        max_unusable: the fraction of images that may be unusable.
-        on_progress: called with the number of images done and their total.
+        reading: how; nothing is kept in a cache.
+        reporter: told how many images are read.
 
     Raises:
         InputError: the array does not fit the memory, too many images are unusable, or a
             worker process died.
     """
-    FRACTION.check("--max-unusable", max_unusable)
     decoder = Decoder(preprocess=preprocess, resolution=resolution, of_pixels=True)
     check_memory((len(images), *decoder.row_shape))
     store = ImageStore(
         images,
         decoder,
         reduced=[False] * len(images),
-        workers=workers,
-        max_unusable=max_unusable,
+        workers=reading.processes,
+        max_unusable=reading.max_unusable,
+        remark=reporter.remark,
     )
-    return read_all(store, on_progress=on_progress)
+    return read_all(store, on_progress=reporter.reading)
 
 
-def read_all(store: ImageStore, *, on_progress: LoadReport | None = None) -> Reading:
+def read_all(store: ImageStore, *, on_progress: Advance) -> Decoded:
     """Read every image of a store into one array and close the store.
 
     Raises:
@@ -97,7 +130,7 @@ def read_all(store: ImageStore, *, on_progress: LoadReport | None = None) -> Rea
     for place, position in enumerate(positions):
         if place != position:
             pixels[place] = pixels[position]
-    return Reading(
+    return Decoded(
         pixels=pixels[: len(positions)],
         positions=np.array(positions, np.int64),
         digests=tuple(store.digests[position].hex() for position in positions),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -17,12 +17,11 @@ from mobilette.data.processes import why_no_processes
 from mobilette.data.workers import CHUNK, Decoder, Job, NoWorkers, Outcome, WorkerPool
 from mobilette.errors import InputError
 from mobilette.limits import WORKERS
+from mobilette.progress import SILENT, Advance, Remark
 
 _NAMED = 5  # broken images that are named in remarks; dataset.json names all
 _PROGRESS = 64
 
-Progress = Callable[[int, int], None]
-Remark = Callable[[str], None]
 Positions = Sequence[int] | NDArray[np.int64]
 
 
@@ -51,7 +50,7 @@ class ImageStore:
         cache: ImageCache | None = None,
         workers: int = 0,
         max_unusable: float = 1.0,
-        remark: Remark | None = None,
+        remark: Remark = SILENT.remark,
     ) -> None:
         WORKERS.check("--workers", workers)
         self.images, self.decoder = images, decoder
@@ -59,7 +58,7 @@ class ImageStore:
         self.broken: dict[int, str] = {}
         self.decoded = 0
         self._reduced, self._cache, self.workers = reduced, cache, workers
-        self._max_unusable, self._remark = max_unusable, remark or _silent
+        self._max_unusable, self._remark = max_unusable, remark
         self._remarked: set[int] = set()
         self._cache_fault: str | None = None
         self._no_workers: str | None = None
@@ -103,7 +102,7 @@ class ImageStore:
         return [self._threads.submit(self._read, *piece) for piece in pieces]
 
     def fill(
-        self, positions: Positions, out: NDArray[np.uint8], *, progress: Progress | None = None
+        self, positions: Positions, out: NDArray[np.uint8], *, progress: Advance | None = None
     ) -> None:
         """Read rows into ``out`` as `start` does, and wait for them."""
         pieces = (
@@ -112,7 +111,7 @@ class ImageStore:
         )
         self._follow(pieces, len(positions), progress)
 
-    def scan(self, positions: Positions, *, progress: Progress | None = None) -> None:
+    def scan(self, positions: Positions, *, progress: Advance | None = None) -> None:
         """Decode images into the cache and for their digests; no pixels are kept in memory."""
         pieces = (
             (len(piece), self.start(piece, np.empty((len(piece), *self.row_shape), np.uint8)))
@@ -235,7 +234,7 @@ class ImageStore:
         self,
         pieces: Iterable[tuple[int, list[Future[None]]]],
         total: int,
-        progress: Progress | None,
+        progress: Advance | None,
     ) -> None:
         """Wait for pieces in their order, a few of them ahead, and tell how far they are."""
         waiting: deque[tuple[int, list[Future[None]]]] = deque()
@@ -272,7 +271,3 @@ def _cut(positions: Positions) -> Iterator[tuple[int, list[int]]]:
     """Yield pieces of ``CHUNK`` positions, each with the place where it begins."""
     for first in range(0, len(positions), CHUNK):
         yield first, [int(position) for position in positions[first : first + CHUNK]]
-
-
-def _silent(line: str) -> None:
-    pass

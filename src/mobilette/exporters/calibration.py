@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.images import LabelledImage
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
 from mobilette.exporters.target import Calibration
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, is_imported, recorded_data
 
 IMAGES = 200
@@ -27,9 +27,8 @@ def calibration_images(
     *,
     count: int = IMAGES,
     option: str = "--data",
-    workers: int | None = None,
-    max_unusable: float = 0.1,
-    report_load: LoadReport | None = None,
+    reading: Reading | None = None,
+    reporter: Reporter = SILENT,
 ) -> Calibration:
     """Return up to ``count`` images, the same for every target, prepared as the run's are.
 
@@ -38,9 +37,8 @@ def calibration_images(
         data: other images; their training split where there is one, else all.
         count: how many.
         option: of the command line that names ``data``, for errors.
-        workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the images that may be unusable.
-        report_load: called with (images read, images in all).
+        reading: how they are read.
+        reporter: told how many are read.
 
     Raises:
         InputError: the run's images are gone, or it was imported and so has none; there are too
@@ -74,9 +72,8 @@ def calibration_images(
         num_classes=len(found.classes),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
-        workers=usable_cores() if workers is None else workers,
-        max_unusable=max_unusable,
-        on_progress=report_load,
+        reading=reading or Reading(),
+        reporter=reporter,
     )
     if len(chosen) - len(unusable) < FEWEST:
         raise InputError(f"{source}: {len(unusable)} of {len(chosen)} images cannot be decoded")

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
+from mobilette.data.reading import Reading
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_images, check_calibration
 from mobilette.exporters.coreml import COREML
@@ -77,7 +78,7 @@ def export(
         if precision != "int8":
             calibration = quantisation = None
         elif calibration is None:
-            calibration = calibration_images(run, data, max_unusable=max_unusable)
+            calibration = calibration_images(run, data, reading=Reading(max_unusable=max_unusable))
         else:
             check_calibration(calibration, run)
         prepared, best = prepare(run, quantisation, progress=progress), run.best()

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Precision, Rung
 from mobilette.artifact.directory import open_artifact
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.labels import Labels
 from mobilette.data.normalise import Normalise
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.engines.load import open_engine
 from mobilette.engines.timing import Request
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_name, export
 from mobilette.exporters.target import Calibration, Progress
+from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
@@ -57,11 +57,9 @@ def read_judge(
     run: Run,
     data: str | Path,
     *,
-    split: str | None,
     max_drop: float,
-    workers: int | None,
-    max_unusable: float,
-    report_load: LoadReport | None,
+    reading: Reading,
+    reporter: Reporter,
 ) -> Judge:
     """Return the images of a split, and the run's answers; arguments are those of `quantize`.
 
@@ -69,15 +67,14 @@ def read_judge(
         InputError: they cannot be used, or are too few to tell ``max_drop``.
     """
     network = run.network  # a run without weights is refused before images are read
-    labelled = labelled_images(data, run.classes, split=split, multi_label=run.multi_label)
+    labelled = labelled_images(data, run.classes, split=reading.split, multi_label=run.multi_label)
     read, _ = load_split(
         labelled.images,
         num_classes=len(run.classes),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
-        workers=usable_cores() if workers is None else workers,
-        max_unusable=max_unusable,
-        on_progress=report_load,
+        reading=reading,
+        reporter=reporter,
     )
     needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
     if len(read.labels) < needed:

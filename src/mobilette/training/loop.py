@@ -13,6 +13,7 @@ from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
+from mobilette.progress import Remark
 from mobilette.run.directory import STATE
 from mobilette.training.clock import Now
 from mobilette.training.events import Report, StepDone
@@ -28,7 +29,6 @@ from mobilette.training.recovery import (
     check_losses,
 )
 from mobilette.training.sampling import epoch_order, images_of_a_step
-from mobilette.training.start import Remark
 from mobilette.training.state import Progress, apply_state, read_state
 from mobilette.training.step import Trainer
 from mobilette.training.validator import Validator

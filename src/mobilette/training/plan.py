@@ -14,10 +14,10 @@ from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Form, Settings
 from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Preprocess, Resize, preset
-from mobilette.data.reading import LoadReport
 from mobilette.data.resolution import suggest_resolution
 from mobilette.formats.fitting import is_as_wide
 from mobilette.formats.importing import holds_weights
+from mobilette.progress import Advance, Remark
 from mobilette.run.directory import is_run
 from mobilette.training.recipe import (
     DEFAULT,
@@ -30,7 +30,6 @@ from mobilette.training.recipe import (
 )
 from mobilette.training.start import (
     DEFAULT_MODEL,
-    Remark,
     Start,
     automatic_start,
     choose_arch,
@@ -65,7 +64,7 @@ def make_plan(
     recipe: str | Path | Recipe | None,
     overrides: Mapping[str, object] | None,
     start: str | Path,
-    report: LoadReport | None,
+    report: Advance,
     remark: Remark,
 ) -> Plan:
     """Return what `mobilette.workflows.train.train`, whose arguments these are, will do.

@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 
 from mobilette.errors import InputError
+from mobilette.progress import Remark
 from mobilette.training.process import return_freed_memory
-from mobilette.training.start import Remark
 from mobilette.training.state import Progress
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.opening import LoaderKind
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json
-from mobilette.formats.download import Report as DownloadReport
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
+from mobilette.progress import Advance, Remark
 from mobilette.run.directory import DATASET, Run
 from mobilette.training.clock import Clock, Now, Stopwatch
 from mobilette.training.costs import measure_costs
@@ -28,7 +28,6 @@ from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
 from mobilette.training.recovery import Parts
 from mobilette.training.sampling import images_of_a_step
-from mobilette.training.start import Remark
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.teacher import read_teacher
@@ -47,7 +46,7 @@ def make_trainer(
     fused_norms: bool,
     world: World,
     clock: Clock | None = None,
-    report_download: DownloadReport | None = None,
+    report_download: Advance | None = None,
     remark: Remark | None = None,
 ) -> Trainer:
     """Return the trainer of a run, its network drawn from the recipe's seed.

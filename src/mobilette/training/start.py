@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from mobilette.counting.candidates import USUAL_WIDTHS
 from mobilette.counting.published import published_widths
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
-from mobilette.formats.download import Report
 from mobilette.formats.fitting import CLASSIFIER, check_fits
 from mobilette.formats.imported import preprocess_of
 from mobilette.formats.importing import holds_weights, import_weights
@@ -25,11 +24,11 @@ from mobilette.formats.pretrained import choose_published, load_published
 from mobilette.formats.published import PublishedWeights, find_published
 from mobilette.model.class_matching import BY_ORDER, match_classes
 from mobilette.model.classes import ClassLabel
+from mobilette.progress import Advance, Remark
 from mobilette.run.directory import is_run, open_run
 from mobilette.run.imported import name_of_weights
 
 DEFAULT_MODEL = "mobilenet_v2"
-Remark = Callable[[str], None]
 EXPECTED = (
     "a run directory or published weights such as timm/mobilenetv2_100.ra_in1k are expected "
     "('mobilette weights list'; 'mobilette weights import' makes a run of a file)"
@@ -89,7 +88,7 @@ def read_start(
     *,
     model: str | None,
     width_mult: float | None,
-    report: Report | None,
+    report: Advance | None,
     resolution: int | None = None,
     form: Form | None = None,
     preprocess: str | None = None,
@@ -171,7 +170,7 @@ def names_weights(start: str | Path) -> bool:
 
 
 def automatic_start(
-    model: str, *, width_mult: float, report: Report | None, remark: Remark
+    model: str, *, width_mult: float, report: Advance | None, remark: Remark
 ) -> Start | None:
     """Return the best published weights for ``model`` that can be had; else say why there are none.
 
@@ -189,7 +188,9 @@ def automatic_start(
         return None
 
 
-def _published(weights: PublishedWeights, report: Report | None, *, hurried: bool = False) -> Start:
+def _published(
+    weights: PublishedWeights, report: Advance | None, *, hurried: bool = False
+) -> Start:
     imported = load_published(weights, report=report, hurried=hurried)
     return Start(
         name=weights.name,

@@ -15,7 +15,8 @@ from mobilette.formats.download import Report
 from mobilette.model.class_matching import BY_ORDER, match_classes
 from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network, build_empty
-from mobilette.training.start import EXPECTED, Remark, Start, names_weights, read_start
+from mobilette.progress import Remark
+from mobilette.training.start import EXPECTED, Start, names_weights, read_start
 
 
 class Teacher:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mobilette.data.reading import LoadReport
 from mobilette.errors import InputError
+from mobilette.progress import Advance
 
 PADDING = 1.15  # of what was measured once, on a machine that may become busier
 # Of the time to train: what the epochs in which only the classifier learns may take.
@@ -150,9 +150,7 @@ def plan_time(
     )
 
 
-def timed_reading(
-    report: LoadReport | None, *, limit: float, elapsed: Callable[[], float]
-) -> LoadReport | None:
+def timed_reading(report: Advance, *, limit: float, elapsed: Callable[[], float]) -> Advance:
     """Return what tells ``report`` how far reading is, and refuses it if it takes too long.
 
     Args:
@@ -169,8 +167,7 @@ def timed_reading(
 
     def tell(done: int, total: int) -> None:
         nonlocal begun
-        if report is not None:
-            report(done, total)
+        report(done, total)
         over = elapsed()
         begun = begun or (done, over)
         read = done - begun[0]

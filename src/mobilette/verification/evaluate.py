@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.arguments import checked
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.images import LabelledImage
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.model.classes import ClassLabel
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.metrics import Metrics, measure
-
-UnusableReport = Callable[[str, str], None]
 
 
 @checked
@@ -30,9 +28,7 @@ def evaluate(
     split: str | None = None,
     workers: int | None = None,
     max_unusable: float = 0.1,
-    report_load: LoadReport | None = None,
-    on_unusable: UnusableReport | None = None,
-    remark: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Metrics:
     """Return accuracy, loss and confusions of ``predictor`` on the images of ``data``.
 
@@ -42,32 +38,28 @@ def evaluate(
         split: by default ``val`` where there is one, else every image.
         workers: processes that decode; ``None`` means one a core.
         max_unusable: the part of the images that may be unusable.
-        report_load: called with (images read, images in all).
-        on_unusable: called with (name, reason) for each image that is left out.
-        remark: called with a line about how the folders were understood, and the model's classes
-            found among them, where that is not plain.
+        reporter: told how many images are read, each image that is left out, and how folders and
+            classes were understood where that is not obvious.
 
     Raises:
         InputError: the images cannot be used, or a class is none of the model's.
     """
+    reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
     labelled = labelled_images(
-        data, predictor.classes, split=split, multi_label=predictor.multi_label
+        data, predictor.classes, split=reading.split, multi_label=predictor.multi_label
     )
-    if remark is not None:
-        for line in labelled.remarks:
-            remark(line)
+    for line in labelled.remarks:
+        reporter.remark(line)
     pixels, unusable = load_split(
         labelled.images,
         num_classes=len(predictor.classes),
         resolution=predictor.arch.resolution,
         preprocess=predictor.preprocess,
-        workers=usable_cores() if workers is None else workers,
-        max_unusable=max_unusable,
-        on_progress=report_load,
+        reading=reading,
+        reporter=reporter,
     )
     for name, reason in unusable:
-        if on_unusable is not None:
-            on_unusable(name, reason)
+        reporter.remark(f"left out: {name}: {reason}")
     ids = [label.id for label in predictor.classes]
     found = measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
     return replace(found, classes_matched_by=labelled.matched_by)

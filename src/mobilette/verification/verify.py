@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from mobilette.arch.arch import Arch
 from mobilette.arguments import checked
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import load_split
 from mobilette.data.images import LabelledImage
 from mobilette.data.labels import Labels
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import open_engine
 from mobilette.engines.predictor import Predictor
@@ -26,6 +25,7 @@ from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
 from mobilette.limits import DROP
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.verification.diagnosis import diagnose
@@ -54,15 +54,6 @@ class _Answers:
     unusable: Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Reading:
-    """How images are read; the fields are arguments of `verify`."""
-
-    workers: int | None
-    max_unusable: float
-    report_load: LoadReport | None
-
-
 @checked
 def verify(
     artifact: str | Path,
@@ -73,7 +64,7 @@ def verify(
     max_drop: float = MAX_DROP,
     workers: int | None = None,
     max_unusable: float = 0.1,
-    report_load: LoadReport | None = None,
+    reporter: Reporter = SILENT,
 ) -> Verdict:
     """Run an artifact and its checkpoint on golden vectors and on the same images; judge.
 
@@ -89,7 +80,7 @@ def verify(
             their own (`mobilette.verification.gate.LIMITS`).
         workers: processes that decode; ``None`` means one a core.
         max_unusable: the part of the images that may be unusable.
-        report_load: called with (images read, images in all).
+        reporter: told how many images are read.
 
     Raises:
         InputError: a file of the artifact was changed, or the images cannot be used.
@@ -109,13 +100,14 @@ def verify(
             data, predictor.classes, split=split, multi_label=predictor.multi_label
         )
         notes += labelled.remarks
-        reading = _Reading(workers=workers, max_unusable=max_unusable, report_load=report_load)
+        reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
         verdict = _on_images(
             replace(verdict, classes_matched_by=labelled.matched_by),
             predictor,
             run,
             labelled.images,
             reading,
+            reporter,
             max_drop=max_drop,
         )
     return replace(verdict, passed=not verdict.failures, notes=(*notes, *verdict.notes))
@@ -178,13 +170,14 @@ def _on_images(
     predictor: ArtifactPredictor,
     run: Run | None,
     images: Sequence[LabelledImage],
-    reading: _Reading,
+    reading: Reading,
+    reporter: Reporter,
     *,
     max_drop: float,
 ) -> Verdict:
     """Return ``verdict`` with what the answers to real images add."""
     readme = check_readme(predictor.artifact, images)
-    ours = _answers(predictor, images, reading)
+    ours = _answers(predictor, images, reading, reporter)
     failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
     if ours.unusable:
         name, reason = ours.unusable[0]
@@ -197,7 +190,7 @@ def _on_images(
         calibration_error_artifact=_calibration_error(ours),
     )
     if run is not None:
-        theirs = _answers(CheckpointPredictor(run), images, reading)
+        theirs = _answers(CheckpointPredictor(run), images, reading, reporter)
         comparison = compare(ours.logits, theirs.logits)
         right = accuracy(theirs.logits, theirs.labels)
         failures += judge_images(
@@ -235,15 +228,16 @@ def _with(verdict: Verdict, comparison: Comparison) -> Verdict:
     )
 
 
-def _answers(side: Predictor, images: Sequence[LabelledImage], reading: _Reading) -> _Answers:
+def _answers(
+    side: Predictor, images: Sequence[LabelledImage], reading: Reading, reporter: Reporter
+) -> _Answers:
     read, unusable = load_split(
         images,
         num_classes=len(side.classes),
         resolution=side.arch.resolution,
         preprocess=side.preprocess,
-        workers=usable_cores() if reading.workers is None else reading.workers,
-        max_unusable=reading.max_unusable,
-        on_progress=reading.report_load,
+        reading=reading,
+        reporter=reporter,
     )
     return _Answers(
         logits=side.logits(read.pixels[:]),

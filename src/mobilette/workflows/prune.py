@@ -24,12 +24,13 @@ from mobilette.compression.pruning_record import (
 )
 from mobilette.compression.pruning_time import CutCosts, PruningTime, measure_cut
 from mobilette.counting.cost import cost
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError, one_of
 from mobilette.folders import check_new, claimed, claimed_free
 from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import (
     ARCH,
     Run,
@@ -42,7 +43,6 @@ from mobilette.training.clock import Now
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
-from mobilette.training.start import Remark
 from mobilette.training.time_plan import TooShortError, timed_reading
 from mobilette.training.world import is_launched
 from mobilette.workflows.train import train
@@ -58,7 +58,7 @@ class _Request:
     recipe: Recipe
     time: PruningTime
     measure: Callable[..., CutCosts]
-    remark: Remark
+    reporter: Reporter
 
 
 @checked
@@ -79,8 +79,7 @@ def prune(
     max_unusable: float = 0.1,
     allocator: str = "default",
     report: Report | None = None,
-    report_load: LoadReport | None = None,
-    remark: Remark | None = None,
+    reporter: Reporter = SILENT,
     now: Now = time.perf_counter,
 ) -> Run:
     """Cut the least important channels of a run's network, and return the narrower run.
@@ -108,16 +107,14 @@ def prune(
         max_unusable: the part of the images that may be unusable.
         allocator: what the process does with freed memory, to be recorded.
         report: called after every step and epoch of the fine-tuning.
-        report_load: called with (images read, images in all).
-        remark: called with a line for the user about what happened.
+        reporter: told how many images are read, and what happened.
         now: tells the time that ``time_limit`` is kept by, in seconds.
 
     Raises:
         InputError: a value, the run, the images or the output directory cannot be used, the
             network cannot become so small, or the time is too short (`TooShortError`).
     """
-    remark = remark or _silent
-    clock = PruningTime(time_limit, steps=steps, now=now, remark=remark)
+    clock = PruningTime(time_limit, steps=steps, now=now, remark=reporter.remark)
     _check_values(keep, importance, steps, time_limit)
     choose_device(device)
     tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
@@ -133,17 +130,15 @@ def prune(
     cutting = now() - begun
     images = with_classes_of(source, find_images(data))
     for line in images.remarks:
-        remark(line)
-    reading = timed_reading(report_load, limit=clock.limit, elapsed=clock.elapsed)
+        reporter.remark(line)
+    timed = timed_reading(reporter.reading, limit=clock.limit, elapsed=clock.elapsed)
     asked = _Request(
         importance=importance,
         read=partial(
             HeldImages,
             images,
             device=choose_device(device),
-            workers=workers,
-            max_unusable=max_unusable,
-            report_load=reading,
+            reading=Reading(workers=workers, max_unusable=max_unusable),
             now=now,
         ),
         tune=partial(
@@ -154,21 +149,20 @@ def prune(
             max_unusable=max_unusable,
             allocator=allocator,
             report=report,
-            report_load=report_load,
-            remark=remark,
+            reporter=reporter,
             now=now,
         ),
         recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
         time=clock,
         measure=partial(measure_cut, importance=importance, cutting=cutting, now=now),
-        remark=remark,
+        reporter=replace(reporter, reading=timed),
     )
     free = Path("runs") / f"{source.path.resolve().name}-pruned"
     with ExitStack() as claim:
         if out is None:
             out = claim.enter_context(claimed_free(free))
         else:
-            claim.enter_context(claimed(Path(out), remark=remark))
+            claim.enter_context(claimed(Path(out), remark=reporter.remark))
         return _in_steps(source, asked, keep=keep, steps=steps, folder=Path(out), force=force)
 
 
@@ -196,15 +190,17 @@ def _in_steps(
         for number in range(1, steps + 1):
             begun = now()
             target = keep ** (number / steps)
-            # Only the first reading is remarked on.
-            with asked.read(current, remark=asked.remark if number == 1 else _silent) as images:
+            reporter = asked.reporter
+            if number > 1:  # only the first reading is remarked on
+                reporter = replace(reporter, remark=SILENT.remark)
+            with asked.read(current, reporter=reporter) as images:
                 if number == 1:
                     asked.time.plan(partial(asked.measure, images, source))
                     accuracy = images.accuracy(source.arch, source.read_weights())
                 part = target * whole / cost(current.arch).madds
                 pruned = _cut(current, images, asked.importance, min(part, 1.0))
                 step = cut_step(pruned, keep=target, accuracy=images.accuracy)
-            asked.remark(
+            asked.reporter.remark(
                 f"step {number} of {steps}: {step.madds / whole:.1%} of the mult-adds, "
                 f"{step.params:,} parameters, accuracy {step.cut:.2%} after the cut "
                 f"(unpruned {accuracy:.2%})"
@@ -256,7 +252,3 @@ def _check_values(keep: float, importance: str, steps: int, time_limit: float | 
         SECONDS.check("time_limit", time_limit)
     if is_launched():
         raise InputError("pruning runs in one process; start it without torchrun")
-
-
-def _silent(line: str) -> None:
-    pass

@@ -19,7 +19,7 @@ from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open
 from mobilette.compression.observation import LARGEST_PART, largest_activation
 from mobilette.compression.ranges import RANGES
 from mobilette.data.normalise import Normalise
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_images
@@ -33,6 +33,7 @@ from mobilette.exporters.target import Calibration, Progress, no_progress
 from mobilette.exporters.trained_run import open_trained_run
 from mobilette.folders import check_new, claimed, new_directory
 from mobilette.limits import DROP, SEED
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, is_imported
 from mobilette.scratch import scratch
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
@@ -97,7 +98,7 @@ def quantize(
     max_unusable: float = 0.1,
     seed: int = 0,
     report: Report | None = None,
-    report_load: LoadReport | None = None,
+    reporter: Reporter = SILENT,
     on_rung: Callable[[Rung], None] | None = None,
     progress: Progress = no_progress,
 ) -> Quantised:
@@ -122,7 +123,7 @@ def quantize(
         max_unusable: the part of the images that may be unusable.
         seed: of the order in which quantisation-aware training sees images.
         report: called with a line for people about what is done now.
-        report_load: called with (images read, images in all).
+        reporter: told how many images are read.
         on_rung: called with each rung once it is measured.
         progress: told what is done now.
 
@@ -134,6 +135,7 @@ def quantize(
     opened = run if isinstance(run, Run) else open_trained_run(run)
     DROP.check("--max-drop", max_drop)
     SEED.check("--seed", seed)
+    reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
     precisions = _precisions(to)
     final = artifact_folder(opened, to, "int8", out)
     check_new(final, holds=CONTRACT, force=force)
@@ -141,20 +143,17 @@ def quantize(
         judge = read_judge(
             opened,
             data,
-            split=split,
             max_drop=max_drop,
-            workers=workers,
-            max_unusable=max_unusable,
-            report_load=report_load,
+            reading=reading,
+            reporter=reporter,
         )
         images = partial(
             calibration_images,
             opened,
             _calibrating(opened, data, calibrate),
             option="--calibrate",
-            workers=workers,
-            max_unusable=max_unusable,
-            report_load=report_load,
+            reading=reading,
+            reporter=reporter,
         )
         calibration = images()
         rungs: list[Rung] = []
@@ -200,7 +199,7 @@ def quantize(
         max_drop=max_drop,
         workers=workers,
         max_unusable=max_unusable,
-        report_load=report_load,
+        reporter=reporter,
     )
     return Quantised(
         artifact=artifact,

@@ -13,15 +13,15 @@ import torch
 
 from mobilette.arguments import checked
 from mobilette.data.cache import images_cache
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.digest import Digest
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json, write_text
 from mobilette.limits import FRACTION, THREADS
 from mobilette.nn.kernels import why_no_kernels
+from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.run.directory import (
     DATASET,
     ENVIRONMENT,
@@ -46,7 +46,6 @@ from mobilette.training.events import Report
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.sampling import images_of_a_step
 from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
-from mobilette.training.start import Remark
 from mobilette.training.state import Progress, State, apply_state, read_state
 from mobilette.training.world import (
     World,
@@ -70,8 +69,7 @@ def resume(
     workers: int | None = None,
     tensorboard: bool = False,
     report: Report | None = None,
-    report_load: LoadReport | None = None,
-    remark: Remark | None = None,
+    reporter: Reporter = SILENT,
     now: Now = time.perf_counter,
 ) -> Run:
     """Finish a run that was stopped; on the same machine and threads, to the same bits.
@@ -88,8 +86,7 @@ def resume(
         workers: as for `mobilette.workflows.train.train`, like all that follow.
         tensorboard: as there.
         report: as there.
-        report_load: as there.
-        remark: as there.
+        reporter: as there.
         now: as there.
 
     Raises:
@@ -106,7 +103,7 @@ def resume(
     recipe = load_recipe(run.path / RECIPE, overrides=overrides)
     recorded = _recorded(run.path)
     where = own_device(choose_device(device or str(recorded.get("device", "auto"))))
-    with claimed_by_writer(run.path, remark), joined(where) as world:
+    with claimed_by_writer(run.path, reporter.remark), joined(where) as world:
         state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
         changes = _changes(run, recipe, state, force=force)
         progress = state.progress if state is not None else Progress()
@@ -115,7 +112,8 @@ def resume(
             return run
         progress.finished = False
         report = report if report and world.writes else _silent
-        remark = remark if remark and world.writes else _silent
+        reporter = reporter if world.writes else SILENT
+        remark = reporter.remark
         for other in _other_surroundings(recorded, world):
             remark(f"not to the same bits: {other}")
         if changes:
@@ -124,11 +122,10 @@ def resume(
             run,
             data or recorded_data(run.path),
             recipe=recipe,
-            workers=usable_cores() if workers is None else workers,
+            workers=workers,
             device_memory=free_device_memory(where),
-            report_load=report_load,
             world=world,
-            remark=remark,
+            reporter=reporter,
             force=force,
         )
         precision = recorded.get("precision")
@@ -215,11 +212,10 @@ def _same_images(
     source: str | Path,
     *,
     recipe: Recipe,
-    workers: int,
+    workers: int | None,
     device_memory: int | None,
-    report_load: LoadReport | None,
     world: World,
-    remark: Remark,
+    reporter: Reporter,
     force: bool,
 ) -> Dataset:
     """Return the images of the run; with ``force``, others of the same classes, too.
@@ -234,14 +230,15 @@ def _same_images(
         find_images(source),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
-        workers=workers,
-        max_unusable=_max_unusable(known) if not force else 1.0,
+        reading=Reading(
+            workers=workers,
+            max_unusable=_max_unusable(known) if not force else 1.0,
+            cache=images_cache(reporter.remark),
+        ),
+        reporter=reporter,
         digest=_digest(known),
-        cache=images_cache(remark),
         device_memory=device_memory,
-        on_progress=report_load,
         processes=processes_here(),
-        remark=remark,
     )
     dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
     if dataset.fingerprint == known.get("fingerprint"):
@@ -251,7 +248,7 @@ def _same_images(
         raise InputError(f"{changed}, nor are their classes; start a new run")
     if not force:
         raise InputError(f"{changed}; start a new run, or go on with these by --force")
-    remark(changed)
+    reporter.remark(changed)
     if world.writes:
         kept = {"path": known.get("path"), MAX_UNUSABLE: _max_unusable(known)}
         write_json(run.path / DATASET, dataset.describe() | kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +15,17 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
 from mobilette.arguments import checked
 from mobilette.data.cache import images_cache
-from mobilette.data.cores import usable_cores
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Resize
-from mobilette.data.reading import LoadReport
+from mobilette.data.reading import Reading
 from mobilette.data.sources import NAMED, find_images
 from mobilette.errors import InputError
 from mobilette.files import write_bytes
 from mobilette.folders import check_new, claimed_free, new_directory
 from mobilette.formats.fitting import is_as_wide
 from mobilette.model.classes import ClassLabel
+from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.run.directory import (
     ARCH,
     LAUNCH,
@@ -49,7 +50,7 @@ from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
 from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
-from mobilette.training.start import Remark, Start
+from mobilette.training.start import Start
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.time_plan import timed_reading
 from mobilette.training.world import (
@@ -86,9 +87,7 @@ def train(
     profile: bool = False,
     allocator: str = "default",
     report: Report | None = None,
-    report_load: LoadReport | None = None,
-    report_download: LoadReport | None = None,
-    remark: Remark | None = None,
+    reporter: Reporter = SILENT,
     now: Now = time.perf_counter,
 ) -> Run:
     """Train a network and return its run directory.
@@ -121,9 +120,8 @@ def train(
         profile: measure where the time of a step goes, and report it at the end.
         allocator: what the process does with freed memory, to be recorded.
         report: called after every step and epoch.
-        report_load: called with (images read, images in all).
-        report_download: called with (bytes there, bytes in all) of weights that are downloaded.
-        remark: called with a line for the user about a choice that was made, or what happened.
+        reporter: told how many images are read, how many bytes of weights are downloaded, which
+            choices were made and what happened.
         now: tells the time that the recipe's ``time_limit`` is kept by, in seconds.
 
     Raises:
@@ -139,10 +137,11 @@ def train(
         check_new(Path(out), holds=ARCH, force=force)
     with ExitStack() as claims:
         if out is not None:
-            claims.enter_context(claimed_by_writer(Path(out), remark))
+            claims.enter_context(claimed_by_writer(Path(out), reporter.remark))
         world = claims.enter_context(joined(where))
         report = report if report and world.writes else _silent
-        remark = remark if remark and world.writes else _silent
+        reporter = reporter if world.writes else SILENT
+        remark = reporter.remark
 
         images = find_images(data)
         for text in images.remarks:
@@ -159,7 +158,7 @@ def train(
             recipe=recipe,
             overrides=overrides,
             start=start,
-            report=report_download,
+            report=reporter.download,
             remark=remark,
         )
         source, classes = _with_known_classes(plan.start, images, remark)
@@ -174,15 +173,17 @@ def train(
             images,
             resolution=arch.resolution,
             preprocess=plan.preprocess,
-            workers=usable_cores() if workers is None else workers,
-            max_unusable=max_unusable,
-            cache=images_cache(remark),
-            device_memory=free_device_memory(where),
-            on_progress=timed_reading(
-                report_load, limit=plan.recipe.time_limit, elapsed=lambda: now() - started
+            reading=Reading(workers=workers, max_unusable=max_unusable, cache=images_cache(remark)),
+            reporter=replace(
+                reporter,
+                reading=timed_reading(
+                    reporter.reading,
+                    limit=plan.recipe.time_limit,
+                    elapsed=lambda: now() - started,
+                ),
             ),
+            device_memory=free_device_memory(where),
             processes=processes_here(),
-            remark=remark,
         )
         dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
         if out is None:
@@ -199,7 +200,7 @@ def train(
             fused_norms=fused_norms,
             world=world,
             clock=Stopwatch(where, now=now) if profile else None,
-            report_download=report_download,
+            report_download=reporter.download,
             remark=remark,
         )
         progress = Progress()
