@@ -1,11 +1,11 @@
-"""The arguments of public functions, checked by the annotations of these functions."""
+"""The arguments of public functions, checked by their signatures and annotations."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
-from inspect import signature
+from inspect import Signature, signature
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,7 +16,7 @@ from mobilette.errors import InputError, nearest, shown
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What is taken for a type of an annotation, and what it is called. numpy's numbers are numbers.
+# What an annotation accepts, and what it is called. numpy's numbers are numbers.
 _KINDS: dict[Any, tuple[Any, str]] = {
     int: (Integral, "a whole number"),
     float: (Real, "a number"),
@@ -27,28 +27,57 @@ _KINDS: dict[Any, tuple[Any, str]] = {
     Mapping: (Mapping, "a dictionary"),
     Callable: (Callable, "a function"),
 }
-# What an argument is, where its type does not say it.
-_MEANT = {
+# Words for arguments whose type does not say what they are.
+_WORDS = {
     "data": "a folder, a list or the name of a set",
     "predictor": "what load returns",
 }
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Let ``function`` refuse arguments of another type than it says, with an `InputError`.
+    """Let ``function`` refuse arguments that it does not have, or of a wrong type: `InputError`.
 
-    Empty text is no argument, and a path is one that the system can look up.
+    Types are those of its annotations. Text must not be empty, and a path must be one that the
+    system can look up.
     """
+    expected = signature(function)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        names = list(signature(function).parameters)
-        for name, value in (dict(zip(names, args, strict=False)) | kwargs).items():
-            if name in names:  # else Python itself refuses the call
-                _check(function.__name__, name, value, _hints(function)[name])
+        try:
+            given = expected.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise _misfit(function.__name__, expected, args, kwargs) from error
+        for name, value in given.items():
+            _check(function.__name__, name, value, _hints(function)[name])
         return function(*args, **kwargs)
 
     return call
+
+
+def _misfit(
+    function: str, expected: Signature, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> InputError:
+    """Return what is wrong with a call that does not fit the signature."""
+    names = list(expected.parameters)
+    for name in kwargs:
+        if name not in names:
+            near = nearest(name, names).replace("'", "") or f"; it has {', '.join(names)}"
+            return InputError(f"{function}: no option {name!r}{near}")
+    unnamed = [each.name for each in expected.parameters.values() if each.kind != each.KEYWORD_ONLY]
+    if len(args) > len(unnamed):
+        return InputError(
+            f"{function}: {len(args)} values without a name; only {', '.join(unnamed)} may have "
+            "none, write the others as name=value"
+        )
+    if twice := [name for name in unnamed[: len(args)] if name in kwargs]:
+        return InputError(f"{function}: {twice[0]} is given twice")
+    missing = [
+        each.name
+        for each in expected.parameters.values()
+        if each.default is each.empty and each.name not in {*unnamed[: len(args)], *kwargs}
+    ]
+    return InputError(f"{function}: {' and '.join(missing)} must be given")
 
 
 @cache
@@ -60,7 +89,7 @@ def _check(function: str, name: str, value: object, hint: object) -> None:
     what = f"{function}: {name}"
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if not any(_is(value, option) for option in options):
-        words = _MEANT.get(name) or " or ".join(map(_in_words, options))
+        words = _WORDS.get(name) or " or ".join(map(_in_words, options))
         near = nearest(value, [text for option in options for text in _texts(option)])
         raise InputError(f"{what} is {shown(value)}, not {words}{near}")
     if isinstance(value, str) and not value.strip():
