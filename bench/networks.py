@@ -9,9 +9,9 @@ from torch import nn
 from mobilette import create_model
 from mobilette.data.preprocess import preset
 from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model, Origin
 from mobilette.nn.layers import GlobalAveragePool, ReLU6
-from mobilette.run.directory import Run
-from mobilette.run.imported import write_imported_run
+from mobilette.run.directory import Run, open_run
 
 
 def with_torchs_layers(network: nn.Module) -> nn.Module:
@@ -33,11 +33,11 @@ def build_network(model: str, *, width_mult: float, resolution: int, classes: in
 def random_run(model: str, folder: Path, *, resolution: int = 224, classes: int = 1000) -> Run:
     """Write a run of a network with random weights, which is as fast as with any other."""
     network = create_model(model, num_classes=classes, resolution=resolution)
-    return write_imported_run(
-        folder,
+    random = Model(
         arch=network.arch,
         preprocess=preset("torch"),
         classes=tuple(ClassLabel(id=str(n), name=str(n)) for n in range(classes)),
         weights=network.state_dict(),
-        origin={"weights": "random"},
+        origin=Origin(name=model),
     )
+    return open_run(random.save(folder))

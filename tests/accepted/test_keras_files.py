@@ -110,8 +110,8 @@ def h5(folder: Path) -> None:
 
 
 def weights(folder: Path) -> None:
-    alone = imported(source("v2_top.weights.h5"), folder).read_weights()
-    whole = imported(source(TOP), folder / "whole").read_weights()
+    alone = imported(source("v2_top.weights.h5"), folder).model.weights
+    whole = imported(source(TOP), folder / "whole").model.weights
     assert all(bool((tensor == whole[name]).all()) for name, tensor in alone.items())
 
 
@@ -188,7 +188,7 @@ def a_start(folder: Path) -> None:
         source("v2_no_top.h5"), model="mobilenet_v2", width_mult=0.35, report=None, preprocess="tf"
     )
     assert start is not None
-    assert start.classes is None
+    assert not start.has_classifier
 
 
 def evaluated(folder: Path) -> None:

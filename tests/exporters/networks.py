@@ -21,8 +21,9 @@ from mobilette.artifact.golden import golden_inputs
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import ENVIRONMENT, IMPORTED, WEIGHTS
 from mobilette.nn.network import Network
-from mobilette.run.directory import ENVIRONMENT, IMPORTED, WEIGHTS, Run
+from mobilette.run.directory import Run
 
 FAMILIES = {
     "mobilenet_v1": 0.25,

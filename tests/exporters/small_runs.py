@@ -17,8 +17,9 @@ from mobilette.artifact.golden import golden_inputs
 from mobilette.data.preprocess import preset
 from mobilette.exporters.target import Calibration
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
-from mobilette.run.directory import WEIGHTS, Run, write_run
+from mobilette.run.directory import Run, write_run
 
 CLASSES = ("a", "b", "c", "d", "e")
 

@@ -22,8 +22,9 @@ from mobilette.errors import InputError
 from mobilette.exporters.constructors import LIBRARIES, TIMM_NETWORKS, constructor
 from mobilette.exporters.state_dict import export_state_dict
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
-from mobilette.run.directory import WEIGHTS, Run
+from mobilette.run.directory import Run
 from tests.parity.test_named import run_readme
 
 SETTINGS = Settings(width_mult=0.5, resolution=96, num_classes=3)

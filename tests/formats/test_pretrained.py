@@ -28,9 +28,10 @@ from mobilette.formats.pretrained import create_model
 from mobilette.formats.published import find_published
 from mobilette.formats.slicing import slice_weights
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
 from mobilette.progress import Reporter
-from mobilette.run.directory import WEIGHTS, Run
+from mobilette.run.directory import Run
 from mobilette.workflows.train import train
 from tests.batch_norm import give_statistics
 from tests.formats.test_download import Server, serving
@@ -187,7 +188,7 @@ def test_training_at_another_width_starts_from_a_part_of_them(
     )
     assert recorded_start(run.path) == PUBLISHED.name
     assert asked(server) == [urlsplit(PUBLISHED.url).path]
-    assert all(torch.isfinite(t).all() for t in run.read_weights().values())
+    assert all(torch.isfinite(t).all() for t in run.model.weights.values())
 
 
 @pytest.mark.parametrize(

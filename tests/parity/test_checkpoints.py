@@ -52,7 +52,7 @@ def test_logits(name: str, made: Path, tmp_path: Path) -> None:
     run = imported(made / name, tmp_path / "run")
     expected = np.load(made / "expected.npz")
     network = build_empty(run.arch)
-    network.load_state_dict(run.read_weights(), assign=True)
+    network.load_state_dict(run.model.weights, assign=True)
     logits = network.eval()(torch.from_numpy(expected["x"])).numpy()
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-5)
 
@@ -77,7 +77,7 @@ def test_without_a_classifier_it_is_a_start(made: Path, images: Path, tmp_path: 
         load(run.path)
     start = read_start(run.path, model=None, width_mult=None, report=None)
     assert start is not None
-    assert start.classes is None
+    assert not start.has_classifier
     trained = train(
         images,
         model="mobilenet_v2",

@@ -16,8 +16,9 @@ from mobilette.formats.imported import Imported
 from mobilette.formats.torch.name_tables import tensor_names
 from mobilette.formats.torch.named import SOURCES, import_state_dict
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import build_empty
-from mobilette.run.directory import WEIGHTS, Run
+from mobilette.run.directory import Run
 from tests.batch_norm import give_statistics
 from tests.parity.libraries import library
 from tests.parity.test_timm import NETWORKS

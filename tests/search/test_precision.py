@@ -19,7 +19,8 @@ from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters import litert, litert_int8, prepare
 from mobilette.exporters.export import export
-from mobilette.run.directory import WEIGHTS, Run
+from mobilette.model.directory import WEIGHTS
+from mobilette.run.directory import Run
 from mobilette.search import rungs
 from mobilette.verification.verify import verify
 from mobilette.workflows import quantize as precision

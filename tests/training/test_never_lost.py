@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from mobilette.data.streaming import StreamedPixels
 from mobilette.errors import InputError
+from mobilette.model.directory import DATASET, ENVIRONMENT
 from mobilette.progress import Reporter
-from mobilette.run.directory import DATASET, ENVIRONMENT, STATE, open_run
+from mobilette.run.directory import STATE, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.interruption import StopRequest
 from mobilette.training.recipe import load_recipe

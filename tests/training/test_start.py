@@ -24,15 +24,15 @@ from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.formats.import_run import import_run
 from mobilette.formats.slicing import slice_weights
+from mobilette.model.class_matching import select_classes
 from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model, Origin, numbered_classes
 from mobilette.nn.network import Network
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run, open_run
-from mobilette.run.imported import write_imported_run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.recipe import TRANSFER, load_recipe
 from mobilette.training.schedule import learning_rate
-from mobilette.training.start import Start
 from mobilette.training.step import Trainer
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
@@ -156,16 +156,15 @@ def test_classes_are_the_same_by_their_ids_and_keep_their_names(
     wide: Run, images: Path, tmp_path: Path
 ) -> None:
     named = tuple(ClassLabel(id=label.id, name=f"a {label.id} one") for label in wide.classes)
-    start = write_imported_run(
-        tmp_path / "named",
+    start = Model(
         arch=wide.arch,
         preprocess=wide.preprocess,
         classes=named,
         weights=weights(wide),
-        origin={},
-    )
+        origin=Origin(name="some"),
+    ).save(tmp_path / "named")
     still = {"epochs": 1, "lr": 1e-12}
-    run = transfer(images, start=start.path, overrides=still, out=tmp_path / "run")
+    run = transfer(images, start=start, overrides=still, out=tmp_path / "run")
     assert run.classes == named
     torch.testing.assert_close(weights(run)[f"{HEAD}weight"], weights(wide)[f"{HEAD}weight"])
 
@@ -244,17 +243,18 @@ def test_which_classes_weights_know(
     asked: tuple[str, ...],
     indices: list[int] | None,
 ) -> None:
-    classes = None if known is None else tuple(ClassLabel(id=each, name="a") for each in known)
-    number = 3 if known is None else len(known)
-    weight = torch.randn(number, 4)
-    start = Start(
-        name="some",
-        arch=wide.arch.with_classes(number),
-        weights={f"{HEAD}weight": weight, "stem.conv.weight": torch.ones(1)},
+    classes = tuple(ClassLabel(id=each, name="a") for each in known or ()) or numbered_classes(3)
+    arch = wide.arch.with_classes(len(classes))
+    weights = Network(arch).state_dict()
+    weight = weights[f"{HEAD}weight"]
+    start = Model(
+        arch=arch,
+        weights=weights,
         preprocess=wide.preprocess,
         classes=classes,
+        origin=Origin(name=arch.name),
     )
-    found = start.of_classes(asked)
+    found = select_classes(start, asked)
     if indices is None:
         assert found is None
         return
@@ -301,16 +301,15 @@ def test_a_folded_network_gets_its_batch_norms_back(
     wide: Run, images: Path, tmp_path: Path
 ) -> None:
     arch, folded = fold_batch_norm(wide.arch, weights(wide))
-    start = write_imported_run(
-        tmp_path / "folded",
+    start = Model(
         arch=arch,
         preprocess=wide.preprocess,
         classes=wide.classes,
         weights=folded,
-        origin={},
-    )
+        origin=Origin(name="some"),
+    ).save(tmp_path / "folded")
     still = {"epochs": 1, "lr": 1e-12}
-    run = transfer(images, start=start.path, overrides=still, out=tmp_path / "run")
+    run = transfer(images, start=start, overrides=still, out=tmp_path / "run")
     assert run.arch == wide.arch
     assert load_recipe(run.path / "recipe.toml").norm_statistics == "kept"
     assert run.history()[0]["top1"] == max(row["top1"] for row in wide.history())

@@ -21,9 +21,10 @@ from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.formats.pretrained import create_model
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import WEIGHTS
+from mobilette.model.model import Model, Origin
 from mobilette.progress import Remark
-from mobilette.run.directory import WEIGHTS, Run, open_run
-from mobilette.run.imported import write_imported_run
+from mobilette.run.directory import Run, open_run
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 from mobilette.training.teacher import Teacher, read_teacher
@@ -60,14 +61,13 @@ def with_classes(run: Run, path: Path, order: list[int], extra: tuple[str, ...] 
         new = torch.full((len(extra), *tensors[name].shape[1:]), 7.0)
         tensors[name] = torch.cat([new, tensors[name][order]])
     names = [*extra, *(run.classes[index].id for index in order)]
-    return write_imported_run(
-        path,
+    return Model(
         arch=run.arch.with_classes(len(names)),
         preprocess=run.preprocess,
         classes=tuple(ClassLabel(id=name, name=name) for name in names),
         weights=tensors,
-        origin={},
-    ).path
+        origin=Origin(name="some"),
+    ).save(path)
 
 
 @pytest.fixture(scope="module")

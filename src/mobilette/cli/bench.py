@@ -115,7 +115,8 @@ def _export(
     from mobilette.exporters.calibration import calibration_images
     from mobilette.exporters.export import TARGETS
     from mobilette.exporters.export_all import Refused, chosen, export_all
-    from mobilette.run.directory import is_imported, open_run
+    from mobilette.model.directory import is_imported
+    from mobilette.run.directory import open_run
 
     run, say = open_run(path), remarks()
     targets = list(TARGETS) if to == "all" else to.split(",")

@@ -58,7 +58,8 @@ def export(
     from mobilette.exporters.prepare import package_versions
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
     from mobilette.folders import check_new
-    from mobilette.run.directory import is_imported, open_run, recorded_data
+    from mobilette.model.directory import is_imported
+    from mobilette.run.directory import open_run, recorded_data
 
     if int8 and precision is not None:
         raise InputError("--int8 and --precision: give one of them")

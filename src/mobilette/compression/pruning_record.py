@@ -17,9 +17,9 @@ from mobilette.counting.cost import cost
 from mobilette.errors import InputError
 from mobilette.files import read_record, write_json
 from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SECONDS, Range
+from mobilette.model.model import Model, Origin
 from mobilette.records import check_ranges
 from mobilette.run.directory import Run
-from mobilette.run.imported import PRUNED_FROM, write_imported_run
 
 PRUNED = "pruned.json"
 Importance = Literal["taylor", "norm"]
@@ -150,14 +150,14 @@ def new_channels(arch: Arch) -> dict[str, int]:
     }
 
 
-def write_cut(folder: Path, run: Run, pruned: Pruned) -> Path:
-    """Write the cut network of ``run`` as a run of its own into ``folder``; return it."""
-    return write_imported_run(
-        folder,
+def cut_model(run: Run, pruned: Pruned) -> Model:
+    """Return the cut network of ``run``."""
+    source = f"{run.path.resolve()}, pruned"
+    return Model(
         arch=pruned.arch,
+        weights=pruned.weights,
         preprocess=run.preprocess,
         classes=run.classes,
-        weights=pruned.weights,
-        origin={PRUNED_FROM: str(run.path.resolve())},
         multi_label=run.multi_label,
-    ).path
+        origin=Origin(name=pruned.arch.name, source=source),
+    )

@@ -77,7 +77,7 @@ def measure_cut(
         cutting: seconds of choosing channels by their scores.
         now: tells the time, in seconds.
     """
-    arch, weights = run.arch, run.read_weights()
+    arch, weights = run.arch, run.model.weights
 
     def of_all(work: Callable[[int], object], images_in_all: int) -> float:
         work(_FEW)

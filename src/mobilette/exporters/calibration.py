@@ -14,8 +14,9 @@ from mobilette.data.sources import find_images
 from mobilette.data.splitting import choose_split
 from mobilette.errors import InputError
 from mobilette.exporters.target import Calibration
+from mobilette.model.directory import is_imported
 from mobilette.progress import SILENT, Reporter
-from mobilette.run.directory import Run, is_imported, recorded_data
+from mobilette.run.directory import Run, recorded_data
 
 IMAGES = 200
 FEWEST = 16

@@ -16,7 +16,8 @@ from mobilette.files import write_bytes, write_json, write_text
 from mobilette.folders import new_directory
 from mobilette.formats.torch.name_tables import tensor_names
 from mobilette.model.classes import classes_text
-from mobilette.run.directory import ARCH, Run, open_run
+from mobilette.model.directory import ARCH
+from mobilette.run.directory import Run, open_run
 
 STATE_DICT = "state_dict"
 MODEL = "model.safetensors"

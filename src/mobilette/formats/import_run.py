@@ -10,11 +10,11 @@ from pathlib import Path
 from mobilette.arch.scale import Form
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
-from mobilette.formats.imported import Imported, preprocess_of
+from mobilette.formats.imported import Imported, as_model, preprocess_of
 from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel, read_classes
-from mobilette.run.directory import Run
-from mobilette.run.imported import write_imported_run
+from mobilette.model.model import Origin
+from mobilette.run.directory import Run, open_run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,30 +68,16 @@ def import_run(
         num_classes=None if labels is None else len(labels),
     )
     count = imported.arch.num_classes
-    if labels is None or not imported.has_classifier:
-        labels = [ClassLabel(id=str(number), name=str(number)) for number in range(count)]
-    if len(labels) != count:
+    if labels is not None and imported.has_classifier and len(labels) != count:
         raise InputError(f"{path}: {count:,} classes, but {len(labels):,} are in {classes}")
-    run = write_imported_run(
-        Path(out),
-        arch=imported.arch,
-        preprocess=preprocess
-        if isinstance(preprocess, Preprocess)
-        else preprocess_of(imported, preprocess, resize=resize, where=str(path)),
-        classes=tuple(labels),
-        weights=imported.weights,
-        origin={
-            "file": path.name,
-            "sha256": _digest(path),
-            "tensors": imported.tensors,
-            "unused": list(imported.unused),
-            "remarks": list(imported.remarks),
-        },
-        multi_label=imported.multi_label,
-        has_classifier=imported.has_classifier,
-        force=force,
+    if not isinstance(preprocess, Preprocess):
+        preprocess = preprocess_of(imported, preprocess, resize=resize, where=str(path))
+    origin = Origin(
+        name=model, width_mult=width_mult, form=form, source=path.name, sha256=_digest(path)
     )
-    return ImportedRun(run=run, imported=imported)
+    imported_model = as_model(imported, preprocess=preprocess, classes=labels, origin=origin)
+    imported_model.save(out, force=force)
+    return ImportedRun(run=open_run(out), imported=imported)
 
 
 def _digest(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
 from mobilette.errors import InputError
+from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model, Origin, numbered_classes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,4 +80,29 @@ def _alike(first: Preprocess, second: Preprocess) -> bool:
     pairs = zip(first.mean + first.std, second.mean + second.std, strict=True)
     return first.colour == second.colour and all(
         abs(a - b) <= 0.01 * (a + b) + 0.5 for a, b in pairs
+    )
+
+
+def as_model(
+    imported: Imported,
+    *,
+    preprocess: Preprocess,
+    classes: Sequence[ClassLabel] | None = None,
+    origin: Origin,
+) -> Model:
+    """Return the network as a `Model`; its classes are numbers where nobody names them."""
+    labels = numbered_classes(imported.arch.num_classes)
+    return Model(
+        arch=imported.arch,
+        weights=imported.weights,
+        preprocess=preprocess,
+        classes=labels if classes is None or not imported.has_classifier else tuple(classes),
+        multi_label=imported.multi_label,
+        has_classifier=imported.has_classifier,
+        origin=replace(
+            origin,
+            tensors=imported.tensors,
+            unused=imported.unused,
+            remarks=imported.remarks,
+        ),
     )

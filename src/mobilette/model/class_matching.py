@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+
 from mobilette.data.images import LabelledImage
 from mobilette.data.labels import indices_of
 from mobilette.data.names import folded
 from mobilette.errors import InputError, nearest
 from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model
 
 BY_NAME, BY_SIMILAR_NAME = "name", "name without case and number"
 BY_SYNSET, BY_ORDER = "synset prefix", "order"
@@ -125,3 +128,38 @@ def _all_of(
                 f"{where}: two folders are one class of the model: {other!r} and {folder!r}"
             )
     return list(found)
+
+
+def are_numbers(classes: Sequence[ClassLabel]) -> bool:
+    """Whether ``classes`` are called by their numbers, as those of weights without names are."""
+    return all(label.id == str(number) for number, label in enumerate(classes))
+
+
+def select_classes(model: Model, ids: Sequence[str]) -> Model | None:
+    """Return ``model`` with a classifier for ``ids`` alone, in this order.
+
+    ``None`` where one of them is no class of the model, by name or by synset.
+    """
+    if are_numbers(model.classes) and list(ids) != [label.id for label in model.classes]:
+        return None  # a number is no name
+    if not model.has_classifier:
+        return None
+    try:
+        indices, matched_by = match_classes(ids, model.classes, where=model.origin.source)
+    except InputError:
+        return None
+    if matched_by == BY_ORDER:
+        return None
+    rows = torch.tensor(indices)
+    return replace(
+        model,
+        arch=model.arch.with_classes(len(ids)),
+        weights={
+            name: tensor[rows] if name.startswith("head.classifier.") else tensor
+            for name, tensor in model.weights.items()
+        },
+        classes=tuple(
+            ClassLabel(id=own, name=model.classes[index].name)
+            for own, index in zip(ids, indices, strict=True)
+        ),
+    )

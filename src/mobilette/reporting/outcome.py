@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mobilette.errors import InputError
 from mobilette.files import read_json
-from mobilette.run.directory import DATASET, RECIPE, Run
+from mobilette.model.directory import DATASET
+from mobilette.run.directory import RECIPE, Run
 from mobilette.training.recipe import load_recipe
 from mobilette.verification.statistics import wilson_interval
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from safetensors.torch import save
 
 from mobilette.files import write_bytes, write_text
+from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
-from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE, WEIGHTS
+from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE
 from mobilette.run.metrics import Metrics
 from mobilette.training.clock import Now
 from mobilette.training.state import Progress, state_bytes

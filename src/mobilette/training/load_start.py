@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from mobilette.data.dataset import Dataset
 from mobilette.formats.fitting import fit_weights
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.training.measured import images_to_measure
 from mobilette.training.optimiser import classifier, scale_classifier
-from mobilette.training.start import Start
 from mobilette.training.step import Trainer
 
 # Standard deviation of a new classifier's first logits.
 _MOST_SPREAD = 1.0
 
 
-def load_start(start: Start, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
+def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
     """Give ``trainer`` the weights of ``start``, made to fit its network.
 
     The classifier learns at a rate that suits what it sees (`scale_classifier`).

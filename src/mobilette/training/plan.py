@@ -17,8 +17,9 @@ from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.data.resolution import suggest_resolution
 from mobilette.formats.fitting import is_as_wide
 from mobilette.formats.importing import holds_weights
+from mobilette.model.directory import is_model
+from mobilette.model.model import Model, Origin
 from mobilette.progress import Advance, Remark
-from mobilette.run.directory import is_run
 from mobilette.training.recipe import (
     DEFAULT,
     FOLDED,
@@ -30,7 +31,6 @@ from mobilette.training.recipe import (
 )
 from mobilette.training.start import (
     DEFAULT_MODEL,
-    Start,
     automatic_start,
     choose_arch,
     read_start,
@@ -46,7 +46,8 @@ class Plan:
     """A network to train, from which weights, how, and how its images are prepared."""
 
     arch: Arch
-    start: Start | None
+    origin: Origin
+    start: Model | None
     recipe: Recipe
     preprocess: Preprocess
 
@@ -63,7 +64,7 @@ def make_plan(
     resize: Resize | None,
     recipe: str | Path | Recipe | None,
     overrides: Mapping[str, object] | None,
-    start: str | Path,
+    start: str | Path | Model,
     report: Advance,
     remark: Remark,
 ) -> Plan:
@@ -90,18 +91,26 @@ def make_plan(
         in_channels=_in_channels(in_channels, source),
         form=form,
     )
-    of_file = source is not None and not is_run(Path(start)) and holds_weights(Path(start))
+    of_file = (
+        not isinstance(start, Model) and not is_model(Path(start)) and holds_weights(Path(start))
+    )
     if source is not None and of_file:  # what was said is the file's, and read with it
         model = width_mult = preprocess = None
+    name = model or DEFAULT_MODEL
+    width: float | None = settings.width_mult
     if source is not None:
         arch = choose_arch(source, settings, model=model, width_mult=width_mult)
+        name = model or source.arch.name
+        if width_mult is None and name == source.arch.name:
+            width = source.origin.width_mult
     else:
-        name, width = model or DEFAULT_MODEL, settings.width_mult
         arch = get_arch(name, settings)
         if str(start) == "auto" and images.name != "digits" and settings.is_full:
-            source = automatic_start(name, width_mult=width, report=report, remark=remark)
+            source = automatic_start(
+                name, width_mult=settings.width_mult, report=report, remark=remark
+            )
             if source is not None:
-                arch = choose_arch(source, settings, model=name, width_mult=width)
+                arch = choose_arch(source, settings, model=name, width_mult=settings.width_mult)
     chosen = _read_recipe(recipe or _usual_recipe(source, arch), overrides)
     if source is None and chosen.lr > NORMLESS_RATE[chosen.optimizer] and not _has_norms(arch):
         remark(
@@ -111,6 +120,7 @@ def make_plan(
         )
     return Plan(
         arch=arch,
+        origin=Origin(name=name, width_mult=width, form=form),
         start=source,
         recipe=chosen,
         preprocess=_preprocess(source, preprocess, resize, arch.in_channels),
@@ -128,22 +138,22 @@ def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | 
 
 
 def _resolution(
-    asked: int | None, source: Start | None, start: str | Path, images: ImageSet
+    asked: int | None, source: Model | None, start: str | Path | Model, images: ImageSet
 ) -> int:
     if asked is not None:
         return asked
-    if source is not None and Path(start).exists():
+    if source is not None and (isinstance(start, Model) or Path(start).exists()):
         return source.arch.resolution
     return suggest_resolution(images)
 
 
-def _in_channels(asked: int | None, source: Start | None) -> int:
+def _in_channels(asked: int | None, source: Model | None) -> int:
     if asked is not None:
         return asked
     return 3 if source is None else source.arch.in_channels
 
 
-def _usual_recipe(source: Start | None, arch: Arch) -> str:
+def _usual_recipe(source: Model | None, arch: Arch) -> str:
     if source is None:
         return DEFAULT
     if not is_as_wide(source.arch, arch):
@@ -152,7 +162,7 @@ def _usual_recipe(source: Start | None, arch: Arch) -> str:
 
 
 def _preprocess(
-    source: Start | None, name: str | None, resize: Resize | None, in_channels: int
+    source: Model | None, name: str | None, resize: Resize | None, in_channels: int
 ) -> Preprocess:
     """Return how images are prepared: as asked, else as the initial weights had them."""
     if name is None and source is not None:

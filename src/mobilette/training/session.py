@@ -14,10 +14,11 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.opening import LoaderKind
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json
+from mobilette.model.directory import DATASET
 from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.progress import Advance, Remark
-from mobilette.run.directory import DATASET, Run
+from mobilette.run.directory import Run
 from mobilette.training.clock import Clock, Now, Stopwatch
 from mobilette.training.costs import measure_costs
 from mobilette.training.environment import Precision

@@ -11,12 +11,12 @@ from torch.nn import functional
 from mobilette.arch.arch import Arch
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
-from mobilette.formats.download import Report
-from mobilette.model.class_matching import BY_ORDER, match_classes
+from mobilette.model.class_matching import BY_ORDER, are_numbers, match_classes
 from mobilette.model.classes import ClassLabel
-from mobilette.nn.network import Network, build_empty
-from mobilette.progress import Remark
-from mobilette.training.start import EXPECTED, Start, names_weights, read_start
+from mobilette.model.model import Model
+from mobilette.nn.network import Network
+from mobilette.progress import Advance, Remark
+from mobilette.training.start import EXPECTED, names_weights, read_start
 
 
 class Teacher:
@@ -61,7 +61,7 @@ def read_teacher(
     multi_label: bool,
     device: torch.device,
     remark: Remark | None = None,
-    report: Report | None = None,
+    report: Advance | None = None,
 ) -> Teacher:
     """Return the teacher ``name``: a run, or published weights.
 
@@ -91,10 +91,8 @@ def read_teacher(
     columns, by = _columns(start, name, classes)
     if by == BY_ORDER and remark is not None:
         remark(f"teacher {name}: no class has a name of these images'; matched by their order")
-    network = build_empty(start.arch)
-    network.load_state_dict(start.weights, assign=True)
+    network = start.network.requires_grad_(False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.eval().requires_grad_(False)
     return Teacher(
         network,
         Normalise(start.preprocess).to(device),
@@ -103,10 +101,10 @@ def read_teacher(
     )
 
 
-def _columns(start: Start, name: str, classes: Sequence[ClassLabel]) -> tuple[list[int], str]:
+def _columns(start: Model, name: str, classes: Sequence[ClassLabel]) -> tuple[list[int], str]:
     """Return which logit of the teacher is which of ``classes``, and by what they were matched."""
     ids = [label.id for label in classes]
-    if start.classes is not None:
+    if not are_numbers(start.classes) or ids == [label.id for label in start.classes]:
         return match_classes(ids, start.classes, where=f"teacher {name}")
     if start.arch.num_classes != len(ids):
         raise InputError(

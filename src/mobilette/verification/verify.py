@@ -25,8 +25,9 @@ from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
 from mobilette.limits import DROP
+from mobilette.model.directory import WEIGHTS
 from mobilette.progress import SILENT, Reporter
-from mobilette.run.directory import WEIGHTS, Run, is_run, open_run
+from mobilette.run.directory import Run, is_run, open_run
 from mobilette.run.metrics import accuracy
 from mobilette.verification.diagnosis import diagnose
 from mobilette.verification.evaluate import labelled_images

@@ -17,9 +17,9 @@ from mobilette.compression.pruning import Pruned, prune_channels
 from mobilette.compression.pruning_record import (
     Importance,
     PruningStep,
+    cut_model,
     cut_step,
     tuned_step,
-    write_cut,
     write_pruning,
 )
 from mobilette.compression.pruning_time import CutCosts, PruningTime, measure_cut
@@ -30,14 +30,10 @@ from mobilette.errors import InputError, one_of
 from mobilette.folders import check_new, claimed, claimed_free
 from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
+from mobilette.model.directory import ARCH
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
-from mobilette.run.directory import (
-    ARCH,
-    Run,
-    check_apart,
-    is_run,
-    open_run,
-)
+from mobilette.run.directory import Run, check_apart, is_run, open_run
 from mobilette.scratch import scratch
 from mobilette.training.clock import Now
 from mobilette.training.environment import choose_device
@@ -196,7 +192,7 @@ def _in_steps(
             with asked.read(current, reporter=reporter) as images:
                 if number == 1:
                     asked.time.plan(partial(asked.measure, images, source))
-                    accuracy = images.accuracy(source.arch, source.read_weights())
+                    accuracy = images.accuracy(source.arch, source.model.weights)
                 part = target * whole / cost(current.arch).madds
                 pruned = _cut(current, images, asked.importance, min(part, 1.0))
                 step = cut_step(pruned, keep=target, accuracy=images.accuracy)
@@ -207,7 +203,7 @@ def _in_steps(
             )
             last = number == steps
             where = folder if last else temporary / f"step{number}"
-            start = write_cut(temporary / f"cut{number}", source, pruned)
+            start = cut_model(source, pruned)
             left = steps - number + 1
             try:
                 current = _fine_tune(start, asked, out=where, force=force and last, steps_left=left)
@@ -223,7 +219,7 @@ def _in_steps(
 
 def _cut(run: Run, images: HeldImages, importance: Importance, part: float) -> Pruned:
     """Return the run's network, cut and with batch norms measured anew."""
-    weights = run.read_weights()
+    weights = run.model.weights
     if importance == "taylor":
         scores = images.taylor(run.arch, weights)
     else:
@@ -233,8 +229,8 @@ def _cut(run: Run, images: HeldImages, importance: Importance, part: float) -> P
     return Pruned(arch=pruned.arch, weights=measured, kept=pruned.kept)
 
 
-def _fine_tune(start: Path, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:
-    """Return the run that training makes of the cut one in ``start``."""
+def _fine_tune(start: Model, asked: _Request, *, out: Path, force: bool, steps_left: int) -> Run:
+    """Return the run that training makes of the cut one, ``start``."""
     recipe = asked.recipe
     if asked.time.limit:
         recipe = replace(recipe, time_limit=asked.time.of_tuning(steps_left))

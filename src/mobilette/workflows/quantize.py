@@ -33,8 +33,9 @@ from mobilette.exporters.target import Calibration, Progress, no_progress
 from mobilette.exporters.trained_run import open_trained_run
 from mobilette.folders import check_new, claimed, new_directory
 from mobilette.limits import DROP, SEED
+from mobilette.model.directory import is_imported
 from mobilette.progress import SILENT, Reporter
-from mobilette.run.directory import Run, is_imported
+from mobilette.run.directory import Run
 from mobilette.scratch import scratch
 from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
 from mobilette.search.rungs import RANKING_IMAGES, Attempt, Material, Outcome, climb

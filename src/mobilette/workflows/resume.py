@@ -20,17 +20,15 @@ from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json, write_text
 from mobilette.limits import FRACTION, THREADS
+from mobilette.model.directory import DATASET, ENVIRONMENT, is_imported
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.run.directory import (
-    DATASET,
-    ENVIRONMENT,
     LAUNCH,
     MAX_UNUSABLE,
     RECIPE,
     STATE,
     Run,
-    is_imported,
     is_run,
     open_run,
     recorded_data,

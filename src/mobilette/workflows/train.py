@@ -24,10 +24,12 @@ from mobilette.errors import InputError
 from mobilette.files import write_bytes
 from mobilette.folders import check_new, claimed_free, new_directory
 from mobilette.formats.fitting import is_as_wide
+from mobilette.model.class_matching import select_classes
 from mobilette.model.classes import ClassLabel
+from mobilette.model.directory import ARCH, ORIGIN, described
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.run.directory import (
-    ARCH,
     LAUNCH,
     MAX_UNUSABLE,
     STATE,
@@ -50,7 +52,6 @@ from mobilette.training.load_start import load_start
 from mobilette.training.plan import make_plan
 from mobilette.training.recipe import Recipe
 from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
-from mobilette.training.start import Start
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.time_plan import timed_reading
 from mobilette.training.world import (
@@ -77,7 +78,7 @@ def train(
     resize: Resize | None = None,
     recipe: str | Path | Recipe | None = None,
     overrides: Mapping[str, object] | None = None,
-    start: str | Path = "auto",
+    start: str | Path | Model = "auto",
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
@@ -107,10 +108,10 @@ def train(
         recipe: a name, a TOML file or a `Recipe`; ``None`` means ``quick`` from scratch,
             ``transfer`` from initial weights, ``sliced`` where these are cut to a narrower network.
         overrides: keys of the recipe to replace, for example ``{"epochs": 5}``.
-        start: initial weights: ``scratch``; a run, whose network may be wider than the one to
-            train and whose classifier is taken over where the classes are the same; published
-            weights by name (`mobilette.formats.published`); or ``auto``: the best published ones
-            if they can be had, none for ``digits`` and the small form.
+        start: initial weights: ``scratch``; a model or a run, whose network may be wider than the
+            one to train and whose classifier is taken over where the classes are the same;
+            published weights by name (`mobilette.formats.published`); or ``auto``: the best
+            published ones if they can be had, none for ``digits`` and the small form.
         out: the run directory; ``None`` makes a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -222,7 +223,8 @@ def train(
                     dataset=dataset.describe()
                     | {"path": _absolute(data), MAX_UNUSABLE: max_unusable},
                     environment=describe_environment(where, precision, fused_norms=fused_norms)
-                    | {"start": "scratch" if source is None else source.name}
+                    | {ORIGIN: described(plan.origin)}
+                    | {"start": "scratch" if source is None else source.origin.source}
                     | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
                 )
                 # Together: killed right here, the run still has the weights that it starts from.
@@ -251,20 +253,20 @@ def _silent(event: object) -> None:
 
 
 def _with_known_classes(
-    source: Start | None, images: ImageSet, remark: Remark
-) -> tuple[Start | None, tuple[ClassLabel, ...]]:
+    source: Model | None, images: ImageSet, remark: Remark
+) -> tuple[Model | None, tuple[ClassLabel, ...]]:
     """Return the weights, other ones if they have a classifier for these classes; the classes."""
     classes = tuple(ClassLabel(id=name, name=name) for name in images.classes)
     if source is None or source.multi_label != images.multi_label:
         return source, classes
-    known = source.of_classes(images.classes)
-    if known is None or known.classes is None:
+    known = select_classes(source, images.classes)
+    if known is None:
         return source, classes
     remark("the initial weights know these classes: they start with their classifier")
     return known, known.classes
 
 
-def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -> str:
+def _choices(arch: Arch, dataset: Dataset, source: Model | None, folder: Path) -> str:
     counts = {split: len(part.labels) for split, part in dataset.splits.items()}
     cut = ", cut to this width" if source and not is_as_wide(source.arch, arch) else ""
     left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
@@ -272,7 +274,7 @@ def _choices(arch: Arch, dataset: Dataset, source: Start | None, folder: Path) -
         f"{folder}: {arch.name} at {arch.resolution}x{arch.resolution}, "
         f"{len(dataset.classes)} classes, {counts['train']:,} images to train on, "
         f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
-        f"starts from {source.name if source else 'scratch'}{cut}"
+        f"starts from {source.origin.source if source else 'scratch'}{cut}"
     )
 
 

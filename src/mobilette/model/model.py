@@ -1,0 +1,157 @@
+"""`Model`: what a person calls the model, as one frozen value."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mobilette.arch.arch import Arch
+from mobilette.arch.scale import Form
+from mobilette.data.preprocess import Preprocess
+from mobilette.errors import InputError
+from mobilette.model.classes import ClassLabel
+from mobilette.nn.network import Network, build_empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model is from; no part of the Arch's hash.
+
+    Attributes:
+        name: the network's name in the catalogue.
+        width_mult: its width multiplier; ``None`` where its channels are those of no width, as
+            after pruning.
+        form: ``small`` or ``full``.
+        source: what the weights were read from: the folder of a run, a file, the name of published
+            weights, or ``scratch``.
+        sha256: of the file of weights (hex); of a folder of files, of all of them by name.
+        tensors: how many tensors a file of somebody else has; ``None`` for a run.
+        unused: names of that file's tensors that the network has no place for.
+        remarks: one line each on what was concluded or left out while it was read.
+    """
+
+    name: str
+    width_mult: float | None = None
+    form: Form | None = None
+    source: str = "scratch"
+    sha256: str | None = None
+    tensors: int | None = None
+    unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A network with its weights, and what has to be known to ask it.
+
+    Attributes:
+        arch: the network.
+        weights: float32 (counters int64) by the names of its state dict, exactly its tensors.
+        preprocess: how images are prepared for it.
+        classes: one a logit, in order.
+        multi_label: whether each class is answered for by itself (a sigmoid over several).
+        has_classifier: otherwise the classifier is one class of zeros: a start for training.
+        origin: where it is from.
+
+    Raises:
+        InputError: the parts do not belong together; the message names the first that does not.
+    """
+
+    arch: Arch
+    weights: Mapping[str, Tensor]
+    preprocess: Preprocess
+    classes: tuple[ClassLabel, ...]
+    multi_label: bool = False
+    has_classifier: bool = True
+    origin: Origin
+
+    def __post_init__(self) -> None:
+        check_parts(self.arch, self.preprocess, self.classes)
+        check_tensors(self.weights, self.arch)
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with these weights, a copy, on the CPU and ready to answer.
+
+        Raises:
+            InputError: it has no classifier.
+        """
+        if not self.has_classifier:
+            source = self.origin.source
+            raise InputError(
+                f"{source}: its weights were imported from a file without a classifier; "
+                f"'{shlex.join(['mobilette', 'train', 'DATA', '--from', source])}' trains one"
+            )
+        network = build_empty(self.arch)
+        copied = {name: tensor.clone() for name, tensor in self.weights.items()}
+        network.load_state_dict(copied, assign=True)
+        return network.eval()
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """Write the model into ``folder``, which is a run directory then; return it.
+
+        Args:
+            folder: `mobilette.Model.load` reads it, and every command takes it as a run.
+            force: replace ``folder`` if it exists.
+
+        Raises:
+            InputError: ``folder`` exists or cannot be written; nothing is left behind.
+        """
+        from mobilette.model.directory import write_model
+
+        return write_model(Path(folder), self, force=force)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Return the model in a run directory.
+
+        Raises:
+            InputError: there is none, or one of its files is damaged.
+        """
+        from mobilette.model.directory import read_model
+
+        return read_model(Path(path))
+
+
+def numbered_classes(count: int) -> tuple[ClassLabel, ...]:
+    """Return ``count`` classes called by their numbers, for weights that do not name them."""
+    return tuple(ClassLabel(id=str(number), name=str(number)) for number in range(count))
+
+
+def check_parts(arch: Arch, preprocess: Preprocess, classes: Sequence[ClassLabel]) -> None:
+    """Raise `InputError` unless the three can be of one model."""
+    if len(classes) != arch.num_classes:
+        raise InputError(f"{len(classes)} classes, but the network has {arch.num_classes}")
+    if preprocess.channels != arch.in_channels:
+        raise InputError(f"{preprocess.channels} channels, but the network has {arch.in_channels}")
+    preprocess.check_resolution(arch.resolution)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], arch: Arch) -> None:
+    """Raise `InputError` unless ``tensors`` are exactly the network's, by name, shape and dtype."""
+    expected = build_empty(arch).state_dict()
+    for name, like in expected.items():
+        if name not in tensors:
+            raise InputError(f"tensor {name!r} of {arch.name} is missing")
+        if tensors[name].shape != like.shape:
+            raise InputError(
+                f"tensor {name!r} is {tuple(tensors[name].shape)}, "
+                f"but {arch.name} needs {tuple(like.shape)}"
+            )
+        if tensors[name].dtype != like.dtype:
+            raise InputError(f"tensor {name!r} is {tensors[name].dtype}, not {like.dtype}")
+    for name in tensors.keys() - expected.keys():
+        raise InputError(f"tensor {name!r} is none of {arch.name}'s")
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` if one of the tensors has a value that is not finite."""
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"tensor {name!r} has values that are not finite")
