@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader
 
-from mobilette.data.cores import usable_cores
+from mobilette.data.machine import usable_cores
 
 if TYPE_CHECKING:
     from bench import networks

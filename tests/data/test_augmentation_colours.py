@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from mobilette.data import colours
+from mobilette.data import randaugment as colours
 from tests.data.photographs import image_of, photographs, pixels_of
 
 FACTORS = torch.tensor([0.0, 0.1, 0.6, 1.0, 1.4, 1.9])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilette.data.crops import resample
-from mobilette.data.rectangles import random_rectangles, rectangle_mask
+from mobilette.data.augmentation import resample
+from mobilette.data.mixing import random_rectangles, rectangle_mask
 from tests.data.photographs import image_of, photographs, pixels_of
 
 

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mobilette.data.erasing import erase
-from mobilette.data.mixing import mix
+from mobilette.data.mixing import erase, mix
 from tests.data.photographs import photographs
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mobilette.data import cache as cache_module
 from mobilette.data.cache import PIXELS, RECORDS, ImageCache, cache_key, clean_cache, open_cache
-from mobilette.data.content import Stamp
 from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.images import Stamp
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilette.artifact.directory import Artifact
-from mobilette.data import cores
-from mobilette.data.cores import cpu_quota, usable_cores
+from mobilette.data import machine
+from mobilette.data.machine import cpu_quota, usable_cores
 from mobilette.engines.load import load
 from mobilette.engines.onnxruntime import OnnxRuntimePredictor
 from mobilette.engines.pytorch import CheckpointPredictor
@@ -175,11 +175,11 @@ def test_cores_are_those_of_the_quota_and_of_the_affinity(
 ) -> None:
     tree(tmp_path, V2.format(path="/"), MOUNT_V2.format(root="/"), {"cpu.max": limit})
     quota = cpu_quota(tmp_path)
-    monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(cores, "_own_cores", lambda: here)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(machine, "_own_cores", lambda: here)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert usable_cores() == expected
-    assert cores.threads_by_quota() == (0 if quota is None or quota >= here else expected)
+    assert machine.threads_by_quota() == (0 if quota is None or quota >= here else expected)
 
 
 @pytest.fixture
@@ -227,8 +227,8 @@ def test_engines_get_the_threads_of_the_quota(
     exported: Artifact, trained: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cast(OnnxRuntimePredictor, load(exported.path)).threads == 0
-    monkeypatch.setattr(cores, "cpu_quota", lambda: 2.5)
-    monkeypatch.setattr(cores, "_own_cores", lambda: 64)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 2.5)
+    monkeypatch.setattr(machine, "_own_cores", lambda: 64)
     onnx = cast(OnnxRuntimePredictor, load(exported.path))
     with onnx.session() as session:
         assert session.get_session_options().intra_op_num_threads == 3

@@ -12,7 +12,7 @@ from mobilette.data.dataset import Dataset, load_dataset, load_split
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splitting import choose_split
+from mobilette.data.splits import choose_split
 from mobilette.errors import InputError
 
 COLOUR = {"cat": 0, "dog": 100}

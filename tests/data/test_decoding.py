@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.data.decoding import MARGIN, MAX_BYTES, decode, decode_reduced
+from mobilette.data.formats import UnusableImage
 from mobilette.data.preprocess import Preprocess, Resize, preset
-from mobilette.data.unusable import UnusableImage
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 9, 3), np.uint8)

@@ -18,7 +18,7 @@ from mobilette.data.list_table import LARGEST_LIST
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splitting import choose_split
+from mobilette.data.splits import choose_split
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
 

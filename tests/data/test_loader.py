@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.digest import Digest
+from mobilette.data.images import Digest
 from mobilette.data.loader import make_loader
 from mobilette.data.opening import LoaderKind
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.split import Split
+from mobilette.data.splits import Split
 from mobilette.data.workers import Decoder, Job, Outcome
 from mobilette.errors import InputError
 from mobilette.progress import SILENT, Reporter
@@ -224,10 +224,10 @@ def test_auto_goes_by_the_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert loader(device_memory=2 * train) == "resident"
     assert loader(device_memory=2 * train - 1) == "streamed"
     both = 100 * 3 * 16 * 16
-    monkeypatch.setattr("mobilette.data.memory.available_memory", lambda: 2 * both)
+    monkeypatch.setattr("mobilette.data.machine.available_memory", lambda: 2 * both)
     assert loader() == "resident"
     assert loader(processes=2) == "streamed"  # each would hold its own
-    monkeypatch.setattr("mobilette.data.memory.available_memory", lambda: 100_000)
+    monkeypatch.setattr("mobilette.data.machine.available_memory", lambda: 100_000)
     assert loader() == "streamed"
     with pytest.raises(InputError, match="would fit"):
         load(folder, "resident")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilette.data.processes import _is_guarded
+from mobilette.data.workers import _is_guarded
 from tests.data.sets import divided
 
 # A function that decodes a set by two workers, and prints how many images there are, what was

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilette.data.digest import pixel_sha256
-from mobilette.data.images import LabelledImage
-from mobilette.data.memory import available_memory
+from mobilette.data.images import LabelledImage, pixel_sha256
+from mobilette.data.machine import available_memory
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Decoded, Reading, read_images
 from mobilette.data.sources import find_images
@@ -111,7 +110,7 @@ def test_what_does_not_fit_the_memory_is_refused_before_it_is_tried() -> None:
 def test_a_container_has_what_its_limit_leaves(
     names: tuple[str, str], cached: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mobilette.data.memory.CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr("mobilette.data.machine.CONTROL_GROUPS", tmp_path)
     of_the_machine = available_memory()
     assert of_the_machine is not None
     limit, used = (tmp_path / name for name in names)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
+from mobilette.data.formats import UnusableImage
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_images
-from mobilette.data.splitting import choose_split
+from mobilette.data.splits import choose_split
 from mobilette.data.tar import TarMember
-from mobilette.data.unusable import UnusableImage
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
 

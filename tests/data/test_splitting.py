@@ -13,7 +13,7 @@ from PIL import Image
 
 from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.sources import find_images
-from mobilette.data.splitting import choose_split, held_out_fifth
+from mobilette.data.splits import choose_split, held_out_fifth
 from mobilette.errors import InputError
 
 Rows = list[tuple[int, str]]

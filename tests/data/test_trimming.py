@@ -21,12 +21,10 @@ from PIL import Image
 
 from mobilette.data import decoding
 from mobilette.data.decoding import decode
-from mobilette.data.netpbm import binary
-from mobilette.data.orientation import turn_of
-from mobilette.data.plain import plain
+from mobilette.data.formats import UnusableImage
+from mobilette.data.plain import plain, turn_of
 from mobilette.data.preprocess import Preprocess, Resize
-from mobilette.data.trimming import MOST_PARTS, trim
-from mobilette.data.unusable import UnusableImage
+from mobilette.data.trimming import MOST_PARTS, binary, trim
 from mobilette.silence import NO_WARNINGS
 from tests.data.test_decoding import GREY, RGB, chunk, encoded, heic, png
 

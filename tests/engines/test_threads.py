@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mobilette.data.cores import usable_cores
+from mobilette.data.machine import usable_cores
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor

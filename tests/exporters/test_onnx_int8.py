@@ -16,7 +16,7 @@ from mobilette.artifact.directory import Artifact
 from mobilette.data.dataset import load_split
 from mobilette.data.preprocess import PRESETS
 from mobilette.data.sources import find_images
-from mobilette.data.splitting import choose_split
+from mobilette.data.splits import choose_split
 from mobilette.engines.load import load
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run

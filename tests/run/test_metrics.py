@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from mobilette.data.labels import Labels
+from mobilette.data.images import Labels
 from mobilette.run.metrics import accuracy, measure, sigmoid, softmax
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from mobilette.data.streaming import StreamedPixels
+from mobilette.data.store import StreamedPixels
 from mobilette.errors import InputError
 from mobilette.model.directory import DATASET, ENVIRONMENT
 from mobilette.progress import Reporter

@@ -29,7 +29,7 @@ from mobilette.cli import (
     weights,
 )
 from mobilette.cli.streams import drop_output, secure_streams
-from mobilette.data.cores import threads_by_quota
+from mobilette.data.machine import threads_by_quota
 from mobilette.data.names import refuse_address
 from mobilette.errors import InputError, visible
 

@@ -18,7 +18,7 @@ from mobilette.data.dataset import load_dataset
 from mobilette.data.images import ImageSet
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
-from mobilette.data.streaming import part_of
+from mobilette.data.store import part_of
 from mobilette.errors import InputError
 from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.nn.layers import fuse_norms

@@ -33,7 +33,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from mobilette.data.content import Stamp
+from mobilette.data.images import Stamp
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.files import cache_root, in_words, read_record, remove_unfinished, write_json

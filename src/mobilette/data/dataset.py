@@ -6,14 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from mobilette.data.digest import Digest
 from mobilette.data.found import Copies, find_copies, find_rows
-from mobilette.data.images import ImageSet, LabelledImage
-from mobilette.data.labels import count_labels, indices_of
+from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
 from mobilette.data.opening import LoaderKind, open_set
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
-from mobilette.data.split import Split, assign, divide, make_split
+from mobilette.data.splits import Split, assign, divide, make_split
 from mobilette.data.store import ImageStore
 from mobilette.errors import InputError
 from mobilette.progress import SILENT, Reporter

@@ -12,12 +12,18 @@ from pathlib import Path
 
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError, features
 
-from mobilette.data.formats import HEAD, TGA_FOOTER, format_of, what_it_is
-from mobilette.data.memory import available_memory
-from mobilette.data.orientation import Turn, turn_of, turn_of_image
-from mobilette.data.plain import plain
+from mobilette.data.formats import (
+    DAMAGED,
+    HEAD,
+    TGA_FOOTER,
+    UnusableImage,
+    format_of,
+    reason_of,
+    what_it_is,
+)
+from mobilette.data.machine import available_memory
+from mobilette.data.plain import Turn, plain, turn_of, turn_of_image
 from mobilette.data.trimming import trim
-from mobilette.data.unusable import DAMAGED, UnusableImage, reason_of
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.silence import NO_WARNINGS

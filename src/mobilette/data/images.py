@@ -1,19 +1,54 @@
-"""`LabelledImage` and `ImageSet`: labelled images before they are decoded."""
+"""Labels: the class of an image, or the classes of an image of a multi-label set."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.data.decoding import decode, read_encoded
-from mobilette.data.labels import Label, indices_of
+from mobilette.data.formats import UnusableImage
 from mobilette.data.tar import TarMember
 from mobilette.errors import InputError
+
+# An index into the classes or, in a multi-label set, the ascending indices of none, one or several.
+Label = int | tuple[int, ...]
+# int64 of shape (N,) or, of a multi-label set, uint8 of shape (N, classes), 1 where it applies.
+Labels = NDArray[np.int64] | NDArray[np.uint8]
+
+
+def label_array(labels: Sequence[Label], *, num_classes: int) -> Labels:
+    """Return ``labels`` as an array: int64 (N,), or uint8 (N, num_classes) of 0 and 1.
+
+    The second where they are tuples.
+    """
+    if not any(isinstance(label, tuple) for label in labels):
+        return np.array(labels, np.int64)
+    applies = np.zeros((len(labels), num_classes), np.uint8)
+    for row, label in zip(applies, labels, strict=True):
+        row[list(indices_of(label))] = 1
+    return applies
+
+
+def indices_of(label: Label) -> tuple[int, ...]:
+    """Return the classes that ``label`` names, ascending."""
+    return label if isinstance(label, tuple) else (label,)
+
+
+def count_labels(labels: Labels, *, num_classes: int) -> list[int]:
+    """Return how many images each class has in an array of `label_array`."""
+    if labels.ndim == 2:
+        return [int(count) for count in labels.sum(axis=0, dtype=np.int64)]
+    return [int(count) for count in np.bincount(labels, minlength=num_classes)]
+
 
 SPLITS = ("train", "val", "test")
 
@@ -119,3 +154,86 @@ def check_set(images: ImageSet) -> ImageSet:
                     f"{split} has no image of {len(lacking)} of the {len(classes)} classes ({some})"
                 )
     return replace(images, remarks=tuple(remarks))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stamp:
+    """What tells, without reading it, that an image's file is the one that was seen before.
+
+    Attributes:
+        path: absolute.
+        offset: where the image begins in the file.
+        size: of the image, in bytes; -1 where the file cannot be found.
+        mtime_ns: when the file was last changed.
+    """
+
+    path: str
+    offset: int
+    size: int
+    mtime_ns: int
+
+
+def lies_in_file(image: LabelledImage) -> bool:
+    """Whether the image is still to be read, rather than in memory already."""
+    return not image.in_memory
+
+
+def encoded(image: LabelledImage) -> bytes:
+    """Return the bytes of an image that lies in a file.
+
+    Raises:
+        UnusableImage: they cannot be read.
+    """
+    content = image.read()
+    if content is None:
+        raise UnusableImage("has no file")
+    return content
+
+
+def stamp(image: LabelledImage) -> Stamp:
+    """Return the `Stamp` of an image that lies in a file."""
+    content = image.content
+    member = content if isinstance(content, TarMember) else None
+    file = str(member.path if member is not None else content)
+    path = os.path.abspath(file)  # noqa: PTH100  # links stay, a million are quick
+    offset = member.offset if member is not None else 0
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return Stamp(path=path, offset=offset, size=-1, mtime_ns=0)
+    size = member.size if member is not None else status.st_size
+    return Stamp(path=path, offset=offset, size=size, mtime_ns=status.st_mtime_ns)
+
+
+# What the order inside a split, the fingerprint and the count of duplicates go by.
+Digest = Literal["decoded pixels", "files", "names and sizes"]
+
+
+def pixel_sha256(image: Image.Image) -> str:
+    """Return the SHA-256, in hex, of a decoded image: its mode, size and pixels."""
+    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
+SAMPLE = 64
+
+
+def suggest_resolution(images: ImageSet) -> int:
+    """Return the largest usual resolution that does not enlarge the median image; at least 32.
+
+    The median is that of the shorter sides of up to 64 images spread over the set.
+    """
+    everything = [image for split in images.splits.values() for image in split]
+    sides = []
+    for image in everything[:: max(1, len(everything) // SAMPLE)]:
+        try:
+            sides.append(min(image.open().size))
+        except UnusableImage:
+            continue
+    shorter = median(sides) if sides else RESOLUTIONS[-1]
+    return max(
+        (size for size in RESOLUTIONS if size <= shorter),
+        default=RESOLUTIONS[0],
+    )

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.data.split import Split
-from mobilette.data.store import cancel
-from mobilette.data.streaming import StreamedPixels
+from mobilette.data.splits import Split
+from mobilette.data.store import StreamedPixels, cancel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,13 +1,78 @@
-"""Mixed images with mixed labels: mixup and cutmix."""
+"""Random rectangles: to crop, to erase and to mix images."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mobilette.data.rectangles import rectangle_mask
 from mobilette.data.transfer import to_device
+
+
+def random_rectangles(
+    draws: Tensor, *, size: int, area: tuple[float, float], ratio: float
+) -> tuple[Tensor, Tensor]:
+    """Return the places and sizes of random rectangles inside a square of ``size`` pixels.
+
+    The area is uniform in ``area`` (parts of the square's), the logarithm of height / width uniform
+    between those of ``1 / ratio`` and ``ratio``, the place uniform among those that fit. An area
+    that leaves no room for the extreme ratios narrows their range; nothing is drawn again, so every
+    area is as frequent as asked for.
+
+    Args:
+        draws: (N, 4), uniform in [0, 1).
+        size: of the square.
+        area: smallest and largest, above 0 and at most 1.
+        ratio: largest of the longer side to the shorter one; at least 1.
+
+    Returns:
+        The first row and column, and the height and width (at least one pixel), int64 (N, 2) each.
+    """
+    draws = draws.double()
+    smallest, largest = area
+    areas = smallest + (largest - smallest) * draws[:, 0]
+    reach = (-areas.log()).clamp(max=math.log(ratio))
+    ratios = ((2 * draws[:, 1] - 1) * reach).exp()
+    sides = torch.stack([(areas * ratios).sqrt(), (areas / ratios).sqrt()], dim=1)
+    sizes = (size * sides).round().long().clamp(1, size)
+    starts = (draws[:, 2:] * (size - sizes + 1)).long()
+    return starts, sizes
+
+
+def rectangle_mask(starts: Tensor, sizes: Tensor, *, size: int) -> Tensor:
+    """Return bool (N, 1, size, size), true inside the rectangle (N, 2) of each image."""
+    lines = torch.arange(size)
+    starts, ends = starts[..., None], (starts + sizes)[..., None]
+    inside = (lines >= starts) & (lines < ends)
+    return (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
+
+
+AREA = (0.02, 0.4)
+RATIO = 1 / 0.3
+
+
+def erase(pixels: Tensor, *, probability: float, generator: Generator) -> Tensor:
+    """Return ``pixels``, with a random rectangle of noise in some of the images.
+
+    Zhong et al. 2017, arXiv 1708.04896, Algorithm 1: a rectangle of 2% to 40% of the area, its
+    sides in a ratio of 0.3 to 1/0.3 (here uniform in its logarithm), filled with random values
+    as there. One sheet of noise is drawn a batch; each image shows its own
+    rectangle of it.
+
+    Args:
+        pixels: uint8 (N, C, R, R) on any device.
+        probability: for an image to be erased.
+        generator: on the CPU; five numbers an image and C x R x R for the noise are taken.
+    """
+    count, channels, size, _ = pixels.shape
+    draws = torch.rand(count, 5, generator=generator)
+    noise = torch.randint(0, 256, (channels, size, size), dtype=torch.uint8, generator=generator)
+    starts, sizes = random_rectangles(draws[:, 1:], size=size, area=AREA, ratio=RATIO)
+    erased = draws[:, 0] < probability
+    mask = rectangle_mask(starts, sizes * erased[:, None], size=size)
+    return torch.where(to_device(mask, pixels.device), to_device(noise, pixels.device), pixels)
 
 
 def mix(

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from mobilette.data.cache import ImageCache, cache_key, open_cache
-from mobilette.data.content import Stamp, lies_in_file, stamp
-from mobilette.data.digest import Digest
-from mobilette.data.images import ImageSet, LabelledImage
-from mobilette.data.memory import check_memory, fits_memory
+from mobilette.data.images import Digest, ImageSet, LabelledImage, Stamp, lies_in_file, stamp
+from mobilette.data.machine import check_memory, fits_memory
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading
 from mobilette.data.store import ImageStore

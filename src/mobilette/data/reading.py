@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.content import lies_in_file
-from mobilette.data.cores import usable_cores
-from mobilette.data.images import LabelledImage
-from mobilette.data.memory import check_memory
+from mobilette.data.images import LabelledImage, lies_in_file
+from mobilette.data.machine import check_memory, usable_cores
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.store import ImageStore
 from mobilette.data.workers import Decoder

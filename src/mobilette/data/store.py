@@ -6,15 +6,22 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.cache import ImageCache
-from mobilette.data.content import lies_in_file
-from mobilette.data.images import LabelledImage
-from mobilette.data.processes import why_no_processes
-from mobilette.data.workers import CHUNK, Decoder, Job, NoWorkers, Outcome, WorkerPool
+from mobilette.data.images import LabelledImage, lies_in_file
+from mobilette.data.workers import (
+    CHUNK,
+    Decoder,
+    Job,
+    NoWorkers,
+    Outcome,
+    WorkerPool,
+    why_no_processes,
+)
 from mobilette.errors import InputError
 from mobilette.limits import WORKERS
 from mobilette.progress import SILENT, Advance, Remark
@@ -271,3 +278,52 @@ def _cut(positions: Positions) -> Iterator[tuple[int, list[int]]]:
     """Yield pieces of ``CHUNK`` positions, each with the place where it begins."""
     for first in range(0, len(positions), CHUNK):
         yield first, [int(position) for position in positions[first : first + CHUNK]]
+
+
+class StreamedPixels:
+    """Rows of a `ImageStore`, indexed as an array uint8 (N, C, R, R) is.
+
+    Attributes:
+        store: where the rows come from; the splits of a set share it.
+        positions: int64 (N,), the position in the store of every row.
+    """
+
+    def __init__(self, store: ImageStore, positions: NDArray[np.int64]) -> None:
+        self.store, self.positions = store, positions
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape (N, C, R, R)."""
+        return (len(self.positions), *self.store.row_shape)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the rows, read now; those of broken images are zeros (see `usable`).
+
+        Raises:
+            InputError: too many images are broken, or a worker process died.
+        """
+        positions = self.positions[key]
+        out = np.zeros((len(positions), *self.store.row_shape), np.uint8)
+        self.store.fill(positions, out)
+        self.store.settle()
+        return out
+
+    def part(self, first: int, last: int) -> StreamedPixels:
+        """Return the rows from ``first`` to before ``last``, none of which is read yet."""
+        return StreamedPixels(self.store, self.positions[first:last])
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Return, bool (N,), which rows did not turn out to be broken so far."""
+        broken = self.store.broken
+        return np.array([int(position) not in broken for position in self.positions], np.bool_)
+
+
+Pixels: TypeAlias = NDArray[np.uint8] | StreamedPixels
+
+
+def part_of(pixels: Pixels, first: int, last: int) -> Pixels:
+    """Return rows of ``pixels`` where they lie: in memory, or to be read batch by batch."""
+    return pixels.part(first, last) if isinstance(pixels, StreamedPixels) else pixels[first:last]

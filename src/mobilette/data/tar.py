@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobilette.data.decoding import check_size
-from mobilette.data.unusable import UnusableImage
+from mobilette.data.formats import UnusableImage
 from mobilette.errors import InputError
 
 ENDS_MID_FILE = "shard ends mid-file"

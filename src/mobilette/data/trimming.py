@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mobilette.data.netpbm import binary
-from mobilette.data.orientation import Turn, turn_of
-from mobilette.data.tiff import check_tiff
-from mobilette.data.unusable import UnusableImage
+import numpy as np
+
+from mobilette.data.formats import UnusableImage
+from mobilette.data.plain import Turn, turn_of
 
 # An image has some dozens of parts before its pixels; each costs time however small it is.
 MOST_PARTS = 2**16
@@ -201,3 +202,112 @@ def _without_exif(data: bytes) -> bytes:
             return data[:at] + data[at:end].replace(b"Exif", b"none") + data[end:]
         at = end
     return data
+
+
+# TIFF 6.0, section 2; BigTIFF has the last.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
+_SUBFILE, _BYTE_COUNTS, _TILE_BYTE_COUNTS = 254, 279, 325
+_DNG = 50706
+# Tags of which a value counts for each strip, tile or channel.
+_LISTS = (258, 273, 279, 324, 325, 338, 339)
+_REDUCED = 1
+# Strips may share their bytes, but all of them reading all of the file takes forever.
+_MOST_READ = 4
+
+
+def check_tiff(data: bytes, *, most: int) -> None:
+    """Check the first directory of a TIFF.
+
+    Args:
+        data: the file.
+        most: strips or tiles that an image may have.
+
+    Raises:
+        UnusableImage: it has more, reads the file over and over, or is a camera's raw image,
+            of which the first directory is a preview.
+    """
+    read = 0
+    for tag, kind, count, value, order in _entries(data):
+        if tag == _DNG or (tag == _SUBFILE and value & _REDUCED):
+            raise UnusableImage("a camera's raw image; develop it to JPEG or TIFF")
+        if tag in _LISTS and count > most:
+            raise UnusableImage(f"{count:,} strips or tiles (the limit is {most:,})")
+        if tag in (_BYTE_COUNTS, _TILE_BYTE_COUNTS) and kind in (3, 4, 16) and count > 1:
+            code = {3: "H", 4: "I", 16: "Q"}[kind]
+            size = count * _SIZES[kind]
+            if value + size <= len(data):
+                lengths = struct.unpack_from(f"{order}{count}{code}", data, value)
+                read += sum(min(length, len(data)) for length in lengths)
+    if read > _MOST_READ * len(data):
+        raise UnusableImage("damaged: its strips are longer than the file")
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, int, int, int, str]]:
+    """Yield tag, type, count, value or offset, and byte order of each entry that is there."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    place, number, entry = ("8xQ", "Q", "HHQQ") if big else ("4xI", "H", "HHII")
+    try:
+        (start,) = struct.unpack_from(order + place, data)
+        (count,) = struct.unpack_from(order + number, data, start)
+    except struct.error:
+        return
+    size, head = struct.calcsize(order + entry), struct.calcsize(order + number)
+    for index in range(min(count, 2**16)):
+        at = start + head + index * size
+        if at + size > len(data):
+            return
+        tag, kind, many, value = struct.unpack_from(order + entry, data, at)
+        if many == 1 and order == ">" and kind in (1, 3):  # short values lie at the left
+            value >>= 8 * ((8 if big else 4) - _SIZES[kind])
+        yield tag, kind, many, value, order
+
+
+# White space and comments, then a number.
+_NUMBER = re.compile(rb"(?:[ \t\n\v\f\r]|#[^\r\n]*)*([0-9]{1,10})")
+_AFTER = re.compile(rb"#[^\r\n]*[\r\n]|[ \t\n\v\f\r]")
+_PLAIN = (b"P1", b"P2", b"P3")
+
+
+def binary(data: bytes, *, limit: int) -> bytes:
+    """Return a file with the same image, without comments, its levels up to 255 or 65,535.
+
+    Args:
+        data: the file.
+        limit: bytes of a plain one, whose levels are written as text, at most.
+
+    Raises:
+        UnusableImage: it is damaged, or longer than that.
+    """
+    magic = data[:2]
+    if magic == b"Pf":
+        return data
+    if magic in _PLAIN and len(data) > limit:
+        raise UnusableImage(f"{len(data):,} bytes of levels as text (the limit is {limit:,})")
+    numbers, at = [], 2
+    for _ in range(2 if magic in (b"P1", b"P4") else 3):
+        found = _NUMBER.match(data, at)
+        if found is None:
+            raise UnusableImage("damaged: no size in it")
+        numbers.append(int(found[1]))
+        at = found.end()
+    after = _AFTER.match(data, at)
+    if after is None:
+        raise UnusableImage("truncated" if at >= len(data) else "damaged: no size in it")
+    at = after.end()
+    largest = numbers[2] if len(numbers) == 3 else 255
+    body = data[at:]
+    if magic in (b"P5", b"P6") and 0 < largest < 65536 and largest not in (255, 65535):
+        body, numbers[2] = _stretched(body, largest, grey=magic == b"P5")
+    elif magic == b"P6" and largest == 65535:
+        body, numbers[2] = _stretched(body, largest, grey=False)
+    return magic + b"\n" + b" ".join(b"%d" % number for number in numbers) + b"\n" + body
+
+
+def _stretched(body: bytes, largest: int, *, grey: bool) -> tuple[bytes, int]:
+    """Return levels up to ``largest`` as levels up to 255, or 65,535 for deep grey ones."""
+    deep = largest > 255
+    levels = np.frombuffer(body, ">u2" if deep else "u1", count=len(body) // (1 + deep))
+    white = 65535 if deep and grey else 255
+    scaled = np.rint(np.minimum(levels, largest) / largest * white)  # as Pillow rounds
+    return scaled.astype(">u2" if white > 255 else "u1").tobytes(), white

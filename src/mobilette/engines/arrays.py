@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.data.decoding import check_pixels, decode
-from mobilette.data.unusable import UnusableImage
+from mobilette.data.formats import UnusableImage
 
 EXPECTED = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 _CHANNELS = (1, 3, 4)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Contract, canonical
 from mobilette.artifact.directory import Artifact, open_artifact
-from mobilette.data.cores import threads_by_quota
+from mobilette.data.machine import threads_by_quota
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.sharing import Sessions
 from mobilette.errors import InputError

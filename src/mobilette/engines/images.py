@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from mobilette.data.decoding import MAX_BYTES, decode, upright_and_plain
+from mobilette.data.formats import DAMAGED, UnusableImage, reason_of
 from mobilette.data.names import NO_ADDRESSES, is_address
-from mobilette.data.unusable import DAMAGED, UnusableImage, reason_of
 from mobilette.engines.arrays import EXPECTED, image_of, is_array, several
 from mobilette.errors import InputError
 

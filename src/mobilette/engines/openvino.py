@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY, Precision
-from mobilette.data.cores import usable_cores
+from mobilette.data.machine import usable_cores
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.sharing import calls_at_once
 from mobilette.errors import InputError

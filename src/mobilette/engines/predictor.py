@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
-from mobilette.data.cores import usable_cores
+from mobilette.data.formats import UnusableImage
+from mobilette.data.machine import usable_cores
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.unusable import UnusableImage
 from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.images import (
     ImageLike,

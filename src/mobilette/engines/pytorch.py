@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mobilette.data.cores import threads_by_quota
+from mobilette.data.machine import threads_by_quota
 from mobilette.data.normalise import Normalise
 from mobilette.engines.artifact import one_line
 from mobilette.engines.predictor import Predictor

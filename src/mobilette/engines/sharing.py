@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from mobilette.data.cores import usable_cores
+from mobilette.data.machine import usable_cores
 
 T = TypeVar("T")
 

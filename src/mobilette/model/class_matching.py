@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from mobilette.data.images import LabelledImage
-from mobilette.data.labels import indices_of
+from mobilette.data.images import LabelledImage, indices_of
 from mobilette.data.names import folded
 from mobilette.errors import InputError, nearest
 from mobilette.model.classes import ClassLabel

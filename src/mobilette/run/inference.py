@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mobilette.counting.cost import cost
 from mobilette.data.normalise import Normalise
-from mobilette.data.streaming import Pixels
+from mobilette.data.store import Pixels
 from mobilette.nn.network import Network
 
 LARGEST_BATCH = 256

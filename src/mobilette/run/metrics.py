@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.labels import Labels
+from mobilette.data.images import Labels
 
 
 @dataclass(frozen=True, kw_only=True)

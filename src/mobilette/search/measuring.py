@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mobilette.artifact.contract import Precision, Rung
 from mobilette.artifact.directory import open_artifact
 from mobilette.data.dataset import load_split
-from mobilette.data.labels import Labels
+from mobilette.data.images import Labels
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
 from mobilette.engines.load import open_engine

@@ -16,7 +16,7 @@ from mobilette.compression.equalisation import equalise
 from mobilette.compression.quantisation_aware import train_quantised
 from mobilette.compression.ranges import Ranges
 from mobilette.compression.sensitivity import sensitivity
-from mobilette.data.labels import Labels
+from mobilette.data.images import Labels
 from mobilette.exporters.target import Quantisation
 from mobilette.nn.network import Network
 

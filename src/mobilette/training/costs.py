@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from mobilette.data.dataset import Dataset
-from mobilette.data.split import Split
-from mobilette.data.streaming import StreamedPixels
+from mobilette.data.splits import Split
+from mobilette.data.store import StreamedPixels
 from mobilette.run.inference import checkpoint_logits
 from mobilette.training.clock import Now
 from mobilette.training.measured import IMAGES

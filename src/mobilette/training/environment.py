@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 
 from mobilette.data.cache import cache_size, images_cache
-from mobilette.data.cores import cpu_quota, usable_cores
-from mobilette.data.memory import available_memory
+from mobilette.data.machine import available_memory, cpu_quota, usable_cores
 from mobilette.errors import InputError, one_of
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.training.world import ALONE, World

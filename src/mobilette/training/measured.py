@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mobilette.data.split import Split
+from mobilette.data.splits import Split
 from mobilette.training.randomness import Purpose, generator
 from mobilette.training.step import Trainer
 

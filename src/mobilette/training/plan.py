@@ -12,9 +12,8 @@ from mobilette.arch.editing import adopt_norms
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Form, Settings
-from mobilette.data.images import ImageSet
+from mobilette.data.images import ImageSet, suggest_resolution
 from mobilette.data.preprocess import Preprocess, Resize, preset
-from mobilette.data.resolution import suggest_resolution
 from mobilette.formats.fitting import is_as_wide
 from mobilette.formats.importing import holds_weights
 from mobilette.model.directory import is_model

@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 
-from mobilette.data.cores import usable_cores
+from mobilette.data.machine import usable_cores
 from mobilette.limits import THREADS
 
 # malloc.h: thresholds above which glibc gives memory back to the kernel.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mobilette.data.dataset import Dataset
-from mobilette.data.streaming import part_of
+from mobilette.data.store import part_of
 from mobilette.errors import InputError
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import Metrics, measure

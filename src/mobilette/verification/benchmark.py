@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mobilette.artifact.directory import find_artifacts, is_artifact
-from mobilette.data.cores import usable_cores
+from mobilette.data.machine import usable_cores
 from mobilette.data.sources import find_images
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError

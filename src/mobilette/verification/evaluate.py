@@ -11,7 +11,7 @@ from mobilette.data.dataset import load_split
 from mobilette.data.images import LabelledImage
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splitting import choose_split
+from mobilette.data.splits import choose_split
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.model.class_matching import guessed, match_classes, relabelled

@@ -18,8 +18,8 @@ import mobilette
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import README, Artifact
 from mobilette.data.decoding import decode
+from mobilette.data.formats import UnusableImage
 from mobilette.data.images import LabelledImage
-from mobilette.data.unusable import UnusableImage
 from mobilette.engines.node import NodeError
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import image_code

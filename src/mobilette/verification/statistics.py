@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.labels import Labels
+from mobilette.data.images import Labels
 from mobilette.run.metrics import right_answers, softmax
 
 BINS = 15

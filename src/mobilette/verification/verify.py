@@ -15,8 +15,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arguments import checked
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
 from mobilette.data.dataset import load_split
-from mobilette.data.images import LabelledImage
-from mobilette.data.labels import Labels
+from mobilette.data.images import LabelledImage, Labels
 from mobilette.data.reading import Reading
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import open_engine

@@ -14,7 +14,7 @@ import torch
 from mobilette.arguments import checked
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.digest import Digest
+from mobilette.data.images import Digest
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
