@@ -1,30 +1,50 @@
-"""Sets of tar shards: images that are read where they lie in tar files."""
+"""Sets of tar shards as WebDataset writes them: images are read where they lie.
+
+Layout: https://github.com/webdataset/webdataset. The files of one sample follow each other and
+have one name up to the first dot; what follows the dot says what they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 from mobilette.data.images import SPLITS, ImageSet, LabelledImage, by_split, check_set
 from mobilette.data.layout import entries
-from mobilette.data.names import split_of, split_within
-from mobilette.data.samples import Sample, read_samples
+from mobilette.data.names import DECODED, is_hidden, split_of, split_within
+from mobilette.data.tar import ENDS_MID_FILE, Entry, TarMember, read_entries
 from mobilette.errors import InputError, nearest
 from mobilette.files import LARGEST_RECORD, read_bytes
 
 CLASSES_FILE = "classes.txt"
 MOST_CLASSES = 100_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_IMAGE, _CLASS = "image", "cls"
+_LONGEST_CLASS = 1024  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where a sample was found."""
+class _Sample:
+    """An image in a shard, and what the ``.cls`` beside it says."""
 
+    name: str
     split: str
     shard: int
-    name: str
+    image: TarMember
+    text: str
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What the shards read so far hold; ``cut`` are those that end without their end mark."""
+
+    samples: list[_Sample] = field(default_factory=list)
+    unusable: list[tuple[str, str]] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
 
 def find_shards(root: Path) -> dict[str, list[Path]]:
@@ -58,7 +78,7 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
 
 
 def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> ImageSet:
-    """List the images in tar shards; only the headers in them are read, and the classes.
+    """List the images in tar shards; only headers and classes are read.
 
     A sample without an image or a class is left out and counted, and so is the one in whose
     middle a shard ends.
@@ -72,59 +92,49 @@ def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> 
         InputError: a shard is damaged, compressed or without a complete sample, or a class is
             unknown.
     """
-    found: list[tuple[_Place, Sample]] = []
-    unusable: list[tuple[str, str]] = []
-    ignored: list[str] = []
-    cut: list[str] = []
+    found = _Found()
     every = [(split, path) for split, paths in shards.items() for path in paths]
     for number, (split, path) in enumerate(every):
-        prefix = path.relative_to(root).as_posix()
-        shard = read_samples(path)
-        for sample in shard.samples:
-            place = _Place(split=split, shard=number, name=f"{prefix}/{sample.name}")
-            found.append((place, sample))
-        unusable += [(f"{prefix}/{stem}", reason) for stem, reason in shard.unusable]
-        ignored += [f"{prefix}/{file}" for file in shard.ignored]
-        cut += [] if shard.complete else [prefix]
-    classes, index = _classes(root, found)
+        _read_shard(path, path.relative_to(root).as_posix(), split, number, found)
+    classes, index = _classes(root, found.samples)
     images: dict[str, list[LabelledImage]] = {}
-    for place, sample in found:
+    for sample in found.samples:
         image = LabelledImage(
-            name=place.name,
+            name=sample.name,
             label=index[sample.text],
             content=sample.image,
-            shard=place.shard,
+            shard=sample.shard,
         )
-        images.setdefault(place.split, []).append(image)
-    remarks = []
-    if cut:
-        remarks.append(f"{len(cut)} of {len(every)} shards end mid-file; the first is {cut[0]}")
+        images.setdefault(sample.split, []).append(image)
+    cut = (
+        found.cut
+        and f"{len(found.cut)} of {len(every)} shards end mid-file; the first is {found.cut[0]}"
+    )
     return check_set(
         ImageSet(
             name=name,
             classes=classes,
             splits=by_split(images),
             divided_by="shards",
-            ignored=tuple(ignored),
-            unusable=tuple(unusable),
-            remarks=tuple(remarks),
+            ignored=tuple(found.ignored),
+            unusable=tuple(found.unusable),
+            remarks=(cut,) if cut else (),
         )
     )
 
 
 def _tars(root: Path, files: Sequence[str]) -> list[str]:
-    tars = [file for file in files if file.lower().endswith(".tar")]
     packed = [file for file in files if file.lower().endswith(_COMPRESSED)]
     if packed:
         raise InputError(
             f"{root}: {packed[0]} is compressed; images are read in place, so unpack it to a "
             "plain .tar"
         )
-    return tars
+    return [file for file in files if file.lower().endswith(".tar")]
 
 
 def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
-    """Divide shards by the split that stands in their names, if one does."""
+    """Divide shards by the split in their names, if there is one."""
     found: dict[str, list[Path]] = {}
     for file in tars:
         found.setdefault(split_within(file) or "all", []).append(root / file)
@@ -138,12 +148,81 @@ def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
     return {split: found[split] for split in ("all", *SPLITS) if split in found}
 
 
-def _classes(
-    root: Path, found: Sequence[tuple[_Place, Sample]]
-) -> tuple[tuple[str, ...], dict[str, int]]:
+def _read_shard(path: Path, prefix: str, split: str, number: int, found: _Found) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: not a file")
+    before = len(found.samples)
+    try:
+        with path.open("rb") as file:
+            every, complete = read_entries(file, where=path)
+            files = [entry for entry in every if not any(map(is_hidden, _folders(entry.name)))]
+            for stem, group in groupby(files, key=lambda entry: _parts(entry.name)[0]):
+                sample = list(group)
+                chosen = {_parts(entry.name)[1]: entry for entry in reversed(sample)}
+                chosen = {kind: chosen[kind] for kind in (_IMAGE, _CLASS) if kind in chosen}
+                found.ignored += [
+                    f"{prefix}/{entry.name}" for entry in sample if entry not in chosen.values()
+                ]
+                if not chosen:
+                    continue
+                image, label = chosen.get(_IMAGE), chosen.get(_CLASS)
+                text, fault = _class_of(file, image, label)
+                if image is None or fault:
+                    at_end = not complete and sample[-1] is every[-1]
+                    reason = ENDS_MID_FILE if at_end else fault
+                    found.unusable.append((f"{prefix}/{stem}", reason))
+                    continue
+                found.samples.append(
+                    _Sample(
+                        name=f"{prefix}/{image.name}",
+                        split=split,
+                        shard=number,
+                        image=TarMember(path, image.offset, image.size),
+                        text=text,
+                    )
+                )
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    if len(found.samples) == before:
+        cut = "" if complete else "; it ends mid-file"
+        raise InputError(f"{path}: no complete sample in it, an image and its .cls{cut}")
+    found.cut += [] if complete else [prefix]
+
+
+def _folders(name: str) -> list[str]:
+    """Return the names of the folders on the way to a file, and its own."""
+    return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Return the sample that a file is of, empty for none, and what it is of it."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, ending = base.partition(".")
+    if not stem or not dot:
+        return "", ""
+    kind = _IMAGE if f".{ending.lower()}" in DECODED else ending.lower()
+    return folder + slash + stem, kind
+
+
+def _class_of(file: BinaryIO, image: Entry | None, label: Entry | None) -> tuple[str, str]:
+    """Return the text of a sample's class, and why the sample cannot be used, if so."""
+    if image is None or not image.whole:
+        return "", "no image beside its .cls"
+    if label is None or not label.whole:
+        return "", "no .cls beside it"
+    if label.size > _LONGEST_CLASS:
+        return "", f"its .cls has {label.size:,} bytes, which is no class"
+    file.seek(label.offset)
+    text = file.read(label.size).decode("utf-8", "replace").strip()
+    if not text.isprintable() or not text or "\ufffd" in text:
+        return "", "its .cls is empty or no text"
+    return text, ""
+
+
+def _classes(root: Path, samples: Sequence[_Sample]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return the classes in order, and which of them each text of a ``.cls`` means."""
-    trained = {sample.text for place, sample in found if place.split in ("train", "all")}
-    texts = {sample.text for _, sample in found}
+    trained = {sample.text for sample in samples if sample.split in ("train", "all")}
+    texts = {sample.text for sample in samples}
     listed = _listed(root / CLASSES_FILE)
     numbers = all(text.isascii() and text.isdigit() for text in texts)
     if numbers:
@@ -153,14 +232,14 @@ def _classes(
         classes = listed or tuple(sorted(trained))
         values = {name: number for number, name in enumerate(classes)}
     valid = {text: index for text, index in values.items() if index < len(classes)}
-    for place, sample in found:
+    for sample in samples:
         if sample.text not in valid:
             among = f"the {len(classes)} lines of {CLASSES_FILE}" if listed else "train"
-            if not listed and place.split in ("train", "all"):
+            if not listed and sample.split in ("train", "all"):
                 among = f"0 to {MOST_CLASSES - 1:,}"
             near = "" if numbers else nearest(sample.text, classes)
             raise InputError(
-                f"{root}: {place.name}: class {sample.text!r:.60} is not in {among}{near}"
+                f"{root}: {sample.name}: class {sample.text!r:.60} is not in {among}{near}"
             )
     return classes, valid
 

@@ -1,7 +1,4 @@
-"""Uncompressed tar files: what lies where in them, found without reading what they hold.
-
-The headers are those of POSIX.1-2001 ("pax"), ustar and GNU tar. Nothing is unpacked.
-"""
+"""Uncompressed tar files: what lies where in them. Nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -9,25 +6,15 @@ import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from mobilette.data.decoding import check_size
 from mobilette.data.formats import UnusableImage
 from mobilette.errors import InputError
 
 ENDS_MID_FILE = "shard ends mid-file"
-_BLOCK = 512
 _LONGEST_NAME = 64 * 1024
-_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-# A header of these kinds is followed by the next header, whatever size it claims.
-_EMPTY = (
-    tarfile.LNKTYPE,
-    tarfile.SYMTYPE,
-    tarfile.CHRTYPE,
-    tarfile.BLKTYPE,
-    tarfile.DIRTYPE,
-    tarfile.FIFOTYPE,
-)
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True)
@@ -39,7 +26,7 @@ class TarMember:
     size: int
 
     def read(self) -> bytes:
-        """Return the member's bytes; the tar file is opened for that alone.
+        """Return the member's bytes.
 
         Raises:
             UnusableImage: it is too large, the tar file is shorter than it was, or unreadable.
@@ -72,6 +59,22 @@ class Entry:
     whole: bool = True
 
 
+class _Headers:
+    """A tar file of which `tarfile` can read headers and names of a sensible length."""
+
+    def __init__(self, file: BinaryIO, where: Path) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._where = file, where
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_NAME + tarfile.BLOCKSIZE:
+            raise InputError(
+                f"{self._where}: {size:,} bytes of names before byte {self.tell():,}, "
+                f"more than the {_LONGEST_NAME:,} expected at most"
+            )
+        return self._file.read(size)
+
+
 def read_entries(file: BinaryIO, *, where: Path) -> tuple[list[Entry], bool]:
     """List the regular files of an uncompressed tar file, reading its headers only.
 
@@ -88,82 +91,40 @@ def read_entries(file: BinaryIO, *, where: Path) -> tuple[list[Entry], bool]:
     """
     length = os.fstat(file.fileno()).st_size
     entries: list[Entry] = []
-    position, name, known_size = 0, None, None
-    while position + _BLOCK <= length:
-        file.seek(position)
-        block = file.read(_BLOCK)
-        if not block.strip(b"\0"):
-            return entries, True
-        header = _header(block, position, where)
-        start = position + _BLOCK
-        kind = header.type
-        size = 0 if kind in _EMPTY else header.size
-        if kind in _REGULAR and known_size is not None:
-            size = known_size
-        whole = start + size <= length
-        position = start + -(-size // _BLOCK) * _BLOCK
-        if whole and kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            found = _extension(file.read(_checked(size, position, where)), kind)
-            name, known_size = found[0] or name, found[1] if found[1] is not None else known_size
-            continue
-        if kind in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-            continue  # the next one's link, or what is meant for all
-        if kind in _REGULAR:
-            entries.append(Entry(name or header.name, start, size, whole))
-        name, known_size = None, None
-    if position == 0:
-        file.seek(0)
-        raise _no_header(file.read(_BLOCK), position, where)
-    return entries, False
-
-
-def _header(block: bytes, position: int, where: Path) -> tarfile.TarInfo:
+    end = 0
     try:
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.TarError as error:
-        raise _no_header(block, position, where) from error
-    if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
-        what = "sparse files" if header.size >= 0 else "a negative size"
-        raise InputError(f"{where}: {what} at byte {position:,}; write it with 'tar --format=pax'")
-    return header
+        headers = cast("IO[bytes]", _Headers(file, where))
+        with tarfile.TarFile(fileobj=headers, encoding="utf-8") as archive:
+            while (member := archive.next()) is not None:
+                if member.size < 0 or member.issparse() or archive.offset <= end:
+                    what = "sparse files" if member.issparse() else "a wrong size"
+                    raise InputError(
+                        f"{where}: {what} at byte {end:,}; write it with 'tar --format=pax'"
+                    )
+                end = archive.offset
+                if member.isreg():
+                    whole = member.offset_data + member.size <= length
+                    entries.append(Entry(member.name, member.offset_data, member.size, whole))
+                archive.members.clear()  # type: ignore[attr-defined]  # they are large
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        if end and (end >= length or file.tell() >= length):  # the header of a name, cut
+            return entries, False
+        raise _no_header(file, end, where) from error
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if end + tarfile.BLOCKSIZE > length:
+        return entries, False
+    if block.strip(b"\0"):
+        raise _no_header(file, end, where)
+    return entries, True
 
 
-def _no_header(block: bytes, position: int, where: Path) -> InputError:
-    if position == 0 and block.startswith(
-        (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
-    ):
+def _no_header(file: BinaryIO, position: int, where: Path) -> InputError:
+    file.seek(0)
+    if position == 0 and file.read(6).startswith(_COMPRESSED):
         return InputError(
             f"{where}: compressed; images are read in place, so unpack it to a plain .tar"
         )
     return InputError(f"{where}: no tar header at byte {position:,}; damaged, or no tar file")
-
-
-def _checked(size: int, position: int, where: Path) -> int:
-    if size > _LONGEST_NAME:
-        raise InputError(
-            f"{where}: {size:,} bytes of names before byte {position:,}, "
-            f"more than the {_LONGEST_NAME:,} expected at most"
-        )
-    return size
-
-
-def _extension(body: bytes, kind: bytes) -> tuple[str | None, int | None]:
-    """Return the name and the size that an extended header gives to the next one, if any."""
-    if kind == tarfile.GNUTYPE_LONGNAME:
-        return _text(body.partition(b"\0")[0]), None
-    found: dict[bytes, bytes] = {}
-    while body:  # "LENGTH KEY=VALUE\n", where the length counts all of it
-        digits, _, _ = body[:8].partition(b" ")
-        length = int(digits) if digits.isdigit() else 0
-        if length <= len(digits) + 1:
-            break
-        key, _, value = body[len(digits) + 1 : length - 1].partition(b"=")
-        found[key] = value
-        body = body[length:]
-    size = found.get(b"size", b"")
-    name = _text(found[b"path"]) if found.get(b"path") else None
-    return name, int(size) if size.isdigit() and len(size) < 20 else None
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
