@@ -41,8 +41,15 @@ from mobilette.counting.cost import cost
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.exporters.onnx import convert
-from mobilette.nn.block import Add, Concat, Scale, ShuffleChannels, Slice, SubsampleAndPad
-from mobilette.nn.layers import GlobalAveragePool
+from mobilette.nn.layers import (
+    Add,
+    Concat,
+    GlobalAveragePool,
+    Scale,
+    ShuffleChannels,
+    Slice,
+    SubsampleAndPad,
+)
 from mobilette.nn.network import Network, build_empty
 from mobilette.records import parse
 from tests.batch_norm import give_statistics

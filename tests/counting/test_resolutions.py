@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import INPUT
+from mobilette.arch.primitives import INPUT, output_side
 from mobilette.arch.scale import Settings
-from mobilette.arch.sides import output_side
 from mobilette.counting.cost import cost
 from mobilette.counting.resolutions import cost_by_resolution
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mobilette import create_model
 from mobilette.nn.fused_norm import can_fuse, norm_and_activation
-from mobilette.nn.layers import ReLU6, fuse_norms
-from mobilette.nn.statistics import measure_statistics
+from mobilette.nn.layers import ReLU6
+from mobilette.nn.network import measure_statistics
 from tests.conftest import needs_compiler
 
 ACTIVATIONS: list[Callable[[], nn.Module]] = [nn.Identity, nn.ReLU, ReLU6, nn.Hardswish]
@@ -117,7 +117,7 @@ def test_statistics_are_measured_as_a_plain_average() -> None:
     torch.manual_seed(0)
     network = create_model("mobilenet_v2", width_mult=0.25, resolution=32, num_classes=4)
     fused, exact = copy.deepcopy(network), copy.deepcopy(network).double()
-    fuse_norms(fused)
+    fused.fused_norms = True
     batches = [pixels(8, 3, 32, 32) for _ in range(3)]
     measure_statistics(fused, batches)
     measure_statistics(exact, [batch.double() for batch in batches])
@@ -209,16 +209,16 @@ def test_a_frozen_body_under_a_trained_head_is_fused() -> None:
         network.zero_grad()
         network(images).square().sum().backward()
         gradients.append([p.grad for p in network.parameters() if p.requires_grad])
-        fuse_norms(network)
+        network.fused_norms = True
     for fused, plain in zip(*reversed(gradients), strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_hook_has_seen_is_not_written_over() -> None:
     network = create_model("mobilenet_v2", width_mult=0.25, resolution=32, num_classes=4).eval()
-    fuse_norms(network)
+    network.fused_norms = True
     seen: list[Tensor] = []
-    conv = network.stem[0]
+    conv = network.get_submodule("stem.conv")
     conv.register_forward_hook(lambda _, __, output: seen.append(output))
     x = pixels(4, 3, 32, 32)
     with torch.inference_mode():
@@ -251,7 +251,7 @@ def test_a_network_with_fused_norms_learns_the_same(name: str) -> None:
             module.p = 0.0
     fused = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     unfused = copy.deepcopy(fused)
-    fuse_norms(fused)
+    fused.fused_norms = True
     exact = plain.double()
     x = pixels(16, 3, 32, 32)
     weights = torch.randn(16, 4)
@@ -278,7 +278,7 @@ def test_fused_norms_are_what_runs() -> None:
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.register_forward_hook(lambda module, _, __: called.append(module))
-    fuse_norms(network)
+    network.fused_norms = True
     x = pixels(4, 3, 32, 32)
     network.train()(x)
     assert called == []

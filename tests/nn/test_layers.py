@@ -8,8 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mobilette.nn.block import ShuffleChannels
-from mobilette.nn.layers import Conv2d, GlobalAveragePool, ReLU6, SamePadConv2d
+from mobilette.nn.layers import (
+    Conv2d,
+    GlobalAveragePool,
+    ReLU6,
+    SamePadConv2d,
+    ShuffleChannels,
+)
 
 
 def _output_and_gradient(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,11 @@ from torch import nn
 from torch.nn import functional
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.layers import layers, training_layers
+from mobilette.arch.primitives import INPUT, DropoutLayer
 from mobilette.arch.rows import Block, Conv, PoolLinear, Step
+from mobilette.arch.scale import Settings
 from mobilette.formats.pretrained import create_model
 from mobilette.nn.layers import SamePadConv2d
 from mobilette.nn.network import Network
@@ -83,3 +87,17 @@ def test_an_arch_can_have_biases_same_padding_and_no_norm() -> None:
 def test_create_model_takes_no_unknown_option() -> None:
     with pytest.raises(TypeError, match="width_mul"):
         create_model("mobilenet_v2", width_mul=0.5)  # type: ignore[call-arg]
+
+
+def test_dropout_is_a_layer_of_training_alone() -> None:
+    arch = get_arch("vgg11_bn", Settings(width_mult=0.25, resolution=32, num_classes=4))
+    dropped = [layer for layer in training_layers(arch) if isinstance(layer, DropoutLayer)]
+    assert [layer.name for layer in dropped] == ["head.hidden.0.dropout", "head.hidden.1.dropout"]
+    network = Network(arch)
+    for layer in dropped:
+        module = network.get_submodule(layer.name)
+        assert isinstance(module, nn.Dropout)
+        assert module.p == layer.probability == 0.5
+    names = {layer.name for layer in layers(arch)}
+    assert names.isdisjoint(layer.name for layer in dropped)
+    assert all(names.issuperset({*layer.inputs} - {INPUT}) for layer in layers(arch))

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mobilette.formats.pretrained import create_model
-from mobilette.nn.statistics import measure_statistics
+from mobilette.nn.network import measure_statistics
 
 
 def test_statistics_are_the_average_over_the_batches_and_nothing_else_changes() -> None:
@@ -16,7 +16,7 @@ def test_statistics_are_the_average_over_the_batches_and_nothing_else_changes() 
     assert all(map(torch.equal, network.parameters(), parameters))
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.1}
-    conv, norm = network.stem[0], network.stem[1]
+    conv, norm = network.get_submodule("stem.conv"), network.get_submodule("stem.norm")
     outputs = [conv(batch) for batch in batches]
     expected = torch.stack([y.mean(dim=(0, 2, 3)) for y in outputs]).mean(dim=0)
     torch.testing.assert_close(norm.running_mean, expected)

@@ -1,11 +1,11 @@
-"""`Arch` to a flat graph of named primitive layers with shapes.
+"""`Arch` to a flat graph of named primitive layers with shapes: the one interpretation of rows.
 
-Counting, pruning, import and export read this graph; a test ties `mobilette.nn` to it layer by
-layer. Layers stand in the order in which they are executed.
+Layers stand in the order in which they are executed.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from typing import assert_never
@@ -19,6 +19,7 @@ from mobilette.arch.primitives import (
     AnyLayer,
     ConcatLayer,
     ConvLayer,
+    DropoutLayer,
     FlattenLayer,
     LinearLayer,
     NormLayer,
@@ -28,6 +29,8 @@ from mobilette.arch.primitives import (
     ShuffleLayer,
     SliceLayer,
     SubsampleLayer,
+    output_side,
+    symmetric_padding,
 )
 from mobilette.arch.rows import (
     Activation,
@@ -43,16 +46,33 @@ from mobilette.arch.rows import (
     SqueezeExcite,
     Subsample,
 )
-from mobilette.arch.sides import convolved_side, pooled_side, subsampled_side
 from mobilette.errors import InputError
 
 
 @lru_cache(maxsize=256)
 def layers(arch: Arch) -> tuple[AnyLayer, ...]:
-    """Return the primitive layers of ``arch`` in the order of execution.
+    """Return the primitive layers of ``arch`` in the order of execution, as inference has them.
 
     Raises:
         InputError: the rows do not fit together; the message names the row and the numbers.
+    """
+    graph: list[AnyLayer] = []
+    source: dict[str, str] = {}
+    for layer in training_layers(arch):
+        inputs = tuple(source.get(name, name) for name in layer.inputs)
+        if isinstance(layer, DropoutLayer):
+            source[layer.name] = inputs[0]
+        else:
+            graph.append(layer if inputs == layer.inputs else replace(layer, inputs=inputs))
+    return tuple(graph)
+
+
+@lru_cache(maxsize=32)
+def training_layers(arch: Arch) -> tuple[AnyLayer | DropoutLayer, ...]:
+    """Return what `layers` returns, and dropout.
+
+    Raises:
+        InputError: the rows do not fit together.
     """
     graph = _Graph((arch.in_channels, arch.resolution, arch.resolution))
     graph.conv("stem", arch.stem)
@@ -66,13 +86,18 @@ class _Graph:
     """The layers so far, and the name and shape of the last output."""
 
     def __init__(self, shape: Shape) -> None:
-        self.layers: list[AnyLayer] = []
+        self.layers: list[AnyLayer | DropoutLayer] = []
         self.last = INPUT
         self.shape = shape
 
-    def append(self, layer: AnyLayer) -> None:
+    def append(self, layer: AnyLayer | DropoutLayer) -> None:
         self.layers.append(layer)
         self.last, self.shape = layer.name, layer.shape
+
+    def append_window(self, layer: ConvLayer | PoolLayer | SubsampleLayer) -> None:
+        """Append a layer that changes the sides of the map."""
+        sides = (output_side(layer, side) for side in self.shape[1:])
+        self.append(replace(layer, shape=(layer.shape[0], *sides)))
 
     def row(self, name: str, row: Row) -> None:
         if isinstance(row, Block):
@@ -149,12 +174,11 @@ class _Graph:
         channels = self.shape[0]
         if channels % conv.groups:
             raise InputError(f"{name}: groups {conv.groups} do not divide {channels} channels")
-        sides = tuple(convolved_side(name, size, conv) for size in self.shape[1:])
-        self.append(
+        self.append_window(
             ConvLayer(
                 name=f"{name}.conv",
                 inputs=(self.last,),
-                shape=(conv.channels, *sides),
+                shape=(conv.channels,),
                 in_channels=channels,
                 kernel=conv.kernel,
                 stride=conv.stride,
@@ -179,17 +203,15 @@ class _Graph:
             )
 
     def pool(self, name: str, pool: Pool) -> None:
-        padding = (pool.kernel - 1) // 2 if pool.padding == "symmetric" else 0
-        sides = tuple(pooled_side(name, size, pool, padding) for size in self.shape[1:])
-        self.append(
+        self.append_window(
             PoolLayer(
                 name=name,
                 inputs=(self.last,),
-                shape=(self.shape[0], *sides),
+                shape=self.shape[:1],
                 function=pool.function,
                 kernel=pool.kernel,
                 stride=pool.stride,
-                padding=padding,
+                padding=symmetric_padding(pool.kernel) if pool.padding == "symmetric" else 0,
                 ceil_mode=pool.ceil_mode,
             )
         )
@@ -204,15 +226,20 @@ class _Graph:
         self.append(ShuffleLayer(name=name, inputs=(self.last,), shape=self.shape, groups=groups))
 
     def subsample(self, name: str, operation: Subsample) -> None:
-        channels, *sides = self.shape
+        channels = self.shape[0]
         if operation.channels < channels or (operation.channels - channels) % 2:
             raise InputError(
                 f"{name}: {channels} channels cannot grow to {operation.channels} by zeros, half "
                 "of them on either side"
             )
-        shape = (operation.channels, *(subsampled_side(size, operation.stride) for size in sides))
-        self.append(
-            SubsampleLayer(name=name, inputs=(self.last,), shape=shape, stride=operation.stride)
+        self.append_window(
+            SubsampleLayer(
+                name=name,
+                inputs=(self.last,),
+                shape=(operation.channels,),
+                stride=operation.stride,
+                new_channels=operation.channels - channels,
+            )
         )
 
     def squeeze_excite(self, name: str, block: SqueezeExcite) -> None:
@@ -229,6 +256,7 @@ class _Graph:
 
     def head(self, head: Head) -> None:
         if isinstance(head, ConvPool):
+            self.dropout("head", head.dropout)
             self.conv("head.classifier", head.classifier)
             self.adaptive_pool("head", 1)
             self.flatten("head.flatten")
@@ -236,9 +264,24 @@ class _Graph:
         self.adaptive_pool("head", head.pool)
         self.flatten("head.flatten")
         for number, features in enumerate(head.hidden):
-            self.linear(f"head.hidden.{number}.linear", features)
-            self.activation(f"head.hidden.{number}", head.activation)
+            name = f"head.hidden.{number}"
+            self.linear(f"{name}.linear", features)
+            self.activation(name, head.activation)
+            self.dropout(name, head.dropout)
+        if not head.hidden:
+            self.dropout("head", head.dropout)
         self.linear("head.classifier", head.classes)
+
+    def dropout(self, name: str, probability: float) -> None:
+        if probability:
+            self.append(
+                DropoutLayer(
+                    name=f"{name}.dropout",
+                    inputs=(self.last,),
+                    shape=self.shape,
+                    probability=probability,
+                )
+            )
 
     def flatten(self, name: str) -> None:
         self.append(FlattenLayer(name=name, inputs=(self.last,), shape=(prod(self.shape),)))

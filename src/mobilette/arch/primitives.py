@@ -1,4 +1,7 @@
-"""The kinds of primitive layer that the graph of a network is made of."""
+"""The kinds of primitive layer that the graph of a network is made of, and their geometry.
+
+The only copy of how windows pad and what they do to the side of a map.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mobilette.arch.rows import Activation, Padding
+from mobilette.errors import InputError
 
 INPUT = "input"
 Shape = tuple[int, ...]
+
+
+def symmetric_padding(kernel: int) -> int:
+    """Return the zeros on every side of a map with ``symmetric`` padding."""
+    return (kernel - 1) // 2
+
+
+def same_padding(side: int, *, kernel: int, stride: int) -> tuple[int, int]:
+    """Return the zeros before and after a side for TensorFlow's ``SAME``: the odd one is after."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +57,16 @@ class ConvLayer(Layer):
         """Whether each output channel is computed from the input channel of the same number."""
         return 1 < self.groups == self.in_channels == self.shape[0]
 
+    def pads(self, side: int) -> tuple[int, int]:
+        """Return the zeros before and after a map of ``side`` pixels."""
+        match self.padding:
+            case "symmetric":
+                return (symmetric_padding(self.kernel),) * 2
+            case "tf_same":
+                return same_padding(side, kernel=self.kernel, stride=self.stride)
+            case "valid":
+                return 0, 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class LinearLayer(Layer):
@@ -60,6 +85,13 @@ class ActivationLayer(Layer):
     """An element-wise non-linearity."""
 
     function: Activation
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropoutLayer(Layer):
+    """Sets values to zero with ``probability``, in training only."""
+
+    probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +139,7 @@ class SubsampleLayer(Layer):
     """Every ``stride``-th position; zeros as new channels, half before and half after the old."""
 
     stride: int
+    new_channels: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +172,37 @@ AnyLayer = (
     | SubsampleLayer
     | ScaleLayer
 )
+
+
+def output_side(layer: AnyLayer, side: int) -> int:
+    """Return the side, in pixels, of the map that ``layer`` makes of a square one of ``side``.
+
+    So the graph of one resolution tells the maps of all others: strides do not depend on the
+    resolution. Layers behind the flattening have no side; they return ``side``.
+
+    Raises:
+        InputError: the layer's window does not fit into the map.
+    """
+    match layer:
+        case ConvLayer():
+            windows = (side + sum(layer.pads(side)) - layer.kernel) // layer.stride + 1
+        case PoolLayer():
+            free = side + 2 * layer.padding - layer.kernel
+            windows = free // layer.stride + 1
+            if layer.ceil_mode:
+                steps = -(-free // layer.stride)
+                # PyTorch: a window that would begin in the padding behind the map does not count.
+                windows = steps + (steps * layer.stride < side + layer.padding)
+        case SubsampleLayer():
+            return -(-side // layer.stride)
+        case AdaptivePoolLayer():
+            return layer.shape[1]
+        case _:
+            return side
+    if windows < 1:
+        size = f"{layer.kernel}x{layer.kernel}"
+        raise InputError(
+            f"{layer.name}: a window of {size} does not fit into the {side}x{side} pixels that are "
+            "left there; a larger resolution is needed"
+        )
+    return windows

@@ -21,7 +21,6 @@ from mobilette.data.reading import Reading
 from mobilette.data.store import part_of
 from mobilette.errors import InputError
 from mobilette.model.class_matching import guessed, match_classes, relabelled
-from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import build_empty
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
@@ -119,8 +118,7 @@ class HeldImages:
         network = build_empty(arch)
         network.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
         network.to(self.device)
-        if can_fuse_norms(self.device):
-            fuse_norms(network)
+        network.fused_norms = can_fuse_norms(self.device)
         split = self.dataset.splits["val"]
         pixels = part_of(split.pixels, 0, len(split.labels) if number is None else number)
         logits = checkpoint_logits(network, self.normalise, pixels)

@@ -1,7 +1,7 @@
 """What one network costs at many resolutions at once.
 
 Channels and weights do not depend on the resolution, only the sides of the maps do. So one graph
-is enough: `mobilette.arch.sides` says how its layers change a side, `mobilette.counting.cost` what
+is enough: its layers say how they change a side, `mobilette.counting.cost` what
 a layer costs a pixel and which tensors are alive, and numpy does the arithmetic for all
 resolutions together.
 """
@@ -24,8 +24,8 @@ from mobilette.arch.primitives import (
     ConvLayer,
     PoolLayer,
     SubsampleLayer,
+    output_side,
 )
-from mobilette.arch.sides import output_side
 from mobilette.counting.cost import (
     Bytes,
     deployed_bytes,

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ActivationLayer, Layer
 from mobilette.arch.rows import PoolLinear
 from mobilette.data.normalise import Normalise
-from mobilette.nn.layers import ConvUnit
 from mobilette.nn.network import Network
 
 
@@ -63,9 +64,10 @@ class IntegerNetwork(nn.Module):
             if stem.bias is not None:
                 bias = bias + stem.bias.detach()
             stem.weight, stem.bias = nn.Parameter(weight), nn.Parameter(bias)
-        for name, module in self.network.named_modules():
-            if isinstance(module, ConvUnit) and f"{name}.conv" not in floats:
-                _scale_hard_sigmoid(module)
+        for layer in layers(network.arch):
+            sigmoid = isinstance(layer, ActivationLayer) and layer.function == "hard_sigmoid"
+            if sigmoid and layer.inputs[0] not in floats:
+                _clip_hard_sigmoid(self.network, layer)
         _linear_as_convolution(self.network)
         for module in self.network.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -117,16 +119,15 @@ def _linear_as_convolution(network: Network) -> None:
             kernel = 1
 
 
-def _scale_hard_sigmoid(unit: ConvUnit) -> None:
+def _clip_hard_sigmoid(network: Network, layer: Layer) -> None:
     """Make hard-sigmoid a clipping to 0 to 1, its factor and shift part of the convolution.
 
     A tensor quantised to 0 to 1 clips by itself, so no operator is left of it.
     """
-    conv = unit.conv
-    sigmoid = isinstance(getattr(unit, "activation", None), nn.Hardsigmoid)
-    if not sigmoid or not isinstance(conv, nn.Conv2d):
+    conv = network.get_submodule(layer.inputs[0])
+    if not isinstance(conv, nn.Conv2d):
         return
     bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
     conv.weight = nn.Parameter(conv.weight.detach() / 6)
     conv.bias = nn.Parameter(bias / 6 + 0.5)
-    unit.activation = nn.Hardtanh(0.0, 1.0)
+    network.set_submodule(layer.name, nn.Hardtanh(0.0, 1.0))

@@ -18,7 +18,7 @@ from mobilette.errors import InputError
 from mobilette.exporters.program import export_program, traced, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import needs
-from mobilette.nn.block import SubsampleAndPad
+from mobilette.nn.layers import SubsampleAndPad
 from mobilette.nn.network import Network
 from mobilette.scratch import scratch
 

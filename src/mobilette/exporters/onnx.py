@@ -23,6 +23,7 @@ from mobilette.nn.layers import GlobalAveragePool
 from mobilette.nn.network import Network
 
 INPUT, OUTPUT, MODEL = "pixels", "logits", "model.onnx"
+PREFIX = "network."  # of the layers in the module that is exported
 OPSET = 20
 
 
@@ -69,9 +70,7 @@ def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -
         normalise: what makes pixels its input.
         pixels: examples, uint8 (N, C, H, W), N at least 2.
     """
-    # The network's parts stand directly in the exported module, so that no prefix is in the way
-    # of their names.
-    module = nn.Sequential(OrderedDict([("normalise", normalise), *network.named_children()]))
+    module = nn.Sequential(OrderedDict(normalise=normalise, network=network))
     with _quiet():
         program = torch.onnx.export(
             module.eval(),
@@ -86,7 +85,7 @@ def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     _name_by_layer(model)
-    _mark_global_pools(model, module)
+    _mark_global_pools(model, network)
     return model
 
 
@@ -108,6 +107,8 @@ def _name_by_layer(model: onnx.ModelProto) -> None:
     """Give nodes and their outputs the names of the layers, and drop the exporter's notes."""
     names = _unique([(_scope(node), node.op_type.lower()) for node in model.graph.node])
     renamed = {}
+    for tensor in model.graph.initializer:
+        renamed[tensor.name] = tensor.name = tensor.name.removeprefix(PREFIX)
     for node, name in zip(model.graph.node, names, strict=True):
         node.name = name
         if node.output[0] != OUTPUT:
@@ -123,12 +124,12 @@ def _name_by_layer(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
 
 
-def _mark_global_pools(model: onnx.ModelProto, module: nn.Module) -> None:
+def _mark_global_pools(model: onnx.ModelProto, network: Network) -> None:
     """Make global average pools of average pools that are; only those get a scale of their own.
 
     Quantisers let the result of an average pool have the scale of its input, too coarse for means.
     """
-    pools = {name for name, part in module.named_modules() if isinstance(part, GlobalAveragePool)}
+    pools = {name for name, part in network.named_modules() if isinstance(part, GlobalAveragePool)}
     for node in model.graph.node:
         if node.op_type == "AveragePool" and node.name in pools:
             node.op_type = "GlobalAveragePool"
@@ -155,4 +156,4 @@ def _scope(node: onnx.NodeProto) -> str:
     """Return the name of the module that ``node`` comes from."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes: list[str] = ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])
-    return scopes[-2]
+    return scopes[-2].removeprefix(PREFIX)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.primitives import same_padding
 from mobilette.exporters import tflite_file
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -60,13 +61,11 @@ def _pads_same(model: Any, operator: Any, before: list[Any], source: int) -> boo
     kernels = graph.tensors[operator.inputs[1]].shape[1:3]
     strides = (options.strideH, options.strideW)
     dilated = (options.dilationHFactor, options.dilationWFactor) != (1, 1)
-    same = [_same(*each) for each in zip(sides, kernels, strides, strict=True)]
+    same = [
+        list(same_padding(int(side), kernel=int(kernel), stride=int(stride)))
+        for side, kernel, stride in zip(sides, kernels, strides, strict=True)
+    ]
     return not dilated and pads.tolist() == [[0, 0], *same, [0, 0]]
-
-
-def _same(side: int, kernel: int, stride: int) -> list[int]:
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    return [int(total // 2), int(total - total // 2)]
 
 
 def _constant(model: Any, operator: Any) -> NDArray[np.int32]:

@@ -13,8 +13,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs, convs
 from mobilette.arch.rows import Conv
 from mobilette.errors import InputError
-from mobilette.nn.network import Network
-from mobilette.nn.statistics import measure_statistics
+from mobilette.nn.network import Network, measure_statistics
 
 
 def measure_batch_norm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mobilette.arch.primitives import same_padding, symmetric_padding
 from mobilette.arch.rows import Padding as ConvPadding
 from mobilette.formats.graph import Padding
 
@@ -36,7 +37,7 @@ def conv_padding(
     found: list[ConvPadding] = []
     if not any(around):
         found.append("valid")
-    if around == ((kernel - 1) // 2,) * 4:
+    if around == (symmetric_padding(kernel),) * 4:
         found.append("symmetric")
     if around == _same(kernel, stride, side):
         found.append("tf_same")
@@ -48,5 +49,4 @@ def conv_padding(
 
 
 def _same(kernel: int, stride: int, side: int) -> Pixels:
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    return (total // 2, total - total // 2) * 2
+    return same_padding(side, kernel=kernel, stride=stride) * 2

@@ -1,9 +1,7 @@
-"""The layers that every block is made of."""
+"""The modules of the primitive layers of `mobilette.arch.primitives`."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from typing import assert_never
 
 import torch
@@ -11,10 +9,27 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-from mobilette.arch.rows import Activation, Conv
-from mobilette.nn.fused_norm import can_fuse, norm_and_activation
-
-MakeNorm = Callable[[int], nn.Module]
+from mobilette.arch.arch import Arch
+from mobilette.arch.primitives import (
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AddLayer,
+    AnyLayer,
+    ConcatLayer,
+    ConvLayer,
+    DropoutLayer,
+    FlattenLayer,
+    LinearLayer,
+    NormLayer,
+    PoolLayer,
+    ScaleLayer,
+    ShuffleLayer,
+    SliceLayer,
+    SubsampleLayer,
+    same_padding,
+    symmetric_padding,
+)
+from mobilette.arch.rows import Activation
 
 
 class _DepthwiseStride2(torch.autograd.Function):
@@ -87,14 +102,13 @@ class SamePadConv2d(Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of ``input`` (N, C, H, W)."""
-        height, width = (
-            max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            for size, stride, kernel in zip(
-                input.shape[-2:], self.stride, self.kernel_size, strict=True
+        (top, bottom), (left, right) = (
+            same_padding(side, kernel=kernel, stride=stride)
+            for side, kernel, stride in zip(
+                input.shape[-2:], self.kernel_size, self.stride, strict=True
             )
         )
-        padding = (width // 2, width - width // 2, height // 2, height - height // 2)
-        return super().forward(functional.pad(input, padding))
+        return super().forward(functional.pad(input, (left, right, top, bottom)))
 
 
 class GlobalAveragePool(nn.Module):
@@ -142,59 +156,128 @@ class ReLU6(nn.ReLU6):
         return functional.relu6(input)
 
 
-class ConvUnit(nn.Sequential):
-    """`Conv` as modules: ``conv``, then ``norm`` and ``activation`` where there are any.
+class Add(nn.Module):
+    """The sum of tensors, as a module so that the addition has a name."""
 
-    With `fuse_norms`, the last two are one where `can_fuse` allows it.
-    """
-
-    fused = False
-
-    def __init__(self, conv: Conv, *, in_channels: int, norm: MakeNorm) -> None:
-        kind = SamePadConv2d if conv.padding == "tf_same" else Conv2d
-        parts: OrderedDict[str, nn.Module] = OrderedDict()
-        parts["conv"] = kind(
-            in_channels,
-            conv.channels,
-            conv.kernel,
-            stride=conv.stride,
-            padding=(conv.kernel - 1) // 2 if conv.padding == "symmetric" else 0,
-            groups=conv.groups,
-            bias=conv.bias,
-        )
-        if conv.norm == "batch":
-            parts["norm"] = norm(conv.channels)
-        if conv.activation != "none":
-            parts["activation"] = activation(conv.activation)
-        super().__init__(parts)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the unit's output (N, C', H', W') for ``input`` (N, C, H, W)."""
-        conv, *others = self
-        x: Tensor = conv(input)
-        # What a hook has kept of the convolution must not be written over.
-        fresh = isinstance(conv, nn.Conv2d) and not conv._forward_hooks
-        if self.fused and fresh and 0 < len(others) <= 2:
-            norm = others[0]
-            last = others[1] if len(others) > 1 else nn.Identity()
-            if isinstance(norm, nn.BatchNorm2d) and can_fuse(x, norm, last):
-                return norm_and_activation(x, norm, last)
-        for part in others:
-            x = part(x)
-        return x
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Return the sum of ``parts``, all of one shape."""
+        first, *others = parts
+        for other in others:
+            first = first + other
+        return first
 
 
-def fuse_norms(network: nn.Module) -> None:
-    """Let batch norms and the activations after them be one on the CPU, where `can_fuse` allows it.
+class Concat(nn.Module):
+    """The channels of tensors one after the other."""
 
-    Needs `mobilette.nn.kernels`. Hooks of the fused modules are not called then.
-    """
-    for module in network.modules():
-        if isinstance(module, ConvUnit) and "norm" in module._modules:
-            module.fused = True
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Return (N, sum of channels, H, W) of ``parts``, each (N, C, H, W)."""
+        return torch.cat(parts, dim=1)
 
 
-def activation(name: Activation) -> nn.Module:
+class Slice(nn.Module):
+    """Some of the channels."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        super().__init__()
+        self.begin, self.end = begin, end
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the channels ``begin`` to ``end`` of ``x`` (N, C, H, W)."""
+        return x[:, self.begin : self.end]
+
+
+class Scale(nn.Module):
+    """One tensor times another, as a module so that the product has a name."""
+
+    def forward(self, x: Tensor, factors: Tensor) -> Tensor:
+        """Return ``x`` (N, C, H, W) times ``factors`` (N, C, 1, 1)."""
+        return x * factors
+
+
+class ShuffleChannels(nn.Module):
+    """Channels as (groups, n) transposed to (n, groups)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (N, C, H, W) with its channels in the other order."""
+        batch, channels, height, width = x.shape
+        each = channels // self.groups
+        if x.is_contiguous():
+            grouped = x.reshape(batch, self.groups, each, height, width)
+            return grouped.transpose(1, 2).reshape(batch, channels, height, width)
+        # channels_last stays channels_last: the layers that follow are fast in it alone
+        grouped = x.permute(0, 2, 3, 1).reshape(batch, height, width, self.groups, each)
+        shuffled = grouped.transpose(3, 4).reshape(batch, height, width, channels)
+        return shuffled.permute(0, 3, 1, 2)
+
+
+class SubsampleAndPad(nn.Module):
+    """Every ``stride``-th position; zeros as new channels, half before and half after the old."""
+
+    def __init__(self, stride: int, new_channels: int) -> None:
+        super().__init__()
+        self.stride, self.new_channels = stride, new_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C + new channels, ceil(H / stride), ceil(W / stride)) of ``x``."""
+        half = self.new_channels // 2
+        x = x[:, :, :: self.stride, :: self.stride]
+        return functional.pad(x, (0, 0, 0, 0, half, half))
+
+
+def build_layer(layer: AnyLayer | DropoutLayer, arch: Arch) -> nn.Module:
+    """Return the module that computes ``layer``; it takes the layer's inputs in their order."""
+    match layer:
+        case ConvLayer():
+            kind = SamePadConv2d if layer.padding == "tf_same" else Conv2d
+            return kind(
+                layer.in_channels,
+                layer.shape[0],
+                layer.kernel,
+                stride=layer.stride,
+                padding=symmetric_padding(layer.kernel) if layer.padding == "symmetric" else 0,
+                groups=layer.groups,
+                bias=layer.bias,
+            )
+        case LinearLayer():
+            return nn.Linear(layer.in_features, layer.shape[0])
+        case NormLayer():
+            return nn.BatchNorm2d(
+                layer.shape[0], eps=arch.norm_epsilon, momentum=arch.norm_momentum
+            )
+        case ActivationLayer():
+            return _activation(layer.function)
+        case DropoutLayer():
+            return nn.Dropout(layer.probability)
+        case PoolLayer():
+            pool = nn.MaxPool2d if layer.function == "max" else nn.AvgPool2d
+            return pool(layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+        case AdaptivePoolLayer():
+            size = layer.shape[1]
+            return GlobalAveragePool() if size == 1 else nn.AdaptiveAvgPool2d(size)
+        case FlattenLayer():
+            return nn.Flatten()
+        case AddLayer():
+            return Add()
+        case ConcatLayer():
+            return Concat()
+        case SliceLayer():
+            return Slice(layer.begin, layer.end)
+        case ShuffleLayer():
+            return ShuffleChannels(layer.groups)
+        case SubsampleLayer():
+            return SubsampleAndPad(layer.stride, layer.new_channels)
+        case ScaleLayer():
+            return Scale()
+        case _:
+            assert_never(layer)
+
+
+def _activation(name: Activation) -> nn.Module:
     """Return the module of an activation, one that overwrites its input where that saves memory."""
     match name:
         case "relu":

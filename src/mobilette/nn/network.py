@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.layers import training_layers
+from mobilette.arch.primitives import INPUT, Layer
 from mobilette.counting.memory import check_memory
-from mobilette.nn.block import build_operation
-from mobilette.nn.heads import build_head
-from mobilette.nn.layers import ConvUnit, initialise
+from mobilette.nn.fused_norm import can_fuse, norm_and_activation
+from mobilette.nn.layers import build_layer, initialise
 
 
 class Network(nn.Module):
     """The network that an `Arch` describes.
 
-    Modules are named as the layers of `mobilette.arch.layers.layers`. ``forward`` takes the
-    normalised image, float (N, C, H, W), and returns logits, float (N, classes).
+    It has a module for each layer of `mobilette.arch.layers.training_layers`, under the layer's
+    name, and runs them as the graph says. ``forward`` takes the normalised image, float (N, C, H,
+    W), and returns logits, float (N, classes).
+
+    Attributes:
+        fused_norms: whether batch norms and the activations after them are computed together on
+            the CPU where `can_fuse` allows it; hooks of these modules are not called then. Needs
+            `mobilette.nn.kernels`.
 
     Raises:
         InputError: the rows of ``arch`` do not fit together.
@@ -28,34 +37,149 @@ class Network(nn.Module):
         super().__init__()
         check_memory(arch)  # says which row is wrong before any module is made
         self.arch = arch
-        norm = partial(nn.BatchNorm2d, eps=arch.norm_epsilon, momentum=arch.norm_momentum)
-        self.stem = ConvUnit(arch.stem, in_channels=arch.in_channels, norm=norm)
-        self.rows = nn.Sequential()
-        channels = arch.stem.channels
-        for row in arch.rows:
-            module, channels = build_operation(row, in_channels=channels, norm=norm)
-            self.rows.append(module)
-        self.head = build_head(arch.head, in_channels=channels, norm=norm)
+        self.fused_norms = False
+        self.stem, self.rows, self.head = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        graph = training_layers(arch)
+        for layer in graph:
+            parent: nn.Module = self
+            *parts, name = layer.name.split(".")
+            for part in parts:
+                if not hasattr(parent, part):
+                    parent.add_module(part, nn.ModuleDict())
+                parent = getattr(parent, part)
+            parent.add_module(name, build_layer(layer, arch))
+        self._ends = _last_at_stride(arch, graph)
+        self._steps = _steps(graph, whole=self._ends.values())
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes) for normalised images ``x`` (N, C, H, W)."""
-        logits: Tensor = self.head(self.rows(self.stem(x)))
-        return logits
+        return self._run(x)[self._steps[-1].output]
 
     def features(self, x: Tensor) -> dict[int, Tensor]:
         """Return the last feature maps at each stride: {2: (N, C, H/2, W/2), 4: ...}."""
-        stride = self.arch.stem.stride
-        x = self.stem(x)
-        maps = {stride: x}
-        for row, block in zip(self.arch.rows, self.rows, strict=True):
-            stride *= row.stride
-            x = block(x)
-            maps[stride] = x
-        return maps
+        values = self._run(x, keep=self._ends.values())
+        return {stride: values[name] for stride, name in self._ends.items()}
+
+    def _run(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
+        """Return the logits and what the layers ``keep`` give, by layer."""
+        values = {INPUT: x}
+        for parents, names, inputs, output, read in self._steps:
+            parent: nn.Module = self
+            for part in parents:
+                parent = getattr(parent, part)
+            first, *others = [getattr(parent, name) for name in names]
+            taken = [values[name] for name in inputs]
+            for name in read:
+                if name not in keep:
+                    del values[name]
+            x = first(*taken)
+            del taken
+            # What a hook has kept of the convolution must not be written over.
+            if self.fused_norms and others and not first._forward_hooks:
+                norm = others[0]
+                last = others[1] if len(others) > 1 else nn.Identity()
+                if (
+                    isinstance(first, nn.Conv2d)
+                    and isinstance(norm, nn.BatchNorm2d)
+                    and can_fuse(x, norm, last)
+                ):
+                    x = norm_and_activation(x, norm, last)
+                    others = others[2:]
+            for module in others:
+                x = module(x)
+            values[output] = x
+        return values
+
+
+class _Step(NamedTuple):
+    """Modules that run one after the other, each on the output of the one before.
+
+    Attributes:
+        parents: names of the modules they are in, from the outermost.
+        names: theirs in the innermost.
+        inputs: what the first takes: layers, or `INPUT`.
+        output: the last layer.
+        read: which of ``inputs`` no later step takes.
+    """
+
+    parents: tuple[str, ...]
+    names: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    read: tuple[str, ...]
+
+
+def _steps(graph: Sequence[Layer], *, whole: Collection[str]) -> tuple[_Step, ...]:
+    """Return the steps of ``graph``; no layer of ``whole`` is inside of one."""
+    readers = Counter(name for layer in graph for name in layer.inputs)
+    chains: list[list[Layer]] = []
+    for layer in graph:
+        before = chains[-1][-1] if chains else None
+        if (
+            before is not None
+            and before.name not in whole
+            and layer.inputs == (before.name,)
+            and readers[before.name] == 1
+            and layer.name.rpartition(".")[0] == before.name.rpartition(".")[0]
+        ):
+            chains[-1].append(layer)
+        else:
+            chains.append([layer])
+    last_reader = {name: i for i, chain in enumerate(chains) for name in chain[0].inputs}
+    return tuple(
+        _Step(
+            parents=tuple(chain[0].name.split(".")[:-1]),
+            names=tuple(layer.name.rpartition(".")[2] for layer in chain),
+            inputs=chain[0].inputs,
+            output=chain[-1].name,
+            read=tuple(name for name in dict.fromkeys(chain[0].inputs) if last_reader[name] == i),
+        )
+        for i, chain in enumerate(chains)
+    )
+
+
+def _last_at_stride(arch: Arch, graph: Sequence[Layer]) -> dict[int, str]:
+    """Return the last layer of stem and rows at each stride."""
+    last: dict[str, str] = {}
+    for layer in graph:
+        parts = layer.name.split(".")
+        last[".".join(parts[: 1 if parts[0] == "stem" else 2])] = layer.name
+    stride = arch.stem.stride
+    ends = {stride: last["stem"]}
+    for number, row in enumerate(arch.rows):
+        stride *= row.stride
+        if (name := f"rows.{number}") in last:
+            ends[stride] = last[name]
+    return ends
 
 
 def build_empty(arch: Arch) -> Network:
     """Return the network without storage (meta device), for weights that are loaded next."""
     with torch.device("meta"):
         return Network(arch)
+
+
+@torch.no_grad()
+def measure_statistics(network: Network, batches: Iterable[Tensor]) -> None:
+    """Give the batch norms of ``network`` statistics measured on ``batches``.
+
+    For networks whose running statistics belong to other weights. Mean and variance are averaged
+    over the batches ("precise BN": Wu and Johnson 2021, arXiv 2105.07576, section 3). All else is
+    in inference; the network is left so.
+
+    Args:
+        network: changed in place.
+        batches: normalised images, float (N, C, H, W).
+    """
+    network.eval()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's way to say: a plain average
+        norm.train()
+    for batch in batches:
+        network(batch)
+    for norm in norms:
+        norm.momentum = network.arch.norm_momentum
+        norm.eval()

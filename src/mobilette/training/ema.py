@@ -8,8 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from mobilette.nn.network import Network
-from mobilette.nn.statistics import measure_statistics
+from mobilette.nn.network import Network, measure_statistics
 
 
 class WeightAverage:

@@ -15,7 +15,6 @@ from mobilette.data.opening import LoaderKind
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json
 from mobilette.model.directory import DATASET
-from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.progress import Advance, Remark
 from mobilette.run.directory import Run
@@ -79,8 +78,7 @@ def make_trainer(
             remark=remark,
             report=report_download,
         )
-        if fused_norms:
-            fuse_norms(teacher.network)
+        teacher.network.fused_norms = fused_norms
     return Trainer(
         network,
         normalise=Normalise(run.preprocess).to(device),

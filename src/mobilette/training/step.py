@@ -15,7 +15,6 @@ from mobilette.data.augmentation import Augmentation, augment
 from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
-from mobilette.nn.layers import fuse_norms
 from mobilette.nn.network import Network
 from mobilette.training.clock import Clock, NoClock
 from mobilette.training.ema import WeightAverage
@@ -84,9 +83,7 @@ class Trainer:
         )
         if recipe.compile == "always" or (recipe.compile == "auto" and self.device.type == "cuda"):
             network.compile()
-        if fused_norms:
-            fuse_norms(network)
-            fuse_norms(self.average.network)
+        network.fused_norms = self.average.network.fused_norms = fused_norms
         self._together: nn.Module = network
         self._frozen: bool | None = None
 
