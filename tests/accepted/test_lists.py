@@ -178,6 +178,7 @@ CASES: dict[str, Case] = {
     ),
     "`filename,class`, `image_id,breed`, `Image Index,Finding Labels`": each(
         read("filename,class\n1.jpg,cat\n2.jpg,dog\n", said="'filename' is the path"),
+        read("picture_id,label\n1.jpg,cat\n2.jpg,dog\n", said="'picture_id' is the path"),
         read(",image_id,breed\n0,1.jpg,cat\n1,2.jpg,dog\n", said="column 'breed' is the label"),
         read(
             "Image Index,Finding Labels\n1.jpg,cat\n2.jpg,dog\n3.jpg,cat|dog\n",

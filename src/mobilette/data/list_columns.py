@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from mobilette.data.list_table import Row
 from mobilette.data.names import has_image_name, split_of
@@ -18,10 +17,10 @@ def _words(text: str) -> frozenset[str]:
 
 _PATHS = _words(
     "filepath filepaths filename filenames file files fname image images imagepath imagefile "
-    "imagefilename imagename imageindex img imgpath imgfile imgname image images photo "
+    "imagefilename imagename imageindex img imgpath imgfile imgname picture pictures photo "
     "relativepath pathname"
 )
-_IDS = _words("id imageid imgid imageid photoid fileid name uuid url imageurl imgurl uri")
+_IDS = _words("id imageid imgid pictureid photoid fileid name uuid url imageurl imgurl uri")
 _LABELS = _words(
     "class category target classname labelname categoryname classid classlabel labelid categoryid "
     "species breed y tag diagnosis"
@@ -30,9 +29,9 @@ _SEVERAL = re.compile("labels$|tags$|^classes$|^categories$|^targets$")
 _SPLITS = _words("splits subset set partition usage phase dataset datasplit")
 # fastai's: true means this split, false train.
 _FLAGS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
-_YES, _NO = _words("1 1.0 true yes"), _words("0 0.0 false no")
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 _FOLD = re.compile(r"(?:k|cv)?folds?\d*(?:id|index)?")  # of cross-validation
-_NOTHING = re.compile(r"(?:unnamed\d*)?|index")  # of a table's row numbers
+_ROW_NUMBER = re.compile(r"(?:unnamed\d*)?|index")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,8 @@ class Columns:
     Attributes:
         path: with the image's path.
         label: with its class or classes; ``None`` where each of ``classes`` has a column.
-        holds: how many classes ``label`` holds an image, by its name.
+        several: whether ``label`` may hold several classes.
+        any_number: whether it always does, or none.
         split: with its split, where there is one.
         flag: the split that a true ``split`` means, where it holds true and false.
         classes: the columns of 0 and 1, with the class that each stands for.
@@ -51,7 +51,8 @@ class Columns:
 
     path: int
     label: int | None
-    holds: Literal["one", "one or several", "any number"] = "one"
+    several: bool = False
+    any_number: bool = False
     split: int | None = None
     flag: str | None = None
     classes: Mapping[int, str] = field(default_factory=dict)
@@ -88,21 +89,36 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
         InputError: beginning with ``where``: there is none, or more than one, for paths or labels.
     """
     plain = [_plain(name) for name in header]
-    path = _pick(header, plain, ("path",), _PATHS, "path", where)
-    if path is None:
-        path = _pick(header, plain, (), _IDS, "path", where)
+
+    def pick(what: str, *choices: Collection[str]) -> int | None:
+        """Return the one column with a name of the first of ``choices`` that has any."""
+        for names in choices:
+            found = [index for index, name in enumerate(plain) if name in names]
+            if len(found) > 1 and plain[found[0]] == plain[found[1]]:
+                raise InputError(f"{where}: column {header[found[0]]!r} is there twice")
+            if len(found) > 1:
+                raise InputError(
+                    f"{where}: columns {header[found[0]]!r} and {header[found[1]]!r} may both be "
+                    f"the {what}; a list has one of them, called {what!r}"
+                )
+            if found:
+                return found[0]
+        return None
+
+    path = pick("path", ("path",), _PATHS, _IDS)
     if path is None:
         raise _missing("'path'", header, where, ["path"])
-    label = _pick(header, plain, ("label", "labels"), _LABELS, "label", where)
+    label = pick("label", ("label", "labels"), _LABELS)
     if label is None:
-        several = {name for name in plain if _SEVERAL.search(name)}
-        label = _pick(header, plain, (), several, "labels", where)
+        label = pick("labels", [name for name in plain if _SEVERAL.search(name)])
     left = [
         index
         for index, name in enumerate(plain)
-        if index not in (path, label) and not _NOTHING.fullmatch(name)
+        if index not in (path, label) and not _ROW_NUMBER.fullmatch(name)
     ]
-    split = _split(header, plain, left, rows, where, alone=label is None)
+    split = pick("split", ("split",))
+    if split is None:
+        split = _find_split(plain, left, rows, alone=label is None)
     folds = [index for index in left if index != split and _FOLD.fullmatch(plain[index])]
     left = [index for index in left if index not in (split, *folds)]
     classes: dict[int, str] = {}
@@ -110,10 +126,9 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
         label = left[0]
     if label is None:
         classes = _one_hot(header, left, rows, where)
-    named = {"path": path, "label": label, "split": split}
     said = [
         f"column {header[index]!r} is the {what}"
-        for what, index in named.items()
+        for what, index in (("path", path), ("label", label), ("split", split))
         if index is not None and plain[index] not in (what, f"{what}s")
     ]
     if classes:
@@ -125,7 +140,8 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
     return Columns(
         path=path,
         label=label,
-        holds="one" if label is None else _holds(plain[label]),
+        several=label is not None and _SEVERAL.search(plain[label]) is not None,
+        any_number=label is not None and plain[label] == "labels",
         split=split,
         flag=None if split is None else _FLAGS.get(plain[split]),
         classes=classes,
@@ -152,64 +168,19 @@ def check_label(label: str, where: str) -> None:
         raise InputError(f"{where}: label {label!r:.60} has a tab or a line break in it")
 
 
-def _holds(name: str) -> Literal["one", "one or several", "any number"]:
-    if name == "labels":
-        return "any number"
-    return "one or several" if _SEVERAL.search(name) else "one"
-
-
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).lower()
 
 
-def _pick(
-    header: Sequence[str],
-    plain: Sequence[str],
-    exact: Iterable[str],
-    known: Iterable[str],
-    what: str,
-    where: str,
+def _find_split(
+    plain: Sequence[str], left: Sequence[int], rows: Sequence[Row], *, alone: bool
 ) -> int | None:
-    """Return the one column with a name of ``exact`` or else of ``known``, if there is one."""
-    for names in (set(exact), set(known)):
-        found = [index for index, name in enumerate(plain) if name in names]
-        if len(found) > 1:
-            first, second = found[:2]
-            if plain[first] == plain[second]:
-                raise InputError(f"{where}: column {header[first]!r} is there twice")
-            raise InputError(
-                f"{where}: columns {header[first]!r} and {header[second]!r} may both be the {what};"
-                f" a list has one of them, called {what!r}"
-            )
-        if found:
-            return found[0]
-    return None
+    """Return the column of splits by its name, else the only one of nothing but splits' names.
 
-
-def _split(
-    header: Sequence[str],
-    plain: Sequence[str],
-    left: Sequence[int],
-    rows: Sequence[Row],
-    where: str,
-    *,
-    alone: bool,
-) -> int | None:
-    """Return the column of splits: by its name, else the only one of nothing but splits' names.
-
-    Args:
-        header: the columns' names.
-        plain: the same, without case and signs.
-        left: the columns that may be it.
-        rows: the rows.
-        where: how an error begins.
-        alone: whether there is no column of labels yet, so that one must be left for it.
+    With ``alone`` there is no column of labels yet, so that one must be left for it.
     """
-    if "split" in plain:
-        return _pick(header, plain, ("split",), (), "split", where)
-    flags = [index for index in left if plain[index] in _FLAGS]
-    for index in flags:
-        if all(split_at(row.fields[index], "val") for row in rows):
+    for index in left:
+        if plain[index] in _FLAGS and all(split_at(row.fields[index], "val") for row in rows):
             return index
     for index in left:  # one that is misspelt here and there would silently divide nothing
         named = plain[index] in _SPLITS or nearest(plain[index], ["split"])
@@ -217,10 +188,8 @@ def _split(
             return index
     if len(left) < (2 if alone else 1) or not rows:
         return None
-    found = [index for index in left if all(split_of(row.fields[index]) for row in rows)]
-    found = [
-        index for index in found if any(split_of(row.fields[index]) == "train" for row in rows)
-    ]
+    splits = {index: {split_of(row.fields[index]) for row in rows} for index in left}
+    found = [index for index, there in splits.items() if None not in there and "train" in there]
     return found[0] if len(found) == 1 else None
 
 
@@ -232,13 +201,13 @@ def _one_hot(
     Raises:
         InputError: something else stands in one, or two have one name.
     """
-    near = ["label", "labels"]
     if (
         len(left) < 2
         or not rows
         or not any(is_one(rows[0].fields[index]) is not None for index in left)
     ):
-        raise _missing("'label' (or 'labels', separated by ';')", header, where, near)
+        meant = ["label", "labels"]
+        raise _missing("'label' (or 'labels', separated by ';')", header, where, meant)
     for row in rows:
         for index in left:
             if is_one(row.fields[index]) is None:

@@ -1,4 +1,4 @@
-"""Lists as people's programs write them: bytes become rows of fields."""
+"""The text of a list becomes rows of fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MARKS = (
 )
 _JSON = re.compile(rb"\s*[\[{]\s*[\[{\"]")  # an image may be called [1].jpg
 _WHITE = " "  # between a path and a label, as in ImageNet's lists
-_NAMED = re.compile('"?sep=(.)"?', re.IGNORECASE)  # as Excel writes and obeys it
+_SEPARATOR_LINE = re.compile('"?sep=(.)"?', re.IGNORECASE)  # as Excel writes and obeys it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,15 @@ class Row:
 
 
 def read_table(path: Path, fits: Callable[[list[str]], bool]) -> list[Row]:
-    """Return the rows of the list ``path``; those in which nothing stands are left out.
+    """Return the rows of the list ``path`` that are not empty.
 
     The text is UTF-8, or what its byte-order mark says. Columns are separated by the first of
-    comma, semicolon, tab (in a ``.tsv`` before the others) and ``|`` that makes a first row of
-    which ``fits`` is true; else, in a list without a header, by white space between the path of an
-    image and a label. Lines before the first row may be comments (``#``) or Excel's ``sep=;``.
+    comma, semicolon, tab (first in a ``.tsv``) and ``|`` whose first row ``fits``; else, in a list
+    without a header, by white space between the path of an image and a label. Lines before the
+    first row may be comments (``#``) or Excel's ``sep=;``.
 
     Raises:
-        InputError: it is no text, or a quote is not closed, or a field is too long.
+        InputError: it is no text, a quote is not closed, or a field is too long.
     """
     text = _text(path, read_bytes(path, limit=LARGEST_LIST))
     start, before, delimiter = _skip(text)
@@ -95,11 +95,11 @@ _REMEDIES = {
 
 
 def _skip(text: str) -> tuple[int, int, str]:
-    """Return where the first row begins, the lines before it, and what these say separates."""
+    """Return where the first row begins, the lines before it, and the separator they name."""
     start, lines, delimiter = 0, 0, ""
     for line in io.StringIO(text, newline=""):
         content = line.strip()
-        said = _NAMED.fullmatch(line.strip("\r\n"))
+        said = _SEPARATOR_LINE.fullmatch(line.strip("\r\n"))
         if said:
             delimiter = said[1]
         elif content and not content.startswith("#"):

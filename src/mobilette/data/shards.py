@@ -106,10 +106,10 @@ def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> 
             shard=sample.shard,
         )
         images.setdefault(sample.split, []).append(image)
-    cut = (
-        found.cut
-        and f"{len(found.cut)} of {len(every)} shards end mid-file; the first is {found.cut[0]}"
-    )
+    remarks = [
+        f"{len(found.cut)} of {len(every)} shards end mid-file; the first is {prefix}"
+        for prefix in found.cut[:1]
+    ]
     return check_set(
         ImageSet(
             name=name,
@@ -118,7 +118,7 @@ def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> 
             divided_by="shards",
             ignored=tuple(found.ignored),
             unusable=tuple(found.unusable),
-            remarks=(cut,) if cut else (),
+            remarks=tuple(remarks),
         )
     )
 
