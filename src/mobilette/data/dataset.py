@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from mobilette.data.found import Copies, find_copies, find_rows
 from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
-from mobilette.data.opening import LoaderKind, open_set
+from mobilette.data.opening import LoaderKind, find_rows, open_set
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
-from mobilette.data.splits import Split, assign, divide, make_split
+from mobilette.data.splits import Copies, Split, assign, divide, find_copies, make_split
 from mobilette.data.store import ImageStore
 from mobilette.errors import InputError
 from mobilette.progress import SILENT, Reporter

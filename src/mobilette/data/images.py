@@ -1,4 +1,4 @@
-"""Labels: the class of an image, or the classes of an image of a multi-label set."""
+"""Labelled images and sets of them, before any is decoded."""
 
 from __future__ import annotations
 
@@ -19,38 +19,33 @@ from mobilette.data.formats import UnusableImage
 from mobilette.data.tar import TarMember
 from mobilette.errors import InputError
 
+SPLITS = ("train", "val", "test")
+RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
+_SAMPLE = 64
+
 # An index into the classes or, in a multi-label set, the ascending indices of none, one or several.
 Label = int | tuple[int, ...]
 # int64 of shape (N,) or, of a multi-label set, uint8 of shape (N, classes), 1 where it applies.
 Labels = NDArray[np.int64] | NDArray[np.uint8]
+# What orders the images of a split, identifies them in the fingerprint and tells duplicates.
+Digest = Literal["decoded pixels", "files", "names and sizes"]
 
 
-def label_array(labels: Sequence[Label], *, num_classes: int) -> Labels:
-    """Return ``labels`` as an array: int64 (N,), or uint8 (N, num_classes) of 0 and 1.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stamp:
+    """What tells, without reading it, that an image's file is the one that was seen before.
 
-    The second where they are tuples.
+    Attributes:
+        path: absolute.
+        offset: where the image begins in the file.
+        size: of the image, in bytes; -1 where the file cannot be found.
+        mtime_ns: when the file was last changed.
     """
-    if not any(isinstance(label, tuple) for label in labels):
-        return np.array(labels, np.int64)
-    applies = np.zeros((len(labels), num_classes), np.uint8)
-    for row, label in zip(applies, labels, strict=True):
-        row[list(indices_of(label))] = 1
-    return applies
 
-
-def indices_of(label: Label) -> tuple[int, ...]:
-    """Return the classes that ``label`` names, ascending."""
-    return label if isinstance(label, tuple) else (label,)
-
-
-def count_labels(labels: Labels, *, num_classes: int) -> list[int]:
-    """Return how many images each class has in an array of `label_array`."""
-    if labels.ndim == 2:
-        return [int(count) for count in labels.sum(axis=0, dtype=np.int64)]
-    return [int(count) for count in np.bincount(labels, minlength=num_classes)]
-
-
-SPLITS = ("train", "val", "test")
+    path: str
+    offset: int
+    size: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +70,15 @@ class LabelledImage:
         """Whether the image is pixels already, with no file to be read."""
         return isinstance(self.content, np.ndarray)
 
-    def read(self) -> bytes | None:
-        """Return the bytes of the image's file; ``None`` where it is pixels already.
+    def read(self) -> bytes:
+        """Return the bytes of the image's file; empty where it is pixels already.
 
         Raises:
             UnusableImage: they cannot be read.
         """
         if isinstance(self.content, Path):
             return read_encoded(self.content)
-        return self.content.read() if isinstance(self.content, TarMember) else None
+        return self.content.read() if isinstance(self.content, TarMember) else b""
 
     def open(self) -> Image.Image:
         """Decode the image to mode ``"RGB"`` or ``"L"``.
@@ -93,7 +88,20 @@ class LabelledImage:
         """
         if isinstance(self.content, np.ndarray):
             return Image.fromarray(self.content)
-        return decode(self.read() or b"")
+        return decode(self.read())
+
+    def stamp(self) -> Stamp:
+        """Return the `Stamp` of an image that lies in a file."""
+        member = self.content if isinstance(self.content, TarMember) else None
+        file = str(member.path if member is not None else self.content)
+        path = os.path.abspath(file)  # noqa: PTH100  # links stay, a million are quick
+        offset = member.offset if member is not None else 0
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            return Stamp(path=path, offset=offset, size=-1, mtime_ns=0)
+        size = member.size if member is not None else status.st_size
+        return Stamp(path=path, offset=offset, size=size, mtime_ns=status.st_mtime_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,57 +164,29 @@ def check_set(images: ImageSet) -> ImageSet:
     return replace(images, remarks=tuple(remarks))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stamp:
-    """What tells, without reading it, that an image's file is the one that was seen before.
+def label_array(labels: Sequence[Label], *, num_classes: int) -> Labels:
+    """Return ``labels`` as an array: int64 (N,), or uint8 (N, num_classes) of 0 and 1.
 
-    Attributes:
-        path: absolute.
-        offset: where the image begins in the file.
-        size: of the image, in bytes; -1 where the file cannot be found.
-        mtime_ns: when the file was last changed.
+    The second where they are tuples.
     """
-
-    path: str
-    offset: int
-    size: int
-    mtime_ns: int
-
-
-def lies_in_file(image: LabelledImage) -> bool:
-    """Whether the image is still to be read, rather than in memory already."""
-    return not image.in_memory
+    if not any(isinstance(label, tuple) for label in labels):
+        return np.array(labels, np.int64)
+    applies = np.zeros((len(labels), num_classes), np.uint8)
+    for row, label in zip(applies, labels, strict=True):
+        row[list(indices_of(label))] = 1
+    return applies
 
 
-def encoded(image: LabelledImage) -> bytes:
-    """Return the bytes of an image that lies in a file.
-
-    Raises:
-        UnusableImage: they cannot be read.
-    """
-    content = image.read()
-    if content is None:
-        raise UnusableImage("has no file")
-    return content
+def indices_of(label: Label) -> tuple[int, ...]:
+    """Return the classes that ``label`` names, ascending."""
+    return label if isinstance(label, tuple) else (label,)
 
 
-def stamp(image: LabelledImage) -> Stamp:
-    """Return the `Stamp` of an image that lies in a file."""
-    content = image.content
-    member = content if isinstance(content, TarMember) else None
-    file = str(member.path if member is not None else content)
-    path = os.path.abspath(file)  # noqa: PTH100  # links stay, a million are quick
-    offset = member.offset if member is not None else 0
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return Stamp(path=path, offset=offset, size=-1, mtime_ns=0)
-    size = member.size if member is not None else status.st_size
-    return Stamp(path=path, offset=offset, size=size, mtime_ns=status.st_mtime_ns)
-
-
-# What the order inside a split, the fingerprint and the count of duplicates go by.
-Digest = Literal["decoded pixels", "files", "names and sizes"]
+def count_labels(labels: Labels, *, num_classes: int) -> list[int]:
+    """Return how many images each class has in an array of `label_array`."""
+    if labels.ndim == 2:
+        return [int(count) for count in labels.sum(axis=0, dtype=np.int64)]
+    return [int(count) for count in np.bincount(labels, minlength=num_classes)]
 
 
 def pixel_sha256(image: Image.Image) -> str:
@@ -216,10 +196,6 @@ def pixel_sha256(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
-SAMPLE = 64
-
-
 def suggest_resolution(images: ImageSet) -> int:
     """Return the largest usual resolution that does not enlarge the median image; at least 32.
 
@@ -227,13 +203,10 @@ def suggest_resolution(images: ImageSet) -> int:
     """
     everything = [image for split in images.splits.values() for image in split]
     sides = []
-    for image in everything[:: max(1, len(everything) // SAMPLE)]:
+    for image in everything[:: max(1, len(everything) // _SAMPLE)]:
         try:
             sides.append(min(image.open().size))
         except UnusableImage:
             continue
     shorter = median(sides) if sides else RESOLUTIONS[-1]
-    return max(
-        (size for size in RESOLUTIONS if size <= shorter),
-        default=RESOLUTIONS[0],
-    )
+    return max((size for size in RESOLUTIONS if size <= shorter), default=RESOLUTIONS[0])

@@ -1,22 +1,24 @@
-"""How a set will be read: in memory or streamed, what identifies its images, which cache."""
+"""How a set is read: in memory or streamed, what identifies its images, which cache."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mobilette.data.cache import ImageCache, cache_key, open_cache
-from mobilette.data.images import Digest, ImageSet, LabelledImage, Stamp, lies_in_file, stamp
+from mobilette.data.images import Digest, ImageSet, Stamp
 from mobilette.data.machine import check_memory, fits_memory
 from mobilette.data.preprocess import Preprocess
-from mobilette.data.reading import Reading
+from mobilette.data.reading import Reading, read_all
 from mobilette.data.store import ImageStore
 from mobilette.data.workers import Decoder
 from mobilette.errors import InputError, one_of
-from mobilette.progress import Remark, Reporter
+from mobilette.progress import Advance, Remark, Reporter
 
 # The images to train on may take this part of a GPU's memory; the rest is for the training.
 _DEVICE_SHARE = 0.5
@@ -43,6 +45,23 @@ class OpenSet:
     stamps: tuple[Stamp, ...]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundRows:
+    """The usable images of a set, in its order.
+
+    Attributes:
+        pixels: uint8 (N, C, R, R); ``None`` where they are left in the ``store``.
+        store: all images of the set.
+        positions: int64 (N,), where each lies in the store.
+        digests: what identifies each; inside a split they are sorted by it.
+    """
+
+    pixels: NDArray[np.uint8] | None
+    store: ImageStore
+    positions: NDArray[np.int64]
+    digests: tuple[str, ...]
+
+
 def open_set(
     images: ImageSet,
     *,
@@ -58,20 +77,29 @@ def open_set(
     """Choose how to read a set; the arguments are those of `mobilette.data.dataset.load_dataset`.
 
     Raises:
-        InputError: the set does not fit the memory and cannot be streamed or is not to be, or it
+        InputError: the set does not fit the memory and cannot or must not be streamed, or it
             cannot have this ``digest``.
     """
-    given = [(split, image) for split, all_ in images.splits.items() for image in all_]
+    one_of(loader, get_args(LoaderKind), "loader")
+    given = [(split, image) for split, some in images.splits.items() for image in some]
     chosen = [image for _, image in given]
-    in_files = all(lies_in_file(image) for image in chosen)
+    in_files = not any(image.in_memory for image in chosen)
     shape = (len(given), preprocess.channels, resolution, resolution)
-    streamed = in_files and _is_streamed(images, shape, loader, device_memory, processes)
+    if loader == "auto":
+        train = len(images.splits.get("train") or images.splits["all"])
+        on_device = device_memory is None or (
+            train * math.prod(shape[1:]) <= _DEVICE_SHARE * device_memory
+        )
+        streamed = not (on_device and fits_memory(processes * math.prod(shape)))
+    else:
+        streamed = loader == "streamed"
+    streamed = streamed and in_files
     if not streamed:
         check_memory(shape)
     rule = _rule(images, digest, in_files=in_files, streamed=streamed)
     of_pixels = rule == "decoded pixels"
     reduced = [split == "train" and not of_pixels for split, _ in given]
-    stamps = tuple(stamp(image) for image in chosen) if in_files else ()
+    stamps = tuple(image.stamp() for image in chosen) if in_files else ()
     rows = None
     if reading.cache is not None and in_files:
         key = cache_key(
@@ -81,7 +109,7 @@ def open_set(
             reduced=reduced,
             digest="decoded pixels" if of_pixels else "files",
         )
-        rows = _cache(reading.cache, key, shape, images.name, reporter.remark)
+        rows = _open_cache(reading.cache, key, shape, images.name, reporter.remark)
     store = ImageStore(
         chosen,
         Decoder(preprocess=preprocess, resolution=resolution, of_pixels=of_pixels),
@@ -100,21 +128,33 @@ def open_set(
     )
 
 
-def _is_streamed(
-    images: ImageSet,
-    shape: tuple[int, int, int, int],
-    loader: LoaderKind,
-    device_memory: int | None,
-    processes: int,
-) -> bool:
-    one_of(loader, get_args(LoaderKind), "loader")
-    if loader != "auto":
-        return loader == "streamed"
-    if device_memory is not None:
-        train: Sequence[LabelledImage] = images.splits.get("train") or images.splits["all"]
-        if len(train) * math.prod(shape[1:]) > _DEVICE_SHARE * device_memory:
-            return True
-    return not fits_memory(processes * math.prod(shape))
+def find_rows(opened: OpenSet, *, on_progress: Advance) -> FoundRows:
+    """Read a set, or if it is streamed, as much of it as its digests need.
+
+    Raises:
+        InputError: too many images are unusable, or a worker process died.
+    """
+    store, pixels = opened.store, None
+    if not opened.streamed:
+        decoded = read_all(store, on_progress=on_progress)
+        pixels, positions = decoded.pixels, decoded.positions
+    else:
+        missing = store.missing()
+        if opened.digest != "names and sizes":
+            try:
+                store.scan(missing, progress=on_progress)
+                store.check_unusable()
+            except BaseException:
+                store.close()
+                raise
+            store.forget_remarks()
+        usable = [position for position in range(len(store)) if position not in store.broken]
+        positions = np.array(usable, np.int64)
+    if opened.digest == "names and sizes":
+        digests = [f"{store.images[at].name}\0{opened.stamps[at].size}" for at in positions]
+    else:
+        digests = [store.digests[at].hex() for at in positions.tolist()]
+    return FoundRows(pixels=pixels, store=store, positions=positions, digests=tuple(digests))
 
 
 def _rule(images: ImageSet, digest: Digest | None, *, in_files: bool, streamed: bool) -> Digest:
@@ -132,7 +172,7 @@ def _rule(images: ImageSet, digest: Digest | None, *, in_files: bool, streamed: 
     return digest
 
 
-def _cache(
+def _open_cache(
     root: Path, key: str, shape: tuple[int, ...], source: str, remark: Remark
 ) -> ImageCache | None:
     cache = open_cache(root, key, shape=shape, source=source)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.images import LabelledImage, lies_in_file
+from mobilette.data.images import LabelledImage
 from mobilette.data.machine import check_memory, usable_cores
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.store import ImageStore
@@ -115,7 +115,7 @@ def read_all(store: ImageStore, *, on_progress: Advance) -> Decoded:
         InputError: as for `read_images`.
     """
     missing = store.missing()
-    files = sum(lies_in_file(store.images[position]) for position in missing)
+    files = sum(not store.images[position].in_memory for position in missing)
     if store.workers < 2 or files < _WORTH_PROCESSES:
         store.workers = 0
     pixels = np.empty((len(store), *store.row_shape), np.uint8)

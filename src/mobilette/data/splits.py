@@ -1,19 +1,56 @@
-"""The splits of a set: which images are held out, and which are measured on."""
+"""The splits of a set: how it is divided, which images are measured on, which are copies."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.formats import UnusableImage
-from mobilette.data.found import FoundRows
-from mobilette.data.images import ImageSet, Label, LabelledImage, Labels, label_array, pixel_sha256
+from mobilette.data.images import (
+    SPLITS,
+    ImageSet,
+    Label,
+    LabelledImage,
+    Labels,
+    label_array,
+    pixel_sha256,
+)
+from mobilette.data.opening import FoundRows
 from mobilette.data.store import Pixels, StreamedPixels
 from mobilette.errors import one_of
+
+# Images that a remark names.
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """The images of one split.
+
+    Attributes:
+        pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
+            contiguous, or what decodes rows when they are asked for.
+        labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
+            (N, classes), 1 where a class applies.
+        names: the N images' names.
+        shards: int64 of shape (N,), the tar file that each image lies in; ``None`` where the
+            images do not lie in tar files.
+    """
+
+    pixels: Pixels
+    labels: Labels
+    names: tuple[str, ...]
+    shards: NDArray[np.int64] | None = None
+
+    def usable(self) -> NDArray[np.bool_]:
+        """Return, bool (N,), which images count; streamed ones may break as the run goes on."""
+        if isinstance(self.pixels, StreamedPixels):
+            return self.pixels.usable()
+        return np.ones(len(self.names), np.bool_)
 
 
 def held_out_fifth(
@@ -54,63 +91,23 @@ def choose_split(images: ImageSet, split: str | None) -> tuple[str, tuple[Labell
     """
     flat = images.splits.get("all")
     if split is None:
-        if flat is None:
-            split = "val"
-        else:
-            split = "all" if not all(item.in_memory for item in flat) else "val"
+        split = "val" if flat is None or all(item.in_memory for item in flat) else "all"
     available = list(images.splits) + (["train", "val"] if flat is not None else [])
     one_of(split, available, f"{images.name}: split")
     if split in images.splits or flat is None:
         return split, images.splits[split]
-    digests = [_digest(image) for image in flat]
-    readable = [index for index, digest in enumerate(digests) if digest is not None]
+    digests = {index: digest for index, item in enumerate(flat) if (digest := _digest(item))}
     held_out = held_out_fifth(
-        labels=[flat[index].label for index in readable],
-        digests=[digest for digest in digests if digest is not None],
-        names=[flat[index].name for index in readable],
+        labels=[flat[index].label for index in digests],
+        digests=list(digests.values()),
+        names=[flat[index].name for index in digests],
     )
     other = {
         index
-        for index, held in zip(readable, held_out, strict=True)
+        for index, held in zip(digests, held_out, strict=True)
         if bool(held) != (split == "val")
     }
     return split, tuple(image for index, image in enumerate(flat) if index not in other)
-
-
-def _digest(image: LabelledImage) -> str | None:
-    try:
-        return pixel_sha256(image.open())
-    except UnusableImage:
-        return None
-
-
-_ORDER = ("train", "val", "test")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
-    """The images of one split.
-
-    Attributes:
-        pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
-            contiguous, or what decodes rows when they are asked for.
-        labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
-            (N, classes), 1 where a class applies.
-        names: the N images' names.
-        shards: int64 of shape (N,), the tar file that each image lies in; ``None`` where the
-            images do not lie in tar files.
-    """
-
-    pixels: Pixels
-    labels: Labels
-    names: tuple[str, ...]
-    shards: NDArray[np.int64] | None = None
-
-    def usable(self) -> NDArray[np.bool_]:
-        """Return, bool (N,), which images count; streamed ones may break as the run goes on."""
-        if isinstance(self.pixels, StreamedPixels):
-            return self.pixels.usable()
-        return np.ones(len(self.names), np.bool_)
 
 
 def assign(
@@ -134,29 +131,29 @@ def divide(
 ) -> dict[str, Split]:
     """Return the images cut into splits; of an array, each is one contiguous piece.
 
-    Inside a split they are ordered by their digests: by content, a run that is resumed after
-    files were renamed sees them in the same order.
+    Inside a split they are ordered by their digests: by content, so that a run that is resumed
+    after files were renamed sees them in the same order.
     """
-    ranks = np.array([_ORDER.index(split) for split in assigned])
-    order = np.array(
-        sorted(
-            range(len(chosen)),
-            key=lambda index: (ranks[index], found.digests[index], chosen[index].name),
-        )
-    )
+    ranks = np.array([SPLITS.index(split) for split in assigned])
+    keys = [
+        (rank, digest, image.name)
+        for rank, digest, image in zip(ranks.tolist(), found.digests, chosen, strict=True)
+    ]
+    order = np.array(sorted(range(len(chosen)), key=keys.__getitem__))
     if found.pixels is not None:
         _reorder(found.pixels, order)
-    ends = np.cumsum(np.bincount(ranks, minlength=len(_ORDER)))
-    starts = (0, *ends[:-1])
-    return {
-        split: make_split(
-            _rows(found, order, start, end),
-            [chosen[index] for index in order[start:end]],
-            num_classes=num_classes,
-        )
-        for split, start, end in zip(_ORDER, starts, ends, strict=True)
-        if end > start
-    }
+    ends = np.cumsum(np.bincount(ranks, minlength=len(SPLITS)))
+    splits = {}
+    for split, start, end in zip(SPLITS, (0, *ends[:-1]), ends, strict=True):
+        if end > start:
+            pixels: Pixels
+            if found.pixels is not None:
+                pixels = found.pixels[start:end]
+            else:
+                pixels = StreamedPixels(found.store, found.positions[order[start:end]])
+            some = [chosen[index] for index in order[start:end]]
+            splits[split] = make_split(pixels, some, num_classes=num_classes)
+    return splits
 
 
 def make_split(pixels: Pixels, images: Sequence[LabelledImage], *, num_classes: int) -> Split:
@@ -173,10 +170,88 @@ def make_split(pixels: Pixels, images: Sequence[LabelledImage], *, num_classes: 
     )
 
 
-def _rows(found: FoundRows, order: NDArray[np.intp], start: int, end: int) -> Pixels:
-    if found.pixels is not None:
-        return found.pixels[start:end]
-    return StreamedPixels(found.store, found.positions[order[start:end]])
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """Images that a set has several times where it should not.
+
+    Attributes:
+        in_train: by split, the names of images that are also in ``train``.
+        in_val: names of images of ``test`` that are also in ``val``, which chose the weights.
+        in_classes: names of one image, under several classes.
+    """
+
+    in_train: Mapping[str, tuple[str, ...]]
+    in_val: tuple[str, ...]
+    in_classes: tuple[tuple[str, ...], ...]
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what whoever trains on the set should know, each one line."""
+        said = [
+            f"{len(names):,} images of {split} are also in train: {_some(names)}"
+            for split, names in self.in_train.items()
+        ]
+        if self.in_val:
+            said.append(
+                f"{len(self.in_val):,} images of test are also in val: {_some(self.in_val)}"
+            )
+        if self.in_classes:
+            same = [_some(names, between=" = ") for names in self.in_classes]
+            said.append(f"{len(same):,} images are in several classes: {_some(same)}")
+        return tuple(said)
+
+
+def find_copies(
+    found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str]
+) -> Copies | None:
+    """Find images in several splits, or in several classes.
+
+    The same are those with the same digest: every pixel, or every byte of the file.
+
+    Args:
+        found: the images.
+        chosen: the same, with their labels.
+        assigned: the split of each.
+
+    Returns:
+        The copies; ``None`` where some images were not read yet.
+    """
+    digests = [found.store.digests.get(position) for position in found.positions.tolist()]
+    if None in digests:
+        return None
+    repeated = {digest for digest, number in Counter(digests).items() if number > 1}
+    groups: dict[bytes | None, list[int]] = {}
+    for row, digest in enumerate(digests):
+        if digest in repeated:
+            groups.setdefault(digest, []).append(row)
+    in_train: dict[str, list[str]] = {}
+    in_val: list[str] = []
+    in_classes = []
+    for rows in groups.values():
+        splits = {assigned[row] for row in rows}
+        if "train" in splits:
+            for row in rows:
+                if assigned[row] != "train":
+                    in_train.setdefault(assigned[row], []).append(chosen[row].name)
+        elif "val" in splits:
+            in_val += [chosen[row].name for row in rows if assigned[row] == "test"]
+        if len({chosen[row].label for row in rows}) > 1:
+            in_classes.append(tuple(chosen[row].name for row in rows))
+    return Copies(
+        in_train={split: tuple(names) for split, names in sorted(in_train.items())},
+        in_val=tuple(in_val),
+        in_classes=tuple(in_classes),
+    )
+
+
+def _some(names: Sequence[str], *, between: str = ", ") -> str:
+    return between.join([*names[:_NAMED], *["..."] * (len(names) > _NAMED)])
+
+
+def _digest(image: LabelledImage) -> str | None:
+    try:
+        return pixel_sha256(image.open())
+    except UnusableImage:
+        return None
 
 
 def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.cache import ImageCache
-from mobilette.data.images import LabelledImage, lies_in_file
+from mobilette.data.images import LabelledImage
 from mobilette.data.workers import (
     CHUNK,
     Decoder,
@@ -230,7 +230,7 @@ class ImageStore:
         pool = self._pool
         if pool is not None and self._no_workers is None:
             try:
-                if all(lies_in_file(job.image) for job in jobs):
+                if not any(job.image.in_memory for job in jobs):
                     return pool.decode(jobs, out, places)
             except NoWorkers as error:
                 self._no_workers = str(error)

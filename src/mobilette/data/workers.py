@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mobilette.data.cache import ImageCache
 from mobilette.data.decoding import decode, decode_reduced
 from mobilette.data.formats import UnusableImage
-from mobilette.data.images import LabelledImage, encoded, lies_in_file, pixel_sha256
+from mobilette.data.images import LabelledImage, pixel_sha256
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 
@@ -73,11 +73,11 @@ class Decoder:
     def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
         """Write the image's row to ``out``, (C, R, R); return its SHA-256 or the reason."""
         try:
-            if not lies_in_file(job.image):
+            if job.image.in_memory:
                 image = job.image.open()
                 out[...] = self.preprocess.geometry(image, self.resolution)
                 return bytes.fromhex(pixel_sha256(image))
-            data = encoded(job.image)
+            data = job.image.read()
             if job.reduced:
                 image, full = decode_reduced(data, self._shrinking)
                 out[...] = self.preprocess.geometry(image, self.resolution, full_size=full)
