@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mobilette.arch.scaling import scaling_groups
+from mobilette.arch.channels import scaling_groups
 from mobilette.compression.rescaling import Rescaling, widen
 from mobilette.nn.network import Network
 

@@ -28,7 +28,7 @@ from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.golden import MOST_IMAGES, read_golden
 from mobilette.compression.pruning_record import Pruning
-from mobilette.counting.memory import check_memory
+from mobilette.counting.cost import check_memory
 from mobilette.data.cache import CacheNote
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.timing import Request, Timing

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import family_of, get_arch, list_models
+from mobilette.arch.families.resnet import CIFAR_VARIANTS
 from mobilette.arch.layers import layers
-from mobilette.arch.resnet import CIFAR_VARIANTS
 from mobilette.arch.rows import Block
 from mobilette.arch.scale import Settings
 from mobilette.counting.cost import cost

@@ -15,8 +15,8 @@ from typing import Any
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
+from mobilette.arch.families.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.layers import layers
-from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.primitives import NormLayer
 from mobilette.arch.scale import Settings
 from mobilette.counting.cost import cost

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.broken import spread_channels
+from mobilette.arch.channels import scaling_groups
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer
-from mobilette.arch.scaling import scaling_groups
 from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.equalisation import equalise
 from mobilette.compression.float_layers import weight_layers

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.families.mobilenet_v2 import bottleneck
 from mobilette.arch.layers import layers
-from mobilette.arch.mobilenet_v2 import bottleneck
 from mobilette.arch.rows import Block, Conv, PoolLinear
 from mobilette.arch.scale import Settings
 from mobilette.compression.folding import fold_batch_norm

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mobilette.arch.catalogue import get_arch
-from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from mobilette.arch.families.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from mobilette.arch.families.vgg import VARIANTS as VGG
 from mobilette.arch.scale import Settings
-from mobilette.arch.vgg import VARIANTS as VGG
 from tests.parity.libraries import check_parity, library
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

@@ -8,29 +8,29 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.mobilenet_v1 import (
+from mobilette.arch.families.mobilenet_v1 import (
     mobilenet_v1,
     mobilenet_v1_full_conv,
     mobilenet_v1_shallow,
 )
-from mobilette.arch.mobilenet_v2 import mobilenet_v2, mobilenet_v2_110d, mobilenet_v2_120d
-from mobilette.arch.mobilenet_v3 import (
+from mobilette.arch.families.mobilenet_v2 import mobilenet_v2, mobilenet_v2_110d, mobilenet_v2_120d
+from mobilette.arch.families.mobilenet_v3 import (
     mobilenet_v3_large,
     mobilenet_v3_large_minimalistic,
     mobilenet_v3_small,
     mobilenet_v3_small_minimalistic,
 )
-from mobilette.arch.resnet import CIFAR_VARIANTS, IMAGENET_VARIANTS
-from mobilette.arch.scale import Settings
-from mobilette.arch.shufflenet_v1 import VARIANTS as SHUFFLENET_V1_VARIANTS
-from mobilette.arch.shufflenet_v2 import shufflenet_v2
-from mobilette.arch.squeezenet import (
+from mobilette.arch.families.resnet import CIFAR_VARIANTS, IMAGENET_VARIANTS
+from mobilette.arch.families.shufflenet_v1 import VARIANTS as SHUFFLENET_V1_VARIANTS
+from mobilette.arch.families.shufflenet_v2 import shufflenet_v2
+from mobilette.arch.families.squeezenet import (
     squeezenet1_0,
     squeezenet1_0_bn,
     squeezenet1_1,
     squeezenet1_1_bn,
 )
-from mobilette.arch.vgg import VARIANTS as VGG_VARIANTS
+from mobilette.arch.families.vgg import VARIANTS as VGG_VARIANTS
+from mobilette.arch.scale import Settings
 from mobilette.arguments import checked
 from mobilette.errors import InputError, nearest, shown
 

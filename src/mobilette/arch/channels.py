@@ -258,3 +258,46 @@ class Trace:
             )
             for group, found_at in zip(alike.values(), places, strict=True)
         )
+
+
+# f(s * x) = s * f(x) for every s > 0. ReLU6 is, too, where no value reaches the 6.
+HOMOGENEOUS = ("none", "relu", "relu6")
+
+
+@lru_cache(maxsize=32)
+def scaling_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
+    """Return the channels that can be scaled where they are computed and back where they are read.
+
+    Groups as those of `channel_groups`, with three differences. A depthwise convolution reads
+    channels and computes new ones, so the factor before it may differ from the one behind it. A
+    channel that a hard-swish or hard-sigmoid changes, or that is a factor of another, is in no
+    group: f(s * x) is not s * f(x) there. And every layer that channels pass and that is more than
+    a rearrangement is noted, with the side ``through``, because not all let everything pass.
+
+    Raises:
+        InputError: the rows of ``arch`` do not fit together.
+    """
+    trace, fixed = _ScalingTrace(arch.in_channels), [INPUT, layers(arch)[-1].name]
+    for layer in layers(arch):
+        trace.follow(layer)
+        if isinstance(layer, ScaleLayer):
+            fixed.extend(layer.inputs[1:])
+        elif isinstance(layer, ActivationLayer) and layer.function not in HOMOGENEOUS:
+            fixed.append(layer.name)
+    return trace.groups(fixed=fixed)
+
+
+class _ScalingTrace(Trace):
+    def output(
+        self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
+    ) -> Sequence[int]:
+        if isinstance(layer, ConvLayer) and layer.is_depthwise:
+            self.note(layer, "input", channels)
+            channels = self.new(len(channels))
+            self.note(layer, "output", channels)
+            return channels
+        if isinstance(layer, ActivationLayer | AdaptivePoolLayer | PoolLayer | ScaleLayer):
+            self.note(layer, "through", channels)
+        if isinstance(layer, ScaleLayer):  # not tied to its factors
+            return channels
+        return super().output(layer, channels, others)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import ChannelGroup
+from mobilette.arch.channels import ChannelGroup, scaling_groups
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     ActivationLayer,
@@ -24,7 +24,6 @@ from mobilette.arch.primitives import (
     ShuffleLayer,
     SliceLayer,
 )
-from mobilette.arch.scaling import scaling_groups
 from mobilette.compression.observation import check_inputs, observe
 from mobilette.compression.rescaling import Rescaling
 from mobilette.nn.network import Network

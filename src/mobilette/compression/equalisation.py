@@ -6,7 +6,7 @@ read s times larger (equations 7 and 8). With r1 the range of the weights that c
 those that read it, s = sqrt(r1 * r2) / r2 makes the two equal, which is best for both (equation
 11). It is repeated over all pairs until nothing changes any more.
 
-Here a pair is a group of `mobilette.arch.scaling`: the layers that compute channels and those that
+Here a pair is a group of `mobilette.arch.channels`: the layers that compute channels and those that
 read them, through additions, concatenations, shuffles and pools. Where residual additions tie the
 outputs of several layers, a channel has one scale in all of them, and r1 and r2 are geometric means
 over the layers. A depthwise convolution is the second of one pair and the first of the next.
@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import ChannelGroup, Place, Side
+from mobilette.arch.channels import ChannelGroup, Place, Side, scaling_groups
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer
-from mobilette.arch.scaling import scaling_groups
 from mobilette.compression.observation import check_inputs, observe
 from mobilette.compression.rescaling import Rescaling, widen
 from mobilette.errors import one_of

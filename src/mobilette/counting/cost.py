@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BIAS_BYTES = 4
+# Values of 4 bytes: VGG-19 has 144 million weights, and at 4,096 pixels a billion values at once.
+LARGEST_WEIGHTS = 2**30
+LARGEST_ACTIVATIONS = 2**31
 Count = TypeVar("Count", int, "NDArray[np.int64]")
 
 
@@ -123,6 +126,27 @@ def cost(model: Arch | HasArch) -> Cost:
         size_bytes=deployed_bytes(graph),
         layers=table,
     )
+
+
+def check_memory(arch: Arch) -> None:
+    """Raise `InputError` if the weights or the values of one image do not fit any machine.
+
+    Every number of ``arch`` may be in its range while their product is not.
+
+    Raises:
+        InputError: also if the rows do not fit together.
+    """
+    counted = cost(arch)
+    if counted.params > LARGEST_WEIGHTS:
+        raise InputError(
+            f"{arch.name}: {counted.params:,} weights; {LARGEST_WEIGHTS:,} are the limit"
+        )
+    values = counted.peak_activation_bytes.int8
+    if values > LARGEST_ACTIVATIONS:
+        raise InputError(
+            f"{arch.name} at {arch.resolution}x{arch.resolution} pixels has {values:,} values at "
+            f"once; {LARGEST_ACTIVATIONS:,} are the limit"
+        )
 
 
 def weight_shapes(layer: AnyLayer) -> dict[str, Shape]:

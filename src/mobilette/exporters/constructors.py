@@ -15,8 +15,8 @@ from typing import NamedTuple
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import ALIASES, get_arch
 from mobilette.arch.editing import change_convs
+from mobilette.arch.families.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.layers import layers
-from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError, one_of
 from mobilette.formats.torch.name_tables import Source

@@ -16,7 +16,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.editing import convs
 from mobilette.arch.scale import Form, Settings
 from mobilette.counting.candidates import USUAL_WIDTHS
-from mobilette.counting.memory import check_memory
+from mobilette.counting.cost import check_memory
 from mobilette.counting.published import published_widths
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError, shown

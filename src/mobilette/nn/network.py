@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import training_layers
 from mobilette.arch.primitives import INPUT, Layer
-from mobilette.counting.memory import check_memory
+from mobilette.counting.cost import check_memory
 from mobilette.nn.fused_norm import can_fuse, norm_and_activation
 from mobilette.nn.layers import build_layer, initialise
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from types import MappingProxyType
 
-from mobilette.arch.resnet import CIFAR_DEPTHS
+from mobilette.arch.families.resnet import CIFAR_DEPTHS
 from mobilette.formats.torch.name_tables import Source, resnet_names
 
 AKAMASTER = Source(

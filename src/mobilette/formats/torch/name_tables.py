@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.families.mobilenet_v1 import TABLE as V1_TABLE
+from mobilette.arch.families.mobilenet_v2 import STAGES as V2_STAGES
+from mobilette.arch.families.resnet import BASIC, BOTTLENECK, CIFAR_DEPTHS
+from mobilette.arch.families.shufflenet_v2 import UNITS
 from mobilette.arch.layers import layers
-from mobilette.arch.mobilenet_v1 import TABLE as V1_TABLE
-from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
-from mobilette.arch.resnet import BASIC, BOTTLENECK, CIFAR_DEPTHS
 from mobilette.arch.rows import Block, Conv
-from mobilette.arch.shufflenet_v2 import UNITS
 
 Names = dict[str, str]
 # Batches that a batch norm has seen; files from before PyTorch 0.4.1 have none.

@@ -13,10 +13,10 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.editing import change_convs
+from mobilette.arch.families.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
+from mobilette.arch.families.resnet import CIFAR_VARIANTS
 from mobilette.arch.layers import layers
-from mobilette.arch.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
-from mobilette.arch.resnet import CIFAR_VARIANTS
 from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError, nearest
 from mobilette.formats.imported import Imported

@@ -6,8 +6,8 @@ from functools import partial
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.mobilenet_v2 import STAGES as V2_STAGES
-from mobilette.arch.resnet import BASIC, BOTTLENECK
+from mobilette.arch.families.mobilenet_v2 import STAGES as V2_STAGES
+from mobilette.arch.families.resnet import BASIC, BOTTLENECK
 from mobilette.formats.torch.name_tables import (
     STAGES,
     Names,

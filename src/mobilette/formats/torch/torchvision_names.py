@@ -9,10 +9,10 @@ from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
-from mobilette.arch.resnet import BASIC, BOTTLENECK
+from mobilette.arch.families.resnet import BASIC, BOTTLENECK
+from mobilette.arch.families.vgg import VARIANTS as VGG
 from mobilette.arch.rows import Block, Conv
 from mobilette.arch.scale import Settings
-from mobilette.arch.vgg import VARIANTS as VGG
 from mobilette.formats.torch.name_tables import (
     Names,
     Source,

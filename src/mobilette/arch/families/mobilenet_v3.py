@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.mobilenet_v2 import bottleneck
+from mobilette.arch.families.mobilenet_v2 import bottleneck
 from mobilette.arch.rows import Activation, Conv, PoolLinear, Row, SqueezeExcite
 from mobilette.arch.scale import Settings, make_divisible
 
