@@ -8,64 +8,33 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.families.mobilenet_v1 import (
+from mobilette.arch.families import (
     mobilenet_v1,
-    mobilenet_v1_full_conv,
-    mobilenet_v1_shallow,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    shufflenet_v1,
+    shufflenet_v2,
+    squeezenet,
+    vgg,
 )
-from mobilette.arch.families.mobilenet_v2 import mobilenet_v2, mobilenet_v2_110d, mobilenet_v2_120d
-from mobilette.arch.families.mobilenet_v3 import (
-    mobilenet_v3_large,
-    mobilenet_v3_large_minimalistic,
-    mobilenet_v3_small,
-    mobilenet_v3_small_minimalistic,
-)
-from mobilette.arch.families.resnet import CIFAR_VARIANTS, IMAGENET_VARIANTS
-from mobilette.arch.families.shufflenet_v1 import VARIANTS as SHUFFLENET_V1_VARIANTS
-from mobilette.arch.families.shufflenet_v2 import shufflenet_v2
-from mobilette.arch.families.squeezenet import (
-    squeezenet1_0,
-    squeezenet1_0_bn,
-    squeezenet1_1,
-    squeezenet1_1_bn,
-)
-from mobilette.arch.families.vgg import VARIANTS as VGG_VARIANTS
 from mobilette.arch.scale import Settings
 from mobilette.arguments import checked
 from mobilette.errors import InputError, nearest, shown
 
 FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyType(
     {
-        "MobileNet V1": {
-            "mobilenet_v1": mobilenet_v1,
-            "mobilenet_v1_shallow": mobilenet_v1_shallow,
-            "mobilenet_v1_full_conv": mobilenet_v1_full_conv,
-        },
-        "MobileNet V2": {
-            "mobilenet_v2": mobilenet_v2,
-            "mobilenet_v2_110d": mobilenet_v2_110d,
-            "mobilenet_v2_120d": mobilenet_v2_120d,
-        },
-        "MobileNet V3": {
-            "mobilenet_v3_large": mobilenet_v3_large,
-            "mobilenet_v3_small": mobilenet_v3_small,
-            "mobilenet_v3_large_minimalistic": mobilenet_v3_large_minimalistic,
-            "mobilenet_v3_small_minimalistic": mobilenet_v3_small_minimalistic,
-        },
-        "SqueezeNet": {
-            "squeezenet1_0": squeezenet1_0,
-            "squeezenet1_0_bn": squeezenet1_0_bn,
-            "squeezenet1_1": squeezenet1_1,
-            "squeezenet1_1_bn": squeezenet1_1_bn,
-        },
-        "ShuffleNet V1": SHUFFLENET_V1_VARIANTS,
-        "ShuffleNet V2": {"shufflenet_v2": shufflenet_v2},
-        "ResNet": IMAGENET_VARIANTS,
-        "ResNet for CIFAR": CIFAR_VARIANTS,
-        "VGG": VGG_VARIANTS,
+        "MobileNet V1": mobilenet_v1.VARIANTS,
+        "MobileNet V2": mobilenet_v2.VARIANTS,
+        "MobileNet V3": mobilenet_v3.VARIANTS,
+        "SqueezeNet": squeezenet.VARIANTS,
+        "ShuffleNet V1": shufflenet_v1.VARIANTS,
+        "ShuffleNet V2": shufflenet_v2.VARIANTS,
+        "ResNet": resnet.IMAGENET_VARIANTS,
+        "ResNet for CIFAR": resnet.CIFAR_VARIANTS,
+        "VGG": vgg.VARIANTS,
     }
 )
-
 
 # torchvision has the width in the name.
 ALIASES = MappingProxyType(

@@ -8,7 +8,8 @@ ReLU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Row, Step
@@ -22,27 +23,14 @@ TABLE = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))
 SHALLOW_TABLE = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 1, 2), (1024, 2, 2))
 
 
-def mobilenet_v1(settings: Settings) -> Arch:
-    """MobileNet V1."""
-    return _network("mobilenet_v1", TABLE, settings, _separable)
-
-
-def mobilenet_v1_shallow(settings: Settings) -> Arch:
-    """MobileNet V1 without its five middle rows of 512 channels (the paper's Table 5)."""
-    return _network("mobilenet_v1_shallow", SHALLOW_TABLE, settings, _separable)
-
-
-def mobilenet_v1_full_conv(settings: Settings) -> Arch:
-    """MobileNet V1 with a full 3x3 convolution for each separable one (the paper's Table 4)."""
-    return _network("mobilenet_v1_full_conv", TABLE, settings, _full)
-
-
-def _network(
-    name: str,
-    table: tuple[tuple[int, int, int], ...],
+def mobilenet_v1(
     settings: Settings,
-    row: Callable[[int, int, int], Row],
+    *,
+    name: str = "mobilenet_v1",
+    table: Sequence[tuple[int, int, int]] = TABLE,
+    full: bool = False,
 ) -> Arch:
+    """MobileNet V1; ``full`` puts a full 3x3 convolution in place of each separable one."""
     outputs = [c for c, n, _ in table for _ in range(n)]
     strides = settings.strides([2, *(s if i == 0 else 1 for _, n, s in table for i in range(n))])
     stem = scale_truncated(STEM, settings.width_mult)
@@ -50,7 +38,7 @@ def _network(
     channels = stem
     for published, stride in zip(outputs, strides[1:], strict=True):
         out = scale_truncated(published, settings.width_mult)
-        rows.append(row(channels, out, stride))
+        rows.append(_full(out, stride) if full else _separable(channels, out, stride))
         channels = out
     return Arch(
         name=name,
@@ -73,5 +61,14 @@ def _separable(channels: int, out: int, stride: int) -> Block:
     )
 
 
-def _full(channels: int, out: int, stride: int) -> Conv:
+def _full(out: int, stride: int) -> Conv:
     return Conv(channels=out, kernel=3, stride=stride, activation=RELU6)
+
+
+VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {
+    "mobilenet_v1": mobilenet_v1,
+    # Table 5: without the five middle rows of 512 channels
+    "mobilenet_v1_shallow": partial(mobilenet_v1, name="mobilenet_v1_shallow", table=SHALLOW_TABLE),
+    # Table 4
+    "mobilenet_v1_full_conv": partial(mobilenet_v1, name="mobilenet_v1_full_conv", full=True),
+}

@@ -13,7 +13,8 @@ to timm's 1.1 and 1.2.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
@@ -52,28 +53,12 @@ STAGES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 def mobilenet_v2(settings: Settings) -> Arch:
     """MobileNet V2. Widths below 1 keep the last convolution at 1,280 channels."""
-    width = settings.width_mult
-    last = make_divisible(LAST * max(1.0, width))
-    return _network("mobilenet_v2", settings, width, make_divisible(STEM * width), last)
+    return _network(settings, name="mobilenet_v2")
 
 
-def mobilenet_v2_110d(settings: Settings) -> Arch:
-    """MobileNet V2 of timm, of width 1.1 with 1.2 times as many rows."""
-    return _deeper("mobilenet_v2_110d", settings, 1.1)
-
-
-def mobilenet_v2_120d(settings: Settings) -> Arch:
-    """MobileNet V2 of timm, of width 1.2 with 1.4 times as many rows."""
-    return _deeper("mobilenet_v2_120d", settings, 1.2)
-
-
-def _deeper(name: str, settings: Settings, width: float) -> Arch:
-    given = settings.width_mult
+def _network(settings: Settings, *, name: str, base_width: float = 1.0) -> Arch:
+    given, width = settings.width_mult, base_width * settings.width_mult
     stem, last = make_divisible(STEM * given), make_divisible(LAST * max(1.0, given))
-    return _network(name, settings, width * given, stem, last)
-
-
-def _network(name: str, settings: Settings, width: float, stem: int, last: int) -> Arch:
     blocks = [
         (t, c, s if i == 0 else 1)
         for (t, c, _, s), n in zip(TABLE, STAGES[name], strict=True)
@@ -126,3 +111,10 @@ def bottleneck(
     if stride == 1 and channels == out:
         return Block(paths=(tuple(steps), ()), join="add")
     return Block(entry=tuple(steps))
+
+
+VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {
+    "mobilenet_v2": mobilenet_v2,
+    "mobilenet_v2_110d": partial(_network, name="mobilenet_v2_110d", base_width=1.1),
+    "mobilenet_v2_120d": partial(_network, name="mobilenet_v2_120d", base_width=1.2),
+}

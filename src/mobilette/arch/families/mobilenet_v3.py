@@ -12,6 +12,8 @@ keeps the stem at 16 channels below 0.75, which ``full_stem`` builds.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from mobilette.arch.arch import Arch
@@ -80,16 +82,6 @@ def mobilenet_v3_small(
     return _network("mobilenet_v3_small", SMALL, 1024, settings, torchvision, full_stem)
 
 
-def mobilenet_v3_large_minimalistic(settings: Settings) -> Arch:
-    """MobileNet V3 Large with 3x3 kernels and ReLU only, no squeeze-and-excitation."""
-    return _network("mobilenet_v3_large_minimalistic", _minimalistic(LARGE), 1280, settings)
-
-
-def mobilenet_v3_small_minimalistic(settings: Settings) -> Arch:
-    """MobileNet V3 Small with 3x3 kernels and ReLU only, no squeeze-and-excitation."""
-    return _network("mobilenet_v3_small_minimalistic", _minimalistic(SMALL), 1024, settings)
-
-
 def _minimalistic(table: tuple[Stage, ...]) -> tuple[Stage, ...]:
     # tensorflow/models, slim/nets/mobilenet/mobilenet_v3.py: for hardware without the extras
     return tuple(stage._replace(kernel=3, squeeze_excite=False, nl=RE) for stage in table)
@@ -152,3 +144,16 @@ def _squeeze_excite(channels: int) -> SqueezeExcite:
         ),
         expand=Conv(channels=channels, bias=True, norm="none", activation="hard_sigmoid"),
     )
+
+
+VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {
+    "mobilenet_v3_large": mobilenet_v3_large,
+    "mobilenet_v3_small": mobilenet_v3_small,
+    # 3x3 kernels and ReLU only, no squeeze-and-excitation
+    "mobilenet_v3_large_minimalistic": partial(
+        _network, "mobilenet_v3_large_minimalistic", _minimalistic(LARGE), 1280
+    ),
+    "mobilenet_v3_small_minimalistic": partial(
+        _network, "mobilenet_v3_small_minimalistic", _minimalistic(SMALL), 1024
+    ),
+}

@@ -78,3 +78,6 @@ def _branch(channels: int, stride: int) -> tuple[Step, ...]:
 
 def _depthwise(channels: int, stride: int) -> Conv:
     return Conv(channels=channels, kernel=3, stride=stride, groups=channels, activation="none")
+
+
+VARIANTS = {"shufflenet_v2": shufflenet_v2}

@@ -8,6 +8,8 @@ scratch with today's recipes; the ``_bn`` forms have one after every convolution
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from mobilette.arch.arch import Arch
@@ -24,26 +26,6 @@ STEM_1_0 = (96, 7)
 STEM_1_1 = (64, 3)
 
 Table = tuple[tuple[int, int] | None, ...]
-
-
-def squeezenet1_0(settings: Settings) -> Arch:
-    """SqueezeNet 1.0."""
-    return _network("squeezenet1_0", STEM_1_0, TABLE_1_0, "none", settings)
-
-
-def squeezenet1_0_bn(settings: Settings) -> Arch:
-    """SqueezeNet 1.0 with batch norm after every convolution."""
-    return _network("squeezenet1_0_bn", STEM_1_0, TABLE_1_0, "batch", settings)
-
-
-def squeezenet1_1(settings: Settings) -> Arch:
-    """SqueezeNet 1.1: 2.4 times fewer mult-adds than 1.0."""
-    return _network("squeezenet1_1", STEM_1_1, TABLE_1_1, "none", settings)
-
-
-def squeezenet1_1_bn(settings: Settings) -> Arch:
-    """SqueezeNet 1.1 with batch norm after every convolution."""
-    return _network("squeezenet1_1_bn", STEM_1_1, TABLE_1_1, "batch", settings)
 
 
 def _network(
@@ -90,3 +72,11 @@ def _fire(squeeze: int, expand: int, norm: Norm) -> Block:
         paths=((step("expand1x1", expand, 1),), (step("expand3x3", expand, 3),)),
         join="concat",
     )
+
+
+VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {
+    "squeezenet1_0": partial(_network, "squeezenet1_0", STEM_1_0, TABLE_1_0, "none"),
+    "squeezenet1_0_bn": partial(_network, "squeezenet1_0_bn", STEM_1_0, TABLE_1_0, "batch"),
+    "squeezenet1_1": partial(_network, "squeezenet1_1", STEM_1_1, TABLE_1_1, "none"),
+    "squeezenet1_1_bn": partial(_network, "squeezenet1_1_bn", STEM_1_1, TABLE_1_1, "batch"),
+}
