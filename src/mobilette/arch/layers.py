@@ -82,6 +82,19 @@ def training_layers(arch: Arch) -> tuple[AnyLayer | DropoutLayer, ...]:
     return tuple(graph.layers)
 
 
+def conv_layer(name: str, conv: Conv, shape: Shape) -> ConvLayer:
+    """Return the layer of a convolution alone, ``shape`` (channels, height, width) its input's.
+
+    Raises:
+        InputError: it does not fit the shape.
+    """
+    graph = _Graph(shape)
+    graph.conv(name, conv)
+    layer = graph.layers[0]
+    assert isinstance(layer, ConvLayer)
+    return layer
+
+
 class _Graph:
     """The layers so far, and the name and shape of the last output."""
 
@@ -140,17 +153,11 @@ class _Graph:
         if channels % 2:
             raise InputError(f"{name}: {channels} channels cannot be split in two halves")
         half = channels // 2
+        shape = (half, *sides)
         for number, begin in enumerate((0, half)):
-            self.append(
-                SliceLayer(
-                    name=f"{name}.split.{number}",
-                    inputs=(source,),
-                    shape=(half, *sides),
-                    begin=begin,
-                    end=begin + half,
-                )
-            )
-        return [(f"{name}.split.{number}", self.shape) for number in (0, 1)]
+            part = f"{name}.split.{number}"
+            self.append(SliceLayer(part, (source,), shape, begin=begin, end=begin + half))
+        return [(f"{name}.split.{number}", shape) for number in (0, 1)]
 
     def join(self, name: str, block: Block, begins: list[tuple[str, Shape]]) -> None:
         ends = []
@@ -165,10 +172,10 @@ class _Graph:
             listed = " and ".join("x".join(map(str, shape)) for shape in shapes)
             raise InputError(f"{name}: paths of {listed} cannot be joined by {block.join}")
         if block.join == "add":
-            self.append(AddLayer(name=f"{name}.add", inputs=inputs, shape=self.shape))
+            self.append(AddLayer(f"{name}.add", inputs, self.shape))
         else:
-            shape = (sum(shape[0] for shape in shapes), *self.shape[1:])
-            self.append(ConcatLayer(name=f"{name}.concat", inputs=inputs, shape=shape))
+            channels = sum(shape[0] for shape in shapes)
+            self.append(ConcatLayer(f"{name}.concat", inputs, (channels, *self.shape[1:])))
 
     def conv(self, name: str, conv: Conv) -> None:
         channels = self.shape[0]
@@ -176,9 +183,9 @@ class _Graph:
             raise InputError(f"{name}: groups {conv.groups} do not divide {channels} channels")
         self.append_window(
             ConvLayer(
-                name=f"{name}.conv",
-                inputs=(self.last,),
-                shape=(conv.channels,),
+                f"{name}.conv",
+                (self.last,),
+                (conv.channels,),
                 in_channels=channels,
                 kernel=conv.kernel,
                 stride=conv.stride,
@@ -188,26 +195,25 @@ class _Graph:
             )
         )
         if conv.norm == "batch":
-            self.append(NormLayer(name=f"{name}.norm", inputs=(self.last,), shape=self.shape))
+            self.append(NormLayer(f"{name}.norm", (self.last,), self.shape))
         self.activation(name, conv.activation)
 
     def activation(self, name: str, function: Activation) -> None:
         if function != "none":
-            self.append(
-                ActivationLayer(
-                    name=f"{name}.activation",
-                    inputs=(self.last,),
-                    shape=self.shape,
-                    function=function,
-                )
-            )
+            name = f"{name}.activation"
+            self.append(ActivationLayer(name, (self.last,), self.shape, function=function))
+
+    def dropout(self, name: str, probability: float) -> None:
+        if probability:
+            name = f"{name}.dropout"
+            self.append(DropoutLayer(name, (self.last,), self.shape, probability=probability))
 
     def pool(self, name: str, pool: Pool) -> None:
         self.append_window(
             PoolLayer(
-                name=name,
-                inputs=(self.last,),
-                shape=self.shape[:1],
+                name,
+                (self.last,),
+                self.shape[:1],
                 function=pool.function,
                 kernel=pool.kernel,
                 stride=pool.stride,
@@ -217,28 +223,27 @@ class _Graph:
         )
 
     def adaptive_pool(self, name: str, size: int) -> None:
-        shape = (self.shape[0], size, size)
-        self.append(AdaptivePoolLayer(name=f"{name}.pool", inputs=(self.last,), shape=shape))
+        self.append(AdaptivePoolLayer(f"{name}.pool", (self.last,), (self.shape[0], size, size)))
 
     def shuffle(self, name: str, groups: int) -> None:
         if self.shape[0] % groups:
             raise InputError(f"{name}: groups {groups} do not divide {self.shape[0]} channels")
-        self.append(ShuffleLayer(name=name, inputs=(self.last,), shape=self.shape, groups=groups))
+        self.append(ShuffleLayer(name, (self.last,), self.shape, groups=groups))
 
     def subsample(self, name: str, operation: Subsample) -> None:
-        channels = self.shape[0]
-        if operation.channels < channels or (operation.channels - channels) % 2:
+        added = operation.channels - self.shape[0]
+        if added < 0 or added % 2:
             raise InputError(
-                f"{name}: {channels} channels cannot grow to {operation.channels} by zeros, half "
-                "of them on either side"
+                f"{name}: {self.shape[0]} channels cannot grow to {operation.channels} by zeros, "
+                "half of them on either side"
             )
         self.append_window(
             SubsampleLayer(
-                name=name,
-                inputs=(self.last,),
-                shape=(operation.channels,),
+                name,
+                (self.last,),
+                (operation.channels,),
                 stride=operation.stride,
-                new_channels=operation.channels - channels,
+                new_channels=added,
             )
         )
 
@@ -252,7 +257,7 @@ class _Graph:
         self.adaptive_pool(name, 1)
         self.conv(f"{name}.reduce", block.reduce)
         self.conv(f"{name}.expand", block.expand)
-        self.append(ScaleLayer(name=f"{name}.scale", inputs=(source, self.last), shape=shape))
+        self.append(ScaleLayer(f"{name}.scale", (source, self.last), shape))
 
     def head(self, head: Head) -> None:
         if isinstance(head, ConvPool):
@@ -272,23 +277,9 @@ class _Graph:
             self.dropout("head", head.dropout)
         self.linear("head.classifier", head.classes)
 
-    def dropout(self, name: str, probability: float) -> None:
-        if probability:
-            self.append(
-                DropoutLayer(
-                    name=f"{name}.dropout",
-                    inputs=(self.last,),
-                    shape=self.shape,
-                    probability=probability,
-                )
-            )
-
     def flatten(self, name: str) -> None:
-        self.append(FlattenLayer(name=name, inputs=(self.last,), shape=(prod(self.shape),)))
+        self.append(FlattenLayer(name, (self.last,), (prod(self.shape),)))
 
     def linear(self, name: str, features: int) -> None:
-        self.append(
-            LinearLayer(
-                name=name, inputs=(self.last,), shape=(features,), in_features=self.shape[0]
-            )
-        )
+        (in_features,) = self.shape
+        self.append(LinearLayer(name, (self.last,), (features,), in_features=in_features))

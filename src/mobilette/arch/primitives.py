@@ -26,7 +26,12 @@ def same_padding(side: int, *, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-@dataclass(frozen=True, kw_only=True)
+def is_depthwise(groups: int, in_channels: int, channels: int) -> bool:
+    """Return whether each output channel is computed from the input channel of the same number."""
+    return 1 < groups == in_channels == channels
+
+
+@dataclass(frozen=True)
 class Layer:
     """What every layer has.
 
@@ -55,7 +60,7 @@ class ConvLayer(Layer):
     @property
     def is_depthwise(self) -> bool:
         """Whether each output channel is computed from the input channel of the same number."""
-        return 1 < self.groups == self.in_channels == self.shape[0]
+        return is_depthwise(self.groups, self.in_channels, self.shape[0])
 
     def pads(self, side: int) -> tuple[int, int]:
         """Return the zeros before and after a map of ``side`` pixels."""

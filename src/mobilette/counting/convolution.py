@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from mobilette.arch.primitives import INPUT, ConvLayer
+from mobilette.arch.layers import conv_layer
 from mobilette.arch.rows import Conv
 from mobilette.counting.cost import layer_cost
 from mobilette.limits import CHANNELS, SIDE
@@ -53,45 +53,38 @@ def compare_convolution(
     Raises:
         InputError: a value that no convolution has.
     """
-    standard = Conv(channels=out_channels, kernel=kernel, stride=stride, activation="none")
     CHANNELS.check("input channels", in_channels)
     SIDE.check("size", size)
-    side = -(-size // stride)
-
-    def one(conv: Conv, channels: int) -> tuple[int, int]:
-        layer = ConvLayer(
-            name="conv",
-            inputs=(INPUT,),
-            shape=(conv.channels, side, side),
-            in_channels=channels,
-            kernel=conv.kernel,
-            stride=conv.stride,
-            groups=conv.groups,
-            padding=conv.padding,
-            bias=conv.bias,
-        )
-        counted = layer_cost(layer)
-        return counted.madds, counted.params
-
-    depthwise = Conv(
-        channels=in_channels, kernel=kernel, stride=stride, groups=in_channels, activation="none"
-    )
-    pointwise = Conv(channels=out_channels, activation="none")
-    standard_madds, standard_params = one(standard, in_channels)
-    depthwise_madds, depthwise_params = one(depthwise, in_channels)
-    pointwise_madds, pointwise_params = one(pointwise, in_channels)
-    separable = depthwise_madds + pointwise_madds
+    shape = (in_channels, size, size)
+    full = _conv(out_channels, kernel=kernel, stride=stride)
+    per_channel = _conv(in_channels, kernel=kernel, stride=stride, groups=in_channels)
+    reduced = conv_layer("depthwise", per_channel, shape)
+    standard = layer_cost(conv_layer("standard", full, shape))
+    depthwise = layer_cost(reduced)
+    pointwise = layer_cost(conv_layer("pointwise", _conv(out_channels), reduced.shape))
+    separable = depthwise.madds + pointwise.madds
     return ConvolutionCost(
         kernel=kernel,
         in_channels=in_channels,
         out_channels=out_channels,
-        out_size=side,
-        standard_madds=standard_madds,
-        standard_params=standard_params,
-        depthwise_madds=depthwise_madds,
-        depthwise_params=depthwise_params,
-        pointwise_madds=pointwise_madds,
-        pointwise_params=pointwise_params,
+        out_size=reduced.shape[1],
+        standard_madds=standard.madds,
+        standard_params=standard.params,
+        depthwise_madds=depthwise.madds,
+        depthwise_params=depthwise.params,
+        pointwise_madds=pointwise.madds,
+        pointwise_params=pointwise.params,
         separable_madds=separable,
-        ratio=separable / standard_madds,
+        ratio=separable / standard.madds,
+    )
+
+
+def _conv(channels: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> Conv:
+    return Conv(
+        channels=channels,
+        kernel=kernel,
+        stride=stride,
+        groups=groups,
+        norm="none",
+        activation="none",
     )

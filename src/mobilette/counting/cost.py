@@ -249,9 +249,9 @@ def _kind(layer: AnyLayer) -> str:
     match layer:
         case ConvLayer():
             stride = f" /{layer.stride}" if layer.stride > 1 else ""
-            depthwise = layer.groups == layer.in_channels > 1
-            groups = " depthwise" if depthwise else f" groups {layer.groups}"
-            return f"conv {layer.kernel}x{layer.kernel}{stride}" + groups * (layer.groups > 1)
+            groups = f" groups {layer.groups}" if layer.groups > 1 else ""
+            groups = " depthwise" if layer.is_depthwise else groups
+            return f"conv {layer.kernel}x{layer.kernel}{stride}{groups}"
         case ActivationLayer():
             return layer.function.replace("_", "-")
         case PoolLayer():

@@ -24,8 +24,8 @@ class _Width:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layer:
-    """One with mult-adds, which are ``each`` times the product of its ``widths``."""
+class _Term:
+    """The mult-adds of a layer: ``each`` times the product of its ``widths``."""
 
     each: float
     widths: tuple[_Width, ...]
@@ -42,8 +42,8 @@ class KnobMadds:
 
     def __init__(self, knobs: Knobs) -> None:
         full = [knob.size for knob in knobs]
-        self._layers: list[_Layer] = []
-        self._read_by: defaultdict[int, list[_Layer]] = defaultdict(list)
+        self._layers: list[_Term] = []
+        self._read_by: defaultdict[int, list[_Term]] = defaultdict(list)
         for layer in layers(knobs.arch):
             if not isinstance(layer, ConvLayer | LinearLayer):
                 continue
@@ -57,7 +57,7 @@ class KnobMadds:
             each = float(layer_madds(layer))
             for width in widths:
                 each /= width.at(full)
-            counted = _Layer(each=each, widths=tuple(widths))
+            counted = _Term(each=each, widths=tuple(widths))
             self._layers.append(counted)
             for knob in {knob for width in widths for knob, _ in width.shares}:
                 self._read_by[knob].append(counted)

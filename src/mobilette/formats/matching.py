@@ -15,7 +15,13 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs
-from mobilette.arch.primitives import AdaptivePoolLayer, ConvLayer, LinearLayer, PoolLayer
+from mobilette.arch.primitives import (
+    AdaptivePoolLayer,
+    ConvLayer,
+    LinearLayer,
+    PoolLayer,
+    is_depthwise,
+)
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear
 from mobilette.errors import InputError
 from mobilette.formats.graph import Graph
@@ -194,7 +200,7 @@ def _window(kernel: int, stride: int, padding: str, side: int) -> str:
 
 
 def _words(kernel: int, stride: int, groups: int, inputs: int, outputs: int) -> str:
-    depthwise = groups > 1 and groups == inputs == outputs
+    depthwise = is_depthwise(groups, inputs, outputs)
     kind = "depthwise" if depthwise else f"{groups} groups of" if groups > 1 else "full"
     return f"{kind} {kernel}x{kernel}, stride {stride}, {inputs} to {outputs} channels"
 

@@ -26,6 +26,7 @@ from mobilette.arch.primitives import (
     ShuffleLayer,
     SliceLayer,
     SubsampleLayer,
+    is_depthwise,
     same_padding,
     symmetric_padding,
 )
@@ -79,7 +80,9 @@ class Conv2d(nn.Conv2d):
         slow = self.groups > 1 and (max(self.stride) > 1 or max(self.kernel_size) > 3)
         if not slow or input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
-        depthwise = self.groups == self.in_channels == self.out_channels and self.bias is None
+        depthwise = self.bias is None and is_depthwise(
+            self.groups, self.in_channels, self.out_channels
+        )
         # One column is left to fp32: oneDNN's weight gradient in bf16 reads past it.
         one_column = input.shape[-1] == 1
         if depthwise and not one_column and (self.kernel_size, self.stride) == ((3, 3), (2, 2)):

@@ -156,7 +156,7 @@ def _describe_conv(layer: ConvLayer, activation: str) -> tuple[str, tuple[str, .
     kernel = f"{layer.kernel}×{layer.kernel}{_stride(layer.stride)} → {layer.shape[0]:,}"
     groups = ""
     kind: Kind = "full convolution" if layer.kernel > 1 else "pointwise"
-    if layer.groups == layer.in_channels > 1:
+    if layer.is_depthwise:
         kind = "depthwise"
         groups = "" if ".depthwise." in layer.name else "depthwise"
     elif layer.groups > 1:

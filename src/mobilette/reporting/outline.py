@@ -8,6 +8,7 @@ from itertools import groupby, pairwise
 from typing import Literal, TypeVar
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.primitives import is_depthwise
 from mobilette.arch.rows import Block, Branch, Conv, Row
 from mobilette.reporting.boxes import Box, Boxes, spelled
 
@@ -173,7 +174,7 @@ def _ratio(path: Branch, channels: int) -> float:
     """
     convs = [step.operation for step in path if isinstance(step.operation, Conv)]
     for before, conv in pairwise(convs):
-        depthwise = conv.groups == conv.channels == before.channels and before.kernel == 1
-        if depthwise and conv.channels > max(channels, convs[-1].channels):
+        depthwise = is_depthwise(conv.groups, before.channels, conv.channels)
+        if depthwise and before.kernel == 1 and conv.channels > max(channels, convs[-1].channels):
             return conv.channels / channels
     return 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from mobilette.arch.primitives import is_depthwise
 from mobilette.nn.network import Network
 from mobilette.training.recipe import Recipe
 
@@ -79,7 +80,9 @@ def _by_decay(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     decayed: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []
     for module in part.modules():
-        depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        depthwise = isinstance(module, nn.Conv2d) and is_depthwise(
+            module.groups, module.in_channels, module.out_channels
+        )
         for name, parameter in module.named_parameters(recurse=False):
             is_weight = isinstance(module, nn.Conv2d | nn.Linear) and name == "weight"
             (decayed if is_weight and not depthwise else exempt).append(parameter)
