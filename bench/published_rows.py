@@ -20,8 +20,8 @@ from typing import Annotated
 
 import typer
 
-from mobilette import InputError, evaluate, load
-from mobilette.formats.import_run import ImportedRun, import_run
+from mobilette import InputError, evaluate, import_weights, load
+from mobilette.model.model import Model
 
 FLOAT_POINTS, DEQUANTISED_POINTS = 0.3, 1.0
 
@@ -135,11 +135,13 @@ class Reached:
     """What an imported file reached.
 
     Attributes:
+        run: the directory that the model was saved to.
         top1: per cent.
         top5: per cent.
     """
 
-    done: ImportedRun
+    model: Model
+    run: Path
     top1: float
     top5: float
     images: int
@@ -161,7 +163,7 @@ def reach(row: Row, shared: Path, out: Path) -> Reached:
         InputError: it cannot be imported, or the images cannot be used.
     """
     data = shared / "data"
-    done = import_run(
+    model = import_weights(
         shared / "weights" / row.file,
         model=row.model,
         width_mult=row.width_mult,
@@ -169,13 +171,14 @@ def reach(row: Row, shared: Path, out: Path) -> Reached:
         preprocess=row.preprocess,
         resize="squash",
         classes=data / row.classes if row.classes else None,
-        out=out,
     )
-    predictor = load(done.run.path)
+    run = model.save(out)
+    predictor = load(run)
     parts = [evaluate(predictor, data / row.images, split=split, workers=1) for split in row.splits]
     images = sum(part.images for part in parts)
     return Reached(
-        done=done,
+        model=model,
+        run=run,
         top1=100 * sum(part.top1 * part.images for part in parts) / images,
         top5=100 * sum((part.top5 or 0.0) * part.images for part in parts) / images,
         images=images,
@@ -190,7 +193,7 @@ COLUMNS = (
 
 def cells(row: Row, reached: Reached) -> tuple[str, ...]:
     """Return the cells of the printed line, in the order of `COLUMNS`."""
-    arch, imported = reached.done.run.arch, reached.done.imported
+    arch, origin = reached.model.arch, reached.model.origin
     return (
         f"`{row.file}`",
         f"`{arch.name}` {row.width_mult:g}, {arch.resolution}x{arch.resolution}",
@@ -199,8 +202,8 @@ def cells(row: Row, reached: Reached) -> tuple[str, ...]:
         row.stated,
         " / ".join(f"{value + 0:+.2f}" for value in reached.differences(row)),
         "reached" if reached.is_close(row) else "NOT REACHED",
-        str(imported.tensors),
-        str(len(imported.unused)),
+        str(origin.tensors),
+        str(len(origin.unused)),
     )
 
 

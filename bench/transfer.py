@@ -31,7 +31,7 @@ import torch
 import typer
 
 from mobilette.errors import InputError
-from mobilette.formats.import_run import import_run
+from mobilette.formats.importing import import_weights
 from mobilette.training.recipe import load_recipe, parse_setting
 from mobilette.workflows.train import train
 
@@ -142,14 +142,13 @@ def _copy(image: Path, folder: Path) -> None:
 def import_start(name: str, shared: Path, folder: Path) -> None:
     """Make a run of a published file, in ``folder`` under its name."""
     start = STARTS[name]
-    import_run(
+    import_weights(
         shared / "weights" / start.file,
         model=start.model,
         width_mult=start.width_mult,
         resolution=start.resolution,
         preprocess=start.preprocess,
-        out=folder / name,
-    )
+    ).save(folder / name)
 
 
 def one(job: Job, sets: Path, starts: Path, device: str, resolution: int | None) -> Result:

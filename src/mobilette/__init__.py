@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.exporters.export import export
+    from mobilette.formats.importing import import_weights
     from mobilette.formats.pretrained import create_model
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.verify import verify
@@ -28,6 +29,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "export",
+    "import_weights",
     "list_models",
     "load",
     "prune",
@@ -43,6 +45,7 @@ _HOME = {
     "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
     "export": "mobilette.exporters.export",
+    "import_weights": "mobilette.formats.importing",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",
     "prune": "mobilette.workflows.prune",

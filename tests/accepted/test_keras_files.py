@@ -13,9 +13,9 @@ import pytest
 
 from mobilette.arch.rows import PoolLinear
 from mobilette.engines.load import load
-from mobilette.formats.import_run import import_run
+from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
-from mobilette.run.directory import Run
+from mobilette.model.model import Model
 from mobilette.training.start import read_start
 from tests.accepted.page import Case, check, rows
 from tests.formats.published_files import case
@@ -29,17 +29,16 @@ def source(name: str) -> Path:
     return case("keras") / name
 
 
-def imported(path: Path, folder: Path, *, classes: int | None = None) -> Run:
+def imported(path: Path, folder: Path, *, classes: int | None = None) -> Model:
     labels = [ClassLabel(id=str(i), name=f"class {i}") for i in range(classes or 0)] or None
-    return import_run(
+    return import_weights(
         path,
         model="mobilenet_v2",
         width_mult=0.35,
         resolution=64,
         classes=labels,
         preprocess=None if path.name.startswith(("tl_", "edited")) else "tf",
-        out=folder / "run",
-    ).run
+    )
 
 
 def edited(name: str, folder: Path, edit: Edit) -> Path:
@@ -60,8 +59,8 @@ def refused(name: str, edit: Edit) -> Case:
     return lambda folder: void(imported(edited(name, folder, edit), folder))
 
 
-def void(run: Run) -> None:
-    raise AssertionError(f"{run.path} was imported")
+def void(model: Model) -> None:
+    raise AssertionError(f"{model.origin.source} was imported")
 
 
 def swap(old: str, new: str) -> Edit:
@@ -110,8 +109,8 @@ def h5(folder: Path) -> None:
 
 
 def weights(folder: Path) -> None:
-    alone = imported(source("v2_top.weights.h5"), folder).model.weights
-    whole = imported(source(TOP), folder / "whole").model.weights
+    alone = imported(source("v2_top.weights.h5"), folder).weights
+    whole = imported(source(TOP), folder / "whole").weights
     assert all(bool((tensor == whole[name]).all()) for name, tensor in alone.items())
 
 
@@ -151,7 +150,7 @@ def resized(folder: Path) -> None:
 
 
 def binary(folder: Path) -> None:
-    assert len(load(imported(source(BINARY), folder).path).classes) == 2
+    assert len(load(imported(source(BINARY), folder).save(folder / "run")).classes) == 2
 
 
 def several(folder: Path) -> None:
@@ -192,7 +191,7 @@ def a_start(folder: Path) -> None:
 
 
 def evaluated(folder: Path) -> None:
-    load(imported(source("v2_no_top.h5"), folder).path)
+    load(imported(source("v2_no_top.h5"), folder).save(folder / "run"))
 
 
 def saved_model(folder: Path) -> None:

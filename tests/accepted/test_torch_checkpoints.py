@@ -75,7 +75,13 @@ def legacy(content: object) -> bytes:
 
 def read(folder: Path, content: bytes, name: str = "weights.pth", **options: Any) -> Any:
     (folder / name).write_bytes(content)
-    chosen: Any = {"model": "mobilenet_v2", "width_mult": WIDTH, "resolution": 64} | options
+    chosen: Any = {
+        "model": "mobilenet_v2",
+        "width_mult": WIDTH,
+        "resolution": 64,
+        "preprocess": "torch",
+    }
+    chosen |= options
     return import_weights(folder / name, **chosen)
 
 

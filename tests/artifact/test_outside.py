@@ -152,7 +152,7 @@ def test_an_import_never_opens_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path(OUTSIDE).write_bytes(bytes(12))
     Path("model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="an ONNX model"):
-        import_weights("model.onnx", model="mobilenet_v2")
+        import_weights("model.onnx", model="mobilenet_v2", preprocess="raw")
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "model.onnx", "golden.npz", "contract.json"])

@@ -22,9 +22,9 @@ from mobilette.exporters.export import export
 from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
 from mobilette.exporters.prepare import prepare
-from mobilette.formats.import_run import import_run
+from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
-from mobilette.run.directory import Run
+from mobilette.run.directory import Run, open_run
 from mobilette.run.metrics import softmax
 from mobilette.verification.exact import check_exact
 from mobilette.verification.gate import judge_golden
@@ -212,15 +212,15 @@ def test_visual_wake_words_fits_a_microcontroller(shared: Path, tmp_path: Path) 
     weights = shared / "weights" / "mobilenet_v1_0.25_96_vww_mlperf_tiny_float.tflite"
     images = shared / "data" / "vww400"
     classes = [ClassLabel(id=each.name, name=each.name) for each in sorted(images.iterdir())]
-    run = import_run(
+    model = import_weights(
         weights,
         model="mobilenet_v1",
         width_mult=0.25,
         classes=classes,
         preprocess="unit",
         resize="squash",
-        out=tmp_path / "vww",
-    ).run
+    )
+    run = open_run(model.save(tmp_path / "vww"))
     artifact = export(run, to="mcu", data=images, out=tmp_path)
     measured = artifact.contract.measured
     assert measured is not None

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mobilette.errors import InputError
-from mobilette.formats.imported import Imported
 from mobilette.formats.importing import import_weights
-from mobilette.nn.network import build_empty
+from mobilette.model.model import Model
 from tests.formats.keras_process import made_by_keras
 from tests.formats.published_files import published
 
@@ -40,17 +39,11 @@ def keras_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @torch.no_grad()
-def answer(imported: Imported, images: np.ndarray[Any, Any]) -> Tensor:
-    network = build_empty(imported.arch)
-    network.load_state_dict(imported.weights, assign=True)
+def answer(imported: Model, images: np.ndarray[Any, Any]) -> Tensor:
     x = torch.tensor(images).permute(0, 3, 1, 2)
-    if imported.preprocess is not None:
-        mean, std = (
-            torch.tensor(v)[:, None, None]
-            for v in (imported.preprocess.mean, imported.preprocess.std)
-        )
-        x = (x - mean) / std
-    logits: Tensor = network.eval()(x)
+    prepared = imported.preprocess
+    mean, std = (torch.tensor(v)[:, None, None] for v in (prepared.mean, prepared.std))
+    logits: Tensor = imported.network((x - mean) / std)
     return logits
 
 
@@ -58,14 +51,18 @@ def answer(imported: Imported, images: np.ndarray[Any, Any]) -> Tensor:
 def test_answers_as_keras_does(keras_files: Path, name: str) -> None:
     model, width_mult = MODELS[name]
     imported = import_weights(
-        keras_files / f"{name}.h5", model=model, width_mult=width_mult, form="full"
+        keras_files / f"{name}.h5",
+        model=model,
+        width_mult=width_mult,
+        form="full",
+        preprocess="raw",
     )
     asked = np.load(keras_files / f"{name}.npz")
     expected = torch.tensor(asked["logits"])
     assert (expected[0] - expected[1]).abs().max() > 1e-3
     torch.testing.assert_close(answer(imported, asked["images"]), expected, atol=1e-4, rtol=0)
-    assert imported.unused == ()
-    assert (imported.preprocess is not None) == ("rescaled" in name)
+    assert imported.origin.unused == ()
+    assert (imported.preprocess.mean != (0.0, 0.0, 0.0)) == ("rescaled" in name)
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "v3_small"])
@@ -79,7 +76,7 @@ def test_weights_without_topology_are_matched_in_order(
         weights.attrs["layer_names"] = model["model_weights"].attrs["layer_names"]
     network, width_mult = MODELS[name]
     imported = import_weights(
-        path, model=network, width_mult=width_mult, resolution=64, form="full"
+        path, model=network, width_mult=width_mult, resolution=64, form="full", preprocess="raw"
     )
     asked = np.load(keras_files / f"{name}.npz")
     expected = torch.tensor(asked["logits"])
@@ -111,8 +108,10 @@ def test_keras_2_spells_hard_sigmoid_with_operators(keras_files: Path, tmp_path:
             as_keras_2(layer)
         file.attrs["model_config"] = json.dumps(topology)
         file.attrs["keras_version"] = "2.8.0"
-    imported = import_weights(path, model="mobilenet_v3_small", form="full")
-    expected = import_weights(keras_files / "v3_small.h5", model="mobilenet_v3_small", form="full")
+    imported = import_weights(path, model="mobilenet_v3_small", form="full", preprocess="raw")
+    expected = import_weights(
+        keras_files / "v3_small.h5", model="mobilenet_v3_small", form="full", preprocess="raw"
+    )
     assert imported.arch == expected.arch
     assert all(torch.equal(w, expected.weights[name]) for name, w in imported.weights.items())
 
@@ -209,18 +208,18 @@ def test_damaged_models_are_refused(name: str, tmp_path: Path) -> None:
     source = published("mobilenet_v1_0.25_224_imagenet_keras.h5")
     path = change(tmp_path / "model.h5", source, edit)
     with pytest.raises(InputError, match=message) as refusal:
-        import_weights(path, model="mobilenet_v1", width_mult=0.25)
+        import_weights(path, model="mobilenet_v1", width_mult=0.25, preprocess="raw")
     assert "\n" not in str(refusal.value)
 
 
 def test_another_network_or_width_is_refused() -> None:
     path = published("mobilenet_v1_0.25_224_imagenet_keras.h5")
     with pytest.raises(InputError, match=r"has width 0.25 of mobilenet_v1, not 0.5; give --width"):
-        import_weights(path, model="mobilenet_v1", width_mult=0.5)
+        import_weights(path, model="mobilenet_v1", width_mult=0.5, preprocess="raw")
     with pytest.raises(InputError, match="but head.classifier is full"):
-        import_weights(path, model="mobilenet_v2", width_mult=0.25)
+        import_weights(path, model="mobilenet_v2", width_mult=0.25, preprocess="raw")
     with pytest.raises(InputError, match="shufflenet_v2 cannot be read from a file with a graph"):
-        import_weights(path, model="shufflenet_v2")
+        import_weights(path, model="shufflenet_v2", preprocess="raw")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -242,10 +241,10 @@ def test_flips_and_truncations_are_answered(
         path = Path(folder) / "fuzzed.h5"
         path.write_bytes(content[: int(keep * len(content))])
         try:
-            imported = import_weights(path, model="resnet8")
+            imported = import_weights(path, model="resnet8", preprocess="raw")
         except InputError:
             return
-    expected = import_weights(source, model="resnet8")
+    expected = import_weights(source, model="resnet8", preprocess="raw")
     changed = [n for n, w in imported.weights.items() if not torch.equal(w, expected.weights[n])]
     # The format has no checksum: a flip within an array is a weight of another value. No flip may
     # exchange weights, though.

@@ -124,7 +124,7 @@ def test_odd_arrays_are_refused(values: np.ndarray[Any, Any], tmp_path: Path) ->
     with h5py.File(path, "w") as file:
         replaced(file, data=values)
     with pytest.raises(InputError):
-        import_weights(path, model="mobilenet_v1", width_mult=0.25)
+        import_weights(path, model="mobilenet_v1", width_mult=0.25, preprocess="raw")
 
 
 def test_a_file_on_which_the_hdf5_library_crashes_is_refused(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_file_on_which_the_hdf5_library_crashes_is_refused(tmp_path: Path) -> 
     path = tmp_path / "crash.h5"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"crash\.h5: (damaged|not a complete)"):
-        import_weights(path, model="mobilenet_v2", width_mult=0.35)
+        import_weights(path, model="mobilenet_v2", width_mult=0.35, preprocess="raw")
 
 
 def keras_3(file: h5py.File, *, separator: str = "/", layers: str = "layers") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilette.data.preprocess import PRESETS, Preprocess, preset
+from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.formats.import_run import import_run
-from mobilette.formats.imported import Imported
 from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
-from mobilette.nn.network import build_empty
+from mobilette.model.model import Model
 from mobilette.training.start import read_start
 from tests.conftest import SHARED
 from tests.formats.keras_process import made_by_keras
 
 CASES = SHARED / "cases" / "keras"
 V2 = ("mobilenet_v2", 0.35)
+TWO = [ClassLabel(id=name, name=name) for name in ("ants", "bees")]
 NETWORKS = {"v1": ("mobilenet_v1", 0.25), "v3_inside": ("mobilenet_v3_small", 0.75)}
 
 
@@ -35,28 +34,37 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_by_keras("tests.formats.keras_transfer_models", tmp_path_factory)
 
 
-def read(path: Path, *, resolution: int | None = None, num_classes: int | None = None) -> Imported:
+def read(
+    path: Path,
+    *,
+    resolution: int | None = None,
+    classes: Sequence[ClassLabel] | None = None,
+    preprocess: str = "raw",
+) -> Model:
     model, width_mult = NETWORKS.get(path.name.partition(".")[0], V2)
     return import_weights(
-        path, model=model, width_mult=width_mult, resolution=resolution, num_classes=num_classes
+        path,
+        model=model,
+        width_mult=width_mult,
+        resolution=resolution,
+        classes=classes,
+        preprocess=preprocess,
     )
 
 
 @torch.no_grad()
-def answer(imported: Imported, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+def answer(imported: Model, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
     """Return the logits for float images as the file takes them, at the network's resolution."""
-    network = build_empty(imported.arch)
-    network.load_state_dict(imported.weights, assign=True)
     x = torch.tensor(images).permute(0, 3, 1, 2)
-    prepared = imported.preprocess or preset("raw")
+    prepared = imported.preprocess
     gone = round(x.shape[-1] * (1 - prepared.crop_fraction) / 2)
     x = x[:, :, gone : x.shape[-2] - gone, gone : x.shape[-1] - gone]
     mean, std = (torch.tensor(v)[:, None, None] for v in (prepared.mean, prepared.std))
-    logits: Tensor = network.eval()((x - mean) / std)
+    logits: Tensor = imported.network((x - mean) / std)
     return logits
 
 
-def as_asked(logits: Tensor, outputs: Tensor, imported: Imported) -> Tensor:
+def as_asked(logits: Tensor, outputs: Tensor, imported: Model) -> Tensor:
     """Return logits as Keras' outputs: probabilities where it gives these."""
     if outputs.shape[1] == 1:
         return logits.softmax(1)[:, 1:]
@@ -86,7 +94,7 @@ def test_answers_as_keras_does(files: Path, name: str) -> None:
     assert (outputs[0] - outputs[1]).abs().max() > 1e-3  # the images matter
     given = as_asked(answer(imported, asked["images"]), outputs, imported)
     torch.testing.assert_close(given, outputs, atol=1e-4, rtol=1e-4)
-    assert imported.unused == ()
+    assert imported.origin.unused == ()
     assert imported.multi_label == (name == "several")
 
 
@@ -94,7 +102,7 @@ def test_answers_as_keras_does(files: Path, name: str) -> None:
 def test_weights_alone(files: Path, name: str) -> None:
     imported = read(files / f"{name}.weights.h5", resolution=64)
     whole = read(files / f"{name}.keras")
-    assert imported.preprocess is None
+    assert imported.preprocess == PRESETS["raw"]
     assert imported.weights.keys() == whole.weights.keys()
     assert all(torch.equal(w, whole.weights[key]) for key, w in imported.weights.items())
     assert imported.arch == whole.arch
@@ -130,17 +138,14 @@ def test_what_is_no_classifier_of_ours_is_refused(files: Path, name: str) -> Non
 
 
 def test_one_output_is_two_classes_if_two_are_named(files: Path) -> None:
-    imported = read(files / "refused_regression.keras", num_classes=2)
+    imported = read(files / "refused_regression.keras", classes=TWO)
     assert imported.arch.num_classes == 2
     before, after = imported.weights["head.classifier.weight"]
     assert torch.equal(before, -after)
 
 
 def test_the_run_of_one_sigmoid_answers_with_both_names(files: Path, tmp_path: Path) -> None:
-    names = [ClassLabel(id=name, name=name) for name in ("ants", "bees")]
-    import_run(
-        files / "binary.keras", model=V2[0], width_mult=V2[1], out=tmp_path / "run", classes=names
-    )
+    read(files / "binary.keras", classes=TWO).save(tmp_path / "run")
     asked = np.load(files / "binary.npz")
     pixels = asked["images"].astype(np.uint8).transpose(0, 3, 1, 2)
     predictor = load(tmp_path / "run")
@@ -150,7 +155,7 @@ def test_the_run_of_one_sigmoid_answers_with_both_names(files: Path, tmp_path: P
 
 
 def test_the_run_of_several_sigmoids_is_multi_label(files: Path, tmp_path: Path) -> None:
-    import_run(files / "several.keras", model=V2[0], width_mult=V2[1], out=tmp_path / "run")
+    read(files / "several.keras").save(tmp_path / "run")
     assert load(tmp_path / "run").multi_label
 
 
@@ -159,12 +164,12 @@ def test_without_a_top_it_is_a_start_that_cannot_answer(
     files: Path, name: str, tmp_path: Path
 ) -> None:
     path = files / name
-    imported = read(path)
+    imported = read(path, preprocess="tf")
     assert not imported.has_classifier
-    run = import_run(path, model=V2[0], width_mult=V2[1], out=tmp_path / "run", preprocess="tf").run
+    run = imported.save(tmp_path / "run")
     with pytest.raises(InputError, match="from a file without a classifier; .mobilette"):
-        load(run.path)
-    for start, model in ((path, V2[0]), (run.path, None)):
+        load(run)
+    for start, model in ((path, V2[0]), (run, None)):
         found = read_start(
             start, model=model, width_mult=V2[1] if model else None, report=None, preprocess="tf"
         )
@@ -188,13 +193,9 @@ def test_content_decides_not_the_name(files: Path, tmp_path: Path) -> None:
     assert read(path).arch == read(files / "frozen.keras").arch
 
 
-def test_a_preset_beside_what_the_file_says(files: Path, tmp_path: Path) -> None:
+def test_a_preset_beside_what_the_file_says(files: Path) -> None:
     def prepared(name: str) -> Preprocess:
-        out = tmp_path / name
-        path = files / "rescaled.keras"
-        return import_run(
-            path, model=V2[0], width_mult=V2[1], out=out, preprocess=name
-        ).run.preprocess
+        return read(files / "rescaled.keras", preprocess=name).preprocess
 
     assert prepared("tf") == prepared("raw") == PRESETS["tf"]
     with pytest.raises(InputError, match=r"itself .mean 127.5, std 127.5., otherwise than --prep"):

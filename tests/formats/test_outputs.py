@@ -13,9 +13,9 @@ from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
 from mobilette.formats.affine import Affine
 from mobilette.formats.graph import ConvNode, Ending, NormNode, Weights
-from mobilette.formats.imported import Imported
+from mobilette.formats.imported import Imported, interpret_outputs
 from mobilette.formats.importing import _from_graph, import_weights
-from mobilette.formats.outputs import interpret_outputs
+from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network, build_empty
 from tests.formats.arch_graphs import graph_of
 
@@ -59,9 +59,16 @@ def test_a_state_dict_of_one_output(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     torch.save(one_output().weights, path)
     with pytest.raises(InputError, match="name both with --classes"):
-        import_weights(path, model="mobilenet_v2", width_mult=0.35, resolution=32)
+        import_weights(
+            path, model="mobilenet_v2", width_mult=0.35, resolution=32, preprocess="torch"
+        )
     imported = import_weights(
-        path, model="mobilenet_v2", width_mult=0.35, resolution=32, num_classes=2
+        path,
+        model="mobilenet_v2",
+        width_mult=0.35,
+        resolution=32,
+        classes=[ClassLabel(id=name, name=name) for name in ("no", "yes")],
+        preprocess="torch",
     )
     assert imported.arch.num_classes == 2
 

@@ -48,13 +48,13 @@ def test_the_stated_accuracy_is_reached(row: Row, reached: dict[str, Reached]) -
     found = reached[row.file]
     assert found.is_close(row), (found.top1, row.top1)
     assert found.images == (400 if row.images == "vww400" else 200)
-    assert found.done.imported.unused == ()
+    assert found.model.origin.unused == ()
 
 
 @pytest.mark.parametrize("name", [VWW, RESNET8])
 def test_three_forms_of_one_network_answer_alike(name: str, reached: dict[str, Reached]) -> None:
     def logits(form: str) -> NDArray[np.float32]:
-        predictor = load(reached[name + form].done.run.path)
+        predictor = load(reached[name + form].run)
         some = labelled_images(images(of(name + form).images), predictor.classes, split=None).images
         pixels, _ = load_split(
             some[::4],

@@ -33,10 +33,12 @@ def model(tmp_path: Path) -> Path:
 
 def test_folder_and_model_json_are_the_same() -> None:
     folder = published(MODEL)
-    of_folder = import_weights(folder, model="mobilenet_v1", width_mult=0.75)
-    of_file = import_weights(folder / "model.json", model="mobilenet_v1", width_mult=0.75)
+    of_folder = import_weights(folder, model="mobilenet_v1", width_mult=0.75, preprocess="raw")
+    of_file = import_weights(
+        folder / "model.json", model="mobilenet_v1", width_mult=0.75, preprocess="raw"
+    )
     assert of_folder.arch == of_file.arch
-    assert of_folder.tensors == 137
+    assert of_folder.origin.tensors == 137
     assert all(torch.equal(w, of_file.weights[n]) for n, w in of_folder.weights.items())
 
 
@@ -132,7 +134,7 @@ def test_damaged_models_are_refused(model: Path, name: str) -> None:
     change, message = EDITS[name]
     edit(model, change)
     with pytest.raises(InputError, match=message) as refusal:
-        import_weights(model, model="mobilenet_v1", width_mult=0.75)
+        import_weights(model, model="mobilenet_v1", width_mult=0.75, preprocess="raw")
     assert "\n" not in str(refusal.value)
 
 
@@ -147,12 +149,12 @@ def test_shards_that_are_no_files(model: Path, kind: str) -> None:
     else:
         shard.symlink_to(shard)
     with pytest.raises(InputError, match="group1-shard1of1: "):
-        import_weights(model, model="mobilenet_v1", width_mult=0.75)
+        import_weights(model, model="mobilenet_v1", width_mult=0.75, preprocess="raw")
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a folder without model\.json"):
-        import_weights(tmp_path, model="mobilenet_v1")
+        import_weights(tmp_path, model="mobilenet_v1", preprocess="raw")
 
 
 @settings(max_examples=40)
@@ -173,11 +175,11 @@ def test_flipped_and_cut_descriptions_are_answered(
     (folder / "model.json").unlink()
     (folder / "model.json").write_bytes(content[: int(keep * len(content))])
     try:
-        imported = import_weights(folder, model="mobilenet_v1", width_mult=0.75)
+        imported = import_weights(folder, model="mobilenet_v1", width_mult=0.75, preprocess="raw")
     except InputError:
         return
     # What a flip can change without being seen: an activation, an epsilon, padding at stride 1.
-    expected = import_weights(source, model="mobilenet_v1", width_mult=0.75)
+    expected = import_weights(source, model="mobilenet_v1", width_mult=0.75, preprocess="raw")
     assert imported.weights.keys() == expected.weights.keys()
     for name, weight in imported.weights.items():
         if not name.endswith("running_var"):  # takes up an epsilon that differs

@@ -87,7 +87,7 @@ def test_the_imported_network_gives_the_interpreters_logits(
 ) -> None:
     path = shared / "weights" / f"{name}.tflite"
     width_mult = 0.25 if model == "mobilenet_v1" else 1.0
-    imported = import_weights(path, model=model, width_mult=width_mult)
+    imported = import_weights(path, model=model, width_mult=width_mult, preprocess="raw")
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
     pixels = real_images(shared / "data" / FILES[name], imported.arch.resolution, 20)

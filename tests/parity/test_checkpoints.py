@@ -12,9 +12,9 @@ import torch
 
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.formats.import_run import import_run
+from mobilette.formats.importing import import_weights
 from mobilette.nn.network import build_empty
-from mobilette.run.directory import Run
+from mobilette.run.directory import Run, open_run
 from mobilette.training.start import read_start
 from mobilette.workflows.train import train
 from tests.parity.libraries import library
@@ -35,15 +35,15 @@ def made(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def imported(path: Path, out: Path) -> Run:
-    return import_run(
+    model = import_weights(
         path,
         model="mobilenet_v2",
         width_mult=0.35,
         resolution=64,
         form="full",
         preprocess="torch",
-        out=out,
-    ).run
+    )
+    return open_run(model.save(out))
 
 
 @torch.no_grad()

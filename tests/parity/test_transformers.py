@@ -40,8 +40,10 @@ def test_logits(name: str, suffix: str, tmp_path: Path) -> None:
         torch.save(theirs.state_dict(), path)
     else:
         save_file(theirs.state_dict(), path, {"format": "pt"})
-    imported = import_weights(path, model=model, width_mult=width, resolution=RESOLUTION)
-    assert imported.unused == ()
+    imported = import_weights(
+        path, model=model, width_mult=width, resolution=RESOLUTION, preprocess="raw"
+    )
+    assert imported.origin.unused == ()
     assert imported.arch.num_classes == 7
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)

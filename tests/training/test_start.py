@@ -22,7 +22,7 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
-from mobilette.formats.import_run import import_run
+from mobilette.formats.importing import import_weights
 from mobilette.formats.slicing import slice_weights
 from mobilette.model.class_matching import select_classes
 from mobilette.model.classes import ClassLabel
@@ -325,17 +325,21 @@ def test_a_published_tflite_is_trained_further(tmp_path: Path) -> None:
         (few / kind.name).mkdir(parents=True)
         for image in sorted(kind.iterdir())[:60]:
             shutil.copy(image, few / kind.name)
-    imported = import_run(
+    imported = import_weights(
         published("mobilenet_v1_0.25_96_vww_mlperf_tiny_int8.tflite"),
         model="mobilenet_v1",
         width_mult=0.25,
         preprocess="unit",
         resize="squash",
         classes=[ClassLabel(id=folder.name, name=folder.name) for folder in sorted(few.iterdir())],
-        out=tmp_path / "imported",
-    ).run
+    )
     assert imported.arch.stem.norm == "none"
-    run = transfer(few, start=imported.path, overrides={"epochs": 2}, out=tmp_path / "run")
+    run = transfer(
+        few,
+        start=imported.save(tmp_path / "imported"),
+        overrides={"epochs": 2},
+        out=tmp_path / "run",
+    )
     assert run.arch.stem.norm == "batch"
     assert "rows.0.depthwise.norm.running_mean" in weights(run)
     assert run.arch.resolution == 96

@@ -38,41 +38,41 @@ def import_weights(
 ) -> None:
     """Read published weights and write them as a run."""
     from mobilette.cli.output import print_json, remarks
-    from mobilette.formats.import_run import import_run
+    from mobilette.formats.importing import import_weights
 
     if out is None:
         raise InputError("'weights import' needs --out: the run directory to write")
-    done = import_run(
+    read = import_weights(
         file,
         model=model,
-        out=out,
         width_mult=width_mult,
         resolution=resolution,
         form=form.value if form else None,
         classes=classes,
         preprocess=preprocess,
         resize=resize.value if resize else None,
-        force=force,
     )
-    imported, arch = done.imported, done.run.arch
-    for remark in imported.remarks:
+    read.save(out, force=force)
+    origin, arch = read.origin, read.arch
+    for remark in origin.remarks:
         remarks().print(remark)
-    if imported.unused:
-        remarks().print(f"not needed: {', '.join(imported.unused)}")
-    answers = f"{arch.num_classes:,} classes" if imported.has_classifier else "no classifier"
+    if origin.unused:
+        remarks().print(f"not needed: {', '.join(origin.unused)}")
+    tensors = origin.tensors or 0
+    answers = f"{arch.num_classes:,} classes" if read.has_classifier else "no classifier"
     remarks().print(
         f"{out}: {arch.name} at {arch.resolution}x{arch.resolution}, {answers}, "
-        f"all {imported.tensors - len(imported.unused)} tensors in place",
+        f"all {tensors - len(origin.unused)} tensors in place",
     )
     start = ["train", "DATA", "--from", str(out)]
-    following = ["evaluate", str(out), "DATA"] if imported.has_classifier else start
+    following = ["evaluate", str(out), "DATA"] if read.has_classifier else start
     remarks().print(f"next: {shlex.join(['mobilette', *following])}")
     if as_json:
         print_json(
             {
                 "run": str(out),
-                "tensors": imported.tensors,
-                "unused": list(imported.unused),
+                "tensors": origin.tensors,
+                "unused": list(origin.unused),
                 "missing": [],
             }
         )

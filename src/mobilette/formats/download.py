@@ -32,7 +32,7 @@ Report = Callable[[int, int], None]
 
 # Longer than a process that is still trying lets pass between two bytes.
 STALLED_S = 180.0
-HURRIED_STALLED_S = 10.0
+OPTIONAL_STALLED_S = 10.0
 
 
 def weights_cache() -> Path:
@@ -46,7 +46,7 @@ def cached_path(weights: PublishedWeights) -> Path:
 
 
 def download(
-    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
+    weights: PublishedWeights, *, report: Report | None = None, optional: bool = False
 ) -> Path:
     """Return the file of ``weights``, fetched if it is not in the cache yet.
 
@@ -57,7 +57,7 @@ def download(
     Args:
         weights: of `mobilette.formats.published`.
         report: is told the bytes that are there and the expected total.
-        hurried: whether the caller can do without: a server that does not answer is given up after
+        optional: whether the caller can do without: a server that does not answer is given up after
             seconds.
 
     Raises:
@@ -74,17 +74,17 @@ def download(
     if os.environ.get("MOBILETTE_OFFLINE", "0") not in ("", "0"):
         raise InputError(f"{weights.name} is not there and MOBILETTE_OFFLINE is set{by_hand}")
     make_parents(path)
-    with _only_one(path, HURRIED_STALLED_S if hurried else STALLED_S):
+    with _only_one(path, OPTIONAL_STALLED_S if optional else STALLED_S):
         if path.exists():  # fetched by the process that was waited for
             return path
         try:
-            _download(weights, path, report, hurried)
+            _download(weights, path, report, optional)
         except (TransferError, OSError) as error:
             raise InputError(f"{weights.name}: {error}{by_hand}") from error
     return path
 
 
-def _download(weights: PublishedWeights, path: Path, report: Report | None, hurried: bool) -> None:
+def _download(weights: PublishedWeights, path: Path, report: Report | None, optional: bool) -> None:
     part = _part(path)
     expected = weights.size_bytes
     try:
@@ -95,7 +95,7 @@ def _download(weights: PublishedWeights, path: Path, report: Report | None, hurr
             largest=min(weights.size_range[1], LARGEST_FILE),
             resume_unmarked=bool(weights.sha256),
             report=lambda done, total: report(done, total or expected) if report else None,
-            hurried=hurried,
+            optional=optional,
         )
         if fault := _fault(part, weights, stated=stated):
             raise TransferError(f"what came {fault}", keep=False)

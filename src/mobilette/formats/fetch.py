@@ -18,7 +18,7 @@ CONNECT_S = 10.0
 READ_S = 20.0
 ATTEMPTS = 4
 # Who can do without the file waits so long for the connection, and for each answer.
-HURRIED_S = 5.0
+OPTIONAL_S = 5.0
 BACK_OFF_S = 0.5
 # A connection that brings less than this for so long is given up: read timeouts alone would let
 # a byte every now and then go on for ever.
@@ -52,7 +52,7 @@ def fetch(
     largest: int,
     resume_unmarked: bool,
     report: Report,
-    hurried: bool = False,
+    optional: bool = False,
 ) -> str | None:
     """Fetch ``url`` into ``part``, from where an interrupted call for the same file stopped.
 
@@ -66,7 +66,7 @@ def fetch(
         resume_unmarked: whether to resume where the server gives neither ETag nor date, too: only
             if the caller has a checksum.
         report: is told the bytes that are there and the total, if the server says one.
-        hurried: whether to give up at the first fault that comes before any byte of the file.
+        optional: whether to give up at the first fault that comes before any byte of the file.
 
     Returns:
         The SHA-256 of the file in hexadecimal digits where the server states it (the Hugging Face
@@ -76,7 +76,7 @@ def fetch(
         TransferError: one line that says why the file did not come.
     """
     fault = ""
-    longest_s = HURRIED_S if hurried else READ_S
+    longest_s = OPTIONAL_S if optional else READ_S
     had = received_bytes(part)
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -85,7 +85,7 @@ def fetch(
             return _try(url, part, largest, resume_unmarked, report, longest_s)
         except _AgainError as error:
             fault = str(error)
-            if hurried and received_bytes(part) <= had:
+            if optional and received_bytes(part) <= had:
                 break
         except OSError as error:
             reason = (error.strerror or str(error)).lower()

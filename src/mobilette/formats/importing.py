@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,8 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.rows import ConvPool, PoolLinear
 from mobilette.arch.scale import Form, Settings
+from mobilette.arguments import checked
+from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
 from mobilette.files import read_head
 from mobilette.formats.graph import ConvNode, Graph, Weights
@@ -24,7 +27,7 @@ from mobilette.formats.heads import (
     with_classifier,
     with_head_of,
 )
-from mobilette.formats.imported import Imported
+from mobilette.formats.imported import Imported, as_model, interpret_outputs, preprocess_of
 from mobilette.formats.keras.archive import CONFIG, is_keras_archive, read_keras_archive
 from mobilette.formats.keras.h5 import read_keras_h5
 from mobilette.formats.keras.order import match_in_order
@@ -32,11 +35,12 @@ from mobilette.formats.keras.tensorflow_files import SAVED_MODEL, check_not_tens
 from mobilette.formats.keras.tensorflowjs import MODEL, read_tensorflowjs
 from mobilette.formats.keras.weights import LayerWeights
 from mobilette.formats.matching import match
-from mobilette.formats.outputs import interpret_outputs
 from mobilette.formats.tensors import check_finite
 from mobilette.formats.tflite.file import read_tflite
 from mobilette.formats.torch.named import GUESSED_WIDTHS, import_state_dict
 from mobilette.formats.torch.other_files import name_folder
+from mobilette.model.classes import ClassLabel, read_classes
+from mobilette.model.model import Model, Origin
 
 T = TypeVar("T")
 
@@ -44,39 +48,68 @@ IMAGENET_CLASSES = 1000
 KERAS_RESOLUTION = 224
 
 
+@checked
 def import_weights(
-    path: str | Path,
+    file: str | Path,
     *,
     model: str,
     width_mult: float = 1.0,
     resolution: int | None = None,
     form: Form | None = None,
-    num_classes: int | None = None,
-) -> Imported:
-    """Read a published file of weights.
+    classes: str | Path | Sequence[ClassLabel] | None = None,
+    preprocess: str | Preprocess | None = None,
+    resize: Resize | None = None,
+) -> Model:
+    """Return the model in a file that others have published; `Model.save` makes a run of it.
 
-    The format is told from the content: a state dict of torchvision, timm or akamaster's ResNets
-    (``.pth``, ``.safetensors``), Keras (``.keras``, ``.h5``), TensorFlow.js (``model.json`` or its
-    folder), TensorFlow Lite (``.tflite``).
+    The format is told from the content: a state dict of torchvision, timm and others (``.pth``,
+    ``.safetensors``), Keras (``.keras``, ``.h5``), TensorFlow.js (``model.json`` or its folder),
+    TensorFlow Lite (``.tflite``). What was found in the file is in `Model.origin`.
 
     Args:
-        path: the file, or the folder of a TensorFlow.js model.
+        file: the file, or the folder of a TensorFlow.js model.
         model: a name of `mobilette.list_models`.
         width_mult: the width multiplier.
         resolution: in pixels; ``None`` takes the file's.
-        form: ``small`` or ``full``; ``None`` takes the one that the file has, and goes by the
-            resolution where it does not tell.
-        num_classes: how many classes there are, where somebody knows. The first of 1,001 is
-            background and is dropped unless 1,001 are said; one output that does not tell what it
-            is becomes two classes if 2 are said.
+        form: ``small`` or ``full``; ``None`` takes the file's or, where it does not tell, goes by
+            the resolution.
+        classes: a file of classes, or the classes; ``None`` numbers them. The first of 1,001
+            outputs is background and is dropped unless 1,001 classes are given; one output that
+            does not tell what it is becomes two classes if two are given.
+        preprocess: a preset or a `Preprocess`; ``None`` takes what the file says.
+        resize: how an image becomes square, unless ``preprocess`` is a `Preprocess`; ``None``
+            takes what the file says, or crops.
 
     Raises:
         InputError: not such a file, damaged, or not this network; the message names the first
             layer or tensor that differs, and the width that would fit. Or its one output is no
-            probability of two classes.
+            probability of two classes, the number of classes is another, or nobody says how images
+            are prepared.
     """
-    path = Path(path)
-    settings = Settings(width_mult=width_mult, resolution=resolution or KERAS_RESOLUTION, form=form)
+    path = Path(file)
+    labels = read_classes(Path(classes)) if isinstance(classes, str | Path) else classes
+    imported = _read_network(
+        path,
+        model,
+        Settings(width_mult=width_mult, resolution=resolution or KERAS_RESOLUTION, form=form),
+        resolution,
+        num_classes=None if labels is None else len(labels),
+    )
+    count = imported.arch.num_classes
+    if labels is not None and imported.has_classifier and len(labels) != count:
+        given = classes if isinstance(classes, str | Path) else "classes"
+        raise InputError(f"{path}: {count:,} classes, but {len(labels):,} are in {given}")
+    if not isinstance(preprocess, Preprocess):
+        preprocess = preprocess_of(imported, preprocess, resize=resize, where=str(path))
+    origin = Origin(
+        name=model, width_mult=width_mult, form=form, source=path.name, sha256=_digest(path)
+    )
+    return as_model(imported, preprocess=preprocess, classes=labels, origin=origin)
+
+
+def _read_network(
+    path: Path, model: str, settings: Settings, resolution: int | None, *, num_classes: int | None
+) -> Imported:
     read = _read(path)
     if isinstance(read, Graph):
         imported = _from_graph(read, model, settings, resolution)
@@ -84,7 +117,11 @@ def import_weights(
         imported = _in_order(read, model, settings, str(path))
     else:
         imported = import_state_dict(
-            path, model=model, width_mult=width_mult, resolution=resolution, form=form
+            path,
+            model=model,
+            width_mult=settings.width_mult,
+            resolution=resolution,
+            form=settings.form,
         )
     for name, tensor in imported.weights.items():
         check_finite(name, tensor, where=str(path))
@@ -92,6 +129,16 @@ def import_weights(
         imported = _without_background(imported)
     ending = read.ending if isinstance(read, Graph) else "logits"
     return interpret_outputs(imported, ending, num_classes=num_classes, where=str(path))
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files in a folder, by name."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                hashlib.file_digest(opened, lambda: digest)
+    return digest.hexdigest()
 
 
 def holds_weights(path: Path) -> bool:

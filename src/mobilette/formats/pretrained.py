@@ -10,9 +10,10 @@ from mobilette.arguments import checked
 from mobilette.errors import InputError
 from mobilette.formats.download import Report, cached_path, download
 from mobilette.formats.fitting import check_fits, fit_weights
-from mobilette.formats.imported import Imported
+from mobilette.formats.imported import as_model
 from mobilette.formats.published import PublishedWeights, find_published, list_published
 from mobilette.formats.torch.named import import_state_dict
+from mobilette.model.model import Model, Origin
 from mobilette.nn.network import Network
 
 
@@ -56,11 +57,11 @@ def create_model(
     arch = get_arch(name, settings)
     if pretrained is None:
         return Network(arch)
-    imported = load_published(choose_published(pretrained, model=name, width_mult=width_mult))
-    arch = adopt_details(arch, imported.arch)
-    check_fits(imported.arch, arch)
+    published = load_published(choose_published(pretrained, model=name, width_mult=width_mult))
+    arch = adopt_details(arch, published.arch)
+    check_fits(published.arch, arch)
     network = Network(arch)
-    fitted = fit_weights(imported.arch, imported.weights, arch, keep_classifier=True)
+    fitted = fit_weights(published.arch, published.weights, arch, keep_classifier=True)
     network.load_state_dict(fitted, strict=False)
     return network
 
@@ -87,21 +88,21 @@ def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWe
 
 
 def load_published(
-    weights: PublishedWeights, *, report: Report | None = None, hurried: bool = False
-) -> Imported:
+    weights: PublishedWeights, *, report: Report | None = None, optional: bool = False
+) -> Model:
     """Return published weights, from the cache or downloaded.
 
     Args:
         weights: of `find_published`.
         report: is told the bytes that are there and the expected total.
-        hurried: as `download`.
+        optional: as `download`.
 
     Raises:
         InputError: they cannot be had, or the file is not what it should be; one that was
             downloaded just now is removed then.
     """
     was_there = cached_path(weights).exists()
-    path = download(weights, report=report, hurried=hurried)
+    path = download(weights, report=report, optional=optional)
     try:
         imported = import_state_dict(
             path,
@@ -116,7 +117,11 @@ def load_published(
         path.unlink(missing_ok=True)  # its checksum is not known, or nobody would have kept it
         raise
     _check_details(imported.arch, weights)
-    return imported
+    return as_model(
+        imported,
+        preprocess=weights.preprocess,
+        origin=Origin(name=weights.model, width_mult=weights.width_mult, source=weights.name),
+    )
 
 
 def _check_details(arch: Arch, weights: PublishedWeights) -> None:

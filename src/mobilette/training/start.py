@@ -11,12 +11,11 @@ from mobilette.arch.editing import adopt_details, adopt_norms
 from mobilette.arch.scale import Form, Settings
 from mobilette.errors import InputError
 from mobilette.formats.fitting import check_fits
-from mobilette.formats.imported import as_model, preprocess_of
 from mobilette.formats.importing import holds_weights, import_weights
 from mobilette.formats.pretrained import choose_published, load_published
-from mobilette.formats.published import PublishedWeights, find_published
+from mobilette.formats.published import find_published
 from mobilette.model.directory import is_model
-from mobilette.model.model import Model, Origin
+from mobilette.model.model import Model
 from mobilette.progress import Advance, Remark
 
 DEFAULT_MODEL = "mobilenet_v2"
@@ -71,9 +70,9 @@ def read_start(
         raise InputError(f"--from {str(start)!r}: scratch, auto, {EXPECTED}")
     name = str(start)
     if model is None and name.partition(".")[2]:
-        return _published(find_published(name), report)
+        return load_published(find_published(name), report=report)
     chosen = choose_published(name, model=model or DEFAULT_MODEL, width_mult=width_mult or 1.0)
-    return _published(chosen, report)
+    return load_published(chosen, report=report)
 
 
 def _from_file(
@@ -87,14 +86,15 @@ def _from_file(
 ) -> Model:
     if model is None:
         raise InputError(f"--from {path}: say which network is in the file, with --model")
-    imported = import_weights(
-        path, model=model, width_mult=width_mult, resolution=resolution, form=form
+    read = import_weights(
+        path,
+        model=model,
+        width_mult=width_mult,
+        resolution=resolution,
+        form=form,
+        preprocess=preprocess,
     )
-    return as_model(
-        imported,
-        preprocess=preprocess_of(imported, preprocess, resize=None, where=f"--from {path}"),
-        origin=Origin(name=model, width_mult=width_mult, form=form, source=str(path.resolve())),
-    )
+    return replace(read, origin=replace(read.origin, source=str(path.resolve())))
 
 
 def names_weights(start: str | Path) -> bool:
@@ -117,21 +117,10 @@ def automatic_start(
     """
     try:
         chosen = choose_published("auto", model=model, width_mult=width_mult)
-        return _published(chosen, report, hurried=True)
+        return load_published(chosen, report=report, optional=True)
     except InputError as error:
         remark(f"starts from scratch: {error}")
         return None
-
-
-def _published(
-    weights: PublishedWeights, report: Advance | None, *, hurried: bool = False
-) -> Model:
-    imported = load_published(weights, report=report, hurried=hurried)
-    return as_model(
-        imported,
-        preprocess=weights.preprocess,
-        origin=Origin(name=weights.model, width_mult=weights.width_mult, source=weights.name),
-    )
 
 
 def choose_arch(
