@@ -11,12 +11,13 @@ from mobilette.errors import InputError
 from mobilette.files import write_text
 from mobilette.reporting import style
 from mobilette.reporting.boxes import Boxes
-from mobilette.reporting.legend import draw_legend
-from mobilette.reporting.outline import Stage, outline
-from mobilette.reporting.rows import Place, draw_shelf, shelf_height, shelves
+from mobilette.reporting.lines import PlacedLine, draw_shelf, draw_symbol, shelf_height, shelves
+from mobilette.reporting.outline import Line, Stage, outline
 from mobilette.reporting.svg import Drawing, printable, text_width
 
 LONGEST_NAME = 48
+SYMBOLS = {"add": "add", "concat": "concatenate", "split": "split the channels in two"}
+SWATCH, SPACE, LINE_HEIGHT = 18, 22, 20
 
 
 def write_diagram(arch: Arch, path: Path, *, width_mult: float | None = None) -> None:
@@ -57,7 +58,7 @@ def diagram(arch: Arch, *, width_mult: float | None = None) -> str:
         y = _draw_stage(drawing, stage, shelved, counted, y + style.STAGE_PADDING, page)
         y += style.STAGE_PADDING
     _rule(drawing, y, page)
-    bottom = draw_legend(drawing, lines, Boxes(arch).norms(), y + 24, page)
+    bottom = _draw_legend(drawing, lines, Boxes(arch).norms(), y + 24, page)
     return drawing.to_svg((page, bottom), title=f"The network {arch.name}", background=style.PAPER)
 
 
@@ -115,7 +116,7 @@ def _draw_columns(drawing: Drawing, page: float) -> float:
 def _draw_stage(
     drawing: Drawing,
     stage: Stage,
-    placed: list[list[Place]],
+    placed: list[list[PlacedLine]],
     counted: Cost,
     y: float,
     page: float,
@@ -157,3 +158,49 @@ def _draw_shares(drawing: Drawing, shares: tuple[float, float], x: float, y: flo
         drawing.rectangle((x, top + 12), (style.BARS, 5), fill="#eef0f2")
         if share:
             drawing.rectangle((x, top + 12), (max(1.0, style.BARS * share), 5), fill=fill)
+
+
+def _draw_legend(
+    drawing: Drawing, lines: Sequence[Line], norms: str, y: float, page: float
+) -> float:
+    """Draw what ``lines`` need explained, from ``y`` on; return where the page ends.
+
+    ``norms`` says which convolutions have a batch norm: the boxes do not.
+    """
+    kinds = {box.kind for line in lines for box in line.boxes()}
+    symbols = {line.join for line in lines} | {"split" for line in lines if line.split}
+    entries: list[tuple[str, str]] = [(kind, kind) for kind in style.COLOURS if kind in kinds]
+    entries += [(name, text) for name, text in SYMBOLS.items() if name in symbols]
+    entries += [("", text) for text in (*_notes(lines), norms)]
+    x: float = style.MARGIN
+    with drawing.group("legend"):
+        for sign, text in entries:
+            width = SWATCH * bool(sign) + text_width(text, style.SMALL)
+            if x + width > page - style.MARGIN:
+                x, y = style.MARGIN, y + LINE_HEIGHT
+            if sign in SYMBOLS:
+                draw_symbol(drawing, sign, (x + style.JOIN, y - 3.5))
+            elif sign:
+                _draw_swatch(drawing, sign, x, y)
+            at = (x + (SWATCH + 4) * bool(sign), y)
+            drawing.text(at, text, size=style.SMALL, fill=style.INK)
+            x += width + SPACE
+    return y + style.MARGIN
+
+
+def _draw_swatch(drawing: Drawing, kind: str, x: float, y: float) -> None:
+    fill, edge = next(colour for name, colour in style.COLOURS.items() if name == kind)
+    drawing.rectangle((x, y - 9), (SWATCH - 2, 11), fill=fill, stroke=edge, radius=2)
+
+
+def _notes(lines: Sequence[Line]) -> list[str]:
+    notes = ["→ n: n channels out"]
+    strided = any(" /" in text for line in lines for box in line.boxes() for text in box.lines)
+    for text, needed in (
+        ("/2: stride 2", strided),
+        ("× n: n equal blocks in succession", any(line.repeat > 1 for line in lines)),
+        ("t: expansion ratio", any(line.ratio > 1 for line in lines)),
+    ):
+        if needed:
+            notes.append(text)
+    return notes

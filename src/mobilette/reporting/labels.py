@@ -22,7 +22,7 @@ ANGLES = (0, 180, 90, 270, 45, 315, 135, 225)
 PIECES = 12
 
 
-class Box(NamedTuple):
+class Rectangle(NamedTuple):
     """A rectangle, in pixels."""
 
     left: float
@@ -30,25 +30,25 @@ class Box(NamedTuple):
     right: float
     top: float
 
-    def overlap(self, other: Box) -> float:
+    def overlap(self, other: Rectangle) -> float:
         """Return the area that this has in common with ``other``."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
-    def outside(self, frame: Box) -> float:
+    def outside(self, frame: Rectangle) -> float:
         """Return the area of this that is not in ``frame``."""
         area = (self.right - self.left) * (self.top - self.bottom)
         return area - self.overlap(frame)
 
 
-class Place(NamedTuple):
+class LabelPlace(NamedTuple):
     """Where a label may be: its middle from its point, its box, and the line to it, in pixels."""
 
     dx: float
     dy: float
-    box: Box
-    line: tuple[Box, ...]
+    box: Rectangle
+    line: tuple[Rectangle, ...]
 
 
 def place_labels(
@@ -58,7 +58,7 @@ def place_labels(
     spreads: Sequence[tuple[float, float]],
     *,
     size: float = 8.5,
-) -> list[Box]:
+) -> list[Rectangle]:
     """Write a label beside each of ``points``, given in the units of the axes.
 
     Each takes the nearest free place around its point; one that is further away gets a line.
@@ -71,14 +71,14 @@ def place_labels(
     assert figure is not None
     figure.draw_without_rendering()  # the layout is known only then
     scale = figure.dpi / 72
-    frame = Box(*map(float, axes.get_window_extent().extents))
+    frame = Rectangle(*map(float, axes.get_window_extent().extents))
     pixels = [_pixels(axes, *point) for point in points]
     marks = [_around(x, y, MARK * scale) for x, y in pixels]
     taken = list(marks)
     for (_, y), (first, last) in zip(points, spreads, strict=True):
         (left, middle), (right, _) = _pixels(axes, first, y), _pixels(axes, last, y)
-        taken.append(Box(left, middle - LINE * scale, right, middle + LINE * scale))
-    placed: list[Box] = []
+        taken.append(Rectangle(left, middle - LINE * scale, right, middle + LINE * scale))
+    placed: list[Rectangle] = []
     for point, (x, y), text in zip(points, pixels, labels, strict=True):
         label = axes.annotate(
             text, point, (0, 0), textcoords="offset points", fontsize=size, color=INK
@@ -99,34 +99,37 @@ def place_labels(
 
 
 def _best_place(
-    places: Iterator[Place], taken: Sequence[Box], crossed: Sequence[Box], frame: Box
-) -> Place:
+    places: Iterator[LabelPlace],
+    taken: Sequence[Rectangle],
+    crossed: Sequence[Rectangle],
+    frame: Rectangle,
+) -> LabelPlace:
     """Return the first place that covers least of ``taken``, its line least of ``crossed``."""
 
-    def covered(place: Place) -> float:
+    def covered(place: LabelPlace) -> float:
         under = sum(place.box.overlap(other) for other in taken) + place.box.outside(frame)
         return under + 20 * sum(piece.overlap(box) for piece in place.line for box in crossed)
 
     return min(places, key=covered)
 
 
-def _places(x: float, y: float, half: tuple[float, float], scale: float) -> Iterator[Place]:
+def _places(x: float, y: float, half: tuple[float, float], scale: float) -> Iterator[LabelPlace]:
     for ring in range(RINGS):
         distance = (NEAR + ring * STEP) * scale
         for angle in ANGLES:
             along, up = cos(angle * pi / 180), sin(angle * pi / 180)
             dx = distance * along + half[0] * round(along * 1.4)
             dy = distance * up + half[1] * round(up)
-            box = Box(x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1])
-            yield Place(dx, dy, box, _line(x, y, box) if ring else ())
+            box = Rectangle(x + dx - half[0], y + dy - half[1], x + dx + half[0], y + dy + half[1])
+            yield LabelPlace(dx, dy, box, _line(x, y, box) if ring else ())
 
 
-def _line(x: float, y: float, box: Box) -> tuple[Box, ...]:
+def _line(x: float, y: float, box: Rectangle) -> tuple[Rectangle, ...]:
     """Return pieces of the line from a point to the nearest point of ``box``."""
     end = (min(max(x, box.left), box.right), min(max(y, box.bottom), box.top))
     ways = np.linspace(0, 1, PIECES + 1)[1:]
     steps = [(x + way * (end[0] - x), y + way * (end[1] - y)) for way in ways.tolist()]
-    return tuple(Box(*step, step[0] + LINE, step[1] + LINE) for step in steps)
+    return tuple(Rectangle(*step, step[0] + LINE, step[1] + LINE) for step in steps)
 
 
 def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
@@ -134,5 +137,5 @@ def _pixels(axes: Axes, x: float, y: float) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-def _around(x: float, y: float, radius: float) -> Box:
-    return Box(x - radius, y - radius, x + radius, y + radius)
+def _around(x: float, y: float, radius: float) -> Rectangle:
+    return Rectangle(x - radius, y - radius, x + radius, y + radius)

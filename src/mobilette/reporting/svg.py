@@ -63,26 +63,17 @@ class Drawing:
         self._parent = outer
 
     def rectangle(
-        self,
-        corner: Point,
-        size: Point,
-        *,
-        fill: str,
-        stroke: str = "none",
-        radius: float = 0,
+        self, corner: Point, size: Point, *, fill: str, stroke: str = "none", radius: float = 0
     ) -> None:
         """Draw a rectangle from its upper left ``corner``."""
-        element = self._shape("rect", fill=fill, stroke=stroke)
-        for key, value in zip(("x", "y", "width", "height"), (*corner, *size), strict=True):
-            element.set(key, _number(value))
+        (x, y), (width, height) = corner, size
+        element = self._add("rect", fill, stroke, x=x, y=y, width=width, height=height)
         if radius:
             element.set("rx", _number(radius))
 
     def circle(self, centre: Point, radius: float, *, fill: str, stroke: str = "none") -> None:
         """Draw a circle."""
-        element = self._shape("circle", fill=fill, stroke=stroke)
-        for key, value in zip(("cx", "cy", "r"), (*centre, radius), strict=True):
-            element.set(key, _number(value))
+        self._add("circle", fill, stroke, cx=centre[0], cy=centre[1], r=radius)
 
     def line(
         self, *points: Point, stroke: str, width: float = 1, arrow: bool = False, bend: float = 0
@@ -92,9 +83,8 @@ class Drawing:
         for before, corner, after in zip(points, points[1:], points[2:], strict=False):
             path += f"L{_pair(_towards(corner, before, bend))}"
             path += f"Q{_pair(corner)} {_pair(_towards(corner, after, bend))}"
-        path += f"L{_pair(points[-1])}"
-        element = self._shape("path", fill="none", stroke=stroke)
-        element.set("d", path)
+        element = self._add("path", "none", stroke)
+        element.set("d", path + f"L{_pair(points[-1])}")
         element.set("stroke-width", _number(width))
         if arrow:
             self._arrow(points[-2], points[-1], stroke)
@@ -110,9 +100,7 @@ class Drawing:
         bold: bool = False,
     ) -> None:
         """Write one line of text with its baseline at ``at``."""
-        element = ET.SubElement(self._parent, "text")
-        for key, value in zip(("x", "y"), at, strict=True):
-            element.set(key, _number(value))
+        element = ET.SubElement(self._parent, "text", x=_number(at[0]), y=_number(at[1]))
         element.set("font-size", _number(size))
         element.set("fill", fill)
         if anchor != "start":
@@ -135,19 +123,18 @@ class Drawing:
         ET.indent(self._root, " ")
         return ET.tostring(self._root, encoding="unicode") + "\n"
 
-    def _shape(self, tag: str, *, fill: str, stroke: str) -> ET.Element:
-        return ET.SubElement(self._parent, tag, fill=fill, stroke=stroke)
+    def _add(self, tag: str, fill: str, stroke: str, **numbers: float) -> ET.Element:
+        element = ET.SubElement(self._parent, tag, fill=fill, stroke=stroke)
+        for key, value in numbers.items():
+            element.set(key, _number(value))
+        return element
 
     def _arrow(self, before: Point, tip: Point, fill: str) -> None:
         (x, y), (back_x, back_y) = tip, _towards(tip, before, 5, most=1)
         across = ((y - back_y) / 2, (back_x - x) / 2)
-        corners = [
-            (back_x + across[0], back_y + across[1]),
-            tip,
-            (back_x - across[0], back_y - across[1]),
-        ]
-        element = self._shape("path", fill=fill, stroke="none")
-        element.set("d", "M" + "L".join(map(_pair, corners)) + "Z")
+        left, right = ((back_x + side * across[0], back_y + side * across[1]) for side in (1, -1))
+        element = self._add("path", fill, "none")
+        element.set("d", f"M{_pair(left)}L{_pair(tip)}L{_pair(right)}Z")
 
 
 def printable(text: str) -> str:

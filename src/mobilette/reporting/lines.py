@@ -16,7 +16,7 @@ from mobilette.reporting.svg import Drawing, Point, text_width
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PlacedLine:
     """Where a line is drawn.
 
     Attributes:
@@ -76,22 +76,22 @@ class Place:
         return self.end + max(style.GAP, output, 0 if self.line.exit else activation)
 
 
-def shelves(lines: Sequence[Line], width: float) -> list[list[Place]]:
+def shelves(lines: Sequence[Line], width: float) -> list[list[PlacedLine]]:
     """Return where each line goes, with boxes of one ``width``.
 
     Lines of the same form, so that boxes stand in columns, share a shelf while there is room.
     """
-    result: list[list[Place]] = []
+    result: list[list[PlacedLine]] = []
     for line in lines:
         has_label = line.repeat > 1 or line.ratio > 1
         if result and not has_label and _form(line) == _form(result[-1][-1].line):
             left = result[-1][-1].right
             first = left + style.LEAD + (0 if line.entry else style.FORK)
-            place = Place(line=line, left=left, first=first, width=width)
+            place = PlacedLine(line=line, left=left, first=first, width=width)
             if place.right <= style.END:
                 result[-1].append(place)
                 continue
-        result.append([Place(line=line, left=style.START, first=style.FIRST, width=width)])
+        result.append([PlacedLine(line=line, left=style.START, first=style.FIRST, width=width)])
     return result
 
 
@@ -99,12 +99,12 @@ def _form(line: Line) -> tuple[int, ...]:
     return (len(line.entry), *map(len, line.paths))
 
 
-def shelf_height(shelf: Sequence[Place]) -> float:
+def shelf_height(shelf: Sequence[PlacedLine]) -> float:
     """Return the height of the lines on a shelf, whose axes are one."""
     return _axis(shelf) + style.BOX_HEIGHT / 2
 
 
-def draw_shelf(drawing: Drawing, shelf: Sequence[Place], y: float) -> None:
+def draw_shelf(drawing: Drawing, shelf: Sequence[PlacedLine], y: float) -> None:
     """Draw the lines of a shelf below ``y``."""
     axis = y + _axis(shelf)
     for place in shelf:
@@ -127,7 +127,7 @@ def draw_shelf(drawing: Drawing, shelf: Sequence[Place], y: float) -> None:
             )
 
 
-def _axis(shelf: Sequence[Place]) -> float:
+def _axis(shelf: Sequence[PlacedLine]) -> float:
     """Return how far the middle of the longest paths is below the top of the shelf."""
     above = [sum(map(_lane_height, place.line.paths[:-1])) for place in shelf]
     return max(above) + style.BOX_HEIGHT / 2
@@ -180,7 +180,7 @@ def _draw_box(drawing: Drawing, box: Box, left: Point, width: float) -> None:
             drawing.text(at, text, size=style.SMALL, fill=ink, anchor="middle")
 
 
-def _draw_paths(drawing: Drawing, place: Place, x: float, axis: float) -> float:
+def _draw_paths(drawing: Drawing, place: PlacedLine, x: float, axis: float) -> float:
     """Draw fork, lanes and join of a line whose entry ends at ``x``; return where the join ends."""
     line, fork, join = place.line, place.fork, place.join
     drawing.line((x, axis), (fork, axis), stroke=style.INK)
@@ -203,7 +203,7 @@ def _draw_paths(drawing: Drawing, place: Place, x: float, axis: float) -> float:
 
 
 def _draw_lane(
-    drawing: Drawing, place: Place, path: tuple[Box, ...], lane: float, axis: float
+    drawing: Drawing, place: PlacedLine, path: tuple[Box, ...], lane: float, axis: float
 ) -> None:
     """Draw a path that branches off to the height ``lane`` and comes back."""
     line, first = place.line, place.paths
