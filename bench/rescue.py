@@ -24,9 +24,8 @@ import typer
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
-from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.bias_correction import correct_biases
-from mobilette.compression.equalisation import equalise
+from mobilette.compression.equalisation import absorb_high_biases, equalise
 from mobilette.compression.observation import answers
 from mobilette.compression.rescaling import Rescaling, widen
 from mobilette.compression.simulation import WeightScales, simulated

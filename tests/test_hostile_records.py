@@ -27,7 +27,6 @@ from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.golden import MOST_IMAGES, read_golden
-from mobilette.compression.pruning_record import Pruning
 from mobilette.counting.cost import check_memory
 from mobilette.data.cache import CacheNote
 from mobilette.data.preprocess import Preprocess, preset
@@ -41,6 +40,7 @@ from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.state import Progress
 from mobilette.verification.benchmark import Benchmark
+from mobilette.workflows.prune_record import Pruning
 from tests.artifact.forging import forge
 from tests.cli.test_cli import Capture, assert_refused, in_this_process
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.broken import spread_channels
-from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.bias_correction import correct_biases
-from mobilette.compression.equalisation import equalise
+from mobilette.compression.equalisation import absorb_high_biases, equalise
 from mobilette.compression.float_layers import weight_layers
 from mobilette.compression.observation import answers, observe
 from mobilette.compression.quantisation_aware import train_quantised

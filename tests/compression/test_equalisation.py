@@ -14,8 +14,7 @@ from mobilette.arch.channels import scaling_groups
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer
-from mobilette.compression.absorption import absorb_high_biases
-from mobilette.compression.equalisation import equalise
+from mobilette.compression.equalisation import absorb_high_biases, equalise
 from mobilette.compression.float_layers import weight_layers
 from mobilette.compression.observation import answers
 from mobilette.compression.rescaling import Rescaling, widen

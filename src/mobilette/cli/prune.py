@@ -31,8 +31,8 @@ from mobilette.limits import PRUNED_PART, PRUNING_STEPS
 from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
-    from mobilette.compression.pruning_record import Pruning
     from mobilette.run.directory import Run
+    from mobilette.workflows.prune_record import Pruning
 
 
 class ImportanceChoice(StrEnum):
@@ -83,11 +83,11 @@ def prune(
     let_threads_sleep()
     from mobilette.cli.output import remarks
     from mobilette.cli.training_progress import TrainingProgress
-    from mobilette.compression.pruning_record import read_pruning
     from mobilette.exporters.trained_run import open_trained_run
     from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.workflows.prune import prune as prune_run
+    from mobilette.workflows.prune_record import read_pruning
 
     given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
     allocator = "keeps memory" if keep_freed_memory() else "default"

@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilette.compression.pruning_record import Pruning
 from mobilette.files import write_bytes
 from mobilette.reporting.style import FAINT, INK, MADDS, PARAMS, QUIET
+from mobilette.workflows.prune_record import Pruning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,17 +12,7 @@ from pathlib import Path
 
 from mobilette.arguments import checked
 from mobilette.compression.channel_scores import norm_scores
-from mobilette.compression.held_images import HeldImages, with_classes_of
 from mobilette.compression.pruning import Pruned, prune_channels
-from mobilette.compression.pruning_record import (
-    Importance,
-    PruningStep,
-    cut_model,
-    cut_step,
-    tuned_step,
-    write_pruning,
-)
-from mobilette.compression.pruning_time import CutCosts, PruningTime, measure_cut
 from mobilette.counting.cost import cost
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
@@ -41,6 +31,16 @@ from mobilette.training.events import Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
 from mobilette.training.time_plan import TooShortError, timed_reading
 from mobilette.training.world import is_launched
+from mobilette.workflows.prune_images import HeldImages, with_classes_of
+from mobilette.workflows.prune_record import (
+    Importance,
+    PruningStep,
+    cut_model,
+    cut_step,
+    tuned_step,
+    write_pruning,
+)
+from mobilette.workflows.prune_time import CutCosts, PruningTime, measure_cut
 from mobilette.workflows.train import train
 
 
@@ -82,7 +82,7 @@ def prune(
 
     In each step channels are scored on training images, cut (`prune_channels`), batch norms
     measured anew, and the network is trained with the unpruned one as teacher. ``pruned.json`` in
-    the run tells what each step came to (`mobilette.compression.pruning_record`).
+    the run tells what each step came to (`mobilette.workflows.prune_record`).
 
     Args:
         run: a trained or imported run; it is left alone.

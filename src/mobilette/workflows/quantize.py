@@ -37,8 +37,8 @@ from mobilette.model.directory import is_imported
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
 from mobilette.scratch import scratch
-from mobilette.search.measuring import Judge, Report, execute, latencies, read_judge
-from mobilette.search.rungs import RANKING_IMAGES, Attempt, Material, Outcome, climb
+from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material, Outcome, climb
+from mobilette.search.int8_measurement import Judge, Report, execute, latencies, read_judge
 from mobilette.verification.gate import MAX_DROP
 from mobilette.verification.verdict import Verdict
 from mobilette.verification.verify import verify
@@ -105,8 +105,8 @@ def quantize(
 ) -> Quantised:
     """Write the int8 artifact of a run by the first way that keeps the accuracy; return it.
 
-    Each way (`mobilette.search.rungs.climb`) is exported, executed by the real engine on ``data``
-    and judged by the gate that `verify` has.
+    Each way (`mobilette.search.int8_ladder.climb`) is exported, executed by the real engine on
+    ``data`` and judged by the gate that `verify` has.
 
     Args:
         run: a run or its directory.

@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mobilette.compression.held_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
-from mobilette.compression.pruning_record import Importance
 from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.progress import Remark
 from mobilette.run.directory import Run
 from mobilette.training.clock import Now
 from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
+from mobilette.workflows.prune_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
+from mobilette.workflows.prune_record import Importance
 
 TUNING_SHARE = 0.5  # of the time: what fine-tuning has at least
 _LEAST = 0.001  # seconds; less is no time limit

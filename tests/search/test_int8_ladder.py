@@ -17,8 +17,8 @@ from mobilette.arch.scale import Settings
 from mobilette.exporters.prepare import folded_network
 from mobilette.exporters.target import Quantisation
 from mobilette.nn.network import Network
-from mobilette.search import rungs
-from mobilette.search.rungs import Attempt, Material, Outcome, climb, fewest
+from mobilette.search import int8_ladder
+from mobilette.search.int8_ladder import Attempt, Material, Outcome, climb, fewest
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_first_rung_that_keeps_the_accuracy_ends_the_climb(material: Materia
 def test_later_rungs_go_on_from_the_best_ranges(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rungs, "STEPS", 1)
+    monkeypatch.setattr(int8_ladder, "STEPS", 1)
     by_ranges = {"plain": 0.5, "percentile": 0.4, "mse": 0.6}
 
     def top1(attempt: Attempt) -> float:
@@ -78,8 +78,8 @@ def test_later_rungs_go_on_from_the_best_ranges(
 def test_training_goes_on_from_the_layers_in_float(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rungs, "STEPS", 1)
-    monkeypatch.setattr(rungs, "train_quantised", lambda network, *rest, **options: network)
+    monkeypatch.setattr(int8_ladder, "STEPS", 1)
+    monkeypatch.setattr(int8_ladder, "train_quantised", lambda network, *rest, **options: network)
     found = tried(material, lambda attempt: 0.5 + 0.1 * (attempt.number == 3), enough=0.9)
     first = next(o.attempt for o in found if o.attempt.number == 3)
     last = found[-1].attempt
@@ -105,7 +105,7 @@ def test_as_few_layers_as_keep_the_accuracy_stay_in_float(needed: int, most: int
 def test_an_engine_that_cannot_have_layers_in_float_goes_on_to_training(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rungs, "STEPS", 1)
+    monkeypatch.setattr(int8_ladder, "STEPS", 1)
     found = tried(
         material,
         lambda a: None if a.quantisation.float_layers else 0.9 * (a.number == 4),

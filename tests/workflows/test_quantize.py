@@ -21,7 +21,7 @@ from mobilette.exporters import litert, litert_int8, prepare
 from mobilette.exporters.export import export
 from mobilette.model.directory import WEIGHTS
 from mobilette.run.directory import Run
-from mobilette.search import rungs
+from mobilette.search import int8_ladder
 from mobilette.verification.verify import verify
 from mobilette.workflows import quantize as precision
 from mobilette.workflows.quantize import quantize
@@ -101,9 +101,9 @@ def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images that differ by less than a step of most activations, answered one way or another."""
-    monkeypatch.setattr(rungs, "STEPS", 1)
+    monkeypatch.setattr(int8_ladder, "STEPS", 1)
     monkeypatch.setattr(precision, "RANGES", ("plain",))
-    monkeypatch.setattr(rungs, "LARGEST_FLOAT_PART", 0.0)
+    monkeypatch.setattr(int8_ladder, "LARGEST_FLOAT_PART", 0.0)
     generator = np.random.default_rng(0)
     alike = tmp_path / "alike"
     for name in COLOURS:

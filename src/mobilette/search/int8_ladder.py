@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.compression.absorption import absorb_high_biases
 from mobilette.compression.bias_correction import correct_biases
-from mobilette.compression.equalisation import equalise
+from mobilette.compression.equalisation import absorb_high_biases, equalise
 from mobilette.compression.quantisation_aware import train_quantised
 from mobilette.compression.ranges import Ranges
 from mobilette.compression.sensitivity import sensitivity

@@ -8,14 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilette.compression.held_images import HeldImages
-from mobilette.compression.pruning_time import (
-    TUNING_SHARE,
-    CutCosts,
-    PruningTime,
-    measure_cut,
-    plan_pruning,
-)
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.progress import SILENT, Reporter
@@ -23,6 +15,14 @@ from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import load_recipe
 from mobilette.training.time_plan import TooShortError
 from mobilette.workflows.prune import prune
+from mobilette.workflows.prune_images import HeldImages
+from mobilette.workflows.prune_time import (
+    TUNING_SHARE,
+    CutCosts,
+    PruningTime,
+    measure_cut,
+    plan_pruning,
+)
 from tests.training.runs import Ticks
 
 some = st.floats(0, 1_000)

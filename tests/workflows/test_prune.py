@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 import mobilette
 from mobilette.arch.editing import convs
 from mobilette.cli.main import run as command
-from mobilette.compression.pruning_record import PRUNED, new_channels, read_pruning
 from mobilette.counting.cost import cost
 from mobilette.engines.load import load
 from mobilette.errors import InputError
@@ -23,6 +22,7 @@ from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event
 from mobilette.verification.evaluate import evaluate
 from mobilette.workflows.prune import prune
+from mobilette.workflows.prune_record import PRUNED, new_channels, read_pruning
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
 from tests.conftest import write_images
