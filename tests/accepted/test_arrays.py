@@ -16,7 +16,7 @@ from PIL import Image
 
 import mobilette
 from mobilette.data.sources import list_images
-from mobilette.engines.arrays import several
+from mobilette.engines.images import several
 from mobilette.engines.predictor import BATCH, Prediction
 from mobilette.errors import InputError
 from mobilette.verification.evaluate import evaluate

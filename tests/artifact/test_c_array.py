@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilette.artifact.c_array import literal
+from mobilette.artifact.cpp import literal
 
 
 @given(st.text())

@@ -10,8 +10,7 @@ import onnx
 import pytest
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from mobilette.artifact.directory import open_artifact
-from mobilette.artifact.onnx_model import check_whole
+from mobilette.artifact.directory import check_whole, open_artifact
 from mobilette.engines.load import load, open_engine
 from mobilette.engines.openvino import check_ir
 from mobilette.errors import InputError

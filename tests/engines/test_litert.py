@@ -91,7 +91,7 @@ FUZZ = """
 import sys
 import numpy as np
 from mobilette.artifact.tflite import check_tflite
-from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter
+from mobilette.artifact.tflite import ask_litert, litert_interpreter
 from mobilette.errors import InputError
 
 content = open(sys.argv[1], "rb").read()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mobilette.artifact.directory import Artifact
-from mobilette.engines.node import NODE_MODULES
+from mobilette.engines.onnxruntime_web import NODE_MODULES
 from mobilette.errors import InputError
 from mobilette.exporters import prepare
 from mobilette.exporters.export import TARGETS, export

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
-from mobilette.artifact.tflite import check_tflite, contract_inside
-from mobilette.artifact.tflite_kernels import (
+from mobilette.artifact.tflite import (
     ask_litert,
     ask_tflite_micro,
+    check_tflite,
+    contract_inside,
     litert_interpreter,
 )
 from mobilette.data.dataset import load_split

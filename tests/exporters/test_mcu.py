@@ -13,20 +13,20 @@ import pytest
 import torch
 from PIL import Image
 
+from mobilette.artifact.cpp import METHODS, resolver_header
 from mobilette.artifact.directory import Artifact
-from mobilette.artifact.resolver import METHODS, resolver_header
-from mobilette.artifact.tflite_kernels import ask_tflite_micro
+from mobilette.artifact.tflite import ask_tflite_micro
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
+from mobilette.exporters.litert_int8 import IntegerNetwork
 from mobilette.exporters.prepare import prepare
 from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run, open_run
 from mobilette.run.metrics import softmax
-from mobilette.verification.exact import check_exact
+from mobilette.verification.diagnosis import check_exact
 from mobilette.verification.gate import judge_golden
 from mobilette.verification.statistics import compare
 from mobilette.verification.verify import verify

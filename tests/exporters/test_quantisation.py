@@ -22,7 +22,7 @@ from mobilette.compression.ranges import Ranges, histogram_range
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.exporters.onnx_ranges import activation_ranges
+from mobilette.exporters.onnx_int8 import activation_ranges
 from mobilette.exporters.prepare import prepare
 from mobilette.exporters.target import Calibration, Quantisation
 from mobilette.run.directory import Run
@@ -230,7 +230,7 @@ def test_onnx_ranges_are_those_of_the_rule(run: Run) -> None:
 def test_pytorchs_quantiser_takes_the_rule() -> None:
     """For LiteRT and ExecuTorch."""
     pytest.importorskip("torchao")
-    from mobilette.exporters.observers import activation_observer
+    from mobilette.exporters.program import activation_observer
 
     values = np.random.default_rng(0).normal(size=(4, 50_000)).astype(np.float32)
     values[2, 0] = 50.0

@@ -19,8 +19,7 @@ from mobilette.cli.main import run as run_command
 from mobilette.compression.folding import fold_batch_norm
 from mobilette.data.preprocess import preset
 from mobilette.errors import InputError
-from mobilette.exporters.constructors import LIBRARIES, TIMM_NETWORKS, constructor
-from mobilette.exporters.state_dict import export_state_dict
+from mobilette.exporters.state_dict import LIBRARIES, TIMM_NETWORKS, constructor, export_state_dict
 from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network

@@ -17,18 +17,20 @@ from mobilette.artifact.directory import Artifact
 from mobilette.data.decoding import upright_and_plain
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.load import load
-from mobilette.engines.node import NODE_MODULES, find_node, find_package
 from mobilette.engines.onnxruntime_web import (
+    NODE_MODULES,
     PACKAGE,
     VERSION,
     OnnxRuntimeWebPredictor,
     describe_runtime,
+    find_node,
+    find_package,
 )
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export
 from mobilette.run.directory import Run
-from mobilette.verification.javascript import JavaScriptGeometry
+from mobilette.verification.readme import JavaScriptGeometry
 from mobilette.verification.verify import verify
 from tests.artifact.forging import forge
 from tests.exporters.browser import CHROMIUM, Browser, served

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from mobilette.artifact.contract import Contract, Measured
 from mobilette.artifact.golden import Golden, read_golden
-from mobilette.artifact.onnx_model import check_whole
-from mobilette.artifact.schema import check_schema
 from mobilette.errors import InputError
 from mobilette.files import (
     LARGEST_RECORD,
@@ -210,3 +210,56 @@ def _read_checked(folder: Path, name: str, contract: Contract) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+_VERSION = re.compile(r"[0-9][0-9a-z.+-]{0,31}")
+
+
+def check_schema(content: object, *, where: str) -> None:
+    """Raise `InputError` if ``content``, a contract's JSON value, is of a newer schema.
+
+    It names the version to install; everything else about ``content`` is left to `parse`.
+    """
+    known = max(get_args(get_type_hints(Contract)["schema"]))
+    schema = content.get("schema") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(schema, int) or schema <= known:
+        return
+    versions = content.get("versions")
+    made_by = versions.get("mobilette") if isinstance(versions, Mapping) else None
+    needed, option = "a newer version of Mobilette", "--upgrade mobilette"
+    if isinstance(made_by, str) and _VERSION.fullmatch(made_by):
+        needed, option = f"a newer version, Mobilette {made_by}", f"'mobilette>={made_by}'"
+    raise InputError(
+        f"{where}: made by {needed} (schema {schema}, this one reads up to {known}); "
+        f"pip install {option}"
+    )
+
+
+def check_whole(model: bytes, *, where: str) -> None:
+    """Raise `InputError` unless ``model`` is an ONNX file all of whose values are inside.
+
+    Args:
+        model: the file's content.
+        where: the file, for messages.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError, Message
+
+    try:
+        parsed = onnx.ModelProto.FromString(model)
+    except DecodeError as error:
+        raise InputError(f"{where}: not a complete ONNX file") from error
+    waiting: list[Any] = [parsed]
+    while waiting:
+        message = waiting.pop()
+        if isinstance(message, onnx.TensorProto) and (
+            message.external_data or message.data_location == onnx.TensorProto.EXTERNAL
+        ):
+            places = {entry.key: entry.value for entry in message.external_data}
+            raise InputError(
+                f"{where}: the values of {message.name!r:.60} lie in another file, "
+                f"{places.get('location', '')!r:.60}; an artifact's model holds all of its values"
+            )
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                waiting.extend([value] if isinstance(value, Message) else value)

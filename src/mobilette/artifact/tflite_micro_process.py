@@ -1,4 +1,4 @@
-"""Asks tflite-micro in a process of its own: ``python -m ...`` (`tflite_kernels`).
+"""Asks tflite-micro in a process of its own: ``python -m ...`` (`mobilette.artifact.tflite`).
 
 It is written for microcontrollers, without checks of what a model says; a crash ends this process
 and not the one that asked. Request and answer go through stdin and stdout as numpy's ``.npz``.

@@ -113,8 +113,7 @@ def _export(
     from mobilette.artifact.contract import Precision
     from mobilette.cli.output import reading_bar, remarks
     from mobilette.exporters.calibration import calibration_images
-    from mobilette.exporters.export import TARGETS
-    from mobilette.exporters.export_all import Refused, chosen, export_all
+    from mobilette.exporters.export import TARGETS, Refused, chosen, export_all
     from mobilette.model.directory import is_imported
     from mobilette.run.directory import open_run
 

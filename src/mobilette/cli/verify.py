@@ -11,7 +11,7 @@ from mobilette.cli.options import Json, MaxDrop, MaxUnusable, SplitOption, Worke
 from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
-    from mobilette.verification.verdict import Verdict
+    from mobilette.verification.gate import Verdict
 
 
 def verify(

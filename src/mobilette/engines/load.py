@@ -26,7 +26,7 @@ ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "executorch": ("executorch", "ExecuTorchPredictor"),
         "ncnn": ("ncnn", "NcnnPredictor"),
         "litert": ("litert", "LiteRtPredictor"),
-        "mcu": ("tflite_micro", "TfliteMicroPredictor"),
+        "mcu": ("litert", "TfliteMicroPredictor"),
     }
 )
 

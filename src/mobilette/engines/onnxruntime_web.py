@@ -1,18 +1,172 @@
-"""ONNX Runtime Web (WebAssembly), executed by node."""
+"""onnxruntime-web under node, and scripts under node in general."""
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.node import NodeError, NodeProcess, find_node, find_package
+from mobilette.engines.sharing import CALLS
 from mobilette.errors import InputError
 from mobilette.files import read_json
+
+NODE_MODULES = "MOBILETTE_NODE_MODULES"
+
+
+class NodeError(Exception):
+    """What a script said went wrong, or that it ended."""
+
+
+class NodeProcess:
+    """A script under node that answers messages, one at a time, until this object is gone.
+
+    A message is a length (uint32, little-endian) and that many bytes; an answer begins with a byte
+    that is 0, or 1 before the text of an error. A child of `fork` has no part in it.
+
+    Raises:
+        InputError: node is not installed.
+    """
+
+    def __init__(self, script: Path, arguments: Sequence[str]) -> None:
+        node = find_node()
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_stop`
+        self.process = subprocess.Popen(
+            [node, str(script), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
+        self.stop = weakref.finalize(self, _stop, self.process, self.errors)
+        _RUNNING.add(self)
+
+    def ask(self, *parts: bytes | memoryview) -> bytes:
+        """Return the answer to the message that ``parts`` make up.
+
+        Raises:
+            NodeError: the script said that something went wrong, or ended.
+        """
+        try:
+            with CALLS.one():
+                answer = self._exchange(parts)
+        except (OSError, EOFError, ValueError) as error:
+            raise NodeError(self._last_words()) from error
+        if answer[:1] != b"\0":
+            raise NodeError(answer[1:].decode(errors="replace"))
+        return answer[1:]
+
+    def _exchange(self, parts: Sequence[bytes | memoryview]) -> bytes:
+        assert self.process.stdin is not None
+        self.process.stdin.write(struct.pack("<I", sum(len(part) for part in parts)))
+        for part in parts:
+            self.process.stdin.write(part)
+        self.process.stdin.flush()
+        (length,) = struct.unpack("<I", self._read(4))
+        return self._read(length)
+
+    def leave(self) -> None:
+        """Close this process's ends of the pipes; the script is that of the process forked from."""
+        self.stop.detach()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        self.process.returncode = 0  # nobody here waits for it
+
+    def _read(self, count: int) -> bytes:
+        assert self.process.stdout is not None
+        content = self.process.stdout.read(count)
+        if len(content) < count:
+            raise EOFError
+        return content
+
+    def _last_words(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        self.errors.seek(0)
+        lines = self.errors.read(65536).decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if "Error" in line]
+        return f"node ended with status {self.process.poll()}{': ' + said[0] if said else ''}"
+
+
+_RUNNING: weakref.WeakSet[NodeProcess] = weakref.WeakSet()
+
+
+def _leave_all() -> None:
+    for node in list(_RUNNING):
+        node.leave()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_leave_all)
+
+
+def find_node() -> str:
+    """Return the path of node.
+
+    Raises:
+        InputError: there is none.
+    """
+    node = shutil.which("node")
+    if node is None:
+        raise InputError("node is not installed; https://nodejs.org has it, version 20 is tested")
+    return node
+
+
+def find_package(name: str, version: str, *, artifact: Path | None = None) -> Path:
+    """Return the folder of the npm package ``name``.
+
+    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names; without that variable in
+    ``node_modules`` of the working directory, and where ``make engines`` puts it, beside this
+    Python's packages. Never in the folder of ``artifact``, which would bring its own judge.
+
+    Raises:
+        InputError: it is not there; ``version`` is what to install.
+    """
+    named, own = os.environ.get(NODE_MODULES), Path(sys.prefix) / "node" / "node_modules"
+    places = [Path(named)] if named else [Path("node_modules"), own]
+    inside = []
+    for place in places:
+        found = (place / name).resolve()
+        if artifact is not None and found.is_relative_to(artifact.resolve()):
+            inside.append(place)
+        elif (found / "package.json").is_file():
+            return found
+    install = f"npm install --ignore-scripts {name}@{version}"
+    if not named:
+        install += f" --prefix {shlex.quote(str(own.parent))}"
+    message = f"{name} is not in {' or '.join(map(str, places))}; {install} brings it"
+    if inside:
+        message += f"; {inside[0]} lies in the artifact itself, which cannot bring its judge"
+    raise InputError(f"{message} ({NODE_MODULES} names another node_modules)")
+
+
+def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    """End the process; it ends by itself when its input does."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    errors.close()
+
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"

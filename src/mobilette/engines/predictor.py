@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +19,6 @@ from mobilette.arch.arch import Arch
 from mobilette.data.formats import UnusableImage
 from mobilette.data.machine import usable_cores
 from mobilette.data.preprocess import Preprocess
-from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.images import (
     ImageLike,
     Images,
@@ -192,3 +195,43 @@ def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     among = np.flatnonzero(values >= np.partition(values, -count)[-count])
     chosen: NDArray[np.intp] = among[np.argsort(-values[among], kind="stable")[:count]]
     return chosen
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def computed_ahead(
+    function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
+) -> Generator[tuple[T, R], None, None]:
+    """Yield each of ``items`` with what ``function`` makes of it, in their order.
+
+    Up to ``ahead`` are computed, by ``threads`` threads, before they are asked for; ``items`` is
+    read no further. When the iterator is closed nothing more is begun, and it is waited for what
+    is under way. With 0 threads each is computed when it is asked for.
+
+    Raises:
+        InputError: it goes on in a child of `fork`, where its threads are not.
+    """
+    if threads < 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    remaining = iter(items)
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    pool, process = ThreadPoolExecutor(threads, thread_name_prefix="decoding"), os.getpid()
+
+    def submit(count: int) -> None:
+        waiting.extend((item, pool.submit(function, item)) for item in islice(remaining, count))
+
+    try:
+        submit(ahead)
+        while waiting:
+            item, future = waiting.popleft()
+            result = future.result()
+            submit(1)
+            yield item, result
+            if process != os.getpid():
+                raise InputError("begun before this process was forked; begin anew in the child")
+    finally:
+        if process == os.getpid():
+            pool.shutdown(cancel_futures=True)

@@ -17,8 +17,7 @@ from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
 from mobilette.errors import InputError
-from mobilette.exporters.observers import activation_observer
-from mobilette.exporters.program import export_program, layer_of, unsupported
+from mobilette.exporters.program import activation_observer, export_program, layer_of, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Progress, Target, Written
 from mobilette.extras import needs
 from mobilette.silence import silence
@@ -70,7 +69,7 @@ EXECUTORCH = Target(
     precisions=("fp32", "int8"),
     packages=("executorch", "torchao"),
     extra="executorch",
-    own_ranges=True,
+    default_ranges_differ_from_minmax=True,
     model=MODEL,
     input="forward.0",
     output="forward.0",

@@ -1,15 +1,22 @@
-"""`export`: a run to the artifact of a target."""
+"""`export` and `export_all`: a model to the artifact of a target."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Measured, Precision
-from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact, write_artifact
+from mobilette.artifact.directory import (
+    CONTRACT,
+    Artifact,
+    is_artifact,
+    open_artifact,
+    write_artifact,
+)
 from mobilette.data.reading import Reading
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_images, check_calibration
@@ -18,12 +25,12 @@ from mobilette.exporters.executorch import EXECUTORCH
 from mobilette.exporters.litert import LITERT
 from mobilette.exporters.mcu import MCU
 from mobilette.exporters.ncnn import NCNN
-from mobilette.exporters.onnx import ONNX
+from mobilette.exporters.onnx import ONNX, WEB
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, package_versions, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Progress, Quantisation, Target, no_progress
-from mobilette.exporters.web import WEB
+from mobilette.files import read_bytes
 from mobilette.folders import new_directory
 from mobilette.run.directory import Run, open_run
 
@@ -141,3 +148,61 @@ def artifact_folder(run: Run, to: str, precision: Precision, out: str | Path | N
 def artifact_name(target: Target, precision: Precision) -> str:
     """Return the name of an artifact's directory, such as ``onnx`` or ``onnx-int8``."""
     return target.name if precision == "fp32" else f"{target.name}-{precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """An artifact that was not written, and why."""
+
+    target: str
+    precision: Precision
+    reason: str
+
+
+def chosen(targets: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, Precision]]:
+    """Return each of ``targets`` with those of ``precisions`` that it has, in their order."""
+    asked = set(precisions)
+    return [
+        (target, precision)
+        for target in targets
+        for precision in TARGETS[target].precisions
+        if precision in asked
+    ]
+
+
+def export_all(
+    run: Run,
+    wanted: Iterable[tuple[str, Precision]],
+    *,
+    calibration: Calibration | None,
+    out: Path,
+    force: bool = False,
+) -> Iterator[Artifact | Refused]:
+    """Write artifacts one after the other; yield each, or why there is none.
+
+    One that lies there already, and was made from the same weights, is kept unless ``force``.
+
+    Args:
+        run: the run.
+        wanted: (target, precision), as `chosen` returns them.
+        calibration: as for `export`; without it int8 is refused.
+        out: as for `export`.
+        force: as for `export`.
+    """
+    weights = hashlib.sha256(read_bytes(run.weights_path)).hexdigest()
+    for target, precision in wanted:
+        folder = out / artifact_name(TARGETS[target], precision)
+        try:
+            if is_artifact(folder) and not force:
+                artifact = open_artifact(folder)
+                if artifact.contract.source.weights_sha256 != weights:
+                    raise InputError(f"{folder}: of another run; give another --out, or --force")
+                yield artifact
+                continue
+            if precision == "int8" and calibration is None:
+                raise InputError("no images to calibrate int8 with")
+            yield export(
+                run, to=target, precision=precision, calibration=calibration, out=out, force=force
+            )
+        except InputError as error:
+            yield Refused(target=target, precision=precision, reason=str(error))

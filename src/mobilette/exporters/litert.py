@@ -12,7 +12,7 @@ from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert_int8 import quantise
 from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
-from mobilette.exporters.tflite_padding import fuse_padding
+from mobilette.exporters.tflite_file import fuse_padding
 from mobilette.extras import needs
 from mobilette.silence import silence
 
@@ -35,7 +35,7 @@ LITERT = Target(
     layout="NHWC",
     batch=1,
     integer_answers=True,
-    own_ranges=True,
+    default_ranges_differ_from_minmax=True,
     writer=write_litert,
     imports="from ai_edge_litert.interpreter import Interpreter",
     code="""\

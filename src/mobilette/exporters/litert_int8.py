@@ -1,27 +1,146 @@
-"""PyTorch's quantiser (pt2e), told what LiteRT's integer kernels can do.
-
-`litert_torch` brings an annotator of its own; that one leaves hard-swish, hard-sigmoid, pooling and
-padding in float, and looks at what a ReLU6 gets rather than at what it gives.
-"""
+"""A network as integers can compute it: the same answers, in other layers."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Set
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import ActivationLayer, Layer
+from mobilette.arch.rows import PoolLinear
 from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
-from mobilette.exporters.integer_network import IntegerNetwork, Pixels
-from mobilette.exporters.observers import activation_observer
-from mobilette.exporters.program import layer_of
+from mobilette.data.normalise import Normalise
+from mobilette.exporters.program import activation_observer, layer_of
 from mobilette.exporters.target import Calibration, Prepared
 from mobilette.extras import needs
+from mobilette.nn.network import Network
 from mobilette.silence import silence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """How uint8 pixels are the network's input: input = (pixel - zero_point) * scale."""
+
+    scale: float
+    zero_point: int
+
+
+class IntegerNetwork(nn.Module):
+    """A network with NHWC input whose first layer computes with pixels.
+
+    Where mean and std are equal over the channels, pixels *are* the normalised input, up to the
+    scale and zero point of a quantised tensor. A mean between two whole numbers is rounded, and
+    what is missing goes into the bias of the stem. Elsewhere a 1x1 convolution normalises.
+
+    Args:
+        network: with batch norms folded; not changed.
+        normalise: what makes pixels its input.
+        floats: layers that will be computed in float.
+
+    Attributes:
+        pixels: scale and zero point.
+    """
+
+    def __init__(
+        self, network: Network, normalise: Normalise, *, floats: Set[str] = frozenset()
+    ) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network)
+        self.normalise: nn.Module = normalise
+        self.pixels = Pixels(scale=1.0, zero_point=0)
+        channels = len(normalise.bias)
+        factor, shift = float(normalise.weight.max()), float(normalise.bias[0])
+        matrix = normalise.weight.reshape(channels, channels)
+        zero_point = round(-shift / factor)
+        equal = bool((normalise.bias == shift).all()) and int((matrix == factor).sum()) == channels
+        stem = self.network.stem.conv
+        if equal and 0 <= zero_point <= 255 and isinstance(stem, nn.Conv2d):
+            self.pixels = Pixels(scale=factor, zero_point=zero_point)
+            self.normalise = nn.Identity()
+            order = matrix.argmax(1)
+            weight = torch.empty_like(stem.weight)
+            weight[:, order] = stem.weight.detach()
+            missing = shift + zero_point * factor
+            bias = weight.sum((1, 2, 3)) * missing
+            if stem.bias is not None:
+                bias = bias + stem.bias.detach()
+            stem.weight, stem.bias = nn.Parameter(weight), nn.Parameter(bias)
+        for layer in layers(network.arch):
+            sigmoid = isinstance(layer, ActivationLayer) and layer.function == "hard_sigmoid"
+            if sigmoid and layer.inputs[0] not in floats:
+                _clip_hard_sigmoid(self.network, layer)
+        _linear_as_convolution(self.network)
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                _make_unequal(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, classes) for ``x`` (N, H, W, C): (pixel - zero_point) * scale."""
+        logits: Tensor = self.network(self.normalise(x.permute(0, 3, 1, 2)))
+        return logits.flatten(1)
+
+    def values(self, pixels: Tensor) -> Tensor:
+        """Return the input for ``pixels`` uint8 (N, C, H, W)."""
+        shifted = pixels.permute(0, 2, 3, 1).float() - self.pixels.zero_point
+        return (shifted * self.pixels.scale).contiguous()
+
+
+def _make_unequal(bias: Tensor) -> None:
+    """Change the last bit of the first of several equal numbers.
+
+    litert-torch 0.10 quantises a bias that is one number repeated by the first channel's scale
+    alone, which is wrong for all others.
+    """
+    with torch.no_grad():
+        if len(bias) > 1 and bias[0] != 0 and bool((bias == bias[0]).all()):
+            bias[0] = torch.nextafter(bias[0], torch.zeros(()))
+
+
+def _linear_as_convolution(network: Network) -> None:
+    """Make linear layers convolutions whose kernel is as large as their input.
+
+    Where a linear layer has a scale for each output, tflite-micro rounds in another way than LiteRT
+    does, and versions before 2024 do not know of such scales; of convolutions both hold.
+    """
+    head = network.arch.head
+    if not isinstance(head, PoolLinear):
+        return
+    network.head.flatten = nn.Identity()
+    kernel = head.pool
+    for parent in list(network.head.modules()):
+        for name, linear in list(parent.named_children()):
+            if not isinstance(linear, nn.Linear):
+                continue
+            channels = linear.in_features // kernel**2
+            conv = nn.Conv2d(channels, linear.out_features, kernel)
+            shape = conv.weight.shape
+            conv.weight = nn.Parameter(linear.weight.detach().reshape(shape))
+            conv.bias = nn.Parameter(linear.bias.detach())
+            parent.add_module(name, conv)
+            kernel = 1
+
+
+def _clip_hard_sigmoid(network: Network, layer: Layer) -> None:
+    """Make hard-sigmoid a clipping to 0 to 1, its factor and shift part of the convolution.
+
+    A tensor quantised to 0 to 1 clips by itself, so no operator is left of it.
+    """
+    conv = network.get_submodule(layer.inputs[0])
+    if not isinstance(conv, nn.Conv2d):
+        return
+    bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+    conv.weight = nn.Parameter(conv.weight.detach() / 6)
+    conv.bias = nn.Parameter(bias / 6 + 0.5)
+    network.set_submodule(layer.name, nn.Hardtanh(0.0, 1.0))
+
 
 aten = torch.ops.aten
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)

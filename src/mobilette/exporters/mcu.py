@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.artifact.c_array import HEADER, SOURCE, model_header, model_source
 from mobilette.artifact.contract import Contract
-from mobilette.artifact.resolver import RESOLVER, resolver_header
-from mobilette.artifact.tflite_kernels import ask_litert, litert_interpreter, micro_arena_bytes
+from mobilette.artifact.cpp import (
+    HEADER,
+    RESOLVER,
+    SOURCE,
+    model_header,
+    model_source,
+    resolver_header,
+)
+from mobilette.artifact.tflite import ask_litert, litert_interpreter, micro_arena_bytes
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert import MODEL, tflite_model
@@ -85,7 +91,7 @@ MCU = Target(
     layout="NHWC",
     batch=1,
     integer_answers=True,
-    own_ranges=True,
+    default_ranges_differ_from_minmax=True,
     writer=write_mcu,
     imports="from tflite_micro import runtime",
     code="""\

@@ -1,14 +1,17 @@
-"""The network as PyTorch's exported program, which converters of other engines read."""
+"""PyTorch's exported programs, which converters read, and its observers of int8 ranges (pt2e)."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
+from mobilette.compression.ranges import Ranges, histogram_range
 from mobilette.errors import InputError
 from mobilette.exporters.target import PixelsToLogits, Prepared
 
@@ -71,3 +74,31 @@ def _layer(program: ExportedProgram, operator: str) -> str:
         if node.op == "call_function" and stack and set(short[-2:]) & set(name[-2:]) - {"aten"}:
             return layer_of(node) or "of the network itself"
     return "unknown"
+
+
+def activation_observer(ranges: Ranges) -> Any:
+    """Return the class of the observer for ``ranges``, made here because its base is in an extra.
+
+    All of them collect a histogram. ``plain`` is what LiteRT's and XNNPACK's quantisers take by
+    themselves, torchao's `HistogramObserver`: it begins with all values and cuts an end, a
+    hundred-thousandth of the values at a time, as long as its estimate of the mean square error
+    falls, at least once; so a value far from all others is cut off. ``percentile`` and ``mse`` are
+    those of `mobilette.compression.ranges`; the latter compares ranges, and knows that zero is
+    exact.
+    """
+    from torchao.quantization.pt2e.observer import HistogramObserver
+
+    if ranges == "plain":
+        return HistogramObserver
+
+    class RangeObserver(HistogramObserver):  # type: ignore[misc]
+        """Collects a histogram and takes the range that `histogram_range` finds in it."""
+
+        def calculate_qparams(self) -> Any:
+            """Return scale and zero point."""
+            low, high = float(self.min_val), float(self.max_val)
+            edges = np.linspace(low, high, self.bins + 1)
+            low, high = histogram_range(ranges, self.histogram.double().numpy(), edges)
+            return self._calculate_qparams(torch.tensor(low), torch.tensor(high))
+
+    return RangeObserver

@@ -126,7 +126,7 @@ class Target:
             tells how to run the model.
         batch: images that one call takes, where they have one; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
-        own_ranges: whether the plain ranges of int8 are not from the smallest to the largest value.
+        default_ranges_differ_from_minmax: whether int8 ranges are cut by default.
         notes: the end of the README; placeholders as in ``code``.
     """
 
@@ -148,7 +148,7 @@ class Target:
     language: Literal["python", "javascript"] = "python"
     batch: int | None = None
     integer_answers: bool = False
-    own_ranges: bool = False
+    default_ranges_differ_from_minmax: bool = False
     notes: str = ""
 
 

@@ -1,18 +1,23 @@
-"""Which of the known mistakes explains the answers of an artifact that does not pass."""
+"""What is wrong with an artifact: its contract, its bits, or one of the known mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.artifact.contract import Precision
+from mobilette.artifact.contract import Contract, Precision
+from mobilette.artifact.directory import Artifact
+from mobilette.artifact.tflite import ask_tflite_micro, check_tflite
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.engines.artifact import ArtifactPredictor
+from mobilette.errors import InputError
+from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.verification.statistics import compare
@@ -113,3 +118,75 @@ def _other_preprocesses(own: Preprocess) -> Iterator[tuple[str, Preprocess]]:
             mean, std = (side[::-1] if flip else side for side in (preset.mean, preset.std))
             if (mean, std) != (own.mean, own.std):
                 yield f"those of the preset {name!r}", replace(own, mean=mean, std=std)
+
+
+def check_metadata(contract: Contract, run: Run) -> list[str]:
+    """Return what ``contract`` says otherwise than ``run``, a line each."""
+    failures = []
+    if contract.arch.hash != run.arch.hash:
+        failures.append("contract.json: arch is not the run's network")
+    ours, theirs = asdict(contract.preprocess), asdict(run.preprocess)
+    failures += [
+        f"contract.json: preprocess.{key} is {_short(value)}, the run's is {_short(theirs[key])}"
+        for key, value in ours.items()
+        if value != theirs[key]
+    ]
+    failures += _check_classes(contract.classes, run.classes)
+    outputs = "sigmoid" if run.multi_label else "softmax"
+    if contract.outputs != outputs:
+        failures.append(f"contract.json: outputs is {contract.outputs}, the run's is {outputs}")
+    return failures
+
+
+def _check_classes(ours: tuple[ClassLabel, ...], theirs: tuple[ClassLabel, ...]) -> list[str]:
+    if ours == theirs:
+        return []
+    if len(ours) != len(theirs):
+        return [f"contract.json: {len(ours)} classes, the run has {len(theirs)}"]
+    index = next(index for index, label in enumerate(ours) if label != theirs[index])
+    same = {label.id for label in ours} == {label.id for label in theirs}
+    return [
+        f"contract.json: {'the order of the ' if same else ''}classes is not the run's; number "
+        f"{index + 1} is {ours[index].id!r}, the run's is {theirs[index].id!r}"
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(f"{item:g}" for item in value) + ")"
+    return str(value)
+
+
+def check_exact(artifact: Artifact) -> list[str]:
+    """Return how tflite-micro's answers to the golden inputs differ from the exact ones.
+
+    Those are the int8 answers of LiteRT's reference kernels, written at the export. An empty list
+    means that every bit is the same.
+
+    Raises:
+        InputError: the model is damaged, or tflite-micro does not run it.
+    """
+    golden = artifact.golden
+    if golden.exact is None:
+        return ["golden vectors: without the exact int8 answers that a microcontroller has to give"]
+    where = artifact.path / artifact.contract.model
+    model = artifact.read_model()
+    try:
+        check_tflite(model)
+        pixels = np.ascontiguousarray(golden.inputs.transpose(0, 2, 3, 1))
+        answers = ask_tflite_micro(model, pixels)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if answers.shape != golden.exact.shape:
+        return [f"tflite-micro answers with {answers.shape[1]} numbers an image"]
+    different = np.abs(answers.astype(int) - golden.exact)
+    if not different.any():
+        return []
+    wrong = int(different.any(axis=1).sum())
+    failures = [
+        f"tflite-micro's answers to {wrong} of {len(answers)} golden inputs are not those of "
+        f"LiteRT's reference kernels: up to {different.max()} steps apart"
+    ]
+    if len(answers) > 1 and (answers == answers[0]).all():
+        failures.append("tflite-micro answers every golden input alike: a constant")
+    return failures

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,12 @@ from mobilette.artifact.directory import README, Artifact
 from mobilette.data.decoding import decode
 from mobilette.data.formats import UnusableImage
 from mobilette.data.images import LabelledImage
-from mobilette.engines.node import NodeError
+from mobilette.engines.onnxruntime_web import NodeError, NodeProcess
 from mobilette.exporters.export import TARGETS
+from mobilette.exporters.onnx import MODULE, PAGE
 from mobilette.exporters.readme import image_code
-from mobilette.exporters.web import MODULE, PAGE
-from mobilette.verification.javascript import JavaScriptGeometry
 
+SCRIPT = Path(__file__).with_name("prepare.mjs")
 SAMPLE = 16
 # Pillow before 13 resizes tall images in another order than the module, and rounds otherwise.
 JAVASCRIPT_STEPS = 1
@@ -134,3 +136,29 @@ def _is_ordinary(contract: Contract, encoded: bytes) -> bool:
             ratio = contract.preprocess.longest_to_shortest(contract.arch.resolution)
             longest = ratio * min(image.size)
             return not image.mode.startswith(("I", "F")) and max(image.size) <= longest
+
+
+class JavaScriptGeometry:
+    """`prepare` of ``mobilette.js``, this version's own, under node.
+
+    Raises:
+        InputError: node is not installed.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self.shape = contract.input.shape
+        known = {
+            "preprocess": asdict(contract.preprocess),
+            "arch": {"resolution": contract.arch.resolution},
+        }
+        self.node = NodeProcess(SCRIPT, [(PAGE / MODULE).as_uri(), json.dumps(known)])
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the network's input for ``image``, uint8 (C, H, W).
+
+        Raises:
+            NodeError: the module failed.
+        """
+        size = struct.pack("<II", *image.size)
+        pixels = self.node.ask(size, image.convert("RGBA").tobytes())
+        return np.frombuffer(pixels, np.uint8).reshape(self.shape)

@@ -28,12 +28,10 @@ from mobilette.model.directory import WEIGHTS
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, is_run, open_run
 from mobilette.run.metrics import accuracy
-from mobilette.verification.diagnosis import diagnose
+from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
 from mobilette.verification.evaluate import labelled_images
-from mobilette.verification.exact import check_exact
 from mobilette.verification.first_difference import IMAGES, first_difference
-from mobilette.verification.gate import MAX_DROP, judge_golden, judge_images
-from mobilette.verification.metadata import check_metadata
+from mobilette.verification.gate import MAX_DROP, Verdict, judge_golden, judge_images
 from mobilette.verification.readme import check_readme
 from mobilette.verification.statistics import (
     Comparison,
@@ -41,7 +39,6 @@ from mobilette.verification.statistics import (
     compare,
     right_answers_kept,
 )
-from mobilette.verification.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -39,8 +39,7 @@ from mobilette.run.directory import Run
 from mobilette.scratch import scratch
 from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material, Outcome, climb
 from mobilette.search.int8_measurement import Judge, Report, execute, latencies, read_judge
-from mobilette.verification.gate import MAX_DROP
-from mobilette.verification.verdict import Verdict
+from mobilette.verification.gate import MAX_DROP, Verdict
 from mobilette.verification.verify import verify
 
 TRAINING_IMAGES = 4096
@@ -264,7 +263,11 @@ def _material(
     network = folded_network(run.arch, run.network.state_dict())
     size = max(SMALLEST_BATCH, min(LARGEST_BATCH, LARGEST_PART // largest_activation(network.arch)))
     step = max(1, len(judge.labels) // RANKING_IMAGES)
-    rules = RANGES if TARGETS[to].own_ranges else tuple(r for r in RANGES if r != "minmax")
+    rules = (
+        RANGES
+        if TARGETS[to].default_ranges_differ_from_minmax
+        else tuple(r for r in RANGES if r != "minmax")
+    )
     return Material(
         network=network,
         inputs=normalised(calibration.pixels),
