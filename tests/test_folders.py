@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from mobilette.errors import InputError
-from mobilette.folders import BusyError, claimed, claimed_free, new_directory, restore
-from mobilette.scratch import scratch
+from mobilette.folders import BusyError, claimed, claimed_free, new_directory, restore, scratch
 
 KILLS = Path(__file__).with_name("folder_kills.py")
 posix_only = pytest.mark.skipif(os.name == "nt", reason="fork and SIGKILL are POSIX")
@@ -24,9 +23,9 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="fork and SIGKILL are PO
 HOLD = """
 import sys
 from pathlib import Path
-from mobilette import folders, scratch
+from mobilette import folders
 what, where = sys.argv[1:]
-claim = scratch.scratch if what == "scratch" else getattr(folders, what)
+claim = getattr(folders, what)
 with claim(Path(where)) as got:
     print(got or where, flush=True)
     sys.stdin.read()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import mobilette
-from mobilette.versions import version_of, version_or_unknown
+from mobilette.extras import version_of, version_or_unknown
 
 
 @pytest.mark.parametrize("name", mobilette.__all__)

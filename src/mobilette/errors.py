@@ -1,4 +1,4 @@
-"""The one error that is meant for people."""
+"""The one error that is meant for people, and how its messages show values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unicodedata import category
 
 _LONGEST_NAME = 200
 # Unicode's categories: control, format, surrogate, separators of lines and of paragraphs.
-_STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # of Persian and Indic letters, and of emoji
 _BRIEF = Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 60
@@ -24,7 +24,7 @@ class InputError(ValueError):
 
 
 def shown(value: object) -> str:
-    """Return ``value`` as a message shows it: escaped, and never longer than about 60 signs.
+    """Return ``value`` as a message shows it: escaped, and never longer than about 60 characters.
 
     A value from outside may be text of megabytes, nested a thousand times, or an integer that is
     too long to be written out.
@@ -36,18 +36,17 @@ def shown(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    """Return ``text`` on one line, with an escape for each sign that steers what shows it.
+    """Return ``text`` on one line, with control characters escaped.
 
     Names of files and classes can hold line breaks, sequences that a terminal obeys, marks that
-    turn the direction of writing, and bytes that are no UTF-8. Signs that join letters stay.
+    turn the direction of writing, and bytes that are not UTF-8. Joiners of letters stay.
     """
     if text.isprintable():
         return text
-    return "".join(_escaped(sign) if category(sign) in _STEERING else sign for sign in text)
-
-
-def _escaped(sign: str) -> str:
-    return sign if sign in _JOINERS else repr(sign)[1:-1]
+    return "".join(
+        repr(each)[1:-1] if category(each) in _CONTROL and each not in _JOINERS else each
+        for each in text
+    )
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:

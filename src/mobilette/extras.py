@@ -1,4 +1,4 @@
-"""Packages that are no dependency of everybody: each is imported where it is used, through here."""
+"""Packages that not everybody has: their imports, and the versions that are there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
+import mobilette
 from mobilette.errors import InputError
 
 ORT_REPORTS = "ORT_DISABLE_TELEMETRY"
@@ -33,10 +35,10 @@ def needs(extra: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def reports_off() -> Iterator[None]:
-    """Import onnxruntime inside: it starts nothing that reports to a web server.
+    """Import onnxruntime inside without the thread that reports to a web server.
 
-    The thread that would do so also keeps processes that are forked afterwards from ending. Who has
-    set ``ORT_DISABLE_TELEMETRY``, or imported onnxruntime before, has decided otherwise.
+    That thread also keeps processes that are forked afterwards from ending. Who has set
+    ``ORT_DISABLE_TELEMETRY``, or imported onnxruntime before, has decided otherwise.
     """
     if ORT_REPORTS in os.environ:
         yield
@@ -54,7 +56,7 @@ def hidden(package: str) -> Iterator[None]:
 
     For packages that are optional to those others and unwanted here: importing ``openvino`` reports
     itself to a web server through ``openvino_telemetry`` wherever that is installed. An import that
-    was made before, elsewhere, is left as it is.
+    was made before is left as it is.
     """
     if package in sys.modules:
         yield
@@ -64,3 +66,30 @@ def hidden(package: str) -> Iterator[None]:
         yield
     finally:
         sys.modules.pop(package, None)  # another thread may have been here
+
+
+def version_of(package: str) -> str:
+    """Return the version of ``package``, or of what is installed in its place.
+
+    Mobilette's own is that of the source that runs, installed or not. A module may come from
+    another package: ``onnxruntime`` from ``onnxruntime-gpu``.
+
+    Raises:
+        PackageNotFoundError: nothing says which version there is.
+    """
+    if package == "mobilette":
+        return mobilette.__version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        for other in packages_distributions().get(package.replace("-", "_"), ()):
+            return version(other)
+        raise
+
+
+def version_or_unknown(package: str) -> str:
+    """Return the version of ``package`` for a record of what was used, or "unknown"."""
+    try:
+        return version_of(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -21,28 +21,23 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def cache_root() -> Path:
-    """Return the folder for what can be made or fetched again; it need not exist.
-
-    That is ``MOBILETTE_CACHE``, or else ``mobilette`` in the system's place for caches.
+    """Return the folder of caches, ``MOBILETTE_CACHE`` or the system's; it need not exist.
 
     Raises:
-        InputError: that is in the home directory, and this user has none.
+        InputError: it is in the home directory, and this user has none.
     """
+    own = os.environ.get("MOBILETTE_CACHE")
     try:
-        return _cache_root()
+        if own:
+            return Path(own).expanduser().absolute()
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError as error:  # of pathlib, where neither HOME nor the users' list has one
         raise InputError("no home directory; MOBILETTE_CACHE can name a folder") from error
-
-
-def _cache_root() -> Path:
-    if own := os.environ.get("MOBILETTE_CACHE"):
-        return Path(own).expanduser().absolute()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "mobilette"
 
 
@@ -69,20 +64,16 @@ def read_bytes(path: Path, *, limit: int = LARGEST_FILE) -> bytes:
     Raises:
         InputError: it is missing, not a file, unreadable, or larger than ``limit`` bytes.
     """
-    check_file(path, limit=limit)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {in_words(error)}") from error
+    return read_head(path, -1, limit=limit)
 
 
-def read_head(path: Path, count: int) -> bytes:
+def read_head(path: Path, count: int, *, limit: int = LARGEST_FILE) -> bytes:
     """Return the first ``count`` bytes of ``path``, or all if it has fewer.
 
     Raises:
-        InputError: it is missing, not a file or unreadable.
+        InputError: as for `read_bytes`.
     """
-    check_file(path)
+    check_file(path, limit=limit)
     try:
         with path.open("rb") as file:
             return file.read(count)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
@@ -22,10 +23,12 @@ from pathlib import Path
 from mobilette.errors import InputError
 from mobilette.files import in_words, remove_unfinished
 from mobilette.locks import TakenError, locked
+from mobilette.progress import Remark
 
 UNFINISHED, REPLACED = ".unfinished", ".replaced"
 # Linux, fcntl.h and linux/fs.h.
 _FROM_HERE, _EXCHANGE = -100, 2
+_SCRATCH_LOCK = re.compile(r"\.(mobilette-[0-9a-f]{16})\.lock")
 
 
 class BusyError(InputError):
@@ -33,7 +36,7 @@ class BusyError(InputError):
 
 
 @contextmanager
-def claimed(path: Path, *, remark: Callable[[str], None] | None = None) -> Iterator[None]:
+def claimed(path: Path, *, remark: Remark | None = None) -> Iterator[None]:
     """Let nobody else write the folder ``path``, which need not exist, inside the block.
 
     A thread may claim again what it has. What a dead process has left of ``path`` is put in order
@@ -58,7 +61,7 @@ def claimed(path: Path, *, remark: Callable[[str], None] | None = None) -> Itera
                     f"{path}: {error.holder} is writing it; wait until that has ended, or end it"
                 ) from None
             if held == "now":
-                _settle(final)
+                _recover(final)
             elif held == "not" and remark is not None:
                 remark(f"{path}: cannot be locked here: start no second process that writes it")
             yield
@@ -101,13 +104,10 @@ def new_directory(
 ) -> Iterator[Path]:
     """Yield an empty folder that becomes ``path`` when the block ends without an error.
 
-    An existing ``path`` is kept until then and refused unless ``force``; and even then unless it
-    is empty or an older one of the same kind.
-
     Args:
         path: where the folder will be.
         holds: a file that every folder of this kind has.
-        force: replace an older one.
+        force: replace what is there, if it is empty or an older one of this kind.
         source: what the content is made from, which must not lie inside ``path``.
 
     Raises:
@@ -134,12 +134,12 @@ def new_directory(
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, OSError):
-                raise InputError(f"{path}: cannot be written ({in_words(error)})") from error
+                raise _unwritable(path, error) from error
             raise
 
 
 def check_new(path: Path, *, holds: str, force: bool) -> None:
-    """Raise `InputError` if ``path`` is not to be replaced, not of this kind or not writable."""
+    """Raise `InputError` if ``path`` must not be replaced, is of another kind or not writable."""
     if path.exists() and not force:
         raise InputError(f"{path}: exists; give another --out, or --force to replace it")
     if path.exists() and not path.is_dir():
@@ -164,7 +164,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({in_words(error)})") from error
+        raise _unwritable(path, error) from error
 
 
 def make_parents(path: Path) -> list[Path]:
@@ -173,10 +173,9 @@ def make_parents(path: Path) -> list[Path]:
     Raises:
         InputError: they cannot be made.
     """
-    missing = [folder for folder in path.parents if not folder.exists()]
     made: list[Path] = []
     try:
-        for folder in reversed(missing):
+        for folder in reversed([folder for folder in path.parents if not folder.exists()]):
             try:
                 folder.mkdir()
             except FileExistsError:
@@ -186,10 +185,51 @@ def make_parents(path: Path) -> list[Path]:
             made.insert(0, folder)
     except OSError as error:
         _remove_empty(made)
-        raise InputError(f"{path}: cannot be written ({in_words(error)})") from error
+        raise _unwritable(path, error) from error
     if not path.parent.is_dir():
         raise InputError(f"{path}: cannot be written ({path.parent} is a file)")
     return made
+
+
+@contextmanager
+def scratch(above: Path | None = None) -> Iterator[Path]:
+    """Yield an empty temporary folder that goes with the block.
+
+    It is locked as long as it is there. Those whose process was killed are removed first.
+
+    Args:
+        above: where it lies instead of the system's place for temporary files.
+
+    Raises:
+        InputError: there is no such place.
+    """
+    with ExitStack() as stack:
+        folder = None
+        try:
+            above = above or Path(tempfile.gettempdir())
+            sweep(above)
+            while folder is None:  # `sweep` may take the new lock for a dead one
+                name = above / f"mobilette-{secrets.token_hex(8)}"
+                with suppress(TakenError):
+                    stack.enter_context(locked(name.with_name(f".{name.name}.lock")))
+                    folder = name
+            folder.mkdir(mode=0o700)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        except OSError as error:
+            raise _unwritable(
+                above or "temporary files (TMPDIR names a folder for them)", error
+            ) from error
+        yield folder
+
+
+def sweep(above: Path) -> None:
+    """Remove the folders that `scratch` made in ``above`` and whose process is dead."""
+    for file in list(above.iterdir()):
+        if (name := _SCRATCH_LOCK.fullmatch(file.name)) is None:
+            continue
+        with suppress(TakenError), locked(file, again=False) as held:
+            if held == "now":
+                shutil.rmtree(file.with_name(name[1]), ignore_errors=True)
 
 
 def _lock_file(path: Path) -> Path:
@@ -200,7 +240,7 @@ def _lock_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def _settle(path: Path) -> None:
+def _recover(path: Path) -> None:
     """Put in order what a dead process has left of ``path``."""
     for old in _left(path, REPLACED):
         if path.exists():
@@ -225,7 +265,7 @@ def _put(new: Path, path: Path) -> None:
     """Make ``new`` the folder ``path``; what was there is removed.
 
     Where the system cannot exchange two folders, a process that is killed in between leaves
-    ``path`` under the name that `_settle` knows.
+    ``path`` under the name that `_recover` knows.
     """
     if not path.exists():
         new.replace(path)
@@ -259,3 +299,7 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):  # somebody else has put something there meanwhile
             folder.rmdir()
+
+
+def _unwritable(path: Path | str, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({in_words(error)})")

@@ -1,7 +1,7 @@
-"""Every range of a number that people, files and callers give, in one place.
+"""The range of every number that people, files and callers give.
 
-The command line's options, the fields of records (``Annotated[int, RESOLUTION]``) and the functions
-that are called from Python check by these, so that a number gets the same answer everywhere.
+The command line, the fields of records (``Annotated[int, RESOLUTION]``) and Python functions all
+check by these.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mobilette.errors import InputError, shown
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from ``lowest`` to ``highest``, both included; whole ones if both are ``int``.
+    """The numbers from ``lowest`` to ``highest``, both included; whole numbers if both are ``int``.
 
-    ``hint`` is appended to the message of what is outside.
+    ``hint`` is appended to the message.
     """
 
     lowest: float

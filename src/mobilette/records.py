@@ -1,9 +1,7 @@
 """Typed records: JSON and TOML values to frozen dataclasses, checked field by field.
 
-Every structured file of the project (networks, recipes, contracts) is one dataclass and is read
-here, so an unknown key or a wrong type gets the same answer everywhere. A number's range is part of
-its field's type (``Annotated[int, RESOLUTION]``) and is checked by `check_ranges`, which the
-dataclasses' own ``__post_init__`` call; there stand the checks of how fields agree, too.
+A number's range is part of its field's type (``Annotated[int, RESOLUTION]``) and is checked by
+`check_ranges`, which ``__post_init__`` of the dataclasses calls, beside how fields agree.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from mobilette.limits import Range
 
 T = TypeVar("T")
 
-# More of them is no record: entries of a list or a table, and signs of a text. Lists of plain
-# values may be longer: those of metrics have one an epoch.
+# The most entries of a list or table, and characters of a text. Lists of plain values may be
+# longer: those of metrics have one per epoch.
 LONGEST, LONGEST_PLAIN = 65_536, 2**20
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", str: "text"}
 
@@ -164,7 +162,7 @@ def _mapping(value: Any, where: str, place: str) -> Mapping[str, Any]:
 
 def _check_length(value: Any, where: str, place: str, *, longest: int = LONGEST) -> None:
     if len(value) > longest:
-        what = f"{len(value):,} {'signs' if isinstance(value, str) else 'entries'}"
+        what = f"{len(value):,} {'characters' if isinstance(value, str) else 'entries'}"
         raise InputError(f"{where}: {place or 'the content'} has {what}; {longest:,} is the limit")
 
 

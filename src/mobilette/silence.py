@@ -1,4 +1,4 @@
-"""Silence for packages that talk while they are imported or convert."""
+"""Silence for packages that print or warn while they are imported or convert."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from typing import TextIO
 class Together:
     """A context of the whole process: the first thread enters it, and the last one leaves it.
 
-    Streams and filters of warnings belong to the process: two threads that swap them in turns leave
-    them swapped. In a child of `fork` only the thread that forked may still be inside.
+    Streams and warning filters belong to the process: two threads that swap them in turns would
+    leave them swapped. In a child of `fork` only the thread that forked may still be inside.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
@@ -65,7 +65,7 @@ class Together:
 def silence() -> Iterator[None]:
     """Let nothing inside write to stdout or stderr, native code included, nor warn.
 
-    The streams are those of the whole process, so what other threads write meanwhile is lost, too.
+    What other threads write meanwhile is lost, too.
     """
     with NO_WARNINGS, _NO_OUTPUT:
         yield

@@ -37,9 +37,9 @@ from mobilette.data.images import Stamp
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.files import cache_root, in_words, read_record, remove_unfinished, write_json
+from mobilette.folders import scratch, sweep
 from mobilette.limits import AMOUNT, Range
 from mobilette.records import check_ranges
-from mobilette.scratch import scratch, sweep
 
 SCHEMA_VERSION = 1
 PIXELS, RECORDS, ABOUT = "pixels.u8", "records.u8", "cache.json"

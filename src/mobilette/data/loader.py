@@ -102,7 +102,7 @@ class _Streamed:
                 begun = ahead.popleft()
                 for future in begun.futures:
                     future.result()
-                self._store.settle()
+                self._store.report_failures()
                 yield self._finish(begun)
         finally:
             cancel(future for begun in ahead for future in begun.futures)

@@ -11,6 +11,13 @@ from pathlib import Path, PurePosixPath
 from mobilette.errors import InputError
 
 ROOT = Path("/")
+# Where Linux tells a container its memory limit, usage and statistics: versions 2 and 1.
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_CONTAINER = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+_MEMORY_SHARE = 0.6
 
 
 def usable_cores() -> int:
@@ -29,7 +36,7 @@ def usable_cores() -> int:
 def threads_by_quota() -> int:
     """Return `usable_cores` where a quota allows less than what engines see, else 0.
 
-    They count the cores that a process may run on, and know nothing of quotas.
+    Engines count the cores that a process may run on, and know nothing of quotas.
     """
     quota = cpu_quota()
     return usable_cores() if quota is not None and quota < _own_cores() else 0
@@ -38,15 +45,64 @@ def threads_by_quota() -> int:
 def cpu_quota(root: Path = ROOT) -> float | None:
     """Return the processor time that this process may use, in cores; ``None`` without a limit.
 
-    That is the smallest quota of all control groups of Linux, version 1 or 2, that it is in. The
-    files are those of https://docs.kernel.org/admin-guide/cgroup-v2.html (``cpu.max``) and
-    https://docs.kernel.org/scheduler/sched-bwc.html (``cpu.cfs_quota_us``, of version 1).
+    That is the smallest quota of all of Linux's control groups, version 1 or 2, that it is in:
+    https://docs.kernel.org/admin-guide/cgroup-v2.html (``cpu.max``) and
+    https://docs.kernel.org/scheduler/sched-bwc.html (``cpu.cfs_quota_us``).
 
     Args:
         root: of the file system in which ``proc`` and the groups are looked for.
     """
     quotas = (_quota(folder) for folder in _groups(root))
     return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def available_memory() -> int | None:
+    """Return how many bytes could be allocated without swapping; ``None`` where nothing tells."""
+    # "Available" counts the page cache, which is given back; os.sysconf's free pages do not.
+    limits = [
+        int(line.split()[1]) * 1024
+        for line in _lines(Path("/proc/meminfo"))
+        if line.startswith("MemAvailable:")
+    ]
+    limits += [left for names in _CONTAINER if (left := _left_in_container(*names)) is not None]
+    names: Iterable[str] = getattr(os, "sysconf_names", ())  # not on Windows
+    if not limits and "SC_PHYS_PAGES" in names:
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(limits, default=None)
+
+
+def fits_memory(size: int) -> bool:
+    """Whether ``size`` bytes of pixels may be held in memory; yes where nothing tells."""
+    available = available_memory()
+    return available is None or size <= _MEMORY_SHARE * available
+
+
+def check_memory(shape: tuple[int, int, int, int]) -> None:
+    """Raise `InputError` if uint8 pixels of this shape do not fit the memory."""
+    available = available_memory()
+    needed = math.prod(shape)
+    if available is None or needed <= _MEMORY_SHARE * available:
+        return
+    count, channels, resolution, _ = shape
+    fits = math.isqrt(int(_MEMORY_SHARE * available) // (count * channels))
+    raise InputError(
+        f"{count:,} images at resolution {resolution} need {needed / 1e9:.1f} GB of memory, "
+        f"{available / 1e9:.1f} GB are there and {_MEMORY_SHARE:.0%} of it may be used; "
+        f"--resolution {fits} would fit"
+    )
+
+
+def _left_in_container(limit: str, used: str, statistics: str) -> int | None:
+    """Return the bytes that a container may still take, ``None`` where it has no limit.
+
+    Its page cache counts as free as far as it is not in use.
+    """
+    most, taken, parts = (_lines(CONTROL_GROUPS / name) for name in (limit, used, statistics))
+    if not (most and taken and parts and most[0].strip().isdigit()):
+        return None
+    lines = dict(line.split() for line in parts)
+    cached = lines.get("total_inactive_file", lines.get("inactive_file", 0))
+    return max(int(most[0]) - int(taken[0]) + int(cached), 0)
 
 
 def _own_cores() -> int:
@@ -72,9 +128,9 @@ def _groups(root: Path) -> Iterator[Path]:
         name = "" if options[0] == "cgroup2" else "cpu"
         if options[0] not in ("cgroup", "cgroup2") or name not in ("", *options[2].split(",")):
             continue
-        top = root / _plain(fields[4]).lstrip("/")
+        top = root / _unescaped(fields[4]).lstrip("/")
         try:
-            below = PurePosixPath(own.get(name, "/")).relative_to(_plain(fields[3]))
+            below = PurePosixPath(own.get(name, "/")).relative_to(_unescaped(fields[3]))
         except ValueError:
             below = PurePosixPath()
         yield top
@@ -101,78 +157,6 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _plain(path: str) -> str:
+def _unescaped(path: str) -> str:
     """Return a path of mountinfo, in which blanks and the like are octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
-
-
-_MEMORY_SHARE = 0.6
-
-# Where Linux tells a container its limit, what it has taken, and what of that: versions 2 and 1.
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-_CONTAINER = (
-    ("memory.max", "memory.current", "memory.stat"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-)
-
-
-def available_memory() -> int | None:
-    """Return how many bytes could be allocated without swapping; None where nothing tells."""
-    limits = []
-    try:
-        # "Available" counts the page cache, which is given back; os.sysconf's free pages do not.
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        limits += [
-            int(line.split()[1]) * 1024
-            for line in text.splitlines()
-            if line.startswith("MemAvailable:")
-        ]
-    except OSError:
-        pass
-    for container in _CONTAINER:
-        left = _left_in_container(*container)
-        limits += [] if left is None else [left]
-    names: Iterable[str] = getattr(os, "sysconf_names", ())  # not on Windows
-    if not limits and "SC_PHYS_PAGES" in names:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(limits, default=None)
-
-
-def _left_in_container(limit: str, used: str, statistics: str) -> int | None:
-    """Return the bytes that a container may still take, ``None`` where it has no limit.
-
-    Its page cache counts as free as far as it is not in use.
-    """
-    try:
-        most, taken, parts = (
-            (CONTROL_GROUPS / name).read_text(encoding="ascii")
-            for name in (limit, used, statistics)
-        )
-    except OSError:
-        return None
-    if not most.strip().isdigit():
-        return None
-    lines = dict(line.split() for line in parts.splitlines())
-    cached = lines.get("total_inactive_file", lines.get("inactive_file", 0))
-    return max(int(most) - int(taken) + int(cached), 0)
-
-
-def fits_memory(size: int) -> bool:
-    """Whether ``size`` bytes of pixels may be held in memory; yes where nothing tells."""
-    available = available_memory()
-    return available is None or size <= _MEMORY_SHARE * available
-
-
-def check_memory(shape: tuple[int, int, int, int]) -> None:
-    """Raise `InputError` if uint8 pixels of this shape do not fit the memory."""
-    available = available_memory()
-    needed = math.prod(shape)
-    if available is None or needed <= _MEMORY_SHARE * available:
-        return
-    count, channels, resolution, _ = shape
-    fits = math.isqrt(int(_MEMORY_SHARE * available) // (count * channels))
-    raise InputError(
-        f"{count:,} images at resolution {resolution} need {needed / 1e9:.1f} GB of memory, "
-        f"{available / 1e9:.1f} GB are there and {_MEMORY_SHARE:.0%} of it may be used; "
-        f"--resolution {fits} would fit"
-    )

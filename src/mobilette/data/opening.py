@@ -147,7 +147,7 @@ def find_rows(opened: OpenSet, *, on_progress: Advance) -> FoundRows:
             except BaseException:
                 store.close()
                 raise
-            store.forget_remarks()
+            store.forget_failures()
         usable = [position for position in range(len(store)) if position not in store.broken]
         positions = np.array(usable, np.int64)
     if opened.digest == "names and sizes":

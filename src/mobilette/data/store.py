@@ -30,6 +30,7 @@ _NAMED = 5  # broken images that are named in remarks; dataset.json names all
 _PROGRESS = 64
 
 Positions = Sequence[int] | NDArray[np.int64]
+_Piece = tuple[int, list[Future[None]]]
 
 
 class ImageStore:
@@ -66,10 +67,9 @@ class ImageStore:
         self.decoded = 0
         self._reduced, self._cache, self.workers = reduced, cache, workers
         self._max_unusable, self._remark = max_unusable, remark
-        self._remarked: set[int] = set()
+        self._remarked: set[int | str] = set()  # broken images, and lines
         self._cache_fault: str | None = None
         self._no_workers: str | None = None
-        self._told: set[str] = set()
         self._count = threading.Lock()
         self._pool: WorkerPool | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -77,19 +77,18 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """The shape (C, R, R) of a row."""
+        return self.decoder.row_shape
+
     def missing(self) -> list[int]:
         """Return the positions whose images will have to be decoded."""
-        cache = self._cache
-        if cache is None:
+        if self._cache is None:
             return list(range(len(self)))
-        missing = []
-        for position in range(len(self)):
-            digest = cache.digest(position)
-            if digest is None:
-                missing.append(position)
-            else:
-                self.digests[position] = digest
-        return missing
+        found = {position: self._cache.digest(position) for position in range(len(self))}
+        self.digests |= {position: digest for position, digest in found.items() if digest}
+        return [position for position, digest in found.items() if digest is None]
 
     def start(self, positions: Positions, out: NDArray[np.uint8]) -> list[Future[None]]:
         """Begin to read rows into ``out``, (N, C, R, R); it is full when the futures are done.
@@ -126,11 +125,6 @@ class ImageStore:
         )
         self._follow(pieces, len(positions), progress)
 
-    @property
-    def row_shape(self) -> tuple[int, int, int]:
-        """The shape (C, R, R) of a row."""
-        return self.decoder.row_shape
-
     def unusable(self) -> tuple[tuple[str, str], ...]:
         """Return name and reason of the images that turned out to be broken so far."""
         found = sorted(self.broken.items())
@@ -146,19 +140,26 @@ class ImageStore:
             f"{self._max_unusable:g} that --max-unusable allows; the first is {name}: {reason}"
         )
 
-    def settle(self) -> None:
-        """Say what went wrong since the last call.
+    def report_failures(self) -> None:
+        """Remark on what went wrong since the last call.
 
         Raises:
             InputError: too many images are broken.
         """
-        self._remark_once()
-        self._remark_broken()
+        self._remark_on_the_machine()
+        known = {position for position in self._remarked if isinstance(position, int)}
+        for position in sorted(set(self.broken) - known):
+            known.add(position)
+            if len(known) <= _NAMED:
+                more = "; further ones are only counted" if len(known) == _NAMED else ""
+                name = self.images[position].name
+                self._remark(f"{name}: left out, {self.broken[position]}{more}")
+        self._remarked |= known
         self.check_unusable()
 
-    def forget_remarks(self) -> None:
+    def forget_failures(self) -> None:
         """Take the images that are broken now as known: no remark is made about them."""
-        self._remarked.update(self.broken)
+        self._remarked |= set(self.broken)
 
     def close(self) -> None:
         """End all threads and processes; they are started again when rows are asked for."""
@@ -170,7 +171,7 @@ class ImageStore:
             self._cache.close()
         self._pool = self._threads = None
 
-    def _remark_once(self) -> None:
+    def _remark_on_the_machine(self) -> None:
         """Say once that threads decode, and that decoded images can no longer be kept."""
         lines = []
         if self._no_workers is not None and self.decoded:
@@ -181,18 +182,9 @@ class ImageStore:
                 f"({self._cache_fault}); the others are decoded again each time"
             )
         for line in lines:
-            if line not in self._told:
-                self._told.add(line)
+            if line not in self._remarked:
+                self._remarked.add(line)
                 self._remark(line)
-
-    def _remark_broken(self) -> None:
-        """Say once of each image that broke since the last call what is wrong with it."""
-        for position in sorted(set(self.broken) - self._remarked):
-            self._remarked.add(position)
-            if len(self._remarked) <= _NAMED:
-                more = "; further ones are only counted" if len(self._remarked) == _NAMED else ""
-                name = self.images[position].name
-                self._remark(f"{name}: left out, {self.broken[position]}{more}")
 
     def _read(self, positions: list[int], out: NDArray[np.uint8]) -> None:
         places = []
@@ -220,8 +212,7 @@ class ImageStore:
                 self.digests[position] = outcome
             else:
                 self.broken[position] = outcome
-        if fault is not None and self._cache_fault is None:
-            self._cache_fault = fault
+        self._cache_fault = self._cache_fault or fault
 
     def _outcomes(
         self, jobs: list[Job], out: NDArray[np.uint8], places: list[int]
@@ -237,14 +228,9 @@ class ImageStore:
         outcomes = self.decoder.decode_all(jobs, [out[place] for place in places], self._cache)
         return outcomes, None if self._cache is None else self._cache.fault
 
-    def _follow(
-        self,
-        pieces: Iterable[tuple[int, list[Future[None]]]],
-        total: int,
-        progress: Advance | None,
-    ) -> None:
+    def _follow(self, pieces: Iterable[_Piece], total: int, progress: Advance | None) -> None:
         """Wait for pieces in their order, a few of them ahead, and tell how far they are."""
-        waiting: deque[tuple[int, list[Future[None]]]] = deque()
+        waiting: deque[_Piece] = deque()
         done = 0
 
         def finish() -> None:
@@ -265,23 +251,11 @@ class ImageStore:
                 finish()
         finally:
             cancel(future for _, futures in waiting for future in futures)
-        self._remark_once()
-
-
-def cancel(futures: Iterable[Future[None]]) -> None:
-    """Drop what was not begun yet."""
-    for future in futures:
-        future.cancel()
-
-
-def _cut(positions: Positions) -> Iterator[tuple[int, list[int]]]:
-    """Yield pieces of ``CHUNK`` positions, each with the place where it begins."""
-    for first in range(0, len(positions), CHUNK):
-        yield first, [int(position) for position in positions[first : first + CHUNK]]
+        self._remark_on_the_machine()
 
 
 class StreamedPixels:
-    """Rows of a `ImageStore`, indexed as an array uint8 (N, C, R, R) is.
+    """Rows of an `ImageStore`, indexed as an array uint8 (N, C, R, R) is.
 
     Attributes:
         store: where the rows come from; the splits of a set share it.
@@ -308,7 +282,7 @@ class StreamedPixels:
         positions = self.positions[key]
         out = np.zeros((len(positions), *self.store.row_shape), np.uint8)
         self.store.fill(positions, out)
-        self.store.settle()
+        self.store.report_failures()
         return out
 
     def part(self, first: int, last: int) -> StreamedPixels:
@@ -327,3 +301,15 @@ Pixels: TypeAlias = NDArray[np.uint8] | StreamedPixels
 def part_of(pixels: Pixels, first: int, last: int) -> Pixels:
     """Return rows of ``pixels`` where they lie: in memory, or to be read batch by batch."""
     return pixels.part(first, last) if isinstance(pixels, StreamedPixels) else pixels[first:last]
+
+
+def cancel(futures: Iterable[Future[None]]) -> None:
+    """Drop what was not begun yet."""
+    for future in futures:
+        future.cancel()
+
+
+def _cut(positions: Positions) -> Iterator[tuple[int, list[int]]]:
+    """Yield pieces of ``CHUNK`` positions, each with the place where it begins."""
+    for first in range(0, len(positions), CHUNK):
+        yield first, [int(position) for position in positions[first : first + CHUNK]]

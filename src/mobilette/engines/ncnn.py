@@ -13,7 +13,7 @@ from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.sharing import usable_threads
 from mobilette.errors import InputError
 from mobilette.extras import needs
-from mobilette.scratch import scratch
+from mobilette.folders import scratch
 from mobilette.silence import silence
 
 WEIGHTS = "model.ncnn.bin"

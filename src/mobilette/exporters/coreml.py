@@ -15,7 +15,7 @@ from mobilette.exporters import verify_on_mac
 from mobilette.exporters.program import export_program, traced
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import needs
-from mobilette.scratch import scratch
+from mobilette.folders import scratch
 from mobilette.silence import silence
 
 PACKAGE, SCRIPT = "model.mlpackage", "verify_on_mac.py"

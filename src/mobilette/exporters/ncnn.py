@@ -18,9 +18,9 @@ from mobilette.errors import InputError
 from mobilette.exporters.program import export_program, traced, unsupported
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import needs
+from mobilette.folders import scratch
 from mobilette.nn.layers import SubsampleAndPad
 from mobilette.nn.network import Network
-from mobilette.scratch import scratch
 
 PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 

@@ -20,8 +20,8 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
 from mobilette.exporters.target import Prepared, Quantisation
 from mobilette.extras import reports_off
+from mobilette.folders import scratch
 from mobilette.nn.network import Network
-from mobilette.scratch import scratch
 
 # The quantiser warns of models that its own preparation has not seen. Ours needs none: batch norms
 # are folded and every shape is known.

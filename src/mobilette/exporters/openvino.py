@@ -17,7 +17,7 @@ from mobilette.compression.ranges import PERCENTILE, Ranges
 from mobilette.exporters.onnx import INPUT, OUTPUT, convert
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import hidden, needs
-from mobilette.scratch import scratch
+from mobilette.folders import scratch
 
 MODEL, WEIGHTS = "model.xml", "model.bin"
 _TELEMETRY = "openvino_telemetry"

@@ -29,11 +29,10 @@ from mobilette.exporters.target import (
     Target,
     no_progress,
 )
-from mobilette.extras import needs
+from mobilette.extras import needs, version_of
 from mobilette.nn.network import Network, build_empty
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
-from mobilette.versions import version_of
 
 
 def prepare(

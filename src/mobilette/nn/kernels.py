@@ -23,7 +23,7 @@ import torch  # noqa: F401 - brings the OpenMP that the library is linked to whe
 
 from mobilette.errors import InputError
 from mobilette.files import cache_root
-from mobilette.scratch import scratch
+from mobilette.folders import scratch
 
 SOURCE = "batch_norm.cpp"
 COMPILERS = ("g++", "c++")

@@ -12,9 +12,9 @@ import torch
 from mobilette.data.cache import cache_size, images_cache
 from mobilette.data.machine import available_memory, cpu_quota, usable_cores
 from mobilette.errors import InputError, one_of
+from mobilette.extras import version_or_unknown
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.training.world import ALONE, World
-from mobilette.versions import version_or_unknown
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

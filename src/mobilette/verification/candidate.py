@@ -17,8 +17,8 @@ from mobilette.engines.load import why_not_run
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, read_record
+from mobilette.folders import scratch
 from mobilette.run.directory import open_run
-from mobilette.scratch import scratch
 
 # What a model may need to start, and to be asked as often as it must be.
 TIMEOUT = 3600.0

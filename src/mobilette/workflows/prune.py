@@ -17,14 +17,13 @@ from mobilette.counting.cost import cost
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError, one_of
-from mobilette.folders import check_new, claimed, claimed_free
+from mobilette.folders import check_new, claimed, claimed_free, scratch
 from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
 from mobilette.model.directory import ARCH
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, check_apart, is_run, open_run
-from mobilette.scratch import scratch
 from mobilette.training.clock import Now
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Report

@@ -31,12 +31,11 @@ from mobilette.exporters.export import (
 from mobilette.exporters.prepare import folded_network, package_versions
 from mobilette.exporters.target import Calibration, Progress, no_progress
 from mobilette.exporters.trained_run import open_trained_run
-from mobilette.folders import check_new, claimed, new_directory
+from mobilette.folders import check_new, claimed, new_directory, scratch
 from mobilette.limits import DROP, SEED
 from mobilette.model.directory import is_imported
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
-from mobilette.scratch import scratch
 from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material, Outcome, climb
 from mobilette.search.int8_measurement import Judge, Report, execute, latencies, read_judge
 from mobilette.verification.gate import MAX_DROP, Verdict

@@ -18,6 +18,7 @@ from mobilette.data.images import Digest
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
+from mobilette.extras import version_or_unknown
 from mobilette.files import read_json, write_json, write_text
 from mobilette.limits import FRACTION, THREADS
 from mobilette.model.directory import DATASET, ENVIRONMENT, is_imported
@@ -53,7 +54,6 @@ from mobilette.training.world import (
     own_device,
     processes_here,
 )
-from mobilette.versions import version_or_unknown
 
 
 @checked
