@@ -22,11 +22,11 @@ from mobilette.errors import InputError
 from mobilette.model.directory import DATASET, ENVIRONMENT
 from mobilette.progress import Reporter
 from mobilette.run.directory import STATE, open_run
+from mobilette.training.distributed import _fresh_store
 from mobilette.training.events import Event, StepDone
-from mobilette.training.interruption import StopRequest
+from mobilette.training.optimiser import learning_rate
+from mobilette.training.process import StopRequest
 from mobilette.training.recipe import load_recipe
-from mobilette.training.schedule import learning_rate
-from mobilette.training.world import _own_part
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
 from tests.conftest import needs_compiler, write_images
@@ -66,7 +66,7 @@ def test_processes_that_are_started_again_do_not_read_what_the_dead_have_written
     store = dist.HashStore()  # type: ignore[attr-defined]
     with ThreadPoolExecutor(3) as threads:
         for _ in range(3):
-            ranks = [threads.submit(_own_part, store, rank, 3) for rank in (2, 0, 1)]
+            ranks = [threads.submit(_fresh_store, store, rank, 3) for rank in (2, 0, 1)]
             second, first, third = (future.result(timeout=120) for future in ranks)
             assert not first.check(["address"])
             first.set("address", "here")

@@ -6,11 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilette.formats.pretrained import create_model
-from mobilette.training.ema import WeightAverage
-from mobilette.training.load_start import calm
-from mobilette.training.optimiser import SCALE, build_optimizer, scale_classifier
+from mobilette.training.optimiser import (
+    SCALE,
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    scale_classifier,
+)
 from mobilette.training.recipe import Recipe
-from mobilette.training.schedule import learning_rate
+from mobilette.training.start import calm
 
 
 def test_decay_spares_norms_biases_and_depthwise_kernels() -> None:

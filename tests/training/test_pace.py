@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from mobilette.training.pace import Pace
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress
+from mobilette.training.time_plan import Pace
 
 
 def pace(*, validation: float) -> Pace:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from mobilette.training.randomness import Purpose, derive
+from mobilette.training.sampling import Purpose, derive
 
 
 def test_every_place_has_a_stream_of_its_own() -> None:

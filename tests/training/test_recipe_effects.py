@@ -16,8 +16,7 @@ from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.progress import Reporter
-from mobilette.training.clock import WARM_UP, Stopwatch
-from mobilette.training.events import EpochDone, Event, Profiled, StepDone
+from mobilette.training.events import WARM_UP, EpochDone, Event, Profiled, StepDone, Stopwatch
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
 from mobilette.workflows.train import train

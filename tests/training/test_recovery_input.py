@@ -18,7 +18,7 @@ from mobilette.errors import InputError
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event, StepDone
-from mobilette.training.interruption import StopRequest
+from mobilette.training.process import StopRequest
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train
 from tests.data.sets import divided

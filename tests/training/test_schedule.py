@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
+from mobilette.training.optimiser import learning_rate, momentum, resolution_at
 from mobilette.training.recipe import Recipe
-from mobilette.training.schedule import learning_rate, momentum, resolution_at
 
 STEPS = 101
 

@@ -31,8 +31,8 @@ from mobilette.nn.network import Network
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event
+from mobilette.training.optimiser import learning_rate
 from mobilette.training.recipe import TRANSFER, load_recipe
-from mobilette.training.schedule import learning_rate
 from mobilette.training.step import Trainer
 from mobilette.workflows.resume import resume
 from mobilette.workflows.train import train

@@ -121,10 +121,10 @@ def train(
     from mobilette.cli.output import remarks
     from mobilette.cli.training_progress import TrainingProgress
     from mobilette.cli.training_result import print_result
+    from mobilette.training.distributed import is_restarted, writes
+    from mobilette.training.events import check_tensorboard
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import parse_setting
-    from mobilette.training.tensorboard import check_tensorboard
-    from mobilette.training.world import is_restarted, writes
     from mobilette.workflows.resume import is_of_this_launch, recorded_threads
     from mobilette.workflows.resume import resume as resume_run
     from mobilette.workflows.train import train as train_run

@@ -14,12 +14,12 @@ from mobilette.data.dataset import Dataset
 from mobilette.data.splits import Split
 from mobilette.data.store import StreamedPixels
 from mobilette.run.inference import checkpoint_logits
-from mobilette.training.clock import Now
-from mobilette.training.measured import IMAGES
+from mobilette.training.events import Now
 from mobilette.training.recovery import Parts
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import LEAST_STEPS, Costs
+from mobilette.training.validation import IMAGES
 
 _VALIDATED = 64  # images that a validation is measured on
 _LONG = 0.02  # of the time: a first step that takes longer is not repeated, if it may be as long
@@ -69,7 +69,7 @@ def measure_costs(
     undo = _remembered(trainer)
     try:
         with torch.random.fork_rng():
-            (whole,) = trainer.world.agree_on((step(frozen_epochs),))
+            (whole,) = trainer.world.all_reduce_max((step(frozen_epochs),))
             # The first one makes what the others find, as compiled code: nobody is refused for it.
             if whole <= _LONG * left or LEAST_STEPS * whole > left:
                 whole = step(frozen_epochs)
@@ -81,7 +81,7 @@ def measure_costs(
     finally:
         undo()
     found = (whole, frozen, validation, first_reading, reading)
-    whole, frozen, validation, first_reading, reading = trainer.world.agree_on(found)
+    whole, frozen, validation, first_reading, reading = trainer.world.all_reduce_max(found)
     # Decoding takes the cores that a step on the CPU needs, and no time of a GPU's.
     streamed = train.pixels.store if isinstance(train.pixels, StreamedPixels) else None
     return Costs(

@@ -14,7 +14,7 @@ from mobilette.data.machine import available_memory, cpu_quota, usable_cores
 from mobilette.errors import InputError, one_of
 from mobilette.extras import version_or_unknown
 from mobilette.nn.kernels import why_no_kernels
-from mobilette.training.world import ALONE, World
+from mobilette.training.distributed import ALONE, World
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -82,7 +82,7 @@ def choose_precision(
 def can_fuse_norms(device: torch.device, *, world: World = ALONE) -> bool:
     """Whether our kernels compute batch norms there, in every process; compiles them if need be."""
     cannot = device.type != "cpu" or why_no_kernels() is not None
-    return not any(world.agree_on((float(cannot),)))
+    return not any(world.all_reduce_max((float(cannot),)))
 
 
 def free_device_memory(device: torch.device) -> int | None:

@@ -15,12 +15,9 @@ from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
 from mobilette.progress import Remark
 from mobilette.run.directory import STATE
-from mobilette.training.clock import Now
-from mobilette.training.events import Report, StepDone
-from mobilette.training.interruption import StopRequest
-from mobilette.training.last_state import LastState
-from mobilette.training.pace import Pace
-from mobilette.training.randomness import Purpose, generator
+from mobilette.training.distributed import is_launched
+from mobilette.training.events import Now, Report, StepDone
+from mobilette.training.process import StopRequest
 from mobilette.training.recovery import (
     MOST_ROLLBACKS,
     SMALLER_RATE,
@@ -28,11 +25,11 @@ from mobilette.training.recovery import (
     Parts,
     check_losses,
 )
-from mobilette.training.sampling import epoch_order, images_of_a_step
-from mobilette.training.state import Progress, apply_state, read_state
+from mobilette.training.sampling import Purpose, epoch_order, generator, images_of_a_step
+from mobilette.training.state import LastState, Progress, apply_state, read_state
 from mobilette.training.step import Trainer
-from mobilette.training.validator import Validator
-from mobilette.training.world import is_launched
+from mobilette.training.time_plan import Pace
+from mobilette.training.validation import Validator
 
 SECONDS_BETWEEN_STATES = 30.0
 # A GPU works ahead of Python; every look at a loss makes it wait.
@@ -170,7 +167,7 @@ class Loop:
         enough = len(batch.rows) > 1
         if self.world.size == 1 or self.dataset.store is None:
             return enough
-        (without,) = self.world.agree_on((float(not enough),))
+        (without,) = self.world.all_reduce_max((float(not enough),))
         return not without
 
     def _train_on(self, batch: Batch, part: float) -> torch.Tensor:
@@ -197,7 +194,7 @@ class Loop:
         """
         if not self.unseen:
             return
-        losses = self.world.mean(torch.stack(self.unseen).float().cpu()).tolist()
+        losses = self.world.all_reduce_mean(torch.stack(self.unseen).float().cpu()).tolist()
         self.unseen.clear()
         check_losses(losses, guessing=self.guessing)
         self.progress.loss_sum += sum(losses)
@@ -218,7 +215,7 @@ class Loop:
             ) from error
         self.unseen.clear()
         self.last_state.drop()
-        self.world.wait()  # nobody reads the state while it is written
+        self.world.barrier()  # nobody reads the state while it is written
         state = read_state(self.folder / STATE)
         apply_state(state, self.trainer, where=self.folder / STATE)
         self.progress = state.progress
@@ -229,7 +226,7 @@ class Loop:
             f"{error} {place}: back to epoch {self.progress.epoch + 1}, step {self.progress.step}, "
             f"from there at {self.progress.rate_factor:g} times the rate"
         )
-        self.world.wait()
+        self.world.barrier()
         self._save()
 
     def _end_epoch(self, part: float) -> None:
@@ -263,7 +260,7 @@ class Loop:
         """
         done = self.pace.part_done(self.progress, longest_save=self.last_state.longest)
         seen = (done, float(self.stop.requested), float(self._is_time_to_save()))
-        part, stop, due = self.world.agree_on(seen)
+        part, stop, due = self.world.all_reduce_max(seen)
         if stop or due:
             self._save(at_once=bool(stop))
         if stop:
@@ -280,6 +277,6 @@ class Loop:
         """Take down the state, to be written ``at_once`` or when its weights have proved good."""
         self._look_at_losses()
         self.progress.elapsed = self.pace.elapsed()
-        self.last_state.take_down(self.trainer, self.progress)
+        self.last_state.snapshot(self.trainer, self.progress)
         if at_once:
             self.last_state.write()

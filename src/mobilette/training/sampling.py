@@ -1,7 +1,8 @@
-"""In which order the images of an epoch are seen."""
+"""Random streams that depend on the place in a run alone, and the order of the images."""
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,34 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from mobilette.errors import InputError
+
+
+class Purpose(IntEnum):
+    """What random numbers are for; each purpose has a stream of its own."""
+
+    weights = 0
+    order = 1
+    step = 2
+    statistics = 3
+
+
+def generator(
+    seed: int, purpose: Purpose, epoch: int = 0, step: int = 0, part: int = 0
+) -> Generator:
+    """Return a generator for one place of the run ``seed``.
+
+    A resumed run draws the same numbers as one that was never stopped, because nothing has to be
+    remembered.
+    """
+    return Generator().manual_seed(derive(seed, purpose, epoch, step, part))
+
+
+def derive(seed: int, purpose: Purpose, epoch: int = 0, step: int = 0, part: int = 0) -> int:
+    """Return a 63-bit seed for one place; different places give unrelated seeds."""
+    # Always five words below 2**32: NumPy pads shorter sequences and splits larger numbers.
+    place = (seed, int(purpose), epoch, step, part)
+    return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
+
 
 # Images of this many shards are mixed: reads stay local, batches are still diverse.
 WINDOW = 16

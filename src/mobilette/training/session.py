@@ -18,22 +18,19 @@ from mobilette.model.directory import DATASET
 from mobilette.nn.network import Network
 from mobilette.progress import Advance, Remark
 from mobilette.run.directory import Run
-from mobilette.training.clock import Clock, Now, Stopwatch
 from mobilette.training.costs import measure_costs
+from mobilette.training.distributed import World
 from mobilette.training.environment import Precision
-from mobilette.training.events import Report
+from mobilette.training.events import Clock, Now, Report, Stopwatch, logged
 from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
-from mobilette.training.randomness import Purpose, derive
 from mobilette.training.recipe import Recipe
 from mobilette.training.recovery import Parts
-from mobilette.training.sampling import images_of_a_step
+from mobilette.training.sampling import Purpose, derive, images_of_a_step
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.teacher import read_teacher
-from mobilette.training.tensorboard import logged
 from mobilette.training.time_plan import TooShortError, describe, plan_time
-from mobilette.training.world import World
 
 
 def make_trainer(
@@ -103,7 +100,7 @@ def load_in_turn(
     """
     dataset = load(loader) if world.writes else None
     first = "resident" if dataset is None or dataset.store is None else "streamed"
-    chosen: LoaderKind = "streamed" if world.agree(first) == "streamed" else "resident"
+    chosen: LoaderKind = "streamed" if world.broadcast(first) == "streamed" else "resident"
     return dataset or load(chosen)
 
 
@@ -129,7 +126,7 @@ def plan_the_time(
         return 0.0
     images = len(dataset.splits["train"].labels)
     batch = images_of_a_step(recipe.batch_size, images, processes=world.size)
-    (begun,) = world.agree_on((now() - started + progress.elapsed,))
+    (begun,) = world.all_reduce_max((now() - started + progress.elapsed,))
     costs = measure_costs(
         trainer,
         progress,
@@ -139,7 +136,7 @@ def plan_the_time(
         left=limit - begun,
         now=now,
     )
-    (spent,) = world.agree_on((now() - started + progress.elapsed,))
+    (spent,) = world.all_reduce_max((now() - started + progress.elapsed,))
     if progress.validates_first:
         spent += costs.validation
     steps = images // batch
@@ -207,7 +204,7 @@ def run_loop(
 
 def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
     """Write into dataset.json which streamed images some process has found broken."""
-    found = {entry for unusable in world.gather(dataset.unusable) for entry in unusable}
+    found = {entry for unusable in world.all_gather(dataset.unusable) for entry in unusable}
     if not world.writes:
         return
     recorded = read_json(run.path / DATASET)

@@ -16,15 +16,21 @@ from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
-from mobilette.training.clock import Clock, NoClock
-from mobilette.training.ema import WeightAverage
+from mobilette.training.distributed import ALONE, World
 from mobilette.training.environment import Precision
+from mobilette.training.events import Clock, NoClock
 from mobilette.training.loss import Loss
-from mobilette.training.optimiser import SCALE, body, build_optimizer
-from mobilette.training.randomness import Purpose, derive, generator
+from mobilette.training.optimiser import (
+    SCALE,
+    WeightAverage,
+    body,
+    build_optimizer,
+    learning_rate,
+    momentum,
+    resolution_at,
+)
 from mobilette.training.recipe import Recipe
-from mobilette.training.schedule import learning_rate, momentum, resolution_at
-from mobilette.training.world import ALONE, World
+from mobilette.training.sampling import Purpose, derive, generator
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

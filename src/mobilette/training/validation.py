@@ -1,16 +1,45 @@
-"""How good the averaged weights are on the images held out."""
+"""Validation of the averaged weights on the held-out images."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from mobilette.data.dataset import Dataset
+from mobilette.data.splits import Split
 from mobilette.data.store import part_of
 from mobilette.errors import InputError
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import Metrics, measure
-from mobilette.training.measured import images_to_measure
+from mobilette.training.events import EpochDone, Report
+from mobilette.training.optimiser import learning_rate
+from mobilette.training.recovery import DivergedError, Parts
+from mobilette.training.sampling import Purpose, generator
+from mobilette.training.state import LastState, Progress, metrics_row
 from mobilette.training.step import Trainer
+from mobilette.training.time_plan import Pace
+
+IMAGES, BATCH = 512, 128
+
+
+def images_to_measure(
+    trainer: Trainer, train: Split, *, epoch: int, at_once: int | None = None
+) -> Iterator[Tensor]:
+    """Yield normalised batches of training images as they are, others in each ``epoch``.
+
+    They are of `BATCH` images, or ``at_once`` where that is less.
+    """
+    chosen = torch.randperm(
+        len(train.labels), generator=generator(trainer.recipe.seed, Purpose.statistics, epoch)
+    )[:IMAGES]
+    # Equal parts: a single image left over would count as much as a whole batch.
+    for rows in chosen.tensor_split(-(-len(chosen) // min(BATCH, at_once or BATCH))):
+        pixels = torch.from_numpy(train.pixels[rows.numpy()]).to(trainer.device)
+        yield trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)
 
 
 def validate(
@@ -40,8 +69,116 @@ def validate(
         average.network, trainer.normalise, part_of(split.pixels, first, last), at_once=at_once
     )
     usable = split.usable()[first:last]
-    logits = np.concatenate(trainer.world.gather(own[usable]))
-    counted = np.concatenate(trainer.world.gather(usable))
+    logits = np.concatenate(trainer.world.all_gather(own[usable]))
+    counted = np.concatenate(trainer.world.all_gather(usable))
     if not counted.any():
         raise InputError(f"{dataset.source}: none of the images held out can be read any more")
     return measure(logits, split.labels[counted], dataset.classes)
+
+
+class Validator:
+    """The validations of one sitting of a run.
+
+    Args:
+        trainer: whose average is validated.
+        dataset: with the splits ``train`` and ``val``.
+        steps: of an epoch.
+        share: images of a step in this process.
+        pace: is told what a validation took.
+        parts: of a step, where memory is scarce.
+        last_state: keeps the best weights.
+        report: is told the result.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        dataset: Dataset,
+        *,
+        steps: int,
+        share: int,
+        pace: Pace,
+        parts: Parts,
+        last_state: LastState,
+        report: Report,
+    ) -> None:
+        self.trainer, self.dataset, self.recipe = trainer, dataset, trainer.recipe
+        self.steps, self.share, self.pace, self.parts = steps, share, pace, parts
+        self.last_state, self.report = last_state, report
+
+    def has_seen(self, progress: Progress) -> bool:
+        """Whether the weights as they are have been."""
+        rows = progress.rows
+        return bool(rows) and int(rows[-1].split(",")[1]) == progress.index
+
+    def is_due(self, progress: Progress) -> bool:
+        """Whether the epoch that is over ends with a validation."""
+        if progress.epoch == self.recipe.frozen_epochs:  # the head alone may remain the best
+            return True
+        if not self.recipe.time_limit:
+            return progress.epoch % self.recipe.validate_every == 0
+        since, needed = self.trainer.world.all_reduce_max(self.pace.worth_validating())
+        return since >= needed
+
+    def run(self, progress: Progress, part: float) -> None:
+        """Validate after ``part`` of the run; ``progress`` takes it down.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        begun = self.pace.now()
+        metrics = self._metrics(progress)
+        if not math.isfinite(metrics.loss):  # the last step did it, if there was one
+            if progress.index == 0:
+                return
+            progress.epoch -= 1
+            raise DivergedError(f"the loss on held-out images is {metrics.loss}")
+        is_best = metrics.score > progress.best_score
+        if is_best:
+            progress.best_score, progress.since_best = metrics.score, 0
+            if self.trainer.world.writes:
+                self.last_state.hold_best(self.trainer.average.network)
+        else:
+            progress.since_best += 1
+        train_loss = progress.loss_sum / progress.step if progress.step else math.nan
+        rate = learning_rate(self.recipe, part) * progress.rate_factor
+        epochs = self._epochs_done(progress)
+        row = metrics_row(
+            progress,
+            metrics,
+            epochs=epochs,
+            elapsed=self.pace.elapsed(),
+            rate=rate,
+            train_loss=train_loss,
+        )
+        progress.rows += (row,)
+        self.pace.validation_took(self.pace.now() - begun)
+        self.report(
+            EpochDone(
+                epoch=epochs,
+                frozen=0 < progress.epoch <= self.recipe.frozen_epochs,
+                step=progress.index,
+                lr=rate,
+                train_loss=train_loss,
+                metrics=metrics,
+                is_best=is_best,
+            )
+        )
+
+    def _epochs_done(self, progress: Progress) -> float:
+        """Return after how many epochs the run is, in thousandths where one was cut short."""
+        return progress.epoch - math.ceil(1000 * progress.missing / self.steps) / 1000
+
+    def _metrics(self, progress: Progress) -> Metrics:
+        share = self.share
+
+        def measure() -> Metrics:
+            scarce = progress.parts > self.recipe.accumulate  # memory has run out before
+            return validate(
+                self.trainer,
+                self.dataset,
+                epoch=progress.epoch - 1,
+                at_once=share // progress.parts if scarce else None,
+            )
+
+        return self.parts.work(measure, progress, images=share)

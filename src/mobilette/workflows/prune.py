@@ -24,12 +24,11 @@ from mobilette.model.directory import ARCH
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, check_apart, is_run, open_run
-from mobilette.training.clock import Now
+from mobilette.training.distributed import is_launched
 from mobilette.training.environment import choose_device
-from mobilette.training.events import Report
+from mobilette.training.events import Now, Report
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
 from mobilette.training.time_plan import TooShortError, timed_reading
-from mobilette.training.world import is_launched
 from mobilette.workflows.prune_images import HeldImages, with_classes_of
 from mobilette.workflows.prune_record import (
     Importance,

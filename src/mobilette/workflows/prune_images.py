@@ -26,8 +26,8 @@ from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
-from mobilette.training.clock import Now
 from mobilette.training.environment import can_fuse_norms
+from mobilette.training.events import Now
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 

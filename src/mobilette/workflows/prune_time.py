@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.progress import Remark
 from mobilette.run.directory import Run
-from mobilette.training.clock import Now
+from mobilette.training.events import Now
 from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
 from mobilette.workflows.prune_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
 from mobilette.workflows.prune_record import Importance

@@ -34,19 +34,7 @@ from mobilette.run.directory import (
     open_run,
     recorded_data,
 )
-from mobilette.training.clock import Now
-from mobilette.training.environment import (
-    Precision,
-    can_fuse_norms,
-    choose_device,
-    free_device_memory,
-)
-from mobilette.training.events import Report
-from mobilette.training.recipe import Recipe, load_recipe
-from mobilette.training.sampling import images_of_a_step
-from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
-from mobilette.training.state import Progress, State, apply_state, read_state
-from mobilette.training.world import (
+from mobilette.training.distributed import (
     World,
     claimed_by_writer,
     joined,
@@ -54,6 +42,17 @@ from mobilette.training.world import (
     own_device,
     processes_here,
 )
+from mobilette.training.environment import (
+    Precision,
+    can_fuse_norms,
+    choose_device,
+    free_device_memory,
+)
+from mobilette.training.events import Now, Report
+from mobilette.training.recipe import Recipe, load_recipe
+from mobilette.training.sampling import images_of_a_step
+from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
+from mobilette.training.state import Progress, State, apply_state, read_state
 
 
 @checked

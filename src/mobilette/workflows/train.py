@@ -39,22 +39,7 @@ from mobilette.run.directory import (
     open_run,
     write_run,
 )
-from mobilette.training.clock import Now, Stopwatch
-from mobilette.training.environment import (
-    can_fuse_norms,
-    choose_device,
-    choose_precision,
-    describe_environment,
-    free_device_memory,
-)
-from mobilette.training.events import Report
-from mobilette.training.load_start import load_start
-from mobilette.training.plan import make_plan
-from mobilette.training.recipe import Recipe
-from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
-from mobilette.training.state import Progress, state_bytes
-from mobilette.training.time_plan import timed_reading
-from mobilette.training.world import (
+from mobilette.training.distributed import (
     World,
     claimed_by_writer,
     is_launched,
@@ -63,6 +48,20 @@ from mobilette.training.world import (
     own_device,
     processes_here,
 )
+from mobilette.training.environment import (
+    can_fuse_norms,
+    choose_device,
+    choose_precision,
+    describe_environment,
+    free_device_memory,
+)
+from mobilette.training.events import Now, Report, Stopwatch
+from mobilette.training.plan import make_plan
+from mobilette.training.recipe import Recipe
+from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
+from mobilette.training.start import load_start
+from mobilette.training.state import Progress, state_bytes
+from mobilette.training.time_plan import timed_reading
 
 
 @checked
@@ -229,7 +228,7 @@ def train(
                 )
                 # Together: killed right here, the run still has the weights that it starts from.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))
-        world.wait()
+        world.barrier()
         remark(_choices(arch, dataset, source, folder))
         remark(_machine(where, precision, world, allocator, fused_norms=fused_norms))
         run = open_run(folder)

@@ -35,54 +35,54 @@ class World:
     Attributes:
         rank: 0 is the one that writes.
         size: number of processes.
-        talk: the group for words that are not tensors of the device; ``None`` alone.
+        group: the group for words that are not tensors of the device; ``None`` alone.
     """
 
     rank: int = 0
     size: int = 1
-    talk: dist.ProcessGroup | None = None
+    group: dist.ProcessGroup | None = None
 
     @property
     def writes(self) -> bool:
         """Whether this process writes the run directory."""
         return self.rank == 0
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the first process's ``value`` (plain data) in every process."""
         if self.size == 1:
             return value
         words = [value]
-        dist.broadcast_object_list(words, src=0, group=self.talk)
+        dist.broadcast_object_list(words, src=0, group=self.group)
         return words[0]
 
-    def agree_on(self, values: tuple[float, ...]) -> tuple[float, ...]:
+    def all_reduce_max(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Return the largest of each of ``values`` over the processes."""
         if self.size == 1:
             return values
         numbers = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.talk)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX, group=self.group)
         return tuple(numbers.tolist())
 
-    def mean(self, values: Tensor) -> Tensor:
+    def all_reduce_mean(self, values: Tensor) -> Tensor:
         """Return the mean of ``values`` (on the CPU) over the processes."""
         if self.size == 1:
             return values
         total = values.clone()
-        dist.all_reduce(total, group=self.talk)
+        dist.all_reduce(total, group=self.group)
         return total / self.size
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Return every process's ``value`` (plain data), by rank, in every process."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.talk)
+        dist.all_gather_object(values, value, group=self.group)
         return [each for each in values if each is not None]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here."""
         if self.size > 1:
-            dist.barrier(group=self.talk)
+            dist.barrier(group=self.group)
 
 
 ALONE = World()
@@ -154,19 +154,19 @@ def joined(device: torch.device) -> Iterator[World]:
     store, rank, size = next(rendezvous("env://", timeout=timedelta(seconds=_PATIENCE)))
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=_own_part(store, rank, size),
+        store=_fresh_store(store, rank, size),
         rank=rank,
         world_size=size,
     )
     try:
         # The first process may read images, or download weights, for as long as it takes.
-        talk = dist.new_group(backend="gloo", timeout=timedelta(days=7))
-        yield World(rank=dist.get_rank(), size=dist.get_world_size(), talk=talk)
+        group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+        yield World(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
     finally:
         dist.destroy_process_group()
 
 
-def _own_part(store: Store, rank: int, size: int) -> Store:
+def _fresh_store(store: Store, rank: int, size: int) -> Store:
     """Return a part of ``store`` that nobody but the processes of now has written to.
 
     Processes that `torchrun` starts again get the store of those before, with the addresses of the
