@@ -72,8 +72,8 @@ def ran(words: list[str], text: str | None = None) -> subprocess.CompletedProces
     [
         ("file", LOAD + CALL, 'no `if __name__ == "__main__":` is around line'),
         ("file", LOAD + GUARDED, None),
-        ("stdin", LOAD + CALL, "the program, <stdin>, is no file"),
-        ("stdin", LOAD + GUARDED, "the program, <stdin>, is no file"),
+        ("stdin", LOAD + CALL, "the program, <stdin>, is not a file"),
+        ("stdin", LOAD + GUARDED, "the program, <stdin>, is not a file"),
         ("-c", LOAD + CALL, None),
         ("file", LOAD + DAEMON + CALL.replace("load", "daemon"), "a daemonic process may start"),
         ("file", LOAD + EXECUTOR + GUARDED.replace("load(", "executor("), None),

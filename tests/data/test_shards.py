@@ -246,7 +246,7 @@ def test_samples_that_are_not_complete_are_counted(tmp_path: Path) -> None:
         ("a.tar/10", "no .cls beside it"),
         ("a.tar/11", "no image beside its .cls"),
         ("a.tar/12", "its .cls is empty or no text"),
-        ("a.tar/13", "its .cls has 5,000 bytes, which is no class"),
+        ("a.tar/13", "its .cls has 5,000 bytes, too long for a class"),
     )
     write(tmp_path / "a.tar", [*samples(*"aabb"), *files[4:6]])
     dataset = load_dataset(find_images(tmp_path), resolution=8, preprocess=preset("torch"))

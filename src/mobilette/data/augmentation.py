@@ -24,14 +24,13 @@ class Augmentation:
 
     Attributes:
         crop: ``pad`` moves the image, ``resized`` enlarges a part of it.
-        crop_padding: largest move, as a part of the side; the image goes on as its reflection
+        crop_padding: largest move, as a fraction of the side; outside lies the reflection
             (``pad``; He et al. 2015, arXiv 1512.03385, section 4.2).
-        crop_scale: smallest part of the area; the sides are 3:4 to 4:3 (``resized``; Szegedy et al.
-            2015, arXiv 1409.4842, section 6).
+        crop_scale: smallest fraction of the area; the sides are 3:4 to 4:3 (``resized``; Szegedy
+            et al. 2015, arXiv 1409.4842, section 6).
         flip: mirror half of the images.
-        colour_jitter: brightness, contrast and saturation are multiplied by up to 1 more or less
-            this.
-        randaugment: magnitude, 0 to 30, of two operations an image (`randaugment`); 0 is off.
+        colour_jitter: brightness, contrast and saturation are multiplied by 1 ± up to this.
+        randaugment: magnitude, 0 to 30, of two operations per image (`randaugment`); 0 is off.
         erasing: probability that a rectangle becomes noise (`erase`).
     """
 
@@ -63,7 +62,7 @@ def augment(
     """Return randomly changed ``pixels``, at ``resolution``.
 
     In this order: crop, mirror and resize (one pass), RandAugment, colour jitter, erasing. Random
-    numbers are drawn on the CPU, so every device sees the same, and as many whatever they are.
+    numbers are drawn on the CPU, so every device sees the same ones, and always equally many.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.
@@ -72,8 +71,7 @@ def augment(
         generator: on the CPU.
 
     Returns:
-        uint8 (N, C, resolution, resolution), channels last; ``pixels`` itself where nothing is to
-        be done.
+        uint8 (N, C, resolution, resolution), channels last; ``pixels`` itself if nothing is done.
     """
     x = _place(pixels, augmentation, resolution=resolution, generator=generator)
     if augmentation.randaugment:
@@ -144,9 +142,9 @@ def resample(
 ) -> Tensor:
     """Return one part of each image, resized to a square, and mirrored where asked for.
 
-    Bilinear; where a part shrinks, the triangle widens by the same factor (antialiasing). Only
-    pixels of the part count. A part that reaches over the border, by less than a side, sees the
-    image's reflection there. Rows first, then columns, rounded after each, as Pillow does it.
+    Bilinear and antialiased. Only pixels of the part count. A part that reaches over the border,
+    by less than a side, sees the image's reflection there. Rows first, then columns, rounded after
+    each, like Pillow.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.

@@ -1,14 +1,12 @@
 """Decoded images on disk, so that no image is decoded twice at the same size.
 
-Under ``images`` in `mobilette.files.cache_root`, a folder a set, named by everything that its
-pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, R, R); ``records.u8``, a record of 40
-bytes a row; ``cache.json``, what it is for. Both arrays are made full of holes and filled row by
-row.
+Under ``pictures`` in `mobilette.files.cache_root`, one folder per set, named by everything that its
+pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, R, R); ``records.u8``, a 40-byte record
+per row; ``cache.json``, what it is for. Both arrays are made as sparse files and filled by row.
 
-A row counts only with the checksum in its record, which is written after it, and the first time
-that a process reads a row it compares them: a process killed at any moment, a power cut that
-loses one of two writes or a damaged disk cost the time to decode that row again. Processes that
-fill the same folder at once write the same bytes.
+A row counts only with the checksum in its record, which is written after it and compared when a
+process first reads the row: a process killed at any moment, a power cut or a damaged disk cost the
+time to decode that row again. Processes that fill the same folder at once write the same bytes.
 """
 
 from __future__ import annotations
@@ -142,7 +140,7 @@ class ImageCache:
 def images_cache(remark: Callable[[str], None] | None = None) -> Path | None:
     """Return the folder that the sets' decoded images are kept in; it need not exist.
 
-    ``None``, which is remarked on, where there is no place for it.
+    ``None``, with a remark, where there is no place for it.
     """
     try:
         return cache_root() / "pictures"
@@ -193,7 +191,7 @@ def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> 
     What is there but damaged, or of another version, is replaced.
 
     Returns:
-        The cache, or in a few words why there is none.
+        The cache, or the reason why there is none.
     """
     folder = root / key
     try:

@@ -37,7 +37,7 @@ class CifarLayout:
     classes: int
     label_bytes: int  # the last one is the label
     train_records: int  # in each file
-    test_records: int
+    test_records: int = 10_000
 
     @property
     def url(self) -> str:
@@ -57,7 +57,6 @@ LAYOUTS: Mapping[str, CifarLayout] = MappingProxyType(
             classes=10,
             label_bytes=1,
             train_records=10_000,
-            test_records=10_000,
         ),
         "cifar100": CifarLayout(
             archive="cifar-100-binary.tar.gz",
@@ -69,7 +68,6 @@ LAYOUTS: Mapping[str, CifarLayout] = MappingProxyType(
             classes=100,
             label_bytes=2,
             train_records=50_000,
-            test_records=10_000,
         ),
     }
 )
@@ -90,24 +88,32 @@ class Cifar:
 
 
 def read_cifar(layout: CifarLayout, root: Path) -> Cifar | None:
-    """Read the archive, or else the unpacked folder, in ``root``; None where there is neither.
+    """Read the archive, or else the unpacked folder, in ``root``; ``None`` if neither is there.
 
     Raises:
         InputError: the archive's checksum, a file's size or a label is wrong.
     """
     names = (*layout.train, layout.test, layout.class_names)
     if (root / layout.archive).is_file():
-        return _parse(layout, _from_archive(layout, root / layout.archive, names))
-    if (root / layout.folder).is_dir():
-        return _parse(layout, _from_folder(root / layout.folder, names))
-    return None
+        pieces = _unpacked(layout, root / layout.archive, names)
+    elif (root / layout.folder).is_dir():
+        pieces = {name: _read(root / layout.folder / name) for name in names}
+    else:
+        return None
+    text = pieces[layout.class_names].decode("ascii", errors="replace")
+    classes = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if len(set(classes)) != layout.classes or len(classes) != layout.classes:
+        raise InputError(
+            f"{layout.class_names} names {len(classes)} classes instead of {layout.classes}"
+        )
+    train = [_records(layout, name, pieces[name], layout.train_records) for name in layout.train]
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
+    test = _records(layout, layout.test, pieces[layout.test], layout.test_records)
+    return Cifar(classes=classes, splits={"train": (pixels, labels), "val": test})
 
 
-def _from_archive(layout: CifarLayout, path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+def _unpacked(layout: CifarLayout, path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+    data = _read(path)
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if digest != layout.md5:
         raise InputError(
@@ -122,37 +128,11 @@ def _from_archive(layout: CifarLayout, path: Path, names: tuple[str, ...]) -> di
         raise InputError(f"{path} is not the archive of {layout.url}: {error}") from error
 
 
-def _from_folder(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    pieces = {}
-    for name in names:
-        try:
-            pieces[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise InputError(
-                f"{folder / name} cannot be read: {error.strerror or error}"
-            ) from error
-    return pieces
-
-
-def _parse(layout: CifarLayout, pieces: Mapping[str, bytes]) -> Cifar:
-    text = pieces[layout.class_names].decode("ascii", errors="replace")
-    classes = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if len(set(classes)) != layout.classes or len(classes) != layout.classes:
-        raise InputError(
-            f"{layout.class_names} names {len(classes)} classes instead of {layout.classes}"
-        )
-    train = [_records(layout, name, pieces[name], layout.train_records) for name in layout.train]
-    test = _records(layout, layout.test, pieces[layout.test], layout.test_records)
-    return Cifar(
-        classes=classes,
-        splits={
-            "train": (
-                np.concatenate([pixels for pixels, _ in train]),
-                np.concatenate([labels for _, labels in train]),
-            ),
-            "val": test,
-        },
-    )
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _records(

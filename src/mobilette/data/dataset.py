@@ -31,14 +31,14 @@ class Dataset:
         ignored: how many files were no images, or in no class.
         fingerprint: SHA-256, in hex, over the split, class and digest of every image. It
             depends on neither the resolution nor, except with ``"names and sizes"``, the names.
-        digest: what stands for an image in the fingerprint, in the order inside a split and when
+        digest: what identifies an image in the fingerprint, in the order inside a split and when
             duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
-            ``"names and sizes"`` where no image is read before its turn comes.
+            ``"names and sizes"`` where no image is read in advance.
         copies: images that are in several splits, or in several classes; ``None``
             where that is not known, of a set that is streamed.
         flippable: whether an image means the same seen in a mirror.
         source: the set as it was asked for.
-        remarks: how its folders were understood, where that is not plain.
+        remarks: how its folders were understood where that is not obvious.
         split_rule: how the set was divided, in words.
         store: where streamed pixels come from.
     """

@@ -37,17 +37,17 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000
 MARGIN = 2.0
 _SCALES = (8, 4, 2)
 
-# Bytes of pixels that may be decoded at the same time, in how many threads so ever.
+# Bytes of pixels that may be decoded at the same time, in all threads together.
 _AT_ONCE = 2**30
 # Images that take less do not count.
 _SMALL = 2**24
-# Bytes that a pixel takes in Pillow, and beside it while some formats are decoded.
+# Bytes per pixel in Pillow, and beside it while some formats are decoded.
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8, "HEIC": 8}
 
 
 class _Allowance:
-    """Large images wait for each other: so many threads, so many of them in memory otherwise."""
+    """Large images wait for each other, so that not every thread holds one at once."""
 
     def __init__(self) -> None:
         self._begin()
@@ -109,13 +109,13 @@ def decode_reduced(
     """Decode one image as `decode` does, a JPEG at 1/2, 1/4 or 1/8 of its size if that suffices.
 
     libjpeg computes the smaller image from the coefficients (scaled DCT), in a part of the time.
-    It suffices while the image stays ``MARGIN`` times as large, a side, as what it is resized
-    to: 200 photographs (288 pixels high, resized to 32, 48, 64 and 72) then differ from the exact
-    result by 0.4 to 0.7 of 255 levels on average; with a margin of 1 it is 1.2 to 2.3.
+    It suffices while each side stays ``MARGIN`` times as long as what it is resized to: 200
+    photographs (288 pixels high, resized to 32, 48, 64 and 72) then differ from the exact result by
+    0.4 to 0.7 of 255 levels on average; with a margin of 1 by 1.2 to 2.3.
 
     Args:
         source: a file, read once, or its bytes.
-        shrinking: by how much an image of this width and height is made smaller afterwards.
+        shrinking: by what factor an image of this width and height is made smaller afterwards.
 
     Returns:
         The image, and the width and height that it has at full scale.

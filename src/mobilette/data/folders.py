@@ -1,4 +1,4 @@
-"""Folders of images: one folder a class, maybe in folders of splits."""
+"""Folders of images: one folder per class, maybe in folders of splits."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import struct
 
 
 class UnusableImage(Exception):
-    """A file that is no usable image. The message is the reason, one short line, no path."""
+    """A file that cannot be used as an image; the message is the reason, without the path."""
 
 
 # The first four are what a million damaged files made Pillow's plugins raise while loading; the
@@ -121,7 +121,7 @@ def format_of(head: bytes) -> str | None:
 def is_image(head: bytes) -> bool:
     """Whether a file that begins with ``head`` is an image beyond doubt, whatever its name.
 
-    Two letters are no proof: a text may begin with "BM" or "P1".
+    Two letters prove nothing: a text may begin with "BM" or "P1".
     """
     found = format_of(head)
     if found == "BMP":
@@ -130,7 +130,7 @@ def is_image(head: bytes) -> bool:
 
 
 def what_it_is(head: bytes) -> str:
-    """Say what a file is that begins with ``head`` and is no image, or nothing."""
+    """Say what a file that begins with ``head`` and is not an image is; empty if unknown."""
     return next((name for pattern, name in _OTHERS if pattern.match(head)), "")
 
 

@@ -1,4 +1,4 @@
-"""What the folders of a set mean: which are splits, which are classes, which only wrap others."""
+"""What the folders of a set mean: splits, classes, or wrappers of these."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Layout:
     """A set's folders, understood.
 
     Attributes:
-        folders: by split (``all`` where there is none but maybe ``test``), by class: where its
-            images lie, at any depth.
+        folders: by split (``all`` for a flat set), then by class: where its images lie, at any
+            depth.
         ignored: files, relative to the root, that lie beside the folders of classes.
-        remarks: what was understood, where that is not plain; each one line.
+        remarks: what was understood where that is not obvious, each one line.
     """
 
     folders: Mapping[str, Mapping[str, Path]]
@@ -81,7 +81,7 @@ def understand(root: Path, name: str) -> Layout:
 
 
 def _check_classes(place: Path, folders: Iterable[str]) -> None:
-    """Raise `InputError` where ``folders`` are no classes but images and what is marked on them."""
+    """Raise `InputError` where ``folders`` are images and annotations instead of classes."""
     if found := drawn_on(folders):
         images, marks = found
         raise InputError(

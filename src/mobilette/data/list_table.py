@@ -16,7 +16,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_bytes
 
 LARGEST_LIST = 2**30
-_FIRST_ROW = 2**16  # signs that are looked at to tell what separates the columns
+_FIRST_ROW = 2**16  # characters that are looked at to find the separator
 _MARKS = (
     (codecs.BOM_UTF8, "UTF-8"),
     (codecs.BOM_UTF32_LE, "UTF-32-LE"),

@@ -27,7 +27,7 @@ LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 _WHOLE, _NUMBER = re.compile(r"(-?\d+)(?:\.0*)?"), re.compile(r"-?\d*\.?\d+(?:[eE][-+]?\d+)?")
 _SEPARATOR, _BRACKETED = "[;|]", re.compile(r"\[\s*['\"]")
 _NO_LABEL = ("nan", "NaN", "<NA>")  # an empty cell, as pandas writes it
-# In as many rows, labels that are all different are no classes.
+# In this many rows, labels that are all different are not classes.
 _MANY = 10
 
 
@@ -44,7 +44,7 @@ def read_list(path: Path, name: str) -> ImageSet:
     Raises:
         InputError: naming the line: a column or a label is missing, a row is ragged, a split is
             unknown, an image has two rows that differ or lies outside the list's folder, ``val``
-            or ``test`` has a class that ``train`` has not, or it is no text.
+            or ``test`` has a class that ``train`` has not, or it is not text.
     """
     table = read_table(path, lambda fields: is_row(fields) or is_header(fields))
     header = table[0] if table else Row(line=1, fields=[])

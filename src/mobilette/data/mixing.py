@@ -16,10 +16,9 @@ def random_rectangles(
 ) -> tuple[Tensor, Tensor]:
     """Return the places and sizes of random rectangles inside a square of ``size`` pixels.
 
-    The area is uniform in ``area`` (parts of the square's), the logarithm of height / width uniform
-    between those of ``1 / ratio`` and ``ratio``, the place uniform among those that fit. An area
-    that leaves no room for the extreme ratios narrows their range; nothing is drawn again, so every
-    area is as frequent as asked for.
+    The area is uniform in ``area`` (fractions of the square's), the logarithm of height / width
+    uniform between those of ``1 / ratio`` and ``ratio``, the place uniform among those that fit. An
+    area without room for the extreme ratios narrows their range.
 
     Args:
         draws: (N, 4), uniform in [0, 1).
@@ -58,13 +57,13 @@ def erase(pixels: Tensor, *, probability: float, generator: Generator) -> Tensor
 
     Zhong et al. 2017, arXiv 1708.04896, Algorithm 1: a rectangle of 2% to 40% of the area, its
     sides in a ratio of 0.3 to 1/0.3 (here uniform in its logarithm), filled with random values
-    as there. One sheet of noise is drawn a batch; each image shows its own
-    rectangle of it.
+    as there. One sheet of noise is drawn per batch; each image shows
+    its own rectangle of it.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.
         probability: for an image to be erased.
-        generator: on the CPU; five numbers an image and C x R x R for the noise are taken.
+        generator: on the CPU; five numbers per image and C x R x R for the noise are drawn.
     """
     count, channels, size, _ = pixels.shape
     draws = torch.rand(count, 5, generator=generator)
@@ -91,7 +90,7 @@ def mix(
         targets: floating-point (N, classes), such as one-hot labels.
         mixup: alpha; 0 is off.
         cutmix: alpha; 0 is off.
-        generator: on the CPU; three numbers an image and a seed are taken.
+        generator: on the CPU; three numbers per image and a seed are drawn.
 
     Returns:
         The images, in their dtype after cutmix alone, else floating-point (uint8 to float32); and

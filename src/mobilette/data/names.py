@@ -1,4 +1,4 @@
-"""What the name of a file tells about it. A hint: whether it is an image, its content decides."""
+"""What the names of files and folders tell. A hint: whether it is an image, its content decides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_hidden(name: str) -> bool:
 
 
 def folded(name: str) -> str:
-    """Return ``name`` without case, its accents as one sign each (macOS writes them apart)."""
+    """Return ``name`` without case, accents composed (macOS decomposes them)."""
     return normalize("NFC", name).casefold()
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mobilette.data.formats import DAMAGED, UnusableImage
 
-# Larger images are changed so many pixels at a time: what lies between takes up to 40 bytes each.
+# Pixels converted at a time: intermediate arrays take up to 40 bytes each.
 _BAND = 2**22
 
 

@@ -111,10 +111,7 @@ class Preprocess:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def shrinking(self, size: tuple[int, int], resolution: int) -> float:
-        """Return how many pixels of an image of this size become one in `geometry`, a side.
-
-        Where that differs between the sides, the smaller number.
-        """
+        """Return the factor by which `geometry` shrinks an image, the smaller of both sides."""
         shorter, longer = sorted(size)
         if longer > self.longest_to_shortest(resolution) * shorter:
             return 1.0

@@ -1,4 +1,4 @@
-"""RandAugment: two random operations an image, all of one strength."""
+"""RandAugment: two random operations per image, all of one strength; and the operations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def randaugment(pixels: Tensor, *, magnitude: float, generator: Generator) -> Te
     Args:
         pixels: uint8 (N, C, R, R).
         magnitude: 0 to 30.
-        generator: on the CPU; four numbers an image are taken.
+        generator: on the CPU; four numbers per image are drawn.
     """
     draws = torch.rand(len(pixels), 2, 2, generator=generator)
     operations = (draws[..., 0] * len(OPERATIONS)).long()

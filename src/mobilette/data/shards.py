@@ -211,7 +211,7 @@ def _class_of(file: BinaryIO, image: Entry | None, label: Entry | None) -> tuple
     if label is None or not label.whole:
         return "", "no .cls beside it"
     if label.size > _LONGEST_CLASS:
-        return "", f"its .cls has {label.size:,} bytes, which is no class"
+        return "", f"its .cls has {label.size:,} bytes, too long for a class"
     file.seek(label.offset)
     text = file.read(label.size).decode("utf-8", "replace").strip()
     if not text.isprintable() or not text or "\ufffd" in text:
@@ -252,7 +252,7 @@ def _numerals(values: Iterable[int]) -> tuple[str, ...]:
 
 
 def _listed(path: Path) -> tuple[str, ...]:
-    """Return the ids in ``classes.txt``, one a line up to a tab; none where it is not there."""
+    """Return the ids in ``classes.txt``, one per line up to a tab; none if it is not there."""
     if not path.exists():
         return ()
     try:

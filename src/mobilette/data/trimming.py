@@ -20,7 +20,7 @@ from mobilette.data.plain import Turn, turn_of
 
 # An image has some dozens of parts before its pixels; each costs time however small it is.
 MOST_PARTS = 2**16
-# Each scan of a progressive JPEG goes over all of the image: so many pixels in all of them.
+# Each scan of a progressive JPEG goes over the whole image: the most pixels in all scans.
 MOST_SCANNED = 2**31
 # Of images whose format is decoded in Python. Bytes.
 MOST_IN_PYTHON = 2**21

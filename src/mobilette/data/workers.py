@@ -283,7 +283,7 @@ def why_no_processes() -> str | None:
     try:
         program = ast.parse(Path(file).read_bytes())
     except OSError:
-        return f"the program, {file}, is no file that they could begin with"
+        return f"the program, {file}, is not a file that they could import"
     except (SyntaxError, ValueError):  # compiled, or a shell script that Python is part of
         return None
     line = _line_in(vars(main))
