@@ -1,17 +1,35 @@
-"""Folders of images: one folder per class, maybe in folders of splits."""
+"""Folders of images: one folder per class, maybe in folders of splits.
+
+What the folders of a set mean is told by their names and by what lies in them: splits, classes, or
+wrappers of these. Where they could mean two things, the set is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from mobilette.data.images import ImageSet, LabelledImage, by_split, check_set
-from mobilette.data.layout import entries, files_below, understand
-from mobilette.data.names import images_among
-from mobilette.errors import InputError
+from mobilette.data.images import SPLITS, ImageSet, LabelledImage, by_split, check_set
+from mobilette.data.names import (
+    drawn_on,
+    entries,
+    files_below,
+    folded,
+    images_among,
+    may_be_image,
+    split_of,
+    splits_among,
+)
+from mobilette.errors import InputError, nearest
 
+LAYOUT = "one folder of images per class, or train/ and val/ with such folders in each"
+# How many folders may lie around the classes, one in another.
+_MOST_AROUND = 8
 # Where Mobilette's own results lie, if it was started in the folder of the set.
 _OURS, _RECORDS = ("runs", "exports"), {"arch.json", "contract.json"}
+
+# The folders of classes by split (``all`` for a flat set), then by class.
+_Folders = dict[str, dict[str, Path]]
 
 
 def read_folders(root: Path, name: str) -> ImageSet:
@@ -20,58 +38,283 @@ def read_folders(root: Path, name: str) -> ImageSet:
     Raises:
         InputError: it is not laid out as `find_images` says.
     """
-    layout = understand(root, name)
-    first = "train" if "train" in layout.folders else "all"
-    ours = [name for name in _OURS if _holds_results(layout.folders[first].get(name))]
-    classes = tuple(sorted(set(layout.folders[first]) - set(ours)))
-    ignored = list(layout.ignored)
+    reader = _Reader(root, name)
+    layout = reader.understand()
+    first = "train" if "train" in layout else "all"
+    ours = [each for each in _OURS if _holds_results(layout[first].get(each))]
+    classes = tuple(sorted(set(layout[first]) - set(ours)))
     found = {
-        split: _split(root, folders, classes, ignored, strict=split == first)
-        for split, folders in layout.folders.items()
+        split: reader.images(folders, classes, strict=split == first)
+        for split, folders in layout.items()
     }
     for split, images in found.items():
         if not images:
-            places = sorted({folder.parent for folder in layout.folders[split].values()})
+            places = sorted({folder.parent for folder in layout[split].values()})
             raise InputError(f"{places[0]} has no images in its folders; fill it or remove it")
     return check_set(
         ImageSet(
             name=name,
             classes=classes,
             splits=by_split(found),
-            ignored=tuple(sorted(ignored)),
-            remarks=(*layout.remarks, *(f"{name}: left out {each}/, results" for each in ours)),
+            ignored=tuple(sorted(reader.ignored)),
+            remarks=(*reader.remarks, *(f"{name}: left out {each}/, results" for each in ours)),
         )
     )
 
 
-def _split(
-    root: Path,
-    folders: Mapping[str, Path],
-    classes: tuple[str, ...],
-    ignored: list[str],
-    *,
-    strict: bool,
-) -> tuple[LabelledImage, ...]:
-    """List the images in the ``folders`` of classes, by class, then by name."""
-    images = []
-    for label, class_id in enumerate(classes):
-        if class_id not in folders:
-            continue
-        folder = folders[class_id]
-        files = sorted((file.relative_to(root).as_posix(), file) for file in files_below(folder))
-        imaged = set(images_among(file for _, file in files))
-        chosen = [
-            LabelledImage(name=name, label=label, content=file)
-            for name, file in files
-            if file in imaged
-        ]
-        if strict and not chosen:
+class _Reader:
+    """Reads the folder ``root`` of the set ``name``.
+
+    Attributes:
+        ignored: files, relative to the root, that are not images or lie beside the classes.
+        remarks: what was understood where that is not obvious, each one line.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root, self.name = root, name
+        self.ignored: list[str] = []
+        self.remarks: list[str] = []
+
+    def understand(self) -> _Folders:
+        """Return the folders of the classes."""
+        name = self.name
+        place = self._enter(self.root)
+        folders, files = entries(place)
+        self._ignore(place, files)
+        if place != self.root:
+            self._remark(f"the classes are in {self._shown(place)}")
+        if not folders:
+            images = sum(may_be_image(place / file) for file in files)
             raise InputError(
-                f"{folder} has no images; remove it or fill it{_hint(folders.values())}"
+                f"{name} has no class folders, {images} images lie directly in it; expected "
+                f"{LAYOUT}"
             )
-        images += chosen
-        ignored.extend(name for name, file in files if file not in imaged)
-    return tuple(images)
+        _check_classes(place, folders)
+        splits = self._splits(place, folders)
+        if splits:
+            found = self._divided(splits)
+            rest = sorted(set(folders) - {path.name for path in splits.values()})
+            if rest:
+                self._remark(f"no splits, and left out: {_list(rest)}")
+            return found
+        inside = {folder: entries(place / folder)[0] for folder in folders}
+        if _is_split_in_each(inside):
+            turned = _turned(place, inside)
+            for classes in turned.values():
+                self._check_parts(classes)
+            inner = _list(inside[folders[0]])
+            self._remark(f"each class has its splits, as {folders[0]}/: {inner}")
+            return turned
+        divided = [folder for folder, within in inside.items() if _has_splits(within)]
+        if divided:
+            splits_of_one = f"splits {_list(inside[divided[0]])} in each, as in {divided[0]}/"
+            raise self._unclear(f"classes {_list(folders)}", splits_of_one)
+        flat = {folder: place / folder for folder in folders}
+        self._check_parts(flat)
+        return {"all": flat}
+
+    def images(
+        self, folders: Mapping[str, Path], classes: tuple[str, ...], *, strict: bool
+    ) -> tuple[LabelledImage, ...]:
+        """List the images in the ``folders`` of classes, by class, then by name."""
+        images: list[LabelledImage] = []
+        for label, class_id in enumerate(classes):
+            if class_id not in folders:
+                continue
+            folder = folders[class_id]
+            files = sorted((self._relative(file), file) for file in files_below(folder))
+            chosen = set(images_among(file for _, file in files))
+            if strict and not chosen:
+                hint = _hint(folders.values())
+                raise InputError(f"{folder} has no images; remove it or fill it{hint}")
+            images += [
+                LabelledImage(name=name, label=label, content=file)
+                for name, file in files
+                if file in chosen
+            ]
+            self.ignored += [name for name, file in files if file not in chosen]
+        return tuple(images)
+
+    def _enter(self, place: Path, *, classes: Collection[str] = ()) -> Path:
+        """Go down while one folder holds everything and is neither a split nor of ``classes``."""
+        for _ in range(_MOST_AROUND):
+            folders, files = entries(place)
+            if len(folders) != 1 or any(may_be_image(place / file) for file in files):
+                break
+            inner = place / folders[0]
+            within = entries(inner)[0]
+            is_split = (
+                place == self.root and split_of(inner.name) and not any(map(split_of, within))
+            )
+            is_class = not within and inner.name != place.name  # test/test/1.jpg has no labels
+            if is_class or is_split or folded(inner.name) in classes:
+                break
+            self._ignore(place, files)
+            place = inner
+        return place
+
+    def _splits(self, place: Path, folders: list[str]) -> dict[str, Path]:
+        """Return the folders that are splits; none where the set is flat."""
+        named = splits_among(folders)
+        if not named:
+            return {}
+        splits: dict[str, Path] = {}
+        for folder, split in named.items():
+            if split in splits:
+                raise InputError(
+                    f"{self.name}: {splits[split].name}/ and {folder}/ both mean {split}; "
+                    "rename or join them"
+                )
+            splits[split] = place / folder
+        others = [folder for folder in folders if folder not in named]
+        looks = _list(named)
+        if not any(entries(path)[0] for path in splits.values()):
+            if others and list(splits) == ["train"]:  # of vehicles, say
+                return {}
+            table = next(filter(None, map(_table, splits.values())), None)
+            if table is not None:
+                raise InputError(
+                    f"{self.name}: {looks} have no folders of classes; give the list {table}"
+                )
+            unclassed = f"splits {looks} without folders of classes"
+            raise self._unclear(f"classes {_list(folders)}", unclassed)
+        if any(_holds_images(place / folder) for folder in others):
+            raise self._unclear(f"classes {_list(folders)}", f"splits {looks}")
+        if "train" not in splits:
+            raise InputError(f"{self.name} has {looks}, but no train/; expected {LAYOUT}")
+        return splits
+
+    def _divided(self, splits: Mapping[str, Path]) -> _Folders:
+        """Return the classes' folders by split."""
+        said = [f"{path.name}/ is {split}" for split, path in splits.items() if path.name != split]
+        unlabelled = []
+        found: _Folders = {}
+        for split in SPLITS:
+            if split not in splits:
+                continue
+            known = {folded(class_id) for class_id in found.get("train", ())}
+            place = self._enter(splits[split], classes=known)
+            folders, files = entries(place)
+            self._ignore(place, files)
+            if not folders:
+                images = sum(may_be_image(place / file) for file in files)
+                _refuse_unlabelled(place, split, images)
+                unlabelled.append(
+                    f"the {images:,} images of {place.name}/ lie in no folder of a class: "
+                    "they have no labels and are left out"
+                )
+                continue
+            _check_classes(place, folders)
+            if place != splits[split]:
+                said.append(f"the classes of {split} are in {self._shown(place)}")
+            found[split] = _as_in_train(found.get("train"), place, folders)
+        for line in [", ".join(said)] * bool(said) + unlabelled:
+            self._remark(line)
+        return found
+
+    def _check_parts(self, classes: Mapping[str, Path]) -> None:
+        """Raise `InputError` where folders have some in common: which are the classes?"""
+        inside = [set(entries(folder)[0]) for folder in classes.values()]
+        these = f"classes {_list(classes)}"
+        for (outer, folder), within in zip(classes.items(), inside, strict=True):
+            if len(within & set(classes)) > 1 and not _holds_images(folder):
+                raise self._unclear(these, f"classes {_list(sorted(within))} in {outer}/")
+        shared = set.intersection(*inside)
+        if len(inside) > 1 and len(shared) > 1 and not any(map(_holds_images, classes.values())):
+            parts = f"classes {_list(sorted(shared))} in {len(inside)} parts"
+            raise self._unclear(these, parts)
+
+    def _unclear(self, first: str, second: str) -> InputError:
+        return InputError(
+            f"{self.name} could mean either: {first}, or {second}; rename or move folders so that "
+            f"it is {LAYOUT}"
+        )
+
+    def _remark(self, line: str) -> None:
+        self.remarks.append(f"{self.name}: {line}")
+
+    def _ignore(self, place: Path, files: Iterable[str]) -> None:
+        self.ignored += [self._relative(place / file) for file in files]
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _shown(self, place: Path) -> str:
+        return f"{self._relative(place)}/"
+
+
+def _check_classes(place: Path, folders: Iterable[str]) -> None:
+    """Raise `InputError` where ``folders`` are images and annotations instead of classes."""
+    if found := drawn_on(folders):
+        images, marks = found
+        raise InputError(
+            f"{place}: {images}/ and {marks}/ are laid out for detection or segmentation; expected "
+            f"{LAYOUT}; give {place / images} if its folders are the classes"
+        )
+
+
+def _refuse_unlabelled(place: Path, split: str, images: int) -> None:
+    """Raise `InputError` for a split without class folders, unless it is a test split of images."""
+    if not images:
+        raise InputError(f"{place} has no images; expected {LAYOUT}")
+    if split != "test":
+        table = _table(place)
+        hint = f"; give the list {table}" if table else ""
+        raise InputError(
+            f"{place} has {images:,} images but no folders of classes; expected {LAYOUT}{hint}"
+        )
+
+
+def _as_in_train(
+    train: Mapping[str, Path] | None, place: Path, folders: list[str]
+) -> dict[str, Path]:
+    """Return the folders of a split by class, maybe spelt in another case than in ``train``."""
+    if train is None:
+        return {folder: place / folder for folder in folders}
+    lower: dict[str, list[str]] = {}
+    for class_id in train:
+        lower.setdefault(folded(class_id), []).append(class_id)
+    found = {}
+    for folder in folders:
+        same = [folder] if folder in train else lower.get(folded(folder), [])
+        if len(same) != 1 or same[0] in found:
+            near = nearest(folder, train)
+            raise InputError(f"{place / folder}: no class of that name in train/{near}")
+        found[same[0]] = place / folder
+    return found
+
+
+def _is_split_in_each(inside: Mapping[str, list[str]]) -> bool:
+    """Whether every class folder has its splits in it, as in ``cat/train``."""
+    return len(inside) > 1 and all(
+        folders and all(map(split_of, folders)) and "train" in map(split_of, folders)
+        for folders in inside.values()
+    )
+
+
+def _has_splits(folders: Iterable[str]) -> bool:
+    splits = {split_of(folder) for folder in folders}
+    return splits == {"train"} or len(splits - {None}) > 1
+
+
+def _turned(place: Path, inside: Mapping[str, list[str]]) -> _Folders:
+    found: _Folders = {}
+    for class_id, folders in inside.items():
+        for folder in folders:
+            split = split_of(folder) or ""
+            if class_id in found.setdefault(split, {}):
+                raise InputError(f"{place / class_id}: two of its folders mean {split}")
+            found[split][class_id] = place / class_id / folder
+    return found
+
+
+def _table(folder: Path) -> Path | None:
+    tables = (file for file in entries(folder)[1] if file.lower().endswith((".csv", ".tsv")))
+    return next((folder / file for file in tables), None)
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(may_be_image(folder / file) for file in entries(folder)[1])
 
 
 def _holds_results(folder: Path | None, *, depth: int = 2) -> bool:
@@ -88,3 +331,8 @@ def _hint(folders: Iterable[Path]) -> str:
     """Name the one of ``folders`` that holds several, which may be the classes."""
     several = [folder for folder in folders if len(entries(folder)[0]) > 1]
     return f"; give {several[0]} if its folders are the classes" if len(several) == 1 else ""
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(f"{name}/" for name in names[:4]) + ", ..." * (len(names) > 4)

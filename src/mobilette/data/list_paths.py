@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
 
-from mobilette.data.layout import entries
-from mobilette.data.names import has_image_name, split_of, split_within
+from mobilette.data.names import entries, has_image_name, split_of, split_within
 from mobilette.errors import InputError, shown
 
 _ADDRESS, _DRIVE = re.compile("[A-Za-z][A-Za-z0-9+.-]+://"), re.compile("[A-Za-z]:/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unicodedata import normalize
 
@@ -157,3 +157,34 @@ def split_within(name: str) -> str | None:
 
 def _words(name: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(_CAMEL.sub(" ", name))]
+
+
+def entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the folders and of the files in a folder, hidden ones left out."""
+    try:
+        with os.scandir(folder) as found:
+            kinds = {entry.name: _is_folder(entry) for entry in found if not is_hidden(entry.name)}
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror or error}") from error
+    names = sorted(kinds)
+    return [name for name in names if kinds[name]], [name for name in names if not kinds[name]]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Of the two, only Path.is_dir takes a link to itself for a file instead of raising; only
+    # DirEntry.is_dir answers without asking the disk again.
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Walk a folder and everything in it, each folder once, links never upwards."""
+    waiting, seen = [folder], set(folder.resolve().parents)
+    while waiting:
+        current = waiting.pop()
+        real = current.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        folders, files = entries(current)
+        waiting.extend(current / name for name in reversed(folders))
+        yield from (current / name for name in files)

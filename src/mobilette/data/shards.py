@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mobilette.data.images import SPLITS, ImageSet, LabelledImage, by_split, check_set
-from mobilette.data.layout import entries
-from mobilette.data.names import DECODED, is_hidden, split_of, split_within
+from mobilette.data.names import DECODED, entries, is_hidden, split_of, split_within
 from mobilette.data.tar import ENDS_MID_FILE, Entry, TarMember, read_entries
 from mobilette.errors import InputError, nearest
 from mobilette.files import LARGEST_RECORD, read_bytes

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mobilette.data.cifar import LAYOUTS, read_cifar
-from mobilette.data.folders import read_folders
+from mobilette.data.folders import LAYOUT, read_folders
 from mobilette.data.images import ImageSet, LabelledImage
-from mobilette.data.layout import LAYOUT, files_below
 from mobilette.data.lists import LIST_SUFFIXES, read_list
-from mobilette.data.names import images_among
+from mobilette.data.names import files_below, images_among
 from mobilette.data.shards import find_shards, read_shards
 from mobilette.errors import InputError, nearest
 
