@@ -251,13 +251,13 @@ def test_a_network_whose_numbers_multiply_beyond_the_memory(run_copy: Path) -> N
         rows=(wide,),
         head=PoolLinear(classes=3),
     )
-    with pytest.raises(InputError, match="weights; 1,073,741,824 are the limit"):
+    with pytest.raises(InputError, match="weights: at most 1,073,741,824 are supported"):
         check_memory(arch)
     thin = Conv(channels=65_536, activation="none")
     content = get_arch("mobilenet_v1").to_json() | {"rows": (), "resolution": 4096}
     stem = {"channels": thin.channels, "activation": "none"}
     (run_copy / "arch.json").write_text(json.dumps(content | {"stem": stem}))
-    with pytest.raises(InputError, match=r"arch\.json: .* values at once"):
+    with pytest.raises(InputError, match=r"arch\.json: .* activations alive at once"):
         open_run(run_copy)
 
 

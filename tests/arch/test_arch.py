@@ -83,11 +83,11 @@ def test_blocks_that_are_none() -> None:
         Block(entry=(step, step))
     with pytest.raises(InputError, match="join 'none' of 2 paths"):
         Block(paths=((step,), ()))
-    with pytest.raises(InputError, match="join 'add' of 0 paths"):
+    with pytest.raises(InputError, match="join 'add' with 0 paths"):
         Block(entry=(step,), join="add")
-    with pytest.raises(InputError, match="join 'add' of 1 paths"):
+    with pytest.raises(InputError, match="join 'add' with 1 paths"):
         Block(paths=((step,),), join="add")
-    with pytest.raises(InputError, match="a split makes two paths, not 3"):
+    with pytest.raises(InputError, match="a split needs two paths, not 3"):
         Block(paths=((step,), (), ()), join="concat", split=True)
 
 
@@ -124,7 +124,7 @@ def test_pools_have_the_size_that_torch_gives_them(
 @pytest.mark.parametrize("name", ["vgg16", "squeezenet1_0", "squeezenet1_1"])
 def test_a_resolution_too_small_for_the_strides_is_said(name: str) -> None:
     arch = get_arch(name, Settings(resolution=224)).with_resolution(16)
-    with pytest.raises(InputError, match="a larger resolution is needed"):
+    with pytest.raises(InputError, match="use a larger resolution"):
         layers(arch)
 
 

@@ -144,7 +144,7 @@ def test_torchvisions_spellings_are_accepted() -> None:
     half = get_arch("shufflenet_v2_x0_5")
     assert half == get_arch("shufflenet_v2", Settings(width_mult=0.5))
     assert half == get_arch("shufflenet_v2_x0_5", Settings(width_mult=0.5))
-    with pytest.raises(InputError, match="has width 0.5; for another one take shufflenet_v2"):
+    with pytest.raises(InputError, match="has width 0.5; for another width use shufflenet_v2"):
         get_arch("shufflenet_v2_x0_5", Settings(width_mult=2.0))
 
 

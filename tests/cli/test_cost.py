@@ -79,8 +79,8 @@ def test_every_network_in_one_call_is_expanded_once_each(monkeypatch: pytest.Mon
         (["mobilenet_v9*"], "no network matches 'mobilenet_v9*'"),
         (["shufflenet_v1_g5"], "did you mean 'shufflenet_v1_g"),
         (["shufflenet_v2_x0_5", "--width-mult=2"], "has width 0.5"),
-        (["squeezenet1_0", "--resolution=16", "--form=full"], "a larger resolution is needed"),
-        (["vgg16", "--resolution=20", "--form=full"], "a larger resolution is needed"),
+        (["squeezenet1_0", "--resolution=16", "--form=full"], "use a larger resolution"),
+        (["vgg16", "--resolution=20", "--form=full"], "use a larger resolution"),
     ],
 )
 def test_requests_that_are_wrong(arguments: list[str], part: str) -> None:
@@ -103,7 +103,7 @@ def _set(value: Any, *path: str | int) -> Any:
         (_set(7, "rows", 3, "entry", 0, "operation", "groups"), "groups 7 do not divide"),
         (_set("deepwise", "rows", 3, "entry", 0, "name"), "rows.3.entry.0.name is 'deepwise'"),
         (_set("forward", "rows", 3, "entry", 0, "name"), "rows.3.entry.0.name is 'forward'"),
-        (_set("add", "rows", 3, "join"), "join 'add' of 0 paths"),
+        (_set("add", "rows", 3, "join"), "join 'add' with 0 paths"),
         (_set("blok", "rows", 3, "kind"), "did you mean 'block'"),
         (_set(2.5, "stem", "channels"), "stem.channels is 2.5, not a whole number"),
         (_set(10**9, "stem", "channels"), "channels 1000000000 is not between"),

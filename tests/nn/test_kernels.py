@@ -67,7 +67,7 @@ def test_what_others_can_write_is_not_run(library: Path, own_cache: Path) -> Non
         said = ask()
         assert said is not None
         assert str(path) in said
-        assert "others may write it" in said
+        assert "writable by others" in said
         path.chmod(before)
 
 

@@ -301,7 +301,7 @@ def test_a_width_that_nobody_gave_is_not_written() -> None:
 
 def test_rows_that_do_not_fit_are_refused() -> None:
     arch = get_arch("mobilenet_v2")
-    with pytest.raises(InputError, match=r"rows\.3: a window of 31x31"):
+    with pytest.raises(InputError, match=r"rows\.3: a 31x31 window"):
         diagram(
             replace(arch, rows=(Pool(function="max", kernel=31, stride=1, padding="valid"),) * 9)
         )

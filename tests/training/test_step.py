@@ -182,7 +182,7 @@ def test_the_teacher_sees_the_images_that_the_pupil_sees() -> None:
 
 
 def test_a_start_too_small_for_the_network() -> None:
-    with pytest.raises(InputError, match=r"start_resolution 0\.25: rows\.11: a window of 2x2"):
+    with pytest.raises(InputError, match=r"start_resolution 0\.25: rows\.11: a 2x2 window"):
         trainer(network("vgg11", resolution=96), start_resolution=0.25)
 
 

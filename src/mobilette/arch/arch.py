@@ -41,7 +41,7 @@ class Arch:
     def __post_init__(self) -> None:
         check_ranges(self)
         if len(self.rows) > MOST_ROWS:
-            raise InputError(f"{len(self.rows)} rows; {MOST_ROWS} are the limit")
+            raise InputError(f"{len(self.rows)} rows: at most {MOST_ROWS} are supported")
 
     @property
     def num_classes(self) -> int:
@@ -54,7 +54,7 @@ class Arch:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the network's canonical JSON: equal networks have equal hashes."""
+        """SHA-256 (hex) of the canonical JSON: equal networks have equal hashes."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -71,7 +71,7 @@ def get_arch(name: str, settings: Settings | None = None) -> Arch:
     if name in ALIASES:
         known, width = ALIASES[name]
         if settings.width_mult not in (1.0, width):
-            raise InputError(f"{name} has width {width:g}; for another one take {known}")
+            raise InputError(f"{name} has width {width:g}; for another width use {known}")
         return get_arch(known, replace(settings, width_mult=width))
     for variants in FAMILIES.values():
         if name in variants:

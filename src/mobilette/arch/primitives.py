@@ -183,7 +183,7 @@ def output_side(layer: AnyLayer, side: int) -> int:
     """Return the side, in pixels, of the map that ``layer`` makes of a square one of ``side``.
 
     So the graph of one resolution tells the maps of all others: strides do not depend on the
-    resolution. Layers behind the flattening have no side; they return ``side``.
+    resolution. Layers after the flattening have no side; they return ``side``.
 
     Raises:
         InputError: the layer's window does not fit into the map.
@@ -205,9 +205,8 @@ def output_side(layer: AnyLayer, side: int) -> int:
         case _:
             return side
     if windows < 1:
-        size = f"{layer.kernel}x{layer.kernel}"
         raise InputError(
-            f"{layer.name}: a window of {size} does not fit into the {side}x{side} pixels that are "
-            "left there; a larger resolution is needed"
+            f"{layer.name}: a {layer.kernel}x{layer.kernel} window does not fit into the "
+            f"{side}x{side} map there; use a larger resolution"
         )
     return windows

@@ -57,7 +57,7 @@ class Conv:
         check_ranges(self)
         Range(1, self.channels).check("groups", self.groups)
         if self.kernel % 2 == 0:
-            raise InputError(f"kernel {self.kernel} is even; an odd one is needed")
+            raise InputError(f"kernel {self.kernel} is even: only odd kernels are supported")
         if self.channels % self.groups:
             raise InputError(f"groups {self.groups} do not divide {self.channels} channels")
 
@@ -177,17 +177,17 @@ class Block:
         check_ranges(self)
         names = [step.name for step in self.steps()]
         if len(names) > MOST_STEPS or len(self.paths) > MOST_STEPS:
-            raise InputError(f"a block of {len(names)} steps; {MOST_STEPS} are the limit")
+            raise InputError(f"a block of {len(names)} steps: at most {MOST_STEPS} are supported")
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"two steps of a block are called {name!r}")
         if (self.join == "none") != (not self.paths) or len(self.paths) == 1:
             raise InputError(
-                f"join {self.join!r} of {len(self.paths)} paths: two or more paths are added or "
-                "concatenated, and none of them needs no join"
+                f"join {self.join!r} with {len(self.paths)} paths: add and concat need two or "
+                "more, none has none"
             )
         if self.split and len(self.paths) != 2:
-            raise InputError(f"a split makes two paths, not {len(self.paths)}")
+            raise InputError(f"a split needs two paths, not {len(self.paths)}")
 
     def steps(self) -> Iterator[Step]:
         """Yield every step, in the order of execution."""

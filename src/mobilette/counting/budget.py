@@ -34,13 +34,13 @@ UNITS: Mapping[Quantity, Mapping[str, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Constraint:
-    """A quantity and the most it may be.
+    """An upper limit of a quantity.
 
     Attributes:
         quantity: ``params``; ``madds``; ``size``, bytes of the weights; ``ram``, bytes of the
             activations that are alive at once.
         at_most: inclusive: ``madds<60M`` is at most 59,999,999.
-        text: as it was asked for.
+        text: as it was given.
     """
 
     quantity: Quantity
@@ -55,7 +55,7 @@ def parse_budget(text: str) -> tuple[Constraint, ...]:
     and GB (1,000), KiB, MiB and GiB (1,024) for bytes of size and ram. Case does not matter.
 
     Raises:
-        InputError: a part is no constraint, or a quantity is limited twice.
+        InputError: a part is not a constraint, or a quantity is limited twice.
     """
     constraints = tuple(_constraint(part.strip()) for part in text.split(","))
     limited = [constraint.quantity for constraint in constraints]
@@ -68,7 +68,9 @@ def parse_budget(text: str) -> tuple[Constraint, ...]:
 def _constraint(text: str) -> Constraint:
     match = re.fullmatch(r"(\w+)\s*(<=|<(?!=))\s*(\S+)", text, flags=re.ASCII)
     if match is None:
-        raise InputError(f"budget {text!r} is no limit such as madds<=60M, size<=1MB or ram<=256KB")
+        raise InputError(
+            f"budget {text!r} is not a limit such as madds<=60M, size<=1MB or ram<=256KB"
+        )
     key, operator, amount = match.groups()
     one_of(key, QUANTITIES, "budget quantity")
     quantity = next(each for each in QUANTITIES if each == key)
@@ -81,7 +83,7 @@ def _amount(text: str, quantity: Quantity, constraint: str) -> Fraction:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)", text)
     if match is None or len(text) > 30 or not Fraction(match[1]):
         raise InputError(
-            f"budget {constraint!r}: {text!r} is no number above 0, such as 60 or 1.5M"
+            f"budget {constraint!r}: {text!r} is not a positive number such as 60 or 1.5M"
         )
     units = {unit.lower(): factor for unit, factor in UNITS[quantity].items()}
     if match[2].lower() not in units:

@@ -19,16 +19,16 @@ from mobilette.counting.resolutions import CostByResolution, cost_by_resolution
 
 Precision = Literal["fp32", "int8"]
 ELEMENT_BYTES = {"fp32": 4, "int8": 1}
-# The widths of the papers' grids; what else has been published for a network is added to them.
+# The widths of the papers' grids; a network's other published widths are added.
 USUAL_WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.4, 1.5, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network at a width and a resolution, what it costs and what it is known to reach.
+    """A network at a width and a resolution, its cost and its published accuracy.
 
     Attributes:
-        accuracy: on ImageNet, whatever the number of classes; ``None`` where nobody knows.
+        accuracy: on ImageNet, whatever the number of classes; ``None`` if unpublished.
     """
 
     name: str
@@ -60,15 +60,9 @@ class Candidate:
 
     def needs(self, quantity: Quantity, precision: Precision) -> int:
         """Return how much of a budget's ``quantity`` it takes."""
-        match quantity:
-            case "params":
-                return self.params
-            case "madds":
-                return self.madds
-            case "size":
-                return int(getattr(self.size_bytes, precision))
-            case "ram":
-                return int(getattr(self.peak_activation_bytes, precision))
+        size: int = getattr(self.size_bytes, precision)
+        ram: int = getattr(self.peak_activation_bytes, precision)
+        return {"params": self.params, "madds": self.madds, "size": size, "ram": ram}[quantity]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +91,14 @@ class _Swept:
 
     def needs(self, quantity: Quantity, precision: Precision) -> NDArray[np.int64]:
         """Return how much of ``quantity`` it takes at each resolution."""
-        costs, ones = self.costs, np.ones_like(self.costs.madds)
-        match quantity:
-            case "params":
-                return costs.params * ones
-            case "madds":
-                return costs.madds
-            case "size":
-                return int(getattr(costs.size_bytes, precision)) * ones
-            case "ram":
-                return ELEMENT_BYTES[precision] * costs.peak_activations
+        costs = self.costs
+        amounts = {
+            "params": costs.params,
+            "madds": costs.madds,
+            "size": getattr(costs.size_bytes, precision),
+            "ram": ELEMENT_BYTES[precision] * costs.peak_activations,
+        }
+        return np.broadcast_to(amounts[quantity], costs.madds.shape)
 
     def candidate(self, index: int) -> Candidate:
         elements = int(self.costs.peak_activations[index])
@@ -132,20 +124,20 @@ def candidates(
     precision: Precision = "int8",
     num_classes: int = 1000,
 ) -> list[Candidate] | Shortfall:
-    """Return what of ``names`` fits ``budget``, the largest published accuracy first.
+    """Return the networks among ``names`` that fit ``budget``, highest published accuracy first.
 
-    Every network is looked at in its published widths, in the usual ones and at each of
-    ``resolutions``. What has no accuracy comes last; among equals fewer mult-adds come first.
+    Each is tried at its published widths, the usual widths and every resolution. Those without a
+    published accuracy come last; ties go to fewer mult-adds.
 
     Args:
         names: of networks of the catalogue.
-        budget: what may not be exceeded; without any, everything fits.
+        budget: upper limits; none means that everything fits.
         resolutions: sides of the square input; up to 64 pixels networks have the small form.
         precision: at which ``size`` and ``ram`` are counted.
         num_classes: of the classifier.
 
     Returns:
-        The candidates, or why there is none.
+        The candidates, or why there are none.
 
     Raises:
         InputError: a resolution that no network can have.
@@ -175,7 +167,7 @@ def _rank(candidate: Candidate) -> tuple[float, int, str, float, int]:
 def _sweep(
     name: str, width_mult: float, resolutions: Sequence[int], num_classes: int
 ) -> list[_Swept]:
-    """Return the costs, apart for the small and the full form."""
+    """Return the costs of the small and the full form, as far as ``resolutions`` ask for them."""
 
     def settings(resolution: int) -> Settings:
         return Settings(width_mult=width_mult, resolution=resolution, num_classes=num_classes)
@@ -192,7 +184,7 @@ def _sweep(
 def _excess(
     swept: _Swept, budget: Sequence[Constraint], precision: Precision
 ) -> NDArray[np.float64]:
-    """Return by which factor the worst constraint is exceeded at each resolution; 1 is met."""
+    """Return the largest ratio of need to limit at each resolution; at most 1 fits."""
     worst = np.zeros(len(swept.resolutions))
     for constraint in budget:
         worst = np.maximum(worst, swept.needs(constraint.quantity, precision) / _limit(constraint))
@@ -200,7 +192,7 @@ def _excess(
 
 
 def _limit(constraint: Constraint) -> float:
-    """Return the most that is allowed, above 0 so that a factor can be told."""
+    """Return the limit, above 0 so that a ratio to it exists."""
     return max(float(constraint.at_most), 0.5)
 
 

@@ -129,23 +129,23 @@ def cost(model: Arch | HasArch) -> Cost:
 
 
 def check_memory(arch: Arch) -> None:
-    """Raise `InputError` if the weights or the values of one image do not fit any machine.
+    """Check that weights and activations of one image fit into memory.
 
-    Every number of ``arch`` may be in its range while their product is not.
+    Each number of ``arch`` may be in its range while their product is not.
 
     Raises:
-        InputError: also if the rows do not fit together.
+        InputError: they do not, or the rows do not fit together.
     """
     counted = cost(arch)
     if counted.params > LARGEST_WEIGHTS:
         raise InputError(
-            f"{arch.name}: {counted.params:,} weights; {LARGEST_WEIGHTS:,} are the limit"
+            f"{arch.name}: {counted.params:,} weights: at most {LARGEST_WEIGHTS:,} are supported"
         )
     values = counted.peak_activation_bytes.int8
     if values > LARGEST_ACTIVATIONS:
         raise InputError(
-            f"{arch.name} at {arch.resolution}x{arch.resolution} pixels has {values:,} values at "
-            f"once; {LARGEST_ACTIVATIONS:,} are the limit"
+            f"{arch.name} at {arch.resolution}x{arch.resolution} pixels has {values:,} activations "
+            f"alive at once: at most {LARGEST_ACTIVATIONS:,} are supported"
         )
 
 

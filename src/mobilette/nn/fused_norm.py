@@ -1,4 +1,4 @@
-"""Batch norm and activation in one, on the CPU."""
+"""Batch norm and activation in one pass, on the CPU."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ def _call(
 
 
 def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
-    """Whether `norm_and_activation` computes what the two modules would make of ``x``.
+    """Whether `norm_and_activation` can stand in for the two modules on ``x``.
 
-    That is: in fp32 or bf16 on the CPU, channels last; statistics of the batch, or given ones where
-    no gradient flows through.
+    It can for float32 and bfloat16 on the CPU, channels last, with the batch's statistics, or with
+    running ones where no gradient is needed.
     """
     return (
         not torch.compiler.is_compiling()
         and type(norm) is nn.BatchNorm2d
         and any(isinstance(activation, kind) for kind in _ACTIVATIONS)
-        and norm.track_running_stats  # else the batch's, in inference too
+        and norm.track_running_stats  # else batch statistics are used in inference, too
         and (norm.training or not _has_gradient(x, norm))
         and x.device.type == "cpu"
         and x.dtype in _TYPES
@@ -114,7 +114,7 @@ def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
             for each in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         )
         and x.is_contiguous(memory_format=torch.channels_last)
-        and x.numel() > x.shape[1]  # PyTorch says what is wrong with one value a channel
+        and x.numel() > x.shape[1]  # else PyTorch raises the error
     )
 
 
@@ -124,7 +124,7 @@ def _has_gradient(x: Tensor, norm: nn.BatchNorm2d) -> bool:
 
 
 def _is_plain(of_channels: Tensor | None, channels: int) -> bool:
-    """Whether it is what the kernels read: a float32 for each channel, one after the other."""
+    """Whether it is what the kernels read: one contiguous float32 per channel."""
     return (
         of_channels is not None
         and of_channels.device.type == "cpu"
@@ -137,13 +137,13 @@ def _is_plain(of_channels: Tensor | None, channels: int) -> bool:
 def norm_and_activation(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) -> Tensor:
     """Return ``activation(norm(x))``, in one pass over memory where PyTorch's layers take two.
 
-    In training, statistics are a pass more, the backward pass two; bf16 is rounded once. Results
-    do not depend on the number of threads.
+    In training, statistics take one more pass and the backward pass two; bf16 is rounded once.
+    Results do not depend on the number of threads.
 
     Args:
-        x: float32 or bfloat16 (N, C, H, W) for which `can_fuse` holds. Outside of training it is
-            written over.
-        norm: its running statistics are moved in training, and applied otherwise.
+        x: float32 or bfloat16 (N, C, H, W) for which `can_fuse` holds; overwritten outside of
+            training.
+        norm: its running statistics are updated in training, and applied otherwise.
         activation: none (`nn.Identity`), ReLU, ReLU6 or hard-swish.
 
     Raises:

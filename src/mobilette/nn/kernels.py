@@ -32,7 +32,7 @@ TIME_LIMIT = 120.0  # seconds for a compiler
 
 
 class NoKernels(Exception):
-    """They cannot be had here; the message says why."""
+    """The kernels are unavailable here; the message says why."""
 
 
 def kernels_folder() -> Path:
@@ -41,7 +41,7 @@ def kernels_folder() -> Path:
 
 
 def why_no_kernels() -> str | None:
-    """Return why there are no kernels on this machine, ``None`` where there are; compiles them."""
+    """Return why the kernels are unavailable, or ``None`` if they compile and load."""
     try:
         load_kernels()
     except NoKernels as reason:
@@ -111,7 +111,7 @@ def _compile(compiler: list[str], source: bytes, library: Path) -> None:
 
 
 def _compiler(asked: str | None) -> list[str]:
-    """Return the compiler and the words that go with it: ``ccache g++`` is one, too."""
+    """Return the words of the compiler's command, such as ``ccache g++``."""
     try:
         named = [[name] for name in COMPILERS] if asked is None else [shlex.split(asked)]
     except ValueError as error:  # a quote that is not closed
@@ -137,7 +137,7 @@ def _run(*command: str) -> str:
 
 
 def _processor() -> str:
-    """Return what tells processors apart for which ``-march=native`` makes other code."""
+    """Return text that differs where ``-march=native`` generates different code."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -146,14 +146,14 @@ def _processor() -> str:
 
 
 def _own(library: Path) -> ctypes.CDLL:
-    """Load what nobody else could have put there.
+    """Load a library that no other user could have written.
 
     Raises:
-        NoKernels: someone could.
+        NoKernels: another user could.
         OSError: it cannot be loaded.
     """
     for path in (library.parent, library):
         status = path.stat()
         if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise NoKernels(f"{path}: others may write it, so that it is not run")
+            raise NoKernels(f"{path}: writable by others, so it is not loaded")
     return ctypes.CDLL(str(library))

@@ -162,11 +162,10 @@ def build_empty(arch: Arch) -> Network:
 
 @torch.no_grad()
 def measure_statistics(network: Network, batches: Iterable[Tensor]) -> None:
-    """Give the batch norms of ``network`` statistics measured on ``batches``.
+    """Replace the running statistics of the batch norms by averages over ``batches``.
 
-    For networks whose running statistics belong to other weights. Mean and variance are averaged
-    over the batches ("precise BN": Wu and Johnson 2021, arXiv 2105.07576, section 3). All else is
-    in inference; the network is left so.
+    For networks whose statistics belong to other weights ("precise BN": Wu and Johnson 2021, arXiv
+    2105.07576, section 3). The network is left in evaluation mode.
 
     Args:
         network: changed in place.
