@@ -81,7 +81,7 @@ def test_blocks_that_are_none() -> None:
     step = Step(name="conv1", operation=_conv(8))
     with pytest.raises(InputError, match="two steps of a block are called 'conv1'"):
         Block(entry=(step, step))
-    with pytest.raises(InputError, match="join 'none' of 2 paths"):
+    with pytest.raises(InputError, match="join 'none' with 2 paths"):
         Block(paths=((step,), ()))
     with pytest.raises(InputError, match="join 'add' with 0 paths"):
         Block(entry=(step,), join="add")
