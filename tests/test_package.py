@@ -88,7 +88,7 @@ def test_every_wrong_value_is_one_line(
         ("create_model", "resnet20", {"form": "ful"}, "did you mean 'full'"),
         ("cost", 3, {}, "model is 3, not what create_model or load returns"),
         ("list_models", 3, {}, "list_models: pattern is 3, not text"),
-        ("export", None, {}, "export: run is None, not text or a path or a Run"),
+        ("export", None, {}, "export: model is None, not text or a path or a Run"),
         ("export", "x" * 5000, {}, "cannot be read"),
         ("train", "digits", {"model": ""}, "train: model is '', which is empty"),
     ],

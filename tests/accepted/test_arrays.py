@@ -183,7 +183,7 @@ def test_names_that_no_file_can_have(name: str) -> None:
 
 @pytest.mark.parametrize("path", [None, IMAGE, 3, ["run"]])
 def test_load_takes_a_path(path: Any) -> None:
-    with pytest.raises(InputError, match="^load: path .*text or a path"):
+    with pytest.raises(InputError, match="^load: model .*text or a path"):
         mobilette.load(path)
 
 

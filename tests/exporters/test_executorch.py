@@ -25,6 +25,7 @@ from mobilette.exporters.export import export
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.program import export_program
 from mobilette.run.directory import Run
+from mobilette.run.subject import Subject
 from tests.exporters.networks import Odd, run_printed
 
 pytest.importorskip("executorch")
@@ -96,9 +97,13 @@ def test_the_readmes_python_gives_predicts_answer(
 def test_an_operator_that_executorch_has_not_is_named_with_its_layer(
     trained: Run, tmp_path: Path
 ) -> None:
-    prepared: Any = replace(prepare(trained), network=Odd())  # type: ignore[arg-type]
+    prepared: Any = replace(prepare(trained.model), network=Odd())  # type: ignore[arg-type]
     contract = make_contract(
-        trained, EXECUTORCH, precision="fp32", calibration=None, final=tmp_path
+        Subject(trained.model, trained),
+        EXECUTORCH,
+        precision="fp32",
+        calibration=None,
+        final=tmp_path,
     )
     with pytest.raises(InputError, match=r"special_bessel_j0.* \(layer odd\); .* --to onnx"):
         write_executorch(prepared, contract, None)
@@ -127,7 +132,7 @@ def test_layers_in_float_that_xnnpack_cannot_mix_are_refused(
     trained: Run,
 ) -> None:
     """V3-Small with eight layers in float; the ladder goes on where one is refused."""
-    prepared = prepare(trained)
+    prepared = prepare(trained.model)
     program = export_program(prepared, batch=BATCH)
     refusal = pytest.raises(InputError, match="int8 that reads what these layers in float give")
     with refusal, _kernels_for_all(program):

@@ -178,7 +178,7 @@ def known_bad(run: Run, folder: Path) -> bytes:
     """Return ai-edge-quantizer's int8 of a run: its constants lie behind the flatbuffer."""
     quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
     recipe = pytest.importorskip("ai_edge_quantizer.recipe")
-    prepared, calibration = prepare(run), small_calibration()
+    prepared, calibration = prepare(run.model), small_calibration()
     network = IntegerNetwork(prepared.network, prepared.normalise).eval()
     values = network.values(torch.from_numpy(calibration.pixels))
     (folder / "float.tflite").write_bytes(convert(network, values[:1]))

@@ -16,6 +16,7 @@ from mobilette.exporters.export import export
 from mobilette.exporters.ncnn import NCNN, write_ncnn
 from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.run.directory import Run
+from mobilette.run.subject import Subject
 from tests.exporters.networks import FAMILIES, Odd, run_printed, untrained
 
 pytest.importorskip("ncnn")
@@ -89,12 +90,14 @@ def test_nothing_is_printed_or_left_behind(
 
 
 def contract_of(run: Run, folder: Path, target: Any) -> Contract:
-    return make_contract(run, target, precision="fp32", calibration=None, final=folder)
+    return make_contract(
+        Subject(run.model, run), target, precision="fp32", calibration=None, final=folder
+    )
 
 
 def test_an_operator_that_ncnn_has_not_is_named_with_its_layer(
     trained: Run, tmp_path: Path
 ) -> None:
-    prepared: Any = replace(prepare(trained), network=Odd())  # type: ignore[arg-type]
+    prepared: Any = replace(prepare(trained.model), network=Odd())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"special_bessel_j0 \(layer odd\); .* --to onnx"):
         write_ncnn(prepared, contract_of(trained, tmp_path, NCNN), None)

@@ -56,7 +56,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest(run: Run, tmp_path: Path) 
     with pytest.raises(InputError, match=r"'rows\.1\.expnad\.conv' .* 'rows\.1\.expand\.conv'\?"):
         export(run, precision="int8", calibration=small_calibration(), quantisation=wrong)
     with pytest.raises(InputError, match="no convolution or linear layer"):
-        prepare(run, Quantisation(float_layers=frozenset({"rows.1.expand.activation"})))
+        prepare(run.model, Quantisation(float_layers=frozenset({"rows.1.expand.activation"})))
 
 
 def test_a_microcontroller_has_no_floats(run: Run, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_tensor_of_one_value_has_a_range() -> None:
 
 def shifted(run: Run, by: float) -> Quantisation:
     """Return the run's network with ``by`` added to its answers, and all but one layer in float."""
-    network = copy.deepcopy(prepare(run).network)  # shares tensors with the checkpoint
+    network = copy.deepcopy(prepare(run.model).network)  # shares tensors with the checkpoint
     with torch.no_grad():
         network.get_parameter("head.classifier.bias").add_(by)
     floats = frozenset(weight_layers(run.arch)) - {IN_INT8}
@@ -204,7 +204,7 @@ def test_onnx_ranges_are_those_of_the_rule(run: Run) -> None:
     from mobilette.exporters.onnx import convert
     from mobilette.exporters.onnx_int8 import absorb_normalisation, quantize
 
-    prepared, pixels = prepare(run), with_an_outlier().pixels
+    prepared, pixels = prepare(run.model), with_an_outlier().pixels
     quantisable = absorb_normalisation(prepared)
     model = convert(quantisable.network, quantisable.normalise, prepared.golden.inputs)
     shares = []

@@ -46,7 +46,7 @@ def pixels(trained: Run) -> NDArray[np.uint8]:
 def test_a_faithful_artifact_has_none(
     artifact: Artifact, trained: Run, pixels: NDArray[np.uint8]
 ) -> None:
-    assert first_difference(artifact, trained, pixels) is None
+    assert first_difference(artifact, trained.model, pixels) is None
 
 
 def test_the_layer_with_other_weights_is_named(
@@ -55,7 +55,7 @@ def test_the_layer_with_other_weights_is_named(
     folder = Path(shutil.copytree(artifact.path, tmp_path / "copy"))
     forged = _negate_onnx(folder) if artifact.contract.target == "onnx" else _negate_ir(folder)
     for each in (pixels, None):
-        found = first_difference(forged, trained, each)
+        found = first_difference(forged, trained.model, each)
         assert isinstance(found, Difference)
         assert found.layer == CHANGED
         assert found.relative > 0.1
@@ -67,7 +67,7 @@ def test_a_forgotten_mean_is_named(exported: Artifact, trained: Run, tmp_path: P
     model = onnx.load(folder / "model.onnx")
     _change(model, "normalise.bias", lambda values: np.zeros_like(values))
     forged = forge(folder, {"model.onnx": model.SerializeToString()})
-    found = first_difference(forged, trained)
+    found = first_difference(forged, trained.model)
     assert found is not None
     assert found.layer == "normalise"
 
@@ -79,7 +79,7 @@ def test_an_engine_that_cannot_show_its_layers_says_nothing(
     from mobilette.engines.onnxruntime import OnnxRuntimePredictor
 
     monkeypatch.setattr(OnnxRuntimePredictor, "activations", ArtifactPredictor.activations)
-    assert first_difference(exported, trained) is None
+    assert first_difference(exported, trained.model) is None
 
 
 def _negate_onnx(folder: Path) -> Artifact:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from mobilette.artifact.contract import Contract, Measured
 from mobilette.artifact.golden import Golden, read_golden
@@ -25,6 +26,9 @@ from mobilette.files import (
 from mobilette.folders import restore
 from mobilette.model.classes import ClassLabel, classes_text, parse_classes
 from mobilette.records import parse
+
+if TYPE_CHECKING:
+    from mobilette.model.model import Model
 
 CONTRACT = "contract.json"
 GOLDEN = "golden.npz"
@@ -54,6 +58,38 @@ class Artifact:
         if (golden.inputs.shape[1:], golden.logits.shape[1:]) != expected:
             raise InputError(f"{self.path / GOLDEN}: inputs and logits of another network")
         return golden
+
+    @cached_property
+    def model(self) -> Model:
+        """The model that it was made from, read from its run.
+
+        Raises:
+            InputError: the run is gone, was moved, or has other weights by now.
+        """
+        from mobilette.model.directory import read_model
+
+        if (reason := self.why_no_model()) is not None:
+            raise InputError(f"{self.path}: {reason}")
+        return read_model(self.source)
+
+    @property
+    def source(self) -> Path:
+        """The folder of the run that it was made from."""
+        return Path(os.path.normpath(self.path / self.contract.source.run))
+
+    def why_no_model(self) -> str | None:
+        """Return why the model that it was made from cannot be read; ``None`` if it can."""
+        from mobilette.model.directory import WEIGHTS, is_model
+
+        source = self.contract.source
+        if not source.run:
+            return "made from a model that was in no run"
+        weights = self.source / WEIGHTS
+        if not (is_model(self.source) and weights.is_file()):
+            return f"the run {self.source} is not there"
+        if _sha256(read_bytes(weights)) != source.weights_sha256:
+            return f"{weights}: not the weights that the artifact was made from"
+        return None
 
     def read_model(self) -> bytes:
         """Return the model file, checked against its hash in the same pass.

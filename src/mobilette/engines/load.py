@@ -15,7 +15,8 @@ from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.folders import restore
 from mobilette.limits import THREADS
-from mobilette.run.directory import is_run, open_run
+from mobilette.model.model import Model
+from mobilette.run.directory import Run, is_run, open_run
 
 # Target to (module, class); imported when an artifact of it is opened.
 ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -58,30 +59,39 @@ def why_not_run(target: str, artifact: Path) -> str | None:
 
 
 @checked
-def load(path: str | Path, *, device: str = "cpu", threads: int = 0) -> Predictor:
-    """Return the predictor of a run directory or of an artifact directory.
+def load(
+    model: str | Path | Run | Artifact | Model, *, device: str = "cpu", threads: int = 0
+) -> Predictor:
+    """Return the predictor of a run, an artifact or a model.
 
     Args:
-        path: the directory.
-        device: where a run is executed, as for `train`; artifacts run on the CPU.
+        model: a run or an artifact, or the directory of one; or a model.
+        device: what a run or a model is executed by, as for `train`; artifacts run on the CPU.
         threads: of the engine; 0 lets it choose.
 
     Raises:
-        InputError: it is neither, or its files are damaged.
+        InputError: it is none of these, or its files are damaged.
     """
-    path = Path(path)
     if threads != 0:
         THREADS.check("threads", threads)
+    if not isinstance(model, Run | Artifact | Model):
+        model = _open(Path(model))
+    if isinstance(model, Artifact):
+        if device not in ("auto", "cpu"):
+            raise InputError(f"{model.path}: an artifact runs on the cpu, not on device {device!r}")
+        return open_engine(model, threads=threads)
+    from mobilette.engines.pytorch import CheckpointPredictor
+    from mobilette.training.environment import choose_device
+
+    return CheckpointPredictor(model, device=choose_device(device), threads=threads)
+
+
+def _open(path: Path) -> Run | Artifact:
     restore(path)
     if is_artifact(path):
-        if device not in ("auto", "cpu"):
-            raise InputError(f"{path}: an artifact runs on the cpu, not on device {device!r}")
-        return open_engine(open_artifact(path), threads=threads)
+        return open_artifact(path)
     if is_run(path):
-        from mobilette.engines.pytorch import CheckpointPredictor
-        from mobilette.training.environment import choose_device
-
-        return CheckpointPredictor(open_run(path), device=choose_device(device), threads=threads)
+        return open_run(path)
     kind = "a folder that is neither" if path.is_dir() else "not there"
     hint = "; 'mobilette weights import' makes a run of a file of weights" if path.is_file() else ""
     raise InputError(

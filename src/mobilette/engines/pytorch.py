@@ -1,11 +1,14 @@
-"""PyTorch: executes the checkpoint of a run."""
+"""PyTorch: executes a model."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,18 +23,19 @@ from mobilette.engines.artifact import one_line
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.sharing import CALLS, usable_threads
 from mobilette.errors import InputError
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run, open_run
 from mobilette.run.inference import largest_batch, logits_in_batches
 
 
 class CheckpointPredictor(Predictor):
-    """A run's best weights, executed by PyTorch.
+    """A model, executed by PyTorch.
 
     Any number of threads may ask it: they share the network, which answers them side by side on the
     CPU, in turns on other devices. In a child of `fork` it uses one thread, for OpenMP's threads
-    stay in the parent; other devices than the CPU cannot be asked there. A pickled predictor is the
-    run's path: it is loaded again from there.
+    stay in the parent; other devices than the CPU cannot be asked there. Pickled, a run's predictor
+    is the run's path: it is loaded again from there.
 
     Raises:
         InputError: ``device`` cannot be used, or the weights are missing or damaged.
@@ -39,37 +43,40 @@ class CheckpointPredictor(Predictor):
 
     engine = "PyTorch"
 
-    def __init__(self, run: Run, *, device: torch.device | str = "cpu", threads: int = 0) -> None:
-        self.arch, self.preprocess, self.classes = run.arch, run.preprocess, run.classes
-        self.multi_label = run.multi_label
+    def __init__(
+        self, subject: Run | Model, *, device: torch.device | str = "cpu", threads: int = 0
+    ) -> None:
+        self.model = model = subject.model if isinstance(subject, Run) else subject
+        self.arch, self.preprocess, self.classes = model.arch, model.preprocess, model.classes
+        self.multi_label = model.multi_label
         self.threads = threads or min(threads_by_quota(), torch.get_num_threads())
-        self.path, self.device = run.path.absolute(), torch.device(device)
+        self.path = subject.path.absolute() if isinstance(subject, Run) else None
+        self.where, self.device = self.path or model.origin.source, torch.device(device)
         self._process, on_cpu = os.getpid(), self.device.type == "cpu"
         self._turn: AbstractContextManager[object] = nullcontext() if on_cpu else Lock()
         try:
-            self.network: Network = run.network.to(self.device)
-            self.normalise = Normalise(run.preprocess).to(self.device)
+            network = model.network if on_cpu else copy.deepcopy(model.network)
+            self.network: Network = network.to(self.device)
+            self.normalise = Normalise(model.preprocess).to(self.device)
         except RuntimeError as error:
-            raise InputError(f"{run.path}: device {device}: {one_line(error)}") from error
+            raise InputError(f"{self.where}: device {device}: {one_line(error)}") from error
         self._size = largest_batch(self.network)
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         if self.device.type != "cpu" and self._process != os.getpid():
             raise InputError(
-                f"{self.path}: on device {self.device} since before this process was forked; "
+                f"{self.where}: on device {self.device} since before this process was forked; "
                 "give it to processes that are spawned"
             )
         with CALLS.one(), self._turn, _threads(usable_threads("torch", self.threads)):
             return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
 
     def __reduce__(self) -> tuple[Callable[..., CheckpointPredictor], tuple[object, ...]]:
-        return _load_again, (
-            type(self),
-            self.path,
-            weights_sha256(self.network),
-            {"device": str(self.device), "threads": self.threads},
-        )
+        options: dict[str, Any] = {"device": str(self.device), "threads": self.threads}
+        if self.path is None:
+            return partial(type(self), replace(self.model), **options), ()
+        return _load_again, (type(self), self.path, weights_sha256(self.network), options)
 
 
 def _load_again(

@@ -15,6 +15,7 @@ from mobilette.data.splits import choose_split
 from mobilette.errors import InputError
 from mobilette.exporters.target import Calibration
 from mobilette.model.directory import is_imported
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, recorded_data
 
@@ -23,7 +24,7 @@ FEWEST = 16
 
 
 def calibration_images(
-    run: Run,
+    subject: Run | Model,
     data: str | Path | None = None,
     *,
     count: int = IMAGES,
@@ -31,10 +32,10 @@ def calibration_images(
     reading: Reading | None = None,
     reporter: Reporter = SILENT,
 ) -> Calibration:
-    """Return up to ``count`` images, the same for every target, prepared as the run's are.
+    """Return up to ``count`` images, the same for every target, prepared as the network takes them.
 
     Args:
-        run: whose training images are taken, those that it did not hold out.
+        subject: a run, whose training images are taken, those it did not hold out; or a model.
         data: other images; their training split where there is one, else all.
         count: how many.
         option: of the command line that names ``data``, for errors.
@@ -45,19 +46,25 @@ def calibration_images(
         InputError: the run's images are gone, or it was imported and so has none; there are too
             few.
     """
-    if data is None and is_imported(run.path):
+    path = subject.path if isinstance(subject, Run) else None
+    if data is None and path is None:
         raise InputError(
-            f"{run.path}: imported, so without images of its own to calibrate int8 with; give "
+            "the model was not trained in a run, so there are no images to calibrate int8 with; "
+            f"give some with {option}"
+        )
+    if data is None and path is not None and is_imported(path):
+        raise InputError(
+            f"{path}: imported, so without images of its own to calibrate int8 with; give "
             f"some with {option}"
         )
-    source = str(data) if data is not None else recorded_data(run.path)
+    source = str(data) if data is not None or path is None else recorded_data(path)
     try:
         found = find_images(source)
     except InputError as error:
         if data is not None:
             raise
         raise InputError(
-            f"the images that {run.path} was trained on cannot be read to calibrate int8 "
+            f"the images that {path} was trained on cannot be read to calibrate int8 "
             f"({error}); give others with {option}"
         ) from error
     flat_and_given = data is not None and "all" in found.splits
@@ -71,8 +78,8 @@ def calibration_images(
     split, unusable = load_split(
         chosen,
         num_classes=len(found.classes),
-        resolution=run.arch.resolution,
-        preprocess=run.preprocess,
+        resolution=subject.arch.resolution,
+        preprocess=subject.preprocess,
         reading=reading or Reading(),
         reporter=reporter,
     )
@@ -81,9 +88,9 @@ def calibration_images(
     return Calibration(pixels=np.ascontiguousarray(split.pixels[:]), source=source)
 
 
-def check_calibration(calibration: Calibration, run: Run) -> None:
+def check_calibration(calibration: Calibration, model: Model) -> None:
     """Raise `InputError` unless the images are enough, and as the network takes them."""
-    shape = (run.arch.in_channels, run.arch.resolution, run.arch.resolution)
+    shape = (model.arch.in_channels, model.arch.resolution, model.arch.resolution)
     pixels = calibration.pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
         raise InputError(

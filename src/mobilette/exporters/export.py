@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from mobilette.artifact.directory import (
     open_artifact,
     write_artifact,
 )
+from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_images, check_calibration
@@ -30,9 +32,13 @@ from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.prepare import make_contract, package_versions, prepare
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import Calibration, Progress, Quantisation, Target, no_progress
+from mobilette.exporters.trained_run import open_trained_run
 from mobilette.files import read_bytes
 from mobilette.folders import new_directory
-from mobilette.run.directory import Run, open_run
+from mobilette.model.model import Model
+from mobilette.nn.network import Network
+from mobilette.run.directory import Run
+from mobilette.run.subject import resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {target.name: target for target in (ONNX, OPENVINO, LITERT, EXECUTORCH, NCNN, COREML, MCU, WEB)}
@@ -41,7 +47,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
 
 @checked
 def export(
-    run: str | Path | Run,
+    model: str | Path | Run | Model | Network,
     *,
     to: str = "onnx",
     precision: Precision | None = None,
@@ -52,23 +58,27 @@ def export(
     moved_to: Path | None = None,
     force: bool = False,
     max_unusable: float = 0.1,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] | None = None,
     progress: Progress = no_progress,
 ) -> Artifact:
-    """Write the artifact of a run and return it.
+    """Write the artifact of a model and return it.
 
     Args:
-        run: a run or its directory.
+        model: a run, its directory, a model, or a network that was trained elsewhere.
         to: the target.
         precision: of the target's; ``None`` means its usual one.
-        data: images that int8 is calibrated with; ``None`` means the run's own training images.
+        data: images that int8 is calibrated with; ``None`` means those the run was trained on.
         calibration: instead of ``data``, what `calibration_images` returned.
         quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
-            behind it; by default ``out`` is ``exports/<name of the run>``.
+            behind it; by default ``out`` is ``exports/<name of the run or network>``.
         moved_to: where the artifact will lie in the end, if it is moved from there: the way to its
             run is told from this place.
         force: replace an artifact that is there already.
         max_unusable: the part of the images of ``data`` that may be unusable.
+        preprocess: of a network: how images are prepared; by default its ``preprocess``.
+        classes: of a network: their names in order; by default their numbers.
         progress: told what is done now.
 
     Raises:
@@ -78,19 +88,25 @@ def export(
     """
     precision = check_precision(to, precision)
     target = TARGETS[to]
-    run = run if isinstance(run, Run) else open_run(run)
-    final = artifact_folder(run, to, precision, out)
+    if isinstance(model, str | PathLike):
+        model = open_trained_run(model)
+    subject = resolve(model, preprocess=preprocess, classes=classes)
+    run = subject.run
+    final = artifact_folder(run or subject.model, to, precision, out)
     package_versions(target)
     with new_directory(final, holds=CONTRACT, force=force) as folder:
         if precision != "int8":
             calibration = quantisation = None
         elif calibration is None:
-            calibration = calibration_images(run, data, reading=Reading(max_unusable=max_unusable))
+            calibration = calibration_images(
+                run or subject.model, data, reading=Reading(max_unusable=max_unusable)
+            )
         else:
-            check_calibration(calibration, run)
-        prepared, best = prepare(run, quantisation, progress=progress), run.best()
+            check_calibration(calibration, subject.model)
+        prepared = prepare(subject.model, quantisation, progress=progress)
+        best = run.best() if run is not None else None
         contract = make_contract(
-            run,
+            subject,
             target,
             precision=precision,
             calibration=calibration,
@@ -139,9 +155,12 @@ def target_packages() -> dict[str, dict[str, str] | str]:
     return found
 
 
-def artifact_folder(run: Run, to: str, precision: Precision, out: str | Path | None) -> Path:
+def artifact_folder(
+    model: Run | Model, to: str, precision: Precision, out: str | Path | None
+) -> Path:
     """Return the directory in which `export` writes an artifact."""
-    base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
+    name = model.path.resolve().name if isinstance(model, Run) else model.arch.name
+    base = Path(out) if out is not None else Path("exports") / name
     return base / artifact_name(TARGETS[to], precision)
 
 

@@ -54,7 +54,7 @@ def absorb_normalisation(prepared: Prepared) -> Quantisable:
     it out in the padding alone. Where means differ, the first padding would have to as well, so
     that normalisation stays a convolution: its diagonal is exact in int8, per channel.
     """
-    preprocess, stem = prepared.run.preprocess, prepared.network.stem.conv
+    preprocess, stem = prepared.model.preprocess, prepared.network.stem.conv
     kept = Quantisable(network=prepared.network, normalise=prepared.normalise)
     if not _is_uniform(preprocess) or not isinstance(stem, nn.Conv2d) or stem.bias is None:
         return kept

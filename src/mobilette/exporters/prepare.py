@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,36 +29,37 @@ from mobilette.exporters.target import (
     no_progress,
 )
 from mobilette.extras import needs, version_of
+from mobilette.model.model import Model
 from mobilette.nn.network import Network, build_empty
-from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
+from mobilette.run.subject import Subject, model_sha256
 
 
 def prepare(
-    run: Run, quantisation: Quantisation | None = None, *, progress: Progress = no_progress
+    model: Model, quantisation: Quantisation | None = None, *, progress: Progress = no_progress
 ) -> Prepared:
-    """Return the network of ``run`` as it will be executed, and what it answered.
+    """Return the network of ``model`` as it will be executed, and what it answered.
 
     Args:
-        run: the run.
+        model: the model.
         quantisation: how it becomes int8; its network, where it has one, is what is executed.
         progress: told what is done now.
 
     Raises:
-        InputError: the run has no usable weights, or no layer of the name of one that is to stay
+        InputError: the model has no classifier, or no layer of the name of one that is to stay
             in float.
     """
-    checkpoint = run.network
-    normalise = Normalise(run.preprocess)
-    inputs = golden_inputs(run.arch.in_channels, run.arch.resolution)
+    checkpoint = model.network
+    normalise = Normalise(model.preprocess)
+    inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
     golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
     quantisation = quantisation or Quantisation()
     network = quantisation.network
     if network is None:
-        network = folded_network(run.arch, checkpoint.state_dict())
+        network = folded_network(model.arch, checkpoint.state_dict())
     check_float_layers(network.arch, quantisation.float_layers)
     return Prepared(
-        run=run,
+        model=model,
         network=network,
         normalise=normalise,
         golden=golden,
@@ -87,7 +87,7 @@ def package_versions(target: Target) -> dict[str, str]:
 
 
 def make_contract(
-    run: Run,
+    subject: Subject,
     target: Target,
     *,
     precision: Precision,
@@ -100,7 +100,8 @@ def make_contract(
     Raises:
         InputError: a package that the target needs is missing.
     """
-    channels, side = run.arch.in_channels, run.arch.resolution
+    model, run = subject
+    channels, side = model.arch.in_channels, model.arch.resolution
     shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
     quantisation, source = quantisation or Quantisation(), None
     if calibration is not None:
@@ -112,25 +113,25 @@ def make_contract(
         precision=precision,
         model=target.model,
         parts=target.parts,
-        arch=run.arch,
-        preprocess=run.preprocess,
+        arch=model.arch,
+        preprocess=model.preprocess,
         input=InputContract(
             name=target.input,
             layout=target.layout,
             dtype=target.dtype,
             shape=shape,
-            colour="grey" if run.preprocess.colour == "grey" else "rgb",
+            colour="grey" if model.preprocess.colour == "grey" else "rgb",
         ),
         output=target.output,
-        outputs="sigmoid" if run.multi_label else "softmax",
-        classes=run.classes,
+        outputs="sigmoid" if model.multi_label else "softmax",
+        classes=model.classes,
         calibration=source,
         float_layers=tuple(sorted(quantisation.float_layers)),
         verifiable=target.verifiable,
         versions=package_versions(target),
         source=Source(
-            run=_relative(run.path, final),
-            weights_sha256=hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
+            run=_relative(run.path, final) if run is not None else "",
+            weights_sha256=model_sha256(model, run),
         ),
     )
 

@@ -15,8 +15,8 @@ from mobilette.artifact.contract import Contract, Precision
 from mobilette.artifact.golden import Golden
 from mobilette.compression.ranges import Ranges
 from mobilette.data.normalise import Normalise
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
-from mobilette.run.directory import Run
 
 Layout = Literal["NCHW", "NHWC"]
 
@@ -62,7 +62,7 @@ class Prepared:
     """What every target is written from.
 
     Attributes:
-        run: the run.
+        model: what is exported.
         network: its network with batch norms folded, in evaluation mode.
         normalise: what makes pixels its input.
         golden: inputs, and the checkpoint's answers.
@@ -70,7 +70,7 @@ class Prepared:
         progress: told what is done now.
     """
 
-    run: Run
+    model: Model
     network: Network
     normalise: Normalise
     golden: Golden

@@ -18,7 +18,7 @@ from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.errors import InputError
 from mobilette.model.classes import ClassLabel
-from mobilette.run.directory import Run
+from mobilette.model.model import Model
 from mobilette.run.inference import checkpoint_logits
 from mobilette.verification.statistics import compare
 
@@ -34,11 +34,11 @@ _OTHER_INPUTS: Mapping[str, Callable[[Arrays], Arrays]] = MappingProxyType(
 )
 
 
-def diagnose(predictor: ArtifactPredictor, run: Run | None) -> list[str]:
+def diagnose(predictor: ArtifactPredictor, model: Model | None) -> list[str]:
     """Return the mistakes, a line each, that make of the golden vectors what ``predictor`` answers.
 
     Tried are the opposite order of colours, rows for columns, another order of the classes and,
-    where ``run`` is known, other means and deviations: those of the presets, and none.
+    where ``model`` is known, other means and deviations: those of the presets, and none.
     """
     golden, precision = predictor.artifact.golden, predictor.contract.precision
     answers = predictor.logits(golden.inputs)
@@ -51,8 +51,8 @@ def diagnose(predictor: ArtifactPredictor, run: Run | None) -> list[str]:
         ):
             found.append(f"{mistake} (the golden vectors fit then)")
     found += _other_class_order(answers, golden.logits, predictor, least)
-    if run is not None:
-        found += _other_arithmetic(answers, golden.inputs, run, least)
+    if model is not None:
+        found += _other_arithmetic(answers, golden.inputs, model, least)
     return found
 
 
@@ -91,9 +91,9 @@ def _other_class_order(
     ]
 
 
-def _other_arithmetic(answers: Logits, inputs: Arrays, run: Run, least: float) -> list[str]:
-    for what, preprocess in _other_preprocesses(run.preprocess):
-        given = checkpoint_logits(run.network, Normalise(preprocess), inputs)
+def _other_arithmetic(answers: Logits, inputs: Arrays, model: Model, least: float) -> list[str]:
+    for what, preprocess in _other_preprocesses(model.preprocess):
+        given = checkpoint_logits(model.network, Normalise(preprocess), inputs)
         if _fits(answers, given, least):
             return [f"mean and std: it answers as with {what}"]
     return []
@@ -120,19 +120,19 @@ def _other_preprocesses(own: Preprocess) -> Iterator[tuple[str, Preprocess]]:
                 yield f"those of the preset {name!r}", replace(own, mean=mean, std=std)
 
 
-def check_metadata(contract: Contract, run: Run) -> list[str]:
-    """Return what ``contract`` says otherwise than ``run``, a line each."""
+def check_metadata(contract: Contract, model: Model) -> list[str]:
+    """Return what ``contract`` says otherwise than ``model``, a line each."""
     failures = []
-    if contract.arch.hash != run.arch.hash:
+    if contract.arch.hash != model.arch.hash:
         failures.append("contract.json: arch is not the run's network")
-    ours, theirs = asdict(contract.preprocess), asdict(run.preprocess)
+    ours, theirs = asdict(contract.preprocess), asdict(model.preprocess)
     failures += [
         f"contract.json: preprocess.{key} is {_short(value)}, the run's is {_short(theirs[key])}"
         for key, value in ours.items()
         if value != theirs[key]
     ]
-    failures += _check_classes(contract.classes, run.classes)
-    outputs = "sigmoid" if run.multi_label else "softmax"
+    failures += _check_classes(contract.classes, model.classes)
+    outputs = "sigmoid" if model.multi_label else "softmax"
     if contract.outputs != outputs:
         failures.append(f"contract.json: outputs is {contract.outputs}, the run's is {outputs}")
     return failures

@@ -1,4 +1,4 @@
-"""`evaluate`: the accuracy of a run or an artifact on images."""
+"""`evaluate`: the accuracy of a model on images."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.arguments import checked
+from mobilette.artifact.directory import Artifact
 from mobilette.data.dataset import load_split
 from mobilette.data.images import LabelledImage
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.splits import choose_split
+from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
+from mobilette.run.directory import Run
 from mobilette.run.metrics import Metrics, measure
 
 
 @checked
 def evaluate(
-    predictor: Predictor,
+    model: str | Path | Run | Artifact | Model | Predictor,
     data: str | Path,
     *,
     split: str | None = None,
@@ -30,10 +34,10 @@ def evaluate(
     max_unusable: float = 0.1,
     reporter: Reporter = SILENT,
 ) -> Metrics:
-    """Return accuracy, loss and confusions of ``predictor`` on the images of ``data``.
+    """Return accuracy, loss and confusions of ``model`` on the images of ``data``.
 
     Args:
-        predictor: what `load` returned.
+        model: a run, an artifact or a model, a directory of one, or what `load` returned.
         data: images of the model's classes, or some of them (`find_images` tells the forms).
         split: by default ``val`` where there is one, else every image.
         workers: processes that decode; ``None`` means one a core.
@@ -44,6 +48,7 @@ def evaluate(
     Raises:
         InputError: the images cannot be used, or a class is none of the model's.
     """
+    predictor = model if isinstance(model, Predictor) else load(model)
     reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
     labelled = labelled_images(
         data, predictor.classes, split=reading.split, multi_label=predictor.multi_label

@@ -19,7 +19,7 @@ from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import open_engine
 from mobilette.exporters.prepare import prepare
 from mobilette.exporters.target import Prepared
-from mobilette.run.directory import Run
+from mobilette.model.model import Model
 
 IMAGES = 2
 NORMALISE = "normalise"
@@ -48,9 +48,9 @@ class Difference:
 
 
 def first_difference(
-    artifact: Artifact, run: Run, pixels: NDArray[np.uint8] | None = None
+    artifact: Artifact, model: Model, pixels: NDArray[np.uint8] | None = None
 ) -> Difference | None:
-    """Return the first layer at which ``artifact`` differs from the checkpoint of ``run``.
+    """Return the first layer at which ``artifact`` differs from ``model``.
 
     In fp32 it is the first layer that is off by more than 1e-3 of its scale. With rounded values it
     is, of the layers with a signal-to-noise ratio below 5 dB, the one at which the ratio falls
@@ -58,7 +58,7 @@ def first_difference(
 
     Args:
         artifact: the artifact.
-        run: its checkpoint.
+        model: what it was made from.
         pixels: uint8 (N, C, H, W); two are used. By default golden inputs, which may lie outside
             the ranges that int8 was calibrated for: images tell more there.
 
@@ -66,9 +66,9 @@ def first_difference(
         ``None`` where every layer answers alike or the engine cannot show its layers.
 
     Raises:
-        InputError: the artifact cannot be executed here, or the run has no usable weights.
+        InputError: the artifact cannot be executed here, or the model has no classifier.
     """
-    prepared = prepare(run)
+    prepared = prepare(model)
     pixels = (artifact.golden.inputs if pixels is None else pixels)[:IMAGES]
     tensors = open_engine(artifact).activations(pixels)
     if tensors is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +20,12 @@ from mobilette.engines.load import open_engine
 from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
-from mobilette.files import read_bytes
 from mobilette.limits import DROP
-from mobilette.model.directory import WEIGHTS
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
-from mobilette.run.directory import Run, is_run, open_run
+from mobilette.run.directory import Run
 from mobilette.run.metrics import accuracy
+from mobilette.run.subject import model_sha256, resolve
 from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
 from mobilette.verification.evaluate import labelled_images
 from mobilette.verification.first_difference import IMAGES, first_difference
@@ -53,10 +51,10 @@ class _Answers:
 
 @checked
 def verify(
-    artifact: str | Path,
+    artifact: str | Path | Artifact,
     data: str | Path | None = None,
     *,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Run | Model | None = None,
     split: str | None = None,
     max_drop: float = MAX_DROP,
     workers: int | None = None,
@@ -69,9 +67,9 @@ def verify(
     checkpoint by its run. Some of them are prepared by the lines of the artifact's README, too.
 
     Args:
-        artifact: the artifact directory.
+        artifact: an artifact or its directory.
         data: images; without them only golden vectors are compared.
-        checkpoint: the run; by default the one that the contract names.
+        checkpoint: the run or model it was made from; by default what the contract names.
         split: by default ``val`` where there is one, else every image.
         max_drop: percentage points of accuracy that int8 may lose; other precisions have limits of
             their own (`mobilette.verification.gate.LIMITS`).
@@ -83,14 +81,14 @@ def verify(
         InputError: a file of the artifact was changed, or the images cannot be used.
     """
     DROP.check("--max-drop", max_drop)
-    opened = open_artifact(artifact)
+    opened = artifact if isinstance(artifact, Artifact) else open_artifact(artifact)
     predictor = open_engine(opened)
-    run, notes = _find_run(opened, checkpoint)
-    verdict = _on_golden(predictor, run)
+    model, notes = _find_model(opened, checkpoint)
+    verdict = _on_golden(predictor, model)
     if data is None:
         notes.append("no images given: golden vectors only")
-        if verdict.failures and run is not None:
-            layer = _first_layer(opened, run, None)
+        if verdict.failures and model is not None:
+            layer = _first_layer(opened, model, None)
             verdict = replace(verdict, failures=(*verdict.failures, *layer))
     else:
         labelled = labelled_images(
@@ -101,7 +99,7 @@ def verify(
         verdict = _on_images(
             replace(verdict, classes_matched_by=labelled.matched_by),
             predictor,
-            run,
+            model,
             labelled.images,
             reading,
             reporter,
@@ -110,7 +108,7 @@ def verify(
     return replace(verdict, passed=not verdict.failures, notes=(*notes, *verdict.notes))
 
 
-def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
+def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
     """Judge contract and golden vectors; where these do not fit, say which mistake it is."""
     golden, contract = predictor.artifact.golden, predictor.contract
     given, needed = golden.inputs.shape[1:], _input_shape(contract.arch)
@@ -123,15 +121,15 @@ def _on_golden(predictor: ArtifactPredictor, run: Run | None) -> Verdict:
             f"{golden.logits.shape[-1]}; another model lies there"
         )
     failures = []
-    if run is not None:
-        failures += check_metadata(contract, run)
-        failures += _check_golden(predictor.artifact, run)
+    if model is not None:
+        failures += check_metadata(contract, model)
+        failures += _check_golden(predictor.artifact, model)
     if contract.target == "mcu":
         failures += check_exact(predictor.artifact)
     comparison = compare(answers, golden.logits)
     wrong = judge_golden(comparison, contract.precision)
     if wrong:
-        wrong += diagnose(predictor, run)
+        wrong += diagnose(predictor, model)
     return Verdict(
         passed=False,
         target=contract.target,
@@ -149,12 +147,12 @@ def _input_shape(arch: Arch) -> tuple[int, int, int]:
     return arch.in_channels, arch.resolution, arch.resolution
 
 
-def _check_golden(artifact: Artifact, run: Run) -> list[str]:
+def _check_golden(artifact: Artifact, model: Model) -> list[str]:
     """Return what is wrong with the golden vectors themselves."""
-    golden, arch = artifact.golden, run.arch
+    golden, arch = artifact.golden, model.arch
     if golden.inputs.shape[1:] != _input_shape(arch) or golden.logits.shape[1] != arch.num_classes:
         return [f"{GOLDEN}: of another network than the run's"]
-    own = compare(golden.logits, CheckpointPredictor(run).logits(golden.inputs))
+    own = compare(golden.logits, CheckpointPredictor(model).logits(golden.inputs))
     if not judge_golden(own):
         return []
     return [
@@ -165,7 +163,7 @@ def _check_golden(artifact: Artifact, run: Run) -> list[str]:
 def _on_images(
     verdict: Verdict,
     predictor: ArtifactPredictor,
-    run: Run | None,
+    model: Model | None,
     images: Sequence[LabelledImage],
     reading: Reading,
     reporter: Reporter,
@@ -186,8 +184,8 @@ def _on_images(
         accuracy_artifact=accuracy(ours.logits, ours.labels),
         calibration_error_artifact=_calibration_error(ours),
     )
-    if run is not None:
-        theirs = _answers(CheckpointPredictor(run), images, reading, reporter)
+    if model is not None:
+        theirs = _answers(CheckpointPredictor(model), images, reading, reporter)
         comparison = compare(ours.logits, theirs.logits)
         right = accuracy(theirs.logits, theirs.labels)
         failures += judge_images(
@@ -198,7 +196,7 @@ def _on_images(
             max_drop=max_drop,
         )
         if failures:
-            failures += _first_layer(predictor.artifact, run, ours.sample)
+            failures += _first_layer(predictor.artifact, model, ours.sample)
         verdict = replace(
             _with(verdict, comparison),
             accuracy_source=right,
@@ -207,9 +205,9 @@ def _on_images(
     return replace(verdict, failures=tuple(failures), notes=tuple(notes))
 
 
-def _first_layer(artifact: Artifact, run: Run, pixels: NDArray[np.uint8] | None) -> list[str]:
+def _first_layer(artifact: Artifact, model: Model, pixels: NDArray[np.uint8] | None) -> list[str]:
     """Name the layer at which the answers part, where the engine shows its layers."""
-    found = first_difference(artifact, run, pixels)
+    found = first_difference(artifact, model, pixels)
     if found is None:
         return []
     size = f"{found.relative:.1%} of its largest value, {found.snr_db:.1f} dB"
@@ -248,20 +246,22 @@ def _calibration_error(answers: _Answers) -> float | None:
     return None if answers.labels.ndim == 2 else calibration_error(answers.logits, answers.labels)
 
 
-def _find_run(artifact: Artifact, given: str | Path | None) -> tuple[Run | None, list[str]]:
-    """Return the checkpoint's run, or none and the reason why there is none.
+def _find_model(
+    artifact: Artifact, given: str | Path | Run | Model | None
+) -> tuple[Model | None, list[str]]:
+    """Return what the artifact was made from, or none and why.
 
     Raises:
-        InputError: ``given`` is no run, or not the one that the artifact was made from.
+        InputError: ``given`` is not what the artifact was made from.
     """
-    source = artifact.contract.source
-    path = Path(given or os.path.normpath(artifact.path / source.run))
-    if given is None and not (is_run(path) and (path / WEIGHTS).is_file()):
-        return None, [f"the run {path} is not there: golden vectors only (--from RUN names it)"]
-    run = open_run(path)
-    if hashlib.sha256(read_bytes(run.weights_path)).hexdigest() == source.weights_sha256:
-        return run, []
-    reason = f"{run.weights_path}: not the weights that the artifact was made from"
-    if given is not None:
-        raise InputError(reason)
-    return None, [f"{reason}: golden vectors only"]
+    if given is None:
+        reason = artifact.why_no_model()
+        if reason is None:
+            return artifact.model, []
+        return None, [f"{reason}: golden vectors only (--from RUN names it)"]
+    model, run = resolve(given)
+    found = model_sha256(model, run)
+    if found != artifact.contract.source.weights_sha256:
+        where = run.weights_path if run is not None else model.origin.source
+        raise InputError(f"{where}: not the weights that the artifact was made from")
+    return model, []
