@@ -32,8 +32,7 @@ from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_name, export
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import Run
-from mobilette.verification.benchmark import machine
-from mobilette.verification.candidate import time_once
+from mobilette.verification.bench import machine, time_once
 
 if TYPE_CHECKING:
     from bench.networks import random_run

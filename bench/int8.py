@@ -19,7 +19,7 @@ import typer
 
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.export import TARGETS
-from mobilette.verification.benchmark import machine
+from mobilette.verification.bench import machine
 
 if TYPE_CHECKING:
     from bench.engines import make_cells, take_turns, versions

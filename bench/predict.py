@@ -33,7 +33,7 @@ from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
-from mobilette.verification.benchmark import machine
+from mobilette.verification.bench import machine
 
 if TYPE_CHECKING:
     from bench.networks import random_run

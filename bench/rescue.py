@@ -33,7 +33,7 @@ from mobilette.data.dataset import load_split
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.prepare import folded_network
+from mobilette.exporters.target import folded_network
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.evaluate import labelled_images

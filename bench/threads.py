@@ -28,7 +28,7 @@ from mobilette.engines.load import ENGINES, load
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export
 from mobilette.exporters.target import Calibration
-from mobilette.verification.benchmark import machine
+from mobilette.verification.bench import machine
 
 if TYPE_CHECKING:
     from bench.engines import versions

@@ -144,7 +144,7 @@ def test_doctor_says_what_installs_a_target(monkeypatch: pytest.MonkeyPatch) -> 
             raise PackageNotFoundError(package)
         return "1.0"
 
-    monkeypatch.setattr("mobilette.exporters.prepare.version_of", without_ncnn)
+    monkeypatch.setattr("mobilette.exporters.target.version_of", without_ncnn)
     found = target_packages()
     assert found["ncnn"] == "pip install 'mobilette[ncnn]'"
     assert found["coreml"] == {"coremltools": "1.0"}

@@ -30,7 +30,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import export
-from mobilette.exporters.prepare import folded_network
+from mobilette.exporters.target import folded_network
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
 from tests.compression.networks import (

@@ -22,8 +22,8 @@ from mobilette.exporters.executorch import (
     write_executorch,
 )
 from mobilette.exporters.export import export
-from mobilette.exporters.prepare import make_contract, prepare
 from mobilette.exporters.program import export_program
+from mobilette.exporters.target import make_contract, prepare
 from mobilette.run.directory import Run
 from mobilette.run.subject import Subject
 from tests.exporters.networks import Odd, run_printed

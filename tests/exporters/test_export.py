@@ -20,8 +20,7 @@ from mobilette.exporters.export import TARGETS, export
 from mobilette.exporters.target import Calibration
 from mobilette.reporting.benchmark import table_rows
 from mobilette.run.directory import Run
-from mobilette.verification.benchmark import bench
-from mobilette.verification.candidate import judge, open_candidate
+from mobilette.verification.bench import bench, judge, open_candidate
 
 
 def mobilette(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,7 @@ from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.exporters.litert import convert
 from mobilette.exporters.litert_int8 import IntegerNetwork
-from mobilette.exporters.prepare import prepare
+from mobilette.exporters.target import prepare
 from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run, open_run

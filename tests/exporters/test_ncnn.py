@@ -14,7 +14,7 @@ from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.exporters.ncnn import NCNN, write_ncnn
-from mobilette.exporters.prepare import make_contract, prepare
+from mobilette.exporters.target import make_contract, prepare
 from mobilette.run.directory import Run
 from mobilette.run.subject import Subject
 from tests.exporters.networks import FAMILIES, Odd, run_printed, untrained

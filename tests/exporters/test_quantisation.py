@@ -23,8 +23,7 @@ from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.exporters.onnx_int8 import activation_ranges
-from mobilette.exporters.prepare import prepare
-from mobilette.exporters.target import Calibration, Quantisation
+from mobilette.exporters.target import Calibration, Quantisation, prepare
 from mobilette.run.directory import Run
 from mobilette.verification.statistics import compare
 from tests.exporters.networks import run_printed

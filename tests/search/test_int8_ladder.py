@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
-from mobilette.exporters.prepare import folded_network
-from mobilette.exporters.target import Quantisation
+from mobilette.exporters.target import Quantisation, folded_network
 from mobilette.nn.network import Network
 from mobilette.search import int8_ladder
 from mobilette.search.int8_ladder import Attempt, Material, Outcome, climb, fewest

@@ -15,9 +15,8 @@ from mobilette.artifact.directory import Artifact
 from mobilette.engines.timing import Request, measure
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
-from mobilette.verification.benchmark import Benchmark, Latency, Row, bench, expand
-from mobilette.verification.candidate import time_once
-from mobilette.verification.fastest import BENCH, choose_artifact
+from mobilette.verification.bench import bench, expand, time_once
+from mobilette.verification.benchmark import BENCH, Benchmark, Latency, Row, choose_artifact
 from tests.artifact.forging import forge
 
 SECONDS = 0.01

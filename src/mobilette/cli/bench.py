@@ -60,7 +60,7 @@ def bench(
         table_rows,
         write_benchmark,
     )
-    from mobilette.verification.benchmark import bench as measure
+    from mobilette.verification.bench import bench as measure
 
     if to is not None:
         made = [_export(run, to, precision, data, out=out, force=force) for run in models]

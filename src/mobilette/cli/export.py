@@ -55,8 +55,8 @@ def export(
     from mobilette.exporters.calibration import calibration_images
     from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
     from mobilette.exporters.export import export as export_run
-    from mobilette.exporters.prepare import package_versions
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
+    from mobilette.exporters.target import package_versions
     from mobilette.folders import check_new
     from mobilette.model.directory import is_imported
     from mobilette.run.directory import open_run, recorded_data

@@ -44,7 +44,7 @@ def predict(
     refuse_address(model)
     place = Path(model)
     if not is_artifact(place) and not is_run(place) and find_artifacts(place):
-        from mobilette.verification.fastest import choose_artifact
+        from mobilette.verification.benchmark import choose_artifact
 
         place, why = choose_artifact(place)
         remarks().print(why)

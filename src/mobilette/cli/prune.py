@@ -83,7 +83,7 @@ def prune(
     let_threads_sleep()
     from mobilette.cli.output import remarks
     from mobilette.cli.training_progress import TrainingProgress
-    from mobilette.exporters.trained_run import open_trained_run
+    from mobilette.exporters.export import open_trained_run
     from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.workflows.prune import prune as prune_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -29,15 +30,22 @@ from mobilette.exporters.mcu import MCU
 from mobilette.exporters.ncnn import NCNN
 from mobilette.exporters.onnx import ONNX, WEB
 from mobilette.exporters.openvino import OPENVINO
-from mobilette.exporters.prepare import make_contract, package_versions, prepare
 from mobilette.exporters.readme import readme
-from mobilette.exporters.target import Calibration, Progress, Quantisation, Target, no_progress
-from mobilette.exporters.trained_run import open_trained_run
+from mobilette.exporters.target import (
+    Calibration,
+    Progress,
+    Quantisation,
+    Target,
+    make_contract,
+    no_progress,
+    package_versions,
+    prepare,
+)
 from mobilette.files import read_bytes
 from mobilette.folders import new_directory
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
-from mobilette.run.directory import Run
+from mobilette.run.directory import Run, open_run
 from mobilette.run.subject import resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -225,3 +233,18 @@ def export_all(
             )
         except InputError as error:
             yield Refused(target=target, precision=precision, reason=str(error))
+
+
+def open_trained_run(path: str | Path) -> Run:
+    """Return the run in the directory ``path``.
+
+    Raises:
+        InputError: it is none; of an artifact it says which run that was made from.
+    """
+    path = Path(path)
+    if not is_artifact(path):
+        return open_run(path)
+    contract = open_artifact(path).contract
+    what = "quantised already" if contract.precision == "int8" else "an artifact, not a run"
+    made_from = os.path.normpath(path / contract.source.run)
+    raise InputError(f"{path}: {what}; give the run it was made from, {made_from}")

@@ -14,8 +14,7 @@ from mobilette.errors import visible
 from mobilette.files import write_bytes, write_json, write_text
 from mobilette.reporting.labels import place_labels
 from mobilette.reporting.style import FAINT, INK, QUIET
-from mobilette.verification.benchmark import Benchmark, Row
-from mobilette.verification.fastest import BENCH
+from mobilette.verification.benchmark import BENCH, Benchmark, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

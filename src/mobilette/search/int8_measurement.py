@@ -28,7 +28,7 @@ from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
 from mobilette.search.int8_ladder import Attempt
-from mobilette.verification.candidate import time_once
+from mobilette.verification.bench import time_once
 from mobilette.verification.evaluate import labelled_images
 from mobilette.verification.gate import judge_golden, judge_images
 from mobilette.verification.statistics import compare, right_answers_kept

@@ -1,37 +1,25 @@
-"""`bench`: artifacts and runs side by side, each judged and timed in processes of its own."""
+"""What `bench` found, and which of several artifacts to use by it."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Literal
 
-import numpy as np
-
-from mobilette.artifact.directory import find_artifacts, is_artifact
-from mobilette.data.machine import usable_cores
-from mobilette.data.sources import find_images
-from mobilette.engines.timing import Request, Timing
+from mobilette.artifact.contract import Contract
+from mobilette.artifact.directory import CONTRACT, find_artifacts, read_contract
 from mobilette.errors import InputError
+from mobilette.files import read_record
 from mobilette.limits import AMOUNT, BATCH, FRACTION, MILLISECONDS, RATE, ROUNDS, THREADS
 from mobilette.records import check_ranges
-from mobilette.run.directory import is_run
-from mobilette.verification.candidate import (
-    Candidate,
-    Judgement,
-    judge,
-    open_candidate,
-    time_once,
-)
+from mobilette.verification.verify import verify
 
-BATCHES = (1, 2, 4, 8, 16, 32)
-SECONDS = 0.5
-
-Report = Callable[[str], None]
+BENCH = "bench.json"
+# Without a benchmark: what was fastest on x86 (RUNTIMES.md), and fp32 first, because an int8
+# artifact's accuracy is known only with images.
+PREFERENCE = ("openvino", "onnx", "litert", "executorch", "ncnn")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,78 +117,6 @@ class Benchmark:
         return asdict(self)
 
 
-def bench(
-    models: Sequence[str | Path],
-    data: str | Path | None = None,
-    *,
-    split: str | None = None,
-    threads: int = 1,
-    rounds: int = 3,
-    seconds: float = SECONDS,
-    workers: int | None = None,
-    report: Report | None = None,
-) -> Benchmark:
-    """Judge and time artifacts and runs.
-
-    Each is verified in a process of its own, on ``data`` where that is given; then all are timed in
-    turns, in each round in a new process with ``threads`` threads, bound to as many cores. One that
-    fails, or whose process dies, is a row that says so.
-
-    Args:
-        models: directories of artifacts and of runs, or folders of several artifacts.
-        data: labelled images; without them golden vectors are compared and no accuracy is known.
-        split: by default ``val`` where there is one, else every image.
-        threads: of each engine.
-        rounds: in how many turns they are timed.
-        seconds: how long each is timed in a round, at least.
-        workers: processes that decode; ``None`` means one a core.
-        report: called with a line for people about what is done now.
-
-    Raises:
-        InputError: one of ``models`` is neither, or is damaged; ``data`` cannot be used.
-    """
-    THREADS.check("--threads", threads)
-    ROUNDS.check("--rounds", rounds)
-    if threads > usable_cores():
-        raise InputError(f"--threads {threads}: {usable_cores()} cores can be used here")
-    candidates = [open_candidate(path) for path in expand(models)]
-    if data is not None:
-        find_images(data)
-    say = report or _silent
-    judged = []
-    for candidate in candidates:
-        say(f"verifying {candidate.path}")
-        judged.append(judge(candidate, data, split=split, workers=workers))
-    found = _take_turns(candidates, threads=threads, rounds=rounds, seconds=seconds, say=say)
-    rows = tuple(map(_row, candidates, judged, found))
-    first = tuple(row.artifact for row in first_places(rows))
-    return Benchmark(
-        machine=machine(),
-        threads=threads,
-        rounds=rounds,
-        data=str(data) if data is not None else None,
-        fastest=first[0] if len(first) == 1 else None,
-        level=first if len(first) > 1 else (),
-        rows=rows,
-    )
-
-
-def expand(models: Sequence[str | Path]) -> list[Path]:
-    """Return ``models`` with each folder of artifacts replaced by these; each once.
-
-    Raises:
-        InputError: one is neither an artifact, a run nor a folder of artifacts.
-    """
-    found: list[Path] = []
-    for model in map(Path, models):
-        inside = (model,) if is_artifact(model) or is_run(model) else find_artifacts(model)
-        if not inside:
-            what = "no artifact, no run and no folder of artifacts" if model.exists() else "missing"
-            raise InputError(f"{model}: {what}; 'mobilette export' makes artifacts")
-        found += inside
-    return list(dict.fromkeys(found))
-
-
 def first_places(rows: Sequence[Row]) -> list[Row]:
     """Return the fastest verified artifact, and those that are level with it, the fastest first.
 
@@ -215,89 +131,69 @@ def first_places(rows: Sequence[Row]) -> list[Row]:
     return [rows[index] for _, _, index, p10, _ in timed if p10 <= timed[0][4]]
 
 
-def machine() -> str:
-    """Return the processor, the system and the number of cores, on one line."""
-    name = platform.processor() or platform.machine()
+def choose_artifact(folder: Path) -> tuple[Path, str]:
+    """Return the artifact in ``folder`` to use, and in one line why that one.
+
+    That is the fastest verified one by the bench.json in the folder, of those that are level the
+    most accurate, then the smallest, then the first by name, if it is of exactly the artifacts that
+    are there now; else the first that passes `verify` on its golden vectors, in a
+    fixed order of targets.
+
+    Raises:
+        InputError: there is none, or none is verified.
+    """
+    contracts = {path: read_contract(path / CONTRACT) for path in find_artifacts(folder)}
+    if not contracts:
+        raise InputError(f"{folder}: no artifact in this folder")
+    chosen, why = _by_benchmark(folder, contracts)
+    if chosen is not None:
+        return chosen, f"{chosen}: {why} by {folder / BENCH}"
+    reasons = []
+    for path in sorted(contracts, key=lambda path: _preference(contracts[path])):
+        reason = _failure(path, contracts[path])
+        if reason is None:
+            return path, f"{path}: the first verified artifact ({why}; 'mobilette bench' times)"
+        reasons.append(reason)
+    raise InputError(f"{folder}: no artifact in it is verified; the first: {reasons[0]}")
+
+
+def _by_benchmark(folder: Path, contracts: dict[Path, Contract]) -> tuple[Path | None, str]:
+    """Return the artifact to use and what it is, or ``None`` and why bench.json does not tell."""
+    if not (folder / BENCH).is_file():
+        return None, f"no {BENCH}"
+    rows = [row for row in read_record(folder / BENCH, Benchmark).rows if row.target is not None]
+    paths = {contract.sha256: path for path, contract in contracts.items()}
+    if {row.sha256 for row in rows} != set(paths):
+        return None, f"{BENCH} is of other artifacts"
+    return _fastest(rows, paths)
+
+
+def _fastest(rows: Sequence[Row], paths: dict[str, Path]) -> tuple[Path | None, str]:
+    first = first_places(rows)
+    if not first:
+        return None, f"none is verified in {BENCH}"
+    if len(first) == 1:
+        return paths[first[0].sha256], "the fastest verified artifact"
+    best = min(first, key=lambda row: (-(row.top1 or 0.0), row.size_bytes, row.artifact))
+    others = ", ".join(paths[row.sha256].name for row in first if row is not best)
+    what = f"level with {others} in time, taken as the most accurate, then the smallest, of them"
+    return paths[best.sha256], what
+
+
+def _preference(contract: Contract) -> tuple[int, int]:
+    known = contract.target in PREFERENCE
+    return (
+        PRECISIONS.index(contract.precision),
+        PREFERENCE.index(contract.target) if known else len(PREFERENCE),
+    )
+
+
+def _failure(path: Path, contract: Contract) -> str | None:
+    """Return why an artifact is not verified; ``None`` if it is."""
+    if not contract.verifiable:
+        return f"{path}: nothing here executes {contract.target!r} artifacts"
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(
-            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):  # not Linux, or not x86
-        pass
-    cores = f"{usable_cores()} of {os.cpu_count()} cores"
-    return f"{name}, {cores}, {platform.system()}, Python {platform.python_version()}"
-
-
-def _take_turns(
-    candidates: Sequence[Candidate], *, threads: int, rounds: int, seconds: float, say: Report
-) -> list[list[Timing] | str]:
-    """Return the timings of each candidate, one a round, or why there are none."""
-    found = [_untimed(each) for each in candidates]
-    for turn in range(rounds):
-        for index, candidate in enumerate(candidates):
-            timings = found[index]
-            if isinstance(timings, str):
-                continue
-            say(f"round {turn + 1} of {rounds}: {candidate.path}")
-            request = Request(
-                path=str(candidate.path),
-                threads=threads,
-                batches=tuple(sorted({1, _best_batch(timings)})) if timings else BATCHES,
-                seconds=seconds,
-            )
-            try:
-                timings.append(time_once(request))
-            except InputError as error:
-                found[index] = str(error)
-    return found
-
-
-def _untimed(candidate: Candidate) -> list[Timing] | str:
-    """Return no timings yet, or why there will be none."""
-    if candidate.target == "mcu":
-        return "not timed: this machine is no microcontroller"
-    return [] if candidate.executable else ""
-
-
-def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -> Row:
-    row = Row(
-        artifact=str(candidate.path),
-        target=candidate.target,
-        precision=candidate.precision,
-        sha256=candidate.sha256,
-        size_bytes=candidate.size_bytes,
-        **judged,
-    )
-    if isinstance(timings, str):
-        reasons = (*row.reasons, timings) if timings else row.reasons
-        return replace(row, reasons=tuple(dict.fromkeys(reasons)))
-    best = _best_batch(timings)
-    latency = _latency(timings, best)
-    memory = [timing.memory_bytes for timing in timings if timing.memory_bytes is not None]
-    return replace(
-        row,
-        engine=timings[0].engine,
-        latency_ms=_latency(timings, 1),
-        best_batch=BestBatch(
-            size=best, latency_ms=latency, images_per_second=1e3 * best / latency.median
-        ),
-        load_ms=median(timing.load_ms for timing in timings),
-        memory_bytes=int(median(memory)) if memory else None,
-    )
-
-
-def _best_batch(timings: Sequence[Timing]) -> int:
-    """Return the best number of images in a call, by the first round, in which all are tried."""
-    calls = timings[0].calls_ms
-    return max((int(batch) for batch in calls), key=lambda n: n / median(calls[str(n)]))
-
-
-def _latency(timings: Sequence[Timing], batch: int) -> Latency:
-    calls = [call for timing in timings for call in timing.calls_ms[str(batch)]]
-    p10, middle, p90 = (float(value) for value in np.percentile(calls, (10, 50, 90)))
-    return Latency(median=middle, p10=p10, p90=p90, n=len(calls))
-
-
-def _silent(line: str) -> None:
-    pass
+        failures = verify(path).failures
+    except InputError as error:
+        return str(error)
+    return f"{path}: {failures[0]}" if failures else None

@@ -17,8 +17,7 @@ from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer, Layer
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import open_engine
-from mobilette.exporters.prepare import prepare
-from mobilette.exporters.target import Prepared
+from mobilette.exporters.target import Prepared, prepare
 from mobilette.model.model import Model
 
 IMAGES = 2

@@ -27,10 +27,15 @@ from mobilette.exporters.export import (
     TARGETS,
     artifact_folder,
     check_precision,
+    open_trained_run,
 )
-from mobilette.exporters.prepare import folded_network, package_versions
-from mobilette.exporters.target import Calibration, Progress, no_progress
-from mobilette.exporters.trained_run import open_trained_run
+from mobilette.exporters.target import (
+    Calibration,
+    Progress,
+    folded_network,
+    no_progress,
+    package_versions,
+)
 from mobilette.folders import check_new, claimed, new_directory, scratch
 from mobilette.limits import DROP, SEED
 from mobilette.model.directory import is_imported
