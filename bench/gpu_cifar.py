@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 import typer
 
-from mobilette.cli.options import parse_duration
 from mobilette.errors import InputError
+from mobilette.training.recipe import parse_duration
 
 if TYPE_CHECKING:
     from bench.images import unpack

@@ -33,9 +33,9 @@ import typer
 
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
-from mobilette.cli.options import parse_duration
 from mobilette.counting.cost import cost
 from mobilette.errors import InputError
+from mobilette.training.recipe import parse_duration
 
 if TYPE_CHECKING:
     from bench.contenders import SOURCES, machine

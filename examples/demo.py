@@ -38,10 +38,11 @@ def main() -> None:
             model="mobilenet_v1",
             width_mult=0.25,
             resolution=32,
-            overrides={"time_limit": 110.0, "batch_size": 32},
+            time=110,
+            batch_size=32,
             out=RUN,
             force=True,
-            report=progress.show,
+            callbacks=[progress.show],
             reporter=Reporter(reading=progress.load, remark=progress.remark),
         )
     artifact = mobilette.export(run, to="onnx", out=EXPORTS, force=True)

@@ -31,6 +31,7 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 _WORDS = {
     "data": "a folder, a list or the name of a set",
     "predictor": "what load returns",
+    "callbacks": "a list of functions",
 }
 
 

@@ -15,9 +15,9 @@ import typer
 
 from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import app
-from mobilette.cli.options import parse_duration
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
+from mobilette.training.recipe import parse_duration
 from tests.cli.test_cli import Capture, assert_refused, in_this_process, mobilette
 from tests.cli.test_escapes import is_plain
 from tests.conftest import write_images

@@ -16,8 +16,7 @@ from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.verification.statistics import wilson_interval
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
+from tests.training.runs import resume, train
 
 Capture = pytest.CaptureFixture[str]
 

@@ -32,9 +32,9 @@ from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
-from mobilette.workflows.train import train
 from tests.batch_norm import give_statistics
 from tests.formats.test_download import Server, serving
+from tests.training.runs import train
 from tests.training.test_train import Stop, stop_at_once
 
 PUBLISHED = find_published("timm/mobilenetv1_100.ra4_e3600_r224_in1k")

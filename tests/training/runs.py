@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+
+from mobilette.data.reading import Reading
+from mobilette.model.model import Model
+from mobilette.progress import SILENT, Reporter
+from mobilette.run.directory import Run
+from mobilette.training.events import Event, Now, Report, Sitting
+from mobilette.training.plan import NetworkChoice
+from mobilette.workflows.resume import run_resume
+from mobilette.workflows.train import run_train
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -25,3 +36,57 @@ class Ticks:
     def __call__(self) -> float:
         self.time += 0.01
         return self.time
+
+
+def silent(event: Event) -> None:
+    pass
+
+
+def train(
+    data: str | Path,
+    *,
+    model: str | None = None,
+    width_mult: float | None = None,
+    resolution: int | None = None,
+    form: Any = None,
+    in_channels: int | None = None,
+    preprocess: str | None = None,
+    resize: Any = None,
+    start: str | Path | Model = "auto",
+    overrides: Any = None,
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    tensorboard: bool = False,
+    report: Report = silent,
+    reporter: Reporter = SILENT,
+    now: Now = time.perf_counter,
+    **options: Any,
+) -> Run:
+    """Train as `mobilette.train` does, with a clock and a report that may end it like a kill."""
+    return run_train(
+        data,
+        NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize),
+        start=start,
+        overrides=overrides or {},
+        reading=Reading(workers=workers, max_unusable=max_unusable),
+        sitting=Sitting(report=report, reporter=reporter, now=now, tensorboard=tensorboard),
+        **options,
+    )
+
+
+def resume(
+    path: str | Path,
+    *,
+    overrides: Any = None,
+    report: Report = silent,
+    reporter: Reporter = SILENT,
+    now: Now = time.perf_counter,
+    **options: Any,
+) -> Run:
+    """Go on as `mobilette.resume` does, with a clock and a report that may end it like a kill."""
+    return run_resume(
+        path,
+        overrides=overrides or {},
+        sitting=Sitting(report=report, reporter=reporter, now=now),
+        **options,
+    )

@@ -20,9 +20,8 @@ from mobilette.training.events import Event, StepDone
 from mobilette.verification.evaluate import evaluate
 from mobilette.workflows.prune import prune
 from mobilette.workflows.quantize import quantize
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
 from tests.test_folders import held, names, said
+from tests.training.runs import resume, train
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)
 WRITING = r"is writing it; wait until that has ended, or end it"

@@ -13,10 +13,11 @@ from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.training import session
-from mobilette.training.costs import measure_costs
+from mobilette.progress import Reporter
+from mobilette.training import costs as costs_module
+from mobilette.training.costs import measure_costs, plan_the_time
+from mobilette.training.events import Sitting
 from mobilette.training.recovery import Parts
-from mobilette.training.session import plan_the_time
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import Costs, TooShortError
@@ -117,10 +118,11 @@ def planned(
 ) -> list[str]:
     """Return what is said of a minute with steps of 1 s, and 10 s for a validation."""
     costs = Costs(step=1.0, frozen_step=0.5, validation=10.0)
-    monkeypatch.setattr(session, "measure_costs", lambda *_, **__: costs)
+    monkeypatch.setattr(costs_module, "measure_costs", lambda *_, **__: costs)
     said: list[str] = []
     made = trainer(time_limit=60.0, batch_size=4, **keys)
-    found = plan_the_time(made, progress, dataset, started=0.0, now=lambda: 2.0, remark=said.append)
+    sitting = Sitting(now=lambda: 2.0, reporter=Reporter(remark=said.append))
+    found = plan_the_time(made, progress, dataset, sitting=sitting)
     assert found == 10.0
     return said
 

@@ -27,11 +27,9 @@ from mobilette.training.events import Event, StepDone
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.process import StopRequest
 from mobilette.training.recipe import load_recipe
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
 from tests.conftest import needs_compiler, write_images
 from tests.data.sets import divided
-from tests.training.runs import Ticks, same_weights
+from tests.training.runs import Ticks, resume, same_weights, train
 from tests.training.test_distributed import OPTIONS, ended
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo")

@@ -19,9 +19,8 @@ from mobilette.progress import Reporter
 from mobilette.training.events import WARM_UP, EpochDone, Event, Profiled, StepDone, Stopwatch
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
-from mobilette.workflows.train import train
 from tests.conftest import COLOURS
-from tests.training.runs import Ticks
+from tests.training.runs import Ticks, train
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)
 

@@ -20,9 +20,8 @@ from mobilette.progress import Reporter
 from mobilette.run.directory import open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.training.loop import Loop
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
 from tests.conftest import write_images
+from tests.training.runs import resume, train
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")

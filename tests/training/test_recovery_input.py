@@ -19,9 +19,8 @@ from mobilette.progress import Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event, StepDone
 from mobilette.training.process import StopRequest
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
 from tests.data.sets import divided
+from tests.training.runs import resume, train
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16, workers=0)
 OVERRIDES = {"epochs": 3, "batch_size": 16, "save_every": 2}

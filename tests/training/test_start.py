@@ -34,12 +34,10 @@ from mobilette.training.events import EpochDone, Event
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.recipe import TRANSFER, load_recipe
 from mobilette.training.step import Trainer
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
 from tests.conftest import write_images
 from tests.formats.published_files import images as real_images
 from tests.formats.published_files import published
-from tests.training.runs import Ticks, same_weights
+from tests.training.runs import Ticks, resume, same_weights, train
 from tests.training.test_train import Stop, stop_at_once
 
 transfer = partial(train, workers=0)

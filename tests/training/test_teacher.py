@@ -28,9 +28,7 @@ from mobilette.run.directory import Run, open_run
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 from mobilette.training.teacher import Teacher, read_teacher
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
-from tests.training.runs import same_weights
+from tests.training.runs import resume, same_weights, train
 from tests.training.test_train import Stop, stop_at_once
 
 CPU = torch.device("cpu")

@@ -21,10 +21,8 @@ from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.time_plan import TooShortError
-from mobilette.workflows.resume import resume
-from mobilette.workflows.train import train
 from tests.conftest import write_images
-from tests.training.runs import Ticks, same_weights
+from tests.training.runs import Ticks, resume, same_weights, train
 
 OPTIONS = [
     "--model=mobilenet_v2",

@@ -38,25 +38,6 @@ class ResizeChoice(StrEnum):
     pad = "pad"
 
 
-def parse_duration(text: str) -> float:
-    """Return the seconds in ``90s``, ``10m`` or ``1.5h``.
-
-    Raises:
-        InputError: it is none of these, has no unit, or is longer than anybody waits.
-    """
-    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([smh]?)", text.strip())
-    if match is None or float(match[1]) == 0:
-        raise InputError(f"--time {shown(text)} is no duration; write 90s, 10m or 2h")
-    count, unit = match.groups()
-    if not unit:
-        raise InputError(f"--time {shown(text)} has no unit; write {count}s, {count}m or {count}h")
-    seconds = float(count) * {"s": 1, "m": 60, "h": 3600}[unit]
-    if seconds > limits.SECONDS.highest:
-        longest = f"{limits.SECONDS.highest // 3600:.0f}h"
-        raise InputError(f"--time {shown(text)} is too long; {longest} is the longest")
-    return seconds
-
-
 def parse_resolutions(text: str) -> list[int]:
     """Return the resolutions in ``96..224``, ``96..224:8``, ``160`` or ``96,128,192..224``.
 
@@ -105,9 +86,9 @@ FormOption = Annotated[
     typer.Option("--form", help="Strides for small images or full ones [up to 64: small]."),
 ]
 Epochs = Annotated[int | None, ranged("--epochs", limits.EPOCHS, "Passes over the images.")]
-BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Images a step.")]
+BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Images per step.")]
 LearningRate = Annotated[float | None, ranged("--lr", limits.LEARNING_RATE, "Peak learning rate.")]
-Seed = Annotated[int | None, ranged("--seed", limits.SEED, "Seed of everything random.")]
+Seed = Annotated[int | None, ranged("--seed", limits.SEED, "Random seed.")]
 Time = Annotated[
     str | None, typer.Option("--time", help="Wall-clock to fit the work to, as 90s, 10m or 2h.")
 ]

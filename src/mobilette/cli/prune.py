@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,6 @@ from mobilette.cli.options import (
     Threads,
     Time,
     Workers,
-    parse_duration,
     ranged,
 )
 from mobilette.errors import InputError
@@ -86,11 +85,13 @@ def prune(
     from mobilette.exporters.export import open_trained_run
     from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
+    from mobilette.training.recipe import merge_keys
     from mobilette.workflows.prune import prune as prune_run
     from mobilette.workflows.prune_record import read_pruning
 
-    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-    allocator = "keeps memory" if keep_freed_memory() else "default"
+    keys = merge_keys(None, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed)
+    seconds: Any = keys.pop("time_limit", None)
+    keep_freed_memory()
     set_threads(threads)
     try:
         with TrainingProgress() as progress:
@@ -101,14 +102,13 @@ def prune(
                 importance=importance.value,
                 steps=steps,
                 recipe=recipe,
-                overrides={key: value for key, value in given.items() if value is not None},
-                time_limit=parse_duration(time) if time else None,
+                overrides=keys,
+                time_limit=seconds,
                 out=out,
                 force=force,
                 device=device,
                 workers=workers,
                 max_unusable=max_unusable,
-                allocator=allocator,
                 report=progress.show,
                 reporter=Reporter(reading=progress.load, remark=progress.remark),
             )

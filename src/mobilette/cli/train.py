@@ -22,7 +22,6 @@ from mobilette.cli.options import (
     Threads,
     Time,
     Workers,
-    parse_duration,
     ranged,
 )
 from mobilette.errors import InputError
@@ -113,8 +112,6 @@ def train(
     if resume is not None and chosen - WITH_RESUME - OF_THE_RECIPE:
         names = ", ".join(sorted(chosen - WITH_RESUME - OF_THE_RECIPE))
         raise InputError(f"--resume finishes a run as it was begun; it takes no {names}")
-    if time is not None and epochs is not None:
-        raise InputError("--time and --epochs: give one of them")
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
@@ -122,24 +119,21 @@ def train(
     from mobilette.cli.training_progress import TrainingProgress
     from mobilette.cli.training_result import print_result
     from mobilette.training.distributed import is_restarted, writes
-    from mobilette.training.events import check_tensorboard
     from mobilette.training.process import keep_freed_memory, set_threads
-    from mobilette.training.recipe import parse_setting
+    from mobilette.training.recipe import merge_keys, parse_setting
     from mobilette.workflows.resume import is_of_this_launch, recorded_threads
     from mobilette.workflows.resume import resume as resume_run
     from mobilette.workflows.train import train as train_run
 
-    if tensorboard:
-        check_tensorboard()  # before images are read and a run is written
-    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-    given["time_limit"] = parse_duration(time) if time else None
     overrides = dict(parse_setting(text) for text in settings or [])
-    overrides |= {key: value for key, value in given.items() if value is not None}
     if teacher is not None:
         overrides["teacher"] = _absolute(teacher)
+    overrides = merge_keys(
+        overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed
+    )
     if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
         resume, overrides = out, {}  # torchrun begins again with the same words
-    allocator = "keeps memory" if keep_freed_memory() else "default"
+    keep_freed_memory()
     set_threads(threads or (recorded_threads(resume) if resume else None))
     try:
         with TrainingProgress(shown=writes()) as progress:
@@ -152,7 +146,7 @@ def train(
                     device=device,
                     workers=workers,
                     tensorboard=tensorboard,
-                    report=progress.show,
+                    callbacks=[progress.show],
                     reporter=Reporter(reading=progress.load, remark=progress.remark),
                 )
             else:
@@ -175,8 +169,7 @@ def train(
                     max_unusable=max_unusable,
                     tensorboard=tensorboard,
                     profile=profile,
-                    allocator=allocator,
-                    report=progress.show,
+                    callbacks=[progress.show],
                     reporter=Reporter(
                         reading=progress.load, download=progress.download, remark=progress.remark
                     ),

@@ -1,24 +1,28 @@
-"""What steps, reading and validations take, measured before the first."""
+"""What steps, reading and validations take, measured before the first step; the time planned."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mobilette.data.dataset import Dataset
 from mobilette.data.splits import Split
 from mobilette.data.store import StreamedPixels
 from mobilette.run.inference import checkpoint_logits
-from mobilette.training.events import Now
+from mobilette.training.events import Now, Sitting
 from mobilette.training.recovery import Parts
+from mobilette.training.sampling import images_of_a_step
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
-from mobilette.training.time_plan import LEAST_STEPS, Costs
+from mobilette.training.time_plan import LEAST_STEPS, Costs, TooShortError, describe, plan_time
 from mobilette.training.validation import IMAGES
 
 _VALIDATED = 64  # images that a validation is measured on
@@ -37,52 +41,40 @@ def measure_costs(
 ) -> Costs:
     """Return what steps and validations take, the longest over all processes.
 
-    ``trainer`` is afterwards what it was before. Where memory runs out, ``progress`` says
+    ``trainer`` is afterwards what it was before. Where memory runs out, ``progress.parts`` says
     afterwards in how many parts the steps fit.
 
     Args:
         trainer: with its weights.
-        progress: says in how many parts a batch is worked through.
+        progress: where the run stands.
         dataset: images to train on and to validate.
         parts: does a step again where memory runs out.
-        share: images of a step in this process.
+        share: images per step in this process.
         left: seconds in which all training is to be done.
         now: tells the time.
     """
     train, device = dataset.splits["train"], trainer.device
     pixels, first_reading, reading = _read(train, share, now)
-    rows = np.arange(share)
-    given = torch.from_numpy(pixels).to(device), torch.from_numpy(train.labels[rows]).to(device)
+    labels = torch.from_numpy(train.labels[:share]).to(device)
+    with _restored(trainer), torch.random.fork_rng():
+        step = partial(_step, trainer, progress, torch.from_numpy(pixels).to(device), labels, now)
 
-    def step(epoch: int) -> float:
-        def work() -> float:
-            begun = now()
-            trainer.begin_epoch(epoch)
-            # The end of the schedule: images are never larger.
-            loss = trainer.step(*given, index=0, place=(0, 0), progress=1.0, parts=progress.parts)
-            float(loss)  # waits for the device
-            return now() - begun
+        def seconds(epoch: int) -> float:
+            return parts.work(partial(step, epoch), progress, images=share)
 
-        return parts.work(work, progress, images=share)
-
-    frozen_epochs = trainer.recipe.frozen_epochs
-    undo = _remembered(trainer)
-    try:
-        with torch.random.fork_rng():
-            (whole,) = trainer.world.all_reduce_max((step(frozen_epochs),))
-            # The first one makes what the others find, as compiled code: nobody is refused for it.
-            if whole <= _LONG * left or LEAST_STEPS * whole > left:
-                whole = step(frozen_epochs)
-            frozen = min(step(0), whole) if progress.epoch < frozen_epochs else 0.0
-            at_once = max(share // progress.parts, 1)
-            validation = parts.work(
-                lambda: _validation(trainer, dataset, at_once, now), progress, images=share
-            )
-    finally:
-        undo()
+        frozen_epochs = trainer.recipe.frozen_epochs
+        (whole,) = trainer.world.all_reduce_max((seconds(frozen_epochs),))
+        # The first one makes what the others find, as compiled code: nobody is refused for it.
+        if whole <= _LONG * left or LEAST_STEPS * whole > left:
+            whole = seconds(frozen_epochs)
+        frozen = min(seconds(0), whole) if progress.epoch < frozen_epochs else 0.0
+        at_once = max(share // progress.parts, 1)
+        validation = parts.work(
+            lambda: _validation(trainer, dataset, at_once, now), progress, images=share
+        )
     found = (whole, frozen, validation, first_reading, reading)
     whole, frozen, validation, first_reading, reading = trainer.world.all_reduce_max(found)
-    # Decoding takes the cores that a step on the CPU needs, and no time of a GPU's.
+    # Decoding takes the cores that a step on the CPU needs, and no time of a GPU.
     streamed = train.pixels.store if isinstance(train.pixels, StreamedPixels) else None
     return Costs(
         step=whole,
@@ -94,8 +86,20 @@ def measure_costs(
     )
 
 
-def _remembered(trainer: Trainer) -> Callable[[], None]:
-    """Return what makes ``trainer`` again what it is now."""
+def _step(
+    trainer: Trainer, progress: Progress, pixels: Tensor, labels: Tensor, now: Now, epoch: int
+) -> float:
+    """Return the seconds of a step in ``epoch`` at the end of the schedule, at full resolution."""
+    begun = now()
+    trainer.begin_epoch(epoch)
+    loss = trainer.step(pixels, labels, index=0, place=(0, 0), progress=1.0, parts=progress.parts)
+    float(loss)  # waits for the device
+    return now() - begun
+
+
+@contextmanager
+def _restored(trainer: Trainer) -> Iterator[None]:
+    """Make ``trainer`` again what it was when the block ends."""
     holders: tuple[Any, ...] = (
         trainer.network,
         trainer.average.network,
@@ -103,13 +107,12 @@ def _remembered(trainer: Trainer) -> Callable[[], None]:
         trainer.scaler,
     )
     before = [copy.deepcopy(each.state_dict()) for each in holders]
-
-    def undo() -> None:
+    try:
+        yield
+    finally:
         for each, state in zip(holders, before, strict=True):
             each.load_state_dict(state)
         trainer.optimizer.zero_grad(set_to_none=True)
-
-    return undo
 
 
 def _read(split: Split, count: int, now: Now) -> tuple[NDArray[np.uint8], float, float]:
@@ -140,3 +143,59 @@ def _validation(trainer: Trainer, dataset: Dataset, at_once: int, now: Now) -> f
     if trainer.recipe.norm_statistics == "batch":
         images += min(IMAGES, len(dataset.splits["train"].labels))
     return taken * max(images / count, 1.0)
+
+
+def plan_the_time(
+    trainer: Trainer, progress: Progress, dataset: Dataset, *, sitting: Sitting
+) -> float:
+    """Plan how the rest of a run fits its time; return the seconds of a validation, or 0.
+
+    A run that has begun and has too little time left is not refused, but ended: that is said.
+
+    Raises:
+        InputError: a run that is to begin does not fit, with a time that would do.
+    """
+    recipe, world, limit = trainer.recipe, trainer.world, trainer.recipe.time_limit
+    remark = sitting.reporter.remark
+    progress.parts = max(progress.parts, recipe.accumulate)
+    if not limit:
+        return 0.0
+    images = len(dataset.splits["train"].labels)
+    batch = images_of_a_step(recipe.batch_size, images, processes=world.size)
+    (begun,) = world.all_reduce_max((sitting.elapsed() + progress.elapsed,))
+    costs = measure_costs(
+        trainer,
+        progress,
+        dataset,
+        parts=Parts(trainer.optimizer, batch=batch, processes=world.size, remark=remark),
+        share=batch // world.size,
+        left=limit - begun,
+        now=sitting.now,
+    )
+    (spent,) = world.all_reduce_max((sitting.elapsed() + progress.elapsed,))
+    if progress.validates_first:
+        spent += costs.validation
+    steps = images // batch
+    alone = max(recipe.frozen_epochs - progress.epoch, 0)
+    try:
+        plan = plan_time(
+            limit,
+            spent=spent,
+            costs=costs,
+            steps_of_epoch=steps,
+            frozen_steps=max(alone * steps - progress.step, 0),
+            unread=steps - progress.index,
+        )
+    except TooShortError:
+        if not progress.index:
+            raise
+        remark(
+            f"{max(limit - spent, 0.0):.1f} of {limit:g} seconds are left, too few to train in: "
+            "ends with a validation (--time with --force gives it more)"
+        )
+        return costs.validation
+    if alone:
+        planned = (plan.frozen_steps + progress.step) // alone
+        progress.frozen_steps = 0 if planned >= steps else max(planned, 1)
+    remark(describe(plan, costs, limit=limit, steps_of_epoch=steps))
+    return costs.validation

@@ -7,13 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.metrics import Metrics
 
 
@@ -71,15 +71,85 @@ class Profiled:
 
 Event = StepDone | EpochDone | Profiled
 Report = Callable[[Event], None]
+Now = Callable[[], float]  # seconds, from any beginning
 
 
-Now = Callable[[], float]  # seconds, of any beginning
+def _ignore(event: Event) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sitting:
+    """One sitting of a run, from a start or resume to its end: who is told, and the clock.
+
+    Attributes:
+        report: called with every event; an exception from it ends the sitting at once.
+        callbacks: likewise, but an exception waits until the step is done and the state saved.
+        reporter: told how reading and downloads go, and what happened.
+        tensorboard: whether events for TensorBoard are written into the run.
+        now: tells the time, in seconds.
+        started: when the sitting began, by ``now``.
+    """
+
+    report: Report = _ignore
+    callbacks: tuple[Report, ...] = ()
+    reporter: Reporter = SILENT
+    tensorboard: bool = False
+    now: Now = time.perf_counter
+    started: float = 0.0
+
+    def begin(self) -> Sitting:
+        """Return the sitting, begun now.
+
+        Raises:
+            InputError: it cannot do what is asked for.
+        """
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise InputError(f"callbacks: {shown(callback)} is not a function of an event")
+        if self.tensorboard:
+            check_tensorboard()
+        return replace(self, started=self.now())
+
+    def elapsed(self) -> float:
+        """Return the seconds since the sitting began."""
+        return self.now() - self.started
+
+    def seen_by(self, *, writer: bool) -> Sitting:
+        """Return the sitting of a process; only the one that writes the run tells anybody."""
+        if writer:
+            return self
+        return Sitting(now=self.now, started=self.started)
+
+
+class Callbacks:
+    """Calls functions with each event; after an exception, which is kept, calls none."""
+
+    def __init__(self, functions: tuple[Report, ...]) -> None:
+        self.functions = functions
+        self.error: Exception | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Call the functions, in their order."""
+        if self.error is None:
+            try:
+                for function in self.functions:
+                    function(event)
+            except Exception as error:  # of any kind: it is raised once the state is saved
+                self.error = error
+
+    def raise_error(self) -> None:
+        """Raise what a function raised, if one did."""
+        if self.error is not None:
+            raise self.error
+
+
 # The first steps make what later ones find: kernels, buffers, memory.
 WARM_UP = 3
 
 
-class Clock(Protocol):
-    """Is told when a part of a step is done."""
+class Clock:
+    """Is told when a part of a step is done; measures nothing, so never waits for the device."""
 
     def start(self) -> None:
         """A step begins."""
@@ -91,20 +161,7 @@ class Clock(Protocol):
         """A step with so many images is over."""
 
 
-class NoClock:
-    """Measures nothing, and so never waits for the device."""
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def lap(self, name: str) -> None:
-        """Do nothing."""
-
-    def count(self, images: int) -> None:
-        """Do nothing."""
-
-
-class Stopwatch:
+class Stopwatch(Clock):
     """Sums up the seconds of each part; waits for the device after every one."""
 
     def __init__(self, device: torch.device, *, now: Now = time.perf_counter) -> None:
@@ -164,33 +221,28 @@ def check_tensorboard() -> None:
 
 
 @contextmanager
-def logged(report: Report, *, folder: Path, wanted: bool) -> Iterator[Report]:
-    """Yield ``report``, which also writes TensorBoard events into the run ``folder`` if ``wanted``.
-
-    Raises:
-        InputError: the extra is not installed.
-    """
+def tensorboard_log(folder: Path, *, wanted: bool) -> Iterator[Report]:
+    """Yield what writes events for TensorBoard into the run ``folder``, if ``wanted``."""
     if not wanted:
-        yield report
+        yield _ignore
         return
-    check_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder / FOLDER)) as writer:
 
-        def tell(event: Event) -> None:
-            report(event)
-            if isinstance(event, EpochDone):
-                for name, value in (
-                    ("loss/train", event.train_loss),
-                    ("loss/val", event.metrics.loss),
-                    ("accuracy/top1", event.metrics.top1),
-                    ("accuracy/top5", event.metrics.top5),
-                    ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
-                    ("lr", event.lr),
-                ):
-                    # Of one label an image; of the weights that a run starts from.
-                    if value is not None and not math.isnan(value):
-                        writer.add_scalar(name, value, event.step)
+        def log(event: Event) -> None:
+            if not isinstance(event, EpochDone):
+                return
+            for name, value in (
+                ("loss/train", event.train_loss),
+                ("loss/val", event.metrics.loss),
+                ("accuracy/top1", event.metrics.top1),
+                ("accuracy/top5", event.metrics.top5),
+                ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
+                ("lr", event.lr),
+            ):
+                # Missing for one label per image, and for the weights that a run starts from.
+                if value is not None and not math.isnan(value):
+                    writer.add_scalar(name, value, event.step)
 
-        yield tell
+        yield log

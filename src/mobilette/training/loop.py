@@ -1,4 +1,4 @@
-"""Epochs, validation, saved states, and what is mended on the way."""
+"""Epochs, validation, saved states and automatic recovery."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
 from mobilette.data.transfer import to_device
 from mobilette.errors import InputError
-from mobilette.progress import Remark
 from mobilette.run.directory import STATE
 from mobilette.training.distributed import is_launched
-from mobilette.training.events import Now, Report, StepDone
+from mobilette.training.events import Callbacks, Sitting, StepDone
 from mobilette.training.process import StopRequest
 from mobilette.training.recovery import (
     MOST_ROLLBACKS,
@@ -47,15 +46,14 @@ class Loop:
         loader: Loader,
         *,
         folder: Path,
-        started: float,
         validation: float,
-        now: Now,
-        report: Report,
-        remark: Remark,
+        sitting: Sitting,
+        callbacks: Callbacks,
     ) -> None:
+        now, remark = sitting.now, sitting.reporter.remark
         self.trainer, self.progress, self.dataset = trainer, progress, dataset
         self.loader, self.folder = loader, folder
-        self.report, self.remark = report, remark
+        self.report, self.remark, self.callbacks = sitting.report, remark, callbacks
         self.recipe, self.world = trainer.recipe, trainer.world
         train = dataset.splits["train"]
         self.labels = torch.from_numpy(train.labels).to(trainer.device)
@@ -68,7 +66,7 @@ class Loop:
         self.pace = Pace(
             self.recipe,
             steps=self.steps,
-            started=started - progress.elapsed,
+            started=sitting.started - progress.elapsed,
             validation=validation,
             now=now,
         )
@@ -85,12 +83,12 @@ class Loop:
             pace=self.pace,
             parts=self.parts,
             last_state=self.last_state,
-            report=report,
+            report=sitting.report,
         )
         self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
-        """Train to the end; a Ctrl-C writes the state first, between two steps."""
+        """Train to the end; Ctrl-C and an exception of a callback save the state first."""
         # The global generator is seeded for every step: give the caller's back afterwards.
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
@@ -103,6 +101,7 @@ class Loop:
                     self._epoch()
                 except DivergedError as error:
                     self._step_back(error)
+        self.callbacks.raise_error()
         return self.progress
 
     def _epoch(self) -> None:
@@ -257,13 +256,16 @@ class Loop:
 
         Raises:
             KeyboardInterrupt: a process was asked to stop; the state is saved.
+            Exception: what a callback raised, likewise.
         """
         done = self.pace.part_done(self.progress, longest_save=self.last_state.longest)
-        seen = (done, float(self.stop.requested), float(self._is_time_to_save()))
+        stopped = self.stop.requested or self.callbacks.error is not None
+        seen = (done, float(stopped), float(self._is_time_to_save()))
         part, stop, due = self.world.all_reduce_max(seen)
         if stop or due:
             self._save(at_once=bool(stop))
         if stop:
+            self.callbacks.raise_error()
             command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
             raise KeyboardInterrupt(f"stopped; to go on: {command}")
         return part

@@ -16,9 +16,11 @@ from mobilette.data.images import ImageSet, suggest_resolution
 from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.formats.fitting import is_as_wide
 from mobilette.formats.importing import holds_weights
+from mobilette.model.class_matching import select_classes
+from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import is_model
 from mobilette.model.model import Model, Origin
-from mobilette.progress import Advance, Remark
+from mobilette.progress import Remark, Reporter
 from mobilette.training.recipe import (
     DEFAULT,
     FOLDED,
@@ -40,99 +42,155 @@ from mobilette.training.start import (
 NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
 
 
+@dataclass(frozen=True)
+class NetworkChoice:
+    """The network to train, as far as `mobilette.train` was told; `make_plan` chooses the rest."""
+
+    model: str | None = None
+    width_mult: float | None = None
+    resolution: int | None = None
+    form: Form | None = None
+    in_channels: int | None = None
+    preprocess: str | None = None
+    resize: Resize | None = None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A network to train, from which weights, how, and how its images are prepared."""
+    """A network to train, from which weights, how, and how its images are prepared.
+
+    Attributes:
+        start: the initial weights; ``None`` for drawn ones.
+        keeps_classifier: whether ``start`` has a classifier of these very classes.
+    """
 
     arch: Arch
     origin: Origin
     start: Model | None
+    keeps_classifier: bool
     recipe: Recipe
     preprocess: Preprocess
+    classes: tuple[ClassLabel, ...]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the network is narrower than that of the initial weights."""
+        return self.start is not None and not is_as_wide(self.start.arch, self.arch)
 
 
 def make_plan(
     images: ImageSet,
+    choice: NetworkChoice,
     *,
-    model: str | None,
-    width_mult: float | None,
-    resolution: int | None,
-    form: Form | None,
-    in_channels: int | None,
-    preprocess: str | None,
-    resize: Resize | None,
     recipe: str | Path | Recipe | None,
-    overrides: Mapping[str, object] | None,
+    overrides: Mapping[str, object],
     start: str | Path | Model,
-    report: Advance,
-    remark: Remark,
+    reporter: Reporter,
 ) -> Plan:
-    """Return what `mobilette.workflows.train.train`, whose arguments these are, will do.
+    """Return what `mobilette.train`, whose arguments these are, will do.
 
     Raises:
         InputError: a value is wrong, or the initial weights cannot be had or made to fit.
     """
-    if recipe is not None:  # a wrong one is told before weights are downloaded
+    if recipe is not None:  # a wrong one is refused before weights are downloaded
         _read_recipe(recipe, overrides)
     source = read_start(
         start,
-        model=model,
-        width_mult=width_mult,
-        report=report,
-        resolution=resolution,
-        form=form,
-        preprocess=preprocess,
+        model=choice.model,
+        width_mult=choice.width_mult,
+        report=reporter.download,
+        resolution=choice.resolution,
+        form=choice.form,
+        preprocess=choice.preprocess,
     )
     settings = Settings(
-        width_mult=1.0 if width_mult is None else width_mult,
-        resolution=_resolution(resolution, source, start, images),
+        width_mult=1.0 if choice.width_mult is None else choice.width_mult,
+        resolution=_resolution(choice.resolution, source, start, images),
         num_classes=len(images.classes),
-        in_channels=_in_channels(in_channels, source),
-        form=form,
+        in_channels=_in_channels(choice.in_channels, source),
+        form=choice.form,
     )
-    of_file = (
-        not isinstance(start, Model) and not is_model(Path(start)) and holds_weights(Path(start))
+    if source is not None and _is_file_of_weights(start):
+        # What was given describes the file, and was used to read it.
+        choice = replace(choice, model=None, width_mult=None, preprocess=None)
+    source, arch, origin = _choose_network(images, choice, settings, source, start, reporter)
+    chosen = _read_recipe(recipe or _usual_recipe(source, arch), overrides)
+    if source is None:
+        _warn_without_norms(arch, chosen, reporter.remark)
+    known = _with_known_classes(source, images, reporter.remark)
+    return Plan(
+        arch=arch,
+        origin=origin,
+        start=known or source,
+        keeps_classifier=known is not None,
+        recipe=chosen,
+        preprocess=_preprocess(source, choice.preprocess, choice.resize, arch.in_channels),
+        classes=known.classes
+        if known
+        else tuple(ClassLabel(id=name, name=name) for name in images.classes),
     )
-    if source is not None and of_file:  # what was said is the file's, and read with it
-        model = width_mult = preprocess = None
-    name = model or DEFAULT_MODEL
-    width: float | None = settings.width_mult
-    if source is not None:
-        arch = choose_arch(source, settings, model=model, width_mult=width_mult)
-        name = model or source.arch.name
-        if width_mult is None and name == source.arch.name:
-            width = source.origin.width_mult
-    else:
+
+
+def _is_file_of_weights(start: str | Path | Model) -> bool:
+    return not isinstance(start, Model) and not is_model(Path(start)) and holds_weights(Path(start))
+
+
+def _choose_network(
+    images: ImageSet,
+    choice: NetworkChoice,
+    settings: Settings,
+    source: Model | None,
+    start: str | Path | Model,
+    reporter: Reporter,
+) -> tuple[Model | None, Arch, Origin]:
+    """Return the initial weights, published ones where ``auto`` finds some, and the network."""
+    model, width_mult = choice.model, choice.width_mult
+    name, width = model or DEFAULT_MODEL, settings.width_mult
+    arch = None
+    if source is None:
         arch = get_arch(name, settings)
         if str(start) == "auto" and images.name != "digits" and settings.is_full:
             source = automatic_start(
-                name, width_mult=settings.width_mult, report=report, remark=remark
+                name, width_mult=width, report=reporter.download, remark=reporter.remark
             )
-            if source is not None:
-                arch = choose_arch(source, settings, model=name, width_mult=settings.width_mult)
-    chosen = _read_recipe(recipe or _usual_recipe(source, arch), overrides)
-    if source is None and chosen.lr > NORMLESS_RATE[chosen.optimizer] and not _has_norms(arch):
+            model, width_mult = name, width
+    else:
+        name = model or source.arch.name
+    known_width: float | None = width
+    if source is not None:
+        arch = choose_arch(source, settings, model=model, width_mult=width_mult)
+        if width_mult is None and name == source.arch.name:
+            known_width = source.origin.width_mult
+    assert arch is not None
+    return source, arch, Origin(name=name, width_mult=known_width, form=choice.form)
+
+
+def _with_known_classes(source: Model | None, images: ImageSet, remark: Remark) -> Model | None:
+    """Return the initial weights with a classifier for these very classes, if they have one."""
+    if source is None or source.multi_label != images.multi_label:
+        return None
+    known = select_classes(source, images.classes)
+    if known is not None:
+        remark("the initial weights know these classes: they start with their classifier")
+    return known
+
+
+def _warn_without_norms(arch: Arch, recipe: Recipe, remark: Remark) -> None:
+    if recipe.lr > NORMLESS_RATE[recipe.optimizer] and not _has_norms(arch):
         remark(
-            f"{arch.name} has no batch norm and may learn nothing at a rate of {chosen.lr:g}; try "
+            f"{arch.name} has no batch norm and may learn nothing at a rate of {recipe.lr:g}; try "
             f"--set optimizer=adamw --lr {NORMLESS_RATE['adamw']:g}"
             + (f", or {arch.name}_bn" if f"{arch.name}_bn" in list_models() else "")
         )
-    return Plan(
-        arch=arch,
-        origin=Origin(name=name, width_mult=width, form=form),
-        start=source,
-        recipe=chosen,
-        preprocess=_preprocess(source, preprocess, resize, arch.in_channels),
-    )
 
 
 def _has_norms(arch: Arch) -> bool:
     return any(isinstance(layer, NormLayer) for layer in layers(arch))
 
 
-def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object] | None) -> Recipe:
+def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object]) -> Recipe:
     if isinstance(recipe, Recipe):
-        return override(recipe, overrides or {})
+        return override(recipe, overrides)
     return load_recipe(recipe, overrides=overrides)
 
 

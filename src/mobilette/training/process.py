@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -23,6 +24,16 @@ GIVE_BACK_FROM = 2**17
 
 # How often a thread looks for work before it sleeps; GNU OpenMP's own 300,000 are milliseconds.
 SPINS = "300"
+
+
+@dataclass
+class _Allocator:
+    """What this process has told glibc's allocator, which cannot be asked."""
+
+    keeps_memory: bool = False
+
+
+_allocator = _Allocator()
 
 
 def let_threads_sleep() -> None:
@@ -61,9 +72,15 @@ def keep_freed_memory() -> bool:
     if not _has_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(
+    _allocator.keeps_memory = bool(
         mallopt(M_MMAP_THRESHOLD, 2**30) == 1 and mallopt(M_TRIM_THRESHOLD, KEEP_UP_TO) == 1
     )
+    return _allocator.keeps_memory
+
+
+def describe_allocator() -> str:
+    """Return what a run records about freed memory: ``keeps memory`` or ``default``."""
+    return "keeps memory" if _allocator.keeps_memory else "default"
 
 
 def return_freed_memory() -> None:
@@ -75,6 +92,7 @@ def return_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, GIVE_BACK_FROM)
         libc.malloc_trim(0)
+        _allocator.keeps_memory = False
 
 
 def _has_glibc() -> bool:

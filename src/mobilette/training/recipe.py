@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,7 +12,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mobilette.errors import InputError, nearest
+from mobilette.errors import InputError, nearest, shown
 from mobilette.files import read_bytes
 from mobilette.limits import BATCH_SIZE, EPOCHS, LEARNING_RATE, SECONDS, SEED, Range
 from mobilette.records import check_ranges, parse
@@ -194,3 +195,69 @@ def parse_setting(text: str) -> tuple[str, object]:
     except (ValueError, RecursionError):
         return key, value
     return key, table["value"] if len(table) == 1 else value
+
+
+def merge_keys(
+    overrides: Mapping[str, object] | None,
+    *,
+    epochs: int | None = None,
+    time: float | str | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+) -> dict[str, object]:
+    """Return ``overrides`` with the keys of the recipe that have options of their own.
+
+    Args:
+        overrides: keys of the recipe.
+        epochs: passes over the images.
+        time: seconds, or text such as ``10m`` (`parse_duration`), that the schedule is fitted to.
+        batch_size: images per step.
+        lr: peak learning rate.
+        seed: random seed.
+
+    Raises:
+        InputError: a key is given twice with different values, or both ``epochs`` and ``time`` are.
+    """
+    if epochs is not None and time is not None:
+        raise InputError("--time and --epochs: give one of them")
+    seconds = parse_duration(time) if isinstance(time, str) else time
+    if seconds is not None and seconds <= 0:
+        raise InputError(f"time {shown(time)} is too short; seconds above 0 are expected")
+    options = {
+        "epochs": epochs,
+        "time_limit": seconds,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+    }
+    keys = dict(overrides or {})
+    for key, value in options.items():
+        if value is None:
+            continue
+        if keys.get(key, value) != value:
+            raise InputError(
+                f"{key} is given twice: {value} as an option, {shown(keys[key])} as a key of the "
+                "recipe (overrides, --set); give one of them"
+            )
+        keys[key] = value
+    return keys
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in ``90s``, ``10m`` or ``1.5h``.
+
+    Raises:
+        InputError: it is none of these, has no unit, or is longer than anybody waits.
+    """
+    match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([smh]?)", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise InputError(f"--time {shown(text)} is no duration; write 90s, 10m or 2h")
+    count, unit = match.groups()
+    if not unit:
+        raise InputError(f"--time {shown(text)} has no unit; write {count}s, {count}m or {count}h")
+    seconds = float(count) * {"s": 1, "m": 60, "h": 3600}[unit]
+    if seconds > SECONDS.highest:
+        longest = f"{SECONDS.highest // 3600:.0f}h"
+        raise InputError(f"--time {shown(text)} is too long; {longest} is the longest")
+    return seconds

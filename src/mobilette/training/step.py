@@ -18,7 +18,7 @@ from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from mobilette.training.distributed import ALONE, World
 from mobilette.training.environment import Precision
-from mobilette.training.events import Clock, NoClock
+from mobilette.training.events import Clock
 from mobilette.training.loss import Loss
 from mobilette.training.optimiser import (
     SCALE,
@@ -74,7 +74,7 @@ class Trainer:
         self.precision, self.teacher, self.world = precision, teacher, world
         self.device = normalise.weight.device
         self.loss = loss or Loss(recipe, multi_label=False)
-        self.clock = clock or NoClock()
+        self.clock = clock or Clock()
         self.average = WeightAverage(network, decay=recipe.ema_decay)
         self.optimizer = build_optimizer(network, recipe, scaled=precision == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")

@@ -26,7 +26,8 @@ from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, check_apart, is_run, open_run
 from mobilette.training.distributed import is_launched
 from mobilette.training.environment import choose_device
-from mobilette.training.events import Now, Report
+from mobilette.training.events import Now, Report, Sitting
+from mobilette.training.plan import NetworkChoice
 from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
 from mobilette.training.time_plan import TooShortError, timed_reading
 from mobilette.workflows.prune_images import HeldImages, with_classes_of
@@ -39,7 +40,7 @@ from mobilette.workflows.prune_record import (
     write_pruning,
 )
 from mobilette.workflows.prune_time import CutCosts, PruningTime, measure_cut
-from mobilette.workflows.train import train
+from mobilette.workflows.train import run_train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,6 @@ def prune(
     device: str = "auto",
     workers: int | None = None,
     max_unusable: float = 0.1,
-    allocator: str = "default",
     report: Report | None = None,
     reporter: Reporter = SILENT,
     now: Now = time.perf_counter,
@@ -99,7 +99,6 @@ def prune(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         workers: processes that decode images; ``None`` means one a core.
         max_unusable: the part of the images that may be unusable.
-        allocator: what the process does with freed memory, to be recorded.
         report: called after every step and epoch of the fine-tuning.
         reporter: told how many images are read, and what happened.
         now: tells the time that ``time_limit`` is kept by, in seconds.
@@ -126,6 +125,9 @@ def prune(
     for line in images.remarks:
         reporter.remark(line)
     timed = timed_reading(reporter.reading, limit=clock.limit, elapsed=clock.elapsed)
+    sitting = Sitting(reporter=reporter, now=now)
+    if report is not None:
+        sitting = replace(sitting, report=report)
     asked = _Request(
         importance=importance,
         read=partial(
@@ -136,15 +138,13 @@ def prune(
             now=now,
         ),
         tune=partial(
-            train,
+            run_train,
             data,
+            NetworkChoice(),
+            overrides={},
             device=device,
-            workers=workers,
-            max_unusable=max_unusable,
-            allocator=allocator,
-            report=report,
-            reporter=reporter,
-            now=now,
+            reading=Reading(workers=workers, max_unusable=max_unusable),
+            sitting=sitting,
         ),
         recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
         time=clock,

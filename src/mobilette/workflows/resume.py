@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from mobilette.arguments import checked
-from mobilette.data.cache import images_cache
-from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.dataset import Dataset
 from mobilette.data.images import Digest
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
@@ -34,24 +31,13 @@ from mobilette.run.directory import (
     open_run,
     recorded_data,
 )
-from mobilette.training.distributed import (
-    World,
-    claimed_by_writer,
-    joined,
-    launch,
-    own_device,
-    processes_here,
-)
-from mobilette.training.environment import (
-    Precision,
-    can_fuse_norms,
-    choose_device,
-    free_device_memory,
-)
-from mobilette.training.events import Now, Report
-from mobilette.training.recipe import Recipe, load_recipe
+from mobilette.training.costs import plan_the_time
+from mobilette.training.distributed import World, claimed_by_writer, joined, launch, own_device
+from mobilette.training.environment import Precision, can_fuse_norms, choose_device
+from mobilette.training.events import Report, Sitting
+from mobilette.training.recipe import Recipe, load_recipe, merge_keys
 from mobilette.training.sampling import images_of_a_step
-from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
+from mobilette.training.session import Machine, load_images, make_trainer, run_loop
 from mobilette.training.state import Progress, State, apply_state, read_state
 
 
@@ -60,14 +46,17 @@ def resume(
     path: str | Path,
     *,
     data: str | Path | None = None,
+    epochs: int | None = None,
+    time: float | str | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
     overrides: Mapping[str, object] | None = None,
     force: bool = False,
     device: str | None = None,
     workers: int | None = None,
     tensorboard: bool = False,
-    report: Report | None = None,
+    callbacks: Iterable[Report] = (),
     reporter: Reporter = SILENT,
-    now: Now = time.perf_counter,
 ) -> Run:
     """Finish a run that was stopped; on the same machine and threads, to the same bits.
 
@@ -76,21 +65,46 @@ def resume(
     Args:
         path: the run directory.
         data: the images, where they are no longer at the place that the run recorded.
-        overrides: keys of the recipe to replace.
+        epochs: passes over the images, if they change, like ``time``, ``batch_size`` and ``lr``.
+        time: wall-clock of the whole run: seconds, or text such as ``"10m"``.
+        batch_size: images per step.
+        lr: peak learning rate.
+        overrides: other keys of the recipe to replace.
         force: go on although the recipe, or the images, are no longer those that the run was
             trained with.
         device: ``None`` means the one that the run was started on.
-        workers: as for `mobilette.workflows.train.train`, like all that follow.
-        tensorboard: as there.
-        report: as there.
-        reporter: as there.
-        now: as there.
+        workers: processes that decode images; by default one per core.
+        tensorboard: write events for TensorBoard into the run, too.
+        callbacks: as for `mobilette.train`.
+        reporter: told how reading goes, and what happened.
 
     Raises:
         InputError: the directory is no run, its state is damaged, the classes have changed, or
             the images or the recipe have and ``force`` was not given.
     """
-    started = now()
+    return run_resume(
+        path,
+        data=data,
+        overrides=merge_keys(overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr),
+        force=force,
+        device=device,
+        workers=workers,
+        sitting=Sitting(callbacks=tuple(callbacks), reporter=reporter, tensorboard=tensorboard),
+    )
+
+
+def run_resume(
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    overrides: Mapping[str, object],
+    force: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    sitting: Sitting,
+) -> Run:
+    """Do what `resume` does, told by ``sitting`` of the clock as well."""
+    sitting = sitting.begin()
     run = open_run(path)
     if is_imported(run.path):
         raise InputError(
@@ -100,7 +114,7 @@ def resume(
     recipe = load_recipe(run.path / RECIPE, overrides=overrides)
     recorded = _recorded(run.path)
     where = own_device(choose_device(device or str(recorded.get("device", "auto"))))
-    with claimed_by_writer(run.path, reporter.remark), joined(where) as world:
+    with claimed_by_writer(run.path, sitting.reporter.remark), joined(where) as world:
         state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
         changes = _changes(run, recipe, state, force=force)
         progress = state.progress if state is not None else Progress()
@@ -108,59 +122,43 @@ def resume(
         if progress.finished and not (changes and longer):
             return run
         progress.finished = False
-        report = report if report and world.writes else _silent
-        reporter = reporter if world.writes else SILENT
-        remark = reporter.remark
+        sitting = sitting.seen_by(writer=world.writes)
+        remark = sitting.reporter.remark
         for other in _other_surroundings(recorded, world):
             remark(f"not to the same bits: {other}")
         if changes:
             remark(f"goes on with another recipe: {'; '.join(changes)}")
+        machine = Machine(
+            device=where,
+            precision=_precision(recorded.get("precision")),
+            fused_norms=_fused_norms(recorded, where, world, remark),
+            world=world,
+        )
         dataset = _same_images(
             run,
             data or recorded_data(run.path),
             recipe=recipe,
             workers=workers,
-            device_memory=free_device_memory(where),
-            world=world,
-            reporter=reporter,
+            machine=machine,
+            reporter=sitting.reporter,
             force=force,
         )
-        precision = recorded.get("precision")
-        trainer = make_trainer(
-            run,
-            recipe,
-            dataset,
-            device=where,
-            precision=_precision(precision),
-            fused_norms=_fused_norms(recorded, where, world, remark),
-            world=world,
-        )
+        trainer = make_trainer(run, recipe, dataset, machine, sitting=sitting)
         if state is not None:
             apply_state(state, trainer, where=run.path / STATE)
             if recipe.lr != state.recipe.lr:  # the remedy that a loss which explodes asks for
                 progress.rate_factor, progress.rollbacks = 1.0, 0
-        remark(_place(run, recipe, progress, dataset, world))
-        validation = plan_the_time(
-            trainer, progress, dataset, started=started, now=now, remark=remark
-        )
+        remark(_describe_place(run, recipe, progress, dataset, world))
+        validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())
-        run_loop(
-            run,
-            trainer,
-            progress,
-            dataset,
-            started=started,
-            validation=validation,
-            now=now,
-            tensorboard=tensorboard,
-            report=report,
-            remark=remark,
-        )
+        run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
     return run
 
 
-def _place(run: Run, recipe: Recipe, progress: Progress, dataset: Dataset, world: World) -> str:
+def _describe_place(
+    run: Run, recipe: Recipe, progress: Progress, dataset: Dataset, world: World
+) -> str:
     images = len(dataset.splits["train"].labels)
     steps = images // images_of_a_step(recipe.batch_size, images, processes=world.size)
     epochs, limit = f" of {recipe.epochs}", ""
@@ -210,8 +208,7 @@ def _same_images(
     *,
     recipe: Recipe,
     workers: int | None,
-    device_memory: int | None,
-    world: World,
+    machine: Machine,
     reporter: Reporter,
     force: bool,
 ) -> Dataset:
@@ -222,22 +219,16 @@ def _same_images(
     """
     recorded = read_json(run.path / DATASET)
     known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
-    load = partial(
-        load_dataset,
+    dataset = load_images(
         find_images(source),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
-        reading=Reading(
-            workers=workers,
-            max_unusable=_max_unusable(known) if not force else 1.0,
-            cache=images_cache(reporter.remark),
-        ),
+        loader=recipe.loader,
+        machine=machine,
+        reading=Reading(workers=workers, max_unusable=1.0 if force else _max_unusable(known)),
         reporter=reporter,
         digest=_digest(known),
-        device_memory=device_memory,
-        processes=processes_here(),
     )
-    dataset = load_in_turn(lambda loader: load(loader=loader), recipe.loader, world=world)
     if dataset.fingerprint == known.get("fingerprint"):
         return dataset
     changed = f"{source}: the images are not those that {run.path} was started with"
@@ -246,7 +237,7 @@ def _same_images(
     if not force:
         raise InputError(f"{changed}; start a new run, or go on with these by --force")
     reporter.remark(changed)
-    if world.writes:
+    if machine.world.writes:
         kept = {"path": known.get("path"), MAX_UNUSABLE: _max_unusable(known)}
         write_json(run.path / DATASET, dataset.describe() | kept)
     return dataset
@@ -298,7 +289,3 @@ def _fused_norms(
 def _recorded(path: Path) -> dict[str, object]:
     environment = read_json(path / ENVIRONMENT)
     return environment if isinstance(environment, dict) else {}
-
-
-def _silent(event: object) -> None:
-    pass

@@ -1,34 +1,26 @@
-"""`train`: images and a model's name in, a run directory out."""
+"""`train`: images and the name of a model in, a run directory out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
 from mobilette.arguments import checked
-from mobilette.data.cache import images_cache
-from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.images import ImageSet
+from mobilette.data.dataset import Dataset
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import Reading
 from mobilette.data.sources import NAMED, find_images
 from mobilette.errors import InputError
 from mobilette.files import write_bytes
 from mobilette.folders import check_new, claimed_free, new_directory
-from mobilette.formats.fitting import is_as_wide
-from mobilette.model.class_matching import select_classes
-from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import ARCH, ORIGIN, described
 from mobilette.model.model import Model
-from mobilette.progress import SILENT, Remark, Reporter
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import (
     LAUNCH,
     MAX_UNUSABLE,
@@ -39,28 +31,28 @@ from mobilette.run.directory import (
     open_run,
     write_run,
 )
+from mobilette.training.costs import plan_the_time
 from mobilette.training.distributed import (
-    World,
     claimed_by_writer,
     is_launched,
     joined,
     launch,
     own_device,
-    processes_here,
 )
 from mobilette.training.environment import (
     can_fuse_norms,
     choose_device,
     choose_precision,
     describe_environment,
-    free_device_memory,
 )
-from mobilette.training.events import Now, Report, Stopwatch
-from mobilette.training.plan import make_plan
-from mobilette.training.recipe import Recipe
-from mobilette.training.session import load_in_turn, make_trainer, plan_the_time, run_loop
+from mobilette.training.events import Report, Sitting
+from mobilette.training.plan import NetworkChoice, Plan, make_plan
+from mobilette.training.process import describe_allocator
+from mobilette.training.recipe import Recipe, merge_keys
+from mobilette.training.session import Machine, load_images, make_trainer, run_loop
 from mobilette.training.start import load_start
 from mobilette.training.state import Progress, state_bytes
+from mobilette.training.step import Trainer
 from mobilette.training.time_plan import timed_reading
 
 
@@ -76,6 +68,11 @@ def train(
     preprocess: str | None = None,
     resize: Resize | None = None,
     recipe: str | Path | Recipe | None = None,
+    epochs: int | None = None,
+    time: float | str | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
     overrides: Mapping[str, object] | None = None,
     start: str | Path | Model = "auto",
     out: str | Path | None = None,
@@ -85,51 +82,78 @@ def train(
     max_unusable: float = 0.1,
     tensorboard: bool = False,
     profile: bool = False,
-    allocator: str = "default",
-    report: Report | None = None,
+    callbacks: Iterable[Report] = (),
     reporter: Reporter = SILENT,
-    now: Now = time.perf_counter,
 ) -> Run:
     """Train a network and return its run directory.
 
     Args:
-        data: a folder of images or a named set (`mobilette.data.sources.find_images`).
-        model: a name of `mobilette.list_models`; ``None`` means the network of ``start``, or
-            MobileNet V2.
-        width_mult: the width multiplier; ``None`` means that of ``start``, or 1.0.
-        resolution: in pixels; ``None`` means that of the run ``start``, or suits the images.
-        form: ``small`` or ``full``; ``None`` goes by the resolution (`Settings`).
-        in_channels: 3, or 1 for grey; ``None`` means those of ``start``, or 3.
-        preprocess: the preset of mean, std and colour order; ``None`` means what the initial
-            weights were trained with, or ``torch``.
-        resize: how an image becomes square: ``crop``, ``squash`` or ``pad``; ``None`` likewise, or
-            ``crop``.
-        recipe: a name, a TOML file or a `Recipe`; ``None`` means ``quick`` from scratch,
-            ``transfer`` from initial weights, ``sliced`` where these are cut to a narrower network.
-        overrides: keys of the recipe to replace, for example ``{"epochs": 5}``.
-        start: initial weights: ``scratch``; a model or a run, whose network may be wider than the
-            one to train and whose classifier is taken over where the classes are the same;
-            published weights by name (`mobilette.formats.published`); or ``auto``: the best
-            published ones if they can be had, none for ``digits`` and the small form.
-        out: the run directory; ``None`` makes a new one under ``runs/``.
+        data: a folder of images, a list, shards or a named set (docs/data.md).
+        model: a name of `mobilette.list_models`; by default that of ``start``, or MobileNet V2.
+        width_mult: the width multiplier; by default that of ``start``, or 1.0.
+        resolution: in pixels; by default that of ``start``, or one that suits the images.
+        form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
+        in_channels: 3, or 1 for grey; by default those of ``start``, or 3.
+        preprocess: preset of mean and std; by default that of ``start``, or ``torch``.
+        resize: ``crop``, ``squash`` or ``pad`` to a square; by default likewise, or ``crop``.
+        recipe: a name, a TOML file or a `Recipe`; by default ``quick`` from scratch, ``transfer``
+            from initial weights, ``sliced`` where these are cut to a narrower network.
+        epochs: passes over the images.
+        time: wall-clock the schedule is fitted to: seconds, or text such as ``"90s"``, ``"10m"``.
+        batch_size: images per step.
+        lr: peak learning rate.
+        seed: random seed.
+        overrides: other keys of the recipe to replace, for example ``{"mixup": 0.2}``.
+        start: initial weights: ``scratch``, a `Model`, a run, a file, the name of published ones,
+            or ``auto``: published ones if there are any, none for ``digits`` and the small form.
+        out: the run directory; by default a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        workers: processes that decode images; ``None`` means one a core.
-        max_unusable: the part of the images that may be unusable.
+        workers: processes that decode images; by default one per core.
+        max_unusable: the fraction of the images that may be unusable.
         tensorboard: write events for TensorBoard into the run, too.
-        profile: measure where the time of a step goes, and report it at the end.
-        allocator: what the process does with freed memory, to be recorded.
-        report: called after every step and epoch.
-        reporter: told how many images are read, how many bytes of weights are downloaded, which
-            choices were made and what happened.
-        now: tells the time that the recipe's ``time_limit`` is kept by, in seconds.
+        profile: measure where the time of a step goes; sent as `Profiled` at the end.
+        callbacks: called with every event of `mobilette.training.events`. An exception from one
+            stops training after the step and is raised once the state is saved; `resume` goes on.
+        reporter: told how reading and downloads go, and what was chosen and happened.
 
     Raises:
-        InputError: a value, the images or the output directory cannot be used, or the time is too
-            short (`TooShortError`). Nothing is left behind then, unless training had begun: the run
-            directory can then be resumed.
+        InputError: a value, the images or ``out`` cannot be used, or the time is too short
+            (`TooShortError`); nothing is left behind unless training had begun.
     """
-    started = now()
+    keys = merge_keys(overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed)
+    choice = NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize)
+    return run_train(
+        data,
+        choice,
+        start=start,
+        recipe=recipe,
+        overrides=keys,
+        out=out,
+        force=force,
+        device=device,
+        reading=Reading(workers=workers, max_unusable=max_unusable),
+        profile=profile,
+        sitting=Sitting(callbacks=tuple(callbacks), reporter=reporter, tensorboard=tensorboard),
+    )
+
+
+def run_train(
+    data: str | Path,
+    choice: NetworkChoice,
+    *,
+    start: str | Path | Model = "auto",
+    recipe: str | Path | Recipe | None = None,
+    overrides: Mapping[str, object],
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    reading: Reading,
+    profile: bool = False,
+    sitting: Sitting,
+) -> Run:
+    """Do what `train` does, told by ``sitting`` of the clock as well."""
+    sitting = sitting.begin()
     where = own_device(choose_device(device))
     if is_launched() and out is None:
         raise InputError("several processes write one run: give it a name with --out")
@@ -137,153 +161,111 @@ def train(
         check_new(Path(out), holds=ARCH, force=force)
     with ExitStack() as claims:
         if out is not None:
-            claims.enter_context(claimed_by_writer(Path(out), reporter.remark))
+            claims.enter_context(claimed_by_writer(Path(out), sitting.reporter.remark))
         world = claims.enter_context(joined(where))
-        report = report if report and world.writes else _silent
-        reporter = reporter if world.writes else SILENT
-        remark = reporter.remark
-
+        sitting = sitting.seen_by(writer=world.writes)
+        reporter = sitting.reporter
         images = find_images(data)
         for text in images.remarks:
-            remark(text)
+            reporter.remark(text)
         plan = make_plan(
-            images,
-            model=model,
-            width_mult=width_mult,
-            resolution=resolution,
-            form=form,
-            in_channels=in_channels,
-            preprocess=preprocess,
-            resize=resize,
-            recipe=recipe,
-            overrides=overrides,
-            start=start,
-            report=reporter.download,
-            remark=remark,
+            images, choice, recipe=recipe, overrides=overrides, start=start, reporter=reporter
         )
-        source, classes = _with_known_classes(plan.start, images, remark)
-        arch = plan.arch
-        teacher = plan.recipe.teacher
-        if out is not None and teacher and is_run(Path(teacher)):
-            check_apart(Path(out), Path(teacher), "which teaches")
-        precision = choose_precision(plan.recipe.precision, where)
-        fused_norms = can_fuse_norms(where, world=world) and plan.recipe.compile != "always"
-        load = partial(
-            load_dataset,
+        if out is not None and plan.recipe.teacher and is_run(Path(plan.recipe.teacher)):
+            check_apart(Path(out), Path(plan.recipe.teacher), "which teaches")
+        machine = Machine(
+            device=where,
+            precision=choose_precision(plan.recipe.precision, where),
+            fused_norms=can_fuse_norms(where, world=world) and plan.recipe.compile != "always",
+            world=world,
+        )
+        limit = plan.recipe.time_limit
+        timed = timed_reading(reporter.reading, limit=limit, elapsed=sitting.elapsed)
+        dataset = load_images(
             images,
-            resolution=arch.resolution,
+            resolution=plan.arch.resolution,
             preprocess=plan.preprocess,
-            reading=Reading(workers=workers, max_unusable=max_unusable, cache=images_cache(remark)),
-            reporter=replace(
-                reporter,
-                reading=timed_reading(
-                    reporter.reading,
-                    limit=plan.recipe.time_limit,
-                    elapsed=lambda: now() - started,
-                ),
-            ),
-            device_memory=free_device_memory(where),
-            processes=processes_here(),
+            loader=plan.recipe.loader,
+            machine=machine,
+            reading=reading,
+            reporter=replace(reporter, reading=timed),
         )
-        dataset = load_in_turn(lambda loader: load(loader=loader), plan.recipe.loader, world=world)
         if out is None:
-            name = f"{Path(images.name).resolve().name}-{arch.name}"
+            name = f"{Path(images.name).resolve().name}-{plan.arch.name}"
             out = claims.enter_context(claimed_free(Path("runs") / name))
         folder = Path(out)
-        run = Run(path=folder, arch=arch, preprocess=plan.preprocess, classes=classes)
-        trainer = make_trainer(
-            run,
-            plan.recipe,
-            dataset,
-            device=where,
-            precision=precision,
-            fused_norms=fused_norms,
-            world=world,
-            clock=Stopwatch(where, now=now) if profile else None,
-            report_download=reporter.download,
-            remark=remark,
-        )
-        progress = Progress()
-        if source is not None:
-            known = source is not plan.start
-            load_start(source, trainer, dataset, keep_classifier=known)
-            progress.trained_before = known and is_as_wide(source.arch, arch)
-        validation = plan_the_time(
-            trainer, progress, dataset, started=started, now=now, remark=remark
-        )
+        run = Run(path=folder, arch=plan.arch, preprocess=plan.preprocess, classes=plan.classes)
+        trainer = make_trainer(run, plan.recipe, dataset, machine, sitting=sitting, profile=profile)
+        progress = _load_weights(plan, trainer, dataset)
+        validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if world.writes:
+            found = {"path": _absolute(data), MAX_UNUSABLE: reading.max_unusable}
             with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
-                write_run(
-                    unfinished,
-                    arch=arch,
-                    preprocess=plan.preprocess,
-                    classes=classes,
-                    recipe=plan.recipe.to_toml(),
-                    dataset=dataset.describe()
-                    | {"path": _absolute(data), MAX_UNUSABLE: max_unusable},
-                    environment=describe_environment(where, precision, fused_norms=fused_norms)
-                    | {ORIGIN: described(plan.origin)}
-                    | {"start": "scratch" if source is None else source.origin.source}
-                    | {"processes": world.size, "allocator": allocator, LAUNCH: launch()},
-                )
+                _write_new_run(unfinished, plan, dataset.describe() | found, machine)
                 # Together: killed right here, the run still has the weights that it starts from.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))
         world.barrier()
-        remark(_choices(arch, dataset, source, folder))
-        remark(_machine(where, precision, world, allocator, fused_norms=fused_norms))
+        reporter.remark(_describe_run(folder, plan, dataset))
+        reporter.remark(_describe_machine(machine))
         run = open_run(folder)
-        run_loop(
-            run,
-            trainer,
-            progress,
-            dataset,
-            started=started,
-            validation=validation,
-            now=now,
-            tensorboard=tensorboard,
-            report=report,
-            remark=remark,
-        )
+        run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
     return run
 
 
-def _silent(event: object) -> None:
-    pass
+def _load_weights(plan: Plan, trainer: Trainer, dataset: Dataset) -> Progress:
+    """Put the initial weights, if any, into the trainer; return where the run stands."""
+    progress = Progress()
+    if plan.start is not None:
+        load_start(plan.start, trainer, dataset, keep_classifier=plan.keeps_classifier)
+        progress.trained_before = plan.keeps_classifier and not plan.is_cut
+    return progress
 
 
-def _with_known_classes(
-    source: Model | None, images: ImageSet, remark: Remark
-) -> tuple[Model | None, tuple[ClassLabel, ...]]:
-    """Return the weights, other ones if they have a classifier for these classes; the classes."""
-    classes = tuple(ClassLabel(id=name, name=name) for name in images.classes)
-    if source is None or source.multi_label != images.multi_label:
-        return source, classes
-    known = select_classes(source, images.classes)
-    if known is None:
-        return source, classes
-    remark("the initial weights know these classes: they start with their classifier")
-    return known, known.classes
-
-
-def _choices(arch: Arch, dataset: Dataset, source: Model | None, folder: Path) -> str:
-    counts = {split: len(part.labels) for split, part in dataset.splits.items()}
-    cut = ", cut to this width" if source and not is_as_wide(source.arch, arch) else ""
-    left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
-    return (
-        f"{folder}: {arch.name} at {arch.resolution}x{arch.resolution}, "
-        f"{len(dataset.classes)} classes, {counts['train']:,} images to train on, "
-        f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
-        f"starts from {source.origin.source if source else 'scratch'}{cut}"
+def _write_new_run(
+    folder: Path, plan: Plan, dataset: Mapping[str, object], machine: Machine
+) -> None:
+    environment = describe_environment(
+        machine.device, machine.precision, fused_norms=machine.fused_norms
+    )
+    write_run(
+        folder,
+        arch=plan.arch,
+        preprocess=plan.preprocess,
+        classes=plan.classes,
+        recipe=plan.recipe.to_toml(),
+        dataset=dict(dataset),
+        environment=environment
+        | {
+            ORIGIN: described(plan.origin),
+            "start": plan.start.origin.source if plan.start else "scratch",
+            "processes": machine.world.size,
+            "allocator": describe_allocator(),
+            LAUNCH: launch(),
+        },
     )
 
 
-def _machine(
-    device: torch.device, precision: str, world: World, allocator: str, *, fused_norms: bool
-) -> str:
-    processes = f"{world.size} processes, " if world.size > 1 else ""
-    memory = ", freed memory is kept" if allocator == "keeps memory" else ""
-    norms = ", fused batch norms" if fused_norms else ""
-    return f"{processes}{device}, {torch.get_num_threads()} threads, {precision}{norms}{memory}"
+def _describe_run(folder: Path, plan: Plan, dataset: Dataset) -> str:
+    counts = {split: len(part.labels) for split, part in dataset.splits.items()}
+    left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
+    return (
+        f"{folder}: {plan.arch.name} at {plan.arch.resolution}x{plan.arch.resolution}, "
+        f"{len(dataset.classes)} classes, {counts['train']:,} images to train on, "
+        f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
+        f"starts from {plan.start.origin.source if plan.start else 'scratch'}"
+        f"{', cut to this width' if plan.is_cut else ''}"
+    )
+
+
+def _describe_machine(machine: Machine) -> str:
+    size = machine.world.size
+    processes = f"{size} processes, " if size > 1 else ""
+    norms = ", fused batch norms" if machine.fused_norms else ""
+    memory = ", freed memory is kept" if describe_allocator() == "keeps memory" else ""
+    return (
+        f"{processes}{machine.device}, {torch.get_num_threads()} threads, "
+        f"{machine.precision}{norms}{memory}"
+    )
 
 
 def _absolute(data: str | Path) -> str:
