@@ -15,7 +15,6 @@ import pytest
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.onnxruntime_web import NODE_MODULES
 from mobilette.errors import InputError
-from mobilette.exporters import prepare
 from mobilette.exporters.export import TARGETS, export
 from mobilette.exporters.target import Calibration
 from mobilette.reporting.benchmark import table_rows
@@ -42,7 +41,7 @@ def test_a_missing_extra_is_named(
             return "1"
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(prepare, "version_of", version)
+    monkeypatch.setattr("mobilette.exporters.target.version_of", version)
     extra = TARGETS[target].extra
     pattern = rf"export to {target}: .* is missing; pip install 'mobilette\[{extra}\]'"
     with pytest.raises(InputError, match=pattern):

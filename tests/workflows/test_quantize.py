@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters import litert, litert_int8, prepare
+from mobilette.exporters import litert, litert_int8
 from mobilette.exporters.export import export
 from mobilette.model.directory import WEIGHTS
 from mobilette.run.directory import Run
@@ -164,7 +164,7 @@ def test_what_is_missing_is_told_before_images_are_read(
             raise PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(prepare, "version_of", version)
+    monkeypatch.setattr("mobilette.exporters.target.version_of", version)
     with pytest.raises(InputError, match=r"openvino is missing; pip install 'mobilette\[openvino"):
         quantize(trained, tmp_path / "no images", to="openvino")
 
