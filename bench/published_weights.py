@@ -39,7 +39,7 @@ import torch
 import typer
 from torch import nn
 
-from mobilette.arch.catalogue import ALIASES, list_models
+from mobilette.arch.catalogue import list_models, resolve_name
 from mobilette.counting.cost import cost
 from mobilette.data.preprocess import PRESETS
 from mobilette.formats.published import PublishedWeights
@@ -113,13 +113,13 @@ def _cell(value: object) -> object:
 def _of_torchvision(refs: Path) -> Iterator[PublishedWeights]:
     for row in json.loads((refs / "torchvision.json").read_text(encoding="utf-8"))["float"]:
         variant, tag = row["variant"], row["weights"]
-        model, width_mult = ALIASES.get(variant, (variant, 1.0))
+        model, width_mult = resolve_name(variant)
         if model not in list_models() or row["top1"] is None:
             continue
         yield PublishedWeights(
             name=f"torchvision/{variant}.{tag}",
             model=model,
-            width_mult=width_mult,
+            width_mult=width_mult or 1.0,
             padding="symmetric",
             norm_epsilon=_norm_epsilon(f"torchvision/{variant}"),
             url=row["url"],

@@ -148,6 +148,49 @@ def test_torchvisions_spellings_are_accepted() -> None:
         get_arch("shufflenet_v2_x0_5", Settings(width_mult=2.0))
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "width"),
+    [
+        ("mobilenetv2_100", "mobilenet_v2", 1.0),
+        ("mobilenetv2_050", "mobilenet_v2", 0.5),
+        ("mobilenetv2_140", "mobilenet_v2", 1.4),
+        ("mobilenetv2_110d", "mobilenet_v2_110d", 1.0),
+        ("mobilenetv3_small_075", "mobilenet_v3_small", 0.75),
+        ("mobilenetv3_large_100", "mobilenet_v3_large", 1.0),
+        ("mobilenet_v3_small_075", "mobilenet_v3_small", 0.75),
+        ("mobilenetv1_100", "mobilenet_v1", 1.0),
+        ("MobileNet", "mobilenet_v1", 1.0),
+        ("MobileNetV2", "mobilenet_v2", 1.0),
+        ("MobileNetV3Small", "mobilenet_v3_small", 1.0),
+        ("mobilenetv2", "mobilenet_v2", 1.0),
+        ("ResNet50", "resnet50", 1.0),
+        ("resnet110", "resnet110", 1.0),
+        ("VGG16", "vgg16", 1.0),
+        ("shufflenet_v2_x1_5", "shufflenet_v2", 1.5),
+    ],
+)
+def test_other_libraries_names_are_known(given: str, name: str, width: float) -> None:
+    assert get_arch(given) == get_arch(name, width_mult=width)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_small_050", "mobilenetv2_1000"])
+def test_what_only_looks_like_them_is_told_with_the_nearest(name: str) -> None:
+    with pytest.raises(InputError, match=f"no network is called '{name}'; did you mean 'mobilenet"):
+        get_arch(name)
+
+
+def test_options_of_a_network_are_keywords_or_settings() -> None:
+    settings = Settings(width_mult=0.5, num_classes=10)
+    assert get_arch("mobilenet_v2", width_mult=0.5, num_classes=10) == get_arch(
+        "mobilenet_v2", settings
+    )
+    assert get_arch("mobilenet_v2", settings, resolution=96).resolution == 96
+    with pytest.raises(InputError, match="width_mult nan is not between"):
+        get_arch("mobilenet_v2", width_mult=float("nan"))
+    with pytest.raises(InputError, match="no option 'width'; did you mean width_mult"):
+        get_arch("mobilenet_v2", width=0.5)  # type: ignore[call-arg]
+
+
 def test_an_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'mobilenet_v2'"):
-        get_arch("mobilenetv2")
+        get_arch("mobilnet_v2")

@@ -20,6 +20,7 @@ from torch import Tensor
 import mobilette
 from mobilette.arch.scale import Form
 from mobilette.cli.main import run as run_command
+from mobilette.data.preprocess import preset
 from mobilette.errors import InputError
 from mobilette.exporters.state_dict import export_state_dict
 from mobilette.formats import fetch
@@ -94,11 +95,28 @@ def test_the_weights_are_the_published_ones(theirs: Network, server: Server) -> 
     assert network.arch == theirs.arch
     assert torch.equal(network.eval()(image()), theirs(image()))
     assert asked(server) == [urlsplit(PUBLISHED.url).path]
-    for name in ("auto", PUBLISHED.name, "timm/ra4_e3600_r224_in1k"):
+    for name in (True, "auto", PUBLISHED.name, "timm/ra4_e3600_r224_in1k"):
         again = create_model("mobilenet_v1", pretrained=name)
         assert torch.equal(again.eval()(image()), theirs(image()))
+        assert again.preprocess == PUBLISHED.preprocess
+    assert create_model("mobilenetv1_100", pretrained=True).arch == theirs.arch
+    grey = create_model("mobilenet_v1", pretrained=True, in_channels=1)
+    assert grey.preprocess == PUBLISHED.preprocess.with_channels(1)
     assert len(server.asked) == 1
     assert cached_path(PUBLISHED).read_bytes() == server.content
+
+
+@pytest.mark.parametrize("pretrained", [None, False])
+def test_without_weights_images_are_prepared_by_the_usual_preset(pretrained: bool | None) -> None:
+    for channels in (1, 3, 4):
+        network = create_model("resnet20", in_channels=channels, pretrained=pretrained)
+        assert network.preprocess == preset("torch", in_channels=1 if channels == 1 else 3)
+
+
+def test_without_a_network_it_is_one_line() -> None:
+    with pytest.raises(InputError, match="MOBILETTE_OFFLINE") as caught:
+        create_model("mobilenet_v2", pretrained=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_other_classes_keep_the_body(theirs: Network, server: Server) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
+from typing import Any
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.families import (
@@ -18,7 +20,7 @@ from mobilette.arch.families import (
     squeezenet,
     vgg,
 )
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Form, Settings
 from mobilette.arguments import checked
 from mobilette.errors import InputError, nearest, shown
 
@@ -36,15 +38,7 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
     }
 )
 
-# torchvision has the width in the name.
-ALIASES = MappingProxyType(
-    {
-        "shufflenet_v2_x0_5": ("shufflenet_v2", 0.5),
-        "shufflenet_v2_x1_0": ("shufflenet_v2", 1.0),
-        "shufflenet_v2_x1_5": ("shufflenet_v2", 1.5),
-        "shufflenet_v2_x2_0": ("shufflenet_v2", 2.0),
-    }
-)
+_WIDTH_SUFFIX = re.compile(r"(.+)_(?:x(\d)_(\d)|(\d)(\d\d))", re.ASCII)
 
 
 @checked
@@ -61,22 +55,80 @@ def family_of(name: str) -> str:
     return next(family for family, variants in FAMILIES.items() if name in variants)
 
 
-def get_arch(name: str, settings: Settings | None = None) -> Arch:
-    """Return the `Arch` of the network called ``name``; torchvision's spellings are known too.
+def resolve_name(name: str, width_mult: float | None = None) -> tuple[str, float | None]:
+    """Return the catalogue's name of a network, and the width multiplier.
+
+    Case and underscores do not matter, and the width may end the name, so that the names of timm
+    (``mobilenetv3_small_075``), torchvision (``shufflenet_v2_x0_5``) and Keras (``MobileNetV2``)
+    are known.
+
+    Args:
+        name: in any of these spellings; an unknown one is returned as it is.
+        width_mult: a width that was asked for besides.
 
     Raises:
-        InputError: no network has that name; the nearest is offered.
+        InputError: ``name`` has another width than ``width_mult``.
     """
-    settings = settings or Settings()
-    if name in ALIASES:
-        known, width = ALIASES[name]
-        if settings.width_mult not in (1.0, width):
-            raise InputError(f"{name} has width {width:g}; for another width use {known}")
-        return get_arch(known, replace(settings, width_mult=width))
+    if (known := _known_name(name)) is not None:
+        return known, width_mult
+    match = _WIDTH_SUFFIX.fullmatch(name)
+    known = _known_name(match[1]) if match is not None else None
+    if match is None or known is None:
+        return name, width_mult
+    width = float(f"{match[2] or match[4]}.{match[3] or match[5]}")
+    if width_mult not in (None, 1.0, width):
+        raise InputError(f"{name} has width {width:g}; for another width use {known}")
+    return known, width
+
+
+def _known_name(name: str) -> str | None:
+    if name == "MobileNet":  # Keras's
+        return "mobilenet_v1"
+    return next((known for known in list_models() if _key(known) == _key(name)), None)
+
+
+def _key(name: str) -> str:
+    return name.casefold().replace("_", "").replace("-", "")
+
+
+@checked
+def get_arch(
+    name: str,
+    settings: Settings | None = None,
+    *,
+    width_mult: float | None = None,
+    resolution: int | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    form: Form | None = None,
+) -> Arch:
+    """Return the `Arch` of the network called ``name``.
+
+    Args:
+        name: a name of `list_models`, or timm's, torchvision's or Keras's (`resolve_name`).
+        settings: the options below as one value; those given as well replace its own.
+        width_mult: width multiplier, 1.0 by default.
+        resolution: side of the input in pixels, 224 by default.
+        num_classes: number of logits, 1,000 by default.
+        in_channels: channels of the input, 3 by default.
+        form: ``small`` or ``full`` strides; by default ``small`` up to 64 pixels.
+
+    Raises:
+        InputError: no network has that name, and the nearest is offered; or a value is out of
+            range.
+    """
+    given = {
+        "width_mult": width_mult,
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "form": form,
+    }
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    settings = replace(settings or Settings(), **changes)
+    known, width = resolve_name(name, settings.width_mult)
     for variants in FAMILIES.values():
-        if name in variants:
-            return variants[name](settings)
-    raise InputError(
-        f"no network is called {shown(name)}{nearest(name, list_models())} "
-        "('mobilette models' lists all)"
-    )
+        if known in variants:
+            return variants[known](replace(settings, width_mult=width or settings.width_mult))
+    near = nearest(name, list_models()) or nearest(_key(name), list_models())
+    raise InputError(f"no network is called {shown(name)}{near} ('mobilette models' lists all)")

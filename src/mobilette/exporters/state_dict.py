@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import ALIASES, get_arch
+from mobilette.arch.catalogue import get_arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.families.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.layers import layers
@@ -221,7 +221,8 @@ def _torchvision(arch: Arch) -> Iterator[Constructor]:
     settings = Settings(num_classes=arch.num_classes, resolution=arch.resolution, form="full")
     classes = f"num_classes={arch.num_classes}"
     if arch.name == "shufflenet_v2":
-        for name in ALIASES:
+        for suffix in ("x0_5", "x1_0", "x1_5", "x2_0"):
+            name = f"shufflenet_v2_{suffix}"
             code = f"torchvision.models.{name}({classes})"
             yield Constructor(code=code, arch=get_arch(name, settings))
         return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
+from mobilette.arch.catalogue import get_arch, resolve_name
 from mobilette.arch.editing import adopt_details
 from mobilette.arch.scale import Form, Settings
 from mobilette.arguments import checked
+from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.errors import InputError
 from mobilette.formats.download import Report, cached_path, download
 from mobilette.formats.fitting import check_fits, fit_weights
@@ -15,6 +16,14 @@ from mobilette.formats.published import PublishedWeights, find_published, list_p
 from mobilette.formats.torch.named import import_state_dict
 from mobilette.model.model import Model, Origin
 from mobilette.nn.network import Network
+
+
+class ReadyNetwork(Network):
+    """A `Network` that knows how images are prepared for it: ``preprocess``."""
+
+    def __init__(self, arch: Arch, preprocess: Preprocess) -> None:
+        super().__init__(arch)
+        self.preprocess = preprocess
 
 
 @checked
@@ -26,12 +35,15 @@ def create_model(
     resolution: int = 224,
     in_channels: int = 3,
     form: Form | None = None,
-    pretrained: str | None = None,
-) -> Network:
-    """Return the network called ``name``, its weights drawn at random or published ones.
+    pretrained: bool | str | None = None,
+) -> ReadyNetwork:
+    """Return the network called ``name`` with random or published weights.
+
+    It is a `torch.nn.Module` with two attributes more: ``arch``, and ``preprocess``, which says how
+    images are prepared for it.
 
     Args:
-        name: a name of `mobilette.list_models`.
+        name: a name of `mobilette.list_models`, or timm's, torchvision's or Keras's name.
         num_classes: number of logits; with another number than 1,000 the classifier of pretrained
             networks is drawn at random.
         width_mult: the width multiplier; narrower than the published weights, these are sliced: a
@@ -39,31 +51,39 @@ def create_model(
         resolution: side of the input in pixels; up to 64 the network takes its small form.
         in_channels: channels of the input.
         form: ``small`` or ``full``, whatever the resolution.
-        pretrained: ``torchvision/IMAGENET1K_V2``, ``timm/mobilenetv2_100.ra_in1k``, a library's
-            name alone or ``auto`` for the best (`mobilette weights list`). Padding and batch norm
-            epsilon are then those that the weights were trained with.
+        pretrained: ``True`` for the best published weights, or their name: ``torchvision``,
+            ``torchvision/IMAGENET1K_V2`` or ``timm/mobilenetv2_100.ra_in1k`` (`mobilette weights
+            list`). Padding and batch norm epsilon are then those that the weights were trained
+            with. ``False`` and ``None`` draw random weights.
 
     Raises:
         InputError: no network or weights have that name, a value is out of range, or the weights
             cannot be had.
     """
+    name, width = resolve_name(name, width_mult)
     settings = Settings(
-        width_mult=width_mult,
+        width_mult=1.0 if width is None else width,
         resolution=resolution,
         num_classes=num_classes,
         in_channels=in_channels,
         form=form,
     )
     arch = get_arch(name, settings)
-    if pretrained is None:
-        return Network(arch)
-    published = load_published(choose_published(pretrained, model=name, width_mult=width_mult))
+    if pretrained is None or pretrained is False:
+        return ReadyNetwork(arch, _for_channels(PRESETS["torch"], in_channels))
+    wanted = "auto" if pretrained is True else pretrained
+    published = load_published(choose_published(wanted, model=name, width_mult=settings.width_mult))
     arch = adopt_details(arch, published.arch)
     check_fits(published.arch, arch)
-    network = Network(arch)
+    network = ReadyNetwork(arch, _for_channels(published.preprocess, in_channels))
     fitted = fit_weights(published.arch, published.weights, arch, keep_classifier=True)
     network.load_state_dict(fitted, strict=False)
     return network
+
+
+def _for_channels(preprocess: Preprocess, in_channels: int) -> Preprocess:
+    """Return it for grey or colour images; input of other channels is no image to prepare."""
+    return preprocess.with_channels(1) if in_channels == 1 else preprocess
 
 
 def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWeights:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import ALIASES, get_arch
+from mobilette.arch.catalogue import get_arch, resolve_name
 from mobilette.arch.editing import change_convs
 from mobilette.arch.scale import Settings
 from mobilette.data.preprocess import PRESETS, Interpolation, Preprocess
@@ -130,8 +130,7 @@ def find_published(
     """
     if model is None:
         return _table_by_name()[_known(name)]
-    if model in ALIASES:
-        model, width_mult = ALIASES[model]
+    model, width_mult = resolve_name(model, width_mult)
     if name in _table_by_name():
         return _check_fit(_table_by_name()[name], model, width_mult)
     library, _, tag = name.partition("/")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.catalogue import get_arch, list_models, resolve_name
 from mobilette.arch.editing import adopt_norms
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
@@ -94,6 +94,8 @@ def make_plan(
     """
     if recipe is not None:  # a wrong one is refused before weights are downloaded
         _read_recipe(recipe, overrides)
+    if model is not None:
+        model, width_mult = resolve_name(model, width_mult)
     source = read_start(
         start,
         model=choice.model,
