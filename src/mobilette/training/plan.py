@@ -94,8 +94,9 @@ def make_plan(
     """
     if recipe is not None:  # a wrong one is refused before weights are downloaded
         _read_recipe(recipe, overrides)
-    if model is not None:
-        model, width_mult = resolve_name(model, width_mult)
+    if choice.model is not None:
+        model, width_mult = resolve_name(choice.model, choice.width_mult)
+        choice = replace(choice, model=model, width_mult=width_mult)
     source = read_start(
         start,
         model=choice.model,
