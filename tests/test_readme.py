@@ -10,30 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from mobilette.arch.catalogue import FAMILIES, family_of, get_arch
-from mobilette.counting.cost import cost
+import mobilette
+from mobilette.exporters.export import TARGETS
+from tests.conftest import write_images
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_table_of_counts_is_what_cost_says() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \| ([\d,]+) \|$", README, re.MULTILINE)
-    printed = {name: (int(p.replace(",", "")), int(m.replace(",", ""))) for name, p, m in rows}
-    counted = {name: cost(get_arch(name)) for name in printed}
-    assert printed == {name: (c.params, c.madds) for name, c in counted.items()}
-    without_row = {"ResNet for CIFAR"}  # at 224 pixels and 1,000 classes they say nothing
-    assert {family_of(name) for name in printed} == FAMILIES.keys() - without_row
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^    (.+)$", README, re.MULTILINE)
+COMMANDS = [line for line in BLOCKS if line.startswith("mobilette ")]
+# What a test has no time for; every other word is run as printed.
+SHORTER = {"--time 5m": "--time 40s", "--to all": "--to onnx --precision fp32 --rounds 1"}
 
 
-def test_the_totals_of_the_cost_example_are_what_it_prints() -> None:
-    section = README.partition("## What a network costs")[2]
-    arguments = re.findall(r"^    mobilette (cost .+)$", section, re.MULTILINE)[0].split()
-    printed = subprocess.run(
-        [sys.executable, "-m", "mobilette", *arguments], capture_output=True, text=True, check=True
-    ).stdout
-    totals = "\n".join(printed.splitlines()[-4:])
-    indented = "\n".join(f"    {line}" for line in totals.splitlines())
-    assert indented in README
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_python_runs_as_printed(
@@ -48,18 +38,64 @@ def test_the_python_runs_as_printed(
     assert 0 <= float(top1) <= 1
 
 
-def test_the_commands_for_your_own_images_run_as_printed(images: Path, tmp_path: Path) -> None:
-    shutil.copytree(images, tmp_path / "path" / "to" / "images")
+def test_the_commands_run_in_order_as_printed(tmp_path: Path) -> None:
+    write_images(tmp_path / "path" / "to" / "images", 40)
     (tmp_path / "some").mkdir()
-    shutil.copy(images / "red" / "0.png", tmp_path / "some" / "image.jpg")
-    section = README.partition("## Your own images")[2].partition("##")[0]
-    commands = re.findall(r"^    (mobilette .+)$", section, re.MULTILINE)
-    assert [command.split()[1] for command in commands] == ["train", "export", "verify", "predict"]
-    for command in commands:
-        line = command.replace("--time 10m", "--time 40s")
-        line = line.replace("mobilette", f"{sys.executable} -m mobilette", 1)
+    shutil.copy(
+        tmp_path / "path" / "to" / "images" / "red" / "0.png", tmp_path / "some" / "image.jpg"
+    )
+    verbs = [command.split()[1] for command in COMMANDS]
+    assert verbs == ["train", "export", "verify", "predict", "bench", "cost", "models"]
+    printed = {}
+    for verb, command in zip(verbs, COMMANDS, strict=True):
+        line = command.replace("mobilette", f'"{sys.executable}" -m mobilette', 1)
+        for long, short in SHORTER.items():
+            line = line.replace(long, short)
         result = subprocess.run(
             line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert result.returncode == 0, result.stderr
-    assert "red" in result.stdout
+        printed[verb] = result.stdout
+    assert "red" in printed["predict"]
+    totals = "\n".join(f"    {line}" for line in printed["cost"].splitlines()[-4:])
+    assert totals in README
+    best, rest = printed["models"].splitlines()[1:3]
+    accuracies = [float(re.findall(r"([\d.]+) %", line)[0]) for line in (best, rest)]
+    assert accuracies == sorted(accuracies, reverse=True)
+    written = {path.name for path in (tmp_path / "exports" / "mine").iterdir()}
+    assert written >= {"bench.json", "bench.md", "bench.svg", "onnx"}
+    for name in ("model.onnx", "labels.txt", "contract.json"):
+        assert f"`{name}`" in README
+        assert (tmp_path / "exports" / "mine" / "onnx" / name).exists()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_the_make_targets_are_there_and_no_line_is_left_unrun() -> None:
+    others = [line for line in BLOCKS if line not in COMMANDS]
+    targets = [line.split()[1] for line in others if line.startswith("make ")]
+    assert targets == ["demo", "test", "install"]
+    subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, check=True)
+    totals = others[len(targets) + 1 :]  # compared by the test of the commands
+    assert others[len(targets)] == "source .venv/bin/activate"
+    assert len(totals) == 4
+
+
+def test_the_counts_and_names_of_the_text_are_true() -> None:
+    assert f"{len(mobilette.list_models())} light networks" in README
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ \| .+ \|$", README, re.MULTILINE)
+    assert sorted(rows) == sorted(TARGETS)
+
+
+def test_every_verb_is_in_the_table() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "-m", "mobilette", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    verbs = set(re.findall(r"^  (\w+)  +\w", help_text.partition("Commands:")[2], re.MULTILINE))
+    assert verbs == set(re.findall(r"^\| `(\w+) ?[^|]*` \| .+ \|$", README, re.MULTILINE)) - set(
+        TARGETS
+    )
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", README):
+        assert (ROOT / link).exists(), link
