@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ from mobilette.cli.main import run
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.gate import LIMITS
 from tests.docs.commands import ROOT
+from tests.docs.test_architecture import keys_of
 
 PAGES = {
     name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
@@ -26,9 +28,11 @@ COMMANDS = [
 
 
 def test_the_limits_of_the_table_are_those_of_the_gate() -> None:
-    table = re.findall(r"^\| (fp32|fp16|bf16|int8) \| ([\d.]+)%", PAGES["verification"], re.MULTILINE)
-    assert {precision: float(percent) / 100 for precision, percent in table} == {
-        precision: limits.agreement for precision, limits in LIMITS.items()
+    table = re.findall(
+        r"^\| (fp32|fp16|bf16|int8) \| ([\d.]+)%", PAGES["verification"], re.MULTILINE
+    )
+    assert {precision: float(percent) for precision, percent in table} == {
+        precision: round(100 * limits.agreement, 1) for precision, limits in LIMITS.items()
     }
 
 
@@ -47,9 +51,14 @@ def test_the_commands_run_as_printed(
         verb, *arguments = shlex.split(command.replace("--time 5m", "--epochs 1"))
         if verb == "verify":
             assert run(["export", "runs/mine", "--to", "onnx"]) == 0
-        status = run([verb, *arguments])
+        capsys.readouterr()
+        status = run([verb, *arguments, "--json"])
         # Whether int8 keeps an accuracy is no question of the page.
         assert status == 0 or (verb == "quantize" and status == 1), capsys.readouterr().err
+        keys = keys_of(verb)
+        if verb == "quantize":
+            keys = keys - {"verify"} | keys_of("verify")
+        assert set(json.loads(capsys.readouterr().out)) == keys
         verbs.append(verb)
     assert verbs == ["quantize", "prune", "train", "verify"]
     assert (tmp_path / "runs" / "half" / "pruning.png").exists()
