@@ -21,7 +21,7 @@ from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
 from mobilette.data.sources import find_images
 from mobilette.run.directory import Run, open_run
-from mobilette.verification.verdict import Verdict
+from mobilette.verification.gate import Verdict
 
 FIGURE = Path(__file__).parent / "figures" / "overview.png"
 TARGETS: tuple[tuple[str, Precision], ...] = (
@@ -114,7 +114,7 @@ def main(folder: Path) -> None:
             model="mobilenet_v1",
             width_mult=0.25,
             resolution=32,
-            overrides={"epochs": 12},
+            epochs=12,
             out=folder / "run",
         )
     results = []
