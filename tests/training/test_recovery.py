@@ -1,4 +1,4 @@
-"""What goes wrong in a run and is mended: losses that explode, full memory, bad images."""
+"""What goes wrong in a run and is recovered from: losses that explode, full memory, bad images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ TOO_LARGE: dict[str, Any] = {
 }
 
 
-def test_a_rate_that_is_a_little_too_large_is_mended(images: Path, tmp_path: Path) -> None:
+def test_a_rate_that_is_a_little_too_large_is_recovered_from(images: Path, tmp_path: Path) -> None:
     """A state after every step: the first one after the explosion must not be gone back to."""
     said: list[str] = []
     run = train_small(

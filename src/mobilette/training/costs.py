@@ -41,17 +41,8 @@ def measure_costs(
 ) -> Costs:
     """Return what steps and validations take, the longest over all processes.
 
-    ``trainer`` is afterwards what it was before. Where memory runs out, ``progress.parts`` says
-    afterwards in how many parts the steps fit.
-
-    Args:
-        trainer: with its weights.
-        progress: where the run stands.
-        dataset: images to train on and to validate.
-        parts: does a step again where memory runs out.
-        share: images per step in this process.
-        left: seconds in which all training is to be done.
-        now: tells the time.
+    ``trainer`` is left as it was. Where memory runs out, ``progress.parts`` is raised until a step
+    fits. ``share`` is the images per step of this process, ``left`` the seconds there are to train.
     """
     train, device = dataset.splits["train"], trainer.device
     pixels, first_reading, reading = _read(train, share, now)
@@ -89,7 +80,7 @@ def measure_costs(
 def _step(
     trainer: Trainer, progress: Progress, pixels: Tensor, labels: Tensor, now: Now, epoch: int
 ) -> float:
-    """Return the seconds of a step in ``epoch`` at the end of the schedule, at full resolution."""
+    """Return the seconds of a step in ``epoch``, at the end of the schedule: at full resolution."""
     begun = now()
     trainer.begin_epoch(epoch)
     loss = trainer.step(pixels, labels, index=0, place=(0, 0), progress=1.0, parts=progress.parts)
@@ -99,7 +90,6 @@ def _step(
 
 @contextmanager
 def _restored(trainer: Trainer) -> Iterator[None]:
-    """Make ``trainer`` again what it was when the block ends."""
     holders: tuple[Any, ...] = (
         trainer.network,
         trainer.average.network,
@@ -116,9 +106,9 @@ def _restored(trainer: Trainer) -> Iterator[None]:
 
 
 def _read(split: Split, count: int, now: Now) -> tuple[NDArray[np.uint8], float, float]:
-    """Return some images, and the seconds that reading as many takes first, and then again.
+    """Return ``count`` images, and the seconds that reading as many takes first, and then again.
 
-    They are drawn at random: those that the cache has already are read fast, in their share.
+    They are drawn at random: those that are in the cache already are read fast, in their share.
     """
     if not isinstance(split.pixels, StreamedPixels):
         return split.pixels[:count], 0.0, 0.0
@@ -148,12 +138,12 @@ def _validation(trainer: Trainer, dataset: Dataset, at_once: int, now: Now) -> f
 def plan_the_time(
     trainer: Trainer, progress: Progress, dataset: Dataset, *, sitting: Sitting
 ) -> float:
-    """Plan how the rest of a run fits its time; return the seconds of a validation, or 0.
+    """Plan how the rest of a run fits its time limit; return the seconds of a validation, or 0.
 
-    A run that has begun and has too little time left is not refused, but ended: that is said.
+    A run that has begun and has too little time left is not refused but ended, with a remark.
 
     Raises:
-        InputError: a run that is to begin does not fit, with a time that would do.
+        TooShortError: a new run does not fit; the message names a time that would do.
     """
     recipe, world, limit = trainer.recipe, trainer.world, trainer.recipe.time_limit
     remark = sitting.reporter.remark

@@ -30,12 +30,12 @@ _PATIENCE, _BETWEEN_LOOKS = 1800.0, 0.01
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """Which process this is, of how many; what they tell each other.
+    """This process among those that train together, and how they exchange plain data.
 
     Attributes:
         rank: 0 is the one that writes.
         size: number of processes.
-        group: the group for words that are not tensors of the device; ``None`` alone.
+        group: for data that is not on the device; ``None`` for a single process.
     """
 
     rank: int = 0
@@ -80,7 +80,7 @@ class World:
         return [each for each in values if each is not None]
 
     def barrier(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this."""
         if self.size > 1:
             dist.barrier(group=self.group)
 
@@ -94,7 +94,7 @@ def is_launched() -> bool:
 
 
 def processes_here() -> int:
-    """Return how many processes `torchrun` started on this machine; each has its own images."""
+    """Return how many processes `torchrun` started on this machine; each keeps its own images."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -104,9 +104,9 @@ def is_restarted() -> bool:
 
 
 def launch() -> str | None:
-    """Return what tells this start of `torchrun` from others, also after it restarted processes.
+    """Return an identifier of this launch of `torchrun`, the same after it restarts processes.
 
-    Over several machines that is the ``--rdzv-id``, as far as the user gives one.
+    Over several machines it is the ``--rdzv-id``, if the user gives one.
     """
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     if name == "none" and os.environ.get("GROUP_WORLD_SIZE") == "1":
@@ -115,14 +115,14 @@ def launch() -> str | None:
 
 
 def writes() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Whether this process is the one that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def claimed_by_writer(
     path: Path, remark: Callable[[str], None] | None
 ) -> AbstractContextManager[None]:
-    """Claim a run directory for all processes, as `mobilette.folders.claimed` does, in one."""
+    """Claim a run directory (`mobilette.folders.claimed`) in the process that writes it."""
     return claimed(path, remark=remark) if writes() else nullcontext()
 
 
@@ -135,9 +135,7 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` started, for as long as the block lasts.
-
-    Alone, nothing is joined. NCCL on GPUs, gloo elsewhere.
+    """Join the processes that `torchrun` started, for the length of the block (NCCL or gloo).
 
     Raises:
         InputError: the device cannot train with others.
@@ -167,12 +165,12 @@ def joined(device: torch.device) -> Iterator[World]:
 
 
 def _fresh_store(store: Store, rank: int, size: int) -> Store:
-    """Return a part of ``store`` that nobody but the processes of now has written to.
+    """Return a part of ``store`` that only processes of this start have written to.
 
-    Processes that `torchrun` starts again get the store of those before, with the addresses of the
-    dead in it (https://github.com/pytorch/pytorch/issues/135712), and restarts are not counted
-    alike on every machine. So the first process makes up a name and gives it to all who ask; a
-    question is its asker's own, and so the answer is never an old one.
+    Processes that `torchrun` restarts get the old store, with the addresses of dead processes
+    (https://github.com/pytorch/pytorch/issues/135712), and machines may count restarts differently.
+    So the first process invents a name and answers everyone who asks for it; each question is
+    random, so an answer is never an old one.
 
     Raises:
         InputError: the others do not come.

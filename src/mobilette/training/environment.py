@@ -93,7 +93,7 @@ def free_device_memory(device: torch.device) -> int | None:
 def describe_environment(
     device: torch.device, precision: Precision, *, fused_norms: bool
 ) -> dict[str, object]:
-    """Return what a run records about where it was trained."""
+    """Return what a run records about the machine it was trained on."""
     return {
         "schema": 1,
         "device": str(device),
@@ -108,7 +108,7 @@ def describe_environment(
 
 
 def examine() -> dict[str, object]:
-    """Return what there is to work with on this machine, for ``mobilette doctor``."""
+    """Return what this machine has to work with, for ``mobilette doctor``."""
     available = available_memory()
     cache = images_cache()
     cached = cache_size(cache) if cache is not None else (0, 0)

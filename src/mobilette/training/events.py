@@ -19,7 +19,7 @@ from mobilette.run.metrics import Metrics
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
-    """Sent after every step: where the run is and how fast it goes."""
+    """Sent after every step; ``part`` is the part of the run that is over, 0 to 1."""
 
     epoch: int
     epochs: int | None
@@ -32,11 +32,12 @@ class StepDone:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """Sent after every epoch whose weights were validated.
+    """Sent after every validation.
 
     Attributes:
-        epoch: epochs that are over; not whole where the time was over within one.
-        frozen: whether nothing but the head was trained until now.
+        epoch: epochs done; fractional where the time ran out within one.
+        frozen: whether only the head has been trained so far.
+        step: steps done in the whole run.
     """
 
     epoch: float
@@ -50,13 +51,13 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class Profiled:
-    """Sent at the end of a run that was profiled.
+    """Sent at the end of a profiled run.
 
     Attributes:
-        steps: that were measured.
-        images_per_second: over these steps, nothing but steps counted.
-        seconds: of all these steps together, by part of a step: ``data`` (waiting for pixels),
-            ``augmentation``, ``forward``, ``backward``, ``optimiser``.
+        steps: steps that were measured.
+        images_per_second: over these steps.
+        seconds: total by part of a step: ``data`` (waiting for pixels), ``augmentation``,
+            ``forward``, ``backward``, ``optimiser``.
     """
 
     steps: int
@@ -162,7 +163,7 @@ class Clock:
 
 
 class Stopwatch(Clock):
-    """Sums up the seconds of each part; waits for the device after every one."""
+    """Sums up the seconds of each part of a step; waits for the device after every one."""
 
     def __init__(self, device: torch.device, *, now: Now = time.perf_counter) -> None:
         self.device, self.now = device, now

@@ -128,7 +128,7 @@ class Loop:
         self._end_epoch(part)
 
     def _last_step(self) -> int:
-        """Return how many steps the epoch has that is under way."""
+        """Return how many steps the current epoch has."""
         frozen = self.progress.epoch < self.recipe.frozen_epochs
         return self.progress.frozen_steps or self.steps if frozen else self.steps
 
@@ -162,7 +162,7 @@ class Loop:
         )
 
     def _is_enough(self, batch: Batch) -> bool:
-        """Whether every process has the two images that batch norm needs; else none trains."""
+        """Whether every process has the two images that batch norm needs; otherwise none trains."""
         enough = len(batch.rows) > 1
         if self.world.size == 1 or self.dataset.store is None:
             return enough
@@ -186,7 +186,7 @@ class Loop:
         return self.parts.work(step, progress, images=len(batch.rows))
 
     def _look_at_losses(self) -> None:
-        """Take in the losses since the last look.
+        """Check and add up the losses since the last look.
 
         Raises:
             DivergedError: one is not finite or has exploded.
@@ -200,7 +200,7 @@ class Loop:
         self.last_state.write()
 
     def _step_back(self, error: DivergedError) -> None:
-        """Go back to the last saved state with a smaller rate.
+        """Go back to the last snapshot with a smaller rate.
 
         Raises:
             InputError: that was done twice already.
@@ -249,10 +249,9 @@ class Loop:
         self._save(at_once=over)
 
     def _agree(self) -> float:
-        """Save or stop where one process has to; return the part of the run that is over.
+        """Save or stop where any process has to; return the part of the run that is over.
 
-        Processes see the time, and signals, at moments of their own: what follows from them is
-        agreed on between two steps.
+        Processes see the time, and signals, at different moments, so they agree between two steps.
 
         Raises:
             KeyboardInterrupt: a process was asked to stop; the state is saved.
@@ -276,7 +275,7 @@ class Loop:
         return self.pace.now() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
 
     def _save(self, *, at_once: bool = False) -> None:
-        """Take down the state, to be written ``at_once`` or when its weights have proved good."""
+        """Take a snapshot, written ``at_once`` or when its weights have proved good."""
         self._look_at_losses()
         self.progress.elapsed = self.pace.elapsed()
         self.last_state.snapshot(self.trainer, self.progress)

@@ -16,17 +16,11 @@ from mobilette.training.recipe import Recipe
 class Loss:
     """The loss of a recipe: labels, smoothed and weighted, and a teacher's answers.
 
-    One label an image: cross-entropy. Several: the mean binary cross-entropy of the classes.
+    One label per image: cross-entropy. Several: the mean binary cross-entropy over the classes.
     """
 
     def __init__(self, recipe: Recipe, *, multi_label: bool, weights: Tensor | None = None) -> None:
-        """Make the loss.
-
-        Args:
-            recipe: its ``label_smoothing``, ``distillation`` and ``temperature``.
-            multi_label: whether an image has several labels.
-            weights: float (classes,), what a class counts; ``None`` means 1.
-        """
+        """Make the loss; ``weights`` (classes,) is what each class counts, by default 1."""
         self.recipe, self.multi_label, self.weights = recipe, multi_label, weights
 
     def targets(self, labels: Tensor, classes: int) -> Tensor:
@@ -42,7 +36,7 @@ class Loss:
 
         Args:
             logits: float (N, classes).
-            targets: labels int64 (N,), or what `targets` returned, mixed or not.
+            targets: int64 (N,) class indices, or what `targets` returned, mixed or not.
         """
         smoothing = self.recipe.label_smoothing
         if not self.multi_label:
@@ -59,18 +53,18 @@ class Loss:
         return functional.binary_cross_entropy_with_logits(logits, targets, weight=self.weights)
 
     def of_guessing(self, classes: int) -> float:
-        """Return the loss of a network that has learnt nothing, on an image of most weight.
+        """Return the loss of an untrained network on an image of the largest weight.
 
-        A batch may hold nothing but images of a class that is rare and counts for many.
+        A batch may hold only images of a rare class with a large weight.
         """
         most = 1.0 if self.weights is None else max(1.0, float(self.weights.max()))
         return most * (math.log(2.0) if self.multi_label else math.log(classes))
 
     def of_teacher(self, logits: Tensor, taught: Tensor) -> Tensor:
-        """Return how far ``logits`` are from the teacher's, both softened; a scalar.
+        """Return how far ``logits`` are from the teacher's ``taught``, both softened; a scalar.
 
-        T² times the Kullback-Leibler divergence (Hinton et al. 2015, arXiv 1503.02531, section 2),
-        of each class's own probability where an image has several labels.
+        T² times the Kullback-Leibler divergence (Hinton et al. 2015, arXiv 1503.02531, section 2);
+        with several labels per image, of each class's own probability.
         """
         heat = self.recipe.temperature
         if self.multi_label:
@@ -86,7 +80,7 @@ class Loss:
         )
 
     def __call__(self, logits: Tensor, targets: Tensor, taught: Tensor | None = None) -> Tensor:
-        """Return the loss of both, as the recipe weighs them."""
+        """Return the sum of both losses, weighted as the recipe says."""
         loss = self.of_labels(logits, targets)
         if taught is None:
             return loss
@@ -95,9 +89,9 @@ class Loss:
 
 
 def balanced_weights(labels: NDArray[np.int64] | NDArray[np.uint8], classes: int) -> Tensor:
-    """Return weights (classes,) by which every class counts the same: images / (classes * own).
+    """Return float32 weights (classes,) that make every class count the same.
 
-    A class without images gets 1.
+    They are images / (classes x images of the class); 1 for a class without images.
     """
     counts = np.bincount(labels, minlength=classes)
     weights = np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 1.0)

@@ -25,9 +25,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused kernels.
 
-    ``scaled``: whether its losses are, by a `torch.amp.GradScaler` that skips steps. In one that is
-    skipped, torch's fused SGD changes its momentum, or leaves it unset (2.13 here; 2.11 as
-    LibreYOLO/libreyolo#771 has it), so it is not taken then.
+    ``scaled``: whether a `torch.amp.GradScaler` scales the losses and skips steps. Fused SGD is not
+    used then: in a skipped step it changes its momentum or leaves it unset (torch 2.13, 2.11).
     """
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor, SCALE: 1.0}
@@ -44,7 +43,7 @@ def build_optimizer(
 
 
 def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
-    """Return the modules that have rates of their own, each with its part of the recipe's rate."""
+    """Return the modules that have rates of their own, each with its factor."""
     if recipe.body_lr == 1.0 and not recipe.frozen_epochs:
         return [(network, 1.0)]
     return [(body(network), recipe.body_lr), (classifier(network), 1.0)]
@@ -64,13 +63,11 @@ def classifier(network: Network) -> nn.Module:
 def scale_classifier(
     optimizer: torch.optim.Optimizer, network: Network, recipe: Recipe, *, squared: float
 ) -> None:
-    """Lower the rate of a classifier that sees vectors of a large mean ``squared`` length.
+    """Lower the rate of a classifier whose inputs have a large mean ``squared`` length.
 
-    Where the recipe has one rate for everything it is left alone.
-
-    The curvature of its loss is at most half of that. With a rate far beyond its inverse SGD
-    swings to answers that are too sure, and what it then asks of the body undoes that. AdamW's
-    steps do not depend on the length.
+    The curvature of its loss is at most half of that: with a rate far beyond the inverse, SGD
+    swings to overconfident answers whose gradients spoil the body. AdamW's steps do not depend on
+    the length. A recipe with a single rate for everything is left alone.
     """
     if recipe.optimizer != "sgd":
         return
@@ -81,7 +78,6 @@ def scale_classifier(
 
 
 def _by_decay(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters with weight decay, and those without."""
     decayed: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []
     for module in part.modules():
@@ -104,7 +100,7 @@ _MULTIPLE = 4
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Return the rate at ``progress``, the part of the run that is over (0 to 1).
+    """Return the learning rate at ``progress``, the part of the run that is over (0 to 1).
 
     Cosine: Loshchilov and Hutter 2016, arXiv 1608.03983, equation 5 with one cycle, after a linear
     warm-up. One cycle: Smith and Topin 2017, arXiv 1708.07120, section 2, along cosines.
@@ -126,7 +122,7 @@ def momentum(recipe: Recipe, progress: float) -> float:
 
 
 def _height(recipe: Recipe, progress: float) -> float:
-    """Return where the cycle is: 0 at both ends, 1 when the warm-up is over, cosines between."""
+    """Return the height of the cycle: 0 at both ends, 1 after the warm-up, cosines between."""
     if progress < recipe.warmup:
         return 0.5 * (1.0 - math.cos(math.pi * progress / recipe.warmup))
     rest = (progress - recipe.warmup) / (1.0 - recipe.warmup)
@@ -134,11 +130,10 @@ def _height(recipe: Recipe, progress: float) -> float:
 
 
 def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
-    """Return the resolution of training at ``progress`` (0 to 1), in pixels.
+    """Return the training resolution at ``progress`` (0 to 1), in pixels.
 
     It grows in four equal steps to ``full`` and stays there for the last quarter of the run
     (progressive resizing: Howard 2018, DAWNBench; Tan and Le 2021, arXiv 2104.00298, section 4).
-    It is never below the smallest that a network can have.
     """
     if recipe.start_resolution == 1.0:
         return full
@@ -151,9 +146,10 @@ def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
 
 
 class WeightAverage:
-    """A second network that follows the trained one: average = d * average + (1 - d) * weights.
+    """The exponential moving average (EMA) of a network's weights, as a second network.
 
-    At step t the decay is at most (1 + t) / (10 + t), so that the start does not linger.
+    average = d * average + (1 - d) * weights; at step t, d is at most (1 + t) / (10 + t), so that
+    the start does not linger.
     """
 
     def __init__(self, network: Network, *, decay: float) -> None:
@@ -164,17 +160,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the trained network's weights after ``step`` (counted from 0)."""
+        """Update the average after ``step`` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
 
     def measure_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Give the averaged weights batch norm statistics of their own, measured on ``batches``.
+        """Measure the averaged network's own batch norm statistics on normalised batches.
 
-        The trained network's running statistics belong to other weights, and lag behind even
-        these: in a short run (or with V3's momentum of 0.01) they are useless.
-
-        Args:
-            batches: normalised images, float (N, C, H, W).
+        The trained network's running statistics belong to other weights and lag behind even those:
+        in a short run (or with V3's momentum of 0.01) they are useless.
         """
         measure_statistics(self.network, batches)

@@ -37,20 +37,19 @@ _allocator = _Allocator()
 
 
 def let_threads_sleep() -> None:
-    """Make threads that wait for others give up their core soon; call before torch is imported.
+    """Make waiting threads give up their core soon; call before torch is imported.
 
-    On cores that other programs use as well, a step is otherwise up to ten times slower: the
-    threads that wait take the time of the one that they wait for (docs/log.md). What the
-    environment says already is kept.
+    On cores shared with other programs a step is otherwise up to ten times slower: waiting threads
+    take the time of the one they wait for (docs/log.md). The environment's own settings are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def set_threads(threads: int | None) -> int:
-    """Set the number of threads of one operation and return it.
+    """Set the number of threads per operation and return it.
 
-    By default those of the environment variable OMP_NUM_THREADS, else one a usable core.
+    By default that of the environment variable OMP_NUM_THREADS, else one per usable core.
     """
     import torch
 
@@ -63,11 +62,10 @@ def set_threads(threads: int | None) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator not to return large blocks to the kernel; say whether it agreed.
+    """Tell glibc's allocator to keep large freed blocks; return whether it agreed.
 
-    Every step allocates the same activations again. By default each of them is mapped and zeroed
-    by the kernel anew, which costs about as much as the arithmetic (`bench/train_step.py`). On
-    other systems nothing is done.
+    Every step allocates the same activations again. By default the kernel maps and zeroes each of
+    them anew, which costs about as much as the arithmetic (`bench/train_step.py`).
     """
     if not _has_glibc():
         return False
@@ -84,9 +82,9 @@ def describe_allocator() -> str:
 
 
 def return_freed_memory() -> None:
-    """Undo `keep_freed_memory`: give what glibc's allocator keeps back to the kernel.
+    """Undo `keep_freed_memory`: return to the kernel what glibc's allocator keeps.
 
-    oneDNN maps its kernels afresh: when the memory is full it finds none although much is free.
+    oneDNN maps its kernels itself, and finds no memory while the allocator holds all of it.
     """
     if _has_glibc():
         libc = ctypes.CDLL(None)
@@ -105,14 +103,14 @@ _HANG_UP = (signal.SIGHUP,) if sys.platform != "win32" else ()
 class StopRequest:
     """While active, the first Ctrl-C (SIGTERM, SIGHUP) is only noted; the second stops at once.
 
-    Kernel and shell both send SIGHUP when a terminal is closed, so that one more says nothing new;
-    where it is ignored, as under ``nohup``, it stays ignored. Outside the main thread, where Python
-    delivers no signals, nothing is noted.
+    Kernel and shell both send SIGHUP when a terminal is closed, so a second one means nothing new;
+    where it is ignored, as under ``nohup``, it stays ignored. Outside the main thread nothing is
+    noted.
 
     Attributes:
         requested: whether there was one.
-        patient: note every one: `torchrun` passes on the Ctrl-C that the terminal sent already, and
-            ends itself what does not end within half a minute.
+        patient: note every one: `torchrun` passes on the Ctrl-C that the terminal has sent already,
+            and kills what does not end within half a minute.
     """
 
     def __init__(self, *, patient: bool = False) -> None:

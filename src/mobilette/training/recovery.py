@@ -1,4 +1,4 @@
-"""What can go wrong in a step and be mended: too little memory, a loss that explodes."""
+"""Automatic recovery of a step: from too little memory, from a loss that explodes."""
 
 from __future__ import annotations
 
@@ -41,19 +41,16 @@ class DivergedError(Exception):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that there is too little memory, on a device or here."""
+    """Whether ``error`` means too little memory, on a device or here."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def reserve_memory() -> mmap.mmap | None:
-    """Return addresses, no page of which is ever touched, to be given up when memory is full.
+    """Return 64 MiB of addresses, never touched, to be released when memory is full; or ``None``.
 
-    ``None`` where it is full already.
-
-    oneDNN maps the code that it makes for smaller batches afresh, while what steps have freed stays
-    in the allocator, held by a few small things at its end.
+    oneDNN maps new code for smaller batches, while freed memory stays in the allocator.
     """
     try:
         return mmap.mmap(-1, _RESERVE)
@@ -62,7 +59,7 @@ def reserve_memory() -> mmap.mmap | None:
 
 
 def free_memory(reserve: mmap.mmap | None) -> None:
-    """Give back what a step that failed has left, and the ``reserve``."""
+    """Release what a failed step has left, and the ``reserve``."""
     gc.collect()
     if reserve is not None:
         reserve.close()
@@ -86,13 +83,13 @@ def halve(parts: int, *, images: int, error: Exception) -> int:
 
 
 class Parts:
-    """Work that is done again in smaller parts where the memory is too full for it.
+    """Work that is repeated in smaller parts (gradient accumulation) when memory runs out.
 
     Args:
         optimizer: its gradients are dropped when a step failed.
-        batch: images of a step, in all processes together.
-        processes: how many there are; several cannot go on in smaller parts.
-        remark: called with a line for people.
+        batch: images per step, over all processes.
+        processes: their number; several cannot go on in smaller parts.
+        remark: called with one line for the user.
     """
 
     def __init__(
@@ -103,15 +100,12 @@ class Parts:
         self.reserve = reserve_memory()
 
     def work(self, function: Callable[[], T], progress: Progress, *, images: int) -> T:
-        """Return what ``function`` does, called again with more ``progress.parts`` if need be.
+        """Return what ``function`` returns, called again with more ``progress.parts`` if need be.
 
-        Args:
-            function: works on ``images`` images, in as many parts as ``progress`` says.
-            progress: its ``parts`` are doubled.
-            images: of this process.
+        ``function`` works on ``images`` images of this process, in ``progress.parts`` parts.
 
         Raises:
-            InputError: parts cannot be smaller, or other processes would have to work so, too.
+            InputError: parts cannot be smaller, or other processes would have to follow.
         """
         while True:
             try:
@@ -138,7 +132,7 @@ class Parts:
 
 
 def check_losses(losses: Sequence[float], *, guessing: float) -> None:
-    """Raise `DivergedError` if one of ``losses`` is not finite or far above that of guessing."""
+    """Raise `DivergedError` if a loss is not finite or far above that of guessing."""
     for loss in losses:
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss}")

@@ -25,10 +25,9 @@ class Purpose(IntEnum):
 def generator(
     seed: int, purpose: Purpose, epoch: int = 0, step: int = 0, part: int = 0
 ) -> Generator:
-    """Return a generator for one place of the run ``seed``.
+    """Return a generator for one place in the run ``seed``.
 
-    A resumed run draws the same numbers as one that was never stopped, because nothing has to be
-    remembered.
+    A resumed run draws the same numbers as one that never stopped, and nothing has to be saved.
     """
     return Generator().manual_seed(derive(seed, purpose, epoch, step, part))
 
@@ -54,12 +53,11 @@ def epoch_order(
     """Return the rows of one epoch in the order in which they are seen, int64 (N,).
 
     Args:
-        labels: int64 (N,), the class of each image (``balanced``), or anything of length N.
-        sampling: ``shuffled``: every image once; ``balanced``: every class equally often, its
-            images in turns, N in all.
-        shards: int64 (N,), the shard in which each image lies: these are shuffled, and images
-            only among `WINDOW` of them, so that a disk or a store reads a few files at a time.
-        generator: what the order is drawn from.
+        labels: int64 (N,), the class of each image (for ``balanced``), or anything of length N.
+        sampling: ``shuffled``: every image once; ``balanced``: every class equally often, N in all.
+        shards: int64 (N,), the shard of each image: these are shuffled, and images only among
+            `WINDOW` of them, so that only a few files are read at a time.
+        generator: source of randomness.
     """
     if sampling == "balanced":
         return _balanced(labels, generator)
@@ -91,10 +89,10 @@ def _balanced(labels: NDArray[np.int64] | NDArray[np.uint8], generator: Generato
 
 
 def images_of_a_step(asked: int, images: int, *, processes: int) -> int:
-    """Return how many images a step takes: as asked, at most all, the same in each process.
+    """Return the images per step: as asked, at most all, the same in each process.
 
     Raises:
-        InputError: there are too few for two a process, which batch norm needs.
+        InputError: there are fewer than two per process, which batch norm needs.
     """
     size = min(asked, images) // processes * processes
     if size < 2 * processes:

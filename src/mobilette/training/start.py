@@ -44,21 +44,20 @@ def read_start(
     form: Form | None = None,
     preprocess: str | None = None,
 ) -> Model | None:
-    """Return the weights that ``start`` means; ``None`` for ``scratch`` and ``auto``.
+    """Return the initial weights that ``start`` names; ``None`` for ``scratch`` and ``auto``.
 
     Args:
-        start: a model, a run directory, a file that `import_weights` reads, or published weights
-            by name (`find_published`).
-        model: the network to train, if it was said; of a file it is the network in it.
-        width_mult: its width multiplier, if it was said.
-        report: is told the progress of a download.
+        start: a model, a run directory, a file that `import_weights` reads, or published weights by
+            name (`find_published`).
+        model: the network to train, if given; for a file, the network in it.
+        width_mult: its width multiplier, if given.
+        report: told the progress of a download.
         resolution: in pixels, for a file that does not tell.
         form: ``small`` or ``full``, likewise.
         preprocess: a preset, for a file that does not tell how images are prepared.
 
     Raises:
-        InputError: there is no such run or no such weights, or these cannot be had or do not tell
-            enough.
+        InputError: there is no such run or no such weights, or they do not tell enough.
     """
     if isinstance(start, Model):
         return start
@@ -107,7 +106,7 @@ def _from_file(
 
 
 def names_weights(start: str | Path) -> bool:
-    """Whether ``start`` is a run directory, or named as published weights are."""
+    """Whether ``start`` is a run directory or a name of published weights."""
     library = str(start).partition("/")[0]
     published = library in ("torchvision", "timm") and not Path(start).exists()
     return published or is_model(Path(start))
@@ -116,14 +115,7 @@ def names_weights(start: str | Path) -> bool:
 def automatic_start(
     model: str, *, width_mult: float, report: Advance | None, remark: Remark
 ) -> Model | None:
-    """Return the best published weights for ``model`` that can be had; else say why there are none.
-
-    Args:
-        model: the network to train.
-        width_mult: its width multiplier.
-        report: is told the progress of a download.
-        remark: is told the reason.
-    """
+    """Return the best published weights for ``model``, or remark why there are none."""
     try:
         chosen = choose_published("auto", model=model, width_mult=width_mult)
         return load_published(chosen, report=report, optional=True)
@@ -137,11 +129,7 @@ def choose_arch(
 ) -> Arch:
     """Return the network to train from ``start``.
 
-    Args:
-        start: the weights.
-        settings: what was asked for.
-        model: the network, if it was said.
-        width_mult: its width multiplier, if it was said; otherwise that of the weights.
+    ``model`` and ``width_mult`` are ``None`` where they were not given: then those of the weights.
 
     Raises:
         InputError: the weights cannot be made to fit it.
@@ -172,12 +160,13 @@ _MOST_SPREAD = 1.0
 def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
     """Give ``trainer`` the weights of ``start``, made to fit its network.
 
-    The classifier learns at a rate that suits what it sees (`scale_classifier`).
+    Batch norm statistics are measured on training images where needed; the classifier's learning
+    rate is fitted to its inputs (`scale_classifier`).
 
     Args:
-        start: the weights, for whose network `choose_arch` chose that of ``trainer``.
+        start: the weights from which `choose_arch` chose the network.
         trainer: on the device where it trains.
-        dataset: batch norms are measured on its training images where they have to be.
+        dataset: with the split ``train``.
         keep_classifier: whether the classes are the same.
     """
     network = trainer.network
@@ -204,7 +193,7 @@ def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classif
 
 @torch.no_grad()
 def calm(drawn: nn.Module, squared: float) -> None:
-    """Shrink the drawn weights of a classifier whose first answers would be far too sure.
+    """Shrink the drawn weights of a classifier whose first answers would be overconfident.
 
     Those of SqueezeNet, which has no batch norm, have a loss of 160 where guessing has 1.6.
     """
@@ -216,7 +205,7 @@ def calm(drawn: nn.Module, squared: float) -> None:
 
 @torch.no_grad()
 def _squared_length(network: Network, images: Tensor) -> float:
-    """Return the mean squared length of the vectors that the classifier sees."""
+    """Return the mean squared length of the classifier's input vectors."""
     seen: list[Tensor] = []
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -49,23 +49,23 @@ class Progress:
     """Where a run stands.
 
     Attributes:
-        epoch: the epoch that is under way, from 0.
+        epoch: the current epoch, from 0.
         step: steps of it that are done.
         index: steps of the whole run that are done.
-        elapsed: seconds of wall-clock spent, over all sittings.
+        elapsed: seconds of wall-clock, over all sittings.
         training_seconds: of these, seconds spent in training steps.
         images: images trained on.
         loss_sum: sum of the losses of this epoch's steps.
         best_score: of `best.safetensors` on the validation images; -1 before there is one.
         since_best: validations since then.
-        parts: in how many parts a process works through its share of a batch.
-        rate_factor: what the recipe's rate is multiplied by, after the loss exploded.
+        parts: parts in which a process works through its share of a batch.
+        rate_factor: factor of the recipe's rate, lowered after the loss exploded.
         rollbacks: how often it did.
         rows: the lines of metrics.csv so far.
-        frozen_steps: steps of each frozen epoch, where the time allows no whole ones; else 0.
-        missing: steps that the epochs which were cut short have lacked.
-        trained_before: whether the initial weights are a classifier of these images already, and
-            are validated first: what comes out is no worse.
+        frozen_steps: steps of each frozen epoch, if the time allows no whole ones; else 0.
+        missing: steps that epochs cut short have lacked.
+        trained_before: whether the initial weights classify these images already and are validated
+            first, so that the result is no worse.
     """
 
     epoch: Annotated[int, AMOUNT] = 0
@@ -115,7 +115,7 @@ def state_bytes(trainer: Trainer, progress: Progress) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A saved state, read but not yet put to use; ``recipe`` is the one it was trained with."""
+    """A saved state that was read; ``recipe`` is the one it was trained with."""
 
     progress: Progress
     recipe: Recipe
@@ -151,10 +151,10 @@ def read_state(path: Path) -> State:
 
 
 def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
-    """Put ``state``, which was read from ``where``, into ``trainer``.
+    """Put ``state``, read from ``where``, into ``trainer``.
 
-    Where the recipe is another one by now, the optimiser's settings are those of the new one; an
-    optimiser of another kind begins afresh.
+    If the recipe has changed since, the new optimiser settings apply; another optimiser starts
+    afresh.
 
     Raises:
         InputError: it is the state of another network.
@@ -177,15 +177,15 @@ def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
 
 
 class LastState:
-    """The newest state of a run, and the table of its metrics as it was then.
+    """Writes the newest snapshot of a run, with its metrics.csv and best weights.
 
-    A step can explode whose own loss, that of the weights before it, was still good. What is on
-    disk must be worth going back to, so a state is held back until its weights have shown a loss,
-    and the best weights with it: their score is in the state.
+    A step can explode although its own loss, that of the weights before it, was good. What is on
+    disk must be worth going back to, so a snapshot, and the best weights whose score is in it, is
+    held back until its weights have shown a good loss.
 
     Attributes:
-        taken_at: when the newest state was taken, by ``now``.
-        longest: seconds that taking a snapshot, or writing it, took at most.
+        taken_at: when the newest snapshot was taken, by ``now``.
+        longest: the most seconds that taking or writing a snapshot took.
     """
 
     def __init__(self, folder: Path, *, multi_label: bool, now: Now) -> None:
@@ -197,14 +197,14 @@ class LastState:
         self._best: bytes | None = None
 
     def hold_best(self, network: Network) -> None:
-        """Hold the weights of ``network``, wherever it lies, for the next state that is written."""
+        """Hold the weights of ``network`` for the next snapshot that is written."""
         tensors = network.state_dict()
         self._best = save({name: each.contiguous().cpu() for name, each in tensors.items()})
 
     def snapshot(self, trainer: Trainer, progress: Progress) -> None:
-        """Hold the state as it stands; the one before it, if still held back, is dropped.
+        """Hold the state as it stands, instead of the one held back before, if any.
 
-        Processes that do not write (`World.writes`) only take down the time.
+        Processes that do not write (`World.writes`) only note the time.
         """
         begun = self.now()
         if trainer.world.writes:
@@ -246,7 +246,7 @@ def metrics_row(
 ) -> str:
     """Return the line of metrics.csv for a validation ``elapsed`` seconds after the start.
 
-    It comes after so many ``epochs``, the last of which may be a part of one.
+    ``epochs`` is how many are done, the last of which may be partial.
     """
     precision = metrics.mean_average_precision
     top5 = "" if metrics.top5 is None else f"{metrics.top5:.6f}"

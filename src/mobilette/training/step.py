@@ -36,7 +36,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class Trainer:
-    """What a step changes (network, average, optimiser, scaler) and what it needs to know."""
+    """Network, average, optimiser and scaler, and a training step that changes them."""
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class Trainer:
 
         Args:
             network: on the training device.
-            normalise: there, too.
+            normalise: likewise.
             recipe: how to train.
             precision: of forward and backward pass; weights stay fp32.
             fused_norms: whether our kernels compute batch norms (`mobilette.nn.kernels`).
-            flip: whether the images mean the same in a mirror (and the recipe flips them).
-            loss: by default one label an image, all classes alike.
-            teacher: to learn from as well: logits for augmented pixels.
+            flip: whether a mirrored image means the same (and the recipe flips).
+            loss: by default for one label per image, all classes weighted alike.
+            teacher: returns logits for augmented pixels, to learn from as well.
             world: the processes that train together.
-            clock: is told where a step's time goes.
+            clock: told where a step's time goes.
 
         Raises:
             InputError: the network cannot take images as small as ``start_resolution`` asks for.
@@ -124,7 +124,7 @@ class Trainer:
         parts: int = 1,
         rate_factor: float = 1.0,
     ) -> Tensor:
-        """Train on one batch, or this process's share of it; return its mean loss.
+        """Train on one batch, or this process's share of it; return its mean loss, a device scalar.
 
         Args:
             pixels: uint8 (N, C, H, W) on the training device.
@@ -132,11 +132,8 @@ class Trainer:
             index: steps taken before this one, in the whole run.
             place: (epoch, step in it), from which this step's random numbers are derived.
             progress: the part of the run that is over, 0 to 1.
-            parts: in how many parts the images go through the network; their gradients add up.
+            parts: the images go through the network in so many parts; gradients are accumulated.
             rate_factor: multiplies the recipe's rate.
-
-        Returns:
-            A scalar on the device.
         """
         self._set_rate(progress, rate_factor)
         self.optimizer.zero_grad(set_to_none=True)
@@ -188,7 +185,7 @@ class Trainer:
                 _set_momentum(group, momentum(self.recipe, progress))
 
     def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
-        """Return a context in which gradients stay in this process, but for the ``last`` part."""
+        """Return a context in which gradients are only exchanged for the ``last`` part."""
         together = self._together
         if last or not isinstance(together, DistributedDataParallel):
             return nullcontext()

@@ -20,7 +20,7 @@ from mobilette.training.start import EXPECTED, names_weights, read_start
 
 
 class Teacher:
-    """A network that answers for augmented pixels, in the pupil's classes."""
+    """A trained network that returns logits for augmented pixels, in the student's classes."""
 
     def __init__(
         self, network: Network, normalise: Normalise, *, columns: Tensor, in_channels: int
@@ -30,8 +30,8 @@ class Teacher:
         Args:
             network: on the training device, in evaluation mode.
             normalise: its own.
-            columns: int64 (classes,), which of its logits are the pupil's classes.
-            in_channels: of the pupil's images.
+            columns: int64 (classes,), which of its logits are the student's classes.
+            in_channels: of the student's images.
         """
         self.network, self.normalise, self.columns = network, normalise, columns
         self._repeat = network.arch.in_channels // in_channels
@@ -63,20 +63,20 @@ def read_teacher(
     remark: Remark | None = None,
     report: Advance | None = None,
 ) -> Teacher:
-    """Return the teacher ``name``: a run, or published weights.
+    """Return the teacher ``name``: a run or published weights, as for `read_start`.
 
     Args:
-        name: as for `mobilette.training.start.read_start`.
-        arch: the pupil's network.
-        classes: the pupil's.
-        multi_label: whether an image of the pupil's may be of several.
-        device: where both are.
-        remark: is told where classes were matched by their order alone.
-        report: is told the progress of a download.
+        name: of the teacher.
+        arch: the student's network.
+        classes: the student's.
+        multi_label: whether the student's images have several labels.
+        device: of both.
+        remark: told if classes were matched by order alone.
+        report: told the progress of a download.
 
     Raises:
-        InputError: there is no such teacher, it does not know a class, its images have fewer
-            channels, or only one of the two tells classes that exclude each other.
+        InputError: there is no such teacher, it lacks a class, it takes grey images and the student
+            colour, or only one of the two has several labels per image.
     """
     start = None
     if names_weights(name):
@@ -102,7 +102,7 @@ def read_teacher(
 
 
 def _columns(start: Model, name: str, classes: Sequence[ClassLabel]) -> tuple[list[int], str]:
-    """Return which logit of the teacher is which of ``classes``, and by what they were matched."""
+    """Return the teacher's logit for each of ``classes``, and what they were matched by."""
     ids = [label.id for label in classes]
     if not are_numbers(start.classes) or ids == [label.id for label in start.classes]:
         return match_classes(ids, start.classes, where=f"teacher {name}")

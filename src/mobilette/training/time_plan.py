@@ -33,15 +33,15 @@ class TooShortError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What was measured, in seconds.
+    """Measured seconds.
 
     Attributes:
         step: of a step.
-        frozen_step: of one that trains the classifier alone.
+        frozen_step: of a step that trains only the classifier.
         validation: of a validation.
-        first_reading: until the images of a step are there, the first time that they are read.
-        reading: the same, every later time: they lie decoded in memory or in the cache.
-        overlap: whether images are read while the step before is computed, by others than it.
+        first_reading: of reading the images of a step for the first time.
+        reading: of reading them again, from memory or the cache.
+        overlap: whether the next images are read while a step is computed.
     """
 
     step: float
@@ -60,7 +60,7 @@ class Costs:
 
 
 class _Steps:
-    """How long steps take of which the first ``unread`` read images for the first time."""
+    """How long steps take when the first ``unread`` read images for the first time."""
 
     def __init__(self, costs: tuple[float, float], unread: int) -> None:
         self.first, self.later = costs
@@ -82,12 +82,12 @@ class _Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class TimePlan:
-    """What is done in a time.
+    """How a time is used.
 
     Attributes:
-        frozen_steps: steps that train the classifier alone.
+        frozen_steps: steps that train only the classifier.
         steps: steps after them.
-        seconds: what all of it takes, what was over before included; at most the time there is.
+        seconds: in all, including what is spent; at most the limit.
     """
 
     frozen_steps: int
@@ -106,20 +106,20 @@ def plan_time(
 ) -> TimePlan:
     """Return how ``limit`` seconds are used, of which ``spent`` are over.
 
-    The frozen steps are cut short where they, and the validation after them, would take more than
-    `FROZEN_SHARE` of the time to train; the rest is for steps that train everything.
+    The frozen steps are cut short if they, and the validation after them, would take more than
+    `FROZEN_SHARE` of the time; the rest is for steps that train everything.
 
     Args:
         limit: seconds.
         spent: seconds, of reading and measuring.
         costs: as measured.
-        steps_of_epoch: of all images once.
-        frozen_steps: of all frozen epochs; 0 where everything is trained from the start.
+        steps_of_epoch: steps per epoch.
+        frozen_steps: in all frozen epochs; 0 if everything is trained from the start.
         unread: how many steps read images for the first time.
 
     Raises:
-        TooShortError: not even a few steps fit, or an epoch where that is shorter; with a time that
-            would do, if the costs stay as they are.
+        TooShortError: fewer than `LEAST_STEPS` fit, or an epoch if that is shorter; with a time
+            that would do at these costs.
     """
     least = min(LEAST_STEPS, steps_of_epoch)
     least_frozen = min(least, frozen_steps)
@@ -155,15 +155,15 @@ def plan_time(
 
 
 def timed_reading(report: Advance, *, limit: float, elapsed: Callable[[], float]) -> Advance:
-    """Return what tells ``report`` how far reading is, and refuses it if it takes too long.
+    """Return ``report`` with a check that refuses a reading that would take too long.
 
     Args:
-        report: is called as before.
-        limit: seconds; 0 means none, and nothing is refused.
-        elapsed: tells how many of them are over.
+        report: told as before.
+        limit: seconds; 0 means none.
+        elapsed: returns how many of them are over.
 
     Raises:
-        TooShortError: by what is returned; at this speed the reading alone would not end in time.
+        TooShortError: by what is returned; reading alone would exceed the limit at this speed.
     """
     if not limit:
         return report
@@ -197,7 +197,7 @@ def seconds(value: float) -> str:
 
 
 def describe(plan: TimePlan, costs: Costs, *, limit: float, steps_of_epoch: int) -> str:
-    """Return the plan in a line."""
+    """Return the plan in one line."""
     alone = ""
     if plan.frozen_steps:
         epochs = plan.frozen_steps / steps_of_epoch
@@ -216,14 +216,13 @@ _VALIDATION_SHARE = 0.1
 
 
 class Pace:
-    """The time of one sitting of a run: what its steps and validations take.
+    """The clock of one sitting of a run: how far it is, and what steps and validations take.
 
     Args:
-        recipe: says how long the run may take, or how many epochs it has.
-        steps: of an epoch.
-        started: when the run began, by ``now``; earlier sittings count as if it had begun that much
-            sooner.
-        validation: seconds that a validation takes, as measured before; only a time limit asks.
+        recipe: its time limit or its epochs.
+        steps: per epoch.
+        started: when the run began, by ``now``, earlier sittings included.
+        validation: seconds that a validation takes, as measured before.
         now: tells the time, in seconds.
     """
 
@@ -248,22 +247,22 @@ class Pace:
         return self.now() - self.started
 
     def step_took(self, seconds: float) -> None:
-        """Take in what a step took, with the wait for its images."""
+        """Record the seconds of a step, including the wait for its images."""
         self._timed_steps += 1
         if self._timed_steps > 0:
             self._timed_seconds += seconds
             self._longest_step = max(self._longest_step, seconds)
 
     def validation_took(self, seconds: float) -> None:
-        """Take in what a validation took that has just ended."""
+        """Record the seconds of a validation that has just ended."""
         self._validation_seconds = seconds
         self._validated_at = self.now()
 
     def part_done(self, progress: Progress, *, longest_save: float) -> float:
         """Return the part of the run that is over, 0 to 1 and a little more.
 
-        Under a time limit, the last validation has to fit in as well, the step that begins just
-        in time, and a state of ``longest_save`` seconds, which is taken and written.
+        Under a time limit, the last validation, the step that begins just in time, and taking and
+        writing a snapshot of ``longest_save`` seconds have to fit in as well.
         """
         if self.recipe.time_limit:
             end = self._validation_seconds + self._seconds_of_step() + 2 * longest_save
@@ -274,11 +273,11 @@ class Pace:
         return done / (self.recipe.epochs * self.steps)
 
     def is_over(self, progress: Progress, part: float) -> bool:
-        """Whether a run, whose epoch has just ended, is over; ``part`` is what `part_done` said."""
+        """Whether a run is over at the end of an epoch; ``part`` is from `part_done`."""
         return part >= 1.0 if self.recipe.time_limit else progress.epoch >= self.recipe.epochs
 
     def worth_validating(self) -> tuple[float, float]:
-        """Return the seconds since the last validation, and how many it should be at least."""
+        """Return the seconds since the last validation, and how many there should be at least."""
         since = self.now() - self._validated_at
         return since, self._validation_seconds / _VALIDATION_SHARE
 

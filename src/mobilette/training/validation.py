@@ -29,9 +29,9 @@ IMAGES, BATCH = 512, 128
 def images_to_measure(
     trainer: Trainer, train: Split, *, epoch: int, at_once: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield normalised batches of training images as they are, others in each ``epoch``.
+    """Yield normalised batches of up to 512 training images, others in each ``epoch``.
 
-    They are of `BATCH` images, or ``at_once`` where that is less.
+    A batch has `BATCH` images, or ``at_once`` if that is less.
     """
     chosen = torch.randperm(
         len(train.labels), generator=generator(trainer.recipe.seed, Purpose.statistics, epoch)
@@ -47,12 +47,13 @@ def validate(
 ) -> Metrics:
     """Return how the averaged weights do on ``val``; the processes share the images.
 
+    Their batch norm statistics are measured first, if the recipe says so.
+
     Args:
-        trainer: its average gets batch norm statistics of its own first, measured on training
-            images, where the recipe says so.
+        trainer: its average is validated.
         dataset: with the splits ``train`` and ``val``.
-        epoch: the one that is over, from 0; the images to measure on are drawn for it.
-        at_once: how many images may go through the network together, where memory is scarce.
+        epoch: the last epoch, from 0.
+        at_once: how many images may go through the network together, if memory is scarce.
 
     Raises:
         InputError: no image of ``val`` can be read any more.
@@ -77,17 +78,17 @@ def validate(
 
 
 class Validator:
-    """The validations of one sitting of a run.
+    """Decides when the averaged weights are validated, and records the result.
 
     Args:
-        trainer: whose average is validated.
+        trainer: its average is validated.
         dataset: with the splits ``train`` and ``val``.
-        steps: of an epoch.
-        share: images of a step in this process.
-        pace: is told what a validation took.
-        parts: of a step, where memory is scarce.
+        steps: per epoch.
+        share: images per step in this process.
+        pace: told what a validation took.
+        parts: repeats a validation in smaller parts if memory runs out.
         last_state: keeps the best weights.
-        report: is told the result.
+        report: told the result.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Validator:
         self.last_state, self.report = last_state, report
 
     def has_seen(self, progress: Progress) -> bool:
-        """Whether the weights as they are have been."""
+        """Whether the current weights have been validated."""
         rows = progress.rows
         return bool(rows) and int(rows[-1].split(",")[1]) == progress.index
 
@@ -121,7 +122,7 @@ class Validator:
         return since >= needed
 
     def run(self, progress: Progress, part: float) -> None:
-        """Validate after ``part`` of the run; ``progress`` takes it down.
+        """Validate after ``part`` of the run, and record the result in ``progress``.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -166,7 +167,7 @@ class Validator:
         )
 
     def _epochs_done(self, progress: Progress) -> float:
-        """Return after how many epochs the run is, in thousandths where one was cut short."""
+        """Return the epochs done, in thousandths if one was cut short."""
         return progress.epoch - math.ceil(1000 * progress.missing / self.steps) / 1000
 
     def _metrics(self, progress: Progress) -> Metrics:
