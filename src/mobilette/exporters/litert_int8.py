@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Set
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -178,7 +179,8 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
         batch = torch.export.Dim("batch", min=1, max=BATCH)
         exported = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         program = exported.module(check_guards=False)
-        observed = prepare_pt2e(program, _quantizer(network.pixels, quantisation.ranges, floats))
+        annotator = _Annotator(network.pixels, quantisation.ranges, floats)
+        observed = prepare_pt2e(program, _quantizer(annotator))
         for first in range(0, len(pixels), BATCH):
             prepared.progress("calibrating", first, len(pixels))
             observed(network.values(pixels[first : first + BATCH]))
@@ -189,89 +191,83 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
     return quantised, example[:1]
 
 
-def _quantizer(pixels: Pixels, ranges: Ranges, floats: Set[str]) -> Any:
-    """Return the annotator, a class made here because its base is in an extra."""
-    from torchao.quantization.pt2e.observer import PerChannelMinMaxObserver
-    from torchao.quantization.pt2e.quantizer import (
-        FixedQParamsQuantizationSpec,
-        QuantizationAnnotation,
-        QuantizationSpec,
-        Quantizer,
-        SharedQuantizationSpec,
-    )
+class _Annotator:
+    """Says how each node of a program is quantised; those of the layers ``floats`` are not."""
 
-    def fixed(scale: float, zero_point: int) -> Any:
-        return FixedQParamsQuantizationSpec(
+    def __init__(self, pixels: Pixels, ranges: Ranges, floats: Set[str]) -> None:
+        from torchao.quantization.pt2e import quantizer
+        from torchao.quantization.pt2e.observer import PerChannelMinMaxObserver
+
+        self.quantizer, self.floats = quantizer, floats
+        tensor = {
+            "dtype": torch.int8,
+            "quant_min": -128,
+            "quant_max": 127,
+            "qscheme": torch.per_tensor_affine,
+        }
+        fixed = partial(quantizer.FixedQParamsQuantizationSpec, **tensor)
+        self.given = fixed(scale=pixels.scale, zero_point=pixels.zero_point - 128)
+        self.to_one = fixed(scale=1 / 255, zero_point=-128)
+        observer = activation_observer(ranges).with_args(eps=_SMALLEST_STEP)
+        self.activations = quantizer.QuantizationSpec(observer_or_fake_quant_ctr=observer, **tensor)
+        self.weights = quantizer.QuantizationSpec(
             dtype=torch.int8,
-            scale=scale,
-            zero_point=zero_point,
-            quant_min=-128,
+            quant_min=-127,
             quant_max=127,
-            qscheme=torch.per_tensor_affine,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-20),
         )
 
-    given, to_one = fixed(pixels.scale, pixels.zero_point - 128), fixed(1 / 255, -128)
-    activations = QuantizationSpec(
-        dtype=torch.int8,
-        quant_min=-128,
-        quant_max=127,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=activation_observer(ranges).with_args(eps=_SMALLEST_STEP),
-    )
-    weights = QuantizationSpec(
-        dtype=torch.int8,
-        quant_min=-127,
-        quant_max=127,
-        qscheme=torch.per_channel_symmetric,
-        ch_axis=0,
-        observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-20),
-    )
+    def annotate(self, node: Node) -> None:
+        """Annotate ``node``, unless it stays in float."""
+        if node.op == "placeholder":
+            self._mark(node, {}, self.given)
+        if node.op == "placeholder" or not _is_tensor(node) or _stays_in_float(node, self.floats):
+            return
+        inputs = {x: self._range_of(x) for x in _activations(node)}
+        computed = None if _clipped(node) else self.activations
+        if node.target in _WEIGHTED:
+            source = {} if _is_padded(node) else inputs
+            self._mark(node, source | {node.args[1]: self.weights}, computed)
+        elif node.target in _COMPUTING:
+            self._mark(node, inputs, computed)
+        elif node.target in _CLIPPING:
+            self._mark(node, {}, self.to_one if _clips_to_one(node) else self.activations)
+        elif node.target in _PADDING and _is_padded(next(iter(node.users))):
+            self._mark(node, inputs, None)
+        elif inputs:  # values are moved or averaged, and stay in their range
+            first, *others = inputs
+            shared = self.quantizer.SharedQuantizationSpec((first, node))
+            self._mark(node, {first: inputs[first]} | dict.fromkeys(others, shared), shared)
 
-    class LiteRtQuantizer(Quantizer):  # type: ignore[misc]
-        """Annotates every node of a program but those that stay in float."""
+    def _range_of(self, node: Node) -> Any:
+        """Return the range that is fixed for ``node``, or how one is found."""
+        if node.op == "placeholder":
+            return self.given
+        if node.target in (*_WEIGHTED, *_COMPUTING, *_CLIPPING):
+            return self.to_one if _clips_to_one(node) else self.activations
+        return self._range_of(_activations(node)[0])
+
+    def _mark(self, node: Node, inputs: dict[Any, Any], output: Any) -> None:
+        node.meta["quantization_annotation"] = self.quantizer.QuantizationAnnotation(
+            input_qspec_map=inputs, output_qspec=output, _annotated=True
+        )
+
+
+def _quantizer(annotator: _Annotator) -> Any:
+    """Return ``annotator`` as torchao's quantiser, whose base class is in an extra."""
+
+    class LiteRtQuantizer(annotator.quantizer.Quantizer):  # type: ignore[name-defined, misc]
+        """Annotates every node of a program."""
 
         def annotate(self, model: GraphModule) -> GraphModule:
             for node in model.graph.nodes:
-                if node.op == "placeholder":
-                    node.meta["quantization_annotation"] = QuantizationAnnotation(
-                        output_qspec=given, _annotated=True
-                    )
-                elif _is_tensor(node) and not _stays_in_float(node, floats):
-                    _annotate(node)
+                annotator.annotate(node)
             return model
 
         def validate(self, model: GraphModule) -> None:
             """Accept what `annotate` did."""
-
-    def _annotate(node: Node) -> None:
-        inputs = {x: _given(x) for x in _activations(node)}
-        computed = None if _clipped(node) else activations
-        if node.target in _WEIGHTED:
-            source = {} if _is_padded(node) else inputs
-            _mark(node, source | {node.args[1]: weights}, computed)
-        elif node.target in _COMPUTING:
-            _mark(node, inputs, computed)
-        elif node.target in _CLIPPING:
-            _mark(node, {}, to_one if _clips_to_one(node) else activations)
-        elif node.target in _PADDING and _is_padded(next(iter(node.users))):
-            _mark(node, inputs, None)
-        elif inputs:  # values are moved or averaged, and stay in their range
-            first, *others = inputs
-            shared = SharedQuantizationSpec((first, node))
-            _mark(node, {first: inputs[first]} | dict.fromkeys(others, shared), shared)
-
-    def _given(node: Node) -> Any:
-        """Return the range that is fixed for ``node``, or how one is found."""
-        if node.op == "placeholder":
-            return given
-        if node.target in (*_WEIGHTED, *_COMPUTING, *_CLIPPING):
-            return to_one if _clips_to_one(node) else activations
-        return _given(_activations(node)[0])
-
-    def _mark(node: Node, inputs: dict[Any, Any], output: Any) -> None:
-        node.meta["quantization_annotation"] = QuantizationAnnotation(
-            input_qspec_map=inputs, output_qspec=output, _annotated=True
-        )
 
     return LiteRtQuantizer()
 

@@ -28,7 +28,9 @@ from mobilette.formats.torch.timm_names import TIMM
 from mobilette.formats.torch.torchvision_names import TORCHVISION
 from mobilette.model.classes import classes_text
 from mobilette.model.directory import ARCH
-from mobilette.run.directory import Run, open_run
+from mobilette.model.model import Model
+from mobilette.run.directory import Run
+from mobilette.run.subject import resolve
 
 STATE_DICT = "state_dict"
 MODEL = "model.safetensors"
@@ -74,21 +76,21 @@ _RESIZE = {
 
 
 def export_state_dict(
-    run: str | Path | Run,
+    model: str | Path | Run | Model,
     *,
     names: str = "torchvision",
     out: str | Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the weights of a run as ``out/state_dict/model.safetensors`` and return that file.
+    """Write weights as ``out/state_dict/model.safetensors`` and return that file.
 
     Beside it lie README.md with the Python that loads it, labels.txt, and for our own names
     arch.json.
 
     Args:
-        run: a run or its directory.
+        model: a run, its directory or a model.
         names: ``torchvision``, ``timm`` or ``mobilette``.
-        out: by default ``exports/<name of the run>``.
+        out: by default ``exports/<name of the run or network>``.
         force: replace what was written there before.
 
     Raises:
@@ -96,32 +98,32 @@ def export_state_dict(
             be written; nothing is left behind then.
     """
     one_of(names, NAMES, "names")
-    run = run if isinstance(run, Run) else open_run(run)
-    base = Path(out) if out is not None else Path("exports") / run.path.resolve().name
-    folder = base / STATE_DICT
-    with new_directory(folder, holds=MODEL, force=force, source=run.path) as temporary:
-        write_state_dict(run, temporary, names=names)
+    found, run = resolve(model)
+    name = found.arch.name if run is None else run.path.resolve().name
+    folder = (Path(out) if out is not None else Path("exports") / name) / STATE_DICT
+    source = None if run is None else run.path
+    with new_directory(folder, holds=MODEL, force=force, source=source) as temporary:
+        _write_state_dict(found, temporary, names)
     return folder / MODEL
 
 
-def write_state_dict(run: Run, folder: Path, *, names: str) -> None:
-    """Write the files of `export_state_dict` into the existing ``folder``."""
+def _write_state_dict(model: Model, folder: Path, names: str) -> None:
     from safetensors.torch import save
 
-    text = _readme(run.arch, run.preprocess, names)
-    weights = run.network.state_dict()
+    text = _readme(model.arch, model.preprocess, names)
+    weights = model.network.state_dict()
     if names in LIBRARIES:
         source = LIBRARIES[names]
-        theirs = tensor_names(run.arch, source)
+        theirs = tensor_names(model.arch, source)
         weights = {theirs[ours]: tensor for ours, tensor in weights.items()}
         for module in source.convolved:
             weight = weights.get(f"{module}.weight")
             if weight is not None and weight.ndim == 2:
                 weights[f"{module}.weight"] = weight[:, :, None, None].contiguous()
     else:
-        write_json(folder / ARCH, run.arch.to_json())
+        write_json(folder / ARCH, model.arch.to_json())
     write_bytes(folder / MODEL, save(weights, metadata={"format": "pt"}))
-    write_text(folder / LABELS, classes_text(run.classes))
+    write_text(folder / LABELS, classes_text(model.classes))
     write_text(folder / "README.md", text)
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from mobilette.arch.primitives import same_padding
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.errors import InputError
-from mobilette.exporters import tflite_file
 from mobilette.extras import needs
 
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -185,10 +186,6 @@ def schema() -> Any:
     return schema_py_generated
 
 
-_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-_TO_NCHW, _TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
-
-
 def fuse_padding(model: Any) -> None:
     """Make convolutions pad where they are padded as TensorFlow's ``SAME`` pads.
 
@@ -200,7 +197,7 @@ def fuse_padding(model: Any) -> None:
     readers.update(map(int, graph.outputs))
     writers = {int(x.outputs[0]): x for x in graph.operators}
     for operator in list(graph.operators):
-        if tflite_file.operator_name(model, operator) not in _CONVOLUTIONS:
+        if operator_name(model, operator) not in _CONVOLUTIONS:
             continue
         before: list[Any] = []
         source = int(operator.inputs[0])
@@ -209,18 +206,18 @@ def fuse_padding(model: Any) -> None:
             source = int(before[-1].inputs[0])
             if _pads_same(model, operator, before[::-1], source):
                 operator.inputs[0] = source
-                operator.builtinOptions.padding = tflite_file.schema().Padding.SAME
+                operator.builtinOptions.padding = schema().Padding.SAME
                 for done in before:
                     graph.operators.remove(done)
                 break
-    tflite_file.drop_unused(model)
+    drop_unused(model)
 
 
 def _pads_same(model: Any, operator: Any, before: list[Any], source: int) -> bool:
     """Whether the operators ``before`` do to ``source`` just what ``SAME`` does."""
     graph, options = model.subgraphs[0], operator.builtinOptions
-    names = [tflite_file.operator_name(model, x) for x in before]
-    if options.padding != tflite_file.schema().Padding.VALID:
+    names = [operator_name(model, x) for x in before]
+    if options.padding != schema().Padding.VALID:
         return False
     if names == ["TRANSPOSE", "PAD", "TRANSPOSE"]:
         orders = [tuple(_constant(model, x).tolist()) for x in (before[0], before[2])]
