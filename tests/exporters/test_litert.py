@@ -25,7 +25,7 @@ from mobilette.exporters.export import export
 from mobilette.formats.tflite.schema import ModelRecord
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
-from mobilette.verification.statistics import signal_to_noise
+from mobilette.verification.gate import signal_to_noise
 from mobilette.verification.verify import verify
 from tests.exporters.small_runs import small_calibration, small_run
 

@@ -19,7 +19,7 @@ from mobilette.exporters.calibration import calibration_images
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
-from mobilette.verification.statistics import compare
+from mobilette.verification.gate import compare
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")

@@ -25,7 +25,7 @@ from mobilette.exporters.export import export
 from mobilette.exporters.onnx_int8 import activation_ranges
 from mobilette.exporters.target import Calibration, Quantisation, prepare
 from mobilette.run.directory import Run
-from mobilette.verification.statistics import compare
+from mobilette.verification.gate import compare
 from tests.exporters.networks import run_printed
 from tests.exporters.small_runs import small_calibration, small_run
 

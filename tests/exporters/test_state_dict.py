@@ -92,7 +92,7 @@ V2 = get_arch("mobilenet_v2", SETTINGS)
     ("arch", "part"),
     [
         (small("mobilenet_v2"), "stem.conv has stride 1, not 2"),
-        (small("resnet18"), "would answer as this one; "),
+        (small("resnet18"), "cannot build this resnet18; "),
         (with_relu(V2), "stem.activation has function relu, not relu6"),
         (folded(V2), "stem.conv has bias True, not False"),
         (get_arch("mobilenet_v2", Settings(width_mult=3.3333)), "stem.conv has 104 channels, not"),
@@ -103,7 +103,7 @@ def test_refused_with_what_differs(arch: Arch, part: str, library: str) -> None:
     with pytest.raises(InputError) as caught:
         constructor(arch, library)
     message = str(caught.value)
-    assert f"{library} builds no {arch.name} that would answer as this one" in message
+    assert f"{library} cannot build this {arch.name}" in message
     assert part in message, message
     assert "\n" not in message
 

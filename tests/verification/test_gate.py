@@ -5,8 +5,14 @@ import pytest
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Precision
-from mobilette.verification.gate import MAX_DROP, judge_golden, judge_images
-from mobilette.verification.statistics import Comparison, compare, right_answers_kept
+from mobilette.verification.gate import (
+    MAX_DROP,
+    Comparison,
+    compare,
+    judge_golden,
+    judge_images,
+    right_answers_kept,
+)
 
 
 def logits(images: int) -> NDArray[np.float32]:

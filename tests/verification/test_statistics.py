@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from mobilette.run.metrics import softmax
-from mobilette.verification.statistics import (
+from mobilette.verification.gate import (
     calibration_error,
     compare,
     signal_to_noise,

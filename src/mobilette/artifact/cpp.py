@@ -99,7 +99,7 @@ def resolver_header(operators: tuple[str, ...]) -> str:
     """
     unknown = [name for name in operators if name not in METHODS]
     if unknown:
-        raise InputError(f"mcu: {', '.join(unknown)} cannot be used there")
+        raise InputError(f"{', '.join(unknown)} is not supported by mcu; use --to litert")
     calls = "\n".join(
         f"  if (resolver.{METHODS[name]}() != kTfLiteOk) return kTfLiteError;" for name in operators
     )

@@ -56,7 +56,7 @@ class Artifact:
         planes = (arch.in_channels, arch.resolution, arch.resolution)
         expected = (planes, (len(self.contract.classes),))
         if (golden.inputs.shape[1:], golden.logits.shape[1:]) != expected:
-            raise InputError(f"{self.path / GOLDEN}: inputs and logits of another network")
+            raise InputError(f"{self.path / GOLDEN}: its inputs and logits do not fit the network")
         return golden
 
     @cached_property
@@ -64,7 +64,7 @@ class Artifact:
         """The model that it was made from, read from its run.
 
         Raises:
-            InputError: the run is gone, was moved, or has other weights by now.
+            InputError: the run is gone, was moved, or has other weights since.
         """
         from mobilette.model.directory import read_model
 
@@ -229,7 +229,6 @@ def _check_inside(folder: Path, name: str) -> None:
 
 
 def _names(contract: Contract) -> tuple[str, ...]:
-    """Return the names of all files but the contract."""
     return (contract.model, *contract.parts, LABELS, GOLDEN, README)
 
 

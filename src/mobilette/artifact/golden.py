@@ -111,7 +111,7 @@ def read_golden(path: Path) -> Golden:
     if len(logits) != len(inputs) or (exact is not None and exact.shape != logits.shape):
         raise InputError(f"{path}: {len(inputs)} inputs, but {len(logits)} rows of logits")
     if not np.isfinite(logits).all():
-        raise InputError(f"{path}: logits that are not finite")
+        raise InputError(f"{path}: some logits are not finite")
     return Golden(inputs=inputs, logits=logits, exact=exact)
 
 
@@ -125,7 +125,7 @@ def _read_array(
     """
     entry, expected = archive.getinfo(f"{name}.npy"), np.dtype(dtype)
     if entry.flag_bits & ENCRYPTED or entry.compress_type not in PACKINGS:
-        raise InputError(f"{name} is encrypted, or packed in another way than zip's deflate")
+        raise InputError(f"{name} is encrypted, or not stored with zip's deflate")
     with archive.open(entry) as file:
         header = _HEADER.fullmatch(_header(file))
         if header is None:
@@ -142,6 +142,5 @@ def _read_array(
 
 
 def _header(file: IO[bytes]) -> bytes:
-    """Return the header of an array, format 1.0: magic, version, length, text."""
     magic, length = struct.unpack("<8sH", file.read(10))
     return file.read(length) if magic == b"\x93NUMPY\x01\x00" else b""

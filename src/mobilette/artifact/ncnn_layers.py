@@ -131,7 +131,6 @@ def find_weights(layers: Sequence[NcnnLayer], weights: bytes) -> list[Weights]:
 
 
 def _size(layer: NcnnLayer, flag: bytes) -> int:
-    """Return the bytes of a layer's weights, which ``flag`` stands before."""
     count, outputs, bias = (layer.number(key) for key in _WEIGHTS[layer.kind])
     each = outputs
     if layer.kind != "InnerProduct":

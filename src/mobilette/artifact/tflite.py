@@ -72,15 +72,15 @@ def check_tflite(content: bytes) -> ModelRecord:
     ready.update(record.inputs)
     for operator in record.operators:
         if len(operator.inputs) not in _INPUTS.get(operator.name, ()):
-            raise InputError(f"{operator} with {len(operator.inputs)} inputs is not read")
+            raise InputError(f"{operator} with {len(operator.inputs)} inputs is not supported")
         if len(operator.outputs) != 1 or operator.outputs[0] in ready:
-            raise InputError(f"{operator} does not write one tensor of its own")
+            raise InputError(f"{operator} does not write exactly one new tensor")
         needed = set(operator.inputs)
         if operator.name == "FULLY_CONNECTED":
             needed -= {-1}  # a bias of zeros is left out
         missing = sorted(needed - ready)
         if missing:
-            raise InputError(f"{operator} reads tensor {missing[0]}, which nothing wrote")
+            raise InputError(f"{operator} reads tensor {missing[0]}, which was not written before")
         ready.update(operator.outputs)
     ends = (record.inputs, record.outputs)
     if any(len(end) != 1 for end in ends) or not ready.issuperset(record.outputs):
@@ -111,9 +111,11 @@ def contract_inside(content: bytes) -> str | None:
 def _check_tensor(tensor: TensorRecord) -> None:
     width = _BYTES.get(tensor.kind)
     if width is None or tensor.sparse:
-        raise InputError(f"tensor {tensor.name!r} is of {tensor.kind}, or sparse; not read")
+        raise InputError(
+            f"tensor {tensor.name!r} is {tensor.kind} or sparse, which is not supported"
+        )
     if any(size < 1 for size in tensor.shape) or prod(tensor.shape) > _LARGEST:
-        raise InputError(f"tensor {tensor.name!r} is of shape {tensor.shape}")
+        raise InputError(f"tensor {tensor.name!r} has the impossible shape {tensor.shape}")
     if len(tensor.data) not in (0, prod(tensor.shape) * width):
         raise InputError(
             f"tensor {tensor.name!r} of shape {tensor.shape} has {len(tensor.data):,} bytes"
@@ -124,7 +126,7 @@ def _check_tensor(tensor: TensorRecord) -> None:
     slices = tensor.shape[found.dimension] if 0 <= found.dimension < len(tensor.shape) else 0
     good = np.isfinite(found.scale).all() and (found.scale > 0).all()
     if not good or len(found.scale) not in (1, slices):
-        raise InputError(f"tensor {tensor.name!r} is quantised in a way that is not read")
+        raise InputError(f"tensor {tensor.name!r} has an unsupported quantisation")
 
 
 LONGEST_S = 600.0
@@ -229,6 +231,6 @@ def _micro(model: bytes, pixels: NDArray[np.uint8], arena: int) -> Any:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         refused = done.returncode == tflite_micro_process.REFUSED
         reason = " ".join(lines[-3:])[:200] if refused else f"it crashed, {done.returncode}"
-        raise InputError(f"tflite-micro does not run it ({reason})")
+        raise InputError(f"tflite-micro cannot run it ({reason})")
     with np.load(io.BytesIO(done.stdout), allow_pickle=False) as content:
         return dict(content)

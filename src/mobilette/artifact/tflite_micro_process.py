@@ -56,7 +56,6 @@ def _answers(model: bytes, pixels: np.ndarray[Any, Any], arena: int) -> np.ndarr
 
 
 def _smallest(model: bytes, enough: int) -> int:
-    """Return the smallest arena that the model fits in, ``enough`` being one."""
     _interpreter(model, enough)
     low, high = 0, enough // ALIGNMENT
     while high - low > 1:

@@ -112,14 +112,9 @@ class ArtifactPredictor(Predictor):
 def _load_again(
     kind: type[ArtifactPredictor], path: Path, sha256: str, options: dict[str, Any]
 ) -> ArtifactPredictor:
-    """Return the predictor that was pickled.
-
-    Raises:
-        InputError: its artifact is gone, damaged, or another one by now.
-    """
     artifact = open_artifact(path)
     if artifact.contract.sha256 != sha256:
-        raise InputError(f"{path}: another artifact by now than when its predictor was pickled")
+        raise InputError(f"{path}: changed since its predictor was pickled")
     return kind(artifact, **options)
 
 

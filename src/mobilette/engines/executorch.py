@@ -62,7 +62,6 @@ class ExecuTorchPredictor(ArtifactPredictor):
         return program
 
     def _largest_batch(self, program: Any) -> int:
-        """Return for how many images memory is planned; the image must be the contract's."""
         meta = program.method_meta(METHOD).input_tensor_meta(0)
         batch, *shape = meta.sizes()
         if tuple(shape) != self.contract.input.shape or batch < 1:
@@ -88,7 +87,6 @@ class ExecuTorchPredictor(ArtifactPredictor):
 
 
 def _contract(program: Any) -> bytes | None:
-    """Return the contract inside ``program``; ``None`` if there is none."""
     if METADATA_KEY not in program.method_names():
         return None
     (text,) = program.run_method(METADATA_KEY, ())

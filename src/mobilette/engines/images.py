@@ -99,7 +99,6 @@ def several(value: Any) -> Iterator[Any]:
 
 
 def _check_several(array: Array) -> None:
-    """Raise `UnusableImage` where an array is one image, or may be one."""
     shape = array.shape
     if array.dtype.kind in "OSUT":
         raise UnusableImage(f"array {shape} of dtype {array.dtype}; give a list of paths")

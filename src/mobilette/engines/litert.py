@@ -111,7 +111,7 @@ def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]
     found = (given.shape, given.kind, answer.shape, answer.kind)
     if found != expected:
         raise InputError(
-            f"{predictor.where}: input and output are {found}; by the contract they are {expected}"
+            f"{predictor.where}: input and output are {found}; the contract says {expected}"
         )
     predictor.check_embedded(inside)
     return content, record
@@ -164,7 +164,6 @@ class TfliteMicroPredictor(ArtifactPredictor):
         return channels, height, width
 
     def _check_sources(self) -> None:
-        """Raise `InputError` unless what is compiled is made of this model and its labels."""
         labels, measured = [each.name for each in self.classes], self.contract.measured
         operators = tuple(sorted({each.name for each in self.record.operators}))
         expected = {
@@ -176,7 +175,5 @@ class TfliteMicroPredictor(ArtifactPredictor):
         }
         for name, text in expected.items():
             if name not in self.contract.parts or self.artifact.read(name) != text.encode():
-                raise InputError(
-                    f"{self.artifact.path / name}: not {self.contract.model} and its labels; "
-                    "microcontrollers would execute or say something else"
-                )
+                what = f"{self.contract.model} and its labels"
+                raise InputError(f"{self.artifact.path / name}: does not match {what}")

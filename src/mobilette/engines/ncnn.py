@@ -81,7 +81,6 @@ class NcnnPredictor(ArtifactPredictor):
 
 
 def _contract(layer: NcnnLayer, weights: bytes) -> bytes | None:
-    """Return the data of ``layer``, the last one, if it is where the exporter puts the contract."""
     if (layer.kind, layer.name) != ("MemoryData", METADATA_KEY) or not layer.number(0):
         return None
     return weights[-4 * layer.number(0) :]

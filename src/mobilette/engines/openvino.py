@@ -75,7 +75,6 @@ class OpenVinoPredictor(ArtifactPredictor):
             raise self.failed(error) from error
 
     def _read_model(self) -> Any:
-        """Return the model, checked: what it takes and gives, and the contract inside."""
         xml = self.artifact.read_model()
         if len(self.contract.parts) != 1:
             raise InputError(f"{self.where}: one file of weights is expected beside it")
@@ -151,7 +150,7 @@ def check_ir(xml: bytes, weights: int, *, where: str) -> None:
     if network.tag != "net" or not places:
         raise InputError(f"{where}: not an OpenVINO network")
     if any("weights_path" in element.tag for element in network.iter()):
-        raise InputError(f"{where}: names another file of weights than its own")
+        raise InputError(f"{where}: refers to another file of weights")
     for offset, size in places:
         if offset < 0 or size < 0 or offset + size > weights:
             raise InputError(

@@ -231,7 +231,7 @@ def computed_ahead(
             submit(1)
             yield item, result
             if process != os.getpid():
-                raise InputError("begun before this process was forked; begin anew in the child")
+                raise InputError("started before this process was forked; start again in the child")
     finally:
         if process == os.getpid():
             pool.shutdown(cancel_futures=True)

@@ -66,8 +66,8 @@ class CheckpointPredictor(Predictor):
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         if self.device.type != "cpu" and self._process != os.getpid():
             raise InputError(
-                f"{self.where}: on device {self.device} since before this process was forked; "
-                "give it to processes that are spawned"
+                f"{self.where}: device {self.device} cannot be used in a forked process; "
+                "use the start method spawn"
             )
         with CALLS.one(), self._turn, _threads(usable_threads("torch", self.threads)):
             return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
@@ -82,14 +82,9 @@ class CheckpointPredictor(Predictor):
 def _load_again(
     kind: type[CheckpointPredictor], path: Path, sha256: str, options: dict[str, Any]
 ) -> CheckpointPredictor:
-    """Return the predictor that was pickled.
-
-    Raises:
-        InputError: its run is gone or damaged, or has other weights by now.
-    """
     predictor = kind(open_run(path), **options)
     if weights_sha256(predictor.network) != sha256:
-        raise InputError(f"{path}: other weights by now than when its predictor was pickled")
+        raise InputError(f"{path}: its weights changed since its predictor was pickled")
     return predictor
 
 

@@ -54,8 +54,7 @@ def calibration_images(
         )
     if data is None and path is not None and is_imported(path):
         raise InputError(
-            f"{path}: imported, so without images of its own to calibrate int8 with; give "
-            f"some with {option}"
+            f"{path}: an imported run has no images to calibrate int8 with; give some with {option}"
         )
     source = str(data) if data is not None or path is None else recorded_data(path)
     try:
@@ -104,6 +103,5 @@ def check_calibration(calibration: Calibration, model: Model) -> None:
 
 
 def _spread(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
-    """Return up to ``count`` of ``images``, evenly from all of them and so from all classes."""
     count = min(len(images), count)
     return [images[index * len(images) // count] for index in range(count)]

@@ -109,7 +109,6 @@ def _quantised(
 
 
 def _quantiser(ranges: Ranges, floats: Set[str]) -> Any:
-    """Return XNNPACK's annotator."""
     with needs("executorch", "int8 for executorch"), silence():
         from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
             XNNPACKQuantizer,
@@ -136,8 +135,8 @@ def _kernels_for_all(program: ExportedProgram) -> Iterator[None]:
     except (RuntimeError, SpecViolationError) as error:
         if MIXED in str(error):
             raise InputError(
-                "--to executorch: XNNPACK has no kernel for a layer in int8 that reads what these "
-                "layers in float give; leave others in float, or none"
+                "--to executorch: XNNPACK has no int8 kernel behind these float layers; keep "
+                "other layers in float, or none"
             ) from error
         pattern = r"Missing out variants: .*" if isinstance(error, RuntimeError) else r"Operator .*"
         line = re.search(pattern, str(error))
@@ -148,7 +147,6 @@ def _kernels_for_all(program: ExportedProgram) -> Iterator[None]:
 
 
 def _check_kernels(program: ExportedProgram, lowered: Any) -> None:
-    """Raise `InputError` for operators that are neither delegated nor in the runtime."""
     with silence():
         from executorch.extension.pybindings import portable_lib
     known = set(portable_lib._get_operator_names())

@@ -223,7 +223,9 @@ def export_all(
             if is_artifact(folder) and not force:
                 artifact = open_artifact(folder)
                 if artifact.contract.source.weights_sha256 != weights:
-                    raise InputError(f"{folder}: of another run; give another --out, or --force")
+                    raise InputError(
+                        f"{folder}: made from another run; use another --out, or --force"
+                    )
                 yield artifact
                 continue
             if precision == "int8" and calibration is None:

@@ -242,7 +242,6 @@ class _Annotator:
             self._mark(node, {first: inputs[first]} | dict.fromkeys(others, shared), shared)
 
     def _range_of(self, node: Node) -> Any:
-        """Return the range that is fixed for ``node``, or how one is found."""
         if node.op == "placeholder":
             return self.given
         if node.target in (*_WEIGHTED, *_COMPUTING, *_CLIPPING):
@@ -315,7 +314,6 @@ def _is_tensor(node: Node) -> bool:
 
 
 def _clipped(node: Node) -> bool:
-    """Whether only an activation reads ``node``, so that an engine computes both at once."""
     return len(node.users) == 1 and next(iter(node.users)).target in _CLIPPING
 
 

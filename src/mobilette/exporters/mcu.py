@@ -60,8 +60,8 @@ def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration |
     """
     if contract.float_layers:
         raise InputError(
-            f"--to mcu computes in integers only, and {', '.join(contract.float_layers)} cannot "
-            "stay in float there; --to litert has both"
+            f"--to mcu computes in integers only, so {', '.join(contract.float_layers)} cannot "
+            "stay in float; use --to litert"
         )
     model = tflite_model(prepared, contract, calibration)
     arena_bytes = micro_arena_bytes(model)

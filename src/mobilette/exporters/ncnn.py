@@ -95,7 +95,6 @@ def _without_strided_slices(network: Network) -> Network:
 
 
 def _convert(program: ExportedProgram, pnnx: str) -> tuple[str, bytes]:
-    """Return what pnnx makes of ``program``: layers and weights."""
     with scratch() as folder:
         traced(program).save(str(folder / "model.pt"))
         shape = ",".join(map(str, program.example_inputs[0][0].shape))

@@ -155,7 +155,6 @@ def _unique(nodes: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """Return the name of the module that ``node`` comes from."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes: list[str] = ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])
     return scopes[-2].removeprefix(PREFIX)

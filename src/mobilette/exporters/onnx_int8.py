@@ -140,7 +140,6 @@ def quantize(
 def _given_ranges(
     model: onnx.ModelProto, pixels: NDArray[np.uint8], ranges: Ranges
 ) -> dict[str, dict[str, object]]:
-    """Return the ranges that the quantiser, which takes all values by itself, has to be given."""
     if ranges in ("plain", "minmax"):
         return {}
     found = activation_ranges(model, pixels, ranges)
@@ -225,7 +224,6 @@ def activation_ranges(
 def _activations(
     model: onnx.ModelProto, pixels: NDArray[np.uint8]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Yield all float tensors of the network by name, for one image after the other."""
     with reports_off():
         import onnxruntime
 

@@ -104,7 +104,6 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
 
 
 def _operations(model: Any, layers: Set[str]) -> list[str]:
-    """Return the names of the operations that ``layers`` became, such as conv/WithoutBiases."""
     names = (
         operation.get_friendly_name()
         for operation in model.get_ordered_ops()

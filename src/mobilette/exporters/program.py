@@ -50,12 +50,9 @@ def traced(program: ExportedProgram) -> torch.jit.ScriptModule:
 
 
 def unsupported(target: str, program: ExportedProgram, operators: Iterable[str]) -> InputError:
-    """Return the error for a network with ``operators`` that the engine of ``target`` has not."""
+    """Return the error for a network with operators that ``target`` does not support."""
     found = ", ".join(f"{each} (layer {_layer(program, each)})" for each in sorted(set(operators)))
-    return InputError(
-        f"--to {target}: its engine has no operator {found}; onnx has those of all "
-        "networks: --to onnx"
-    )
+    return InputError(f"--to {target}: {found} is not supported by {target}; use --to onnx")
 
 
 def layer_of(node: Node) -> str:
@@ -66,7 +63,6 @@ def layer_of(node: Node) -> str:
 
 
 def _layer(program: ExportedProgram, operator: str) -> str:
-    """Return the name of the first layer that ``operator``, such as aten::relu, is in."""
     short = operator.replace("::", ".").split(".")
     for node in program.graph.nodes:
         name = str(node.target).split(".")

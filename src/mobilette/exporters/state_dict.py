@@ -208,13 +208,11 @@ def constructor(arch: Arch, library: str) -> str:
             nearest = (len(differences), differences[0])
     what = f"; {nearest[1]}" if nearest else ""
     raise InputError(
-        f"{library} builds no {arch.name} that would answer as this one{what} (mobilette's own "
-        "names keep the network as it is)"
+        f"{library} cannot build this {arch.name}{what}; --names mobilette keeps it as it is"
     )
 
 
 def _others(arch: Arch, source: Source) -> str:
-    """Return a hint to the other library if that has the network."""
     others = [x.name for x in LIBRARIES.values() if x is not source and arch.name in x.tables]
     return f"; {others[0]} has it" if others else ""
 
@@ -273,7 +271,6 @@ def _answers_alike(theirs: Arch, ours: Arch) -> bool:
 
 
 def _differences(ours: Arch, theirs: Arch) -> list[str]:
-    """Return in what ``ours`` is not ``theirs``, layer by layer, in words."""
     found = []
     if ours.in_channels != theirs.in_channels:
         found.append(f"it has {ours.in_channels} input channels, not {theirs.in_channels}")

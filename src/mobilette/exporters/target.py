@@ -286,7 +286,6 @@ def make_contract(
 
 
 def _relative(run: Path, artifact: Path) -> str:
-    """Return the way from the artifact to the run, so that both can be moved together."""
     try:
         return Path(os.path.relpath(run.resolve(), artifact.resolve())).as_posix()
     except ValueError:  # another drive (Windows)

@@ -101,7 +101,7 @@ def take_pixels(model: Any, *, floats: bool = False) -> None:
     wrong = [x for x in checked if x.type not in (kinds.INT8, kinds.INT32, kinds.INT64)]
     if wrong:
         names = ", ".join(text(x.name) for x in wrong[:3])
-        raise InputError(f"{len(wrong)} tensors of the int8 graph are no integers: {names}")
+        raise InputError(f"{len(wrong)} tensors of the int8 graph are not integers: {names}")
     pixels = types.TensorT()
     pixels.shape, pixels.type, pixels.buffer = list(inside.shape), kinds.UINT8, 0
     pixels.hasRank = True
@@ -214,7 +214,6 @@ def fuse_padding(model: Any) -> None:
 
 
 def _pads_same(model: Any, operator: Any, before: list[Any], source: int) -> bool:
-    """Whether the operators ``before`` do to ``source`` just what ``SAME`` does."""
     graph, options = model.subgraphs[0], operator.builtinOptions
     names = [operator_name(model, x) for x in before]
     if options.padding != schema().Padding.VALID:
@@ -240,6 +239,5 @@ def _pads_same(model: Any, operator: Any, before: list[Any], source: int) -> boo
 
 
 def _constant(model: Any, operator: Any) -> NDArray[np.int32]:
-    """Return an operator's second input, which must be a constant of int32."""
     tensor = model.subgraphs[0].tensors[operator.inputs[1]]
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.int32)

@@ -9,7 +9,7 @@ from mobilette.files import read_json
 from mobilette.model.directory import DATASET
 from mobilette.run.directory import RECIPE, Run
 from mobilette.training.recipe import load_recipe
-from mobilette.verification.statistics import wilson_interval
+from mobilette.verification.gate import wilson_interval
 
 UNEVEN = 2.0  # the largest class has so many times the images of the smallest
 

@@ -30,8 +30,7 @@ from mobilette.run.metrics import accuracy
 from mobilette.search.int8_ladder import Attempt
 from mobilette.verification.bench import time_once
 from mobilette.verification.evaluate import labelled_images
-from mobilette.verification.gate import judge_golden, judge_images
-from mobilette.verification.statistics import compare, right_answers_kept
+from mobilette.verification.gate import compare, judge_golden, judge_images, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
 

@@ -72,7 +72,7 @@ def bench(
     THREADS.check("--threads", threads)
     ROUNDS.check("--rounds", rounds)
     if threads > usable_cores():
-        raise InputError(f"--threads {threads}: {usable_cores()} cores can be used here")
+        raise InputError(f"--threads {threads}: only {usable_cores()} cores are available")
     if isinstance(models, str | Path | Run | Artifact | Model):
         models = [models]
     if data is not None:
@@ -165,7 +165,6 @@ def _take_turns(
 
 
 def _untimed(candidate: Candidate) -> list[Timing] | str:
-    """Return no timings yet, or why there will be none."""
     if candidate.target == "mcu":
         return "not timed: this machine is no microcontroller"
     return [] if candidate.executable else ""
@@ -338,7 +337,6 @@ def _run(command: Sequence[str], *, threads: int | None) -> subprocess.Completed
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
-    """Return why a process failed: its error, its last line, or the signal that ended it."""
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("mobilette: error: ")]
     if errors:

@@ -158,7 +158,6 @@ def choose_artifact(folder: Path) -> tuple[Path, str]:
 
 
 def _by_benchmark(folder: Path, contracts: dict[Path, Contract]) -> tuple[Path | None, str]:
-    """Return the artifact to use and what it is, or ``None`` and why bench.json does not tell."""
     if not (folder / BENCH).is_file():
         return None, f"no {BENCH}"
     rows = [row for row in read_record(folder / BENCH, Benchmark).rows if row.target is not None]
@@ -189,7 +188,6 @@ def _preference(contract: Contract) -> tuple[int, int]:
 
 
 def _failure(path: Path, contract: Contract) -> str | None:
-    """Return why an artifact is not verified; ``None`` if it is."""
     if not contract.verifiable:
         return f"{path}: nothing here executes {contract.target!r} artifacts"
     try:

@@ -20,7 +20,7 @@ from mobilette.errors import InputError
 from mobilette.model.classes import ClassLabel
 from mobilette.model.model import Model
 from mobilette.run.inference import checkpoint_logits
-from mobilette.verification.statistics import compare
+from mobilette.verification.gate import compare
 
 Arrays = NDArray[np.uint8]
 Logits = NDArray[np.float32]
@@ -100,7 +100,6 @@ def _other_arithmetic(answers: Logits, inputs: Arrays, model: Model, least: floa
 
 
 def _other_preprocesses(own: Preprocess) -> Iterator[tuple[str, Preprocess]]:
-    """Yield ``own`` with other means and deviations, and what those are."""
     none, one = (0.0,) * own.channels, (1.0,) * own.channels
     yield "a mean of 0", replace(own, mean=none)
     yield "a std of 1", replace(own, std=one)
@@ -164,7 +163,7 @@ def check_exact(artifact: Artifact) -> list[str]:
     means that every bit is the same.
 
     Raises:
-        InputError: the model is damaged, or tflite-micro does not run it.
+        InputError: the model is damaged, or tflite-micro cannot run it.
     """
     golden = artifact.golden
     if golden.exact is None:

@@ -104,7 +104,7 @@ def labelled_images(
     index, by = match_classes(found.classes, classes, where=found.name)
     if found.multi_label and not multi_label:
         raise InputError(
-            f"{found.name}: images of several classes; the model was trained to answer with one"
+            f"{found.name}: images may have several classes; this model answers with one"
         )
     _, images = choose_split(found, split)
     return Labelled(

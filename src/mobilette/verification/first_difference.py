@@ -113,7 +113,6 @@ def _difference(layer: str, ours: Values, theirs: Values) -> Difference:
 
 
 def _by_layer(tensors: Mapping[str, Values], arch: Arch, *, output: str) -> dict[str, Values]:
-    """Return the last tensor of each layer, in the order of the layers."""
     order = [NORMALISE, *(layer.name for layer in layers(arch))]
     last: dict[str, Values] = {}
     for tensor, value in tensors.items():
@@ -138,7 +137,6 @@ def _maker(name: str, ours: Mapping[str, Values], arch: Arch) -> str:
 
 @torch.inference_mode()
 def _layer_outputs(prepared: Prepared, pixels: NDArray[np.uint8]) -> dict[str, Values]:
-    """Return what each layer of the network answers for ``pixels`` (N, C, H, W)."""
     outputs: dict[str, Values] = {}
 
     def keep(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

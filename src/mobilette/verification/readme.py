@@ -84,7 +84,6 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Prepare
 
 
 def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
-    """Return what prepares a file by the module; a browser's decoder is not part of it."""
     geometry = JavaScriptGeometry(contract)
 
     def prepare(encoded: bytes) -> NDArray[np.uint8]:

@@ -29,14 +29,17 @@ from mobilette.run.subject import model_sha256, resolve
 from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
 from mobilette.verification.evaluate import labelled_images
 from mobilette.verification.first_difference import IMAGES, first_difference
-from mobilette.verification.gate import MAX_DROP, Verdict, judge_golden, judge_images
-from mobilette.verification.readme import check_readme
-from mobilette.verification.statistics import (
+from mobilette.verification.gate import (
+    MAX_DROP,
     Comparison,
+    Verdict,
     calibration_error,
     compare,
+    judge_golden,
+    judge_images,
     right_answers_kept,
 )
+from mobilette.verification.readme import check_readme
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,8 +120,8 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
     answers = predictor.logits(golden.inputs)
     if answers.shape != golden.logits.shape:
         raise InputError(
-            f"{predictor.where}: {answers.shape[-1]} logits an image where {GOLDEN} has "
-            f"{golden.logits.shape[-1]}; another model lies there"
+            f"{predictor.where}: {answers.shape[-1]} logits per image, but {GOLDEN} has "
+            f"{golden.logits.shape[-1]}; it is of another model"
         )
     failures = []
     if model is not None:
@@ -148,7 +151,6 @@ def _input_shape(arch: Arch) -> tuple[int, int, int]:
 
 
 def _check_golden(artifact: Artifact, model: Model) -> list[str]:
-    """Return what is wrong with the golden vectors themselves."""
     golden, arch = artifact.golden, model.arch
     if golden.inputs.shape[1:] != _input_shape(arch) or golden.logits.shape[1] != arch.num_classes:
         return [f"{GOLDEN}: of another network than the run's"]
@@ -170,7 +172,6 @@ def _on_images(
     *,
     max_drop: float,
 ) -> Verdict:
-    """Return ``verdict`` with what the answers to real images add."""
     readme = check_readme(predictor.artifact, images)
     ours = _answers(predictor, images, reading, reporter)
     failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
@@ -249,11 +250,6 @@ def _calibration_error(answers: _Answers) -> float | None:
 def _find_model(
     artifact: Artifact, given: str | Path | Run | Model | None
 ) -> tuple[Model | None, list[str]]:
-    """Return what the artifact was made from, or none and why.
-
-    Raises:
-        InputError: ``given`` is not what the artifact was made from.
-    """
     if given is None:
         reason = artifact.why_no_model()
         if reason is None:
