@@ -81,14 +81,10 @@ class Rung:
     """One way to int8 that `mobilette quantize` tried, and what came of it.
 
     Attributes:
-        name: what was done, for people.
         top1: of the artifact on the images that judged it, 0 to 1; ``None`` where the engine
             could not have it.
         drop: how much less that is than the run's own, 0 to 1; negative where it is more.
-        size_bytes: of the files that the engine loads.
         latency_ms: median of one image, one thread; ``None`` where it cannot be timed.
-        float_layers: those that stayed in float.
-        kept: whether the accuracy was kept.
         reason: why it was not tried, or failed.
     """
 
@@ -110,7 +106,6 @@ class Measured:
     """Numbers measured at export.
 
     Attributes:
-        size_bytes: of the files that the engine loads.
         top1: of the run's weights on its validation images, 0 to 1; ``None`` where they were
             imported.
         arena_bytes: of a microcontroller's model: what its tensors need.
@@ -139,13 +134,10 @@ class Contract:
     """The content of contract.json.
 
     Attributes:
-        target: what the model file is for, such as ``onnx``.
-        model: name of the model file.
         parts: names of the files that belong to the model besides.
         output: name of the model's output, logits of shape (N, classes).
-        outputs: what makes probabilities of the logits: ``softmax``, or ``sigmoid`` where an image
+        outputs: how logits become probabilities: ``softmax``, or ``sigmoid`` where an image
             may be of none or of several classes.
-        calibration: what an int8 model was calibrated with.
         float_layers: of an int8 model, those that it computes in float.
         verifiable: whether an engine that `verify` has can execute the model.
         files: name to SHA-256 of every other file of the artifact.

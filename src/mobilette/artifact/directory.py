@@ -271,12 +271,7 @@ def check_schema(content: object, *, where: str) -> None:
 
 
 def check_whole(model: bytes, *, where: str) -> None:
-    """Raise `InputError` unless ``model`` is an ONNX file all of whose values are inside.
-
-    Args:
-        model: the file's content.
-        where: the file, for messages.
-    """
+    """Raise `InputError` unless ``model`` is an ONNX file all of whose values are inside."""
     import onnx
     from google.protobuf.message import DecodeError, Message
 

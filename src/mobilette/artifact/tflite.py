@@ -181,10 +181,7 @@ def ask_tflite_micro(
 
     In a process of its own, for tflite-micro checks little: a crash ends that one only.
 
-    Args:
-        model: a checked file.
-        pixels: as the model takes them.
-        arena_bytes: of memory for tensors; ``None`` means more than enough.
+    ``arena_bytes`` is the memory for tensors; by default more than enough.
 
     Raises:
         InputError: the package is missing, it does not accept the model, or fails.

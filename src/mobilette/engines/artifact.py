@@ -28,7 +28,6 @@ class ArtifactPredictor(Predictor):
     first asked. A pickled predictor is the artifact's path: it is loaded again from there.
 
     Args:
-        artifact: what `open_artifact` returned.
         threads: that one call uses; 0 lets the engine choose, or means the cores that a quota
             leaves.
 

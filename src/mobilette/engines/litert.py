@@ -39,8 +39,6 @@ class LiteRtPredictor(ArtifactPredictor):
     as many as cores, made when calls meet.
 
     Args:
-        artifact: what `open_artifact` returned.
-        threads: as for `ArtifactPredictor`.
         reference: the reference kernels, which microcontrollers' answers are equal to; XNNPACK's
             int8 answers may be several steps away from them.
     """

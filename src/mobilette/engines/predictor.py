@@ -77,8 +77,8 @@ class Predictor(ABC):
     """A network that can be asked; what it needs to know about images comes with it.
 
     Attributes:
-        engine: the name of what executes it, for tables.
-        in_this_process: whether its memory is this process's.
+        engine: its name, for tables.
+        in_this_process: whether it runs in this process.
     """
 
     engine: str
@@ -128,7 +128,7 @@ class Predictor(ABC):
 
         Args:
             images: as for `predict`; they are read as they are needed.
-            workers: threads that decode; 0 decodes in between; ``None`` means one a core.
+            workers: threads that decode; 0 decodes in between; by default one per core.
 
         Raises:
             InputError: ``images`` is one image, or nothing that has images in it.

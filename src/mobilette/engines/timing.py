@@ -38,9 +38,7 @@ class Request:
     """What is to be timed.
 
     Attributes:
-        path: the directory of an artifact or of a run.
         threads: of the engine; the process is bound to as many cores where the system can do that.
-        batches: numbers of images in one call; each is timed.
         seconds: how long each is timed, at least.
     """
 
@@ -58,7 +56,6 @@ class Timing:
     """What was measured.
 
     Attributes:
-        engine: the engine's name.
         load_ms: from the directory to the first answer, importing the engine's packages included.
         memory_bytes: by how much that made the process' resident memory grow; ``None`` where the
             system does not tell or the engine has a process of its own.

@@ -34,13 +34,9 @@ def calibration_images(
 ) -> Calibration:
     """Return up to ``count`` images, the same for every target, prepared as the network takes them.
 
-    Args:
-        subject: a run, whose training images are taken, those it did not hold out; or a model.
-        data: other images; their training split where there is one, else all.
-        count: how many.
-        option: of the command line that names ``data``, for errors.
-        reading: how they are read.
-        reporter: told how many are read.
+    ``subject`` is a run, whose training images are taken but for those held out, or a model.
+    Of ``data``, other images, the training split is taken where there is one, else all.
+    ``option`` is the name of ``data`` in errors.
 
     Raises:
         InputError: the run's images are gone, or it was imported and so has none; there are too

@@ -75,19 +75,19 @@ def export(
     Args:
         model: a run, its directory, a model, or a network that was trained elsewhere.
         to: the target.
-        precision: of the target's; ``None`` means its usual one.
-        data: images that int8 is calibrated with; ``None`` means those the run was trained on.
+        precision: one of the target's; its first by default.
+        data: images to calibrate int8 with; by default those the run was trained on.
         calibration: instead of ``data``, what `calibration_images` returned.
-        quantisation: how int8 is made; ``None`` means plainly: all layers, ranges of all values.
+        quantisation: how int8 is made; by default all layers, with the target's own ranges.
         out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
             behind it; by default ``out`` is ``exports/<name of the run or network>``.
         moved_to: where the artifact will lie in the end, if it is moved from there: the way to its
             run is told from this place.
         force: replace an artifact that is there already.
-        max_unusable: the part of the images of ``data`` that may be unusable.
+        max_unusable: the fraction of ``data`` that may be unreadable.
         preprocess: of a network: how images are prepared; by default its ``preprocess``.
         classes: of a network: their names in order; by default their numbers.
-        progress: told what is done now.
+        progress: called with the current step.
 
     Raises:
         InputError: no such target or precision, a package that the target needs is missing, no
@@ -209,12 +209,8 @@ def export_all(
 
     One that lies there already, and was made from the same weights, is kept unless ``force``.
 
-    Args:
-        run: the run.
-        wanted: (target, precision), as `chosen` returns them.
-        calibration: as for `export`; without it int8 is refused.
-        out: as for `export`.
-        force: as for `export`.
+    ``wanted`` is what `chosen` returns; the other options are those of `export`. Without
+    ``calibration`` int8 is refused.
     """
     weights = hashlib.sha256(read_bytes(run.weights_path)).hexdigest()
     for target, precision in wanted:

@@ -45,9 +45,6 @@ class IntegerNetwork(nn.Module):
         network: with batch norms folded; not changed.
         normalise: what makes pixels its input.
         floats: layers that will be computed in float.
-
-    Attributes:
-        pixels: scale and zero point.
     """
 
     def __init__(

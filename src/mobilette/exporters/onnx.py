@@ -67,10 +67,8 @@ logits = session.run(["{output}"], {{"{input}": pixels}})[0][0]""",
 def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
     """Return ``network`` with its normalisation as ONNX, its nodes named by layer.
 
-    Args:
-        network: in evaluation mode, batch norms folded.
-        normalise: what makes pixels its input.
-        pixels: examples, uint8 (N, C, H, W), N at least 2.
+    ``network`` is in evaluation mode, its batch norms folded; ``pixels`` are at least two examples,
+    uint8 (N, C, H, W).
     """
     module = nn.Sequential(OrderedDict(normalise=normalise, network=network))
     with _quiet():

@@ -33,10 +33,7 @@ class Quantisable:
     """A network whose normalisation is a step and a zero point of its uint8 input, if it can be.
 
     Attributes:
-        network: with batch norms folded.
-        normalise: what makes pixels its input.
         scale: of the input; ``None`` where the normalisation stays a convolution.
-        zero_point: of the input.
     """
 
     network: Network
@@ -88,12 +85,6 @@ def quantize(
     Weights are int8 with a scale for each channel, activations uint8, logits float32. Names of
     nodes stay; what is added to a tensor is named after it (``_QuantizeLinear``,
     ``_DequantizeLinear``).
-
-    Args:
-        model: as `convert` made it of ``quantisable``; not changed.
-        pixels: to calibrate with.
-        quantisable: what `absorb_normalisation` returned.
-        quantisation: the ranges of activations, and what stays in float.
     """
     with reports_off():
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -201,13 +192,7 @@ def _silent_root_logger() -> Iterator[None]:
 def activation_ranges(
     model: onnx.ModelProto, pixels: NDArray[np.uint8], ranges: Ranges
 ) -> dict[str, tuple[float, float]]:
-    """Return (smallest, largest) value of every activation by its name, as ``ranges`` chooses.
-
-    Args:
-        model: in float; not changed.
-        pixels: typical inputs, (N, C, H, W).
-        ranges: the rule.
-    """
+    """Return (smallest, largest) value of every activation by its name, as ``ranges`` chooses."""
     ends: dict[str, tuple[float, float]] = {}
     for values in _activations(model, pixels):
         for name, value in values.items():

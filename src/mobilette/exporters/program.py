@@ -23,10 +23,7 @@ def export_program(
 
     Sizes are constants in it, which converters by tracing would otherwise see computed.
 
-    Args:
-        prepared: the network.
-        dtype: of the pixels, 0 to 255.
-        batch: N, 1 by default.
+    ``dtype`` is that of the pixels, 0 to 255; ``batch`` is N, by default 1.
     """
     module = PixelsToLogits(prepared.network, prepared.normalise, layout="NCHW").eval()
     pixels = torch.from_numpy(prepared.golden.inputs[: 1 if batch is None else 2]).to(dtype)

@@ -187,10 +187,6 @@ class Constructor:
 def constructor(arch: Arch, library: str) -> str:
     """Return the expression that builds a network which answers as ``arch`` with its weights.
 
-    Args:
-        arch: the network.
-        library: ``torchvision`` or ``timm``.
-
     Raises:
         InputError: no such library, or it builds no such network; the message says what differs.
     """

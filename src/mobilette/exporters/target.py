@@ -51,11 +51,11 @@ class Quantisation:
     """How a network becomes int8.
 
     Attributes:
-        ranges: by which the range of an activation is chosen from what calibration showed.
+        ranges: the rule that chooses the ranges of activations.
         float_layers: convolutions and linear layers that are computed in float, by their names in
             `mobilette.arch.layers`, such as ``rows.3.expand.conv``.
-        network: with batch norms folded, to be quantised instead of the run's own, as which it
-            answers: equalised, corrected or trained further.
+        network: quantised instead of the model's own: equalised, corrected or trained
+            further; batch norms folded.
     """
 
     ranges: Ranges = "plain"
@@ -64,11 +64,11 @@ class Quantisation:
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is done now, how much of it is done, and of how much (0 where nobody knows)."""
+"""Called with the current step, how much of it is done, and the total (0 if unknown)."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,12 +76,10 @@ class Prepared:
     """What every target is written from.
 
     Attributes:
-        model: what is exported.
         network: its network with batch norms folded, in evaluation mode.
         normalise: what makes pixels its input.
         golden: inputs, and the checkpoint's answers.
         quantisation: how ``network`` becomes int8, where it does.
-        progress: told what is done now.
     """
 
     model: Model
@@ -99,8 +97,6 @@ class Written:
     Attributes:
         files: content by name: the contract's ``model`` and ``parts``.
         size_bytes: of what the engine loads; ``None`` means of all the files.
-        arena_bytes: `Measured.arena_bytes`.
-        operators: `Measured.operators`.
         exact: of an int8 model that every engine has to execute to the same bits: its own int8
             answers to the golden inputs, (N, classes).
     """
@@ -124,21 +120,13 @@ class Target:
         precisions: that can be written, the usual one first.
         packages: whose versions the contract records, beside mobilette and torch.
         extra: of pyproject.toml, which brings them; empty where everybody has them.
-        model: name of the model file.
         parts: names of the files that belong to it.
-        layout: of the input.
-        dtype: of the input.
-        input: the input's name in the model.
-        output: the output's name in the model.
-        batched: whether input and output have a dimension for several images.
-        verifiable: `Contract.verifiable`.
+        batched: whether input and output have a batch dimension.
         writer: writes the files; it imports the packages of its extra itself.
         code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
             placeholders are those of `mobilette.exporters.readme`.
-        imports: the imports that ``code`` needs.
-        language: of ``code``; where it is not Python, ``code`` is the whole part of the README that
-            tells how to run the model.
-        batch: images that one call takes, where they have one; ``None`` means any number.
+        language: of ``code``; if not Python, ``code`` is the README's whole section on running.
+        batch: images per call; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
         default_ranges_differ_from_minmax: whether int8 ranges are cut by default.
         notes: the end of the README; placeholders as in ``code``.
@@ -189,10 +177,7 @@ def prepare(
 ) -> Prepared:
     """Return the network of ``model`` as it will be executed, and what it answered.
 
-    Args:
-        model: the model.
-        quantisation: how it becomes int8; its network, where it has one, is what is executed.
-        progress: told what is done now.
+    The network of ``quantisation``, where it has one, replaces the model's own.
 
     Raises:
         InputError: the model has no classifier, or no layer of the name of one that is to stay

@@ -86,9 +86,7 @@ def add_contract(model: Any, contract: Contract) -> None:
 def take_pixels(model: Any, *, floats: bool = False) -> None:
     """Let an int8 graph take uint8: an operator in front moves the zero point, exactly.
 
-    Args:
-        model: the ``ModelT``.
-        floats: whether some of its layers, but not the input, may be in float.
+    With ``floats`` some layers, but not the input, may be in float.
 
     Raises:
         InputError: input, output or something between them is not an integer.

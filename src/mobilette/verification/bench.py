@@ -61,10 +61,10 @@ def bench(
         data: labelled images; without them golden vectors are compared and no accuracy is known.
         split: by default ``val`` where there is one, else every image.
         threads: of each engine.
-        rounds: in how many turns they are timed.
+        rounds: how often each is timed, in turns.
         seconds: how long each is timed in a round, at least.
         workers: processes that decode; ``None`` means one a core.
-        report: called with a line for people about what is done now.
+        report: called with one line per step.
 
     Raises:
         InputError: one of ``models`` is neither, or is damaged; ``data`` cannot be used.

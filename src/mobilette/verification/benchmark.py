@@ -52,7 +52,6 @@ class Row:
     """One artifact, or one run.
 
     Attributes:
-        artifact: its directory.
         target: of the artifact; ``None`` for a run.
         engine: what executed it; ``None`` where nothing here can.
         sha256: of its contract, or of a run's weights.
@@ -61,7 +60,6 @@ class Row:
         reasons: why it is not verified, or was not timed.
         top1: on the images of ``images``, 0 to 1; ``None`` without images.
         size_bytes: of the files that the engine loads.
-        latency_ms: of one image.
         load_ms: from the directory to the first answer, the engine's packages imported: median.
         memory_bytes: by how much that made a process' resident memory grow: median.
     """
@@ -90,14 +88,9 @@ class Benchmark:
     """The content of bench.json.
 
     Attributes:
-        machine: what it was measured on.
-        threads: of each engine.
-        rounds: in which all took turns.
-        data: the images; ``None`` without.
         fastest: the verified artifact with the smallest median latency of one image; ``None``
             where others are level with it.
         level: those that share the first place, in the order of their medians.
-        rows: in the order in which they were given.
     """
 
     machine: str

@@ -40,8 +40,8 @@ def evaluate(
         model: a run, an artifact or a model, a directory of one, or what `load` returned.
         data: images of the model's classes, or some of them (`find_images` tells the forms).
         split: by default ``val`` where there is one, else every image.
-        workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the images that may be unusable.
+        workers: processes that decode; by default one per core.
+        max_unusable: the fraction of images that may be unreadable.
         reporter: told how many images are read, each image that is left out, and how folders and
             classes were understood where that is not obvious.
 
@@ -75,9 +75,8 @@ class Labelled:
     """The images of a split, labelled by the classes of a model.
 
     Attributes:
-        images: in the set's order.
         matched_by: how its classes were found among the model's (`match_classes`).
-        remarks: what whoever asked for them should know, each one line.
+        remarks: what the user should know, one line each.
     """
 
     images: tuple[LabelledImage, ...]

@@ -55,11 +55,8 @@ def first_difference(
     is, of the layers with a signal-to-noise ratio below 5 dB, the one at which the ratio falls
     most: noise grows slowly, a mistake makes it at once.
 
-    Args:
-        artifact: the artifact.
-        model: what it was made from.
-        pixels: uint8 (N, C, H, W); two are used. By default golden inputs, which may lie outside
-            the ranges that int8 was calibrated for: images tell more there.
+    Two of ``pixels``, uint8 (N, C, H, W), are used; by default golden inputs, which may lie outside
+    the ranges that int8 was calibrated for: images tell more there.
 
     Returns:
         ``None`` where every layer answers alike or the engine cannot show its layers.

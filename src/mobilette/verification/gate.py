@@ -26,7 +26,6 @@ class Comparison:
     """How the logits of an artifact differ from the checkpoint's on the same images.
 
     Attributes:
-        images: how many images.
         max_abs_diff: infinite where the artifact's logits are not finite.
         scale: the checkpoint's largest absolute logit, at least 1.
         signal_to_noise_db: of all logits, as `signal_to_noise` says.
@@ -68,7 +67,7 @@ def _is_constant(logits: NDArray[np.float32]) -> bool:
 def right_answers_kept(
     artifact: NDArray[np.float32], checkpoint: NDArray[np.float32], labels: Labels
 ) -> float:
-    """Return the part of the images that ``checkpoint`` has right which ``artifact`` has, too.
+    """Return the part of the images that ``checkpoint`` has right that ``artifact`` also has right.
 
     1 where it has none right. Both are logits (N, classes).
     """
@@ -95,10 +94,10 @@ def signal_to_noise(artifact: NDArray[np.float32], checkpoint: NDArray[np.float3
 
 
 def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
-    """Return between which fractions the true one lies with a confidence of 95%.
+    """Return the 95% confidence interval of ``fraction``.
 
     Wilson's score interval (Probable inference, the law of succession, and statistical inference,
-    JASA 22, 1927), which stays inside 0 to 1 and has a width at 0 and 1, too. ``images`` is how
+    JASA 22, 1927), which stays inside 0 to 1 and has a width at both ends. ``images`` is how
     many the ``fraction`` is of; without any, nothing is known: 0 to 1.
     """
     if images == 0:
@@ -209,7 +208,7 @@ def judge_images(
         comparison: with the checkpoint's answers. Where these are fewer than 1,000 images, one of
             them may flip whatever the limits say, unless no drop at all is allowed.
         drop: the loss of accuracy, as a fraction.
-        kept: the part of the checkpoint's right answers that the artifact has, too; int8 is judged
+        kept: the fraction of the checkpoint's right answers that the artifact keeps; int8 is judged
             by it instead of all answers.
         precision: whose `LIMITS` count.
         max_drop: percentage points that accuracy may drop by for int8.
@@ -240,22 +239,15 @@ class Verdict:
     """What `verify` found; accuracies are fractions, ``None`` where no images were given.
 
     Attributes:
-        target: of the artifact.
-        precision: of the artifact.
-        engine: that executed it.
         max_abs_diff: the largest difference of any logit, over golden vectors and images.
         signal_to_noise_db: of the logits over the images, in dB, infinite where they are equal;
             over the golden vectors as for ``top1_agreement``.
         top1_agreement: over the images; over the golden vectors where there are no images, or
             no checkpoint to compare with on them.
-        accuracy_source: of the checkpoint.
-        accuracy_artifact: of the artifact.
         calibration_error_source: expected calibration error of the checkpoint, 0 to 1; ``None``
             where an image may be of several classes.
-        calibration_error_artifact: that of the artifact.
-        images: how many images.
         classes_matched_by: how the images' classes were found among the model's.
-        readme_images: how many of them the README's lines prepared, too.
+        readme_images: how many of them the README's lines also prepared.
         failures: why it did not pass; empty if it did.
         notes: what could not be checked, and why.
     """
@@ -279,12 +271,12 @@ class Verdict:
 
     @property
     def interval_source(self) -> tuple[float, float] | None:
-        """Between which fractions the checkpoint's true accuracy lies (Wilson, 95%)."""
+        """The 95% interval of the checkpoint's accuracy (Wilson)."""
         return self._interval(self.accuracy_source)
 
     @property
     def interval_artifact(self) -> tuple[float, float] | None:
-        """Between which fractions the artifact's true accuracy lies (Wilson, 95%)."""
+        """The 95% interval of the artifact's accuracy (Wilson)."""
         return self._interval(self.accuracy_artifact)
 
     def to_json(self) -> dict[str, object]:

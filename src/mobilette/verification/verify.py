@@ -67,7 +67,7 @@ def verify(
     """Run an artifact and its checkpoint on golden vectors and on the same images; judge.
 
     Each side prepares the images by its own record: the artifact by its contract, the
-    checkpoint by its run. Some of them are prepared by the lines of the artifact's README, too.
+    checkpoint by its run. Some of them are also prepared by the lines of the artifact's README.
 
     Args:
         artifact: an artifact or its directory.
@@ -76,8 +76,8 @@ def verify(
         split: by default ``val`` where there is one, else every image.
         max_drop: percentage points of accuracy that int8 may lose; other precisions have limits of
             their own (`mobilette.verification.gate.LIMITS`).
-        workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the images that may be unusable.
+        workers: processes that decode; by default one per core.
+        max_unusable: the fraction of images that may be unreadable.
         reporter: told how many images are read.
 
     Raises:
