@@ -22,6 +22,7 @@ import typer
 from docs.cells import digest, read_cells, write_cells
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.export import TARGETS
+from mobilette.progress import Reporter
 from mobilette.run.directory import open_run
 from mobilette.workflows.quantize import Quantised, quantize
 
@@ -143,7 +144,9 @@ def measure(run: Path, data: Path, target: str, *, max_drop: float) -> Cell:
                 to=target,
                 max_drop=max_drop,
                 out=folder,
-                report=lambda line: print(f"{run.name}, {target}: {line}", file=sys.stderr),
+                reporter=Reporter(
+                    remark=lambda line: print(f"{run.name}, {target}: {line}", file=sys.stderr)
+                ),
             )
         except InputError as error:
             return Cell(**asdict(cell) | {"reason": str(error).replace(str(run), run.name)})

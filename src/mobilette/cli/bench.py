@@ -79,7 +79,7 @@ def bench(
             threads=threads,
             rounds=rounds,
             workers=workers,
-            report=lambda line: remarks().print(line),
+            reporter=Reporter(remark=lambda line: remarks().print(line)),
         )
         written = write_benchmark(found, out) if out is not None else []
     if as_json:

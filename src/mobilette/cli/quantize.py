@@ -68,8 +68,9 @@ def quantize(
             workers=workers,
             max_unusable=max_unusable,
             seed=seed or 0,
-            report=lambda line: said.print(line),
-            reporter=Reporter(reading=partial(progress, "reading images")),
+            reporter=Reporter(
+                reading=partial(progress, "reading images"), remark=lambda line: said.print(line)
+            ),
             progress=progress,
         )
     if as_json:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,8 +27,7 @@ from mobilette.files import LARGEST_FILE, cache_root
 from mobilette.folders import make_parents
 from mobilette.formats.fetch import TransferError, fetch, received_bytes, tag_file
 from mobilette.formats.published import PublishedWeights
-
-Report = Callable[[int, int], None]
+from mobilette.progress import Advance
 
 # Longer than a process that is still trying lets pass between two bytes.
 STALLED_S = 180.0
@@ -46,7 +45,7 @@ def cached_path(weights: PublishedWeights) -> Path:
 
 
 def download(
-    weights: PublishedWeights, *, report: Report | None = None, optional: bool = False
+    weights: PublishedWeights, *, report: Advance | None = None, optional: bool = False
 ) -> Path:
     """Return the file of ``weights``, fetched if it is not in the cache yet.
 
@@ -84,7 +83,9 @@ def download(
     return path
 
 
-def _download(weights: PublishedWeights, path: Path, report: Report | None, optional: bool) -> None:
+def _download(
+    weights: PublishedWeights, path: Path, report: Advance | None, optional: bool
+) -> None:
     part = _part(path)
     expected = weights.size_bytes
     try:

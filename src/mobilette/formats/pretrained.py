@@ -9,13 +9,14 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.arguments import checked
 from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.errors import InputError
-from mobilette.formats.download import Report, cached_path, download
+from mobilette.formats.download import cached_path, download
 from mobilette.formats.fitting import check_fits, fit_weights
 from mobilette.formats.imported import as_model
 from mobilette.formats.published import PublishedWeights, find_published, list_published
 from mobilette.formats.torch.named import import_state_dict
 from mobilette.model.model import Model, Origin
 from mobilette.nn.network import Network
+from mobilette.progress import Advance
 
 
 class ReadyNetwork(Network):
@@ -108,7 +109,7 @@ def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWe
 
 
 def load_published(
-    weights: PublishedWeights, *, report: Report | None = None, optional: bool = False
+    weights: PublishedWeights, *, report: Advance | None = None, optional: bool = False
 ) -> Model:
     """Return published weights, from the cache or downloaded.
 

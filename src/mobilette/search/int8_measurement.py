@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from mobilette.engines.timing import Request
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_name, export
 from mobilette.exporters.target import Calibration, Progress
-from mobilette.progress import Reporter
+from mobilette.progress import Remark, Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
@@ -33,8 +33,6 @@ from mobilette.verification.evaluate import labelled_images
 from mobilette.verification.gate import compare, judge_golden, judge_images, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,7 +145,7 @@ def execute(
 
 
 def latencies(
-    run: Run, to: str, int8: Path, precisions: Sequence[Precision], *, say: Report
+    run: Run, to: str, int8: Path, precisions: Sequence[Precision], *, say: Remark
 ) -> dict[str, float]:
     """Return the median latency of the artifact in ``int8`` and of the other ``precisions``."""
     if to == "mcu" or not precisions:

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -27,12 +27,12 @@ from mobilette.files import read_bytes, read_record
 from mobilette.folders import scratch
 from mobilette.limits import ROUNDS, THREADS
 from mobilette.model.model import Model
+from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.run.directory import Run, is_run, open_run
 from mobilette.verification.benchmark import Benchmark, BestBatch, Latency, Row, first_places
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 SECONDS = 0.5
-Report = Callable[[str], None]
 Subject = str | Path | Run | Artifact | Model
 # What a model may need to start, and to be asked as often as it must be.
 TIMEOUT = 3600.0
@@ -48,7 +48,7 @@ def bench(
     rounds: int = 3,
     seconds: float = SECONDS,
     workers: int | None = None,
-    report: Report | None = None,
+    reporter: Reporter = SILENT,
 ) -> Benchmark:
     """Judge and time artifacts, runs and models.
 
@@ -64,7 +64,7 @@ def bench(
         rounds: how often each is timed, in turns.
         seconds: how long each is timed in a round, at least.
         workers: processes that decode; ``None`` means one a core.
-        report: called with one line per step.
+        reporter: told each step.
 
     Raises:
         InputError: one of ``models`` is neither, or is damaged; ``data`` cannot be used.
@@ -77,7 +77,7 @@ def bench(
         models = [models]
     if data is not None:
         find_images(data)
-    say = report or _silent
+    say = reporter.remark
     with scratch() as folder:
         names: dict[Path, str] = {}
         paths: list[Path] = []
@@ -141,7 +141,7 @@ def machine() -> str:
 
 
 def _take_turns(
-    candidates: Sequence[Candidate], *, threads: int, rounds: int, seconds: float, say: Report
+    candidates: Sequence[Candidate], *, threads: int, rounds: int, seconds: float, say: Remark
 ) -> list[list[Timing] | str]:
     """Return the timings of each candidate, one a round, or why there are none."""
     found = [_untimed(each) for each in candidates]
@@ -207,10 +207,6 @@ def _latency(timings: Sequence[Timing], batch: int) -> Latency:
     calls = [call for timing in timings for call in timing.calls_ms[str(batch)]]
     p10, middle, p90 = (float(value) for value in np.percentile(calls, (10, 50, 90)))
     return Latency(median=middle, p10=p10, p90=p90, n=len(calls))
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

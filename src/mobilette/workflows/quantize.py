@@ -42,7 +42,7 @@ from mobilette.model.directory import is_imported
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
 from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material, Outcome, climb
-from mobilette.search.int8_measurement import Judge, Report, execute, latencies, read_judge
+from mobilette.search.int8_measurement import Judge, execute, latencies, read_judge
 from mobilette.verification.gate import MAX_DROP, Verdict
 from mobilette.verification.verify import verify
 
@@ -101,7 +101,6 @@ def quantize(
     workers: int | None = None,
     max_unusable: float = 0.1,
     seed: int = 0,
-    report: Report | None = None,
     reporter: Reporter = SILENT,
     on_rung: Callable[[Rung], None] | None = None,
     progress: Progress = no_progress,
@@ -126,8 +125,7 @@ def quantize(
         workers: processes that decode; ``None`` means one a core.
         max_unusable: the part of the images that may be unusable.
         seed: of the order in which quantisation-aware training sees images.
-        report: called with a line for people about what is done now.
-        reporter: told how many images are read.
+        reporter: told how many images are read, and what is done now.
         on_rung: called with each rung once it is measured.
         progress: told what is done now.
 
@@ -135,7 +133,7 @@ def quantize(
         InputError: the run is quantised already, ``max_drop`` is none, the images are too few to
             tell such a drop, or `export` refuses.
     """
-    say = report or _silent
+    say = reporter.remark
     opened = run if isinstance(run, Run) else open_trained_run(run)
     DROP.check("--max-drop", max_drop)
     SEED.check("--seed", seed)
@@ -313,7 +311,3 @@ def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
         f"{others[fastest]:.3g} ms; unless its size matters, take "
         f"'mobilette export {shlex.quote(str(run.path))} --to {to} --precision {fastest}'"
     )
-
-
-def _silent(line: str) -> None:
-    pass
