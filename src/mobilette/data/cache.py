@@ -23,7 +23,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
@@ -247,7 +247,7 @@ def _open(folder: Path, shape: tuple[int, ...]) -> ImageCache | None:
         shutil.rmtree(aside, ignore_errors=True)
         return None
     with suppress(InputError):  # to be told when it was used is worth no run
-        write_json(folder / ABOUT, _note(replace(note, used=time.time())))
+        write_json(folder / ABOUT, asdict(replace(note, used=time.time())))
     return cache
 
 
@@ -259,21 +259,12 @@ def _make(folder: Path, note: CacheNote) -> None:
         for name, size in ((PIXELS, count * int(np.prod(row))), (RECORDS, count * _RECORD.size)):
             with (temporary / name).open("wb") as file:
                 file.truncate(size)
-        (temporary / ABOUT).write_text(json.dumps(_note(note)), encoding="utf-8")
+        (temporary / ABOUT).write_text(json.dumps(asdict(note)), encoding="utf-8")
         try:
             temporary.replace(folder)
         except OSError:
             if not folder.exists():  # else another process was faster
                 raise
-
-
-def _note(note: CacheNote) -> dict[str, object]:
-    return {
-        "schema": note.schema,
-        "source": note.source,
-        "shape": list(note.shape),
-        "used": note.used,
-    }
 
 
 def _folders(root: Path) -> Iterable[Path]:

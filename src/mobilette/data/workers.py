@@ -37,13 +37,7 @@ Outcome = bytes | str
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One image to decode.
-
-    Attributes:
-        row: its place in the cache.
-        image: the image.
-        reduced: whether a JPEG may be decoded at reduced scale (`decode_reduced`).
-    """
+    """One image to decode into a ``row`` of the cache; ``reduced``: as by `decode_reduced`."""
 
     row: int
     image: LabelledImage
@@ -52,13 +46,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """How the images of one set become rows.
+    """How the images of one set become rows: by the geometry of ``preprocess``.
 
     Attributes:
-        preprocess: of which the geometry is applied.
-        resolution: side of the rows, in pixels.
         of_pixels: whether an image's SHA-256 is that of its decoded pixels, for which no job may
-            be ``reduced``; else that of its file, as far as it lies in one.
+            be ``reduced``; else that of its file, if it lies in one.
     """
 
     preprocess: Preprocess
@@ -184,8 +176,8 @@ class WorkerPool:
     ) -> tuple[list[Outcome], str | None]:
         """Have an idle process decode ``jobs``, as `Worker.decode` does.
 
-        Where the process dies, other ones get the images one by one. An image over which one
-        dies again is unusable.
+        If it dies, other processes get the images one by one; an image over which one dies again
+        is unusable.
 
         Raises:
             NoWorkers: no process can be started.
@@ -269,10 +261,10 @@ def _serve(
 
 
 def why_no_processes() -> str | None:
-    """Return why no processes can be started that decode images; ``None`` if they can.
+    """Return why no worker processes can be started; ``None`` if they can.
 
-    A new process imports the program's main module first, under another name. Where that is not
-    there to be imported, or would do again what this process is doing now, threads have to do.
+    A new process first imports the program's main module. Where that cannot be imported, or would
+    do again what this process is doing now, threads decode.
     """
     if multiprocessing.current_process().daemon:
         return "a daemonic process may start none"
