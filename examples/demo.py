@@ -14,9 +14,7 @@ from rich.table import Table
 
 import mobilette
 from mobilette.cli.output import human_bytes
-from mobilette.cli.training_progress import TrainingProgress
 from mobilette.data.sources import find_images
-from mobilette.progress import Reporter
 from mobilette.training.process import keep_freed_memory, set_threads
 
 RUN, EXPORTS = Path("runs/demo"), Path("exports/demo")
@@ -32,7 +30,7 @@ def main() -> None:
     keep_freed_memory()
     set_threads(None)
     begun = time.perf_counter()
-    with TrainingProgress() as progress:
+    with mobilette.TrainingProgress() as progress:
         run = mobilette.train(
             "digits",
             model="mobilenet_v1",
@@ -42,8 +40,8 @@ def main() -> None:
             batch_size=32,
             out=RUN,
             force=True,
-            callbacks=[progress.show],
-            reporter=Reporter(reading=progress.load, remark=progress.remark),
+            callbacks=[progress],
+            reporter=progress.reporter,
         )
     artifact = mobilette.export(run, to="onnx", out=EXPORTS, force=True)
     verdict = mobilette.verify(artifact.path, "digits")

@@ -8,27 +8,38 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mobilette.arch.catalogue import list_models
+    from mobilette.arch.arch import Arch
+    from mobilette.arch.catalogue import get_arch, list_models
+    from mobilette.cli.training_progress import TrainingProgress
     from mobilette.counting.cost import cost
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.exporters.export import export
     from mobilette.formats.importing import import_weights
     from mobilette.formats.pretrained import create_model
+    from mobilette.model.model import Model
+    from mobilette.verification.bench import bench
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.verify import verify
+    from mobilette.workflows.classifier import ImageClassifier
     from mobilette.workflows.prune import prune
     from mobilette.workflows.quantize import quantize
     from mobilette.workflows.resume import resume
     from mobilette.workflows.train import train
 
 __all__ = [
+    "Arch",
+    "ImageClassifier",
     "InputError",
+    "Model",
+    "TrainingProgress",
     "__version__",
+    "bench",
     "cost",
     "create_model",
     "evaluate",
     "export",
+    "get_arch",
     "import_weights",
     "list_models",
     "load",
@@ -39,12 +50,19 @@ __all__ = [
     "verify",
 ]
 
+# Imported when it is used: torch alone takes a second.
 _HOME = {
+    "Arch": "mobilette.arch.arch",
+    "ImageClassifier": "mobilette.workflows.classifier",
     "InputError": "mobilette.errors",
+    "Model": "mobilette.model.model",
+    "TrainingProgress": "mobilette.cli.training_progress",
+    "bench": "mobilette.verification.bench",
     "cost": "mobilette.counting.cost",
     "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
     "export": "mobilette.exporters.export",
+    "get_arch": "mobilette.arch.catalogue",
     "import_weights": "mobilette.formats.importing",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",

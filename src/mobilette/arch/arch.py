@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from mobilette.arch.rows import Conv, Head, Row
 from mobilette.errors import InputError
 from mobilette.limits import IN_CHANNELS, RESOLUTION, Range
+from mobilette.notebook import html_table
 from mobilette.records import check_ranges
 
 MOST_ROWS = 1_000  # the catalogue's deepest network has 56
@@ -51,6 +52,25 @@ class Arch:
     def to_json(self) -> dict[str, object]:
         """Return the network as JSON values; `mobilette.records.parse` reads them back."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        from mobilette.arch.layers import layers
+
+        graph = layers(self)
+        rows = [
+            (
+                layer.name,
+                type(layer).__name__.removesuffix("Layer"),
+                "x".join(map(str, layer.shape)),
+            )
+            for layer in graph
+        ]
+        side = self.resolution
+        notes = (
+            f"{side}x{side}x{self.in_channels} in, {self.num_classes:,} classes",
+            f"{len(self.rows)} rows, {len(graph)} layers",
+        )
+        return html_table(self.name, ("layer", "kind", "output"), rows, notes)
 
     @property
     def hash(self) -> str:

@@ -109,7 +109,7 @@ def prune(
                 device=device,
                 workers=workers,
                 max_unusable=max_unusable,
-                report=progress.show,
+                report=progress,
                 reporter=Reporter(reading=progress.load, remark=progress.remark),
             )
     except KeyboardInterrupt as stop:

@@ -146,7 +146,7 @@ def train(
                     device=device,
                     workers=workers,
                     tensorboard=tensorboard,
-                    callbacks=[progress.show],
+                    callbacks=[progress],
                     reporter=Reporter(reading=progress.load, remark=progress.remark),
                 )
             else:
@@ -169,7 +169,7 @@ def train(
                     max_unusable=max_unusable,
                     tensorboard=tensorboard,
                     profile=profile,
-                    callbacks=[progress.show],
+                    callbacks=[progress],
                     reporter=Reporter(
                         reading=progress.load, download=progress.download, remark=progress.remark
                     ),

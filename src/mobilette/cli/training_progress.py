@@ -9,11 +9,20 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mobilette.cli.output import human_bytes, remarks
+from mobilette.progress import Reporter
 from mobilette.training.events import EpochDone, Event, Profiled
 
 
 class TrainingProgress:
-    """Bars on stderr (weights, images, training) and a line an epoch."""
+    """Progress of a training: a line per epoch and, in a ``with`` block, bars.
+
+    Give it to `mobilette.train` as one of ``callbacks`` and, for the bars of downloads and images,
+    its ``reporter`` as ``reporter``. It prints to stderr, or into the notebook; bars are shown in
+    terminals and notebooks only.
+
+    Args:
+        shown: whether bars are shown at all.
+    """
 
     def __init__(self, *, shown: bool = True) -> None:
         self.epochs = 0.0
@@ -28,7 +37,7 @@ class TrainingProgress:
             console=console,
             transient=True,
             # An empty line is all that would be left elsewhere.
-            disable=not (shown and sys.stderr.isatty()),
+            disable=not (shown and (console.is_jupyter or sys.stderr.isatty())),
         )
         self._downloading: TaskID | None = None
         self._loading: TaskID | None = None
@@ -45,6 +54,11 @@ class TrainingProgress:
         traceback: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+    @property
+    def reporter(self) -> Reporter:
+        """What `mobilette.train` and `mobilette.resume` take as ``reporter``."""
+        return Reporter(reading=self.load, download=self.download, remark=self.remark)
 
     def remark(self, text: str) -> None:
         """Print one line above the bars."""
@@ -73,7 +87,7 @@ class TrainingProgress:
     def _speed(self, task: TaskID) -> float:
         return next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
 
-    def show(self, event: Event) -> None:
+    def __call__(self, event: Event) -> None:
         """Show a step or an epoch that is done."""
         if isinstance(event, EpochDone):
             self.epochs = event.epoch

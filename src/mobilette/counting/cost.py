@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
+from os import PathLike
+from os.path import exists, isfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.catalogue import get_arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     INPUT,
@@ -33,6 +37,9 @@ from mobilette.arch.primitives import (
     SubsampleLayer,
 )
 from mobilette.errors import InputError, shown
+from mobilette.files import read_json, read_record
+from mobilette.notebook import html_table
+from mobilette.records import parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +100,20 @@ class Cost:
         """Return the cost as JSON values."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        size, peak = self.size_bytes, self.peak_activation_bytes
+        rows = [
+            (each.name, each.kind, "x".join(map(str, each.shape)), each.params, each.madds)
+            for each in self.layers
+        ]
+        notes = (
+            f"{self.params:,} parameters, {self.madds:,} mult-adds",
+            f"size {size.fp32:,} bytes in fp32, {size.int8:,} in int8",
+            f"peak activations {peak.fp32:,} bytes in fp32, {peak.int8:,} in int8",
+        )
+        columns = ("layer", "kind", "output", "parameters", "mult-adds")
+        return html_table(f"Cost of {self.name}", columns, rows, notes)
+
 
 class HasArch(Protocol):
     """A built network, or anything else that knows its `Arch`."""
@@ -102,17 +123,17 @@ class HasArch(Protocol):
         """The network as data."""
 
 
-def cost(model: Arch | HasArch) -> Cost:
-    """Return what an `Arch`, or the `Arch` of a built network, costs for one image.
+def cost(model: str | Path | Arch | HasArch) -> Cost:
+    """Return what a network costs for one image.
+
+    Args:
+        model: a network's name (`mobilette.get_arch`), an `Arch`, what `create_model` or `load`
+            returns, a `Model`, a run or an artifact, or the path of one.
 
     Raises:
-        InputError: it is neither, or the rows do not fit together.
+        InputError: it is none of these, or the rows do not fit together.
     """
-    arch = model if isinstance(model, Arch) else getattr(model, "arch", None)
-    if not isinstance(arch, Arch):
-        raise InputError(
-            f"cost: model is {shown(model)}, not what create_model or load returns, or an Arch"
-        )
+    arch = arch_of(model)
     graph = layers(arch)
     table = tuple(layer_cost(layer) for layer in graph)
     elements = {INPUT: arch.in_channels * arch.resolution**2}
@@ -147,6 +168,41 @@ def check_memory(arch: Arch) -> None:
             f"{arch.name} at {arch.resolution}x{arch.resolution} pixels has {values:,} activations "
             f"alive at once: at most {LARGEST_ACTIVATIONS:,} are supported"
         )
+
+
+def arch_at(path: str | Path) -> Arch | None:
+    """Return the `Arch` of the run or the artifact in the folder ``path``; ``None`` without one.
+
+    Raises:
+        InputError: its record is damaged.
+    """
+    run, artifact = Path(path) / "arch.json", Path(path) / "contract.json"
+    if isfile(run):  # noqa: PTH113  # which takes any name
+        return read_record(run, Arch)
+    if isfile(artifact):  # noqa: PTH113
+        record = read_json(artifact)
+        value = record.get("arch") if isinstance(record, dict) else None
+        return parse(Arch, value, where=f"{artifact}: arch")
+    return None
+
+
+def arch_of(model: str | Path | Arch | HasArch) -> Arch:
+    """Return the `Arch` of whatever `cost` takes."""
+    if isinstance(model, str | PathLike):
+        arch = arch_at(model)
+        if arch is not None:
+            return arch
+        if isinstance(model, str) and not exists(model):  # noqa: PTH110
+            return get_arch(model)
+        raise InputError(f"{shown(str(model))}: no run and no artifact is there")
+    contract = getattr(model, "contract", model)  # an artifact's
+    found = model if isinstance(model, Arch) else getattr(contract, "arch", None)
+    if not isinstance(found, Arch):
+        raise InputError(
+            f"cost: model is {shown(model)}; expected a network's name, an Arch, a path, or what "
+            "create_model or load returns"
+        )
+    return found
 
 
 def weight_shapes(layer: AnyLayer) -> dict[str, Shape]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import training_layers
 from mobilette.arch.primitives import INPUT, Layer
-from mobilette.counting.cost import check_memory
+from mobilette.counting.cost import check_memory, cost
 from mobilette.nn.fused_norm import can_fuse, norm_and_activation
 from mobilette.nn.layers import build_layer, initialise
 
@@ -51,6 +51,9 @@ class Network(nn.Module):
         self._ends = _last_at_stride(arch, graph)
         self._steps = _steps(graph, whole=self._ends.values())
         self.apply(initialise)
+
+    def _repr_html_(self) -> str:
+        return cost(self.arch)._repr_html_()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes) for normalised images ``x`` (N, C, H, W)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Precision
 from mobilette.data.images import Labels
+from mobilette.notebook import html_table
 from mobilette.run.metrics import right_answers, softmax
 
 SMALL_SET = 1000
@@ -268,6 +269,16 @@ class Verdict:
     readme_images: int = 0
     failures: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        shown = {name: value for name, value in asdict(self).items() if value is not None}
+        notes = [*shown.pop("failures"), *shown.pop("notes")]
+        result = "passed" if shown.pop("passed") else "FAILED"
+        rows = [
+            (name, f"{value:.6g}" if isinstance(value, float) else value)
+            for name, value in shown.items()
+        ]
+        return html_table(f"verify: {result}", ("measured", "value"), rows, notes)
 
     @property
     def interval_source(self) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ import torch
 from mobilette.arch.scale import Form
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
+from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import Reading
 from mobilette.data.sources import NAMED, find_images
@@ -139,7 +140,7 @@ def train(
 
 
 def run_train(
-    data: str | Path,
+    data: str | Path | ImageSet,
     choice: NetworkChoice,
     *,
     start: str | Path | Model = "auto",
@@ -165,7 +166,7 @@ def run_train(
         world = claims.enter_context(joined(where))
         sitting = sitting.seen_by(writer=world.writes)
         reporter = sitting.reporter
-        images = find_images(data)
+        images = data if isinstance(data, ImageSet) else find_images(data)
         for text in images.remarks:
             reporter.remark(text)
         plan = make_plan(
@@ -199,8 +200,9 @@ def run_train(
         progress = _load_weights(plan, trainer, dataset)
         validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if world.writes:
-            found = {"path": _absolute(data), MAX_UNUSABLE: reading.max_unusable}
-            with new_directory(folder, force=force, holds=ARCH, source=Path(data)) as unfinished:
+            source = Path(images.name) if isinstance(data, ImageSet) else data
+            found = {"path": _absolute(source), MAX_UNUSABLE: reading.max_unusable}
+            with new_directory(folder, force=force, holds=ARCH, source=Path(source)) as unfinished:
                 _write_new_run(unfinished, plan, dataset.describe() | found, machine)
                 # Together: killed right here, the run still has the weights that it starts from.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))

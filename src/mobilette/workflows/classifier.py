@@ -1,0 +1,246 @@
+"""`ImageClassifier`: training and answering as an estimator of scikit-learn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from mobilette.arch.scale import Form
+from mobilette.arguments import checked
+from mobilette.data.formats import UnusableImage
+from mobilette.data.images import ImageSet, LabelledImage
+from mobilette.data.reading import Reading
+from mobilette.engines.images import ImageLike, images_of, name_of, read_image
+from mobilette.engines.load import load
+from mobilette.errors import InputError, shown
+from mobilette.folders import scratch
+from mobilette.model.model import Model
+from mobilette.run.metrics import softmax
+from mobilette.training.events import Sitting
+from mobilette.training.plan import NetworkChoice
+from mobilette.training.recipe import Recipe, merge_keys
+from mobilette.workflows.train import run_train
+
+BATCH = 32
+
+
+class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A scikit-learn classifier of images, trained as `mobilette.train` trains.
+
+    ``X`` is a list of images, not a table: paths, Pillow images, bytes or arrays, mixed as you
+    like, or one uint8 array (N, H, W, C) or (N, H, W). ``y`` has one label per image, of any type
+    that sorts. A fifth of each class is held out to choose the best epoch. The fitted estimator
+    holds its weights, so that it can be pickled; no files are left behind.
+
+    Args:
+        model: a name of `mobilette.list_models`.
+        width_mult: the width multiplier.
+        resolution: side of the input in pixels; by default one that suits the images.
+        form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
+        start: initial weights, as for `mobilette.train`.
+        recipe: a name, a TOML file or a `Recipe`, as for `mobilette.train`.
+        epochs: passes over the images.
+        time: wall-clock the schedule is fitted to: seconds, or text such as ``"90s"``, ``"10m"``.
+        batch_size: images per step.
+        lr: peak learning rate.
+        random_state: random seed.
+        overrides: other keys of the recipe to replace.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: processes that decode images; by default one per core.
+
+    Attributes:
+        classes_: the sorted labels, (classes,).
+        model_: the trained `Model`; `mobilette.export` takes it.
+    """
+
+    def __init__(
+        self,
+        model: str = "mobilenet_v2",
+        *,
+        width_mult: float | None = None,
+        resolution: int | None = None,
+        form: Form | None = None,
+        start: str | Path | Model = "auto",
+        recipe: str | Path | Recipe | None = None,
+        epochs: int | None = None,
+        time: float | str | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        random_state: int | None = None,
+        overrides: Mapping[str, object] | None = None,
+        device: str = "auto",
+        workers: int | None = None,
+    ) -> None:
+        self.model = model
+        self.width_mult = width_mult
+        self.resolution = resolution
+        self.form = form
+        self.start = start
+        self.recipe = recipe
+        self.epochs = epochs
+        self.time = time
+        self.batch_size = batch_size
+        self.lr = lr
+        self.random_state = random_state
+        self.overrides = overrides
+        self.device = device
+        self.workers = workers
+
+    def fit(self, X: object, y: Sequence[object] | NDArray[Any]) -> Self:
+        """Train on images ``X`` with labels ``y``; return the estimator.
+
+        Raises:
+            InputError: an image cannot be read, there is not one label per image, there are fewer
+                than two classes or images of a class, or an option is wrong.
+        """
+        images = _listed(X)
+        labels, numbers = _classes(y)
+        if len(images) != len(numbers):
+            raise InputError(f"fit: {len(images)} images, but {len(numbers)} labels")
+        fewest = int(np.bincount(numbers).argmin())
+        if np.bincount(numbers)[fewest] < 2:
+            raise InputError(
+                f"fit: one image of class {shown(labels.tolist()[fewest])}; two are the fewest"
+            )
+        contents = [_content(image, number) for number, image in enumerate(images, start=1)]
+        self.model_ = fit(
+            ImageSet(
+                name="X",
+                classes=tuple(f"{number:06}" for number in range(len(labels))),
+                splits={
+                    "all": tuple(
+                        LabelledImage(name=f"{number:09}", label=int(label), content=content)
+                        for number, (label, content) in enumerate(
+                            zip(numbers, contents, strict=True)
+                        )
+                    )
+                },
+            ),
+            **self.get_params(),
+        )
+        self.classes_ = labels
+        return self
+
+    def predict_proba(self, X: object) -> NDArray[np.float64]:
+        """Return the probability of each class of ``classes_`` for each image, (N, classes).
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        check_is_fitted(self)
+        predictor = load(self.model_, device=self.device)
+        resolution, preprocess = self.model_.arch.resolution, self.model_.preprocess
+        found = [np.empty((0, len(self.classes_)))]
+        for batch in _batches(_listed(X)):
+            pixels = [preprocess.geometry(image, resolution) for image in batch]
+            found.append(softmax(predictor.logits(np.stack(pixels))))
+        return np.concatenate(found)
+
+    def predict(self, X: object) -> NDArray[Any]:
+        """Return the most probable label of each image, (N,).
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        check_is_fitted(self)
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.no_validation = True  # X is never made a table of numbers
+        tags.non_deterministic = True
+        return tags
+
+
+@checked
+def fit(
+    images: ImageSet,
+    *,
+    model: str,
+    width_mult: float | None,
+    resolution: int | None,
+    form: Form | None,
+    start: str | Path | Model,
+    recipe: str | Path | Recipe | None,
+    epochs: int | None,
+    time: float | str | None,
+    batch_size: int | None,
+    lr: float | None,
+    random_state: int | None,
+    overrides: Mapping[str, object] | None,
+    device: str,
+    workers: int | None,
+) -> Model:
+    """Return the model that training makes; the run is removed."""
+    keys = merge_keys(
+        overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=random_state
+    )
+    with scratch() as folder:
+        run = run_train(
+            images,
+            NetworkChoice(model, width_mult, resolution, form),
+            start=start,
+            recipe=recipe,
+            overrides=keys,
+            out=folder / "run",
+            device=device,
+            reading=Reading(workers=workers, max_unusable=0.0),
+            sitting=Sitting(),
+        )
+        return run.model
+
+
+def _listed(images: object) -> list[ImageLike]:
+    listed = list(images_of(images))
+    if not listed:
+        raise InputError("X has no images")
+    return listed
+
+
+def _classes(y: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the sorted labels, and which of them each of ``y`` is."""
+    try:
+        given = np.asarray(y)
+        if given.ndim != 1 or (given.dtype.kind == "f" and not np.isfinite(given).all()):
+            raise InputError(f"y is {shown(y)}; expected one label per image")
+        labels, numbers = np.unique(given, return_inverse=True)
+    except (TypeError, ValueError) as error:  # labels of several types, or of several lengths
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"y is {shown(y)}; labels must be of one type that sorts") from error
+    if given.dtype.kind == "f" and not (given == np.round(given)).all():
+        raise InputError(f"y has {shown(float(given[0]))}: numbers to predict, not classes")
+    if len(labels) < 2:
+        raise InputError(f"y has {len(labels)} classes; two are the fewest")
+    return labels, numbers
+
+
+def _content(image: ImageLike, number: int) -> Path | NDArray[np.uint8]:
+    if isinstance(image, str | os.PathLike) and Path(os.fsdecode(image)).is_file():
+        return Path(os.fsdecode(image))
+    return np.asarray(_read(image, number), dtype=np.uint8)
+
+
+def _read(image: ImageLike, number: int) -> Image.Image:
+    try:
+        return read_image(image)
+    except UnusableImage as error:
+        raise InputError(f"{name_of(image) or f'image {number}'}: {error}") from error
+
+
+def _batches(images: Sequence[ImageLike]) -> Iterator[list[Image.Image]]:
+    for first in range(0, len(images), BATCH):
+        batch = images[first : first + BATCH]
+        yield [_read(image, number) for number, image in enumerate(batch, start=first + 1)]
