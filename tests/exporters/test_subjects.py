@@ -16,6 +16,7 @@ from mobilette.errors import InputError
 from mobilette.model.model import Model, Origin
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
+from mobilette.verification.bench import bench
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,9 @@ def test_what_cannot_be_exported(loose: Model, exported: Artifact, tmp_path: Pat
     with pytest.raises(InputError, match="somewhere: .*without a classifier"):
         mobilette.export(headless, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_is_timed(trained: Run) -> None:
+    (row,) = bench(trained.model, rounds=1, seconds=0.01).rows
+    assert (row.artifact, row.target) == ("mobilenet_v1", None)
+    assert row.latency_ms is not None, row.reasons

@@ -27,7 +27,7 @@ from mobilette.silence import silence
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pixels:
+class PixelScale:
     """How uint8 pixels are the network's input: input = (pixel - zero_point) * scale."""
 
     scale: float
@@ -53,7 +53,7 @@ class IntegerNetwork(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network)
         self.normalise: nn.Module = normalise
-        self.pixels = Pixels(scale=1.0, zero_point=0)
+        self.pixels = PixelScale(scale=1.0, zero_point=0)
         channels = len(normalise.bias)
         factor, shift = float(normalise.weight.max()), float(normalise.bias[0])
         matrix = normalise.weight.reshape(channels, channels)
@@ -61,7 +61,7 @@ class IntegerNetwork(nn.Module):
         equal = bool((normalise.bias == shift).all()) and int((matrix == factor).sum()) == channels
         stem = self.network.stem.conv
         if equal and 0 <= zero_point <= 255 and isinstance(stem, nn.Conv2d):
-            self.pixels = Pixels(scale=factor, zero_point=zero_point)
+            self.pixels = PixelScale(scale=factor, zero_point=zero_point)
             self.normalise = nn.Identity()
             order = matrix.argmax(1)
             weight = torch.empty_like(stem.weight)
@@ -191,7 +191,7 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
 class _Annotator:
     """Says how each node of a program is quantised; those of the layers ``floats`` are not."""
 
-    def __init__(self, pixels: Pixels, ranges: Ranges, floats: Set[str]) -> None:
+    def __init__(self, pixels: PixelScale, ranges: Ranges, floats: Set[str]) -> None:
         from torchao.quantization.pt2e import quantizer
         from torchao.quantization.pt2e.observer import PerChannelMinMaxObserver
 

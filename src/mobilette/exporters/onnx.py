@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import logging
-import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +17,11 @@ from torch import nn
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.data.normalise import Normalise
 from mobilette.exporters.onnx_int8 import absorb_normalisation, quantize
+from mobilette.exporters.program import quiet_log
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.nn.layers import GlobalAveragePool
 from mobilette.nn.network import Network
+from mobilette.silence import NO_WARNINGS
 
 INPUT, OUTPUT, MODEL = "pixels", "logits", "model.onnx"
 PREFIX = "network."  # of the layers in the module that is exported
@@ -71,7 +70,7 @@ def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -
     uint8 (N, C, H, W).
     """
     module = nn.Sequential(OrderedDict(normalise=normalise, network=network))
-    with _quiet():
+    with quiet_log("torch.onnx"), NO_WARNINGS:
         program = torch.onnx.export(
             module.eval(),
             (torch.from_numpy(pixels[:2]),),
@@ -87,20 +86,6 @@ def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -
     _name_by_layer(model)
     _mark_global_pools(model, network)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what PyTorch's exporter says about its own insides."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _name_by_layer(model: onnx.ModelProto) -> None:

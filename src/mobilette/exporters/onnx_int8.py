@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +16,7 @@ from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import BINS, Ranges, histogram_range
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
+from mobilette.exporters.program import quiet_log
 from mobilette.exporters.target import Prepared, Quantisation
 from mobilette.extras import reports_off
 from mobilette.folders import scratch
@@ -108,7 +107,7 @@ def quantize(
         options["TensorQuantOverrides"] = {
             name: [{"quant_type": QuantType.QUInt8} | values] for name, values in given.items()
         }
-    with _silent_root_logger(), scratch() as folder:
+    with quiet_log(), scratch() as folder:
         path = folder / "model.onnx"
         quantize_static(
             source,
@@ -173,20 +172,6 @@ def _feed_pixels(model: onnx.ModelProto, normalised: str) -> None:
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(kept)
     graph.initializer.extend(tensors)
-
-
-@contextmanager
-def _silent_root_logger() -> Iterator[None]:
-    """Silence the quantiser, which logs to the root logger and sets that up if nobody has."""
-    root = logging.getLogger()
-    level, handler = root.level, logging.NullHandler()
-    root.addHandler(handler)
-    root.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
 
 
 def activation_ranges(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Iterator, Set
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Set
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import PERCENTILE, Ranges
 from mobilette.exporters.onnx import INPUT, OUTPUT, convert
+from mobilette.exporters.program import quiet_log
 from mobilette.exporters.target import Calibration, Prepared, Target, Written
 from mobilette.extras import hidden, needs
 from mobilette.folders import scratch
@@ -75,7 +75,9 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
     image's, the library's choice, cut off what few of them have (docs/log.md). For ``mse`` it
     searches a histogram of all values; its percentiles are means of each image's.
     """
-    with hidden(_TELEMETRY), needs("openvino", "int8 for openvino"), _quiet():
+    # stdout belongs to the caller
+    quiet = redirect_stdout(io.StringIO())
+    with hidden(_TELEMETRY), needs("openvino", "int8 for openvino"), quiet_log("nncf"), quiet:
         import nncf
         from nncf.quantization import range_estimator
 
@@ -110,16 +112,3 @@ def _operations(model: Any, layers: Set[str]) -> list[str]:
         if operation.get_type_name() not in ("Constant", "Parameter", "Result")
     )
     return [name for name in names if is_part_of(name.partition("/")[0], layers)]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress bars and notes off standard output, which belongs to the caller."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    with redirect_stdout(io.StringIO()):
-        try:
-            logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            logger.setLevel(level)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -95,3 +97,17 @@ def activation_observer(ranges: Ranges) -> Any:
             return self._calculate_qparams(torch.tensor(low), torch.tensor(high))
 
     return RangeObserver
+
+
+@contextmanager
+def quiet_log(name: str | None = None) -> Iterator[None]:
+    """Silence a logger, the root's by default, also if nobody has set it up."""
+    logger, handler = logging.getLogger(name), logging.NullHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)

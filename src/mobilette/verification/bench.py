@@ -14,8 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import TypedDict
 
-import numpy as np
-
 from mobilette.arguments import checked
 from mobilette.artifact.directory import Artifact, find_artifacts, is_artifact, open_artifact
 from mobilette.data.machine import usable_cores
@@ -29,18 +27,25 @@ from mobilette.limits import ROUNDS, THREADS
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.run.directory import Run, is_run, open_run
-from mobilette.verification.benchmark import Benchmark, BestBatch, Latency, Row, first_places
+from mobilette.verification.benchmark import (
+    Benchmark,
+    BestBatch,
+    Row,
+    best_batch,
+    first_places,
+    latency_of,
+)
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 SECONDS = 0.5
-Subject = str | Path | Run | Artifact | Model
+Benchmarked = str | Path | Run | Artifact | Model
 # What a model may need to start, and to be asked as often as it must be.
 TIMEOUT = 3600.0
 
 
 @checked
 def bench(
-    models: Subject | Sequence[Subject],
+    models: Benchmarked | Sequence[Benchmarked],
     data: str | Path | None = None,
     *,
     split: str | None = None,
@@ -154,7 +159,7 @@ def _take_turns(
             request = Request(
                 path=str(candidate.path),
                 threads=threads,
-                batches=tuple(sorted({1, _best_batch(timings)})) if timings else BATCHES,
+                batches=tuple(sorted({1, best_batch(timings)})) if timings else BATCHES,
                 seconds=seconds,
             )
             try:
@@ -182,31 +187,19 @@ def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -
     if isinstance(timings, str):
         reasons = (*row.reasons, timings) if timings else row.reasons
         return replace(row, reasons=tuple(dict.fromkeys(reasons)))
-    best = _best_batch(timings)
-    latency = _latency(timings, best)
+    best = best_batch(timings)
+    latency = latency_of(timings, best)
     memory = [timing.memory_bytes for timing in timings if timing.memory_bytes is not None]
     return replace(
         row,
         engine=timings[0].engine,
-        latency_ms=_latency(timings, 1),
+        latency_ms=latency_of(timings, 1),
         best_batch=BestBatch(
             size=best, latency_ms=latency, images_per_second=1e3 * best / latency.median
         ),
         load_ms=median(timing.load_ms for timing in timings),
         memory_bytes=int(median(memory)) if memory else None,
     )
-
-
-def _best_batch(timings: Sequence[Timing]) -> int:
-    """Return the best number of images in a call, by the first round, in which all are tried."""
-    calls = timings[0].calls_ms
-    return max((int(batch) for batch in calls), key=lambda n: n / median(calls[str(n)]))
-
-
-def _latency(timings: Sequence[Timing], batch: int) -> Latency:
-    calls = [call for timing in timings for call in timing.calls_ms[str(batch)]]
-    p10, middle, p90 = (float(value) for value in np.percentile(calls, (10, 50, 90)))
-    return Latency(median=middle, p10=p10, p90=p90, n=len(calls))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal
+
+import numpy as np
 
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import CONTRACT, find_artifacts, read_contract
+from mobilette.engines.timing import Timing
 from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.limits import AMOUNT, BATCH, FRACTION, MILLISECONDS, RATE, ROUNDS, THREADS
@@ -108,6 +112,19 @@ class Benchmark:
     def to_json(self) -> dict[str, object]:
         """Return the content as JSON values."""
         return asdict(self)
+
+
+def best_batch(timings: Sequence[Timing]) -> int:
+    """Return the best number of images in a call, by the first round, in which all are tried."""
+    calls = timings[0].calls_ms
+    return max((int(batch) for batch in calls), key=lambda n: n / median(calls[str(n)]))
+
+
+def latency_of(timings: Sequence[Timing], batch: int) -> Latency:
+    """Return the latency of calls with ``batch`` images, over all rounds."""
+    calls = [call for timing in timings for call in timing.calls_ms[str(batch)]]
+    p10, middle, p90 = (float(value) for value in np.percentile(calls, (10, 50, 90)))
+    return Latency(median=middle, p10=p10, p90=p90, n=len(calls))
 
 
 def first_places(rows: Sequence[Row]) -> list[Row]:

@@ -45,7 +45,7 @@ ODD = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class Compared:
     """What became of some files; ``images`` of them could be compared."""
 
     images: int
@@ -53,7 +53,7 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Prepared:
+def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Compared:
     """Prepare up to 16 of ``images`` as the README says, and compare the pixels.
 
     What a file from outside says is never executed: what this version writes for the contract is,
@@ -66,8 +66,8 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Prepare
     if written not in artifact.read(name):
         what = f"{name}: prepares images otherwise than Mobilette"
         if contract.versions.get("mobilette") == mobilette.__version__:
-            return Prepared(images=0, failures=(f"{what} writes it",), notes=())
-        return Prepared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} does",))
+            return Compared(images=0, failures=(f"{what} writes it",), notes=())
+        return Compared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} does",))
     prepare = partial(readme_pixels, contract) if python else _in_javascript(contract)
     compared, failures, notes = 0, [], []
     for image, encoded, expected in _sample(contract, images):
@@ -80,7 +80,7 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Prepare
         difference = np.abs(given.astype(np.int16) - expected).max()
         if difference > (0 if python else JAVASCRIPT_STEPS):
             failures.append(f"{name}: makes other pixels of {image} (up to {difference} apart)")
-    return Prepared(images=compared, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
+    return Compared(images=compared, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
 
 
 def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
