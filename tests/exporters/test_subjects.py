@@ -112,6 +112,14 @@ def test_what_cannot_be_exported(loose: Model, exported: Artifact, tmp_path: Pat
         mobilette.export(exported.path, out=tmp_path)
     with pytest.raises(InputError, match="are for a Network"):
         mobilette.export(loose, classes=["a"], out=tmp_path)
+    network = Network(loose.arch).eval()
+    for classes, message in (("abc", "not a list of names"), (["a"] * 3, "'a' occurs twice")):
+        with pytest.raises(InputError, match=message):
+            mobilette.export(network, preprocess=loose.preprocess, classes=classes, out=tmp_path)
+    broken = dict(loose.weights)
+    broken["stem.conv.weight"] = torch.full_like(broken["stem.conv.weight"], torch.inf)
+    with pytest.raises(InputError, match="not finite"):
+        mobilette.export(replace(loose, weights=broken), out=tmp_path)
     headless = replace(loose, has_classifier=False, origin=Origin(name="x", source="somewhere"))
     with pytest.raises(InputError, match="somewhere: .*without a classifier"):
         mobilette.export(headless, out=tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -46,7 +45,7 @@ from mobilette.folders import new_directory
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run, open_run
-from mobilette.run.subject import resolve
+from mobilette.run.subject import folder_name, resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {target.name: target for target in (ONNX, OPENVINO, LITERT, EXECUTORCH, NCNN, COREML, MCU, WEB)}
@@ -167,8 +166,7 @@ def artifact_folder(
     model: Run | Model, to: str, precision: Precision, out: str | Path | None
 ) -> Path:
     """Return the directory in which `export` writes an artifact."""
-    name = model.path.resolve().name if isinstance(model, Run) else model.arch.name
-    base = Path(out) if out is not None else Path("exports") / name
+    base = Path(out) if out is not None else Path("exports") / folder_name(model)
     return base / artifact_name(TARGETS[to], precision)
 
 
@@ -242,7 +240,8 @@ def open_trained_run(path: str | Path) -> Run:
     path = Path(path)
     if not is_artifact(path):
         return open_run(path)
-    contract = open_artifact(path).contract
-    what = "quantised already" if contract.precision == "int8" else "an artifact, not a run"
-    made_from = os.path.normpath(path / contract.source.run)
-    raise InputError(f"{path}: {what}; give the run it was made from, {made_from}")
+    artifact = open_artifact(path)
+    int8 = artifact.contract.precision == "int8"
+    what = "quantised already" if int8 else "an artifact, not a run"
+    place = f", {artifact.source}" if artifact.contract.source.run else ""
+    raise InputError(f"{path}: {what}; give the run it was made from{place}")

@@ -30,7 +30,7 @@ from mobilette.model.classes import classes_text
 from mobilette.model.directory import ARCH
 from mobilette.model.model import Model
 from mobilette.run.directory import Run
-from mobilette.run.subject import resolve
+from mobilette.run.subject import folder_name, resolve
 
 STATE_DICT = "state_dict"
 MODEL = "model.safetensors"
@@ -99,8 +99,8 @@ def export_state_dict(
     """
     one_of(names, NAMES, "names")
     found, run = resolve(model)
-    name = found.arch.name if run is None else run.path.resolve().name
-    folder = (Path(out) if out is not None else Path("exports") / name) / STATE_DICT
+    base = Path(out) if out is not None else Path("exports") / folder_name(run or found)
+    folder = base / STATE_DICT
     source = None if run is None else run.path
     with new_directory(folder, holds=MODEL, force=force, source=source) as temporary:
         _write_state_dict(found, temporary, names)

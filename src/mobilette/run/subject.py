@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from mobilette.data.preprocess import Preprocess
-from mobilette.errors import InputError
+from mobilette.errors import InputError, shown
 from mobilette.files import read_bytes
 from mobilette.model.classes import ClassLabel
 from mobilette.model.model import Model, Origin, check_finite, numbered_classes
@@ -46,6 +48,7 @@ def resolve(
     if preprocess is not None or classes is not None:
         raise InputError("preprocess and classes are for a Network; a run or a Model has its own")
     if isinstance(subject, Model):
+        check_finite(subject.weights)
         return Subject(subject, _run_of(subject))
     run = subject if isinstance(subject, Run) else open_run(subject)
     return Subject(run.model, run)
@@ -60,6 +63,13 @@ def model_sha256(model: Model, run: Run | None) -> str:
     return hashlib.sha256(
         save({name: tensor.contiguous() for name, tensor in model.weights.items()})
     ).hexdigest()
+
+
+def folder_name(subject: Run | Model) -> str:
+    """Return what a folder for things made of ``subject`` is called."""
+    if isinstance(subject, Run):
+        return subject.path.resolve().name
+    return re.sub(r"\W+", "_", subject.arch.name)
 
 
 def _of_network(
@@ -77,11 +87,19 @@ def _of_network(
         arch=network.arch,
         weights={name: tensor.clone() for name, tensor in weights.items()},
         preprocess=preprocess,
-        classes=numbered_classes(network.arch.num_classes)
-        if classes is None
-        else tuple(ClassLabel(id=name, name=name) for name in classes),
+        classes=_labels(classes, network.arch.num_classes),
         origin=Origin(name=network.arch.name, source=network.arch.name),
     )
+
+
+def _labels(names: Sequence[str] | None, count: int) -> tuple[ClassLabel, ...]:
+    if names is None:
+        return numbered_classes(count)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"classes is {shown(names)}, not a list of names")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(f"classes: {shown(twice[0])} occurs twice")
+    return tuple(ClassLabel(id=name, name=name) for name in names)
 
 
 def _run_of(model: Model) -> Run | None:
