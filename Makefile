@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
+SITE := $(VENV)/.site
 
-.PHONY: install engines demo test check format bench docs clean
+.PHONY: install engines demo test check format bench docs site clean
 
 install: $(STAMP)  ## the package and what the tests need, into .venv
 
@@ -54,6 +55,14 @@ docs: install  ## the figures and tables that docs/ shows
 	$(BIN)/python -m docs.blocks.figures
 	$(BIN)/python docs/make_deviations.py
 	$(BIN)/python docs/recipe_tables.py
+
+$(SITE): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@touch $@
+
+site: $(SITE)  ## docs/ and a reference of the public names, as pages in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
