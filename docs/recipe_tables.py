@@ -29,7 +29,7 @@ PLAIN = {
     "label_smoothing": "part of a label that is shared among all classes",
     "crop_padding": "see `crop`",
     "crop_scale": "see `crop`",
-    "seed": "everything random is derived from it",
+    "seed": "random seed",
 }
 
 

@@ -222,7 +222,7 @@ def test_how_many_images_may_break_holds_when_a_run_goes_on(tmp_path: Path) -> N
         resume(unfinished, workers=0)
 
 
-def test_other_surroundings_are_told(images: Path, tmp_path: Path) -> None:
+def test_a_changed_environment_is_remarked_on(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(Stop):
         train_small(images, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
@@ -233,9 +233,9 @@ def test_other_surroundings_are_told(images: Path, tmp_path: Path) -> None:
     said: list[str] = []
     resume(run, reporter=Reporter(remark=said.append))
     assert said[:3] == [
-        "not to the same bits: processes 3 when it was begun, 1 now",
-        f"not to the same bits: threads 64 when it was begun, {torch.get_num_threads()} now",
-        f"not to the same bits: torch 2.1 when it was begun, {torch.__version__} now",
+        "not bit-exact: processes 3 at the start, 1 now",
+        f"not bit-exact: threads 64 at the start, {torch.get_num_threads()} now",
+        f"not bit-exact: torch 2.1 at the start, {torch.__version__} now",
     ]
 
 
@@ -292,8 +292,7 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
     said: list[str] = []
     resume(folders[True], reporter=Reporter(remark=said.append))
     assert said[0] == (
-        "goes on without fused batch norms, not to the same bits: "
-        "no C++ compiler (CXX=no-such-compiler)"
+        "goes on without fused batch norms, not bit-exact: no C++ compiler (CXX=no-such-compiler)"
     )
     whole = tmp_path / "whole"
     monkeypatch.setenv("CXX", "no-such-compiler")

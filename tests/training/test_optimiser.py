@@ -14,7 +14,7 @@ from mobilette.training.optimiser import (
     scale_classifier,
 )
 from mobilette.training.recipe import Recipe
-from mobilette.training.start import calm
+from mobilette.training.start import shrink_classifier
 
 
 def test_decay_spares_norms_biases_and_depthwise_kernels() -> None:
@@ -112,6 +112,6 @@ def test_a_new_classifier_is_not_sure_at_first(squared: float, spread: float) ->
     layer = torch.nn.Conv2d(512, 5, 1)
     with torch.no_grad():
         layer.weight.normal_(0, 0.6 if squared > 4 else 0.01)
-    calm(layer, squared)
+    shrink_classifier(layer, squared)
     logits_spread = float(layer.weight.detach().std()) * squared**0.5
     assert logits_spread == pytest.approx(spread, rel=0.1)

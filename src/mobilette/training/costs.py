@@ -19,7 +19,7 @@ from mobilette.data.store import StreamedPixels
 from mobilette.run.inference import checkpoint_logits
 from mobilette.training.events import Now, Sitting
 from mobilette.training.recovery import Parts
-from mobilette.training.sampling import images_of_a_step
+from mobilette.training.sampling import images_per_step
 from mobilette.training.state import Progress
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import LEAST_STEPS, Costs, TooShortError, describe, plan_time
@@ -151,7 +151,7 @@ def plan_the_time(
     if not limit:
         return 0.0
     images = len(dataset.splits["train"].labels)
-    batch = images_of_a_step(recipe.batch_size, images, processes=world.size)
+    batch = images_per_step(recipe.batch_size, images, processes=world.size)
     (begun,) = world.all_reduce_max((sitting.elapsed() + progress.elapsed,))
     costs = measure_costs(
         trainer,

@@ -24,15 +24,15 @@ from mobilette.training.recovery import (
     Parts,
     check_losses,
 )
-from mobilette.training.sampling import Purpose, epoch_order, generator, images_of_a_step
+from mobilette.training.sampling import Purpose, epoch_order, generator, images_per_step
 from mobilette.training.state import LastState, Progress, apply_state, read_state
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import Pace
 from mobilette.training.validation import Validator
 
 SECONDS_BETWEEN_STATES = 30.0
-# A GPU works ahead of Python; every look at a loss makes it wait.
-_STEPS_BETWEEN_LOOKS = {"cpu": 1, "cuda": 20, "mps": 20}
+# A GPU works ahead of Python; reading a loss makes it wait.
+_STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 20, "mps": 20}
 
 
 class Loop:
@@ -58,7 +58,7 @@ class Loop:
         train = dataset.splits["train"]
         self.labels = torch.from_numpy(train.labels).to(trainer.device)
         self.shards = train.shards
-        self.batch = images_of_a_step(
+        self.batch = images_per_step(
             self.recipe.batch_size, len(train.labels), processes=self.world.size
         )
         self.steps = len(train.labels) // self.batch
@@ -71,7 +71,7 @@ class Loop:
             now=now,
         )
         self.last_state = LastState(folder, multi_label=dataset.multi_label, now=now)
-        self.unseen: list[torch.Tensor] = []  # losses that nobody has looked at yet
+        self.pending_losses: list[torch.Tensor] = []  # not checked yet
         self.parts = Parts(
             trainer.optimizer, batch=self.batch, processes=self.world.size, remark=remark
         )
@@ -100,7 +100,7 @@ class Loop:
                 try:
                     self._epoch()
                 except DivergedError as error:
-                    self._step_back(error)
+                    self._roll_back(error)
         self.callbacks.raise_error()
         return self.progress
 
@@ -119,12 +119,12 @@ class Loop:
             order[step * self.batch + first : step * self.batch + first + share]
             for step in range(progress.step, self._last_step())
         ]
-        part = self._agree()
+        part = self._synchronise()
         with closing(self.loader.batches(rows)) as batches:
             # However short the time: a run that trained one step can be validated and exported.
             while progress.step < self._last_step() and (part < 1.0 or progress.index == 0):
                 self._step(batches, part)
-                part = self._agree()
+                part = self._synchronise()
         self._end_epoch(part)
 
     def _last_step(self) -> int:
@@ -139,13 +139,13 @@ class Loop:
         batch = next(batches)
         self.trainer.clock.lap("data")
         if self._is_enough(batch):
-            self.unseen.append(self._train_on(batch, part))
+            self.pending_losses.append(self._train_on(batch, part))
         self.trainer.clock.count(len(batch.rows))
         progress.step += 1
         progress.index += 1
         progress.images += len(batch.rows) * self.world.size
-        if len(self.unseen) >= _STEPS_BETWEEN_LOOKS.get(self.trainer.device.type, 1):
-            self._look_at_losses()
+        if len(self.pending_losses) >= _STEPS_BETWEEN_CHECKS.get(self.trainer.device.type, 1):
+            self._check_losses()
         seconds = self.pace.now() - begun
         progress.training_seconds += seconds
         self.pace.step_took(seconds)
@@ -156,7 +156,7 @@ class Loop:
                 step=progress.step,
                 steps=self.steps,
                 images_per_second=progress.images / progress.training_seconds,
-                loss=progress.loss_sum / max(progress.step - len(self.unseen), 1),
+                loss=progress.loss_sum / max(progress.step - len(self.pending_losses), 1),
                 part=part,
             )
         )
@@ -185,21 +185,21 @@ class Loop:
 
         return self.parts.work(step, progress, images=len(batch.rows))
 
-    def _look_at_losses(self) -> None:
+    def _check_losses(self) -> None:
         """Check and add up the losses since the last look.
 
         Raises:
             DivergedError: one is not finite or has exploded.
         """
-        if not self.unseen:
+        if not self.pending_losses:
             return
-        losses = self.world.all_reduce_mean(torch.stack(self.unseen).float().cpu()).tolist()
-        self.unseen.clear()
+        losses = self.world.all_reduce_mean(torch.stack(self.pending_losses).float().cpu()).tolist()
+        self.pending_losses.clear()
         check_losses(losses, guessing=self.guessing)
         self.progress.loss_sum += sum(losses)
         self.last_state.write()
 
-    def _step_back(self, error: DivergedError) -> None:
+    def _roll_back(self, error: DivergedError) -> None:
         """Go back to the last snapshot with a smaller rate.
 
         Raises:
@@ -212,7 +212,7 @@ class Loop:
                 f"{self.folder}: {error} {place}, also with a rate {progress.rate_factor:g} times "
                 f"as large; a smaller --lr than {self.recipe.lr:g} is needed"
             ) from error
-        self.unseen.clear()
+        self.pending_losses.clear()
         self.last_state.drop()
         self.world.barrier()  # nobody reads the state while it is written
         state = read_state(self.folder / STATE)
@@ -229,7 +229,7 @@ class Loop:
         self._save()
 
     def _end_epoch(self, part: float) -> None:
-        self._look_at_losses()
+        self._check_losses()
         progress = self.progress
         # The time was over as the epoch began.
         if progress.step == 0 and self.validator.has_seen(progress):
@@ -248,7 +248,7 @@ class Loop:
         progress.finished = over
         self._save(at_once=over)
 
-    def _agree(self) -> float:
+    def _synchronise(self) -> float:
         """Save or stop where any process has to; return the part of the run that is over.
 
         Processes see the time, and signals, at different moments, so they agree between two steps.
@@ -276,7 +276,7 @@ class Loop:
 
     def _save(self, *, at_once: bool = False) -> None:
         """Take a snapshot, written ``at_once`` or when its weights have proved good."""
-        self._look_at_losses()
+        self._check_losses()
         self.progress.elapsed = self.pace.elapsed()
         self.last_state.snapshot(self.trainer, self.progress)
         if at_once:

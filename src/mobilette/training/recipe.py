@@ -1,4 +1,4 @@
-"""`Recipe`: everything about a training run that is neither the network nor the images."""
+"""`Recipe`: how a network is trained, apart from the network and the images."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        batch_size: images of one update, over all processes.
-        accumulate: parts in which one process works through its share of a batch; batch norms see
-            one part at a time. Out of memory, a run doubles it by itself.
+        batch_size: images per step, over all processes.
+        accumulate: gradient accumulation: parts in which a process works through its share of a
+            batch; batch norms see one part at a time. Out of memory, a run doubles it by itself.
         lr: peak learning rate.
         weight_decay: not applied to batch norms, biases and depthwise kernels (MobileNet papers).
         schedule: ``cosine``: linear warm-up, then a cosine to zero; ``one_cycle``: up from a 25th
-            and down to nothing along cosines while the momentum goes the other way.
+            and down to zero along cosines while the momentum goes the other way.
         warmup: part of the training during which the rate rises.
         crop: ``pad``: shifted by up to ``crop_padding`` of the resolution; ``resized``: a part of
             at least ``crop_scale`` of the image's area, resized; ``none``.
         flip: mirror half of the images; never done where it changes the class (`digits`).
         colour_jitter: strength of random brightness, contrast and saturation.
-        randaugment: magnitude, 0 to 30, of two random operations an image; 0 is off.
+        randaugment: magnitude, 0 to 30, of two random operations per image; 0 is off.
         erasing: part of the images in which a random rectangle is erased.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off. With both, half of the images get each.
         start_resolution: resolution at the start as a part of the full one; it grows in steps
             and is full for the last quarter (progressive resolution).
         sampling: ``balanced`` shows every class equally often.
-        class_weights: ``balanced`` weighs the loss of a class by how rare it is.
+        class_weights: ``balanced`` weights the loss of a class by how rare it is.
         teacher: a run or published weights to learn from as well; empty for none.
-        distillation: what the teacher's answers count for in the loss; the labels get the rest.
-        temperature: softens the answers of teacher and pupil.
+        distillation: weight of the teacher's answers in the loss; the labels get the rest.
+        temperature: softens the answers of teacher and student.
         ema_decay: of the averaged weights, per step; shorter averages at the start.
-        precision: ``bf16`` and ``fp16`` are mixed (weights stay fp32); ``auto`` takes what the
-            device has units for.
+        precision: ``bf16`` and ``fp16`` are mixed precision (weights stay fp32); ``auto`` takes
+            the fastest that the device has units for.
         compile: ``auto`` compiles the network with `torch.compile` on GPUs.
         frozen_epochs: epochs at the start in which only the head is trained (transfer).
         body_lr: learning rate of everything but the head, as a part of ``lr``.

@@ -88,7 +88,7 @@ def _balanced(labels: NDArray[np.int64] | NDArray[np.uint8], generator: Generato
     return rows
 
 
-def images_of_a_step(asked: int, images: int, *, processes: int) -> int:
+def images_per_step(asked: int, images: int, *, processes: int) -> int:
     """Return the images per step: as asked, at most all, the same in each process.
 
     Raises:

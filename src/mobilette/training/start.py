@@ -184,7 +184,7 @@ def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classif
     average.load_state_dict(network.state_dict())
     squared = _squared_length(average, next(iter(batches())))
     if not keep_classifier:
-        calm(classifier(network), squared)
+        shrink_classifier(classifier(network), squared)
         average.load_state_dict(network.state_dict())
     if dataset.multi_label:  # the loss is a mean over the classes
         squared /= len(dataset.classes)
@@ -192,7 +192,7 @@ def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classif
 
 
 @torch.no_grad()
-def calm(drawn: nn.Module, squared: float) -> None:
+def shrink_classifier(drawn: nn.Module, squared: float) -> None:
     """Shrink the drawn weights of a classifier whose first answers would be overconfident.
 
     Those of SqueezeNet, which has no batch norm, have a loss of 160 where guessing has 1.6.

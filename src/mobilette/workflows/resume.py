@@ -36,7 +36,7 @@ from mobilette.training.distributed import World, claimed_by_writer, joined, lau
 from mobilette.training.environment import Precision, can_fuse_norms, choose_device
 from mobilette.training.events import Report, Sitting
 from mobilette.training.recipe import Recipe, load_recipe, merge_keys
-from mobilette.training.sampling import images_of_a_step
+from mobilette.training.sampling import images_per_step
 from mobilette.training.session import Machine, load_images, make_trainer, run_loop
 from mobilette.training.state import Progress, State, apply_state, read_state
 
@@ -116,7 +116,7 @@ def run_resume(
     where = own_device(choose_device(device or str(recorded.get("device", "auto"))))
     with claimed_by_writer(run.path, sitting.reporter.remark), joined(where) as world:
         state = read_state(run.path / STATE) if (run.path / STATE).exists() else None
-        changes = _changes(run, recipe, state, force=force)
+        changes = _recipe_changes(run, recipe, state, force=force)
         progress = state.progress if state is not None else Progress()
         longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
         if progress.finished and not (changes and longer):
@@ -124,8 +124,8 @@ def run_resume(
         progress.finished = False
         sitting = sitting.seen_by(writer=world.writes)
         remark = sitting.reporter.remark
-        for other in _other_surroundings(recorded, world):
-            remark(f"not to the same bits: {other}")
+        for other in _changed_environment(recorded, world):
+            remark(f"not bit-exact: {other}")
         if changes:
             remark(f"goes on with another recipe: {'; '.join(changes)}")
         machine = Machine(
@@ -134,7 +134,7 @@ def run_resume(
             fused_norms=_fused_norms(recorded, where, world, remark),
             world=world,
         )
-        dataset = _same_images(
+        dataset = _load_same_images(
             run,
             data or recorded_data(run.path),
             recipe=recipe,
@@ -160,7 +160,7 @@ def _describe_place(
     run: Run, recipe: Recipe, progress: Progress, dataset: Dataset, world: World
 ) -> str:
     images = len(dataset.splits["train"].labels)
-    steps = images // images_of_a_step(recipe.batch_size, images, processes=world.size)
+    steps = images // images_per_step(recipe.batch_size, images, processes=world.size)
     epochs, limit = f" of {recipe.epochs}", ""
     if recipe.time_limit:
         epochs, limit = "", f" of {recipe.time_limit / 60:.1f}"
@@ -171,26 +171,28 @@ def _describe_place(
 
 
 def is_of_this_launch(path: Path) -> bool:
-    """Whether the run in ``path`` was begun by the `torchrun` that started this process."""
+    """Whether the `torchrun` that started this process also started the run in ``path``."""
     return launch() is not None and is_run(path) and _recorded(path).get(LAUNCH) == launch()
 
 
 def recorded_threads(path: str | Path) -> int | None:
-    """Return the number of threads that the run in ``path`` was started with, if it tells."""
+    """Return the number of threads that the run in ``path`` was started with, if recorded."""
     threads: Any = _recorded(Path(path)).get("threads") if is_run(Path(path)) else None
     if threads is not None:
         THREADS.check(f"{Path(path) / ENVIRONMENT}: threads", threads)
     return threads  # type: ignore[no-any-return]
 
 
-def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> tuple[str, ...]:
-    """Return in what ``recipe`` is not the one that the run was trained with until now.
+def _recipe_changes(
+    run: Run, recipe: Recipe, state: State | None, *, force: bool
+) -> tuple[str, ...]:
+    """Return how ``recipe`` differs from the one that the run was trained with so far.
 
     Raises:
-        InputError: it is not, and ``force`` was not given.
+        InputError: it does, and ``force`` was not given.
     """
     trained_with = state.recipe if state is not None else load_recipe(run.path / RECIPE)
-    # Where and how often a state is saved changes nothing of what is learnt.
+    # How often a state is saved and where images are kept does not change the result.
     changes = replace(trained_with, save_every=recipe.save_every, loader=recipe.loader).differences(
         recipe
     )
@@ -202,7 +204,7 @@ def _changes(run: Run, recipe: Recipe, state: State | None, *, force: bool) -> t
     return changes
 
 
-def _same_images(
+def _load_same_images(
     run: Run,
     source: str | Path,
     *,
@@ -244,14 +246,14 @@ def _same_images(
 
 
 def _max_unusable(known: Mapping[str, object]) -> float:
-    """Return the fraction of images that may be unusable, as it was when the run was begun."""
+    """Return the fraction of the images that may be unusable, as recorded."""
     recorded: Any = known.get(MAX_UNUSABLE, 1.0)
     FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", recorded)
     return float(recorded)
 
 
 def _digest(known: Mapping[str, object]) -> Digest:
-    """Return what stood for an image when the run was begun."""
+    """Return what images were identified by when the run was started."""
     recorded = known.get("digest")
     return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
 
@@ -260,8 +262,8 @@ def _precision(recorded: object) -> Precision:
     return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
 
 
-def _other_surroundings(recorded: Mapping[str, object], world: World) -> Iterator[str]:
-    """Yield in what the run was begun otherwise than it goes on, as far as it tells."""
+def _changed_environment(recorded: Mapping[str, object], world: World) -> Iterator[str]:
+    """Yield what has changed since the run was started, as far as that was recorded."""
     versions = recorded.get("versions")
     then = versions.get("torch") if isinstance(versions, dict) else None
     for what, before, now in (
@@ -270,7 +272,7 @@ def _other_surroundings(recorded: Mapping[str, object], world: World) -> Iterato
         ("torch", then, version_or_unknown("torch")),
     ):
         if before is not None and before != now:
-            yield f"{what} {before} when it was begun, {now} now"
+            yield f"{what} {before} at the start, {now} now"
 
 
 def _fused_norms(
@@ -282,7 +284,7 @@ def _fused_norms(
     can = can_fuse_norms(device, world=world)
     if not can:
         why = why_no_kernels() or "another process has no compiler"
-        remark(f"goes on without fused batch norms, not to the same bits: {why}")
+        remark(f"goes on without fused batch norms, not bit-exact: {why}")
     return can
 
 
