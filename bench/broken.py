@@ -7,10 +7,10 @@ import torch
 
 from mobilette.arch.channels import scaling_groups
 from mobilette.compression.rescaling import Rescaling, widen
-from mobilette.nn.network import Network
+from mobilette.model.model import Model
 
 
-def spread_channels(network: Network, *, orders: float = 3.0, seed: int = 0) -> Network:
+def spread_channels(model: Model, *, orders: float = 3.0, seed: int = 0) -> Model:
     """Return the same function with ranges of channels spread over ``orders`` of magnitude.
 
     Every channel that can be is computed some factor larger, and read as much smaller; factors are
@@ -20,14 +20,14 @@ def spread_channels(network: Network, *, orders: float = 3.0, seed: int = 0) -> 
     `mobilette.compression.rescaling.widen` done to it.
 
     Args:
-        network: with batch norms folded; it is left alone.
+        model: with batch norms folded.
         orders: powers of ten between the smallest and the largest factor.
         seed: of the factors.
     """
     random = np.random.default_rng(seed)
-    rescaling = Rescaling(network)
+    rescaling = Rescaling(model)
     arch = widen(rescaling.arch)
     for group in scaling_groups(arch):
         powers = random.uniform(-orders / 2, orders / 2, group.size)
         rescaling.scale(group, torch.from_numpy(10.0**powers))
-    return rescaling.network(arch)
+    return rescaling.model(arch)

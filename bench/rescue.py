@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.compression.bias_correction import correct_biases
 from mobilette.compression.equalisation import absorb_high_biases, equalise
+from mobilette.compression.folding import fold
 from mobilette.compression.observation import answers
 from mobilette.compression.rescaling import Rescaling, widen
-from mobilette.compression.simulation import WeightScales, simulated
+from mobilette.compression.simulation import Simulated, WeightScales, simulated
 from mobilette.data.dataset import load_split
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.target import folded_network
-from mobilette.nn.network import Network
+from mobilette.model.model import Model
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.evaluate import labelled_images
 
@@ -90,20 +90,20 @@ class Line:
 
 def lines(run: Run, images: Images) -> Iterator[Line]:
     """Yield the table's lines, from the float network to the rescued one."""
-    original = folded_network(run.arch, run.network.state_dict())
+    original = fold(run.model)
     rescaling = Rescaling(original)
-    network = rescaling.network(widen(rescaling.arch))
-    wanted = answers(network, images.inputs, network.arch)
+    network = rescaling.model(widen(rescaling.arch))
+    wanted = answers(network, images.inputs)
 
-    def line(what: str, model: nn.Module, paper: str = "") -> Line:
-        logits = answers(model, images.inputs, network.arch)
+    def line(what: str, model: Model | Simulated, paper: str = "") -> Line:
+        logits = answers(model, images.inputs)
         right, same = (
             float((logits.argmax(dim=1) == other).double().mean())
             for other in (images.labels, wanted.argmax(dim=1))
         )
         return Line(what=what, top1=right, agreement=same, paper=paper)
 
-    def int8(model: Network, weights: WeightScales = "per_tensor") -> nn.Module:
+    def int8(model: Model, weights: WeightScales = "per_tensor") -> Simulated:
         return simulated(model, images.calibration, weights=weights)
 
     yield line("float, as trained", original)

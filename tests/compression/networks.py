@@ -1,14 +1,16 @@
-"""Folded networks with random weights and statistics, for the tests of compression."""
+"""Folded models with random weights and statistics, for the tests of compression."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from tests.batch_norm import give_statistics
 from tests.families import arch_of
+from tests.models import model_of
 
 # Every kind of block and head, as narrow as it gets.
 FAMILIES = {
@@ -30,16 +32,18 @@ def random_images(count: int = 16, *, seed: int = 0, resolution: int = 32) -> Te
     return torch.randn(count, 3, resolution, resolution, generator=generator)
 
 
-def random_network(name: str, width: float | None = None, *, resolution: int = 32) -> Network:
-    """Return a folded network whose activations have the size of a trained one's."""
+def random_model(name: str, width: float | None = None, *, resolution: int = 32) -> Model:
+    """Return a folded model whose activations have the size of a trained one's."""
     torch.manual_seed(0)
     width = FAMILIES[name] if width is None else width
     network = Network(arch_of(name, width, resolution=resolution)).eval()
     give_statistics(network, random_images(resolution=resolution))
-    arch, weights = fold_batch_norm(network.arch, network.state_dict())
-    folded = Network(arch).eval()
-    folded.load_state_dict(weights)
-    return folded
+    return fold(model_of(network))
+
+
+def copied(model: Model) -> dict[str, Tensor]:
+    """Return a copy of the model's weights."""
+    return {name: tensor.clone() for name, tensor in model.weights.items()}
 
 
 def relative_difference(one: Tensor, other: Tensor) -> float:
@@ -50,9 +54,3 @@ def weight_of(network: nn.Module, layer: str) -> Tensor:
     weight = network.get_submodule(layer).weight
     assert isinstance(weight, Tensor)
     return weight.detach()
-
-
-def bias_of(network: nn.Module, layer: str) -> Tensor:
-    bias = network.get_submodule(layer).bias
-    assert isinstance(bias, Tensor)
-    return bias.detach()

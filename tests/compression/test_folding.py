@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.formats.pretrained import create_model
-from mobilette.nn.network import Network
 from tests.batch_norm import give_statistics
+from tests.compression.networks import copied
+from tests.models import model_of
 
 # One of every kind of block and head.
 KINDS = [
@@ -20,9 +21,7 @@ KINDS = [
 def test_the_folded_network_answers_the_same(name: str) -> None:
     network = create_model(name, num_classes=11, width_mult=0.35, resolution=64).eval()
     give_statistics(network, torch.randn(4, 3, 64, 64))
-    arch, weights = fold_batch_norm(network.arch, network.state_dict())
-    folded = Network(arch).eval()
-    folded.load_state_dict(weights)
+    folded = fold(model_of(network)).network
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     x = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
@@ -31,9 +30,9 @@ def test_the_folded_network_answers_the_same(name: str) -> None:
 
 
 def test_the_source_is_left_alone() -> None:
-    network = create_model("mobilenet_v2", width_mult=0.25, resolution=32)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    fold_batch_norm(network.arch, network.state_dict())
-    after = network.state_dict()
+    model = model_of(create_model("mobilenet_v2", width_mult=0.25, resolution=32))
+    before = copied(model)
+    fold(model)
+    after = model.weights
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)

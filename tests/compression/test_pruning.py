@@ -15,13 +15,15 @@ from mobilette.arch.channels import channel_groups
 from mobilette.arch.editing import convs
 from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.compression.channel_scores import Scores, norm_scores, taylor_scores
-from mobilette.compression.pruning import Pruned, prune_channels
+from mobilette.compression.folding import fold
+from mobilette.compression.pruning import kept_positions, prune_channels, slice_to
 from mobilette.counting.cost import cost
 from mobilette.errors import InputError
 from mobilette.nn.network import Network
 from tests.arch.test_channels import kill
 from tests.batch_norm import give_statistics
 from tests.families import WIDTHS, arch_of
+from tests.models import model_of
 
 # The shuffles of the wider ShuffleNets take long to be followed.
 NAMES = [(name, narrower if name.startswith("shuf") else wider) for name, wider, narrower in WIDTHS]
@@ -40,32 +42,26 @@ def random_scores(arch: Arch, seed: int) -> Scores:
     )
 
 
-def loaded(pruned: Pruned) -> Network:
-    network = Network(pruned.arch).eval()
-    network.load_state_dict(pruned.weights)
-    return network
-
-
 @pytest.mark.parametrize(("name", "width"), NAMES)
 @torch.no_grad()
 def test_cut_channels_are_those_that_were_zero(name: str, width: float) -> None:
     """The wide network without what was cut: zeroed where it is computed, scale and shift too."""
     wide = network_of(name, width)
     x = torch.randn(3, 3, 16, 16)
-    pruned = prune_channels(
-        wide.arch, wide.state_dict(), random_scores(wide.arch, seed=0), keep_madds=0.5
-    )
+    scores = random_scores(wide.arch, seed=0)
+    pruned = prune_channels(model_of(wide), scores, keep_madds=0.5)
+    positions = kept_positions(wide.arch, scores, pruned.arch)
     cut = 0
     for group in channel_groups(wide.arch):
         place = next(place for place in group.places if place.side == "output")
-        kept = set(pruned.kept[place.layer, "output"].values())
+        kept = set(positions[place.layer, "output"].values())
         gone = [c for c in range(group.size) if group.positions(place, c)[0] not in kept]
         kill(wide, group, gone)
         cut += len(gone)
     assert cut > 30
     expected = wide(x)
     assert expected.std(dim=0).max() > 0
-    difference = (loaded(pruned)(x) - expected).abs().max()
+    difference = (pruned.network(x) - expected).abs().max()
     assert difference < 2e-5 * expected.abs().max()
 
 
@@ -76,19 +72,19 @@ def test_cut_channels_are_those_that_were_zero(name: str, width: float) -> None:
 )
 def test_the_mult_adds_are_what_was_asked_for(name: str, width: float, keep: float) -> None:
     arch = arch_of(name, width, resolution=16)
-    weights = Network(arch).state_dict()
-    pruned = prune_channels(arch, weights, random_scores(arch, seed=1), keep_madds=keep)
+    model = model_of(arch, width_mult=width)
+    pruned = prune_channels(model, random_scores(arch, seed=1), keep_madds=keep)
     before, after = cost(arch), cost(pruned.arch)
     assert keep - 0.02 <= after.madds / before.madds <= keep
     assert after.params < before.params
     assert pruned.arch.num_classes == arch.num_classes
-    loaded(pruned)
+    assert (model.origin.width_mult, pruned.origin.width_mult) == (width, None)
 
 
 def test_channels_are_multiples_of_8_and_at_least_8() -> None:
     arch = arch_of("mobilenet_v2", 0.5)
-    scores = norm_scores(arch, Network(arch).state_dict())
-    pruned = prune_channels(arch, Network(arch).state_dict(), scores, keep_madds=0.3)
+    model = model_of(arch)
+    pruned = prune_channels(model, norm_scores(model), keep_madds=0.3)
     before, after = convs(arch), convs(pruned.arch)
     changed = {name for name in before if after[name].channels != before[name].channels}
     assert len(changed) > 20
@@ -112,25 +108,44 @@ def test_the_least_important_go() -> None:
     arch = two_layers()
     scores = tuple(torch.ones(group.size).double() for group in channel_groups(arch))
     scores[0][[1, 5, 6, 7, 9, 11, 20, 23]] = 0.001
-    weights = Network(arch).state_dict()
-    pruned = prune_channels(arch, weights, scores, keep_madds=0.67)
+    model = model_of(arch)
+    pruned = prune_channels(model, scores, keep_madds=0.67)
     kept = [c for c in range(24) if c not in (1, 5, 6, 7, 9, 11, 20, 23)]
-    assert list(pruned.kept["stem.conv", "output"].values()) == kept
-    assert torch.equal(pruned.weights["stem.conv.weight"], weights["stem.conv.weight"][kept])
+    assert torch.equal(pruned.weights["stem.conv.weight"], model.weights["stem.conv.weight"][kept])
     assert pruned.arch.rows == arch.rows
 
 
 def test_what_cannot_be_reached_is_said_with_what_can() -> None:
     arch = arch_of("mobilenet_v1", 0.25)
-    weights = Network(arch).state_dict()
-    scores = norm_scores(arch, weights)
+    model = model_of(arch)
+    scores = norm_scores(model)
     with pytest.raises(InputError, match=r"cannot be pruned to 0.01 .* 0.\d+ is the smallest") as e:
-        prune_channels(arch, weights, scores, keep_madds=0.01)
+        prune_channels(model, scores, keep_madds=0.01)
     smallest = float(str(e.value).split()[-4])
-    pruned = prune_channels(arch, weights, scores, keep_madds=smallest)
+    pruned = prune_channels(model, scores, keep_madds=smallest)
     assert sum(conv.channels > 8 for conv in convs(pruned.arch).values()) < 4
     with pytest.raises(InputError):
-        prune_channels(arch, weights, scores, keep_madds=smallest - 0.002)
+        prune_channels(model, scores, keep_madds=smallest - 0.002)
+
+
+# Slicing
+
+
+def test_a_model_is_sliced_to_a_width_or_a_network() -> None:
+    wide = model_of(arch_of("mobilenet_v2", 0.5), width_mult=0.5)
+    narrow = arch_of("mobilenet_v2", 0.25)
+    sliced = slice_to(wide, width_mult=0.25)
+    assert sliced.arch == narrow
+    assert sliced.origin.width_mult == 0.25
+    alike = slice_to(wide, narrow)
+    assert alike.origin.width_mult is None
+    assert all(torch.equal(alike.weights[name], x) for name, x in sliced.weights.items())
+    folded = slice_to(fold(wide), width_mult=0.25)
+    assert folded.arch == fold(sliced).arch
+    with pytest.raises(InputError, match="not a larger one"):
+        slice_to(wide, width_mult=1.0)
+    with pytest.raises(InputError, match="either arch or width_mult"):
+        slice_to(wide)
 
 
 # Scores
@@ -162,7 +177,7 @@ def losses_of(network: Network, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
 def test_taylor_scores_rank_as_leaving_out_does() -> None:
     """Against the truth: each channel is left out, and the change of the loss measured."""
     network, batches = learnt(two_layers().with_classes(4))
-    scores = taylor_scores(network.arch, network.state_dict(), batches)
+    scores = taylor_scores(model_of(network), batches)
     before = losses_of(network, batches)
     for group, score in zip(channel_groups(network.arch), scores, strict=True):
         changes = []
@@ -176,7 +191,7 @@ def test_taylor_scores_rank_as_leaving_out_does() -> None:
 def test_a_gate_where_channels_are_read_is_one_at_the_batch_norm() -> None:
     """Through ReLU the gradients of both are equal; the paper's is at the batch norm."""
     network, batches = learnt(two_layers())
-    scores = taylor_scores(network.arch, network.state_dict(), batches)
+    scores = taylor_scores(model_of(network), batches)
     sums = [torch.zeros(group.size) for group in channel_groups(network.arch)]
     for x, labels in batches:
         network.zero_grad()
@@ -199,8 +214,8 @@ def test_a_channel_that_is_zero_has_no_score(name: str) -> None:
         kill(network, group, [0])
     x = torch.randn(8, 3, 16, 16)
     batches = [(x, torch.arange(8) % 7)]
-    taylor = taylor_scores(network.arch, network.state_dict(), batches)
-    norm = norm_scores(network.arch, network.state_dict())
+    taylor = taylor_scores(model_of(network), batches)
+    norm = norm_scores(model_of(network))
     for score in (taylor, norm):
         assert all(channels[0] == 0 for channels in score)
         assert all((channels[1:] > 0).any() for channels in score if len(channels) > 4)
@@ -209,4 +224,4 @@ def test_a_channel_that_is_zero_has_no_score(name: str) -> None:
 def test_without_images_there_are_no_scores() -> None:
     arch = two_layers()
     with pytest.raises(InputError, match="no images"):
-        taylor_scores(arch, Network(arch).state_dict(), [])
+        taylor_scores(model_of(arch), [])

@@ -36,7 +36,7 @@ from mobilette.arch.primitives import (
     SubsampleLayer,
 )
 from mobilette.arch.scale import Settings
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.counting.cost import cost
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
@@ -53,6 +53,7 @@ from mobilette.nn.layers import (
 from mobilette.nn.network import Network, build_empty
 from mobilette.records import parse
 from tests.batch_norm import give_statistics
+from tests.models import model_of
 
 CLASSES = 7
 SMALL = Settings(width_mult=0.25, resolution=32, num_classes=CLASSES)
@@ -197,9 +198,7 @@ def test_a_saved_state_dict_gives_the_same_network(name: str, settings: Settings
 def test_the_exported_network_answers_as_eager_does(name: str, settings: Settings) -> None:
     arch = get_arch(name, settings)
     network, normalise = build(arch), Normalise(preset("torch"))
-    folded_arch, weights = fold_batch_norm(arch, network.state_dict())
-    folded = build_empty(folded_arch).eval()
-    folded.load_state_dict(weights, assign=True)
+    folded = fold(model_of(network)).network
     shape = (3, arch.in_channels, arch.resolution, arch.resolution)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     model = convert(folded, normalise, pixels)

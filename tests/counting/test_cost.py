@@ -13,10 +13,11 @@ from mobilette.arch.families.mobilenet_v2 import bottleneck
 from mobilette.arch.layers import layers
 from mobilette.arch.rows import Block, Conv, PoolLinear
 from mobilette.arch.scale import Settings
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.counting.cost import Bytes, cost, weight_shapes
 from mobilette.formats.pretrained import create_model
-from mobilette.nn.network import Network, build_empty
+from mobilette.nn.network import build_empty
+from tests.models import model_of
 
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
 RESOLUTIONS = (32, 96, 128, 160, 192, 224)
@@ -47,7 +48,7 @@ def test_counted_equals_built_equals_traced(name: str, width: float) -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_size_is_that_of_the_folded_networks_tensors(name: str) -> None:
     network = create_model(name, num_classes=10, width_mult=0.35, resolution=32)
-    _, folded = fold_batch_norm(network.arch, network.state_dict())
+    folded = fold(model_of(network)).weights
     biases = sum(t.numel() for n, t in folded.items() if n.endswith("bias"))
     weights = sum(t.numel() for n, t in folded.items() if n.endswith("weight"))
     size = cost(network.arch).size_bytes
@@ -101,7 +102,7 @@ OVERWRITING = ("relu", "hard", "add", "mul", "flatten", "dropout")
 
 
 def _simulated_peak(arch: Arch) -> int:
-    network = build_empty(fold_batch_norm_arch(arch)).eval()
+    network = build_empty(fold(model_of(arch)).arch).eval()
     program = torch.export.export(
         network,
         (torch.empty(1, arch.in_channels, arch.resolution, arch.resolution, device="meta"),),
@@ -136,11 +137,6 @@ def _simulated_peak(arch: Arch) -> int:
         if size:
             alive[node] = size
     return peak
-
-
-def fold_batch_norm_arch(arch: Arch) -> Arch:
-    network = Network(arch)
-    return fold_batch_norm(arch, network.state_dict())[0]
 
 
 def _tensors(arch: Arch) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -16,7 +16,7 @@ from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.editing import change_convs
 from mobilette.arch.scale import Settings
 from mobilette.cli.main import run as run_command
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.data.preprocess import preset
 from mobilette.errors import InputError
 from mobilette.exporters.state_dict import LIBRARIES, TIMM_NETWORKS, constructor, export_state_dict
@@ -24,6 +24,7 @@ from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
+from tests.models import model_of
 from tests.parity.test_named import run_readme
 
 SETTINGS = Settings(width_mult=0.5, resolution=96, num_classes=3)
@@ -81,7 +82,7 @@ def padded(arch: Arch) -> Arch:
 
 
 def folded(arch: Arch) -> Arch:
-    return fold_batch_norm(arch, Network(arch).state_dict())[0]
+    return fold(model_of(arch)).arch
 
 
 V2 = get_arch("mobilenet_v2", SETTINGS)

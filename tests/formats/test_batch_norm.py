@@ -10,11 +10,12 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.arch.scale import Settings
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.errors import InputError
 from mobilette.formats.batch_norm import measure_batch_norm, restore_batch_norm
 from mobilette.nn.network import Network
 from tests.batch_norm import give_statistics
+from tests.models import model_of
 
 KINDS = [
     *("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1_bn"),
@@ -40,7 +41,8 @@ def loaded(arch: Arch, weights: dict[str, Tensor]) -> Network:
 @torch.no_grad()
 def test_the_restored_network_answers_as_the_folded_one_and_has_batch_norms(name: str) -> None:
     network = network_of(name)
-    folded, weights = fold_batch_norm(network.arch, network.state_dict())
+    model = fold(model_of(network))
+    folded, weights = model.arch, dict(model.weights)
     before = {key: tensor.clone() for key, tensor in weights.items()}
     measured = torch.randn(12, 3, 32, 32)
     batches = [measured[:7], measured[7:8], measured[8:]]
@@ -67,7 +69,8 @@ def test_the_restored_network_answers_as_the_folded_one_and_has_batch_norms(name
 @torch.no_grad()
 def test_kernels_get_the_length_of_trained_ones() -> None:
     network = network_of("mobilenet_v1")
-    folded, weights = fold_batch_norm(network.arch, network.state_dict())
+    model = fold(model_of(network))
+    folded, weights = model.arch, dict(model.weights)
     _, restored = restore_batch_norm(folded, weights, network.arch, [torch.randn(8, 3, 32, 32)])
     for name in ("rows.1.depthwise.conv.weight", "rows.1.pointwise.conv.weight"):
         weight = restored[name]

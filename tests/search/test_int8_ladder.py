@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
-from mobilette.exporters.target import Quantisation, folded_network
-from mobilette.nn.network import Network
+from mobilette.compression.folding import fold
+from mobilette.exporters.target import Quantisation
 from mobilette.search import int8_ladder
 from mobilette.search.int8_ladder import Attempt, Material, Outcome, climb, fewest
+from tests.models import model_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def material() -> Material:
     arch = replace(arch, rows=arch.rows[:4])
     images = torch.randn(16, 3, 16, 16)
     return Material(
-        network=folded_network(arch, Network(arch).state_dict()),
+        model=fold(model_of(arch)),
         inputs=images,
         ranking=images,
         ranking_labels=np.zeros(16, np.int64),
@@ -78,7 +79,7 @@ def test_training_goes_on_from_the_layers_in_float(
     material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8_ladder, "STEPS", 1)
-    monkeypatch.setattr(int8_ladder, "train_quantised", lambda network, *rest, **options: network)
+    monkeypatch.setattr(int8_ladder, "train_quantised", lambda model, *rest, **options: model)
     found = tried(material, lambda attempt: 0.5 + 0.1 * (attempt.number == 3), enough=0.9)
     first = next(o.attempt for o in found if o.attempt.number == 3)
     last = found[-1].attempt

@@ -19,7 +19,7 @@ from torch import Tensor
 import mobilette
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Form, Settings
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.formats.importing import import_weights
@@ -298,14 +298,7 @@ def test_training_on_what_was_sliced_learns_again(wide: Run, images: Path, tmp_p
 def test_a_folded_network_gets_its_batch_norms_back(
     wide: Run, images: Path, tmp_path: Path
 ) -> None:
-    arch, folded = fold_batch_norm(wide.arch, weights(wide))
-    start = Model(
-        arch=arch,
-        preprocess=wide.preprocess,
-        classes=wide.classes,
-        weights=folded,
-        origin=Origin(name="some"),
-    ).save(tmp_path / "folded")
+    start = fold(wide.model).save(tmp_path / "folded")
     still = {"epochs": 1, "lr": 1e-12}
     run = transfer(images, start=start, overrides=still, out=tmp_path / "run")
     assert run.arch == wide.arch

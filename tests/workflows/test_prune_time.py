@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import load_recipe
@@ -83,15 +84,15 @@ def test_what_is_measured_on_a_few_images_stands_for_all(
     now, asked = Ticks(), []
     taylor, accuracy = HeldImages.taylor, HeldImages.accuracy
 
-    def score(self: HeldImages, arch: object, weights: object, number: int) -> object:
+    def score(self: HeldImages, model: Model, number: int) -> object:
         now.time += 0.1 * number
         asked.append(number)
-        return taylor(self, arch, weights, number)  # type: ignore[arg-type]
+        return taylor(self, model, number)
 
-    def judge(self: HeldImages, arch: object, weights: object, number: int) -> float:
+    def judge(self: HeldImages, model: Model, number: int) -> float:
         now.time += number
         asked.append(number)
-        return accuracy(self, arch, weights, number)  # type: ignore[arg-type]
+        return accuracy(self, model, number)
 
     monkeypatch.setattr(HeldImages, "taylor", score)
     monkeypatch.setattr(HeldImages, "accuracy", judge)
@@ -104,7 +105,7 @@ def test_what_is_measured_on_a_few_images_stands_for_all(
         now=now,
     )
     with held:
-        costs = measure_cut(held, trained, importance="taylor", cutting=2.0, now=now)
+        costs = measure_cut(held, trained.model, importance="taylor", cutting=2.0, now=now)
     assert asked == [2, 32, 2, 24]
     assert costs.cut == pytest.approx(2.0 + 0.1 * 96, abs=0.3)
     assert costs.accuracy == pytest.approx(24.0, abs=0.3)

@@ -21,9 +21,8 @@ from mobilette.exporters import litert, litert_int8
 from mobilette.exporters.export import export
 from mobilette.model.directory import WEIGHTS
 from mobilette.run.directory import Run
-from mobilette.search import int8_ladder
+from mobilette.search import int8_ladder, int8_measurement
 from mobilette.verification.verify import verify
-from mobilette.workflows import quantize as precision
 from mobilette.workflows.quantize import quantize
 from tests.cli.test_cli import assert_refused, mobilette
 from tests.conftest import COLOURS
@@ -84,7 +83,7 @@ def test_a_layer_that_int8_cannot_express_stays_in_float(
     run_copy: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Differences of a thousandth between the classes' weights are no step of int8 apart."""
-    monkeypatch.setattr(precision, "RANGES", ("plain",))
+    monkeypatch.setattr(int8_measurement, "RANGES", ("plain",))
     weights = load_file(run_copy / WEIGHTS)
     name = "head.classifier.weight"
     common = 3000 * weights[name].abs().max() * torch.ones(weights[name].shape[1])
@@ -102,7 +101,7 @@ def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
 ) -> None:
     """Images that differ by less than a step of most activations, answered one way or another."""
     monkeypatch.setattr(int8_ladder, "STEPS", 1)
-    monkeypatch.setattr(precision, "RANGES", ("plain",))
+    monkeypatch.setattr(int8_measurement, "RANGES", ("plain",))
     monkeypatch.setattr(int8_ladder, "LARGEST_FLOAT_PART", 0.0)
     generator = np.random.default_rng(0)
     alike = tmp_path / "alike"
@@ -148,7 +147,9 @@ def test_images_too_few_to_tell_the_drop(trained: Run, images: Path, tmp_path: P
         for image in sorted(folder.iterdir())[:5]:
             shutil.copy(image, tmp_path / "few" / folder.name)
     result = mobilette("quantize", trained.path, tmp_path / "few", "--out", tmp_path / "out")
-    assert_refused(result, "15 images cannot tell a drop of 1 points", "at least 100 are needed")
+    assert_refused(
+        result, "15 images are too few to measure a drop of 1 points", "at least 100 are needed"
+    )
     assert not (tmp_path / "out").exists()
 
 

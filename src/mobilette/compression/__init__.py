@@ -1,1 +1,42 @@
-"""(`Arch`, weights) to (`Arch`, weights): the same function, or nearly, in another form."""
+"""`Model` to `Model`: fold, equalise, correct biases, slice, prune; and int8 simulated in float."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobilette.compression.bias_correction import correct_biases
+    from mobilette.compression.channel_scores import norm_scores, taylor_scores
+    from mobilette.compression.equalisation import absorb_high_biases, equalise
+    from mobilette.compression.folding import fold
+    from mobilette.compression.pruning import prune_channels, slice_to
+
+__all__ = [
+    "absorb_high_biases",
+    "correct_biases",
+    "equalise",
+    "fold",
+    "norm_scores",
+    "prune_channels",
+    "slice_to",
+    "taylor_scores",
+]
+
+# Imported on first use: `ranges` and `float_layers` are needed without torch.
+_HOME = {
+    "absorb_high_biases": "equalisation",
+    "correct_biases": "bias_correction",
+    "equalise": "equalisation",
+    "fold": "folding",
+    "norm_scores": "channel_scores",
+    "prune_channels": "pruning",
+    "slice_to": "pruning",
+    "taylor_scores": "channel_scores",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

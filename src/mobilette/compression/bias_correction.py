@@ -1,8 +1,8 @@
-"""The mean error that int8 makes in what a layer computes, taken off its bias.
+"""The mean error of each layer in int8, subtracted from its bias.
 
-Nagel et al. 2019, arXiv 1906.04721, section 4.2: rounded weights make an output wrong on average,
-E[W_int8 x] is not E[W x], by what the bias can take up. Here both are measured on images, as
-their appendix D does for networks without batch norm.
+Nagel et al. 2019, arXiv 1906.04721, section 4.2: rounded weights shift a layer's mean output, from
+E[W x] to E[W_int8 x], and the bias can make up for it. Both means are measured on images, as in
+appendix D for networks without batch norm.
 """
 
 from __future__ import annotations
@@ -13,81 +13,79 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mobilette.arch.arch import Arch
+from mobilette.arguments import checked
 from mobilette.compression.float_layers import weight_layers
 from mobilette.compression.observation import check_inputs, largest_activation, observe
 from mobilette.compression.ranges import Ranges
 from mobilette.compression.rescaling import Rescaling
 from mobilette.compression.simulation import WeightScales, simulated
-from mobilette.nn.network import Network
+from mobilette.model.model import Model
 
 # Values of the largest activation of all images together: 256 MiB of float32.
-LARGEST = 2**26
-FEWEST = 16
+LARGEST_ACTIVATION = 2**26
+FEWEST_IMAGES = 16
 
 
+@checked
 @torch.no_grad()
 def correct_biases(
-    network: Network,
+    model: Model,
     inputs: Tensor,
     *,
     ranges: Ranges,
     weights: WeightScales = "per_channel",
     float_layers: Collection[str] = (),
-) -> Network:
-    """Return ``network`` with biases by which it answers better in int8; in float, worse.
+) -> Model:
+    """Return ``model`` with biases that make it answer better in int8, and worse in float.
 
-    In the order of execution every layer's mean output in int8 becomes that in float; what layers
-    before it have left of their errors is corrected, too. All images go through one layer before
-    the next, so that only as many as fit the memory are used, evenly chosen: 50 of 224 pixels for
-    MobileNetV2, thousands of 32.
+    Layer by layer in execution order, the mean output in int8 is made that in float, which also
+    corrects what earlier layers left of their errors. All images go through a layer at once, so
+    only as many as fit in memory are used, evenly chosen: 50 for MobileNetV2 at 224 pixels,
+    thousands at 32.
 
     Args:
-        network: with batch norms folded, in evaluation mode; it is left alone.
+        model: with batch norms folded.
         inputs: normalised images, float (N, C, H, W).
         ranges: how the ranges of activations are chosen.
-        weights: one scale for each output channel, or one for all weights of a layer.
-        float_layers: convolutions and linear layers that are not int8.
+        weights: one scale per output channel, or one per layer.
+        float_layers: convolutions and linear layers that stay in float.
 
     Raises:
-        InputError: no images, not of the network's size, or no such layer.
+        InputError: ``inputs`` are no images for the network, or it has no such layer.
     """
-    check_inputs(network.arch, inputs)
-    names = weight_layers(network.arch)
-    model = simulated(network, inputs, ranges=ranges, weights=weights, float_layers=float_layers)
-    few = _evenly(network.arch, inputs)
-    wanted = _means(network, few, names)
-    corrected = Rescaling(network).network()  # with a bias in every convolution
+    check_inputs(model.arch, inputs)
+    names = weight_layers(model.arch)
+    fitting = LARGEST_ACTIVATION // largest_activation(model.arch)
+    count = min(len(inputs), max(FEWEST_IMAGES, fitting))
+    chosen = inputs[torch.arange(count) * len(inputs) // count]
+    int8 = simulated(model, inputs, ranges=ranges, weights=weights, float_layers=float_layers)
+    wanted = _mean_outputs(model, chosen, names)
+    corrected = Rescaling(model)  # every convolution has a bias
 
     def correct(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        change = wanted[name] - _mean(output)
-        corrected.get_submodule(name).bias.add_(change)  # type: ignore[operator]
+        change = wanted[name] - _channel_means(output)
+        corrected.weights[f"{name}.bias"] += change
         return output + change.to(output.dtype).reshape(1, -1, *(1,) * (output.ndim - 2))
 
     for name in names:
-        module = model.network.get_submodule(name)
-        # Before the hook that rounds: the bias belongs to what is rounded.
+        module = int8.network.get_submodule(name)
+        # Before the hook that rounds: the bias is added before rounding.
         module.register_forward_hook(partial(correct, name), prepend=True)
-    model(few)
-    return corrected
+    int8(chosen)
+    return corrected.model()
 
 
-def _evenly(arch: Arch, inputs: Tensor) -> Tensor:
-    count = min(len(inputs), max(FEWEST, LARGEST // largest_activation(arch)))
-    return inputs[torch.arange(count) * len(inputs) // count]
-
-
-def _means(network: Network, inputs: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """Return the mean of each channel that the layers give, float64 (channels,)."""
+def _mean_outputs(model: Model, inputs: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    """Return the mean of each output channel of the layers ``names``, float64 (channels,)."""
     sums: dict[str, Tensor] = {}
 
     def take(name: str, output: Tensor) -> None:
-        sums[name] = sums.get(name, 0.0) + _mean(output) * len(output)
+        sums[name] = sums.get(name, 0.0) + _channel_means(output) * len(output)
 
-    observe(network, inputs, names, take)
+    observe(model.network, inputs, names, take)
     return {name: total / len(inputs) for name, total in sums.items()}
 
 
-def _mean(output: Tensor) -> Tensor:
+def _channel_means(output: Tensor) -> Tensor:
     dims = [dim for dim in range(output.ndim) if dim != 1]
     return output.mean(dim=dims, dtype=torch.float64)

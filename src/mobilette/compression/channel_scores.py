@@ -1,7 +1,8 @@
-"""How important each channel of a network is: what pruning goes by."""
+"""How important each channel of a network is, for pruning."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -11,72 +12,72 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.channels import channel_groups
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer
+from mobilette.arguments import checked
 from mobilette.errors import InputError
 from mobilette.formats.importance import contributions
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 
-# For each group of `mobilette.arch.channels.channel_groups` a number for each channel, at least 0:
+# For each group of `mobilette.arch.channels.channel_groups` one score per channel, at least 0:
 # float64 (size,) on the CPU.
 Scores = tuple[Tensor, ...]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def norm_scores(arch: Arch, weights: Mapping[str, Tensor]) -> Scores:
-    """Return what each channel contributes to the layers that read it, told from the weights.
+@checked
+def norm_scores(model: Model) -> Scores:
+    """Return how much each channel contributes to the layers that read it, from the weights alone.
 
     The shares of `mobilette.formats.importance.contributions`, summed over these layers.
     """
-    return _by_channel(arch, contributions(arch, weights))
+    return _by_channel(model.arch, contributions(model.arch, model.weights))
 
 
+@checked
 def taylor_scores(
-    arch: Arch,
-    weights: Mapping[str, Tensor],
+    model: Model,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     loss: Loss = nn.functional.cross_entropy,
 ) -> Scores:
-    """Return the square of the change of the loss when a channel goes, to first order.
+    """Return the squared change of the loss when a channel is removed, to first order.
 
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", arXiv 1906.10771,
-    equation 8 with a gate for each channel, and the mean over batches. The gate is where the
-    channel is read: its gradient is the sum of weight times gradient over the weights that read it,
-    added up over all layers that do. The channels that an addition ties are so counted once and
-    together, and it is the same whether a batch norm comes before or not.
+    equation 8 with one gate per channel, averaged over batches. The gate is where the channel is
+    read: its gradient is the sum of weight times gradient over all weights that read it. So
+    channels tied by an addition are scored once and together, with or without batch norm.
 
-    Batch norms normalise by the batch: what a channel adds to all images alike costs nothing,
-    because statistics are measured anew after a cut.
+    Batch norms use batch statistics, so a channel that adds the same to all images costs nothing:
+    statistics are measured again after pruning.
 
     Args:
-        arch: the network.
-        weights: its state dict; it is left alone.
+        model: the model.
         batches: normalised images, float (N, C, H, W), and their labels, on one device; N >= 2.
         loss: of logits and labels.
 
     Raises:
         InputError: there is no batch.
     """
+    arch = model.arch
     network: Network | None = None
     sums = [torch.zeros(group.size, dtype=torch.float64) for group in channel_groups(arch)]
     number = 0
     for x, labels in batches:
         number += 1
         if network is None:
-            network = _load(arch, weights).to(x.device)
+            network = _with_batch_statistics(model).to(x.device)
         network.zero_grad()
         loss(network(x).float(), labels).backward()  # type: ignore[no-untyped-call]
         for total, gate in zip(sums, _by_channel(arch, _gates(network)), strict=True):
             total += gate.square()
     if not number:
-        raise InputError("there are no images to tell from which channels matter")
+        raise InputError("there are no images to score channels on")
     return tuple(total / number for total in sums)
 
 
-def _load(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
-    """Return a copy that normalises by the batch, without dropout."""
-    network = Network(arch)
-    network.load_state_dict(weights)
-    network.eval()
+def _with_batch_statistics(model: Model) -> Network:
+    """Return a copy of the network whose batch norms use batch statistics, without dropout."""
+    network = copy.deepcopy(model.network).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.train()
@@ -84,7 +85,7 @@ def _load(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
 
 
 def _gates(network: Network) -> dict[str, Tensor]:
-    """Return for each layer with weights the gradient of a gate at each input, (inputs,)."""
+    """Return for each layer with weights the gradient of a gate on each input, (inputs,)."""
     gates = {}
     for layer in layers(network.arch):
         weight = getattr(_module(network, layer.name), "weight", None)
@@ -100,12 +101,12 @@ def _gates(network: Network) -> dict[str, Tensor]:
 def _module(network: Network, name: str) -> nn.Module | None:
     try:
         return network.get_submodule(name)
-    except AttributeError:  # a layer of the graph that is no module: an activation in a block
+    except AttributeError:  # some layers of the graph are no modules
         return None
 
 
 def _by_channel(arch: Arch, by_input: Mapping[str, Tensor]) -> Scores:
-    """Return the sums over the places where each channel is read."""
+    """Return the sum for each channel over the layers that read it."""
     sums = []
     for group in channel_groups(arch):
         total = torch.zeros(group.size, dtype=torch.float64)

@@ -1,15 +1,22 @@
-"""Cross-layer equalisation: channels scaled until one scale for all of a layer's weights fits them.
+"""Cross-layer equalisation, and absorption of high biases.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv
-1906.04721, section 4.1: where f(s * x) = s * f(x), a channel may be computed s times smaller and
+1906.04721.
+
+Equalisation, section 4.1: where f(s * x) = s * f(x), a channel may be computed s times smaller and
 read s times larger (equations 7 and 8). With r1 the range of the weights that compute it and r2 of
 those that read it, s = sqrt(r1 * r2) / r2 makes the two equal, which is best for both (equation
-11). It is repeated over all pairs until nothing changes any more.
+11). This is repeated over all pairs of layers until nothing changes any more.
 
-Here a pair is a group of `mobilette.arch.channels`: the layers that compute channels and those that
-read them, through additions, concatenations, shuffles and pools. Where residual additions tie the
-outputs of several layers, a channel has one scale in all of them, and r1 and r2 are geometric means
-over the layers. A depthwise convolution is the second of one pair and the first of the next.
+Here a pair is a group of `mobilette.arch.channels.scaling_groups`: the layers that compute channels
+and those that read them, through additions, concatenations, shuffles and pools. Where residual
+additions tie the outputs of several layers, a channel has one scale in all of them, and r1 and r2
+are geometric means over the layers. A depthwise convolution is the second of one pair and the
+first of the next.
+
+Absorption, section 4.1.3: equalisation may leave a channel with a high bias, and all channels of an
+activation share one range. For x >= c, relu(x) = relu(x - c) + c, so c moves from the bias of the
+layer that computes x into that of the layer that reads it, W * c (equations 13 to 15).
 """
 
 from __future__ import annotations
@@ -33,52 +40,50 @@ from mobilette.arch.primitives import (
     ShuffleLayer,
     SliceLayer,
 )
+from mobilette.arguments import checked
 from mobilette.compression.observation import check_inputs, observe
 from mobilette.compression.rescaling import Rescaling, widen
-from mobilette.errors import one_of
-from mobilette.nn.network import Network
+from mobilette.model.model import Model
 
 ReLU6 = Literal["auto", "widen", "keep"]
 
-# What a ReLU6 was given must stay this much below its 6: other images may give it more.
+# Inputs of a ReLU6 must stay below 6 by this factor: other images may give larger ones.
 MARGIN = 1.25
 CAP = 6.0
-# A group whose channels change by less is left until its neighbours change by more.
+# A group whose channels change by less waits until its neighbours change by more.
 CONVERGED, ROUNDS = 0.01, 50
-# Weights this much smaller than the largest of their layer are as good as none.
-NOTHING = 1e-8
+# Weights smaller than this part of their layer's largest count as zero.
+NEGLIGIBLE = 1e-8
 # c is this many standard deviations below the mean: normal values exceed it 99.865% of the time.
 DEVIATIONS = 3.0
 
 
-def equalise(network: Network, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Network:
-    """Return the network that answers as ``network`` does, with channels of like ranges.
+@checked
+def equalise(model: Model, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Model:
+    """Return a model that answers as ``model`` does, with similar ranges in all channels.
 
-    What goes through a hard-swish or hard-sigmoid is left alone. Exact up to rounding, for every
-    image, where no ReLU6 is involved. A ReLU6 is, too, as long as no value reaches the 6, and
-    that is known of ``inputs`` alone:
+    Without ReLU6 it is exact up to rounding, for every image. Channels that pass a hard-swish or
+    hard-sigmoid are left alone. ReLU6 allows scaling only below its 6, measured on ``inputs``:
 
-    - ``auto``: where nothing that a ReLU6 is given exceeds 4.8 (6 with a margin), it becomes a
-      ReLU. Where something does, it stays; the channels that exceed 4.8 are left alone, which is
-      exact everywhere, and the others are scaled such that they stay below 4.8, which is exact for
-      values below 4.8 before and after.
+    - ``auto``: a ReLU6 whose inputs stay below 4.8 (6 with a margin) becomes a ReLU. Otherwise it
+      stays: channels above 4.8 are left alone, which is exact everywhere; the others are scaled to
+      stay below 4.8, which is exact for values below 4.8 before and after.
     - ``keep``: as ``auto``, but no ReLU6 becomes a ReLU.
-    - ``widen``: every ReLU6 becomes a ReLU: another function, where values reached the 6.
+    - ``widen``: every ReLU6 becomes a ReLU, which changes the function where values reached 6.
 
     Args:
-        network: with batch norms folded; it is left alone.
-        inputs: normalised images, float (N, C, H, W), on which what reaches a ReLU6 is measured.
-        relu6: what becomes of ReLU6.
+        model: with batch norms folded.
+        inputs: normalised images, float (N, C, H, W).
+        relu6: what to do with ReLU6.
 
     Raises:
-        InputError: no images, or not of the network's size.
+        InputError: ``inputs`` are no images for the network.
     """
-    one_of(relu6, ("auto", "widen", "keep"), "relu6")
-    check_inputs(network.arch, inputs)
-    rescaling = Rescaling(network)
+    check_inputs(model.arch, inputs)
+    rescaling = Rescaling(model)
     arch, peaks = rescaling.arch, {}
     if relu6 != "widen":
-        peaks = _measure_peaks(network, inputs)
+        peaks = _measure_peaks(model, inputs)
     if relu6 != "keep":
         low = {name: bool(peak.max() * MARGIN <= CAP) for name, peak in peaks.items()}
         arch = widen(arch, low if relu6 == "auto" else None)
@@ -97,20 +102,20 @@ def equalise(network: Network, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Netw
                 changed |= touched
         if not changed:
             break
-    return rescaling.network(arch)
+    return rescaling.model(arch)
 
 
 def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
     """Scale the channels of a group; return the largest change, as a natural logarithm.
 
-    ``room``, by what each may still grow, is brought up to date.
+    ``room``, the factor by which each may still grow, is updated.
     """
     computed = _mean_range(rescaling, group, "output")
     read = _mean_range(rescaling, group, "input")
     alive = (computed > 0) & (read > 0)
     wanted = torch.where(alive, (read / computed).sqrt(), 1.0)
     if alive.any():
-        # What is computed by nothing, or read by nothing, only has to be no larger than the rest.
+        # Channels that nothing computes or reads need only be no larger than the rest.
         wanted = torch.where(computed == 0, (read / read[alive].amax()).clamp_min(1.0), wanted)
         wanted = torch.where(read == 0, (computed[alive].amax() / computed).clamp_max(1.0), wanted)
     factors = torch.where(room > 0, torch.minimum(wanted, room), 1.0)
@@ -122,13 +127,13 @@ def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
 def _mean_range(rescaling: Rescaling, group: ChannelGroup, side: Side) -> Tensor:
     """Return the geometric mean over a group's layers of each channel's range, (size,).
 
-    A layer in which the channel has no weights does not count; it is 0 where none has any.
+    Layers in which a channel has no weights do not count; 0 where no layer has any.
     """
     ranges = torch.stack(
         [rescaling.ranges(group, place) for place in _places(group, side)]
         or [torch.zeros(group.size).double()]
     )
-    counts = ranges > NOTHING * ranges.amax(dim=1, keepdim=True)
+    counts = ranges > NEGLIGIBLE * ranges.amax(dim=1, keepdim=True)
     logs = torch.where(counts, ranges, 1.0).log().sum(dim=0)
     number = counts.sum(dim=0)
     return torch.where(number > 0, (logs / number.clamp_min(1)).exp(), 0.0)
@@ -139,7 +144,7 @@ def _places(group: ChannelGroup, side: Side) -> Iterator[Place]:
 
 
 def _room(group: ChannelGroup, peaks: Mapping[str, Tensor]) -> Tensor:
-    """Return by what each channel of a group may grow, (size,): 0 where it must stay as it is."""
+    """Return the factor by which each channel may grow, (size,); 0 means it must not change."""
     room = torch.full((group.size,), torch.inf).double()
     for place in _places(group, "through"):
         if place.layer in peaks:
@@ -157,9 +162,9 @@ def _relu6_layers(arch: Arch) -> list[ActivationLayer]:
     ]
 
 
-def _measure_peaks(network: Network, inputs: Tensor) -> dict[str, Tensor]:
-    """Return the largest value of each channel (channels,) that every ReLU6 is given."""
-    given = {layer.inputs[0]: layer.name for layer in _relu6_layers(network.arch)}
+def _measure_peaks(model: Model, inputs: Tensor) -> dict[str, Tensor]:
+    """Return the largest input of every ReLU6 by channel, (channels,)."""
+    given = {layer.inputs[0]: layer.name for layer in _relu6_layers(model.arch)}
     peaks: dict[str, Tensor] = {}
 
     def take(name: str, output: Tensor) -> None:
@@ -168,41 +173,41 @@ def _measure_peaks(network: Network, inputs: Tensor) -> dict[str, Tensor]:
         peaks[given[name]] = torch.maximum(before, largest)
 
     if given:
-        observe(network, inputs, given, take)
+        observe(model.network, inputs, given, take)
     return peaks
 
 
-def absorb_high_biases(network: Network, inputs: Tensor) -> Network:
-    """Return ``network`` with a constant c of channels moved to the layers behind.
+@checked
+def absorb_high_biases(model: Model, inputs: Tensor) -> Model:
+    """Return ``model`` with a constant c of each channel moved into the layers that read it.
 
-    c = max(0, mean - 3 std) of what a ReLU is given, measured on ``inputs``, but no more than the
-    smallest value there, so that they are answered as before. The paper takes mean and deviation
-    from the batch norm, and values as normal, 1 in 700 of which lie below c; measured ones often
-    have a longer tail. A channel is moved where one layer computes it, its ReLU follows, and
-    whatever reads it, after pools or not, is a 1x1 convolution or a linear layer: padding adds
-    zeros, which a larger kernel would read without c.
+    c = max(0, mean - 3 std) of a ReLU's input, measured on ``inputs``, but at most the smallest
+    value there, so that the answers to ``inputs`` stay. (The paper takes mean and deviation from
+    the batch norm and assumes normal values; measured ones often have a longer tail.) Only channels
+    that one layer computes, that pass a ReLU, and that 1x1 convolutions or linear layers read,
+    directly or through pools, can be moved: a larger kernel would read padding zeros without c.
 
     Args:
-        network: with batch norms folded; it is left alone.
+        model: with batch norms folded.
         inputs: normalised images, float (N, C, H, W).
 
     Raises:
-        InputError: no images, or not of the network's size.
+        InputError: ``inputs`` are no images for the network.
     """
-    check_inputs(network.arch, inputs)
-    movable = _movable(network.arch)
+    check_inputs(model.arch, inputs)
+    movable = _movable(model.arch)
     amounts: dict[str, Tensor] = {}
-    moments = _measure_moments(network, inputs, sorted({name for name, _ in movable}))
+    moments = _measure_moments(model, inputs, sorted({name for name, _ in movable}))
     for name, (mean, deviation, least) in moments.items():
         amounts[name] = torch.minimum(mean - DEVIATIONS * deviation, least).clamp_min(0.0)
-    rescaling = Rescaling(network)
+    rescaling = Rescaling(model)
     for name, group in movable:
         rescaling.shift(group, amounts[name][torch.tensor(group.outputs[name])])
-    return rescaling.network()
+    return rescaling.model()
 
 
 def _movable(arch: Arch) -> list[tuple[str, ChannelGroup]]:
-    """Return the groups of channels that a constant can be taken from, and what computes them."""
+    """Return the groups whose constant can be moved, with the layer that computes each."""
     by_name = {layer.name: layer for layer in layers(arch)}
     relu_of = {
         layer.inputs[0]: layer.name
@@ -217,13 +222,13 @@ def _movable(arch: Arch) -> list[tuple[str, ChannelGroup]]:
         (name,) = group.outputs
         if relu_of.get(name) not in through:
             continue
-        if all(_lets_pass(by_name[other]) for other in (*through, *group.inputs)):
+        if all(_passes_constants(by_name[other]) for other in (*through, *group.inputs)):
             found.append((name, group))
     return found
 
 
-def _lets_pass(layer: AnyLayer) -> bool:
-    """Whether a constant in what the layer is given is a constant in what it gives."""
+def _passes_constants(layer: AnyLayer) -> bool:
+    """Whether a constant added to the layer's input adds a constant to its output."""
     if isinstance(layer, ConvLayer):
         return layer.kernel == 1
     if isinstance(layer, PoolLayer):
@@ -234,9 +239,9 @@ def _lets_pass(layer: AnyLayer) -> bool:
 
 
 def _measure_moments(
-    network: Network, inputs: Tensor, names: list[str]
+    model: Model, inputs: Tensor, names: list[str]
 ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Return mean, standard deviation and least value of each channel the layers give, float64."""
+    """Return mean, standard deviation and minimum of each layer's output channels, float64."""
     sums: dict[str, Tensor] = {}
     least: dict[str, Tensor] = {}
 
@@ -249,7 +254,7 @@ def _measure_moments(
         least[name] = torch.minimum(least.get(name, lowest), lowest)
 
     if names:
-        observe(network, inputs, names, take)
+        observe(model.network, inputs, names, take)
     moments = {}
     for name, (count, total, squares) in sums.items():
         mean = total / count

@@ -1,4 +1,4 @@
-"""Which layers of an int8 network are computed in float: those named, and what follows them."""
+"""Which layers of an int8 network stay in float: those named, and what follows them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ def check_float_layers(arch: Arch, names: Set[str]) -> None:
     known = weight_layers(arch)
     for name in sorted(names - set(known)):
         raise InputError(
-            f"float layer {name!r} is no convolution or linear layer of {arch.name}, which has "
-            f"{known[0]} to {known[-1]}{nearest(name, known)}"
+            f"float layer {name!r} is not a convolution or linear layer of {arch.name}, which "
+            f"has {known[0]} to {known[-1]}{nearest(name, known)}"
         )
 
 
 def weight_layers(arch: Arch) -> tuple[str, ...]:
-    """Return the names of the convolutions and linear layers, in the order of execution."""
+    """Return the names of the convolutions and linear layers, in execution order."""
     return tuple(layer.name for layer in layers(arch) if isinstance(layer, ConvLayer | LinearLayer))
 
 
 def in_float(arch: Arch, names: Set[str]) -> frozenset[str]:
-    """Return the layers that are computed in float where those of ``names`` are.
+    """Return the layers in float if those of ``names`` are.
 
-    They are these, and what has no weights and reads nothing but them: there, rounding would lose
-    what float has kept. The normalisation belongs to the layer that reads it.
+    These are ``names`` and every layer without weights that reads only layers in float. The
+    normalisation follows the layer that reads it.
     """
     found: set[str] = set()
     for layer in layers(arch):
@@ -45,11 +45,11 @@ def in_float(arch: Arch, names: Set[str]) -> frozenset[str]:
 
 
 def is_part_of(node: str, names: Collection[str]) -> bool:
-    """Whether ``node`` is one of the layers ``names``, or one of several that a layer became."""
+    """Whether ``node`` is one of the layers ``names``, or a part of one."""
     steps = node.split(".")
     return any(".".join(steps[:count]) in names for count in range(1, len(steps) + 1))
 
 
 def answers_in_float(arch: Arch, names: Set[str]) -> bool:
-    """Whether the last layer is computed in float where those of ``names`` are."""
+    """Whether the logits are in float if the layers ``names`` are."""
     return layers(arch)[-1].name in in_float(arch, names)

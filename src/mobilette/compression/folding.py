@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
 from mobilette.arch.rows import Conv
+from mobilette.arguments import checked
+from mobilette.model.model import Model
 
 
-def fold_batch_norm(arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Arch, dict[str, Tensor]]:
-    """Return the network without batch norms that answers as ``arch`` does in inference.
+@checked
+def fold(model: Model) -> Model:
+    """Return ``model`` with every batch norm folded into the convolution before it.
 
-    With scale g, shift b, running mean m and variance v (Ioffe and Szegedy 2015, algorithm 2):
-    weight' = weight * g / sqrt(v + eps), bias' = (bias - m) * g / sqrt(v + eps) + b, computed in
-    float64.
+    It computes what ``model`` computes in evaluation mode. With scale g, shift b, running mean m
+    and variance v (Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2):
+    weight' = weight * g / sqrt(v + eps), bias' = (bias - m) * g / sqrt(v + eps) + b, in float64.
     """
-    folded = dict(weights)
+    arch, folded = model.arch, dict(model.weights)
     for layer in layers(arch):
         if not isinstance(layer, NormLayer):
             continue
@@ -37,8 +37,8 @@ def fold_batch_norm(arch: Arch, weights: Mapping[str, Tensor]) -> tuple[Arch, di
         bias = folded.get(f"{conv}.bias", torch.zeros_like(mean)).double()
         folded[f"{conv}.weight"] = weight.float()
         folded[f"{conv}.bias"] = ((bias - mean) * factor + shift).float()
-    return change_convs(arch, _folded), folded
+    return replace(model, arch=change_convs(arch, _without_norm), weights=folded)
 
 
-def _folded(name: str, conv: Conv) -> Conv:
+def _without_norm(name: str, conv: Conv) -> Conv:
     return replace(conv, norm="none", bias=True) if conv.norm == "batch" else conv

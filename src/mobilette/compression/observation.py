@@ -1,70 +1,75 @@
-"""A network executed on images, in parts that fit the memory, while its layers are watched."""
+"""A network run on images, in batches that fit in memory, while its layers are observed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import INPUT, NormLayer
 from mobilette.errors import InputError
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 
-# Values of the largest activation that are in the memory at once: 64 MiB of float32.
-LARGEST_PART = 2**24
+if TYPE_CHECKING:
+    from mobilette.compression.simulation import Simulated
 
+# Values of a batch's largest activation: 64 MiB of float32.
+LARGEST_BATCH = 2**24
+
+# Called with a layer's name and its output.
 Take = Callable[[str, Tensor], None]
 
 
 def check_inputs(arch: Arch, inputs: Tensor) -> None:
-    """Raise `InputError` unless ``inputs`` are images that the network takes, at least one.
+    """Raise `InputError` unless ``inputs`` are images for ``arch``, whose batch norms are folded.
 
-    Nor may it have batch norms left: what is measured and rounded is the network without them.
+    At least one image is needed.
     """
-    left = next((layer.name for layer in layers(arch) if isinstance(layer, NormLayer)), None)
-    if left is not None:
-        raise InputError(f"{arch.name}: batch norms are to be folded first, {left} is one")
+    norm = next((layer.name for layer in layers(arch) if isinstance(layer, NormLayer)), None)
+    if norm is not None:
+        raise InputError(f"{arch.name} has batch norms ({norm} is one); fold it first")
     shape = (arch.in_channels, arch.resolution, arch.resolution)
     if inputs.ndim != 4 or tuple(inputs.shape[1:]) != shape:
         raise InputError(
             f"images of shape {tuple(inputs.shape)}; (N, {', '.join(map(str, shape))}) is needed"
         )
     if not len(inputs):
-        raise InputError("there are no images to measure activations on; one at least is needed")
+        raise InputError("there are no images to measure activations on; at least one is needed")
 
 
-def parts(arch: Arch, inputs: Tensor) -> Iterator[Tensor]:
-    """Yield ``inputs`` (N, C, H, W) in parts whose activations fit the memory.
+def batches_in_memory(arch: Arch, inputs: Tensor) -> Iterator[Tensor]:
+    """Yield ``inputs`` (N, C, H, W) in batches whose activations fit in memory.
 
     Raises:
-        InputError: ``inputs`` are not images that the network takes, or there are none.
+        InputError: as `check_inputs`.
     """
     check_inputs(arch, inputs)
-    count = max(1, min(64, LARGEST_PART // largest_activation(arch)))
-    yield from torch.split(inputs, count)
+    yield from torch.split(inputs, max(1, min(64, LARGEST_BATCH // largest_activation(arch))))
 
 
 def largest_activation(arch: Arch) -> int:
-    """Return how many values the largest activation of one image has."""
+    """Return the number of values in one image's largest activation."""
     return max(prod(layer.shape) for layer in layers(arch))
 
 
 @torch.no_grad()
 def observe(network: Network, inputs: Tensor, names: Iterable[str], take: Take) -> None:
-    """Call ``take(name, output)`` with what each layer ``names`` gives, part after part.
+    """Call ``take(name, output)`` with the output of each layer in ``names``, batch by batch.
 
     Args:
-        network: is executed as it is.
+        network: run as it is, with batch norms folded.
         inputs: normalised images, float (N, C, H, W).
-        names: of `mobilette.arch.layers`, or ``input``.
-        take: must not keep the output: the next layer may overwrite it.
+        names: layers of `mobilette.arch.layers`, or ``input``.
+        take: must not keep the output, which the next layer may overwrite.
 
     Raises:
-        InputError: ``inputs`` are not images that the network takes, or there are none.
+        InputError: as `check_inputs`.
     """
     names = list(names)
     handles = [
@@ -75,20 +80,21 @@ def observe(network: Network, inputs: Tensor, names: Iterable[str], take: Take) 
         if name != INPUT
     ]
     try:
-        for part in parts(network.arch, inputs):
+        for batch in batches_in_memory(network.arch, inputs):
             if INPUT in names:
-                take(INPUT, part)
-            network(part)
+                take(INPUT, batch)
+            network(batch)
     finally:
         for handle in handles:
             handle.remove()
 
 
 @torch.no_grad()
-def answers(network: nn.Module, inputs: Tensor, arch: Arch) -> Tensor:
-    """Return the logits, float (N, classes), of ``network`` for normalised images ``inputs``.
+def answers(model: Model | Simulated, inputs: Tensor) -> Tensor:
+    """Return the logits, float (N, classes), of ``model`` for normalised images ``inputs``.
 
     Raises:
-        InputError: ``inputs`` are not images that ``arch`` takes, or there are none.
+        InputError: as `check_inputs`.
     """
-    return torch.cat([network(part) for part in parts(arch, inputs)])
+    network = model.network if isinstance(model, Model) else model
+    return torch.cat([network(batch) for batch in batches_in_memory(model.arch, inputs)])

@@ -1,72 +1,103 @@
-"""Pruning by structure: a network and its weights become narrower ones, the rest as it was."""
+"""Narrower models: `prune_channels` keeps the best-scored channels, `slice_to` a given width."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import ChannelGroup, channel_groups
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.channels import Side, channel_groups
+from mobilette.arch.editing import adopt_details, change_convs, convs
 from mobilette.arch.knobs import Knob, Knobs
+from mobilette.arch.rows import Conv
+from mobilette.arch.scale import Settings
+from mobilette.arguments import checked
 from mobilette.compression.channel_scores import Scores
 from mobilette.counting.knob_madds import KnobMadds
 from mobilette.errors import InputError
 from mobilette.formats.channel_choice import Sources
-from mobilette.formats.slicing import take_weights
+from mobilette.formats.slicing import slice_weights, take_weights
+from mobilette.model.model import Model
 
 MULTIPLE = 8  # what engines' kernels are made for
-BOUND_MULTIPLE = 4  # halves and groups have a hard enough time
+BOUND_MULTIPLE = 4  # halves and groups are constrained enough
 SMALLEST = 8
-TOLERANCE = 0.02  # of the mult-adds, how many fewer than asked for may be left
+TOLERANCE = 0.02  # of the mult-adds: how far below the target the result may be
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pruned:
-    """A narrower network.
+@checked
+def slice_to(model: Model, arch: Arch | None = None, *, width_mult: float | None = None) -> Model:
+    """Return ``model`` cut to the widths of ``arch``, or to another width multiplier.
 
-    Attributes:
-        weights: its state dict; batch norms still have the statistics of the wider network.
-        kept: which positions of the wider network its positions are.
-    """
-
-    arch: Arch
-    weights: dict[str, Tensor]
-    kept: Sources
-
-
-def prune_channels(
-    arch: Arch,
-    weights: Mapping[str, Tensor],
-    scores: Scores,
-    *,
-    keep_madds: float,
-    multiple: int = MULTIPLE,
-) -> Pruned:
-    """Return the network without its least important channels.
-
-    Greedily, that knob (`mobilette.arch.knobs`) is turned down a step which loses least importance
-    for the mult-adds that it saves, until few enough are left; what was cut too much is then given
-    back where it gives most importance for its mult-adds.
-
-    Measure the statistics of the batch norms anew (`mobilette.formats.batch_norm`) before the
-    network is used: layers have lost inputs.
+    Of each group of tied channels those stay that contribute most to the layers that read them
+    (`mobilette.formats.importance`: Li et al. 2017, arXiv 1608.08710, with Liu et al. 2017, arXiv
+    1708.06519). The result is a start for training: batch norms keep the statistics of the wider
+    network until `mobilette.formats.batch_norm.measure_batch_norm` measures them again.
 
     Args:
-        arch: the network.
-        weights: its state dict; it is left alone.
-        scores: how important its channels are.
-        keep_madds: the part of the mult-adds that may be left, above 0 and at most 1.
-        multiple: of which numbers of channels are; halves and groups are of 4 at most, or of what
-            the layers' groups allow.
+        model: the wider model.
+        arch: the same network, nowhere wider.
+        width_mult: instead of ``arch``, the width multiplier of the network ``origin.name``.
 
     Raises:
-        InputError: so few mult-adds cannot be reached.
+        InputError: not exactly one of ``arch`` and ``width_mult`` is given, there is no network of
+            that name, or the networks differ in more than their widths.
     """
+    if (arch is None) == (width_mult is None):
+        raise InputError("slice_to: give either arch or width_mult")
+    if arch is None:
+        arch = _of_width(model, width_mult or 0.0)
+    weights = slice_weights(model.arch, model.weights, arch)
+    origin = replace(model.origin, width_mult=width_mult)
+    return replace(model, arch=arch, weights=weights, origin=origin)
+
+
+def _of_width(model: Model, width_mult: float) -> Arch:
+    """Return the model's network of the catalogue with another width, in the model's details."""
+    settings = Settings(
+        width_mult=width_mult,
+        resolution=model.arch.resolution,
+        num_classes=model.arch.num_classes,
+        in_channels=model.arch.in_channels,
+        form=model.origin.form,
+    )
+    given = convs(model.arch)
+
+    def norm_as_given(name: str, conv: Conv) -> Conv:
+        like = given.get(name, conv)
+        return replace(conv, norm=like.norm, bias=like.bias)
+
+    arch = adopt_details(get_arch(model.origin.name, settings), model.arch)
+    return change_convs(arch, norm_as_given)  # folded where the model is
+
+
+@checked
+def prune_channels(
+    model: Model, scores: Scores, *, keep_madds: float, multiple: int = MULTIPLE
+) -> Model:
+    """Return ``model`` without its least important channels.
+
+    Greedily, in each step the channel count (`mobilette.arch.knobs`) is lowered that loses least
+    score for the mult-adds it saves; what was cut too much is then given back where it gains most
+    score for its mult-adds. Batch norms keep the statistics of the wider network, so measure them
+    again (`mobilette.formats.batch_norm.measure_batch_norm`) before use.
+
+    Args:
+        model: the model.
+        scores: how important its channels are, as `norm_scores` or `taylor_scores` gives.
+        keep_madds: the fraction of the mult-adds to keep, above 0 and at most 1.
+        multiple: of which channel counts are; halves and groups use 4 at most, or what the layers'
+            groups allow.
+
+    Raises:
+        InputError: the network cannot be cut to so few mult-adds.
+    """
+    arch = model.arch
     turner = _Turner(Knobs(arch), scores, multiple=multiple)
     wanted = math.floor(keep_madds * turner.before)
     turner.turn_down(wanted)
@@ -78,12 +109,13 @@ def prune_channels(
         )
     turner.give_back(wanted)
     target = turner.knobs.set(turner.counts)
-    kept = _keep(arch, scores, target)
-    return Pruned(arch=target, weights=take_weights(weights, target, kept), kept=kept)
+    weights = take_weights(model.weights, target, kept_positions(arch, scores, target))
+    origin = replace(model.origin, width_mult=None)
+    return replace(model, arch=target, weights=weights, origin=origin)
 
 
 class _Turner:
-    """Knobs that are turned down and up, one step at a time."""
+    """Channel counts that are lowered and raised, one step at a time."""
 
     def __init__(self, knobs: Knobs, scores: Scores, *, multiple: int) -> None:
         self.knobs, self.madds = knobs, KnobMadds(knobs)
@@ -95,9 +127,9 @@ class _Turner:
         self.asked: list[set[int]] = [{knob.size} for knob in knobs]
 
     def turn_down(self, wanted: int) -> None:
-        """Turn down until at most ``wanted`` mult-adds are left, or nothing more can go.
+        """Lower counts until at most ``wanted`` mult-adds are left, or none can be lowered.
 
-        Steps that go too far come last, the shortest first.
+        Steps that overshoot come last, the smallest overshoot first.
         """
         enough = wanted - TOLERANCE * self.before
         while self.left > wanted:
@@ -111,7 +143,7 @@ class _Turner:
             self._take_first(sorted(steps))
 
     def give_back(self, wanted: int) -> None:
-        """Turn up while at most ``wanted`` mult-adds are left."""
+        """Raise counts while at most ``wanted`` mult-adds are left."""
         while True:
             steps = []
             for knob, count in self._next_up():
@@ -123,12 +155,12 @@ class _Turner:
             self._take_first(sorted(steps))
 
     def _lost(self, knob: int, count: int) -> float:
-        """Return the importance that is lost when ``knob`` is set to ``count``."""
+        """Return the score lost by setting ``knob`` to ``count``."""
         lost = self.lost[knob]
         return lost[count] - lost[self.counts[knob]]
 
     def _take_first(self, steps: list[tuple[float, float, int, int]]) -> None:
-        """Take the first of ``steps`` that the network allows; forget those that it does not."""
+        """Take the first of ``steps`` that the network allows; drop those that it does not."""
         for _, _, knob, count in steps:
             if not self.knobs[knob].bound or self._allows(knob, count):
                 self.counts = [*self.counts[:knob], count, *self.counts[knob + 1 :]]
@@ -137,7 +169,7 @@ class _Turner:
             self.settings[knob].remove(count)
 
     def _allows(self, knob: int, count: int) -> bool:
-        """Return whether ``knob`` may be set to ``count``; the other knobs are asked as well."""
+        """Return whether ``knob`` may be set to ``count``; the other knobs are checked with it."""
         if (knob, count) not in self.allowed:
             lower = [
                 max((c for c in settings if c not in self.asked[i]), default=settings[-1])
@@ -163,7 +195,7 @@ class _Turner:
 
 
 def _settings(knob: Knob, multiple: int) -> list[int]:
-    """Return the counts that ``knob`` may have."""
+    """Return the counts that ``knob`` may be set to."""
     narrowest = min(knob.channels)
     smallest = -(-min(SMALLEST, narrowest) * knob.size // narrowest)
     if knob.bound:
@@ -174,9 +206,9 @@ def _settings(knob: Knob, multiple: int) -> list[int]:
 
 
 def _losses(knobs: Knobs, scores: Scores) -> list[list[float]]:
-    """Return for each knob the importance that is lost at each count, 0 to its size.
+    """Return for each knob the score lost at each count, 0 to its size.
 
-    The least important go first, from each group of channels in proportion.
+    The lowest scores go first, from each group of channels in proportion.
     """
     lost = [torch.zeros(knob.size + 1, dtype=torch.float64) for knob in knobs]
     for group, score in zip(channel_groups(knobs.arch), scores, strict=True):
@@ -192,27 +224,21 @@ def _losses(knobs: Knobs, scores: Scores) -> list[list[float]]:
     return [sums.tolist() for sums in lost]
 
 
-def _keep(arch: Arch, scores: Scores, target: Arch) -> Sources:
-    """Return the most important channels of each group, in their order, as many as are left."""
+def kept_positions(arch: Arch, scores: Scores, target: Arch) -> Sources:
+    """Return which positions of ``arch`` the narrower ``target`` keeps: the best-scored channels.
+
+    They stay in their order.
+    """
     alike = {
         frozenset(group.places): (group, score)
         for group, score in zip(channel_groups(arch), scores, strict=True)
     }
-    kept: defaultdict[tuple[str, object], dict[int, int]] = defaultdict(dict)
+    kept: defaultdict[tuple[str, Side], dict[int, int]] = defaultdict(dict)
     for group in channel_groups(target):
         source, score = alike[frozenset(group.places)]
         best = score.sort(descending=True, stable=True).indices[: group.size].sort().values
-        _note(kept, group, source, best.tolist())
-    return kept  # type: ignore[return-value]
-
-
-def _note(
-    kept: defaultdict[tuple[str, object], dict[int, int]],
-    group: ChannelGroup,
-    source: ChannelGroup,
-    channels: list[int],
-) -> None:
-    for number, channel in enumerate(channels):
-        for place in group.places:
-            to, taken_from = group.positions(place, number), source.positions(place, channel)
-            kept[place.layer, place.side].update(zip(to, taken_from, strict=True))
+        for number, channel in enumerate(best.tolist()):
+            for place in group.places:
+                to, taken_from = group.positions(place, number), source.positions(place, channel)
+                kept[place.layer, place.side].update(zip(to, taken_from, strict=True))
+    return kept

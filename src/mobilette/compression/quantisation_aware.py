@@ -1,13 +1,14 @@
-"""Quantisation-aware training: weights that answer well once they are rounded.
+"""Quantisation-aware training: weights trained to answer well after rounding to int8.
 
-Jacob et al. 2018, arXiv 1712.05877, section 3, on the network with its batch norms folded already:
-they have nothing to measure any more, and what is trained is what is exported.
+Jacob et al. 2018, arXiv 1712.05877, section 3. Batch norms are folded before training, so what is
+trained is what is exported.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,19 @@ from mobilette.compression.observation import answers
 from mobilette.compression.ranges import Ranges
 from mobilette.compression.simulation import simulated
 from mobilette.errors import InputError
-from mobilette.nn.network import Network, build_empty
+from mobilette.model.model import Model
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 
 Batches = Callable[[], Iterable[Tensor]]
-# Called with (steps that are done, steps in all, loss).
+# Called with (steps done, steps in all, loss).
 Report = Callable[[int, int, float], None]
 
 WARMUP = 0.1
 
 
 def train_quantised(
-    network: Network,
+    model: Model,
     batches: Batches,
     *,
     inputs: Tensor,
@@ -36,59 +37,55 @@ def train_quantised(
     steps: int,
     lr: float = 1e-4,
     float_layers: Collection[str] = (),
-    multi_label: bool = False,
     report: Report | None = None,
-) -> Network | None:
-    """Return ``network`` with weights that were trained to answer in int8 as it does in float.
+) -> Model | None:
+    """Return ``model`` trained to answer in int8 as it does in float; ``None`` if that failed.
 
-    The loss is the Kullback-Leibler divergence of the answers from the float network's; labels are
-    not needed. Weights and biases are trained with Adam, each tensor with a rate in proportion to
-    its size, which is warmed up and falls as a cosine; ranges of activations stay as they are
-    calibrated. The same batches give the same network. ``None`` where the trained one answers no
-    better on ``inputs`` in int8 than it did before.
+    The loss is the Kullback-Leibler divergence from the float answers; labels are not needed.
+    Weights and biases are trained with Adam at a rate in proportion to each tensor's size, with
+    warm-up and a cosine schedule; ranges of activations stay as calibrated. The same batches give
+    the same model. Training has failed if the answers to ``inputs`` in int8 are no better.
 
     Args:
-        network: with batch norms folded, in evaluation mode; it is left alone.
-        batches: begins a pass over normalised images, float (N, C, H, W); another one begins
-            where it ends before ``steps``.
+        model: with batch norms folded.
+        batches: begins a pass over normalised images, float (N, C, H, W); called again when a pass
+            ends before ``steps``.
         inputs: normalised images to calibrate with.
         ranges: how the ranges of activations are chosen.
-        steps: how many batches are trained on.
-        lr: the highest rate, relative to the root mean square of what is trained.
-        float_layers: convolutions and linear layers that are not int8.
-        multi_label: whether an image may be of several classes, each answered for by itself.
+        steps: how many batches to train on.
+        lr: the highest rate, relative to a tensor's root mean square.
+        float_layers: convolutions and linear layers that stay in float.
         report: is told the progress.
 
     Raises:
-        InputError: no images, not of the network's size, no such layer, or no step.
+        InputError: ``inputs`` are no images for the network, it has no such layer, or ``steps`` or
+            ``lr`` is not positive.
     """
     if steps < 1 or not lr > 0:
         raise InputError(f"{steps} steps at rate {lr}: at least 1 step and a rate above 0 needed")
-    model = simulated(network, inputs, ranges=ranges, float_layers=float_layers)
-    divergence = Loss(Recipe(temperature=1.0), multi_label=multi_label).of_teacher
-    wanted = answers(network, inputs, network.arch)
-    before = float(divergence(answers(model, inputs, network.arch), wanted))
-    optimizer = _optimizer(model, lr)
+    int8 = simulated(model, inputs, ranges=ranges, float_layers=float_layers)
+    divergence = Loss(Recipe(temperature=1.0), multi_label=model.multi_label).of_teacher
+    wanted = answers(model, inputs)
+    before = float(divergence(answers(int8, inputs), wanted))
+    optimizer = _optimizer(int8, lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
-    for step, batch in enumerate(_endless(batches, steps), 1):
+    for step, batch in enumerate(_repeated(batches, steps), 1):
         with torch.no_grad():
-            taught = network(batch)
-        loss = divergence(model(batch), taught)
+            taught = model.network(batch)
+        loss = divergence(int8(batch), taught)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         if report is not None:
             report(step, steps, float(loss.detach()))
-    if not divergence(answers(model, inputs, network.arch), wanted) < before:
+    if not divergence(answers(int8, inputs), wanted) < before:
         return None
-    trained = build_empty(network.arch)
-    trained.load_state_dict(model.float_weights(), assign=True)
-    return trained.eval()
+    return replace(model, weights=int8.float_weights())
 
 
 def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return Adam, whose steps are as large as its rates, with rates that fit the tensors.
+    """Return Adam with a rate in proportion to each tensor's root mean square.
 
     Equalised weights of one layer may be a thousand times those of another.
     """
@@ -109,7 +106,7 @@ def _rate(progress: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))
 
 
-def _endless(batches: Batches, steps: int) -> Iterator[Tensor]:
+def _repeated(batches: Batches, steps: int) -> Iterator[Tensor]:
     left = steps
     while left:
         before = left
@@ -119,4 +116,4 @@ def _endless(batches: Batches, steps: int) -> Iterator[Tensor]:
             if not left:
                 return
         if left == before:
-            raise InputError("there are no batches to train on; one at least is needed")
+            raise InputError("there are no batches to train on; at least one is needed")

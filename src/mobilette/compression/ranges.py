@@ -1,4 +1,4 @@
-"""By which rule the range of an activation is chosen from the values that calibration showed."""
+"""How the int8 range of an activation is chosen from the values seen in calibration."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# plain: what an engine's own quantiser does by itself: minmax with ONNX Runtime and OpenVINO, a
-# search of its own with LiteRT and ExecuTorch. minmax: from the smallest to the largest value that
-# was seen. percentile: what is left of the values when the most extreme are cut off. mse: the range
-# whose steps lose least, by mean square.
+# plain: the default of the engine's quantiser: minmax in ONNX Runtime and OpenVINO, a search in
+# LiteRT and ExecuTorch. minmax: from the smallest to the largest value seen. percentile: the most
+# extreme values are cut off. mse: the range with the smallest mean square error of rounding.
 Ranges = Literal["plain", "minmax", "percentile", "mse"]
 RANGES: tuple[Ranges, ...] = ("plain", "minmax", "percentile", "mse")
 
-# Percent of all values that lie inside the range of ``percentile``.
+# Percent of the values inside the range of ``percentile``.
 PERCENTILE = 99.99
 BINS = 2048
-# Steps between the ends of a range of 8 bits.
+# Steps in an 8-bit range.
 STEPS = 255
 _CANDIDATES, _ROUNDS = 128, 20
 
@@ -25,12 +24,12 @@ _CANDIDATES, _ROUNDS = 128, 20
 def histogram_range(
     ranges: Ranges, counts: NDArray[np.float64], edges: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Return the (smallest, largest) value that ``ranges`` keeps of a tensor's histogram.
+    """Return the (smallest, largest) value of the range chosen from a tensor's histogram.
 
     Args:
-        ranges: the rule.
-        counts: values in each bin, (bins,).
-        edges: of the bins, rising, (bins + 1,).
+        ranges: how to choose.
+        counts: number of values in each bin, (bins,).
+        edges: of the bins, ascending, (bins + 1,).
     """
     if ranges == "percentile":
         return _percentile_range(counts, edges)
@@ -42,7 +41,7 @@ def histogram_range(
 def _percentile_range(
     counts: NDArray[np.float64], edges: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Cut off half of what `PERCENTILE` leaves at either end, up to the width of a bin."""
+    """Cut off half of what `PERCENTILE` excludes at each end, to within a bin."""
     outside = (1 - PERCENTILE / 100) / 2 * counts.sum()
     low = int((np.cumsum(counts) <= outside).sum())
     high = len(counts) - int((np.cumsum(counts[::-1]) <= outside).sum())
@@ -52,29 +51,29 @@ def _percentile_range(
 def _least_squares_range(
     counts: NDArray[np.float64], edges: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Move one end after the other to where 8 bits lose least, by the sum of squares.
+    """Move one end after the other to where the sum of squared errors in 8 bits is smallest.
 
-    What is lost of a value inside is step^2 / 12 on average, nothing of zero, which is a step of
-    its own; of one outside, the square of its distance from the range. Zero lies inside.
+    The squared error of a value inside the range is step^2 / 12 on average (0 for zero, which is a
+    step); of one outside, its squared distance from the range. The range contains zero.
     """
     low, high = smallest, largest = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
     shares = np.linspace(0, 1, _CANDIDATES + 1)[1:]
     for _ in range(_ROUNDS):
         before = low, high
-        low = smallest * shares[_lost(counts, edges, smallest * shares, high).argmin()]
-        high = largest * shares[_lost(counts, edges, low, largest * shares).argmin()]
+        low = smallest * shares[_squared_error(counts, edges, smallest * shares, high).argmin()]
+        high = largest * shares[_squared_error(counts, edges, low, largest * shares).argmin()]
         if (low, high) == before:
             break
     return float(low), float(high)
 
 
-def _lost(
+def _squared_error(
     counts: NDArray[np.float64],
     edges: NDArray[np.float64],
     low: NDArray[np.float64] | float,
     high: NDArray[np.float64] | float,
 ) -> NDArray[np.float64]:
-    """Return the sum of squares that is lost in each of the ranges ``low`` to ``high``."""
+    """Return the sum of squared errors for each of the ranges ``low`` to ``high``."""
     lows, highs = np.broadcast_arrays(low, high)
     centres = (edges[:-1] + edges[1:]) / 2
     beyond = centres - np.clip(centres, lows[:, None], highs[:, None])

@@ -1,4 +1,4 @@
-"""Channels scaled where they are computed, and back where they are read."""
+"""Channels scaled where they are computed, and scaled back where they are read."""
 
 from __future__ import annotations
 
@@ -14,44 +14,41 @@ from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer
 from mobilette.arch.rows import Block, Conv, Row
-from mobilette.nn.network import Network, build_empty
+from mobilette.model.model import Model
 
-# Parts, all of their outputs, and inputs of the parts.
+# Convolution group, all of its outputs, inputs within the group.
 Inputs = tuple[Tensor, slice, Tensor]
 
 
 class Rescaling:
-    """The weights of a network in float64, while its channels are scaled.
+    """The weights of a model in float64, while its channels are scaled.
 
     Attributes:
-        arch: the network, its batch norms folded; every convolution has a bias.
+        arch: the network; its batch norms are folded and every convolution has a bias.
         weights: its state dict, changed in place.
     """
 
-    def __init__(self, network: Network) -> None:
-        self.arch = change_convs(network.arch, lambda _, conv: replace(conv, bias=True))
+    def __init__(self, model: Model) -> None:
+        self._source = model
+        self.arch = change_convs(model.arch, lambda _, conv: replace(conv, bias=True))
         self.weights: dict[str, Tensor] = {
-            name: tensor.detach().double() for name, tensor in network.state_dict().items()
+            name: tensor.detach().double() for name, tensor in model.weights.items()
         }
+        self._groups: dict[str, int] = {}
         for layer in layers(self.arch):
+            self._groups[layer.name] = layer.groups if isinstance(layer, ConvLayer) else 1
             if isinstance(layer, ConvLayer):
                 zeros = torch.zeros(layer.shape[0]).double()
                 self.weights.setdefault(f"{layer.name}.bias", zeros)
-        self._parts = {
-            layer.name: layer.groups if isinstance(layer, ConvLayer) else 1
-            for layer in layers(network.arch)
-        }
         self._positions: dict[tuple[ChannelGroup, Place], Tensor] = {}
 
-    def network(self, arch: Arch | None = None) -> Network:
-        """Return the network with the weights as they are now, as ``arch`` if that is given."""
-        built = build_empty(arch or self.arch)
+    def model(self, arch: Arch | None = None) -> Model:
+        """Return the model with the weights as they are now, as ``arch`` if that is given."""
         weights = {name: tensor.float().clone() for name, tensor in self.weights.items()}
-        built.load_state_dict(weights, assign=True)
-        return built.eval()
+        return replace(self._source, arch=arch or self.arch, weights=weights)
 
     def scale(self, group: ChannelGroup, factors: Tensor) -> None:
-        """Let the channels of ``group`` be ``factors`` (size,) times what they are, for all."""
+        """Multiply the channels of ``group`` by ``factors`` (size,); readers divide by them."""
         for place, positions in group.places.items():
             if place.side == "through":
                 continue
@@ -65,27 +62,24 @@ class Rescaling:
                 view[indices] /= each.reshape(shape)
 
     def ranges(self, group: ChannelGroup, place: Place) -> Tensor:
-        """Return the largest magnitude of the weights of each channel at a place, (size,)."""
+        """Return the largest magnitude of each channel's weights at a place, (size,)."""
         weights: Tensor = self._view(place)[self._indices(group, place)]
         return weights.reshape(group.size, -1).abs().amax(dim=1)
 
     def shift(self, group: ChannelGroup, amounts: Tensor) -> None:
-        """Let the channels of ``group`` be ``amounts`` (size,) less than they are, for all.
-
-        The layers that read them get the difference in their biases.
-        """
+        """Subtract ``amounts`` (size,) from the channels of ``group``; readers' biases make up."""
         for place, positions in group.places.items():
             if place.side == "output":
                 self.weights[f"{place.layer}.bias"][torch.tensor(positions)] -= amounts
             elif place.side == "input":
                 each = amounts.repeat_interleave(len(positions) // group.size)
-                parts, _, _ = indices = self._input_indices(group, place)
+                groups, _, _ = indices = self._input_indices(group, place)
                 read = self._by_input(place.layer)[indices].sum(dim=2) * each[:, None]
-                bias = self.weights[f"{place.layer}.bias"].view(self._parts[place.layer], -1)
-                bias.index_add_(0, parts, read)
+                bias = self.weights[f"{place.layer}.bias"].view(self._groups[place.layer], -1)
+                bias.index_add_(0, groups, read)
 
     def _view(self, place: Place) -> Tensor:
-        """Return the weights of a layer such that `_indices` finds those of channels."""
+        """Return a layer's weights in the shape that `_indices` indexes."""
         if place.side == "output":
             return self.weights[f"{place.layer}.weight"]
         return self._by_input(place.layer)
@@ -106,18 +100,18 @@ class Rescaling:
         return self._positions[group, place]
 
     def _by_input(self, layer: str) -> Tensor:
-        """Return a view of the weights, (parts, outputs / parts, inputs / parts, pixels)."""
-        weight, parts = self.weights[f"{layer}.weight"], self._parts[layer]
-        return weight.view(parts, len(weight) // parts, weight.shape[1], -1)
+        """Return a view of the weights, (groups, outputs / groups, inputs / groups, pixels)."""
+        weight, groups = self.weights[f"{layer}.weight"], self._groups[layer]
+        return weight.view(groups, len(weight) // groups, weight.shape[1], -1)
 
 
 def widen(arch: Arch, activations: Mapping[str, bool] | None = None) -> Arch:
-    """Return ``arch`` with ReLU in the place of ReLU6.
+    """Return ``arch`` with ReLU in place of ReLU6.
 
     Args:
         arch: the network.
-        activations: whether to do so, by the activation layer's name; all where it is ``None``.
-            Those of the hidden layers of a head share one, and are never changed one by one.
+        activations: which activation layers to change, by name; ``None`` means all. The hidden
+            layers of a head share one activation, which only ``None`` changes.
     """
 
     def wanted(name: str) -> bool:

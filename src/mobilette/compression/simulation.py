@@ -1,16 +1,18 @@
-"""A network that answers as integer engines do, in float: every int8 value is rounded to its step.
+"""int8 inference simulated in float: values are rounded to the steps an integer engine has.
 
-One module serves all: what int8 costs, by layer or together; the mean error that biases correct;
-and quantisation-aware training, whose gradients pass the rounding straight (Jacob et al. 2018,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-arXiv 1712.05877, section 3).
+It measures how much int8 changes the answers, layer by layer (`sensitivity`) or in all, and serves
+bias correction and quantisation-aware training, whose gradients pass straight through the rounding
+(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", arXiv 1712.05877, section 3).
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -32,21 +34,21 @@ from mobilette.arch.primitives import (
     SliceLayer,
     SubsampleLayer,
 )
-from mobilette.compression.float_layers import check_float_layers, in_float
-from mobilette.compression.observation import observe
+from mobilette.compression.float_layers import check_float_layers, in_float, weight_layers
+from mobilette.compression.observation import answers, check_inputs, observe
 from mobilette.compression.ranges import BINS, RANGES, STEPS, Ranges, histogram_range
 from mobilette.errors import InputError, one_of
-from mobilette.nn.network import Network
+from mobilette.model.model import Model
 
 WeightScales = Literal["per_channel", "per_tensor"]
 Range = tuple[float, float]
 
-# Activations that every engine executes as the end of the layer before them.
+# Activations that every engine fuses into the layer before them.
 FUSED = ("relu", "relu6")
 
 
 def simulated(
-    network: Network,
+    model: Model,
     inputs: Tensor,
     *,
     ranges: Ranges = "minmax",
@@ -54,35 +56,39 @@ def simulated(
     layers: Collection[str] | None = None,
     float_layers: Collection[str] = (),
 ) -> Simulated:
-    """Return ``network`` as an integer engine would execute it, calibrated on ``inputs``.
+    """Return ``model`` as an integer engine would execute it, calibrated on ``inputs``.
 
     Args:
-        network: with batch norms folded, in evaluation mode; it is left alone.
+        model: with batch norms folded.
         inputs: normalised images, float (N, C, H, W).
         ranges: how the ranges of activations are chosen.
-        weights: one scale for each output channel, or one for all weights of a layer.
-        layers: names of the layers that are int8; all where it is ``None``.
-        float_layers: convolutions and linear layers that are not.
+        weights: one scale per output channel, or one per layer.
+        layers: names of the layers in int8; ``None`` means all.
+        float_layers: convolutions and linear layers that stay in float.
 
     Raises:
-        InputError: no images, not of the network's size, or no such layer.
+        InputError: ``inputs`` are no images for the network, or it has no such layer.
     """
-    chosen = int8_layers(network.arch, layers, float_layers)
-    calibrated = calibrate(network, inputs, ranges, int8_tensors(network.arch, chosen))
-    return Simulated(network, calibrated, int8=chosen, weights=weights)
+    chosen = int8_layers(model.arch, layers, float_layers)
+    calibrated = calibrate(model, inputs, ranges, int8_tensors(model.arch, chosen))
+    return Simulated(model, calibrated, int8=chosen, weights=weights)
 
 
 class Simulated(nn.Module):
     """A network with int8 weights and activations, as `simulated` makes it.
 
-    Weights are symmetric, -127 to 127, with a scale that follows them when they are trained;
-    activations are affine, 0 to 255, with ranges that stay. Biases are float: engines have them in
-    int32, in steps that are finer by far. So are the logits.
+    Weights are symmetric, -127 to 127, with scales that follow them in training; activations are
+    affine, 0 to 255, with fixed ranges. Biases are float, since engines have them in int32 with far
+    finer steps, and so are the logits.
+
+    Attributes:
+        arch: the network.
+        network: a copy of the model's network, with rounding added.
     """
 
     def __init__(
         self,
-        network: Network,
+        model: Model,
         calibrated: Mapping[str, Range],
         *,
         int8: Collection[str],
@@ -91,14 +97,15 @@ class Simulated(nn.Module):
         """Make the module.
 
         Args:
-            network: with batch norms folded; it is copied.
-            calibrated: the range of every tensor that is to be uint8, by the layer that makes it.
-            int8: names of the layers that are computed in int8.
-            weights: one scale for each output channel, or one for all weights of a layer.
+            model: with batch norms folded.
+            calibrated: the range of every uint8 tensor, by the layer whose output it is.
+            int8: names of the layers in int8.
+            weights: one scale per output channel, or one per layer.
         """
         super().__init__()
         one_of(weights, ("per_channel", "per_tensor"), "weights")
-        self.network = copy.deepcopy(network)
+        self.arch = model.arch
+        self.network = copy.deepcopy(model.network)
         self._input = calibrated.get(INPUT)
         for name, module in list(self.network.named_modules()):
             if name in int8 and isinstance(module, nn.Conv2d | nn.Linear):
@@ -139,7 +146,7 @@ class _RoundWeights(nn.Module):
 
 
 def round_activation(x: Tensor, found: Range) -> Tensor:
-    """Return ``x`` with its values at the steps of uint8 in a range; gradients pass inside it."""
+    """Return ``x`` rounded to the uint8 steps of a range; gradients pass inside the range."""
     low, high = found
     scale = (high - low) / STEPS or 1.0
     return torch.fake_quantize_per_tensor_affine(x, scale, round(-low / scale), 0, STEPS)
@@ -152,12 +159,12 @@ def _round_output(found: Range, _module: nn.Module, _inputs: object, output: Ten
 def int8_layers(
     arch: Arch, chosen: Collection[str] | None = None, float_layers: Collection[str] = ()
 ) -> frozenset[str]:
-    """Return the names of the layers that are computed in int8, activations with theirs.
+    """Return the names of the layers in int8; activations follow the layer before them.
 
-    What follows ``float_layers`` in float is what exporters leave in float, too (`in_float`).
+    The same layers stay in float as in exporters (`in_float`).
 
     Raises:
-        InputError: no such layer, or one of ``float_layers`` has no weights.
+        InputError: there is no such layer, or one of ``float_layers`` has no weights.
     """
     names = [layer.name for layer in layers(arch)]
     check_float_layers(arch, frozenset(float_layers))
@@ -175,16 +182,15 @@ def int8_layers(
 def int8_tensors(arch: Arch, int8: Collection[str]) -> tuple[str, ...]:
     """Return the layers (or ``input``) whose output is uint8 when the layers ``int8`` are int8.
 
-    It is where the layer that makes it or one that reads it is computed in int8: a layer in float
-    next to one in int8 has int8 at that side. What a layer gives to a ReLU or ReLU6 behind it is
-    no tensor of its own; a hard-swish or hard-sigmoid is a layer like any other. Max pools, slices,
-    shuffles and the like hand on what they get. Logits stay float.
+    A tensor is uint8 if the layer that makes it or one that reads it is in int8. ReLU and ReLU6
+    are fused, so the tensor before them does not exist; hard-swish and hard-sigmoid are layers like
+    any other. Max pools, slices, shuffles and the like pass their input on. Logits stay float.
     """
     makers: dict[str, str] = {INPUT: INPUT}
     uses: defaultdict[str, bool] = defaultdict(bool)
     for layer in layers(arch):
         sources = [makers[name] for name in layer.inputs]
-        if _hands_on(layer):
+        if _passes_on(layer):
             makers[layer.name] = sources[0]
             continue
         makers[layer.name] = layer.name
@@ -198,19 +204,19 @@ def int8_tensors(arch: Arch, int8: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name, is_int8 in uses.items() if is_int8)
 
 
-def _hands_on(layer: AnyLayer) -> bool:
+def _passes_on(layer: AnyLayer) -> bool:
     if isinstance(layer, PoolLayer):
         return layer.function == "max"
     return isinstance(layer, FlattenLayer | ShuffleLayer | SliceLayer | SubsampleLayer)
 
 
 def calibrate(
-    network: Network, inputs: Tensor, ranges: Ranges, names: Collection[str]
+    model: Model, inputs: Tensor, ranges: Ranges, names: Collection[str]
 ) -> dict[str, Range]:
-    """Return the range of the output of each layer (or ``input``) ``names`` on ``inputs``.
+    """Return the output range of each layer (or ``input``) in ``names`` on ``inputs``.
 
     Raises:
-        InputError: no images, not of the network's size, or a layer gives what is no number.
+        InputError: ``inputs`` are no images for the network, or an output is not finite.
     """
     one_of(ranges, RANGES, "ranges")
     ends: dict[str, Range] = {}
@@ -219,7 +225,7 @@ def calibrate(
     def take_ends(name: str, output: Tensor) -> None:
         low, high = (float(end) for end in output.aminmax())
         if not np.isfinite((low, high)).all():
-            raise InputError(f"{network.arch.name}: {name} gives values that are not finite")
+            raise InputError(f"{model.arch.name}: {name} gives values that are not finite")
         before = ends.get(name, (low, high))
         ends[name] = min(low, before[0]), max(high, before[1])
 
@@ -229,11 +235,75 @@ def calibrate(
             counts = torch.histc(output.float(), BINS, low, high).cpu().double().numpy()
             histograms[name] = histograms.get(name, 0.0) + counts
 
-    observe(network, inputs, names, take_ends)
+    observe(model.network, inputs, names, take_ends)
     if ranges not in ("plain", "minmax"):
-        observe(network, inputs, names, take_histogram)
+        observe(model.network, inputs, names, take_histogram)
     for name, counts in histograms.items():
         low, high = ends[name]
         ends[name] = histogram_range(ranges, counts, np.linspace(low, high, BINS + 1))
-    # Zero is exact, as padding needs.
+    # Padding needs an exact zero.
     return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ends.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSensitivity:
+    """How a model answers with one layer in int8.
+
+    Attributes:
+        layer: its name.
+        signal_to_noise_db: mean square of the float logits over that of their error, in decibels;
+            infinite without error. With one class per image, logits are taken less their mean,
+            which does not affect the answer.
+        accuracy: top-1, a fraction; ``None`` without labels.
+    """
+
+    layer: str
+    signal_to_noise_db: float
+    accuracy: float | None
+
+
+def sensitivity(
+    model: Model, inputs: Tensor, labels: NDArray[np.int64] | None, *, ranges: Ranges
+) -> tuple[LayerSensitivity, ...]:
+    """Return how much int8 in each convolution or linear layer changes the answers, worst first.
+
+    Each layer is quantised alone, as an engine would: weights, input and output.
+
+    Args:
+        model: with batch norms folded.
+        inputs: normalised images, float (N, C, H, W), to calibrate and to measure with.
+        labels: their classes, (N,).
+        ranges: how the ranges of activations are chosen.
+
+    Raises:
+        InputError: ``inputs`` are no images for the network, or there are not as many labels.
+    """
+    arch = model.arch
+    check_inputs(arch, inputs)
+    if labels is not None and labels.shape != (len(inputs),):
+        raise InputError(f"{len(inputs)} images need as many labels, not {labels.shape}")
+    tensors = int8_tensors(arch, int8_layers(arch, weight_layers(arch)))
+    calibrated = calibrate(model, inputs, ranges, tensors)
+    wanted = answers(model, inputs)
+    found = []
+    for name in weight_layers(arch):
+        int8 = int8_layers(arch, {name})
+        near = {tensor: calibrated[tensor] for tensor in int8_tensors(arch, int8)}
+        logits = answers(Simulated(model, near, int8=int8), inputs)
+        accuracy, noise = None, signal_to_noise(wanted, logits)
+        if labels is not None:
+            noise = signal_to_noise(_less_their_mean(wanted), _less_their_mean(logits))
+            accuracy = float((logits.argmax(dim=1).cpu().numpy() == labels).mean())
+        found.append(LayerSensitivity(layer=name, signal_to_noise_db=noise, accuracy=accuracy))
+    return tuple(sorted(found, key=lambda each: each.signal_to_noise_db))
+
+
+def _less_their_mean(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def signal_to_noise(wanted: Tensor, logits: Tensor) -> float:
+    """Return the mean square of ``wanted`` over that of the error of ``logits``, in decibels."""
+    noise = float((logits.double() - wanted.double()).square().sum())
+    signal = float(torch.sum(wanted.double().square()))
+    return math.inf if noise == 0 else 10 * math.log10(max(signal / noise, 1e-30))

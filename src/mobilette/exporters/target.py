@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mobilette.arch.arch import Arch
 from mobilette.artifact.contract import (
     CalibrationSource,
     Contract,
@@ -23,12 +22,12 @@ from mobilette.artifact.contract import (
 )
 from mobilette.artifact.golden import Golden, golden_inputs
 from mobilette.compression.float_layers import check_float_layers
-from mobilette.compression.folding import fold_batch_norm
+from mobilette.compression.folding import fold
 from mobilette.compression.ranges import Ranges
 from mobilette.data.normalise import Normalise
 from mobilette.extras import needs, version_of
 from mobilette.model.model import Model
-from mobilette.nn.network import Network, build_empty
+from mobilette.nn.network import Network
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.subject import Subject, model_sha256
 
@@ -190,7 +189,7 @@ def prepare(
     quantisation = quantisation or Quantisation()
     network = quantisation.network
     if network is None:
-        network = folded_network(model.arch, checkpoint.state_dict())
+        network = fold(model).network
     check_float_layers(network.arch, quantisation.float_layers)
     return Prepared(
         model=model,
@@ -200,14 +199,6 @@ def prepare(
         quantisation=quantisation,
         progress=progress,
     )
-
-
-def folded_network(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
-    """Return the network of ``arch`` with batch norms folded, in evaluation mode."""
-    arch, weights = fold_batch_norm(arch, weights)
-    folded = build_empty(arch)
-    folded.load_state_dict(weights, assign=True)
-    return folded.eval()
 
 
 def package_versions(target: Target) -> dict[str, str]:

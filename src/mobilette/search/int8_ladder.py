@@ -1,4 +1,4 @@
-"""The rungs of the ladder to int8: from the cheapest to what costs minutes of training."""
+"""The ladder to int8: four rungs, from the cheapest to minutes of training."""
 
 from __future__ import annotations
 
@@ -14,37 +14,41 @@ from mobilette.compression.bias_correction import correct_biases
 from mobilette.compression.equalisation import absorb_high_biases, equalise
 from mobilette.compression.quantisation_aware import train_quantised
 from mobilette.compression.ranges import Ranges
-from mobilette.compression.sensitivity import sensitivity
+from mobilette.compression.simulation import sensitivity
 from mobilette.data.images import Labels
 from mobilette.exporters.target import Quantisation
-from mobilette.nn.network import Network
+from mobilette.model.model import Model
 
-# Images by which layers are ranked, and parts of the layers that may stay in float.
+# Images used to rank layers, and the largest fraction of the layers that may stay in float.
 RANKING_IMAGES, LARGEST_FLOAT_PART = 100, 0.34
-STEPS, SAID_EVERY = 300, 50
-# Layers of which it is said what int8 does to each alone.
+STEPS, STEPS_PER_LINE = 300, 50
+# Layers whose sensitivity is printed.
 SHOWN = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One rung before it is measured: its number, what it does, and how int8 is made in it.
+    """One way to make int8, before it is measured.
 
-    ``uncorrected`` is the network before its biases were corrected: these fit the layers that were
-    int8 then, and its answers in float are no longer the run's. ``reason`` says why there is
-    nothing to measure.
+    Attributes:
+        number: of its rung.
+        name: what it does.
+        quantisation: how int8 is made.
+        uncorrected: the model before bias correction. Corrected biases suit only the layers that
+            were in int8 then, and answer worse in float.
+        reason: why there is nothing to measure.
     """
 
     number: int
     name: str
     quantisation: Quantisation
-    uncorrected: Network | None = None
+    uncorrected: Model | None = None
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the engine made of an attempt; ``top1`` is ``None`` where it could not have it."""
+    """The result of an attempt; ``top1`` is ``None`` if the engine does not support it."""
 
     attempt: Attempt
     top1: float | None
@@ -53,26 +57,24 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Material:
-    """What rungs are made of.
+    """What the rungs work on.
 
     Attributes:
-        network: the run's, with batch norms folded.
+        model: the run's, with batch norms folded.
         inputs: normalised calibration images, float (N, C, H, W).
-        ranking: normalised images by which layers are ranked, float (N, C, H, W).
+        ranking: normalised images to rank layers with, float (N, C, H, W).
         ranking_labels: their classes.
-        ranges: the rules that the engine has, the plain one first.
-        batches: begins a pass over normalised training images, float (N, C, H, W), that never
-            ends; the same for the same seed.
-        multi_label: whether an image may be of several classes.
+        ranges: the ways to choose ranges that the engine has, ``plain`` first.
+        batches: given a random seed, begins an endless pass over normalised training images, float
+            (N, C, H, W).
     """
 
-    network: Network
+    model: Model
     inputs: Tensor
     ranking: Tensor
     ranking_labels: Labels
     ranges: tuple[Ranges, ...]
     batches: Callable[[int], Iterator[Tensor]]
-    multi_label: bool = False
 
 
 Measure = Callable[[Attempt], Outcome]
@@ -80,15 +82,14 @@ Say = Callable[[str], None]
 
 
 def climb(material: Material, measure: Measure, *, say: Say, seed: int = 0) -> Iterator[Outcome]:
-    """Yield the outcome of one attempt after the other, until one keeps the accuracy.
+    """Yield the outcome of one attempt after another, until one keeps the accuracy.
 
-    1. post-training: the engine's own ranges, those of all values, cut off, of least error;
-    2. cross-layer equalisation, absorption of high biases and correction of all biases;
-    3. layers in float: the most sensitive ones, as few as keep the accuracy;
-    4. quantisation-aware training, distilled from the network itself.
+    1. post-training quantisation, with each way to choose ranges;
+    2. cross-layer equalisation, absorption of high biases and bias correction;
+    3. the most sensitive layers in float, as few as keep the accuracy;
+    4. quantisation-aware training, distilled from the float network.
 
-    The ranges, whether channels are equalised and what is in float are those of the best attempt
-    before.
+    Each rung starts from the best attempt so far: its ranges, equalisation and float layers.
     """
     best: Outcome | None = None
     for rung in (_post_training, _equalised, _with_float_layers, _trained):
@@ -98,7 +99,7 @@ def climb(material: Material, measure: Measure, *, say: Say, seed: int = 0) -> I
             kept |= outcome.kept
             if outcome.top1 is not None and (best is None or outcome.top1 > (best.top1 or 0)):
                 best = outcome
-            if kept and rung is not _with_float_layers:  # fewer in float may be enough there
+            if kept and rung is not _with_float_layers:  # there, fewer float layers may suffice
                 return
         if kept:
             return
@@ -115,15 +116,15 @@ def _post_training(
 def _equalised(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    ranges = _ranges(best)
+    ranges, _ = _so_far(best)
     say("equalising channels and correcting biases")
-    equal = absorb_high_biases(equalise(material.network, material.inputs), material.inputs)
-    network = correct_biases(equal, material.inputs, ranges=ranges)
+    equal = absorb_high_biases(equalise(material.model, material.inputs), material.inputs)
+    model = correct_biases(equal, material.inputs, ranges=ranges)
     yield measure(
         Attempt(
             number=2,
             name="equalised, biases corrected",
-            quantisation=Quantisation(ranges=ranges, network=network),
+            quantisation=Quantisation(ranges=ranges, network=model.network),
             uncorrected=equal,
         )
     )
@@ -132,11 +133,10 @@ def _equalised(
 def _with_float_layers(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    """Yield attempts with the most sensitive layers in float, in the end as few as will do."""
-    ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
-    say("ranking layers by what quantising each alone does")
+    ranges, base = _so_far(best)
+    say("ranking layers by how much int8 in each alone changes the answers")
     found = sensitivity(
-        base or material.network,
+        base or material.model,
         material.ranking,
         _single_labels(material.ranking_labels),
         ranges=ranges,
@@ -144,7 +144,7 @@ def _with_float_layers(
     for each in found[:SHOWN]:
         top1 = "" if each.accuracy is None else f", top-1 {each.accuracy:.2%}"
         say(
-            f"{each.layer} alone in int8, {len(material.ranking)} images: "
+            f"only {each.layer} in int8, {len(material.ranking)} images: "
             f"{each.signal_to_noise_db:.1f} dB{top1}"
         )
     ranked = [each.layer for each in found]
@@ -154,13 +154,12 @@ def _with_float_layers(
         network = None
         if base is not None:
             inputs = material.inputs
-            network = correct_biases(base, inputs, ranges=ranges, float_layers=chosen)
-        quantisation = Quantisation(ranges=ranges, float_layers=chosen, network=network)
+            network = correct_biases(base, inputs, ranges=ranges, float_layers=chosen).network
         return measure(
             Attempt(
                 number=3,
                 name=_layers(count),
-                quantisation=quantisation,
+                quantisation=Quantisation(ranges=ranges, float_layers=chosen, network=network),
                 uncorrected=base,
             )
         )
@@ -171,9 +170,9 @@ def _with_float_layers(
 def fewest(attempt: Callable[[int], Outcome], *, most: int) -> Iterator[Outcome]:
     """Yield outcomes of ``attempt(count)``, among them that of the smallest count that is kept.
 
-    Counts are doubled up to ``most`` until one is kept, and then halved between; where more is not
-    always better that finds one that is kept, not the smallest. It ends at the first that the
-    engine cannot have.
+    Counts are doubled up to ``most`` until one is kept, then bisected. Where more is not always
+    better, this finds a count that is kept, not necessarily the smallest. It stops at the first
+    that the engine does not support.
     """
     too_few, enough, count = 0, 0, 1
     while not enough and too_few < most:
@@ -198,31 +197,30 @@ def fewest(attempt: Callable[[int], Outcome], *, most: int) -> Iterator[Outcome]
 def _trained(
     material: Material, best: Outcome | None, measure: Measure, say: Say, seed: int
 ) -> Iterator[Outcome]:
-    ranges, base = _ranges(best), best.attempt.uncorrected if best is not None else None
+    ranges, base = _so_far(best)
     floats = frozenset[str]() if best is None else best.attempt.quantisation.float_layers
     say(f"quantisation-aware training, {STEPS} steps")
 
     def report(step: int, steps: int, loss: float) -> None:
-        if step % SAID_EVERY == 0:
+        if step % STEPS_PER_LINE == 0:
             say(f"step {step} of {steps}: divergence {loss:.4g}")
 
-    network = train_quantised(
-        base or material.network,
+    model = train_quantised(
+        base or material.model,
         partial(material.batches, seed),
         inputs=material.inputs,
         ranges=ranges,
         steps=STEPS,
         float_layers=floats,
-        multi_label=material.multi_label,
         report=report,
     )
     name = "quantisation-aware training" + (f", {_layers(len(floats))}" if floats else "")
-    if network is None:
-        say("training did not bring the answers nearer")
+    if model is None:
+        say("training did not improve the answers")
         plain = Quantisation(ranges=ranges)
         yield measure(Attempt(number=4, name=name, quantisation=plain, reason="did not help"))
         return
-    quantisation = Quantisation(ranges=ranges, float_layers=floats, network=network)
+    quantisation = Quantisation(ranges=ranges, float_layers=floats, network=model.network)
     yield measure(Attempt(number=4, name=name, quantisation=quantisation))
 
 
@@ -230,9 +228,11 @@ def _layers(count: int) -> str:
     return f"{count} {'layer' if count == 1 else 'layers'} in float"
 
 
-def _ranges(best: Outcome | None) -> Ranges:
-    """Return the rule that did best so far."""
-    return "plain" if best is None else best.attempt.quantisation.ranges
+def _so_far(best: Outcome | None) -> tuple[Ranges, Model | None]:
+    """Return the ranges of the best attempt, and its model before bias correction."""
+    if best is None:
+        return "plain", None
+    return best.attempt.quantisation.ranges, best.attempt.uncorrected
 
 
 def _single_labels(labels: Labels) -> NDArray[np.int64] | None:

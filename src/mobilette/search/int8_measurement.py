@@ -1,19 +1,25 @@
-"""What a rung is measured by: the engine's answers to real images, and its latency."""
+"""What int8 attempts are made from, and how they are measured: answers to images, latency."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mobilette.artifact.contract import Precision, Rung
 from mobilette.artifact.directory import open_artifact
+from mobilette.compression.folding import fold
+from mobilette.compression.observation import LARGEST_BATCH as LARGEST_ACTIVATION
+from mobilette.compression.observation import largest_activation
+from mobilette.compression.ranges import RANGES
 from mobilette.data.dataset import load_split
 from mobilette.data.images import Labels
 from mobilette.data.normalise import Normalise
@@ -27,17 +33,19 @@ from mobilette.progress import Remark, Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
-from mobilette.search.int8_ladder import Attempt
+from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material
 from mobilette.verification.bench import time_once
 from mobilette.verification.evaluate import labelled_images
 from mobilette.verification.gate import compare, judge_golden, judge_images, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
+TRAINING_IMAGES = 4096
+SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judge:
-    """The images that judge, and the answers of the run to them."""
+    """The images that attempts are judged on, and the run's answers to them."""
 
     pixels: NDArray[np.uint8]
     labels: Labels
@@ -46,7 +54,7 @@ class Judge:
 
     @property
     def top1(self) -> float:
-        """Of the run, 0 to 1."""
+        """Top-1 of the run, 0 to 1."""
         return accuracy(self.logits, self.labels)
 
 
@@ -58,10 +66,10 @@ def read_judge(
     reading: Reading,
     reporter: Reporter,
 ) -> Judge:
-    """Return the images of a split, and the run's answers; arguments are those of `quantize`.
+    """Return the images of a split with the run's answers; arguments are those of `quantize`.
 
     Raises:
-        InputError: they cannot be used, or are too few to tell ``max_drop``.
+        InputError: they cannot be used, or are too few to measure ``max_drop``.
     """
     network = run.network  # a run without weights is refused before images are read
     labelled = labelled_images(data, run.classes, split=reading.split, multi_label=run.multi_label)
@@ -76,12 +84,57 @@ def read_judge(
     needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
     if len(read.labels) < needed:
         raise InputError(
-            f"{data}: {len(read.labels)} images cannot tell a drop of {max_drop:g} points, for "
-            f"one is {100 / len(read.labels):.3g}; at least {needed} are needed"
+            f"{data}: {len(read.labels)} images are too few to measure a drop of {max_drop:g} "
+            f"points: one image is {100 / len(read.labels):.3g}; at least {needed} are needed"
         )
     pixels = read.pixels[:]
     logits = checkpoint_logits(network, Normalise(run.preprocess), pixels)
     return Judge(pixels=pixels, labels=read.labels, logits=logits, max_drop=max_drop)
+
+
+def make_material(
+    run: Run,
+    to: str,
+    judge: Judge,
+    calibration: Calibration,
+    images: Callable[..., Calibration],
+) -> Material:
+    """Return what attempts for the target ``to`` are made from.
+
+    Args:
+        run: the run.
+        to: the target.
+        judge: whose images, in part, rank layers.
+        calibration: the images to calibrate with.
+        images: called with ``count=``, gives training images.
+    """
+    normalise = Normalise(run.preprocess)
+
+    def normalised(pixels: NDArray[np.uint8]) -> Tensor:
+        with torch.no_grad():
+            x: Tensor = normalise(torch.from_numpy(np.ascontiguousarray(pixels)))
+        return x
+
+    def batches(seed: int) -> Iterator[Tensor]:
+        pixels, generator = images(count=TRAINING_IMAGES).pixels, np.random.default_rng(seed)
+        while True:
+            order = generator.permutation(len(pixels))
+            for first in range(0, len(order), size):
+                yield normalised(pixels[order[first : first + size]])
+
+    model = fold(run.model)
+    fitting = LARGEST_ACTIVATION // largest_activation(model.arch)
+    size = max(SMALLEST_BATCH, min(LARGEST_BATCH, fitting))
+    step = max(1, len(judge.labels) // RANKING_IMAGES)
+    plain_is_minmax = not TARGETS[to].default_ranges_differ_from_minmax
+    return Material(
+        model=model,
+        inputs=normalised(calibration.pixels),
+        ranking=normalised(judge.pixels[::step]),
+        ranking_labels=judge.labels[::step],
+        ranges=tuple(r for r in RANGES if not (plain_is_minmax and r == "minmax")),
+        batches=batches,
+    )
 
 
 def execute(
@@ -95,9 +148,9 @@ def execute(
     final: Path,
     progress: Progress,
 ) -> Rung:
-    """Return what the engine made of ``attempt``, or why it has none.
+    """Export ``attempt``, execute it with the engine, and return what was measured.
 
-    The artifact is written below ``out``, from where it may be moved to ``final``.
+    The artifact is written below ``out``, ready to be moved to ``final``.
     """
     name = f"{attempt.number}: {attempt.name}"
     layers = tuple(sorted(attempt.quantisation.float_layers))
@@ -120,7 +173,7 @@ def execute(
         milliseconds = latency(artifact.path)
     except InputError as error:
         if attempt.number == 1 and attempt.quantisation.ranges == "plain":
-            raise  # what is wrong here is wrong with all
+            raise  # every attempt would fail
         return Rung(name=name, float_layers=layers, reason=str(error))
     top1 = accuracy(logits, judge.labels)
     failures = judge_golden(compare(predictor.logits(golden.inputs), golden.logits), "int8")
@@ -147,7 +200,7 @@ def execute(
 def latencies(
     run: Run, to: str, int8: Path, precisions: Sequence[Precision], *, say: Remark
 ) -> dict[str, float]:
-    """Return the median latency of the artifact in ``int8`` and of the other ``precisions``."""
+    """Return median latencies, in ms, of the artifact in ``int8`` and of other ``precisions``."""
     if to == "mcu" or not precisions:
         return {}
     paths = {"int8": int8 / artifact_name(TARGETS[to], "int8")}
@@ -164,7 +217,7 @@ def latencies(
 
 
 def latency(path: Path) -> float | None:
-    """Return the median of one image on one thread; ``None`` where it cannot be timed."""
+    """Return the median latency of one image on one thread, in ms; ``None`` if not timed."""
     if open_artifact(path).contract.target == "mcu":
         return None
     request = Request(path=str(path.resolve()), threads=1, batches=(1,), seconds=SECONDS)

@@ -1,9 +1,10 @@
-"""Images that a network is scored, measured and judged on while it is changed."""
+"""The images that pruning uses: to score channels, measure batch norms and judge accuracy."""
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mobilette.arch.arch import Arch
 from mobilette.compression.channel_scores import Scores, taylor_scores
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import load_dataset
@@ -20,8 +20,9 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
 from mobilette.data.store import part_of
 from mobilette.errors import InputError
+from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.model.class_matching import guessed, match_classes, relabelled
-from mobilette.nn.network import build_empty
+from mobilette.model.model import Model
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
@@ -31,12 +32,12 @@ from mobilette.training.events import Now
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 
-SCORED, SCORE_BATCH = 2048, 32  # the mean of squares tells more the smaller the batches are
+SCORED, SCORE_BATCH = 2048, 32  # small batches: scores are means of squares over batches
 MEASURED, MEASURE_BATCH = 512, 128
 
 
 def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
-    """Return ``images`` with the classes of ``run`` in their order.
+    """Return ``images`` with the classes of ``run``, in their order.
 
     Raises:
         InputError: they are not of its classes, or not of all of them.
@@ -44,16 +45,15 @@ def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
     known = [label.id for label in run.classes]
     index, by = match_classes(images.classes, run.classes, where=images.name)
     if len(index) < len(known):
-        other = [known[number] for number in sorted(set(range(len(known))) - set(index))]
+        missing = [name for number, name in enumerate(known) if number not in index]
         raise InputError(
-            f"{images.name}: {len(index)} of the {len(known)} classes of {run.path} "
-            f"({', '.join(other[:3])}{', ...' if len(other) > 3 else ''} missing); images of all "
-            "the run's classes are needed"
+            f"{images.name} has {len(index)} of the {len(known)} classes of {run.path}; all are "
+            f"needed ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} missing)"
         )
     if run.multi_label != images.multi_label:
-        its, theirs_are = ("several", "one") if run.multi_label else ("one", "several")
+        of_run, of_images = ("several", "one") if run.multi_label else ("one", "several")
         raise InputError(
-            f"{run.path}: tells {its} of the classes, the images of {images.name} have {theirs_are}"
+            f"{run.path} tells {of_run} of the classes per image, but {images.name} has {of_images}"
         )
     return replace(
         images,
@@ -67,11 +67,11 @@ def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
 
 
 class HeldImages:
-    """The training images and those held out, prepared for a run's network.
+    """The training and the held-out images, prepared for a run's network.
 
     Attributes:
-        seconds: that reading them took.
-        kept: whether they are decoded for the next time.
+        seconds: how long reading them took.
+        kept: whether the decoded images are cached for the next step.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class HeldImages:
         reporter: Reporter,
         now: Now = time.perf_counter,
     ) -> None:
-        """Read the images, or take them from the cache."""
+        """Read the images from the cache or decode them."""
         begun, cache = now(), images_cache(reporter.remark)
         self.dataset = load_dataset(
             images,
@@ -108,16 +108,12 @@ class HeldImages:
     ) -> None:
         self.dataset.close()
 
-    def accuracy(
-        self, arch: Arch, weights: Mapping[str, Tensor], number: int | None = None
-    ) -> float:
-        """Return top-1 (multi-label: mean average precision) on the images held out.
+    def accuracy(self, model: Model, number: int | None = None) -> float:
+        """Return top-1 (multi-label: mean average precision) on the held-out images.
 
-        With ``number``, on the first so many.
+        With ``number``, only on the first that many.
         """
-        network = build_empty(arch)
-        network.load_state_dict({name: x.clone() for name, x in weights.items()}, assign=True)
-        network.to(self.device)
+        network = copy.deepcopy(model.network).to(self.device)
         network.fused_norms = can_fuse_norms(self.device)
         split = self.dataset.splits["val"]
         pixels = part_of(split.pixels, 0, len(split.labels) if number is None else number)
@@ -126,15 +122,15 @@ class HeldImages:
         labels = split.labels[: len(logits)][usable]
         return measure(logits[usable], labels, self.dataset.classes).score
 
-    def taylor(self, arch: Arch, weights: Mapping[str, Tensor], number: int = SCORED) -> Scores:
-        """Return the Taylor scores of the network's channels on ``number`` training images."""
+    def taylor(self, model: Model, number: int = SCORED) -> Scores:
+        """Return the Taylor scores of the model's channels on ``number`` training images."""
         loss = Loss(Recipe(label_smoothing=0.0), multi_label=self.dataset.multi_label)
-        batches = self._batches(number, SCORE_BATCH)
-        return taylor_scores(arch, weights, batches, loss=loss.of_labels)
+        return taylor_scores(model, self._batches(number, SCORE_BATCH), loss=loss.of_labels)
 
-    def to_measure(self, number: int = MEASURED) -> Iterator[Tensor]:
-        """Yield normalised training images for `measure_batch_norm`, on the CPU."""
-        return (x.cpu() for x, _ in self._batches(number, MEASURE_BATCH))
+    def measure_norms(self, model: Model, number: int = MEASURED) -> Model:
+        """Return ``model`` with batch norms measured on ``number`` training images, on the CPU."""
+        batches = (x.cpu() for x, _ in self._batches(number, MEASURE_BATCH))
+        return replace(model, weights=measure_batch_norm(model.arch, model.weights, batches))
 
     def _batches(self, number: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         train = self.dataset.splits["train"]
@@ -143,6 +139,6 @@ class HeldImages:
         for rows in chosen.tensor_split(-(-len(chosen) // size)):
             pixels = torch.from_numpy(train.pixels[rows.numpy()]).to(self.device)
             labels = torch.from_numpy(train.labels[rows.numpy()]).to(self.device)
-            usable = torch.from_numpy(train.usable()[rows.numpy()])  # known once they are read
+            usable = torch.from_numpy(train.usable()[rows.numpy()])  # known only after reading
             pixels, labels = pixels[usable], labels[usable]
             yield self.normalise(pixels).contiguous(memory_format=torch.channels_last), labels

@@ -1,29 +1,26 @@
-"""``pruned.json``: how a run became narrower than the one that it was pruned from."""
+"""``pruned.json``: how a run was pruned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from torch import Tensor
-
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
-from mobilette.compression.pruning import Pruned
 from mobilette.counting.cost import cost
 from mobilette.errors import InputError
 from mobilette.files import read_record, write_json
 from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SECONDS, Range
-from mobilette.model.model import Model, Origin
+from mobilette.model.model import Model
 from mobilette.records import check_ranges
 from mobilette.run.directory import Run
 
 PRUNED = "pruned.json"
 Importance = Literal["taylor", "norm"]
-PRUNABLE = Range(1, AMOUNT.highest)  # is divided by
+PRUNABLE = Range(1, AMOUNT.highest)  # a divisor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +28,11 @@ class PruningStep:
     """One cut and the fine-tuning after it.
 
     Attributes:
-        keep: the part of the unpruned network's mult-adds that was asked for.
-        cut: accuracy on the images held out after the cut, before anything was learnt.
+        keep: the requested fraction of the unpruned network's mult-adds.
+        cut: accuracy on the held-out images after the cut, before fine-tuning.
         tuned: accuracy of the best weights after fine-tuning.
-        seconds: of the whole step.
-        channels: of each layer that computes new ones, by its name.
+        seconds: how long the step took.
+        channels: output channels of each layer with channels of its own, by name.
     """
 
     keep: Annotated[float, FRACTION]
@@ -55,10 +52,10 @@ class Pruning:
     """How a run was pruned; accuracies are 0 to 1 and top-1 (multi-label: mean average precision).
 
     Attributes:
-        source: the unpruned run, whose answers the steps learnt from as well.
-        keep: the part of its mult-adds that was asked for.
-        accuracy: its accuracy on the images held out.
-        channels: its channels, as those of a step.
+        source: the unpruned run, which is also the teacher.
+        keep: the requested fraction of its mult-adds.
+        accuracy: its accuracy on the held-out images.
+        channels: its channels, as in a step.
         schema: version of this record.
     """
 
@@ -77,7 +74,7 @@ class Pruning:
         if not self.steps or any(
             step.channels.keys() != self.channels.keys() for step in self.steps
         ):
-            raise InputError("steps: one or more with the channels of the same layers are expected")
+            raise InputError("steps: at least one is needed, all with the same layers in channels")
 
 
 def read_pruning(run: Path) -> Pruning:
@@ -113,34 +110,32 @@ def write_pruning(
     write_json(folder / PRUNED, asdict(pruning))
 
 
-def cut_step(
-    pruned: Pruned, *, keep: float, accuracy: Callable[[Arch, dict[str, Tensor]], float]
-) -> PruningStep:
-    """Return what a step has come to before it is fine-tuned."""
-    left, cut = cost(pruned.arch), accuracy(pruned.arch, pruned.weights)
+def cut_step(pruned: Model, *, keep: float, accuracy: float) -> PruningStep:
+    """Return the record of a step that is not fine-tuned yet."""
+    left = cost(pruned.arch)
     return PruningStep(
         keep=keep,
         madds=left.madds,
         params=left.params,
-        cut=cut,
-        tuned=cut,
+        cut=accuracy,
+        tuned=accuracy,
         seconds=0.0,
         channels=new_channels(pruned.arch),
     )
 
 
-def tuned_step(step: PruningStep, run: Run, taken: float) -> PruningStep:
-    """Return ``step`` with what fine-tuning has come to by now, after so many seconds."""
+def tuned_step(step: PruningStep, run: Run, seconds: float) -> PruningStep:
+    """Return ``step`` with the accuracy of ``run``, as far as it has been fine-tuned."""
     try:
         best = run.best() or {}
     except InputError:  # no epoch is finished
         best = {}
     tuned = best.get("mean_average_precision", best.get("top1", step.cut))
-    return replace(step, tuned=tuned, seconds=taken)
+    return replace(step, tuned=tuned, seconds=seconds)
 
 
 def new_channels(arch: Arch) -> dict[str, int]:
-    """Return the channels of each layer that computes new ones: not depthwise, not the logits."""
+    """Return the output channels of each convolution and linear layer but depthwise and logits."""
     return {
         layer.name: layer.shape[0]
         for layer in layers(arch)
@@ -148,16 +143,3 @@ def new_channels(arch: Arch) -> dict[str, int]:
         or (isinstance(layer, ConvLayer) and not layer.is_depthwise)
         if not layer.name.startswith("head.classifier")
     }
-
-
-def cut_model(run: Run, pruned: Pruned) -> Model:
-    """Return the cut network of ``run``."""
-    source = f"{run.path.resolve()}, pruned"
-    return Model(
-        arch=pruned.arch,
-        weights=pruned.weights,
-        preprocess=run.preprocess,
-        classes=run.classes,
-        multi_label=run.multi_label,
-        origin=Origin(name=pruned.arch.name, source=source),
-    )

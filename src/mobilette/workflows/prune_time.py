@@ -1,4 +1,4 @@
-"""The time that pruning has: what is measured of it before, and what is left for fine-tuning."""
+"""`prune` in a given time: what cutting takes is measured, the rest is for fine-tuning."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mobilette.formats.batch_norm import measure_batch_norm
+from mobilette.model.model import Model
 from mobilette.progress import Remark
-from mobilette.run.directory import Run
 from mobilette.training.events import Now
 from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
 from mobilette.workflows.prune_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
 from mobilette.workflows.prune_record import Importance
 
-TUNING_SHARE = 0.5  # of the time: what fine-tuning has at least
-_LEAST = 0.001  # seconds; less is no time limit
-_FEW = 2  # images to warm up with
+TUNING_SHARE = 0.5  # of the time: the least for fine-tuning
+_LEAST = 0.001  # seconds; 0 would mean no limit
+_FEW = 2  # images for warm-up
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutCosts:
-    """Seconds: of scoring and cutting once, of an accuracy, of reading the images once more."""
+    """Seconds to score and cut once, to measure an accuracy, and to read the images again."""
 
     cut: float
     accuracy: float
     reading: float
 
     def of_step(self) -> float:
-        """Return what a step takes but its fine-tuning."""
+        """Return the seconds of a step without its fine-tuning."""
         return PADDING * (self.reading + self.cut + self.accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningPlan:
-    """Seconds: of a later step but its fine-tuning, of the fine-tuning of each step."""
+    """Seconds of a later step without its fine-tuning, and of each step's fine-tuning."""
 
     of_step: float
     tuning: float
 
 
 def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> PruningPlan:
-    """Return how ``limit`` seconds are shared by ``steps``, the images having just been read.
+    """Return how ``limit`` seconds are divided among ``steps``, once the images are read.
 
     Args:
-        limit: seconds.
-        spent: of these, seconds that are over.
+        limit: seconds in all.
+        spent: seconds already used.
         costs: as measured.
-        steps: how often it is cut.
+        steps: the number of cuts.
 
     Raises:
         TooShortError: fine-tuning would have less than `TUNING_SHARE` of the time.
     """
-    # The accuracy of the network that is pruned comes in addition; the first reading is over.
+    # The unpruned accuracy comes in addition; the first reading is over.
     before = spent + steps * costs.of_step() + PADDING * (costs.accuracy - costs.reading)
     if before > (1 - TUNING_SHARE) * limit:
         needed = math.ceil(MORE * before / (1 - TUNING_SHARE))
@@ -66,18 +65,17 @@ def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> 
 
 
 def measure_cut(
-    images: HeldImages, run: Run, *, importance: Importance, cutting: float, now: Now
+    images: HeldImages, model: Model, *, importance: Importance, cutting: float, now: Now
 ) -> CutCosts:
-    """Return what cutting ``run`` and judging the result takes, measured on a few images.
+    """Return what cutting ``model`` and judging the result takes, measured on a few images.
 
     Args:
         images: to measure on.
-        run: the unpruned one.
-        importance: by what its channels are scored.
-        cutting: seconds of choosing channels by their scores.
-        now: tells the time, in seconds.
+        model: the unpruned model.
+        importance: how its channels are scored.
+        cutting: seconds to choose channels by their scores.
+        now: the clock, in seconds.
     """
-    arch, weights = run.arch, run.model.weights
 
     def of_all(work: Callable[[int], object], images_in_all: int) -> float:
         work(_FEW)
@@ -89,25 +87,22 @@ def measure_cut(
     train, held_out = (len(images.dataset.splits[name].labels) for name in ("train", "val"))
     scoring = 0.0
     if importance == "taylor":
-        scoring = of_all(lambda few: images.taylor(arch, weights, few), min(SCORED, train))
-    norms = of_all(
-        lambda few: measure_batch_norm(arch, weights, images.to_measure(few)),
-        min(MEASURED, train),
-    )
+        scoring = of_all(lambda few: images.taylor(model, few), min(SCORED, train))
+    norms = of_all(lambda few: images.measure_norms(model, few), min(MEASURED, train))
     return CutCosts(
         cut=scoring + cutting + norms,
-        accuracy=of_all(lambda few: images.accuracy(arch, weights, few), held_out),
+        accuracy=of_all(lambda few: images.accuracy(model, few), held_out),
         reading=0.0 if images.kept else images.seconds,
     )
 
 
 class PruningTime:
-    """The time of one pruning, as it passes.
+    """The time that one pruning has left.
 
     Args:
-        limit: seconds that all steps together may take; ``None`` means as many as they take.
-        steps: how often it is cut and fine-tuned.
-        now: tells the time, in seconds; the limit begins here.
+        limit: seconds that all steps together may take; ``None`` means no limit.
+        steps: how often to cut and fine-tune.
+        now: the clock, in seconds; time starts here.
         remark: is told the plan.
     """
 
@@ -117,14 +112,14 @@ class PruningTime:
         self._plan: PruningPlan | None = None
 
     def elapsed(self) -> float:
-        """Return the seconds that are over."""
+        """Return the seconds used so far."""
         return self.now() - self.started
 
     def plan(self, measure: Callable[[], CutCosts]) -> None:
-        """Plan with what ``measure`` finds, and say so; nothing without a limit.
+        """Plan with the costs that ``measure`` finds and remark on it, if there is a limit.
 
         Raises:
-            TooShortError: fine-tuning would have too little.
+            TooShortError: too little would be left for fine-tuning.
         """
         if not self.limit:
             return
@@ -138,14 +133,14 @@ class PruningTime:
         )
 
     def of_tuning(self, steps_left: int) -> float:
-        """Return the seconds of the fine-tuning that begins now; 0 without a limit."""
+        """Return the seconds for the fine-tuning that starts now; 0 without a limit."""
         if self._plan is None:
             return 0.0
         later = (steps_left - 1) * self._plan.of_step
         return max((self.limit - self.elapsed() - later) / steps_left, _LEAST)
 
     def refused(self, error: TooShortError) -> TooShortError:
-        """Return in terms of the whole time why fine-tuning is refused."""
+        """Return the refusal of a fine-tuning in terms of the whole time."""
         if self._plan is None:
             return error
         before = self.limit - self.steps * self._plan.tuning

@@ -1,24 +1,16 @@
-"""`quantize`: a run to an int8 artifact that keeps its accuracy, by the cheapest way that does."""
+"""`quantize`: a run in, an int8 artifact that keeps its accuracy out, as cheaply as possible."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Precision, Rung
 from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open_artifact
-from mobilette.compression.observation import LARGEST_PART, largest_activation
-from mobilette.compression.ranges import RANGES
-from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
@@ -32,7 +24,6 @@ from mobilette.exporters.export import (
 from mobilette.exporters.target import (
     Calibration,
     Progress,
-    folded_network,
     no_progress,
     package_versions,
 )
@@ -41,14 +32,18 @@ from mobilette.limits import DROP, SEED
 from mobilette.model.directory import is_imported
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
-from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material, Outcome, climb
-from mobilette.search.int8_measurement import Judge, execute, latencies, read_judge
+from mobilette.search.int8_ladder import Attempt, Outcome, climb
+from mobilette.search.int8_measurement import (
+    Judge,
+    execute,
+    latencies,
+    make_material,
+    read_judge,
+)
 from mobilette.verification.gate import MAX_DROP, Verdict
 from mobilette.verification.verify import verify
 
-TRAINING_IMAGES = 4096
-SMALLEST_BATCH, LARGEST_BATCH = 8, 64
-# int8 counts as faster where it takes less than this part of the time: medians wander by so much.
+# int8 counts as faster below this fraction of the time: medians vary by as much.
 FASTER = 0.95
 
 
@@ -59,12 +54,12 @@ class Quantised:
     Attributes:
         artifact: of the first rung that kept the accuracy, or of the best one.
         kept: whether the accuracy was kept.
-        rungs: all that were tried, in order.
-        chosen: the index among them of the artifact's.
-        verdict: what `verify` says of the artifact.
-        latency_ms: median of one image by precision, int8 and the others that the engine has,
-            taking turns; empty where the target is not timed.
-        advice: what is faster here, where int8 is not; else empty.
+        rungs: every attempt, in order.
+        chosen: the index of the artifact's rung.
+        verdict: of `verify` on the artifact.
+        latency_ms: median of one image by precision, int8 and the engine's others, measured in
+            turns; empty if the target is not timed.
+        advice: the faster precision, if int8 is not the fastest here; else empty.
     """
 
     artifact: Artifact
@@ -76,7 +71,7 @@ class Quantised:
     advice: str
 
     def to_json(self) -> dict[str, object]:
-        """Return the content as JSON values: what `verify` says, path and rungs."""
+        """Return the content as JSON values: the verdict, path and rungs."""
         return self.verdict.to_json() | {
             "passed": self.kept and self.verdict.passed,
             "path": str(self.artifact.path),
@@ -105,133 +100,174 @@ def quantize(
     on_rung: Callable[[Rung], None] | None = None,
     progress: Progress = no_progress,
 ) -> Quantised:
-    """Write the int8 artifact of a run by the first way that keeps the accuracy; return it.
+    """Write an int8 artifact of a run that keeps its accuracy, made as cheaply as possible.
 
-    Each way (`mobilette.search.int8_ladder.climb`) is exported, executed by the real engine on
-    ``data`` and judged by the gate that `verify` has.
+    Each attempt (`mobilette.search.int8_ladder.climb`) is exported, executed by the real engine on
+    ``data`` and judged as `verify` does; the first that keeps the accuracy is written, else the
+    best.
 
     Args:
         run: a run or its directory.
-        data: labelled images that judge.
+        data: labelled images to judge on.
         to: the target.
         max_drop: percentage points of top-1 that may be lost.
         calibrate: images to calibrate and train with; ``None`` means the run's own training
-            images or, of an imported run, the ``train/`` of ``data``.
-        split: of ``data``, as for `verify`: by default ``val`` where there is one, else every
-            image, those of a flat set that the run was trained on included; ``--split val`` takes
-            the fifth of it that was held out.
+            images, or ``train/`` of ``data`` for an imported run.
+        split: of ``data``; ``None`` means ``val`` if there is one, else every image, even those
+            of a flat set that the run was trained on; its ``val`` is what was held out.
         out: as for `export`.
-        force: replace an artifact that is there already.
-        workers: processes that decode; ``None`` means one a core.
-        max_unusable: the part of the images that may be unusable.
-        seed: of the order in which quantisation-aware training sees images.
-        reporter: told how many images are read, and what is done now.
+        force: replace an existing artifact.
+        workers: decoding processes; ``None`` means one per core.
+        max_unusable: the fraction of the images that may be unusable.
+        seed: random seed of the image order in quantisation-aware training.
+        reporter: told the progress of reading, and of the current work.
         on_rung: called with each rung once it is measured.
-        progress: told what is done now.
+        progress: told the progress of the current work.
 
     Raises:
-        InputError: the run is quantised already, ``max_drop`` is none, the images are too few to
-            tell such a drop, or `export` refuses.
+        InputError: the run is an int8 artifact, ``max_drop`` is out of range, the images are too
+            few to measure it, or `export` refuses.
     """
-    say = reporter.remark
     opened = run if isinstance(run, Run) else open_trained_run(run)
     DROP.check("--max-drop", max_drop)
     SEED.check("--seed", seed)
-    reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
-    precisions = _precisions(to)
-    final = artifact_folder(opened, to, "int8", out)
-    check_new(final, holds=CONTRACT, force=force)
-    with claimed(final):
-        judge = read_judge(
-            opened,
-            data,
-            max_drop=max_drop,
-            reading=reading,
-            reporter=reporter,
-        )
-        images = partial(
-            calibration_images,
-            opened,
-            _calibrating(opened, data, calibrate),
-            option="--calibrate",
-            reading=reading,
-            reporter=reporter,
-        )
-        calibration = images()
-        rungs: list[Rung] = []
-
-        material = _material(opened, to, judge, calibration, images)
-        with scratch() as folder:
-
-            def measure(attempt: Attempt) -> Outcome:
-                say(f"rung {attempt.number}: {attempt.name}")
-                rung = execute(
-                    opened,
-                    to,
-                    attempt,
-                    calibration,
-                    judge,
-                    out=folder / str(len(rungs)),
-                    final=final,
-                    progress=progress,
-                )
-                rungs.append(rung)
-                if on_rung is not None:
-                    on_rung(rung)
-                return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
-
-            for _ in climb(material, measure, say=say, seed=seed):
-                pass
-            chosen = _choose(rungs, to)
-            latency = latencies(opened, to, folder / str(chosen), precisions, say=say)
-            best = open_artifact(folder / str(chosen) / final.name)
-            assert best.contract.measured is not None
-            measured = replace(
-                best.contract.measured, rungs=tuple(rungs), chosen=chosen, latency_ms=latency
-            )
-            with new_directory(final, holds=CONTRACT, force=force) as place:
-                copy_artifact(best, place, measured=measured)
-    artifact = open_artifact(final)
-    say(f"{final}: {rungs[chosen].name}; verifying it")
-    verdict = verify(
-        artifact.path,
-        data,
-        checkpoint=opened.path,
-        split=split,
-        max_drop=max_drop,
-        workers=workers,
-        max_unusable=max_unusable,
+    ladder = _Ladder(
+        run=opened,
+        to=to,
+        precisions=_other_precisions(to),
+        final=artifact_folder(opened, to, "int8", out),
+        reading=Reading(workers=workers, max_unusable=max_unusable, split=split),
         reporter=reporter,
+        on_rung=on_rung,
+        progress=progress,
     )
+    rungs, best, latency = ladder.write(
+        data, calibrate=calibrate, max_drop=max_drop, seed=seed, force=force
+    )
+    artifact = open_artifact(ladder.final)
+    reporter.remark(f"{ladder.final}: {rungs[best].name}; verifying it")
+    verdict = ladder.verify(data, max_drop=max_drop)
     return Quantised(
         artifact=artifact,
-        kept=rungs[chosen].kept,
-        rungs=tuple(rungs),
-        chosen=chosen,
+        kept=rungs[best].kept,
+        rungs=rungs,
+        chosen=best,
         verdict=verdict,
         latency_ms=latency,
         advice=_advice(opened, to, latency),
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ladder:
+    """A checked request: which run to quantise for which target, and whom to tell."""
+
+    run: Run
+    to: str
+    precisions: tuple[Precision, ...]
+    final: Path
+    reading: Reading
+    reporter: Reporter
+    on_rung: Callable[[Rung], None] | None
+    progress: Progress
+
+    def write(
+        self,
+        data: str | Path,
+        *,
+        calibrate: str | Path | None,
+        max_drop: float,
+        seed: int,
+        force: bool,
+    ) -> tuple[tuple[Rung, ...], int, dict[str, float]]:
+        """Write the best artifact; return every rung, the index of the best, and latencies."""
+        check_new(self.final, holds=CONTRACT, force=force)
+        with claimed(self.final), scratch() as folder:
+            judge = read_judge(
+                self.run, data, max_drop=max_drop, reading=self.reading, reporter=self.reporter
+            )
+            images = partial(
+                calibration_images,
+                self.run,
+                _calibrating(self.run, data, calibrate),
+                option="--calibrate",
+                reading=self.reading,
+                reporter=self.reporter,
+            )
+            rungs = self._climb(folder, judge, images, seed=seed)
+            chosen = _choose(rungs, self.to)
+            made = folder / str(chosen)
+            latency = latencies(self.run, self.to, made, self.precisions, say=self.reporter.remark)
+            best = open_artifact(made / self.final.name)
+            assert best.contract.measured is not None
+            measured = replace(
+                best.contract.measured, rungs=rungs, chosen=chosen, latency_ms=latency
+            )
+            with new_directory(self.final, holds=CONTRACT, force=force) as place:
+                copy_artifact(best, place, measured=measured)
+        return rungs, chosen, latency
+
+    def verify(self, data: str | Path, *, max_drop: float) -> Verdict:
+        """Return the verdict on the artifact that was written."""
+        return verify(
+            self.final,
+            data,
+            checkpoint=self.run.path,
+            split=self.reading.split,
+            max_drop=max_drop,
+            workers=self.reading.workers,
+            max_unusable=self.reading.max_unusable,
+            reporter=self.reporter,
+        )
+
+    def _climb(
+        self, folder: Path, judge: Judge, images: Callable[..., Calibration], *, seed: int
+    ) -> tuple[Rung, ...]:
+        """Measure attempts, each in a numbered folder below ``folder``, until one is kept."""
+        rungs: list[Rung] = []
+        calibration = images()
+
+        def measure(attempt: Attempt) -> Outcome:
+            self.reporter.remark(f"rung {attempt.number}: {attempt.name}")
+            rung = execute(
+                self.run,
+                self.to,
+                attempt,
+                calibration,
+                judge,
+                out=folder / str(len(rungs)),
+                final=self.final,
+                progress=self.progress,
+            )
+            rungs.append(rung)
+            if self.on_rung is not None:
+                self.on_rung(rung)
+            return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
+
+        material = make_material(self.run, self.to, judge, calibration, images)
+        for _ in climb(material, measure, say=self.reporter.remark, seed=seed):
+            pass
+        return tuple(rungs)
+
+
 def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:
     """Return the images to calibrate and train with; ``None`` for the run's own.
 
     Raises:
-        InputError: only those that judge are left.
+        InputError: only the images to judge on are left.
     """
     if given is not None or not is_imported(run.path):
         return given
     if "train" not in find_images(data).splits:
         raise InputError(
-            f"{run.path}: imported, so without images of its own, and {data} has no train/ "
-            "beside those that judge; give some to calibrate with by --calibrate"
+            f"{run.path} is imported, so it has no images of its own, and {data} has no train/; "
+            "give images to calibrate with: --calibrate DATA"
         )
     return data
 
 
-def _precisions(to: str) -> tuple[Precision, ...]:
-    """Return the precisions of ``to`` beside int8, which it must have.
+def _other_precisions(to: str) -> tuple[Precision, ...]:
+    """Return the precisions of ``to`` other than int8, which it must have.
 
     Raises:
         InputError: there is no such target, it has no int8, or a package that it needs is missing.
@@ -241,53 +277,11 @@ def _precisions(to: str) -> tuple[Precision, ...]:
     return tuple(each for each in TARGETS[to].precisions if each != "int8")
 
 
-def _material(
-    run: Run,
-    to: str,
-    judge: Judge,
-    calibration: Calibration,
-    images: Callable[..., Calibration],
-) -> Material:
-    normalise = Normalise(run.preprocess)
-
-    def normalised(pixels: NDArray[np.uint8]) -> Tensor:
-        with torch.no_grad():
-            x: Tensor = normalise(torch.from_numpy(np.ascontiguousarray(pixels)))
-        return x
-
-    def batches(seed: int) -> Iterator[Tensor]:
-        pixels, generator = images(count=TRAINING_IMAGES).pixels, np.random.default_rng(seed)
-        while True:
-            order = generator.permutation(len(pixels))
-            for first in range(0, len(order), size):
-                yield normalised(pixels[order[first : first + size]])
-
-    network = folded_network(run.arch, run.network.state_dict())
-    size = max(SMALLEST_BATCH, min(LARGEST_BATCH, LARGEST_PART // largest_activation(network.arch)))
-    step = max(1, len(judge.labels) // RANKING_IMAGES)
-    rules = (
-        RANGES
-        if TARGETS[to].default_ranges_differ_from_minmax
-        else tuple(r for r in RANGES if r != "minmax")
-    )
-    return Material(
-        network=network,
-        inputs=normalised(calibration.pixels),
-        ranking=normalised(judge.pixels[::step]),
-        ranking_labels=judge.labels[::step],
-        ranges=rules,
-        batches=batches,
-        multi_label=run.multi_label,
-    )
-
-
 def _choose(rungs: Sequence[Rung], to: str) -> int:
-    """Return the index of the first rung that kept the accuracy, with the fewest in float.
-
-    Where none did, that of the best.
+    """Return the index of the kept rung with the fewest float layers, else of the best rung.
 
     Raises:
-        InputError: the engine could have none.
+        InputError: the engine supports none of them.
     """
     tried = [index for index, rung in enumerate(rungs) if rung.top1 is not None]
     kept = [index for index in tried if rungs[index].kept]
@@ -299,7 +293,7 @@ def _choose(rungs: Sequence[Rung], to: str) -> int:
 
 
 def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
-    """Return what is faster than int8 on this machine, if something is."""
+    """Return which precision is faster than int8 on this machine, if any."""
     others = {name: ms for name, ms in latency.items() if name != "int8"}
     if "int8" not in latency or not others:
         return ""
@@ -307,7 +301,7 @@ def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
     if latency["int8"] < FASTER * others[fastest]:
         return ""
     return (
-        f"int8 is not faster with {to} here: {latency['int8']:.3g} ms an image, {fastest} takes "
-        f"{others[fastest]:.3g} ms; unless its size matters, take "
+        f"int8 is not faster with {to} here: {latency['int8']:.3g} ms per image, {fastest} takes "
+        f"{others[fastest]:.3g} ms; unless size matters, use "
         f"'mobilette export {shlex.quote(str(run.path))} --to {to} --precision {fastest}'"
     )
