@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from mobilette.data.mixing import erase, random_rectangles
+from mobilette.data.normalise import to_device
 from mobilette.data.randaugment import MAGNITUDES, adjust, randaugment
-from mobilette.data.transfer import to_device
 from mobilette.errors import InputError, one_of
 
 CROPS = ("none", "pad", "resized")

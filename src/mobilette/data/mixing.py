@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from mobilette.data.transfer import to_device
+from mobilette.data.normalise import to_device
 
 
 def random_rectangles(

@@ -1,4 +1,4 @@
-"""The arithmetic half of `Preprocess`, as a module: the one normalisation of the project."""
+"""What happens to pixels on the device that trains: the transfer and the one normalisation."""
 
 from __future__ import annotations
 
@@ -34,3 +34,14 @@ class Normalise(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Return float32 (N, C, H, W) for ``pixels`` uint8 (N, C, H, W), RGB or grey."""
         return functional.conv2d(pixels.to(self.weight.dtype), self.weight, self.bias)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device``, without waiting for the work that a GPU still has.
+
+    From ordinary memory, CUDA copies anything above 64 KiB only when the kernels before it are
+    done, and Python would prepare no step while another runs.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

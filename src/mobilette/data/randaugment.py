@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from mobilette.data.transfer import to_device
+from mobilette.data.normalise import to_device
 
 OPERATIONS = (
     "identity",

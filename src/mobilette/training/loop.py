@@ -11,7 +11,7 @@ import torch
 
 from mobilette.data.dataset import Dataset
 from mobilette.data.loader import Batch, Loader
-from mobilette.data.transfer import to_device
+from mobilette.data.normalise import to_device
 from mobilette.errors import InputError
 from mobilette.run.directory import STATE
 from mobilette.training.distributed import is_launched
