@@ -84,7 +84,7 @@ def test_every_wrong_value_is_one_line(
     ("name", "given", "options", "message"),
     [
         ("create_model", "resnet20", {"num_classes": None}, "is None, not a whole number"),
-        ("create_model", "resnet20", {"pretrained": 3}, "is 3, not text or None"),
+        ("create_model", "resnet20", {"pretrained": 3}, "is 3, not True or False or text or None"),
         ("create_model", "resnet20", {"form": "ful"}, "did you mean 'full'"),
         ("cost", 3, {}, "model is 3; expected a network's name, an Arch, a path, or what"),
         ("list_models", 3, {}, "list_models: pattern is 3, not text"),

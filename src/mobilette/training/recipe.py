@@ -222,7 +222,7 @@ def merge_keys(
     if epochs is not None and time is not None:
         raise InputError("--time and --epochs: give one of them")
     seconds = parse_duration(time) if isinstance(time, str) else time
-    if seconds is not None and seconds <= 0:
+    if seconds is not None and not seconds > 0:  # so written, NaN is refused
         raise InputError(f"time {shown(time)} is too short; seconds above 0 are expected")
     options = {
         "epochs": epochs,
@@ -235,7 +235,7 @@ def merge_keys(
     for key, value in options.items():
         if value is None:
             continue
-        if keys.get(key, value) != value:
+        if key in keys and keys[key] != value:
             raise InputError(
                 f"{key} is given twice: {value} as an option, {shown(keys[key])} as a key of the "
                 "recipe (overrides, --set); give one of them"
