@@ -1,4 +1,4 @@
-"""`Contract`: everything that a program which runs the model file has to know."""
+"""`Contract`: everything a program needs to run the model file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE
 from mobilette.model.classes import ClassLabel
 from mobilette.records import check_ranges
 
-# Fields that are known only once the model file is written, so they are not inside it.
+# Fields known only once the model file is written, so not embedded in it.
 OUTSIDE = ("files", "measured", "sha256")
-# Fields that older contracts do not have: left out, and so not hashed, while they say nothing.
+# Fields that were added later: neither written nor hashed while they have these values.
 _LATER: Mapping[str, object] = MappingProxyType(
     {
         "outputs": "softmax",
@@ -29,7 +29,7 @@ _LATER: Mapping[str, object] = MappingProxyType(
         "verifiable": True,
     }
 )
-# Under which name the contract stands in a model file's own metadata.
+# The contract's name in a model file's own metadata.
 METADATA_KEY = "mobilette.contract"
 
 

@@ -39,8 +39,8 @@ class LiteRtPredictor(ArtifactPredictor):
     as many as cores, made when calls meet.
 
     Args:
-        reference: the reference kernels, which microcontrollers' answers are equal to; XNNPACK's
-            int8 answers may be several steps away from them.
+        reference: the reference kernels, which microcontrollers match exactly; XNNPACK's int8
+            answers may be several steps away.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int = 0, reference: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The images that int8 is calibrated with: the run's own, or those that are given."""
+"""The images to calibrate int8 with: the run's own, or given ones."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mobilette.arguments import checked
-from mobilette.artifact.contract import Measured, Precision
+from mobilette.artifact.contract import Contract, Measured, Precision
 from mobilette.artifact.directory import (
     CONTRACT,
     Artifact,
@@ -32,6 +32,7 @@ from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import (
     Calibration,
+    Prepared,
     Progress,
     Quantisation,
     Target,
@@ -111,7 +112,6 @@ def export(
         else:
             check_calibration(calibration, subject.model)
         prepared = prepare(subject.model, quantisation, progress=progress)
-        best = run.best() if run is not None else None
         contract = make_contract(
             subject,
             target,
@@ -120,21 +120,33 @@ def export(
             quantisation=quantisation,
             final=moved_to or final,
         )
-        written = target.writer(prepared, contract, calibration)
-        write_artifact(
-            folder,
-            contract=contract,
-            files=written.files,
-            golden=replace(prepared.golden, exact=written.exact),
-            readme=readme(contract, target),
-            measured=Measured(
-                size_bytes=written.size_bytes or sum(map(len, written.files.values())),
-                top1=best["top1"] if best is not None else None,
-                arena_bytes=written.arena_bytes,
-                operators=written.operators,
-            ),
-        )
+        _write(folder, target, prepared, contract, calibration, run)
     return open_artifact(final)
+
+
+def _write(
+    folder: Path,
+    target: Target,
+    prepared: Prepared,
+    contract: Contract,
+    calibration: Calibration | None,
+    run: Run | None,
+) -> None:
+    best = run.best() if run is not None else None
+    written = target.writer(prepared, contract, calibration)
+    write_artifact(
+        folder,
+        contract=contract,
+        files=written.files,
+        golden=replace(prepared.golden, exact=written.exact),
+        readme=readme(contract, target),
+        measured=Measured(
+            size_bytes=written.size_bytes or sum(map(len, written.files.values())),
+            top1=best["top1"] if best is not None else None,
+            arena_bytes=written.arena_bytes,
+            operators=written.operators,
+        ),
+    )
 
 
 def check_precision(to: str, precision: str | None) -> Precision:

@@ -25,6 +25,24 @@ from mobilette.extras import needs
 from mobilette.nn.network import Network
 from mobilette.silence import silence
 
+aten = torch.ops.aten
+_WEIGHTED = (aten.conv2d.default, aten.linear.default)
+_COMPUTING = (aten.add.Tensor, aten.mul.Tensor, aten.hardswish.default, aten.hardswish_.default)
+_CLIPPING = (
+    aten.relu.default,
+    aten.relu_.default,
+    aten.relu6.default,
+    aten.hardtanh.default,
+    aten.hardtanh_.default,
+)
+_PADDING = (aten.pad.default, aten.constant_pad_nd.default)
+_NOTHING = (aten.dropout.default, aten.dropout_.default)
+
+# Images that observers are shown at once: one by one, they take six times as long.
+BATCH = 8
+_SMALLEST_STEP = 2.0**-12  # of activations
+_LARGEST_BIAS = 2.0**30
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelScale:
@@ -138,25 +156,6 @@ def _clip_hard_sigmoid(network: Network, layer: Layer) -> None:
     conv.weight = nn.Parameter(conv.weight.detach() / 6)
     conv.bias = nn.Parameter(bias / 6 + 0.5)
     network.set_submodule(layer.name, nn.Hardtanh(0.0, 1.0))
-
-
-aten = torch.ops.aten
-_WEIGHTED = (aten.conv2d.default, aten.linear.default)
-_COMPUTING = (aten.add.Tensor, aten.mul.Tensor, aten.hardswish.default, aten.hardswish_.default)
-_CLIPPING = (
-    aten.relu.default,
-    aten.relu_.default,
-    aten.relu6.default,
-    aten.hardtanh.default,
-    aten.hardtanh_.default,
-)
-_PADDING = (aten.pad.default, aten.constant_pad_nd.default)
-_NOTHING = (aten.dropout.default, aten.dropout_.default)
-
-# Images that observers are shown at once: one by one, they take six times as long.
-BATCH = 8
-_SMALLEST_STEP = 2.0**-12  # of activations
-_LARGEST_BIAS = 2.0**30
 
 
 def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule, Tensor]:

@@ -158,7 +158,7 @@ def _output_of(model: onnx.ModelProto, name: str) -> str:
 
 
 def _feed_pixels(model: onnx.ModelProto, normalised: str) -> None:
-    """Let the pixels be the quantised form of the tensor ``normalised``; drop what made it."""
+    """Use the pixels as the quantised form of ``normalised``; drop the nodes that made it."""
     graph = model.graph
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0].startswith(f"{normalised}_Quant"):

@@ -1,4 +1,4 @@
-"""The README of an artifact: how to run it, in a few lines that the tests execute as printed."""
+"""The README of an artifact: how to run it, in a few lines that tests execute as printed."""
 
 from __future__ import annotations
 

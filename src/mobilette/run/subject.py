@@ -1,4 +1,4 @@
-"""What may be given where a model is meant: a run, its folder, a `Model` or a bare network."""
+"""A model by whatever names it: a run, its folder, a `Model`, a network trained elsewhere."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def labelled_images(
 ) -> Labelled:
     """Return the images of a split, labelled by ``classes``.
 
-    With ``multi_label`` images of one class each are taken, too.
+    With ``multi_label`` images of one class each are accepted as well.
 
     Raises:
         InputError: the images cannot be used, a class is none of ``classes``, or they may be of

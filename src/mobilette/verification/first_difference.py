@@ -1,4 +1,4 @@
-"""Where an artifact and its checkpoint part company: the first layer that answers differently."""
+"""The first layer at which an artifact and its model differ."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ ODD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What became of some files; ``images`` of them could be compared."""
+    """The result for some files; ``images`` of them could be compared."""
 
     images: int
     failures: tuple[str, ...]
