@@ -89,6 +89,7 @@ def test_every_wrong_value_is_one_line(
         ("cost", 3, {}, "model is 3; expected a network's name, an Arch, a path, or what"),
         ("list_models", 3, {}, "list_models: pattern is 3, not text"),
         ("export", None, {}, "export: model is None, not text or a path or a Run"),
+        ("load", 3, {}, "load: model is 3, not text or a path or a Run or an Artifact or a Model"),
         ("export", "x" * 5000, {}, "cannot be read"),
         ("train", "digits", {"model": ""}, "train: model is '', which is empty"),
     ],

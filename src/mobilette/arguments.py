@@ -30,7 +30,6 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 # Words for arguments whose type does not say what they are.
 _WORDS = {
     "data": "a folder, a list or the name of a set",
-    "predictor": "what load returns",
     "callbacks": "a list of functions",
 }
 
@@ -123,4 +122,5 @@ def _in_words(option: Any) -> str:
     if texts := _texts(option):
         return " or ".join(map(repr, texts))
     kind = get_origin(option) or option
-    return _KINDS[kind][1] if kind in _KINDS else f"a {kind.__name__}"
+    name = getattr(kind, "__name__", str(kind))
+    return _KINDS[kind][1] if kind in _KINDS else f"a{'n' * (name[0] in 'AEIOU')} {name}"
