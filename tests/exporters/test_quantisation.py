@@ -54,7 +54,7 @@ def test_an_unknown_layer_is_refused_with_the_nearest(run: Run, tmp_path: Path) 
     wrong = Quantisation(float_layers=frozenset({"rows.1.expnad.conv"}))
     with pytest.raises(InputError, match=r"'rows\.1\.expnad\.conv' .* 'rows\.1\.expand\.conv'\?"):
         export(run, precision="int8", calibration=small_calibration(), quantisation=wrong)
-    with pytest.raises(InputError, match="no convolution or linear layer"):
+    with pytest.raises(InputError, match="not a convolution or linear layer"):
         prepare(run.model, Quantisation(float_layers=frozenset({"rows.1.expand.activation"})))
 
 
