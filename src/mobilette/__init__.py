@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from mobilette.arch.arch import Arch
     from mobilette.arch.catalogue import get_arch, list_models
-    from mobilette.cli.training_progress import TrainingProgress
+    from mobilette.cli.training_output import TrainingProgress
     from mobilette.counting.cost import cost
     from mobilette.engines.load import load
     from mobilette.errors import InputError
@@ -56,7 +56,7 @@ _HOME = {
     "ImageClassifier": "mobilette.workflows.classifier",
     "InputError": "mobilette.errors",
     "Model": "mobilette.model.model",
-    "TrainingProgress": "mobilette.cli.training_progress",
+    "TrainingProgress": "mobilette.cli.training_output",
     "bench": "mobilette.verification.bench",
     "cost": "mobilette.counting.cost",
     "create_model": "mobilette.formats.pretrained",

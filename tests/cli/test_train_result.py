@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobilette.cli.main import run as mobilette
-from mobilette.cli.training_result import print_result
+from mobilette.cli.training_output import print_result
 from mobilette.progress import Reporter
 from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run

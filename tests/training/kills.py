@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 # Everything that a sitting imports, so that forks spend their time in the run.
-import mobilette.cli.training_progress
+import mobilette.cli.training_output
 import mobilette.workflows.resume
 import mobilette.workflows.train  # noqa: F401
 from mobilette.cli.main import run

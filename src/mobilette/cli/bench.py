@@ -24,16 +24,14 @@ def bench(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option(
-            "--to", help="First export the runs that are given: targets with commas, or all."
-        ),
+        typer.Option("--to", help="Export the given runs first: targets with commas, or all."),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="Precisions of what is exported first.")
+        str, typer.Option("--precision", help="Precisions to export.")
     ] = "fp32,fp16,bf16,int8",
     split: SplitOption = None,
     threads: Annotated[int, ranged("--threads", THREADS, "Threads of each engine.")] = 1,
-    rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds in which all take turns.")] = 3,
+    rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds of timing, all in turn.")] = 3,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder for bench.json, .md, .svg [a folder of artifacts]."),

@@ -45,7 +45,7 @@ def cost(
     form: FormOption = None,
     num_classes: Annotated[int, ranged("--num-classes", CLASSES, "Number of classes.")] = 1000,
     in_channels: Annotated[
-        int, ranged("--in-channels", IN_CHANNELS, "Channels of the input: 3, or 1.")
+        int, ranged("--in-channels", IN_CHANNELS, "Input channels: 3 for colour, 1 for grey.")
     ] = 3,
     by_layer: Annotated[
         bool, typer.Option("--by-layer", help="Layer by layer, for several networks too.")
@@ -72,16 +72,16 @@ def cost(
     ] = None,
     size: Annotated[
         int | None,
-        ranged("--size", SIDE, "Side of its input.", panel=ONE_CONVOLUTION),
+        ranged("--size", SIDE, "Side of the input.", panel=ONE_CONVOLUTION),
     ] = None,
     stride: Annotated[
         int | None,
-        ranged("--stride", STRIDE, "Its stride [1].", panel=ONE_CONVOLUTION),
+        ranged("--stride", STRIDE, "Stride [1].", panel=ONE_CONVOLUTION),
     ] = None,
 ) -> None:
     """Count parameters, mult-adds, memory and size of networks.
 
-    Nothing is built or run for it.
+    No network is built or run.
     """
     if as_csv and as_json:
         raise InputError("--csv and --json: give one of them")

@@ -25,7 +25,7 @@ SORT_COLUMNS = {
 
 
 def print_comparison(costs: Sequence[Cost], *, sort: str | None, as_csv: bool) -> None:
-    """Print one line a network."""
+    """Print one line per network."""
     records = _sorted([_record(counted) for counted in costs], sort)
     if as_csv:
         _print_csv(records)
@@ -42,7 +42,7 @@ def print_comparison(costs: Sequence[Cost], *, sort: str | None, as_csv: bool) -
 def print_layers(
     archs: Sequence[Arch], costs: Sequence[Cost], *, sort: str | None, as_csv: bool
 ) -> None:
-    """Print one line a layer, of one network after the other."""
+    """Print one line per layer, network by network."""
     if as_csv:
         _print_csv(
             {"network": counted.name, **record}
@@ -129,7 +129,7 @@ def _heading(arch: Arch) -> str:
 
 
 def _layer_table(counted: Cost, sort: str | None) -> Table:
-    """One line a convolution, with what follows it in place: batch norm and activation."""
+    """One line per convolution, with the batch norm and activation that follow it."""
     table = Table("layer", "kind", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("output", "parameters", "mult-adds", "", "activation bytes"):
         table.add_column(heading, justify="left" if not heading else "right")

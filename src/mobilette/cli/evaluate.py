@@ -1,13 +1,35 @@
-"""``mobilette evaluate``: how accurate a run or an artifact is."""
+"""``mobilette evaluate``, ``verify`` and ``predict``: a model is asked about images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.cli.options import Device, Json, MaxUnusable, SplitOption, Threads, Workers
+from mobilette.cli.options import (
+    Device,
+    Json,
+    MaxDrop,
+    MaxUnusable,
+    SplitOption,
+    Threads,
+    Workers,
+    ranged,
+)
+from mobilette.limits import WORKERS
+from mobilette.progress import Reporter
+
+if TYPE_CHECKING:
+    from mobilette.verification.gate import Verdict
+
+# Skipped files that are named; more are counted.
+_NAMED = 5
+
+DecodingThreads = Annotated[
+    int | None,
+    ranged("--workers", WORKERS, "Threads that decode images [one per core]."),
+]
 
 
 def evaluate(
@@ -23,7 +45,6 @@ def evaluate(
     """Measure accuracy and confusions on labelled images."""
     from mobilette.cli.output import console, print_json, reading_bar, remarks
     from mobilette.engines.load import load
-    from mobilette.progress import Reporter
     from mobilette.verification.evaluate import evaluate as measure
 
     remarked: list[str] = []
@@ -56,3 +77,142 @@ def evaluate(
             f"{count} as {guess}" for guess, count in sorted(wrong.items(), key=lambda i: -i[1])
         )
         out.print(f"  {true}: {metrics.per_class[true]['top1']:.1%}  {mistakes}")
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="The artifact directory.")],
+    data: Annotated[str | None, typer.Argument(help="A folder of images, or a set.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--from", help="The run [the one the contract names].", metavar="RUN"),
+    ] = None,
+    split: SplitOption = None,
+    max_drop: MaxDrop = 1.0,
+    workers: Workers = None,
+    max_unusable: MaxUnusable = 0.1,
+    as_json: Json = False,
+) -> int:
+    """Compare the answers of an artifact with its checkpoint's.
+
+    Status 1 if they are not the same.
+    """
+    from mobilette.cli.output import console, print_json, reading_bar
+    from mobilette.verification.verify import verify as judge
+
+    with reading_bar() as report:
+        verdict = judge(
+            artifact,
+            data,
+            checkpoint=checkpoint,
+            split=split,
+            max_drop=max_drop,
+            workers=workers,
+            max_unusable=max_unusable,
+            reporter=Reporter(reading=report),
+        )
+    if as_json:
+        print_json(verdict.to_json())
+        return 0 if verdict.passed else 1
+    out = console()
+    for name, value in _rows(verdict):
+        out.print(f"{name:<30}{value}")
+    for note in verdict.notes:
+        out.print(f"note: {note}")
+    for failure in verdict.failures:
+        out.print(f"failed: {failure}")
+    out.print("verify: passed" if verdict.passed else "verify: FAILED")
+    return 0 if verdict.passed else 1
+
+
+def _rows(verdict: Verdict) -> list[tuple[str, str]]:
+    """Return what the table says: names and values."""
+    rows = [
+        ("artifact", f"{verdict.target}, {verdict.precision}, executed by {verdict.engine}"),
+        ("maximum absolute difference", f"{verdict.max_abs_diff:.3g}"),
+        ("signal to noise", f"{verdict.signal_to_noise_db:.1f} dB"),
+        ("top-1 agreement", f"{verdict.top1_agreement:.2%}"),
+    ]
+    sides = (
+        (
+            "checkpoint",
+            verdict.accuracy_source,
+            verdict.interval_source,
+            verdict.calibration_error_source,
+        ),
+        (
+            "artifact",
+            verdict.accuracy_artifact,
+            verdict.interval_artifact,
+            verdict.calibration_error_artifact,
+        ),
+    )
+    for name, accuracy, interval, _ in sides:
+        if accuracy is not None and interval is not None:
+            low, high = interval
+            value = f"{accuracy:.2%}  (95%: {low:.2%} to {high:.2%})"
+            rows.append((f"accuracy of the {name}", value))
+    for name, _, _, error in sides:
+        if error is not None:
+            rows.append((f"calibration error, {name}", f"{error:.4f}"))
+    if verdict.accuracy_artifact is not None:
+        prepared = f", {verdict.readme_images} of them prepared by the README's lines, too"
+        rows.append(("images", f"{verdict.images:,}{prepared if verdict.readme_images else ''}"))
+    return rows
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="A run, an artifact, or a folder of several artifacts.")
+    ],
+    images: Annotated[list[str], typer.Argument(help="Files, or folders of files.")],
+    device: Device = "cpu",
+    threads: Threads = None,
+    workers: DecodingThreads = None,
+    as_json: Json = False,
+) -> int:
+    """Classify images.
+
+    With --json, one object per line. Status 2 if none could be read.
+    """
+    from mobilette.artifact.directory import find_artifacts, is_artifact
+    from mobilette.cli.output import print_json, remarks, say
+    from mobilette.data.names import is_address, refuse_address
+    from mobilette.data.sources import list_images
+    from mobilette.engines.load import load
+    from mobilette.engines.predictor import Failure
+    from mobilette.run.directory import is_run
+
+    refuse_address(model)
+    place = Path(model)
+    if not is_artifact(place) and not is_run(place) and find_artifacts(place):
+        from mobilette.verification.benchmark import choose_artifact
+
+        place, why = choose_artifact(place)
+        remarks().print(why)
+    predictor = load(place, device=device, threads=threads or 0)
+    answered = False
+    given = [text if is_address(text) else Path(text) for text in images]
+    paths = list_images(given, on_skipped=_say_skipped)
+    for answer in predictor.predict_each(paths, workers=workers):
+        if as_json:
+            print_json(answer.to_json())
+        elif isinstance(answer, Failure):
+            remarks().print(f"{answer.path}: {answer.error}")
+        else:
+            best = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in answer.top[:3])
+            say(f"{answer.path}: {best}")
+        answered |= not isinstance(answer, Failure)
+    return 0 if answered else 2
+
+
+def _say_skipped(folder: Path, files: list[Path]) -> None:
+    """Say on stderr, with ``--json`` too, which files of a folder were not taken for images."""
+    from mobilette.cli.output import remarks
+
+    if not files:
+        remarks().print(f"{folder}: no images in this folder")
+        return
+    names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
+    more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
+    noun = "file is no image" if len(files) == 1 else "files are no images"
+    remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}")

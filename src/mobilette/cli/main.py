@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from copy import copy
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
-from mobilette.cli import (
-    bench,
-    cost,
-    doctor,
-    evaluate,
-    export,
-    models,
-    predict,
-    prune,
-    quantize,
-    train,
-    verify,
-    weights,
-)
-from mobilette.cli.streams import drop_output, secure_streams
+from mobilette.cli import bench, cost, evaluate, export, models, prune, train, weights
+from mobilette.cli.options import Json
 from mobilette.data.machine import threads_by_quota
 from mobilette.data.names import refuse_address
 from mobilette.errors import InputError, visible
@@ -41,8 +32,7 @@ UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     help="A folder of images in, a small verified image classifier out.",
-    epilog="Every verb takes --debug: show the traceback of an error.",
-    add_completion=False,
+    epilog="Every verb takes --debug, which shows the traceback of an error.",
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -67,18 +57,65 @@ def _before_verbs(
     pass
 
 
+def doctor(
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove the decoded images kept for later runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what there is to work with, and what may be removed.
+
+    Versions, cores, memory, devices, targets, extras and the images that are kept.
+    """
+    from mobilette.cli.output import console, print_json
+
+    out = console()
+    if clean:
+        from mobilette.data.cache import clean_cache, images_cache
+
+        folder = images_cache()
+        if folder is None:
+            raise InputError("no home directory, so that nothing is kept that could be removed")
+        sets, removed = clean_cache(folder)
+        if as_json:
+            print_json({"folder": str(folder), "sets": sets, "bytes": removed})
+        else:
+            what = f"{sets} set{'s' if sets != 1 else ''} of decoded images"
+            line = f"{folder}: {what} removed, {removed:,} bytes"
+            out.print(line)
+        return
+    from mobilette.engines.onnxruntime_web import describe_runtime
+    from mobilette.exporters.export import target_packages
+    from mobilette.training.environment import examine
+
+    found = examine() | {"targets": target_packages(), "web": describe_runtime()}
+    if as_json:
+        print_json(found)
+        return
+    for key, value in found.items():
+        text = "" if isinstance(value, dict) else "none" if value is None else value
+        out.print(f"{key:<12} {text}")
+        for name, detail in value.items() if isinstance(value, dict) else ():
+            shown = _listed(detail) if isinstance(detail, dict) else detail
+            out.print(f"  {name:<16} {shown}")
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
 for name, function in (
     ("models", models.models),
     ("cost", cost.cost),
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
-    ("predict", predict.predict),
+    ("predict", evaluate.predict),
     ("export", export.export),
-    ("quantize", quantize.quantize),
-    ("verify", verify.verify),
+    ("quantize", export.quantize),
+    ("verify", evaluate.verify),
     ("bench", bench.bench),
     ("prune", prune.prune),
-    ("doctor", doctor.doctor),
+    ("doctor", doctor),
 ):
     app.command(name)(function)
 app.add_typer(weights.app, name="weights")
@@ -135,7 +172,9 @@ def run(arguments: Sequence[str]) -> int:
                 raise InputError(f"{option or 'an argument'} is empty; give it a value")
             if given[0] != "predict":  # which answers the images beside it
                 refuse_address(argument)
-        status = _command()(given or ["--help"], prog_name="mobilette", standalone_mode=False)
+        status = _command(given[0] if given else "")(
+            given or ["--help"], prog_name="mobilette", standalone_mode=False
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         drop_output()
@@ -155,11 +194,58 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @cache
-def _command() -> Callable[..., Any]:
-    return typer.main.get_command(app)  # which the app itself makes anew at each call
+def _command(verb: str) -> Callable[..., Any]:
+    """Return the command of the app, with ``verb`` alone if it has that: others take a while."""
+    one = copy(app)
+    one.registered_commands = [each for each in app.registered_commands if each.name == verb]
+    one.registered_groups = [each for each in app.registered_groups if each.name == verb]
+    found = one.registered_commands or one.registered_groups
+    return typer.main.get_command(one if found else app)
 
 
 def _explain(error: Exception) -> int:
     text = error.format_message() if isinstance(error, UsageError) else str(error)
     print(visible(f"mobilette: error: {' '.join(text.split())}"), file=sys.stderr)
     return WRONG_REQUEST
+
+
+class _MayBreak:
+    """A stream for remarks: those that its reader does not take are lost, and nothing else is.
+
+    A training goes on, and saves its state, although its terminal was closed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def secure_streams() -> None:
+    """Let output go to nowhere where a stream is closed, and no character or reader end us."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the lowest free number, so that no file that is opened later gets it.
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, io.open(descriptor, mode, closefd=False))  # noqa: SIM115, UP020
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or pipe that cannot show a character gets its number, not a crash.
+            stream.reconfigure(errors="backslashreplace")
+    sys.stderr = cast(TextIO, _MayBreak(sys.stderr))
+
+
+def drop_output() -> None:
+    """Let nothing more be written to stdout, whose reader has gone, as this process ends."""
+    with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -37,10 +37,10 @@ def models(
     ] = None,
     precision: Annotated[
         PrecisionChoice | None,
-        typer.Option("--precision", help="With --budget: of size and ram [int8]."),
+        typer.Option("--precision", help="With --budget: precision of size and ram [int8]."),
     ] = None,
     num_classes: Annotated[
-        int | None, ranged("--num-classes", CLASSES, "With --budget: classes [1000].")
+        int | None, ranged("--num-classes", CLASSES, "With --budget: number of classes [1000].")
     ] = None,
     limit: Annotated[
         int | None,

@@ -90,7 +90,8 @@ BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Ima
 LearningRate = Annotated[float | None, ranged("--lr", limits.LEARNING_RATE, "Peak learning rate.")]
 Seed = Annotated[int | None, ranged("--seed", limits.SEED, "Random seed.")]
 Time = Annotated[
-    str | None, typer.Option("--time", help="Wall-clock to fit the work to, as 90s, 10m or 2h.")
+    str | None,
+    typer.Option("--time", help="Time to fit the training into, such as 90s, 10m or 2h."),
 ]
 MaxDrop = Annotated[
     float, ranged("--max-drop", limits.DROP, "Percentage points of accuracy that int8 may lose.")
@@ -99,13 +100,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the result is written.")]
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps.")]
-Threads = Annotated[int | None, ranged("--threads", limits.THREADS, "Threads of one operation.")]
+Threads = Annotated[int | None, ranged("--threads", limits.THREADS, "Threads per operation.")]
 Workers = Annotated[
-    int | None, ranged("--workers", limits.WORKERS, "Processes that decode images.")
+    int | None, ranged("--workers", limits.WORKERS, "Processes that decode images [one per core].")
 ]
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="Images to use [val where there is one, else all].")
 ]
 MaxUnusable = Annotated[
-    float, ranged("--max-unusable", limits.FRACTION, "Part of the images that may be unusable.")
+    float, ranged("--max-unusable", limits.FRACTION, "Fraction of the images that may be unusable.")
 ]

@@ -27,7 +27,6 @@ from mobilette.cli.options import (
 )
 from mobilette.errors import InputError
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS
-from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
     from mobilette.run.directory import Run
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class ImportanceChoice(StrEnum):
-    """By what channels are ranked."""
+    """What channels are ranked by."""
 
     taylor = "taylor"
     norm = "norm"
@@ -46,14 +45,16 @@ def prune(
     data: Annotated[str, typer.Argument(help="Images of its classes, or a named set.")],
     keep: Annotated[
         float,
-        ranged("--keep", PRUNED_PART, "The part of the mult-adds that may be left, as 0.7."),
+        ranged("--keep", PRUNED_PART, "Fraction of the mult-adds to keep, such as 0.7."),
     ],
     importance: Annotated[
         ImportanceChoice,
-        typer.Option("--importance", help="What channels are ranked by: the loss, or weights."),
+        typer.Option(
+            "--importance", help="Rank channels by their effect on the loss, or their norm."
+        ),
     ] = ImportanceChoice.taylor,
     steps: Annotated[
-        int, ranged("--steps", PRUNING_STEPS, "How often it is cut and fine-tuned.")
+        int, ranged("--steps", PRUNING_STEPS, "Rounds of cutting and fine-tuning.")
     ] = 1,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Recipe of the fine-tuning [sliced].")
@@ -81,7 +82,7 @@ def prune(
 
     let_threads_sleep()
     from mobilette.cli.output import remarks
-    from mobilette.cli.training_progress import TrainingProgress
+    from mobilette.cli.training_output import TrainingProgress
     from mobilette.exporters.export import open_trained_run
     from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
@@ -110,7 +111,7 @@ def prune(
                 workers=workers,
                 max_unusable=max_unusable,
                 report=progress,
-                reporter=Reporter(reading=progress.load, remark=progress.remark),
+                reporter=progress.reporter,
             )
     except KeyboardInterrupt as stop:
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")

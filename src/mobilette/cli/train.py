@@ -26,98 +26,101 @@ from mobilette.cli.options import (
 )
 from mobilette.errors import InputError
 from mobilette.limits import IN_CHANNELS, WIDTH_MULT
-from mobilette.progress import Reporter
 
 # What a resumed run takes; everything else it has recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
 # Keys of the recipe: with --force, a resumed run goes on with other ones.
 OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "settings", "force"}
 
+Data = Annotated[
+    str | None, typer.Argument(help="A folder of images, a list, digits, cifar10 or cifar100.")
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", help="Name of the network [that of --from, or mobilenet_v2]."),
+]
+WidthMult = Annotated[
+    float | None, ranged("--width-mult", WIDTH_MULT, "Width multiplier [that of --from, or 1.0].")
+]
+InChannels = Annotated[
+    int | None,
+    ranged("--in-channels", IN_CHANNELS, "3 for colour, 1 for grey [as --from has, or 3]."),
+]
+PreprocessOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preprocess", help="Preset: torch, tf, caffe, unit or raw [that of --from, or torch]."
+    ),
+]
+ResizeOption = Annotated[
+    ResizeChoice | None,
+    typer.Option("--resize", help="How an image becomes square [that of --from, or crop]."),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Name or file of a recipe [quick; from weights: transfer]."),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
+]
+FromOption = Annotated[
+    str,
+    typer.Option("--from", help="Initial weights: auto, scratch, a run, a file or published ones."),
+]
+Teacher = Annotated[
+    str | None, typer.Option("--teacher", help="A run or published weights to distil from.")
+]
+ResumeOption = Annotated[
+    Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps [auto].")
+]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Say at the end where the time of a step went.")
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
+]
+
 
 def train(
     context: typer.Context,
-    data: Annotated[
-        str | None, typer.Argument(help="A folder of images, or digits, cifar10, cifar100.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="Name of the network [that of --from, or mobilenet_v2]."),
-    ] = None,
-    width_mult: Annotated[
-        float | None,
-        ranged("--width-mult", WIDTH_MULT, "Width multiplier [that of --from, or 1.0]."),
-    ] = None,
+    data: Data = None,
+    model: ModelName = None,
+    width_mult: WidthMult = None,
     resolution: Resolution = None,
     form: FormOption = None,
-    in_channels: Annotated[
-        int | None,
-        ranged("--in-channels", IN_CHANNELS, "Colour (3) or grey (1) [as --from has, or 3]."),
-    ] = None,
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            "--preprocess", help="Preset: torch, tf, caffe, unit or raw [as --from has, or torch]."
-        ),
-    ] = None,
-    resize: Annotated[
-        ResizeChoice | None,
-        typer.Option("--resize", help="How an image becomes square [as --from has, or crop]."),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            help="A recipe's name or file [quick; from weights: transfer, sliced].",
-        ),
-    ] = None,
+    in_channels: InChannels = None,
+    preprocess: PreprocessOption = None,
+    resize: ResizeOption = None,
+    recipe: RecipeOption = None,
     epochs: Epochs = None,
     time: Time = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
     seed: Seed = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the recipe.")
-    ] = None,
-    start: Annotated[
-        str,
-        typer.Option("--from", help="Initial weights: auto, scratch, a run, or published ones."),
-    ] = "auto",
-    teacher: Annotated[
-        str | None,
-        typer.Option("--teacher", help="A run, or published weights, to learn from as well."),
-    ] = None,
+    settings: SetOption = None,
+    start: FromOption = "auto",
+    teacher: Teacher = None,
     out: Out = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps [auto].")
-    ] = None,
+    resume: ResumeOption = None,
+    device: DeviceOption = None,
     threads: Threads = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Say at the end where a step's time went.")
-    ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard events into the run, too.")
-    ] = False,
+    profile: Profile = False,
+    tensorboard: TensorBoard = False,
     force: Force = False,
     as_json: Json = False,
 ) -> int:
     """Train a network on images, or finish a run that was stopped."""
-    if data is None and resume is None:
-        raise InputError("'train' needs DATA (a folder of images, or digits), or --resume RUN")
-    chosen = {name for name in context.params if _is_given(context, name)}
-    if resume is not None and chosen - WITH_RESUME - OF_THE_RECIPE:
-        names = ", ".join(sorted(chosen - WITH_RESUME - OF_THE_RECIPE))
-        raise InputError(f"--resume finishes a run as it was begun; it takes no {names}")
+    _check_request(context, data, resume)
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
     from mobilette.cli.output import remarks
-    from mobilette.cli.training_progress import TrainingProgress
-    from mobilette.cli.training_result import print_result
+    from mobilette.cli.training_output import TrainingProgress, print_result
     from mobilette.training.distributed import is_restarted, writes
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import merge_keys, parse_setting
@@ -147,7 +150,7 @@ def train(
                     workers=workers,
                     tensorboard=tensorboard,
                     callbacks=[progress],
-                    reporter=Reporter(reading=progress.load, remark=progress.remark),
+                    reporter=progress.reporter,
                 )
             else:
                 run = train_run(
@@ -170,9 +173,7 @@ def train(
                     tensorboard=tensorboard,
                     profile=profile,
                     callbacks=[progress],
-                    reporter=Reporter(
-                        reading=progress.load, download=progress.download, remark=progress.remark
-                    ),
+                    reporter=progress.reporter,
                 )
     except KeyboardInterrupt as stop:
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")
@@ -180,6 +181,15 @@ def train(
     if writes():
         print_result(run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)
     return 0
+
+
+def _check_request(context: typer.Context, data: str | None, resume: Path | None) -> None:
+    if data is None and resume is None:
+        raise InputError("'train' needs DATA (a folder of images, or digits), or --resume RUN")
+    chosen = {name for name in context.params if _is_given(context, name)}
+    if resume is not None and chosen - WITH_RESUME - OF_THE_RECIPE:
+        names = ", ".join(sorted(chosen - WITH_RESUME - OF_THE_RECIPE))
+        raise InputError(f"--resume finishes a run as it was begun; it takes no {names}")
 
 
 def _absolute(teacher: str) -> str:
