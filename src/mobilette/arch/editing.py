@@ -32,18 +32,7 @@ def change_convs(arch: Arch, change: Change) -> Arch:
     Raises:
         InputError: SqueezeNet's classifier became one that its head cannot have.
     """
-    head = arch.head
-    if isinstance(head, ConvPool):
-        classifier = change("head.classifier", head.classifier)
-        head = replace(head, classes=classifier.channels, norm=classifier.norm)
-        if head.classifier != classifier:
-            raise InputError(f"head.classifier: {arch.name}'s head has no such convolution")
-    return replace(
-        arch,
-        stem=change("stem", arch.stem),
-        rows=tuple(_row(f"rows.{i}", row, change) for i, row in enumerate(arch.rows)),
-        head=head,
-    )
+    return _changed(arch, change, lambda _, operation: operation)
 
 
 def set_channels(arch: Arch, channels: Mapping[str, int]) -> Arch:
@@ -51,9 +40,9 @@ def set_channels(arch: Arch, channels: Mapping[str, int]) -> Arch:
 
     Args:
         arch: the network.
-        channels: for layers of `mobilette.arch.layers.layers` by name the channels or features that
-            they give: convolutions, hidden linear layers and shortcuts without weights. What is not
-            in it stays; a depthwise convolution stays one.
+        channels: the new outputs of layers of `mobilette.arch.layers.layers` by name: convolutions,
+            hidden linear layers and shortcuts without weights. The others stay; a depthwise
+            convolution stays one.
     """
 
     def conv(name: str, conv: Conv) -> Conv:
@@ -61,23 +50,16 @@ def set_channels(arch: Arch, channels: Mapping[str, int]) -> Arch:
         depthwise = conv.groups == conv.channels > 1
         return replace(conv, channels=count, groups=count if depthwise else conv.groups)
 
-    def shortcut(name: str, row: Row) -> Row:
-        if not isinstance(row, Block):
-            return row
-        return replace(
-            row, paths=tuple(_resized_shortcuts(name, path, channels) for path in row.paths)
-        )
+    def shortcut(name: str, operation: Subsample) -> Subsample:
+        return replace(operation, channels=channels.get(name, operation.channels))
 
-    changed = change_convs(arch, conv)
-    rows = tuple(shortcut(f"rows.{i}", row) for i, row in enumerate(changed.rows))
+    changed = _changed(arch, conv, shortcut)
     head = changed.head
     if isinstance(head, PoolLinear):
-        hidden = (
-            channels.get(f"head.hidden.{i}.linear", features)
-            for i, features in enumerate(head.hidden)
-        )
+        names = (f"head.hidden.{i}.linear" for i in range(len(head.hidden)))
+        hidden = map(channels.get, names, head.hidden)
         head = replace(head, hidden=tuple(hidden))
-    return replace(changed, rows=rows, head=head)
+    return replace(changed, head=head)
 
 
 def adopt_details(arch: Arch, source: Arch) -> Arch:
@@ -136,46 +118,40 @@ def convs(arch: Arch) -> dict[str, Conv]:
     return found
 
 
-def _row(name: str, row: Row, change: Change) -> Row:
-    if isinstance(row, Conv):
-        return change(name, row)
-    if not isinstance(row, Block):
-        return row
+def _changed(arch: Arch, conv: Change, subsample: Callable[[str, Subsample], Subsample]) -> Arch:
+    def operation(name: str, given: Operation) -> Operation:
+        match given:
+            case Conv():
+                return conv(name, given)
+            case Subsample():
+                return subsample(name, given)
+            case SqueezeExcite():
+                reduce = conv(f"{name}.reduce", given.reduce)
+                return replace(given, reduce=reduce, expand=conv(f"{name}.expand", given.expand))
+            case _:
+                return given
+
+    def branch(name: str, steps: Branch) -> Branch:
+        return tuple(
+            replace(step, operation=operation(f"{name}.{step.name}", step.operation))
+            for step in steps
+        )
+
+    def row(name: str, given: Row) -> Row:
+        if isinstance(given, Block):
+            entry = branch(name, given.entry)
+            return replace(given, entry=entry, paths=tuple(branch(name, p) for p in given.paths))
+        return conv(name, given) if isinstance(given, Conv) else given
+
+    head = arch.head
+    if isinstance(head, ConvPool):
+        classifier = conv("head.classifier", head.classifier)
+        head = replace(head, classes=classifier.channels, norm=classifier.norm)
+        if head.classifier != classifier:
+            raise InputError(f"head.classifier: {arch.name}'s head has no such convolution")
     return replace(
-        row,
-        entry=_path(name, row.entry, change),
-        paths=tuple(_path(name, path, change) for path in row.paths),
+        arch,
+        stem=conv("stem", arch.stem),
+        rows=tuple(row(f"rows.{i}", each) for i, each in enumerate(arch.rows)),
+        head=head,
     )
-
-
-def _path(name: str, path: Branch, change: Change) -> Branch:
-    return tuple(
-        replace(step, operation=_operation(f"{name}.{step.name}", step.operation, change))
-        for step in path
-    )
-
-
-def _resized_shortcuts(name: str, path: Branch, channels: Mapping[str, int]) -> Branch:
-    return tuple(
-        replace(
-            step,
-            operation=replace(
-                operation, channels=channels.get(f"{name}.{step.name}", operation.channels)
-            ),
-        )
-        if isinstance(operation := step.operation, Subsample)
-        else step
-        for step in path
-    )
-
-
-def _operation(name: str, operation: Operation, change: Change) -> Operation:
-    if isinstance(operation, Conv):
-        return change(name, operation)
-    if isinstance(operation, SqueezeExcite):
-        return replace(
-            operation,
-            reduce=change(f"{name}.reduce", operation.reduce),
-            expand=change(f"{name}.expand", operation.expand),
-        )
-    return operation
