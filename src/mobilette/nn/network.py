@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from mobilette.arch.primitives import INPUT, Layer
 from mobilette.counting.cost import check_memory, cost
 from mobilette.nn.fused_norm import can_fuse, norm_and_activation
 from mobilette.nn.layers import build_layer, initialise
+
+_NO_ACTIVATION = nn.Identity()
 
 
 class Network(nn.Module):
@@ -68,10 +70,10 @@ class Network(nn.Module):
         """Return the logits and what the layers ``keep`` give, by layer."""
         values = {INPUT: x}
         for parents, names, inputs, output, read in self._steps:
-            parent: nn.Module = self
+            parent: Any = self
             for part in parents:
-                parent = getattr(parent, part)
-            first, *others = [getattr(parent, name) for name in names]
+                parent = parent._modules[part]  # several times faster than getattr
+            first, *others = [parent._modules[name] for name in names]
             taken = [values[name] for name in inputs]
             for name in read:
                 if name not in keep:
@@ -81,7 +83,7 @@ class Network(nn.Module):
             # What a hook has kept of the convolution must not be written over.
             if self.fused_norms and others and not first._forward_hooks:
                 norm = others[0]
-                last = others[1] if len(others) > 1 else nn.Identity()
+                last = others[1] if len(others) > 1 else _NO_ACTIVATION
                 if (
                     isinstance(first, nn.Conv2d)
                     and isinstance(norm, nn.BatchNorm2d)
