@@ -1,4 +1,4 @@
-"""A benchmark for people: a Markdown table, and an image of accuracy over latency."""
+"""A benchmark for people: a Markdown table, and a plot of accuracy over latency."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mobilette.verification.benchmark import BENCH, Benchmark, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NAMED = 4  # of those that are level
+NAMED = 4  # level artifacts listed by name
 NAME = BENCH.removesuffix(".json")
 COLUMNS = (
     "artifact",
@@ -37,7 +37,7 @@ COLUMNS = (
     "memory MB",
     "size MB",
 )
-# The letters in a line above and below the image; how far marks are moved apart, as a part of the
+# Characters per line above and below the plot; how far marks are moved apart, as a fraction of the
 # range of accuracies; the latency that a mark covers, as a factor.
 WIDTH, WIDTH_BELOW = 95, 150
 LANE, MARK = 0.022, 1.02
@@ -53,7 +53,7 @@ MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def short_names(rows: Sequence[Row]) -> list[str]:
-    """Return the artifacts' names without the folder that all of them lie in; a run's own name."""
+    """Return the artifacts' paths below their common folder; a run keeps its own name."""
     paths = [Path(row.artifact).resolve() for row in rows]
     parents = [path.parent for path, row in zip(paths, rows, strict=True) if row.target is not None]
     try:
@@ -75,7 +75,7 @@ def table_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
 
 
 def remarks_on(benchmark: Benchmark) -> list[str]:
-    """Return a line for each artifact that is not verified or was not timed, and why."""
+    """Return why artifacts are not verified or not timed, one line each."""
     names = short_names(benchmark.rows)
     return [
         f"{name}: {'; '.join(row.reasons)}"
@@ -111,7 +111,7 @@ def conditions(benchmark: Benchmark) -> str:
 
 
 def to_markdown(benchmark: Benchmark) -> str:
-    """Return the table, how it was measured and what is to be said of it."""
+    """Return the table, the conclusion, the conditions and remarks."""
     lines = [COLUMNS, ("---",) * 4 + ("--:",) * (len(COLUMNS) - 4), *table_rows(benchmark)]
     table = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
     parts = [table, visible(conclusion(benchmark)), visible(f"{conditions(benchmark)}.")]
@@ -139,7 +139,7 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> list[Path]:
 
 
 def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
-    """Return the image: top-1 accuracy over the latency of one image, a mark an artifact."""
+    """Return the plot: top-1 accuracy over the latency of one image, one mark per artifact."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -149,7 +149,7 @@ def draw(benchmark: Benchmark, kind: Literal["svg", "png"]) -> bytes:
             "svg.hashsalt": "mobilette",
             "font.family": "DejaVu Sans",
             "font.size": 10,
-            "text.parse_math": False,  # a name may have dollars
+            "text.parse_math": False,  # names may contain dollars
         }
     ):
         figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
@@ -185,7 +185,7 @@ def _points(benchmark: Benchmark) -> list[tuple[Row, str]]:
 
 
 def moved_apart(rows: Sequence[Row]) -> list[tuple[float, float]]:
-    """Return where the marks are: up or down from their accuracy where intervals would coincide."""
+    """Return where the marks are, moved up or down where their intervals would overlap."""
     lane = LANE * _span([100 * (row.top1 or 0.0) for row in rows])
     taken: list[tuple[float, float, float]] = []
     for row in rows:
@@ -204,7 +204,7 @@ def _span(accuracies: Sequence[float]) -> float:
 
 
 def _below(benchmark: Benchmark, *, moved: bool) -> Iterator[str]:
-    """Yield the lines below the image: the conditions, and what is not in it and why."""
+    """Yield the lines below the plot: the conditions, and what it leaves out and why."""
     yield fill(visible(conditions(benchmark)), WIDTH_BELOW)
     if moved:
         yield "Marks that would coincide are moved up or down; the table has the numbers."
@@ -243,7 +243,7 @@ def _set_up(axes: Axes, points: Sequence[tuple[Row, str]]) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return round numbers from ``low`` to ``high``, at least three to a power of ten."""
+    """Return round numbers from ``low`` to ``high``, at least three per power of ten."""
     steps = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
     found = [step * 10.0**power for power in range(-5, 6) for step in steps]
     return [tick for tick in found if low <= tick <= high]

@@ -1,4 +1,4 @@
-"""What a training came to: how sure its accuracy is, where it ended, what guessing would have."""
+"""The result of a training: its accuracy, how certain that is, and what guessing would reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mobilette.run.directory import RECIPE, Run
 from mobilette.training.recipe import load_recipe
 from mobilette.verification.gate import wilson_interval
 
-UNEVEN = 2.0  # the largest class has so many times the images of the smallest
+UNEVEN = 2.0  # images of the largest class per image of the smallest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class Outcome:
     """The end of a run.
 
     Attributes:
-        best: the line of metrics.csv that the best weights are of, by column.
+        best: the line of metrics.csv for the best weights, by column.
         last: its last line.
-        images: images held out.
-        largest: the largest class of the images held out, with its part of them; ``None`` where
-            an image may have several classes.
-        uneven: class with most and with fewest images to train on, each with how many, where
-            that is uneven and nothing in the recipe makes up for it.
+        images: number of held-out images.
+        largest: the largest class of the held-out images and its fraction; ``None`` if an image may
+            have several classes.
+        uneven: the classes with the most and the fewest training images, and how many, if they are
+            uneven and the recipe does not compensate.
     """
 
     best: dict[str, float]
@@ -36,14 +36,14 @@ class Outcome:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Between which fractions the true top-1 of the best weights lies (Wilson, 95%).
+        """The 95% Wilson interval of the best weights' top-1, as fractions.
 
-        It does not know that the weights were chosen by these images.
+        It ignores that these images also selected the weights.
         """
         return wilson_interval(self.best["top1"], self.images)
 
     def warnings(self) -> list[str]:
-        """Return what is to be said about the result, a line each."""
+        """Return warnings about the result, one line each."""
         lines = []
         if self.largest is not None and self.interval[0] <= self.largest[1]:
             name, share = self.largest
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def outcome(run: Run) -> Outcome:
-    """Return what the finished ``run`` came to.
+    """Return the result of the finished ``run``.
 
     Raises:
         InputError: its table of metrics, dataset.json or recipe.toml is missing or damaged.
@@ -86,7 +86,7 @@ def outcome(run: Run) -> Outcome:
 
 
 def _counts(run: Run, split: str) -> tuple[int, dict[str, int]]:
-    """Return how many images dataset.json counts in ``split``, in all and of each class."""
+    """Return the number of images in ``split``, in all and per class, from dataset.json."""
     recorded = read_json(run.path / DATASET)
     try:
         counts = recorded["splits"][split]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""An image of what pruning cut where."""
+"""A chart of the channels that pruning left in each layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 IMAGE = "pruning.png"
-LINE = 0.17  # inches a layer
+LINE = 0.17  # inches per layer
 
 
 def write_image(pruning: Pruning, run: Path) -> Path:
@@ -28,7 +28,7 @@ def write_image(pruning: Pruning, run: Path) -> Path:
 
 
 def draw(pruning: Pruning) -> bytes:
-    """Return a PNG: for each layer its channels before (light) and those that are kept (dark)."""
+    """Return a PNG: each layer's channels before pruning (light) and after (dark)."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -58,7 +58,7 @@ def _bars(axes: Axes, before: dict[str, int], kept: dict[str, int]) -> None:
     left = [kept[name] for name in names]
     axes.barh(rows, list(before.values()), height=0.8, color=PARAMS, label="before")
     axes.barh(rows, left, height=0.8, color=MADDS, label="kept")
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # grid lines stay out of it
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # hides grid lines
     for row, name in zip(rows, names, strict=True):
         part = f"{kept[name]:,} of {before[name]:,}" if kept[name] < before[name] else "all"
         axes.text(before[name], row, f" {part}", va="center", fontsize=7, color=QUIET, bbox=behind)
