@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
 SITE := $(VENV)/.site
 
-.PHONY: install engines demo test check format bench docs site clean
+.PHONY: install engines demo test check format bench docs site wheel clean
 
 install: $(STAMP)  ## the package and what the tests need, into .venv
 
@@ -63,6 +63,9 @@ $(SITE): $(STAMP)
 site: $(SITE)  ## docs/ and a reference of the public names, as pages in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+wheel: install  ## the wheel in an empty environment: trains, exports and verifies from another folder
+	@$(BIN)/python bench/wheel.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
