@@ -2,8 +2,8 @@
 
 python bench/wheel.py
 
-takes about five minutes, most of them for torch. It prints each command with its seconds and ends with
-the first that failed, or with "the wheel works".
+takes about five minutes, most of them for torch. It prints each command with its seconds and stops
+at the first that fails.
 """
 
 from __future__ import annotations
@@ -45,10 +45,8 @@ def main() -> None:
         venv.create(folder / "empty", with_pip=True)
         programs = folder / "empty" / ("Scripts" if sys.platform == "win32" else "bin")
         constraints = str(ROOT / "constraints.txt")
-        call(
-            [str(programs / "python"), "-m", "pip", "install", "-q", "-c", constraints, str(wheel)],
-            folder,
-        )
+        install = [str(programs / "python"), "-m", "pip", "install", "-q", "-c", constraints]
+        call([*install, str(wheel)], folder)
         (folder / "elsewhere").mkdir()
         for command in COMMANDS:
             call([str(programs / "mobilette"), *command.split()], folder / "elsewhere")
