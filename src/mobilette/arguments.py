@@ -48,8 +48,10 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
             given = expected.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise _misfit(function.__name__, expected, args, kwargs) from error
+        hints = _hints(function)
         for name, value in given.items():
-            _check(function.__name__, name, value, _hints(function)[name])
+            if name in hints:  # self and cls have none
+                _check(function.__name__, name, value, hints[name])
         return function(*args, **kwargs)
 
     return call
@@ -108,9 +110,11 @@ def _is(value: object, option: Any) -> bool:
     origin: Any = get_origin(option)
     if origin is Literal:
         return isinstance(value, str) and value in _texts(option)
+    kind = origin or option
+    if getattr(kind, "_is_protocol", False):  # which the function itself tells
+        return True
     if isinstance(value, bool) and option is not bool:
         return False
-    kind = origin or option
     return isinstance(value, _KINDS[kind][0] if kind in _KINDS else kind)
 
 

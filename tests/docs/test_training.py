@@ -99,7 +99,7 @@ def _shortened(command: str) -> list[str]:
 def _check_profile(printed: str) -> None:
     """Assert that the page shows what is printed, with other numbers."""
     shown = TEXT.partition("```console\n")[2].partition("```")[0]
-    parts = re.compile(r"^  (\w+) +[\d,.]+ ms a step +[\d.]+%$|^([\d,]+) steps", re.MULTILINE)
+    parts = re.compile(r"^  (\w+) +[\d,.]+ ms per step +[\d.]+%$|^([\d,]+) steps", re.MULTILINE)
     assert [found[1] for found in parts.finditer(shown)] == [
         found[1] for found in parts.finditer(printed)
     ]

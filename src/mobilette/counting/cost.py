@@ -36,6 +36,7 @@ from mobilette.arch.primitives import (
     SliceLayer,
     SubsampleLayer,
 )
+from mobilette.arguments import checked
 from mobilette.errors import InputError, shown
 from mobilette.files import read_json, read_record
 from mobilette.notebook import html_table
@@ -123,6 +124,7 @@ class HasArch(Protocol):
         """The network as data."""
 
 
+@checked
 def cost(model: str | Path | Arch | HasArch) -> Cost:
     """Return what a network costs for one image.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.scale import Form
+from mobilette.arguments import checked
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.model.classes import ClassLabel
@@ -93,6 +94,7 @@ class Model:
         network.load_state_dict(copied, assign=True)
         return network.eval()
 
+    @checked
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
         """Write the model into ``folder``, which is a run directory then; return it.
 
@@ -108,6 +110,7 @@ class Model:
         return write_model(Path(folder), self, force=force)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Model:
         """Return the model in a run directory.
 

@@ -80,6 +80,8 @@ def bench(
         raise InputError(f"--threads {threads}: only {usable_cores()} cores are available")
     if isinstance(models, str | Path | Run | Artifact | Model):
         models = [models]
+    if not models:
+        raise InputError("bench: models is empty; give artifacts, runs or models")
     if data is not None:
         find_images(data)
     say = reporter.remark
