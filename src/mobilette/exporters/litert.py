@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
+from mobilette.arch.layers import layers
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.tflite import check_tflite
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert_int8 import quantise
+from mobilette.exporters.program import layer_of
 from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
 from mobilette.exporters.tflite_file import fuse_padding
 from mobilette.extras import needs
+from mobilette.nn.network import Network
 from mobilette.silence import silence
 
 MODEL = "model.tflite"
@@ -63,9 +69,12 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
     program: nn.Module
     if contract.precision == "int8":
         assert calibration is not None
-        program, example = quantise(prepared, calibration)
+        quantised, example = quantise(prepared, calibration)
+        _label_nodes(quantised)
+        program = quantised
     else:
-        program = PixelsToLogits(prepared.network, prepared.normalise, layout="NHWC").eval()
+        network = _labelled(prepared.network)
+        program = PixelsToLogits(network, prepared.normalise, layout="NHWC").eval()
         pixels = prepared.golden.inputs[:1].transpose(0, 2, 3, 1)
         example = torch.from_numpy(np.ascontiguousarray(pixels))
     prepared.progress("converting for LiteRT", 0, 0)
@@ -81,6 +90,36 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
     except InputError as error:
         raise InputError(f"export to {contract.target}: {error}") from error
     return content
+
+
+class _Labelled(nn.Module):
+    """A layer under its whole name: the converter keeps the last part of a module's name only."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        super().__init__()
+        self.label = tflite_file.label_of(name)
+        self.add_module(self.label, layer)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.get_submodule(self.label)(*inputs)
+        return output
+
+
+def _labelled(network: Network) -> Network:
+    network = copy.deepcopy(network)
+    for layer in layers(network.arch):
+        labelled = _Labelled(layer.name, network.get_submodule(layer.name))
+        network.set_submodule(layer.name, labelled)
+    return network
+
+
+def _label_nodes(program: GraphModule) -> None:
+    for node in program.graph.nodes:
+        name = layer_of(node)
+        if "." in name:
+            stack = dict(node.meta["nn_module_stack"])
+            key, (_, kind) = stack.popitem()
+            node.meta["nn_module_stack"] = {**stack, key: (tflite_file.label_of(name), kind)}
 
 
 def convert(program: nn.Module, example: Tensor, *, quantised: bool = False) -> bytes:

@@ -167,13 +167,22 @@ def drop_unused(model: Any) -> None:
         operator.opcodeIndex = codes.index(operator.opcodeIndex)
 
 
+def label_of(layer: str) -> str:
+    """Return the name of a layer as one part of a module's name."""
+    return layer.replace(".", "__")
+
+
 def _layer(name: bytes | str | None) -> str:
     """Return the name of the layer in the converter's name of a tensor.
 
-    That is made of steps such as ``package.module.Class_attribute``.
+    That is made of steps such as ``package.module.Class_attribute``; the last attribute is the
+    label of a layer (`label_of`), where there is one.
     """
     steps = text(name).partition(";")[0].split("/")
     attributes = [step.rpartition(".")[2].partition("_")[2] for step in steps if "." in step]
+    last = next((x for x in reversed(attributes) if "__" in x), None)
+    if last is not None:
+        return last.replace("__", ".")
     return ".".join(x for x in attributes if x not in ("", "network"))
 
 
