@@ -1,4 +1,4 @@
-"""A `Graph` executed with PyTorch's functions, node after node: what a file means, for tests."""
+"""A `FileNetwork` executed with PyTorch's functions: what a file means, for tests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.formats.graph import (
-    ActivationNode,
-    ConvNode,
-    Graph,
-    JoinNode,
-    NormNode,
-    Padding,
-    PadNode,
-    PoolNode,
+from mobilette.arch.primitives import (
+    INPUT,
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AddLayer,
+    ConcatLayer,
+    ConvLayer,
+    FlattenLayer,
+    LinearLayer,
+    NormLayer,
+    PoolLayer,
+    ScaleLayer,
 )
+from mobilette.formats.file_layers import NORM, FileLayer, FileNetwork
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -30,72 +34,64 @@ ACTIVATIONS = {
 }
 
 
-def _padded(x: Tensor, padding: Padding, kernel: int, stride: int, value: float = 0) -> Tensor:
-    if padding == "same":
-        totals = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:]]
-        (rows, columns) = totals
-        padding = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-    top, bottom, left, right = padding
-    return F.pad(x, (left, right, top, bottom), value=value)
+def _output(file: FileLayer, inputs: list[Tensor]) -> Tensor:
+    tensors = {name: torch.from_numpy(array) for name, array in file.tensors.items()}
+    x, layer = inputs[0], file.layer
+    match layer:
+        case ConvLayer():
+            around = layer.pads(x.shape[-1]) * 2
+            x = F.pad(x, around)
+            return F.conv2d(
+                x,
+                tensors["weight"],
+                tensors.get("bias"),
+                stride=layer.stride,
+                groups=layer.groups,
+            )
+        case LinearLayer():
+            return F.linear(x.flatten(1), tensors["weight"], tensors.get("bias"))[:, :, None, None]
+        case NormLayer():
+            weight, bias, mean, variance = (tensors[name] for name in NORM)
+            return F.batch_norm(x, mean, variance, weight, bias, eps=file.epsilon)
+        case ActivationLayer():
+            return ACTIVATIONS[layer.function](x)
+        case AdaptivePoolLayer():
+            return F.adaptive_avg_pool2d(x, layer.shape[1])
+        case PoolLayer():
+            pool = F.max_pool2d if layer.function == "max" else F.avg_pool2d
+            y: Tensor = pool(
+                x, layer.kernel, layer.stride, layer.padding, ceil_mode=layer.ceil_mode
+            )
+            return y
+        case ConcatLayer():
+            return torch.cat(inputs, 1)
+        case AddLayer():
+            return inputs[0] + inputs[1]
+        case ScaleLayer():
+            return inputs[0] * inputs[1]
+        case FlattenLayer():
+            return x
+    raise AssertionError(layer)
 
 
-def _conv(node: ConvNode, x: Tensor) -> Tensor:
-    weight = torch.from_numpy(np.ascontiguousarray(node.weight))
-    bias = None if node.bias is None else torch.from_numpy(node.bias)
-    if weight.shape[1] * node.groups != x.shape[1]:  # a linear layer, in the file's order
-        x = x.permute(0, 2, 3, 1).reshape(len(x), -1, 1, 1)
-    x = _padded(x, node.padding, weight.shape[2], node.stride)
-    return F.conv2d(x, weight, bias, stride=node.stride, groups=node.groups)
-
-
-def _pool(node: PoolNode, x: Tensor) -> Tensor:
-    if node.kernel == 0:
-        return x.mean((2, 3), keepdim=True)
-    if node.function == "average":
-        return F.avg_pool2d(
-            _padded(x, node.padding, node.kernel, node.stride), node.kernel, node.stride
-        )
-    x = _padded(x, node.padding, node.kernel, node.stride, -torch.inf)
-    return F.max_pool2d(x, node.kernel, node.stride)
-
-
-def execute(graph: Graph, x: NDArray[np.float32]) -> NDArray[np.float32]:
+def execute(network: FileNetwork, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the logits (batch, classes) for prepared images (batch, channels, side, side)."""
-    values = {graph.input: torch.from_numpy(np.ascontiguousarray(x))}
-    for node in graph.nodes:
-        inputs = [values[name] for name in node.inputs]
-        match node:
-            case ConvNode():
-                y = _conv(node, inputs[0])
-            case ActivationNode():
-                y = ACTIVATIONS[node.function](inputs[0])
-            case PadNode():
-                y = _padded(inputs[0], node.padding, 1, 1)
-            case PoolNode():
-                y = _pool(node, inputs[0])
-            case JoinNode(function="concat"):
-                y = torch.cat(inputs, 1)
-            case JoinNode(function="add"):
-                y = inputs[0] + inputs[1]
-            case JoinNode():
-                y = inputs[0] * inputs[1]
-            case NormNode():
-                arrays = (node.mean, node.variance, node.scale, node.shift)
-                mean, variance, scale, shift = (torch.from_numpy(array) for array in arrays)
-                y = F.batch_norm(inputs[0], mean, variance, scale, shift, eps=node.epsilon)
-            case _:
-                raise AssertionError(node)
-        values[node.name] = y
-    logits: NDArray[np.float32] = values[graph.output].flatten(1).numpy()
+    values = {INPUT: torch.from_numpy(np.ascontiguousarray(x))}
+    for file in network.layers:
+        value = _output(file, [values[name] for name in file.layer.inputs])
+        assert tuple(value.shape[1:]) == file.layer.shape, file.name
+        values[file.name] = value
+    logits: NDArray[np.float32] = values[network.output].flatten(1).numpy()
     return logits
 
 
-def summary(graph: Graph) -> Counter[str]:
+def summary(network: FileNetwork) -> Counter[str]:
+    """Return how many layers of each kind there are; activations and pools by what they do."""
     return Counter(
-        node.function
-        if isinstance(node, ActivationNode | PoolNode | JoinNode)
-        else type(node).__name__
-        for node in graph.nodes
+        file.layer.function
+        if isinstance(file.layer, ActivationLayer | PoolLayer)
+        else type(file.layer).__name__.removesuffix("Layer")
+        for file in network.layers
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mobilette.arch.primitives import PoolLayer
 from mobilette.errors import InputError
-from mobilette.formats.graph import Graph, NormNode, PoolNode
+from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.keras.graph import keras_graph
 from mobilette.formats.keras.weights import LayerWeights
 
@@ -29,7 +30,7 @@ CONV = layer("Conv2D", "conv", "image", kernel_size=[1, 1])
 END = layer("GlobalAveragePooling2D", "end", "conv")
 
 
-def read(*layers: Any, **more: Any) -> Graph:
+def read(*layers: Any, **more: Any) -> FileNetwork:
     """Read a model of ``layers``, of which the last is the output."""
     topology = {"config": {"layers": layers, "output_layers": [["end", 0, 0]], **more}}
     weights = [
@@ -60,16 +61,15 @@ def nested(depth: int) -> Any:
 
 def test_a_plain_network() -> None:
     graph = read(IMAGE, CONV, END)
-    assert [node.name for node in graph.nodes] == ["conv", "end"]
+    assert [layer.name for layer in graph.layers] == ["conv", "end"]
     assert graph.shape == (3, 8, 8)
 
 
 def test_options_of_a_batch_norm_and_a_pool() -> None:
-    norm = read(*middle("BatchNormalization", epsilon=0.25, axis=[3])).nodes[1]
-    assert isinstance(norm, NormNode)
+    norm = read(*middle("BatchNormalization", epsilon=0.25, axis=[3])).layers[1]
     assert norm.epsilon == 0.25
-    pool = read(*middle("MaxPooling2D", pool_size=[3, 3], strides=None)).nodes[1]
-    assert isinstance(pool, PoolNode)
+    pool = read(*middle("MaxPooling2D", pool_size=[3, 3], strides=None)).layers[1].layer
+    assert isinstance(pool, PoolLayer)
     assert (pool.kernel, pool.stride) == (3, 3)
 
 
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         (
             IMAGE,
             layer("Conv2D", "conv", "image", kernel_size=1, activation="relu"),
-            layer("ZeroPadding2D", "conv/activation", "conv", padding=0),
+            layer("MaxPooling2D", "conv/activation", "conv", pool_size=2),
             layer("GlobalAveragePooling2D", "end", "conv/activation"),
         ),
         "two layers are called 'conv/activation'",

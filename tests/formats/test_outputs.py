@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from mobilette.arch.catalogue import get_arch
+from mobilette.arch.primitives import INPUT, LinearLayer
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
-from mobilette.formats.affine import Affine
-from mobilette.formats.graph import ConvNode, Ending, NormNode, Weights
+from mobilette.formats.file_layers import NORM, Builder, Ending, Weights
 from mobilette.formats.imported import Imported, interpret_outputs
-from mobilette.formats.importing import _from_graph, import_weights
+from mobilette.formats.importing import _from_layers, import_weights
+from mobilette.formats.keras.affine import Affine
 from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network, build_empty
-from tests.formats.arch_graphs import graph_of
+from tests.formats.test_matching import network_of
 
 SETTINGS = Settings(width_mult=0.35, resolution=32, num_classes=1)
 
@@ -97,9 +98,7 @@ def test_tflite_ends_in_a_sigmoid(tmp_path: Path) -> None:
     model.op("LOGISTIC", [linear], (1, 1))
     graph = read_tflite(model.write(tmp_path / "model.tflite"))
     assert graph.ending == "sigmoid"
-    last = graph.nodes[-1]
-    assert isinstance(last, ConvNode)
-    assert last.linear
+    assert isinstance(graph.layers[-1].layer, LinearLayer)
 
 
 def test_a_batch_norm_goes_into_the_linear_layer_before_or_behind() -> None:
@@ -108,44 +107,36 @@ def test_a_batch_norm_goes_into_the_linear_layer_before_or_behind() -> None:
     def draw(*shape: int) -> Weights:
         return random.uniform(0.5, 2, shape).astype(np.float32)
 
-    conv = ConvNode(name="c", inputs=(), weight=draw(4, 6, 1, 1), bias=draw(4), linear=True)
-    x = draw(6)
+    def norm(size: int) -> dict[str, Weights]:
+        return {name: draw(size) for name in NORM}
 
-    def norm(size: int) -> NormNode:
-        scale, shift, mean, variance = (draw(size) for _ in range(4))
-        return NormNode(
-            name="n",
-            inputs=(),
-            scale=scale,
-            shift=shift,
-            mean=mean,
-            variance=variance,
-            epsilon=1e-3,
-        )
+    def applied(norm: dict[str, Weights], x: Weights) -> Weights:
+        weight, bias, mean, variance = (norm[name][:, None, None] for name in NORM)
+        return np.asarray((x - mean) / np.sqrt(variance + 1e-3) * weight + bias, np.float32)
 
-    def applied(norm: NormNode, x: Weights) -> Weights:
-        std = np.sqrt(norm.variance + np.float32(norm.epsilon))
-        return np.asarray((x - norm.mean) / std * norm.scale + norm.shift, np.float32)
+    weight, bias = draw(4, 24), draw(4)
 
-    def linear(conv: ConvNode, x: Weights) -> Weights:
-        assert conv.bias is not None
-        return np.asarray(conv.weight[:, :, 0, 0] @ x + conv.bias, np.float32)
+    def built(side: int) -> Builder:
+        builder = Builder((24 // side**2, side, side))
+        builder.linear("c", INPUT, weight, bias)
+        return builder
 
-    behind, before, flattened = norm(4), norm(6), norm(3)
-    assert linear(Affine.of_norm(behind).after(conv), x) == pytest.approx(
-        applied(behind, linear(conv, x)), rel=1e-5
-    )
-    assert linear(Affine.of_norm(before).before(conv), x) == pytest.approx(
-        linear(conv, applied(before, x)), rel=1e-5
-    )
-    pixels = np.concatenate([applied(flattened, x[:3]), applied(flattened, x[3:])])
-    assert linear(Affine.of_norm(flattened).before(conv), x) == pytest.approx(
-        linear(conv, pixels), rel=1e-5
-    )
+    def linear(builder: Builder, x: Weights) -> Weights:
+        tensors = builder.layers["c"].tensors
+        made = tensors["weight"] @ x.ravel() + tensors["bias"]
+        return np.asarray(made, np.float32)[:, None, None]
+
+    for side, channels in ((1, 24), (2, 6)):
+        x, behind, before = draw(channels, side, side), norm(4), norm(channels)
+        plain, after, first = built(side), built(side), built(side)
+        Affine.of_norm(behind, 1e-3).put_after(after, "c")
+        assert linear(after, x) == pytest.approx(applied(behind, linear(plain, x)), rel=1e-5)
+        Affine.of_norm(before, 1e-3).put_before(first, "c")
+        assert linear(first, x) == pytest.approx(linear(plain, applied(before, x)), rel=1e-5)
 
 
 def test_a_classifier_that_is_averaged_is_one() -> None:
     arch = get_arch("squeezenet1_1", Settings(resolution=224, num_classes=7))
-    imported = _from_graph(graph_of(arch), "squeezenet1_1", Settings(), None)
+    imported = _from_layers(network_of(arch), "squeezenet1_1", Settings(), None)
     assert imported.has_classifier
     assert imported.arch.num_classes == 7

@@ -148,7 +148,7 @@ def test_code_in_a_file_is_not_run(pack: Any, tmp_path: Path) -> None:
 def test_floats_that_mean_nothing_alone(kind: str, side: int, tmp_path: Path) -> None:
     header = f'{{"{"a" * 1000}": {{"dtype": "{kind}", "shape": [{side}], "data_offsets": [0, 1]}}}}'
     content = struct.pack("<Q", len(header)) + header.encode() + b"\0"
-    refused(tmp_path, content, "read are torch.float16, torch.bfloat16, torch.float32")
+    refused(tmp_path, content, "supported are torch.float16, torch.bfloat16, torch.float32")
 
 
 def test_a_header_that_claims_terabytes(tmp_path: Path) -> None:

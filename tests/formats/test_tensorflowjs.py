@@ -57,8 +57,10 @@ def test_quantised_weights_are_read_as_floats(model: Path) -> None:
     quantised.tofile(model / "group1-shard1of1")
     note = {"dtype": "uint8", "scale": scale, "min": least, "original_dtype": "float32"}
     edit(model, lambda c: c["weightsManifest"][0]["weights"][0].update(quantization=note))
-    stem, exact = (graph.nodes[0] for graph in (read_tensorflowjs(model), before))
-    assert np.abs(stem.weight - exact.weight).max() <= scale / 2 * 1.001  # type: ignore[attr-defined]
+    stem, exact = (
+        network.layers[0].tensors["weight"] for network in (read_tensorflowjs(model), before)
+    )
+    assert np.abs(stem - exact).max() <= scale / 2 * 1.001
 
 
 def rename(content: Any, name: str) -> None:

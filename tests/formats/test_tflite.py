@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilette.errors import InputError
-from mobilette.formats.graph import ConvNode, Graph
+from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.importing import import_weights
 from mobilette.formats.tflite.file import read_tflite
 from mobilette.nn.network import build_empty
@@ -44,7 +44,7 @@ def real_images(folder: Path, side: int, count: int) -> Pixels:
     return np.stack([np.asarray(image) for image in resized])
 
 
-def prepared(graph: Graph, pixels: Pixels, *, divisor: float = 1) -> NDArray[np.float32]:
+def prepared(graph: FileNetwork, pixels: Pixels, *, divisor: float = 1) -> NDArray[np.float32]:
     mean = np.array(graph.preprocess.mean if graph.preprocess else (0, 0, 0))
     std = np.array(graph.preprocess.std if graph.preprocess else (divisor,) * 3)
     prepared: NDArray[np.float32] = ((pixels - mean) / std).astype(np.float32)
@@ -180,27 +180,27 @@ def test_the_two_forms_of_one_network_are_one_graph(shared: Path) -> None:
     for name in ("mobilenet_v1_0.25_96_vww_mlperf_tiny", "resnet8_cifar10_mlperf_tiny"):
         exact = read_tflite(shared / "weights" / f"{name}_float.tflite")
         quantised = read_tflite(shared / "weights" / f"{name}_int8.tflite")
-        assert [type(node) for node in exact.nodes] == [type(node) for node in quantised.nodes]
-        for one, other in zip(exact.nodes, quantised.nodes, strict=True):
-            if isinstance(one, ConvNode) and isinstance(other, ConvNode):
-                error = np.abs(one.weight - other.weight).max((1, 2, 3), keepdims=True)
+        for one, other in zip(exact.layers, quantised.layers, strict=True):
+            assert type(one.layer) is type(other.layer)
+            if "weight" in one.tensors:
+                weight, rounded = one.tensors["weight"], other.tensors["weight"]
                 # rounding is at most half a step, and 127 steps reach the largest weight
-                assert (error <= 0.51 / 127 * np.abs(one.weight).max()).all()
+                assert np.abs(weight - rounded).max() <= 0.51 / 127 * np.abs(weight).max()
 
 
 def test_activations_that_hide_in_ranges_and_factors(shared: Path) -> None:
     weights = shared / "weights"
     large = read_tflite(weights / "mobilenet_v3_large_minimalistic_224_imagenet_uint8.tflite")
-    assert summary(large) == {"ConvNode": 48, "relu": 32, "add": 10, "average": 1}
+    assert summary(large) == {"Conv": 48, "relu": 32, "Add": 10, "AdaptivePool": 1}
     small = read_tflite(weights / "mobilenet_v3_small_1.0_224_imagenet_int8weights.tflite")
     assert summary(small) == {
-        "ConvNode": 54,
+        "Conv": 54,
         "relu": 5 + 9,
         "hard_swish": 19,
         "hard_sigmoid": 9,
-        "scale": 9,
-        "average": 10,
-        "add": 6,
+        "Scale": 9,
+        "AdaptivePool": 10,
+        "Add": 6,
     }
     assert small.unused == ()
     assert len(small.tensors) == 2 * 54

@@ -1,4 +1,4 @@
-"""What operators can say and a `Graph` cannot: an `InputError` that names it."""
+"""What operators can say and no layer here does: an `InputError` that names it."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ def _no_classifier(model: Model) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (_unknown, r"operator 0 \(TANH\) is not read; read are CONV_2D, "),
-        (_custom, r"operator 0 \(CUSTOM 'Mine\?'\) is not read"),
+        (_unknown, r"operator 0 \(TANH\) is not supported; supported are CONV_2D, "),
+        (_custom, r"operator 0 \(CUSTOM 'Mine\?'\) is not supported"),
         (_dilated, "dilation"),
-        (_multiplied, "depth multiplier 1 is read"),
+        (_multiplied, "only depth multiplier 1"),
         (_oblong, "square kernels"),
         (_fused, "fused activation 2"),
         (_groups, "do not fit 3 channels"),
@@ -140,7 +140,7 @@ def _no_classifier(model: Model) -> None:
         (_channel_pad, "pads batch or channels"),
         (_other_axis, "concatenation of the channels"),
         (_reshape, r"its output is \(1, 2, 8, 3\)"),
-        (_beta, "beta 2.0; read is 1"),
+        (_beta, "beta 2.0; only 1 is supported"),
         (_early_softmax, r"operator 1 \(RELU\): it reads softmax\(x\)"),
         (_late_constant, "multiplying by 0.3"),
         (_half_of_hard_sigmoid, r"it reads x \+ 3"),

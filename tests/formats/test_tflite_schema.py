@@ -1,4 +1,4 @@
-"""Damaged and hostile TensorFlow Lite files: an `InputError` or a `Graph`, read once."""
+"""Damaged and hostile TensorFlow Lite files: an `InputError` or a `FileNetwork`, read once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobilette.errors import InputError
-from mobilette.formats.graph import Graph
+from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.tflite import flatbuffer
 from mobilette.formats.tflite.file import read_tflite
 
@@ -42,7 +42,7 @@ def small() -> Model:
     return model
 
 
-def read(content: bytes, path: Path) -> Graph:
+def read(content: bytes, path: Path) -> FileNetwork:
     path.write_bytes(content)
     return read_tflite(path)
 
@@ -311,7 +311,7 @@ def _blockwise(model: Model) -> None:
 )
 def test_what_is_wrong_is_said(path: Path, change: Callable[[Model], None], message: str) -> None:
     model = small()
-    assert len(read(model.content(), path).nodes) == 1
+    assert len(read(model.content(), path).layers) == 1
     change(model)
     with pytest.raises(InputError, match=message) as caught:
         read(packed(model.model), path)

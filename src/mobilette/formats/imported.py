@@ -15,7 +15,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.rows import PoolLinear
 from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
 from mobilette.errors import InputError
-from mobilette.formats.graph import Ending
+from mobilette.formats.file_layers import Ending
 from mobilette.model.classes import ClassLabel
 from mobilette.model.model import Model, Origin, numbered_classes
 

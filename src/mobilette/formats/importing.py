@@ -13,20 +13,14 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
+from mobilette.arch.primitives import ConvLayer, LinearLayer
 from mobilette.arch.rows import ConvPool, PoolLinear
 from mobilette.arch.scale import Form, Settings
 from mobilette.arguments import checked
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
 from mobilette.files import read_head
-from mobilette.formats.graph import ConvNode, Graph, Weights
-from mobilette.formats.heads import (
-    NO_CLASSIFIER,
-    TOP,
-    classifier_layers,
-    with_classifier,
-    with_head_of,
-)
+from mobilette.formats.file_layers import FileNetwork, Weights
 from mobilette.formats.imported import Imported, as_model, interpret_outputs, preprocess_of
 from mobilette.formats.keras.archive import CONFIG, is_keras_archive, read_keras_archive
 from mobilette.formats.keras.h5 import read_keras_h5
@@ -34,11 +28,18 @@ from mobilette.formats.keras.order import match_in_order
 from mobilette.formats.keras.tensorflow_files import SAVED_MODEL, check_not_tensorflow
 from mobilette.formats.keras.tensorflowjs import MODEL, read_tensorflowjs
 from mobilette.formats.keras.weights import LayerWeights
-from mobilette.formats.matching import match
-from mobilette.formats.tensors import check_finite
+from mobilette.formats.matching import (
+    NO_CLASSIFIER,
+    TOP,
+    classifier_layers,
+    match,
+    with_classifier,
+    with_head_of,
+)
 from mobilette.formats.tflite.file import read_tflite
 from mobilette.formats.torch.named import GUESSED_WIDTHS, import_state_dict
 from mobilette.formats.torch.other_files import name_folder
+from mobilette.formats.torch.state_dict import check_finite
 from mobilette.model.classes import ClassLabel, read_classes
 from mobilette.model.model import Model, Origin
 
@@ -110,9 +111,9 @@ def import_weights(
 def _read_network(
     path: Path, model: str, settings: Settings, resolution: int | None, *, num_classes: int | None
 ) -> Imported:
-    read = _read(path)
-    if isinstance(read, Graph):
-        imported = _from_graph(read, model, settings, resolution)
+    read = _read(path, resolution)
+    if isinstance(read, FileNetwork):
+        imported = _from_layers(read, model, settings, resolution)
     elif read is not None:
         imported = _in_order(read, model, settings, str(path))
     else:
@@ -127,7 +128,7 @@ def _read_network(
         check_finite(name, tensor, where=str(path))
     if imported.arch.num_classes == IMAGENET_CLASSES + 1 != num_classes:
         imported = _without_background(imported)
-    ending = read.ending if isinstance(read, Graph) else "logits"
+    ending = read.ending if isinstance(read, FileNetwork) else "logits"
     return interpret_outputs(imported, ending, num_classes=num_classes, where=str(path))
 
 
@@ -146,57 +147,52 @@ def holds_weights(path: Path) -> bool:
     return path.is_file() or any((path / name).is_file() for name in (MODEL, CONFIG, SAVED_MODEL))
 
 
-def _read(path: Path) -> Graph | list[LayerWeights] | None:
-    """Return the graph in a file, or a Keras network's weights in order; ``None``: a state dict."""
+def _read(path: Path, resolution: int | None) -> FileNetwork | list[LayerWeights] | None:
+    """Return the network in a file, or a Keras network's weights in order; ``None``: state dict."""
     head = b"" if path.is_dir() else read_head(path, 8)
     check_not_tensorflow(path)
     if is_keras_archive(path):
-        return read_keras_archive(path)
+        return read_keras_archive(path, resolution)
     if path.is_dir() or path.suffix == ".json":
         if path.is_dir() and not (path / MODEL).is_file():
             known = name_folder(path) or f"a folder without {MODEL}; a file of weights is expected"
             raise InputError(f"{path}: {known}")
-        return read_tensorflowjs(path)
+        return read_tensorflowjs(path, resolution)
     if head == b"\x89HDF\r\n\x1a\n":
-        return read_keras_h5(path)
+        return read_keras_h5(path, resolution)
     return read_tflite(path) if head[4:] == b"TFL3" else None
 
 
-def _from_graph(graph: Graph, model: str, settings: Settings, resolution: int | None) -> Imported:
-    channels, height, width = graph.shape
-    if height != width or (height == 0 and resolution is None):
-        raise InputError(
-            f"{graph.where}: takes images of {width}x{height}; give --resolution"
-            if height == 0
-            else f"{graph.where}: takes images of {width}x{height}; square ones are expected"
-        )
-    if not any(isinstance(node, ConvNode) for node in graph.nodes):
-        raise InputError(f"{graph.where}: no convolution in it")
-    layers = classifier_layers(graph)
+def _from_layers(
+    network: FileNetwork, model: str, settings: Settings, resolution: int | None
+) -> Imported:
+    convs = [file for file in network.layers if isinstance(file.layer, ConvLayer | LinearLayer)]
+    if not convs:
+        raise InputError(f"{network.where}: no convolution in it")
+    found = classifier_layers(network)
     # A classifier that is averaged (SqueezeNet's) is the last convolution.
     averaged = isinstance(get_arch(model, settings).head, ConvPool)
-    last = next(node for node in reversed(graph.nodes) if isinstance(node, ConvNode))
-    top = bool(layers) or averaged
-    topped = graph if top else with_classifier(graph)
-    classes = len(layers[-1][0].weight if layers else last.weight) if top else 1
+    top = bool(found) or averaged
+    topped = network if top else with_classifier(network)
+    last = found[-1][0] if found else convs[-1]
     settings = replace(
         settings,
-        resolution=height or settings.resolution,
-        in_channels=channels,
-        num_classes=classes,
+        resolution=network.shape[1],
+        in_channels=network.shape[0],
+        num_classes=last.layer.shape[0] if top else 1,
     )
-    (arch, weights, left) = _fitting(
-        lambda arch: match(topped, with_head_of(topped, arch)), model, settings, graph.where
+    arch, weights, left = _fitting(
+        lambda arch: match(topped, with_head_of(topped, arch)), model, settings, network.where
     )
     return Imported(
         arch=arch.with_resolution(resolution) if resolution else arch,
         weights=weights,
-        preprocess=graph.preprocess,
-        resize=graph.resize,
+        preprocess=network.preprocess,
+        resize=network.resize,
         has_classifier=top,
-        tensors=len(graph.tensors),
-        unused=(*graph.unused, *left),
-        remarks=(*graph.remarks, *(() if top else (NO_CLASSIFIER,))),
+        tensors=len(network.tensors),
+        unused=(*network.unused, *left),
+        remarks=(*network.remarks, *(() if top else (NO_CLASSIFIER,))),
     )
 
 

@@ -1,265 +1,364 @@
-"""A file's graph and an `Arch` are one network, or it is said where they part.
+"""A file's network and an `Arch` are one network, or it is said where they part.
 
-The two graphs are walked together from their outputs: kinds, shapes, strides and connections have
-to be the same. How a convolution is spelled (bias, batch norm, activation, padding, epsilon) is
-the file's: the `Arch` that comes back has it.
+The Arch's layers and the file's are walked side by side in the order of execution: kinds, kernels,
+strides, channels and connections have to be the same. How a convolution is spelled (bias, batch
+norm, activation, padding, epsilon) is the file's: the `Arch` that comes back has it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
-from itertools import permutations
+from collections import Counter, defaultdict
+from dataclasses import replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs
+from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
+    INPUT,
+    ActivationLayer,
     AdaptivePoolLayer,
+    AddLayer,
+    AnyLayer,
+    ConcatLayer,
     ConvLayer,
+    FlattenLayer,
     LinearLayer,
+    NormLayer,
     PoolLayer,
-    is_depthwise,
+    ScaleLayer,
+    Shape,
+    ShuffleLayer,
+    SliceLayer,
+    SubsampleLayer,
 )
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear
 from mobilette.errors import InputError
-from mobilette.formats.graph import Graph
-from mobilette.formats.padding import conv_padding, pixels
-from mobilette.formats.tensors import conv_tensors, norm_tensors
-from mobilette.formats.units import Kind, OurUnit, TheirUnit, our_units, their_units
+from mobilette.formats.file_layers import Builder, FileLayer, FileNetwork
+
+NO_CLASSIFIER = "no classifier in it: a start for 'mobilette train --from'"
+TOP = "the classifier that is not there"
+KINDS: dict[type[AnyLayer], str] = {
+    ConvLayer: "a convolution",
+    LinearLayer: "a convolution",
+    NormLayer: "a batch norm",
+    ActivationLayer: "an activation",
+    PoolLayer: "a pool",
+    AdaptivePoolLayer: "an average over the whole map",
+    AddLayer: "a sum",
+    ConcatLayer: "a concatenation",
+    ScaleLayer: "a product",
+}
 
 
-def match(graph: Graph, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
-    """Return ``arch`` as ``graph`` spells it, its weights, and convolutions that were not needed.
+def match(network: FileNetwork, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
+    """Return ``arch`` as the file spells it, its weights, and convolutions that were not needed.
 
     Raises:
         InputError: they are not the same network; the message names the first layer that differs.
     """
     try:
-        return _match(graph, arch)
+        return _Walk(network, arch).run()
     except InputError as error:
-        raise InputError(f"{graph.where}: {error}") from None
+        raise InputError(f"{network.where}: {error}") from None
 
 
-def _match(graph: Graph, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
-    theirs, output = their_units(graph)
-    first, _, _ = _compared(arch, theirs, output)
-    # The file's padding may have changed the maps, and so what all padding comes to.
-    spelled, ours, pairs = _compared(first, theirs, output)
-    if spelled != first:
-        raise InputError(f"its padding makes maps of other sizes than {arch.name} has")
-    weights: dict[str, Tensor] = {}
-    for name, other in pairs.items():
-        unit, their_unit = ours[name], theirs[other]
-        if isinstance(unit.layer, ConvLayer | LinearLayer):
-            assert their_unit.conv is not None
-            weights |= conv_tensors(unit.layer, their_unit.conv, flattened=unit.source_shape)
-        if their_unit.norm is not None:
-            weights |= norm_tensors(name, their_unit.norm, spelled)
-    taken = set(pairs.values())
-    left = tuple(name for name, u in theirs.items() if u.conv is not None and name not in taken)
-    return spelled, weights, left
+class _Walk:
+    """What of the file was found to be which of our layers, so far.
 
+    Attributes:
+        at: the file's layer whose output is that of our layer.
+        found: the file's convolution, linear layer, pool or join for ours.
+        norms: the file's batch norm behind our convolution.
+        functions: the file's activation for ours.
+    """
 
-def _compared(
-    arch: Arch, theirs: dict[str, TheirUnit], output: str
-) -> tuple[Arch, dict[str, OurUnit], dict[str, str]]:
-    """Return ``arch`` as the file spells it, its units, and to each of these the file's."""
-    ours = our_units(arch)
-    pairs = _Pairing(ours, theirs).run(list(ours)[-1], output)
-    return _spelled(arch, ours, pairs, theirs), ours, pairs
+    def __init__(self, network: FileNetwork, arch: Arch) -> None:
+        self.network, self.arch = network, arch
+        self.theirs = {layer.name: layer for layer in network.layers}
+        self.readers: defaultdict[str, list[FileLayer]] = defaultdict(list)
+        for layer in network.layers:
+            for name in dict.fromkeys(layer.layer.inputs):
+                self.readers[name].append(layer)
+        self.at = {INPUT: INPUT}
+        self.found: dict[str, FileLayer] = {}
+        self.norms: dict[str, FileLayer] = {}
+        self.functions: dict[str, Activation] = {}
 
+    def run(self) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
+        ours = layers(self.arch)
+        for layer in ours:
+            if isinstance(layer, SliceLayer | ShuffleLayer | SubsampleLayer):
+                raise InputError(
+                    f"{self.arch.name} cannot be read from a file with a graph, for which "
+                    f"{layer.name} is no single operation; a state dict (.pth, .safetensors) is "
+                    "expected"
+                )
+        for layer in ours:
+            self.follow(layer)
+        last, output = ours[-1].name, self.network.output
+        if self.at[last] != output:
+            before = self.theirs[output].layer if output in self.theirs else None
+            if isinstance(before, ActivationLayer) and before.inputs == (self.at[last],):
+                raise _ends_in(self.at[last], before.function, last, "none")
+            raise InputError(f"{output!r} comes after the end of {self.arch.name}")
+        spelled = self.spelled()
+        self.check_shapes(spelled)
+        taken = {layer.name for layer in self.found.values()}
+        kinds = ConvLayer | LinearLayer
+        left = [x.name for x in self.network.layers if isinstance(x.layer, kinds)]
+        return spelled, self.weights(spelled), tuple(name for name in left if name not in taken)
 
-@dataclass
-class _Pairing:
-    """The walk through both graphs."""
+    def shape(self, name: str) -> Shape:
+        return self.network.shape if name == INPUT else self.theirs[name].layer.shape
 
-    ours: dict[str, OurUnit]
-    theirs: dict[str, TheirUnit]
-    pairs: dict[str, str] = field(default_factory=dict)
-    # (place in the order of execution, what differs): the first that the walk met in each trial
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    def follow(self, layer: AnyLayer) -> None:
+        """Find the file's layer for ours."""
+        source = self.at[layer.inputs[0]]
+        match layer:
+            case NormLayer() | FlattenLayer():
+                self.at[layer.name] = source
+            case ActivationLayer():
+                self.at[layer.name] = self.activation(layer, source)
+            case AdaptivePoolLayer() if self.averages_nothing(layer, source):
+                self.at[layer.name] = source
+            case _:
+                self.find(layer, tuple(self.at[name] for name in layer.inputs))
 
-    def run(self, output: str, their_output: str) -> dict[str, str]:
-        self.order = {name: place for place, name in enumerate(self.ours)}
-        if not self.pair(output, their_output):
-            _, fault = max(self.faults)
-            raise InputError(fault)
-        return self.pairs
+    def averages_nothing(self, ours: AdaptivePoolLayer, source: str) -> bool:
+        """Whether the map is one pixel, or VGG's grid, and the file has no pool there."""
+        pools = (isinstance(reader.layer, AdaptivePoolLayer) for reader in self.readers[source])
+        return ours.shape[1] == self.shape(source)[1] and not any(pools)
 
-    def pair(self, ours: str, theirs: str) -> bool:
-        """Whether everything up to ``ours`` is everything up to ``theirs``."""
-        unit = self.ours[ours]
-        if _averages_one_pixel(unit) and self.theirs[theirs].kind != "average":
-            return self.pair(unit.inputs[0], theirs)  # a file may have a pool there, or none
-        known = self.pairs.get(ours)
-        if known == theirs:
-            return True
-        if known is None:
-            fault = self.differs(unit, self.theirs[theirs])
-        else:
-            fault = f"{theirs!r} is read where {known!r} should be ({ours})"
-        if fault:
-            self.faults.append((-self.order[ours], fault))
-            return False
-        before = dict(self.pairs)
-        for inputs in self.orders(self.theirs[theirs]):
-            if all(map(self.pair, unit.inputs, inputs)):
-                self.pairs[ours] = theirs
-                return True
-            self.pairs = dict(before)
-        return False
+    def activation(self, ours: ActivationLayer, source: str) -> str:
+        readers = self.readers[source]
+        first = readers[0].layer if readers else None
+        if isinstance(first, NormLayer):
+            raise InputError(f"{first.name!r} is a second batch norm, behind {source!r}")
+        if not isinstance(first, ActivationLayer):
+            raise _ends_in(source, "none", ours.inputs[0], ours.function)
+        self.alone(first.name, source)
+        self.functions[ours.name] = first.function
+        return first.name
 
-    def orders(self, unit: TheirUnit) -> list[tuple[str, ...]]:
-        """Return the orders in which the inputs of ``unit`` may stand."""
-        if unit.kind in ("add", "scale"):
-            return list(permutations(unit.inputs))
-        return [unit.inputs]
+    def alone(self, name: str, source: str) -> None:
+        """Raise `InputError` unless ``name`` is the only layer that reads ``source``."""
+        if len(self.readers[source]) > 1:
+            raise InputError(f"layer {name!r} follows {source!r} in a way that no network here has")
 
-    def differs(self, ours: OurUnit, theirs: TheirUnit) -> str:
-        """Return what differs between two units, connections aside; empty if nothing does."""
-        if ours.kind != theirs.kind or len(ours.inputs) != len(theirs.inputs):
+    def find(self, ours: AnyLayer, sources: tuple[str, ...]) -> None:
+        taken = {layer.name for layer in self.found.values()}
+        candidates = [x for x in self.readers[sources[0]] if x.name not in taken]
+        faults: list[tuple[bool, int, str]] = []
+        for candidate in candidates:
+            fault = self.differs(ours, candidate, sources)
+            if not fault:
+                self.take(ours, candidate)
+                return
+            alike = KINDS[type(ours)] == KINDS[type(candidate.layer)]
+            faults.append((not alike, len(faults), fault))
+        if not faults:
+            raise InputError(f"ends at {sources[0]!r}, before {ours.name} of {self.arch.name}")
+        raise InputError(min(faults)[2])
+
+    def take(self, ours: AnyLayer, theirs: FileLayer) -> None:
+        self.found[ours.name] = theirs
+        self.at[ours.name] = theirs.name
+        norm = next((x for x in self.readers[theirs.name] if isinstance(x.layer, NormLayer)), None)
+        if norm is None:
+            return
+        self.alone(norm.name, theirs.name)
+        if not isinstance(ours, ConvLayer):
+            raise InputError(f"{norm.name!r} is a batch norm, but {ours.name} can have none")
+        self.norms[ours.name] = norm
+        self.at[ours.name] = norm.name
+
+    def differs(self, ours: AnyLayer, theirs: FileLayer, sources: tuple[str, ...]) -> str:
+        """Return what differs between two layers; empty if nothing does."""
+        layer = theirs.layer
+        if isinstance(layer, ActivationLayer):
+            return str(_ends_in(sources[0], layer.function, _unit(ours.inputs[0]), "none"))
+        if KINDS[type(ours)] != KINDS[type(layer)]:
             return (
-                f"{theirs.name!r} is {_kind(theirs.kind)} where the network has "
-                f"{_kind(ours.kind)} ({ours.name})"
+                f"{theirs.name!r} is {KINDS[type(layer)]} where {self.arch.name} has "
+                f"{KINDS[type(ours)]} ({ours.name})"
             )
-        if (ours.activation == "none") != (theirs.activation == "none"):
-            return (
-                f"{theirs.name!r} ends in activation {theirs.activation!r}, but {ours.name} in "
-                f"{ours.activation!r}"
-            )
-        if isinstance(ours.layer, LinearLayer) and theirs.norm is not None:
-            return f"{theirs.name!r} has a batch norm, but {ours.name} can have none"
-        if isinstance(ours.layer, LinearLayer) and _is_padded(theirs):
-            return f"{theirs.name!r} reads padding, but {ours.name} can have none"
-        mine, other = _shape(ours), _their_shape(theirs, ours)
+        ordered = isinstance(ours, ConcatLayer)
+        if layer.inputs != sources if ordered else Counter(layer.inputs) != Counter(sources):
+            read, wanted = (" and ".join(map(repr, names)) for names in (layer.inputs, sources))
+            return f"{theirs.name!r} reads {read} where {wanted} should be ({ours.name})"
+        if isinstance(ours, LinearLayer) and isinstance(layer, ConvLayer) and layer.shape[1] > 1:
+            return f"{theirs.name!r} makes a map, but {ours.name} reads one pixel"
+        mine, other = _words(ours), _words(layer)
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
 
+    def spelled(self) -> Arch:
+        """Return the network with the biases, batch norms, activations and padding of the file."""
 
-def _averages_one_pixel(unit: OurUnit) -> bool:
-    return isinstance(unit.layer, AdaptivePoolLayer) and unit.source_shape[1:] == (1, 1)
-
-
-def _is_padded(unit: TheirUnit) -> bool:
-    assert unit.conv is not None
-    return any(pixels(unit.before, unit.conv.padding, kernel=1, stride=1, side=1))
-
-
-def _kind(kind: Kind) -> str:
-    words = {
-        "input": "the input",
-        "conv": "a convolution",
-        "max": "a max pool",
-        "average": "an average pool",
-        "add": "a sum",
-        "concat": "a concatenation",
-        "scale": "a product",
-    }
-    return words[kind]
-
-
-def _shape(unit: OurUnit) -> str:
-    match unit.layer:
-        case ConvLayer() as conv:
-            return _words(conv.kernel, conv.stride, conv.groups, conv.in_channels, conv.shape[0])
-        case LinearLayer() as linear:
-            return _words(1, 1, 1, linear.in_features, linear.shape[0])
-        case AdaptivePoolLayer():
-            return "over the whole map" if unit.layer.shape[1] == 1 else "over a grid"
-        case PoolLayer() as pool:
-            return _window(pool.kernel, pool.stride, str(pool.padding), pool.shape[1])
-    return ""
-
-
-def _their_shape(unit: TheirUnit, ours: OurUnit) -> str:
-    if unit.conv is not None:
-        out, each, kernel, width = unit.conv.weight.shape
-        if kernel != width:
-            return f"{kernel}x{width}"
-        groups = unit.conv.groups
-        return _words(kernel, unit.conv.stride, groups, each * groups, out)
-    if unit.pool is None:
-        return ""
-    pool, side = unit.pool, ours.source_shape[1]
-    kernel = pool.kernel or side
-    around = pixels(unit.before, pool.padding, kernel=kernel, stride=pool.stride, side=side)
-    if kernel == side and not any(around):
-        return "over the whole map"
-    alike = len(set(around)) == 1
-    return _window(
-        kernel,
-        pool.stride,
-        str(around[0]) if alike else "uneven",
-        (side + around[0] + around[1] - kernel) // pool.stride + 1,
-    )
-
-
-def _window(kernel: int, stride: int, padding: str, side: int) -> str:
-    return f"{kernel}x{kernel}, stride {stride}, padding {padding}, to {side}x{side} pixels"
-
-
-def _words(kernel: int, stride: int, groups: int, inputs: int, outputs: int) -> str:
-    depthwise = is_depthwise(groups, inputs, outputs)
-    kind = "depthwise" if depthwise else f"{groups} groups of" if groups > 1 else "full"
-    return f"{kind} {kernel}x{kernel}, stride {stride}, {inputs} to {outputs} channels"
-
-
-def _spelled(
-    arch: Arch,
-    ours: dict[str, OurUnit],
-    pairs: dict[str, str],
-    theirs: dict[str, TheirUnit],
-) -> Arch:
-    """Return ``arch`` with the biases, batch norms, activations and padding of the file."""
-
-    def change(name: str, conv: Conv) -> Conv:
-        unit = theirs[pairs[f"{name}.conv"]]
-        assert unit.conv is not None
-        padding = conv_padding(
-            unit.before,
-            unit.conv.padding,
-            kernel=conv.kernel,
-            stride=conv.stride,
-            side=ours[f"{name}.conv"].source_shape[1],
-            usual=conv.padding,
-        )
-        if padding is None:
-            raise InputError(
-                f"{unit.name!r} has padding {unit.before} and {unit.conv.padding}; "
-                f"{name} is padded on all sides alike or as TensorFlow's SAME"
+        def change(name: str, conv: Conv) -> Conv:
+            ours = f"{name}.conv"
+            layer = self.found[ours].layer
+            padding = conv.padding
+            if isinstance(layer, ConvLayer):
+                side = self.shape(layer.inputs[0])[1]
+                usual = replace(layer, padding=conv.padding)
+                # With stride 1 symmetric padding and TensorFlow's are one.
+                alike = usual.pads(side) == layer.pads(side)
+                if not alike or 1 not in (conv.stride, conv.kernel):
+                    padding = layer.padding
+            return replace(
+                conv,
+                bias="bias" in self.found[ours].tensors,
+                norm="batch" if ours in self.norms else "none",
+                activation=self.functions.get(f"{name}.activation", "none"),
+                padding=padding,
             )
-        return replace(
-            conv,
-            bias=unit.conv.bias is not None,
-            norm="none" if unit.norm is None else "batch",
-            activation=unit.activation,
-            padding=padding,
+
+        rows = tuple(
+            replace(row, activation=self.functions.get(f"rows.{number}.activation", "none"))
+            if isinstance(row, Block)
+            else row
+            for number, row in enumerate(self.arch.rows)
         )
+        head = self.arch.head
+        if isinstance(head, PoolLinear) and head.hidden:
+            functions = {
+                self.functions[f"head.hidden.{n}.activation"] for n in range(len(head.hidden))
+            }
+            if len(functions) > 1:
+                listed = " and ".join(sorted(functions))
+                raise InputError(f"its hidden layers have two activations, {listed}")
+            head = replace(head, activation=functions.pop())
+        epsilons = Counter(norm.epsilon for norm in self.norms.values())
+        epsilon = epsilons.most_common(1)[0][0] if epsilons else self.arch.norm_epsilon
+        arch = replace(self.arch, rows=rows, head=head, norm_epsilon=epsilon)
+        return change_convs(arch, change)
 
-    activations = {name: theirs[other].activation for name, other in pairs.items()}
-    rows = tuple(
-        replace(row, activation=_joined(f"rows.{number}", activations))
-        if isinstance(row, Block) and row.paths
-        else row
-        for number, row in enumerate(arch.rows)
-    )
-    head = arch.head
-    if isinstance(head, PoolLinear) and head.hidden:
-        found = {activations[f"head.hidden.{number}.linear"] for number in range(len(head.hidden))}
-        if len(found) > 1:
-            raise InputError(
-                f"its hidden layers have two activations, {' and '.join(sorted(found))}"
+    def check_shapes(self, spelled: Arch) -> None:
+        """Raise `InputError` unless the file's padding makes the maps that the network then has."""
+        for ours in layers(spelled):
+            theirs = self.found.get(ours.name)
+            if theirs is None or len(ours.shape) == 1:
+                continue
+            mine, other = ours.shape[1], theirs.layer.shape[1]
+            if mine != other:
+                raise InputError(
+                    f"{theirs.name!r} makes maps of {other}x{other} pixels, but {ours.name} of "
+                    f"{mine}x{mine}"
+                )
+
+    def weights(self, spelled: Arch) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for layer in layers(spelled):
+            if isinstance(layer, ConvLayer | LinearLayer):
+                theirs = self.found[layer.name].tensors
+                weight = torch.tensor(theirs["weight"])
+                sides = (1, 1) if weight.ndim == 2 else tuple(weight.shape[2:])
+                linear = isinstance(layer, LinearLayer)
+                shape = (len(weight), -1) if linear else (*weight.shape[:2], *sides)
+                tensors[f"{layer.name}.weight"] = weight.reshape(shape)
+                if "bias" in theirs:
+                    tensors[f"{layer.name}.bias"] = torch.tensor(theirs["bias"])
+                elif linear:
+                    tensors[f"{layer.name}.bias"] = torch.zeros(len(weight))
+            elif isinstance(layer, NormLayer):
+                tensors |= norm_tensors(layer.name, self.norms[layer.inputs[0]], spelled)
+        return tensors
+
+
+def norm_tensors(name: str, norm: FileLayer, arch: Arch) -> dict[str, Tensor]:
+    """Return the tensors of the batch norm called ``name``."""
+    tensors = dict(norm.tensors)
+    # A layer with another epsilon than the rest: the difference goes into its variance.
+    variance = tensors["running_var"]
+    tensors["running_var"] = variance + variance.dtype.type(norm.epsilon - arch.norm_epsilon)
+    read = {f"{name}.{key}": torch.tensor(array) for key, array in tensors.items()}
+    return read | {f"{name}.num_batches_tracked": torch.tensor(0)}
+
+
+def _ends_in(theirs: str, function: str, ours: str, usual: str) -> InputError:
+    return InputError(f"{theirs!r} ends in activation {function!r}, but {_unit(ours)} in {usual!r}")
+
+
+def _unit(name: str) -> str:
+    """Return the name of a convolution or linear layer as it is in messages."""
+    return name.removesuffix(".norm")
+
+
+def _words(layer: AnyLayer) -> str:
+    """Return all of a layer that has to be the same, in words."""
+    match layer:
+        case ConvLayer():
+            kind = f"{layer.groups} groups of" if layer.groups > 1 else "full"
+            kind = "depthwise" if layer.is_depthwise else kind
+            return (
+                f"{kind} {layer.kernel}x{layer.kernel}, stride {layer.stride}, "
+                f"{layer.in_channels} to {layer.shape[0]} channels"
             )
-        head = replace(head, activation=found.pop())
-    epsilons = Counter(unit.norm.epsilon for unit in theirs.values() if unit.norm is not None)
-    epsilon = epsilons.most_common(1)[0][0] if epsilons else arch.norm_epsilon
-    return change_convs(replace(arch, rows=rows, head=head, norm_epsilon=epsilon), change)
+        case LinearLayer():
+            return f"full 1x1, stride 1, {layer.in_features} to {layer.shape[0]} channels"
+        case PoolLayer():
+            window = f"{layer.kernel}x{layer.kernel}, stride {layer.stride}"
+            return f"the {layer.function} of {window}, padding {layer.padding}"
+    return KINDS[type(layer)]
 
 
-def _joined(name: str, activations: dict[str, Activation]) -> Activation:
-    return next(
-        activations[f"{name}.{join}"]
-        for join in ("add", "concat")
-        if f"{name}.{join}" in activations
+def classifier_layers(network: FileNetwork) -> list[tuple[FileLayer, Activation]]:
+    """Return the layers from the pooled or flattened map to the logits; none without a top."""
+    theirs = {layer.name: layer for layer in network.layers}
+    found: list[tuple[FileLayer, Activation]] = []
+    activation: Activation = "none"
+    file = theirs.get(network.output)
+    while file is not None:
+        layer = file.layer
+        if isinstance(layer, ActivationLayer):
+            activation = layer.function
+        elif isinstance(layer, LinearLayer) or _sees_one_pixel(layer):
+            found.insert(0, (file, activation))
+            activation = "none"
+        elif not isinstance(layer, NormLayer):
+            break
+        file = theirs.get(layer.inputs[0])
+    if file is not None and isinstance(file.layer, AdaptivePoolLayer):
+        return found
+    # Nothing is averaged: what is a linear layer there reads a flattened map.
+    linear = [isinstance(file.layer, LinearLayer) for file, _ in found]
+    return found[linear.index(True) :] if True in linear else []
+
+
+def _sees_one_pixel(layer: AnyLayer) -> bool:
+    return isinstance(layer, ConvLayer) and layer.kernel == 1 and layer.groups == 1
+
+
+def with_classifier(network: FileNetwork) -> FileNetwork:
+    """Return ``network``, which has no top, with a pool if it has none, and one class of zeros."""
+    builder = Builder(network.shape)
+    builder.layers = {layer.name: layer for layer in network.layers}
+    last = builder.layers[network.output].layer
+    is_pooled = isinstance(last, AdaptivePoolLayer)
+    pooled = last.name if is_pooled else builder.average(f"{TOP}/pool", last.name)
+    zeros = np.zeros((1, builder.shape_of(pooled)[0]), np.float32)
+    top = builder.linear(TOP, pooled, zeros, None)
+    return replace(network, layers=tuple(builder.layers.values()), output=top)
+
+
+def with_head_of(network: FileNetwork, arch: Arch) -> Arch:
+    """Return ``arch`` with the hidden layers and the flattened grid that the file has."""
+    found = classifier_layers(network)
+    if not isinstance(arch.head, PoolLinear) or not found:
+        return arch
+    hidden = tuple(file.layer.shape[0] for file, _ in found[:-1])
+    first = found[0][0].layer
+    shapes = {layer.name: layer.layer.shape for layer in network.layers}
+    source = shapes.get(first.inputs[0], network.shape)
+    flattened = isinstance(first, LinearLayer) and first.in_features > source[0]
+    head = replace(
+        arch.head,
+        hidden=hidden,
+        activation=found[0][1] if hidden else arch.head.activation,
+        pool=source[1] if flattened else 1,
     )
+    return replace(arch, head=head)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_RECORD, check_file, read_bytes
-from mobilette.formats.graph import Graph
+from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.keras.graph import keras_graph
 from mobilette.formats.keras.h5 import LARGEST_MODEL, parse_topology, read_arrays
 from mobilette.formats.torch.zip_parts import check_list_of_parts
@@ -45,8 +45,8 @@ def is_keras_archive(path: Path) -> bool:
         return False
 
 
-def read_keras_archive(path: Path) -> Graph:
-    """Return the graph of a Keras model. Nothing in the archive is executed.
+def read_keras_archive(path: Path, resolution: int | None = None) -> FileNetwork:
+    """Return the network of a Keras model. Nothing in the archive is executed.
 
     Raises:
         InputError: it is damaged or unpacks to more than it should, or the model has layers that no
@@ -80,7 +80,9 @@ def read_keras_archive(path: Path) -> Graph:
         for text, name in ((config, CONFIG), (metadata, METADATA))
     )
     version = described.get("keras_version") if isinstance(described, dict) else None
-    return keras_graph(topology, layers, where=str(path), version=str(version or 3))
+    return keras_graph(
+        topology, layers, where=str(path), version=str(version or 3), resolution=resolution
+    )
 
 
 def _check_names(path: Path, names: list[str]) -> None:

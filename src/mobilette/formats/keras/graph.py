@@ -1,4 +1,4 @@
-"""The topology of a Keras model (``model_config``), as `Graph`: of Keras 2, Keras 3, TensorFlow.js.
+"""The topology of a Keras model (``model_config``): of Keras 2, Keras 3 and TensorFlow.js.
 
 Layers are matched with their weights by name; what they do is in their configuration.
 """
@@ -8,22 +8,15 @@ from __future__ import annotations
 import graphlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
+from mobilette.arch.primitives import INPUT, ActivationLayer, ConvLayer, LinearLayer
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
-from mobilette.formats.affine import Affine
-from mobilette.formats.graph import ActivationNode, ConvNode, Ending, Graph, JoinNode, Node
+from mobilette.formats.file_layers import NO_PADS, Builder, Ending, FileNetwork, Join, Pads
+from mobilette.formats.keras.affine import Affine
 from mobilette.formats.keras.images import Images, arithmetic
-from mobilette.formats.keras.layers import INPUT, KerasLayer, read_layers
-from mobilette.formats.keras.nodes import (
-    check_kind,
-    check_reshape,
-    conv_node,
-    pad_node,
-    pool_node,
-)
-from mobilette.formats.keras.weights import LayerWeights, RemainingWeights, norm_node
+from mobilette.formats.keras.layers import KerasLayer, read_layers
+from mobilette.formats.keras.weights import LayerWeights, RemainingWeights, kernel, norm_arrays
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "linear": "none",
@@ -53,22 +46,28 @@ RANDOM = "Random"  # so begin the names of other augmentations; a crop is none
 
 
 def keras_graph(
-    topology: object, weights: Sequence[LayerWeights], *, where: str, version: str
-) -> Graph:
-    """Return the graph of a Keras model.
+    topology: object,
+    weights: Sequence[LayerWeights],
+    *,
+    where: str,
+    version: str,
+    resolution: int | None = None,
+) -> FileNetwork:
+    """Return the network of a Keras model.
 
     Args:
         topology: the JSON value of ``model_config``.
         weights: of its layers.
         where: the file, for messages.
         version: of the Keras that wrote it; ``hard_sigmoid`` is another function before 3.
+        resolution: in pixels, where the model leaves it open.
 
     Raises:
         InputError: the topology is damaged or has layers that no network here has.
     """
     try:
         layers, shape, output = read_layers(topology)
-        return _Translation(weights, where, version).run(layers, shape, output)
+        return _Translation(weights, where, version, resolution).run(layers, shape, output)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except graphlib.CycleError as error:
@@ -78,23 +77,26 @@ def keras_graph(
 
 
 class _Translation:
-    def __init__(self, weights: Sequence[LayerWeights], where: str, version: str) -> None:
-        self.where = where
+    def __init__(
+        self, weights: Sequence[LayerWeights], where: str, version: str, resolution: int | None
+    ) -> None:
+        self.where, self.resolution = where, resolution
         self.is_keras_2 = version.startswith(("1", "2"))
         self.weights = RemainingWeights(weights)
         self.tensors = self.weights.names()
-        self.nodes: dict[str, Node] = {}
-        self.node_of = {INPUT: INPUT}  # layer to the node that its output is
+        self.built = Builder((0, 0, 0))
+        self.source_of = {INPUT: INPUT}  # Keras' layer to the one built whose output it has
         self.endings: dict[str, Ending] = {}  # of layers behind a softmax or sigmoid
+        self.padded: dict[str, Pads] = {}  # of layers that add zeros around a map
         # relu6(x + 3) / 6 comes in three layers
         self.plus_three: dict[str, str] = {}
         self.capped: dict[str, str] = {}
-        # layer to the batch norm between it and its node, which the next linear layer takes
+        # layer to the batch norm behind what it reads, which the next linear layer takes
         self.pending: dict[str, Affine] = {}
 
     def run(
         self, layers: Mapping[str, KerasLayer], shape: tuple[int, int, int], output: str
-    ) -> Graph:
+    ) -> FileNetwork:
         reads = {name: layer.inputs for name, layer in layers.items()}
         self.images = Images(shape)
         self.readers = Counter(name for inputs in reads.values() for name in inputs)
@@ -103,12 +105,13 @@ class _Translation:
                 self.layer(layers[name])
         if output in self.pending:
             raise InputError(f"layer {output!r} is a batch norm at the end, behind no linear layer")
-        return Graph(
+        if output in self.padded:
+            raise InputError(f"the output is the padding {output!r}")
+        return FileNetwork(
             where=self.where,
-            nodes=tuple(self.nodes.values()),
-            input=INPUT,
-            output=self.node_of[output],
-            shape=self.images.shape,
+            layers=tuple(self.built.layers.values()),
+            output=self.source_of[output],
+            shape=self.built.shape,
             ending=self.endings.get(output, "logits"),
             preprocess=self.images.preprocess(),
             resize=self.images.resize,
@@ -118,11 +121,9 @@ class _Translation:
         )
 
     def layer(self, layer: KerasLayer) -> None:
-        check_kind(layer)
-        if layer.kind in PASSED_OVER or (
-            layer.kind.startswith(RANDOM) and layer.kind != "RandomCrop"
-        ):
-            check_reshape(layer)
+        _check_kind(layer)
+        is_random = layer.kind.startswith(RANDOM) and layer.kind != "RandomCrop"
+        if layer.kind in PASSED_OVER or is_random:
             self.pass_over(layer)
             return
         for name in layer.inputs:
@@ -132,7 +133,7 @@ class _Translation:
                 )
         alone = len(layer.inputs) == 1
         if alone and layer.inputs[0] in self.images and self.images.prepare(layer, self.weights):
-            self.node_of[layer.name] = INPUT
+            self.source_of[layer.name] = INPUT
             return
         if alone and self.scale_logits(layer):
             return
@@ -162,6 +163,9 @@ class _Translation:
 
     def pass_over(self, layer: KerasLayer) -> None:
         """Let a layer that changes no value hand on what it reads, whatever that is."""
+        shape = layer.option("target_shape", ())
+        if sum(size != 1 for size in shape) > 1:
+            raise InputError(f"layer {layer.name!r} reshapes to {shape}")
         (source,) = layer.inputs
         if source in self.images:
             self.images.copy(layer)
@@ -169,70 +173,109 @@ class _Translation:
             self.pending[layer.name] = self.pending[source]
         if source in self.endings:
             self.endings[layer.name] = self.endings[source]
-        self.node_of[layer.name] = self.known(layer)
+        if source in self.padded:
+            self.padded[layer.name] = self.padded[source]
+        self.source_of[layer.name] = self.known(layer)
 
     def known(self, layer: KerasLayer) -> str:
         (name,) = layer.inputs
-        if name not in self.node_of:
+        if name not in self.source_of:
             raise InputError(f"layer {layer.name!r} reads {name!r}, which no network here has")
-        return self.node_of[name]
+        return self.source_of[name]
 
-    def source(self, layer: KerasLayer) -> str:
-        """Return the node that a layer of the network reads."""
+    def source(self, layer: KerasLayer, *, padded: bool = False) -> str:
+        """Return the layer that is read; only one with a window may read zeros around it."""
         self.known(layer)
-        return self.sources(layer)[0]
+        return self.sources(layer, padded=padded)[0]
 
-    def sources(self, layer: KerasLayer) -> tuple[str, ...]:
+    def sources(self, layer: KerasLayer, *, padded: bool = False) -> tuple[str, ...]:
         for name in layer.inputs:
             if name in self.pending:
                 raise InputError(f"layer {name!r} is a batch norm that follows no convolution")
+            if name in self.padded and not padded:
+                raise InputError(
+                    f"layer {layer.name!r} reads the padding {name!r}; a convolution is expected"
+                )
             if name in self.images:
                 self.images.read(name)
-        return tuple(self.node_of[name] for name in layer.inputs)
+                self.begin()
+        return tuple(self.source_of[name] for name in layer.inputs)
+
+    def begin(self) -> None:
+        """Let the network begin with the image as it is now."""
+        channels, height, width = self.images.shape
+        side = height or self.resolution or 0
+        if height != width:
+            raise InputError(f"takes images of {width}x{height}; square ones are expected")
+        if not side:
+            raise InputError("takes images of any size; give --resolution")
+        self.built.shape = (channels, side, side)
 
     def pass_on(self, layer: KerasLayer) -> None:
-        self.node_of[layer.name] = self.source(layer)
+        self.source_of[layer.name] = self.source(layer)
 
     def scale_logits(self, layer: KerasLayer) -> bool:
         """Put a scaling behind a linear layer into its weights; whether ``layer`` is one."""
-        node = self.nodes.get(self.node_of.get(layer.inputs[0], ""))
-        if not isinstance(node, ConvNode) or not node.linear or layer.inputs[0] in self.pending:
+        name = self.source_of.get(layer.inputs[0], "")
+        if not self.is_linear(name) or layer.inputs[0] in self.pending:
             return False
         steps = arithmetic(layer, self.weights)
         if not steps:
             return False
-        self.put_behind(layer, node, Affine.of_steps(steps))
+        self.put_behind(layer, name, Affine.of_steps(steps))
         return True
 
-    def put_behind(self, layer: KerasLayer, node: ConvNode, affine: Affine) -> None:
+    def is_linear(self, name: str) -> bool:
+        found = self.built.layers.get(name)
+        return found is not None and isinstance(found.layer, LinearLayer)
+
+    def put_behind(self, layer: KerasLayer, name: str, affine: Affine) -> None:
         if self.readers[layer.inputs[0]] > 1:
             raise InputError(f"layer {layer.inputs[0]!r} is read by {layer.name!r} and others")
-        self.nodes[node.name] = affine.after(node)
-        self.node_of[layer.name] = node.name
-
-    def put(self, layer: KerasLayer, node: Node) -> None:
-        if node.name in self.nodes or node.name == INPUT:
-            raise InputError(f"two layers are called {node.name!r}")
-        self.nodes[node.name] = node
-        self.node_of[layer.name] = node.name
+        affine.put_after(self.built, name)
+        self.source_of[layer.name] = name
 
     def conv(self, layer: KerasLayer) -> None:
         behind = self.pending.get(layer.inputs[0])
-        source = self.known(layer) if behind else self.source(layer)
-        node = conv_node(layer, source, self.weights)
-        self.put(layer, node if behind is None else behind.before(node))
+        source = self.known(layer) if behind else self.source(layer, padded=True)
+        weight, groups = kernel(layer, self.weights)
+        bias = None
+        if layer.option("use_bias", True):
+            bias = self.weights.take(layer, "bias", (len(weight),))
+        if layer.size("dilation_rate", 1) != 1:
+            raise InputError(f"layer {layer.name!r} has a dilation, which no network here has")
+        before = self.padded.get(layer.inputs[0], NO_PADS)
+        if layer.kind == "Dense":
+            if before != NO_PADS:
+                raise InputError(f"layer {layer.name!r} reads padding, but linear layers have none")
+            made = self.built.linear(layer.name, source, weight, bias)
+        else:
+            made = self.built.conv(
+                layer.name,
+                source,
+                weight,
+                bias,
+                stride=layer.size("strides", 1),
+                groups=groups,
+                same=_is_same(layer),
+                before=before,
+            )
+        if behind is not None:
+            behind.put_before(self.built, made)
+        self.source_of[layer.name] = made
         self.activation(layer)
 
     def norm(self, layer: KerasLayer) -> None:
-        norm = norm_node(layer, (self.source(layer),), self.weights)
-        before = self.nodes.get(norm.inputs[0])
-        if isinstance(before, ConvNode) and not before.linear:
-            self.put(layer, norm)
-        elif isinstance(before, ConvNode):
-            self.put_behind(layer, before, Affine.of_norm(norm))
+        source = self.source(layer)
+        arrays, epsilon = norm_arrays(layer, self.weights)
+        before = self.built.layers[source].layer if source in self.built.layers else None
+        if isinstance(before, ConvLayer):
+            self.source_of[layer.name] = self.built.norm(layer.name, source, arrays, epsilon)
+        elif isinstance(before, LinearLayer):
+            self.put_behind(layer, source, Affine.of_norm(arrays, epsilon))
         else:  # behind a pool or an activation: the next linear layer takes it
-            self.pending[layer.name] = Affine.of_norm(norm)
-            self.node_of[layer.name] = norm.inputs[0]
+            self.pending[layer.name] = Affine.of_norm(arrays, epsilon)
+            self.source_of[layer.name] = source
 
     def activation(self, layer: KerasLayer) -> None:
         """Add the activation that a layer is, or ends in."""
@@ -243,19 +286,15 @@ class _Translation:
         self.activate(layer, known)
 
     def activate(self, layer: KerasLayer, function: Activation) -> None:
-        before = self.node_of.get(layer.name) or self.source(layer)
-        self.node_of[layer.name] = before
+        before = self.source_of.get(layer.name) or self.source(layer)
         if function != "none":
-            name = f"{layer.name}/activation"
-            self.put(layer, ActivationNode(name=name, inputs=(before,), function=function))
+            before = self.built.activation(f"{layer.name}/activation", before, function)
+        self.source_of[layer.name] = before
 
     def relu(self, layer: KerasLayer) -> None:
         cap = layer.option("max_value")
-        if (
-            layer.option("negative_slope", 0)
-            or layer.option("threshold", 0)
-            or cap not in (None, 6)
-        ):
+        others = layer.option("negative_slope", 0) or layer.option("threshold", 0)
+        if others or cap not in (None, 6):
             raise InputError(f"layer {layer.name!r} is a ReLU with other options than max_value 6")
         if layer.inputs[0] in self.plus_three:
             self.capped[layer.name] = self.plus_three[layer.inputs[0]]
@@ -263,37 +302,64 @@ class _Translation:
         self.activate(layer, "relu" if cap is None else "relu6")
 
     def pad(self, layer: KerasLayer) -> None:
-        self.put(layer, pad_node(layer, self.source(layer)))
+        source = self.source(layer)
+        (top, bottom), (left, right) = (
+            (side, side) if isinstance(side, int) else tuple(side)
+            for side in layer.pair("padding", 0)
+        )
+        around = (int(top), int(bottom), int(left), int(right))
+        if min(around) < 0:
+            raise InputError(f"layer {layer.name!r} pads {around} pixels")
+        self.source_of[layer.name] = source
+        if any(around):
+            self.padded[layer.name] = around
 
     def pool(self, layer: KerasLayer) -> None:
-        self.put(layer, pool_node(layer, self.source(layer)))
+        if layer.kind == "GlobalAveragePooling2D":
+            made = self.built.average(layer.name, self.source(layer))
+        else:
+            side = layer.size("pool_size", 2)
+            made = self.built.pool(
+                layer.name,
+                self.source(layer, padded=True),
+                "max" if layer.kind == "MaxPooling2D" else "average",
+                kernel=side,
+                stride=side if layer.option("strides") is None else layer.size("strides"),
+                same=_is_same(layer),
+                before=self.padded.get(layer.inputs[0], NO_PADS),
+            )
+        self.source_of[layer.name] = made
 
-    def join(self, layer: KerasLayer, function: Literal["add", "concat", "scale"]) -> None:
-        self.put(layer, JoinNode(name=layer.name, inputs=self.sources(layer), function=function))
+    def join(self, layer: KerasLayer, how: Join) -> None:
+        self.source_of[layer.name] = self.built.join(layer.name, self.sources(layer), how)
 
     def add(self, layer: KerasLayer) -> None:
-        if layer.numbers:
-            if layer.numbers != (3.0,):
-                raise InputError(f"layer {layer.name!r} adds {layer.numbers}")
+        if not layer.numbers:
+            self.join(layer, "add")
+        elif layer.numbers == (3.0,):
             self.plus_three[layer.name] = self.source(layer)
-            return
-        self.join(layer, "add")
+        else:
+            raise InputError(f"layer {layer.name!r} adds {layer.numbers}")
 
     def multiply(self, layer: KerasLayer) -> None:
         if layer.numbers:
             (factor,) = layer.numbers
-            source = self.capped.get(layer.inputs[0])
-            if source is None or abs(factor - 1 / 6) > 1e-6:
+            capped = self.capped.get(layer.inputs[0])
+            if capped is None or abs(factor - 1 / 6) > 1e-6:
                 raise InputError(f"layer {layer.name!r} multiplies by {factor:g}")
-            node = ActivationNode(name=layer.name, inputs=(source,), function="hard_sigmoid")
-            self.put(layer, node)
+            made = self.built.activation(layer.name, capped, "hard_sigmoid")
+            self.source_of[layer.name] = made
             return
         first, second = self.sources(layer)
-        gate = self.nodes.get(second)
-        if isinstance(gate, ActivationNode) and gate.inputs == (first,):  # x * hard_sigmoid(x)
-            del self.nodes[second]
-            swish = ActivationNode(name=layer.name, inputs=(first,), function="hard_swish")
-            self.put(layer, swish)
+        gate = self.built.layers[second].layer if second in self.built.layers else None
+        # x * hard_sigmoid(x)
+        if (
+            isinstance(gate, ActivationLayer)
+            and gate.function == "hard_sigmoid"
+            and gate.inputs == (first,)
+        ):
+            del self.built.layers[second]
+            self.source_of[layer.name] = self.built.activation(layer.name, first, "hard_swish")
             return
         self.join(layer, "scale")
 
@@ -301,3 +367,25 @@ class _Translation:
         if layer.option("axis", -1) not in (-1, 3):
             raise InputError(f"layer {layer.name!r} concatenates something else than channels")
         self.join(layer, "concat")
+
+
+def _check_kind(layer: KerasLayer) -> None:
+    """Raise `InputError` for a layer that holds code, is quantised, or has its channels first."""
+    if layer.kind == "Lambda":
+        raise InputError(
+            f"layer {layer.name!r} is a Lambda: code, which is not executed; write what it does "
+            "as layers (Rescaling, ...) and save the model again"
+        )
+    if layer.option("quantization_config") or "Quantized" in str(layer.option("dtype")):
+        raise InputError(
+            f"layer {layer.name!r} is quantised; save the model as it was before model.quantize"
+        )
+    if layer.option("data_format", "channels_last") not in ("channels_last", None):
+        raise InputError(f"layer {layer.name!r} has channels first; channels_last is read")
+
+
+def _is_same(layer: KerasLayer) -> bool:
+    padding = layer.option("padding", "valid")
+    if padding not in ("same", "valid"):
+        raise InputError(f"layer {layer.name!r} has padding {padding!r}")
+    return bool(padding == "same")

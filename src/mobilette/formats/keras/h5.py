@@ -14,19 +14,18 @@ import numpy as np
 
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_RECORD, check_file
-from mobilette.formats.graph import Graph
+from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.keras import h5_process
 from mobilette.formats.keras.graph import keras_graph
-from mobilette.formats.keras.paths import in_order_of_kind
-from mobilette.formats.keras.weights import LayerWeights
+from mobilette.formats.keras.weights import LayerWeights, in_order_of_kind
 from mobilette.formats.missing_extra import missing_extra
 
 LARGEST_MODEL = 2 * 2**30
 LONGEST_S = 300.0
 
 
-def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
-    """Return the graph of a Keras model, or its layers' weights in order if it has no topology.
+def read_keras_h5(path: Path, resolution: int | None = None) -> FileNetwork | list[LayerWeights]:
+    """Return the network of a Keras model, or its layers' weights in order if it has no topology.
 
     The HDF5 library works in a process of its own, for it may crash on damaged files. Links are not
     followed out of the file, and nothing in it is executed (Keras' lambdas).
@@ -40,7 +39,9 @@ def read_keras_h5(path: Path) -> Graph | list[LayerWeights]:
     if config is None:
         return layers if description["legacy"] else in_order_of_kind(layers, where=str(path))
     topology = parse_topology(config, where=f"{path}: its model_config")
-    return keras_graph(topology, layers, where=str(path), version=description["version"])
+    return keras_graph(
+        topology, layers, where=str(path), version=description["version"], resolution=resolution
+    )
 
 
 def parse_topology(config: str, *, where: str) -> Any:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilette.errors import InputError
-from mobilette.formats.graph import Weights
+from mobilette.formats.file_layers import Weights
 
 if TYPE_CHECKING:
     import h5py

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from mobilette.arch.primitives import INPUT
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
-from mobilette.formats.keras.layers import INPUT, KerasLayer
+from mobilette.formats.keras.layers import KerasLayer
 from mobilette.formats.keras.weights import RemainingWeights
-from mobilette.formats.tflite.input import Numbers, Pixels
+from mobilette.formats.pixels import Numbers, Pixels
 
 # Operations with constants: TensorFlow Lite's names, which `Pixels` knows
 ARITHMETIC = {

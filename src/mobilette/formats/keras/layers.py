@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mobilette.arch.primitives import INPUT
 from mobilette.errors import InputError
 
-INPUT = "input"
 MANY = 10_000
 DEEPEST = 4
 LARGEST_SIDE = 65_536

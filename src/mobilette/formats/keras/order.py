@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
@@ -19,9 +20,9 @@ from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, FlattenLayer, LinearLayer, NormLayer, Shape
 from mobilette.arch.rows import Block, Conv
 from mobilette.errors import InputError
-from mobilette.formats.graph import ConvNode, NormNode, Weights
-from mobilette.formats.keras.weights import LayerWeights
-from mobilette.formats.tensors import conv_tensors, norm_tensors
+from mobilette.formats.file_layers import NORM, FileLayer, Weights
+from mobilette.formats.keras.weights import PARAMETERS, LayerWeights
+from mobilette.formats.matching import norm_tensors
 
 EPSILON = 1e-3
 KERNELS = ("kernel", "depthwise_kernel")
@@ -45,17 +46,15 @@ def match_in_order(
     queues = _queues(weights)
     tensors: dict[str, Tensor] = {}
     before: Shape = ()
-    conv = ""
     for layer in layers(ours):
         if isinstance(layer, ConvLayer | LinearLayer):
-            conv = layer.name
             depthwise = isinstance(layer, ConvLayer) and layer.is_depthwise
             kind = "depthwise" if depthwise else "kernel"
             found = _next(queues[kind], KERNELS, layer.name, where)
             tensors |= _kernel(layer, found, before, where)
         elif isinstance(layer, NormLayer):
             found = _next(queues["norm"], ("moving_mean",), layer.name, where)
-            tensors |= norm_tensors(conv, _norm(found, layer, where), ours)
+            tensors |= norm_tensors(layer.name, _norm(found, layer, where), ours)
         if not isinstance(layer, FlattenLayer):
             before = layer.shape
     left = [layer.name for kind in queues for layer in queues[kind] if layer.parameters]
@@ -113,32 +112,28 @@ def _kernel(
     needs_bias = isinstance(layer, LinearLayer) or layer.bias
     if (bias is None) == needs_bias or (bias is not None and bias.shape != layer.shape[:1]):
         raise InputError(f"{where}: layer {found.name!r} has another bias than {layer.name}")
-    weight = kernel.transpose(3, 2, 0, 1).copy()
-    node = ConvNode(name=found.name, inputs=(), weight=weight, bias=bias, groups=groups)
-    return conv_tensors(layer, node, flattened=before)
+    weight = torch.tensor(kernel.transpose(3, 2, 0, 1))
+    if isinstance(layer, LinearLayer):
+        if len(before) == 3:  # Keras flattens (height, width, channels)
+            channels, height, width = before
+            weight = weight.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        weight = weight.reshape(len(weight), -1)
+    tensors = {f"{layer.name}.weight": weight.contiguous()}
+    return tensors if bias is None else tensors | {f"{layer.name}.bias": torch.tensor(bias)}
 
 
-def _norm(found: LayerWeights, layer: NormLayer, where: str) -> NormNode:
+def _norm(found: LayerWeights, layer: NormLayer, where: str) -> FileLayer:
     channels = layer.shape[:1]
-    arrays: list[Weights] = []
-    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+    arrays: dict[str, Weights] = {}
+    for name, ours in zip(PARAMETERS["BatchNormalization"], NORM, strict=True):
         array = found.parameters.get(name)
         if array is None or array.shape != channels:
             raise InputError(
                 f"{where}: layer {found.name!r} has no {name} of {channels[0]} channels, which "
                 f"{layer.name} needs"
             )
-        arrays.append(array)
-    scale, shift, mean, variance = arrays
-    return NormNode(
-        name=found.name,
-        inputs=(),
-        scale=scale,
-        shift=shift,
-        mean=mean,
-        variance=variance,
-        epsilon=EPSILON,
-    )
+        arrays[ours] = array
+    return FileLayer(layer=layer, tensors=arrays, epsilon=EPSILON)
 
 
 def _fault(where: str, name: str, kernel: Weights, ours: str, wanted: Shape) -> InputError:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mobilette.errors import InputError
 from mobilette.files import read_bytes, read_json
-from mobilette.formats.graph import Graph, Weights
+from mobilette.formats.file_layers import FileNetwork, Weights
 from mobilette.formats.keras.graph import DAMAGED, keras_graph
 from mobilette.formats.keras.weights import LayerWeights
 from mobilette.formats.torch.other_files import SHARDED
@@ -25,11 +25,12 @@ LARGEST_MODEL = 2 * 2**30
 TYPES = {"float32": "<f4", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
 
 
-def read_tensorflowjs(path: Path) -> Graph:
-    """Return the graph of a TensorFlow.js layers model, quantised weights as floats.
+def read_tensorflowjs(path: Path, resolution: int | None = None) -> FileNetwork:
+    """Return the network of a TensorFlow.js layers model, quantised weights as floats.
 
     Args:
         path: the model's ``model.json``, or the folder that it lies in.
+        resolution: in pixels, where the model leaves it open.
 
     Raises:
         InputError: a file is missing or of another length than it should have, or the model has
@@ -61,7 +62,7 @@ def read_tensorflowjs(path: Path) -> Graph:
             f"{path}: no TensorFlow.js layers model, or damaged ({type(error).__name__})"
         ) from error
     layers = [LayerWeights(name=name, parameters=named) for name, named in weights.items()]
-    return keras_graph(config, layers, where=str(path), version=version)
+    return keras_graph(config, layers, where=str(path), version=version, resolution=resolution)
 
 
 def _check_files(names: list[str]) -> None:

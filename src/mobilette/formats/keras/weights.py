@@ -1,14 +1,20 @@
-"""The weights of a Keras model's layers, by the names of layers and parameters."""
+"""The weights of a Keras model's layers, by the names of layers and parameters.
+
+Keras 3's layout of weights without a topology (``layers/functional/layers/conv2d_3/vars/0``)
+addresses layers by class and number: layers of one class are in order, and nothing tells how those
+of different classes follow each other. The network's own order does (`match_in_order`).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mobilette.errors import InputError
-from mobilette.formats.graph import NormNode, Weights
+from mobilette.formats.file_layers import Weights
 from mobilette.formats.keras.layers import KerasLayer
 
 # In the order of Keras 3's layout, which numbers them
@@ -90,13 +96,13 @@ def _has_parameter(layer: KerasLayer, name: str) -> bool:
 
 
 def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
-    """Return a layer's weight (out, in / groups, height, width), and the groups.
+    """Return a layer's weight (out, in / groups, height, width), or (out, in), and the groups.
 
     Raises:
         InputError: it is not there, or of another shape than the layer says.
     """
     if layer.kind == "Dense":
-        return weights.take(layer, "kernel", (None, None)).T[:, :, None, None], 1
+        return weights.take(layer, "kernel", (None, None)).T, 1
     if layer.kind == "Conv2D":
         size = layer.size("kernel_size")
         array = weights.take(layer, "kernel", (size, size, None, None))
@@ -107,8 +113,8 @@ def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
     return array.transpose(2, 3, 0, 1), array.shape[2]
 
 
-def norm_node(layer: KerasLayer, inputs: tuple[str, ...], weights: RemainingWeights) -> NormNode:
-    """Return a batch norm that reads ``inputs``.
+def norm_arrays(layer: KerasLayer, weights: RemainingWeights) -> tuple[dict[str, Weights], float]:
+    """Return the arrays of a batch norm by PyTorch's names, and its epsilon.
 
     Raises:
         InputError: it normalises other axes, or its weights are not there or of other shapes.
@@ -122,12 +128,57 @@ def norm_node(layer: KerasLayer, inputs: tuple[str, ...], weights: RemainingWeig
     shape = mean.shape
     scale = weights.take(layer, "gamma", shape) if layer.option("scale", True) else None
     shift = weights.take(layer, "beta", shape) if layer.option("center", True) else None
-    return NormNode(
-        name=layer.name,
-        inputs=inputs,
-        scale=np.ones_like(mean) if scale is None else scale,
-        shift=np.zeros_like(mean) if shift is None else shift,
-        mean=mean,
-        variance=weights.take(layer, "moving_variance", shape),
-        epsilon=epsilon,
-    )
+    arrays = {
+        "weight": np.ones_like(mean) if scale is None else scale,
+        "bias": np.zeros_like(mean) if shift is None else shift,
+        "running_mean": mean,
+        "running_var": weights.take(layer, "moving_variance", shape),
+    }
+    return arrays, epsilon
+
+
+# Class to its kind and its place among classes of that kind
+CLASSES = {
+    "conv2d": ("Conv2D", "kernel"),
+    "dense": ("Dense", "kernel"),
+    "depthwise_conv2d": ("DepthwiseConv2D", "depthwise"),
+    "batch_normalization": ("BatchNormalization", "norm"),
+}
+PATH = re.compile(rf"(?:(.*)/)?({'|'.join(CLASSES)})(?:_(\d+))?")
+
+
+def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[LayerWeights]:
+    """Return layers of kernels, of depthwise kernels and of batch norms, each kind in order.
+
+    Raises:
+        InputError: a layer is none of these, or those of a class lie in several models, which may
+            stand in any order.
+    """
+    found: list[tuple[str, int, LayerWeights]] = []
+    models: dict[str, str] = {}
+    for layer in layers:
+        path = PATH.fullmatch(layer.name)
+        if path is None:
+            raise InputError(
+                f"{where}: weights without a topology, and a layer at {layer.name!r:.80}, whose "
+                "class that does not tell; save the whole model: model.save('model.keras')"
+            )
+        model, name, number = path[1] or "", path[2], int(path[3] or 0)
+        if models.setdefault(name, model) != model:
+            raise InputError(
+                f"{where}: weights without a topology, and layers {name!r} in several models, "
+                "whose order is not known; save the whole model: model.save('model.keras')"
+            )
+        kind, queue = CLASSES[name]
+        arrays = list(layer.parameters.values())
+        names = PARAMETERS[kind]
+        if len(arrays) > len(names) or (queue == "norm" and len(arrays) < len(names)):
+            raise InputError(
+                f"{where}: {layer.name!r} has {len(arrays)} arrays; {', '.join(names)} are expected"
+            )
+        named = dict(zip(names, arrays, strict=False))
+        found.append((name, number, LayerWeights(name=layer.name, parameters=named, kind=queue)))
+    if not found:
+        raise InputError(f"{where}: no weights of a Keras model in it")
+    found.sort(key=lambda entry: (list(CLASSES).index(entry[0]), entry[1]))
+    return [layer for _, _, layer in found]

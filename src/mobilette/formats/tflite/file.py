@@ -1,4 +1,4 @@
-"""TensorFlow Lite files as a `Graph`: float, quantised, or with quantised weights."""
+"""TensorFlow Lite files: float, quantised, or with quantised weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
-from mobilette.formats.graph import Ending, Graph
-from mobilette.formats.tflite.nodes import Value
+from mobilette.formats.file_layers import Ending, FileNetwork
 from mobilette.formats.tflite.operators import HANDLERS
 from mobilette.formats.tflite.schema import ModelRecord, OperatorRecord, read_model
-from mobilette.formats.tflite.state import INPUT, State, is_one_pixel
+from mobilette.formats.tflite.state import State, Value, is_one_pixel
 from mobilette.formats.tflite.tensors import value_range
 
 _LARGEST = 2**30  # bytes; VGG-19 in float32 has 575 million
@@ -21,16 +20,16 @@ _PASSING = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "SOFTMAX", "LOGISTIC
 _BYTES = ("int8", "uint8")
 
 
-def read_tflite(path: Path) -> Graph:
+def read_tflite(path: Path) -> FileNetwork:
     """Read a TensorFlow Lite file.
 
     Weights and biases are dequantised. An activation that a quantised file has only as the range
-    of a convolution's or sum's output becomes a node; so do hard-sigmoid and hard-swish where they
+    of a convolution's or sum's output becomes a layer; so do hard-sigmoid and hard-swish where they
     are spelled as several operators. Scaling right after the input becomes the `Preprocess`, whose
     geometry the file does not tell; a float input that nothing scales has none.
 
     Raises:
-        InputError: the file cannot be read, is damaged, or has something that is not in `Graph`.
+        InputError: the file cannot be read, is damaged, or does what no layer here does.
     """
     content = read_bytes(path, limit=_LARGEST)
     try:
@@ -39,15 +38,15 @@ def read_tflite(path: Path) -> Graph:
         raise InputError(f"{path}: {error}") from None
 
 
-def _graph(model: ModelRecord, *, where: str, size: int) -> Graph:
+def _graph(model: ModelRecord, *, where: str, size: int) -> FileNetwork:
     for operator in model.operators:
         if operator.name not in HANDLERS:
-            raise InputError(f"{operator} is not read; read are {', '.join(HANDLERS)}")
+            raise InputError(f"{operator} is not supported; supported are {', '.join(HANDLERS)}")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         counts = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
         raise InputError(f"{counts}; a classifier has one of each")
     state = State(model, most=size)
-    shape = state.start(model.inputs[0])
+    state.start(model.inputs[0])
     ending = _ending(model)
     hidden = 0
     for operator in model.operators:
@@ -56,16 +55,15 @@ def _graph(model: ModelRecord, *, where: str, size: int) -> Graph:
         except InputError as error:
             raise InputError(f"{operator}: {error}") from None
     output, how = _logits(state, model.outputs[0])
-    nodes = state.nodes.leading_to(output)
-    if not nodes:
+    layers = state.values.leading_to(output)
+    if not layers:
         raise InputError("its output is its input")
-    tensors, unused = state.weights(model.operators, {node.name for node in nodes})
-    return Graph(
+    tensors, unused = state.weights(model.operators, {layer.name for layer in layers})
+    return FileNetwork(
         where=where,
-        nodes=nodes,
-        input=INPUT,
+        layers=layers,
         output=output,
-        shape=shape,
+        shape=state.values.shape,
         ending=how,
         preprocess=None if state.scaling is None else state.scaling.preprocess(),
         tensors=tensors,
@@ -92,7 +90,9 @@ def _apply(state: State, operator: OperatorRecord, ending: set[int]) -> bool:
         raise InputError(f"its output is {state.shape(output)}; its inputs give {shape}")
     code = int(operator.options.get("activation", 0))
     if code not in _ACTIVATIONS:
-        raise InputError(f"fused activation {code}; read are none (0), ReLU (1) and ReLU6 (3)")
+        raise InputError(
+            f"fused activation {code}; only none (0), ReLU (1) and ReLU6 (3) are supported"
+        )
     function = _ACTIVATIONS[code]
     hidden = function == "none" and operator.name in _CLIPPING and output not in ending
     if hidden:
@@ -103,8 +103,8 @@ def _apply(state: State, operator: OperatorRecord, ending: set[int]) -> bool:
 
 def _activated(state: State, value: Value, function: Activation) -> Value:
     if function == "relu6":
-        return state.nodes.clipped(value)
-    return state.nodes.activated(value, function)
+        return state.values.clipped(value)
+    return state.values.activated(value, function)
 
 
 def _hidden_activation(state: State, operator: OperatorRecord) -> Activation:
@@ -129,13 +129,13 @@ def _ending(model: ModelRecord) -> set[int]:
 
 
 def _logits(state: State, output: int) -> tuple[str, Ending]:
-    """Return the node that gives the logits, and what is applied to them."""
+    """Return the layer that gives the logits, and what is applied to them."""
     shape = state.shape(output)
     if not is_one_pixel(shape):
         raise InputError(f"its output is {shape}; a classifier's is (1, classes)")
     value = state.value(output)
     if value.form == "softmax" or value.form == "sigmoid":
-        return value.node, value.form
+        return value.layer, value.form
     return value.plain(), "logits"
 
 

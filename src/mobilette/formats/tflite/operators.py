@@ -14,15 +14,14 @@ import numpy as np
 
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
-from mobilette.formats.graph import JoinNode
-from mobilette.formats.tflite.nodes import Value
 from mobilette.formats.tflite.schema import OperatorRecord
-from mobilette.formats.tflite.state import State, is_one_pixel
+from mobilette.formats.tflite.state import State, Value, is_one_pixel
 from mobilette.formats.tflite.window_operators import (
     Result,
     convolution,
     inputs_of,
     linear,
+    made,
     mean,
     name_for,
     pad,
@@ -39,32 +38,31 @@ def _arithmetic(state: State, operator: OperatorRecord) -> Result:
     if state.is_constant(second):
         return _with_constant(state, operator, first, second)
     if operator.name not in ("ADD", "MUL"):
-        raise InputError("it is read with a constant only")
+        raise InputError("it is supported with a constant only")
     shapes = (state.shape(first), state.shape(second))
     values = (state.read(first), state.read(second))
     larger = max(shapes, key=math.prod)
     if operator.name == "ADD":
         if shapes[0] != shapes[1]:
-            raise InputError(f"a sum of {shapes[0]} and {shapes[1]}; read are equal shapes")
-        node = JoinNode(
-            name=name_for(state, operator),
-            inputs=(values[0].plain(), values[1].plain()),
-            function="add",
-        )
-        return state.nodes.add(node), larger
+            raise InputError(f"a sum of {shapes[0]} and {shapes[1]}; the shapes must be equal")
+        inputs = (values[0].plain(), values[1].plain())
+        name = state.values.join(name_for(state, operator), inputs, "add")
+        return Value(layer=name), larger
     smaller = min(shapes, key=math.prod)
     factors = is_one_pixel(smaller) and smaller[-1] == larger[-1]
     if shapes[0] != shapes[1] and not factors:
-        raise InputError(f"a product of {shapes[0]} and {shapes[1]}; read is a factor a channel")
+        raise InputError(
+            f"a product of {shapes[0]} and {shapes[1]}; one factor per channel is expected"
+        )
     name = state.tensor(operator.outputs[0]).name
-    return state.nodes.product(name, *values, factors=factors), larger
+    return state.values.product(name, *values, factors=factors), larger
 
 
 def _with_constant(state: State, operator: OperatorRecord, source: int, constant: int) -> Result:
     shape, numbers = state.shape(source), state.constant(constant)
     if numbers.size not in (1, numbers.shape[-1] if numbers.ndim else 1):
         raise InputError(
-            f"a constant of shape {numbers.shape}; read are one number, or one a channel"
+            f"a constant of shape {numbers.shape}; one number, or one per channel, is expected"
         )
     pixels, value = state.pixels(source), state.value(source)
     if pixels is not None:
@@ -81,23 +79,20 @@ def _with_constant(state: State, operator: OperatorRecord, source: int, constant
         )
     number = float(numbers.ravel()[0])
     if operator.name == "ADD":
-        return state.nodes.plus(value, number), shape
+        return state.values.plus(value, number), shape
     if operator.name == "DIV":
         number = 1 / number if number else 0.0
-    return state.nodes.sixth(value, number), shape
+    return state.values.sixth(value, number), shape
 
 
 def _concatenate(state: State, operator: OperatorRecord) -> Result:
     shapes = [state.shape(index) for index in inputs_of(operator, 1, len(operator.inputs))]
     rank = len(shapes[0])
     if operator.options["axis"] not in (-1, rank - 1) or len({s[:-1] for s in shapes}) != 1:
-        raise InputError("read is a concatenation of the channels of equally large maps")
-    node = JoinNode(
-        name=name_for(state, operator),
-        inputs=tuple(state.read(index).plain() for index in operator.inputs),
-        function="concat",
-    )
-    return state.nodes.add(node), (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+        raise InputError("only a concatenation of the channels of equally large maps is supported")
+    inputs = tuple(state.read(index).plain() for index in operator.inputs)
+    name = state.values.join(name_for(state, operator), inputs, "concat")
+    return made(state, name, flat=rank == 2)
 
 
 def _activation(function: Activation) -> Handler:
@@ -105,8 +100,8 @@ def _activation(function: Activation) -> Handler:
         (source,) = inputs_of(operator, 1)
         value = state.read(source)
         if function == "relu6":
-            return state.nodes.clipped(value), state.shape(source)
-        return state.nodes.activated(value, function), state.shape(source)
+            return state.values.clipped(value), state.shape(source)
+        return state.values.activated(value, function), state.shape(source)
 
     return handler
 
@@ -130,13 +125,13 @@ def _softmax(state: State, operator: OperatorRecord) -> Result:
     (source,) = inputs_of(operator, 1)
     beta = operator.options["beta"]
     if not np.isclose(beta, 1):
-        raise InputError(f"beta {beta}; read is 1")
-    return Value(node=state.read(source).plain(), form="softmax"), state.shape(source)
+        raise InputError(f"beta {beta}; only 1 is supported")
+    return Value(layer=state.read(source).plain(), form="softmax"), state.shape(source)
 
 
 def _logistic(state: State, operator: OperatorRecord) -> Result:
     (source,) = inputs_of(operator, 1)
-    return Value(node=state.read(source).plain(), form="sigmoid"), state.shape(source)
+    return Value(layer=state.read(source).plain(), form="sigmoid"), state.shape(source)
 
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(

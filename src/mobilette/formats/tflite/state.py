@@ -1,32 +1,203 @@
-"""What the tensors of a TensorFlow Lite file hold, operator after operator."""
+"""What the tensors of a TensorFlow Lite file hold, operator after operator.
+
+TensorFlow Lite spells some activations as several operators. They are put together here.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import numpy as np
+
+from mobilette.arch.primitives import (
+    INPUT,
+    ActivationLayer,
+    AnyLayer,
+    ConvLayer,
+    LinearLayer,
+)
+from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
-from mobilette.formats.graph import Weights
-from mobilette.formats.tflite.input import Pixels, pixels_of
-from mobilette.formats.tflite.nodes import Nodes, Value
+from mobilette.formats.file_layers import NO_PADS, Builder, FileLayer, Pads, Weights
+from mobilette.formats.pixels import Pixels
 from mobilette.formats.tflite.schema import ModelRecord, OperatorRecord, TensorRecord
-from mobilette.formats.tflite.tensors import Constants
+from mobilette.formats.tflite.tensors import Constants, pixels_of
 
-INPUT = "input"
 Shape = tuple[int, ...]
+
+# What a tensor holds, beside the output of a node x as it is.
+_FORMS = {
+    "plain": "x",
+    "plus_3": "x + 3",
+    "clipped": "relu6(x + 3)",
+    "product": "x times relu6(x + 3)",
+    "sixth": "x / 6",
+    "softmax": "softmax(x)",
+    "sigmoid": "sigmoid(x)",
+    "padded": "x with zeros around it",
+}
+Form = Literal["plain", "plus_3", "clipped", "product", "sixth", "softmax", "sigmoid", "padded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """What a tensor holds: the output x of ``layer``, or a step from it to something else."""
+
+    layer: str
+    form: Form = "plain"
+    pads: Pads = NO_PADS
+
+    def plain(self) -> str:
+        """Return the layer.
+
+        Raises:
+            InputError: the tensor holds something that no layer gives.
+        """
+        if self.form != "plain":
+            raise InputError(
+                f"it reads {_FORMS[self.form]}; that is read at the network's end (softmax or "
+                "sigmoid) or as a part of hard-sigmoid or hard-swish"
+            )
+        return self.layer
+
+    def window(self) -> str:
+        """Return the layer for one with a window, which may read zeros around it.
+
+        Raises:
+            InputError: as `plain`.
+        """
+        return self.layer if self.form == "padded" else self.plain()
+
+
+class Values(Builder):
+    """The layers so far, in the order of execution.
+
+    Attributes:
+        weights: by name of a layer, the names of the file's tensors that its weights are from.
+    """
+
+    def __init__(self) -> None:
+        super().__init__((0, 0, 0))
+        self.weights: dict[str, tuple[str, ...]] = {}
+
+    def unique(self, name: str) -> str:
+        """Return ``name``, or one like it if it is taken."""
+        chosen, number = name, 1
+        while chosen in self.layers or chosen == INPUT:
+            number += 1
+            chosen = f"{name} ({number})"
+        return chosen
+
+    def activated(self, value: Value, function: Activation) -> Value:
+        """Apply ``function`` to a plain ``value``; ReLU and ReLU6 once only."""
+        if function == "none":
+            return value
+        source = value.plain()
+        last = self.layer(source)
+        again = isinstance(last, ActivationLayer) and last.function == function
+        if again and function in ("relu", "relu6"):
+            return value
+        name = self.unique(f"{source}/{function}")
+        return Value(layer=self.activation(name, source, function))
+
+    def layer(self, name: str) -> AnyLayer | None:
+        """Return the layer called ``name``; ``None`` for the input."""
+        return self.layers[name].layer if name in self.layers else None
+
+    def plus(self, value: Value, number: float) -> Value:
+        """Add a constant ``number``: the 3 of hard-sigmoid.
+
+        Raises:
+            InputError: it is another number.
+        """
+        if not np.isclose(number, 3, rtol=1e-3):
+            raise InputError(f"adding {number:.6g} is read after the input only, or 3 before ReLU6")
+        return Value(layer=value.plain(), form="plus_3")
+
+    def clipped(self, value: Value) -> Value:
+        """Apply ReLU6 to x or to x + 3."""
+        if value.form == "plus_3":
+            return replace(value, form="clipped")
+        return self.activated(value, "relu6")
+
+    def sixth(self, value: Value, number: float) -> Value:
+        """Multiply by a constant ``number``: the 1/6 of hard-sigmoid and hard-swish.
+
+        Raises:
+            InputError: it is another number.
+        """
+        if not np.isclose(number, 1 / 6, rtol=1e-3):
+            raise InputError(f"multiplying by {number:.6g} is read after the input only, or by 1/6")
+        if value.form == "clipped":
+            return self.activated(Value(layer=value.layer), "hard_sigmoid")
+        if value.form == "product":
+            return self.activated(Value(layer=value.layer), "hard_swish")
+        shifted = self._shifted(value)
+        if shifted is not None:
+            return self.activated(shifted, "hard_sigmoid")
+        return Value(layer=value.plain(), form="sixth")
+
+    def product(self, name: str, first: Value, second: Value, *, factors: bool) -> Value:
+        """Multiply two values: the end of hard-swish, or one by a factor for each channel.
+
+        Raises:
+            InputError: it is neither; ``factors`` says whether one of them can be factors.
+        """
+        for x, factor in ((first, second), (second, first)):
+            if x.layer == factor.layer and factor.form == "clipped":
+                if x.form == "plain":
+                    return Value(layer=x.layer, form="product")
+                if x.form == "sixth":
+                    return self.activated(Value(layer=x.layer), "hard_swish")
+            gate = self.layer(factor.layer)
+            gated = isinstance(gate, ActivationLayer) and gate.function == "hard_sigmoid"
+            if gated and gate is not None and gate.inputs == (x.layer,) and x.form == "plain":
+                return self.activated(x, "hard_swish")
+        inputs = (first.plain(), second.plain())
+        if not factors:
+            raise InputError("a product of two maps is read as a part of hard-swish only")
+        return Value(layer=self.join(self.unique(name), inputs, "scale"))
+
+    def leading_to(self, output: str) -> tuple[FileLayer, ...]:
+        """Return the layers that ``output`` needs; steps that became something else are not."""
+        needed = {output}
+        for file in reversed(self.layers.values()):
+            if file.name in needed:
+                needed.update(file.layer.inputs)
+        return tuple(file for file in self.layers.values() if file.name in needed)
+
+    def _shifted(self, value: Value) -> Value | None:
+        """Return y where ``value`` is relu6(y + 3) and the 3 is a part of a convolution's bias."""
+        last = self.layer(value.layer)
+        if value.form != "plain" or not isinstance(last, ActivationLayer):
+            return None
+        source = self.layer(last.inputs[0])
+        if last.function != "relu6" or not isinstance(source, ConvLayer | LinearLayer):
+            return None
+        tensors = self.layers[source.name].tensors
+        bias = tensors.get("bias", np.zeros(source.shape[0], np.float32)) - np.float32(3)
+        name = self.unique(f"{source.name}/minus 3")
+        self.weights[name] = self.weights[source.name]
+        moved: AnyLayer = replace(source, name=name)
+        if isinstance(moved, ConvLayer):
+            moved = replace(moved, bias=True)
+        return Value(layer=self.add(moved, {**tensors, "bias": bias}))
 
 
 class State:
-    """The nodes and values so far. Tensors are their numbers in the file.
+    """The layers and values so far. Tensors are their numbers in the file.
 
     Attributes:
-        nodes: so far.
+        values: the layers so far.
         constants: what the file stores.
         scaling: what the network's first operators take as their input, once one has read it.
     """
 
     def __init__(self, model: ModelRecord, *, most: int) -> None:
         """Start at the network's input; ``most``: numbers that its constants can have in all."""
-        self.nodes = Nodes(taken=(INPUT,))
+        self.values = Values()
         self.constants = Constants(model, most=most)
         self.scaling: Pixels | None = None
         self._tensors = model.tensors
@@ -34,8 +205,8 @@ class State:
         self._pixels: dict[int, Pixels] = {}
         self._copies: dict[int, int] = {}
 
-    def start(self, index: int) -> tuple[int, int, int]:
-        """Take tensor ``index`` as the network's input; return (channels, height, width).
+    def start(self, index: int) -> None:
+        """Take tensor ``index`` as the network's input.
 
         Raises:
             InputError: it is not a square image of 1 or 3 channels.
@@ -45,9 +216,9 @@ class State:
             raise InputError(f"its input is {shape}, not a square image (1, n, n, 1 or 3)")
         if self.is_constant(index):
             raise InputError("its input is a constant")
-        self._values[index] = Value(node=INPUT)
+        self._values[index] = Value(layer=INPUT)
+        self.values.shape = (shape[3], shape[1], shape[2])
         self._pixels[index] = pixels_of(self._tensors[index], shape[3])
-        return shape[3], shape[1], shape[2]
 
     def tensor(self, index: int) -> TensorRecord:
         """Return the record of a tensor or, for a copy of a constant, of that constant."""
@@ -83,8 +254,8 @@ class State:
         fixed = len(shape) in (2, 4) and not any(tensor.dynamic[1:])
         if not fixed or shape[0] != 1 or min(shape) < 1:
             raise InputError(
-                f"tensor {tensor.name!r:.60} is of shape {shape}; read are (1, height, width,"
-                " channels) and (1, n), all fixed but the batch"
+                f"tensor {tensor.name!r:.60} is of shape {shape}; only (1, height, width,"
+                " channels) and (1, n), all fixed but the batch, are supported"
             )
         return shape
 
@@ -143,7 +314,7 @@ class State:
     def weights(
         self, operators: tuple[OperatorRecord, ...], names: set[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the names of all tensors of weights, and of those that no node in ``names`` has.
+        """Return the names of all tensors of weights, and of those that no layer in ``names`` has.
 
         A constant that no operator reads counts as weights; shapes and factors do not.
         """
@@ -153,9 +324,9 @@ class State:
             for index, tensor in enumerate(self._tensors)
             if tensor.data.size and index not in read
         ]
-        used = self.nodes.tensors
+        used = self.values.weights
         every = dict.fromkeys(name for tensors in used.values() for name in tensors)
-        kept = {name for node in used if node in names for name in used[node]}
+        kept = {name for layer in used if layer in names for name in used[layer]}
         unused = [name for name in every if name not in kept]
         return (*every, *idle), (*unused, *idle)
 

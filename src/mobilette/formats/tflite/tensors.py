@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.errors import InputError
-from mobilette.formats.graph import Weights
+from mobilette.formats.file_layers import Weights
+from mobilette.formats.pixels import Pixels
 from mobilette.formats.tflite.schema import ModelRecord, TensorRecord
 
 _STORED = {
@@ -65,7 +66,7 @@ class Constants:
         if tensor.kind not in _STORED or tensor.sparse:
             kind = "sparse" if tensor.sparse else tensor.kind
             listed = ", ".join(_STORED)
-            raise InputError(f"tensor {tensor.name!r:.60} is {kind}; read are {listed}")
+            raise InputError(f"tensor {tensor.name!r:.60} is {kind}; supported are {listed}")
         dtype = np.dtype(_STORED[tensor.kind])
         count = math.prod(tensor.shape)
         if min(tensor.shape, default=1) < 1 or tensor.data.size != count * dtype.itemsize:
@@ -106,6 +107,20 @@ def scale_and_zero_point(tensor: TensorRecord) -> tuple[float, int]:
     if scale <= 0:
         raise InputError(f"tensor {tensor.name!r:.60}: scale {scale} is not above 0")
     return scale, int(quantisation.zero_point[0])
+
+
+def pixels_of(tensor: TensorRecord, channels: int) -> Pixels:
+    """Return what the network's input tensor holds.
+
+    Raises:
+        InputError: it is neither float32 nor quantised to bytes.
+    """
+    if tensor.kind == "float32":
+        return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
+    scale, zero_point = scale_and_zero_point(tensor)
+    # int8 files store pixel - 128
+    mean = zero_point + (128 if tensor.kind == "int8" else 0)
+    return Pixels(mean=(float(mean),) * channels, std=(1 / scale,) * channels, told=True)
 
 
 def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRecord) -> None:

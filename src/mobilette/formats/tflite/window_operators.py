@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 
 from mobilette.errors import InputError
-from mobilette.formats.graph import NO_PADDING, ConvNode, Padding, PadNode, PoolNode, Weights
-from mobilette.formats.tflite.nodes import Value
+from mobilette.formats.file_layers import Weights
 from mobilette.formats.tflite.schema import OperatorRecord
-from mobilette.formats.tflite.state import Shape, State
+from mobilette.formats.tflite.state import Shape, State, Value
 from mobilette.formats.tflite.tensors import check_bias_scale
 
 Result = tuple[Value, Shape]
@@ -30,53 +29,56 @@ def inputs_of(operator: OperatorRecord, least: int, most: int | None = None) -> 
     return operator.inputs + (-1,) * (most - len(operator.inputs))
 
 
-def _map(state: State, index: int) -> tuple[int, int, int]:
+def _side(state: State, index: int) -> int:
+    """Return the side of the map that tensor ``index`` holds."""
     shape = state.shape(index)
-    if len(shape) != 4:
-        raise InputError(f"it reads {shape}, which is not a map (1, height, width, channels)")
-    return shape[1], shape[2], shape[3]
+    if len(shape) != 4 or shape[1] != shape[2]:
+        raise InputError(f"it reads {shape}, which is not a square map (1, side, side, channels)")
+    return shape[1]
 
 
 def name_for(state: State, operator: OperatorRecord) -> str:
-    """Return a name for the node that an operator becomes: its output's."""
-    return state.nodes.unique(state.tensor(operator.outputs[0]).name)
+    """Return a name for the layer that an operator becomes: its output's."""
+    return state.values.unique(state.tensor(operator.outputs[0]).name)
+
+
+def made(state: State, layer: str, *, flat: bool = False) -> Result:
+    """Return the output of ``layer`` as a value; ``flat``: as (1, n)."""
+    channels, height, width = state.values.shape_of(layer)
+    return Value(layer=layer), (1, channels) if flat else (1, height, width, channels)
 
 
 def _stride(operator: OperatorRecord) -> int:
-    stride = int(operator.options["stride_h"])
-    if stride < 1 or stride != operator.options["stride_w"]:
-        other = operator.options["stride_w"]
-        raise InputError(f"strides {stride} and {other}; read are equal ones of at least 1")
+    stride, other = int(operator.options["stride_h"]), int(operator.options["stride_w"])
+    if stride < 1 or stride != other:
+        raise InputError(f"strides {stride} and {other}; only equal strides ≥ 1 are supported")
     return stride
 
 
-def _padding(operator: OperatorRecord) -> Padding:
+def _is_same(operator: OperatorRecord) -> bool:
     code = operator.options["padding"]
     if code not in (0, 1):
         raise InputError(f"padding {code} is neither SAME (0) nor VALID (1)")
-    return "same" if code == 0 else NO_PADDING
-
-
-def _extent(size: int, kernel: int, stride: int, padding: Padding) -> int:
-    return -(-size // stride) if padding == "same" else (size - kernel) // stride + 1
+    return code == 0
 
 
 def convolution(state: State, operator: OperatorRecord) -> Result:
     """Read CONV_2D or DEPTHWISE_CONV_2D.
 
     Raises:
-        InputError: it does what no node stands for, or its weights do not fit.
+        InputError: it does what no layer does, or its weights do not fit.
     """
     source, weight_index, bias = inputs_of(operator, 2, 3)
-    height, width, channels = _map(state, source)
+    _side(state, source)
+    channels = state.shape(source)[3]
     weight = state.constant(weight_index)
     if weight.ndim != 4 or weight.shape[1] != weight.shape[2]:
-        raise InputError(f"weights of shape {weight.shape}; read are square kernels")
+        raise InputError(f"weights of shape {weight.shape}; only square kernels are supported")
     if operator.name == "DEPTHWISE_CONV_2D":
         if weight.shape[0] != 1 or weight.shape[3] != channels:
             raise InputError(
-                f"weights of shape {weight.shape} for {channels} channels; depth multiplier 1 is"
-                " read"
+                f"weights of shape {weight.shape} for {channels} channels; only depth multiplier 1 "
+                "is supported"
             )
         groups, weight = channels, weight.transpose(3, 0, 1, 2)
     else:
@@ -85,49 +87,42 @@ def convolution(state: State, operator: OperatorRecord) -> Result:
             raise InputError(f"weights of shape {weight.shape} do not fit {channels} channels")
         weight = weight.transpose(0, 3, 1, 2)
     if (operator.options["dilation_h"], operator.options["dilation_w"]) != (1, 1):
-        raise InputError("dilation; read are convolutions without")
-    stride, padding = _stride(operator), _padding(operator)
-    kernel, out = weight.shape[2], len(weight)
-    node = ConvNode(
-        name=name_for(state, operator),
-        inputs=(state.read(source).plain(),),
-        weight=weight,
-        bias=_bias(state, operator, bias, out),
-        stride=stride,
+        raise InputError("dilation is not supported")
+    value = state.read(source)
+    name = state.values.conv(
+        name_for(state, operator),
+        value.window(),
+        weight,
+        _bias(state, operator, bias, len(weight)),
+        stride=_stride(operator),
         groups=groups,
-        padding=padding,
+        same=_is_same(operator),
+        before=value.pads,
     )
-    rows, columns = (_extent(size, kernel, stride, padding) for size in (height, width))
-    return state.nodes.add(node, tensors=_names(state, weight_index, bias)), (1, rows, columns, out)
+    state.values.weights[name] = _names(state, weight_index, bias)
+    return made(state, name)
 
 
 def linear(state: State, operator: OperatorRecord) -> Result:
     """Read FULLY_CONNECTED.
 
     Raises:
-        InputError: it does what no node stands for, or its weights do not fit.
+        InputError: it does what no layer does, or its weights do not fit.
     """
     source, weight_index, bias = inputs_of(operator, 2, 3)
     weight, shape = state.constant(weight_index), state.shape(source)
     if weight.ndim != 2 or weight.shape[1] != math.prod(shape):
         raise InputError(f"weights of shape {weight.shape} do not fit an input of shape {shape}")
     if operator.options["weights_format"] != 0:
-        raise InputError("its weights are shuffled; that is not read")
-    out = len(weight)
-    node = ConvNode(
-        name=name_for(state, operator),
-        inputs=(state.read(source).plain(),),
-        weight=weight.reshape(*weight.shape, 1, 1),
-        bias=_bias(state, operator, bias, out),
-        linear=True,
+        raise InputError("shuffled weights are not supported")
+    name = state.values.linear(
+        name_for(state, operator),
+        state.read(source).plain(),
+        weight,
+        _bias(state, operator, bias, len(weight)),
     )
-    kept = len(state.shape(operator.outputs[0])) == 4
-    return state.nodes.add(node, tensors=_names(state, weight_index, bias)), (
-        1,
-        1,
-        1,
-        out,
-    ) if kept else (1, out)
+    state.values.weights[name] = _names(state, weight_index, bias)
+    return made(state, name, flat=len(state.shape(operator.outputs[0])) == 2)
 
 
 def _names(state: State, *indices: int) -> tuple[str, ...]:
@@ -149,75 +144,62 @@ def pool(state: State, operator: OperatorRecord) -> Result:
     """Read AVERAGE_POOL_2D or MAX_POOL_2D.
 
     Raises:
-        InputError: it does what no node stands for, or its weights do not fit.
+        InputError: it does what no layer does.
     """
     (source,) = inputs_of(operator, 1)
-    height, width, channels = _map(state, source)
+    side = _side(state, source)
     kernel = int(operator.options["filter_h"])
     kernels = (kernel, int(operator.options["filter_w"]))
-    padding, average = _padding(operator), operator.name == "AVERAGE_POOL_2D"
-    value = state.read(source)
-    if average and kernels == (height, width) and padding == NO_PADDING and kernel > 1:
-        node = PoolNode(name=name_for(state, operator), inputs=(value.plain(),), function="average")
-        return state.nodes.add(node), (1, 1, 1, channels)
-    stride = _stride(operator)
     if kernel < 1 or kernels[1] != kernel:
-        raise InputError(f"a window of {kernels}; read are square ones and the whole map")
-    rows, columns = (_extent(size, kernel, stride, padding) for size in (height, width))
-    if kernel == stride == 1:
-        return value, (1, rows, columns, channels)
-    overlap = any((n - 1) * stride + kernel > m for n, m in ((rows, height), (columns, width)))
-    if average and padding == "same" and overlap:
-        raise InputError("an average of windows that reach over the edge is not read")
-    node = PoolNode(
-        name=name_for(state, operator),
-        inputs=(value.plain(),),
-        function="average" if average else "max",
+        raise InputError(f"a window of {kernels}; only square windows are supported")
+    value = state.read(source)
+    average, same = operator.name == "AVERAGE_POOL_2D", _is_same(operator)
+    is_whole = average and kernel == side > 1 and not same  # whatever its strides are
+    name = state.values.pool(
+        name_for(state, operator),
+        value.window(),
+        "average" if average else "max",
         kernel=kernel,
-        stride=stride,
-        padding=padding,
+        stride=1 if is_whole else _stride(operator),
+        same=same,
+        before=value.pads,
     )
-    return state.nodes.add(node), (1, rows, columns, channels)
+    return made(state, name)
 
 
 def mean(state: State, operator: OperatorRecord) -> Result:
     """Read MEAN over height and width.
 
     Raises:
-        InputError: it does what no node stands for, or its weights do not fit.
+        InputError: it is one over other axes.
     """
     source, axes_index = inputs_of(operator, 2)
-    _, _, channels = _map(state, source)
+    _side(state, source)
     if not state.is_constant(axes_index):
         raise InputError("its axes are not constants")
     axes = state.constants.integers(axes_index)
-    if any(not isinstance(axis, int) or not -4 <= axis < 4 for axis in axes) or sorted(
-        axis % 4 for axis in axes
-    ) != [1, 2]:
-        raise InputError(f"a mean over axes {axes}; read is that over height and width")
-    node = PoolNode(
-        name=name_for(state, operator), inputs=(state.read(source).plain(),), function="average"
-    )
-    kept = len(state.shape(operator.outputs[0])) == 4
-    return state.nodes.add(node), (1, 1, 1, channels) if kept else (1, channels)
+    known = all(isinstance(axis, int) and -4 <= axis < 4 for axis in axes)
+    if not known or sorted(axis % 4 for axis in axes) != [1, 2]:
+        raise InputError(f"a mean over axes {axes}; only height and width are supported")
+    name = state.values.average(name_for(state, operator), state.read(source).plain())
+    return made(state, name, flat=len(state.shape(operator.outputs[0])) == 2)
 
 
 def pad(state: State, operator: OperatorRecord) -> Result:
     """Read PAD of height and width.
 
     Raises:
-        InputError: it does what no node stands for, or its weights do not fit.
+        InputError: it pads something else.
     """
     source, amounts_index = inputs_of(operator, 2)
-    height, width, channels = _map(state, source)
+    side = _side(state, source)
     if not state.is_constant(amounts_index) or state.tensor(amounts_index).shape != (4, 2):
         raise InputError("its amounts are not a constant (4, 2)")
     batch, (top, bottom), (left, right), channel = state.constants.integers(amounts_index)
     if any(batch + channel) or min(top, bottom, left, right) < 0:
-        raise InputError("it pads batch or channels, or less than 0; read are height and width")
-    node = PadNode(
-        name=name_for(state, operator),
-        inputs=(state.read(source).plain(),),
-        padding=(top, bottom, left, right),
-    )
-    return state.nodes.add(node), (1, height + top + bottom, width + left + right, channels)
+        raise InputError(
+            "it pads batch or channels, or less than 0; only height and width are supported"
+        )
+    value = Value(layer=state.read(source).plain(), form="padded", pads=(top, bottom, left, right))
+    channels = state.shape(source)[3]
+    return value, (1, side + top + bottom, side + left + right, channels)

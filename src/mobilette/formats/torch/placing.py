@@ -11,7 +11,7 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import PoolLinear
 from mobilette.errors import InputError
-from mobilette.formats.heads import NO_CLASSIFIER
+from mobilette.formats.matching import NO_CLASSIFIER
 from mobilette.formats.torch.checkpoint import SAYS_AVERAGED
 from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names
 

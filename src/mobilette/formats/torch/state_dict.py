@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mobilette.errors import InputError
 from mobilette.files import check_file, read_head
-from mobilette.formats.tensors import check_finite
 from mobilette.formats.torch.checkpoint import find_weights
 from mobilette.formats.torch.other_files import HEAD, name_file
 from mobilette.formats.torch.torch_files import DAMAGED, LEGACY, ZIP, open_torch_file
@@ -113,8 +112,21 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
         return tensor.clone(memory_format=torch.contiguous_format)
     if tensor.dtype not in FLOATS:
         listed = ", ".join(str(kind) for kind in FLOATS)
-        raise InputError(f"{path}: tensor {name!r:.80} is {tensor.dtype}; read are {listed}")
+        raise InputError(f"{path}: tensor {name!r:.80} is {tensor.dtype}; supported are {listed}")
     copied = tensor.to(torch.float32, copy=True).contiguous()
     if tensor.ndim:  # a single number is a metric's, and may be an infinite "best so far"
         check_finite(name, copied, where=str(path))
     return copied
+
+
+def check_finite(name: str, tensor: Tensor, *, where: str) -> None:
+    """Raise `InputError` if a value of ``tensor`` is NaN or infinite; ``where`` is its file.
+
+    Or if it is a variance below zero, whose root would be NaN.
+    """
+    if not tensor.isfinite().all():
+        raise InputError(
+            f"{where}: tensor {name!r:.80} has values that are not finite (NaN or inf)"
+        )
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise InputError(f"{where}: tensor {name!r:.80} has variances below zero")

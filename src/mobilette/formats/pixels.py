@@ -1,4 +1,4 @@
-"""What a TensorFlow Lite file says about pixels: the input's quantisation, scaling inside."""
+"""What a file says about pixels: the scaling that it does itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 
 from mobilette.data.preprocess import Colour, Preprocess
 from mobilette.errors import InputError
-from mobilette.formats.tflite.schema import TensorRecord
-from mobilette.formats.tflite.tensors import scale_and_zero_point
 
 Numbers = tuple[float, ...]
 
@@ -59,17 +57,3 @@ class Pixels:
         if not all(map(math.isfinite, mean + std)):
             raise InputError("the scaling of the input is not finite")
         return replace(self, mean=mean, std=std, told=True)
-
-
-def pixels_of(tensor: TensorRecord, channels: int) -> Pixels:
-    """Return what the network's input tensor holds.
-
-    Raises:
-        InputError: it is neither float32 nor quantised to bytes.
-    """
-    if tensor.kind == "float32":
-        return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
-    scale, zero_point = scale_and_zero_point(tensor)
-    # int8 files store pixel - 128
-    mean = zero_point + (128 if tensor.kind == "int8" else 0)
-    return Pixels(mean=(float(mean),) * channels, std=(1 / scale,) * channels, told=True)

@@ -1,0 +1,335 @@
+"""A network as a file has it: the Arch's own kinds of layer, with the file's names and tensors.
+
+The readers of Keras, TensorFlow.js and TensorFlow Lite build it, `mobilette.formats.matching`
+compares it with an `Arch`. Layouts are PyTorch's: whoever reads a file transposes. Every shape is
+(channels, side, side); a vector is a map of one pixel, and what is flattened keeps its map's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.arch.primitives import (
+    INPUT,
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AddLayer,
+    AnyLayer,
+    ConcatLayer,
+    ConvLayer,
+    LinearLayer,
+    NormLayer,
+    PoolLayer,
+    ScaleLayer,
+    Shape,
+    output_side,
+    same_padding,
+    symmetric_padding,
+)
+from mobilette.arch.rows import Activation
+from mobilette.arch.rows import Padding as ConvPadding
+from mobilette.data.preprocess import Preprocess, Resize
+from mobilette.errors import InputError
+
+Weights = NDArray[np.float32]
+Pads = tuple[int, int, int, int]  # top, bottom, left, right
+NO_PADS: Pads = (0, 0, 0, 0)
+Ending = Literal["logits", "softmax", "sigmoid"]
+Join = Literal["add", "concat", "scale"]
+# The tensors of a batch norm, by PyTorch's names
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileLayer:
+    """A layer of a file.
+
+    Attributes:
+        layer: what it is; its name and its inputs are the file's.
+        tensors: by PyTorch's names (``weight``, ``bias``, ``running_mean``, ``running_var``).
+        epsilon: of a batch norm.
+    """
+
+    layer: AnyLayer
+    tensors: Mapping[str, Weights] = field(default_factory=dict)
+    epsilon: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The file's name of it."""
+        return self.layer.name
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FileNetwork:
+    """A network as a file has it.
+
+    What changes no logit (dropout, reshape, flatten, quantise) is left out by the readers, and so
+    is a softmax or sigmoid at the end.
+
+    Attributes:
+        where: the file, for messages.
+        layers: in the order of execution.
+        output: the name of the layer that gives the logits.
+        shape: (channels, side, side) of the input.
+        ending: what the file applies to the logits.
+        preprocess: how the file says that images are prepared.
+        resize: how the file makes images square, if it does.
+        tensors: names of all tensors of weights in the file.
+        unused: those of them that are in no layer.
+        remarks: one line each for people.
+    """
+
+    where: str
+    layers: tuple[FileLayer, ...]
+    output: str
+    shape: Shape
+    ending: Ending = "logits"
+    preprocess: Preprocess | None = None
+    resize: Resize | None = None
+    tensors: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Builder:
+    """The layers of a file so far, each with the shape that its inputs give.
+
+    Attributes:
+        shape: of the network's input.
+        layers: by name.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.layers: dict[str, FileLayer] = {}
+
+    def shape_of(self, name: str) -> Shape:
+        """Return the shape of the output of a layer, or of the input."""
+        return self.shape if name == INPUT else self.layers[name].layer.shape
+
+    def add(
+        self, layer: AnyLayer, tensors: Mapping[str, Weights] | None = None, epsilon: float = 0.0
+    ) -> str:
+        """Append a layer; return its name.
+
+        Raises:
+            InputError: there is one of that name.
+        """
+        if layer.name in self.layers or layer.name == INPUT:
+            raise InputError(f"two layers are called {layer.name!r}")
+        self.layers[layer.name] = FileLayer(layer=layer, tensors=tensors or {}, epsilon=epsilon)
+        return layer.name
+
+    def conv(
+        self,
+        name: str,
+        source: str,
+        weight: Weights,
+        bias: Weights | None,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        same: bool = False,
+        before: Pads = NO_PADS,
+    ) -> str:
+        """Append a convolution.
+
+        Args:
+            name: its own.
+            source: the layer that it reads.
+            weight: (out, in / groups, height, width).
+            bias: (out,) or ``None``.
+            stride: the same in both directions.
+            groups: of channels.
+            same: whether it is padded as TensorFlow's ``SAME``.
+            before: the zeros that a padding layer before it adds.
+
+        Raises:
+            InputError: the weights do not fit what it reads, or the padding is none of a `Conv`.
+        """
+        channels, side, _ = self.shape_of(source)
+        out, each, kernel, width = weight.shape
+        if kernel != width or each * groups != channels or out % groups:
+            raise InputError(
+                f"layer {name!r}: weights of shape {weight.shape} in {groups} groups for "
+                f"{channels} channels; square kernels that fit are expected"
+            )
+        layer = ConvLayer(
+            name,
+            (source,),
+            (out,),
+            in_channels=channels,
+            kernel=kernel,
+            stride=stride,
+            groups=groups,
+            padding=_conv_padding(name, before, kernel, stride, side, same=same),
+            bias=bias is not None,
+        )
+        tensors = {"weight": np.ascontiguousarray(weight)}
+        return self.add(_sized(layer, side), tensors if bias is None else tensors | {"bias": bias})
+
+    def linear(self, name: str, source: str, weight: Weights, bias: Weights | None) -> str:
+        """Append a linear layer; one that reads each pixel of a map is a convolution.
+
+        Args:
+            name: its own.
+            source: the layer that it reads.
+            weight: (out, in), the inputs in the order (height, width, channels).
+            bias: (out,) or ``None``.
+
+        Raises:
+            InputError: the weights do not fit what it reads.
+        """
+        channels, side, _ = self.shape_of(source)
+        out, features = weight.shape
+        if features == channels and side > 1:
+            return self.conv(name, source, weight[:, :, None, None], bias)
+        if features != channels * side * side:
+            raise InputError(
+                f"layer {name!r}: weights of shape {weight.shape} for {channels} channels of "
+                f"{side}x{side} pixels"
+            )
+        ordered = weight.reshape(out, side, side, channels).transpose(0, 3, 1, 2)
+        tensors = {"weight": np.ascontiguousarray(ordered.reshape(out, features))}
+        layer = LinearLayer(name, (source,), (out, 1, 1), in_features=features)
+        return self.add(layer, tensors if bias is None else tensors | {"bias": bias})
+
+    def norm(self, name: str, source: str, arrays: Mapping[str, Weights], epsilon: float) -> str:
+        """Append a batch norm; ``arrays`` are those of `NORM`, each (channels,).
+
+        Raises:
+            InputError: it has other channels than what it reads.
+        """
+        shape = self.shape_of(source)
+        channels = len(arrays["running_mean"])
+        if channels != shape[0]:
+            raise InputError(
+                f"layer {name!r} is a batch norm of {channels} channels behind a layer of "
+                f"{shape[0]}"
+            )
+        return self.add(NormLayer(name, (source,), shape), arrays, epsilon)
+
+    def activation(self, name: str, source: str, function: Activation) -> str:
+        """Append an activation."""
+        layer = ActivationLayer(name, (source,), self.shape_of(source), function=function)
+        return self.add(layer)
+
+    def average(self, name: str, source: str) -> str:
+        """Append the average over the whole map."""
+        return self.add(AdaptivePoolLayer(name, (source,), (self.shape_of(source)[0], 1, 1)))
+
+    def pool(
+        self,
+        name: str,
+        source: str,
+        function: Literal["max", "average"],
+        *,
+        kernel: int,
+        stride: int,
+        same: bool = False,
+        before: Pads = NO_PADS,
+    ) -> str:
+        """Append a pool; one of a single pixel changes nothing.
+
+        Raises:
+            InputError: it is padded as no pool here is.
+        """
+        channels, side, _ = self.shape_of(source)
+        own = same_padding(side, kernel=kernel, stride=stride) if same else (0, 0)
+        if function == "average":
+            if any(own):
+                raise InputError(
+                    f"layer {name!r}: an average of windows that reach over the edge is not read"
+                )
+            if kernel == side > 1 and before == NO_PADS:
+                return self.average(name, source)
+        if kernel == stride == 1 and before == NO_PADS:
+            return source
+        if before != NO_PADS and function == "max":
+            self._check_not_negative(name, source)
+        pads = _sum(before, own)
+        # Behind the map alone: what a last window that hangs over the edge takes no notice of
+        hanging = function == "max" and before == NO_PADS and own[0] == 0 < own[1]
+        if len(set(pads)) > 1 and not hanging:
+            raise InputError(
+                f"layer {name!r} is a pool with {pads} zeros around; the same on all sides are read"
+            )
+        layer = PoolLayer(
+            name,
+            (source,),
+            (channels,),
+            function=function,
+            kernel=kernel,
+            stride=stride,
+            padding=pads[0],
+            ceil_mode=hanging,
+        )
+        return self.add(_sized(layer, side))
+
+    def _check_not_negative(self, name: str, source: str) -> None:
+        """Raise `InputError` if zeros before a max pool may be the largest."""
+        before = self.layers[source].layer if source in self.layers else None
+        if not isinstance(before, ActivationLayer) or before.function not in ("relu", "relu6"):
+            raise InputError(f"layer {name!r} is a max pool of padding zeros that may be largest")
+
+    def join(self, name: str, sources: tuple[str, ...], how: Join) -> str:
+        """Append a sum, a concatenation of channels, or a map times a factor for each channel.
+
+        Raises:
+            InputError: the inputs do not fit together.
+        """
+        shapes = [self.shape_of(source) for source in sources]
+        first = shapes[0]
+        if how == "concat" and len({shape[1] for shape in shapes}) == 1:
+            channels = sum(shape[0] for shape in shapes)
+            return self.add(ConcatLayer(name, sources, (channels, *first[1:])))
+        if how == "add" and len(set(shapes)) == 1:
+            return self.add(AddLayer(name, sources, first))
+        if how == "scale" and len(sources) == 2:
+            if first[1] < shapes[1][1]:
+                sources, shapes = sources[::-1], shapes[::-1]
+            if shapes[1] == (shapes[0][0], 1, 1):
+                return self.add(ScaleLayer(name, sources, shapes[0]))
+        listed = " and ".join("x".join(map(str, shape)) for shape in shapes)
+        raise InputError(f"layer {name!r} joins {listed}, which no network here does")
+
+    def set_tensors(self, name: str, tensors: Mapping[str, Weights]) -> None:
+        """Give a convolution or linear layer other tensors."""
+        self.layers[name] = replace(self.layers[name], tensors=tensors)
+
+
+def _sized(layer: ConvLayer | PoolLayer, side: int) -> ConvLayer | PoolLayer:
+    """Return ``layer`` with the side of the map that it makes of one of ``side`` pixels."""
+    made = output_side(layer, side)
+    return replace(layer, shape=(layer.shape[0], made, made))
+
+
+def _sum(before: Pads, own: tuple[int, int]) -> Pads:
+    top, bottom, left, right = before
+    return top + own[0], bottom + own[1], left + own[0], right + own[1]
+
+
+def _conv_padding(
+    name: str, before: Pads, kernel: int, stride: int, side: int, *, same: bool
+) -> ConvPadding:
+    """Return how a `Conv` spells the padding of a window over ``side`` pixels."""
+    tf_same = same_padding(side, kernel=kernel, stride=stride)
+    pads = _sum(before, tf_same if same else (0, 0))
+    if same and before == NO_PADS:
+        return "tf_same"
+    if not any(pads):
+        return "valid"
+    if pads == (symmetric_padding(kernel),) * 4:
+        return "symmetric"
+    if pads == _sum(NO_PADS, tf_same):
+        return "tf_same"
+    raise InputError(
+        f"layer {name!r} has {pads} zeros around; a convolution here is padded on all sides alike "
+        "or as TensorFlow's SAME"
+    )
