@@ -102,7 +102,7 @@ V2 = get_arch("mobilenet_v2", SETTINGS)
 )
 def test_refused_with_what_differs(arch: Arch, part: str, library: str) -> None:
     with pytest.raises(InputError) as caught:
-        constructor(arch, library)
+        constructor(arch, library, width_mult=0.5)
     message = str(caught.value)
     assert f"{library} cannot build this {arch.name}" in message
     assert part in message, message
@@ -114,19 +114,21 @@ def test_what_timm_can_be_told_and_torchvision_cannot() -> None:
     made = 'timm.create_model("mobilenetv2_050", num_classes=3, bn_eps=0.001, pad_type="same")'
     assert constructor(ported, "timm") == made
     with pytest.raises(InputError, match="stem.conv has padding tf_same, not symmetric"):
-        constructor(ported, "torchvision")
+        constructor(ported, "torchvision", width_mult=0.5)
     with pytest.raises(InputError, match="batch norm epsilon is 0.001, not 1e-05"):
-        constructor(replace(V2, norm_epsilon=1e-3), "torchvision")
+        constructor(replace(V2, norm_epsilon=1e-3), "torchvision", width_mult=0.5)
     grey = get_arch("mobilenet_v2", replace(SETTINGS, in_channels=1))
     made = 'timm.create_model("mobilenetv2_050", num_classes=3, in_chans=1)'
     assert constructor(grey, "timm") == made
     with pytest.raises(InputError, match="it has 1 input channels, not 3"):
-        constructor(grey, "torchvision")
+        constructor(grey, "torchvision", width_mult=0.5)
 
 
 def test_what_is_for_training_only_is_no_difference() -> None:
     other = replace(V2, norm_momentum=0.02, head=replace(V2.head, dropout=0.7))
-    assert constructor(other, "torchvision") == constructor(V2, "torchvision")
+    assert constructor(other, "torchvision", width_mult=0.5) == constructor(
+        V2, "torchvision", width_mult=0.5
+    )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -12,13 +12,12 @@ from torch import nn
 from mobilette.arch.catalogue import get_arch
 from mobilette.data.preprocess import preset
 from mobilette.exporters.state_dict import export_state_dict
-from mobilette.formats.imported import Imported
+from mobilette.formats.imported import Imported, as_model
 from mobilette.formats.torch.name_tables import tensor_names
 from mobilette.formats.torch.named import SOURCES, import_state_dict
-from mobilette.model.classes import ClassLabel
-from mobilette.model.directory import WEIGHTS
+from mobilette.model.model import Origin
 from mobilette.nn.network import build_empty
-from mobilette.run.directory import Run
+from mobilette.run.directory import Run, open_run
 from tests.batch_norm import give_statistics
 from tests.parity.libraries import library
 from tests.parity.test_timm import NETWORKS
@@ -105,7 +104,9 @@ def check_round_trip(
     assert expected.std() > 1e-3
     torch.testing.assert_close(network.eval()(images), expected, atol=1e-4, rtol=0)
 
-    file = export_state_dict(as_run(imported, folder / "run"), names=names, out=folder / "out")
+    file = export_state_dict(
+        as_run(imported, width, folder / "run"), names=names, out=folder / "out"
+    )
     loaded = run_readme(file)
     assert type(loaded) is type(theirs)
     torch.testing.assert_close(loaded(images), expected, atol=1e-6, rtol=0)
@@ -114,18 +115,14 @@ def check_round_trip(
         assert torch.equal(tensors[key], tensor), key
 
 
-def as_run(imported: Imported, path: Path) -> Run:
-    """Return a run of an imported network, with nothing on disk but its weights."""
-    from safetensors.torch import save_file
-
-    path.mkdir()
-    save_file(imported.weights, path / WEIGHTS)
-    classes = tuple(
-        ClassLabel(id=f"class {number}", name=f"class {number}")
-        for number in range(imported.arch.num_classes)
+def as_run(imported: Imported, width_mult: float, path: Path) -> Run:
+    """Return a run of an imported network."""
+    model = as_model(
+        imported,
+        preprocess=preset("torch", in_channels=imported.arch.in_channels),
+        origin=Origin(name=imported.arch.name, width_mult=width_mult),
     )
-    preprocess = preset("torch", in_channels=imported.arch.in_channels)
-    return Run(path=path, arch=imported.arch, preprocess=preprocess, classes=classes)
+    return open_run(model.save(path))
 
 
 def run_readme(file: Path) -> nn.Module:

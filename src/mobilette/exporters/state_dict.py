@@ -18,12 +18,11 @@ from mobilette.arch.editing import change_convs
 from mobilette.arch.families.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.layers import layers
 from mobilette.arch.scale import Settings
-from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError, one_of
 from mobilette.files import write_bytes, write_json, write_text
 from mobilette.folders import new_directory
 from mobilette.formats.torch.name_tables import Source, tensor_names
-from mobilette.formats.torch.named import GUESSED_WIDTHS, V3
+from mobilette.formats.torch.named import V3
 from mobilette.formats.torch.timm_names import TIMM
 from mobilette.formats.torch.torchvision_names import TORCHVISION
 from mobilette.model.classes import classes_text
@@ -110,7 +109,7 @@ def export_state_dict(
 def _write_state_dict(model: Model, folder: Path, names: str) -> None:
     from safetensors.torch import save
 
-    text = _readme(model.arch, model.preprocess, names)
+    text = _readme(model, names)
     weights = model.network.state_dict()
     if names in LIBRARIES:
         source = LIBRARIES[names]
@@ -127,14 +126,18 @@ def _write_state_dict(model: Model, folder: Path, names: str) -> None:
     write_text(folder / "README.md", text)
 
 
-def _readme(arch: Arch, preprocess: Preprocess, names: str) -> str:
-    own = names not in LIBRARIES
+def _readme(model: Model, names: str) -> str:
+    arch, preprocess = model.arch, model.preprocess
+    if names in LIBRARIES:
+        build = constructor(arch, names, width_mult=model.origin.width_mult)
+    else:
+        build = f'Network(read_record(Path("{ARCH}"), Arch))'
     short = round(arch.resolution / preprocess.crop_fraction)
     return _TEXT.format(
         name=arch.name,
         names=names,
-        imports=_OWN_IMPORTS if own else f"import {names}",
-        build=f'Network(read_record(Path("{ARCH}"), Arch))' if own else constructor(arch, names),
+        imports=f"import {names}" if names in LIBRARIES else _OWN_IMPORTS,
+        build=build,
         model=MODEL,
         labels=LABELS,
         channels=arch.in_channels,
@@ -149,8 +152,6 @@ def _readme(arch: Arch, preprocess: Preprocess, names: str) -> str:
     )
 
 
-# torchvision takes any width for MobileNets; several may build the same network.
-WIDTHS = (*GUESSED_WIDTHS, *(step / 200 for step in range(10, 401)))
 # timm's constructor: our network and its width
 TIMM_NETWORKS = MappingProxyType(
     {
@@ -184,8 +185,13 @@ class Constructor:
     arch: Arch
 
 
-def constructor(arch: Arch, library: str) -> str:
+def constructor(arch: Arch, library: str, *, width_mult: float | None = None) -> str:
     """Return the expression that builds a network which answers as ``arch`` with its weights.
+
+    Args:
+        arch: the network.
+        library: ``torchvision`` or ``timm``.
+        width_mult: its width multiplier, 1.0 if not given; timm's names tell theirs.
 
     Raises:
         InputError: no such library, or it builds no such network; the message says what differs.
@@ -195,8 +201,8 @@ def constructor(arch: Arch, library: str) -> str:
         known = ", ".join(source.tables)
         raise InputError(f"{library} has no {arch.name}; it has {known}{_others(arch, source)}")
     nearest: tuple[int, str] | None = None
-    build = _torchvision if source is TORCHVISION else _timm
-    for candidate in build(arch):
+    torchvision = source is TORCHVISION
+    for candidate in _torchvision(arch, width_mult or 1.0) if torchvision else _timm(arch):
         if _answers_alike(candidate.arch, arch):
             return candidate.code
         differences = _differences(arch, candidate.arch)
@@ -213,7 +219,7 @@ def _others(arch: Arch, source: Source) -> str:
     return f"; {others[0]} has it" if others else ""
 
 
-def _torchvision(arch: Arch) -> Iterator[Constructor]:
+def _torchvision(arch: Arch, width: float) -> Iterator[Constructor]:
     settings = Settings(num_classes=arch.num_classes, resolution=arch.resolution, form="full")
     classes = f"num_classes={arch.num_classes}"
     if arch.name == "shufflenet_v2":
@@ -222,13 +228,11 @@ def _torchvision(arch: Arch) -> Iterator[Constructor]:
             code = f"torchvision.models.{name}({classes})"
             yield Constructor(code=code, arch=get_arch(name, settings))
         return
-    scales = arch.name.startswith("mobilenet")
-    for width in WIDTHS if scales else (1.0,):
-        scaled = replace(settings, width_mult=width)
-        in_v3 = arch.name in V3
-        made = V3[arch.name](scaled, torchvision=True) if in_v3 else get_arch(arch.name, scaled)
-        option = "" if width == 1 else f", width_mult={width:g}"
-        yield Constructor(code=f"torchvision.models.{arch.name}({classes}{option})", arch=made)
+    scaled = replace(settings, width_mult=width if arch.name.startswith("mobilenet") else 1.0)
+    in_v3 = arch.name in V3
+    made = V3[arch.name](scaled, torchvision=True) if in_v3 else get_arch(arch.name, scaled)
+    option = "" if scaled.width_mult == 1 else f", width_mult={scaled.width_mult:g}"
+    yield Constructor(code=f"torchvision.models.{arch.name}({classes}{option})", arch=made)
 
 
 def _timm(arch: Arch) -> Iterator[Constructor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
+from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
 from mobilette.arch.rows import ConvPool, PoolLinear
 from mobilette.arch.scale import Form, Settings
@@ -37,7 +38,7 @@ from mobilette.formats.matching import (
     with_head_of,
 )
 from mobilette.formats.tflite.file import read_tflite
-from mobilette.formats.torch.named import GUESSED_WIDTHS, import_state_dict
+from mobilette.formats.torch.named import import_state_dict, width_in_file
 from mobilette.formats.torch.other_files import name_folder
 from mobilette.formats.torch.state_dict import check_finite
 from mobilette.model.classes import ClassLabel, read_classes
@@ -182,7 +183,11 @@ def _from_layers(
         num_classes=last.layer.shape[0] if top else 1,
     )
     arch, weights, left = _fitting(
-        lambda arch: match(topped, with_head_of(topped, arch)), model, settings, network.where
+        lambda arch: match(topped, with_head_of(topped, arch)),
+        model,
+        settings,
+        network.where,
+        [file.layer.shape[0] for file in convs],
     )
     return Imported(
         arch=arch.with_resolution(resolution) if resolution else arch,
@@ -217,7 +222,9 @@ def _in_order(weights: list[LayerWeights], model: str, settings: Settings, where
             arch = replace(arch, head=replace(arch.head, hidden=(), pool=1))
         return match_in_order(weights, arch, where=where)
 
-    arch, tensors = _fitting(read, model, settings, where)
+    kernels = [layer.parameters.get("kernel") for layer in weights]
+    channels = [kernel.shape[-1] for kernel in kernels if kernel is not None and kernel.ndim]
+    arch, tensors = _fitting(read, model, settings, where, channels)
     return Imported(
         arch=arch,
         weights=tensors,
@@ -235,25 +242,38 @@ def _classifier_of_zeros(weights: list[LayerWeights], where: str) -> Weights:
     return np.zeros((len(shifts[-1]), 1), np.float32)
 
 
-def _fitting(read: Callable[[Arch], T], model: str, settings: Settings, where: str) -> T:
-    """Return ``read`` of the network, in either form if none was said; or say which width fits."""
+def _fitting(
+    read: Callable[[Arch], T], model: str, settings: Settings, where: str, channels: list[int]
+) -> T:
+    """Return ``read`` of the network, in either form if none was said; or say which width fits.
+
+    ``channels`` are those of the file's convolutions in the order of execution.
+    """
     forms: tuple[Form, ...] = ("full",) if settings.is_full else ("full", "small")
     forms = forms if settings.form is None else (settings.form,)
-    faults: list[InputError] = []
-    for width_mult in (settings.width_mult, *GUESSED_WIDTHS):
+
+    def attempt(width_mult: float) -> T:
+        faults: list[InputError] = []
         for form in forms:
             try:
-                fitted = read(get_arch(model, replace(settings, width_mult=width_mult, form=form)))
+                return read(get_arch(model, replace(settings, width_mult=width_mult, form=form)))
             except InputError as error:
                 faults.append(error)
-                continue
-            if width_mult == settings.width_mult:
-                return fitted
-            raise InputError(
-                f"{where}: has width {width_mult:g} of {model}, not {settings.width_mult:g}; give "
-                f"--width-mult {width_mult:g}"
-            )
-    raise faults[0]
+        raise faults[0]
+
+    try:
+        return attempt(settings.width_mult)
+    except InputError as error:
+        usual = layers(get_arch(model, replace(settings, width_mult=1.0, form=forms[0])))
+        ours = [layer.shape[0] for layer in usual if isinstance(layer, ConvLayer)]
+        pairs = zip(channels, ours, strict=False)
+        told = width_in_file(model, pairs, lambda width_mult: bool(attempt(width_mult)))
+        if told is None:
+            raise
+        raise InputError(
+            f"{where}: has width {told:g} of {model}, not {settings.width_mult:g}; give "
+            f"--width-mult {told:g}"
+        ) from error
 
 
 def _without_background(imported: Imported) -> Imported:

@@ -197,9 +197,7 @@ def pad(state: State, operator: OperatorRecord) -> Result:
         raise InputError("its amounts are not a constant (4, 2)")
     batch, (top, bottom), (left, right), channel = state.constants.integers(amounts_index)
     if any(batch + channel) or min(top, bottom, left, right) < 0:
-        raise InputError(
-            "it pads batch or channels, or less than 0; only height and width are supported"
-        )
+        raise InputError("it pads batch or channels, or less than 0; height and width are expected")
     value = Value(layer=state.read(source).plain(), form="padded", pads=(top, bottom, left, right))
     channels = state.shape(source)[3]
     return value, (1, side + top + bottom, side + left + right, channels)

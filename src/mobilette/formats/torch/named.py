@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from mobilette.arch.families.resnet import CIFAR_VARIANTS
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
 from mobilette.arch.scale import Form, Settings
+from mobilette.counting.published import published_widths
 from mobilette.errors import InputError, nearest
 from mobilette.formats.imported import Imported
 from mobilette.formats.torch.akamaster_names import AKAMASTER
@@ -45,25 +48,6 @@ SOURCES = {
 OTHER_SOURCES = (D_LI14, TONYLINS, MMPRETRAIN, NUMBERED)
 # torchvision and timm scale V3 in their own ways.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
-# Tried where the shapes do not fit; published ones first.
-GUESSED_WIDTHS = (
-    1.0,
-    0.5,
-    0.75,
-    0.25,
-    1.4,
-    0.35,
-    1.5,
-    2.0,
-    1.25,
-    0.125,
-    1.3,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.6,
-)
 WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
 CIFAR_RESOLUTION = 32
 MOST_NAMES = 2000  # that a missing one is compared with
@@ -218,14 +202,42 @@ def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch
     for arch, fault in faults.items():
         if not fault:
             return arch
-    name, hint = next(iter(faults)).name, ""
-    for width in GUESSED_WIDTHS:
-        scaled = candidates(replace(settings, width_mult=width))
-        if not all(_fault(tensors, arch, source) for arch in scaled):
-            hint = f"; the file has the shapes of width {width:g}"
-            break
+    usual = candidates(replace(settings, width_mult=1.0))[0]
+    names, shapes = tensor_names(usual, source), tensor_shapes(usual)
+    pairs = [
+        (tensors[theirs].shape[0], shapes[ours][0])
+        for ours, theirs in names.items()
+        if ours.endswith(".conv.weight") and theirs in tensors and tensors[theirs].ndim
+    ]
+
+    def fits(width_mult: float) -> bool:
+        scaled = candidates(replace(settings, width_mult=width_mult))
+        return not all(_fault(tensors, arch, source) for arch in scaled)
+
+    told = width_in_file(usual.name, pairs, fits)
+    hint = "" if told is None else f"; the file has the shapes of width {told:g}"
     width, fault = settings.width_mult, next(iter(faults.values()))
-    raise InputError(f"{path}: {fault} in {name} of width {width:g}{hint}")
+    raise InputError(f"{path}: {fault} in {usual.name} of width {width:g}{hint}")
+
+
+def width_in_file(
+    model: str, pairs: Iterable[tuple[int, int]], fits: Callable[[float], bool]
+) -> float | None:
+    """Return the width multiplier that the channels in a file tell; ``None`` if they tell none.
+
+    Args:
+        model: a name of the catalogue.
+        pairs: channels of layers in the file, and of the same layers at width 1.
+        fits: whether the file is the network of a width.
+    """
+    ratios = Counter(round(theirs / ours, 3) for theirs, ours in pairs).most_common(3)
+    # The channels of ShuffleNet are tables.
+    likely = (*(ratio for ratio, _ in ratios), *published_widths(model))
+    for width_mult in dict.fromkeys(likely):
+        with suppress(InputError):  # a width that this network has not
+            if fits(width_mult):
+                return width_mult
+    return None
 
 
 def _fault(tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> str:
