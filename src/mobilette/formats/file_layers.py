@@ -53,11 +53,13 @@ class FileLayer:
         layer: what it is; its name and its inputs are the file's.
         tensors: by PyTorch's names (``weight``, ``bias``, ``running_mean``, ``running_var``).
         epsilon: of a batch norm.
+        fault: why no network here can have it, if none can: said where it is needed.
     """
 
     layer: AnyLayer
     tensors: Mapping[str, Weights] = field(default_factory=dict)
     epsilon: float = 0.0
+    fault: str = ""
 
     @property
     def name(self) -> str:
@@ -151,7 +153,7 @@ class Builder:
             before: the zeros that a padding layer before it adds.
 
         Raises:
-            InputError: the weights do not fit what it reads, or the padding is none of a `Conv`.
+            InputError: the weights do not fit what it reads.
         """
         channels, side, _ = self.shape_of(source)
         out, each, kernel, width = weight.shape
@@ -160,6 +162,7 @@ class Builder:
                 f"layer {name!r}: weights of shape {weight.shape} in {groups} groups for "
                 f"{channels} channels; square kernels that fit are expected"
             )
+        padding = _conv_padding(before, kernel, stride, side, same=same)
         layer = ConvLayer(
             name,
             (source,),
@@ -168,11 +171,18 @@ class Builder:
             kernel=kernel,
             stride=stride,
             groups=groups,
-            padding=_conv_padding(name, before, kernel, stride, side, same=same),
+            padding=padding or "tf_same",
             bias=bias is not None,
         )
         tensors = {"weight": np.ascontiguousarray(weight)}
-        return self.add(_sized(layer, side), tensors if bias is None else tensors | {"bias": bias})
+        self.add(_sized(layer, side), tensors if bias is None else tensors | {"bias": bias})
+        if padding is None:
+            fault = (
+                f"layer {name!r} has {before} zeros around; a convolution here is padded on all "
+                "sides alike or as TensorFlow's SAME"
+            )
+            self.layers[name] = replace(self.layers[name], fault=fault)
+        return name
 
     def linear(self, name: str, source: str, weight: Weights, bias: Weights | None) -> str:
         """Append a linear layer; one that reads each pixel of a map is a convolution.
@@ -316,9 +326,9 @@ def _sum(before: Pads, own: tuple[int, int]) -> Pads:
 
 
 def _conv_padding(
-    name: str, before: Pads, kernel: int, stride: int, side: int, *, same: bool
-) -> ConvPadding:
-    """Return how a `Conv` spells the padding of a window over ``side`` pixels."""
+    before: Pads, kernel: int, stride: int, side: int, *, same: bool
+) -> ConvPadding | None:
+    """Return how a `Conv` spells the padding over ``side`` pixels; ``None`` if it cannot."""
     tf_same = same_padding(side, kernel=kernel, stride=stride)
     pads = _sum(before, tf_same if same else (0, 0))
     if same and before == NO_PADS:
@@ -327,9 +337,4 @@ def _conv_padding(
         return "valid"
     if pads == (symmetric_padding(kernel),) * 4:
         return "symmetric"
-    if pads == _sum(NO_PADS, tf_same):
-        return "tf_same"
-    raise InputError(
-        f"layer {name!r} has {pads} zeros around; a convolution here is padded on all sides alike "
-        "or as TensorFlow's SAME"
-    )
+    return "tf_same" if pads == _sum(NO_PADS, tf_same) else None

@@ -155,6 +155,8 @@ class _Walk:
         faults: list[tuple[bool, int, str]] = []
         for candidate in candidates:
             fault = self.differs(ours, candidate, sources)
+            if not fault and candidate.fault:
+                raise InputError(candidate.fault)
             if not fault:
                 self.take(ours, candidate)
                 return

@@ -183,7 +183,9 @@ class Values(Builder):
         moved: AnyLayer = replace(source, name=name)
         if isinstance(moved, ConvLayer):
             moved = replace(moved, bias=True)
-        return Value(layer=self.add(moved, {**tensors, "bias": bias}))
+        self.add(moved, {**tensors, "bias": bias})
+        self.layers[name] = replace(self.layers[name], fault=self.layers[source.name].fault)
+        return Value(layer=name)
 
 
 class State:
