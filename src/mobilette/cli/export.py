@@ -29,7 +29,7 @@ def export(
         str | None,
         typer.Option(
             "--precision",
-            help="fp32, fp16, bf16, int8, or several with commas [the target's usual one].",
+            help="Precision: fp32, fp16, bf16, int8, or several [the target's usual one].",
         ),
     ] = None,
     int8: Annotated[

@@ -44,7 +44,9 @@ WidthMult = Annotated[
 ]
 InChannels = Annotated[
     int | None,
-    ranged("--in-channels", IN_CHANNELS, "3 for colour, 1 for grey [as --from has, or 3]."),
+    ranged(
+        "--in-channels", IN_CHANNELS, "Channels: 3 for colour, 1 for grey [those of --from, or 3]."
+    ),
 ]
 PreprocessOption = Annotated[
     str | None,
