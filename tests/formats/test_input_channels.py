@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mobilette.arch.arch import Arch
 from mobilette.errors import InputError
-from mobilette.formats.input_channels import adapt_input
+from mobilette.formats.fitting import adapt_input
 from mobilette.formats.pretrained import create_model
 from mobilette.nn.network import Network
 

@@ -20,8 +20,7 @@ from mobilette.arguments import checked
 from mobilette.compression.channel_scores import Scores
 from mobilette.counting.knob_madds import KnobMadds
 from mobilette.errors import InputError
-from mobilette.formats.channel_choice import Sources
-from mobilette.formats.slicing import slice_weights, take_weights
+from mobilette.formats.slicing import Sources, slice_weights, take_weights
 from mobilette.model.model import Model
 
 MULTIPLE = 8  # what engines' kernels are made for

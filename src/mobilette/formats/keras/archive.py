@@ -14,7 +14,7 @@ from mobilette.files import LARGEST_RECORD, check_file, read_bytes
 from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.keras.graph import keras_graph
 from mobilette.formats.keras.h5 import LARGEST_MODEL, parse_topology, read_arrays
-from mobilette.formats.torch.zip_parts import check_list_of_parts
+from mobilette.formats.torch.torch_files import check_list_of_parts
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 SHARDED = "model.weights.json"

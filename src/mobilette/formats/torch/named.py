@@ -23,14 +23,18 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.counting.published import published_widths
 from mobilette.errors import InputError, nearest
 from mobilette.formats.imported import Imported
-from mobilette.formats.torch.akamaster_names import AKAMASTER
-from mobilette.formats.torch.mobilenet_v2_names import D_LI14, MMPRETRAIN, TONYLINS
 from mobilette.formats.torch.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
 from mobilette.formats.torch.placing import CLASSIFIER, Placed, place
+from mobilette.formats.torch.project_names import (
+    AKAMASTER,
+    D_LI14,
+    MMPRETRAIN,
+    TONYLINS,
+    TRANSFORMERS,
+)
 from mobilette.formats.torch.state_dict import read_state_dict
 from mobilette.formats.torch.timm_names import TIMM
 from mobilette.formats.torch.torchvision_names import NUMBERED, TORCHVISION
-from mobilette.formats.torch.transformers_names import TRANSFORMERS
 
 
 def _own_names(arch: Arch) -> Names:

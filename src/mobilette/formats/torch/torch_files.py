@@ -10,6 +10,7 @@ The formats are those of ``torch/serialization.py``.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
 import zipfile
@@ -26,7 +27,6 @@ from mobilette.errors import InputError
 from mobilette.formats.torch.other_files import SAVE_STATE_DICT, name_archive
 from mobilette.formats.torch.pickles import read_pickle
 from mobilette.formats.torch.stored_tensors import Storage, StoredTensor, find_storage, rebuild
-from mobilette.formats.torch.zip_parts import check_list_of_parts
 
 ZIP = b"PK\x03\x04"
 # The magic number of `torch.serialization`, pickled.
@@ -218,3 +218,25 @@ def explained(path: Path, error: Exception) -> InputError:
         return error
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return InputError(f"{path}: damaged or no file of weights ({first[:160]})")
+
+
+LARGEST_LIST = 8 * 2**20
+# The records that end an archive: their mark, where in them the list's size stands, its bytes.
+ENDS = ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8))
+# A comment of 64 KiB can stand behind them.
+TAIL = 2**17
+
+
+def check_list_of_parts(file: BinaryIO) -> None:
+    """Raise `ValueError` if a zip archive claims a list of parts that no model has."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - TAIL))
+    tail = file.read()
+    for mark, place, width in ENDS:
+        found = tail.find(mark)
+        while found >= 0:
+            claimed = int.from_bytes(tail[found + place : found + place + width], "little")
+            if LARGEST_LIST < claimed <= size:
+                raise ValueError(f"an archive whose list of parts has {claimed:,} bytes")
+            found = tail.find(mark, found + 1)
+    file.seek(0)
