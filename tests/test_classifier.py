@@ -24,7 +24,7 @@ from mobilette.workflows.classifier import ImageClassifier
 
 def classifier(**options: Any) -> ImageClassifier:
     small = {"width_mult": 0.1, "resolution": 16, "epochs": 1, "batch_size": 8, "workers": 0}
-    return ImageClassifier("mobilenet_v2", **small | options)
+    return ImageClassifier(**{"model": "mobilenet_v2"} | small | options)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_parameters_are_kept_as_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("images", "given", "message"),
     [
-        (slice(None), ["a"] * 3, "20 images, but 3 labels"),
+        (slice(None), ["a", "b", "a"], "20 images, but 3 labels"),
         (slice(None), ["a"] * 20, "1 classes; two are the fewest"),
         (slice(None), None, "y is None; expected one label per image"),
         (slice(None), np.linspace(0, 1, 20), "numbers to predict, not classes"),

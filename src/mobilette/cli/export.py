@@ -14,35 +14,43 @@ from mobilette.errors import InputError, one_of, shown
 from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
+    from mobilette.artifact.contract import Precision
+    from mobilette.artifact.directory import Artifact
+    from mobilette.data.reading import Reading
+    from mobilette.exporters.target import Calibration
+    from mobilette.run.directory import Run
     from mobilette.workflows.quantize import Quantised
+
+
+Targets = Annotated[
+    str,
+    typer.Option("--to", help="Targets, with commas: onnx, openvino and others, or state_dict."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="Precision: fp32, fp16, bf16, int8, or several [the target's usual one].",
+    ),
+]
+Int8 = Annotated[
+    bool, typer.Option("--int8", help="The same as --precision int8: calibrated, not trained.")
+]
+CalibrationData = Annotated[
+    str | None, typer.Option("--data", help="Images to calibrate int8 with [the run's own].")
+]
+Names = Annotated[
+    str, typer.Option("--names", help="Names in a state_dict: torchvision, timm or mobilette.")
+]
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to", help="Targets, with commas: onnx, openvino and others, or state_dict."
-        ),
-    ] = "onnx",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision",
-            help="Precision: fp32, fp16, bf16, int8, or several [the target's usual one].",
-        ),
-    ] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="The same as --precision int8: calibrated, not trained.")
-    ] = False,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="Images to calibrate int8 with [the run's own]."),
-    ] = None,
-    names: Annotated[
-        str,
-        typer.Option("--names", help="Names in a state_dict: torchvision, timm or mobilette."),
-    ] = "torchvision",
+    to: Targets = "onnx",
+    precision: PrecisionOption = None,
+    int8: Int8 = False,
+    data: CalibrationData = None,
+    names: Names = "torchvision",
     out: Out = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
@@ -54,57 +62,30 @@ def export(
     Each precision has a folder of its own.
     """
     from mobilette.artifact.directory import CONTRACT
-    from mobilette.cli.output import human_bytes, print_json, progress_bar, reading_bar, remarks
+    from mobilette.cli.output import print_json, progress_bar
     from mobilette.data.reading import Reading
-    from mobilette.exporters.calibration import calibration_images
-    from mobilette.exporters.export import TARGETS, artifact_folder, check_precision
+    from mobilette.exporters.export import TARGETS, artifact_folder
     from mobilette.exporters.export import export as export_run
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
     from mobilette.exporters.target import package_versions
     from mobilette.folders import check_new
-    from mobilette.model.directory import is_imported
-    from mobilette.run.directory import open_run, recorded_data
+    from mobilette.run.directory import open_run
 
     if int8 and precision is not None:
         raise InputError("--int8 and --precision: give one of them")
-    known = (*TARGETS, STATE_DICT)
-    targets = [one_of(each.strip(), known, f"--to {shown(to)}: target") for each in to.split(",")]
-    targets = list(dict.fromkeys(targets))
-    asked = ("int8" if int8 else precision or "").split(",") if int8 or precision else [None]
-    wanted = [
-        (target, check_precision(target, each))
-        for target in targets
-        if target != STATE_DICT
-        for each in dict.fromkeys(asked)
-    ]
+    targets, wanted = _wanted(to, "int8" if int8 else precision)
     one_of(names, NAMES, "--names")
     opened = open_run(run)
     for target, kind in wanted:  # before images are decoded and others are written
         check_new(artifact_folder(opened, target, kind, out), holds=CONTRACT, force=force)
         package_versions(TARGETS[target])
     calibration = None
-    if any(each == "int8" for _, each in wanted):
-        with reading_bar() as report:
-            calibration = calibration_images(
-                opened,
-                data,
-                reading=Reading(workers=workers, max_unusable=max_unusable),
-                reporter=Reporter(reading=report),
-            )
-        remarks().print(
-            f"int8 is calibrated with {len(calibration.pixels)} images of {calibration.source}",
-        )
+    if any(kind == "int8" for _, kind in wanted):
+        reading = Reading(workers=workers, max_unusable=max_unusable)
+        calibration = _calibration(opened, data, reading)
     elif data is not None:
         raise InputError("--data names images to calibrate int8 with; nothing here is int8")
     rows = []
-
-    def written(model: Path, target: str, kind: str, size: int, hint: str) -> None:
-        row = {"path": str(model.parent), "target": target, "precision": kind}
-        rows.append(row | {"size_bytes": size})
-        if not as_json:
-            remarks().print(f"{model}: {kind}, {human_bytes(size)}")
-            remarks().print(f"next: {hint}")
-
     for target, kind in wanted:
         with progress_bar(f"exporting to {target}, {kind}") as progress:
             artifact = export_run(
@@ -116,19 +97,66 @@ def export(
                 force=force,
                 progress=progress,
             )
-        contract = artifact.contract
-        images = "DATA" if is_imported(run) else recorded_data(run)
-        hint = shlex.join(["mobilette", "verify", str(artifact.path), images])
-        if not contract.verifiable:
-            hint = f"see {artifact.path / 'README.md'}; nothing here can execute it"
-        size = contract.measured.size_bytes if contract.measured else 0
-        written(artifact.path / contract.model, target, kind, size, hint)
+        measured = artifact.contract.measured
+        model, hint = artifact.path / artifact.contract.model, _next_step(run, artifact)
+        size = measured.size_bytes if measured else 0
+        rows.append(_written(model, target, kind, size, hint, said=not as_json))
     if STATE_DICT in targets:
         model = export_state_dict(run, names=names, out=out, force=force)
-        size = model.stat().st_size
-        written(model, STATE_DICT, "fp32", size, f"see {model.parent / 'README.md'}")
+        size, hint = model.stat().st_size, f"see {model.parent / 'README.md'}"
+        rows.append(_written(model, STATE_DICT, "fp32", size, hint, said=not as_json))
     if as_json:
         print_json({"artifacts": rows})
+
+
+def _wanted(to: str, precision: str | None) -> tuple[list[str], list[tuple[str, Precision]]]:
+    """Return the targets, and each artifact's target and precision."""
+    from mobilette.exporters.export import TARGETS, check_precision
+    from mobilette.exporters.state_dict import STATE_DICT
+
+    known = (*TARGETS, STATE_DICT)
+    targets = [one_of(each.strip(), known, f"--to {shown(to)}: target") for each in to.split(",")]
+    targets = list(dict.fromkeys(targets))
+    asked = precision.split(",") if precision else [None]
+    return targets, [
+        (target, check_precision(target, each))
+        for target in targets
+        if target != STATE_DICT
+        for each in dict.fromkeys(asked)
+    ]
+
+
+def _calibration(run: Run, data: str | None, reading: Reading) -> Calibration:
+    from mobilette.cli.output import reading_bar, remarks
+    from mobilette.exporters.calibration import calibration_images
+
+    with reading_bar() as report:
+        found = calibration_images(run, data, reading=reading, reporter=Reporter(reading=report))
+    remarks().print(f"int8 is calibrated with {len(found.pixels)} images of {found.source}")
+    return found
+
+
+def _next_step(run: Path, artifact: Artifact) -> str:
+    from mobilette.model.directory import is_imported
+    from mobilette.run.directory import recorded_data
+
+    if not artifact.contract.verifiable:
+        return f"see {artifact.path / 'README.md'}; nothing here can execute it"
+    images = "DATA" if is_imported(run) else recorded_data(run)
+    return shlex.join(["mobilette", "verify", str(artifact.path), images])
+
+
+def _written(
+    model: Path, target: str, precision: str, size: int, hint: str, *, said: bool
+) -> dict[str, object]:
+    """Return what JSON says of a file that was written, and print it if it is to be ``said``."""
+    from mobilette.cli.output import human_bytes, remarks
+
+    if said:
+        remarks().print(f"{model}: {precision}, {human_bytes(size)}")
+        remarks().print(f"next: {hint}")
+    path = str(model.parent)
+    return {"path": path, "target": target, "precision": precision, "size_bytes": size}
 
 
 def quantize(
