@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import subprocess
-import sys
 from math import prod
 from typing import Any
 
@@ -17,6 +15,7 @@ from mobilette.artifact.contract import METADATA_KEY
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.formats.tflite.schema import ModelRecord, TensorRecord, read_model
+from mobilette.isolated import run_isolated
 from mobilette.silence import silence
 
 _LARGEST = 2**28  # elements of one tensor
@@ -216,18 +215,14 @@ def _micro(model: bytes, pixels: NDArray[np.uint8], arena: int) -> Any:
         pixels=pixels,
         arena=np.array(arena, np.int64),
     )
-    # -P: whatever lies in the current folder is not imported
-    command = [sys.executable, "-P", "-m", tflite_micro_process.__name__]
     try:
-        done = subprocess.run(
-            command, input=request.getvalue(), capture_output=True, timeout=LONGEST_S
+        answer = run_isolated(
+            tflite_micro_process.__name__,
+            stdin=request.getvalue(),
+            longest_s=LONGEST_S,
+            crashed="it crashed",
         )
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"tflite-micro took over {LONGEST_S:g} s") from error
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        refused = done.returncode == tflite_micro_process.REFUSED
-        reason = " ".join(lines[-3:])[:200] if refused else f"it crashed, {done.returncode}"
-        raise InputError(f"tflite-micro cannot run it ({reason})")
-    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as content:
+    except InputError as error:
+        raise InputError(f"tflite-micro cannot run it ({str(error)[:200]})") from error
+    with np.load(io.BytesIO(answer), allow_pickle=False) as content:
         return dict(content)

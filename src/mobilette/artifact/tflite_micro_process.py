@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-REFUSED = 2
+from mobilette.isolated import REFUSED
+
 ALIGNMENT = 16
 
 

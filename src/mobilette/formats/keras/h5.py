@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from mobilette.formats.keras import h5_process
 from mobilette.formats.keras.graph import keras_graph
 from mobilette.formats.keras.weights import LayerWeights, in_order_of_kind
 from mobilette.formats.missing_extra import missing_extra
+from mobilette.isolated import run_isolated
 
 LARGEST_MODEL = 2 * 2**30
 LONGEST_S = 300.0
@@ -68,18 +67,17 @@ def read_arrays(
     """
     if importlib.util.find_spec("h5py") is None:
         raise InputError(f"{path}: {missing_extra('h5py')}")
-    # -P: whatever lies in the current folder is not imported
-    command = [sys.executable, "-P", "-m", h5_process.__name__, str(path)]
-    command += [] if member is None else [member]
+    arguments = [str(path)] if member is None else [str(path), member]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=LONGEST_S)
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"{path}: damaged; reading it took over {LONGEST_S:g} s") from error
-    if done.returncode == h5_process.REFUSED:
-        raise InputError(f"{path}: {done.stderr.decode(errors='replace').strip()}")
-    if done.returncode:
-        raise InputError(f"{path}: damaged; the HDF5 library crashed on it")
-    with np.load(io.BytesIO(done.stdout), allow_pickle=False) as content:
+        read = run_isolated(
+            h5_process.__name__,
+            *arguments,
+            longest_s=LONGEST_S,
+            crashed="damaged; the HDF5 library crashed on it",
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    with np.load(io.BytesIO(read), allow_pickle=False) as content:
         text, *arrays = (content[name] for name in content.files)
     description = json.loads(text.tobytes())
     remaining = iter(arrays)

@@ -20,11 +20,11 @@ import numpy as np
 
 from mobilette.errors import InputError
 from mobilette.formats.file_layers import Weights
+from mobilette.isolated import REFUSED
 
 if TYPE_CHECKING:
     import h5py
 
-REFUSED = 2
 # What damaged or hostile files make h5py raise: lookups of what is not there, sizes that are none
 # or too large, text that is none.
 DAMAGED = (
