@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from mobilette.cli.options import Force, Json, SplitOption, Workers, ranged
 from mobilette.errors import InputError, one_of
 from mobilette.limits import ROUNDS, THREADS
 from mobilette.progress import Reporter
+
+if TYPE_CHECKING:
+    from mobilette.verification.benchmark import Benchmark
 
 
 def bench(
@@ -44,20 +47,10 @@ def bench(
 
     Status 1 if none of them is verified.
     """
-    from rich import box
-    from rich.table import Table
-
     from mobilette.artifact.directory import find_artifacts
-    from mobilette.cli.output import console, print_json, remarks
+    from mobilette.cli.output import remarks
     from mobilette.folders import claimed, make_directory
-    from mobilette.reporting.benchmark import (
-        COLUMNS,
-        conclusion,
-        conditions,
-        remarks_on,
-        table_rows,
-        write_benchmark,
-    )
+    from mobilette.reporting.benchmark import write_benchmark
     from mobilette.verification.bench import bench as measure
 
     if to is not None:
@@ -80,6 +73,26 @@ def bench(
             reporter=Reporter(remark=lambda line: remarks().print(line)),
         )
         written = write_benchmark(found, out) if out is not None else []
+    _print(found, as_json=as_json)
+    if written:
+        remarks().print(f"written: {', '.join(map(str, written))}")
+    only_runs = all(row.target is None for row in found.rows)
+    return 0 if only_runs or found.fastest is not None or found.level else 1
+
+
+def _print(found: Benchmark, *, as_json: bool) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from mobilette.cli.output import console, print_json, remarks
+    from mobilette.reporting.benchmark import (
+        COLUMNS,
+        conclusion,
+        conditions,
+        remarks_on,
+        table_rows,
+    )
+
     if as_json:
         print_json(found.to_json())
     else:
@@ -92,10 +105,6 @@ def bench(
         console().print(conclusion(found))
     for line in (*remarks_on(found), conditions(found)):
         remarks().print(line)
-    if written:
-        remarks().print(f"written: {', '.join(map(str, written))}")
-    only_runs = all(row.target is None for row in found.rows)
-    return 0 if only_runs or found.fastest is not None or found.level else 1
 
 
 def _export(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,10 @@ from mobilette.cli.options import (
 )
 from mobilette.errors import InputError
 from mobilette.limits import IN_CHANNELS, WIDTH_MULT
+
+if TYPE_CHECKING:
+    from mobilette.cli.training_output import TrainingProgress
+    from mobilette.run.directory import Run
 
 # What a resumed run takes; everything else it has recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
@@ -121,9 +126,7 @@ def train(
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
-    from mobilette.cli.output import remarks
-    from mobilette.cli.training_output import TrainingProgress, print_result
-    from mobilette.training.distributed import is_restarted, writes
+    from mobilette.training.distributed import is_restarted
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import merge_keys, parse_setting
     from mobilette.workflows.resume import is_of_this_launch, recorded_threads
@@ -140,43 +143,43 @@ def train(
         resume, overrides = out, {}  # torchrun begins again with the same words
     keep_freed_memory()
     set_threads(threads or (recorded_threads(resume) if resume else None))
+
+    def work(progress: TrainingProgress) -> Run:
+        told: dict[str, Any] = {"callbacks": [progress], "reporter": progress.reporter}
+        told |= {"overrides": overrides, "workers": workers, "tensorboard": tensorboard}
+        if resume is not None:
+            return resume_run(resume, data=data, force=force, device=device, **told)
+        return train_run(
+            str(data),
+            model=model,
+            width_mult=width_mult,
+            resolution=resolution,
+            form=form.value if form else None,
+            in_channels=in_channels,
+            preprocess=preprocess,
+            resize=resize.value if resize else None,
+            recipe=recipe,
+            start=start,
+            out=out,
+            force=force,
+            device=device or "auto",
+            max_unusable=max_unusable,
+            profile=profile,
+            **told,
+        )
+
+    return _show(work, as_json=as_json)
+
+
+def _show(work: Callable[[TrainingProgress], Run], *, as_json: bool) -> int:
+    """Do ``work`` with its progress shown, print the result and return the status."""
+    from mobilette.cli.output import remarks
+    from mobilette.cli.training_output import TrainingProgress, print_result
+    from mobilette.training.distributed import writes
+
     try:
         with TrainingProgress(shown=writes()) as progress:
-            if resume is not None:
-                run = resume_run(
-                    resume,
-                    data=data,
-                    overrides=overrides,
-                    force=force,
-                    device=device,
-                    workers=workers,
-                    tensorboard=tensorboard,
-                    callbacks=[progress],
-                    reporter=progress.reporter,
-                )
-            else:
-                run = train_run(
-                    str(data),
-                    model=model,
-                    width_mult=width_mult,
-                    resolution=resolution,
-                    form=form.value if form else None,
-                    in_channels=in_channels,
-                    preprocess=preprocess,
-                    resize=resize.value if resize else None,
-                    recipe=recipe,
-                    overrides=overrides,
-                    start=start,
-                    out=out,
-                    force=force,
-                    device=device or "auto",
-                    workers=workers,
-                    max_unusable=max_unusable,
-                    tensorboard=tensorboard,
-                    profile=profile,
-                    callbacks=[progress],
-                    reporter=progress.reporter,
-                )
+            run = work(progress)
     except KeyboardInterrupt as stop:
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")
         return 130
