@@ -86,7 +86,7 @@ def recipes() -> str:
 def tables() -> str:
     """Return what stands between the marks of the page."""
     return (
-        f"{BEGIN}\n\n{keys()}\n\nWhere a recipe that comes with the package is different from "
+        f"{BEGIN}\n\n{keys()}\n\nWhere the built-in recipes differ from "
         f"these defaults:\n\n{recipes()}\n\n{END}"
     )
 
