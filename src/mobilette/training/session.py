@@ -60,7 +60,7 @@ def load_images(
     machine: Machine,
     reading: Reading,
     reporter: Reporter,
-    digest: Digest = "decoded pixels",
+    digest: Digest | None = None,
 ) -> Dataset:
     """Return the images to train on and to validate, through the cache.
 
