@@ -1,4 +1,4 @@
-"""`Model` to `Model`: fold, equalise, correct biases, slice, prune; and int8 simulated in float."""
+"""Model transformations: fold, equalise, correct biases, slice, prune; int8 simulated in float."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "taylor_scores",
 ]
 
-# Imported on first use: `ranges` and `float_layers` are needed without torch.
+# Imported on first use: `ranges` and `float_layers` must work without torch.
 _HOME = {
     "absorb_high_biases": "equalisation",
     "correct_biases": "bias_correction",

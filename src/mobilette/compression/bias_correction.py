@@ -1,8 +1,8 @@
-"""The mean error of each layer in int8, subtracted from its bias.
+"""Bias correction: each layer's mean int8 error is subtracted from its bias.
 
-Nagel et al. 2019, arXiv 1906.04721, section 4.2: rounded weights shift a layer's mean output, from
-E[W x] to E[W_int8 x], and the bias can make up for it. Both means are measured on images, as in
-appendix D for networks without batch norm.
+Nagel et al. 2019, arXiv 1906.04721, section 4.2: rounding the weights shifts a layer's mean output
+from E[W x] to E[W_int8 x]. Both means are measured on images, as in appendix D for networks without
+batch norm.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mobilette.compression.rescaling import Rescaling
 from mobilette.compression.simulation import WeightScales, simulated
 from mobilette.model.model import Model
 
-# Values of the largest activation of all images together: 256 MiB of float32.
+# Values in the largest activation over all images: 256 MiB of float32.
 LARGEST_ACTIVATION = 2**26
 FEWEST_IMAGES = 16
 
@@ -36,22 +36,16 @@ def correct_biases(
     weights: WeightScales = "per_channel",
     float_layers: Collection[str] = (),
 ) -> Model:
-    """Return ``model`` with biases that make it answer better in int8, and worse in float.
+    """Return ``model`` with biases corrected for int8; in float it answers worse.
 
-    Layer by layer in execution order, the mean output in int8 is made that in float, which also
-    corrects what earlier layers left of their errors. All images go through a layer at once, so
-    only as many as fit in memory are used, evenly chosen: 50 for MobileNetV2 at 224 pixels,
-    thousands at 32.
+    Layer by layer in execution order, each channel's mean int8 output is shifted to its float mean,
+    which also corrects the remaining errors of earlier layers. Batch norms must be folded.
 
-    Args:
-        model: with batch norms folded.
-        inputs: normalised images, float (N, C, H, W).
-        ranges: how the ranges of activations are chosen.
-        weights: one scale per output channel, or one per layer.
-        float_layers: convolutions and linear layers that stay in float.
+    A layer sees all images at once, so only as many of ``inputs`` (normalised, float (N, C, H, W))
+    as fit in memory are used, evenly spaced: 50 for MobileNetV2 at 224 pixels, thousands at 32.
 
     Raises:
-        InputError: ``inputs`` are no images for the network, or it has no such layer.
+        InputError: ``inputs`` do not fit the network, or it has no such layer.
     """
     check_inputs(model.arch, inputs)
     names = weight_layers(model.arch)
@@ -69,14 +63,14 @@ def correct_biases(
 
     for name in names:
         module = int8.network.get_submodule(name)
-        # Before the hook that rounds: the bias is added before rounding.
+        # Runs before the hook that rounds: the bias is added before rounding.
         module.register_forward_hook(partial(correct, name), prepend=True)
     int8(chosen)
     return corrected.model()
 
 
 def _mean_outputs(model: Model, inputs: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """Return the mean of each output channel of the layers ``names``, float64 (channels,)."""
+    """Return the mean of each output channel by layer, float64 (channels,)."""
     sums: dict[str, Tensor] = {}
 
     def take(name: str, output: Tensor) -> None:

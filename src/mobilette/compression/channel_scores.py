@@ -1,4 +1,4 @@
-"""How important each channel of a network is, for pruning."""
+"""Channel importance, for pruning."""
 
 from __future__ import annotations
 
@@ -18,18 +18,15 @@ from mobilette.formats.importance import contributions
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
 
-# For each group of `mobilette.arch.channels.channel_groups` one score per channel, at least 0:
-# float64 (size,) on the CPU.
+# One score >= 0 per channel for each group of `mobilette.arch.channels.channel_groups`: float64
+# (size,) on the CPU.
 Scores = tuple[Tensor, ...]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @checked
 def norm_scores(model: Model) -> Scores:
-    """Return how much each channel contributes to the layers that read it, from the weights alone.
-
-    The shares of `mobilette.formats.importance.contributions`, summed over these layers.
-    """
+    """Return each channel's summed `contributions` to its readers, from the weights alone."""
     return _by_channel(model.arch, contributions(model.arch, model.weights))
 
 
@@ -40,20 +37,18 @@ def taylor_scores(
     *,
     loss: Loss = nn.functional.cross_entropy,
 ) -> Scores:
-    """Return the squared change of the loss when a channel is removed, to first order.
+    """Return the squared first-order change of the loss when a channel is removed.
 
-    Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", arXiv 1906.10771,
-    equation 8 with one gate per channel, averaged over batches. The gate is where the channel is
-    read: its gradient is the sum of weight times gradient over all weights that read it. So
-    channels tied by an addition are scored once and together, with or without batch norm.
+    Molchanov et al. 2019, arXiv 1906.10771, equation 8 with one gate per channel, averaged over
+    batches. The gate sits where the channel is read: its gradient is the sum of weight times
+    gradient over all weights that read it. So channels tied by an addition share one score, with
+    or without batch norm.
 
     Batch norms use batch statistics, so a channel that adds the same to all images costs nothing:
     statistics are measured again after pruning.
 
-    Args:
-        model: the model.
-        batches: normalised images, float (N, C, H, W), and their labels, on one device; N >= 2.
-        loss: of logits and labels.
+    ``batches`` yields normalised images, float (N, C, H, W) with N >= 2, and their labels, all on
+    one device; ``loss`` takes logits and labels.
 
     Raises:
         InputError: there is no batch.
@@ -76,7 +71,7 @@ def taylor_scores(
 
 
 def _with_batch_statistics(model: Model) -> Network:
-    """Return a copy of the network whose batch norms use batch statistics, without dropout."""
+    """Return a copy without dropout whose batch norms use batch statistics."""
     network = copy.deepcopy(model.network).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -85,7 +80,7 @@ def _with_batch_statistics(model: Model) -> Network:
 
 
 def _gates(network: Network) -> dict[str, Tensor]:
-    """Return for each layer with weights the gradient of a gate on each input, (inputs,)."""
+    """Return the gradient of a gate on each input channel by layer, (inputs,)."""
     gates = {}
     for layer in layers(network.arch):
         weight = getattr(_module(network, layer.name), "weight", None)
@@ -106,7 +101,6 @@ def _module(network: Network, name: str) -> nn.Module | None:
 
 
 def _by_channel(arch: Arch, by_input: Mapping[str, Tensor]) -> Scores:
-    """Return the sum for each channel over the layers that read it."""
     sums = []
     for group in channel_groups(arch):
         total = torch.zeros(group.size, dtype=torch.float64)

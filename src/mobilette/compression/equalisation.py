@@ -1,22 +1,22 @@
-"""Cross-layer equalisation, and absorption of high biases.
+"""Cross-layer equalisation and absorption of high biases.
 
 Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv
 1906.04721.
 
 Equalisation, section 4.1: where f(s * x) = s * f(x), a channel may be computed s times smaller and
-read s times larger (equations 7 and 8). With r1 the range of the weights that compute it and r2 of
-those that read it, s = sqrt(r1 * r2) / r2 makes the two equal, which is best for both (equation
-11). This is repeated over all pairs of layers until nothing changes any more.
+read s times larger (equations 7 and 8). With r1 the range of the weights that compute it and r2
+that of the weights that read it, s = sqrt(r1 * r2) / r2 makes both equal, which is optimal
+(equation 11). This is repeated over all pairs of layers until it converges.
 
-Here a pair is a group of `mobilette.arch.channels.scaling_groups`: the layers that compute channels
-and those that read them, through additions, concatenations, shuffles and pools. Where residual
-additions tie the outputs of several layers, a channel has one scale in all of them, and r1 and r2
-are geometric means over the layers. A depthwise convolution is the second of one pair and the
-first of the next.
+Here a pair is a group of `mobilette.arch.channels.scaling_groups`: the layers that compute some
+channels and the layers that read them, through additions, concatenations, shuffles and pools. Where
+residual additions tie the outputs of several layers, a channel has one scale in all of them, and r1
+and r2 are geometric means over the layers. A depthwise convolution is the second layer of one pair
+and the first of the next.
 
 Absorption, section 4.1.3: equalisation may leave a channel with a high bias, and all channels of an
 activation share one range. For x >= c, relu(x) = relu(x - c) + c, so c moves from the bias of the
-layer that computes x into that of the layer that reads it, W * c (equations 13 to 15).
+layer that computes x into the bias of the layer that reads it, as W * c (equations 13 to 15).
 """
 
 from __future__ import annotations
@@ -47,37 +47,34 @@ from mobilette.model.model import Model
 
 ReLU6 = Literal["auto", "widen", "keep"]
 
-# Inputs of a ReLU6 must stay below 6 by this factor: other images may give larger ones.
+# Margin below ReLU6's cap of 6: other images may give larger inputs.
 MARGIN = 1.25
 CAP = 6.0
-# A group whose channels change by less waits until its neighbours change by more.
+# A group that changes by less than CONVERGED waits until a neighbour changes by more.
 CONVERGED, ROUNDS = 0.01, 50
-# Weights smaller than this part of their layer's largest count as zero.
+# Weights below this fraction of their layer's largest count as zero.
 NEGLIGIBLE = 1e-8
-# c is this many standard deviations below the mean: normal values exceed it 99.865% of the time.
+# c lies this many standard deviations below the mean: 99.865% of normal values exceed it.
 DEVIATIONS = 3.0
 
 
 @checked
 def equalise(model: Model, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Model:
-    """Return a model that answers as ``model`` does, with similar ranges in all channels.
+    """Return an equivalent of ``model`` with similar weight ranges in all channels.
 
     Without ReLU6 it is exact up to rounding, for every image. Channels that pass a hard-swish or
-    hard-sigmoid are left alone. ReLU6 allows scaling only below its 6, measured on ``inputs``:
+    hard-sigmoid stay as they are. ReLU6 allows scaling only below its cap, measured on ``inputs``:
 
-    - ``auto``: a ReLU6 whose inputs stay below 4.8 (6 with a margin) becomes a ReLU. Otherwise it
-      stays: channels above 4.8 are left alone, which is exact everywhere; the others are scaled to
+    - ``auto``: a ReLU6 whose inputs stay below 4.8 (6 with a margin) becomes a ReLU. Any other
+      stays: channels above 4.8 are not scaled, which is exact everywhere; the rest are scaled to
       stay below 4.8, which is exact for values below 4.8 before and after.
-    - ``keep``: as ``auto``, but no ReLU6 becomes a ReLU.
-    - ``widen``: every ReLU6 becomes a ReLU, which changes the function where values reached 6.
+    - ``keep``: like ``auto``, but every ReLU6 stays.
+    - ``widen``: every ReLU6 becomes a ReLU, which changes the result where values reached 6.
 
-    Args:
-        model: with batch norms folded.
-        inputs: normalised images, float (N, C, H, W).
-        relu6: what to do with ReLU6.
+    ``model`` must have its batch norms folded; ``inputs`` are normalised, float (N, C, H, W).
 
     Raises:
-        InputError: ``inputs`` are no images for the network.
+        InputError: ``inputs`` do not fit the network.
     """
     check_inputs(model.arch, inputs)
     rescaling = Rescaling(model)
@@ -106,10 +103,7 @@ def equalise(model: Model, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Model:
 
 
 def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
-    """Scale the channels of a group; return the largest change, as a natural logarithm.
-
-    ``room``, the factor by which each may still grow, is updated.
-    """
+    """Scale a group's channels and update ``room``; return the largest change, as a logarithm."""
     computed = _mean_range(rescaling, group, "output")
     read = _mean_range(rescaling, group, "input")
     alive = (computed > 0) & (read > 0)
@@ -125,10 +119,7 @@ def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
 
 
 def _mean_range(rescaling: Rescaling, group: ChannelGroup, side: Side) -> Tensor:
-    """Return the geometric mean over a group's layers of each channel's range, (size,).
-
-    Layers in which a channel has no weights do not count; 0 where no layer has any.
-    """
+    """Return each channel's geometric mean range over the layers where it has weights, else 0."""
     ranges = torch.stack(
         [rescaling.ranges(group, place) for place in _places(group, side)]
         or [torch.zeros(group.size).double()]
@@ -144,7 +135,7 @@ def _places(group: ChannelGroup, side: Side) -> Iterator[Place]:
 
 
 def _room(group: ChannelGroup, peaks: Mapping[str, Tensor]) -> Tensor:
-    """Return the factor by which each channel may grow, (size,); 0 means it must not change."""
+    """Return the factor by which each channel may grow, (size,); 0: it must not change."""
     room = torch.full((group.size,), torch.inf).double()
     for place in _places(group, "through"):
         if place.layer in peaks:
@@ -181,18 +172,17 @@ def _measure_peaks(model: Model, inputs: Tensor) -> dict[str, Tensor]:
 def absorb_high_biases(model: Model, inputs: Tensor) -> Model:
     """Return ``model`` with a constant c of each channel moved into the layers that read it.
 
-    c = max(0, mean - 3 std) of a ReLU's input, measured on ``inputs``, but at most the smallest
-    value there, so that the answers to ``inputs`` stay. (The paper takes mean and deviation from
-    the batch norm and assumes normal values; measured ones often have a longer tail.) Only channels
-    that one layer computes, that pass a ReLU, and that 1x1 convolutions or linear layers read,
-    directly or through pools, can be moved: a larger kernel would read padding zeros without c.
+    c = max(0, mean - 3 std) of a ReLU's input, measured on ``inputs`` (normalised, float
+    (N, C, H, W)), but at most its minimum, so that the answers to ``inputs`` stay. (The paper
+    takes mean and deviation from the batch norm and assumes normal values; measured ones often
+    have a longer tail.) Batch norms must be folded.
 
-    Args:
-        model: with batch norms folded.
-        inputs: normalised images, float (N, C, H, W).
+    Only channels that one layer computes, that pass a ReLU, and that only 1x1 convolutions or
+    linear layers read, directly or through pools, are changed: a larger kernel would read padding
+    zeros without c.
 
     Raises:
-        InputError: ``inputs`` are no images for the network.
+        InputError: ``inputs`` do not fit the network.
     """
     check_inputs(model.arch, inputs)
     movable = _movable(model.arch)
@@ -207,7 +197,7 @@ def absorb_high_biases(model: Model, inputs: Tensor) -> Model:
 
 
 def _movable(arch: Arch) -> list[tuple[str, ChannelGroup]]:
-    """Return the groups whose constant can be moved, with the layer that computes each."""
+    """Return the groups whose constant can be moved, each with the layer that computes it."""
     by_name = {layer.name: layer for layer in layers(arch)}
     relu_of = {
         layer.inputs[0]: layer.name

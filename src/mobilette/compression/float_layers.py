@@ -1,4 +1,4 @@
-"""Which layers of an int8 network stay in float: those named, and what follows them."""
+"""Layers of an int8 network that stay in float: the ones named, and what follows them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ def weight_layers(arch: Arch) -> tuple[str, ...]:
 
 
 def in_float(arch: Arch, names: Set[str]) -> frozenset[str]:
-    """Return the layers in float if those of ``names`` are.
+    """Return all float layers: ``names``, and weightless layers that read only float layers.
 
-    These are ``names`` and every layer without weights that reads only layers in float. The
-    normalisation follows the layer that reads it.
+    The normalisation follows the layer that reads it.
     """
     found: set[str] = set()
     for layer in layers(arch):
@@ -45,7 +44,7 @@ def in_float(arch: Arch, names: Set[str]) -> frozenset[str]:
 
 
 def is_part_of(node: str, names: Collection[str]) -> bool:
-    """Whether ``node`` is one of the layers ``names``, or a part of one."""
+    """Whether ``node`` is one of the layers ``names``, or part of one."""
     steps = node.split(".")
     return any(".".join(steps[:count]) in names for count in range(1, len(steps) + 1))
 

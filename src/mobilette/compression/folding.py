@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it."""
+"""Batch norm folding."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mobilette.model.model import Model
 def fold(model: Model) -> Model:
     """Return ``model`` with every batch norm folded into the convolution before it.
 
-    It computes what ``model`` computes in evaluation mode. With scale g, shift b, running mean m
-    and variance v (Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2):
-    weight' = weight * g / sqrt(v + eps), bias' = (bias - m) * g / sqrt(v + eps) + b, in float64.
+    The result computes the same as ``model`` in evaluation mode. With scale g, shift b, running
+    mean m and variance v (Ioffe and Szegedy 2015, arXiv 1502.03167, algorithm 2), in float64:
+    weight' = weight * g / sqrt(v + eps), bias' = (bias - m) * g / sqrt(v + eps) + b.
     """
     arch, folded = model.arch, dict(model.weights)
     for layer in layers(arch):

@@ -1,4 +1,4 @@
-"""A network run on images, in batches that fit in memory, while its layers are observed."""
+"""Runs a network in batches that fit in memory, and observes its layers."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ from mobilette.nn.network import Network
 if TYPE_CHECKING:
     from mobilette.compression.simulation import Simulated
 
-# Values of a batch's largest activation: 64 MiB of float32.
+# Values in a batch's largest activation: 64 MiB of float32.
 LARGEST_BATCH = 2**24
 
-# Called with a layer's name and its output.
+# Called with a layer's name and output.
 Take = Callable[[str, Tensor], None]
 
 
 def check_inputs(arch: Arch, inputs: Tensor) -> None:
-    """Raise `InputError` unless ``inputs`` are images for ``arch``, whose batch norms are folded.
-
-    At least one image is needed.
-    """
+    """Raise `InputError` unless ``inputs`` are images for ``arch``, with batch norms folded."""
     norm = next((layer.name for layer in layers(arch) if isinstance(layer, NormLayer)), None)
     if norm is not None:
         raise InputError(f"{arch.name} has batch norms ({norm} is one); fold it first")
@@ -44,11 +41,7 @@ def check_inputs(arch: Arch, inputs: Tensor) -> None:
 
 
 def batches_in_memory(arch: Arch, inputs: Tensor) -> Iterator[Tensor]:
-    """Yield ``inputs`` (N, C, H, W) in batches whose activations fit in memory.
-
-    Raises:
-        InputError: as `check_inputs`.
-    """
+    """Yield ``inputs`` (N, C, H, W), checked, in batches whose activations fit in memory."""
     check_inputs(arch, inputs)
     yield from torch.split(inputs, max(1, min(64, LARGEST_BATCH // largest_activation(arch))))
 
@@ -62,14 +55,8 @@ def largest_activation(arch: Arch) -> int:
 def observe(network: Network, inputs: Tensor, names: Iterable[str], take: Take) -> None:
     """Call ``take(name, output)`` with the output of each layer in ``names``, batch by batch.
 
-    Args:
-        network: run as it is, with batch norms folded.
-        inputs: normalised images, float (N, C, H, W).
-        names: layers of `mobilette.arch.layers`, or ``input``.
-        take: must not keep the output, which the next layer may overwrite.
-
-    Raises:
-        InputError: as `check_inputs`.
+    ``names`` are layers of `mobilette.arch.layers`, or ``input``. ``take`` must not keep the
+    output, which the next layer may overwrite. ``inputs`` are checked (`check_inputs`).
     """
     names = list(names)
     handles = [
@@ -91,10 +78,6 @@ def observe(network: Network, inputs: Tensor, names: Iterable[str], take: Take) 
 
 @torch.no_grad()
 def answers(model: Model | Simulated, inputs: Tensor) -> Tensor:
-    """Return the logits, float (N, classes), of ``model`` for normalised images ``inputs``.
-
-    Raises:
-        InputError: as `check_inputs`.
-    """
+    """Return the logits, float (N, classes), for normalised images, checked by `check_inputs`."""
     network = model.network if isinstance(model, Model) else model
     return torch.cat([network(batch) for batch in batches_in_memory(model.arch, inputs)])

@@ -33,19 +33,17 @@ TOLERANCE = 0.02  # of the mult-adds: how far below the target the result may be
 def slice_to(model: Model, arch: Arch | None = None, *, width_mult: float | None = None) -> Model:
     """Return ``model`` cut to the widths of ``arch``, or to another width multiplier.
 
-    Of each group of tied channels those stay that contribute most to the layers that read them
+    Each group of tied channels keeps those that contribute most to their readers
     (`mobilette.formats.importance`: Li et al. 2017, arXiv 1608.08710, with Liu et al. 2017, arXiv
     1708.06519). The result is a start for training: batch norms keep the statistics of the wider
     network until `mobilette.formats.batch_norm.measure_batch_norm` measures them again.
 
-    Args:
-        model: the wider model.
-        arch: the same network, nowhere wider.
-        width_mult: instead of ``arch``, the width multiplier of the network ``origin.name``.
+    ``arch`` is the same network, nowhere wider; ``width_mult`` refers to the catalogue network
+    ``model.origin.name``.
 
     Raises:
-        InputError: not exactly one of ``arch`` and ``width_mult`` is given, there is no network of
-            that name, or the networks differ in more than their widths.
+        InputError: not exactly one of ``arch`` and ``width_mult`` is given, no network has that
+            name, or the networks differ in more than their widths.
     """
     if (arch is None) == (width_mult is None):
         raise InputError("slice_to: give either arch or width_mult")
@@ -57,7 +55,7 @@ def slice_to(model: Model, arch: Arch | None = None, *, width_mult: float | None
 
 
 def _of_width(model: Model, width_mult: float) -> Arch:
-    """Return the model's network of the catalogue with another width, in the model's details."""
+    """Return the model's catalogue network at another width, with the model's details."""
     settings = Settings(
         width_mult=width_mult,
         resolution=model.arch.resolution,
@@ -79,19 +77,16 @@ def _of_width(model: Model, width_mult: float) -> Arch:
 def prune_channels(
     model: Model, scores: Scores, *, keep_madds: float, multiple: int = MULTIPLE
 ) -> Model:
-    """Return ``model`` without its least important channels.
+    """Return ``model`` without its least important channels (``scores``).
 
-    Greedily, in each step the channel count (`mobilette.arch.knobs`) is lowered that loses least
-    score for the mult-adds it saves; what was cut too much is then given back where it gains most
-    score for its mult-adds. Batch norms keep the statistics of the wider network, so measure them
-    again (`mobilette.formats.batch_norm.measure_batch_norm`) before use.
+    Greedy: each step lowers the channel count (`mobilette.arch.knobs`) that loses the least score
+    per mult-add saved; what was cut too much is then given back where it gains the most score per
+    mult-add. ``keep_madds`` is the fraction of the mult-adds to keep, above 0 and at most 1.
+    Channel counts are multiples of ``multiple``; halves and groups use at most 4, or what the
+    layers' groups allow.
 
-    Args:
-        model: the model.
-        scores: how important its channels are, as `norm_scores` or `taylor_scores` gives.
-        keep_madds: the fraction of the mult-adds to keep, above 0 and at most 1.
-        multiple: of which channel counts are; halves and groups use 4 at most, or what the layers'
-            groups allow.
+    Batch norms keep the statistics of the wider network: measure them again
+    (`mobilette.formats.batch_norm.measure_batch_norm`) before use.
 
     Raises:
         InputError: the network cannot be cut to so few mult-adds.
@@ -114,7 +109,7 @@ def prune_channels(
 
 
 class _Turner:
-    """Channel counts that are lowered and raised, one step at a time."""
+    """Channel counts, lowered and raised one step at a time."""
 
     def __init__(self, knobs: Knobs, scores: Scores, *, multiple: int) -> None:
         self.knobs, self.madds = knobs, KnobMadds(knobs)
@@ -126,10 +121,7 @@ class _Turner:
         self.asked: list[set[int]] = [{knob.size} for knob in knobs]
 
     def turn_down(self, wanted: int) -> None:
-        """Lower counts until at most ``wanted`` mult-adds are left, or none can be lowered.
-
-        Steps that overshoot come last, the smallest overshoot first.
-        """
+        """Lower counts to at most ``wanted`` mult-adds, if possible; overshoot last and least."""
         enough = wanted - TOLERANCE * self.before
         while self.left > wanted:
             steps = []
@@ -154,12 +146,11 @@ class _Turner:
             self._take_first(sorted(steps))
 
     def _lost(self, knob: int, count: int) -> float:
-        """Return the score lost by setting ``knob`` to ``count``."""
         lost = self.lost[knob]
         return lost[count] - lost[self.counts[knob]]
 
     def _take_first(self, steps: list[tuple[float, float, int, int]]) -> None:
-        """Take the first of ``steps`` that the network allows; drop those that it does not."""
+        """Take the first of ``steps`` that the network allows; drop the ones it does not."""
         for _, _, knob, count in steps:
             if not self.knobs[knob].bound or self._allows(knob, count):
                 self.counts = [*self.counts[:knob], count, *self.counts[knob + 1 :]]
@@ -168,7 +159,7 @@ class _Turner:
             self.settings[knob].remove(count)
 
     def _allows(self, knob: int, count: int) -> bool:
-        """Return whether ``knob`` may be set to ``count``; the other knobs are checked with it."""
+        """Return whether ``knob`` may be set to ``count``; checks the others' next counts too."""
         if (knob, count) not in self.allowed:
             lower = [
                 max((c for c in settings if c not in self.asked[i]), default=settings[-1])
@@ -194,7 +185,6 @@ class _Turner:
 
 
 def _settings(knob: Knob, multiple: int) -> list[int]:
-    """Return the counts that ``knob`` may be set to."""
     narrowest = min(knob.channels)
     smallest = -(-min(SMALLEST, narrowest) * knob.size // narrowest)
     if knob.bound:
@@ -205,10 +195,7 @@ def _settings(knob: Knob, multiple: int) -> list[int]:
 
 
 def _losses(knobs: Knobs, scores: Scores) -> list[list[float]]:
-    """Return for each knob the score lost at each count, 0 to its size.
-
-    The lowest scores go first, from each group of channels in proportion.
-    """
+    """Return each knob's lost score by count, 0 to its size; the lowest scores go first."""
     lost = [torch.zeros(knob.size + 1, dtype=torch.float64) for knob in knobs]
     for group, score in zip(channel_groups(knobs.arch), scores, strict=True):
         knob = knobs.of(group)
@@ -224,10 +211,7 @@ def _losses(knobs: Knobs, scores: Scores) -> list[list[float]]:
 
 
 def kept_positions(arch: Arch, scores: Scores, target: Arch) -> Sources:
-    """Return which positions of ``arch`` the narrower ``target`` keeps: the best-scored channels.
-
-    They stay in their order.
-    """
+    """Return the positions of ``arch`` that ``target`` keeps: the best-scored channels in order."""
     alike = {
         frozenset(group.places): (group, score)
         for group, score in zip(channel_groups(arch), scores, strict=True)

@@ -1,7 +1,7 @@
 """Quantisation-aware training: weights trained to answer well after rounding to int8.
 
-Jacob et al. 2018, arXiv 1712.05877, section 3. Batch norms are folded before training, so what is
-trained is what is exported.
+Jacob et al. 2018, arXiv 1712.05877, section 3. Batch norms are folded before training, so the
+trained network is the exported one.
 """
 
 from __future__ import annotations
@@ -39,27 +39,20 @@ def train_quantised(
     float_layers: Collection[str] = (),
     report: Report | None = None,
 ) -> Model | None:
-    """Return ``model`` trained to answer in int8 as it does in float; ``None`` if that failed.
+    """Return ``model`` trained to answer the same in int8 as in float; ``None`` if that failed.
 
-    The loss is the Kullback-Leibler divergence from the float answers; labels are not needed.
-    Weights and biases are trained with Adam at a rate in proportion to each tensor's size, with
-    warm-up and a cosine schedule; ranges of activations stay as calibrated. The same batches give
-    the same model. Training has failed if the answers to ``inputs`` in int8 are no better.
+    The loss is the Kullback-Leibler divergence from the float answers; no labels are needed. Adam
+    trains weights and biases for ``steps`` steps, with warm-up and a cosine schedule; ``lr`` is its
+    peak rate relative to each tensor's root mean square. Activation ranges stay as calibrated on
+    ``inputs``. The same batches give the same model. Training has failed if the int8 answers to
+    ``inputs`` are no better than before.
 
-    Args:
-        model: with batch norms folded.
-        batches: begins a pass over normalised images, float (N, C, H, W); called again when a pass
-            ends before ``steps``.
-        inputs: normalised images to calibrate with.
-        ranges: how the ranges of activations are chosen.
-        steps: how many batches to train on.
-        lr: the highest rate, relative to a tensor's root mean square.
-        float_layers: convolutions and linear layers that stay in float.
-        report: is told the progress.
+    ``model`` has its batch norms folded; images are normalised, float (N, C, H, W). ``batches``
+    begins a pass over them, and is called again when a pass ends early.
 
     Raises:
-        InputError: ``inputs`` are no images for the network, it has no such layer, or ``steps`` or
-            ``lr`` is not positive.
+        InputError: ``inputs`` do not fit the network, it has no such layer, or ``steps`` or ``lr``
+            is not positive.
     """
     if steps < 1 or not lr > 0:
         raise InputError(f"{steps} steps at rate {lr}: at least 1 step and a rate above 0 needed")
@@ -85,7 +78,7 @@ def train_quantised(
 
 
 def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Return Adam with a rate in proportion to each tensor's root mean square.
+    """Return Adam with rates in proportion to each tensor's root mean square.
 
     Equalised weights of one layer may be a thousand times those of another.
     """

@@ -1,4 +1,4 @@
-"""How the int8 range of an activation is chosen from the values seen in calibration."""
+"""How an activation's int8 range is chosen from the values seen in calibration."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 # plain: the default of the engine's quantiser: minmax in ONNX Runtime and OpenVINO, a search in
-# LiteRT and ExecuTorch. minmax: from the smallest to the largest value seen. percentile: the most
-# extreme values are cut off. mse: the range with the smallest mean square error of rounding.
+# LiteRT and ExecuTorch. minmax: from the smallest to the largest value. percentile: without the
+# most extreme values. mse: the range with the smallest mean square rounding error.
 Ranges = Literal["plain", "minmax", "percentile", "mse"]
 RANGES: tuple[Ranges, ...] = ("plain", "minmax", "percentile", "mse")
 
-# Percent of the values inside the range of ``percentile``.
+# Percentage of the values inside the ``percentile`` range.
 PERCENTILE = 99.99
 BINS = 2048
 # Steps in an 8-bit range.
@@ -26,10 +26,7 @@ def histogram_range(
 ) -> tuple[float, float]:
     """Return the (smallest, largest) value of the range chosen from a tensor's histogram.
 
-    Args:
-        ranges: how to choose.
-        counts: number of values in each bin, (bins,).
-        edges: of the bins, ascending, (bins + 1,).
+    ``counts`` are the values per bin, (bins,), and ``edges`` ascend, (bins + 1,).
     """
     if ranges == "percentile":
         return _percentile_range(counts, edges)
@@ -41,7 +38,7 @@ def histogram_range(
 def _percentile_range(
     counts: NDArray[np.float64], edges: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Cut off half of what `PERCENTILE` excludes at each end, to within a bin."""
+    """Cut half of what `PERCENTILE` excludes off each end, to within a bin."""
     outside = (1 - PERCENTILE / 100) / 2 * counts.sum()
     low = int((np.cumsum(counts) <= outside).sum())
     high = len(counts) - int((np.cumsum(counts[::-1]) <= outside).sum())
@@ -54,7 +51,7 @@ def _least_squares_range(
     """Move one end after the other to where the sum of squared errors in 8 bits is smallest.
 
     The squared error of a value inside the range is step^2 / 12 on average (0 for zero, which is a
-    step); of one outside, its squared distance from the range. The range contains zero.
+    step), outside its squared distance from the range. The range contains zero.
     """
     low, high = smallest, largest = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
     shares = np.linspace(0, 1, _CANDIDATES + 1)[1:]
@@ -73,7 +70,7 @@ def _squared_error(
     low: NDArray[np.float64] | float,
     high: NDArray[np.float64] | float,
 ) -> NDArray[np.float64]:
-    """Return the sum of squared errors for each of the ranges ``low`` to ``high``."""
+    """Return the sum of squared errors of each range ``low`` to ``high``."""
     lows, highs = np.broadcast_arrays(low, high)
     centres = (edges[:-1] + edges[1:]) / 2
     beyond = centres - np.clip(centres, lows[:, None], highs[:, None])

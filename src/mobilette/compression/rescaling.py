@@ -1,4 +1,4 @@
-"""Channels scaled where they are computed, and scaled back where they are read."""
+"""Channels scaled where they are computed and scaled back where they are read."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Inputs = tuple[Tensor, slice, Tensor]
 
 
 class Rescaling:
-    """The weights of a model in float64, while its channels are scaled.
+    """A model's weights in float64 while its channels are scaled.
 
     Attributes:
-        arch: the network; its batch norms are folded and every convolution has a bias.
-        weights: its state dict, changed in place.
+        arch: with batch norms folded and a bias in every convolution.
+        weights: state dict, changed in place.
     """
 
     def __init__(self, model: Model) -> None:
@@ -43,7 +43,7 @@ class Rescaling:
         self._positions: dict[tuple[ChannelGroup, Place], Tensor] = {}
 
     def model(self, arch: Arch | None = None) -> Model:
-        """Return the model with the weights as they are now, as ``arch`` if that is given."""
+        """Return the model with the current weights, as ``arch`` if given."""
         weights = {name: tensor.float().clone() for name, tensor in self.weights.items()}
         return replace(self._source, arch=arch or self.arch, weights=weights)
 
@@ -67,7 +67,7 @@ class Rescaling:
         return weights.reshape(group.size, -1).abs().amax(dim=1)
 
     def shift(self, group: ChannelGroup, amounts: Tensor) -> None:
-        """Subtract ``amounts`` (size,) from the channels of ``group``; readers' biases make up."""
+        """Subtract ``amounts`` (size,) from a group's channels; the readers' biases compensate."""
         for place, positions in group.places.items():
             if place.side == "output":
                 self.weights[f"{place.layer}.bias"][torch.tensor(positions)] -= amounts
@@ -106,12 +106,10 @@ class Rescaling:
 
 
 def widen(arch: Arch, activations: Mapping[str, bool] | None = None) -> Arch:
-    """Return ``arch`` with ReLU in place of ReLU6.
+    """Return ``arch`` with ReLU in place of ReLU6: in all layers, or only in ``activations``.
 
-    Args:
-        arch: the network.
-        activations: which activation layers to change, by name; ``None`` means all. The hidden
-            layers of a head share one activation, which only ``None`` changes.
+    ``activations`` maps names of activation layers to whether to change them. Hidden layers of a
+    head share one activation, which only ``None`` changes.
     """
 
     def wanted(name: str) -> bool:

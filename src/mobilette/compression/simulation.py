@@ -1,9 +1,8 @@
-"""int8 inference simulated in float: values are rounded to the steps an integer engine has.
+"""int8 inference simulated in float: values are rounded to an integer engine's steps.
 
-It measures how much int8 changes the answers, layer by layer (`sensitivity`) or in all, and serves
-bias correction and quantisation-aware training, whose gradients pass straight through the rounding
-(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", arXiv 1712.05877, section 3).
+It measures how int8 changes the answers, overall or by layer (`sensitivity`), and serves bias
+correction and quantisation-aware training, where gradients pass straight through the rounding
+(Jacob et al. 2018, arXiv 1712.05877, section 3).
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from mobilette.model.model import Model
 WeightScales = Literal["per_channel", "per_tensor"]
 Range = tuple[float, float]
 
-# Activations that every engine fuses into the layer before them.
+# Activations that every engine fuses into the layer before.
 FUSED = ("relu", "relu6")
 
 
@@ -56,18 +55,13 @@ def simulated(
     layers: Collection[str] | None = None,
     float_layers: Collection[str] = (),
 ) -> Simulated:
-    """Return ``model`` as an integer engine would execute it, calibrated on ``inputs``.
+    """Return ``model`` as an integer engine executes it, calibrated on ``inputs``.
 
-    Args:
-        model: with batch norms folded.
-        inputs: normalised images, float (N, C, H, W).
-        ranges: how the ranges of activations are chosen.
-        weights: one scale per output channel, or one per layer.
-        layers: names of the layers in int8; ``None`` means all.
-        float_layers: convolutions and linear layers that stay in float.
+    ``model`` has its batch norms folded; ``inputs`` are normalised, float (N, C, H, W). ``layers``
+    are the int8 layers (``None``: all), except the ``float_layers``.
 
     Raises:
-        InputError: ``inputs`` are no images for the network, or it has no such layer.
+        InputError: ``inputs`` do not fit the network, or it has no such layer.
     """
     chosen = int8_layers(model.arch, layers, float_layers)
     calibrated = calibrate(model, inputs, ranges, int8_tensors(model.arch, chosen))
@@ -75,15 +69,11 @@ def simulated(
 
 
 class Simulated(nn.Module):
-    """A network with int8 weights and activations, as `simulated` makes it.
+    """A network with int8 weights and activations, made by `simulated`.
 
     Weights are symmetric, -127 to 127, with scales that follow them in training; activations are
-    affine, 0 to 255, with fixed ranges. Biases are float, since engines have them in int32 with far
-    finer steps, and so are the logits.
-
-    Attributes:
-        arch: the network.
-        network: a copy of the model's network, with rounding added.
+    affine, 0 to 255, with fixed ranges. Biases are float, because engines hold them in int32 with
+    far finer steps, and so are the logits.
     """
 
     def __init__(
@@ -94,13 +84,10 @@ class Simulated(nn.Module):
         int8: Collection[str],
         weights: WeightScales = "per_channel",
     ) -> None:
-        """Make the module.
+        """Round a copy of the network of ``model``, whose batch norms are folded.
 
-        Args:
-            model: with batch norms folded.
-            calibrated: the range of every uint8 tensor, by the layer whose output it is.
-            int8: names of the layers in int8.
-            weights: one scale per output channel, or one per layer.
+        ``calibrated`` is the range of every uint8 tensor, by the layer whose output it is; ``int8``
+        are the names of the int8 layers.
         """
         super().__init__()
         one_of(weights, ("per_channel", "per_tensor"), "weights")
@@ -159,9 +146,9 @@ def _round_output(found: Range, _module: nn.Module, _inputs: object, output: Ten
 def int8_layers(
     arch: Arch, chosen: Collection[str] | None = None, float_layers: Collection[str] = ()
 ) -> frozenset[str]:
-    """Return the names of the layers in int8; activations follow the layer before them.
+    """Return the names of the int8 layers; activations follow the layer before them.
 
-    The same layers stay in float as in exporters (`in_float`).
+    Exporters keep the same layers in float (`in_float`).
 
     Raises:
         InputError: there is no such layer, or one of ``float_layers`` has no weights.
@@ -180,11 +167,11 @@ def int8_layers(
 
 
 def int8_tensors(arch: Arch, int8: Collection[str]) -> tuple[str, ...]:
-    """Return the layers (or ``input``) whose output is uint8 when the layers ``int8`` are int8.
+    """Return the layers (or ``input``) with a uint8 output when the layers ``int8`` are int8.
 
-    A tensor is uint8 if the layer that makes it or one that reads it is in int8. ReLU and ReLU6
-    are fused, so the tensor before them does not exist; hard-swish and hard-sigmoid are layers like
-    any other. Max pools, slices, shuffles and the like pass their input on. Logits stay float.
+    A tensor is uint8 if the layer that makes it or one that reads it is int8. ReLU and ReLU6 are
+    fused, so the tensor before them does not exist; hard-swish and hard-sigmoid are ordinary
+    layers. Max pools, slices, shuffles and the like pass their input on. Logits stay float.
     """
     makers: dict[str, str] = {INPUT: INPUT}
     uses: defaultdict[str, bool] = defaultdict(bool)
@@ -216,7 +203,7 @@ def calibrate(
     """Return the output range of each layer (or ``input``) in ``names`` on ``inputs``.
 
     Raises:
-        InputError: ``inputs`` are no images for the network, or an output is not finite.
+        InputError: ``inputs`` do not fit the network, or an output is not finite.
     """
     one_of(ranges, RANGES, "ranges")
     ends: dict[str, Range] = {}
@@ -250,11 +237,10 @@ class LayerSensitivity:
     """How a model answers with one layer in int8.
 
     Attributes:
-        layer: its name.
-        signal_to_noise_db: mean square of the float logits over that of their error, in decibels;
-            infinite without error. With one class per image, logits are taken less their mean,
-            which does not affect the answer.
-        accuracy: top-1, a fraction; ``None`` without labels.
+        signal_to_noise_db: mean square of the float logits over that of their error; infinite
+            without error. With one class per image, each image's mean logit, which does not affect
+            the answer, is subtracted first.
+        accuracy: top-1, 0 to 1; ``None`` without labels.
     """
 
     layer: str
@@ -267,16 +253,12 @@ def sensitivity(
 ) -> tuple[LayerSensitivity, ...]:
     """Return how much int8 in each convolution or linear layer changes the answers, worst first.
 
-    Each layer is quantised alone, as an engine would: weights, input and output.
-
-    Args:
-        model: with batch norms folded.
-        inputs: normalised images, float (N, C, H, W), to calibrate and to measure with.
-        labels: their classes, (N,).
-        ranges: how the ranges of activations are chosen.
+    Each layer is quantised alone (weights, input and output). Batch norms must be folded;
+    ``inputs`` (normalised, float (N, C, H, W)) serve to calibrate and to measure; ``labels`` are
+    their classes, (N,).
 
     Raises:
-        InputError: ``inputs`` are no images for the network, or there are not as many labels.
+        InputError: ``inputs`` do not fit the network, or the number of labels differs.
     """
     arch = model.arch
     check_inputs(arch, inputs)
