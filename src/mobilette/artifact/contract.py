@@ -19,7 +19,7 @@ from mobilette.records import check_ranges
 
 # Fields known only once the model file is written, so not embedded in it.
 OUTSIDE = ("files", "measured", "sha256")
-# Fields that were added later: neither written nor hashed while they have these values.
+# Later additions: neither written nor hashed while they have these values.
 _LATER: Mapping[str, object] = MappingProxyType(
     {
         "outputs": "softmax",
@@ -29,7 +29,7 @@ _LATER: Mapping[str, object] = MappingProxyType(
         "verifiable": True,
     }
 )
-# The contract's name in a model file's own metadata.
+# The contract's key in the model file's metadata.
 METADATA_KEY = "mobilette.contract"
 
 
@@ -38,10 +38,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True, kw_only=True)
 class InputContract:
-    """The model's input: its name, layout, dtype and shape without the batch.
+    """The model's input; ``shape`` is without the batch.
 
-    ``colour`` is the order of the channels that the caller provides; whatever order the network
-    was trained with, the graph rearranges them.
+    ``colour`` is the channel order that callers provide; the graph reorders it for the network.
     """
 
     name: str
@@ -58,7 +57,7 @@ class InputContract:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the weights come from: the run's directory, relative to the artifact's."""
+    """The run that the weights come from: its directory relative to the artifact's."""
 
     run: str
     weights_sha256: str
@@ -66,7 +65,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSource:
-    """The images by which the ranges of int8 activations were chosen."""
+    """The images that int8 activation ranges were calibrated on."""
 
     data: str
     images: Annotated[int, AMOUNT]
@@ -78,14 +77,13 @@ class CalibrationSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """One way to int8 that `mobilette quantize` tried, and what came of it.
+    """One way to int8 that `mobilette quantize` tried, and its result.
 
     Attributes:
-        top1: of the artifact on the images that judged it, 0 to 1; ``None`` where the engine
-            could not have it.
-        drop: how much less that is than the run's own, 0 to 1; negative where it is more.
-        latency_ms: median of one image, one thread; ``None`` where it cannot be timed.
-        reason: why it was not tried, or failed.
+        top1: of the artifact on the judging images, 0 to 1; ``None`` if it could not be measured.
+        drop: from the run's top-1, as a fraction; negative for a gain.
+        latency_ms: median for one image on one thread; ``None`` if it cannot be timed.
+        reason: why it failed or was not tried.
     """
 
     name: str
@@ -106,13 +104,12 @@ class Measured:
     """Numbers measured at export.
 
     Attributes:
-        top1: of the run's weights on its validation images, 0 to 1; ``None`` where they were
-            imported.
-        arena_bytes: of a microcontroller's model: what its tensors need.
-        operators: of a microcontroller's model: what its interpreter has to know.
-        rungs: what `mobilette quantize` tried on the way to this artifact.
-        chosen: the index among them of the one that this artifact is of.
-        latency_ms: median of one image, one thread, by precision of the target; timed in turns.
+        top1: of the run's weights on its validation images, 0 to 1; ``None`` if imported.
+        arena_bytes: memory that a microcontroller's model needs for tensors.
+        operators: those that a microcontroller's interpreter needs.
+        rungs: what `mobilette quantize` tried.
+        chosen: index of this artifact's rung.
+        latency_ms: median for one image on one thread, by precision of the target; timed in turns.
     """
 
     size_bytes: Annotated[int, AMOUNT]
@@ -134,12 +131,11 @@ class Contract:
     """The content of contract.json.
 
     Attributes:
-        parts: names of the files that belong to the model besides.
-        output: name of the model's output, logits of shape (N, classes).
-        outputs: how logits become probabilities: ``softmax``, or ``sigmoid`` where an image
-            may be of none or of several classes.
-        float_layers: of an int8 model, those that it computes in float.
-        verifiable: whether an engine that `verify` has can execute the model.
+        parts: names of the model's other files.
+        output: name of the logits, shape (N, classes).
+        outputs: ``sigmoid`` if an image may have no class or several.
+        float_layers: layers of an int8 model that are computed in float.
+        verifiable: whether `verify` has an engine for the model.
         files: name to SHA-256 of every other file of the artifact.
         sha256: of this contract's canonical JSON without this field.
     """
@@ -178,7 +174,7 @@ class Contract:
                 raise InputError(f"file name {name!r} would lie outside the artifact")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole contract as JSON values."""
+        """Return the contract as JSON values."""
         content = asdict(self)
         for name, nothing in _LATER.items():
             if getattr(self, name) == nothing:
@@ -193,15 +189,15 @@ class Contract:
         return content
 
     def embedded(self) -> dict[str, Any]:
-        """Return the part that also stands inside the model file, as JSON values."""
+        """Return the part that is embedded in the model file, as JSON values."""
         return {key: value for key, value in self.to_json().items() if key not in OUTSIDE}
 
     def own_sha256(self) -> str:
-        """Return what ``sha256`` must be."""
+        """Return the expected ``sha256``."""
         content = {key: value for key, value in self.to_json().items() if key != "sha256"}
         return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
 def canonical(value: object) -> str:
-    """Return JSON that is the same text for the same value."""
+    """Return JSON text that is the same for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

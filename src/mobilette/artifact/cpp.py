@@ -1,4 +1,4 @@
-"""C++ for microcontrollers: the model, its labels, its operators."""
+"""C++ for microcontrollers: the model, its labels and operators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _A_LINE = 12
 
 
 def model_source(model: bytes, labels: Sequence[str]) -> str:
-    """Return ``model.cc``: the bytes of ``model`` and the names of the classes."""
+    """Return ``model.cc``: the bytes of ``model`` and the class names."""
     lines = [
         "  " + " ".join(f"0x{byte:02x}," for byte in model[first : first + _A_LINE])
         for first in range(0, len(model), _A_LINE)
@@ -36,7 +36,7 @@ def model_source(model: bytes, labels: Sequence[str]) -> str:
 
 
 def model_header(*, labels: int, arena_bytes: int) -> str:
-    """Return ``model.h``: what ``model.cc`` defines, and the memory that is needed."""
+    """Return ``model.h``: the declarations of ``model.cc`` and the arena size."""
     return f"""\
 #ifndef MOBILETTE_MODEL_H_
 #define MOBILETTE_MODEL_H_
@@ -57,7 +57,7 @@ constexpr int kArenaBytes = {arena_bytes};
 
 
 def literal(text: str) -> str:
-    """Return ``text`` as a C string literal, UTF-8, of printable ASCII only."""
+    """Return ``text``, encoded as UTF-8, as a C string literal of printable ASCII."""
     plain = {byte for byte in range(32, 127)} - set(b'"\\?')  # ?: no trigraphs
     return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'
 
@@ -92,11 +92,7 @@ METHODS = {
 
 
 def resolver_header(operators: tuple[str, ...]) -> str:
-    """Return ``resolver.h``: a function that adds just these operators to a resolver.
-
-    Raises:
-        InputError: an operator is none of those that our networks need.
-    """
+    """Return ``resolver.h``: a function that adds exactly these operators to a resolver."""
     unknown = [name for name in operators if name not in METHODS]
     if unknown:
         raise InputError(f"{', '.join(unknown)} is not supported by mcu; use --to litert")

@@ -1,4 +1,4 @@
-"""Writing an artifact, and reading one that nobody has changed since."""
+"""Artifacts: written, and read with their hashes checked."""
 
 from __future__ import annotations
 
@@ -39,18 +39,14 @@ ONNX_TARGETS = ("onnx", "web")
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """An artifact directory whose files are those that its contract names."""
+    """An artifact directory whose files match its contract."""
 
     path: Path
     contract: Contract
 
     @property
     def golden(self) -> Golden:
-        """The golden vectors.
-
-        Raises:
-            InputError: they are damaged, or not for this network.
-        """
+        """The golden vectors; `InputError` if they are damaged or do not fit the network."""
         golden = read_golden(self.path / GOLDEN)
         arch = self.contract.arch
         planes = (arch.in_channels, arch.resolution, arch.resolution)
@@ -61,10 +57,7 @@ class Artifact:
 
     @cached_property
     def model(self) -> Model:
-        """The model that it was made from, read from its run.
-
-        Raises:
-            InputError: the run is gone, was moved, or has other weights since.
+        """The model it was made from, read from its run; `InputError` if that is gone or has changed.
         """
         from mobilette.model.directory import read_model
 
@@ -74,11 +67,11 @@ class Artifact:
 
     @property
     def source(self) -> Path:
-        """The folder of the run that it was made from."""
+        """The directory of the run that it was made from."""
         return Path(os.path.normpath(self.path / self.contract.source.run))
 
     def why_no_model(self) -> str | None:
-        """Return why the model that it was made from cannot be read; ``None`` if it can."""
+        """Return why its run's model cannot be read, or ``None``."""
         from mobilette.model.directory import WEIGHTS, is_model
 
         source = self.contract.source
@@ -92,10 +85,7 @@ class Artifact:
         return None
 
     def read_model(self) -> bytes:
-        """Return the model file, checked against its hash in the same pass.
-
-        Raises:
-            InputError: as `read` does; or it is an ONNX file that reads others.
+        """Return the model file, checked against its hash; `InputError` for ONNX with external data.
         """
         content = self.read(self.contract.model)
         if self.contract.target in ONNX_TARGETS:
@@ -103,7 +93,7 @@ class Artifact:
         return content
 
     def read(self, name: str) -> bytes:
-        """Return the content of the file ``name``, checked against its hash in the same pass."""
+        """Return the file ``name``, checked against its hash."""
         return _read_checked(self.path, name, self.contract)
 
 
@@ -116,9 +106,9 @@ def write_artifact(
     readme: str,
     measured: Measured,
 ) -> Contract:
-    """Write the files of an artifact into the empty ``folder`` and return the final contract.
+    """Write an artifact into the empty ``folder`` and return its final contract.
 
-    ``files`` are the model and its parts, as the contract names them.
+    ``files`` are the contract's model and parts.
     """
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +128,7 @@ def write_artifact(
 
 
 def copy_artifact(artifact: Artifact, folder: Path, *, measured: Measured) -> None:
-    """Copy an artifact's files into the empty ``folder``, with ``measured`` in its contract."""
+    """Copy an artifact into the empty ``folder``, with ``measured`` in its contract."""
     for name in _names(artifact.contract):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +143,7 @@ def is_artifact(path: Path) -> bool:
 
 
 def find_artifacts(folder: Path) -> tuple[Path, ...]:
-    """Return the artifact directories in ``folder``, by name; those without a name are left out."""
+    """Return the artifact directories in ``folder``, sorted by name, without hidden ones."""
     try:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
@@ -165,8 +155,7 @@ def open_artifact(path: str | Path) -> Artifact:
     """Return the artifact in the directory ``path``, all hashes checked.
 
     Raises:
-        InputError: it is no artifact, a file was changed, cut short or removed, or it was made by
-            a newer version.
+        InputError: it is no artifact, a file was changed or removed, or it needs a newer version.
     """
     path = Path(path)
     restore(path)
@@ -191,18 +180,13 @@ def open_artifact(path: str | Path) -> Artifact:
 
 
 def read_contract(path: Path) -> Contract:
-    """Return the contract in the file ``path``, its hash not checked.
-
-    Raises:
-        InputError: it is damaged, or was written by a newer version.
-    """
+    """Return the contract in the file ``path``, its hash not checked; `InputError` if damaged."""
     content = read_json(path)
     check_schema(content, where=str(path))
     return parse(Contract, content, where=str(path))
 
 
 def _check_labels(path: Path, contract: Contract) -> None:
-    """Raise `InputError` if the labels are the contract's in another order, or others."""
     text = read_bytes(path, limit=LARGEST_RECORD).decode(errors="replace")
     labels: tuple[ClassLabel, ...] = ()
     with suppress(InputError):
@@ -219,7 +203,7 @@ def _check_labels(path: Path, contract: Contract) -> None:
 
 
 def _check_inside(folder: Path, name: str) -> None:
-    """Raise `InputError` if the file ``name`` is a link to what lies elsewhere, or behind one."""
+    """Refuse links that lead out of the artifact."""
     real = Path(os.path.realpath(folder / name))
     if not real.is_relative_to(os.path.realpath(folder)):
         raise InputError(
@@ -251,10 +235,7 @@ _VERSION = re.compile(r"[0-9][0-9a-z.+-]{0,31}")
 
 
 def check_schema(content: object, *, where: str) -> None:
-    """Raise `InputError` if ``content``, a contract's JSON value, is of a newer schema.
-
-    It names the version to install; everything else about ``content`` is left to `parse`.
-    """
+    """Raise `InputError`, naming the version to install, if a contract's schema is newer."""
     known = max(get_args(get_type_hints(Contract)["schema"]))
     schema = content.get("schema") if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not isinstance(schema, int) or schema <= known:
@@ -271,7 +252,7 @@ def check_schema(content: object, *, where: str) -> None:
 
 
 def check_whole(model: bytes, *, where: str) -> None:
-    """Raise `InputError` unless ``model`` is an ONNX file all of whose values are inside."""
+    """Raise `InputError` unless ``model`` is an ONNX file without external data."""
     import onnx
     from google.protobuf.message import DecodeError, Message
 

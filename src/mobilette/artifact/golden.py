@@ -1,4 +1,4 @@
-"""Golden vectors: a few inputs, and the logits that the checkpoint gave for them."""
+"""Golden vectors: a few inputs and the checkpoint's logits for them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ IMAGES = 8
 MOST_IMAGES = 64
 EXACT = "exact"
 EXPECTED = "uint8 inputs (N, C, H, W) and float32 logits are expected"
-ENCRYPTED = 1  # a bit of an entry's flags
+ENCRYPTED = 1  # flag bit of a zip entry
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# As numpy writes it, with a kind of number that it writes here.
+# The header that numpy writes, for the dtypes used here.
 _HEADER = re.compile(
     rb"\{'descr': '([|<][uif][14])', 'fortran_order': False, 'shape': \(([0-9, ]{1,80})\), \}\s*"
 )
-# What zipfile raises for bytes that are no such archive.
+# What zipfile raises for damaged archives.
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -50,8 +50,8 @@ class Golden:
     Attributes:
         inputs: uint8 (N, C, H, W).
         logits: float32 (N, classes).
-        exact: int8 (N, classes): of an int8 model that has one right answer, that answer as it
-            leaves the model, by LiteRT's reference kernels.
+        exact: int8 (N, classes), raw answers of LiteRT's reference kernels, where a model must
+            match them to the bit.
     """
 
     inputs: NDArray[np.uint8]
@@ -71,8 +71,8 @@ class Golden:
 def golden_inputs(channels: int, resolution: int) -> NDArray[np.uint8]:
     """Return the same images every time, uint8 (8, channels, resolution, resolution).
 
-    Coloured blobs, stronger in some channels and places than in others, so that a wrong mean, a
-    swapped colour or a transposed axis changes the answer.
+    Coloured blobs that differ by channel and place, so that a wrong mean, swapped colours or a
+    transposed axis change the answer.
     """
     generator = np.random.default_rng(20_26)
     rows, columns = np.mgrid[0:resolution, 0:resolution] / resolution
@@ -91,7 +91,7 @@ def read_golden(path: Path) -> Golden:
     """Return the golden vectors in ``path``; nothing in it is executed.
 
     Raises:
-        InputError: it is damaged, too large, or its arrays are not what they should be.
+        InputError: it is damaged or too large, or an array has the wrong dtype or shape.
     """
     content = read_bytes(path, limit=LARGEST)
     try:
@@ -118,11 +118,7 @@ def read_golden(path: Path) -> Golden:
 def _read_array(
     archive: zipfile.ZipFile, name: str, dtype: type[np.generic], *, dimensions: int
 ) -> NDArray[Any]:
-    """Return an array of an archive as numpy writes them; its size is checked before it is made.
-
-    Raises:
-        InputError: it is of another kind, or packed in a way in which numpy packs none.
-    """
+    """Return an array as numpy packs it; its size is checked before it is allocated."""
     entry, expected = archive.getinfo(f"{name}.npy"), np.dtype(dtype)
     if entry.flag_bits & ENCRYPTED or entry.compress_type not in PACKINGS:
         raise InputError(f"{name} is encrypted, or not stored with zip's deflate")
@@ -130,7 +126,7 @@ def _read_array(
         header = _HEADER.fullmatch(_header(file))
         if header is None:
             raise ValueError(f"{name}: no array of numbers as numpy writes it")
-        if header[1].decode() != expected.str:  # which need be no dtype, as |f1
+        if header[1].decode() != expected.str:  # |f1, for one, is no dtype
             raise InputError(EXPECTED)
         shape = tuple(int(side) for side in header[2].split(b",") if side.strip())
         values = file.read(entry.file_size)
@@ -138,7 +134,7 @@ def _read_array(
         raise InputError(EXPECTED)
     if len(values) != math.prod(shape) * expected.itemsize:
         raise InputError(f"{name}: {len(values):,} bytes, not those of shape {shown(shape)}")
-    return np.frombuffer(values, expected).reshape(shape).copy()  # may be written to
+    return np.frombuffer(values, expected).reshape(shape).copy()  # writable
 
 
 def _header(file: IO[bytes]) -> bytes:

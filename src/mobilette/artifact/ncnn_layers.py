@@ -1,7 +1,4 @@
-"""ncnn's two files, a text of layers and their weights: what they say, and whether they can be so.
-
-ncnn itself trusts the sizes that they state.
-"""
+"""ncnn's param and weights files, checked because ncnn trusts the sizes they state."""
 
 from __future__ import annotations
 
@@ -11,8 +8,7 @@ from types import MappingProxyType
 
 MAGIC = "7767517"
 MOST_LAYERS = 10_000
-# Layers that hold weights: which parameters say how many, how many outputs, and whether these have
-# biases.
+# Layers with weights: their parameters for the number of weights, the outputs and the bias flag.
 _WEIGHTS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {"Convolution": (6, 0, 5), "ConvolutionDepthWise": (6, 0, 5), "InnerProduct": (2, 0, 1)}
 )
@@ -21,16 +17,12 @@ _PLAIN = (
     *("Pooling", "Flatten", "Reshape", "Permute", "Squeeze", "ExpandDims", "ShuffleChannel"),
     *("ReLU", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "Swish"),
 )
-HALF = (0x01306B47).to_bytes(4, "little")  # what stands before weights of 16 bits
+HALF = (0x01306B47).to_bytes(4, "little")  # the flag of 16-bit weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class NcnnLayer:
-    """A line of the param file.
-
-    Attributes:
-        params: text of each value by its number.
-    """
+    """A line of the param file; ``params`` maps each parameter's number to its text."""
 
     kind: str
     name: str
@@ -39,11 +31,7 @@ class NcnnLayer:
     params: Mapping[int, str]
 
     def number(self, key: int, default: int = 0) -> int:
-        """Return a parameter that counts something.
-
-        Raises:
-            ValueError: it is no number of 0 to 2**31 - 1.
-        """
+        """Return parameter ``key``; `ValueError` unless it is 0 to 2**31 - 1."""
         value = int(self.params.get(key, default))
         if not 0 <= value < 2**31:
             raise ValueError(f"{self.name}: {key}={value}")
@@ -51,12 +39,7 @@ class NcnnLayer:
 
 
 def read_layers(text: str) -> tuple[NcnnLayer, ...]:
-    """Return the layers of a param file.
-
-    Raises:
-        ValueError: it is none, is cut short, has a layer that no network of Mobilette's has, or
-            one that reads what is not there.
-    """
+    """Return a param file's layers; `ValueError` if it is damaged or has an unknown layer."""
     lines = text.splitlines()
     if not lines or lines[0].strip() != MAGIC:
         raise ValueError(f"it does not begin with {MAGIC}")
@@ -95,9 +78,9 @@ def _read_layer(line: str) -> NcnnLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Where a layer's part of the weights lies: a flag of 4 bytes, ``count`` weights, the rest.
+    """A layer's bytes in the weights file: a flag of 4 bytes, ``count`` weights, float32 biases.
 
-    The rest are biases, float32; of a MemoryData layer everything is the rest.
+    A MemoryData layer is float32 data only.
     """
 
     layer: NcnnLayer
@@ -107,12 +90,7 @@ class Weights:
 
 
 def find_weights(layers: Sequence[NcnnLayer], weights: bytes) -> list[Weights]:
-    """Return the parts of ``weights``, in order and without gaps.
-
-    Raises:
-        ValueError: they are fewer or more than the layers read, or a layer's number of weights is
-            impossible.
-    """
+    """Return the layers' parts of ``weights``, in order; `ValueError` if their sizes do not fit."""
     parts: list[Weights] = []
     position = 0
     for layer in layers:

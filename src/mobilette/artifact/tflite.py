@@ -1,4 +1,4 @@
-"""`.tflite` files: checked before an engine in C sees them; run by LiteRT and tflite-micro."""
+"""`.tflite` files: checked before native code reads them; run by LiteRT and tflite-micro."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mobilette.formats.tflite.schema import ModelRecord, TensorRecord, read_mode
 from mobilette.isolated import run_isolated
 from mobilette.silence import silence
 
-_LARGEST = 2**28  # elements of one tensor
+_LARGEST = 2**28  # elements per tensor
 _MOST_METADATA = 100
 _LONGEST_CONTRACT = 2**26
 _BYTES = {"float32": 4, "float16": 2, "int32": 4, "int16": 2, "int64": 8, "int8": 1, "uint8": 1}
-# What `mobilette.exporters` writes, with the numbers of inputs: other operators are not met.
+# The operators that `mobilette.exporters` writes, and how many inputs each has.
 _INPUTS = {
     "ADD": (2,),
     "AVERAGE_POOL_2D": (1,),
@@ -52,13 +52,13 @@ _INPUTS = {
 
 
 def check_tflite(content: bytes) -> ModelRecord:
-    """Return what the ``.tflite`` file ``content`` says, all of it checked.
+    """Return the record of the ``.tflite`` file ``content``, fully checked.
 
-    Every offset lies in the file, every constant is as long as its shape says, every operator is of
-    a kind that we write and reads what was written before it.
+    Every offset lies in the file, every constant fits its shape, and every operator is one that we
+    write and reads only what was written before it.
 
     Raises:
-        InputError: it is no such file, cut short, or says what no file of ours says.
+        InputError: it is damaged, or has what we never write.
     """
     if content[4:8] != b"TFL3":
         raise InputError("not a TensorFlow Lite file (its header is another one), or cut short")
@@ -76,7 +76,7 @@ def check_tflite(content: bytes) -> ModelRecord:
             raise InputError(f"{operator} does not write exactly one new tensor")
         needed = set(operator.inputs)
         if operator.name == "FULLY_CONNECTED":
-            needed -= {-1}  # a bias of zeros is left out
+            needed -= {-1}  # no bias
         missing = sorted(needed - ready)
         if missing:
             raise InputError(f"{operator} reads tensor {missing[0]}, which was not written before")
@@ -88,11 +88,7 @@ def check_tflite(content: bytes) -> ModelRecord:
 
 
 def contract_inside(content: bytes) -> str | None:
-    """Return the text of the contract in the checked file ``content``, or ``None``.
-
-    Raises:
-        InputError: the metadata is damaged.
-    """
+    """Return the contract's text in the checked file ``content``, or ``None``."""
     from mobilette.formats.tflite.flatbuffer import root
 
     model = root(content, identifier=b"TFL3")
@@ -135,14 +131,9 @@ LARGEST_ARENA = 2**30
 def litert_interpreter(model: bytes, *, threads: int = 0, reference: bool = False) -> Any:
     """Return LiteRT's interpreter of ``model``, its tensors allocated.
 
-    Args:
-        model: a checked file; the caller keeps it while the interpreter is in use.
-        threads: 0 lets the engine choose.
-        reference: the reference kernels rather than XNNPACK's and the optimised ones.
-
-    Raises:
-        InputError: the package is missing.
-        RuntimeError, ValueError: LiteRT does not accept the model.
+    The caller keeps ``model``, a checked file, while the interpreter is in use. 0 ``threads`` lets
+    the engine choose. ``reference`` selects the reference kernels, not XNNPACK's optimised ones.
+    LiteRT's own errors are RuntimeError and ValueError.
     """
     with needs("litert", "LiteRT"), silence():
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -158,11 +149,7 @@ def litert_interpreter(model: bytes, *, threads: int = 0, reference: bool = Fals
 
 
 def ask_litert(interpreter: Any, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return the output, (N, classes) in the model's dtype, for ``pixels`` (N, H, W, C).
-
-    Raises:
-        RuntimeError, ValueError: LiteRT fails.
-    """
+    """Return the output (N, classes), in the model's dtype, for ``pixels`` (N, H, W, C)."""
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
     answers = []
@@ -176,14 +163,10 @@ def ask_litert(interpreter: Any, pixels: NDArray[Any]) -> NDArray[Any]:
 def ask_tflite_micro(
     model: bytes, pixels: NDArray[np.uint8], *, arena_bytes: int | None = None
 ) -> NDArray[np.int8]:
-    """Return tflite-micro's int8 output, (N, classes), for ``pixels`` (N, H, W, C).
+    """Return tflite-micro's int8 output (N, classes) for ``pixels`` (N, H, W, C).
 
-    In a process of its own, for tflite-micro checks little: a crash ends that one only.
-
-    ``arena_bytes`` is the memory for tensors; by default more than enough.
-
-    Raises:
-        InputError: the package is missing, it does not accept the model, or fails.
+    It runs in its own process, because tflite-micro checks little and may crash. ``arena_bytes``,
+    the memory for tensors, is more than enough by default. Failures are `InputError`.
     """
     arena = arena_bytes or min(len(model) * 10 + 2**24, LARGEST_ARENA)
     answers: NDArray[np.int8] = _micro(model, pixels, arena)["answers"]
@@ -193,12 +176,9 @@ def ask_tflite_micro(
 
 
 def micro_arena_bytes(model: bytes) -> int:
-    """Return the smallest memory for tensors with which tflite-micro runs ``model`` on this host.
+    """Return the smallest arena, a multiple of 16, with which tflite-micro runs ``model`` here.
 
-    A multiple of 16. A microcontroller with 32-bit pointers needs less for its own records.
-
-    Raises:
-        InputError: the package is missing, or it does not accept the model.
+    A microcontroller with 32-bit pointers needs less for its own records.
     """
     arena = min(len(model) * 10 + 2**24, LARGEST_ARENA)
     return int(_micro(model, np.empty(0, np.uint8), arena)["arena_bytes"])

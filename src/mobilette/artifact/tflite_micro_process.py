@@ -1,7 +1,6 @@
-"""Asks tflite-micro in a process of its own: ``python -m ...`` (`mobilette.artifact.tflite`).
+"""Runs tflite-micro, which may crash on a bad model, in its own process.
 
-It is written for microcontrollers, without checks of what a model says; a crash ends this process
-and not the one that asked. Request and answer go through stdin and stdout as numpy's ``.npz``.
+`mobilette.artifact.tflite` starts it; request and answer are ``.npz`` on stdin and stdout.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ ALIGNMENT = 16
 
 
 def main() -> int:
-    """Answer the request on stdin; return a status."""
+    """Answer the request on stdin; return the exit status."""
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as request:
         model, pixels = request["model"].tobytes(), request["pixels"]
         arena = int(request["arena"])
-    # What tflite-micro itself prints must not come between the bytes of the answer.
+    # Keep tflite-micro's own output out of the answer.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     try:

@@ -1,4 +1,4 @@
-"""`ArtifactPredictor`: what every engine that executes artifacts has in common."""
+"""`ArtifactPredictor`: the base of the engines that execute artifacts."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from mobilette.errors import InputError
 
 
 class ArtifactPredictor(Predictor):
-    """An artifact, executed by the engine that its target is for.
+    """An artifact, executed by its target's engine.
 
-    In a child of `fork` the engine's session is made anew from the artifact's files when it is
-    first asked. A pickled predictor is the artifact's path: it is loaded again from there.
+    A child of `fork` makes its own session from the artifact's files on first use. A pickled
+    predictor holds only the artifact's path and loads it again.
 
     Args:
-        threads: that one call uses; 0 lets the engine choose, or means the cores that a quota
-            leaves.
+        threads: per call; 0 means the engine's choice, or the cores that a quota leaves.
 
     Raises:
-        InputError: a package of the engine is missing, the engine does not accept the model, or
-            the contract inside the model is not the one beside it.
+        InputError: a package is missing, the engine does not accept the model, or the contract
+            inside the model differs from the one beside it.
     """
 
     def __init__(self, artifact: Artifact, *, threads: int = 0) -> None:
         contract = artifact.contract
-        # The working directory may be another one when the files are read again.
+        # The working directory may have changed when the files are read again.
         self.artifact = replace(artifact, path=artifact.path.absolute())
         self.contract, self.threads = contract, threads or threads_by_quota()
         self.arch, self.preprocess, self.classes = (
@@ -54,21 +53,18 @@ class ArtifactPredictor(Predictor):
 
     @abstractmethod
     def open(self) -> Any:
-        """Return a new session of the engine, made from the artifact's files.
-
-        They are read with their hashes checked.
-        """
+        """Return a new session, made from the artifact's files with their hashes checked."""
 
     def at_once(self) -> int | None:
-        """Return how many sessions may be made, as for `Sessions`."""
+        """Return how many sessions there may be, as for `Sessions`."""
         return None
 
     def session(self) -> AbstractContextManager[Any]:
-        """Lend a session of the engine for one call."""
+        """Lend a session for one call."""
         return self._sessions.lend(self.open)
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments with which this predictor was made."""
+        """Return the keyword arguments that this predictor was made with."""
         return {"threads": self.threads}
 
     def __reduce__(self) -> tuple[Callable[..., ArtifactPredictor], tuple[object, ...]]:
@@ -82,8 +78,8 @@ class ArtifactPredictor(Predictor):
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]] | None:
         """Return the tensors inside the network by name, for ``pixels`` (N, C, H, W).
 
-        They are named after the layers that made them, with more behind the name where a layer
-        became several operations. ``None`` where the engine cannot show them.
+        Names are the layers', with a suffix where one layer became several operations. ``None`` if
+        the engine cannot show them.
         """
         return None
 
@@ -134,7 +130,7 @@ def check_embedded_contract(text: str | bytes | None, contract: Contract, *, whe
 
 
 def differing_keys(one: object, other: object, key: str = "") -> list[str]:
-    """Return where two JSON values differ: keys, those of tables inside with dots."""
+    """Return the keys, dotted where nested, at which two JSON values differ."""
     if one == other:
         return []
     if not (isinstance(one, dict) and isinstance(other, dict)):
@@ -147,5 +143,5 @@ def differing_keys(one: object, other: object, key: str = "") -> list[str]:
 
 
 def one_line(error: Exception) -> str:
-    """Return what an engine says, on one line and not too long."""
+    """Return an engine's message on one line, at most 200 characters long."""
     return " ".join(str(error).split())[:200]

@@ -16,7 +16,7 @@ from mobilette.extras import needs
 from mobilette.silence import silence
 
 METHOD, DELEGATE = "forward", "XnnpackBackend"
-# Slots of ExecuTorch's program.fbs: of a program, of its plans, of their delegates.
+# Field slots in ExecuTorch's program.fbs: a program's, a plan's (two), a delegate's.
 PLANS, NAME, DELEGATES, ID = 6, 4, 18, 4
 MOST_TABLES = 100_000
 HEADER = 64  # bytes, extended header included
@@ -27,18 +27,17 @@ _ALONE = threading.Lock()
 class ExecuTorchPredictor(ArtifactPredictor):
     """An ExecuTorch artifact, executed by the XNNPACK delegate.
 
-    A program whose hashes were forged, and whose header, size and first tables are good, can still
-    end the process: neither ExecuTorch nor XNNPACK checks what lies deeper.
+    Threads may share it; the calls of all such predictors in a process take turns, because
+    ExecuTorch has one thread pool. ``threads`` sets its size for all of them; 0 leaves it as it is.
 
-    Any number of threads may ask it: its calls take turns, among all such predictors of a process,
-    for ExecuTorch has one pool of threads for them. ``threads`` sets its size, for every such
-    predictor, and 0 leaves it as it is.
+    A program with forged hashes, whose header, size and first tables are valid, can still crash the
+    process: neither ExecuTorch nor XNNPACK checks what lies deeper.
     """
 
     engine = "ExecuTorch"
 
     def open(self) -> Any:
-        """Return the program; its integrity is checked by its header and by ExecuTorch."""
+        """Return the program, checked by its header and by ExecuTorch."""
         with needs("executorch", f"{self.where}: running it with ExecuTorch"), silence():
             from executorch.extension.pybindings import portable_lib
         model = self.artifact.read_model()
@@ -54,10 +53,10 @@ class ExecuTorchPredictor(ArtifactPredictor):
                 contract = _contract(program)
             except RuntimeError as error:
                 raise self.refused(error) from error
-        self.model = model  # which the program reads as long as it lives
+        self.model = model  # the program reads it while it lives
         self.check_embedded(contract)
         self.largest_batch = self._largest_batch(program)
-        with silence():  # the first call describes the processor to stderr
+        with silence():  # the first call prints the processor to stderr
             self._logits(program, np.zeros((1, *self.contract.input.shape), np.uint8))
         return program
 
@@ -78,7 +77,7 @@ class ExecuTorchPredictor(ArtifactPredictor):
         parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
         try:
             with _ALONE:
-                # copied, because the next call overwrites them
+                # cloned, because the next call overwrites them
                 outputs = [program.forward((part,), clone_outputs=True)[0] for part in parts]
         except RuntimeError as error:
             raise self.failed(error) from error
@@ -96,8 +95,8 @@ def _contract(program: Any) -> bytes | None:
 def check_program(model: bytes, *, where: str) -> None:
     """Raise `InputError` unless ``model`` is a whole ExecuTorch program, as far as that is checked.
 
-    That is the header, the size, and the first tables of the flatbuffer down to the methods' names
-    and delegates: ExecuTorch as it is distributed trusts them.
+    Checked are the header, the size, and the tables down to the methods' names and delegates, which
+    released builds of ExecuTorch trust.
     """
     with needs("executorch", f"{where}: reading it"):
         from mobilette.formats.tflite.flatbuffer import root

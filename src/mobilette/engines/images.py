@@ -1,4 +1,4 @@
-"""What counts as an image: paths, bytes, files, Pillow images, arrays and tensors."""
+"""Accepted images: paths, bytes, files, Pillow images, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mobilette.errors import InputError
 
 EXPECTED = "uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
 _CHANNELS = (1, 3, 4)
-# Sums of weights that make 1 in theory may exceed it by this much.
+# Resizing weights that should sum to 1 may exceed it by this much.
 _ROUNDING = 1e-3
 
 Array = NDArray[Any]
@@ -32,14 +32,11 @@ def is_array(value: object) -> bool:
 
 
 def to_array(value: Any) -> tuple[Array, bool]:
-    """Return an array of any library as one of NumPy, and whether its channels come first.
+    """Return any library's array as NumPy's, and whether it was a PyTorch tensor.
 
-    A tensor of PyTorch may lie on another device and be part of a graph.
-
-    Raises:
-        UnusableImage: it has no values that can be read, or they are no numbers.
+    A tensor may be on another device and part of a graph.
     """
-    torch = sys.modules.get("torch")  # where there is a tensor, it is imported
+    torch = sys.modules.get("torch")  # imported if there is a tensor
     is_tensor = torch is not None and isinstance(value, torch.Tensor)
     try:
         if torch is not None and is_tensor:
@@ -52,14 +49,9 @@ def to_array(value: Any) -> tuple[Array, bool]:
 
 
 def image_of(value: Any) -> Image.Image:
-    """Return one image, as it is.
+    """Return one image as it is.
 
-    Args:
-        value: as for `several`, but one: without N, or with an N of 1. Or, (N,) of uint8, the
-            content of an image's file.
-
-    Raises:
-        UnusableImage: it is no one image, or not clear which.
+    ``value`` is as for `several`, without N or with N = 1; or a file's content, uint8 (N,).
     """
     array, is_tensor = to_array(value)
     if array.ndim == 1 and array.dtype == np.uint8 and array.size:
@@ -76,14 +68,9 @@ def image_of(value: Any) -> Image.Image:
 def several(value: Any) -> Iterator[Any]:
     """Return the images of a batch one by one, or the elements of an array of paths.
 
-    Integers from 0 to 255, floats on that scale or from 0 to 1 (the whole batch decides which),
-    and booleans are taken. Channels may come last or first, as far as the shape tells.
-
-    Args:
-        value: (N, H, W, C), (N, C, H, W) or, grey, (N, H, W).
-
-    Raises:
-        UnusableImage: it is one image, or not clear what.
+    ``value`` is (N, H, W, C), (N, C, H, W) or, for grey images, (N, H, W): booleans, integers from
+    0 to 255, or floats on that scale or from 0 to 1, which the whole batch decides.
+    `UnusableImage` for one image or ambiguous axes.
     """
     array, is_tensor = to_array(value)
     if array.ndim == 1 and (array.dtype.kind in "OSUT" or not array.size):
@@ -94,7 +81,7 @@ def several(value: Any) -> Iterator[Any]:
     scale = _scale(array)
     if array.ndim == 3:
         return (_image(grey, scale) for grey in array)
-    _last(array[0], first_wins=is_tensor)  # what is wrong with one is with all
+    _last(array[0], first_wins=is_tensor)  # one check serves all
     return (_image(_last(item, first_wins=is_tensor), scale) for item in array)
 
 
@@ -121,7 +108,7 @@ def _check_several(array: Array) -> None:
 def _last(array: Array, *, first_wins: bool) -> Array:
     """Return one image as (H, W) or (H, W, C).
 
-    Of a shape that could be both, such as (3, 3, 3), NumPy's users mean channels last.
+    An ambiguous shape such as (3, 3, 3) means channels last in NumPy; in a tensor it is an error.
     """
     shape = array.shape
     if array.ndim == 2:
@@ -143,11 +130,7 @@ def _last(array: Array, *, first_wins: bool) -> Array:
 
 
 def _scale(array: Array) -> float:
-    """Return what makes the values of ``array`` levels from 0 to 255.
-
-    Raises:
-        UnusableImage: the dtype or the values have no clear range.
-    """
+    """Return the factor that brings ``array`` to levels from 0 to 255."""
     kind, width = array.dtype.kind, array.dtype.itemsize
     if kind not in "buif" or width > 8 or (kind, width) == ("u", 2):
         hint = "; 16-bit levels become it by (x // 257).astype('uint8')" * (kind == "u")
@@ -159,7 +142,7 @@ def _scale(array: Array) -> float:
     if array.dtype == np.uint8:
         return 1.0
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 255):  # nor are they numbers, perhaps
+    if not (low >= 0 and high <= 255):  # or NaN
         normalised = " (normalised already? the network does that)" * (kind == "f" and low < 0)
         raise UnusableImage(
             f"array of {array.dtype} from {low:.4g} to {high:.4g}{normalised}; expected 0 to 255"
@@ -190,19 +173,14 @@ def _kind(value: object) -> str:
 
 
 ImageLike = str | os.PathLike[str] | Image.Image | bytes | BinaryIO | Any
-"""One image: the path of a file or its bytes, a file open for reading bytes, a Pillow image,
-or an array or tensor (`mobilette.engines.images`)."""
+"""A path, a file's bytes, a file opened in binary mode, a Pillow image, an array or a tensor."""
 
 Images = Iterable[ImageLike]
 """Several images; an array of any library is an iterable."""
 
 
 def images_of(images: object) -> Iterator[ImageLike]:
-    """Return the images of what `predict` was given: a list of them, or a batch as an array.
-
-    Raises:
-        InputError: it is one image, or nothing that has images in it.
-    """
+    """Return the images given to `predict`: a list of them, or a batch as an array."""
     if isinstance(images, str | os.PathLike | Image.Image | _BYTES) or hasattr(images, "read"):
         raise InputError("predict takes several images; give [image]")
     if isinstance(images, Mapping):
@@ -218,22 +196,19 @@ def images_of(images: object) -> Iterator[ImageLike]:
 
 
 def may_be_shared(image: ImageLike) -> bool:
-    """Whether other threads may use ``image`` meanwhile, so that it is read by the asking one."""
+    """Whether other threads may be using ``image``, so that only the caller's thread reads it."""
     return not isinstance(image, str | os.PathLike | bytes)
 
 
 def name_of(image: ImageLike) -> str:
-    """Return the path of an image in a file, of others nothing."""
+    """Return the path of an image file; an empty string for other images."""
     return os.fsdecode(image) if isinstance(image, str | os.PathLike) else ""
 
 
 def read_image(image: ImageLike) -> Image.Image:
-    """Return one image as `mobilette.data.decoding.decode` does: upright, RGB or grey, opaque.
+    """Return one image, upright, RGB or grey, opaque; `UnusableImage` if it cannot be read.
 
-    An open file is read from its beginning where it can be rewound, else from where it stands.
-
-    Raises:
-        UnusableImage: it cannot be, or is no image.
+    A file is read from its beginning if it is seekable, else from its position.
     """
     try:
         if isinstance(image, str | os.PathLike):
@@ -267,7 +242,7 @@ def _of_path(path: Path, given: str) -> Image.Image:
     except UnusableImage as error:
         if is_address(given):
             raise UnusableImage(NO_ADDRESSES) from error
-        if os.path.isdir(path):  # noqa: PTH112  # which takes any name
+        if os.path.isdir(path):  # noqa: PTH112  # takes any name
             raise UnusableImage("a folder; give the files in it") from error
         raise
 
@@ -275,12 +250,12 @@ def _of_path(path: Path, given: str) -> Image.Image:
 def _of_image(image: Image.Image) -> Image.Image:
     try:
         return upright_and_plain(image)
-    except DAMAGED as error:  # of a closed one, which of them varies
+    except DAMAGED as error:  # a closed image raises any of them
         raise UnusableImage(f"closed or damaged image ({reason_of(error)})") from error
 
 
 def _content(file: Any) -> bytes:
-    """Return what an open file holds, up to one byte more than is allowed."""
+    """Return a file's content, up to one byte more than is allowed."""
     if isinstance(file, io.TextIOBase):
         raise UnusableImage("a file opened as text; open it in mode 'rb'")
     try:

@@ -33,13 +33,13 @@ ENGINE_ERRORS = (RuntimeError, ValueError)
 
 
 class LiteRtPredictor(ArtifactPredictor):
-    """A LiteRT artifact, executed by LiteRT, image by image.
+    """A LiteRT artifact, executed by LiteRT one image at a time.
 
-    Any number of threads may ask it: an interpreter answers one call at a time, so there are up to
-    as many as cores, made when calls meet.
+    Threads may share it: an interpreter answers one call at a time, so calls that overlap get more
+    of them, as many as the cores can serve.
 
     Args:
-        reference: the reference kernels, which microcontrollers match exactly; XNNPACK's int8
+        reference: use the reference kernels, which microcontrollers match exactly; XNNPACK's int8
             answers may be several steps away.
     """
 
@@ -50,19 +50,19 @@ class LiteRtPredictor(ArtifactPredictor):
 
     @cached_property
     def file(self) -> tuple[bytes, ModelRecord]:
-        """What `read_tflite_model` returns; interpreters read the weights from these bytes."""
+        """The checked model file and its record; interpreters read the weights from these bytes."""
         return read_tflite_model(self)
 
     def at_once(self) -> int:
-        """Return how many interpreters have cores to work on."""
+        """Return how many interpreters the cores can serve."""
         return calls_at_once(self.threads)
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments with which this predictor was made."""
+        """Return the keyword arguments that this predictor was made with."""
         return {**super().options(), "reference": self.reference}
 
     def open(self) -> Any:
-        """Return an interpreter."""
+        """Return a new interpreter."""
         model, _ = self.file
         try:
             return litert_interpreter(model, threads=self.threads, reference=self.reference)
@@ -75,7 +75,7 @@ class LiteRtPredictor(ArtifactPredictor):
         return as_logits(self.answers(pixels), record)
 
     def answers(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int8]:
-        """Return what leaves the model, (N, classes), for ``pixels`` (N, C, H, W)."""
+        """Return the raw output (N, classes) for ``pixels`` (N, C, H, W)."""
         with self.session() as interpreter:
             try:
                 return ask_litert(interpreter, self.laid_out(pixels))
@@ -84,11 +84,7 @@ class LiteRtPredictor(ArtifactPredictor):
 
 
 def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]:
-    """Return the artifact's ``.tflite`` file and what it says, checked, with its contract inside.
-
-    Raises:
-        InputError: it is damaged, or not what the contract says.
-    """
+    """Return the artifact's ``.tflite`` file and its record, checked against the contract."""
     content = predictor.artifact.read_model()
     contract = predictor.contract
     try:
@@ -98,7 +94,7 @@ def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]
         raise InputError(f"{predictor.where}: {error}") from None
     given, answer = record.tensors[record.inputs[0]], record.tensors[record.outputs[0]]
     kind = "int8" if contract.precision == "int8" else "float32"
-    if contract.float_layers and answer.kind == "float32":  # the last one may be among them
+    if contract.float_layers and answer.kind == "float32":  # perhaps the last layer, too
         kind = "float32"
     expected = (
         (1, *contract.input.shape),
@@ -118,10 +114,7 @@ def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]
 def as_logits(
     answers: NDArray[np.float32] | NDArray[np.int8], record: ModelRecord
 ) -> NDArray[np.float32]:
-    """Return the logits that ``answers`` of the model of ``record`` stand for.
-
-    Of int8 they are (answer - zero point) x scale.
-    """
+    """Return ``answers`` as logits: for int8, (answer - zero point) x scale."""
     if answers.dtype == np.float32:
         return answers.astype(np.float32, copy=False)
     steps = record.tensors[record.outputs[0]].quantisation
@@ -130,18 +123,17 @@ def as_logits(
 
 
 class TfliteMicroPredictor(ArtifactPredictor):
-    """A microcontroller's artifact, executed by tflite-micro; it has one thread.
+    """A microcontroller's artifact, executed by tflite-micro on one thread of this machine.
 
-    Any number of threads may ask it: every call has a process of its own.
-
-    How long it takes here says nothing about a microcontroller.
+    Threads may share it: every call has its own process. Latency here says nothing about a
+    microcontroller's.
     """
 
     engine = "tflite-micro"
     in_this_process = False
 
     def open(self) -> None:
-        """Check the model, and that the C++ is made of it."""
+        """Check the model and the C++ made from it."""
         self.model, self.record = read_tflite_model(self)
         self._check_sources()
         self.answers(np.zeros((1, *self._planes()), np.uint8))
@@ -151,7 +143,7 @@ class TfliteMicroPredictor(ArtifactPredictor):
         return as_logits(self.answers(pixels), self.record)
 
     def answers(self, pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
-        """Return what leaves the model, int8 (N, classes), for ``pixels`` (N, C, H, W)."""
+        """Return the raw output, int8 (N, classes), for ``pixels`` (N, C, H, W)."""
         try:
             return ask_tflite_micro(self.model, self.laid_out(pixels).astype(np.uint8, copy=False))
         except InputError as error:

@@ -1,4 +1,4 @@
-"""`load`: a run or an artifact, ready to be asked."""
+"""`load`: the predictor of a run, an artifact or a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobilette.limits import THREADS
 from mobilette.model.model import Model
 from mobilette.run.directory import Run, is_run, open_run
 
-# Target to (module, class); imported when an artifact of it is opened.
+# Target to (module, class), imported when needed.
 ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "onnx": ("onnxruntime", "OnnxRuntimePredictor"),
@@ -31,7 +31,7 @@ ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 
-# Target to (package, extra) of its engine, where not everybody has it.
+# Target to (package, extra) of the optional engines.
 PACKAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "openvino": ("openvino", "openvino"),
@@ -44,7 +44,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def why_not_run(target: str, artifact: Path) -> str | None:
-    """Return what is not installed that executes ``target``; ``None`` if nothing is missing."""
+    """Return what is missing to execute ``target``, or ``None``."""
     if target == "web":
         from mobilette.engines.onnxruntime_web import find_runtime
 
@@ -65,12 +65,12 @@ def load(
     """Return the predictor of a run, an artifact or a model.
 
     Args:
-        model: a run or an artifact, or the directory of one; or a model.
-        device: what a run or a model is executed by, as for `train`; artifacts run on the CPU.
+        model: a run, an artifact, the directory of either, or a model.
+        device: for a run or a model, as in `train`; artifacts run on the CPU.
         threads: of the engine; 0 lets it choose.
 
     Raises:
-        InputError: it is none of these, or its files are damaged.
+        InputError: ``model`` is none of these, or its files are damaged.
     """
     if threads != 0:
         THREADS.check("threads", threads)
@@ -101,10 +101,10 @@ def _open(path: Path) -> Run | Artifact:
 
 
 def open_engine(artifact: Artifact, *, threads: int = 0) -> ArtifactPredictor:
-    """Return the engine that executes ``artifact``, ready to be asked.
+    """Return the engine that executes ``artifact``.
 
     Raises:
-        InputError: none here can, its package is missing, or it does not accept the model.
+        InputError: there is none here, its package is missing, or it does not accept the model.
     """
     target = artifact.contract.target
     if target not in ENGINES or not artifact.contract.verifiable:

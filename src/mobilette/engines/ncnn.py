@@ -20,16 +20,15 @@ WEIGHTS = "model.ncnn.bin"
 
 
 class NcnnPredictor(ArtifactPredictor):
-    """An ncnn artifact, executed by ncnn, one image after the other.
+    """An ncnn artifact, executed by ncnn one image at a time.
 
-    The layers' text and the number of weights are checked first, because ncnn trusts them; whether
-    every layer's sizes fit those of the layers before it is not, so a model whose hashes were
-    forged together with those sizes can still end the process.
+    Layers and numbers of weights are checked first, because ncnn trusts them. Whether the sizes of
+    successive layers fit is not, so a model with forged hashes can still crash the process.
 
-    Any number of threads may ask it: all ask one network, which answers them side by side. In a
-    child of `fork` it uses one thread, for OpenMP's threads stay in the parent.
+    Threads may share it: one network answers them in parallel. In a child of `fork` it uses one
+    thread, because OpenMP's threads stay in the parent.
 
-    Numbers are float32; of an fp16 artifact they are stored in 16 bits and computed with in 32.
+    Arithmetic is float32; the numbers of an fp16 artifact are stored in 16 bits.
     """
 
     engine = "ncnn"
@@ -54,7 +53,7 @@ class NcnnPredictor(ArtifactPredictor):
         network, half = ncnn.Net(), self.contract.precision == "fp16"
         _set_options(network.opt, half=half, threads=usable_threads("ncnn", self.threads))
         with scratch() as folder:
-            # A file, because ncnn reads memory without knowing where it ends.
+            # A file, because ncnn reads past the end of memory.
             path = folder / WEIGHTS
             path.write_bytes(weights)
             with silence():
@@ -71,7 +70,7 @@ class NcnnPredictor(ArtifactPredictor):
     def _logits(
         self, network: Any, image: NDArray[np.uint8] | NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        borrowed = np.ascontiguousarray(image, np.float32)  # by the Mat, as long as it lives
+        borrowed = np.ascontiguousarray(image, np.float32)  # by the Mat, while it lives
         extractor = network.create_extractor()
         extractor.input(self.contract.input.name, self.mat(borrowed))
         status, logits = extractor.extract(self.contract.output)

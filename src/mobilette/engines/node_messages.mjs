@@ -1,13 +1,13 @@
-// What a script says to the parent process that started it, over stdin and stdout.
+// Answers the parent process that started this script, over stdin and stdout.
 //
-// A message is a length (uint32, little-endian) and that many bytes; every one gets an answer, framed
-// alike, that begins with a byte: 0, or 1 before the text (UTF-8) of what went wrong.
+// A message is a length (uint32, little-endian) and that many bytes. Every answer is framed the same
+// way and begins with a byte: 0, or 1 before an error message (UTF-8).
 
 import { writeSync } from "node:fs";
 
-/** Answer every message with what `reply` makes of it, until there are no more. */
+/** Answer every message with the result of `reply`, until stdin ends. */
 export async function serve(reply) {
-  // Remarks of modules would end up among the answers.
+  // Keep modules' own output out of the answers.
   console.log = console.info = console.debug = console.error;
   for await (const message of messages()) {
     try {
@@ -16,7 +16,7 @@ export async function serve(reply) {
       answer(1, Buffer.from(String(error?.message ?? error)));
     }
   }
-  // Threads of modules would keep the process.
+  // Modules' threads would keep the process alive.
   process.exit(0);
 }
 

@@ -23,17 +23,14 @@ ENGINE_ERRORS = (
     states.InvalidProtobuf,
     states.NotImplemented,
     states.RuntimeException,
-    ValueError,  # an input or output of another name
+    ValueError,  # wrong name of an input or output
 )
-# What its quantiser appends to the name of a tensor that it rounds.
+# The quantiser's suffix for a rounded tensor.
 _ROUNDED = "_DequantizeLinear_Output"
 
 
 class OnnxRuntimePredictor(ArtifactPredictor):
-    """An ONNX artifact, executed by ONNX Runtime.
-
-    Any number of threads may ask it: all ask one session, which answers them side by side.
-    """
+    """An ONNX artifact, executed by ONNX Runtime; threads may share it, in parallel."""
 
     engine = "ONNX Runtime"
 
@@ -57,10 +54,7 @@ class OnnxRuntimePredictor(ArtifactPredictor):
         return logits
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return every tensor of the network, in the order of execution.
-
-        Where int8 rounds a tensor it is returned rounded, as those see it that read it.
-        """
+        """Return every float32 tensor in order of execution; int8 tensors as rounded."""
         import onnx
 
         model = onnx.load_model_from_string(self.artifact.read_model())

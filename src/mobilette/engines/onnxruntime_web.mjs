@@ -1,6 +1,6 @@
 // Executes an ONNX model with onnxruntime-web, for a parent process (node_messages.mjs).
 //
-// The first message is the model, each other one a batch of pixels that is answered with logits.
+// The first message is the model; every other one is a batch of pixels, answered with logits.
 // Arguments: the package's file to import, threads, JSON of {input, output, shape}.
 
 import { serve } from "./node_messages.mjs";

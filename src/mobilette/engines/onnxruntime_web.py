@@ -29,17 +29,13 @@ NODE_MODULES = "MOBILETTE_NODE_MODULES"
 
 
 class NodeError(Exception):
-    """What a script said went wrong, or that it ended."""
+    """A script's error message, or that it ended."""
 
 
 class NodeProcess:
-    """A script under node that answers messages, one at a time, until this object is gone.
+    """A node script that answers messages one at a time, until this object is gone.
 
-    A message is a length (uint32, little-endian) and that many bytes; an answer begins with a byte
-    that is 0, or 1 before the text of an error. A child of `fork` has no part in it.
-
-    Raises:
-        InputError: node is not installed.
+    Messages are framed as in node_messages.mjs. A child of `fork` cannot use it.
     """
 
     def __init__(self, script: Path, arguments: Sequence[str]) -> None:
@@ -55,11 +51,7 @@ class NodeProcess:
         _RUNNING.add(self)
 
     def ask(self, *parts: bytes | memoryview) -> bytes:
-        """Return the answer to the message that ``parts`` make up.
-
-        Raises:
-            NodeError: the script said that something went wrong, or ended.
-        """
+        """Return the answer to the message ``parts``; `NodeError` if the script fails or ends."""
         try:
             with CALLS.one():
                 answer = self._exchange(parts)
@@ -79,12 +71,12 @@ class NodeProcess:
         return self._read(length)
 
     def leave(self) -> None:
-        """Close this process's ends of the pipes; the script is that of the process forked from."""
+        """Close the pipes in a child of `fork`; the script belongs to the parent."""
         self.stop.detach()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream is not None
             stream.close()
-        self.process.returncode = 0  # nobody here waits for it
+        self.process.returncode = 0  # not ours to wait for
 
     def _read(self, count: int) -> bytes:
         assert self.process.stdout is not None
@@ -115,11 +107,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 def find_node() -> str:
-    """Return the path of node.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the path of node; `InputError` if it is not installed."""
     node = shutil.which("node")
     if node is None:
         raise InputError("node is not installed; https://nodejs.org has it, version 20 is tested")
@@ -127,14 +115,11 @@ def find_node() -> str:
 
 
 def find_package(name: str, version: str, *, artifact: Path | None = None) -> Path:
-    """Return the folder of the npm package ``name``.
+    """Return the folder of the npm package ``name``; `InputError` says how to install ``version``.
 
-    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names; without that variable in
-    ``node_modules`` of the working directory, and where ``make engines`` puts it, beside this
-    Python's packages. Never in the folder of ``artifact``, which would bring its own judge.
-
-    Raises:
-        InputError: it is not there; ``version`` is what to install.
+    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names or, without that variable,
+    in ``node_modules`` of the working directory and beside this Python's packages, where
+    ``make engines`` puts it; never in the folder of ``artifact``, which would bring its own judge.
     """
     named, own = os.environ.get(NODE_MODULES), Path(sys.prefix) / "node" / "node_modules"
     places = [Path(named)] if named else [Path("node_modules"), own]
@@ -155,7 +140,7 @@ def find_package(name: str, version: str, *, artifact: Path | None = None) -> Pa
 
 
 def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-    """End the process; it ends by itself when its input does."""
+    """Close stdin, which ends the process; kill it after 5 seconds."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(OSError):
@@ -176,21 +161,19 @@ RUNTIME = Path("dist") / "ort.node.min.mjs"
 class OnnxRuntimeWebPredictor(ArtifactPredictor):
     """A web artifact's model, executed by onnxruntime-web under node.
 
-    Any number of threads may ask it: there is one process of node, which answers one call after the
-    other. Where it ends the call fails, and the next one starts another.
-
-    Nothing of the artifact but its model is executed: not its page, not its module.
+    Threads may share it: one node process answers call by call. If it ends, that call fails and the
+    next one starts another. Only the artifact's model is executed, not its page or module.
     """
 
     engine = "ONNX Runtime Web"
     in_this_process = False
 
     def at_once(self) -> int:
-        """Return 1: one process of node."""
+        """Return 1: one node process."""
         return 1
 
     def open(self) -> NodeProcess:
-        """Start node and have it make the session."""
+        """Start node and create the session."""
         model = self.artifact.read_model()
         self.check_embedded(_read_embedded(model))
         runtime = (find_runtime(self.artifact.path) / RUNTIME).as_uri()
@@ -221,11 +204,7 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
 
 
 def find_runtime(artifact: Path | None = None) -> Path:
-    """Return the folder of the package.
-
-    Raises:
-        InputError: it is not there, or lies in ``artifact``; or node is not installed.
-    """
+    """Return the folder of onnxruntime-web, as `find_package` does."""
     find_node()
     return find_package(PACKAGE, VERSION, artifact=artifact)
 
@@ -242,7 +221,7 @@ def describe_runtime() -> str:
 
 
 def _read_embedded(model: bytes) -> str | None:
-    """Return the contract inside an ONNX file; the package has no way to ask for it."""
+    """Return the contract inside an ONNX file, which onnxruntime-web does not show."""
     import onnx
     from google.protobuf.message import DecodeError
 

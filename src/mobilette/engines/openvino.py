@@ -19,7 +19,7 @@ from mobilette.engines.sharing import calls_at_once
 from mobilette.errors import InputError
 from mobilette.extras import hidden, needs
 
-# What floats are computed in is OpenVINO's own choice unless it is told.
+# Without a hint OpenVINO chooses the precision of floats itself.
 _HINTS: Mapping[Precision, str] = MappingProxyType({"fp32": "f32", "bf16": "bf16", "int8": "f32"})
 _LARGEST_XML = 64 * 2**20
 
@@ -27,18 +27,18 @@ _LARGEST_XML = 64 * 2**20
 class OpenVinoPredictor(ArtifactPredictor):
     """An OpenVINO artifact, executed by OpenVINO.
 
-    Any number of threads may ask it: a request answers one call at a time, so there are as many as
-    have cores to work on, made when calls meet, each of a compiled model of its own.
+    Threads may share it: a request answers one call at a time, so calls that overlap get more of
+    them, as many as the cores can serve, each with its own compiled model.
     """
 
     engine = "OpenVINO"
 
     def at_once(self) -> int:
-        """Return how many requests have cores to work on; by itself OpenVINO takes them all."""
+        """Return how many requests the cores can serve; with 0 threads one takes all cores."""
         return calls_at_once(self.threads or usable_cores())
 
     def open(self) -> Any:
-        """Return a request of the model, compiled for it alone."""
+        """Return a request with its own compiled model."""
         return self._compile(self._read_model()).create_infer_request()
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -46,7 +46,7 @@ class OpenVinoPredictor(ArtifactPredictor):
         inputs = {self.contract.input.name: self.laid_out(pixels)}
         with self.session() as request:
             try:
-                # copies, so the next call does not overwrite them
+                # a copy, because the next call overwrites it
                 answer = request.infer(inputs, share_outputs=False)
             except RuntimeError as error:
                 raise self.failed(error) from error
@@ -54,7 +54,7 @@ class OpenVinoPredictor(ArtifactPredictor):
         return logits
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return every named tensor of the network, in the order of execution."""
+        """Return every named float32 tensor in order of execution."""
         model = self._read_model()
         names = {}
         for operation in model.get_ordered_ops():
@@ -106,7 +106,7 @@ class OpenVinoPredictor(ArtifactPredictor):
         }
         if self.threads:
             options["INFERENCE_NUM_THREADS"] = self.threads
-            # Otherwise the models of all requests are pinned to the same cores.
+            # Pinning would put all requests on the same cores.
             options["ENABLE_CPU_PINNING"] = False
         try:
             return _core(os.getpid()).compile_model(model, "CPU", options)
@@ -116,11 +116,11 @@ class OpenVinoPredictor(ArtifactPredictor):
 
 @cache
 def _core(process: int) -> Any:
-    """Return the OpenVINO of this process, which is never freed.
+    """Return this process's OpenVINO core, which is never freed.
 
     Its CPU plugin gives the thread that first compiles a model a stack for signal handlers and
-    frees it with itself (openvinotoolkit/openvino pull request 11894). Freed by another thread, the
-    next signal that Python handles, such as that of Ctrl-C, would end the process.
+    frees it with the core (openvinotoolkit/openvino pull request 11894). If another thread frees
+    it, the next signal that Python handles, such as Ctrl-C, ends the process.
     """
     with hidden("openvino_telemetry"), needs("openvino", "executing an openvino artifact"):
         import openvino
@@ -130,18 +130,18 @@ def _core(process: int) -> Any:
 def check_ir(xml: bytes, weights: int, *, where: str) -> None:
     """Raise `InputError` unless ``xml`` is a network whose constants lie in ``weights`` bytes.
 
-    OpenVINO reads the places of constants from the file; this looks at them first.
+    OpenVINO itself trusts their offsets.
     """
     if len(xml) > _LARGEST_XML:
         raise InputError(f"{where}: larger than {_LARGEST_XML:,} bytes")
-    # Entities, which can grow without end, need a declaration.
+    # No declarations: entities may expand without end.
     if b"<!" in xml or not xml.lstrip().startswith((b"<?xml", b"<net")):
         raise InputError(f"{where}: not an OpenVINO network")
     try:
         network = ElementTree.fromstring(xml)
         places = [
             (int(data.get("offset", "0")), int(data.get("size", "0")))
-            for layer in network.iter("layer")  # of graphs inside layers, too
+            for layer in network.iter("layer")  # in nested graphs, too
             if layer.get("type") == "Const"
             for data in layer.iterfind("data")
         ]

@@ -1,4 +1,4 @@
-"""`Predictor`: images in, labels out, whatever executes the network."""
+"""`Predictor`: images in, labels out, with any engine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mobilette.model.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
 
 BATCH = 32
-# Images that are decoded before the engine is ready for them.
+# Images decoded ahead of the engine.
 AHEAD = 2 * BATCH
 TOP = 5
 
@@ -63,7 +63,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why there is no answer for one image."""
+    """Why an image has no answer."""
 
     path: str
     error: str
@@ -74,11 +74,11 @@ class Failure:
 
 
 class Predictor(ABC):
-    """A network that can be asked; what it needs to know about images comes with it.
+    """A network that answers images, and knows how to prepare them.
 
     Attributes:
         engine: its name, for tables.
-        in_this_process: whether it runs in this process.
+        in_this_process: whether the engine runs in this process.
     """
 
     engine: str
@@ -93,23 +93,23 @@ class Predictor(ABC):
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W), RGB or grey."""
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for ``pixels`` (N, C, H, W), RGB or grey, of any N > 0."""
+        """Return logits (N, classes) for ``pixels`` (N, C, H, W), RGB or grey, N > 0."""
         firsts = range(0, len(pixels), BATCH)
         return np.concatenate([self.batch_logits(pixels[i : i + BATCH]) for i in firsts])
 
     def predict(self, images: Images) -> list[Prediction]:
-        """Return the answer for each of ``images``, in their order.
+        """Return the answer for each of ``images``, in order.
 
-        A class's probability is that among all classes or, where ``multi_label``, for itself.
+        Probabilities sum to 1 over the classes; with ``multi_label`` each class has its own.
 
         Args:
-            images: a list or another iterable of paths, encoded bytes, files open for reading
-                bytes, Pillow images and arrays or tensors: (H, W), (H, W, C) or (C, H, W) with 1, 3
-                (RGB) or 4 (RGBA) channels, of uint8, other integers from 0 to 255, floats from 0 to
-                1 or to 255, or booleans. Or a batch of such images as one array.
+            images: an iterable of paths, encoded bytes, files opened in binary mode, Pillow images,
+                and arrays or tensors: (H, W), (H, W, C) or (C, H, W) with 1, 3 (RGB) or 4 (RGBA)
+                channels, of uint8, other integers from 0 to 255, floats from 0 to 1 or 0 to 255, or
+                booleans. Or a batch of such images as one array.
 
         Raises:
-            InputError: it is one image, or one of them cannot be read.
+            InputError: ``images`` is one image, or one of them cannot be read.
         """
         answers = []
         for number, answer in enumerate(self.predict_each(images), start=1):
@@ -121,17 +121,16 @@ class Predictor(ABC):
     def predict_each(
         self, images: Images, *, workers: int | None = None
     ) -> Generator[Prediction | Failure, None, None]:
-        """Yield an answer, or why there is none, for each of ``images`` in their order.
+        """Yield an answer, or a `Failure`, for each of ``images``, in order.
 
-        Images are decoded, exactly, while the engine works on those before them: `AHEAD` of them
-        beside the `BATCH` that it works on.
+        Decoding runs ahead: `AHEAD` images are ready beside the `BATCH` that the engine works on.
 
         Args:
-            images: as for `predict`; they are read as they are needed.
-            workers: threads that decode; 0 decodes in between; by default one per core.
+            images: as for `predict`; read as they are needed.
+            workers: threads that decode; 0 decodes between batches; by default one per core.
 
         Raises:
-            InputError: ``images`` is one image, or nothing that has images in it.
+            InputError: ``images`` is one image, or has no images in it.
         """
         threads = usable_cores() if workers is None else workers
         WORKERS.check("workers", threads)
@@ -155,7 +154,7 @@ class Predictor(ABC):
         return np.where(finite, probabilities, np.nan)
 
     def _read_file(self, image: ImageLike) -> NDArray[np.uint8] | Failure | None:
-        """Return what `_read` does for a file; ``None`` for an image, which threads may share."""
+        """Return what `_read` does for a file; ``None`` for an image that other threads may use."""
         return None if may_be_shared(image) else self._read(image)
 
     def _read(self, image: ImageLike) -> NDArray[np.uint8] | Failure:
@@ -186,10 +185,9 @@ class Predictor(ABC):
 
 
 def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Return the indices of the ``count`` largest of ``values``, or of all, the largest first.
+    """Return the indices of the ``count`` largest of ``values``, the largest first, ties by index.
 
-    Of equal ones the first come first. Only the largest are sorted: among 1,000 classes that takes
-    a fifth of the time.
+    Only these are sorted, which takes a fifth of the time among 1,000 classes.
     """
     count = min(count, len(values))
     among = np.flatnonzero(values >= np.partition(values, -count)[-count])
@@ -204,14 +202,11 @@ R = TypeVar("R")
 def computed_ahead(
     function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
 ) -> Generator[tuple[T, R], None, None]:
-    """Yield each of ``items`` with what ``function`` makes of it, in their order.
+    """Yield each of ``items`` with the result of ``function``, in order.
 
-    Up to ``ahead`` are computed, by ``threads`` threads, before they are asked for; ``items`` is
-    read no further. When the iterator is closed nothing more is begun, and it is waited for what
-    is under way. With 0 threads each is computed when it is asked for.
-
-    Raises:
-        InputError: it goes on in a child of `fork`, where its threads are not.
+    ``threads`` threads compute up to ``ahead`` results before they are asked for, and read
+    ``items`` no further; 0 threads compute each on demand. Closing the iterator starts nothing more
+    and waits for running calls. It cannot continue in a child of `fork`.
     """
     if threads < 1:
         yield from ((item, function(item)) for item in items)

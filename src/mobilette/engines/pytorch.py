@@ -1,4 +1,4 @@
-"""PyTorch: executes a model."""
+"""`CheckpointPredictor`: a model, executed by PyTorch."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ from mobilette.run.inference import largest_batch, logits_in_batches
 class CheckpointPredictor(Predictor):
     """A model, executed by PyTorch.
 
-    Any number of threads may ask it: they share the network, which answers them side by side on the
-    CPU, in turns on other devices. In a child of `fork` it uses one thread, for OpenMP's threads
-    stay in the parent; other devices than the CPU cannot be asked there. Pickled, a run's predictor
-    is the run's path: it is loaded again from there.
+    Threads may share it: the network answers them in parallel on the CPU, in turns on other
+    devices. In a child of `fork` it uses one thread, because OpenMP's threads stay in the parent,
+    and no device but the CPU. A run's predictor is pickled as the run's path and loaded again.
 
     Raises:
         InputError: ``device`` cannot be used, or the weights are missing or damaged.
@@ -89,7 +88,7 @@ def _load_again(
 
 
 def weights_sha256(network: Network) -> str:
-    """Return a hash of the network's tensors, in their order."""
+    """Return the SHA-256 of the network's tensors, in order."""
     found = hashlib.sha256()
     for tensor in network.state_dict().values():
         found.update(tensor.cpu().numpy().tobytes())
@@ -98,7 +97,7 @@ def weights_sha256(network: Network) -> str:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Let PyTorch use ``count`` threads inside, or as many as it does where that is 0."""
+    """Let PyTorch use ``count`` threads inside; 0 changes nothing."""
     before = torch.get_num_threads()
     if count in (0, before):
         yield

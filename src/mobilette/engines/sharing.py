@@ -1,8 +1,8 @@
-"""One predictor among threads and processes: `Sessions`, and calls that `fork` waits for.
+"""Predictors among threads and processes: `Sessions`, and calls that `fork` waits for.
 
-A child of ``fork`` has the memory of its parent, but of its threads only the one that forked. Locks
-that others held stay locked there, and the threads of engines are gone. So a fork waits until no
-call is under way, and what an engine made before it is not used in the child.
+A child of ``fork`` has its parent's memory but only the thread that forked: locks held by others
+stay locked, and engines' threads are gone. So a fork waits until no call is running, and the child
+never uses its parent's sessions.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mobilette.data.machine import usable_cores
 
 T = TypeVar("T")
 
-# Their OpenMP waits in a child of `fork` for threads that are not there, unless it is to use one.
+# In a child of `fork`, their OpenMP waits for threads that are gone, unless limited to one.
 OPENMP = ("torch", "ncnn")
 
 
 class _Calls:
-    """The calls of engines that are under way in this process, of all its threads."""
+    """The engine calls running in this process, over all threads."""
 
     def __init__(self) -> None:
         self.openmp: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class _Calls:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Count as a call inside; a call within a call is a part of it."""
+        """Count as one call inside; nested calls count once."""
         depth = self._depth()
         if not depth:
             with self._entrance, self._left:
@@ -54,7 +54,7 @@ class _Calls:
                     self._left.notify_all()
 
     def before_fork(self) -> None:
-        """Let no other thread begin a call, and wait until none of them is in one."""
+        """Block new calls of other threads and wait for the running ones."""
         self._entrance.acquire()
         self._left.acquire()
         own = min(self._depth(), 1)
@@ -62,12 +62,11 @@ class _Calls:
             self._left.wait()
 
     def after_in_parent(self) -> None:
-        """Let calls begin again."""
         self._left.release()
         self._entrance.release()
 
     def after_in_child(self) -> None:
-        """Forget the parent's calls; this thread is the only one."""
+        """Forget the parent's calls; only this thread is left."""
         depth = self._depth()
         self._begin_anew()
         self._own.depth, self._under_way = depth, min(depth, 1)
@@ -87,7 +86,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 
 def usable_threads(package: str, threads: int) -> int:
-    """Return ``threads``, or 1 where this process inherited ``package``'s OpenMP by `fork`."""
+    """Return ``threads``, or 1 if this process inherited ``package``'s OpenMP by `fork`."""
     return 1 if package in CALLS.openmp else threads
 
 
@@ -97,11 +96,11 @@ def calls_at_once(threads: int) -> int:
 
 
 class Sessions(Generic[T]):
-    """What an engine answers with: made when it is needed, never used in a child of `fork`.
+    """An engine's sessions: made when needed, never used in a child of `fork`.
 
     Args:
-        at_once: how many there may be, each lent to one call at a time while further calls wait;
-            ``None`` means a single one, which any number of threads may ask together.
+        at_once: the most there may be, each lent to one call at a time while other calls wait;
+            ``None`` means one session, which any number of threads use together.
     """
 
     def __init__(self, at_once: int | None = None) -> None:
@@ -112,10 +111,7 @@ class Sessions(Generic[T]):
 
     @contextmanager
     def lend(self, make: Callable[[], T]) -> Iterator[T]:
-        """Yield a session, made by ``make`` if there is none; where the call fails, it is dropped.
-
-        Threads that end leave nothing behind, for sessions do not belong to them.
-        """
+        """Yield a session, made by ``make`` if none is free; it is dropped if the call fails."""
         with CALLS.one():
             session = self._take(make)
             try:
@@ -153,7 +149,7 @@ class Sessions(Generic[T]):
             self._changed.notify()
 
     def _forget(self) -> None:
-        """Let the parent's sessions be: at their end they would wait for threads that are gone."""
+        """Leak the parent's sessions: freeing them would wait for threads that are gone."""
         for session in self._free:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
         self._process, self._made, self._free = os.getpid(), 0, []

@@ -1,9 +1,9 @@
-"""How fast an artifact or a run answers; run as a module, it measures in a process of its own.
+"""Measures how fast an artifact or a run answers, in its own process.
 
     python -m mobilette.engines.timing REQUEST ANSWER
 
-takes a `Request` as JSON and writes a `Timing` as JSON to the file ``ANSWER``, where nothing that
-an engine prints can get between.
+reads a `Request` as JSON and writes a `Timing` as JSON to the file ``ANSWER``, because engines may
+print to stdout.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from mobilette.limits import AMOUNT, BATCH, MILLISECONDS, SECONDS, THREADS
 from mobilette.records import check_ranges, parse
 
 WARM_UP_CALLS, WARM_UP_SECONDS = 2, 0.2
-# At least so many calls are timed, however slow they are: of one image, and of several.
+# The fewest timed calls, with one image and with several.
 CALLS, BATCH_CALLS = 10, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is to be timed.
+    """What to time.
 
     Attributes:
-        threads: of the engine; the process is bound to as many cores where the system can do that.
-        seconds: how long each is timed, at least.
+        threads: of the engine; the process is bound to as many cores where the system allows it.
+        seconds: the least time for each batch size.
     """
 
     path: str
@@ -56,10 +56,10 @@ class Timing:
     """What was measured.
 
     Attributes:
-        load_ms: from the directory to the first answer, importing the engine's packages included.
-        memory_bytes: by how much that made the process' resident memory grow; ``None`` where the
-            system does not tell or the engine has a process of its own.
-        calls_ms: the latency of every call, by the number of images in it.
+        load_ms: from the directory to the first answer, including imports.
+        memory_bytes: growth of resident memory until then; ``None`` if the system does not report
+            it or the engine has its own process.
+        calls_ms: the latency of every call, by images per call.
     """
 
     engine: str
@@ -72,11 +72,7 @@ class Timing:
 
 
 def measure(request: Request) -> Timing:
-    """Load a model, ask it again and again, and return what was measured.
-
-    Raises:
-        InputError: as `load` does, or the engine fails.
-    """
+    """Load a model, time its calls and return the result; `InputError` if either fails."""
     pin(request.threads)
     before, started = resident_bytes(), time.perf_counter()
     predictor = load(request.path, threads=request.threads)
@@ -97,16 +93,16 @@ def measure(request: Request) -> Timing:
 def time_calls(
     predictor: Predictor, pixels: NDArray[np.uint8], seconds: float
 ) -> tuple[float, ...]:
-    """Return the milliseconds of each of several calls with ``pixels``, after a warm-up."""
+    """Return the milliseconds of each call with ``pixels``, after a warm-up."""
     least = CALLS if len(pixels) == 1 else BATCH_CALLS
     _call(predictor, pixels, least=WARM_UP_CALLS, seconds=min(WARM_UP_SECONDS, seconds))
     return _call(predictor, pixels, least=least, seconds=seconds)
 
 
 def pin(threads: int) -> None:
-    """Bind this process to the last ``threads`` of its cores, where the system can do that.
+    """Bind this process to its last ``threads`` cores, where the system allows it.
 
-    A process that moves between cores finds cold caches. The first core has the interrupts.
+    Moving between cores means cold caches; the first core handles interrupts.
     """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -114,7 +110,7 @@ def pin(threads: int) -> None:
 
 
 def resident_bytes() -> int | None:
-    """Return how much memory this process has in RAM; ``None`` where the system does not tell."""
+    """Return this process's resident memory; ``None`` if the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -145,7 +141,7 @@ def _milliseconds_since(started: float) -> float:
 
 
 def main() -> int:
-    """Measure what the command line asks for; status 2 and a line on stderr if it cannot be."""
+    """Measure what the command line asks for; status 2 and a line on stderr if that fails."""
     request, answer = sys.argv[1:]
     try:
         timing = measure(parse(Request, json.loads(request), where="the request"))
