@@ -57,8 +57,7 @@ class Artifact:
 
     @cached_property
     def model(self) -> Model:
-        """The model it was made from, read from its run; `InputError` if that is gone or has changed.
-        """
+        """The model of its run; `InputError` if that is gone or changed."""
         from mobilette.model.directory import read_model
 
         if (reason := self.why_no_model()) is not None:
@@ -85,8 +84,7 @@ class Artifact:
         return None
 
     def read_model(self) -> bytes:
-        """Return the model file, checked against its hash; `InputError` for ONNX with external data.
-        """
+        """Return the checked model file; `InputError` for an ONNX file with external data."""
         content = self.read(self.contract.model)
         if self.contract.target in ONNX_TARGETS:
             check_whole(content, where=str(self.path / self.contract.model))

@@ -1,4 +1,4 @@
-"""The images to calibrate int8 with: the run's own, or given ones."""
+"""The images that int8 is calibrated with: the run's own, or given ones."""
 
 from __future__ import annotations
 
@@ -32,15 +32,13 @@ def calibration_images(
     reading: Reading | None = None,
     reporter: Reporter = SILENT,
 ) -> Calibration:
-    """Return up to ``count`` images, the same for every target, prepared as the network takes them.
+    """Return up to ``count`` prepared images, the same for every target.
 
-    ``subject`` is a run, whose training images are taken but for those held out, or a model.
-    Of ``data``, other images, the training split is taken where there is one, else all.
-    ``option`` is the name of ``data`` in errors.
+    A run gives its training images, without the validation images. ``data`` gives its training
+    split or, without splits, all its images; ``option`` names it in errors.
 
     Raises:
-        InputError: the run's images are gone, or it was imported and so has none; there are too
-            few.
+        InputError: there are too few images, the run's are gone, or an imported run has none.
     """
     path = subject.path if isinstance(subject, Run) else None
     if data is None and path is None:
@@ -84,7 +82,7 @@ def calibration_images(
 
 
 def check_calibration(calibration: Calibration, model: Model) -> None:
-    """Raise `InputError` unless the images are enough, and as the network takes them."""
+    """Raise `InputError` unless the images are enough and prepared for the network."""
     shape = (model.arch.in_channels, model.arch.resolution, model.arch.resolution)
     pixels = calibration.pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:

@@ -1,7 +1,7 @@
-"""Core ML: an ML program of float32, written by coremltools; only a Mac or iPhone executes it.
+"""Core ML: a float32 ML program, written by coremltools; only Apple devices execute it.
 
-An ML program rather than a neural network of a single file: its arithmetic can be fixed to float32,
-whereas a neural network's is whatever the device prefers, so that golden vectors would not decide.
+Not the older single-file neural network: a device chooses its precision, so golden vectors would
+not decide.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ def write_coreml(
 ) -> Written:
     """Write the package, and the script that checks it on a Mac.
 
-    It takes one image of 8 bits a colour; the contract is among its user-defined metadata.
-
-    Raises:
-        InputError: coremltools is missing.
+    It takes one image with 8 bits per channel; the contract is in its user-defined metadata.
     """
     with needs("coreml", "export to coreml"), silence():
         import coremltools as ct

@@ -1,4 +1,4 @@
-"""ExecuTorch with the XNNPACK delegate, int8 by PyTorch's own quantiser."""
+"""ExecuTorch with the XNNPACK delegate; int8 by PyTorch's own quantiser."""
 
 from __future__ import annotations
 
@@ -31,12 +31,9 @@ BATCH = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
 def write_executorch(
     prepared: Prepared, contract: Contract, calibration: Calibration | None
 ) -> Written:
-    """Write the program; beside ``forward``, a method of it returns the contract's bytes.
+    """Write the program, for uint8 NCHW pixels of 1 to 8 images.
 
-    It takes uint8 NCHW pixels of one to eight images.
-
-    Raises:
-        InputError: ExecuTorch or torchao is missing, or has no kernel for an operator.
+    Beside ``forward`` it has a method that returns the contract's bytes.
     """
     with needs("executorch", "export to executorch"), silence():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -62,7 +59,7 @@ def write_executorch(
     return Written(files={MODEL: bytes(lowered.buffer)})
 
 
-# What XNNPACK's delegate says of weights in int8 whose input is float (executorch 1.5.1).
+# XNNPACK's message for int8 weights with float input (executorch 1.5.1).
 MIXED = "Weight and Input should both be quantized"
 EXECUTORCH = Target(
     name="executorch",
@@ -89,10 +86,7 @@ def _quantised(
     ranges: Ranges,
     floats: Set[str],
 ) -> ExportedProgram:
-    """Return ``program`` with weights int8 per channel and activations int8 per tensor.
-
-    Ranges are chosen by the rules of `activation_observer`; the layers ``floats`` stay in float.
-    """
+    """Return ``program`` with weights int8 per channel and activations int8 per tensor."""
     with needs("executorch", "int8 for executorch"), silence():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     quantiser = _quantiser(ranges, floats)
@@ -127,7 +121,7 @@ def _quantiser(ranges: Ranges, floats: Set[str]) -> Any:
 
 @contextmanager
 def _kernels_for_all(program: ExportedProgram) -> Iterator[None]:
-    """Say which kernels ExecuTorch does not have, where its conversion fails for that."""
+    """Turn ExecuTorch's conversion errors into ones that name the unsupported operators."""
     from torch._export.verifier import SpecViolationError
 
     try:

@@ -1,4 +1,4 @@
-"""`export` and `export_all`: a model to the artifact of a target."""
+"""`export` and `export_all`: a model as an artifact of a target."""
 
 from __future__ import annotations
 
@@ -73,26 +73,24 @@ def export(
     """Write the artifact of a model and return it.
 
     Args:
-        model: a run, its directory, a model, or a network that was trained elsewhere.
+        model: a run, its directory, a model, or a network trained elsewhere.
         to: the target.
         precision: one of the target's; its first by default.
-        data: images to calibrate int8 with; by default those the run was trained on.
-        calibration: instead of ``data``, what `calibration_images` returned.
+        data: images to calibrate int8 with; by default the run's training images.
+        calibration: the result of `calibration_images`, instead of ``data``.
         quantisation: how int8 is made; by default all layers, with the target's own ranges.
-        out: the artifact is written to ``out/to``, with ``-int8`` or another precision but fp32
-            behind it; by default ``out`` is ``exports/<name of the run or network>``.
-        moved_to: where the artifact will lie in the end, if it is moved from there: the way to its
-            run is told from this place.
-        force: replace an artifact that is there already.
-        max_unusable: the fraction of ``data`` that may be unreadable.
-        preprocess: of a network: how images are prepared; by default its ``preprocess``.
-        classes: of a network: their names in order; by default their numbers.
+        out: the artifact is written to ``out/<to>``, or ``out/<to>-<precision>`` if not fp32; by
+            default ``out`` is ``exports/<name of the run or network>``.
+        moved_to: where the artifact will be moved; its path to the run is relative to this.
+        force: replace an existing artifact.
+        max_unusable: largest fraction of ``data`` that may be unreadable.
+        preprocess: for a network: how images are prepared; by default its ``preprocess``.
+        classes: for a network: class names in order; by default their numbers.
         progress: called with the current step.
 
     Raises:
-        InputError: no such target or precision, a package that the target needs is missing, no
-            trained weights, no images to calibrate with, or the artifact cannot be written;
-            nothing is left behind then.
+        InputError: unknown target or precision, a missing package, no trained weights, no images
+            to calibrate with, or the artifact cannot be written; nothing is left behind.
     """
     precision = check_precision(to, precision)
     target = TARGETS[to]
@@ -150,10 +148,10 @@ def _write(
 
 
 def check_precision(to: str, precision: str | None) -> Precision:
-    """Return ``precision`` if ``to`` is a target that has it; its usual one for ``None``.
+    """Return ``precision`` if the target ``to`` has it; its usual one for ``None``.
 
     Raises:
-        InputError: no such target, or it has no such precision.
+        InputError: the target or the precision is unknown.
     """
     target = TARGETS[one_of(to, TARGETS, "target")]
     if precision is None:
@@ -163,7 +161,7 @@ def check_precision(to: str, precision: str | None) -> Precision:
 
 
 def target_packages() -> dict[str, dict[str, str] | str]:
-    """Return of each target the versions of its packages, or the line that installs them."""
+    """Return the versions of each target's packages, or the command that installs them."""
     found: dict[str, dict[str, str] | str] = {}
     for name, target in TARGETS.items():
         try:
@@ -177,7 +175,7 @@ def target_packages() -> dict[str, dict[str, str] | str]:
 def artifact_folder(
     model: Run | Model, to: str, precision: Precision, out: str | Path | None
 ) -> Path:
-    """Return the directory in which `export` writes an artifact."""
+    """Return the directory that `export` writes an artifact to."""
     base = Path(out) if out is not None else Path("exports") / folder_name(model)
     return base / artifact_name(TARGETS[to], precision)
 
@@ -189,7 +187,7 @@ def artifact_name(target: Target, precision: Precision) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """An artifact that was not written, and why."""
+    """An artifact that was not written, and the reason."""
 
     target: str
     precision: Precision
@@ -197,7 +195,7 @@ class Refused:
 
 
 def chosen(targets: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, Precision]]:
-    """Return each of ``targets`` with those of ``precisions`` that it has, in their order."""
+    """Return each of ``targets`` with each of ``precisions`` that it has."""
     asked = set(precisions)
     return [
         (target, precision)
@@ -215,12 +213,10 @@ def export_all(
     out: Path,
     force: bool = False,
 ) -> Iterator[Artifact | Refused]:
-    """Write artifacts one after the other; yield each, or why there is none.
+    """Write artifacts one by one; yield each, or why it was not written.
 
-    One that lies there already, and was made from the same weights, is kept unless ``force``.
-
-    ``wanted`` is what `chosen` returns; the other options are those of `export`. Without
-    ``calibration`` int8 is refused.
+    ``wanted`` comes from `chosen`; the other options are those of `export`. An artifact made from
+    the same weights is kept unless ``force``. int8 needs ``calibration``.
     """
     weights = hashlib.sha256(read_bytes(run.weights_path)).hexdigest()
     for target, precision in wanted:
@@ -247,7 +243,7 @@ def open_trained_run(path: str | Path) -> Run:
     """Return the run in the directory ``path``.
 
     Raises:
-        InputError: it is none; of an artifact it says which run that was made from.
+        InputError: it is not a run; for an artifact the message names the run it was made from.
     """
     path = Path(path)
     if not is_artifact(path):

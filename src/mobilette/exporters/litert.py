@@ -1,4 +1,4 @@
-"""LiteRT's `.tflite`, written by litert-torch: uint8 NHWC in; int8 is integers from end to end."""
+"""LiteRT's `.tflite`, written by litert-torch: uint8 NHWC in; int8 is integers end to end."""
 
 from __future__ import annotations
 
@@ -60,11 +60,10 @@ if scale:  # int8
 def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> bytes:
     """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
 
-    The answers of an int8 model are float32 where its last layer stays in float. Batch norms are
-    folded and the contract is inside.
+    An int8 model's logits are float32 if its last layer stays in float.
 
     Raises:
-        InputError: a package is missing, or the network cannot be int8 from end to end.
+        InputError: a package is missing, or the network cannot be int8 end to end.
     """
     program: nn.Module
     if contract.precision == "int8":
@@ -93,7 +92,7 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
 
 
 class _Labelled(nn.Module):
-    """A layer under its whole name: the converter keeps the last part of a module's name only."""
+    """A layer under its full name: the converter keeps only the last part of a module's name."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         super().__init__()
@@ -123,9 +122,9 @@ def _label_nodes(program: GraphModule) -> None:
 
 
 def convert(program: nn.Module, example: Tensor, *, quantised: bool = False) -> bytes:
-    """Return what litert-torch makes of ``program``, traced with ``example``.
+    """Return litert-torch's ``.tflite`` of ``program``, traced with ``example``.
 
-    ``quantised`` says that it is `quantise`'s: then computing in integers is asked for.
+    ``quantised`` marks a program from `quantise`, to be computed in integers.
     """
     with silence():
         with needs("litert-export", "export to litert"):

@@ -1,4 +1,4 @@
-"""A network as integers can compute it: the same answers, in other layers."""
+"""A network rewritten for integer arithmetic: the same answers from other layers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CLIPPING = (
 _PADDING = (aten.pad.default, aten.constant_pad_nd.default)
 _NOTHING = (aten.dropout.default, aten.dropout_.default)
 
-# Images that observers are shown at once: one by one, they take six times as long.
+# Images per calibration step; one by one takes six times as long.
 BATCH = 8
 _SMALLEST_STEP = 2.0**-12  # of activations
 _LARGEST_BIAS = 2.0**30
@@ -46,7 +46,7 @@ _LARGEST_BIAS = 2.0**30
 
 @dataclass(frozen=True, kw_only=True)
 class PixelScale:
-    """How uint8 pixels are the network's input: input = (pixel - zero_point) * scale."""
+    """How uint8 pixels become the network's input: (pixel - zero_point) * scale."""
 
     scale: float
     zero_point: int
@@ -55,14 +55,14 @@ class PixelScale:
 class IntegerNetwork(nn.Module):
     """A network with NHWC input whose first layer computes with pixels.
 
-    Where mean and std are equal over the channels, pixels *are* the normalised input, up to the
-    scale and zero point of a quantised tensor. A mean between two whole numbers is rounded, and
-    what is missing goes into the bias of the stem. Elsewhere a 1x1 convolution normalises.
+    If all channels share mean and std, pixels *are* the normalised input, up to the scale and zero
+    point of a quantised tensor; a fractional mean is rounded, and the stem's bias makes up for the
+    rest. Otherwise a 1x1 convolution normalises.
 
     Args:
         network: with batch norms folded; not changed.
-        normalise: what makes pixels its input.
-        floats: layers that will be computed in float.
+        normalise: maps pixels to the network's input.
+        floats: layers that stay in float.
     """
 
     def __init__(
@@ -110,10 +110,10 @@ class IntegerNetwork(nn.Module):
 
 
 def _make_unequal(bias: Tensor) -> None:
-    """Change the last bit of the first of several equal numbers.
+    """Change the last bit of the first of several equal biases.
 
-    litert-torch 0.10 quantises a bias that is one number repeated by the first channel's scale
-    alone, which is wrong for all others.
+    litert-torch 0.10 quantises a constant bias with the first channel's scale, which is wrong for
+    the other channels.
     """
     with torch.no_grad():
         if len(bias) > 1 and bias[0] != 0 and bool((bias == bias[0]).all()):
@@ -121,10 +121,10 @@ def _make_unequal(bias: Tensor) -> None:
 
 
 def _linear_as_convolution(network: Network) -> None:
-    """Make linear layers convolutions whose kernel is as large as their input.
+    """Replace linear layers by convolutions whose kernel covers their input.
 
-    Where a linear layer has a scale for each output, tflite-micro rounds in another way than LiteRT
-    does, and versions before 2024 do not know of such scales; of convolutions both hold.
+    With per-channel scales, tflite-micro rounds linear layers unlike LiteRT, and versions before
+    2024 do not support such scales; convolutions have neither problem.
     """
     head = network.arch.head
     if not isinstance(head, PoolLinear):
@@ -145,9 +145,9 @@ def _linear_as_convolution(network: Network) -> None:
 
 
 def _clip_hard_sigmoid(network: Network, layer: Layer) -> None:
-    """Make hard-sigmoid a clipping to 0 to 1, its factor and shift part of the convolution.
+    """Make hard-sigmoid a clipping to 0 to 1; the convolution takes over its factor and shift.
 
-    A tensor quantised to 0 to 1 clips by itself, so no operator is left of it.
+    A tensor quantised to 0 to 1 clips by itself, so no operator remains.
     """
     conv = network.get_submodule(layer.inputs[0])
     if not isinstance(conv, nn.Conv2d):
@@ -159,10 +159,10 @@ def _clip_hard_sigmoid(network: Network, layer: Layer) -> None:
 
 
 def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule, Tensor]:
-    """Return the quantised program and an example of its input, float (1, H, W, C).
+    """Return the quantised program and an example input, float (1, H, W, C).
 
-    Per channel and symmetric for weights; ranges of activations from ``calibration``, by the rules
-    of `activation_observer`. Layers that stay in float read what is rounded before them.
+    Weights are symmetric per channel, activation ranges those of `activation_observer`. Layers in
+    float read rounded inputs.
     """
     with silence(), needs("litert-export", "int8 for litert"):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -181,14 +181,14 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
             prepared.progress("calibrating", first, len(pixels))
             observed(network.values(pixels[first : first + BATCH]))
         _leave_room_for_biases(observed)
-        # folded constants would be mere integers to the converter
+        # the converter would take folded constants for plain integers
         quantised: GraphModule = convert_pt2e(observed, fold_quantize=False)
     _drop_clipping_to_one(quantised)
     return quantised, example[:1]
 
 
 class _Annotator:
-    """Says how each node of a program is quantised; those of the layers ``floats`` are not."""
+    """Sets each node's quantisation; the layers ``floats`` get none."""
 
     def __init__(self, pixels: PixelScale, ranges: Ranges, floats: Set[str]) -> None:
         from torchao.quantization.pt2e import quantizer
@@ -216,7 +216,6 @@ class _Annotator:
         )
 
     def annotate(self, node: Node) -> None:
-        """Annotate ``node``, unless it stays in float."""
         if node.op == "placeholder":
             self._mark(node, {}, self.given)
         if node.op == "placeholder" or not _is_tensor(node) or _stays_in_float(node, self.floats):
@@ -232,7 +231,7 @@ class _Annotator:
             self._mark(node, {}, self.to_one if _clips_to_one(node) else self.activations)
         elif node.target in _PADDING and _is_padded(next(iter(node.users))):
             self._mark(node, inputs, None)
-        elif inputs:  # values are moved or averaged, and stay in their range
+        elif inputs:  # moves or averages values within their range
             first, *others = inputs
             shared = self.quantizer.SharedQuantizationSpec((first, node))
             self._mark(node, {first: inputs[first]} | dict.fromkeys(others, shared), shared)
@@ -251,7 +250,7 @@ class _Annotator:
 
 
 def _quantizer(annotator: _Annotator) -> Any:
-    """Return ``annotator`` as torchao's quantiser, whose base class is in an extra."""
+    """Return ``annotator`` as torchao's quantiser, defined here because its base is an extra's."""
 
     class LiteRtQuantizer(annotator.quantizer.Quantizer):  # type: ignore[name-defined, misc]
         """Annotates every node of a program."""
@@ -268,15 +267,15 @@ def _quantizer(annotator: _Annotator) -> Any:
 
 
 def _leave_room_for_biases(observed: GraphModule) -> None:
-    """Make steps of weights so large that biases, in steps of weight x input, are int32.
+    """Enlarge weight steps until biases, in steps of weight x input, fit int32.
 
-    A channel whose weights are next to nothing would have too small ones.
+    They would not in a channel whose weights are almost 0.
     """
     for node in observed.graph.nodes:
         if node.target != aten.conv2d.default:
             continue
         source, weight, bias = node.args[:3]
-        if weight.op != "call_module":  # no observer: it stays in float
+        if weight.op != "call_module":  # not observed: stays in float
             continue
         if source.target in _PADDING:
             source = source.args[0]
@@ -292,7 +291,7 @@ def _leave_room_for_biases(observed: GraphModule) -> None:
 
 
 def _stays_in_float(node: Node, floats: Set[str]) -> bool:
-    """Whether ``node`` is one of the layers ``floats``, or moves what only they give."""
+    """Whether ``node`` is one of the layers ``floats``, or only moves their output."""
     layer = layer_of(node)
     if layer and node.target not in _NOTHING:
         return is_part_of(layer, floats)
@@ -301,7 +300,7 @@ def _stays_in_float(node: Node, floats: Set[str]) -> bool:
 
 
 def _activations(node: Node) -> list[Node]:
-    """Return what ``node`` reads but parameters and sizes, such as that of a batch."""
+    """Return the tensors that ``node`` reads, without parameters and sizes."""
     return [x for x in node.all_input_nodes if x.op != "get_attr" and _is_tensor(x)]
 
 
@@ -314,7 +313,7 @@ def _clipped(node: Node) -> bool:
 
 
 def _is_padded(node: Node) -> bool:
-    """Whether ``node`` is a convolution whose padding is an operator of its own before it."""
+    """Whether ``node`` is a convolution with a separate padding operator before it."""
     source = node.args[0] if node.args else None
     return (
         node.target == aten.conv2d.default

@@ -1,4 +1,4 @@
-"""For microcontrollers: LiteRT's int8 model as C++, for tflite-micro."""
+"""Microcontrollers: LiteRT's int8 model as C++ for tflite-micro."""
 
 from __future__ import annotations
 
@@ -52,11 +52,10 @@ int Classify(const uint8_t* pixels) {{  // {resolution} x {resolution} x {channe
 
 
 def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
-    """Write the int8 model, its C++, and what it needs of tflite-micro.
+    """Write the int8 model, its C++ and the operators it needs.
 
     Raises:
-        InputError: layers are to stay in float, a package is missing, or tflite-micro does not run
-            the model.
+        InputError: layers stay in float, a package is missing, or tflite-micro fails.
     """
     if contract.float_layers:
         raise InputError(

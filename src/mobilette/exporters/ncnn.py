@@ -1,4 +1,4 @@
-"""ncnn: a text of layers and a file of weights, written by pnnx."""
+"""ncnn: a param file of layers and a weights file, written by pnnx."""
 
 from __future__ import annotations
 
@@ -26,12 +26,9 @@ PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 
 
 def write_ncnn(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
-    """Write the layers and the weights; the contract is the data of an unused layer at the end.
+    """Write layers and weights for one image, float32 (C, H, W), 0 to 255.
 
-    They take one image, float32 (C, H, W), 0 to 255.
-
-    Raises:
-        InputError: pnnx or ncnn is missing, or does not have an operator.
+    The contract is the data of an unused layer at the end.
     """
     with needs("ncnn", "export to ncnn"):
         import ncnn
@@ -75,7 +72,7 @@ logits = np.array(extractor.extract("{output}")[1])""",
 
 
 class _Subsample(nn.Module):
-    """What `SubsampleAndPad` computes, by pooling single positions: ncnn's slices have no step."""
+    """`SubsampleAndPad` by pooling single positions, because ncnn's slices have no stride."""
 
     def __init__(self, original: SubsampleAndPad) -> None:
         super().__init__()
@@ -114,10 +111,10 @@ def _convert(program: ExportedProgram, pnnx: str) -> tuple[str, bytes]:
 
 
 def _halved(param: str, weights: bytes) -> bytes:
-    """Return ``weights`` in 16 bits, but for those of depthwise convolutions.
+    """Return ``weights`` in 16 bits, except those of depthwise convolutions.
 
-    These are few, and with batch norms folded into them some are smaller than the smallest normal
-    number of 16 bits, so that pnnx's own conversion of all of them loses 7 to 17 dB of the answer.
+    These are few, and folded batch norms push some below the smallest normal 16-bit number;
+    pnnx, which converts all weights, loses 7 to 17 dB.
     """
     halved = b""
     for part in find_weights(read_layers(param), weights):
@@ -131,10 +128,10 @@ def _halved(param: str, weights: bytes) -> bytes:
 
 
 def _with_contract(param: str, weights: bytes, contract: str) -> tuple[str, bytes]:
-    """Return layers and weights with one more layer, whose data is ``contract``.
+    """Add a layer whose data is ``contract``.
 
-    ncnn's text has no comments and its weights no header, but a MemoryData layer may hold any
-    number of 32-bit words, and one that nothing depends on is never executed.
+    ncnn's files have no room for metadata, but a MemoryData layer holds any 32-bit words, and a
+    layer that nothing reads is never executed.
     """
     words = -(-len(contract.encode()) // 4)
     data = contract.encode().ljust(4 * words)

@@ -1,4 +1,4 @@
-"""ONNX, written by PyTorch's exporter; and for browsers, with a module and a page that run it."""
+"""ONNX, by PyTorch's exporter; and for browsers, with a JavaScript module and a page."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ from mobilette.nn.network import Network
 from mobilette.silence import NO_WARNINGS
 
 INPUT, OUTPUT, MODEL = "pixels", "logits", "model.onnx"
-PREFIX = "network."  # of the layers in the module that is exported
+PREFIX = "network."  # of layers in the exported module
 OPSET = 20
 
 
 def write_onnx(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
-    """Write the ONNX model.
+    """Write the ONNX model, for uint8 NCHW pixels and any batch size.
 
-    It takes uint8 NCHW pixels with a symbolic batch; normalisation is its first convolution, or
-    where int8 allows it the quantisation of its input; batch norms are folded, and its nodes have
-    the names of the `Arch`'s layers.
+    Normalisation is its first convolution or, where int8 allows it, the input's quantisation. Nodes
+    are named after the `Arch`'s layers.
     """
     if contract.precision == "int8":
         assert calibration is not None
@@ -89,7 +88,7 @@ def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -
 
 
 def _name_by_layer(model: onnx.ModelProto) -> None:
-    """Give nodes and their outputs the names of the layers, and drop the exporter's notes."""
+    """Name nodes and their outputs after layers, and drop the exporter's notes."""
     names = _unique([(_scope(node), node.op_type.lower()) for node in model.graph.node])
     renamed = {}
     for tensor in model.graph.initializer:
@@ -110,9 +109,9 @@ def _name_by_layer(model: onnx.ModelProto) -> None:
 
 
 def _mark_global_pools(model: onnx.ModelProto, network: Network) -> None:
-    """Make global average pools of average pools that are; only those get a scale of their own.
+    """Make average pools global where they are, so that quantisers scale their outputs separately.
 
-    Quantisers let the result of an average pool have the scale of its input, too coarse for means.
+    An average pool's output gets its input's scale, too coarse for means.
     """
     pools = {name for name, part in network.named_modules() if isinstance(part, GlobalAveragePool)}
     for node in model.graph.node:
@@ -122,11 +121,7 @@ def _mark_global_pools(model: onnx.ModelProto, network: Network) -> None:
 
 
 def _unique(nodes: Sequence[tuple[str, str]]) -> list[str]:
-    """Return a name for each (layer, operator).
-
-    That is the layer's, with the operator's where one layer became several nodes, and a number
-    where it has that operator more than once.
-    """
+    """Name each (layer, operator): the layer, plus operator and number where there are several."""
     layers = Counter(layer for layer, _ in nodes)
     seen: Counter[str] = Counter()
     names = []
@@ -147,7 +142,7 @@ PAGE = Path(__file__).with_name("page")
 MODULE = "mobilette.js"
 PAGE_FILES = ("index.html", MODULE)
 PACKAGE = "package.json"
-# An ONNX file of today's opset needs no newer one; its patches are taken.
+# Reads this opset; patch releases are accepted.
 VERSION = "~1.30.0"
 
 _CODE = """\
@@ -168,7 +163,7 @@ console.log(top[0].label, top[0].probability, milliseconds);
 
 
 def write_web(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
-    """Write the ONNX model, and beside it what a browser needs to run it."""
+    """Write the ONNX model and the files that run it in a browser."""
     model = ONNX.writer(prepared, contract, calibration).files[ONNX.model]
     package = {"private": True, "type": "module", "dependencies": {"onnxruntime-web": VERSION}}
     return Written(

@@ -1,4 +1,4 @@
-"""ONNX in int8: ONNX Runtime's static quantiser, QDQ, and pixels that are quantised already."""
+"""int8 ONNX by ONNX Runtime's static quantiser (QDQ); pixels are quantised input where possible."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ from mobilette.extras import reports_off
 from mobilette.folders import scratch
 from mobilette.nn.network import Network
 
-# The quantiser warns of models that its own preparation has not seen. Ours needs none: batch norms
-# are folded and every shape is known.
+# Keeps the quantiser from warning that its own preparation was skipped; ours needs none.
 _PREPARED = ("onnx.quant.pre_process", "onnxruntime.quant")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantisable:
-    """A network whose normalisation is a step and a zero point of its uint8 input, if it can be.
+    """A network whose normalisation is its input's scale and zero point, if possible.
 
-    Attributes:
-        scale: of the input; ``None`` where the normalisation stays a convolution.
+    ``scale`` is ``None`` where the normalisation stays a convolution.
     """
 
     network: Network
@@ -42,13 +40,12 @@ class Quantisable:
 
 
 def absorb_normalisation(prepared: Prepared) -> Quantisable:
-    """Return the network with a normalisation that the input's quantisation can express, if any.
+    """Return the network with normalisation as its input's scale and zero point, if possible.
 
-    (pixel - mean) / std is how uint8 with scale 1/std and zero point mean is read, if mean and std
-    are the same for all channels: an activation has one scale and zero point. The zero point is an
-    integer; what the mean has besides, at most half a step, moves into the first bias, which leaves
-    it out in the padding alone. Where means differ, the first padding would have to as well, so
-    that normalisation stays a convolution: its diagonal is exact in int8, per channel.
+    If all channels share mean and std, (pixel - mean) / std is uint8 with scale 1/std and zero
+    point mean. The zero point is an integer, so the rest of the mean, at most half a step, moves
+    into the first bias, which is exact except at the padding. Different means would need different
+    padding, so there normalisation stays a convolution: its diagonal is exact in int8 per channel.
     """
     preprocess, stem = prepared.model.preprocess, prepared.network.stem.conv
     kept = Quantisable(network=prepared.network, normalise=prepared.normalise)
@@ -79,20 +76,19 @@ def quantize(
     quantisable: Quantisable,
     quantisation: Quantisation,
 ) -> onnx.ModelProto:
-    """Return the int8 form of ``model``, for ``pixels`` (N, C, H, W) typical of what it will see.
+    """Return ``model`` in int8, calibrated with typical ``pixels`` (N, C, H, W).
 
-    Weights are int8 with a scale for each channel, activations uint8, logits float32. Names of
-    nodes stay; what is added to a tensor is named after it (``_QuantizeLinear``,
-    ``_DequantizeLinear``).
+    Weights are int8 per channel, activations uint8, logits float32. Nodes keep their names; added
+    nodes are named after their tensor (``_QuantizeLinear``, ``_DequantizeLinear``).
     """
     with reports_off():
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     source = onnx.ModelProto()
-    source.CopyFrom(model)  # the quantiser moves the weights of what it is given into a file
+    source.CopyFrom(model)  # the quantiser moves its model's weights into a file
     entry = source.metadata_props.add()
     entry.key, entry.value = _PREPARED
-    # A linear layer without quantised output is executed in int8 all the same, with float32 out.
+    # Without quantised output a linear layer still runs in int8, with float32 out.
     options: dict[str, object] = {"OpTypesToExcludeOutputQuantization": ["Gemm"]}
     given = _given_ranges(model, pixels, quantisation.ranges)
     normalised = _output_of(model, "normalise.conv")
@@ -140,14 +136,13 @@ def _given_ranges(
 
 
 class _Images:
-    """Calibration images as ONNX Runtime's quantiser asks for them: one at a time, then none."""
+    """Calibration images for ONNX Runtime's quantiser, one by one."""
 
     def __init__(self, pixels: NDArray[np.uint8], *, name: str) -> None:
         self._remaining = iter(pixels)
         self._name = name
 
     def get_next(self) -> Mapping[str, NDArray[np.uint8]] | None:
-        """Return the next image as the model's input."""
         image = next(self._remaining, None)
         return None if image is None else {self._name: image[None]}
 
@@ -158,7 +153,7 @@ def _output_of(model: onnx.ModelProto, name: str) -> str:
 
 
 def _feed_pixels(model: onnx.ModelProto, normalised: str) -> None:
-    """Use the pixels as the quantised form of ``normalised``; drop the nodes that made it."""
+    """Use the pixels as ``normalised`` in quantised form; drop the nodes that computed it."""
     graph = model.graph
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0].startswith(f"{normalised}_Quant"):
@@ -177,7 +172,7 @@ def _feed_pixels(model: onnx.ModelProto, normalised: str) -> None:
 def activation_ranges(
     model: onnx.ModelProto, pixels: NDArray[np.uint8], ranges: Ranges
 ) -> dict[str, tuple[float, float]]:
-    """Return (smallest, largest) value of every activation by its name, as ``ranges`` chooses."""
+    """Return the (smallest, largest) value of every activation by name, by the rule ``ranges``."""
     ends: dict[str, tuple[float, float]] = {}
     for values in _activations(model, pixels):
         for name, value in values.items():

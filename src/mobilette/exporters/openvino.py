@@ -1,4 +1,4 @@
-"""OpenVINO: its own form of the ONNX model, in int8 by NNCF."""
+"""OpenVINO: the ONNX model in its own format; int8 by NNCF."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def write_openvino(
 ) -> Written:
     """Write the OpenVINO model, weights in fp32 or int8.
 
-    It is made from the ONNX model, so its operations have the names of the `Arch`'s layers. bf16 is
-    the fp32 model: the contract's precision tells the engine what to compute in.
+    Converted from ONNX, its operations keep the names of the `Arch`'s layers. bf16 is the fp32
+    model: the contract's precision tells the engine what to compute in.
     """
     with hidden(_TELEMETRY), needs("openvino", "export to openvino"):
         import openvino
     source = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
-    # Not Core.read_model: this one also folds constants, and NNCF corrects no bias that is not one.
+    # Not Core.read_model, which leaves constants unfolded: NNCF corrects only constant biases.
     model = openvino.convert_model(io.BytesIO(source.SerializeToString()))
     if contract.precision == "int8":
         assert calibration is not None
@@ -70,10 +70,10 @@ logits = model({{"{input}": pixels}})["{output}"][0]""",
 def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: Set[str]) -> Any:
     """Return ``model`` in int8, calibrated with ``pixels`` (N, C, H, W); ``floats`` stay in float.
 
-    The preset is the one with a zero point for activations: hard-swish and linear bottlenecks have
-    values on both sides of zero, not equally many. Ranges are those of all images: means of each
-    image's, the library's choice, cut off what few of them have (docs/log.md). For ``mse`` it
-    searches a histogram of all values; its percentiles are means of each image's.
+    The preset gives activations a zero point: hard-swish and linear bottlenecks are asymmetric
+    around zero. Ranges cover all images: the library's default, means of each image's, cuts off
+    rare values (docs/log.md). ``mse`` searches a histogram of all values; ``percentile`` averages
+    each image's.
     """
     # stdout belongs to the caller
     quiet = redirect_stdout(io.StringIO())

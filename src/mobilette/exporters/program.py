@@ -1,4 +1,4 @@
-"""PyTorch's exported programs, which converters read, and its observers of int8 ranges (pt2e)."""
+"""PyTorch's exported programs, for converters, and its observers of int8 ranges (pt2e)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def export_program(
 ) -> ExportedProgram:
     """Return the network with its normalisation, from pixels (N, C, H, W) to logits (N, classes).
 
-    Sizes are constants in it, which converters by tracing would otherwise see computed.
-
-    ``dtype`` is that of the pixels, 0 to 255; ``batch`` is N, by default 1.
+    Its sizes are constants, which tracing converters would otherwise see computed. ``dtype`` is the
+    pixels', 0 to 255; ``batch`` is N, 1 by default.
     """
     module = PixelsToLogits(prepared.network, prepared.normalise, layout="NCHW").eval()
     pixels = torch.from_numpy(prepared.golden.inputs[: 1 if batch is None else 2]).to(dtype)
@@ -37,7 +36,7 @@ def export_program(
 
 
 def traced(program: ExportedProgram) -> torch.jit.ScriptModule:
-    """Return ``program`` as the TorchScript that older converters read."""
+    """Return ``program`` as TorchScript, for older converters."""
     module = program.module(check_guards=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,13 +48,13 @@ def traced(program: ExportedProgram) -> torch.jit.ScriptModule:
 
 
 def unsupported(target: str, program: ExportedProgram, operators: Iterable[str]) -> InputError:
-    """Return the error for a network with operators that ``target`` does not support."""
+    """Return the error for operators that ``target`` does not support."""
     found = ", ".join(f"{each} (layer {_layer(program, each)})" for each in sorted(set(operators)))
     return InputError(f"--to {target}: {found} is not supported by {target}; use --to onnx")
 
 
 def layer_of(node: Node) -> str:
-    """Return the name of the layer that ``node`` computes, empty for what is in no layer."""
+    """Return the layer that ``node`` belongs to, or an empty string."""
     stack = node.meta.get("nn_module_stack")
     path = str(list(stack.values())[-1][0]) if stack else ""
     return path.removeprefix("network.")
@@ -72,13 +71,12 @@ def _layer(program: ExportedProgram, operator: str) -> str:
 
 
 def activation_observer(ranges: Ranges) -> Any:
-    """Return the class of the observer for ``ranges``, made here because its base is in an extra.
+    """Return the observer class for ``ranges``, defined here because its base is an extra's.
 
-    All of them collect a histogram. ``plain`` is what LiteRT's and XNNPACK's quantisers take by
-    themselves, torchao's `HistogramObserver`: it begins with all values and cuts an end, a
-    hundred-thousandth of the values at a time, as long as its estimate of the mean square error
-    falls, at least once; so a value far from all others is cut off. ``percentile`` and ``mse`` are
-    those of `mobilette.compression.ranges`; the latter compares ranges, and knows that zero is
+    All collect a histogram. ``plain`` is torchao's `HistogramObserver`, the default of LiteRT's and
+    XNNPACK's quantisers: it cuts a hundred-thousandth of the values at a time, at least once, while
+    its estimated mean square error falls, and so drops outliers. ``percentile`` and ``mse`` are
+    those of `mobilette.compression.ranges`; that ``mse`` compares ranges and knows that zero is
     exact.
     """
     from torchao.quantization.pt2e.observer import HistogramObserver
@@ -101,7 +99,7 @@ def activation_observer(ranges: Ranges) -> Any:
 
 @contextmanager
 def quiet_log(name: str | None = None) -> Iterator[None]:
-    """Silence a logger, the root's by default, also if nobody has set it up."""
+    """Silence a logger, by default the root's, even if it has no handler."""
     logger, handler = logging.getLogger(name), logging.NullHandler()
     level = logger.level
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""The README of an artifact: how to run it, in a few lines that tests execute as printed."""
+"""An artifact's README: how to run it, in a few lines that tests execute as printed."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ left, top = ({size} - scaled[0]) // 2, ({size} - scaled[1]) // 2
 padded.paste(image.resize(scaled, Image.Resampling.{interpolation}), (left, top))
 image = padded"""
 
-# What an engine that has a choice computes floats in, as a README's code spells it.
+# Float precision of engines with a choice, as a README's code spells it.
 _FLOATS = {"bf16": "bf16", "fp16": "f16"}
 
 
 def readme(contract: Contract, target: Target) -> str:
-    """Return the text of the README.md of an artifact of ``target``."""
+    """Return the README.md of an artifact of ``target``."""
     names = {
         "model": contract.model,
         "input": contract.input.name,
@@ -117,9 +117,9 @@ def readme(contract: Contract, target: Target) -> str:
 
 
 def image_code(contract: Contract, *, source: str = '"image.jpg"') -> str:
-    """Return the Python that makes ``pixels``, uint8 (1, C, H, W), of the image ``source``.
+    """Return the Python that makes ``pixels``, uint8 (1, C, H, W), from an image.
 
-    ``source`` is an expression. The names `Image`, `ImageOps` and `np` are needed.
+    ``source`` is an expression for the file; the code needs `Image`, `ImageOps` and `np`.
     """
     preprocess, size = contract.preprocess, contract.arch.resolution
     template = {"crop": _CROP, "squash": _SQUASH, "pad": _PAD}[preprocess.resize]

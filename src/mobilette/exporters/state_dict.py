@@ -1,7 +1,7 @@
-"""A run's weights under the names of torchvision, timm or Mobilette, to be used without Mobilette.
+"""A run's weights under the names of torchvision, timm or Mobilette, for use without Mobilette.
 
-Not an artifact: no engine runs it, and its answers are those of the module that loads it. So it is
-written only where that module computes what the run's network computes.
+Not an artifact: no engine runs it, and the module that loads it computes the answers. It is written
+only where that module equals the run's network.
 """
 
 from __future__ import annotations
@@ -83,18 +83,18 @@ def export_state_dict(
 ) -> Path:
     """Write weights as ``out/state_dict/model.safetensors`` and return that file.
 
-    Beside it lie README.md with the Python that loads it, labels.txt, and for our own names
+    README.md with the Python that loads it and labels.txt are written too; for our own names also
     arch.json.
 
     Args:
         model: a run, its directory or a model.
         names: ``torchvision``, ``timm`` or ``mobilette``.
         out: by default ``exports/<name of the run or network>``.
-        force: replace what was written there before.
+        force: replace an earlier export.
 
     Raises:
-        InputError: no such names, no such network there, no trained weights, or the folder cannot
-            be written; nothing is left behind then.
+        InputError: unknown names, no such network there, no trained weights, or the folder cannot
+            be written; nothing is left behind.
     """
     one_of(names, NAMES, "names")
     found, run = resolve(model)
@@ -152,7 +152,7 @@ def _readme(model: Model, names: str) -> str:
     )
 
 
-# timm's constructor: our network and its width
+# timm's constructor to our network and its width
 TIMM_NETWORKS = MappingProxyType(
     {
         **{f"mobilenetv1_{w}": ("mobilenet_v1", w / 100) for w in (100, 125)},
@@ -168,7 +168,7 @@ TIMM_NETWORKS = MappingProxyType(
 
 
 class Defaults(NamedTuple):
-    """What timm's constructors give a network's batch norms and convolutions."""
+    """timm's default batch norm epsilon and padding."""
 
     epsilon: float
     padding: str
@@ -179,22 +179,20 @@ PYTORCH, TENSORFLOW = Defaults(1e-5, ""), Defaults(1e-3, "same")
 
 @dataclass(frozen=True, kw_only=True)
 class Constructor:
-    """A line of Python and the network that it makes."""
+    """A line of Python and the network that it builds."""
 
     code: str
     arch: Arch
 
 
 def constructor(arch: Arch, library: str, *, width_mult: float | None = None) -> str:
-    """Return the expression that builds a network which answers as ``arch`` with its weights.
+    """Return the expression that builds a network with the answers of ``arch``.
 
-    Args:
-        arch: the network.
-        library: ``torchvision`` or ``timm``.
-        width_mult: its width multiplier, 1.0 if not given; timm's names tell theirs.
+    ``width_mult`` is torchvision's width multiplier, 1.0 by default; timm's names include theirs.
 
     Raises:
-        InputError: no such library, or it builds no such network; the message says what differs.
+        InputError: the library is unknown, or builds no such network; the message says how it
+            differs.
     """
     source = LIBRARIES[one_of(library, LIBRARIES, "library")]
     if arch.name not in source.tables:
@@ -265,7 +263,7 @@ def _timm(arch: Arch) -> Iterator[Constructor]:
 
 
 def _answers_alike(theirs: Arch, ours: Arch) -> bool:
-    """Whether the two differ at most in what is for training only."""
+    """Whether the two differ only in what training uses."""
     head = replace(theirs.head, dropout=ours.head.dropout)
     return replace(theirs, norm_momentum=ours.norm_momentum, head=head) == ours
 

@@ -1,4 +1,4 @@
-"""`Target`: a kind of artifact, as data; what its writer is given (`prepare`) and gives."""
+"""`Target`: a kind of artifact as data, its writer's input (`prepare`) and output."""
 
 from __future__ import annotations
 
@@ -36,10 +36,7 @@ Layout = Literal["NCHW", "NHWC"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Training images, uint8 (N, C, H, W), by which ranges of activations are chosen.
-
-    ``source`` says where they are from.
-    """
+    """Images from ``source``, uint8 (N, C, H, W), that int8 activation ranges are chosen by."""
 
     pixels: NDArray[np.uint8]
     source: str
@@ -50,11 +47,11 @@ class Quantisation:
     """How a network becomes int8.
 
     Attributes:
-        ranges: the rule that chooses the ranges of activations.
-        float_layers: convolutions and linear layers that are computed in float, by their names in
+        ranges: the rule that chooses activation ranges.
+        float_layers: convolutions and linear layers that stay in float, by their names in
             `mobilette.arch.layers`, such as ``rows.3.expand.conv``.
-        network: quantised instead of the model's own: equalised, corrected or trained
-            further; batch norms folded.
+        network: quantised instead of the model's own, with batch norms folded: equalised,
+            corrected or fine-tuned.
     """
 
     ranges: Ranges = "plain"
@@ -63,7 +60,7 @@ class Quantisation:
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with the current step, how much of it is done, and the total (0 if unknown)."""
+"""Called with the current step, the amount done and the total (0 if unknown)."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
@@ -72,13 +69,13 @@ def no_progress(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """What every target is written from.
+    """A writer's input.
 
     Attributes:
-        network: its network with batch norms folded, in evaluation mode.
-        normalise: what makes pixels its input.
-        golden: inputs, and the checkpoint's answers.
-        quantisation: how ``network`` becomes int8, where it does.
+        network: with batch norms folded, in evaluation mode.
+        normalise: maps pixels to the network's input.
+        golden: inputs and the checkpoint's answers.
+        quantisation: how ``network`` becomes int8, if it does.
     """
 
     model: Model
@@ -91,13 +88,13 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Written:
-    """What a writer made.
+    """A writer's output.
 
     Attributes:
-        files: content by name: the contract's ``model`` and ``parts``.
-        size_bytes: of what the engine loads; ``None`` means of all the files.
-        exact: of an int8 model that every engine has to execute to the same bits: its own int8
-            answers to the golden inputs, (N, classes).
+        files: the contract's ``model`` and ``parts``, by name.
+        size_bytes: of what the engine loads; ``None`` means all files.
+        exact: int8 answers (N, classes) to the golden inputs, if every engine must match them to
+            the bit.
     """
 
     files: Mapping[str, bytes]
@@ -116,14 +113,14 @@ class Target:
 
     Attributes:
         name: as ``--to`` spells it.
-        precisions: that can be written, the usual one first.
-        packages: whose versions the contract records, beside mobilette and torch.
-        extra: of pyproject.toml, which brings them; empty where everybody has them.
-        parts: names of the files that belong to it.
+        precisions: supported ones, the usual one first.
+        packages: recorded in the contract with their versions, beside mobilette and torch.
+        extra: of pyproject.toml, with these packages; empty if they are always installed.
+        parts: names of the files beside the model.
         batched: whether input and output have a batch dimension.
-        writer: writes the files; it imports the packages of its extra itself.
-        code: Python of the README: from ``pixels`` (1, C, H, W), uint8, to ``logits`` (classes,);
-            placeholders are those of `mobilette.exporters.readme`.
+        writer: writes the files; imports its extra's packages itself.
+        code: the README's Python, from ``pixels``, uint8 (1, C, H, W), to ``logits`` (classes,);
+            the placeholders are those of `mobilette.exporters.readme`.
         language: of ``code``; if not Python, ``code`` is the README's whole section on running.
         batch: images per call; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
@@ -154,7 +151,7 @@ class Target:
 
 
 class PixelsToLogits(nn.Module):
-    """The network with its normalisation inside; takes pixels in the layout of a target.
+    """The network with its normalisation inside.
 
     Pixels are uint8 or float32, 0 to 255, (N, C, H, W) or (N, H, W, C); logits are (N, classes).
     """
@@ -174,13 +171,10 @@ class PixelsToLogits(nn.Module):
 def prepare(
     model: Model, quantisation: Quantisation | None = None, *, progress: Progress = no_progress
 ) -> Prepared:
-    """Return the network of ``model`` as it will be executed, and what it answered.
-
-    The network of ``quantisation``, where it has one, replaces the model's own.
+    """Return what a writer needs of ``model``, with the network of ``quantisation`` if it has one.
 
     Raises:
-        InputError: the model has no classifier, or no layer of the name of one that is to stay
-            in float.
+        InputError: the model has no classifier, or no layer has the name of a float layer.
     """
     checkpoint = model.network
     normalise = Normalise(model.preprocess)
@@ -202,11 +196,7 @@ def prepare(
 
 
 def package_versions(target: Target) -> dict[str, str]:
-    """Return the versions of the packages that write artifacts of ``target``, by name.
-
-    Raises:
-        InputError: one is missing.
-    """
+    """Return the versions of the packages that write ``target``; `InputError` if one is missing."""
     with needs(target.extra, f"export to {target.name}"):
         return {name: version_of(name) for name in ("mobilette", "torch", *target.packages)}
 
@@ -220,11 +210,7 @@ def make_contract(
     quantisation: Quantisation | None = None,
     final: Path,
 ) -> Contract:
-    """Return the contract of an artifact that will lie in ``final``, before it is written.
-
-    Raises:
-        InputError: a package that the target needs is missing.
-    """
+    """Return the contract of an artifact that will be in ``final``, before it is written."""
     model, run = subject
     channels, side = model.arch.in_channels, model.arch.resolution
     shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)

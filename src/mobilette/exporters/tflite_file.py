@@ -1,7 +1,6 @@
-"""TensorFlow Lite files, edited through the format's own generated code: names, ends, metadata.
+"""Edits TensorFlow Lite files that a converter has just written: names, inputs, metadata.
 
-Only files that a converter of ours has just written are read here; those from outside are checked
-by `mobilette.artifact.tflite` first.
+`mobilette.artifact.tflite` checks files from outside.
 """
 
 from __future__ import annotations
@@ -38,10 +37,9 @@ def packed(model: Any) -> bytes:
 
 
 def name_tensors(model: Any, contract: Contract) -> None:
-    """Name tensors by layer, and input and output as ``contract`` does, in the signature, too.
+    """Name tensors by layer, and input and output as in ``contract``, also in the signature.
 
-    The converter's names tell of modules and files, in half of a small model's bytes; its notes are
-    dropped for the same reason.
+    The converter's names and notes, of modules and files, take half of a small model's bytes.
     """
     (graph,) = model.subgraphs
     seen: Counter[str] = Counter()
@@ -74,7 +72,7 @@ def name_tensors(model: Any, contract: Contract) -> None:
 
 
 def add_contract(model: Any, contract: Contract) -> None:
-    """Add ``contract`` as metadata, in a buffer of its own."""
+    """Add ``contract`` as metadata, in its own buffer."""
     types = schema()
     buffer, entry = types.BufferT(), types.MetadataT()
     buffer.data = np.frombuffer(canonical(contract.embedded()).encode(), np.uint8)
@@ -84,12 +82,10 @@ def add_contract(model: Any, contract: Contract) -> None:
 
 
 def take_pixels(model: Any, *, floats: bool = False) -> None:
-    """Let an int8 graph take uint8: an operator in front moves the zero point, exactly.
-
-    With ``floats`` some layers, but not the input, may be in float.
+    """Make an int8 graph accept uint8: a first operator shifts the zero point, exactly.
 
     Raises:
-        InputError: input, output or something between them is not an integer.
+        InputError: a tensor is not an integer; with ``floats`` only the input must be one.
     """
     types = schema()
     (graph,) = model.subgraphs
@@ -123,7 +119,7 @@ def take_pixels(model: Any, *, floats: bool = False) -> None:
 
 
 def operator_name(model: Any, operator: Any) -> str:
-    """Return the name of an operator's kind, such as ``CONV_2D``."""
+    """Return an operator's kind, such as ``CONV_2D``."""
     code = model.operatorCodes[operator.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     names = {
@@ -133,17 +129,17 @@ def operator_name(model: Any, operator: Any) -> str:
 
 
 def operators(model: Any) -> tuple[str, ...]:
-    """Return the names of the kinds of operator of the one graph, sorted, each once."""
+    """Return the graph's kinds of operator, sorted, each once."""
     return tuple(sorted({operator_name(model, x) for x in model.subgraphs[0].operators}))
 
 
 def text(name: bytes | str | None) -> str:
-    """Return a name as the object API has it as text."""
+    """Return a name of the object API as text."""
     return name.decode() if isinstance(name, bytes) else name or ""
 
 
 def drop_unused(model: Any) -> None:
-    """Remove tensors and constants that no operator refers to any more."""
+    """Remove tensors, constants and operator codes that are no longer used."""
     (graph,) = model.subgraphs
     used = {*map(int, graph.inputs), *map(int, graph.outputs)}
     for operator in graph.operators:
@@ -168,15 +164,15 @@ def drop_unused(model: Any) -> None:
 
 
 def label_of(layer: str) -> str:
-    """Return the name of a layer as one part of a module's name."""
+    """Return a layer's name as one part of a module's name."""
     return layer.replace(".", "__")
 
 
 def _layer(name: bytes | str | None) -> str:
-    """Return the name of the layer in the converter's name of a tensor.
+    """Return the layer's name in the converter's name of a tensor.
 
-    That is made of steps such as ``package.module.Class_attribute``; the last attribute is the
-    label of a layer (`label_of`), where there is one.
+    Steps are like ``package.module.Class_attribute``; the last attribute with a layer's label
+    (`label_of`) names it.
     """
     steps = text(name).partition(";")[0].split("/")
     attributes = [step.rpartition(".")[2].partition("_")[2] for step in steps if "." in step]
@@ -187,16 +183,16 @@ def _layer(name: bytes | str | None) -> str:
 
 
 def schema() -> Any:
-    """Return the module of generated code."""
+    """Return the format's generated Python module."""
     with needs("litert", "a TensorFlow Lite file"):
         from ai_edge_litert import schema_py_generated
     return schema_py_generated
 
 
 def fuse_padding(model: Any) -> None:
-    """Make convolutions pad where they are padded as TensorFlow's ``SAME`` pads.
+    """Fold ``PAD`` into convolutions that it pads like TensorFlow's ``SAME``.
 
-    litert-torch does so with floats; of integers it leaves a ``PAD``, between two ``TRANSPOSE``,
+    litert-torch does this for floats; for integers it leaves ``PAD`` between two ``TRANSPOSE``,
     which cost memory and time.
     """
     (graph,) = model.subgraphs

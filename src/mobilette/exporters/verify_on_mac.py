@@ -1,8 +1,7 @@
-"""Check a Core ML artifact on a Mac, where it can be executed.
+"""Check a Core ML artifact on a Mac: python verify_on_mac.py, in the artifact's folder.
 
-Run it in the artifact's folder: python verify_on_mac.py. It needs coremltools, numpy and Pillow,
-and no Mobilette; it prints PASS or FAIL and ends with status 0 or 1, or 2 where the system cannot
-execute Core ML models.
+It needs coremltools, numpy and Pillow, not Mobilette. It prints PASS or FAIL and exits with 0 or 1,
+or with 2 where the system cannot execute Core ML models.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-# Of the largest logit, as Mobilette allows other float32 engines.
+# As a part of the largest logit; Mobilette's limit for other float32 engines.
 TOLERANCE = 1e-3
 
 
 def main() -> int:
-    """Compare hashes, contract and golden vectors; print the verdict and return the exit status."""
+    """Check hashes, contract and golden vectors; print the verdict and return the exit status."""
     folder = Path(__file__).resolve().parent
     contract = json.loads((folder / "contract.json").read_text(encoding="utf-8"))
     failures = changed_files(folder, contract)
@@ -36,7 +35,7 @@ def main() -> int:
 
 
 def changed_files(folder: Path, contract: dict[str, Any]) -> list[str]:
-    """Return which files are not those that the contract names."""
+    """Return which files differ from the contract's hashes."""
     return [
         f"{name} is missing or was changed since the export"
         for name, expected in contract["files"].items()
@@ -46,7 +45,7 @@ def changed_files(folder: Path, contract: dict[str, Any]) -> list[str]:
 
 
 def model_failures(folder: Path, contract: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the model: its metadata, or its answers to the golden vectors."""
+    """Return what is wrong with the model's metadata or its answers to the golden vectors."""
     import coremltools
 
     path = folder / contract["model"].partition("/")[0]
