@@ -1,1 +1,1 @@
-"""Images in: finding, decoding, resizing, splitting."""
+"""Find, decode, resize and split images."""

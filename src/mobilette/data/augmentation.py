@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of uint8 pixels, on the device that trains."""
+"""Augmentation of uint8 batches on the training device."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Augmentation:
     """How images are changed at random before each step.
 
     Attributes:
-        crop: ``pad`` moves the image, ``resized`` enlarges a part of it.
-        crop_padding: largest move, as a fraction of the side; outside lies the reflection
-            (``pad``; He et al. 2015, arXiv 1512.03385, section 4.2).
-        crop_scale: smallest fraction of the area; the sides are 3:4 to 4:3 (``resized``; Szegedy
+        crop: ``pad`` shifts the image; ``resized`` enlarges a part of it.
+        crop_padding: largest shift as a fraction of the side, filled by reflection (``pad``; He et
+            al. 2015, arXiv 1512.03385, section 4.2).
+        crop_scale: smallest fraction of the area, at aspect ratios 3:4 to 4:3 (``resized``; Szegedy
             et al. 2015, arXiv 1409.4842, section 6).
         flip: mirror half of the images.
         colour_jitter: brightness, contrast and saturation are multiplied by 1 ± up to this.
-        randaugment: magnitude, 0 to 30, of two operations per image (`randaugment`); 0 is off.
+        randaugment: magnitude, 0 to 30, of two operations per image; 0 is off.
         erasing: probability that a rectangle becomes noise (`erase`).
     """
 
@@ -59,19 +59,13 @@ class Augmentation:
 def augment(
     pixels: Tensor, augmentation: Augmentation, *, resolution: int, generator: Generator
 ) -> Tensor:
-    """Return randomly changed ``pixels``, at ``resolution``.
+    """Return randomly changed ``pixels``, uint8 (N, C, R, R), at ``resolution``.
 
     In this order: crop, mirror and resize (one pass), RandAugment, colour jitter, erasing. Random
-    numbers are drawn on the CPU, so every device sees the same ones, and always equally many.
-
-    Args:
-        pixels: uint8 (N, C, R, R) on any device.
-        augmentation: what is done.
-        resolution: of the result; below R the images shrink (progressive resolution).
-        generator: on the CPU.
+    numbers are drawn on the CPU, the same count for every batch, so all devices agree.
 
     Returns:
-        uint8 (N, C, resolution, resolution), channels last; ``pixels`` itself if nothing is done.
+        uint8 (N, C, resolution, resolution), channels last; ``pixels`` itself if nothing changes.
     """
     x = _place(pixels, augmentation, resolution=resolution, generator=generator)
     if augmentation.randaugment:
@@ -88,7 +82,6 @@ def augment(
 def _place(
     pixels: Tensor, augmentation: Augmentation, *, resolution: int, generator: Generator
 ) -> Tensor:
-    """Return ``pixels`` cropped, mirrored and resized."""
     count, _, size, _ = pixels.shape
     padding = round(augmentation.crop_padding * size) if augmentation.crop == "pad" else 0
     if augmentation.crop != "resized" and resolution == size:
@@ -110,9 +103,9 @@ def flip_and_crop(
 ) -> Tensor:
     """Return randomly shifted and mirrored ``pixels``, (N, C, H, W) of any dtype.
 
-    Each image is padded by ``padding`` reflected pixels, cropped to its own size at a random
-    place, and mirrored left to right with probability 1/2 if ``flip``. (Pad-and-crop: He et al.
-    2015, section 4.2.) Random numbers are drawn on the CPU, so every device sees the same.
+    Each image is padded by ``padding`` reflected pixels, cropped to its own size at a random place,
+    and mirrored with probability 1/2 if ``flip`` (He et al. 2015, section 4.2). Random numbers are
+    drawn on the CPU, so all devices agree.
     """
     count, channels, height, width = pixels.shape
     rows = _window(count, height, padding, generator)
@@ -122,7 +115,7 @@ def flip_and_crop(
         columns = torch.where(mirrored, columns.flip(1), columns)
     if not flip and not padding:
         return pixels
-    # Rows first: they are copied whole, which costs next to nothing.
+    # Rows first: whole rows are cheap to copy.
     first = torch.arange(0, count * channels * height, height).view(count, channels, 1)
     rows = to_device((first + rows[:, None]).flatten(), pixels.device)
     x = pixels.reshape(-1, width).index_select(0, rows).view(pixels.shape)
@@ -130,7 +123,7 @@ def flip_and_crop(
 
 
 def _window(count: int, size: int, padding: int, generator: Generator | None) -> Tensor:
-    """Return indices (count, size) of one random window each, reflected at the borders."""
+    """Return indices (count, size) of one random window per image, reflected at the borders."""
     padding = min(padding, size - 1)
     offsets = torch.randint(-padding, padding + 1, (count, 1), generator=generator)
     indices = (torch.arange(size) + offsets).abs()
@@ -140,18 +133,17 @@ def _window(count: int, size: int, padding: int, generator: Generator | None) ->
 def resample(
     pixels: Tensor, *, starts: Tensor, sizes: Tensor, mirrored: Tensor, resolution: int
 ) -> Tensor:
-    """Return one part of each image, resized to a square, and mirrored where asked for.
+    """Return one part of each image, resized to a square and mirrored where asked.
 
-    Bilinear and antialiased. Only pixels of the part count. A part that reaches over the border,
-    by less than a side, sees the image's reflection there. Rows first, then columns, rounded after
-    each, like Pillow.
+    Bilinear and antialiased, using only pixels of the part; rows first, then columns, rounded after
+    each, like Pillow. A part may extend past the border by less than a side, into the reflection.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.
         starts: int64 (N, 2), first row and column of each part, on the CPU.
         sizes: int64 (N, 2), height and width, at most R, on the CPU.
         mirrored: bool (N,), on the CPU.
-        resolution: of the result.
+        resolution: side of the result.
 
     Returns:
         uint8 (N, C, resolution, resolution), not contiguous.
@@ -162,7 +154,7 @@ def resample(
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
     weights = torch.where(mirrored[:, None, None], weights.flip(1), weights)
     x = _blend_lines(pixels, rows, row_weights)
-    # Whole lines are copied at once, so the columns become lines.
+    # Whole lines are copied at once, so columns become lines.
     x = x.permute(0, 3, 1, 2).reshape(count, 1, size, channels * resolution)
     x = _blend_lines(x, columns, weights)
     return x.view(count, resolution, channels, resolution).permute(0, 2, 3, 1)
@@ -171,15 +163,15 @@ def resample(
 def _neighbours(
     start: Tensor, length: Tensor, *, size: int, resolution: int
 ) -> tuple[Tensor, Tensor]:
-    """Return which K of ``size`` lines make each new line, and their weights, (N, resolution, K).
+    """Return the K of ``size`` lines that make each new line, and weights, (N, resolution, K).
 
-    ``start`` and ``length`` (N,) are those of the parts.
+    The parts begin at ``start`` and have ``length``, (N,) each.
     """
     start, length = start[:, None, None], length[:, None, None]
     scale = length / resolution
     reach = scale.clamp(min=1)
     centres = start + (torch.arange(resolution)[:, None] + 0.5) * scale
-    # As many as the largest part needs, so that no shape depends on what was drawn.
+    # As many as the largest part needs, so that no shape depends on the random numbers.
     taps = math.ceil(2 * max(1.0, size / resolution))
     lines = (centres - reach + 0.5).floor().long() + torch.arange(taps)
     weights = (1 - (lines + 0.5 - centres).abs() / reach).clamp(min=0)
@@ -187,17 +179,17 @@ def _neighbours(
     weights = weights / weights.sum(dim=2, keepdim=True)
     lines = lines.abs()
     lines = torch.where(lines >= size, 2 * (size - 1) - lines, lines)
-    return lines.clamp(0, size - 1), weights  # the clamped ones weigh nothing
+    return lines.clamp(0, size - 1), weights  # clamped lines have weight 0
 
 
 def _blend_lines(x: Tensor, lines: Tensor, weights: Tensor) -> Tensor:
-    """Return uint8 (N, G, r, B): weighted sums of the lines of ``x`` (N, G, L, B)."""
+    """Return uint8 (N, G, r, B), weighted sums of the lines of ``x`` (N, G, L, B)."""
     count, groups, length, width = x.shape
     flat = x.reshape(-1, width)
     first = torch.arange(0, len(flat), length).view(count, groups, 1, 1)
     places = to_device(first + lines[:, None], x.device)
     weights = to_device(weights[:, None], x.device)
-    total = torch.full((1,), 0.5, device=x.device)  # so that cutting off the fraction rounds
+    total = torch.full((1,), 0.5, device=x.device)  # truncation then rounds
     for tap in range(lines.shape[2]):
         part = flat.index_select(0, places[..., tap].reshape(-1)).view(count, groups, -1, width)
         total = torch.addcmul(total, part.float(), weights[..., tap, None])

@@ -1,12 +1,12 @@
 """Decoded images on disk, so that no image is decoded twice at the same size.
 
-Under ``pictures`` in `mobilette.files.cache_root`, one folder per set, named by everything that its
+Each set has a folder under ``pictures`` in `mobilette.files.cache_root`, named by everything its
 pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, R, R); ``records.u8``, a 40-byte record
-per row; ``cache.json``, what it is for. Both arrays are made as sparse files and filled by row.
+per row; ``cache.json``, a description. Both arrays are sparse files, filled row by row.
 
-A row counts only with the checksum in its record, which is written after it and compared when a
-process first reads the row: a process killed at any moment, a power cut or a damaged disk cost the
-time to decode that row again. Processes that fill the same folder at once write the same bytes.
+A row counts only with the checksum in its record, written after the row and compared when a process
+first reads it. A killed process, a power cut or a damaged disk therefore only costs decoding that
+row again. Processes that fill the same folder at once write the same bytes.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _NAME = re.compile(r"\.?[0-9a-f]{64}(\.[a-z0-9_]+)?")  # with a dot: being made 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheNote:
-    """What ``cache.json`` says: for people, and to check the files beside it.
+    """The content of ``cache.json``: for people, and to check the files beside it.
 
     Attributes:
-        source: the set as it was asked for.
+        source: the set as the user named it.
         shape: of the pixels, (N, C, R, R).
         used: when a run last opened it, in seconds since 1970.
         schema: version of the folder's layout.
@@ -69,13 +69,11 @@ class CacheNote:
 class ImageCache:
     """The decoded images of one set, open for reading and writing by row.
 
-    Attributes:
-        folder: where it lies; another process opens it with ``ImageCache(folder, shape)``.
-        fault: why rows can no longer be written (the disk is full), else ``None``. Nothing is
-            raised then, and every row that was written can still be read.
+    Another process opens it with ``ImageCache(folder, shape)``. When rows can no longer be written
+    (the disk is full), ``fault`` says why; nothing is raised and written rows can still be read.
 
     Raises:
-        OSError: it is not there, or its files have the wrong size.
+        OSError: a file is missing or has the wrong size.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
@@ -93,12 +91,12 @@ class ImageCache:
         self._one_at_a_time = threading.Lock()
 
     def digest(self, row: int) -> bytes | None:
-        """Return the SHA-256 noted for a row; ``None`` if the row was not written yet."""
+        """Return the SHA-256 recorded for a row; ``None`` if the row was never written."""
         record: bytes = self._records[row].tobytes()
         return record[:32] if _is_whole(record) else None
 
     def read(self, row: int, out: NDArray[np.uint8]) -> bytes | None:
-        """Copy a row into ``out``, (C, R, R); return its SHA-256, ``None`` if it is not there."""
+        """Copy a row into ``out``, (C, R, R); return its SHA-256, ``None`` if it is missing."""
         record: bytes = self._records[row].tobytes()
         if not _is_whole(record):
             return None
@@ -110,10 +108,10 @@ class ImageCache:
         return record[:32]
 
     def write(self, row: int, pixels: NDArray[np.uint8], digest: bytes) -> None:
-        """Keep a row, (C, R, R), and the SHA-256 of its image; on failure note the `fault`."""
+        """Store a row, (C, R, R), and its image's SHA-256; on failure set ``fault``."""
         if self.fault is not None:
             return
-        # Not through the memory map: on a full disk that would end the process.
+        # Not through the memory map, which would kill the process on a full disk.
         pixels = np.ascontiguousarray(pixels)
         noted = digest + struct.pack("<I", _checksum(pixels.data))
         record = noted + struct.pack("<I", _checksum(noted))
@@ -131,14 +129,14 @@ class ImageCache:
             self.fault = in_words(error)
 
     def close(self) -> None:
-        """Close the files that rows are written to; a later `write` opens them again."""
+        """Close the files that rows are written to; a later `write` reopens them."""
         for file in self._files or ():
             file.close()
         self._files = None
 
 
 def images_cache(remark: Callable[[str], None] | None = None) -> Path | None:
-    """Return the folder that the sets' decoded images are kept in; it need not exist.
+    """Return the folder for decoded images, which need not exist.
 
     ``None``, with a remark, where there is no place for it.
     """
@@ -158,14 +156,11 @@ def cache_key(
     reduced: Sequence[bool],
     digest: str,
 ) -> str:
-    """Return the name of a set's folder: SHA-256 over all that the stored rows depend on.
+    """Return the name of a set's folder: SHA-256 of everything the stored rows depend on.
 
-    Args:
-        stamps: of every image's file, in order.
-        resolution: side of the rows.
-        preprocess: of which only the geometry counts.
-        reduced: which images may be decoded at reduced scale.
-        digest: what the stored SHA-256 are of.
+    ``stamps`` are those of every image, in order; only the geometry of ``preprocess`` counts;
+    ``reduced`` says which images may be decoded at reduced scale, ``digest`` what the stored
+    SHA-256 identify.
     """
     geometry = {
         "schema": SCHEMA_VERSION,
@@ -186,12 +181,9 @@ def cache_key(
 
 
 def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> ImageCache | str:
-    """Open the set's folder under ``root``, made if it is not there.
+    """Open or create the set's folder under ``root``; return the cache or why there is none.
 
-    What is there but damaged, or of another version, is replaced.
-
-    Returns:
-        The cache, or the reason why there is none.
+    A damaged folder, or one of another version, is replaced.
     """
     folder = root / key
     try:
@@ -211,13 +203,13 @@ def open_cache(root: Path, key: str, *, shape: tuple[int, ...], source: str) -> 
 
 
 def cache_size(root: Path) -> tuple[int, int]:
-    """Return how many sets are kept under ``root``, and the bytes that they take on the disk."""
+    """Return how many sets are cached under ``root``, and their bytes on disk."""
     folders = list(_folders(root))
     return len(folders), sum(_bytes(folder) for folder in folders)
 
 
 def clean_cache(root: Path) -> tuple[int, int]:
-    """Remove all sets under ``root``, nothing else; return how many there were and their bytes."""
+    """Remove all cached sets under ``root``, nothing else; return their number and bytes."""
     count, freed = 0, 0
     with suppress(OSError):
         sweep(root)
@@ -227,7 +219,7 @@ def clean_cache(root: Path) -> tuple[int, int]:
         for name in (PIXELS, RECORDS, ABOUT):
             with suppress(OSError):
                 (folder / name).unlink()
-        with suppress(OSError):  # a file that is no part of a cache, or one that is open
+        with suppress(OSError):  # not part of a cache, or open
             folder.rmdir()
             count, freed = count + 1, freed + size
     with suppress(OSError):
@@ -246,7 +238,7 @@ def _open(folder: Path, shape: tuple[int, ...]) -> ImageCache | None:
         folder.replace(aside)
         shutil.rmtree(aside, ignore_errors=True)
         return None
-    with suppress(InputError):  # to be told when it was used is worth no run
+    with suppress(InputError):  # failing to record the last use must not stop a run
         write_json(folder / ABOUT, asdict(replace(note, used=time.time())))
     return cache
 
@@ -268,7 +260,7 @@ def _make(folder: Path, note: CacheNote) -> None:
 
 
 def _folders(root: Path) -> Iterable[Path]:
-    # The folder may be shared with others: MOBILETTE_CACHE can name any.
+    # MOBILETTE_CACHE may name a folder with other content.
     with suppress(OSError):
         yield from (
             path for path in sorted(root.iterdir()) if _NAME.fullmatch(path.name) and path.is_dir()
@@ -297,4 +289,4 @@ def _is_whole(record: bytes) -> bool:
 
 
 def _checksum(content: bytes | memoryview) -> int:
-    return zlib.crc32(content) or 1  # holes are zeros: no row that was written has a zero
+    return zlib.crc32(content) or 1  # holes read as zeros, so no written row has checksum 0

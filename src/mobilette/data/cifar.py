@@ -1,8 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in their binary version: no pickles, nothing is unpacked to disk.
+"""CIFAR-10 and CIFAR-100 in the binary version: no pickles, nothing unpacked to disk.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html. A record is one label byte (CIFAR-100: the
-coarse label, then the fine one) and 3,072 bytes of pixels, 32 by 32, in planes of red,
-green and blue.
+coarse label, then the fine one) and 3,072 bytes of pixels, 32 by 32, as red, green and blue planes.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True, kw_only=True)
 class CifarLayout:
-    """Where the pieces of one binary version lie and how large they are."""
+    """File names and sizes of one binary version."""
 
     archive: str
     md5: str
@@ -77,10 +76,8 @@ LAYOUTS: Mapping[str, CifarLayout] = MappingProxyType(
 class Cifar:
     """A CIFAR set in memory.
 
-    Attributes:
-        classes: class names in the order of the labels.
-        splits: for ``"train"`` and ``"val"`` (the test batch) the pixels, uint8 of shape
-            (N, 32, 32, 3), and the labels, uint8 of shape (N,).
+    ``classes`` are in label order; ``splits`` holds, for ``"train"`` and ``"val"`` (the test
+    batch), pixels, uint8 (N, 32, 32, 3), and labels, uint8 (N,).
     """
 
     classes: tuple[str, ...]
@@ -88,7 +85,7 @@ class Cifar:
 
 
 def read_cifar(layout: CifarLayout, root: Path) -> Cifar | None:
-    """Read the archive, or else the unpacked folder, in ``root``; ``None`` if neither is there.
+    """Read the archive, or else the unpacked folder, in ``root``; ``None`` if neither exists.
 
     Raises:
         InputError: the archive's checksum, a file's size or a label is wrong.

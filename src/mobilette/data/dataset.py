@@ -1,4 +1,4 @@
-"""A set of images becomes rows of pixels: read or streamed, divided and fingerprinted."""
+"""Read or stream a set of images, split it and compute its fingerprint."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ class Dataset:
     """A set of images, divided into splits.
 
     Attributes:
-        classes: class ids in the order of the labels.
+        classes: class ids in label order.
         splits: ``"train"``, ``"val"`` and, where the set has one, ``"test"``.
-        left_out: name and reason of every image that could not be used while the set was read.
-        ignored: how many files were no images, or in no class.
-        fingerprint: SHA-256, in hex, over the split, class and digest of every image. It
-            depends on neither the resolution nor, except with ``"names and sizes"``, the names.
-        digest: what identifies an image in the fingerprint, in the order inside a split and when
-            duplicates are counted: the SHA-256 of its ``"decoded pixels"`` or of ``"files"``, or
-            ``"names and sizes"`` where no image is read in advance.
-        copies: images that are in several splits, or in several classes; ``None``
-            where that is not known, of a set that is streamed.
-        flippable: whether an image means the same seen in a mirror.
-        source: the set as it was asked for.
-        remarks: how its folders were understood where that is not obvious.
+        left_out: name and reason of every unusable image found while reading the set.
+        ignored: number of files that are not images or belong to no class.
+        fingerprint: SHA-256, in hex, over the split, class and digest of every image. It depends on
+            neither the resolution nor, except with ``"names and sizes"``, the names.
+        digest: what identifies an image, orders a split and finds duplicates: the SHA-256 of its
+            ``"decoded pixels"`` or of ``"files"``, or ``"names and sizes"`` where no image is read
+            in advance.
+        copies: images in several splits or classes; ``None`` where unknown, in a streamed set.
+        flippable: whether a mirrored image means the same.
+        source: the set as the user named it.
+        remarks: how folders were understood where that is not obvious.
         split_rule: how the set was divided, in words.
         store: where streamed pixels come from.
     """
@@ -58,21 +57,21 @@ class Dataset:
 
     @property
     def unusable(self) -> tuple[tuple[str, str], ...]:
-        """Name and reason of every image that was left out so far."""
+        """Name and reason of every image left out so far."""
         return self.left_out + (() if self.store is None else self.store.unusable())
 
     def close(self) -> None:
-        """End the threads and processes that streamed images are decoded in."""
+        """End the threads and processes that decode streamed images."""
         if self.store is not None:
             self.store.close()
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may be of none or of several classes."""
+        """Whether an image may have no class or several."""
         return any(split.labels.ndim == 2 for split in self.splits.values())
 
     def describe(self) -> dict[str, object]:
-        """Return what ``dataset.json`` records, as a JSON object."""
+        """Return the content of ``dataset.json``."""
         counts = {
             name: {
                 "pictures": len(split.names),
@@ -122,29 +121,29 @@ def load_dataset(
     device_memory: int | None = None,
     processes: int = 1,
 ) -> Dataset:
-    """Read a set of images, or prepare to stream it, and divide it where it is flat.
+    """Read a set of images, or prepare to stream it, and split it if it is flat.
 
-    Read (``resident``), every image is decoded once and kept in memory. Streamed, images are
-    decoded when their turn comes; only a flat set is decoded at once, since its division depends
-    on the pixels. Of a set that comes divided, JPEGs to train on are decoded at reduced scale
-    where that is enough (`mobilette.data.decoding.decode_reduced`), all others exactly. The result
-    does not depend on ``reading.workers``.
+    A ``resident`` set is decoded once and kept in memory. A streamed set is decoded batch by batch;
+    only a flat one is decoded in advance, since its split depends on the pixels. In a divided set,
+    training JPEGs are decoded at reduced scale where that suffices
+    (`mobilette.data.decoding.decode_reduced`), all other images exactly. The result does not depend
+    on ``reading.workers``.
 
     Args:
-        images: what to read.
+        images: the set.
         resolution: side of the result, in pixels.
-        preprocess: how to resize; its mean and std are not applied.
-        reading: how; ``max_unusable`` also counts as a run goes on.
-        reporter: told how many images are read, and what was found.
-        loader: ``auto`` streams what does not fit the memory.
-        digest: `Dataset.digest` of the run that is to go on (``"decoded pixels"`` where it tells
+        preprocess: how to resize; mean and std are not applied.
+        reading: ``max_unusable`` also holds during the run.
+        reporter: receives progress and remarks.
+        loader: ``auto`` streams what does not fit in memory.
+        digest: `Dataset.digest` of the run being resumed (``"decoded pixels"`` where it records
             none); ``None`` chooses.
-        device_memory: free bytes of a GPU that resident images would have to fit in, too.
-        processes: how many on this machine will each hold the images in its memory.
+        device_memory: free bytes of a GPU that must also hold resident images.
+        processes: how many processes on this machine will each hold the images in memory.
 
     Raises:
-        InputError: the images do not fit the memory, too many are unusable, a class has none
-            left to train on, or a split has none left.
+        InputError: the images do not fit in memory, too many are unusable, or a class or split is
+            empty.
     """
     opened = open_set(
         images,
@@ -195,15 +194,15 @@ def load_split(
     reading: Reading = IN_THIS_PROCESS,
     reporter: Reporter = SILENT,
 ) -> tuple[Split, tuple[tuple[str, str], ...]]:
-    """Read the images of one split, as ``choose_split`` gives them.
+    """Read the images of one split, as ``choose_split`` returns them.
 
-    The arguments are those of `read_images`; ``num_classes`` counts for multi-label images.
+    The arguments are those of `read_images`; ``num_classes`` matters for multi-label images only.
 
     Returns:
-        The split, and name and reason of every image that was left out.
+        The split, and name and reason of every image left out.
 
     Raises:
-        InputError: the images do not fit the memory, too many are unusable, or all are.
+        InputError: the images do not fit in memory, or too many or all are unusable.
     """
     decoded = read_images(
         images, resolution=resolution, preprocess=preprocess, reading=reading, reporter=reporter
@@ -227,7 +226,7 @@ def _check_classes(
         for train in (True, False)
     )
     for label, class_id in enumerate(images.classes):
-        # The rule holds out a fifth of all multi-label images, which may be all of a rare class.
+        # The rule may hold out every image of a rare class in a multi-label set.
         if label in trained or (images.multi_label and label in held_out):
             continue
         if "all" in images.splits and label in held_out:
@@ -242,5 +241,5 @@ def _check_classes(
 
 
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:
-    lines = sorted("\0".join(row) for row in rows)  # no folder's name contains a zero byte
+    lines = sorted("\0".join(row) for row in rows)  # folder names contain no zero byte
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

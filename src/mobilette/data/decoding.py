@@ -1,4 +1,4 @@
-"""A file becomes an image in 8-bit RGB or grey, or there is a plain reason why not."""
+"""Decode a file to an 8-bit RGB or grey image, or say plainly why not."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from mobilette.silence import NO_WARNINGS
 
 MAX_BYTES = 512 * 1024**2
 MAX_PIXELS = 178_956_970
-# Never Pillow's others: some of its plugins run programs, and nobody has images in most.
+# Pillow's other plugins are excluded: some run programs, and most formats are obsolete.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "AVIF", "JPEG2000", "TGA")
 
-# How much larger than the result of the resize a JPEG decoded at reduced scale must still be.
+# A JPEG decoded at reduced scale must be this many times larger than the resized result.
 MARGIN = 2.0
 _SCALES = (8, 4, 2)
 
-# Bytes of pixels that may be decoded at the same time, in all threads together.
+# Bytes of pixels decoded at the same time, over all threads.
 _AT_ONCE = 2**30
-# Images that take less do not count.
+# Smaller images do not count.
 _SMALL = 2**24
-# Bytes per pixel in Pillow, and beside it while some formats are decoded.
+# Bytes per pixel in Pillow, and the extra bytes that some formats need while decoding.
 _NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8, "HEIC": 8}
 
 
 class _Allowance:
-    """Large images wait for each other, so that not every thread holds one at once."""
+    """Makes large images wait for each other, so that not every thread holds one at once."""
 
     def __init__(self) -> None:
         self._begin()
@@ -86,19 +86,16 @@ _ALLOWANCE = _Allowance()
 def decode(source: Path | bytes) -> Image.Image:
     """Decode one image, upright, without transparency.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8
-    bits, and of several frames the first counts. What it may cost is bounded: by the bytes of the
-    file (`MAX_BYTES`), by its pixels (`MAX_PIXELS`), and by what `mobilette.data.trimming` leaves.
-
-    Args:
-        source: a file, read once, or its bytes.
+    Applies the EXIF orientation, lays transparency over white, scales 16-bit grey to 8 bits and
+    takes the first of several frames. The cost is bounded by the file's bytes (`MAX_BYTES`), its
+    pixels (`MAX_PIXELS`) and `mobilette.data.trimming`. A file is read once.
 
     Returns:
         A loaded image of mode ``"L"`` for grey sources, else ``"RGB"``.
 
     Raises:
-        UnusableImage: the file is empty, too large, truncated, damaged or no image, has pixels
-            (floating-point, for one) that have no fixed range, or needs a package that is missing.
+        UnusableImage: the file is empty, too large, truncated, damaged or not an image, its pixels
+            have no fixed range (floating-point, for example), or a package is missing.
     """
     return decode_reduced(source, lambda _: 1.0)[0]
 
@@ -106,19 +103,17 @@ def decode(source: Path | bytes) -> Image.Image:
 def decode_reduced(
     source: Path | bytes, shrinking: Callable[[tuple[int, int]], float]
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode one image as `decode` does, a JPEG at 1/2, 1/4 or 1/8 of its size if that suffices.
+    """Decode one image like `decode`, a JPEG at 1/2, 1/4 or 1/8 of its size if that suffices.
 
-    libjpeg computes the smaller image from the coefficients (scaled DCT), in a part of the time.
+    libjpeg computes the smaller image from the coefficients (scaled DCT) in a fraction of the time.
     It suffices while each side stays ``MARGIN`` times as long as what it is resized to: 200
     photographs (288 pixels high, resized to 32, 48, 64 and 72) then differ from the exact result by
     0.4 to 0.7 of 255 levels on average; with a margin of 1 by 1.2 to 2.3.
 
-    Args:
-        source: a file, read once, or its bytes.
-        shrinking: by what factor an image of this width and height is made smaller afterwards.
+    ``shrinking`` returns the factor by which an image of this width and height is shrunk later.
 
     Returns:
-        The image, and the width and height that it has at full scale.
+        The image, and its width and height at full scale.
 
     Raises:
         UnusableImage: as for `decode`.
@@ -147,7 +142,7 @@ def decode_reduced(
 def _decoded(
     data: bytes, shrinking: Callable[[tuple[int, int]], float]
 ) -> tuple[Image.Image, Turn, tuple[int, int]]:
-    """Return the opaque image, how it has to be turned, and its size at full scale."""
+    """Return the opaque image, its orientation, and its size at full scale."""
     form = _format(data)
     trimmed = trim(data, form)
     if form == "HEIC":
@@ -165,7 +160,7 @@ def _decoded(
 
 
 def _format(data: bytes) -> str:
-    """Return the format of a file, one of `FORMATS` or ``"HEIC"``."""
+    """Return the file's format, one of `FORMATS` or ``"HEIC"``."""
     form = "TGA" if data.endswith(TGA_FOOTER) else format_of(data[:HEAD])
     if form is None:
         known = f"{', '.join(FORMATS)} and HEIC are read"
@@ -187,11 +182,7 @@ def _heic(data: bytes) -> Image.Image:
 
 
 def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:
-    """Return the bytes that decoding takes at most.
-
-    Raises:
-        UnusableImage: there are too many pixels.
-    """
+    """Return the most bytes that decoding takes; raise `UnusableImage` for too many pixels."""
     pixels = size[0] * size[1]
     check_pixels(pixels)
     result = 1 if mode in {"1", "L", "LA"} or mode.startswith("I") else 4
@@ -210,24 +201,24 @@ def _too_many_pixels() -> UnusableImage:
 
 
 def upright_and_plain(image: Image.Image) -> Image.Image:
-    """Return an opened image as `decode` would have: upright, ``"L"`` or ``"RGB"``, opaque.
+    """Convert an opened image as `decode` does: upright, ``"L"`` or ``"RGB"``, opaque.
 
     Raises:
         UnusableImage: it has no pixels, or they have no fixed range.
     """
     if 0 in image.size:
         raise UnusableImage("has no pixels")
-    image.load()  # after which a TIFF is upright already
+    image.load()  # a TIFF is upright after this
     turn = turn_of_image(image)
     opaque = plain(image)
     return opaque if turn is None else opaque.transpose(turn)
 
 
 def read_encoded(path: Path) -> bytes:
-    """Return the bytes of an image's file, its kind and size checked before.
+    """Return an image file's bytes after checking its type and size.
 
     Raises:
-        UnusableImage: it is too large, no regular file, or cannot be read.
+        UnusableImage: it is too large, not a regular file, or unreadable.
     """
     try:
         status = path.stat()
@@ -235,7 +226,7 @@ def read_encoded(path: Path) -> bytes:
             raise UnusableImage("not a regular file")
         check_size(status.st_size)
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError for a name with a zero byte
         raise UnusableImage(
             f"cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from error
@@ -247,7 +238,7 @@ def _reduce(image: Image.Image, shrinking: float, *, turned: bool) -> None:
     for scale in _SCALES:
         if shrinking < MARGIN * scale:
             continue
-        # Sizes are rounded up, to the right and below; turned, that would be another side.
+        # Sizes round up at the right and bottom, which would be another side once turned.
         whole = image.width % scale == 0 and image.height % scale == 0
         if whole or not turned:
             image.draft(None, (image.width // scale, image.height // scale))

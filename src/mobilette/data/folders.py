@@ -1,7 +1,7 @@
-"""Folders of images: one folder per class, maybe in folders of splits.
+"""Folders of images: one folder per class, optionally inside split folders.
 
-What the folders of a set mean is told by their names and by what lies in them: splits, classes, or
-wrappers of these. Where they could mean two things, the set is refused.
+Names and contents tell whether folders are splits, classes, or wrappers around them. An ambiguous
+layout is refused.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mobilette.data.names import (
 from mobilette.errors import InputError, nearest
 
 LAYOUT = "one folder of images per class, or train/ and val/ with such folders in each"
-# How many folders may lie around the classes, one in another.
+# How many nested folders may wrap the classes.
 _MOST_AROUND = 8
-# Where Mobilette's own results lie, if it was started in the folder of the set.
+# Mobilette's own results, if it was started in the set's folder.
 _OURS, _RECORDS = ("runs", "exports"), {"arch.json", "contract.json"}
 
-# The folders of classes by split (``all`` for a flat set), then by class.
+# Class folders by split (``all`` for a flat set), then by class.
 _Folders = dict[str, dict[str, Path]]
 
 
 def read_folders(root: Path, name: str) -> ImageSet:
-    """Find the images below the folder ``root``, whose set is called ``name``.
+    """Find the images below ``root``, for a set called ``name``.
 
     Raises:
-        InputError: it is not laid out as `find_images` says.
+        InputError: the layout is not one that `find_images` describes.
     """
     reader = _Reader(root, name)
     layout = reader.understand()
@@ -66,8 +66,8 @@ class _Reader:
     """Reads the folder ``root`` of the set ``name``.
 
     Attributes:
-        ignored: files, relative to the root, that are not images or lie beside the classes.
-        remarks: what was understood where that is not obvious, each one line.
+        ignored: files, relative to the root, that are not images or lie outside the class folders.
+        remarks: how the layout was understood where that is not obvious, one line each.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -76,7 +76,7 @@ class _Reader:
         self.remarks: list[str] = []
 
     def understand(self) -> _Folders:
-        """Return the folders of the classes."""
+        """Return the class folders."""
         name = self.name
         place = self._enter(self.root)
         folders, files = entries(place)
@@ -116,7 +116,7 @@ class _Reader:
     def images(
         self, folders: Mapping[str, Path], classes: tuple[str, ...], *, strict: bool
     ) -> tuple[LabelledImage, ...]:
-        """List the images in the ``folders`` of classes, by class, then by name."""
+        """List the images in the class ``folders``, by class, then by name."""
         images: list[LabelledImage] = []
         for label, class_id in enumerate(classes):
             if class_id not in folders:
@@ -136,7 +136,7 @@ class _Reader:
         return tuple(images)
 
     def _enter(self, place: Path, *, classes: Collection[str] = ()) -> Path:
-        """Go down while one folder holds everything and is neither a split nor of ``classes``."""
+        """Descend while one folder holds everything and is neither a split nor in ``classes``."""
         for _ in range(_MOST_AROUND):
             folders, files = entries(place)
             if len(folders) != 1 or any(may_be_image(place / file) for file in files):
@@ -154,7 +154,7 @@ class _Reader:
         return place
 
     def _splits(self, place: Path, folders: list[str]) -> dict[str, Path]:
-        """Return the folders that are splits; none where the set is flat."""
+        """Return the split folders; none where the set is flat."""
         named = splits_among(folders)
         if not named:
             return {}
@@ -169,7 +169,7 @@ class _Reader:
         others = [folder for folder in folders if folder not in named]
         looks = _list(named)
         if not any(entries(path)[0] for path in splits.values()):
-            if others and list(splits) == ["train"]:  # of vehicles, say
+            if others and list(splits) == ["train"]:  # a class among vehicles, perhaps
                 return {}
             table = next(filter(None, map(_table, splits.values())), None)
             if table is not None:
@@ -185,7 +185,7 @@ class _Reader:
         return splits
 
     def _divided(self, splits: Mapping[str, Path]) -> _Folders:
-        """Return the classes' folders by split."""
+        """Return the class folders by split."""
         said = [f"{path.name}/ is {split}" for split, path in splits.items() if path.name != split]
         unlabelled = []
         found: _Folders = {}
@@ -213,7 +213,7 @@ class _Reader:
         return found
 
     def _check_parts(self, classes: Mapping[str, Path]) -> None:
-        """Raise `InputError` where folders have some in common: which are the classes?"""
+        """Raise `InputError` if class folders share subfolder names: which level is the classes?"""
         inside = [set(entries(folder)[0]) for folder in classes.values()]
         these = f"classes {_list(classes)}"
         for (outer, folder), within in zip(classes.items(), inside, strict=True):
@@ -268,7 +268,7 @@ def _refuse_unlabelled(place: Path, split: str, images: int) -> None:
 def _as_in_train(
     train: Mapping[str, Path] | None, place: Path, folders: list[str]
 ) -> dict[str, Path]:
-    """Return the folders of a split by class, maybe spelt in another case than in ``train``."""
+    """Return a split's folders by class, allowing another case than in ``train``."""
     if train is None:
         return {folder: place / folder for folder in folders}
     lower: dict[str, list[str]] = {}
@@ -285,7 +285,7 @@ def _as_in_train(
 
 
 def _is_split_in_each(inside: Mapping[str, list[str]]) -> bool:
-    """Whether every class folder has its splits in it, as in ``cat/train``."""
+    """Whether every class folder contains splits, as in ``cat/train``."""
     return len(inside) > 1 and all(
         folders and all(map(split_of, folders)) and "train" in map(split_of, folders)
         for folders in inside.values()
@@ -318,7 +318,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _holds_results(folder: Path | None, *, depth: int = 2) -> bool:
-    """Whether a run or an artifact lies in ``folder``, at most so deep."""
+    """Whether a run or an artifact lies in ``folder``, at most ``depth`` levels down."""
     if folder is None:
         return False
     folders, files = entries(folder)
@@ -328,7 +328,7 @@ def _holds_results(folder: Path | None, *, depth: int = 2) -> bool:
 
 
 def _hint(folders: Iterable[Path]) -> str:
-    """Name the one of ``folders`` that holds several, which may be the classes."""
+    """Name the one of ``folders`` that contains several folders, which may be the classes."""
     several = [folder for folder in folders if len(entries(folder)[0]) > 1]
     return f"; give {several[0]} if its folders are the classes" if len(several) == 1 else ""
 

@@ -1,4 +1,4 @@
-"""Formats of images, told apart by how their files begin; and why a file cannot be used."""
+"""Recognise image formats by a file's first bytes, and say why a file is unusable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class UnusableImage(Exception):
 
 
 # The first four are what a million damaged files made Pillow's plugins raise while loading; the
-# others are what its ImageFile expects from the same plugins while opening, and what they assert.
+# others are what ImageFile expects from plugins while opening, and failed assertions.
 DAMAGED = (
     OSError,
     SyntaxError,
@@ -28,16 +28,16 @@ DAMAGED = (
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what is wrong with an image over which Pillow raised one of `DAMAGED`."""
+    """Return what is wrong with an image for which Pillow raised one of `DAMAGED`."""
     text = str(error).partition("\n")[0]
     if "truncated" in text.lower():
         return "truncated"
     return f"damaged: {text[:80] or type(error).__name__}"
 
 
-# As many bytes as telling them apart takes.
+# Bytes needed to tell the formats apart.
 HEAD = 64
-# How those of TGA 2.0 end; older ones cannot be told from noise.
+# The end of a TGA 2.0 file; older ones cannot be told from noise.
 TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 _SIGNATURES = (
@@ -52,7 +52,7 @@ _SIGNATURES = (
     (b"MM\0+", "TIFF"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
-    # Images that nothing here decodes, by the name that people know.
+    # Images that are not decoded here, by their common name.
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"\xff\x0a", "JPEG XL"),
     (b"8BPS", "Photoshop (PSD)"),
@@ -80,10 +80,10 @@ _BRANDS = {
     ),
     b"crx ": "camera raw",
 }
-# "Any still image" and "any sequence": what it is coded with, the other brands tell.
+# "Any still image" and "any sequence": the other brands tell the codec.
 _ANY = (b"mif1", b"msf1", b"miaf", b"mif2")
 
-# What files are that pretend to be images.
+# What files with an image's name may be instead.
 _OTHERS = (
     (re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE), "HTML, a web page"),
     (re.compile(rb"%PDF-"), "a PDF document"),
@@ -96,13 +96,9 @@ _OTHERS = (
 
 
 def format_of(head: bytes) -> str | None:
-    """Return the format of the image whose file begins with ``head``; ``None`` for no image.
+    """Return the format of an image from its first `HEAD` bytes; ``None`` if not an image.
 
-    Args:
-        head: its first `HEAD` bytes or more.
-
-    Returns:
-        Pillow's name of the format, ``"HEIC"``, or what people call one that is not decoded here.
+    Pillow's name of the format, ``"HEIC"``, or the common name of one that is not decoded here.
     """
     if head.startswith(b"RIFF"):
         return "WEBP" if head[8:12] == b"WEBP" else None
@@ -119,7 +115,7 @@ def format_of(head: bytes) -> str | None:
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is an image beyond doubt, whatever its name.
+    """Whether a file that begins with ``head`` is certainly an image, whatever its name.
 
     Two letters prove nothing: a text may begin with "BM" or "P1".
     """
@@ -130,7 +126,7 @@ def is_image(head: bytes) -> bool:
 
 
 def what_it_is(head: bytes) -> str:
-    """Say what a file that begins with ``head`` and is not an image is; empty if unknown."""
+    """Say what a non-image file that begins with ``head`` is; empty if unknown."""
     return next((name for pattern, name in _OTHERS if pattern.match(head)), "")
 
 

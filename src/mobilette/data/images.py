@@ -1,4 +1,4 @@
-"""Labelled images and sets of them, before any is decoded."""
+"""Labelled images and sets of them, before decoding."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SPLITS = ("train", "val", "test")
 RESOLUTIONS = (32, 64, 96, 128, 160, 192, 224)
 _SAMPLE = 64
 
-# An index into the classes or, in a multi-label set, the ascending indices of none, one or several.
+# A class index or, in a multi-label set, a tuple of ascending class indices.
 Label = int | tuple[int, ...]
-# int64 of shape (N,) or, of a multi-label set, uint8 of shape (N, classes), 1 where it applies.
+# int64 (N,) or, in a multi-label set, uint8 (N, classes), 1 where a class applies.
 Labels = NDArray[np.int64] | NDArray[np.uint8]
-# What orders the images of a split, identifies them in the fingerprint and tells duplicates.
+# What orders the images of a split, identifies them in the fingerprint and finds duplicates.
 Digest = Literal["decoded pixels", "files", "names and sizes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stamp:
-    """What tells, without reading it, that an image's file is the one that was seen before.
+    """Identifies the content of an image's file without reading it.
 
     Attributes:
         path: absolute.
@@ -53,11 +53,11 @@ class LabelledImage:
     """One labelled image, not yet decoded.
 
     Attributes:
-        name: its identity, wherever the set lies: the path relative to the root of the set, with
-            ``/``, or for example ``"digits/17"``.
-        label: index into the set's classes; in a multi-label set a tuple of them, ascending.
-        content: a file, a file inside a tar file, or uint8 pixels of shape (H, W) or (H, W, 3).
-        shard: which of the set's tar files it lies in, counted from 0; ``None`` outside of such.
+        name: identity wherever the set lies: the path relative to the set's root, with ``/``, or
+            for example ``"digits/17"``.
+        label: class index; in a multi-label set a tuple of them, ascending.
+        content: a file, a file inside a tar file, or uint8 pixels (H, W) or (H, W, 3).
+        shard: index of its tar file in the set; ``None`` outside tar files.
     """
 
     name: str
@@ -67,7 +67,7 @@ class LabelledImage:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the image is pixels already, with no file to be read."""
+        """Whether the image is pixels already, with no file to read."""
         return isinstance(self.content, np.ndarray)
 
     def read(self) -> bytes:
@@ -106,19 +106,19 @@ class LabelledImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """The images of one set, before any is decoded.
+    """The images of one set, before decoding.
 
     Attributes:
-        name: the set as it was asked for.
+        name: the set as the user named it.
         classes: class ids in frozen order; labels index it.
-        splits: images by split: ``"train"``, ``"val"`` and ``"test"`` where the set is divided;
-            ``"all"`` (and ``"test"`` where there is one) where it is not.
-        multi_label: whether an image may be of none or of several classes.
-        flippable: whether an image means the same seen in a mirror.
-        divided_by: what divides it into splits, where something does.
-        ignored: names of files that are no part of the set: no image's suffix, or in no class.
-        unusable: name and reason of what is known to be no usable image before any is decoded.
-        remarks: what whoever asked for the set should know of it, each one line.
+        splits: images by split: ``"train"``, ``"val"`` and ``"test"`` in a divided set; ``"all"``,
+            and ``"test"`` where there is one, in a flat set.
+        multi_label: whether an image may have no class or several.
+        flippable: whether a mirrored image means the same.
+        divided_by: what divides it into splits, if anything.
+        ignored: names of files outside the set: no image suffix, or in no class.
+        unusable: name and reason of images known to be unusable before decoding.
+        remarks: what the user should know about the set, one line each.
     """
 
     name: str
@@ -133,7 +133,7 @@ class ImageSet:
 
 
 def by_split(found: Mapping[str, Sequence[LabelledImage]]) -> dict[str, tuple[LabelledImage, ...]]:
-    """Return the images of a divided set by split; ``train`` alone is a set to be divided."""
+    """Return the images of a divided set by split; a ``train`` alone becomes a flat set."""
     return {
         "all" if split == "train" and "val" not in found else split: tuple(found[split])
         for split in ("all", *SPLITS)
@@ -165,10 +165,7 @@ def check_set(images: ImageSet) -> ImageSet:
 
 
 def label_array(labels: Sequence[Label], *, num_classes: int) -> Labels:
-    """Return ``labels`` as an array: int64 (N,), or uint8 (N, num_classes) of 0 and 1.
-
-    The second where they are tuples.
-    """
+    """Return labels as int64 (N,) or, where they are tuples, uint8 (N, num_classes) of 0 and 1."""
     if not any(isinstance(label, tuple) for label in labels):
         return np.array(labels, np.int64)
     applies = np.zeros((len(labels), num_classes), np.uint8)
@@ -178,12 +175,12 @@ def label_array(labels: Sequence[Label], *, num_classes: int) -> Labels:
 
 
 def indices_of(label: Label) -> tuple[int, ...]:
-    """Return the classes that ``label`` names, ascending."""
+    """Return the class indices of ``label``, ascending."""
     return label if isinstance(label, tuple) else (label,)
 
 
 def count_labels(labels: Labels, *, num_classes: int) -> list[int]:
-    """Return how many images each class has in an array of `label_array`."""
+    """Return how many images each class has in an array from `label_array`."""
     if labels.ndim == 2:
         return [int(count) for count in labels.sum(axis=0, dtype=np.int64)]
     return [int(count) for count in np.bincount(labels, minlength=num_classes)]
@@ -197,9 +194,9 @@ def pixel_sha256(image: Image.Image) -> str:
 
 
 def suggest_resolution(images: ImageSet) -> int:
-    """Return the largest usual resolution that does not enlarge the median image; at least 32.
+    """Return the largest usual resolution, at least 32, that does not enlarge the median image.
 
-    The median is that of the shorter sides of up to 64 images spread over the set.
+    The median is taken over the shorter sides of up to 64 images spread over the set.
     """
     everything = [image for split in images.splits.values() for image in split]
     sides = []

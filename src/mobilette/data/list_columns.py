@@ -1,4 +1,4 @@
-"""What the columns of a list mean, by their names and by what stands in them."""
+"""What the columns of a list mean, by their names and contents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LABELS = _words(
 )
 _SEVERAL = re.compile("labels$|tags$|^classes$|^categories$|^targets$")
 _SPLITS = _words("splits subset set partition usage phase dataset datasplit")
-# fastai's: true means this split, false train.
+# As fastai writes them: true means this split, false train.
 _FLAGS = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 _FOLD = re.compile(r"(?:k|cv)?folds?\d*(?:id|index)?")  # of cross-validation
@@ -36,16 +36,16 @@ _ROW_NUMBER = re.compile(r"(?:unnamed\d*)?|index")
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which column is what, counted from 0.
+    """Which column is which, counted from 0.
 
     Attributes:
-        path: with the image's path.
-        label: with its class or classes; ``None`` where each of ``classes`` has a column.
+        path: the image's path.
+        label: its class or classes; ``None`` where each of ``classes`` has a column.
         several: whether ``label`` may hold several classes.
-        any_number: whether it always does, or none.
-        split: with its split, where there is one.
+        any_number: whether it is multi-label whatever it holds.
+        split: its split, if there is such a column.
         flag: the split that a true ``split`` means, where it holds true and false.
-        classes: the columns of 0 and 1, with the class that each stands for.
+        classes: the columns of 0 and 1, with their classes.
         remark: how the columns were understood, where their names do not say it.
     """
 
@@ -72,7 +72,7 @@ def is_row(fields: Sequence[str]) -> bool:
 
 
 def without_header(first: Sequence[str]) -> Columns:
-    """Return the columns of a list whose first row ``first`` is an image already."""
+    """Return the columns of a list without a header, from its first row."""
     path = next(index for index, name in enumerate(first) if has_image_name(name))
     others = [index for index in range(len(first)) if index != path]
     split = next((index for index in others if len(others) > 1 and split_of(first[index])), None)
@@ -83,15 +83,15 @@ def without_header(first: Sequence[str]) -> Columns:
 
 
 def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Columns:
-    """Return what the columns called ``header`` are; all ``rows`` have as many fields.
+    """Return the meaning of the columns named ``header``; all ``rows`` have as many fields.
 
     Raises:
-        InputError: beginning with ``where``: there is none, or more than one, for paths or labels.
+        InputError: beginning with ``where``: no column, or more than one, for paths or labels.
     """
     plain = [_plain(name) for name in header]
 
     def pick(what: str, *choices: Collection[str]) -> int | None:
-        """Return the one column with a name of the first of ``choices`` that has any."""
+        """Return the one column named in the first of ``choices`` that matches any."""
         for names in choices:
             found = [index for index, name in enumerate(plain) if name in names]
             if len(found) > 1 and plain[found[0]] == plain[found[1]]:
@@ -158,7 +158,7 @@ def split_at(text: str, flag: str | None) -> str | None:
 
 
 def is_one(text: str) -> bool | None:
-    """Whether ``text`` stands for 1 or for 0, or for neither."""
+    """Whether ``text`` stands for 1 or 0; ``None`` for neither."""
     return True if text.lower() in _YES else False if text.lower() in _NO else None
 
 
@@ -175,14 +175,14 @@ def _plain(name: str) -> str:
 def _find_split(
     plain: Sequence[str], left: Sequence[int], rows: Sequence[Row], *, alone: bool
 ) -> int | None:
-    """Return the column of splits by its name, else the only one of nothing but splits' names.
+    """Return the split column by its name, else the only one that holds nothing but split names.
 
-    With ``alone`` there is no column of labels yet, so that one must be left for it.
+    With ``alone`` there is no label column yet, so one column must be left for it.
     """
     for index in left:
         if plain[index] in _FLAGS and all(split_at(row.fields[index], "val") for row in rows):
             return index
-    for index in left:  # one that is misspelt here and there would silently divide nothing
+    for index in left:  # a misspelt column would silently divide nothing
         named = plain[index] in _SPLITS or nearest(plain[index], ["split"])
         if named and any(split_of(row.fields[index]) for row in rows):
             return index
@@ -198,8 +198,7 @@ def _one_hot(
 ) -> dict[int, str]:
     """Return the columns of 0 and 1 and their classes.
 
-    Raises:
-        InputError: something else stands in one, or two have one name.
+    Raises `InputError` for any other value or a repeated name.
     """
     if (
         len(left) < 2

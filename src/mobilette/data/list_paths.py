@@ -1,4 +1,4 @@
-"""Where the images of a list lie: its paths become files inside its folder."""
+"""Resolve the paths of a list to files inside its folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mobilette.data.names import entries, has_image_name, split_of, split_within
 from mobilette.errors import InputError, shown
 
 _ADDRESS, _DRIVE = re.compile("[A-Za-z][A-Za-z0-9+.-]+://"), re.compile("[A-Za-z]:/")
-# Paths that are looked for, of all, to see where they begin; and folders to look in.
+# Paths looked up to find where they begin; folders to look in.
 _LOOKED_FOR, _LOOKED_IN = 20, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A row of a list: its line, the path, the split and the classes of its image."""
+    """A list row: its line, and its image's path, split and classes."""
 
     line: int
     path: str
@@ -28,10 +28,10 @@ class Listed:
 
 
 def locate(list_path: Path, rows: Sequence[Listed]) -> tuple[list[tuple[str, Path]], list[str]]:
-    """Return name and file of the image in each row, and remarks on how paths were understood.
+    """Return name and file of each row's image, and remarks on how paths were understood.
 
-    Paths begin in the list's folder or, if none of those that are looked for is there, in the
-    folder above or in one beside the list. One without a suffix means the image so called.
+    Paths begin in the list's folder or, if no sampled path exists there, in the folder above or in
+    one beside the list. A path without a suffix means the image of that stem.
 
     Raises:
         InputError: a path is an address, lies outside the list's folder, or may mean two files.
@@ -57,11 +57,9 @@ def locate(list_path: Path, rows: Sequence[Listed]) -> tuple[list[tuple[str, Pat
 
 
 class _Finder:
-    """The folder of a list, each part of which is asked of the disk once.
+    """A list's folder, with every subfolder read from disk once.
 
-    Attributes:
-        root: the list's folder.
-        bases: the folders in which its paths begin.
+    ``bases`` are the folders in which the list's paths begin.
     """
 
     def __init__(self, list_path: Path) -> None:
@@ -72,7 +70,7 @@ class _Finder:
         self._stems = cache(_images_by_stem)
 
     def relative(self, row: Listed) -> PurePath:
-        """Return the path of a row, relative to the list's folder."""
+        """Return a row's path, relative to the list's folder."""
         text = row.path
         if _ADDRESS.match(text):
             raise InputError(f"{self._where(row)}: addresses are not read; download the images")
@@ -96,12 +94,12 @@ class _Finder:
         return path
 
     def any(self, base: Path, paths: Sequence[PurePath]) -> bool:
-        """Whether one of some of the ``paths`` is there."""
+        """Whether any of a sample of ``paths`` exists."""
         step = max(1, len(paths) // _LOOKED_FOR)
         return any(self._names(base, path) for path in paths[::step])
 
     def find_bases(self, paths: Sequence[PurePath]) -> list[Path]:
-        """Return the list's folder, or else the folders beside the list that have the images."""
+        """Return the list's folder, or else the folders beside the list that contain the images."""
         if self.any(self.root, paths):
             return [self.root]
         beside = [self.root / name for name in entries(self.root)[0][:_LOOKED_IN]]
@@ -115,7 +113,7 @@ class _Finder:
         return meant or found or [self.root]
 
     def file(self, row: Listed, path: PurePath) -> Path:
-        """Return the file of a row, which need not be there."""
+        """Return a row's file, which need not exist."""
         found = [self.root / path]
         if self.bases != [self.root] or not has_image_name(path.name):
             bases = [base for base in self.bases if self._names(base, path)]
@@ -135,7 +133,7 @@ class _Finder:
         return file
 
     def _names(self, base: Path, path: PurePath) -> list[str]:
-        """Return what the file of ``path`` is called below ``base``; none if it is not there."""
+        """Return the names below ``base`` that match ``path``; empty if there are none."""
         if os.path.lexists(base / path):
             return [path.name]
         return (
@@ -157,7 +155,7 @@ class _Finder:
 
 
 def _images_by_stem(folder: Path) -> dict[str, list[str]]:
-    """Return the names of the images in a folder by what they are without suffix."""
+    """Return the names of a folder's images by stem."""
     found: dict[str, list[str]] = {}
     try:
         for name in sorted(entry.name for entry in os.scandir(folder)):
@@ -171,5 +169,5 @@ def _images_by_stem(folder: Path) -> dict[str, list[str]]:
 def _is_link(path: Path) -> bool:
     try:
         return path.is_symlink()
-    except OSError:  # such as a name that is too long: unusable when it is to be read
+    except OSError:  # such as a name that is too long: the read will report it
         return False

@@ -1,4 +1,4 @@
-"""The text of a list becomes rows of fields."""
+"""Split the text of a list into rows of fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_bytes
 
 LARGEST_LIST = 2**30
-_FIRST_ROW = 2**16  # characters that are looked at to find the separator
+_FIRST_ROW = 2**16  # characters searched for the separator
 _MARKS = (
     (codecs.BOM_UTF8, "UTF-8"),
     (codecs.BOM_UTF32_LE, "UTF-32-LE"),
@@ -31,22 +31,22 @@ _SEPARATOR_LINE = re.compile('"?sep=(.)"?', re.IGNORECASE)  # as Excel writes an
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The fields of a row, and the line it begins in."""
+    """A row's fields, and the line where it begins."""
 
     line: int
     fields: list[str]
 
 
 def read_table(path: Path, fits: Callable[[list[str]], bool]) -> list[Row]:
-    """Return the rows of the list ``path`` that are not empty.
+    """Return the non-empty rows of the list ``path``.
 
     The text is UTF-8, or what its byte-order mark says. Columns are separated by the first of
     comma, semicolon, tab (first in a ``.tsv``) and ``|`` whose first row ``fits``; else, in a list
-    without a header, by white space between the path of an image and a label. Lines before the
-    first row may be comments (``#``) or Excel's ``sep=;``.
+    without a header, by white space between an image's path and its label. Lines before the first
+    row may be comments (``#``) or Excel's ``sep=;``.
 
     Raises:
-        InputError: it is no text, a quote is not closed, or a field is too long.
+        InputError: it is not text, a quote is not closed, or a field is too long.
     """
     text = _text(path, read_bytes(path, limit=LARGEST_LIST))
     start, before, delimiter = _skip(text)
@@ -138,7 +138,7 @@ def _rows(path: Path, text: str, delimiter: str, before: int) -> Iterator[Row]:
 
 
 def _at_white_space(line: str) -> list[str]:
-    """Return the path of an image, which may have spaces, and what follows it."""
+    """Split at white space: the image's path, which may contain spaces, and the rest."""
     words = line.split()
     for end in range(len(words) - 1, 0, -1):
         if has_image_name(words[end - 1]):

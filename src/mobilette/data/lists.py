@@ -1,4 +1,4 @@
-"""Lists of images: one row per image, with its path and its class or classes."""
+"""Lists of images: one row per image, with its path and class or classes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,20 @@ LIST_SUFFIXES = (".csv", ".tsv", ".txt")
 _WHOLE, _NUMBER = re.compile(r"(-?\d+)(?:\.0*)?"), re.compile(r"-?\d*\.?\d+(?:[eE][-+]?\d+)?")
 _SEPARATOR, _BRACKETED = "[;|]", re.compile(r"\[\s*['\"]")
 _NO_LABEL = ("nan", "NaN", "<NA>")  # an empty cell, as pandas writes it
-# In this many rows, labels that are all different are not classes.
+# From this many rows on, labels that are all different are not classes.
 _MANY = 10
 
 
 def read_list(path: Path, name: str) -> ImageSet:
-    """Return the images that the list ``path`` names; no image is looked at.
+    """Return the images that the list ``path`` names, for a set called ``name``; opens no image.
 
-    An image that is missing costs that image when it is to be read; everything else that is
-    wrong in a list is an error.
-
-    Args:
-        path: a file laid out as `find_images` says.
-        name: what the set is called.
+    The layouts are those that `find_images` describes. A missing image is only reported when it is
+    read; every other fault of a list is an error.
 
     Raises:
         InputError: naming the line: a column or a label is missing, a row is ragged, a split is
-            unknown, an image has two rows that differ or lies outside the list's folder, ``val``
-            or ``test`` has a class that ``train`` has not, or it is not text.
+            unknown, an image has two different rows or lies outside the list's folder, ``val`` or
+            ``test`` has a class that ``train`` lacks, or the file is not text.
     """
     table = read_table(path, lambda fields: is_row(fields) or is_header(fields))
     header = table[0] if table else Row(line=1, fields=[])
@@ -85,7 +81,7 @@ def read_list(path: Path, name: str) -> ImageSet:
 
 
 def _without_comments(path: Path, rows: Sequence[Row], width: int) -> tuple[list[Row], int]:
-    """Return the rows of ``width`` fields, and how many others are comments."""
+    """Return the rows of ``width`` fields, and the number of comment rows."""
     kept, comments = [], 0
     for row in rows:
         fields = row.fields
@@ -115,7 +111,7 @@ def _listed(path: Path, row: Row, classes: tuple[str, ...], columns: Columns) ->
 def _read_labels(
     rows: Sequence[Row], columns: Columns, path: Path, remarks: list[str]
 ) -> tuple[list[tuple[str, ...]], bool]:
-    """Return the classes of each row, none where the label is missing; and whether multi-label."""
+    """Return each row's classes, empty where the label is missing; and whether multi-label."""
     if columns.label is None:
         return _from_one_hot(rows, columns, remarks)
     given = [row.fields[columns.label] for row in rows]
@@ -171,7 +167,7 @@ def _from_one_hot(
 
 
 def _whole(cells: list[str], remarks: list[str]) -> list[str]:
-    """Return whole numbers without ``.0``, which pandas appends where some row has no number."""
+    """Return whole numbers without the ``.0`` that pandas appends if some row has no number."""
     if not all(map(_WHOLE.fullmatch, filter(None, cells))) or not any("." in c for c in cells):
         return cells
     remarks.append("labels such as '1.0' are called '1'")
@@ -179,9 +175,9 @@ def _whole(cells: list[str], remarks: list[str]) -> list[str]:
 
 
 def _separator(cells: Sequence[str], *, alone: bool) -> str | None:
-    """Return the pattern of what separates the labels in ``cells``; ``None`` if nothing does.
+    """Return the pattern that separates the labels in ``cells``; ``None`` if nothing does.
 
-    A comma or a space may be part of a name: it separates where the parts come again in others.
+    A comma or space may be part of a name: it separates only if the parts recur in other cells.
     """
     if any(re.search(_SEPARATOR, cell) for cell in cells):
         return _SEPARATOR
@@ -204,7 +200,7 @@ def _divide(cell: str, separator: str | None) -> tuple[str, ...]:
 def _check_alone(
     rows: Sequence[Row], cells: Sequence[str], separator: str | None, path: Path
 ) -> None:
-    """Raise `InputError` where a column of one label per image has several, or measurements."""
+    """Raise `InputError` where a single-label column holds several labels, or measurements."""
     for row, cell in zip(rows, cells, strict=True):
         if separator is not None and re.search(separator, cell):
             raise InputError(
@@ -225,7 +221,7 @@ def _check_alone(
 
 
 def _labelled(path: Path, listed: Sequence[Listed], remarks: list[str]) -> list[Listed]:
-    """Return the images that have a label; only some of ``test`` may have none."""
+    """Return the labelled images; only some of ``test`` may have no label."""
     without = [row for row in listed if not row.classes]
     for row in without:
         if row.split != "test":
@@ -240,7 +236,7 @@ def _labelled(path: Path, listed: Sequence[Listed], remarks: list[str]) -> list[
 def _once(
     path: Path, listed: Sequence[Listed], files: Sequence[tuple[str, Path]], remarks: list[str]
 ) -> list[tuple[Listed, str, Path]]:
-    """Return each image once; raise `InputError` where two rows say something different of it."""
+    """Return each image once; raise `InputError` where two rows contradict each other."""
     first: dict[str, Listed] = {}
     once = []
     for row, (name, file) in zip(listed, files, strict=True):

@@ -1,4 +1,4 @@
-"""Batches of a split on the device that trains, from memory or as they are decoded."""
+"""Batches of a split on the training device, from memory or decoded on demand."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ class Batch:
 
     Attributes:
         pixels: uint8 (N, C, R, R) on the device, contiguous.
-        rows: int64 (N,) on the CPU, which rows of the split these are. Images that turned out
-            to be broken are left out, even if none remains.
+        rows: int64 (N,) on the CPU, rows of the split. Broken images are left out, so N may be 0.
     """
 
     pixels: Tensor
@@ -32,7 +31,7 @@ class Batch:
 
 
 class Loader(Protocol):
-    """Where batches come from."""
+    """A source of batches."""
 
     def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
         """Yield a batch for each element of ``order``: int64 on the CPU, rows of the split.
@@ -42,16 +41,13 @@ class Loader(Protocol):
         """
 
     def close(self) -> None:
-        """End what runs beside this thread; asked for batches again, it starts again."""
+        """End background threads and processes; `batches` starts them again."""
 
 
 def make_loader(split: Split, *, device: torch.device, prefetch: int = 4) -> Loader:
-    """Return the loader that suits the pixels of ``split``; the batches do not depend on which.
+    """Return the loader that suits the pixels of ``split``; the batches do not depend on it.
 
-    Args:
-        split: images in memory, all of which then lie on the device; or streamed ones.
-        device: where the batches are to be.
-        prefetch: how many batches a streamed split is ahead of the caller.
+    Images in memory all move to ``device``; streamed ones are read ``prefetch`` batches ahead.
     """
     if isinstance(split.pixels, StreamedPixels):
         return _Streamed(split.pixels, device, prefetch)
@@ -89,7 +85,7 @@ class _Streamed:
     def __init__(self, pixels: StreamedPixels, device: torch.device, prefetch: int) -> None:
         self._source, self._store = pixels, pixels.store
         self._device = device
-        # Without workers the rows are read when they are begun: the later, the better.
+        # Without workers, rows are read in this thread: the later, the better.
         self._prefetch = prefetch if self._store.workers else 0
 
     def batches(self, order: Sequence[Tensor]) -> Generator[Batch, None, None]:
