@@ -1,4 +1,4 @@
-"""How many cores and how much memory there are to use."""
+"""Usable cores and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from mobilette.errors import InputError
 
 ROOT = Path("/")
-# Where Linux tells a container its memory limit, usage and statistics: versions 2 and 1.
+# Where Linux shows a container its memory limit, usage and statistics: versions 2 and 1.
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _CONTAINER = (
     ("memory.max", "memory.current", "memory.stat"),
@@ -21,10 +21,10 @@ _MEMORY_SHARE = 0.6
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, of those that `torchrun` shares out.
+    """Return how many cores this process may use, divided among `torchrun`'s processes.
 
-    They are those that it may run on, or as many as the quota of its container is worth where that
-    is less: 1.5 cores count as two, since two threads get more done in that than one.
+    The cores it may run on, or its container's quota where that is less. A quota of 1.5 counts as
+    two, since two threads get more done with it than one.
     """
     cores = _own_cores()
     quota = cpu_quota()
@@ -34,9 +34,9 @@ def usable_cores() -> int:
 
 
 def threads_by_quota() -> int:
-    """Return `usable_cores` where a quota allows less than what engines see, else 0.
+    """Return `usable_cores` where a quota allows fewer than engines see, else 0.
 
-    Engines count the cores that a process may run on, and know nothing of quotas.
+    Engines count the cores that a process may run on and know nothing of quotas.
     """
     quota = cpu_quota()
     return usable_cores() if quota is not None and quota < _own_cores() else 0
@@ -45,20 +45,18 @@ def threads_by_quota() -> int:
 def cpu_quota(root: Path = ROOT) -> float | None:
     """Return the processor time that this process may use, in cores; ``None`` without a limit.
 
-    That is the smallest quota of all of Linux's control groups, version 1 or 2, that it is in:
+    The smallest quota of all Linux control groups, version 1 or 2, around the process:
     https://docs.kernel.org/admin-guide/cgroup-v2.html (``cpu.max``) and
-    https://docs.kernel.org/scheduler/sched-bwc.html (``cpu.cfs_quota_us``).
-
-    Args:
-        root: of the file system in which ``proc`` and the groups are looked for.
+    https://docs.kernel.org/scheduler/sched-bwc.html (``cpu.cfs_quota_us``). ``root`` contains
+    ``proc`` and the groups.
     """
     quotas = (_quota(folder) for folder in _groups(root))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def available_memory() -> int | None:
-    """Return how many bytes could be allocated without swapping; ``None`` where nothing tells."""
-    # "Available" counts the page cache, which is given back; os.sysconf's free pages do not.
+    """Return how many bytes can be allocated without swapping; ``None`` where unknown."""
+    # "Available" counts the page cache, which can be reclaimed; os.sysconf's free pages do not.
     limits = [
         int(line.split()[1]) * 1024
         for line in _lines(Path("/proc/meminfo"))
@@ -72,13 +70,13 @@ def available_memory() -> int | None:
 
 
 def fits_memory(size: int) -> bool:
-    """Whether ``size`` bytes of pixels may be held in memory; yes where nothing tells."""
+    """Whether ``size`` bytes of pixels fit in memory; true where unknown."""
     available = available_memory()
     return available is None or size <= _MEMORY_SHARE * available
 
 
 def check_memory(shape: tuple[int, int, int, int]) -> None:
-    """Raise `InputError` if uint8 pixels of this shape do not fit the memory."""
+    """Raise `InputError` if uint8 pixels of this shape do not fit in memory."""
     available = available_memory()
     needed = math.prod(shape)
     if available is None or needed <= _MEMORY_SHARE * available:
@@ -93,9 +91,9 @@ def check_memory(shape: tuple[int, int, int, int]) -> None:
 
 
 def _left_in_container(limit: str, used: str, statistics: str) -> int | None:
-    """Return the bytes that a container may still take, ``None`` where it has no limit.
+    """Return the bytes a container may still take, ``None`` without a limit.
 
-    Its page cache counts as free as far as it is not in use.
+    Its inactive page cache counts as free.
     """
     most, taken, parts = (_lines(CONTROL_GROUPS / name) for name in (limit, used, statistics))
     if not (most and taken and parts and most[0].strip().isdigit()):
@@ -111,10 +109,10 @@ def _own_cores() -> int:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of the groups that this process is in, and of those around them.
+    """Yield the folders of this process's control groups and of their ancestors.
 
-    A container may see its own group as the topmost one, and in ``/proc/self/cgroup`` a path that
-    is not there: the topmost folder that is mounted is always among those yielded.
+    A container may see its own group as the top one, and a path in ``/proc/self/cgroup`` that does
+    not exist there, so the top mounted folder is always yielded.
     """
     own: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
@@ -158,5 +156,5 @@ def _lines(path: Path) -> list[str]:
 
 
 def _unescaped(path: str) -> str:
-    """Return a path of mountinfo, in which blanks and the like are octal numbers."""
+    """Return a mountinfo path with its octal escapes (of blanks, for example) decoded."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)

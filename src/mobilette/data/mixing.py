@@ -1,4 +1,4 @@
-"""Random rectangles: to crop, to erase and to mix images."""
+"""Random rectangles, to crop, erase and mix images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def random_rectangles(
 
     Args:
         draws: (N, 4), uniform in [0, 1).
-        size: of the square.
+        size: side of the square.
         area: smallest and largest, above 0 and at most 1.
-        ratio: largest of the longer side to the shorter one; at least 1.
+        ratio: largest ratio of the longer to the shorter side; at least 1.
 
     Returns:
-        The first row and column, and the height and width (at least one pixel), int64 (N, 2) each.
+        First row and column, and height and width (at least one pixel), int64 (N, 2) each.
     """
     draws = draws.double()
     smallest, largest = area
@@ -41,7 +41,7 @@ def random_rectangles(
 
 
 def rectangle_mask(starts: Tensor, sizes: Tensor, *, size: int) -> Tensor:
-    """Return bool (N, 1, size, size), true inside the rectangle (N, 2) of each image."""
+    """Return bool (N, 1, size, size), true inside each image's rectangle (N, 2)."""
     lines = torch.arange(size)
     starts, ends = starts[..., None], (starts + sizes)[..., None]
     inside = (lines >= starts) & (lines < ends)
@@ -53,17 +53,16 @@ RATIO = 1 / 0.3
 
 
 def erase(pixels: Tensor, *, probability: float, generator: Generator) -> Tensor:
-    """Return ``pixels``, with a random rectangle of noise in some of the images.
+    """Return ``pixels`` with a random rectangle of noise in some of the images.
 
-    Zhong et al. 2017, arXiv 1708.04896, Algorithm 1: a rectangle of 2% to 40% of the area, its
-    sides in a ratio of 0.3 to 1/0.3 (here uniform in its logarithm), filled with random values
-    as there. One sheet of noise is drawn per batch; each image shows
-    its own rectangle of it.
+    Zhong et al. 2017, arXiv 1708.04896, Algorithm 1: a rectangle of 2% to 40% of the area, with a
+    side ratio of 0.3 to 1/0.3 (here uniform in its logarithm), filled with random values. One noise
+    image is drawn per batch; each image shows its own rectangle of it.
 
     Args:
         pixels: uint8 (N, C, R, R) on any device.
-        probability: for an image to be erased.
-        generator: on the CPU; five numbers per image and C x R x R for the noise are drawn.
+        probability: of erasing an image.
+        generator: on the CPU; draws five numbers per image and C x R x R for the noise.
     """
     count, channels, size, _ = pixels.shape
     draws = torch.rand(count, 5, generator=generator)
@@ -79,22 +78,22 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Mix each image, and its target in proportion, with the one before it in the batch.
 
-    mixup (Zhang et al. 2017, arXiv 1710.09412, section 2) adds up the two with weights from
-    Beta(alpha, alpha); cutmix (Yun et al. 2019, arXiv 1905.04899, section 3.1) pastes a rectangle
-    of the other, of such a part of the area, around a uniform centre, and counts what of it lies
-    inside. With both, each image gets one of them, with equal chances. Batches are shuffled, so
-    the neighbour is a random image.
+    mixup (Zhang et al. 2017, arXiv 1710.09412, section 2) averages the two with weights from
+    Beta(alpha, alpha). cutmix (Yun et al. 2019, arXiv 1905.04899, section 3.1) pastes a rectangle
+    of the other image with that share of the area around a uniform centre, and weights the targets
+    by the area inside the image. With both, each image gets either with equal probability. Batches
+    are shuffled, so the neighbour is a random image.
 
     Args:
         pixels: (N, C, R, R), uint8 or floating-point, on any device.
         targets: floating-point (N, classes), such as one-hot labels.
         mixup: alpha; 0 is off.
         cutmix: alpha; 0 is off.
-        generator: on the CPU; three numbers per image and a seed are drawn.
+        generator: on the CPU; draws three numbers per image and a seed.
 
     Returns:
         The images, in their dtype after cutmix alone, else floating-point (uint8 to float32); and
-        the targets. Both are the arguments where nothing is asked for.
+        the targets. Both are the arguments themselves if both alphas are 0.
     """
     if not mixup and not cutmix:
         return pixels, targets
@@ -119,9 +118,9 @@ def mix(
 
 
 def _pasted(shares: Tensor, centres: Tensor, *, size: int) -> Tensor:
-    """Return bool (N, 1, size, size), true in squares of those parts of the area, cut at borders.
+    """Return bool (N, 1, size, size), true in squares with ``shares`` of the area, cut at borders.
 
-    ``centres`` (N, 2) are parts of the side.
+    ``centres`` (N, 2) are fractions of the side.
     """
     sides = (size * shares.sqrt()).round().long()[:, None]
     starts = (centres * size).long() - sides // 2

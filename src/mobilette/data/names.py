@@ -1,4 +1,4 @@
-"""What the names of files and folders tell. A hint: whether it is an image, its content decides."""
+"""What file and folder names suggest; whether a file is an image, its content decides."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ DECODED = _suffixes(
     "jpg jpeg jpe jfif jif pjpeg pjp mpo png apng bmp dib gif tif tiff webp ppm pgm pbm pnm "
     "avif avifs heic heics heif heifs hif jp2 j2k j2c jpc jpf jpx tga"
 )
-# Images as well, which nothing here decodes: they are counted, not lost.
+# Images that are not decoded here: counted, not ignored silently.
 OTHERS = _suffixes(
     "jxl psd svg svgz ico cur pam qoi dds exr hdr pcx xcf eps dng cr2 cr3 nef arw orf raf rw2"
 )
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 NO_ADDRESSES = "addresses are not read; download it first"
-# What systems leave in folders, beside the names that begin with a dot.
+# What systems leave in folders, besides names that begin with a dot.
 _LITTER = frozenset(
     ("__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
 )
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is nobody's: hidden, or a system's litter."""
+    """Whether a file or folder is hidden or system litter."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
@@ -43,26 +43,26 @@ def folded(name: str) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Whether ``text`` is an address, of the web or of a store, maybe as ``Path`` shortens it."""
+    """Whether ``text`` is a web or store address, perhaps as ``Path`` shortens it."""
     return _ADDRESS.match(text) is not None
 
 
 def refuse_address(text: str) -> None:
-    """Raise `InputError` where an address is given instead of a path."""
+    """Raise `InputError` if ``text`` is an address instead of a path."""
     if is_address(text):
         raise InputError(f"{text}: {NO_ADDRESSES}")
 
 
 def has_image_name(name: str) -> bool:
-    """Whether a file of this name is an image by its suffix, one that is not decoded included."""
+    """Whether a file has an image suffix, including formats that are not decoded."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # quicker, for names alone
     return suffix in DECODED or suffix in OTHERS
 
 
 def may_be_image(path: Path) -> bool:
-    """Whether the file ``path`` has the name of an image or, if not, begins as one does.
+    """Whether a file has an image's name or, if its name tells nothing, begins like an image.
 
-    A file whose name tells nothing is opened for its first bytes; no pipe or device ever is.
+    Only regular files are opened, never a pipe or device.
     """
     if has_image_name(path.name):
         return True
@@ -76,10 +76,10 @@ def may_be_image(path: Path) -> bool:
 
 
 def images_among(files: Iterable[Path]) -> list[Path]:
-    """Return those of the ``files`` that may be images, in their order.
+    """Return those of ``files`` that may be images, in their order.
 
-    One that nothing here decodes goes with one of the same name that is decoded: a camera's raw
-    image with its JPEG, a depth map with its image.
+    A file that cannot be decoded goes with one of the same name that can: a camera's raw image with
+    its JPEG, a depth map with its image.
     """
     images = [file for file in files if may_be_image(file)]
     others = [file for file in images if file.suffix.lower() in OTHERS]
@@ -96,7 +96,7 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "testset", "testdata"),
 }
 _SPLIT_OF_WORD = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
-# What people write beside the split, as in train_set, val-data, test2017, Training Images.
+# Words beside the split, as in train_set, val-data, test2017, Training Images.
 _BESIDE = frozenset(("set", "data", "dataset", "images", "imgs", "pictures", "photos", "split"))
 _KIND_OF_WORD = {
     **dict.fromkeys(("image", "images", "img", "imgs", "jpegimages"), "images"),
@@ -106,9 +106,9 @@ _CAMEL, _WORD = re.compile(r"(?<=[a-z])(?=[A-Z])"), re.compile(r"[^\W\d_]+")
 
 
 def split_of(name: str) -> str | None:
-    """Return the split (train, val or test) that ``name`` means, of a folder or in a column.
+    """Return the split (train, val or test) that a folder's name or a cell means.
 
-    In any case, and with words such as set, data or images and numbers around it.
+    Case does not matter; words such as set, data or images and numbers may surround it.
     """
     words = _words(name)
     if len(words) > 1:
@@ -117,9 +117,9 @@ def split_of(name: str) -> str | None:
 
 
 def splits_among(folders: Iterable[str]) -> dict[str, str]:
-    """Return the split of each of ``folders`` that is one, by its name.
+    """Return the splits among ``folders``, by their names.
 
-    Where none is one by itself, those that differ in the word of a split alone are, as
+    If no name is a split by itself, names that differ only in the word of a split are, such as
     ``seg_train`` and ``seg_test``.
     """
     folders = list(folders)
@@ -138,9 +138,9 @@ def splits_among(folders: Iterable[str]) -> dict[str, str]:
 
 
 def drawn_on(folders: Iterable[str]) -> tuple[str, str] | None:
-    """Return one of ``folders`` that is of images and one of what is marked on them, if any are.
+    """Return a folder of images and one of their annotations among ``folders``, if there are both.
 
-    So lie the sets of detection and segmentation: ``images`` and ``labels``, or ``masks``.
+    Detection and segmentation sets look like this: ``images`` and ``labels``, or ``masks``.
     """
     found: dict[str, str] = {}
     for folder in folders:
@@ -151,7 +151,7 @@ def drawn_on(folders: Iterable[str]) -> tuple[str, str] | None:
 
 
 def split_within(name: str) -> str | None:
-    """Return the split that one of the words of ``name`` means, as of ``cats-train-0001.tar``."""
+    """Return the split that one word of ``name`` means, as in ``cats-train-0001.tar``."""
     return next((_SPLIT_OF_WORD[word] for word in _words(name) if word in _SPLIT_OF_WORD), None)
 
 
@@ -160,7 +160,7 @@ def _words(name: str) -> list[str]:
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the folders and of the files in a folder, hidden ones left out."""
+    """Return the sorted names of a folder's subfolders and files, hidden ones left out."""
     try:
         with os.scandir(folder) as found:
             kinds = {entry.name: _is_folder(entry) for entry in found if not is_hidden(entry.name)}
@@ -171,13 +171,13 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # Of the two, only Path.is_dir takes a link to itself for a file instead of raising; only
-    # DirEntry.is_dir answers without asking the disk again.
+    # Only Path.is_dir takes a link to itself for a file instead of raising; only DirEntry.is_dir
+    # answers without asking the disk again.
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Walk a folder and everything in it, each folder once, links never upwards."""
+    """Walk a folder and everything in it, each folder once, following no link upwards."""
     waiting, seen = [folder], set(folder.resolve().parents)
     while waiting:
         current = waiting.pop()

@@ -1,4 +1,4 @@
-"""What happens to pixels on the device that trains: the transfer and the one normalisation."""
+"""Transfer and normalisation of pixels on the training device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mobilette.data.preprocess import Preprocess
 
 
 class Normalise(nn.Module):
-    """Pixels to the network's input: (pixel - mean) / std and the order of colours.
+    """Pixels to the network's input: (pixel - mean) / std, in the network's channel order.
 
-    One 1x1 convolution with bias, so that an exported graph can take uint8 pixels and an engine
-    can absorb it. Its tensors are buffers: they are not trained and not part of the weights.
+    One 1x1 convolution with bias, so that an exported graph can take uint8 pixels and an engine can
+    fuse it. Its tensors are buffers: neither trained nor part of the weights.
     """
 
     weight: Tensor
@@ -37,10 +37,10 @@ class Normalise(nn.Module):
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return ``tensor`` on ``device``, without waiting for the work that a GPU still has.
+    """Return ``tensor`` on ``device`` without waiting for queued GPU work.
 
-    From ordinary memory, CUDA copies anything above 64 KiB only when the kernels before it are
-    done, and Python would prepare no step while another runs.
+    From pageable memory, CUDA copies more than 64 KiB only after earlier kernels have finished,
+    which would keep Python from preparing the next step.
     """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)

@@ -1,4 +1,4 @@
-"""How a set is read: in memory or streamed, what identifies its images, which cache."""
+"""How a set is read: in memory or streamed, by which digest, with which cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mobilette.data.workers import Decoder
 from mobilette.errors import InputError, one_of
 from mobilette.progress import Advance, Remark, Reporter
 
-# The images to train on may take this part of a GPU's memory; the rest is for the training.
+# Fraction of a GPU's memory for training images; the rest is for training.
 _DEVICE_SHARE = 0.5
 
 LoaderKind = Literal["auto", "resident", "streamed"]
@@ -28,12 +28,12 @@ LoaderKind = Literal["auto", "resident", "streamed"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenSet:
-    """A set of images that can be read.
+    """A set of images ready to be read.
 
     Attributes:
         store: its images, split after split.
-        splits: the split of each, as the set has it.
-        streamed: whether the pixels stay where they are until they are asked for.
+        splits: the split of each image, as given.
+        streamed: whether pixels are read on demand.
         digest: `mobilette.data.dataset.Dataset.digest`.
         stamps: of each image; empty where some are in memory already.
     """
@@ -50,9 +50,9 @@ class FoundRows:
     """The usable images of a set, in its order.
 
     Attributes:
-        pixels: uint8 (N, C, R, R); ``None`` where they are left in the ``store``.
+        pixels: uint8 (N, C, R, R); ``None`` where they stay in the ``store``.
         store: all images of the set.
-        positions: int64 (N,), where each lies in the store.
+        positions: int64 (N,), position of each in the store.
         digests: what identifies each; inside a split they are sorted by it.
     """
 
@@ -74,11 +74,10 @@ def open_set(
     device_memory: int | None,
     processes: int,
 ) -> OpenSet:
-    """Choose how to read a set; the arguments are those of `mobilette.data.dataset.load_dataset`.
+    """Choose how to read a set; arguments as for `mobilette.data.dataset.load_dataset`.
 
     Raises:
-        InputError: the set does not fit the memory and cannot or must not be streamed, or it
-            cannot have this ``digest``.
+        InputError: the set does not fit in memory and cannot be streamed, or lacks this ``digest``.
     """
     one_of(loader, get_args(LoaderKind), "loader")
     given = [(split, image) for split, some in images.splits.items() for image in some]
@@ -129,7 +128,7 @@ def open_set(
 
 
 def find_rows(opened: OpenSet, *, on_progress: Advance) -> FoundRows:
-    """Read a set, or if it is streamed, as much of it as its digests need.
+    """Read a set or, if it is streamed, as much of it as its digests need.
 
     Raises:
         InputError: too many images are unusable, or a worker process died.

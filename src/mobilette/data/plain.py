@@ -1,4 +1,4 @@
-"""Images become upright, and 8-bit RGB or grey."""
+"""Make images upright, and 8-bit RGB or grey."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BAND = 2**22
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """Return ``image`` in mode ``"L"``, where it is grey, or ``"RGB"``, transparency over white.
+    """Return ``image`` as ``"L"`` if it is grey, else ``"RGB"``, transparency over white.
 
     Raises:
         UnusableImage: its pixels have no fixed range.
@@ -91,9 +91,8 @@ Turn = Image.Transpose | None
 def turn_of(exif: bytes, xmp: bytes = b"") -> Turn:
     """Return what makes an image upright, ``None`` for nothing.
 
-    Args:
-        exif: an EXIF block, with or without its prefix; empty for none.
-        xmp: an XMP packet, for what the block does not tell.
+    ``exif`` is an EXIF block, with or without its prefix; ``xmp`` is an XMP packet, used if the
+    block has no orientation. Either may be empty.
     """
     value = _of_exif(exif)
     if value is None and (found := _XMP.search(xmp)):
@@ -102,7 +101,7 @@ def turn_of(exif: bytes, xmp: bytes = b"") -> Turn:
 
 
 def turn_of_image(image: Image.Image) -> Turn:
-    """Return what makes an image upright that somebody else has opened and loaded."""
+    """Return what makes an image upright that the caller has opened and loaded."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except DAMAGED:

@@ -19,7 +19,7 @@ Resize = Literal["crop", "squash", "pad"]
 Colour = Literal["rgb", "bgr", "grey"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-# A strip of 1 by 100,000 pixels would be blown up to gigabytes before the crop throws it away.
+# A strip of 1 by 100,000 pixels would be enlarged to gigabytes before the crop discards it.
 _LONGEST_TO_SHORTEST = 64
 _LARGEST_RESIZED = 2**27  # pixels: 400 MB
 LARGEST_SHORTER = 8192
@@ -30,17 +30,17 @@ class Preprocess:
     """How an image becomes the input of a network.
 
     Attributes:
-        mean: subtracted from each channel, in pixel units (0 to 255), in the order in which the
-            network sees the channels (B, G, R for ``colour="bgr"``).
-        std: what the difference is divided by, same units and order.
+        mean: subtracted from each channel, in pixel units (0 to 255) and the network's channel
+            order (B, G, R for ``colour="bgr"``).
+        std: divides the difference; same units and order.
         colour: the channels of the network's input. ``"grey"`` is one channel.
         resize: ``"crop"``: shorter side to the resolution, then the centre; ``"squash"``: both
-            sides to the resolution; ``"pad"``: longer side to the resolution, the rest filled
-            with the mean colour.
+            sides to the resolution; ``"pad"``: longer side to the resolution, the rest filled with
+            the mean colour.
         crop_fraction: the part of the resized shorter side that ``"crop"`` keeps.
-        interpolation: Pillow's, antialiased. Weights answer best for images that were resized as
-            those they were trained on; most of timm's were resized with ``"bicubic"``.
-        schema: version of this record; a file of another version is refused.
+        interpolation: Pillow's, antialiased. Weights are most accurate with the one they were
+            trained with, for most of timm's ``"bicubic"``.
+        schema: version of this record; other versions are refused.
 
     Raises:
         InputError: a value is out of range, or the number of channels does not fit ``colour``.
@@ -66,7 +66,7 @@ class Preprocess:
         check_ranges(self)
 
     def check_resolution(self, resolution: int) -> None:
-        """Raise `InputError` if images would be enlarged beyond what the memory holds."""
+        """Raise `InputError` if images would be enlarged beyond what fits in memory."""
         if self.resize == "crop" and self._shorter(resolution) > LARGEST_SHORTER:
             raise InputError(
                 f"crop_fraction {self.crop_fraction} of images at resolution {resolution} needs "
@@ -84,17 +84,17 @@ class Preprocess:
     ) -> NDArray[np.uint8]:
         """Resize an image to the network's resolution.
 
-        Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them,
-        so published weights see the pixels that they were trained on.
+        Rounds sizes and offsets as torchvision's ``Resize`` and ``CenterCrop`` do, so published
+        weights see the pixels they were trained on.
 
         Args:
             image: of mode ``"RGB"`` or ``"L"``.
-            resolution: the side of the result, in pixels.
-            full_size: of an image that `decode_reduced` made: what the image's own size is.
+            resolution: side of the result, in pixels.
+            full_size: the original size of an image from `decode_reduced`.
 
         Returns:
-            uint8 of shape (C, resolution, resolution), contiguous; C is 1 for grey, else 3, and
-            the three are always in the order R, G, B.
+            uint8 (C, resolution, resolution), contiguous; C is 1 for grey, else 3, always in the
+            order R, G, B.
         """
         if self.colour == "grey" and image.mode != "L":
             image = image.convert("L")
@@ -105,7 +105,7 @@ class Preprocess:
             image = self._resized(image, (resolution, resolution), full)
         else:
             image = self._pad(image, resolution, full)
-        if self.colour != "grey" and image.mode != "RGB":  # the same as before, of fewer pixels
+        if self.colour != "grey" and image.mode != "RGB":  # after resizing: fewer pixels
             image = image.convert("RGB")
         pixels = np.asarray(image).reshape(resolution, resolution, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -120,10 +120,10 @@ class Preprocess:
         return shorter * (self.crop_fraction if self.resize == "crop" else 1.0) / resolution
 
     def with_channels(self, in_channels: int) -> Preprocess:
-        """Return the same for images of 3 channels or 1: grey, mean and std averaged.
+        """Return this preprocessing for images of 3 channels or 1: grey, mean and std averaged.
 
         Raises:
-            InputError: ``in_channels`` is neither, or colour is asked of grey.
+            InputError: ``in_channels`` is neither, or would turn grey into colour.
         """
         if in_channels == self.channels:
             return self
@@ -135,7 +135,7 @@ class Preprocess:
         return replace(self, mean=(mean,), std=(std,), colour="grey")
 
     def fill(self) -> int | tuple[int, ...]:
-        """Return the mean colour, RGB or grey, which ``pad`` fills up with."""
+        """Return the mean colour, RGB or grey, that ``pad`` fills with."""
         fill = tuple(min(max(round(value), 0), 255) for value in self.mean)
         if self.colour == "grey":
             return fill[0]
@@ -161,7 +161,7 @@ class Preprocess:
         return min(_LONGEST_TO_SHORTEST, _LARGEST_RESIZED // self._shorter(resolution) ** 2)
 
     def _shorter(self, resolution: int) -> int:
-        """Return to what ``"crop"`` resizes the shorter side."""
+        """Return the length to which ``"crop"`` resizes the shorter side."""
         return round(resolution / self.crop_fraction)
 
     def _pad(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
@@ -184,8 +184,9 @@ class Preprocess:
         method = Image.Resampling[self.interpolation.upper()]
         if image.size == full:
             return image.resize(size, method)
-        # Reduced sizes are rounded up: without the part of the last pixel that is outside the
-        # image, everything would be shifted and stretched by up to half a pixel of the result.
+        # Reduced sizes are rounded up. Keeping the part of the last pixel outside the image would
+        # shift and
+        # stretch everything by up to half a pixel of the result.
         scale = round(max(full) / max(image.size))
         return image.resize(size, method, box=(0, 0, full[0] / scale, full[1] / scale))
 

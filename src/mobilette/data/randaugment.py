@@ -1,4 +1,4 @@
-"""RandAugment: two random operations per image, all of one strength; and the operations."""
+"""RandAugment: two random operations per image at one magnitude; and the operations."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ OPERATIONS = (
     "equalize",
 )
 MAGNITUDES = 30
-GREY = 128  # what comes in from outside the image
+GREY = 128  # fills what comes in from outside the image
 
 
 def randaugment(pixels: Tensor, *, magnitude: float, generator: Generator) -> Tensor:
     """Return ``pixels`` after two operations, drawn for each image among `OPERATIONS`.
 
-    Cubuk et al. 2019, arXiv 1909.13719, section 3, with N = 2. The ranges are torchvision's, in
-    which every operation grows with ``magnitude``: shears up to 0.3, translations up to 150/331
-    of the side, rotations up to 30 degrees, factors from 1 to 0.1 or 1.9, 8 to 4 bits, a threshold
-    of 255 to 0. Directions are drawn with equal chances. (timm counts from 0 to 10.)
+    Cubuk et al. 2019, arXiv 1909.13719, section 3, with N = 2. The ranges are torchvision's, where
+    every operation grows with ``magnitude``: shears up to 0.3, translations up to 150/331 of the
+    side, rotations up to 30 degrees, factors from 1 to 0.1 or 1.9, 8 to 4 bits, a threshold of 255
+    to 0. Directions are equally probable. (timm counts from 0 to 10.)
 
     Args:
         pixels: uint8 (N, C, R, R).
         magnitude: 0 to 30.
-        generator: on the CPU; four numbers per image are drawn.
+        generator: on the CPU; draws four numbers per image.
     """
     draws = torch.rand(len(pixels), 2, 2, generator=generator)
     operations = (draws[..., 0] * len(OPERATIONS)).long()
@@ -55,13 +55,13 @@ def apply_operations(
 ) -> Tensor:
     """Return ``pixels`` after the given operations.
 
-    Those that move pixels come first, as one bilinear sampling an image; those of colour follow in
-    their order.
+    Geometric ones come first, as one bilinear sampling per image; colour ones follow in their
+    order.
 
     Args:
         pixels: uint8 (N, C, R, R).
-        operations: places in `OPERATIONS`, (N, K) on the CPU.
-        signs: -1 or 1, (N, K) on the CPU; used by the operations that have a direction.
+        operations: indices into `OPERATIONS`, (N, K) on the CPU.
+        signs: -1 or 1, (N, K) on the CPU; for operations that have a direction.
         magnitude: 0 to 30.
     """
     level = magnitude / MAGNITUDES
@@ -76,7 +76,7 @@ def _is(operations: Tensor, *names: str) -> Tensor:
 
 
 def _move(pixels: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
-    """Apply shears, translations and rotations to ``pixels`` in place, and return them."""
+    """Shear, translate and rotate ``pixels`` in place, and return them."""
     moved = _is(operations, *OPERATIONS[1:6]).any(dim=1).nonzero()[:, 0]
     if not len(moved):
         return pixels
@@ -114,7 +114,7 @@ def _inverse_maps(operations: Tensor, levels: Tensor, size: int) -> Tensor:
 
 
 def _colour(pixels: Tensor, operations: Tensor, signs: Tensor, level: float) -> None:
-    """Apply one operation of colour to each of ``pixels`` that has one, in place."""
+    """Apply at most one colour operation to each of ``pixels``, in place."""
     factors = 1 + 0.9 * level * signs
 
     def change(names: tuple[str, ...], result: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -148,8 +148,8 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 def adjust(pixels: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
     """Return ``pixels`` with brightness, then contrast, then saturation multiplied, (N,) each.
 
-    1 changes nothing; 0 gives black, the image's mean grey, or its grey. The three are one
-    linear map of an image's colours, and what leaves 0 to 255 is cut off once, at the end.
+    1 changes nothing; 0 gives black, the image's mean grey, or its grey. The three form one linear
+    map of an image's colours, clipped to 0 to 255 once, at the end.
     """
     brightness, contrast, saturation = (
         to_device(factor.float(), pixels.device)[:, None, None, None]
@@ -167,10 +167,10 @@ def adjust(pixels: Tensor, *, brightness: Tensor, contrast: Tensor, saturation: 
 
 
 def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Return ``pixels`` blurred (factor 0), as they are (1) or sharpened (above 1).
+    """Return ``pixels`` blurred (factor 0), unchanged (1) or sharpened (above 1).
 
-    ``factors`` (N,) go between an image and its mean over 3x3 pixels, the middle one counted five
-    times. The outermost pixels stay.
+    ``factors`` (N,) interpolate between an image and its mean over 3x3 pixels, the middle one
+    counted five times. The outermost pixels stay.
     """
     height, width = pixels.shape[2:]
     if height < 3 or width < 3:
@@ -186,13 +186,13 @@ def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
 
 
 def posterize(pixels: Tensor, bits: int) -> Tensor:
-    """Return ``pixels`` with their highest ``bits`` (1 to 8) only."""
+    """Return ``pixels`` with only their highest ``bits`` (1 to 8)."""
     return pixels & (255 << (8 - bits) & 255)
 
 
 def solarize(pixels: Tensor, threshold: int) -> Tensor:
-    """Return ``pixels`` with those from ``threshold`` on inverted."""
-    # Many times as fast as a choice by `torch.where`.
+    """Return ``pixels`` with values from ``threshold`` on inverted."""
+    # Many times as fast as `torch.where`.
     return pixels ^ (pixels >= threshold).to(torch.uint8).mul_(255)
 
 
@@ -206,10 +206,7 @@ def autocontrast(pixels: Tensor) -> Tensor:
 
 
 def equalize(pixels: Tensor) -> Tensor:
-    """Return ``pixels`` with the levels of each channel of each image about equally frequent.
-
-    The integer arithmetic is Pillow's, so the result is the same.
-    """
+    """Return ``pixels`` with each channel's histogram equalized per image, exactly like Pillow."""
     count, channels, height, width = pixels.shape
     levels = pixels.reshape(count * channels, height * width).long()
     histogram = torch.zeros(count * channels, 256, dtype=torch.int64, device=pixels.device)

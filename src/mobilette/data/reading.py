@@ -1,4 +1,4 @@
-"""Many images into one array: decoded, hashed and resized, in worker processes or here."""
+"""Read many images into one array: decode, hash and resize, in worker processes or here."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ class Reading:
     """How images are read.
 
     Attributes:
-        workers: processes that decode; ``None`` means one per usable core.
-        max_unusable: the fraction of the images that may be unusable.
-        split: the split to measure on; ``None`` means ``val`` where there is one, else every image.
-        cache: the folder of decoded images (`mobilette.data.cache.images_cache`); ``None`` keeps
-            none.
+        workers: decoding processes; ``None`` means one per usable core.
+        max_unusable: the fraction of images that may be unusable.
+        split: the split to measure on; ``None`` means ``val`` if there is one, else every image.
+        cache: the folder of decoded images (`mobilette.data.cache.images_cache`), if any.
 
     Raises:
         InputError: ``workers`` or ``max_unusable`` is out of range.
@@ -48,7 +47,7 @@ class Reading:
 
     @property
     def processes(self) -> int:
-        """How many processes decode."""
+        """Number of decoding processes."""
         return usable_cores() if self.workers is None else self.workers
 
 
@@ -57,11 +56,11 @@ IN_THIS_PROCESS = Reading(workers=0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoded:
-    """The usable ones among some images, in their order.
+    """The usable images of a sequence, in its order.
 
     Attributes:
-        pixels: uint8 of shape (N, C, R, R), contiguous.
-        positions: which of the images these are, int64 of shape (N,).
+        pixels: uint8 (N, C, R, R), contiguous.
+        positions: int64 (N,), the index of each in the sequence.
         digests: SHA-256, in hex, of each.
         unusable: name and reason of each other image.
     """
@@ -82,18 +81,18 @@ def read_images(
 ) -> Decoded:
     """Decode, hash and resize images; the result does not depend on ``reading.workers``.
 
-    Few images, and images that are in memory already, are always decoded in this process.
+    Few images, and images already in memory, are decoded in this process.
 
     Args:
         images: what to read.
         resolution: side of the result, in pixels.
-        preprocess: how to resize; its mean and std are not applied.
-        reading: how; nothing is kept in a cache.
-        reporter: told how many images are read.
+        preprocess: how to resize; mean and std are not applied.
+        reading: its cache is not used.
+        reporter: receives progress.
 
     Raises:
-        InputError: the array does not fit the memory, too many images are unusable, or a
-            worker process died.
+        InputError: the array does not fit in memory, too many images are unusable, or a worker
+            died.
     """
     decoder = Decoder(preprocess=preprocess, resolution=resolution, of_pixels=True)
     check_memory((len(images), *decoder.row_shape))

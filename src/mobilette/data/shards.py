@@ -1,7 +1,7 @@
-"""Sets of tar shards as WebDataset writes them: images are read where they lie.
+"""Sets of tar shards in WebDataset's layout, read in place.
 
-Layout: https://github.com/webdataset/webdataset. The files of one sample follow each other and
-have one name up to the first dot; what follows the dot says what they are.
+Layout: https://github.com/webdataset/webdataset. The files of a sample are adjacent and share their
+name up to the first dot; what follows the dot says what they are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_CLASS = 1024  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """An image in a shard, and what the ``.cls`` beside it says."""
+    """An image in a shard, and the text of its ``.cls``."""
 
     name: str
     split: str
@@ -38,7 +38,7 @@ class _Sample:
 
 @dataclass(kw_only=True)
 class _Found:
-    """What the shards read so far hold; ``cut`` are those that end without their end mark."""
+    """The content of the shards read so far; ``cut`` are those without their end mark."""
 
     samples: list[_Sample] = field(default_factory=list)
     unusable: list[tuple[str, str]] = field(default_factory=list)
@@ -47,10 +47,10 @@ class _Found:
 
 
 def find_shards(root: Path) -> dict[str, list[Path]]:
-    """Return the tar shards of the set in the folder ``root`` by split; none if it has no shards.
+    """Return the tar shards in the folder ``root`` by split; empty if it has none.
 
     Raises:
-        InputError: some are compressed, or it is not clear which split they are of.
+        InputError: some are compressed, or their split is unclear.
     """
     folders, files = entries(root)
     if not folders:
@@ -77,19 +77,13 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
 
 
 def read_shards(root: Path, name: str, shards: Mapping[str, Sequence[Path]]) -> ImageSet:
-    """List the images in tar shards; only headers and classes are read.
+    """List the images in tar shards by reading only headers and classes.
 
-    A sample without an image or a class is left out and counted, and so is the one in whose
-    middle a shard ends.
-
-    Args:
-        root: where ``classes.txt`` is looked for.
-        name: what the set is called.
-        shards: the files by split, as `find_shards` gives them.
+    A sample without an image or class, or cut off by the end of its shard, is left out and counted.
+    ``root`` may contain ``classes.txt``; ``name`` is the set's; ``shards`` come from `find_shards`.
 
     Raises:
-        InputError: a shard is damaged, compressed or without a complete sample, or a class is
-            unknown.
+        InputError: a shard is damaged, compressed or has no complete sample, or a class is unknown.
     """
     found = _Found()
     every = [(split, path) for split, paths in shards.items() for path in paths]
@@ -133,7 +127,7 @@ def _tars(root: Path, files: Sequence[str]) -> list[str]:
 
 
 def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
-    """Divide shards by the split in their names, if there is one."""
+    """Group shards by the split in their names, if there is one."""
     found: dict[str, list[Path]] = {}
     for file in tars:
         found.setdefault(split_within(file) or "all", []).append(root / file)
@@ -189,12 +183,12 @@ def _read_shard(path: Path, prefix: str, split: str, number: int, found: _Found)
 
 
 def _folders(name: str) -> list[str]:
-    """Return the names of the folders on the way to a file, and its own."""
+    """Return the names of the folders on a file's path, and the file's own."""
     return [part for part in name.split("/") if part not in ("", ".", "..")]
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Return the sample that a file is of, empty for none, and what it is of it."""
+    """Return the sample a file belongs to (empty for none), and the file's role in it."""
     folder, slash, base = name.rpartition("/")
     stem, dot, ending = base.partition(".")
     if not stem or not dot:
@@ -204,7 +198,7 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _class_of(file: BinaryIO, image: Entry | None, label: Entry | None) -> tuple[str, str]:
-    """Return the text of a sample's class, and why the sample cannot be used, if so."""
+    """Return the text of a sample's class, and why the sample is unusable, if it is."""
     if image is None or not image.whole:
         return "", "no image beside its .cls"
     if label is None or not label.whole:
@@ -219,7 +213,7 @@ def _class_of(file: BinaryIO, image: Entry | None, label: Entry | None) -> tuple
 
 
 def _classes(root: Path, samples: Sequence[_Sample]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return the classes in order, and which of them each text of a ``.cls`` means."""
+    """Return the classes in order, and the index that each ``.cls`` text means."""
     trained = {sample.text for sample in samples if sample.split in ("train", "all")}
     texts = {sample.text for sample in samples}
     listed = _listed(root / CLASSES_FILE)
@@ -244,14 +238,14 @@ def _classes(root: Path, samples: Sequence[_Sample]) -> tuple[tuple[str, ...], d
 
 
 def _numerals(values: Iterable[int]) -> tuple[str, ...]:
-    """Return names for the numbers from 0 to the largest that is allowed, as wide as the last."""
+    """Name the numbers from 0 to the largest allowed value, padded to equal width."""
     count = max((value for value in values if value < MOST_CLASSES), default=0) + 1
     width = len(str(count - 1))
     return tuple(str(value).zfill(width) for value in range(count))
 
 
 def _listed(path: Path) -> tuple[str, ...]:
-    """Return the ids in ``classes.txt``, one per line up to a tab; none if it is not there."""
+    """Return the ids in ``classes.txt``, one per line up to a tab; empty without the file."""
     if not path.exists():
         return ()
     try:

@@ -1,4 +1,4 @@
-"""What DATA is: images on a disk or a named set become one list of labelled images."""
+"""Turn DATA, images on disk or a named set, into one list of labelled images."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ NAMED = ("digits", *LAYOUTS)
 
 
 def find_images(data: str | Path) -> ImageSet:
-    """Find the images of ``data``; none is decoded.
+    """Find the images of ``data`` without decoding any.
 
     ``data`` is one of
 
-    - a folder of class folders: ``cat/1.jpg``, ``dog/2.png``. A class is called as its folder. Or
-      a folder of ``train/``, ``val/`` and maybe ``test/`` with class folders in each;
+    - a folder of class folders: ``cat/1.jpg``, ``dog/2.png``, named like the classes. Or a folder
+      of ``train/``, ``val/`` and maybe ``test/``, each with class folders;
     - a list, a ``.csv``, ``.tsv`` or ``.txt`` file whose first row names the columns: ``path``,
-      relative to the list's folder and inside it; ``label``, a class, or ``labels``, any number
-      of them separated by ``;`` or ``|`` (a multi-label set), or a column of 0 and 1 for each
-      class; and maybe ``split``: ``train``, ``val`` or ``test``. Further columns are left alone.
-      Other separators, encodings and names of columns, and lists without a header, are taken
-      where they can mean one thing only; ``docs/accepted.md`` has them all;
+      relative to the list's folder and inside it; ``label``, a class, or ``labels``, any number of
+      them separated by ``;`` or ``|`` (a multi-label set), or a column of 0 and 1 for each class;
+      and maybe ``split``: ``train``, ``val`` or ``test``. Other columns are ignored. Other
+      separators, encodings, column names, and lists without a header are accepted where they are
+      unambiguous; see ``docs/accepted.md``;
     - a folder of uncompressed tar shards as WebDataset writes them: ``train-000000.tar``,
       ``val-000000.tar``, or ``train/`` and ``val/`` with tar files in each. A sample is an image
       and, under the same name, a ``.cls`` with its class, as a name or as a number counted from 0.
-      The numbers' names are the lines (``id`` or ``id<TAB>name``) of a ``classes.txt`` beside the
-      shards, where there is one. Nothing is unpacked;
+      The lines (``id`` or ``id<TAB>name``) of an optional ``classes.txt`` beside the shards name
+      the numbers. Nothing is unpacked;
     - the name of a set: ``digits`` (scikit-learn's 1,797 digits, 8 by 8, grey), ``cifar10`` or
-      ``cifar100`` (looked up in the folder that the environment variable ``MOBILETTE_DATA``
-      names). A name means the set; write ``./digits`` for a folder of that name.
+      ``cifar100`` (in the folder named by the environment variable ``MOBILETTE_DATA``). Write
+      ``./digits`` for a folder of that name.
 
-    Where nothing is held out in ``val``, that is left to the rule of `held_out_fifth`. Classes are
-    sorted by name, except where ``classes.txt`` orders them.
+    Without a ``val`` split, `held_out_fifth` chooses the validation images. Classes are sorted by
+    name unless ``classes.txt`` orders them.
 
     Raises:
         InputError: there is no such folder, list or set, or it is not laid out as above.
@@ -72,13 +72,11 @@ def list_images(
 ) -> list[str | Path]:
     """Return ``paths`` with every folder replaced by the images in it, sorted by name.
 
-    Args:
-        paths: files and folders.
-        on_skipped: called with a folder and the files in it, at any depth, that are no images,
-            where there are some; then with each folder without images, and no files.
+    ``on_skipped`` is called with each folder that contains other files and a list of them, at any
+    depth, then with each folder without images and an empty list.
 
     Raises:
-        InputError: there are but folders without images.
+        InputError: there are only folders, all without images.
     """
     images: list[str | Path] = []
     empty: list[Path] = []
@@ -155,7 +153,7 @@ def _folder(path: Path, name: str) -> ImageSet:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError as error:  # a name that is too long, a folder above that is locked
+    except OSError as error:  # a name that is too long, a locked folder above
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 

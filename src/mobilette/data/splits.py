@@ -1,4 +1,4 @@
-"""The splits of a set: how it is divided, which images are measured on, which are copies."""
+"""Splits of a set: how it is divided, which images are measured, which are copies."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ class Split:
     """The images of one split.
 
     Attributes:
-        pixels: uint8 of shape (N, C, R, R); three channels are R, G, B. An array in memory,
-            contiguous, or what decodes rows when they are asked for.
-        labels: int64 of shape (N,), indices into the classes; of a multi-label set uint8 of shape
-            (N, classes), 1 where a class applies.
+        pixels: uint8 (N, C, R, R), channels R, G, B; a contiguous array in memory, or rows decoded
+            on demand.
+        labels: int64 (N,), class indices; in a multi-label set uint8 (N, classes), 1 where a class
+            applies.
         names: the N images' names.
-        shards: int64 of shape (N,), the tar file that each image lies in; ``None`` where the
-            images do not lie in tar files.
+        shards: int64 (N,), the tar file of each image; ``None`` outside tar files.
     """
 
     pixels: Pixels
@@ -47,7 +46,7 @@ class Split:
     shards: NDArray[np.int64] | None = None
 
     def usable(self) -> NDArray[np.bool_]:
-        """Return, bool (N,), which images count; streamed ones may break as the run goes on."""
+        """Return, bool (N,), which images count; streamed ones may turn out broken during a run."""
         if isinstance(self.pixels, StreamedPixels):
             return self.pixels.usable()
         return np.ones(len(self.names), np.bool_)
@@ -56,14 +55,11 @@ class Split:
 def held_out_fifth(
     *, labels: Sequence[Label], digests: Sequence[str], names: Sequence[str]
 ) -> NDArray[np.bool_]:
-    """Choose the images of a flat set that are held out.
+    """Choose the held-out images of a flat set, bool (N,).
 
-    Per class, the images are sorted by the SHA-256 of their decoded pixels, and the first ⌈n/5⌉
-    of n are held out; all images of a multi-label set count as one class. ``names`` only breaks
-    ties between copies of one image.
-
-    Returns:
-        bool of shape (N,), true where the image is held out.
+    Per class, the images are sorted by the SHA-256 of their decoded pixels, and the first ⌈n/5⌉ of
+    n are held out; a multi-label set counts as one class. ``names`` only breaks ties between copies
+    of an image.
     """
     classes: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
@@ -78,10 +74,10 @@ def held_out_fifth(
 def choose_split(images: ImageSet, split: str | None) -> tuple[str, tuple[LabelledImage, ...]]:
     """Choose the images to measure on.
 
-    Without a ``split`` that is ``val`` where the set has one, else every image; for a set that
-    comes without files (``digits``) the held-out fifth, since nobody can move files aside. The
-    ``train`` and ``val`` of a flat set are made by the rule, for which every image is decoded;
-    images that cannot be are kept in the result, so that they are counted when it is read.
+    Without a ``split`` that is ``val`` where the set has one, else every image; for a set without
+    files (``digits``) the held-out fifth, since nobody can set files aside. The ``train`` and
+    ``val`` of a flat set follow the rule, which needs every image decoded; undecodable images stay
+    in the result, so that they are counted when it is read.
 
     Returns:
         The name of the split (``"all"`` for every image) and its images.
@@ -113,7 +109,7 @@ def choose_split(images: ImageSet, split: str | None) -> tuple[str, tuple[Labell
 def assign(
     given: Sequence[str], usable: Sequence[LabelledImage], digests: Sequence[str]
 ) -> list[str]:
-    """Return the split of every usable image; ``"all"`` is divided by the rule."""
+    """Return the split of every usable image; ``"all"`` is divided by `held_out_fifth`."""
     assigned = list(given)
     flat = [index for index, split in enumerate(assigned) if split == "all"]
     held_out = held_out_fifth(
@@ -129,10 +125,10 @@ def assign(
 def divide(
     found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str], *, num_classes: int
 ) -> dict[str, Split]:
-    """Return the images cut into splits; of an array, each is one contiguous piece.
+    """Return the images by split; of an array, each split is one contiguous piece.
 
-    Inside a split they are ordered by their digests: by content, so that a run that is resumed
-    after files were renamed sees them in the same order.
+    Inside a split they are sorted by digest, that is by content, so that a resumed run sees the
+    same order even after files were renamed.
     """
     ranks = np.array([SPLITS.index(split) for split in assigned])
     keys = [
@@ -159,7 +155,7 @@ def divide(
 def make_split(pixels: Pixels, images: Sequence[LabelledImage], *, num_classes: int) -> Split:
     """Return the split of these ``pixels``, the rows of ``images``.
 
-    ``num_classes`` counts for multi-label images.
+    ``num_classes`` matters for multi-label images only.
     """
     shards = [image.shard for image in images if image.shard is not None]
     return Split(
@@ -172,12 +168,12 @@ def make_split(pixels: Pixels, images: Sequence[LabelledImage], *, num_classes: 
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Images that a set has several times where it should not.
+    """Images that occur several times in a set where they should not.
 
     Attributes:
         in_train: by split, the names of images that are also in ``train``.
-        in_val: names of images of ``test`` that are also in ``val``, which chose the weights.
-        in_classes: names of one image, under several classes.
+        in_val: names of ``test`` images that are also in ``val``, which chose the weights.
+        in_classes: the names of one image in several classes, per image.
     """
 
     in_train: Mapping[str, tuple[str, ...]]
@@ -185,7 +181,7 @@ class Copies:
     in_classes: tuple[tuple[str, ...], ...]
 
     def remarks(self) -> tuple[str, ...]:
-        """Return what whoever trains on the set should know, each one line."""
+        """Return what users of the set should know, one line each."""
         said = [
             f"{len(names):,} images of {split} are also in train: {_some(names)}"
             for split, names in self.in_train.items()
@@ -203,17 +199,10 @@ class Copies:
 def find_copies(
     found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str]
 ) -> Copies | None:
-    """Find images in several splits, or in several classes.
+    """Find images in several splits or classes; ``None`` where some images were not read yet.
 
-    The same are those with the same digest: every pixel, or every byte of the file.
-
-    Args:
-        found: the images.
-        chosen: the same, with their labels.
-        assigned: the split of each.
-
-    Returns:
-        The copies; ``None`` where some images were not read yet.
+    Images with equal digests (every pixel, or every byte of the file) are the same. ``chosen`` and
+    ``assigned`` are the labelled images of ``found`` and their splits.
     """
     digests = [found.store.digests.get(position) for position in found.positions.tolist()]
     if None in digests:
@@ -255,7 +244,7 @@ def _digest(image: LabelledImage) -> str | None:
 
 
 def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:
-    """Do ``rows[:] = rows[order]`` without the second copy that would double the memory."""
+    """Do ``rows[:] = rows[order]`` without a second copy in memory."""
     order = order.copy()
     for start in range(len(order)):
         if order[start] == start:

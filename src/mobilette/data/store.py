@@ -1,4 +1,4 @@
-"""The images of one set as rows, wherever they are now: on disk decoded, or in their files."""
+"""The images of one set as rows, whether cached on disk or still encoded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mobilette.errors import InputError
 from mobilette.limits import WORKERS
 from mobilette.progress import SILENT, Advance, Remark
 
-_NAMED = 5  # broken images that are named in remarks; dataset.json names all
+_NAMED = 5  # broken images that remarks name; dataset.json names all
 _PROGRESS = 64
 
 Positions = Sequence[int] | NDArray[np.int64]
@@ -34,18 +34,17 @@ _Piece = tuple[int, list[Future[None]]]
 
 
 class ImageStore:
-    """Rows of pixels by position, decoded where they are not in the cache.
+    """Rows of pixels by position, decoded if they are not in the cache.
 
-    One thread may ask for rows at a time. With ``workers`` the work is done by as many threads,
-    each of which reads the cache and hands what is missing to a process of its own; these are
-    started when first needed. Where none can be started the threads decode themselves. Without
-    ``workers``, everything is done in the caller's thread.
+    One thread may ask for rows at a time. ``workers`` threads read the cache and hand what is
+    missing to one process each, started when first needed. Where no process can be started, the
+    threads decode themselves. With 0 workers everything runs in the caller's thread.
 
     Attributes:
         images: the set.
         decoder: how they become rows.
-        digests: SHA-256 of each image that was seen so far, by position.
-        broken: the reason, by position, why an image cannot be used.
+        digests: SHA-256 of each image seen so far, by position.
+        broken: why an image is unusable, by position.
         decoded: how many images were decoded so far.
     """
 
@@ -83,7 +82,7 @@ class ImageStore:
         return self.decoder.row_shape
 
     def missing(self) -> list[int]:
-        """Return the positions whose images will have to be decoded."""
+        """Return the positions of images still to be decoded."""
         if self._cache is None:
             return list(range(len(self)))
         found = {position: self._cache.digest(position) for position in range(len(self))}
@@ -91,9 +90,9 @@ class ImageStore:
         return [position for position, digest in found.items() if digest is None]
 
     def start(self, positions: Positions, out: NDArray[np.uint8]) -> list[Future[None]]:
-        """Begin to read rows into ``out``, (N, C, R, R); it is full when the futures are done.
+        """Begin to read rows into ``out``, (N, C, R, R), which is full when the futures are done.
 
-        Rows of broken images are left as they are.
+        Rows of broken images are left unchanged.
         """
         pieces = [(piece, out[first : first + CHUNK]) for first, piece in _cut(positions)]
         if self.workers < 1:
@@ -110,7 +109,7 @@ class ImageStore:
     def fill(
         self, positions: Positions, out: NDArray[np.uint8], *, progress: Advance | None = None
     ) -> None:
-        """Read rows into ``out`` as `start` does, and wait for them."""
+        """Read rows into ``out`` like `start`, and wait for them."""
         pieces = (
             (len(piece), self.start(piece, out[first : first + CHUNK]))
             for first, piece in _cut(positions)
@@ -118,7 +117,7 @@ class ImageStore:
         self._follow(pieces, len(positions), progress)
 
     def scan(self, positions: Positions, *, progress: Advance | None = None) -> None:
-        """Decode images into the cache and for their digests; no pixels are kept in memory."""
+        """Decode images for the cache and for their digests; no pixels stay in memory."""
         pieces = (
             (len(piece), self.start(piece, np.empty((len(piece), *self.row_shape), np.uint8)))
             for _, piece in _cut(positions)
@@ -126,7 +125,7 @@ class ImageStore:
         self._follow(pieces, len(positions), progress)
 
     def unusable(self) -> tuple[tuple[str, str], ...]:
-        """Return name and reason of the images that turned out to be broken so far."""
+        """Return name and reason of the images found broken so far."""
         found = sorted(self.broken.items())
         return tuple((self.images[position].name, reason) for position, reason in found)
 
@@ -141,7 +140,7 @@ class ImageStore:
         )
 
     def report_failures(self) -> None:
-        """Remark on what went wrong since the last call.
+        """Remark on failures since the last call.
 
         Raises:
             InputError: too many images are broken.
@@ -158,11 +157,11 @@ class ImageStore:
         self.check_unusable()
 
     def forget_failures(self) -> None:
-        """Take the images that are broken now as known: no remark is made about them."""
+        """Count currently broken images as known, so that no remark mentions them."""
         self._remarked |= set(self.broken)
 
     def close(self) -> None:
-        """End all threads and processes; they are started again when rows are asked for."""
+        """End all threads and processes; the next request for rows restarts them."""
         if self._pool is not None:
             self._pool.close()
         if self._threads is not None:
@@ -172,7 +171,7 @@ class ImageStore:
         self._pool = self._threads = None
 
     def _remark_on_the_machine(self) -> None:
-        """Say once that threads decode, and that decoded images can no longer be kept."""
+        """Remark once if threads decode, or if decoded images can no longer be cached."""
         lines = []
         if self._no_workers is not None and self.decoded:
             lines.append(f"images are decoded by threads, not by processes: {self._no_workers}")
@@ -217,7 +216,7 @@ class ImageStore:
     def _outcomes(
         self, jobs: list[Job], out: NDArray[np.uint8], places: list[int]
     ) -> tuple[list[Outcome], str | None]:
-        """Have images decoded as `WorkerPool.decode` does, by a process or here."""
+        """Decode images like `WorkerPool.decode`, in a process or here."""
         pool = self._pool
         if pool is not None and self._no_workers is None:
             try:
@@ -229,7 +228,7 @@ class ImageStore:
         return outcomes, None if self._cache is None else self._cache.fault
 
     def _follow(self, pieces: Iterable[_Piece], total: int, progress: Advance | None) -> None:
-        """Wait for pieces in their order, a few of them ahead, and tell how far they are."""
+        """Wait for pieces in order, a few of them ahead, and report progress."""
         waiting: deque[_Piece] = deque()
         done = 0
 
@@ -255,11 +254,10 @@ class ImageStore:
 
 
 class StreamedPixels:
-    """Rows of an `ImageStore`, indexed as an array uint8 (N, C, R, R) is.
+    """Rows of an `ImageStore`, indexed like an array uint8 (N, C, R, R).
 
-    Attributes:
-        store: where the rows come from; the splits of a set share it.
-        positions: int64 (N,), the position in the store of every row.
+    ``positions``, int64 (N,), is the position of every row in ``store``, which the set's splits
+    share.
     """
 
     def __init__(self, store: ImageStore, positions: NDArray[np.int64]) -> None:
@@ -274,7 +272,7 @@ class StreamedPixels:
         return len(self.positions)
 
     def __getitem__(self, key: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the rows, read now; those of broken images are zeros (see `usable`).
+        """Read and return the rows; those of broken images are zeros (see `usable`).
 
         Raises:
             InputError: too many images are broken, or a worker process died.
@@ -286,11 +284,11 @@ class StreamedPixels:
         return out
 
     def part(self, first: int, last: int) -> StreamedPixels:
-        """Return the rows from ``first`` to before ``last``, none of which is read yet."""
+        """Return rows ``first`` to before ``last``, without reading them."""
         return StreamedPixels(self.store, self.positions[first:last])
 
     def usable(self) -> NDArray[np.bool_]:
-        """Return, bool (N,), which rows did not turn out to be broken so far."""
+        """Return, bool (N,), which rows are not known to be broken."""
         broken = self.store.broken
         return np.array([int(position) not in broken for position in self.positions], np.bool_)
 
@@ -299,17 +297,17 @@ Pixels: TypeAlias = NDArray[np.uint8] | StreamedPixels
 
 
 def part_of(pixels: Pixels, first: int, last: int) -> Pixels:
-    """Return rows of ``pixels`` where they lie: in memory, or to be read batch by batch."""
+    """Return a range of rows without copying or reading them."""
     return pixels.part(first, last) if isinstance(pixels, StreamedPixels) else pixels[first:last]
 
 
 def cancel(futures: Iterable[Future[None]]) -> None:
-    """Drop what was not begun yet."""
+    """Cancel what has not begun."""
     for future in futures:
         future.cancel()
 
 
 def _cut(positions: Positions) -> Iterator[tuple[int, list[int]]]:
-    """Yield pieces of ``CHUNK`` positions, each with the place where it begins."""
+    """Yield pieces of ``CHUNK`` positions, each with its start."""
     for first in range(0, len(positions), CHUNK):
         yield first, [int(position) for position in positions[first : first + CHUNK]]

@@ -1,4 +1,4 @@
-"""Uncompressed tar files: what lies where in them. Nothing is unpacked."""
+"""Index uncompressed tar files without unpacking them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside an uncompressed tar file: ``size`` bytes from ``offset`` on."""
+    """``size`` bytes from ``offset`` on in an uncompressed tar file."""
 
     path: Path
     offset: int
@@ -29,12 +29,12 @@ class TarMember:
         """Return the member's bytes.
 
         Raises:
-            UnusableImage: it is too large, the tar file is shorter than it was, or unreadable.
+            UnusableImage: it is too large or unreadable, or the tar file has become shorter.
         """
         check_size(self.size)
         try:
             with self.path.open("rb", buffering=0) as file:
-                # Before the read, which takes the memory first.
+                # Before the read, which would allocate the memory first.
                 if os.fstat(file.fileno()).st_size < self.offset + self.size:
                     raise UnusableImage(ENDS_MID_FILE)
                 file.seek(self.offset)
@@ -48,9 +48,9 @@ class TarMember:
 
 @dataclass(frozen=True)
 class Entry:
-    """A regular file of a tar file: its name there, and where its bytes are.
+    """A regular file in a tar file: its name and the place of its bytes.
 
-    ``whole`` is false for the one in whose middle the tar file ends.
+    ``whole`` is false where the tar file ends in the middle of it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Entry:
 
 
 class _Headers:
-    """A tar file of which `tarfile` can read headers and names of a sensible length."""
+    """A tar file that lets `tarfile` read only headers and names of a sensible length."""
 
     def __init__(self, file: BinaryIO, where: Path) -> None:
         self.seek, self.tell = file.seek, file.tell
@@ -76,18 +76,13 @@ class _Headers:
 
 
 def read_entries(file: BinaryIO, *, where: Path) -> tuple[list[Entry], bool]:
-    """List the regular files of an uncompressed tar file, reading its headers only.
-
-    Args:
-        file: the tar file.
-        where: what errors name.
+    """List the regular files of an uncompressed tar file from its headers; errors name ``where``.
 
     Returns:
-        The files, and whether the tar file has its end mark; without it, the last of the files may
-        not be whole.
+        The files, and whether the tar file has its end mark; if not, the last file may be cut off.
 
     Raises:
-        InputError: a header is damaged, or it is no uncompressed tar file.
+        InputError: a header is damaged, or it is not an uncompressed tar file.
     """
     length = os.fstat(file.fileno()).st_size
     entries: list[Entry] = []

@@ -1,8 +1,8 @@
-"""What decoding needs of an image's file, and nothing else.
+"""Reduce an image's file to what decoding needs.
 
-Comments, profiles and previews are left out before Pillow sees a file. They may be megabytes that
-it refuses (text of PNG) or reads byte by byte, and a hostile file can make each cost far more than
-its size. What is left costs as much as the file is long and the image is large.
+Comments, profiles and previews are removed before Pillow sees a file. They may be megabytes that it
+refuses (PNG text) or reads byte by byte, and a hostile file can make each cost far more than its
+size. The cost of what is left is bounded by the file's length and the image's size.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mobilette.data.plain import Turn, turn_of
 
 # An image has some dozens of parts before its pixels; each costs time however small it is.
 MOST_PARTS = 2**16
-# Each scan of a progressive JPEG goes over the whole image: the most pixels in all scans.
+# Each scan of a progressive JPEG covers the whole image: the most pixels over all scans.
 MOST_SCANNED = 2**31
-# Of images whose format is decoded in Python. Bytes.
+# Bytes, for formats that are decoded in Python.
 MOST_IN_PYTHON = 2**21
 _MOST_METADATA = 2**20
 
@@ -35,7 +35,7 @@ _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 @dataclass(frozen=True)
 class Trimmed:
-    """A file to decode, and what turns its image upright, where that was in what is left out."""
+    """A file to decode, and its orientation if that was in a removed part."""
 
     data: bytes
     turn: Turn = None
@@ -95,7 +95,7 @@ def _jpeg(data: bytes) -> Trimmed:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             frame, sequential = body, marker in (0xC0, 0xC1)
         if marker == 0xDA:
-            # One scan of all components is all there is, and the usual case.
+            # A single scan of all components is complete, and the usual case.
             if not (sequential and body[2] == frame[7]):
                 _check_scans(data, at, frame)
             return Trimmed(b"".join((*kept, memoryview(data)[at:])), turn_of(exif, xmp))
@@ -111,7 +111,7 @@ def _check_scans(data: bytes, at: int, frame: bytes) -> None:
 
 
 def _png(data: bytes) -> Trimmed:
-    """Leave out what is not critical, except transparency; PNG specification, 5.3 and 11.3."""
+    """Leave out non-critical chunks except transparency; PNG specification, 5.3 and 11.3."""
     kept: list[memoryview] = []
     view, first, at, exif, xmp = (
         memoryview(data),
@@ -119,7 +119,7 @@ def _png(data: bytes) -> Trimmed:
         8,
         b"",
         b"",
-    )  # from ``first`` on everything is kept so far
+    )  # everything from ``first`` on is kept so far
     for _ in range(MOST_PARTS):
         if at + 8 > len(data):
             break
@@ -146,7 +146,7 @@ def _png(data: bytes) -> Trimmed:
 
 
 def _text(name: bytes, body: bytes) -> bytes:
-    """Return the text of a PNG's text chunk, as far as it is not too long; 11.3.3."""
+    """Return the text of a PNG text chunk up to a limit; PNG specification, 11.3.3."""
     rest = body.partition(b"\0")[2]
     packed = name == b"zTXt"
     if name == b"iTXt":
@@ -193,7 +193,7 @@ def _gif(data: bytes) -> bytes:
 
 
 def _without_exif(data: bytes) -> bytes:
-    """Rename the EXIF of a HEIC or AVIF: how it is turned, its container tells alone."""
+    """Rename the EXIF of a HEIC or AVIF, so that only its container tells the orientation."""
     at = 0
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -204,27 +204,23 @@ def _without_exif(data: bytes) -> bytes:
     return data
 
 
-# TIFF 6.0, section 2; BigTIFF has the last.
+# TIFF 6.0, section 2; BigTIFF adds the last ones.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
 _SUBFILE, _BYTE_COUNTS, _TILE_BYTE_COUNTS = 254, 279, 325
 _DNG = 50706
-# Tags of which a value counts for each strip, tile or channel.
+# Tags that hold one value per strip, tile or channel.
 _LISTS = (258, 273, 279, 324, 325, 338, 339)
 _REDUCED = 1
-# Strips may share their bytes, but all of them reading all of the file takes forever.
+# Strips may share bytes, but if each reads the whole file, decoding takes forever.
 _MOST_READ = 4
 
 
 def check_tiff(data: bytes, *, most: int) -> None:
-    """Check the first directory of a TIFF.
-
-    Args:
-        data: the file.
-        most: strips or tiles that an image may have.
+    """Check the first directory of a TIFF, which may have at most ``most`` strips or tiles.
 
     Raises:
-        UnusableImage: it has more, reads the file over and over, or is a camera's raw image,
-            of which the first directory is a preview.
+        UnusableImage: it has more, reads the file over and over, or is a camera's raw image, whose
+            first directory is a preview.
     """
     read = 0
     for tag, kind, count, value, order in _entries(data):
@@ -243,7 +239,7 @@ def check_tiff(data: bytes, *, most: int) -> None:
 
 
 def _entries(data: bytes) -> Iterator[tuple[int, int, int, int, str]]:
-    """Yield tag, type, count, value or offset, and byte order of each entry that is there."""
+    """Yield tag, type, count, value or offset, and byte order of each entry."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     place, number, entry = ("8xQ", "Q", "HHQQ") if big else ("4xI", "H", "HHII")
@@ -270,14 +266,12 @@ _PLAIN = (b"P1", b"P2", b"P3")
 
 
 def binary(data: bytes, *, limit: int) -> bytes:
-    """Return a file with the same image, without comments, its levels up to 255 or 65,535.
+    """Return a binary file of the same image, without comments, its levels up to 255 or 65,535.
 
-    Args:
-        data: the file.
-        limit: bytes of a plain one, whose levels are written as text, at most.
+    ``limit`` is the most bytes of a plain file, which writes its levels as text.
 
     Raises:
-        UnusableImage: it is damaged, or longer than that.
+        UnusableImage: it is damaged, or longer than ``limit``.
     """
     magic = data[:2]
     if magic == b"Pf":
@@ -305,7 +299,7 @@ def binary(data: bytes, *, limit: int) -> bytes:
 
 
 def _stretched(body: bytes, largest: int, *, grey: bool) -> tuple[bytes, int]:
-    """Return levels up to ``largest`` as levels up to 255, or 65,535 for deep grey ones."""
+    """Rescale levels up to ``largest`` to 255, or to 65,535 for deep grey ones."""
     deep = largest > 255
     levels = np.frombuffer(body, ">u2" if deep else "u1", count=len(body) // (1 + deep))
     white = 65535 if deep and grey else 255

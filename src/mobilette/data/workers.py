@@ -1,4 +1,4 @@
-"""Decoding images to rows, here or in worker processes that share memory with this one."""
+"""Decode images to rows, here or in worker processes that share memory with this one."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from mobilette.data.images import LabelledImage, pixel_sha256
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 
-# Images that go to a process at once.
+# Images sent to a process at once.
 CHUNK = 16
 
-# The SHA-256 of an image that was decoded, or the reason why it cannot be.
+# A decoded image's SHA-256, or why it cannot be decoded.
 Outcome = bytes | str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One image to decode into a ``row`` of the cache; ``reduced``: as by `decode_reduced`."""
+    """One image to decode into cache row ``row``; ``reduced`` permits `decode_reduced`."""
 
     row: int
     image: LabelledImage
@@ -46,11 +46,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder:
-    """How the images of one set become rows: by the geometry of ``preprocess``.
+    """How the images of one set become rows.
 
-    Attributes:
-        of_pixels: whether an image's SHA-256 is that of its decoded pixels, for which no job may
-            be ``reduced``; else that of its file, if it lies in one.
+    With ``of_pixels``, an image's SHA-256 is that of its decoded pixels and no job may be
+    ``reduced``; otherwise it is that of the file, if there is one.
     """
 
     preprocess: Preprocess
@@ -63,7 +62,7 @@ class Decoder:
         return self.preprocess.channels, self.resolution, self.resolution
 
     def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
-        """Write the image's row to ``out``, (C, R, R); return its SHA-256 or the reason."""
+        """Write the image's row to ``out``, (C, R, R); return its SHA-256 or why it is unusable."""
         try:
             if job.image.in_memory:
                 image = job.image.open()
@@ -103,19 +102,19 @@ class NoWorkers(Exception):
 
 
 class WorkerDied(Exception):
-    """A process died over the images that it was given."""
+    """A process died while decoding its images."""
 
 
 class Worker:
     """A process that decodes up to ``CHUNK`` images at a time.
 
-    It ends with this process, however that ends: it waits at a pipe that nobody else holds.
+    It ends with this process, however that ends: it waits on a pipe that nobody else holds.
     """
 
     def __init__(self, decoder: Decoder, cache: ImageCache | None) -> None:
         context = get_context("spawn")
         shape = (CHUNK, *decoder.row_shape)
-        # A file in memory without a name: nothing is left behind if this process is killed.
+        # Anonymous shared memory: nothing is left behind if this process is killed.
         memory = context.RawArray(ctypes.c_uint8, int(np.prod(shape)))
         self._rows = np.ctypeslib.as_array(memory).reshape(shape)
         self._pipe, other = context.Pipe()
@@ -131,14 +130,14 @@ class Worker:
     def decode(
         self, jobs: Sequence[Job], out: NDArray[np.uint8], places: Sequence[int]
     ) -> tuple[list[Outcome], str | None]:
-        """Decode ``jobs``, each into the row of ``out`` that ``places`` names.
+        """Decode ``jobs``, each into the row of ``out`` given by ``places``.
 
         Returns:
-            The outcomes, and the fault of the process' cache.
+            The outcomes, and the fault of the process's cache.
 
         Raises:
-            NoWorkers: the process could not begin.
-            WorkerDied: it could, and died over these jobs.
+            NoWorkers: the process could not start.
+            WorkerDied: it died during these jobs.
         """
         try:
             if not self._is_up:
@@ -156,13 +155,13 @@ class Worker:
         return outcomes, fault
 
     def stop(self) -> None:
-        """End the process, also while `decode` waits for it in another thread."""
+        """End the process, even while another thread waits in `decode`."""
         self._process.terminate()
         self._process.join()
 
 
 class WorkerPool:
-    """Up to ``count`` worker processes, started when they are needed, for as many threads."""
+    """Up to ``count`` worker processes for as many threads, started when needed."""
 
     def __init__(self, count: int, decoder: Decoder, cache: ImageCache | None) -> None:
         self.count, self._decoder, self._cache = count, decoder, cache
@@ -174,10 +173,10 @@ class WorkerPool:
     def decode(
         self, jobs: Sequence[Job], out: NDArray[np.uint8], places: Sequence[int]
     ) -> tuple[list[Outcome], str | None]:
-        """Have an idle process decode ``jobs``, as `Worker.decode` does.
+        """Decode ``jobs`` like `Worker.decode` in an idle process.
 
-        If it dies, other processes get the images one by one; an image over which one dies again
-        is unusable.
+        If it dies, other processes get its images one by one; an image that kills another is
+        unusable.
 
         Raises:
             NoWorkers: no process can be started.
@@ -219,7 +218,7 @@ class WorkerPool:
         return answer
 
     def close(self) -> None:
-        """End all processes; what they decode now is lost."""
+        """End all processes; images being decoded are lost."""
         with self._lock:
             self._closed = True
             workers, self._all, self._idle = self._all, [], []
@@ -229,7 +228,7 @@ class WorkerPool:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Start processes that a Ctrl-C, which the terminal sends to all, does not reach."""
+    """Start processes that ignore Ctrl-C, which the terminal sends to all."""
     if sys.platform == "win32":
         yield
         return
@@ -246,7 +245,7 @@ def _serve(
     decoder: Decoder,
     place: tuple[Path, tuple[int, ...]] | None,
 ) -> None:
-    # On Windows a Ctrl-C reaches this process; it ends when the other one ends.
+    # On Windows a Ctrl-C reaches this process, which ends when the other one does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     rows = list(np.ctypeslib.as_array(memory).reshape(CHUNK, *decoder.row_shape))
     cache = None
@@ -254,7 +253,7 @@ def _serve(
         with suppress(OSError):  # removed meanwhile
             cache = ImageCache(*place)
     with suppress(EOFError, OSError):
-        pipe.send(None)  # it is up
+        pipe.send(None)  # ready
         while True:
             outcomes = decoder.decode_all(pipe.recv(), rows, cache)
             pipe.send((outcomes, cache.fault if cache is not None else None))
@@ -264,19 +263,19 @@ def why_no_processes() -> str | None:
     """Return why no worker processes can be started; ``None`` if they can.
 
     A new process first imports the program's main module. Where that cannot be imported, or would
-    do again what this process is doing now, threads decode.
+    repeat what this process is doing, threads decode.
     """
     if multiprocessing.current_process().daemon:
         return "a daemonic process may start none"
     main = sys.modules.get("__main__")
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if file is None or (spec is not None and spec.name.rpartition(".")[2] == "__main__"):
-        return None  # `python -c`, a notebook, or a package that is run: nothing is imported
+        return None  # `python -c`, a notebook or a package: nothing is imported
     try:
         program = ast.parse(Path(file).read_bytes())
     except OSError:
         return f"the program, {file}, is not a file that they could import"
-    except (SyntaxError, ValueError):  # compiled, or a shell script that Python is part of
+    except (SyntaxError, ValueError):  # compiled, or a shell script with Python inside
         return None
     line = _line_in(vars(main))
     if line is None or _is_guarded(program, line):
@@ -285,7 +284,7 @@ def why_no_processes() -> str | None:
 
 
 def _line_in(main: dict[str, object]) -> int | None:
-    """Return the line of the main module that its thread executes now, if it does."""
+    """Return the line of the main module that its thread is executing, if any."""
     ident = threading.main_thread().ident
     frame: FrameType | None = sys._current_frames().get(ident or 0)
     line = None
