@@ -1,1 +1,1 @@
-"""Published weights in: one room a format, and from them to any width."""
+"""Readers of published weights, one package per format, and fitting them to any width."""

@@ -1,4 +1,4 @@
-"""Batch norms given back to folded networks, and measured anew in sliced ones."""
+"""Restores batch norms in folded networks and re-measures their statistics in sliced ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ from mobilette.nn.network import Network, measure_statistics
 def measure_batch_norm(
     arch: Arch, weights: Mapping[str, Tensor], batches: Iterable[Tensor]
 ) -> dict[str, Tensor]:
-    """Return ``weights`` with the statistics of all batch norms measured on ``batches``.
+    """Return ``weights`` with all batch-norm statistics measured on ``batches``.
 
-    Args:
-        arch: the network that ``weights`` are of.
-        weights: its state dict; it is left alone.
-        batches: normalised images, float (N, C, H, W); at least one batch.
+    ``batches`` are normalised images, float (N, C, H, W); ``weights`` is not changed.
 
     Raises:
         InputError: there is no batch.
@@ -40,24 +37,24 @@ def restore_batch_norm(
 ) -> tuple[Arch, dict[str, Tensor]]:
     """Return the folded network with the batch norms of ``like``, and its weights.
 
-    The new network answers as the old one does; trained on, it has batch norms as ``like`` has.
-    With mean m and variance v of a convolution's output without its bias b, measured on
-    ``batches``, the batch norm has the statistics m and v, scale sqrt(v + eps) and shift b + m.
+    The new network computes the same function. With mean m and variance v of a convolution's
+    output without its bias b, measured on ``batches``, the batch norm gets the statistics m and v,
+    scale sqrt(v + eps) and shift b + m.
 
-    Folding has left each channel's weights with a length of its own, and behind a batch norm the
-    length is how fast they learn: a step of the same size turns short weights further (van
-    Laarhoven 2017, arXiv 1706.05350, section 2). They get the length that trained weights have, and
-    mean, variance and scale go with it.
+    Folding leaves the weights of each channel with an arbitrary norm. Before a batch norm, that
+    norm sets the effective learning rate: a step of the same size turns short weights further (van
+    Laarhoven 2017, arXiv 1706.05350, section 2). So the weights are rescaled to the usual norm of
+    trained ones, and mean, variance and scale with them.
 
     Args:
-        arch: a network without some or all of the batch norms of ``like``, with biases instead.
-        weights: its state dict; it is left alone.
-        like: the same network with batch norms; epsilon and momentum are taken from it. It may
-            differ in activations, padding, resolution and classes: these stay as in ``arch``.
+        arch: a network that lacks some batch norms of ``like`` and has biases instead.
+        weights: its state dict; not changed.
+        like: the same network with batch norms; epsilon and momentum are taken from it.
+            Activations, padding, resolution and classes may differ and stay as in ``arch``.
         batches: normalised images, float (N, C, H, W); at least one batch.
 
     Raises:
-        InputError: the convolutions of the two networks differ, or there is no batch.
+        InputError: the networks' convolutions differ, or there is no batch.
     """
     missing = _missing_norms(arch, like)
     moments = _measure(_load(arch, weights), list(missing), _at_least_one(batches))
@@ -72,7 +69,7 @@ def restore_batch_norm(
         scale = torch.sqrt(variance * factor.square() + like.norm_epsilon) / factor
         restored[f"{name}.conv.weight"] = (weight * factor[:, None, None, None]).float()
         restored[f"{name}.norm.weight"] = scale.float()
-        restored[f"{name}.norm.bias"] = mean.float()  # that of the output, its bias included
+        restored[f"{name}.norm.bias"] = mean.float()  # of the output, including its bias
         restored[f"{name}.norm.running_mean"] = ((mean - bias) * factor).float()
         restored[f"{name}.norm.running_var"] = (variance * factor.square()).float()
         restored[f"{name}.norm.num_batches_tracked"] = torch.tensor(0)
@@ -82,13 +79,13 @@ def restore_batch_norm(
 
 
 def _to_usual_length(weight: Tensor) -> Tensor:
-    """Return for each output channel what brings its weights to the length of trained ones.
+    """Return the factor per output channel that gives its weights the usual norm.
 
-    In the published V1 x0.25 and x0.75, which have their batch norms, pointwise kernels are as long
-    as drawn ones, of variance 2 / (out * kernel^2) (`mobilette.nn.layers.initialise`), to within a
-    third; depthwise kernels, on which there is no weight decay, are 13 to 56 times as long: 1.7 to
-    12, here 1 a weight. Channels of hardly any weight are left: they give nothing, and are not to
-    be blown up.
+    In the published V1 x0.25 and x0.75, which keep their batch norms, the norms of pointwise
+    kernels are within a third of those at initialisation, variance 2 / (out * kernel^2)
+    (`mobilette.nn.layers.initialise`). Depthwise kernels, which have no weight decay, are 13 to 56
+    times as long: 1.7 to 12 per weight, here 1. Channels close to zero contribute nothing and are
+    not scaled up.
     """
     length = weight.flatten(1).norm(dim=1)
     depthwise = weight.shape[1] == 1 and weight[0].numel() > 1
@@ -101,7 +98,7 @@ def _like(conv: Conv, wanted: Conv | None) -> Conv:
 
 
 def _missing_norms(arch: Arch, like: Arch) -> dict[str, Conv]:
-    """Return the convolutions of ``like`` that have a batch norm there and none in ``arch``."""
+    """Return the convolutions that have a batch norm in ``like`` but not in ``arch``."""
     given, wanted = convs(arch), convs(like.with_classes(arch.num_classes))
     for name in [*wanted, *given]:
         mine, theirs = given.get(name), wanted.get(name)
@@ -127,10 +124,10 @@ def _shape(conv: Conv | None) -> str:
 def _measure(
     network: Network, names: list[str], batches: Iterable[Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return mean and variance of each channel that the convolutions ``names`` give, in float64.
+    """Return mean and variance per output channel of the convolutions ``names``, float64.
 
     Batches are merged as in Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample
-    Variance": sums of squares of large values would lose the variance.
+    Variance": plain sums of squares would lose the variance of large values.
     """
     moments: dict[str, tuple[int, Tensor, Tensor]] = {}
 

@@ -1,13 +1,13 @@
-"""Published weights from the network into a cache: checked, resumed, never half there.
+"""Downloads published weights into a cache, with checksums and resumption.
 
-A download goes to ``NAME.part`` beside its place and takes the place once its size and checksum are
-right. An interrupted one is kept and resumed. Environment variables:
+A download is written to ``NAME.part`` and renamed once its size and checksum are right; an
+interrupted one is kept and resumed. Environment variables:
 
-- ``MOBILETTE_CACHE``: the folder to keep downloads in, instead of the system's place for caches.
+- ``MOBILETTE_CACHE``: the cache folder, instead of the system's.
 - ``MOBILETTE_OFFLINE=1``: nothing is fetched; files put into the cache by hand are used.
-- ``MOBILETTE_WEIGHTS_MIRROR``: a base such as ``http://mirror.example/weights`` that is asked
-  instead of ``https://HOST``, for the same paths. Files whose checksum is unknown are then only as
-  trustworthy as the mirror. Proxies are taken from the usual variables (``HTTPS_PROXY`` ...).
+- ``MOBILETTE_WEIGHTS_MIRROR``: a base such as ``http://mirror.example/weights``, used instead of
+  ``https://HOST`` for the same paths. Files without a known checksum are then only as trustworthy
+  as the mirror. Proxies are taken from the usual variables (``HTTPS_PROXY`` ...).
 """
 
 from __future__ import annotations
@@ -29,40 +29,39 @@ from mobilette.formats.fetch import TransferError, fetch, received_bytes, tag_fi
 from mobilette.formats.published import PublishedWeights
 from mobilette.progress import Advance
 
-# Longer than a process that is still trying lets pass between two bytes.
+# Longer than a running process pauses between two bytes.
 STALLED_S = 180.0
 OPTIONAL_STALLED_S = 10.0
 
 
 def weights_cache() -> Path:
-    """Return the folder that downloaded weights are kept in; it need not exist."""
+    """Return the folder of downloaded weights; it need not exist."""
     return cache_root() / "weights"
 
 
 def cached_path(weights: PublishedWeights) -> Path:
-    """Return where the file is, or would be, in the cache."""
+    """Return the path of the file in the cache, whether or not it exists."""
     return weights_cache() / weights.filename
 
 
 def download(
     weights: PublishedWeights, *, report: Advance | None = None, optional: bool = False
 ) -> Path:
-    """Return the file of ``weights``, fetched if it is not in the cache yet.
+    """Return the path of ``weights`` in the cache, after fetching it if it is missing.
 
-    A file that is there already, downloaded or put there by hand, is checked each time: its size,
-    and its SHA-256 as far as it is known. A few known digits tell a damaged or wrong file, not one
-    that somebody forged with effort.
+    A cached file is checked on every call: its size, and as many digits of its SHA-256 as are
+    known. A few digits detect a damaged or wrong file, not a forged one.
 
     Args:
-        weights: of `mobilette.formats.published`.
-        report: is told the bytes that are there and the expected total.
-        optional: whether the caller can do without: a server that does not answer is given up after
-            seconds.
+        weights: an entry of `mobilette.formats.published`.
+        report: called with the bytes received and the expected total.
+        optional: whether the caller can do without the file; an unresponsive server is then given
+            up after seconds.
 
     Raises:
-        InputError: it cannot be had, or is not the published file. The message says where to put
-            the file by hand. Of a download that is wrong or does not fit on the disk nothing is
-            left; of an interrupted one what has come so far, for the next call.
+        InputError: the file cannot be fetched or is not the published one; the message says where
+            to put it by hand. An interrupted download is kept for the next call; one that is wrong
+            or does not fit on the disk is deleted.
     """
     path = cached_path(weights)
     by_hand = f"; by hand: save {weights.url} as {path}"
@@ -74,7 +73,7 @@ def download(
         raise InputError(f"{weights.name} is not there and MOBILETTE_OFFLINE is set{by_hand}")
     make_parents(path)
     with _only_one(path, OPTIONAL_STALLED_S if optional else STALLED_S):
-        if path.exists():  # fetched by the process that was waited for
+        if path.exists():  # fetched by another process in the meantime
             return path
         try:
             _download(weights, path, report, optional)
@@ -111,7 +110,7 @@ def _download(
 
 
 def _fault(path: Path, weights: PublishedWeights, *, stated: str | None = None) -> str | None:
-    """Return what shows that ``path`` is not the published file; ``None`` if nothing does."""
+    """Return why ``path`` is not the published file, or ``None``."""
     if not path.is_file():
         return "is no file"
     least, most = weights.size_range
@@ -131,7 +130,7 @@ def _check_space(part: Path, size: int) -> None:
         free = shutil.disk_usage(part.parent).free
         missing = size - received_bytes(part)
     except OSError:
-        return  # writing will tell
+        return  # writing will fail if there is no space
     if free < missing:
         reason = f"{missing:,} bytes are to come, {free:,} are free"
         raise TransferError(f"{part.parent}: the disk is full: {reason}", keep=False)
@@ -139,7 +138,7 @@ def _check_space(part: Path, size: int) -> None:
 
 @contextmanager
 def _only_one(path: Path, stalled_s: float) -> Iterator[None]:
-    """Wait until no other process fetches ``path``, for as long as the other gets on."""
+    """Wait while another process makes progress fetching ``path``."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     came = received_bytes(_part(path))
     try:

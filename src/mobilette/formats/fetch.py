@@ -1,4 +1,4 @@
-"""One file over HTTP, resumed where the server can: no cache, no checksums, never a hang."""
+"""Fetches one file over HTTP with resumption and timeouts; no cache, no checksums."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Report = Callable[[int, int | None], None]
 CONNECT_S = 10.0
 READ_S = 20.0
 ATTEMPTS = 4
-# Who can do without the file waits so long for the connection, and for each answer.
+# Timeout for connecting and for each answer when the file is optional.
 OPTIONAL_S = 5.0
 BACK_OFF_S = 0.5
-# A connection that brings less than this for so long is given up: read timeouts alone would let
-# a byte every now and then go on for ever.
+# A slower connection is given up: read timeouts alone would let a byte every now and then go on
+# for ever.
 SLOWEST_BYTES_PER_S = 1024
 SLOWEST_OVER_S = 60.0
 _CHUNK = 2**16
@@ -30,10 +30,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class TransferError(Exception):
-    """A file that did not come.
+    """A failed transfer.
 
     Attributes:
-        keep: whether what has come so far is of use for another try.
+        keep: whether the bytes received so far are useful for another try.
     """
 
     def __init__(self, reason: str, *, keep: bool) -> None:
@@ -42,7 +42,7 @@ class TransferError(Exception):
 
 
 class _AgainError(Exception):
-    """What another try may mend."""
+    """A fault that another try may resolve."""
 
 
 def fetch(
@@ -54,26 +54,26 @@ def fetch(
     report: Report,
     optional: bool = False,
 ) -> str | None:
-    """Fetch ``url`` into ``part``, from where an interrupted call for the same file stopped.
+    """Fetch ``url`` into ``part``, resuming an interrupted call for the same file.
 
-    The server's ETag or date of the file stands in ``PART.tag`` meanwhile, so that pieces of two
-    versions are never joined.
+    The server's ETag or date is kept in ``PART.tag`` meanwhile, so that two versions of a file are
+    never mixed.
 
     Args:
         url: http or https.
-        part: may exist; on return it has the whole file, as far as the server says.
-        largest: bytes, above which the file is not taken.
-        resume_unmarked: whether to resume where the server gives neither ETag nor date, too: only
-            if the caller has a checksum.
-        report: is told the bytes that are there and the total, if the server says one.
-        optional: whether to give up at the first fault that comes before any byte of the file.
+        part: may exist; on return it holds the whole file, as far as the server tells.
+        largest: limit in bytes.
+        resume_unmarked: resume even if the server gives neither ETag nor date; only safe if the
+            caller has a checksum.
+        report: called with the bytes received and the total, if known.
+        optional: give up at the first fault that occurs before any byte is received.
 
     Returns:
-        The SHA-256 of the file in hexadecimal digits where the server states it (the Hugging Face
-        Hub does, as X-Linked-Etag), else ``None``.
+        The SHA-256 (hex) if the server states it (the Hugging Face Hub does, in X-Linked-Etag),
+        else ``None``.
 
     Raises:
-        TransferError: one line that says why the file did not come.
+        TransferError: the file could not be fetched; the message is one line.
     """
     fault = ""
     longest_s = OPTIONAL_S if optional else READ_S
@@ -94,15 +94,15 @@ def fetch(
 
 
 def tag_file(part: Path) -> Path:
-    """Return where the server's name for the version in ``part`` is kept."""
+    """Return the path that keeps the ETag or date of the version in ``part``."""
     return part.with_name(part.name + ".tag")
 
 
 def received_bytes(part: Path) -> int:
-    """Return how much has come so far; 0 if nothing has."""
+    """Return the number of bytes received so far."""
     try:
         return part.stat().st_size if part.is_file() else 0
-    except FileNotFoundError:  # the process that fetched it has moved it to its place
+    except FileNotFoundError:  # moved into place by the process that fetched it
         return 0
 
 
@@ -148,7 +148,7 @@ def _request_headers(part: Path, resume_unmarked: bool) -> dict[str, str]:
 
 
 def _check(response: requests.Response, url: str) -> None:
-    """Raise unless the server answers with the file, or with the fact that nothing is missing."""
+    """Raise unless the server sends the file or says that nothing is missing."""
     if url.startswith("https:") and not response.url.startswith("https:"):
         raise TransferError(f"{url} leads to {response.url}, which is not secure", keep=True)
     status = response.status_code
@@ -159,7 +159,7 @@ def _check(response: requests.Response, url: str) -> None:
 
 
 def _span(response: requests.Response, part: Path) -> tuple[int, int | None]:
-    """Return the place of the answer's first byte in the file, and the file's length if known."""
+    """Return the offset of the response's first byte and the file's length, if known."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
@@ -205,7 +205,7 @@ def _receive(
 
 def _keep_tag(response: requests.Response, part: Path) -> None:
     tag = response.headers.get("ETag", "")
-    if not tag or tag.startswith("W/"):  # a weak one does not promise equal bytes
+    if not tag or tag.startswith("W/"):  # a weak ETag does not promise equal bytes
         tag = response.headers.get("Last-Modified", "")
     if tag:
         tag_file(part).write_text(tag, "latin-1")

@@ -1,8 +1,8 @@
-"""A network as a file has it: the Arch's own kinds of layer, with the file's names and tensors.
+"""A network as stored in a file: layers in terms of `Arch`, with the file's names and tensors.
 
-The readers of Keras, TensorFlow.js and TensorFlow Lite build it, `mobilette.formats.matching`
-compares it with an `Arch`. Layouts are PyTorch's: whoever reads a file transposes. Every shape is
-(channels, side, side); a vector is a map of one pixel, and what is flattened keeps its map's shape.
+Built by the readers of Keras, TensorFlow.js and TensorFlow Lite; `mobilette.formats.matching`
+compares it with an `Arch`. Layouts are PyTorch's: the readers transpose. Every shape is (channels,
+side, side); a vector is a map of one pixel, and a flattened map keeps its shape.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Pads = tuple[int, int, int, int]  # top, bottom, left, right
 NO_PADS: Pads = (0, 0, 0, 0)
 Ending = Literal["logits", "softmax", "sigmoid"]
 Join = Literal["add", "concat", "scale"]
-# The tensors of a batch norm, by PyTorch's names
+# The tensors of a batch norm, by their PyTorch names
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -50,10 +50,10 @@ class FileLayer:
     """A layer of a file.
 
     Attributes:
-        layer: what it is; its name and its inputs are the file's.
-        tensors: by PyTorch's names (``weight``, ``bias``, ``running_mean``, ``running_var``).
+        layer: with the file's names for itself and its inputs.
+        tensors: by PyTorch name (``weight``, ``bias``, ``running_mean``, ``running_var``).
         epsilon: of a batch norm.
-        fault: why no network here can have it, if none can: said where it is needed.
+        fault: why the layer is unsupported, if it is; raised only where it is needed.
     """
 
     layer: AnyLayer
@@ -63,28 +63,26 @@ class FileLayer:
 
     @property
     def name(self) -> str:
-        """The file's name of it."""
+        """The layer's name in the file."""
         return self.layer.name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FileNetwork:
-    """A network as a file has it.
+    """A network as stored in a file.
 
-    What changes no logit (dropout, reshape, flatten, quantise) is left out by the readers, and so
-    is a softmax or sigmoid at the end.
+    Readers leave out layers that change no logit (dropout, reshape, flatten, quantise) and a final
+    softmax or sigmoid, which becomes ``ending``. ``where`` is the file, for messages.
 
     Attributes:
-        where: the file, for messages.
-        layers: in the order of execution.
-        output: the name of the layer that gives the logits.
+        layers: in order of execution.
+        output: the name of the layer that computes the logits.
         shape: (channels, side, side) of the input.
-        ending: what the file applies to the logits.
-        preprocess: how the file says that images are prepared.
+        preprocess: the preprocessing that the file states.
         resize: how the file makes images square, if it does.
-        tensors: names of all tensors of weights in the file.
-        unused: those of them that are in no layer.
-        remarks: one line each for people.
+        tensors: the names of all weight tensors in the file.
+        unused: the names of weight tensors that no layer uses.
+        remarks: notes for the user, one line each.
     """
 
     where: str
@@ -100,7 +98,10 @@ class FileNetwork:
 
 
 class Builder:
-    """The layers of a file so far, each with the shape that its inputs give.
+    """Collects a file's layers and infers their shapes.
+
+    Methods that append a layer return its name; they raise `InputError` if the layer does not fit
+    its inputs.
 
     Attributes:
         shape: of the network's input.
@@ -112,17 +113,13 @@ class Builder:
         self.layers: dict[str, FileLayer] = {}
 
     def shape_of(self, name: str) -> Shape:
-        """Return the shape of the output of a layer, or of the input."""
+        """Return the shape of a layer's output, or of the input."""
         return self.shape if name == INPUT else self.layers[name].layer.shape
 
     def add(
         self, layer: AnyLayer, tensors: Mapping[str, Weights] | None = None, epsilon: float = 0.0
     ) -> str:
-        """Append a layer; return its name.
-
-        Raises:
-            InputError: there is one of that name.
-        """
+        """Append a layer under a new name."""
         if layer.name in self.layers or layer.name == INPUT:
             raise InputError(f"two layers are called {layer.name!r}")
         self.layers[layer.name] = FileLayer(layer=layer, tensors=tensors or {}, epsilon=epsilon)
@@ -143,17 +140,14 @@ class Builder:
         """Append a convolution.
 
         Args:
-            name: its own.
-            source: the layer that it reads.
+            name: its name.
+            source: the layer it reads.
             weight: (out, in / groups, height, width).
             bias: (out,) or ``None``.
-            stride: the same in both directions.
+            stride: in both directions.
             groups: of channels.
-            same: whether it is padded as TensorFlow's ``SAME``.
-            before: the zeros that a padding layer before it adds.
-
-        Raises:
-            InputError: the weights do not fit what it reads.
+            same: whether the padding is TensorFlow's ``SAME``.
+            before: zeros added by a preceding padding layer.
         """
         channels, side, _ = self.shape_of(source)
         out, each, kernel, width = weight.shape
@@ -185,16 +179,9 @@ class Builder:
         return name
 
     def linear(self, name: str, source: str, weight: Weights, bias: Weights | None) -> str:
-        """Append a linear layer; one that reads each pixel of a map is a convolution.
+        """Append a linear layer; one applied to each pixel of a map becomes a convolution.
 
-        Args:
-            name: its own.
-            source: the layer that it reads.
-            weight: (out, in), the inputs in the order (height, width, channels).
-            bias: (out,) or ``None``.
-
-        Raises:
-            InputError: the weights do not fit what it reads.
+        ``weight`` is (out, in) with inputs in the order (height, width, channels), ``bias`` (out,).
         """
         channels, side, _ = self.shape_of(source)
         out, features = weight.shape
@@ -211,11 +198,7 @@ class Builder:
         return self.add(layer, tensors if bias is None else tensors | {"bias": bias})
 
     def norm(self, name: str, source: str, arrays: Mapping[str, Weights], epsilon: float) -> str:
-        """Append a batch norm; ``arrays`` are those of `NORM`, each (channels,).
-
-        Raises:
-            InputError: it has other channels than what it reads.
-        """
+        """Append a batch norm; ``arrays`` are named as in `NORM`, each (channels,)."""
         shape = self.shape_of(source)
         channels = len(arrays["running_mean"])
         if channels != shape[0]:
@@ -231,7 +214,7 @@ class Builder:
         return self.add(layer)
 
     def average(self, name: str, source: str) -> str:
-        """Append the average over the whole map."""
+        """Append a global average pool."""
         return self.add(AdaptivePoolLayer(name, (source,), (self.shape_of(source)[0], 1, 1)))
 
     def pool(
@@ -245,11 +228,7 @@ class Builder:
         same: bool = False,
         before: Pads = NO_PADS,
     ) -> str:
-        """Append a pool; one of a single pixel changes nothing.
-
-        Raises:
-            InputError: it is padded as no pool here is.
-        """
+        """Append a pool; a pool over a single pixel is left out."""
         channels, side, _ = self.shape_of(source)
         own = same_padding(side, kernel=kernel, stride=stride) if same else (0, 0)
         if function == "average":
@@ -264,7 +243,7 @@ class Builder:
         if before != NO_PADS and function == "max":
             self._check_not_negative(name, source)
         pads = _sum(before, own)
-        # Behind the map alone: what a last window that hangs over the edge takes no notice of
+        # Padding behind the map only is what ceil mode's overhanging last window ignores
         hanging = function == "max" and before == NO_PADS and own[0] == 0 < own[1]
         if len(set(pads)) > 1 and not hanging:
             raise InputError(
@@ -283,17 +262,13 @@ class Builder:
         return self.add(_sized(layer, side))
 
     def _check_not_negative(self, name: str, source: str) -> None:
-        """Raise `InputError` if zeros before a max pool may be the largest."""
+        """Raise `InputError` if padding zeros may be the largest values in a max pool."""
         before = self.layers[source].layer if source in self.layers else None
         if not isinstance(before, ActivationLayer) or before.function not in ("relu", "relu6"):
             raise InputError(f"layer {name!r} is a max pool of padding zeros that may be largest")
 
     def join(self, name: str, sources: tuple[str, ...], how: Join) -> str:
-        """Append a sum, a concatenation of channels, or a map times a factor for each channel.
-
-        Raises:
-            InputError: the inputs do not fit together.
-        """
+        """Append a sum, a concatenation of channels, or a map multiplied by per-channel factors."""
         shapes = [self.shape_of(source) for source in sources]
         first = shapes[0]
         if how == "concat" and len({shape[1] for shape in shapes}) == 1:
@@ -310,12 +285,12 @@ class Builder:
         raise InputError(f"layer {name!r} joins {listed}, which no network here does")
 
     def set_tensors(self, name: str, tensors: Mapping[str, Weights]) -> None:
-        """Give a convolution or linear layer other tensors."""
+        """Replace the tensors of a convolution or linear layer."""
         self.layers[name] = replace(self.layers[name], tensors=tensors)
 
 
 def _sized(layer: ConvLayer | PoolLayer, side: int) -> ConvLayer | PoolLayer:
-    """Return ``layer`` with the side of the map that it makes of one of ``side`` pixels."""
+    """Return ``layer`` with its output shape for a map of ``side`` pixels."""
     made = output_side(layer, side)
     return replace(layer, shape=(layer.shape[0], made, made))
 
@@ -328,7 +303,7 @@ def _sum(before: Pads, own: tuple[int, int]) -> Pads:
 def _conv_padding(
     before: Pads, kernel: int, stride: int, side: int, *, same: bool
 ) -> ConvPadding | None:
-    """Return how a `Conv` spells the padding over ``side`` pixels; ``None`` if it cannot."""
+    """Return `Conv`'s name for the padding over ``side`` pixels; ``None`` if it has none."""
     tf_same = same_padding(side, kernel=kernel, stride=stride)
     pads = _sum(before, tf_same if same else (0, 0))
     if same and before == NO_PADS:

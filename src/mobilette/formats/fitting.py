@@ -1,4 +1,4 @@
-"""Published weights made to fit the network that is to be trained."""
+"""Fits published weights to the network to be trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Batches = Callable[[], Iterable[Tensor]]
 
 
 def check_fits(source: Arch, target: Arch) -> None:
-    """Raise `InputError` unless weights of ``source`` can be made to fit ``target``.
+    """Raise `InputError` unless weights of ``source`` can be fitted to ``target``.
 
     Classes, input channels, resolution, strides and batch norms may differ; ``target`` may be
     narrower.
@@ -30,7 +30,7 @@ def check_fits(source: Arch, target: Arch) -> None:
 
 
 def is_as_wide(source: Arch, target: Arch) -> bool:
-    """Whether ``target``, which `check_fits` accepts, takes the weights of ``source`` uncut."""
+    """Whether ``target``, accepted by `check_fits`, takes the weights of ``source`` unsliced."""
     return all(
         conv.channels == convs(source)[name].channels
         for name, conv in convs(target).items()
@@ -48,21 +48,21 @@ def fit_weights(
 ) -> dict[str, Tensor]:
     """Return weights of ``source`` as weights of ``target``.
 
-    Input channels are summed or repeated, batch norms that were folded are given back, channels are
-    sliced, in this order.
+    In this order, input channels are summed or repeated, folded batch norms restored and channels
+    sliced.
 
     Args:
-        source: the network that ``weights`` are of.
+        source: the network of ``weights``.
         weights: its state dict.
-        target: what `check_fits` accepted.
+        target: a network accepted by `check_fits`.
         keep_classifier: whether the classes are the same; otherwise the classifier's tensors are
             left out.
-        batches: gives normalised images, float (N, C, H, W) as ``target`` takes them, to measure
-            statistics of batch norms on; needed where norms were folded. A sliced network's
-            statistics stay those of the wider one without them.
+        batches: returns normalised images, float (N, C, H, W) with the input channels of
+            ``target``, to measure batch-norm statistics on. Required where norms were folded;
+            without it, a sliced network keeps the wider one's statistics.
 
     Raises:
-        InputError: the networks do not fit, or norms were folded and there are no ``batches``.
+        InputError: the networks do not fit, or norms were folded and ``batches`` is missing.
     """
     resized = replace(source, resolution=target.resolution)
     arch, fitted = adapt_input(resized, weights, target.in_channels)
@@ -88,20 +88,14 @@ def adapt_input(
 ) -> tuple[Arch, dict[str, Tensor]]:
     """Return the network for images of ``in_channels`` channels, and its weights.
 
-    To one channel the first convolution's weights are summed: a grey image gets the logits that
-    it had when its channel was repeated. To several they are repeated in turn (red, green, blue,
-    red, ...) and multiplied by old / new channels, so that the sums stay of a size, as timm's
-    ``adapt_input_conv`` does. Both hold for normalised values: the image's channels must be
-    normalised alike.
-
-    Args:
-        arch: the network that ``weights`` are of.
-        weights: its state dict; it is left alone, and its tensors are used again.
-        in_channels: of the new network.
+    For one channel, the first convolution's weights are summed: a grey image gets the same logits
+    as with its channel repeated. For several, they are repeated in turn (red, green, blue, red,
+    ...) and scaled by old / new channels to preserve their sum, as in timm's ``adapt_input_conv``.
+    Both assume that all channels are normalised alike. ``weights`` is not changed; its tensors are
+    reused.
 
     Raises:
-        InputError: ``in_channels`` is not a number that a network can have, or the first
-            convolution is one in groups.
+        InputError: ``in_channels`` is out of range, or the first convolution is grouped.
     """
     adapted = replace(arch, in_channels=in_channels)
     if in_channels == arch.in_channels:

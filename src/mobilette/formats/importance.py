@@ -1,4 +1,4 @@
-"""How much each channel contributes to the layers that read it, told from the weights alone."""
+"""Each channel's contribution to the layers that read it, estimated from the weights alone."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from mobilette.arch.primitives import (
 )
 from mobilette.arch.rows import Activation
 
-# Mean and variance of every channel, float64 (channels,) each.
+# Mean and variance per channel, each float64 (channels,).
 Moments = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
 def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return, for every layer that reads channels, the share of each input in what it computes.
+    """Return, for every layer that reads channels, each input's share in its output.
 
-    An input's share is its mean square times the sum of the squares of the weights that read it,
-    divided by the sum over all inputs of the layer, so that layers can be compared: float64
-    (inputs,) for each convolution (depthwise ones left out) and linear layer. Where a batch norm
-    follows, the variance stands for the mean square: what is constant, its statistics take up.
+    A share is the input's mean square times the sum of squares of the weights that read it, divided
+    by the sum over all inputs so that layers are comparable: float64 (inputs,) for each linear
+    layer and each convolution except depthwise ones. Before a batch norm, the variance replaces the
+    mean square, since the norm's statistics absorb a constant.
 
-    This joins the norm of weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets", arXiv
-    1608.08710: there of the filter that computes the channel) with the scale of the batch norm
-    (Liu et al. 2017, "Learning Efficient Convolutional Networks through Network Slimming", arXiv
+    This combines the weight norm (Li et al. 2017, "Pruning Filters for Efficient ConvNets", arXiv
+    1608.08710: there of the filter that computes the channel) with the batch norm's scale (Liu et
+    al. 2017, "Learning Efficient Convolutional Networks through Network Slimming", arXiv
     1708.06519).
 
-    The moments are estimates: a batch norm's output is taken as normal with its shift as mean and
-    its scale as deviation, an activation's moments are integrated over that, a convolution without
-    batch norm gives its bias as mean and the norm of its filter as deviation, relative to its
-    inputs, and sums are of independent terms.
+    The moments are estimates. A batch norm's output is taken as normal, with its shift as mean and
+    its scale as deviation; an activation's moments are integrated over that. A convolution without
+    batch norm has its bias as mean and its filter's norm, relative to its inputs, as deviation.
+    Terms of a sum are taken as independent.
     """
     moments: dict[str, Moments] = {
         INPUT: (torch.zeros(arch.in_channels).double(), torch.ones(arch.in_channels).double())
@@ -68,7 +68,7 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _energy_of_readers(layer: ConvLayer | LinearLayer, weights: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum of the squares of the weights that read each input, (inputs,)."""
+    """Return the sum of squares of the weights that read each input, (inputs,)."""
     return _by_group(layer, weights).square().sum(dim=(1, 3)).flatten()
 
 
@@ -82,7 +82,6 @@ def _by_group(layer: ConvLayer | LinearLayer, weights: Mapping[str, Tensor]) -> 
 def _moments(
     layer: AnyLayer, inputs: list[Moments], weights: Mapping[str, Tensor], epsilon: float
 ) -> Moments:
-    """Return the moments of the layer's output."""
     mean, variance = inputs[0]
     match layer:
         case ConvLayer() | LinearLayer():
@@ -110,14 +109,14 @@ def _moments(
         case FlattenLayer():
             pixels = layer.shape[0] // len(mean)
             return mean.repeat_interleave(pixels), variance.repeat_interleave(pixels)
-        case _:  # pools and scales change all channels by about the same
+        case _:  # pools and scales change all channels about equally
             return mean, variance
 
 
 def _computed(
     layer: ConvLayer | LinearLayer, moments: Moments, weights: Mapping[str, Tensor]
 ) -> Moments:
-    """Return the moments of a sum with weights of random signs (He et al. 2015, section 2.2)."""
+    """Return the moments of a sum with weights of random sign (He et al. 2015, section 2.2)."""
     weight = _by_group(layer, weights)
     mean, variance = moments
     squares = (mean**2 + variance).reshape(len(weight), -1, 1)
@@ -127,7 +126,7 @@ def _computed(
 
 
 def _activated(moments: Moments, function: Activation) -> Moments:
-    """Return the moments of an activation of normal variables, integrated over +-6 deviations."""
+    """Return the moments of an activation of normal variables, integrated over ±6 deviations."""
     mean, variance = moments
     normal = torch.linspace(-6, 6, 121, dtype=torch.float64)
     density = torch.exp(-(normal**2) / 2)

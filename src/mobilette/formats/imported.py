@@ -1,6 +1,6 @@
-"""`Imported`: what a reader gives, and the `Model` that is made of it.
+"""`Imported`, the result of reading a file, and its conversion to a `Model`.
 
-One output is the probability of the second of two classes (a sigmoid), or no classifier at all.
+A single output is the probability of the second of two classes (a sigmoid), or no classifier.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ SEVERAL = "sigmoids over the classes: each is answered for by itself (multi-labe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Imported:
-    """A published network, read and found to be complete.
+    """A published network, read completely.
 
     Attributes:
-        arch: the network as the file has it: its biases, batch norms, activations, padding,
-            classes and resolution where the file tells them.
-        weights: float32 (counters int64), exactly the tensors of the network's state dict.
-        preprocess: how images are prepared, as far as the file tells; ``None`` if it does not.
-        resize: how the file makes images square; ``None`` if it does not.
-        multi_label: whether each class is answered for by itself (a sigmoid over several).
-        has_classifier: otherwise the classifier is one class of zeros: a start for training.
-        tensors: how many tensors the file has.
-        unused: names of the file's tensors that the network has no place for.
-        remarks: one line each about what was concluded or left out ("class 0 is background"),
-            without the file's name.
+        arch: as in the file: biases, batch norms, activations, padding, and classes and resolution
+            if the file states them.
+        weights: exactly the network's state dict; float32 (counters int64).
+        preprocess: the preprocessing that the file states, if any.
+        resize: how the file makes images square, if it does.
+        multi_label: whether classes are independent (a sigmoid over several outputs).
+        has_classifier: otherwise the classifier is one class of zeros, for training only.
+        tensors: the number of tensors in the file.
+        unused: the names of tensors in the file that the network does not use.
+        remarks: what was inferred or left out, one line each, without the file's name.
     """
 
     arch: Arch
@@ -56,17 +55,13 @@ class Imported:
 def preprocess_of(
     imported: Imported, given: str | None, *, resize: Resize | None, where: str
 ) -> Preprocess:
-    """Return how images are prepared for a network.
+    """Return the preprocessing of an imported network.
 
-    Args:
-        imported: the network.
-        given: a preset's name, for a file that does not scale images itself. ``raw`` is right for
-            one that does: it takes them as they are.
-        resize: how an image becomes square; ``None`` does what the file says, or crops.
-        where: the file, for messages.
+    ``given`` is a preset for a file that does not scale images itself (``raw`` suits one that
+    does); ``resize`` is how an image becomes square, by default the file's way, or a crop.
 
     Raises:
-        InputError: neither the file nor ``given`` tells, or they differ.
+        InputError: neither the file nor ``given`` states the preprocessing, or they differ.
     """
     said = None if given is None else preset(given, in_channels=imported.arch.in_channels)
     told = imported.preprocess
@@ -86,7 +81,7 @@ def preprocess_of(
 
 
 def _alike(first: Preprocess, second: Preprocess) -> bool:
-    """Whether two scalings are the same, a quantised input's rounding aside."""
+    """Whether two scalings are equal up to the rounding of a quantised input."""
     pairs = zip(first.mean + first.std, second.mean + second.std, strict=True)
     return first.colour == second.colour and all(
         abs(a - b) <= 0.01 * (a + b) + 0.5 for a, b in pairs
@@ -100,7 +95,7 @@ def as_model(
     classes: Sequence[ClassLabel] | None = None,
     origin: Origin,
 ) -> Model:
-    """Return the network as a `Model`; its classes are numbers where nobody names them."""
+    """Return the network as a `Model`; unnamed classes are numbered."""
     labels = numbered_classes(imported.arch.num_classes)
     return Model(
         arch=imported.arch,
@@ -121,16 +116,13 @@ def as_model(
 def interpret_outputs(
     imported: Imported, ending: Ending, *, num_classes: int | None, where: str
 ) -> Imported:
-    """Return the network with a logit for each class.
+    """Return the network with one logit per class.
 
-    Args:
-        imported: the network, whose outputs are what the file applies ``ending`` to.
-        ending: what the file applies, as far as it tells.
-        num_classes: how many classes there are, if somebody says so.
-        where: the file, for messages.
+    ``ending`` is what the file applies to the outputs of ``imported``, ``num_classes`` the number
+    of classes that the user gave, if any.
 
     Raises:
-        InputError: the only output is no probability of two classes.
+        InputError: the only output is not a probability of two classes.
     """
     if not imported.has_classifier:
         return imported
@@ -149,7 +141,7 @@ def interpret_outputs(
 
 
 def _two_classes(imported: Imported, where: str) -> Imported:
-    """Return the network with the logits -z/2 and z/2: their softmax is the sigmoid of z."""
+    """Return the network with logits -z/2 and z/2, whose softmax is the sigmoid of z."""
     if not isinstance(imported.arch.head, PoolLinear):
         raise InputError(f"{where}: one output, and no linear layer that could become two of it")
     weights = {

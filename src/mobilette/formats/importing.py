@@ -1,4 +1,4 @@
-"""Any published file: which format it is, and the network in it."""
+"""Imports any published file: detects its format and reads its network."""
 
 from __future__ import annotations
 
@@ -62,31 +62,31 @@ def import_weights(
     preprocess: str | Preprocess | None = None,
     resize: Resize | None = None,
 ) -> Model:
-    """Return the model in a file that others have published; `Model.save` makes a run of it.
+    """Return the model in a file published by others; `Model.save` writes it as a run.
 
-    The format is told from the content: a state dict of torchvision, timm and others (``.pth``,
+    The format is detected from the content: a state dict of torchvision, timm and others (``.pth``,
     ``.safetensors``), Keras (``.keras``, ``.h5``), TensorFlow.js (``model.json`` or its folder),
-    TensorFlow Lite (``.tflite``). What was found in the file is in `Model.origin`.
+    TensorFlow Lite (``.tflite``). `Model.origin` records what was found.
 
     Args:
         file: the file, or the folder of a TensorFlow.js model.
-        model: a name of `mobilette.list_models`.
+        model: a name from `mobilette.list_models`.
         width_mult: the width multiplier.
         resolution: in pixels; ``None`` takes the file's.
-        form: ``small`` or ``full``; ``None`` takes the file's or, where it does not tell, goes by
-            the resolution.
+        form: ``small`` or ``full``; ``None`` takes the file's or, if it states none, chooses by
+            resolution.
         classes: a file of classes, or the classes; ``None`` numbers them. The first of 1,001
-            outputs is background and is dropped unless 1,001 classes are given; one output that
-            does not tell what it is becomes two classes if two are given.
-        preprocess: a preset or a `Preprocess`; ``None`` takes what the file says.
+            outputs is background and is dropped unless 1,001 classes are given. A single output
+            without a sigmoid becomes two classes if two are given.
+        preprocess: a preset or a `Preprocess`; ``None`` takes the file's.
         resize: how an image becomes square, unless ``preprocess`` is a `Preprocess`; ``None``
-            takes what the file says, or crops.
+            takes the file's way, or crops.
 
     Raises:
-        InputError: not such a file, damaged, or not this network; the message names the first
-            layer or tensor that differs, and the width that would fit. Or its one output is no
-            probability of two classes, the number of classes is another, or nobody says how images
-            are prepared.
+        InputError: the file is unsupported, damaged, or a different network (the message names the
+            first layer or tensor that differs, and the width that would fit); its single output is
+            not a probability of two classes; the number of classes differs; or the preprocessing is
+            unknown.
     """
     path = Path(file)
     labels = read_classes(Path(classes)) if isinstance(classes, str | Path) else classes
@@ -134,7 +134,7 @@ def _read_network(
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of all files in a folder, by name."""
+    """Return the SHA-256 of a file, or of all files in a folder in order of name."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
@@ -144,12 +144,12 @@ def _digest(path: Path) -> str:
 
 
 def holds_weights(path: Path) -> bool:
-    """Whether ``path`` is a file, or a folder in which a model lies as files."""
+    """Whether ``path`` is a file, or a folder that holds a model."""
     return path.is_file() or any((path / name).is_file() for name in (MODEL, CONFIG, SAVED_MODEL))
 
 
 def _read(path: Path, resolution: int | None) -> FileNetwork | list[LayerWeights] | None:
-    """Return the network in a file, or a Keras network's weights in order; ``None``: state dict."""
+    """Return the network, or a Keras network's weights in order; ``None`` for a state dict."""
     head = b"" if path.is_dir() else read_head(path, 8)
     check_not_tensorflow(path)
     if is_keras_archive(path):
@@ -171,7 +171,7 @@ def _from_layers(
     if not convs:
         raise InputError(f"{network.where}: no convolution in it")
     found = classifier_layers(network)
-    # A classifier that is averaged (SqueezeNet's) is the last convolution.
+    # An averaged classifier (SqueezeNet's) is the last convolution.
     averaged = isinstance(get_arch(model, settings).head, ConvPool)
     top = bool(found) or averaged
     topped = network if top else with_classifier(network)
@@ -205,7 +205,7 @@ def _in_order(weights: list[LayerWeights], model: str, settings: Settings, where
     last = [layer for layer in weights if layer.parameters and layer.kind in ("", "kernel")][-1:]
     remarks = ["no topology in the file: layers matched in order, TensorFlow's padding assumed"]
     kernel = last[0].parameters.get("kernel") if last else None
-    # A convolution of the body has a batch norm and no bias.
+    # A convolution of the backbone has a batch norm and no bias.
     top = kernel is not None and (not last[0].kind or "bias" in last[0].parameters)
     if not top:
         kernel = _classifier_of_zeros(weights, where)
@@ -235,7 +235,7 @@ def _in_order(weights: list[LayerWeights], model: str, settings: Settings, where
 
 
 def _classifier_of_zeros(weights: list[LayerWeights], where: str) -> Weights:
-    """Return the kernel of one class for a network that ends in a batch norm."""
+    """Return a kernel of one class for a network that ends in a batch norm."""
     shifts = [layer.parameters["beta"] for layer in weights if "beta" in layer.parameters]
     if not shifts or not shifts[-1].ndim:
         raise InputError(f"{where}: ends neither in a classifier nor in a batch norm")
@@ -245,9 +245,9 @@ def _classifier_of_zeros(weights: list[LayerWeights], where: str) -> Weights:
 def _fitting(
     read: Callable[[Arch], T], model: str, settings: Settings, where: str, channels: list[int]
 ) -> T:
-    """Return ``read`` of the network, in either form if none was said; or say which width fits.
+    """Return ``read`` of the network, in either form if none is set, or name the width that fits.
 
-    ``channels`` are those of the file's convolutions in the order of execution.
+    ``channels`` are those of the file's convolutions in order of execution.
     """
     forms: tuple[Form, ...] = ("full",) if settings.is_full else ("full", "small")
     forms = forms if settings.form is None else (settings.form,)
@@ -277,7 +277,7 @@ def _fitting(
 
 
 def _without_background(imported: Imported) -> Imported:
-    """Drop the first logit, TensorFlow's class for "nothing of these"."""
+    """Drop the first logit, TensorFlow's background class."""
     weights = {
         name: tensor[1:].clone() if name.startswith("head.classifier.") and tensor.ndim else tensor
         for name, tensor in imported.weights.items()

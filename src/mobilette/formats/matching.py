@@ -1,8 +1,8 @@
-"""A file's network and an `Arch` are one network, or it is said where they part.
+"""Matches a file's network with an `Arch`.
 
-The Arch's layers and the file's are walked side by side in the order of execution: kinds, kernels,
-strides, channels and connections have to be the same. How a convolution is spelled (bias, batch
-norm, activation, padding, epsilon) is the file's: the `Arch` that comes back has it.
+Their layers are compared side by side in order of execution: kinds, kernels, strides, channels and
+connections must be equal. Bias, batch norm, activation, padding and epsilon of a convolution are
+taken from the file into the returned `Arch`.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ KINDS: dict[type[AnyLayer], str] = {
 
 
 def match(network: FileNetwork, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
-    """Return ``arch`` as the file spells it, its weights, and convolutions that were not needed.
+    """Return ``arch`` with the file's details, its weights, and unused convolutions of the file.
 
     Raises:
-        InputError: they are not the same network; the message names the first layer that differs.
+        InputError: the networks differ; the message names the first layer that does.
     """
     try:
         return _Walk(network, arch).run()
@@ -67,13 +67,13 @@ def match(network: FileNetwork, arch: Arch) -> tuple[Arch, dict[str, Tensor], tu
 
 
 class _Walk:
-    """What of the file was found to be which of our layers, so far.
+    """The file's layers matched with ours so far.
 
     Attributes:
-        at: the file's layer whose output is that of our layer.
-        found: the file's convolution, linear layer, pool or join for ours.
-        norms: the file's batch norm behind our convolution.
-        functions: the file's activation for ours.
+        at: our layer to the file's layer with the same output.
+        found: our layer to the file's convolution, linear layer, pool or join.
+        norms: our convolution to the file's batch norm behind it.
+        functions: our activation layer to the file's activation.
     """
 
     def __init__(self, network: FileNetwork, arch: Arch) -> None:
@@ -179,7 +179,7 @@ class _Walk:
         self.at[ours.name] = norm.name
 
     def differs(self, ours: AnyLayer, theirs: FileLayer, sources: tuple[str, ...]) -> str:
-        """Return what differs between two layers; empty if nothing does."""
+        """Return the difference between two layers, or ""."""
         layer = theirs.layer
         if isinstance(layer, ActivationLayer):
             return str(_ends_in(sources[0], layer.function, _unit(ours.inputs[0]), "none"))
@@ -198,7 +198,7 @@ class _Walk:
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
 
     def spelled(self) -> Arch:
-        """Return the network with the biases, batch norms, activations and padding of the file."""
+        """Return the Arch with the file's biases, batch norms, activations and padding."""
 
         def change(name: str, conv: Conv) -> Conv:
             ours = f"{name}.conv"
@@ -207,7 +207,7 @@ class _Walk:
             if isinstance(layer, ConvLayer):
                 side = self.shape(layer.inputs[0])[1]
                 usual = replace(layer, padding=conv.padding)
-                # With stride 1 symmetric padding and TensorFlow's are one.
+                # With stride 1, symmetric padding equals TensorFlow's.
                 alike = usual.pads(side) == layer.pads(side)
                 if not alike or 1 not in (conv.stride, conv.kernel):
                     padding = layer.padding
@@ -240,7 +240,7 @@ class _Walk:
         return change_convs(arch, change)
 
     def check_shapes(self, spelled: Arch) -> None:
-        """Raise `InputError` unless the file's padding makes the maps that the network then has."""
+        """Raise `InputError` unless all maps have the file's sizes."""
         for ours in layers(spelled):
             theirs = self.found.get(ours.name)
             if theirs is None or len(ours.shape) == 1:
@@ -272,9 +272,9 @@ class _Walk:
 
 
 def norm_tensors(name: str, norm: FileLayer, arch: Arch) -> dict[str, Tensor]:
-    """Return the tensors of the batch norm called ``name``."""
+    """Return the tensors of the batch norm ``name``."""
     tensors = dict(norm.tensors)
-    # A layer with another epsilon than the rest: the difference goes into its variance.
+    # An epsilon that differs from the rest is absorbed by the variance.
     variance = tensors["running_var"]
     tensors["running_var"] = variance + variance.dtype.type(norm.epsilon - arch.norm_epsilon)
     read = {f"{name}.{key}": torch.tensor(array) for key, array in tensors.items()}
@@ -286,12 +286,11 @@ def _ends_in(theirs: str, function: str, ours: str, usual: str) -> InputError:
 
 
 def _unit(name: str) -> str:
-    """Return the name of a convolution or linear layer as it is in messages."""
     return name.removesuffix(".norm")
 
 
 def _words(layer: AnyLayer) -> str:
-    """Return all of a layer that has to be the same, in words."""
+    """Describe everything about a layer that must be equal."""
     match layer:
         case ConvLayer():
             kind = f"{layer.groups} groups of" if layer.groups > 1 else "full"
@@ -309,7 +308,7 @@ def _words(layer: AnyLayer) -> str:
 
 
 def classifier_layers(network: FileNetwork) -> list[tuple[FileLayer, Activation]]:
-    """Return the layers from the pooled or flattened map to the logits; none without a top."""
+    """Return the layers from the pooled or flattened map to the logits, if any, in order."""
     theirs = {layer.name: layer for layer in network.layers}
     found: list[tuple[FileLayer, Activation]] = []
     activation: Activation = "none"
@@ -326,7 +325,7 @@ def classifier_layers(network: FileNetwork) -> list[tuple[FileLayer, Activation]
         file = theirs.get(layer.inputs[0])
     if file is not None and isinstance(file.layer, AdaptivePoolLayer):
         return found
-    # Nothing is averaged: what is a linear layer there reads a flattened map.
+    # Without an average, the first linear layer reads a flattened map.
     linear = [isinstance(file.layer, LinearLayer) for file, _ in found]
     return found[linear.index(True) :] if True in linear else []
 
@@ -336,7 +335,7 @@ def _sees_one_pixel(layer: AnyLayer) -> bool:
 
 
 def with_classifier(network: FileNetwork) -> FileNetwork:
-    """Return ``network``, which has no top, with a pool if it has none, and one class of zeros."""
+    """Return ``network``, which has no classifier, with a global pool and one class of zeros."""
     builder = Builder(network.shape)
     builder.layers = {layer.name: layer for layer in network.layers}
     last = builder.layers[network.output].layer
@@ -348,7 +347,7 @@ def with_classifier(network: FileNetwork) -> FileNetwork:
 
 
 def with_head_of(network: FileNetwork, arch: Arch) -> Arch:
-    """Return ``arch`` with the hidden layers and the flattened grid that the file has."""
+    """Return ``arch`` with the file's hidden layers and flattened grid."""
     found = classifier_layers(network)
     if not isinstance(arch.head, PoolLinear) or not found:
         return arch

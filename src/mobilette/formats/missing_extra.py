@@ -1,4 +1,4 @@
-"""The answer where a reader's package is not installed."""
+"""The error for a reader whose package is not installed."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from mobilette.errors import InputError
 
 
 def missing_extra(package: str) -> InputError:
-    """Return the error for a file that needs ``package``, of the extra ``weights``."""
+    """Return the error for a file that needs ``package``, part of the extra ``weights``."""
     return InputError(f"{package} is needed to read it; pip install 'mobilette[weights]' brings it")

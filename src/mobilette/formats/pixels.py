@@ -1,4 +1,4 @@
-"""What a file says about pixels: the scaling that it does itself."""
+"""The pixel scaling that a file applies itself."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """A tensor that holds (pixel - mean) / std, one of each a channel; a pixel is 0 to 255.
+    """A tensor of (pixel - mean) / std per channel, for pixels of 0 to 255.
 
-    ``told`` is whether the file says so: a float input that nothing scales can be anything.
+    ``told``: whether the file states the scaling; an unscaled float input can be anything.
     """
 
     mean: Numbers
@@ -23,7 +23,7 @@ class Pixels:
     told: bool
 
     def preprocess(self) -> Preprocess | None:
-        """Return it as a `Preprocess`, of which the geometry is the default.
+        """Return the scaling as a `Preprocess` with default geometry, if the file states it.
 
         Raises:
             InputError: a number is not finite, or ``std`` is not above 0.
@@ -34,10 +34,10 @@ class Pixels:
         return Preprocess(mean=self.mean, std=self.std, colour=colour)
 
     def scaled(self, name: str, numbers: Numbers) -> Pixels:
-        """Return what the operator ``name`` (ADD, SUB, MUL or DIV) makes of it and a constant.
+        """Return the result of the operator ``name`` (ADD, SUB, MUL or DIV) with a constant.
 
         Raises:
-            InputError: the constant has neither one number nor one a channel, or is not a factor.
+            InputError: the constant has the wrong length or is not a valid factor.
         """
         channels = len(self.mean)
         if len(numbers) not in (1, channels):

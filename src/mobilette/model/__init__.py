@@ -1,1 +1,1 @@
-"""`Model`: what a person calls the model, as a value; read and written."""
+"""`Model`: arch, weights, preprocessing and classes as one value; read and written."""

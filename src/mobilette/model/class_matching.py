@@ -1,4 +1,4 @@
-"""Which of a model's classes a folder of images is."""
+"""Matches folders of images with a model's classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobilette.model.model import Model
 
 BY_NAME, BY_SIMILAR_NAME = "name", "name without case and number"
 BY_SYNSET, BY_ORDER = "synset prefix", "order"
-# WordNet's offset of a noun, as ImageNet's folders are called
+# WordNet's noun offset, as in ImageNet's folder names
 SYNSET = re.compile(r"n\d{8}(?=$|[^0-9])")
 _NUMBER_BEFORE = re.compile(r"^\d+[\W_]+(?=[^\W\d_])")  # not of 1.5 or 5-10
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -26,15 +26,15 @@ _BETWEEN = re.compile(r"[\W_]+")
 def match_classes(
     folders: Sequence[str], classes: Sequence[ClassLabel], *, where: str
 ) -> tuple[list[int], str]:
-    """Return for each of ``folders`` the index of its class, and by what they were matched.
+    """Return the class index of each of ``folders``, and how they were matched.
 
-    By the id or the name of the class; where some are neither, without regard to case, to a number
-    before the name (``03_cat``), to zeros before a number (``07``) and to what stands between
-    words; else by the synset that a folder's name begins with; else, where the folders or the
-    classes are but numbers and there are as many of both, by order. All but the first are guesses.
+    Tried in order: the class id or name; the same ignoring case, a leading number (``03_cat``),
+    leading zeros (``07``) and separators between words; the synset at the start of the folder
+    name; and, if the folders or the classes are just numbers and equally many, their order. All but
+    the first are guesses.
 
     Raises:
-        InputError: a folder is none of the classes, or the name of two, or two are the same.
+        InputError: a folder matches no class or two, or two folders match one class.
     """
     ids = {label.id: index for index, label in enumerate(classes)}
     named: dict[str, list[str]] = {}
@@ -65,14 +65,14 @@ def match_classes(
 
 
 def guessed(matched_by: str) -> tuple[str, ...]:
-    """Return a remark where classes were not matched by their very names; else none."""
+    """Return a remark unless the classes were matched by exact name."""
     return () if matched_by == BY_NAME else (f"folders matched with classes by {matched_by}",)
 
 
 def relabelled(
     images: Iterable[LabelledImage], index: Sequence[int], *, multi_label: bool
 ) -> tuple[LabelledImage, ...]:
-    """Return ``images`` with every label replaced by its place in ``index``."""
+    """Return ``images`` with each label n replaced by ``index[n]``."""
     found = []
     for image in images:
         labels = tuple(sorted(index[number] for number in indices_of(image.label)))
@@ -81,13 +81,13 @@ def relabelled(
 
 
 def plain(name: str) -> str:
-    """Return ``name`` without case, numbers and zeros before it, and what is between its words."""
+    """Return ``name`` without case, leading number and zeros, and with separators as spaces."""
     words = _BETWEEN.sub(" ", folded(_NUMBER_BEFORE.sub("", name.strip()))).strip()
     return words.lstrip("0") or "0" if words.isdecimal() else words
 
 
 def _similar(known: Mapping[str, int]) -> dict[str, int]:
-    """Return the class of each plain name that is of one class alone."""
+    """Return the class of each plain name that only one class has."""
     found: dict[str, set[int]] = {}
     for name, index in known.items():
         found.setdefault(plain(name), set()).add(index)
@@ -99,7 +99,7 @@ def _are_numbers(names: Iterable[str]) -> bool:
 
 
 def _ranks(folders: Sequence[str]) -> list[int]:
-    """Return the place of each folder among all, numbers by their value."""
+    """Return each folder's rank, numbers by value."""
     key = int if _are_numbers(folders) else str
     order = sorted(range(len(folders)), key=lambda index: key(folders[index]))
     ranks = [0] * len(folders)
@@ -130,17 +130,17 @@ def _all_of(
 
 
 def are_numbers(classes: Sequence[ClassLabel]) -> bool:
-    """Whether ``classes`` are called by their numbers, as those of weights without names are."""
+    """Whether ``classes`` are named by their numbers, as for weights without class names."""
     return all(label.id == str(number) for number, label in enumerate(classes))
 
 
 def select_classes(model: Model, ids: Sequence[str]) -> Model | None:
     """Return ``model`` with a classifier for ``ids`` alone, in this order.
 
-    ``None`` where one of them is no class of the model, by name or by synset.
+    ``None`` if one of them matches no class by name or synset.
     """
     if are_numbers(model.classes) and list(ids) != [label.id for label in model.classes]:
-        return None  # a number is no name
+        return None  # a number does not identify a class
     if not model.has_classifier:
         return None
     try:

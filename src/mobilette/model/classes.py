@@ -14,7 +14,7 @@ from mobilette.limits import CLASSES
 
 @dataclass(frozen=True, kw_only=True)
 class ClassLabel:
-    """One class: a unique ``id`` (its folder, its synset) and a ``name`` for people."""
+    """One class: a unique ``id`` (folder name or synset) and a human-readable ``name``."""
 
     id: str
     name: str
@@ -32,15 +32,15 @@ class ClassLabel:
 
 
 def classes_text(classes: Sequence[ClassLabel]) -> str:
-    """Return the content of ``classes.txt``: a line ``id<TAB>name`` a class, in order."""
+    """Return the content of ``classes.txt``: one line ``id<TAB>name`` per class, in order."""
     return "".join(f"{label.id}\t{label.name}\n" for label in classes)
 
 
 def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
-    """Return the classes in ``text``; a line without a tab is an id that is its own name.
+    """Return the classes in ``text``; without a tab, a line is both id and name.
 
     Raises:
-        InputError: no class, an empty line or an id that occurs twice.
+        InputError: there is no class, an empty line or a duplicate id.
     """
     _check_count(text.count("\n"), where)
     labels = []
@@ -56,13 +56,13 @@ def parse_classes(text: str, *, where: str) -> tuple[ClassLabel, ...]:
 
 
 def read_classes(path: Path) -> tuple[ClassLabel, ...]:
-    """Return the classes in the file ``path``, in order.
+    """Return the classes in a text file (`parse_classes`) or JSON file, in order.
 
-    Text is read as `parse_classes` does. JSON is a list of names, or a table from index to name or
-    to (id, name), as Keras' ``imagenet_class_index.json``.
+    JSON is a list of names, or a table from index to name or to (id, name) such as Keras'
+    ``imagenet_class_index.json``.
 
     Raises:
-        InputError: it cannot be read, or is neither.
+        InputError: the file cannot be read, or has another format.
     """
     if path.suffix == ".json":
         return _from_json(read_json(path), where=str(path))

@@ -1,4 +1,4 @@
-"""The directory of a model: what a run directory holds apart from the records of its training."""
+"""A model's directory: the part of a run directory without the training records."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ DATASET = "dataset.json"
 ENVIRONMENT = "environment.json"
 PREPROCESS = "preprocess.json"
 WEIGHTS = "best.safetensors"
-IMPORTED = "imported"  # a key of environment.json: the run was imported, not trained
-ORIGIN = "origin"  # a key of environment.json: name, width multiplier and form
-CLASSIFIER = "classifier"  # in IMPORTED: whether the network has one
-MULTI_LABEL = "multi_label"  # in DATASET and in IMPORTED
-PRUNED_FROM = "pruned from"  # in IMPORTED of earlier versions
+IMPORTED = "imported"  # key of environment.json: the run was imported, not trained
+ORIGIN = "origin"  # key of environment.json: name, width multiplier and form
+CLASSIFIER = "classifier"  # key of IMPORTED: whether the network has one
+MULTI_LABEL = "multi_label"  # key of DATASET and IMPORTED
+PRUNED_FROM = "pruned from"  # key of IMPORTED in earlier versions
 
 
 class Parts(TypedDict):
-    """What is known of a model without its weights."""
+    """A model without its weights."""
 
     arch: Arch
     preprocess: Preprocess
@@ -51,12 +51,12 @@ class Parts(TypedDict):
 
 
 def is_model(path: Path) -> bool:
-    """Whether ``path`` looks like the directory of a model."""
+    """Whether ``path`` looks like a model's directory."""
     return (path / ARCH).is_file() and (path / CLASSES).is_file()
 
 
 def read_parts(path: Path) -> Parts:
-    """Return all of the model in the directory ``path`` but its weights.
+    """Return everything but the weights of the model in the directory ``path``.
 
     Raises:
         InputError: there is none, or one of its files is damaged.
@@ -94,7 +94,7 @@ def read_weights(path: Path, arch: Arch) -> dict[str, Tensor]:
     """Return the tensors in the safetensors file ``path`` by name.
 
     Raises:
-        InputError: it is missing, damaged, or its tensors are not those of ``arch``.
+        InputError: it is missing or damaged, or does not match ``arch``.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -121,10 +121,9 @@ def _why_no_file(path: Path) -> str:
 
 
 def read_origin(path: Path, arch: Arch) -> Origin:
-    """Return where the model in the directory ``path`` is from: from there.
+    """Return the origin of the model in the directory ``path``: that directory.
 
-    Its width multiplier is the recorded one. Runs of earlier versions recorded none; for them the
-    usual widths are compared.
+    For runs of earlier versions, which recorded no width multiplier, the usual widths are compared.
 
     Raises:
         InputError: environment.json is damaged.
@@ -151,12 +150,12 @@ def read_origin(path: Path, arch: Arch) -> Origin:
 
 
 def described(origin: Origin) -> dict[str, object]:
-    """Return what environment.json records of ``origin`` of a network that is trained."""
+    """Return the record of a trained network's ``origin`` for environment.json."""
     return {"name": origin.name, "width_mult": origin.width_mult, "form": origin.form}
 
 
 def write_model(folder: Path, model: Model, *, force: bool = False) -> Path:
-    """Write ``model`` into ``folder`` and return it; see `Model.save`."""
+    """Write ``model`` into ``folder`` and return ``folder``; see `Model.save`."""
     from safetensors.torch import save
 
     origin = model.origin
@@ -180,14 +179,14 @@ def write_model(folder: Path, model: Model, *, force: bool = False) -> Path:
 def write_parts(
     folder: Path, arch: Arch, preprocess: Preprocess, classes: Iterable[ClassLabel]
 ) -> None:
-    """Write into ``folder`` what is known of a model before it has weights."""
+    """Write everything of a model but its weights into ``folder``."""
     write_json(folder / ARCH, arch.to_json())
     write_json(folder / PREPROCESS, asdict(preprocess))
     write_text(folder / CLASSES, classes_text(tuple(classes)))
 
 
 def is_imported(path: Path) -> bool:
-    """Whether the run in ``path`` was imported instead of trained, as its environment.json tells.
+    """Whether environment.json says that the run in ``path`` was imported, not trained.
 
     Raises:
         InputError: environment.json is damaged.
@@ -196,7 +195,7 @@ def is_imported(path: Path) -> bool:
 
 
 def locate(path: Path, check: Callable[..., T], *values: Any) -> T:
-    """Call ``check`` with ``values``; what it refuses is said to stand in the file ``path``."""
+    """Return ``check(*values)``; an `InputError` is prefixed with ``path``."""
     try:
         return check(*values)
     except InputError as error:
@@ -209,7 +208,7 @@ def _read_if_there(path: Path) -> Mapping[str, object]:
 
 
 def _recorded(path: Path, key: str, *, default: bool) -> bool:
-    """Return what the set that a run was trained on, or the file it was imported from, says."""
+    """Return the value recorded with the imported file or the data set, or ``default``."""
     imported = _read_if_there(path / ENVIRONMENT).get(IMPORTED)
     dataset = _read_if_there(path / DATASET)
     for name, record in ((ENVIRONMENT, imported), (DATASET, dataset)):
@@ -222,14 +221,14 @@ def _recorded(path: Path, key: str, *, default: bool) -> bool:
 
 
 def _find_width(arch: Arch) -> tuple[float | None, Form | None]:
-    """Return the usual width multiplier and form that give ``arch`` its channels, if any do."""
+    """Return the usual width multiplier and form that give ``arch`` its channels, if any."""
     forms: tuple[Form, ...] = ("full", "small")
     channels = _channels(arch)
     for width_mult in sorted({*USUAL_WIDTHS, *published_widths(arch.name)}):
         for form in forms:
             try:
                 usual = get_arch(arch.name, Settings(width_mult=width_mult, form=form))
-            except InputError:  # a name of no catalogue, or a width that this network has not
+            except InputError:  # not in the catalogue, or an unsupported width
                 continue
             if _channels(usual) == channels:
                 return width_mult, form
@@ -237,6 +236,6 @@ def _find_width(arch: Arch) -> tuple[float | None, Form | None]:
 
 
 def _channels(arch: Arch) -> dict[str, int]:
-    """Return the channels of every convolution whose channels are not the classes."""
+    """Return the channels of every convolution except a classifier."""
     named = convs(arch.with_classes(1)).items()
     return {name: conv.channels for name, conv in named}

@@ -1,4 +1,4 @@
-"""`Model`: what a person calls the model, as one frozen value."""
+"""`Model`: arch, weights, preprocessing and classes as one frozen value."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ from mobilette.nn.network import Network, build_empty
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a model is from; no part of the Arch's hash.
+    """Where a model comes from; not part of the Arch's hash.
 
     Attributes:
         name: the network's name in the catalogue.
-        width_mult: its width multiplier; ``None`` where its channels are those of no width, as
-            after pruning.
+        width_mult: the width multiplier; ``None`` if the channels match no width, as after pruning.
         form: ``small`` or ``full``.
-        source: what the weights were read from: the folder of a run, a file, the name of published
+        source: where the weights were read from: a run folder, a file, the name of published
             weights, or ``scratch``.
-        sha256: of the file of weights (hex); of a folder of files, of all of them by name.
-        tensors: how many tensors a file of somebody else has; ``None`` for a run.
-        unused: names of that file's tensors that the network has no place for.
-        remarks: one line each on what was concluded or left out while it was read.
+        sha256: of the weight file, or of a folder's files in order of name (hex).
+        tensors: the number of tensors in an imported file; ``None`` for a run.
+        unused: the names of tensors in that file that the network does not use.
+        remarks: what was inferred or left out on import, one line each.
     """
 
     name: str
@@ -49,19 +48,19 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A network with its weights, and what has to be known to ask it.
+    """A network, its weights, its classes and its preprocessing.
 
     Attributes:
         arch: the network.
-        weights: float32 (counters int64) by the names of its state dict, exactly its tensors.
-        preprocess: how images are prepared for it.
-        classes: one a logit, in order.
-        multi_label: whether each class is answered for by itself (a sigmoid over several).
-        has_classifier: otherwise the classifier is one class of zeros: a start for training.
-        origin: where it is from.
+        weights: exactly the network's state dict; float32 (counters int64).
+        preprocess: how images are prepared.
+        classes: one per logit, in order.
+        multi_label: whether classes are independent (a sigmoid over several outputs).
+        has_classifier: otherwise the classifier is one class of zeros, for training only.
+        origin: where the model comes from.
 
     Raises:
-        InputError: the parts do not belong together; the message names the first that does not.
+        InputError: the parts do not fit together; the message names the first that does not.
     """
 
     arch: Arch
@@ -78,7 +77,7 @@ class Model:
 
     @cached_property
     def network(self) -> Network:
-        """The network with these weights, a copy, on the CPU and ready to answer.
+        """The network with a copy of these weights, on the CPU in evaluation mode.
 
         Raises:
             InputError: it has no classifier.
@@ -96,10 +95,10 @@ class Model:
 
     @checked
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
-        """Write the model into ``folder``, which is a run directory then; return it.
+        """Write the model into ``folder`` as a run directory and return its path.
 
         Args:
-            folder: `mobilette.Model.load` reads it, and every command takes it as a run.
+            folder: the new run directory; `Model.load` and every command can read it.
             force: replace ``folder`` if it exists.
 
         Raises:
@@ -114,6 +113,9 @@ class Model:
     def load(cls, path: str | Path) -> Model:
         """Return the model in a run directory.
 
+        Args:
+            path: the run directory.
+
         Raises:
             InputError: there is none, or one of its files is damaged.
         """
@@ -123,12 +125,12 @@ class Model:
 
 
 def numbered_classes(count: int) -> tuple[ClassLabel, ...]:
-    """Return ``count`` classes called by their numbers, for weights that do not name them."""
+    """Return ``count`` classes named by their numbers."""
     return tuple(ClassLabel(id=str(number), name=str(number)) for number in range(count))
 
 
 def check_parts(arch: Arch, preprocess: Preprocess, classes: Sequence[ClassLabel]) -> None:
-    """Raise `InputError` unless the three can be of one model."""
+    """Raise `InputError` unless the three fit together."""
     if len(classes) != arch.num_classes:
         raise InputError(f"{len(classes)} classes, but the network has {arch.num_classes}")
     if preprocess.channels != arch.in_channels:
@@ -137,7 +139,7 @@ def check_parts(arch: Arch, preprocess: Preprocess, classes: Sequence[ClassLabel
 
 
 def check_tensors(tensors: Mapping[str, Tensor], arch: Arch) -> None:
-    """Raise `InputError` unless ``tensors`` are exactly the network's, by name, shape and dtype."""
+    """Raise `InputError` unless ``tensors`` match the network's by name, shape and dtype."""
     expected = build_empty(arch).state_dict()
     for name, like in expected.items():
         if name not in tensors:
@@ -154,7 +156,7 @@ def check_tensors(tensors: Mapping[str, Tensor], arch: Arch) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raise `InputError` if one of the tensors has a value that is not finite."""
+    """Raise `InputError` if a tensor has a non-finite value."""
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"tensor {name!r} has values that are not finite")

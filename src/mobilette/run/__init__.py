@@ -1,1 +1,1 @@
-"""The run directory: what a training run reads, writes and resumes from."""
+"""Run directories, and asking and measuring the model in one."""

@@ -28,8 +28,8 @@ from mobilette.model.model import Model
 if TYPE_CHECKING:
     from mobilette.nn.network import Network
 
-LAUNCH = "launch"  # a key of environment.json: which start of torchrun made the run
-MAX_UNUSABLE = "max_unusable"  # in DATASET: which part of the images may be broken
+LAUNCH = "launch"  # key of environment.json: the torchrun launch that created the run
+MAX_UNUSABLE = "max_unusable"  # key of DATASET: the fraction of images that may be broken
 METRICS = "metrics.csv"
 METRICS_HEADER = "epoch,step,seconds,lr,train_loss,val_loss,top1,top5,images_per_second"
 MULTI_LABEL_HEADER = f"{METRICS_HEADER},mean_average_precision"
@@ -39,10 +39,10 @@ STATE = "last.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run directory: an architecture, its classes, its preprocessing and its weights.
+    """A run directory: its architecture, classes, preprocessing and weights.
 
-    ``multi_label`` tells that an image may be of none or of several classes; without
-    ``has_classifier`` the weights are a start for training, and cannot answer.
+    With ``multi_label``, an image may have no class or several. Without ``has_classifier``, the
+    weights are a start for training and cannot classify.
     """
 
     path: Path
@@ -53,9 +53,9 @@ class Run:
     has_classifier: bool = True
 
     def history(self) -> list[dict[str, float]]:
-        """Return the lines of metrics.csv, one an epoch, by column; none of an imported run.
+        """Return the rows of metrics.csv, one per epoch, by column; none for an imported run.
 
-        A column that is empty, as top-5 of few classes, is left out.
+        Empty columns, such as top-5 with few classes, are left out.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -78,13 +78,12 @@ class Run:
             raise InputError(f"{path}: damaged ({error})") from error
 
     def best(self) -> dict[str, float] | None:
-        """Return the line of metrics.csv that the best weights are of; ``None`` if there is none.
+        """Return the row of metrics.csv for the best weights, if there is one.
 
-        It is the one with the highest top-1, or, of a multi-label run, with the highest mean
-        average precision.
+        The best epoch has the highest top-1 or, in a multi-label run, mean average precision.
 
         Raises:
-            InputError: as `history` does.
+            InputError: metrics.csv is missing or damaged.
         """
         score = "mean_average_precision" if self.multi_label else "top1"
         return max(self.history(), key=lambda row: row.get(score, row["top1"]), default=None)
@@ -113,12 +112,12 @@ class Run:
 
     @property
     def network(self) -> Network:
-        """The network with the best weights, ready to answer (`Model.network`)."""
+        """The network with the best weights, in evaluation mode (`Model.network`)."""
         return self.model.network
 
 
 def check_apart(out: Path, run: Path, role: str) -> None:
-    """Raise `InputError` if a run written to ``out`` would replace ``run``, told by a ``role``."""
+    """Raise `InputError` if writing to ``out`` would replace ``run``, described by ``role``."""
     if out.resolve() in (run.resolve(), *run.resolve().parents):
         raise InputError(f"{out}: {run}, {role}, lies there; give another --out")
 
@@ -127,7 +126,7 @@ def open_run(path: str | Path) -> Run:
     """Return the run in the directory ``path``.
 
     Raises:
-        InputError: it is no run directory, or one of its files is damaged.
+        InputError: it is not a run directory, or one of its files is damaged.
     """
     path = Path(path)
     return Run(path=path, **read_parts(path))
@@ -137,7 +136,7 @@ is_run = is_model
 
 
 def recorded_data(path: Path) -> str:
-    """Return the images that the run in ``path`` was trained on, as it recorded them.
+    """Return the training data's path as recorded by the run in ``path``.
 
     Raises:
         InputError: dataset.json is missing or damaged.
@@ -159,7 +158,7 @@ def write_run(
     dataset: dict[str, object],
     environment: dict[str, object],
 ) -> None:
-    """Write into ``folder`` everything of a run that is known before the first step."""
+    """Write everything that is known before the first step into ``folder``."""
     write_parts(folder, arch, preprocess, classes)
     write_text(folder / RECIPE, recipe)
     write_json(folder / DATASET, dataset)

@@ -1,4 +1,4 @@
-"""What a network answers for pixels: the one way to ask a checkpoint."""
+"""Runs a checkpoint on images in batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mobilette.data.store import Pixels
 from mobilette.nn.network import Network
 
 LARGEST_BATCH = 256
-# Activations of one batch; eager PyTorch holds about two or three times what is counted.
+# Activations per batch; eager PyTorch holds about two or three times the counted bytes.
 ACTIVATION_BYTES = 256 * 2**20
 
 
@@ -27,7 +27,7 @@ def checkpoint_logits(
 ) -> NDArray[np.float32]:
     """Return logits (N, classes), float32, for ``pixels`` uint8 (N, C, H, W), RGB or grey.
 
-    Runs where ``normalise`` lies, in evaluation mode, in batches of at most ``at_once``.
+    Runs on the device of ``normalise``, in evaluation mode, in batches of at most ``at_once``.
     """
     size = min(largest_batch(network), at_once or LARGEST_BATCH)
     return logits_in_batches(network, normalise, pixels, size=size)
@@ -37,7 +37,7 @@ def checkpoint_logits(
 def logits_in_batches(
     network: Network, normalise: Normalise, pixels: Pixels, *, size: int
 ) -> NDArray[np.float32]:
-    """Return what `checkpoint_logits` does, in batches of ``size``."""
+    """Like `checkpoint_logits`, in batches of ``size``."""
     network.eval()
     outputs = []
     for first in range(0, len(pixels), size):

@@ -1,4 +1,4 @@
-"""How good a classifier's logits are."""
+"""Accuracy and loss of a classifier's logits."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from mobilette.data.images import Labels
 class Metrics:
     """Accuracy and loss over a set of images; fractions are 0 to 1.
 
-    Logits that are not finite count as wrong answers. In a multi-label set any of an image's
-    classes is a right answer, and top-1 and top-5 leave out the images that have none.
+    Non-finite logits count as wrong. In a multi-label set, any of an image's classes is a right
+    answer, and top-1 and top-5 leave out images without a class.
 
     Attributes:
-        top1: the largest logit is that of the true class.
-        top5: the true class is among the five largest logits; ``None`` with five classes or fewer,
-            where it says nothing.
-        loss: mean cross-entropy, natural logarithm; of multi-label images the mean binary
+        top1: the fraction of images whose largest logit is the true class's.
+        top5: the same for the five largest logits; ``None`` with five classes or fewer.
+        loss: mean cross-entropy, natural logarithm; for multi-label sets, mean binary
             cross-entropy over images and classes.
-        per_class: class id to its images and top-1 (of multi-label images: average precision),
-            for the classes that occur.
-        confusion: true class id to predicted class id to images, zeros left out; empty for
-            multi-label images.
-        mean_average_precision: of multi-label images, the mean over the classes that occur of
-            scikit-learn's ``average_precision_score``, 0 if none does; else ``None``.
-        classes_matched_by: how the images' classes were found among a model's, where they were.
+        per_class: class id to image count and top-1 (multi-label: average precision), for the
+            classes that occur.
+        confusion: true class id to predicted class id to image count, zeros left out; empty for
+            multi-label sets.
+        mean_average_precision: for multi-label sets, the mean of scikit-learn's
+            ``average_precision_score`` over the classes that occur, 0 if none does; else ``None``.
+        classes_matched_by: how the images' classes were matched with the model's, if they were.
     """
 
     top1: float
@@ -44,11 +43,11 @@ class Metrics:
 
     @property
     def score(self) -> float:
-        """What the best weights are chosen by: top-1, or the mean average precision."""
+        """The criterion for the best weights: top-1 or mean average precision."""
         return self.top1 if self.mean_average_precision is None else self.mean_average_precision
 
     def to_json(self) -> dict[str, object]:
-        """Return the metrics as JSON values; the mean average precision only where there is one."""
+        """Return the metrics as JSON values; mean average precision only if there is one."""
         values = asdict(self)
         if self.mean_average_precision is None:
             del values["mean_average_precision"]
@@ -56,9 +55,9 @@ class Metrics:
 
 
 def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> Metrics:
-    """Return the metrics of ``logits`` (N, classes) against ``labels``, N at least 1.
+    """Return the metrics of ``logits`` (N, classes) against ``labels``, N ≥ 1.
 
-    Labels of shape (N,) are indices; of shape (N, classes) 0 and 1, for a multi-label set.
+    Labels are indices (N,) or, for multi-label sets, 0 and 1 (N, classes).
     """
     if labels.ndim == 2:
         return _measure_multi_label(logits, labels == 1, ids)
@@ -89,13 +88,13 @@ def measure(logits: NDArray[np.float32], labels: Labels, ids: Sequence[str]) -> 
 
 
 def accuracy(logits: NDArray[np.float32], labels: Labels) -> float:
-    """Return the ``top1`` that `measure` does, alone."""
+    """Return ``top1`` of `measure` alone."""
     right = right_answers(logits, labels)
     return _mean(right if labels.ndim == 1 else right[labels.any(axis=1)])
 
 
 def right_answers(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.bool_]:
-    """Return of which images the largest logit (N, classes) is that of a true class, (N,)."""
+    """Return whether each image's largest logit is that of a true class, bool (N,)."""
     predicted, finite = logits.argmax(axis=1), np.isfinite(logits).all(axis=1)
     if labels.ndim == 1:
         right: NDArray[np.bool_] = predicted == labels
@@ -107,7 +106,7 @@ def right_answers(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.boo
 def _measure_multi_label(
     logits: NDArray[np.float32], labels: NDArray[np.bool_], ids: Sequence[str]
 ) -> Metrics:
-    from sklearn.metrics import average_precision_score  # 1.8 seconds to import
+    from sklearn.metrics import average_precision_score  # takes 1.8 s to import
 
     wide = logits.astype(np.float64)
     finite = np.isfinite(wide).all(axis=1, keepdims=True)
@@ -141,7 +140,7 @@ def _mean(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:
 
 
 def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return log(sum(exp(logits))) of each row, without overflow."""
+    """Return log(sum(exp(logits))) per row, without overflow."""
     wide = logits.astype(np.float64)
     largest = wide.max(axis=1)
     total: NDArray[np.float64] = largest + np.log(np.exp(wide - largest[:, None]).sum(axis=1))
@@ -157,6 +156,6 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probability of each class for itself, (N, classes), of multi-label ``logits``."""
+    """Return the independent class probabilities (N, classes) of multi-label ``logits``."""
     probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
     return probabilities

@@ -1,4 +1,4 @@
-"""A model by whatever names it: a run, its folder, a `Model`, a network trained elsewhere."""
+"""A model given as a run, a run folder, a `Model` or a network trained elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mobilette.run.directory import Run, is_run, open_run
 
 
 class Subject(NamedTuple):
-    """A model, and the run that holds exactly it, if there is one."""
+    """A model and the run that holds exactly that model, if any."""
 
     model: Model
     run: Run | None
@@ -33,15 +33,15 @@ def resolve(
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
 ) -> Subject:
-    """Return the model that ``subject`` is.
+    """Return the model that ``subject`` refers to.
 
     Args:
-        subject: a run, its folder, a model, or a network that was trained elsewhere.
-        preprocess: of a network: how images are prepared; by default its ``preprocess``.
-        classes: names of a network's classes, in order; by default their numbers.
+        subject: a run, its folder, a model, or a network trained elsewhere.
+        preprocess: for a network, its preprocessing; by default its ``preprocess`` attribute.
+        classes: for a network, the class names in order; numbers by default.
 
     Raises:
-        InputError: no run, its weights are missing or damaged, or a network without preprocess.
+        InputError: no run, weights missing or damaged, or a network without preprocessing.
     """
     if isinstance(subject, Network):
         return Subject(_of_network(subject, preprocess, classes), None)
@@ -55,7 +55,7 @@ def resolve(
 
 
 def model_sha256(model: Model, run: Run | None) -> str:
-    """Return the hash of the run's file of weights, or of the one `Model.save` would write."""
+    """Return the hash of the run's weight file, or of the one `Model.save` would write."""
     from safetensors.torch import save
 
     if run is not None:
@@ -66,7 +66,7 @@ def model_sha256(model: Model, run: Run | None) -> str:
 
 
 def folder_name(subject: Run | Model) -> str:
-    """Return what a folder for things made of ``subject`` is called."""
+    """Return a name for a folder of outputs made from ``subject``."""
     if isinstance(subject, Run):
         return subject.path.resolve().name
     return re.sub(r"\W+", "_", subject.arch.name)
@@ -103,7 +103,7 @@ def _labels(names: Sequence[str] | None, count: int) -> tuple[ClassLabel, ...]:
 
 
 def _run_of(model: Model) -> Run | None:
-    """Return the run that ``model`` was read from, if it still holds these weights."""
+    """Return the run ``model`` was read from, if it still holds these weights."""
     path = Path(model.origin.source)
     if not (path.is_absolute() and is_run(path)):
         return None

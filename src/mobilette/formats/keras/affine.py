@@ -1,4 +1,4 @@
-"""A scale and a shift of each channel, put into the linear layer before or behind them."""
+"""Folds a per-channel scale and shift into the preceding or following linear layer."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Affine:
-    """x * scale + shift, one of each a channel, or one for all; float64."""
+    """x * scale + shift, float64; one of each per channel, or one for all.
+
+    `put_after` and `put_before` raise `InputError` where folding into the layer is impossible.
+    """
 
     scale: Numbers
     shift: Numbers
 
     @staticmethod
     def of_norm(arrays: Mapping[str, Weights], epsilon: float) -> Affine:
-        """Return what a batch norm does at inference; ``arrays`` are those of `NORM`."""
+        """Return a batch norm's map at inference; ``arrays`` are named as in `NORM`."""
         scale = arrays["weight"] / np.sqrt(arrays["running_var"].astype(np.float64) + epsilon)
         return Affine(scale=scale, shift=arrays["bias"] - arrays["running_mean"] * scale)
 
     @staticmethod
     def of_steps(steps: list[tuple[str, tuple[float, ...]]]) -> Affine:
-        """Return what additions, subtractions, multiplications and divisions do, in order."""
+        """Return the composition of additions, subtractions, multiplications and divisions."""
         scale, shift = np.ones(1), np.zeros(1)
         for name, values in steps:
             numbers = np.asarray(values, np.float64)
@@ -42,11 +45,7 @@ class Affine:
         return Affine(scale=scale, shift=shift)
 
     def put_after(self, builder: Builder, name: str) -> None:
-        """Put this into the linear layer before it.
-
-        Raises:
-            InputError: the numbers are not as many as its channels.
-        """
+        """Fold this into the layer ``name`` before it."""
         tensors = builder.layers[name].tensors
         weight = tensors["weight"]
         out = len(weight)
@@ -57,11 +56,7 @@ class Affine:
         builder.set_tensors(name, put)
 
     def put_before(self, builder: Builder, name: str) -> None:
-        """Put this into the linear layer behind it, which sees one pixel or a flattened map.
-
-        Raises:
-            InputError: it reads several pixels at once, or the channels are others.
-        """
+        """Fold this into the layer ``name`` behind it, which reads one pixel or a flattened map."""
         layer, tensors = builder.layers[name].layer, builder.layers[name].tensors
         weight = tensors["weight"]
         if isinstance(layer, ConvLayer) and (layer.kernel, layer.groups) != (1, 1):
@@ -72,7 +67,7 @@ class Affine:
         builder.set_tensors(name, {"weight": _float32(weight * spread), "bias": _float32(bias)})
 
     def _spread(self, count: int, name: str) -> tuple[Numbers, Numbers]:
-        """Return scale and shift of ``count`` channels, or of the pixels of a flattened map."""
+        """Return scale and shift, repeated for ``count`` channels or pixels of a flattened map."""
         if count % len(self.scale) or count % len(self.shift):
             raise InputError(f"layer {name!r} has {count} channels, its scaling {len(self.scale)}")
         scale, shift = self.scale, self.shift
@@ -80,5 +75,5 @@ class Affine:
 
 
 def _float32(array: Numbers) -> Weights:
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+    with np.errstate(over="ignore", invalid="ignore"):  # checked for finite values later
         return np.ascontiguousarray(array, np.float32)

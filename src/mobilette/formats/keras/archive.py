@@ -1,6 +1,6 @@
-"""Keras 3's ``.keras``: a zip archive, or a folder, of a topology and its weights.
+"""Reads Keras 3's ``.keras``: a zip archive or folder with a topology and weights.
 
-The format: keras-team/keras, saving/saving_lib.py (config.json, metadata.json, model.weights.h5).
+Format: keras-team/keras, saving/saving_lib.py (config.json, metadata.json, model.weights.h5).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobilette.formats.torch.torch_files import check_list_of_parts
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 SHARDED = "model.weights.json"
-LARGEST_FACTOR = 4  # of weights to the archive: floats are hardly compressed
+LARGEST_FACTOR = 4  # of weights to archive size: floats hardly compress
 DAMAGED = (
     EOFError,
     LookupError,
@@ -33,7 +33,7 @@ DAMAGED = (
 
 
 def is_keras_archive(path: Path) -> bool:
-    """Whether ``path`` is an archive or a folder with a Keras topology in it."""
+    """Whether ``path`` is an archive or a folder with a Keras topology."""
     if path.is_dir():
         return (path / CONFIG).is_file() and (path / METADATA).is_file()
     try:
@@ -46,11 +46,10 @@ def is_keras_archive(path: Path) -> bool:
 
 
 def read_keras_archive(path: Path, resolution: int | None = None) -> FileNetwork:
-    """Return the network of a Keras model. Nothing in the archive is executed.
+    """Return the network of a Keras model; nothing in the archive is executed.
 
     Raises:
-        InputError: it is damaged or unpacks to more than it should, or the model has layers that no
-            network here has.
+        InputError: it is damaged, unpacks to too much, or has unsupported layers.
     """
     if path.is_dir():
         names = [file.name for file in path.iterdir()]

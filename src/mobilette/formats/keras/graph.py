@@ -1,6 +1,6 @@
-"""The topology of a Keras model (``model_config``): of Keras 2, Keras 3 and TensorFlow.js.
+"""Translates a Keras topology (``model_config``) of Keras 2, Keras 3 or TensorFlow.js.
 
-Layers are matched with their weights by name; what they do is in their configuration.
+Weights are matched with layers by name; what a layer does is in its configuration.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "hard_swish": "hard_swish",
     "hard_sigmoid": "hard_sigmoid",
 }
-# What may stand at the end; a softmax of log_softmax is the softmax.
+# Allowed at the end; a softmax of log_softmax is the softmax.
 ENDINGS: Mapping[str, Ending] = {
     "softmax": "softmax",
     "log_softmax": "softmax",
@@ -34,15 +34,15 @@ ENDINGS: Mapping[str, Ending] = {
     "sigmoid": "sigmoid",
     "Sigmoid": "sigmoid",
 }
-# What a topology that is not Keras' own makes the reader raise.
+# Raised by the reader for a topology that Keras did not write.
 DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
-# They change no logit: a reshape is looked at, augmentation does nothing at inference.
+# These change no logit: a reshape is checked, augmentation does nothing at inference.
 PASSED_OVER = (
     *("Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise"),
     *("Flatten", "Reshape", "Identity", "Cast", "ActivityRegularization"),
     *("RandAugment", "AugMix", "CutMix", "MixUp", "Solarization"),
 )
-RANDOM = "Random"  # so begin the names of other augmentations; a crop is none
+RANDOM = "Random"  # prefix of other augmentations; RandomCrop is not one
 
 
 def keras_graph(
@@ -59,11 +59,11 @@ def keras_graph(
         topology: the JSON value of ``model_config``.
         weights: of its layers.
         where: the file, for messages.
-        version: of the Keras that wrote it; ``hard_sigmoid`` is another function before 3.
-        resolution: in pixels, where the model leaves it open.
+        version: of Keras; before 3, ``hard_sigmoid`` is another function.
+        resolution: in pixels, if the model leaves it open.
 
     Raises:
-        InputError: the topology is damaged or has layers that no network here has.
+        InputError: the topology is damaged or has unsupported layers.
     """
     try:
         layers, shape, output = read_layers(topology)
@@ -85,13 +85,13 @@ class _Translation:
         self.weights = RemainingWeights(weights)
         self.tensors = self.weights.names()
         self.built = Builder((0, 0, 0))
-        self.source_of = {INPUT: INPUT}  # Keras' layer to the one built whose output it has
+        self.source_of = {INPUT: INPUT}  # Keras' layer to the built layer that has its output
         self.endings: dict[str, Ending] = {}  # of layers behind a softmax or sigmoid
         self.padded: dict[str, Pads] = {}  # of layers that add zeros around a map
-        # relu6(x + 3) / 6 comes in three layers
+        # relu6(x + 3) / 6 consists of three layers
         self.plus_three: dict[str, str] = {}
         self.capped: dict[str, str] = {}
-        # layer to the batch norm behind what it reads, which the next linear layer takes
+        # layer to the batch norm on its input, to be folded into the next linear layer
         self.pending: dict[str, Affine] = {}
 
     def run(
@@ -162,7 +162,7 @@ class _Translation:
         translate(layer)
 
     def pass_over(self, layer: KerasLayer) -> None:
-        """Let a layer that changes no value hand on what it reads, whatever that is."""
+        """Replace a layer that changes no value by its input."""
         shape = layer.option("target_shape", ())
         if sum(size != 1 for size in shape) > 1:
             raise InputError(f"layer {layer.name!r} reshapes to {shape}")
@@ -184,7 +184,7 @@ class _Translation:
         return self.source_of[name]
 
     def source(self, layer: KerasLayer, *, padded: bool = False) -> str:
-        """Return the layer that is read; only one with a window may read zeros around it."""
+        """Return the input layer; only layers with a window may read padding."""
         self.known(layer)
         return self.sources(layer, padded=padded)[0]
 
@@ -202,7 +202,7 @@ class _Translation:
         return tuple(self.source_of[name] for name in layer.inputs)
 
     def begin(self) -> None:
-        """Let the network begin with the image as it is now."""
+        """Set the network's input to the image at this point."""
         channels, height, width = self.images.shape
         side = height or self.resolution or 0
         if height != width:
@@ -215,7 +215,7 @@ class _Translation:
         self.source_of[layer.name] = self.source(layer)
 
     def scale_logits(self, layer: KerasLayer) -> bool:
-        """Put a scaling behind a linear layer into its weights; whether ``layer`` is one."""
+        """Fold a scaling into the linear layer before it; return whether ``layer`` is a scaling."""
         name = self.source_of.get(layer.inputs[0], "")
         if not self.is_linear(name) or layer.inputs[0] in self.pending:
             return False
@@ -273,12 +273,12 @@ class _Translation:
             self.source_of[layer.name] = self.built.norm(layer.name, source, arrays, epsilon)
         elif isinstance(before, LinearLayer):
             self.put_behind(layer, source, Affine.of_norm(arrays, epsilon))
-        else:  # behind a pool or an activation: the next linear layer takes it
+        else:  # behind a pool or an activation: folded into the next linear layer
             self.pending[layer.name] = Affine.of_norm(arrays, epsilon)
             self.source_of[layer.name] = source
 
     def activation(self, layer: KerasLayer) -> None:
-        """Add the activation that a layer is, or ends in."""
+        """Add the activation that a layer is or ends in."""
         name = layer.option("activation", "linear")
         known = ACTIVATIONS.get("linear" if str(name) in ENDINGS else str(name))
         if known is None or (known == "hard_sigmoid" and self.is_keras_2):
@@ -370,7 +370,7 @@ class _Translation:
 
 
 def _check_kind(layer: KerasLayer) -> None:
-    """Raise `InputError` for a layer that holds code, is quantised, or has its channels first."""
+    """Raise `InputError` for a layer that holds code, is quantised or has channels first."""
     if layer.kind == "Lambda":
         raise InputError(
             f"layer {layer.name!r} is a Lambda: code, which is not executed; write what it does "

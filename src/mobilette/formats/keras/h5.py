@@ -1,4 +1,4 @@
-"""Keras ``.h5`` files: a whole model, or the weights alone."""
+"""Reads Keras ``.h5`` files: a whole model, or the weights alone."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LONGEST_S = 300.0
 def read_keras_h5(path: Path, resolution: int | None = None) -> FileNetwork | list[LayerWeights]:
     """Return the network of a Keras model, or its layers' weights in order if it has no topology.
 
-    The HDF5 library works in a process of its own, for it may crash on damaged files. Links are not
-    followed out of the file, and nothing in it is executed (Keras' lambdas).
+    HDF5 runs in a separate process, since it may crash on damaged files. External links are not
+    followed and nothing in the file is executed (Keras' lambdas).
 
     Raises:
-        InputError: not such a file, damaged, or of layers that no network here has.
+        InputError: not such a file, damaged, or with unsupported layers.
     """
     check_file(path, limit=LARGEST_MODEL)
     description, layers = read_arrays(path)
@@ -47,7 +47,7 @@ def parse_topology(config: str, *, where: str) -> Any:
     """Return the JSON value of a topology.
 
     Raises:
-        InputError: it is too long, or none.
+        InputError: it is too long or not JSON.
     """
     if len(config) > LARGEST_RECORD:
         raise InputError(f"{where} has {len(config):,} characters")
@@ -60,7 +60,7 @@ def parse_topology(config: str, *, where: str) -> Any:
 def read_arrays(
     path: Path, *, member: str | None = None
 ) -> tuple[dict[str, Any], list[LayerWeights]]:
-    """Return what an HDF5 file, or a ``member`` of a zip archive, says of itself, and its weights.
+    """Return the description and weights in an HDF5 file, or in a ``member`` of a zip archive.
 
     Raises:
         InputError: it is damaged, or h5py is not installed.

@@ -1,8 +1,8 @@
-"""Reads a Keras ``.h5`` file in a process of its own: ``python -m ... FILE [MEMBER]`` (`h5`).
+"""Reads a Keras ``.h5`` file in a separate process: ``python -m ... FILE [MEMBER]`` (`h5`).
 
-The HDF5 library is written in C and has crashed on damaged files (docs/log.md). Here a crash ends
-this process and not the one that asked. What was read goes to stdout as numpy's ``.npz``. The file
-may be a member of a zip archive, as in Keras 3's ``.keras``.
+The HDF5 library has crashed on damaged files (docs/log.md); here a crash ends only this process.
+The result goes to stdout as numpy's ``.npz``. FILE may be a zip archive with the HDF5 file as
+MEMBER, as in Keras 3's ``.keras``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from mobilette.isolated import REFUSED
 if TYPE_CHECKING:
     import h5py
 
-# What damaged or hostile files make h5py raise: lookups of what is not there, sizes that are none
-# or too large, text that is none.
+# Raised by h5py on damaged or hostile files: missing members, impossible sizes, invalid text.
 DAMAGED = (
     AttributeError,
     KeyError,
@@ -43,12 +42,12 @@ DAMAGED = (
 MANY = 10_000
 DEEPEST = 16
 VARIABLES = "vars"
-# What earlier versions of Keras 3's format call the list of a model's layers.
+# The list of a model's layers in earlier versions of Keras 3's format.
 OLDER_NAMES = {"_layer_checkpoint_dependencies": "layers"}
 
 
 def main(path: Path, member: str | None = None) -> int:
-    """Write the file's description and arrays to stdout, or why not to stderr; return a status."""
+    """Write the description and arrays to stdout, or the error to stderr; return a status."""
     import h5py
 
     try:
@@ -81,9 +80,9 @@ def main(path: Path, member: str | None = None) -> int:
 
 
 def _layers(root: h5py.Group, limit: int) -> Iterator[tuple[str, dict[str, Weights]]]:
-    """Yield the layers that have weights, together at most ``limit`` bytes, in the file's order.
+    """Yield the layers with weights, at most ``limit`` bytes in all, in the file's order.
 
-    A layer within a model within the model is called ``MODEL/LAYER``.
+    A layer of a nested model is called ``MODEL/LAYER``.
     """
     for group_name in _names(root, "layer_names"):
         group = _member(root, group_name)
@@ -106,7 +105,7 @@ def _layers(root: h5py.Group, limit: int) -> Iterator[tuple[str, dict[str, Weigh
 
 
 def _variables(file: h5py.File, limit: int) -> Iterator[tuple[str, dict[str, Weights]]]:
-    """Yield path and variables ("0", "1", ...) of each layer in Keras 3's layout of weights."""
+    """Yield each layer's path and variables ("0", "1", ...) in Keras 3's layout."""
     import h5py
 
     open_groups: list[tuple[str, Any]] = [("", file)]
@@ -118,7 +117,7 @@ def _variables(file: h5py.File, limit: int) -> Iterator[tuple[str, dict[str, Wei
             if not isinstance(part, h5py.Group):
                 continue
             count += 1
-            parts = name.replace("\\", "/").split("/")  # Windows once wrote its own separator
+            parts = name.replace("\\", "/").split("/")  # once written with backslashes on Windows
             inner = [path, *(OLDER_NAMES.get(part, part) for part in parts)]
             if count > MANY or len(inner) + path.count("/") > DEEPEST:
                 raise InputError(f"more than {MANY:,} groups, or groups in groups in groups")
@@ -138,7 +137,7 @@ def _variables(file: h5py.File, limit: int) -> Iterator[tuple[str, dict[str, Wei
 
 
 def _member(group: h5py.Group, name: str) -> Any:
-    """Return what lies at ``name`` in ``group``; only plain links are followed."""
+    """Return the member ``name`` of ``group``, following hard links only."""
     import h5py
 
     for part in name.split("/"):
@@ -151,7 +150,7 @@ def _member(group: h5py.Group, name: str) -> Any:
 
 
 def _array(dataset: Any, limit: int) -> Weights | None:
-    """Return an array as float32; ``None`` for a counter or a seed, which are no weights."""
+    """Return an array as float32, or ``None`` for a counter or random seed."""
     import h5py
 
     if isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in "iu":
@@ -166,10 +165,10 @@ def _array(dataset: Any, limit: int) -> Weights | None:
         raise InputError(f"{getattr(dataset, 'name', 'a weight')!r} is no array of floats")
     if dataset.external is not None or dataset.is_virtual:
         raise InputError(f"{dataset.name!r} lies in another file")
-    # A chunk is unpacked as a whole, however little of it the array has.
+    # A chunk is unpacked as a whole, however little of it the array uses.
     if dataset.size is None or max(dataset.size, prod(dataset.chunks or ())) * 4 > limit:
         raise InputError(f"{dataset.name!r} is of shape {dataset.shape}: too large to be true")
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+    with np.errstate(over="ignore", invalid="ignore"):  # checked for finite values later
         if bfloat16:
             upper = np.asarray(dataset[()]).view(np.uint16).astype(np.uint32)
             return (upper << np.uint32(16)).view(np.float32)
@@ -177,7 +176,7 @@ def _array(dataset: Any, limit: int) -> Weights | None:
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Return a list of names; Keras splits those that are too long for one attribute."""
+    """Return a list of names; Keras splits lists that are too long for one attribute."""
     parts = [attribute] if attribute in group.attrs else []
     while attribute not in parts and f"{attribute}{len(parts)}" in group.attrs:
         parts.append(f"{attribute}{len(parts)}")

@@ -1,6 +1,6 @@
-"""The layers of a Keras model that prepare images: scaling, geometry, augmentation.
+"""Keras layers that prepare images: scaling, geometry, augmentation.
 
-What they do at inference becomes a `Preprocess`; the network begins behind them.
+Their effect at inference becomes a `Preprocess`; the network begins behind them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mobilette.formats.keras.layers import KerasLayer
 from mobilette.formats.keras.weights import RemainingWeights
 from mobilette.formats.pixels import Numbers, Pixels
 
-# Operations with constants: TensorFlow Lite's names, which `Pixels` knows
+# Operations with constants, by TensorFlow Lite's names, which `Pixels` knows
 ARITHMETIC = {
     "Add": "ADD",
     "Subtract": "SUB",
@@ -29,12 +29,12 @@ NORMALIZATION_EPSILON = 1e-7  # Keras' smallest standard deviation
 
 
 class Images:
-    """What is known about images when the network reads them.
+    """The preprocessing layers read so far; unsupported ones raise `InputError`.
 
     Attributes:
-        side: of the square image in pixels, 0 where the model leaves it open.
-        resize: how it becomes square, if a layer says so.
-        remarks: for people.
+        side: of the square image in pixels; 0 if the model leaves it open.
+        resize: how the image becomes square, if a layer does it.
+        remarks: notes for the user.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -49,34 +49,26 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of what the network reads."""
+        """(channels, height, width) of the network's input."""
         return len(self._pixels[INPUT].mean), self.side, self._width
 
     def __contains__(self, layer: str) -> bool:
-        """Whether the output of ``layer`` is the image still."""
+        """Whether the output of ``layer`` is still the image."""
         return layer in self._pixels
 
     def copy(self, layer: KerasLayer) -> None:
-        """Let ``layer``, which reads the image, change nothing."""
+        """Record that ``layer``, which reads the image, does not change it."""
         self._pixels[layer.name] = self._pixels[layer.inputs[0]]
 
     def read(self, layer: str) -> None:
-        """Let the network read the output of ``layer``.
-
-        Raises:
-            InputError: it reads the image in another scaling as well.
-        """
+        """Record that the network reads the output of ``layer``; only one scaling may be read."""
         pixels = self._pixels[layer]
         if self._read not in (None, pixels):
             raise InputError(f"the image is read in two scalings, the second behind {layer!r}")
         self._read = pixels
 
     def prepare(self, layer: KerasLayer, weights: RemainingWeights) -> bool:
-        """Note what ``layer``, which reads the image, does to it; whether it prepares images.
-
-        Raises:
-            InputError: it does what no `Preprocess` can.
-        """
+        """Record the effect of ``layer`` on the image; return whether it prepares images."""
         if layer.kind in GEOMETRY:
             self._change_shape(layer)
             self.copy(layer)
@@ -94,7 +86,7 @@ class Images:
         return True
 
     def preprocess(self) -> Preprocess | None:
-        """Return how images are prepared, if the model scales them."""
+        """Return the preprocessing, if the model scales images."""
         found = None if self._read is None else self._read.preprocess()
         if found is None:
             return None
@@ -138,10 +130,10 @@ class Images:
 
 
 def arithmetic(layer: KerasLayer, weights: RemainingWeights) -> list[tuple[str, Numbers]]:
-    """Return the steps (ADD, SUB, MUL, DIV and constants) that a layer is; none if it is no such.
+    """Return a layer's steps (ADD, SUB, MUL or DIV with constants); none if it is not arithmetic.
 
     Raises:
-        InputError: a constant is subtracted from or divided by what the layer reads.
+        InputError: the input is subtracted from, or divides, a constant.
     """
     if layer.kind == "Rescaling":
         scale, offset = (_numbers(layer.option(name, 0.0)) for name in ("scale", "offset"))

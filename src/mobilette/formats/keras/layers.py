@@ -1,4 +1,4 @@
-"""The layers of a Keras topology and what they read: three generations of JSON made alike."""
+"""Reads the layers of a Keras topology and their inputs from three generations of JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANY = 10_000
 DEEPEST = 4
 LARGEST_SIDE = 65_536
 MODELS = ("Functional", "Model", "Sequential", "Pipeline")
-# Operations on tensors that Keras 2 records as layers
+# Tensor operations that Keras 2 records as layers
 OPERATIONS = {
     "__operators__.add": "Add",
     "math.add": "Add",
@@ -36,13 +36,13 @@ OPERATIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class KerasLayer:
-    """One layer: what it is, what it reads, how it is configured.
+    """A layer's class, inputs and configuration.
 
     Attributes:
-        name: unique; that of a layer within a model has the model's before it if it must.
-        keys: what its weights may be called in the file, the likeliest first (`LayerWeights`).
+        name: unique; for a layer of a nested model prefixed with the model's name if necessary.
+        keys: possible names of its weights in the file, most likely first (`LayerWeights`).
         numbers: constants among its inputs.
-        reverse: whether the first input is a constant: 1 - x.
+        reverse: whether the first input is a constant, as in 1 - x.
     """
 
     name: str
@@ -54,21 +54,17 @@ class KerasLayer:
     config: Mapping[str, Any]
 
     def option(self, name: str, default: Any = None) -> Any:
-        """Return an option of the layer."""
+        """Return a value of the configuration."""
         return self.config.get(name, default)
 
     def pair(self, name: str, default: int) -> tuple[Any, Any]:
-        """Return an option that is one number for both directions, or two."""
+        """Return an option given as one number for both directions or as two."""
         value = self.config.get(name, default)
         first, second = value if isinstance(value, list | tuple) else (value, value)
         return first, second
 
     def size(self, name: str, default: int = 0) -> int:
-        """Return an option that is one number of pixels, at least 1, in both directions.
-
-        Raises:
-            InputError: it is none, or differs between the directions.
-        """
+        """Return an option in pixels, which must be equal in both directions and at least 1."""
         first, second = self.pair(name, default)
         if type(first) is not int or first != second or first < 1:
             raise InputError(f"layer {self.name!r} has {name} {first!r} and {second!r:.40}")
@@ -76,13 +72,13 @@ class KerasLayer:
 
 
 def read_layers(topology: Any) -> tuple[dict[str, KerasLayer], tuple[int, int, int], str]:
-    """Return the layers by name, the input's (channels, height, width), the output layer's name.
+    """Return the layers by name, the input's (channels, height, width) and the output's name.
 
-    A size that the model leaves open is 0. Models within the model are replaced by their layers.
+    A size that the model leaves open is 0. Nested models are replaced by their layers.
 
     Raises:
-        InputError: several inputs or outputs, a layer that is used twice, too many layers, or a
-            model that is a class of its own.
+        InputError: several inputs or outputs, a shared layer, too many layers, or a custom model
+            class.
     """
     reading = _Reading()
     output = reading.model(topology, INPUT, _Place())
@@ -93,7 +89,7 @@ def read_layers(topology: Any) -> tuple[dict[str, KerasLayer], tuple[int, int, i
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """Where a model lies: its path in Keras 3's layout, the outermost model within the model."""
+    """A nested model's path in Keras 3's layout, and the outermost nested model around it."""
 
     path: str = ""
     name: str = ""
@@ -101,13 +97,11 @@ class _Place:
     depth: int = 0
 
     def inside(self, name: str, path: str) -> _Place:
-        """Return the place of the model ``name`` in this one."""
+        """Return the place of the model ``name`` nested in this one."""
         return _Place(path=path, name=name, group=self.group or name, depth=self.depth + 1)
 
 
 class _Reading:
-    """The layers so far."""
-
     def __init__(self) -> None:
         self.layers: dict[str, KerasLayer] = {}
         self.shapes: list[tuple[int, int, int]] = []
@@ -125,7 +119,7 @@ class _Reading:
             raise InputError(f"more than {MANY:,} layers, or models in models in models")
         if sum(entry["class_name"] == "InputLayer" for entry in entries) > 1:
             raise InputError("the model has several inputs; a classifier has one")
-        outputs: dict[str, str] = {}  # of each layer, the one that gives its output
+        outputs: dict[str, str] = {}  # layer name to the layer that computes its output
         used: Counter[str] = Counter()
         last = source
         for entry in entries:
@@ -171,9 +165,9 @@ def _only_output(ends: Any) -> str:
 
 
 def _path_name(entry: Any, used: Counter[str]) -> str:
-    """Return what Keras 3 calls the layer in a file of weights: its class, numbered."""
+    """Return Keras 3's name of the layer in a weight file: its class, numbered."""
     if ".ops." in str(entry.get("module")):
-        return ""  # an operation is no layer
+        return ""  # operations are not numbered
     words = re.sub(r"\W+", "", str(entry["class_name"]))
     words = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", words)
     words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
@@ -184,7 +178,7 @@ def _path_name(entry: Any, used: Counter[str]) -> str:
 def _operation(
     kind: str, config: Mapping[str, Any], numbers: tuple[float, ...]
 ) -> tuple[str, tuple[float, ...]]:
-    """Return an operation by Keras 3's name, and its constants."""
+    """Return an operation by its Keras 3 name, and its constants."""
     if kind == "TFOpLambda":
         function = str(config["function"]).removeprefix("tf.")
         return OPERATIONS.get(function, function), numbers
@@ -205,19 +199,13 @@ def _note_shape(config: Mapping[str, Any], shapes: list[tuple[int, int, int]]) -
 
 @dataclass(frozen=True, kw_only=True)
 class _Call:
-    """What a layer is called with."""
-
     inputs: tuple[str, ...]
     numbers: tuple[float, ...] = ()
     reverse: bool = False
 
 
 def _call(name: str, calls: Any, last: str) -> _Call:
-    """Return the layers and the constants that a layer is called with; ``last`` if it is not said.
-
-    Raises:
-        InputError: it is called several times, or as in training.
-    """
+    """Return the inputs and constants that a layer is called with; by default ``last``."""
     if not calls:
         return _Call(inputs=(last,))
     call = calls[0]
@@ -238,14 +226,14 @@ def _call(name: str, calls: Any, last: str) -> _Call:
         keywords = [keyword for _, _, _, *given in call for keyword in given]
         numbers = [number for number in _values(keywords) if not isinstance(number, Mapping)]
         reverse = False
-        # Keras 3 records it, too, but its predict takes no notice.
+        # Keras 3 records it too, but ignores it in predict.
         if any(keyword.get("training") is True for keyword in keywords):
             raise InputError(f"layer {name!r} is called with training=True: it answers as then")
     return _Call(inputs=tuple(inputs), numbers=tuple(numbers), reverse=reverse)
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """Yield the tensors (as their JSON) and the numbers in the arguments of a call."""
+    """Yield the tensors (as JSON) and numbers among the arguments of a call."""
     if isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
         yield value
     elif isinstance(value, Mapping):

@@ -1,9 +1,9 @@
-"""Keras weights without a topology, in the order in which they are executed.
+"""Matches Keras weights without a topology in order of execution.
 
-This is how keras.applications publishes its ImageNet weights. The file has names of layers, which
-differ between versions and say nothing about padding or activations: kernels are matched in order
-with the layers of the `Arch`, every shape is checked, and Keras' conventions are assumed
-(TensorFlow's padding, epsilon 1e-3).
+keras.applications publishes its ImageNet weights in this form. Layer names differ between versions
+and say nothing about padding or activations, so kernels are matched in order with the layers of the
+`Arch`, every shape is checked, and Keras' conventions are assumed (TensorFlow's padding, epsilon
+1e-3).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def match_in_order(
     """Return ``arch`` with Keras' conventions, and its weights.
 
     Raises:
-        InputError: the network has blocks whose order of execution is not given, or a layer's
-            weights have another shape; the message names the first.
+        InputError: the network has parallel layers, whose order is unknown, or a layer's weights
+            have another shape; the message names the first.
     """
     if any(isinstance(row, Block) and sum(map(bool, row.paths)) > 1 for row in arch.rows):
         raise InputError(
@@ -64,7 +64,7 @@ def match_in_order(
 
 
 def _queues(weights: Sequence[LayerWeights]) -> dict[str, Iterator[LayerWeights]]:
-    """Return what is next of each kind; one order of all where the file has one."""
+    """Return an iterator per kind of layer; all the same one if the file orders all layers."""
     kinds = ("kernel", "depthwise", "norm")
     if not any(layer.kind for layer in weights):
         return dict.fromkeys(kinds, iter(weights))

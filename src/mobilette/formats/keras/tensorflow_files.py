@@ -1,4 +1,4 @@
-"""TensorFlow's own files, told apart so that the refusal says what to do: none of them is read."""
+"""Recognises TensorFlow's own files, none of which is read, and says how to convert them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from mobilette.errors import InputError
 from mobilette.files import read_head
 
-# The end of LevelDB's tables, which is what a checkpoint's index is
+# Footer of LevelDB's tables, the format of a checkpoint's index
 TABLE = bytes.fromhex("57fb808b247547db")
 SAVED_MODEL = "saved_model.pb"
 SAVE = "model.save('model.keras')"
 
 
 def check_not_tensorflow(path: Path) -> None:
-    """Raise `InputError` for a SavedModel, a checkpoint or a graph of TensorFlow, with the line.
+    """Raise `InputError` for a SavedModel, checkpoint or graph of TensorFlow.
 
-    That line, run in TensorFlow, makes a file that is read.
+    The message has the line that converts it in TensorFlow.
     """
     if path.is_dir():
         _check_folder(path)

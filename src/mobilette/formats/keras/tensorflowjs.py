@@ -1,7 +1,7 @@
-"""TensorFlow.js layers models: ``model.json`` and the files of weights beside it.
+"""Reads TensorFlow.js layers models: ``model.json`` and the weight files beside it.
 
-The format: tfjs-converter, tensorflow/tfjs ("weightsManifest": groups of files, each the bytes of
-the group's weights one after the other, little-endian, in the order listed).
+Format: tfjs-converter, tensorflow/tfjs ("weightsManifest": groups of files, each the concatenated
+little-endian bytes of the group's weights in the order listed).
 """
 
 from __future__ import annotations
@@ -26,15 +26,12 @@ TYPES = {"float32": "<f4", "float16": "<f2", "uint8": "u1", "uint16": "<u2"}
 
 
 def read_tensorflowjs(path: Path, resolution: int | None = None) -> FileNetwork:
-    """Return the network of a TensorFlow.js layers model, quantised weights as floats.
+    """Return the network of a TensorFlow.js layers model, with quantised weights as floats.
 
-    Args:
-        path: the model's ``model.json``, or the folder that it lies in.
-        resolution: in pixels, where the model leaves it open.
+    ``path`` is ``model.json`` or its folder, ``resolution`` in pixels, if the model leaves it open.
 
     Raises:
-        InputError: a file is missing or of another length than it should have, or the model has
-            layers that no network here has.
+        InputError: a file is missing or has the wrong length, or the model has unsupported layers.
     """
     path = path / MODEL if path.is_dir() else path
     content = read_json(path)
@@ -66,9 +63,9 @@ def read_tensorflowjs(path: Path, resolution: int | None = None) -> FileNetwork:
 
 
 def _check_files(names: list[str]) -> None:
-    """Raise `InputError` unless ``names`` are of different files beside the manifest."""
+    """Raise `InputError` unless ``names`` are distinct files beside the manifest."""
     for name in names:
-        # A Windows path takes both kinds of slash and drives.
+        # PureWindowsPath handles both kinds of slash, and drives.
         if name in ("", "..") or PureWindowsPath(name).name != name:
             raise InputError(f"file {name!r} of the manifest does not lie beside it")
     if len(set(names)) < len(names):
@@ -76,7 +73,7 @@ def _check_files(names: list[str]) -> None:
 
 
 def _group(group: Mapping[str, Any], content: bytes) -> dict[str, Weights]:
-    """Return the weights of one group of the manifest, whose files have ``content``, by name."""
+    """Return the weights of one group of the manifest by name."""
     arrays: dict[str, Weights] = {}
     place = 0
     for weight in group["weights"]:
@@ -88,7 +85,7 @@ def _group(group: Mapping[str, Any], content: bytes) -> dict[str, Weights]:
             raise InputError(f"{weight['name']!r} of shape {shape} is longer than {group['paths']}")
         array = np.frombuffer(content[place:end], kind).reshape(shape).astype(np.float32)
         if quantised and "scale" in quantised:
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found later
+            with np.errstate(over="ignore", invalid="ignore"):  # checked for finite values later
                 array = array * np.float32(quantised["scale"]) + np.float32(quantised["min"])
         arrays[str(weight["name"])] = array
         place = end

@@ -1,8 +1,8 @@
-"""The weights of a Keras model's layers, by the names of layers and parameters.
+"""The weights of a Keras model's layers, by layer and parameter name.
 
 Keras 3's layout of weights without a topology (``layers/functional/layers/conv2d_3/vars/0``)
-addresses layers by class and number: layers of one class are in order, and nothing tells how those
-of different classes follow each other. The network's own order does (`match_in_order`).
+identifies layers by class and number: layers of one class are ordered, those of different classes
+are not. `match_in_order` gets that order from the network.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mobilette.errors import InputError
 from mobilette.formats.file_layers import Weights
 from mobilette.formats.keras.layers import KerasLayer
 
-# In the order of Keras 3's layout, which numbers them
+# In the order in which Keras 3 numbers them
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "Conv2D": ("kernel", "bias"),
     "DepthwiseConv2D": ("kernel", "bias"),
@@ -29,12 +29,12 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerWeights:
-    """The weights of one layer: ``kernel``, ``bias``, ``gamma``, ... by Keras' names.
+    """The weights of one layer by Keras' names: ``kernel``, ``bias``, ``gamma``, ...
 
     Attributes:
-        name: the layer's, ``MODEL/LAYER`` within a model; in Keras 3's layout its path, the
-            parameters being "0", "1", ...
-        kind: ``kernel``, ``depthwise`` or ``norm``, where only layers of one kind are in order.
+        name: the layer's name, ``MODEL/LAYER`` in a nested model; in Keras 3's layout its path,
+            with parameters "0", "1", ...
+        kind: ``kernel``, ``depthwise`` or ``norm`` where only layers of one kind are ordered.
     """
 
     name: str
@@ -43,13 +43,13 @@ class LayerWeights:
 
 
 class RemainingWeights:
-    """The weights that nothing has taken yet."""
+    """The weights not taken yet."""
 
     def __init__(self, weights: Sequence[LayerWeights]) -> None:
         self._layers = {layer.name: dict(layer.parameters) for layer in weights}
 
     def names(self) -> tuple[str, ...]:
-        """Return ``layer/parameter`` of all that remain."""
+        """Return ``layer/parameter`` of all remaining weights."""
         return tuple(
             f"{layer}/{parameter}"
             for layer, parameters in self._layers.items()
@@ -57,14 +57,14 @@ class RemainingWeights:
         )
 
     def has(self, layer: KerasLayer, parameter: str) -> bool:
-        """Return whether it is there."""
+        """Return whether the parameter remains."""
         return parameter in self._named(layer)
 
     def take(self, layer: KerasLayer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
-        """Return a weight, which is of ``shape`` (``None``: any size), and remove it.
+        """Remove and return a weight of ``shape`` (``None``: any size).
 
         Raises:
-            InputError: it is not there, or of another shape.
+            InputError: it is missing or has another shape.
         """
         array = self._named(layer).pop(parameter, None)
         if array is None:
@@ -96,10 +96,10 @@ def _has_parameter(layer: KerasLayer, name: str) -> bool:
 
 
 def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
-    """Return a layer's weight (out, in / groups, height, width), or (out, in), and the groups.
+    """Return a layer's weight (out, in / groups, height, width) or (out, in), and its groups.
 
     Raises:
-        InputError: it is not there, or of another shape than the layer says.
+        InputError: it is missing or its shape contradicts the layer.
     """
     if layer.kind == "Dense":
         return weights.take(layer, "kernel", (None, None)).T, 1
@@ -114,10 +114,10 @@ def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
 
 
 def norm_arrays(layer: KerasLayer, weights: RemainingWeights) -> tuple[dict[str, Weights], float]:
-    """Return the arrays of a batch norm by PyTorch's names, and its epsilon.
+    """Return a batch norm's arrays by their PyTorch names, and its epsilon.
 
     Raises:
-        InputError: it normalises other axes, or its weights are not there or of other shapes.
+        InputError: it normalises other axes, or its weights are missing or have other shapes.
     """
     if layer.option("axis", -1) not in (-1, 3, [-1], [3]):
         raise InputError(f"layer {layer.name!r} normalises something else than channels")
@@ -137,7 +137,7 @@ def norm_arrays(layer: KerasLayer, weights: RemainingWeights) -> tuple[dict[str,
     return arrays, epsilon
 
 
-# Class to its kind and its place among classes of that kind
+# Class to its layer class and its kind
 CLASSES = {
     "conv2d": ("Conv2D", "kernel"),
     "dense": ("Dense", "kernel"),
@@ -148,11 +148,11 @@ PATH = re.compile(rf"(?:(.*)/)?({'|'.join(CLASSES)})(?:_(\d+))?")
 
 
 def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[LayerWeights]:
-    """Return layers of kernels, of depthwise kernels and of batch norms, each kind in order.
+    """Return the layers with kernels, depthwise kernels and batch norms, each kind in order.
 
     Raises:
-        InputError: a layer is none of these, or those of a class lie in several models, which may
-            stand in any order.
+        InputError: a layer is none of these, or a class occurs in several models, whose order is
+            unknown.
     """
     found: list[tuple[str, int, LayerWeights]] = []
     models: dict[str, str] = {}

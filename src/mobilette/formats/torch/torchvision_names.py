@@ -25,7 +25,7 @@ from mobilette.formats.torch.name_tables import (
 
 
 def mobilenet_v2(arch: Arch) -> Names:
-    """Names of ``mobilenetv2.py``; the projection is no unit of its own there."""
+    """Names of ``mobilenetv2.py``, where the projection is not nested in a unit."""
     names = unit("stem", "features.0.0", "features.0.1")
     for number, (ours, block) in enumerate(blocks(arch), start=1):
         for place, step in enumerate(block.steps()):
@@ -57,7 +57,7 @@ def mobilenet_v3(arch: Arch) -> Names:
 
 
 def squeezenet(arch: Arch) -> Names:
-    """Names of ``squeezenet.py``: convolution, ReLU, then pools and fire modules, all counted."""
+    """Names of ``squeezenet.py``: numbers count the first convolution, ReLUs, pools and fires."""
     full = get_arch(arch.name, Settings()).rows
     places = [2 + number for number, row in enumerate(full) if isinstance(row, Block)]
     names = unit("stem", "features.0") | {"head.classifier.conv": "classifier.1"}
@@ -68,7 +68,7 @@ def squeezenet(arch: Arch) -> Names:
 
 
 def shufflenet_v2(arch: Arch) -> Names:
-    """Names of ``shufflenetv2.py``: activations are counted in the branches."""
+    """Names of ``shufflenetv2.py``: numbers in branches count activations."""
     places = {
         "shortcut": ("branch1", 0),
         "shortcut_pointwise": ("branch1", 2),
@@ -86,7 +86,7 @@ def shufflenet_v2(arch: Arch) -> Names:
 
 
 def vgg(arch: Arch) -> Names:
-    """Names of ``vgg.py``: convolutions, batch norms, ReLUs and pools are counted."""
+    """Names of ``vgg.py``: numbers count convolutions, batch norms, ReLUs and pools."""
     full = get_arch(arch.name, Settings())
     convs = [f"rows.{number}" for number, row in enumerate(arch.rows) if isinstance(row, Conv)]
     ours = iter(["stem", *convs])
@@ -124,7 +124,7 @@ TORCHVISION = Source(
     ),
 )
 
-# Their modules in order, as `nn.Sequential(*model.children())` calls them.
+# torchvision's top-level modules in the order of `nn.Sequential(*model.children())`.
 CHILDREN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "features": ("features", "classifier"),
@@ -138,7 +138,7 @@ CHILDREN: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def _numbered(arch: Arch) -> Names:
-    """Return torchvision's names in a ``Sequential`` of the network's modules."""
+    """Return torchvision's names within a ``Sequential`` of the top-level modules."""
     names = TORCHVISION.tables[arch.name](arch)
     children = CHILDREN.get(re.split(r"\d|_", arch.name)[0], CHILDREN["features"])
     return {
