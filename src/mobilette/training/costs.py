@@ -1,4 +1,4 @@
-"""What steps, reading and validations take, measured before the first step; the time planned."""
+"""Steps, reading and validation timed before the first step, and the time planned from that."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from mobilette.training.step import Trainer
 from mobilette.training.time_plan import LEAST_STEPS, Costs, TooShortError, describe, plan_time
 from mobilette.training.validation import IMAGES
 
-_VALIDATED = 64  # images that a validation is measured on
-_LONG = 0.02  # of the time: a first step that takes longer is not repeated, if it may be as long
+_VALIDATED = 64  # images that a validation is timed on
+_LONG = 0.02  # fraction of the time left: a longer first step is repeated only if it would not fit
 
 
 def measure_costs(
@@ -39,10 +39,10 @@ def measure_costs(
     left: float,
     now: Now,
 ) -> Costs:
-    """Return what steps and validations take, the longest over all processes.
+    """Return the seconds of steps and validations, the maximum over all processes.
 
-    ``trainer`` is left as it was. Where memory runs out, ``progress.parts`` is raised until a step
-    fits. ``share`` is the images per step of this process, ``left`` the seconds there are to train.
+    ``trainer`` is restored afterwards. If memory runs out, ``progress.parts`` grows until a step
+    fits. ``share`` is this process's images per step, ``left`` the seconds left to train.
     """
     train, device = dataset.splits["train"], trainer.device
     pixels, first_reading, reading = _read(train, share, now)
@@ -55,7 +55,7 @@ def measure_costs(
 
         frozen_epochs = trainer.recipe.frozen_epochs
         (whole,) = trainer.world.all_reduce_max((seconds(frozen_epochs),))
-        # The first one makes what the others find, as compiled code: nobody is refused for it.
+        # The first step includes one-off work such as compiling: no run is refused because of it.
         if whole <= _LONG * left or LEAST_STEPS * whole > left:
             whole = seconds(frozen_epochs)
         frozen = min(seconds(0), whole) if progress.epoch < frozen_epochs else 0.0
@@ -65,7 +65,7 @@ def measure_costs(
         )
     found = (whole, frozen, validation, first_reading, reading)
     whole, frozen, validation, first_reading, reading = trainer.world.all_reduce_max(found)
-    # Decoding takes the cores that a step on the CPU needs, and no time of a GPU.
+    # Decoding takes cores that a step on the CPU needs, but no GPU time.
     streamed = train.pixels.store if isinstance(train.pixels, StreamedPixels) else None
     return Costs(
         step=whole,
@@ -80,7 +80,7 @@ def measure_costs(
 def _step(
     trainer: Trainer, progress: Progress, pixels: Tensor, labels: Tensor, now: Now, epoch: int
 ) -> float:
-    """Return the seconds of a step in ``epoch``, at the end of the schedule: at full resolution."""
+    """Return the seconds of a step in ``epoch`` at full resolution (the end of the schedule)."""
     begun = now()
     trainer.begin_epoch(epoch)
     loss = trainer.step(pixels, labels, index=0, place=(0, 0), progress=1.0, parts=progress.parts)
@@ -106,10 +106,7 @@ def _restored(trainer: Trainer) -> Iterator[None]:
 
 
 def _read(split: Split, count: int, now: Now) -> tuple[NDArray[np.uint8], float, float]:
-    """Return ``count`` images, and the seconds that reading as many takes first, and then again.
-
-    They are drawn at random: those that are in the cache already are read fast, in their share.
-    """
+    """Return ``count`` random images, and the seconds to read as many first and then again."""
     if not isinstance(split.pixels, StreamedPixels):
         return split.pixels[:count], 0.0, 0.0
     split.pixels[:1]  # the workers are started
@@ -138,9 +135,9 @@ def _validation(trainer: Trainer, dataset: Dataset, at_once: int, now: Now) -> f
 def plan_the_time(
     trainer: Trainer, progress: Progress, dataset: Dataset, *, sitting: Sitting
 ) -> float:
-    """Plan how the rest of a run fits its time limit; return the seconds of a validation, or 0.
+    """Fit the rest of a run into its time limit; return the seconds of a validation, or 0.
 
-    A run that has begun and has too little time left is not refused but ended, with a remark.
+    A run that has begun and has too little time left is ended with a remark, not refused.
 
     Raises:
         TooShortError: a new run does not fit; the message names a time that would do.

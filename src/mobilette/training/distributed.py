@@ -1,4 +1,4 @@
-"""The processes that train one network together (`torchrun`), or the one that trains alone."""
+"""Processes that train one network together (`torchrun`), or a single one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How long processes wait for each other at the start, and between two looks, in seconds.
+# Seconds that processes wait for each other at the start, and between two polls.
 _PATIENCE, _BETWEEN_LOOKS = 1800.0, 0.01
 
 
@@ -32,10 +32,7 @@ _PATIENCE, _BETWEEN_LOOKS = 1800.0, 0.01
 class World:
     """This process among those that train together, and how they exchange plain data.
 
-    Attributes:
-        rank: 0 is the one that writes.
-        size: number of processes.
-        group: for data that is not on the device; ``None`` for a single process.
+    ``rank`` 0 writes the run; ``group`` is for data on the CPU, ``None`` for a single process.
     """
 
     rank: int = 0
@@ -48,7 +45,7 @@ class World:
         return self.rank == 0
 
     def broadcast(self, value: T) -> T:
-        """Return the first process's ``value`` (plain data) in every process."""
+        """Return the ``value`` (plain data) of rank 0."""
         if self.size == 1:
             return value
         words = [value]
@@ -56,7 +53,7 @@ class World:
         return words[0]
 
     def all_reduce_max(self, values: tuple[float, ...]) -> tuple[float, ...]:
-        """Return the largest of each of ``values`` over the processes."""
+        """Return the maximum of each of ``values`` over the processes."""
         if self.size == 1:
             return values
         numbers = torch.tensor(values, dtype=torch.float64)
@@ -72,7 +69,7 @@ class World:
         return total / self.size
 
     def all_gather(self, value: T) -> list[T]:
-        """Return every process's ``value`` (plain data), by rank, in every process."""
+        """Return every process's ``value`` (plain data), by rank."""
         if self.size == 1:
             return [value]
         values: list[T | None] = [None] * self.size
@@ -80,7 +77,7 @@ class World:
         return [each for each in values if each is not None]
 
     def barrier(self) -> None:
-        """Return when every process has called this."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier(group=self.group)
 
@@ -94,20 +91,17 @@ def is_launched() -> bool:
 
 
 def processes_here() -> int:
-    """Return how many processes `torchrun` started on this machine; each keeps its own images."""
+    """Return how many processes `torchrun` started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_restarted() -> bool:
-    """Whether `torchrun` started this process again after one had died."""
+    """Whether `torchrun` restarted this process after one had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def launch() -> str | None:
-    """Return an identifier of this launch of `torchrun`, the same after it restarts processes.
-
-    Over several machines it is the ``--rdzv-id``, if the user gives one.
-    """
+    """Return this launch's identifier (``--rdzv-id`` across machines), which restarts keep."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     if name == "none" and os.environ.get("GROUP_WORLD_SIZE") == "1":
         return f"process {os.getppid()}"
@@ -115,7 +109,7 @@ def launch() -> str | None:
 
 
 def writes() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this process writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -127,7 +121,7 @@ def claimed_by_writer(
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return the GPU of this process, or ``device`` where it is no GPU or the process is alone."""
+    """Return this process's own GPU, or ``device`` if it is not a GPU or the process is alone."""
     if device.type != "cuda" or not is_launched():
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -135,7 +129,7 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` started, for the length of the block (NCCL or gloo).
+    """Join the processes that `torchrun` started for the length of the block (NCCL or gloo).
 
     Raises:
         InputError: the device cannot train with others.
@@ -157,7 +151,7 @@ def joined(device: torch.device) -> Iterator[World]:
         world_size=size,
     )
     try:
-        # The first process may read images, or download weights, for as long as it takes.
+        # The first process may read images or download weights for any length of time.
         group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), group=group)
     finally:
@@ -169,11 +163,8 @@ def _fresh_store(store: Store, rank: int, size: int) -> Store:
 
     Processes that `torchrun` restarts get the old store, with the addresses of dead processes
     (https://github.com/pytorch/pytorch/issues/135712), and machines may count restarts differently.
-    So the first process invents a name and answers everyone who asks for it; each question is
-    random, so an answer is never an old one.
-
-    Raises:
-        InputError: the others do not come.
+    So rank 0 invents a name and answers every process that asks for it; each question is random, so
+    an answer is never an old one.
     """
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 

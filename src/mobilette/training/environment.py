@@ -1,4 +1,4 @@
-"""Where a run is trained: device, versions, threads."""
+"""The environment of a run: device, precision, versions, threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mobilette.training.distributed import ALONE, World
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-# What an extra brings that the package does without.
+# Packages that each extra installs and the package does without.
 EXTRAS = {
     "weights": ("h5py", "flatbuffers"),
     "tensorboard": ("tensorboard",),
@@ -35,7 +35,7 @@ PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onn
 
 
 def available_devices() -> list[str]:
-    """Return the names of the devices of this machine, the fastest first."""
+    """Return the names of this machine's devices, fastest first."""
     devices = ["mps"] if torch.backends.mps.is_available() else []
     if torch.cuda.is_available():
         devices = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -46,7 +46,7 @@ def choose_device(name: str = "auto") -> torch.device:
     """Return the device called ``name`` (``auto``: CUDA, else Apple's MPS, else the CPU).
 
     Raises:
-        InputError: no such device here.
+        InputError: this machine has no such device.
     """
     available = available_devices()
     if name == "auto":
@@ -57,13 +57,13 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(
     asked: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
 ) -> Precision:
-    """Return the precision of training: for ``auto``, what the device has units for.
+    """Return the training precision; ``auto`` means the fastest with hardware support.
 
-    That is bf16 on GPUs of compute capability 8 and on CPUs with AMX or AVX-512's bf16, fp16 on
-    older GPUs with tensor cores (capability 7), fp32 elsewhere.
+    That is bf16 on GPUs of compute capability 8 and on CPUs with AMX or AVX-512 bf16, fp16 on older
+    GPUs with tensor cores (capability 7), fp32 elsewhere.
 
     Raises:
-        InputError: fp16 was asked for on something else than a GPU.
+        InputError: fp16 is asked for, but ``device`` is not a GPU.
     """
     if asked == "fp16" and device.type != "cuda":
         raise InputError(f"precision fp16 is for GPUs; {device} trains in fp32 or bf16")
@@ -80,20 +80,20 @@ def choose_precision(
 
 
 def can_fuse_norms(device: torch.device, *, world: World = ALONE) -> bool:
-    """Whether our kernels compute batch norms there, in every process; compiles them if need be."""
+    """Whether our kernels, compiled if need be, compute batch norms there in every process."""
     cannot = device.type != "cpu" or why_no_kernels() is not None
     return not any(world.all_reduce_max((float(cannot),)))
 
 
 def free_device_memory(device: torch.device) -> int | None:
-    """Return the bytes that are free on a GPU; ``None`` where the memory is that of the machine."""
+    """Return a GPU's free bytes; ``None`` if ``device`` has no memory of its own."""
     return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
 
 
 def describe_environment(
     device: torch.device, precision: Precision, *, fused_norms: bool
 ) -> dict[str, object]:
-    """Return what a run records about the machine it was trained on."""
+    """Return what a run records about its machine."""
     return {
         "schema": 1,
         "device": str(device),
@@ -108,7 +108,7 @@ def describe_environment(
 
 
 def examine() -> dict[str, object]:
-    """Return what this machine has to work with, for ``mobilette doctor``."""
+    """Return what ``mobilette doctor`` shows about this machine."""
     available = available_memory()
     cache = images_cache()
     cached = cache_size(cache) if cache is not None else (0, 0)

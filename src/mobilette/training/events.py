@@ -1,4 +1,4 @@
-"""What a training run tells its caller: events, a profile of its steps, TensorBoard."""
+"""What a training run reports: events, a profile of its steps, TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mobilette.run.metrics import Metrics
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
-    """Sent after every step; ``part`` is the part of the run that is over, 0 to 1."""
+    """Sent after every step; ``part`` is the fraction of the run that is done, 0 to 1."""
 
     epoch: int
     epochs: int | None
@@ -34,10 +34,8 @@ class StepDone:
 class EpochDone:
     """Sent after every validation.
 
-    Attributes:
-        epoch: epochs done; fractional where the time ran out within one.
-        frozen: whether only the head has been trained so far.
-        step: steps done in the whole run.
+    ``epoch`` is the epochs done, fractional if the time ran out within one; ``step`` counts the
+    whole run; ``frozen`` means that only the head has been trained so far.
     """
 
     epoch: float
@@ -51,13 +49,10 @@ class EpochDone:
 
 @dataclass(frozen=True, kw_only=True)
 class Profiled:
-    """Sent at the end of a profiled run.
+    """Sent at the end of a profiled run of ``steps`` measured steps.
 
-    Attributes:
-        steps: steps that were measured.
-        images_per_second: over these steps.
-        seconds: total by part of a step: ``data`` (waiting for pixels), ``augmentation``,
-            ``forward``, ``backward``, ``optimiser``.
+    ``seconds`` is the total by part of a step: ``data`` (waiting for pixels), ``augmentation``,
+    ``forward``, ``backward``, ``optimiser``.
     """
 
     steps: int
@@ -81,15 +76,10 @@ def _ignore(event: Event) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sitting:
-    """One sitting of a run, from a start or resume to its end: who is told, and the clock.
+    """One sitting of a run, from a start or resume to its end: its listeners and clock.
 
-    Attributes:
-        report: called with every event; an exception from it ends the sitting at once.
-        callbacks: likewise, but an exception waits until the step is done and the state saved.
-        reporter: told how reading and downloads go, and what happened.
-        tensorboard: whether events for TensorBoard are written into the run.
-        now: tells the time, in seconds.
-        started: when the sitting began, by ``now``.
+    An exception from ``report`` ends the sitting at once, one from ``callbacks`` when the step is
+    done and the state saved. ``started`` is when the sitting began, by ``now``, in seconds.
     """
 
     report: Report = _ignore
@@ -100,11 +90,7 @@ class Sitting:
     started: float = 0.0
 
     def begin(self) -> Sitting:
-        """Return the sitting, begun now.
-
-        Raises:
-            InputError: it cannot do what is asked for.
-        """
+        """Return the sitting, started now; `InputError` for a bad callback or no TensorBoard."""
         for callback in self.callbacks:
             if not callable(callback):
                 raise InputError(f"callbacks: {shown(callback)} is not a function of an event")
@@ -117,7 +103,7 @@ class Sitting:
         return self.now() - self.started
 
     def seen_by(self, *, writer: bool) -> Sitting:
-        """Return the sitting of a process; only the one that writes the run tells anybody."""
+        """Return this sitting for one process; only the ``writer`` reports anything."""
         if writer:
             return self
         return Sitting(now=self.now, started=self.started)
@@ -131,7 +117,7 @@ class Callbacks:
         self.error: Exception | None = None
 
     def __call__(self, event: Event) -> None:
-        """Call the functions, in their order."""
+        """Call the functions in order."""
         if self.error is None:
             try:
                 for function in self.functions:
@@ -140,30 +126,30 @@ class Callbacks:
                 self.error = error
 
     def raise_error(self) -> None:
-        """Raise what a function raised, if one did."""
+        """Raise the exception of a function, if there was one."""
         if self.error is not None:
             raise self.error
 
 
-# The first steps make what later ones find: kernels, buffers, memory.
+# The first steps include one-off work: kernels, buffers, memory.
 WARM_UP = 3
 
 
 class Clock:
-    """Is told when a part of a step is done; measures nothing, so never waits for the device."""
+    """Called after each part of a step; measures nothing, so never waits for the device."""
 
     def start(self) -> None:
-        """A step begins."""
+        """Begin a step."""
 
     def lap(self, name: str) -> None:
-        """The part ``name`` of the step has just ended."""
+        """End the part ``name`` of the step."""
 
     def count(self, images: int) -> None:
-        """A step with so many images is over."""
+        """End a step of so many images."""
 
 
 class Stopwatch(Clock):
-    """Sums up the seconds of each part of a step; waits for the device after every one."""
+    """Sums the seconds of each part of a step; waits for the device after every part."""
 
     def __init__(self, device: torch.device, *, now: Now = time.perf_counter) -> None:
         self.device, self.now = device, now
@@ -173,17 +159,17 @@ class Stopwatch(Clock):
         self._images = 0
 
     def start(self) -> None:
-        """Begin to measure a step."""
+        """Start timing a step."""
         self._since = self._now()
 
     def lap(self, name: str) -> None:
-        """Count the time since the last lap, or the start, for ``name``."""
+        """Add the time since the last lap, or the start, to ``name``."""
         now = self._now()
         self._seconds[name] += now - self._since
         self._since = now
 
     def count(self, images: int) -> None:
-        """End a step with so many images; the first few are forgotten."""
+        """End a step of so many images; the first few are forgotten."""
         self._steps += 1
         self._images += images
         if self._steps == 0:
@@ -191,7 +177,7 @@ class Stopwatch(Clock):
             self._images = 0
 
     def result(self) -> Profiled:
-        """Return what was measured, of a short run the warm-up."""
+        """Return what was measured; for a short run, the warm-up."""
         seconds = dict(self._seconds)
         total = sum(seconds.values())
         return Profiled(
@@ -223,7 +209,7 @@ def check_tensorboard() -> None:
 
 @contextmanager
 def tensorboard_log(folder: Path, *, wanted: bool) -> Iterator[Report]:
-    """Yield what writes events for TensorBoard into the run ``folder``, if ``wanted``."""
+    """Yield a function that writes TensorBoard events into the run ``folder``, if ``wanted``."""
     if not wanted:
         yield _ignore
         return
@@ -242,7 +228,7 @@ def tensorboard_log(folder: Path, *, wanted: bool) -> Iterator[Report]:
                 ("accuracy/mean_average_precision", event.metrics.mean_average_precision),
                 ("lr", event.lr),
             ):
-                # Missing for one label per image, and for the weights that a run starts from.
+                # Missing with one label per image, and for a run's initial weights.
                 if value is not None and not math.isnan(value):
                     writer.add_scalar(name, value, event.step)
 

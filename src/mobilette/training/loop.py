@@ -1,4 +1,4 @@
-"""Epochs, validation, saved states and automatic recovery."""
+"""Epochs, validation, snapshots and automatic recovery."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mobilette.training.time_plan import Pace
 from mobilette.training.validation import Validator
 
 SECONDS_BETWEEN_STATES = 30.0
-# A GPU works ahead of Python; reading a loss makes it wait.
+# A GPU runs ahead of Python; reading a loss makes Python wait.
 _STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 20, "mps": 20}
 
 
@@ -88,13 +88,13 @@ class Loop:
         self.stop = StopRequest(patient=is_launched())
 
     def run(self) -> Progress:
-        """Train to the end; Ctrl-C and an exception of a callback save the state first."""
-        # The global generator is seeded for every step: give the caller's back afterwards.
+        """Train to the end; Ctrl-C and callback exceptions save the state first."""
+        # Every step seeds the global generator: restore the caller's afterwards.
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
                 if self.progress.validates_first:
                     self.validator.run(self.progress, 0.0)
-                # Initial weights may come from a run that is gone when this resumes.
+                # The initial weights may come from a run that is gone when this one resumes.
                 self._save(at_once=True)
             while not self.progress.finished:
                 try:
@@ -121,14 +121,14 @@ class Loop:
         ]
         part = self._synchronise()
         with closing(self.loader.batches(rows)) as batches:
-            # However short the time: a run that trained one step can be validated and exported.
+            # However short the time: after one step, a run can be validated and exported.
             while progress.step < self._last_step() and (part < 1.0 or progress.index == 0):
                 self._step(batches, part)
                 part = self._synchronise()
         self._end_epoch(part)
 
     def _last_step(self) -> int:
-        """Return how many steps the current epoch has."""
+        """Return the number of steps in the current epoch."""
         frozen = self.progress.epoch < self.recipe.frozen_epochs
         return self.progress.frozen_steps or self.steps if frozen else self.steps
 
@@ -186,11 +186,7 @@ class Loop:
         return self.parts.work(step, progress, images=len(batch.rows))
 
     def _check_losses(self) -> None:
-        """Check and add up the losses since the last look.
-
-        Raises:
-            DivergedError: one is not finite or has exploded.
-        """
+        """Check and sum the pending losses; `DivergedError` if one is not finite or exploded."""
         if not self.pending_losses:
             return
         losses = self.world.all_reduce_mean(torch.stack(self.pending_losses).float().cpu()).tolist()
@@ -200,11 +196,7 @@ class Loop:
         self.last_state.write()
 
     def _roll_back(self, error: DivergedError) -> None:
-        """Go back to the last snapshot with a smaller rate.
-
-        Raises:
-            InputError: that was done twice already.
-        """
+        """Go back to the last snapshot with a smaller rate; `InputError` after two rollbacks."""
         progress = self.progress
         place = f"at epoch {progress.epoch + 1}, step {progress.step}"
         if progress.rollbacks == MOST_ROLLBACKS:
@@ -231,7 +223,7 @@ class Loop:
     def _end_epoch(self, part: float) -> None:
         self._check_losses()
         progress = self.progress
-        # The time was over as the epoch began.
+        # The time was up when the epoch began.
         if progress.step == 0 and self.validator.has_seen(progress):
             progress.finished = True
             self._save(at_once=True)
@@ -249,13 +241,10 @@ class Loop:
         self._save(at_once=over)
 
     def _synchronise(self) -> float:
-        """Save or stop where any process has to; return the part of the run that is over.
+        """Save or stop if any process has to; return the fraction of the run that is done.
 
-        Processes see the time, and signals, at different moments, so they agree between two steps.
-
-        Raises:
-            KeyboardInterrupt: a process was asked to stop; the state is saved.
-            Exception: what a callback raised, likewise.
+        Processes see the time and signals at different moments, so they agree between two steps. A
+        stop saves the state, then raises a callback's exception or KeyboardInterrupt.
         """
         done = self.pace.part_done(self.progress, longest_save=self.last_state.longest)
         stopped = self.stop.requested or self.callbacks.error is not None

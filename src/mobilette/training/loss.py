@@ -1,4 +1,4 @@
-"""What training makes small."""
+"""The training loss."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mobilette.training.recipe import Recipe
 class Loss:
     """The loss of a recipe: labels, smoothed and weighted, and a teacher's answers.
 
-    One label per image: cross-entropy. Several: the mean binary cross-entropy over the classes.
+    One label per image: cross-entropy. Several: mean binary cross-entropy over the classes.
     """
 
     def __init__(self, recipe: Recipe, *, multi_label: bool, weights: Tensor | None = None) -> None:
-        """Make the loss; ``weights`` (classes,) is what each class counts, by default 1."""
+        """Make the loss; ``weights`` (classes,) are per class, by default 1."""
         self.recipe, self.multi_label, self.weights = recipe, multi_label, weights
 
     def targets(self, labels: Tensor, classes: int) -> Tensor:
@@ -32,11 +32,10 @@ class Loss:
         return hot.scatter_(1, labels[:, None], 1.0)
 
     def of_labels(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss over the images, a scalar; weights scale it.
+        """Return the mean loss over the images, a scalar scaled by the weights.
 
-        Args:
-            logits: float (N, classes).
-            targets: int64 (N,) class indices, or what `targets` returned, mixed or not.
+        ``logits`` are float (N, classes); ``targets`` are int64 (N,) class indices, or what
+        `targets` returned, mixed or not.
         """
         smoothing = self.recipe.label_smoothing
         if not self.multi_label:
@@ -53,7 +52,7 @@ class Loss:
         return functional.binary_cross_entropy_with_logits(logits, targets, weight=self.weights)
 
     def of_guessing(self, classes: int) -> float:
-        """Return the loss of an untrained network on an image of the largest weight.
+        """Return an untrained network's loss on an image of the class with the largest weight.
 
         A batch may hold only images of a rare class with a large weight.
         """
@@ -80,7 +79,7 @@ class Loss:
         )
 
     def __call__(self, logits: Tensor, targets: Tensor, taught: Tensor | None = None) -> Tensor:
-        """Return the sum of both losses, weighted as the recipe says."""
+        """Return the sum of both losses, weighted by the recipe."""
         loss = self.of_labels(logits, targets)
         if taught is None:
             return loss

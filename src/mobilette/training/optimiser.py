@@ -1,4 +1,4 @@
-"""The optimiser, its learning rate over the course of a run, and the average of the weights."""
+"""The optimiser, its learning rate schedule, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobilette.training.recipe import Recipe
 
 CLASSIFIER = "classifier"
 SCALE = "scale"  # of a group of parameters: what its rate is multiplied by besides
-# A classifier's rate times the mean squared length of what it sees (docs/log.md, "Transfer").
+# A classifier's rate times the mean squared length of its inputs (docs/log.md, "Transfer").
 _STEADY = 2.0
 
 
@@ -25,8 +25,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused kernels.
 
-    ``scaled``: whether a `torch.amp.GradScaler` scales the losses and skips steps. Fused SGD is not
-    used then: in a skipped step it changes its momentum or leaves it unset (torch 2.13, 2.11).
+    ``scaled``: whether a `torch.amp.GradScaler` scales the losses and skips steps. SGD is not fused
+    then: a skipped step would change its momentum or leave it unset (torch 2.13, 2.11).
     """
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor, SCALE: 1.0}
@@ -43,7 +43,6 @@ def build_optimizer(
 
 
 def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
-    """Return the modules that have rates of their own, each with its factor."""
     if recipe.body_lr == 1.0 and not recipe.frozen_epochs:
         return [(network, 1.0)]
     return [(body(network), recipe.body_lr), (classifier(network), 1.0)]
@@ -65,9 +64,9 @@ def scale_classifier(
 ) -> None:
     """Lower the rate of a classifier whose inputs have a large mean ``squared`` length.
 
-    The curvature of its loss is at most half of that: with a rate far beyond the inverse, SGD
-    swings to overconfident answers whose gradients spoil the body. AdamW's steps do not depend on
-    the length. A recipe with a single rate for everything is left alone.
+    The curvature of its loss is at most half of that: at a rate far above the inverse, SGD swings
+    to overconfident answers whose gradients spoil the body. AdamW's steps do not depend on the
+    length. A recipe with a single rate for everything is left alone.
     """
     if recipe.optimizer != "sgd":
         return
@@ -90,17 +89,17 @@ def _by_decay(part: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return decayed, exempt
 
 
-# Of the one-cycle schedule: the peak rate over the first, and over the last.
+# One-cycle schedule: the peak rate over the first, and over the last.
 _ONE_CYCLE_START, _ONE_CYCLE_END = 25.0, 25e4
 _ONE_CYCLE_MOMENTUM = 0.1  # how far the momentum falls while the rate rises
-# Few sizes, because a compiled network is compiled anew for each.
+# Few sizes, because a compiled network is recompiled for each.
 _STAGES = 4
 _GROWING = 0.75
 _MULTIPLE = 4
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Return the learning rate at ``progress``, the part of the run that is over (0 to 1).
+    """Return the learning rate at ``progress``, the fraction of the run that is done (0 to 1).
 
     Cosine: Loshchilov and Hutter 2016, arXiv 1608.03983, equation 5 with one cycle, after a linear
     warm-up. One cycle: Smith and Topin 2017, arXiv 1708.07120, section 2, along cosines.
@@ -114,7 +113,7 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def momentum(recipe: Recipe, progress: float) -> float:
-    """Return the momentum at ``progress`` (0 to 1): constant, but for the one-cycle schedule."""
+    """Return the momentum at ``progress`` (0 to 1): constant except in the one-cycle schedule."""
     if recipe.schedule == "cosine":
         return recipe.momentum
     fall = _ONE_CYCLE_MOMENTUM * _height(recipe, min(max(progress, 0.0), 1.0))
@@ -149,7 +148,7 @@ class WeightAverage:
     """The exponential moving average (EMA) of a network's weights, as a second network.
 
     average = d * average + (1 - d) * weights; at step t, d is at most (1 + t) / (10 + t), so that
-    the start does not linger.
+    the initial weights fade quickly.
     """
 
     def __init__(self, network: Network, *, decay: float) -> None:
@@ -167,7 +166,7 @@ class WeightAverage:
     def measure_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure the averaged network's own batch norm statistics on normalised batches.
 
-        The trained network's running statistics belong to other weights and lag behind even those:
+        The trained network's running statistics belong to other weights, and lag behind even those:
         in a short run (or with V3's momentum of 0.01) they are useless.
         """
         measure_statistics(self.network, batches)

@@ -1,4 +1,4 @@
-"""What is trained from what: the choices that are made before images are read."""
+"""What to train, from which weights and how: decided before images are read."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ from mobilette.training.start import (
     read_start,
 )
 
-# Networks without batch norm learnt at these: VGG its authors' (arXiv 1409.1556, section 3.1) with
-# SGD, SqueezeNet ours with AdamW (docs/log.md: with SGD at 0.05 all its answers became the same).
+# Rates at which networks without batch norm learnt: VGG its authors' (arXiv 1409.1556, section 3.1)
+# with SGD, SqueezeNet ours with AdamW (docs/log.md: with SGD at 0.05 all its answers became the
+# same).
 NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
 
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """The network to train, as far as `mobilette.train` was told; `make_plan` chooses the rest."""
+    """The caller's choices of network for `mobilette.train`; `make_plan` chooses the rest."""
 
     model: str | None = None
     width_mult: float | None = None
@@ -57,11 +58,10 @@ class NetworkChoice:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A network to train, from which weights, how, and how its images are prepared.
+    """A network to train, its initial weights, recipe and preprocessing.
 
-    Attributes:
-        start: the initial weights; ``None`` for drawn ones.
-        keeps_classifier: whether ``start`` has a classifier of these very classes.
+    ``start`` is ``None`` for random weights; ``keeps_classifier`` means that its classifier is for
+    exactly these classes.
     """
 
     arch: Arch
@@ -87,10 +87,10 @@ def make_plan(
     start: str | Path | Model,
     reporter: Reporter,
 ) -> Plan:
-    """Return what `mobilette.train`, whose arguments these are, will do.
+    """Return what `mobilette.train` will do with these arguments.
 
     Raises:
-        InputError: a value is wrong, or the initial weights cannot be had or made to fit.
+        InputError: a value is wrong, or the initial weights are missing or do not fit.
     """
     if recipe is not None:  # a wrong one is refused before weights are downloaded
         _read_recipe(recipe, overrides)
@@ -114,7 +114,7 @@ def make_plan(
         form=choice.form,
     )
     if source is not None and _is_file_of_weights(start):
-        # What was given describes the file, and was used to read it.
+        # The model options describe the file and were used to read it.
         choice = replace(choice, model=None, width_mult=None, preprocess=None)
     source, arch, origin = _choose_network(images, choice, settings, source, start, reporter)
     chosen = _read_recipe(recipe or _usual_recipe(source, arch), overrides)
@@ -146,7 +146,7 @@ def _choose_network(
     start: str | Path | Model,
     reporter: Reporter,
 ) -> tuple[Model | None, Arch, Origin]:
-    """Return the initial weights, published ones where ``auto`` finds some, and the network."""
+    """Return the initial weights, published ones if ``auto`` finds any, and the network."""
     model, width_mult = choice.model, choice.width_mult
     name, width = model or DEFAULT_MODEL, settings.width_mult
     arch = None
@@ -169,7 +169,7 @@ def _choose_network(
 
 
 def _with_known_classes(source: Model | None, images: ImageSet, remark: Remark) -> Model | None:
-    """Return the initial weights with a classifier for these very classes, if they have one."""
+    """Return the initial weights with a classifier for these classes, if they have one."""
     if source is None or source.multi_label != images.multi_label:
         return None
     known = select_classes(source, images.classes)
@@ -224,7 +224,7 @@ def _usual_recipe(source: Model | None, arch: Arch) -> str:
 def _preprocess(
     source: Model | None, name: str | None, resize: Resize | None, in_channels: int
 ) -> Preprocess:
-    """Return how images are prepared: as asked, else as the initial weights had them."""
+    """Return the preprocessing: as asked, else that of the initial weights."""
     if name is None and source is not None:
         values = source.preprocess.with_channels(in_channels)
         return values if resize is None else replace(values, resize=resize)

@@ -1,4 +1,4 @@
-"""Settings and signals of the whole process. Nothing is changed on import."""
+"""Settings and signals of the whole process; nothing changes on import."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Self
 from mobilette.data.machine import usable_cores
 from mobilette.limits import THREADS
 
-# malloc.h: thresholds above which glibc gives memory back to the kernel.
+# malloc.h: thresholds above which glibc returns memory to the kernel.
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 KEEP_UP_TO = 2**31 - 1
 GIVE_BACK_FROM = 2**17
 
 
-# How often a thread looks for work before it sleeps; GNU OpenMP's own 300,000 are milliseconds.
+# Polls of a thread for work before it sleeps; GNU OpenMP's own 300,000 take milliseconds.
 SPINS = "300"
 
 
 @dataclass
 class _Allocator:
-    """What this process has told glibc's allocator, which cannot be asked."""
+    """The settings of glibc's allocator, which cannot be queried."""
 
     keeps_memory: bool = False
 
@@ -37,20 +37,17 @@ _allocator = _Allocator()
 
 
 def let_threads_sleep() -> None:
-    """Make waiting threads give up their core soon; call before torch is imported.
+    """Make waiting threads yield their core soon; call before torch is imported.
 
     On cores shared with other programs a step is otherwise up to ten times slower: waiting threads
-    take the time of the one they wait for (docs/log.md). The environment's own settings are kept.
+    take the time of the one they wait for (docs/log.md). Settings in the environment win.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def set_threads(threads: int | None) -> int:
-    """Set the number of threads per operation and return it.
-
-    By default that of the environment variable OMP_NUM_THREADS, else one per usable core.
-    """
+    """Set and return the threads per operation, by default OMP_NUM_THREADS or one per core."""
     import torch
 
     if threads is None and "OMP_NUM_THREADS" in os.environ:
@@ -64,8 +61,8 @@ def set_threads(threads: int | None) -> int:
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep large freed blocks; return whether it agreed.
 
-    Every step allocates the same activations again. By default the kernel maps and zeroes each of
-    them anew, which costs about as much as the arithmetic (`bench/train_step.py`).
+    Every step allocates the same activations again. By default the kernel maps and zeroes them
+    anew, which costs about as much as the arithmetic (`bench/train_step.py`).
     """
     if not _has_glibc():
         return False
@@ -82,7 +79,7 @@ def describe_allocator() -> str:
 
 
 def return_freed_memory() -> None:
-    """Undo `keep_freed_memory`: return to the kernel what glibc's allocator keeps.
+    """Undo `keep_freed_memory`: return the memory that glibc's allocator keeps to the kernel.
 
     oneDNN maps its kernels itself, and finds no memory while the allocator holds all of it.
     """
@@ -101,16 +98,16 @@ _HANG_UP = (signal.SIGHUP,) if sys.platform != "win32" else ()
 
 
 class StopRequest:
-    """While active, the first Ctrl-C (SIGTERM, SIGHUP) is only noted; the second stops at once.
+    """While active, the first Ctrl-C (SIGTERM, SIGHUP) is only recorded; the second stops at once.
 
     Kernel and shell both send SIGHUP when a terminal is closed, so a second one means nothing new;
-    where it is ignored, as under ``nohup``, it stays ignored. Outside the main thread nothing is
-    noted.
+    if it is ignored, for example under ``nohup``, it stays ignored. Outside the main thread nothing
+    is recorded.
 
     Attributes:
-        requested: whether there was one.
-        patient: note every one: `torchrun` passes on the Ctrl-C that the terminal has sent already,
-            and kills what does not end within half a minute.
+        requested: whether a signal was recorded.
+        patient: record every signal: `torchrun` passes on the Ctrl-C that the terminal has already
+            sent, and kills processes that do not end within half a minute.
     """
 
     def __init__(self, *, patient: bool = False) -> None:

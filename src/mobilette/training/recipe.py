@@ -30,43 +30,43 @@ class Recipe:
 
     Attributes:
         batch_size: images per step, over all processes.
-        accumulate: gradient accumulation: parts in which a process works through its share of a
+        accumulate: gradient accumulation: parts in which each process works through its share of a
             batch; batch norms see one part at a time. Out of memory, a run doubles it by itself.
         lr: peak learning rate.
         weight_decay: not applied to batch norms, biases and depthwise kernels (MobileNet papers).
         schedule: ``cosine``: linear warm-up, then a cosine to zero; ``one_cycle``: up from a 25th
-            and down to zero along cosines while the momentum goes the other way.
-        warmup: part of the training during which the rate rises.
+            and down to zero along cosines, the momentum in the opposite direction.
+        warmup: fraction of the training in which the rate rises.
         crop: ``pad``: shifted by up to ``crop_padding`` of the resolution; ``resized``: a part of
             at least ``crop_scale`` of the image's area, resized; ``none``.
         flip: mirror half of the images; never done where it changes the class (`digits`).
         colour_jitter: strength of random brightness, contrast and saturation.
         randaugment: magnitude, 0 to 30, of two random operations per image; 0 is off.
-        erasing: part of the images in which a random rectangle is erased.
+        erasing: fraction of the images in which a random rectangle is erased.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of cutmix; 0 is off. With both, half of the images get each.
-        start_resolution: resolution at the start as a part of the full one; it grows in steps
-            and is full for the last quarter (progressive resolution).
+        start_resolution: initial resolution as a fraction of the full one; it grows in steps and is
+            full for the last quarter (progressive resolution).
         sampling: ``balanced`` shows every class equally often.
         class_weights: ``balanced`` weights the loss of a class by how rare it is.
-        teacher: a run or published weights to learn from as well; empty for none.
+        teacher: a run or published weights to distil from; empty for none.
         distillation: weight of the teacher's answers in the loss; the labels get the rest.
         temperature: softens the answers of teacher and student.
-        ema_decay: of the averaged weights, per step; shorter averages at the start.
-        precision: ``bf16`` and ``fp16`` are mixed precision (weights stay fp32); ``auto`` takes
-            the fastest that the device has units for.
+        ema_decay: decay of the averaged weights per step; smaller in the first steps.
+        precision: ``bf16`` and ``fp16`` are mixed precision (weights stay fp32); ``auto`` takes the
+            fastest with hardware support.
         compile: ``auto`` compiles the network with `torch.compile` on GPUs.
-        frozen_epochs: epochs at the start in which only the head is trained (transfer).
-        body_lr: learning rate of everything but the head, as a part of ``lr``.
+        frozen_epochs: initial epochs that train only the head (transfer).
+        body_lr: learning rate of everything but the head, as a fraction of ``lr``.
         norm_statistics: ``batch`` normalises by the batch and measures the averages anew for each
-            validation; ``kept`` leaves mean and variance as the initial weights have them.
-        patience: validations without a better result after which training stops; 0 is never.
-        validate_every: epochs from one validation to the next; under a time limit as many as keep
-            validation below a tenth of the time, and always the end of the frozen epochs.
-        save_every: steps from one saved state to the next; 0 saves every half minute.
-        loader: ``resident`` keeps the images in memory, ``streamed`` reads them as they are
-            needed, ``auto`` goes by whether they fit.
-        time_limit: seconds of wall-clock the schedule is fitted to; 0 means ``epochs`` decides.
+            validation; ``kept`` keeps the mean and variance of the initial weights.
+        patience: validations without a better result before training stops; 0 is never.
+        validate_every: epochs between validations; under a time limit, enough to keep validation
+            below a tenth of the time. The end of the frozen epochs is always validated.
+        save_every: steps between saved states; 0 saves every half minute.
+        loader: ``resident`` keeps the images in memory, ``streamed`` reads them as needed, ``auto``
+            depends on whether they fit.
+        time_limit: seconds of wall-clock to fit the schedule into; 0 means ``epochs`` decides.
     """
 
     epochs: Annotated[int, EPOCHS] = 20
@@ -119,11 +119,11 @@ class Recipe:
 
     def to_toml(self) -> str:
         """Return the recipe as TOML, every key written out."""
-        # JSON's spelling of text, numbers and truth values is also TOML's.
+        # JSON writes strings, numbers and booleans the same way as TOML.
         return "".join(f"{key} = {json.dumps(value)}\n" for key, value in asdict(self).items())
 
     def differences(self, other: Recipe) -> tuple[str, ...]:
-        """Return ``key: mine -> theirs`` for every key in which ``other`` is different."""
+        """Return ``key: mine -> theirs`` for every key that differs in ``other``."""
         mine, theirs = asdict(self), asdict(other)
         return tuple(
             f"{key}: {json.dumps(mine[key])} -> {json.dumps(theirs[key])}"
@@ -133,7 +133,7 @@ class Recipe:
 
 
 def list_recipes() -> list[str]:
-    """Return the names of the recipes that come with the package."""
+    """Return the names of the built-in recipes."""
     return sorted(Path(file.name).stem for file in _folder().iterdir())
 
 
@@ -168,9 +168,9 @@ def _folder() -> Traversable:
 
 
 def override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
-    """Return ``recipe`` with the keys in ``values`` replaced; checked as a file would be.
+    """Return ``recipe`` with the keys in ``values`` replaced, checked like a file.
 
-    Where ``epochs`` are among them and ``time_limit`` is not, there is none: one of them decides.
+    ``epochs`` without ``time_limit`` removes the time limit: only one of them decides.
     """
     if "epochs" in values:
         values = {"time_limit": 0.0, **values}
@@ -181,7 +181,7 @@ def parse_setting(text: str) -> tuple[str, object]:
     """Return (key, value) of a ``KEY=VALUE`` from the command line.
 
     Raises:
-        InputError: no ``=``, an unknown key, or a value of the wrong type.
+        InputError: there is no ``=``, or the key is unknown.
     """
     key, sign, value = text.partition("=")
     known = {field.name: field.type for field in fields(Recipe)}
@@ -206,15 +206,10 @@ def merge_keys(
     lr: float | None = None,
     seed: int | None = None,
 ) -> dict[str, object]:
-    """Return ``overrides`` with the keys of the recipe that have options of their own.
+    """Return ``overrides`` with the recipe keys that have options of their own.
 
-    Args:
-        overrides: keys of the recipe.
-        epochs: passes over the images.
-        time: seconds, or text such as ``10m`` (`parse_duration`), that the schedule is fitted to.
-        batch_size: images per step.
-        lr: peak learning rate.
-        seed: random seed.
+    ``time`` is the wall-clock to fit the schedule into: seconds, or text such as ``10m``
+    (`parse_duration`); the other arguments are the keys of `Recipe`.
 
     Raises:
         InputError: a key is given twice with different values, or both ``epochs`` and ``time`` are.
@@ -248,7 +243,7 @@ def parse_duration(text: str) -> float:
     """Return the seconds in ``90s``, ``10m`` or ``1.5h``.
 
     Raises:
-        InputError: it is none of these, has no unit, or is longer than anybody waits.
+        InputError: it is none of these, has no unit, or is too long.
     """
     match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([smh]?)", text.strip())
     if match is None or float(match[1]) == 0:

@@ -1,4 +1,4 @@
-"""Automatic recovery of a step: from too little memory, from a loss that explodes."""
+"""Automatic recovery: from too little memory and from an exploding loss."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mobilette.training.state import Progress
 
 T = TypeVar("T")
 
-# A network that knows nothing has the loss of guessing; bad luck makes it a few times worse.
+# An untrained network has the loss of guessing; bad luck makes it a few times larger.
 EXPLODED = 20.0
 MOST_ROLLBACKS = 2
 SMALLER_RATE = 0.2
 _RESERVE = 64 * 2**20
 
-# What allocators and oneDNN say; PyTorch has a type of its own for GPUs only. oneDNN does not tell
-# why it could not: that it lacks an operation does not happen, PyTorch asks it before.
+# Messages of allocators and oneDNN; PyTorch has an exception type only for GPUs. oneDNN gives no
+# reason, but PyTorch only asks it for operations that it has.
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -37,18 +37,18 @@ _NO_MEMORY = (
 
 
 class DivergedError(Exception):
-    """The loss is not finite, or many times that of guessing. The message says which."""
+    """The loss is not finite, or many times that of guessing; the message says which."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` means too little memory, on a device or here."""
+    """Whether ``error`` means too little memory, on a device or the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def reserve_memory() -> mmap.mmap | None:
-    """Return 64 MiB of addresses, never touched, to be released when memory is full; or ``None``.
+    """Return 64 MiB of untouched addresses, to be released when memory is full; or ``None``.
 
     oneDNN maps new code for smaller batches, while freed memory stays in the allocator.
     """
@@ -69,7 +69,7 @@ def free_memory(reserve: mmap.mmap | None) -> None:
 
 
 def halve(parts: int, *, images: int, error: Exception) -> int:
-    """Return twice as many parts for a batch of ``images`` that did not fit the memory.
+    """Return twice as many ``parts`` for a batch of ``images`` that did not fit in memory.
 
     Raises:
         InputError: the parts would have fewer than the two images that batch norm needs.
@@ -83,13 +83,10 @@ def halve(parts: int, *, images: int, error: Exception) -> int:
 
 
 class Parts:
-    """Work that is repeated in smaller parts (gradient accumulation) when memory runs out.
+    """Repeats work in smaller parts (gradient accumulation) when memory runs out.
 
-    Args:
-        optimizer: its gradients are dropped when a step failed.
-        batch: images per step, over all processes.
-        processes: their number; several cannot go on in smaller parts.
-        remark: called with one line for the user.
+    ``batch`` is the images per step over all processes, of which several cannot switch to smaller
+    parts. The gradients of ``optimizer`` are dropped when a step fails.
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class Parts:
         self.reserve = reserve_memory()
 
     def work(self, function: Callable[[], T], progress: Progress, *, images: int) -> T:
-        """Return what ``function`` returns, called again with more ``progress.parts`` if need be.
+        """Return ``function()``, called again with more ``progress.parts`` when memory runs out.
 
         ``function`` works on ``images`` images of this process, in ``progress.parts`` parts.
 
@@ -112,7 +109,7 @@ class Parts:
                 return function()
             except (RuntimeError, MemoryError) as error:
                 self._halve(error, progress, images=images)
-            # Here nothing refers to the error any more, nor to what the step had in memory.
+            # Nothing refers to the error any more here, nor to what the step had in memory.
             self.optimizer.zero_grad(set_to_none=True)
             free_memory(self.reserve)
             self.remark(

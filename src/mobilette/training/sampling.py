@@ -1,4 +1,4 @@
-"""Random streams that depend on the place in a run alone, and the order of the images."""
+"""Random streams that depend only on the position in a run, and the order of the images."""
 
 from __future__ import annotations
 
@@ -25,15 +25,12 @@ class Purpose(IntEnum):
 def generator(
     seed: int, purpose: Purpose, epoch: int = 0, step: int = 0, part: int = 0
 ) -> Generator:
-    """Return a generator for one place in the run ``seed``.
-
-    A resumed run draws the same numbers as one that never stopped, and nothing has to be saved.
-    """
+    """Return a generator for one position in the run ``seed``, the same after a resume."""
     return Generator().manual_seed(derive(seed, purpose, epoch, step, part))
 
 
 def derive(seed: int, purpose: Purpose, epoch: int = 0, step: int = 0, part: int = 0) -> int:
-    """Return a 63-bit seed for one place; different places give unrelated seeds."""
+    """Return a 63-bit seed for one position; other positions give unrelated seeds."""
     # Always five words below 2**32: NumPy pads shorter sequences and splits larger numbers.
     place = (seed, int(purpose), epoch, step, part)
     return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1)
@@ -52,12 +49,9 @@ def epoch_order(
 ) -> Tensor:
     """Return the rows of one epoch in the order in which they are seen, int64 (N,).
 
-    Args:
-        labels: int64 (N,), the class of each image (for ``balanced``), or anything of length N.
-        sampling: ``shuffled``: every image once; ``balanced``: every class equally often, N in all.
-        shards: int64 (N,), the shard of each image: these are shuffled, and images only among
-            `WINDOW` of them, so that only a few files are read at a time.
-        generator: source of randomness.
+    ``shuffled`` shows every image once; ``balanced`` every class equally often, N in all, by
+    ``labels`` (N,). Given ``shards``, int64 (N,), the shard of each image, shards are shuffled, and
+    images only among `WINDOW` of them, so that only a few files are read at a time.
     """
     if sampling == "balanced":
         return _balanced(labels, generator)

@@ -1,4 +1,4 @@
-"""From images and a run directory to the loop: what `train` and `resume` have in common."""
+"""From images and a run directory to the loop: the common part of `train` and `resume`."""
 
 from __future__ import annotations
 
@@ -36,14 +36,7 @@ from mobilette.training.teacher import read_teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a run is trained on.
-
-    Attributes:
-        device: of this process.
-        precision: of forward and backward passes.
-        fused_norms: whether our kernels compute batch norms.
-        world: the processes that train together.
-    """
+    """What a run is trained on: ``fused_norms`` says whether our kernels compute batch norms."""
 
     device: torch.device
     precision: Precision
@@ -64,8 +57,8 @@ def load_images(
 ) -> Dataset:
     """Return the images to train on and to validate, through the cache.
 
-    The first process reads them first. The others find them decoded, and keep them where the first
-    one does: how much memory is free may look different to each.
+    The first process reads them first. The others find them decoded, and keep them in the same
+    place: free memory may look different to each process.
     """
     load = partial(
         load_dataset,
@@ -93,10 +86,10 @@ def make_trainer(
     sitting: Sitting,
     profile: bool = False,
 ) -> Trainer:
-    """Return the trainer of a run, its network drawn from the recipe's seed.
+    """Return the trainer of a run, its network initialised from the recipe's seed.
 
     Raises:
-        InputError: the recipe does not suit the images, or its teacher cannot be had.
+        InputError: the recipe does not suit the images, or its teacher is not available.
     """
     multi_label, device = dataset.multi_label, machine.device
     if multi_label and "balanced" in (recipe.sampling, recipe.class_weights):
@@ -146,15 +139,9 @@ def run_loop(
     validation: float,
     sitting: Sitting,
 ) -> None:
-    """Train to the end, from wherever ``progress`` stands; ``dataset`` is closed then.
+    """Train from wherever ``progress`` stands to the end, then close ``dataset``.
 
-    Args:
-        run: where it is written.
-        trainer: with its weights.
-        progress: where the run stands.
-        dataset: images to train on and to validate.
-        validation: seconds that a validation takes, if that was measured.
-        sitting: who is told, and the clock.
+    ``validation`` is the measured seconds of a validation, or 0.
     """
     progress.training_seconds += sitting.elapsed()  # reading the images counts
     callbacks = Callbacks(sitting.callbacks)
@@ -186,7 +173,7 @@ def run_loop(
 
 
 def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
-    """Write into dataset.json which streamed images some process has found broken."""
+    """Write into dataset.json the streamed images that any process has found broken."""
     found = {entry for unusable in world.all_gather(dataset.unusable) for entry in unusable}
     if not world.writes:
         return

@@ -1,4 +1,4 @@
-"""Initial weights: where they come from, and how they are put into the network to train."""
+"""Initial weights: where they come from, and how they are fitted to the network to train."""
 
 from __future__ import annotations
 
@@ -46,18 +46,13 @@ def read_start(
 ) -> Model | None:
     """Return the initial weights that ``start`` names; ``None`` for ``scratch`` and ``auto``.
 
-    Args:
-        start: a model, a run directory, a file that `import_weights` reads, or published weights by
-            name (`find_published`).
-        model: the network to train, if given; for a file, the network in it.
-        width_mult: its width multiplier, if given.
-        report: told the progress of a download.
-        resolution: in pixels, for a file that does not tell.
-        form: ``small`` or ``full``, likewise.
-        preprocess: a preset, for a file that does not tell how images are prepared.
+    ``start`` is a model, a run directory, a file that `import_weights` reads, or the name of
+    published weights (`find_published`). ``model`` and ``width_mult`` are those of the network to
+    train, if given; for a file, of the network in it. ``resolution`` (pixels), ``form`` and
+    ``preprocess`` are for files that do not contain them. ``report`` is called during a download.
 
     Raises:
-        InputError: there is no such run or no such weights, or they do not tell enough.
+        InputError: no such run or weights exist, or they lack information.
     """
     if isinstance(start, Model):
         return start
@@ -127,15 +122,13 @@ def automatic_start(
 def choose_arch(
     start: Model, settings: Settings, *, model: str | None, width_mult: float | None
 ) -> Arch:
-    """Return the network to train from ``start``.
-
-    ``model`` and ``width_mult`` are ``None`` where they were not given: then those of the weights.
+    """Return the network to train from ``start``, by default with its name and width.
 
     Raises:
         InputError: the weights cannot be made to fit it.
     """
     if model is None and width_mult is None and settings.form is None:
-        # With the batch norms that the catalogue's network has, if these were folded.
+        # If the batch norms were folded, it gets those of the catalogue's network.
         usual = get_arch(start.arch.name, Settings(form="full"))
         arch = replace(
             adopt_norms(start.arch, usual),
@@ -158,16 +151,11 @@ _MOST_SPREAD = 1.0
 
 
 def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
-    """Give ``trainer`` the weights of ``start``, made to fit its network.
+    """Put the weights of ``start`` into ``trainer``, fitted to its network.
 
     Batch norm statistics are measured on training images where needed; the classifier's learning
-    rate is fitted to its inputs (`scale_classifier`).
-
-    Args:
-        start: the weights from which `choose_arch` chose the network.
-        trainer: on the device where it trains.
-        dataset: with the split ``train``.
-        keep_classifier: whether the classes are the same.
+    rate is fitted to its inputs (`scale_classifier`). ``keep_classifier``: whether the classes are
+    the same.
     """
     network = trainer.network
 
@@ -193,9 +181,9 @@ def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classif
 
 @torch.no_grad()
 def shrink_classifier(drawn: nn.Module, squared: float) -> None:
-    """Shrink the drawn weights of a classifier whose first answers would be overconfident.
+    """Shrink the random weights of a classifier whose first answers would be overconfident.
 
-    Those of SqueezeNet, which has no batch norm, have a loss of 160 where guessing has 1.6.
+    SqueezeNet, which has no batch norm, would start at a loss of 160 where guessing has 1.6.
     """
     for name, parameter in drawn.named_parameters():
         spread = float(parameter.std()) * squared**0.5 if name.endswith("weight") else 0.0
@@ -209,7 +197,7 @@ def _squared_length(network: Network, images: Tensor) -> float:
     seen: list[Tensor] = []
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        (x,) = inputs  # (N, C), or (N, C, H, W) of which the mean is taken afterwards
+        (x,) = inputs  # (N, C), or (N, C, H, W) averaged afterwards
         seen.append((x.mean((2, 3)) if x.ndim == 4 else x).square().sum(1).mean())
 
     handle = classifier(network).register_forward_pre_hook(look)

@@ -1,4 +1,4 @@
-"""The state of a run on disk: `last.pt`, the metrics beside it and the best weights."""
+"""The state of a run on disk: `last.pt`, metrics.csv and the best weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mobilette.training.step import Trainer
 
 SCHEMA = 2
 SPENT = Range(0.0, 1e10)  # seconds
-# What torch.load raises for bytes that are no state; found by fuzzing.
+# What torch.load raises for bytes that are not a state; found by fuzzing.
 _DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -50,21 +50,21 @@ class Progress:
 
     Attributes:
         epoch: the current epoch, from 0.
-        step: steps of it that are done.
-        index: steps of the whole run that are done.
-        elapsed: seconds of wall-clock, over all sittings.
+        step: steps done in it.
+        index: steps done in the whole run.
+        elapsed: seconds of wall-clock over all sittings.
         training_seconds: of these, seconds spent in training steps.
         images: images trained on.
-        loss_sum: sum of the losses of this epoch's steps.
+        loss_sum: over this epoch's steps.
         best_score: of `best.safetensors` on the validation images; -1 before there is one.
         since_best: validations since then.
         parts: parts in which a process works through its share of a batch.
-        rate_factor: factor of the recipe's rate, lowered after the loss exploded.
+        rate_factor: factor on the recipe's rate, lowered after the loss exploded.
         rollbacks: how often it did.
         rows: the lines of metrics.csv so far.
-        frozen_steps: steps of each frozen epoch, if the time allows no whole ones; else 0.
-        missing: steps that epochs cut short have lacked.
-        trained_before: whether the initial weights classify these images already and are validated
+        frozen_steps: steps of each frozen epoch if the time is too short for whole ones; else 0.
+        missing: steps that shortened epochs lacked.
+        trained_before: whether the initial weights already classify these images and are validated
             first, so that the result is no worse.
     """
 
@@ -91,12 +91,12 @@ class Progress:
 
     @property
     def validates_first(self) -> bool:
-        """Whether the initial weights are to be validated before the first step."""
+        """Whether to validate the initial weights before the first step."""
         return self.trained_before and self.index == 0 and not self.rows
 
 
 def state_bytes(trainer: Trainer, progress: Progress) -> bytes:
-    """Return the state of a run as it stands, as the content of `last.pt`."""
+    """Return the current state of a run as the content of `last.pt`."""
     buffer = io.BytesIO()
     torch.save(
         {
@@ -115,7 +115,7 @@ def state_bytes(trainer: Trainer, progress: Progress) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A saved state that was read; ``recipe`` is the one it was trained with."""
+    """A saved state; ``recipe`` is the one it was trained with."""
 
     progress: Progress
     recipe: Recipe
@@ -153,11 +153,10 @@ def read_state(path: Path) -> State:
 def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
     """Put ``state``, read from ``where``, into ``trainer``.
 
-    If the recipe has changed since, the new optimiser settings apply; another optimiser starts
-    afresh.
+    New optimiser settings in the recipe apply; another optimiser starts afresh.
 
     Raises:
-        InputError: it is the state of another network.
+        InputError: the state belongs to another network.
     """
     settings = [
         {name: value for name, value in group.items() if name not in ("params", SCALE)}
@@ -179,9 +178,9 @@ def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
 class LastState:
     """Writes the newest snapshot of a run, with its metrics.csv and best weights.
 
-    A step can explode although its own loss, that of the weights before it, was good. What is on
-    disk must be worth going back to, so a snapshot, and the best weights whose score is in it, is
-    held back until its weights have shown a good loss.
+    A step can explode although its own loss, computed before it, was good. The state on disk must
+    be worth going back to, so a snapshot, with the best weights it has scored, is held back until
+    its weights have shown a good loss.
 
     Attributes:
         taken_at: when the newest snapshot was taken, by ``now``.
@@ -202,10 +201,7 @@ class LastState:
         self._best = save({name: each.contiguous().cpu() for name, each in tensors.items()})
 
     def snapshot(self, trainer: Trainer, progress: Progress) -> None:
-        """Hold the state as it stands, instead of the one held back before, if any.
-
-        Processes that do not write (`World.writes`) only note the time.
-        """
+        """Hold the current state in place of the one held back; non-writers only note the time."""
         begun = self.now()
         if trainer.world.writes:
             table = "\n".join([self.header, *progress.rows]) + "\n"
@@ -214,12 +210,12 @@ class LastState:
         self.taken_at = self.now()
 
     def write(self) -> None:
-        """Write what is held back, if anything is."""
+        """Write what is held back, if anything."""
         if self._held_back is None:
             return
         begun = self.now()
         table, state = self._held_back
-        # First: a run killed between the two validates these weights again.
+        # Best weights first: a run killed in between validates them again.
         if self._best is not None:
             write_bytes(self.folder / WEIGHTS, self._best)
         write_text(self.folder / METRICS, table)
@@ -244,10 +240,7 @@ def metrics_row(
     rate: float,
     train_loss: float,
 ) -> str:
-    """Return the line of metrics.csv for a validation ``elapsed`` seconds after the start.
-
-    ``epochs`` is how many are done, the last of which may be partial.
-    """
+    """Return the metrics.csv line of a validation; ``epochs`` are done, the last maybe in part."""
     precision = metrics.mean_average_precision
     top5 = "" if metrics.top5 is None else f"{metrics.top5:.6f}"
     return (

@@ -52,22 +52,15 @@ class Trainer:
         world: World = ALONE,
         clock: Clock | None = None,
     ) -> None:
-        """Make a trainer.
+        """Make a trainer; ``network``, ``normalise`` and ``teacher`` are on the training device.
 
-        Args:
-            network: on the training device.
-            normalise: likewise.
-            recipe: how to train.
-            precision: of forward and backward pass; weights stay fp32.
-            fused_norms: whether our kernels compute batch norms (`mobilette.nn.kernels`).
-            flip: whether a mirrored image means the same (and the recipe flips).
-            loss: by default for one label per image, all classes weighted alike.
-            teacher: returns logits for augmented pixels, to learn from as well.
-            world: the processes that train together.
-            clock: told where a step's time goes.
+        Weights stay fp32 at any ``precision``. ``fused_norms``: whether our kernels compute batch
+        norms (`mobilette.nn.kernels`). ``flip``: whether a mirrored image means the same. ``loss``
+        defaults to one label per image, all classes weighted alike. ``teacher`` returns logits for
+        augmented pixels.
 
         Raises:
-            InputError: the network cannot take images as small as ``start_resolution`` asks for.
+            InputError: the network cannot take images as small as ``start_resolution``.
         """
         _check_smallest(network.arch, recipe)
         self.network, self.normalise, self.recipe = network, normalise, recipe
@@ -102,7 +95,8 @@ class Trainer:
             rest.requires_grad_(not frozen)
             if self.world.size > 1:  # it looks once at what has a gradient
                 together = DistributedDataParallel(self.network)
-                # Averages are measured anew. An attribute, because the argument's name changes.
+                # Averages are measured anew. An attribute, because the argument's name varies with
+                # torch.
                 together.broadcast_buffers = False
                 self._together = together
             self._frozen = frozen
@@ -129,21 +123,21 @@ class Trainer:
         Args:
             pixels: uint8 (N, C, H, W) on the training device.
             labels: int64 (N,), or 0 and 1 of (N, classes).
-            index: steps taken before this one, in the whole run.
-            place: (epoch, step in it), from which this step's random numbers are derived.
-            progress: the part of the run that is over, 0 to 1.
-            parts: the images go through the network in so many parts; gradients are accumulated.
+            index: steps taken before this one in the whole run.
+            place: (epoch, step within it), from which the step's random numbers are derived.
+            progress: fraction of the run that is done, 0 to 1.
+            parts: number of parts that go through the network in turn; gradients accumulate.
             rate_factor: multiplies the recipe's rate.
         """
         self._set_rate(progress, rate_factor)
         self.optimizer.zero_grad(set_to_none=True)
         side = resolution_at(self.recipe, progress, full=pixels.shape[-1])
-        # Each part has the two images that batch norm needs, also where some are broken.
+        # Each part has the two images that batch norm needs, even if some are broken.
         most = min(parts, max(len(pixels) // 2, 1))
         pieces = list(zip(pixels.tensor_split(most), labels.tensor_split(most), strict=True))
         total = torch.zeros((), device=self.device)
         for number, (some, theirs) in enumerate(pieces):
-            # Parts and processes draw alike, so that two processes are one with two parts.
+            # Parts and processes draw alike, so that two processes equal one with two parts.
             words = (*place, self.world.rank * parts + number)
             torch.manual_seed(derive(self.recipe.seed, Purpose.step, *words))  # dropout
             drawn = generator(self.recipe.seed, Purpose.step, *words)
@@ -185,7 +179,7 @@ class Trainer:
                 _set_momentum(group, momentum(self.recipe, progress))
 
     def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
-        """Return a context in which gradients are only exchanged for the ``last`` part."""
+        """Return a context in which gradients are exchanged only for the ``last`` part."""
         together = self._together
         if last or not isinstance(together, DistributedDataParallel):
             return nullcontext()

@@ -1,4 +1,4 @@
-"""A trained network whose answers another one learns from."""
+"""A trained network to distil from."""
 
 from __future__ import annotations
 
@@ -25,13 +25,10 @@ class Teacher:
     def __init__(
         self, network: Network, normalise: Normalise, *, columns: Tensor, in_channels: int
     ) -> None:
-        """Make the teacher.
+        """Make the teacher from a ``network`` on the training device, in evaluation mode.
 
-        Args:
-            network: on the training device, in evaluation mode.
-            normalise: its own.
-            columns: int64 (classes,), which of its logits are the student's classes.
-            in_channels: of the student's images.
+        ``normalise`` is its own; ``columns``, int64 (classes,), maps the student's classes to its
+        logits; ``in_channels`` are those of the student's images.
         """
         self.network, self.normalise, self.columns = network, normalise, columns
         self._repeat = network.arch.in_channels // in_channels
@@ -63,16 +60,10 @@ def read_teacher(
     remark: Remark | None = None,
     report: Advance | None = None,
 ) -> Teacher:
-    """Return the teacher ``name``: a run or published weights, as for `read_start`.
+    """Return the teacher ``name``: a run or published weights, like for `read_start`.
 
-    Args:
-        name: of the teacher.
-        arch: the student's network.
-        classes: the student's.
-        multi_label: whether the student's images have several labels.
-        device: of both.
-        remark: told if classes were matched by order alone.
-        report: told the progress of a download.
+    ``arch``, ``classes`` and ``multi_label`` are the student's; ``remark`` is called if classes
+    were matched by order alone, ``report`` with the progress of a download.
 
     Raises:
         InputError: there is no such teacher, it lacks a class, it takes grey images and the student
@@ -102,7 +93,7 @@ def read_teacher(
 
 
 def _columns(start: Model, name: str, classes: Sequence[ClassLabel]) -> tuple[list[int], str]:
-    """Return the teacher's logit for each of ``classes``, and what they were matched by."""
+    """Return the teacher's logit for each of ``classes``, and how they were matched."""
     ids = [label.id for label in classes]
     if not are_numbers(start.classes) or ids == [label.id for label in start.classes]:
         return match_classes(ids, start.classes, where=f"teacher {name}")

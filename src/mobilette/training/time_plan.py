@@ -1,4 +1,4 @@
-"""How training fits a time limit: what is planned before it, and how far a run is."""
+"""Fitting training into a time limit: the plan before it, and the pace of a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mobilette.training.events import Now
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import Progress
 
-PADDING = 1.15  # of what was measured once, on a machine that may become busier
-# Of the time to train: what the epochs in which only the classifier learns may take.
+PADDING = 1.15  # safety factor on times measured once: the machine may become busier
+# Largest fraction of the time for epochs that train only the classifier.
 FROZEN_SHARE = 0.5
-# Steps below which a training is none: the first few only make the loss move.
+# Fewer steps are no training: the first few only make the loss move.
 LEAST_STEPS = 8
-# A time that is proposed lies above what is needed: costs are measured anew.
+# A proposed time exceeds what is needed by this factor: costs are measured anew.
 MORE = 1.2
-_TELLING = 256  # images after which it is known how fast they are read
+_TELLING = 256  # images after which the reading speed is known
 
 
 class TooShortError(InputError):
@@ -33,15 +33,10 @@ class TooShortError(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Measured seconds.
+    """Measured seconds of a step, of one that trains only the classifier, and of a validation.
 
-    Attributes:
-        step: of a step.
-        frozen_step: of a step that trains only the classifier.
-        validation: of a validation.
-        first_reading: of reading the images of a step for the first time.
-        reading: of reading them again, from memory or the cache.
-        overlap: whether the next images are read while a step is computed.
+    ``first_reading`` and ``reading`` are for the images of a step, the latter from memory or the
+    cache. ``overlap``: whether the next images are read while a step is computed.
     """
 
     step: float
@@ -60,14 +55,13 @@ class Costs:
 
 
 class _Steps:
-    """How long steps take when the first ``unread`` read images for the first time."""
+    """How long steps take if the first ``unread`` read images for the first time."""
 
     def __init__(self, costs: tuple[float, float], unread: int) -> None:
         self.first, self.later = costs
         self.unread = max(unread, 0)
 
     def seconds(self, steps: int) -> float:
-        """Return what ``steps`` take."""
         first = min(steps, self.unread)
         return first * self.first + (steps - first) * self.later
 
@@ -82,12 +76,10 @@ class _Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class TimePlan:
-    """How a time is used.
+    """How a time limit is used.
 
-    Attributes:
-        frozen_steps: steps that train only the classifier.
-        steps: steps after them.
-        seconds: in all, including what is spent; at most the limit.
+    ``frozen_steps`` train only the classifier, before ``steps`` that train everything; ``seconds``
+    is the total including what is spent, at most the limit.
     """
 
     frozen_steps: int
@@ -104,18 +96,11 @@ def plan_time(
     frozen_steps: int,
     unread: int = 0,
 ) -> TimePlan:
-    """Return how ``limit`` seconds are used, of which ``spent`` are over.
+    """Return how ``limit`` seconds are used, ``spent`` of them already.
 
-    The frozen steps are cut short if they, and the validation after them, would take more than
-    `FROZEN_SHARE` of the time; the rest is for steps that train everything.
-
-    Args:
-        limit: seconds.
-        spent: seconds, of reading and measuring.
-        costs: as measured.
-        steps_of_epoch: steps per epoch.
-        frozen_steps: in all frozen epochs; 0 if everything is trained from the start.
-        unread: how many steps read images for the first time.
+    The ``frozen_steps`` of all frozen epochs are cut short if they, and the validation after them,
+    would take more than `FROZEN_SHARE` of the time; the rest is for steps that train everything.
+    ``unread`` is the number of steps that read images for the first time.
 
     Raises:
         TooShortError: fewer than `LEAST_STEPS` fit, or an epoch if that is shorter; with a time
@@ -124,7 +109,7 @@ def plan_time(
     least = min(LEAST_STEPS, steps_of_epoch)
     least_frozen = min(least, frozen_steps)
     alone = _Steps(costs.of_steps(frozen=True), unread)
-    # As if none but the least had been read before: how many will be is not known yet.
+    # As if only the least had been read before: how many will be is not known yet.
     together = _Steps(costs.of_steps(frozen=False), unread - least_frozen)
     end = PADDING * (costs.validation + (together.first if unread > 0 else together.later))
     frozen_end = costs.validation if frozen_steps else 0.0
@@ -132,7 +117,7 @@ def plan_time(
     rest = together.seconds(least)
     needed = max(first + rest, first / FROZEN_SHARE)
     available = limit - spent - end
-    # What is proposed is accepted: both are rounded.
+    # A proposed time must be accepted: both are rounded.
     if available < needed * (1 - 1e-9):
         would_do = math.ceil(MORE * (spent + end + needed))
         raise TooShortError(
@@ -155,15 +140,10 @@ def plan_time(
 
 
 def timed_reading(report: Advance, *, limit: float, elapsed: Callable[[], float]) -> Advance:
-    """Return ``report`` with a check that refuses a reading that would take too long.
+    """Return ``report`` with a check that refuses reading that would take too long.
 
-    Args:
-        report: told as before.
-        limit: seconds; 0 means none.
-        elapsed: returns how many of them are over.
-
-    Raises:
-        TooShortError: by what is returned; reading alone would exceed the limit at this speed.
+    ``limit`` is in seconds, 0 for none; ``elapsed`` returns how many have passed. The returned
+    function raises `TooShortError` if reading alone would exceed the limit at this speed.
     """
     if not limit:
         return report
@@ -192,7 +172,7 @@ def timed_reading(report: Advance, *, limit: float, elapsed: Callable[[], float]
 
 
 def seconds(value: float) -> str:
-    """Return a time as ``--time`` takes it."""
+    """Return a time in the format of ``--time``."""
     return f"{value:g}s"
 
 
@@ -211,19 +191,15 @@ def describe(plan: TimePlan, costs: Costs, *, limit: float, steps_of_epoch: int)
     )
 
 
-# Under a time limit: what validation may take.
+# Largest fraction of the time for validation, under a time limit.
 _VALIDATION_SHARE = 0.1
 
 
 class Pace:
-    """The clock of one sitting of a run: how far it is, and what steps and validations take.
+    """The clock of one sitting of a run: how far it is, and how long steps and validations take.
 
-    Args:
-        recipe: its time limit or its epochs.
-        steps: per epoch.
-        started: when the run began, by ``now``, earlier sittings included.
-        validation: seconds that a validation takes, as measured before.
-        now: tells the time, in seconds.
+    ``steps`` are per epoch; ``started`` is when the run began by ``now``, in seconds, earlier
+    sittings included; ``validation`` is the measured seconds of a validation.
     """
 
     def __init__(
@@ -239,7 +215,7 @@ class Pace:
         self.now = now
         self._validation_seconds = validation
         self._validated_at = now()
-        # Of this sitting's steps but the first, which makes what the others find.
+        # Over this sitting's steps except the first, which includes one-off work.
         self._timed_seconds, self._timed_steps, self._longest_step = 0.0, -1, 0.0
 
     def elapsed(self) -> float:
@@ -259,16 +235,16 @@ class Pace:
         self._validated_at = self.now()
 
     def part_done(self, progress: Progress, *, longest_save: float) -> float:
-        """Return the part of the run that is over, 0 to 1 and a little more.
+        """Return the fraction of the run that is done, 0 to 1 or slightly more.
 
-        Under a time limit, the last validation, the step that begins just in time, and taking and
-        writing a snapshot of ``longest_save`` seconds have to fit in as well.
+        A time limit also has to hold the last validation, the step that begins just in time, and
+        taking and writing a snapshot of ``longest_save`` seconds.
         """
         if self.recipe.time_limit:
             end = self._validation_seconds + self._seconds_of_step() + 2 * longest_save
             available = self.recipe.time_limit - PADDING * end
             return self.elapsed() / max(available, 1e-9)
-        # By epochs: a run that goes on with another batch size has had steps of the old one.
+        # By epochs: a run resumed with another batch size has done steps of the old one.
         done = progress.epoch * self.steps + progress.step
         return done / (self.recipe.epochs * self.steps)
 
@@ -277,7 +253,7 @@ class Pace:
         return part >= 1.0 if self.recipe.time_limit else progress.epoch >= self.recipe.epochs
 
     def worth_validating(self) -> tuple[float, float]:
-        """Return the seconds since the last validation, and how many there should be at least."""
+        """Return the seconds since the last validation, and the least there should be."""
         since = self.now() - self._validated_at
         return since, self._validation_seconds / _VALIDATION_SHARE
 

@@ -29,10 +29,7 @@ IMAGES, BATCH = 512, 128
 def images_to_measure(
     trainer: Trainer, train: Split, *, epoch: int, at_once: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield normalised batches of up to 512 training images, others in each ``epoch``.
-
-    A batch has `BATCH` images, or ``at_once`` if that is less.
-    """
+    """Yield normalised batches of `BATCH` (at most ``at_once``) from 512 images per epoch."""
     chosen = torch.randperm(
         len(train.labels), generator=generator(trainer.recipe.seed, Purpose.statistics, epoch)
     )[:IMAGES]
@@ -45,15 +42,10 @@ def images_to_measure(
 def validate(
     trainer: Trainer, dataset: Dataset, *, epoch: int, at_once: int | None = None
 ) -> Metrics:
-    """Return how the averaged weights do on ``val``; the processes share the images.
+    """Return the metrics of the averaged weights on ``val``; the processes share the images.
 
-    Their batch norm statistics are measured first, if the recipe says so.
-
-    Args:
-        trainer: its average is validated.
-        dataset: with the splits ``train`` and ``val``.
-        epoch: the last epoch, from 0.
-        at_once: how many images may go through the network together, if memory is scarce.
+    Their batch norm statistics are measured first, if the recipe says so. ``epoch`` is the last
+    one, from 0; ``at_once`` limits the images that go through the network together.
 
     Raises:
         InputError: no image of ``val`` can be read any more.
@@ -63,7 +55,7 @@ def validate(
         batches = images_to_measure(trainer, dataset.splits["train"], epoch=epoch, at_once=at_once)
         average.measure_statistics(batches)
     split = dataset.splits["val"]
-    # One part a process, in order, so that together they are the split again.
+    # One part per process, in order, so that together they are the split again.
     ends = np.linspace(0, len(split.labels), trainer.world.size + 1).astype(int)
     first, last = ends[trainer.world.rank], ends[trainer.world.rank + 1]
     own = checkpoint_logits(
@@ -80,15 +72,7 @@ def validate(
 class Validator:
     """Decides when the averaged weights are validated, and records the result.
 
-    Args:
-        trainer: its average is validated.
-        dataset: with the splits ``train`` and ``val``.
-        steps: per epoch.
-        share: images per step in this process.
-        pace: told what a validation took.
-        parts: repeats a validation in smaller parts if memory runs out.
-        last_state: keeps the best weights.
-        report: told the result.
+    ``steps`` are per epoch, ``share`` is the images per step in this process.
     """
 
     def __init__(
@@ -113,7 +97,7 @@ class Validator:
         return bool(rows) and int(rows[-1].split(",")[1]) == progress.index
 
     def is_due(self, progress: Progress) -> bool:
-        """Whether the epoch that is over ends with a validation."""
+        """Whether the finished epoch ends with a validation."""
         if progress.epoch == self.recipe.frozen_epochs:  # the head alone may remain the best
             return True
         if not self.recipe.time_limit:
@@ -122,11 +106,7 @@ class Validator:
         return since >= needed
 
     def run(self, progress: Progress, part: float) -> None:
-        """Validate after ``part`` of the run, and record the result in ``progress``.
-
-        Raises:
-            DivergedError: the loss is not finite.
-        """
+        """Validate after ``part`` of the run into ``progress``; `DivergedError` if not finite."""
         begun = self.pace.now()
         metrics = self._metrics(progress)
         if not math.isfinite(metrics.loss):  # the last step did it, if there was one
