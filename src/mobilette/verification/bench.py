@@ -39,7 +39,7 @@ from mobilette.verification.benchmark import (
 BATCHES = (1, 2, 4, 8, 16, 32)
 SECONDS = 0.5
 Benchmarked = str | Path | Run | Artifact | Model
-# What a model may need to start, and to be asked as often as it must be.
+# For a model's start and all of its calls.
 TIMEOUT = 3600.0
 
 
@@ -57,22 +57,22 @@ def bench(
 ) -> Benchmark:
     """Judge and time artifacts, runs and models.
 
-    Each is verified in a process of its own, on ``data`` where that is given; then all are timed in
-    turns, in each round in a new process with ``threads`` threads, bound to as many cores. One that
-    fails, or whose process dies, is a row that says so.
+    Each is verified in its own process, on ``data`` if given. Then all are timed in turns: in each
+    round each gets a new process with ``threads`` threads, bound to as many cores. One that fails,
+    or whose process dies, becomes a row that says so.
 
     Args:
         models: artifacts, runs, their directories, folders of several artifacts, or models.
-        data: labelled images; without them golden vectors are compared and no accuracy is known.
-        split: by default ``val`` where there is one, else every image.
+        data: labelled images; without them golden vectors are compared and accuracy is unknown.
+        split: by default ``val`` if there is one, else all images.
         threads: of each engine.
-        rounds: how often each is timed, in turns.
-        seconds: how long each is timed in a round, at least.
-        workers: processes that decode; ``None`` means one a core.
-        reporter: told each step.
+        rounds: how often each is timed.
+        seconds: the least time for each in a round.
+        workers: processes that decode; ``None`` means one per core.
+        reporter: receives each step.
 
     Raises:
-        InputError: one of ``models`` is neither, or is damaged; ``data`` cannot be used.
+        InputError: one of ``models`` is none of these or damaged, or ``data`` cannot be used.
     """
     THREADS.check("--threads", threads)
     ROUNDS.check("--rounds", rounds)
@@ -118,7 +118,7 @@ def bench(
 
 
 def expand(models: Sequence[str | Path]) -> list[Path]:
-    """Return ``models`` with each folder of artifacts replaced by these; each once.
+    """Return ``models`` without duplicates, each folder replaced by its artifacts.
 
     Raises:
         InputError: one is neither an artifact, a run nor a folder of artifacts.
@@ -134,7 +134,7 @@ def expand(models: Sequence[str | Path]) -> list[Path]:
 
 
 def machine() -> str:
-    """Return the processor, the system and the number of cores, on one line."""
+    """Return the processor, the cores and the system on one line."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -150,7 +150,7 @@ def machine() -> str:
 def _take_turns(
     candidates: Sequence[Candidate], *, threads: int, rounds: int, seconds: float, say: Remark
 ) -> list[list[Timing] | str]:
-    """Return the timings of each candidate, one a round, or why there are none."""
+    """Return each candidate's timings, one per round, or why there are none."""
     found = [_untimed(each) for each in candidates]
     for turn in range(rounds):
         for index, candidate in enumerate(candidates):
@@ -206,7 +206,7 @@ def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One of the models of a benchmark; ``target`` is ``None`` for a run."""
+    """A model of a benchmark; a run's ``target`` is ``None``."""
 
     path: Path
     target: str | None
@@ -217,7 +217,7 @@ class Candidate:
 
 
 class Judgement(TypedDict):
-    """Those fields of a `Row` that say how good a model is."""
+    """The fields of a `Row` that say how good a model is."""
 
     verified: bool | None
     reasons: tuple[str, ...]
@@ -226,11 +226,7 @@ class Judgement(TypedDict):
 
 
 def open_candidate(path: Path) -> Candidate:
-    """Return the artifact or the run in the directory ``path``.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """Return the artifact or run in the directory ``path``; `InputError` if it is damaged."""
     if is_artifact(path):
         contract = open_artifact(path).contract
         return Candidate(
@@ -255,7 +251,7 @@ def open_candidate(path: Path) -> Candidate:
 def judge(
     candidate: Candidate, data: str | Path | None, *, split: str | None, workers: int | None
 ) -> Judgement:
-    """Return what `verify` says of an artifact, or the accuracy of a run."""
+    """Return the result of `verify` for an artifact, or the accuracy of a run."""
     if not candidate.executable:
         return _judgement(None, f"nothing here executes {candidate.target!r} artifacts")
     missing = why_not_run(candidate.target, candidate.path) if candidate.target else None
@@ -288,11 +284,7 @@ def judge(
 
 
 def time_once(request: Request) -> Timing:
-    """Return the timing of a model, measured in a new process.
-
-    Raises:
-        InputError: that cannot load or execute it, or has died.
-    """
+    """Return a model's timing from a new process; `InputError` if that fails or dies."""
     with scratch() as folder:
         answer = folder / "timing.json"
         command = [sys.executable, "-P", "-m", "mobilette.engines.timing"]

@@ -1,4 +1,4 @@
-"""What `bench` found, and which of several artifacts to use by it."""
+"""The result of `bench`, and the artifact to use by it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from mobilette.records import check_ranges
 from mobilette.verification.verify import verify
 
 BENCH = "bench.json"
-# Without a benchmark: what was fastest on x86 (RUNTIMES.md), and fp32 first, because an int8
-# artifact's accuracy is known only with images.
+# Without a benchmark: fastest on x86 first (RUNTIMES.md); int8 last, for its accuracy is unknown.
 PREFERENCE = ("openvino", "onnx", "litert", "executorch", "ncnn")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Milliseconds of ``n`` calls: their median, and their 10th and 90th percentile."""
+    """Milliseconds of ``n`` calls: median, 10th and 90th percentile."""
 
     median: Annotated[float, MILLISECONDS]
     p10: Annotated[float, MILLISECONDS]
@@ -41,7 +40,7 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class BestBatch:
-    """The number of images in one call with which the most are answered in a second."""
+    """The images per call that give the most images per second."""
 
     size: Annotated[int, BATCH]
     latency_ms: Latency
@@ -53,19 +52,19 @@ class BestBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One artifact, or one run.
+    """An artifact or a run.
 
     Attributes:
         target: of the artifact; ``None`` for a run.
-        engine: what executed it; ``None`` where nothing here can.
+        engine: that executed it; ``None`` if none here can.
         sha256: of its contract, or of a run's weights.
-        verified: whether `verify` passed; ``None`` for a run, which is what artifacts are compared
-            with, and for an artifact that cannot be executed here.
-        reasons: why it is not verified, or was not timed.
-        top1: on the images of ``images``, 0 to 1; ``None`` without images.
+        verified: whether `verify` passed; ``None`` for a run, and for an artifact that cannot be
+            executed here.
+        reasons: why it is not verified or not timed.
+        top1: on ``images`` images, 0 to 1; ``None`` without images.
         size_bytes: of the files that the engine loads.
-        load_ms: from the directory to the first answer, the engine's packages imported: median.
-        memory_bytes: by how much that made a process' resident memory grow: median.
+        load_ms: median time from the directory to the first answer, including imports.
+        memory_bytes: median growth of resident memory until then.
     """
 
     artifact: str
@@ -92,9 +91,9 @@ class Benchmark:
     """The content of bench.json.
 
     Attributes:
-        fastest: the verified artifact with the smallest median latency of one image; ``None``
-            where others are level with it.
-        level: those that share the first place, in the order of their medians.
+        fastest: the verified artifact with the smallest median latency for one image; ``None`` if
+            others are level with it.
+        level: artifacts that share first place, by median.
     """
 
     machine: str
@@ -115,7 +114,7 @@ class Benchmark:
 
 
 def best_batch(timings: Sequence[Timing]) -> int:
-    """Return the best number of images in a call, by the first round, in which all are tried."""
+    """Return the best batch size by the first round, which tries them all."""
     calls = timings[0].calls_ms
     return max((int(batch) for batch in calls), key=lambda n: n / median(calls[str(n)]))
 
@@ -128,10 +127,10 @@ def latency_of(timings: Sequence[Timing], batch: int) -> Latency:
 
 
 def first_places(rows: Sequence[Row]) -> list[Row]:
-    """Return the fastest verified artifact, and those that are level with it, the fastest first.
+    """Return the fastest verified artifact and those level with it, the fastest first.
 
-    That are those whose latency of one image, from the 10th to the 90th percentile, overlaps its
-    own: another round may put them in another order.
+    Level means that the 10th to 90th percentiles of one image's latency overlap: another round may
+    change the order.
     """
     timed = sorted(
         (row.latency_ms.median, row.artifact, index, row.latency_ms.p10, row.latency_ms.p90)
@@ -142,12 +141,11 @@ def first_places(rows: Sequence[Row]) -> list[Row]:
 
 
 def choose_artifact(folder: Path) -> tuple[Path, str]:
-    """Return the artifact in ``folder`` to use, and in one line why that one.
+    """Return the artifact in ``folder`` to use, and one line that says why.
 
-    That is the fastest verified one by the bench.json in the folder, of those that are level the
-    most accurate, then the smallest, then the first by name, if it is of exactly the artifacts that
-    are there now; else the first that passes `verify` on its golden vectors, in a
-    fixed order of targets.
+    If bench.json covers exactly the artifacts there now, this is the fastest verified one; among
+    those level with it the most accurate, then the smallest, then the first by name. Otherwise it
+    is the first that passes `verify` on its golden vectors, in a fixed order of targets.
 
     Raises:
         InputError: there is none, or none is verified.

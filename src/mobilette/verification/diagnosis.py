@@ -1,4 +1,4 @@
-"""What is wrong with an artifact: its contract, its bits, or one of the known mistakes."""
+"""Diagnoses an artifact: its contract, its bits, and known mistakes."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _OTHER_INPUTS: Mapping[str, Callable[[Arrays], Arrays]] = MappingProxyType(
 
 
 def diagnose(predictor: ArtifactPredictor, model: Model | None) -> list[str]:
-    """Return the mistakes, a line each, that make of the golden vectors what ``predictor`` answers.
+    """Return the known mistakes, a line each, that explain ``predictor``'s golden answers.
 
-    Tried are the opposite order of colours, rows for columns, another order of the classes and,
-    where ``model`` is known, other means and deviations: those of the presets, and none.
+    Tried are swapped colours, rows for columns, a permuted class order and, if ``model`` is known,
+    other means and deviations: the presets', and none.
     """
     golden, precision = predictor.artifact.golden, predictor.contract.precision
     answers = predictor.logits(golden.inputs)
@@ -57,9 +57,9 @@ def diagnose(predictor: ArtifactPredictor, model: Model | None) -> list[str]:
 
 
 def _least(ours: Logits, theirs: Logits, precision: Precision) -> float:
-    """Return the signal-to-noise ratio, in dB, from which on a mistake explains the answers.
+    """Return the least signal-to-noise ratio, in dB, at which a mistake explains the answers.
 
-    fp32 is right to 60 dB. Rounded answers are not, so there it is a clear gain.
+    60 dB in fp32; rounded answers do not reach that, so there it is a clear gain.
     """
     if precision == "fp32":
         return EXACT_DB
@@ -73,10 +73,10 @@ def _fits(one: Logits, other: Logits, least: float) -> bool:
 def _other_class_order(
     answers: Logits, logits: Logits, predictor: ArtifactPredictor, least: float
 ) -> list[str]:
-    """Name two classes that changed places, if the columns of ``answers`` are only permuted."""
+    """Name two swapped classes if the columns of ``answers`` are only permuted."""
     if not np.isfinite(answers).all():
         return []
-    # By the values of one image both sides have an order; where values are alike, any will do.
+    # Sorting both sides' columns by value pairs them; equal columns may swap.
     ours, theirs = (np.lexsort(side[::-1]) for side in (answers, logits))
     column = np.empty(len(ours), np.int64)
     column[theirs] = ours
@@ -120,7 +120,7 @@ def _other_preprocesses(own: Preprocess) -> Iterator[tuple[str, Preprocess]]:
 
 
 def check_metadata(contract: Contract, model: Model) -> list[str]:
-    """Return what ``contract`` says otherwise than ``model``, a line each."""
+    """Return where ``contract`` differs from ``model``, a line each."""
     failures = []
     if contract.arch.hash != model.arch.hash:
         failures.append("contract.json: arch is not the run's network")
@@ -157,10 +157,9 @@ def _short(value: Any) -> str:
 
 
 def check_exact(artifact: Artifact) -> list[str]:
-    """Return how tflite-micro's answers to the golden inputs differ from the exact ones.
+    """Return how tflite-micro's golden answers differ from the exact ones; empty if no bit does.
 
-    Those are the int8 answers of LiteRT's reference kernels, written at the export. An empty list
-    means that every bit is the same.
+    The exact ones are int8 answers of LiteRT's reference kernels, written at export.
 
     Raises:
         InputError: the model is damaged, or tflite-micro cannot run it.

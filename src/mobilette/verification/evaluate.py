@@ -37,16 +37,16 @@ def evaluate(
     """Return accuracy, loss and confusions of ``model`` on the images of ``data``.
 
     Args:
-        model: a run, an artifact or a model, a directory of one, or what `load` returned.
-        data: images of the model's classes, or some of them (`find_images` tells the forms).
-        split: by default ``val`` where there is one, else every image.
+        model: a run, an artifact or a model, the directory of one, or the result of `load`.
+        data: images of the model's classes or of some of them, in any form of `find_images`.
+        split: by default ``val`` if there is one, else all images.
         workers: processes that decode; by default one per core.
-        max_unusable: the fraction of images that may be unreadable.
-        reporter: told how many images are read, each image that is left out, and how folders and
-            classes were understood where that is not obvious.
+        max_unusable: largest fraction of images that may be unreadable.
+        reporter: receives the number of images read, each image left out, and how folders and
+            classes were understood if that is not obvious.
 
     Raises:
-        InputError: the images cannot be used, or a class is none of the model's.
+        InputError: the images cannot be used, or have a class that the model lacks.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
     reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
@@ -72,10 +72,10 @@ def evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """The images of a split, labelled by the classes of a model.
+    """A split's images, labelled by a model's classes.
 
     Attributes:
-        matched_by: how its classes were found among the model's (`match_classes`).
+        matched_by: how the images' classes were matched to the model's (`match_classes`).
         remarks: what the user should know, one line each.
     """
 
@@ -91,13 +91,11 @@ def labelled_images(
     split: str | None,
     multi_label: bool = False,
 ) -> Labelled:
-    """Return the images of a split, labelled by ``classes``.
-
-    With ``multi_label`` images of one class each are accepted as well.
+    """Return a split's images, labelled by ``classes``; ``multi_label`` also takes single labels.
 
     Raises:
-        InputError: the images cannot be used, a class is none of ``classes``, or they may be of
-            several classes and this is not ``multi_label``.
+        InputError: the images cannot be used, one of their classes is unknown, or they may have
+            several classes without ``multi_label``.
     """
     found = find_images(data)
     index, by = match_classes(found.classes, classes, where=found.name)

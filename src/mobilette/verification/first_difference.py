@@ -1,4 +1,4 @@
-"""The first layer at which an artifact and its model differ."""
+"""Finds the first layer at which an artifact and its model differ."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ IMAGES = 2
 NORMALISE = "normalise"
 # fp32: engines differ by 1e-6 to 1e-5 of a layer's largest value.
 TOLERANCE = 1e-3
-# Rounded values: below the first, a layer is far from the checkpoint's; above the second, it is as
-# close as 8 bits are, and by how much says nothing.
+# Rounded values: below the first a layer is wrong, above the second as close as 8 bits allow.
 LOWEST_DB, HIGHEST_DB = 5.0, 30.0
 
 Values = NDArray[np.float32]
@@ -33,12 +32,12 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A layer whose output is not the checkpoint's.
+    """A layer whose output differs from the checkpoint's.
 
     Attributes:
-        layer: its name, or ``normalise``, which is before the first.
-        relative: the largest difference over the checkpoint's largest absolute value there.
-        snr_db: the checkpoint's signal over the difference, in dB.
+        layer: its name, or ``normalise`` for the normalisation before the first layer.
+        relative: largest difference over the checkpoint's largest absolute value there.
+        snr_db: signal-to-noise ratio, in dB.
     """
 
     layer: str
@@ -51,15 +50,13 @@ def first_difference(
 ) -> Difference | None:
     """Return the first layer at which ``artifact`` differs from ``model``.
 
-    In fp32 it is the first layer that is off by more than 1e-3 of its scale. With rounded values it
-    is, of the layers with a signal-to-noise ratio below 5 dB, the one at which the ratio falls
-    most: noise grows slowly, a mistake makes it at once.
+    In fp32 it is the first layer that is off by more than 1e-3 of its largest value. With rounded
+    values it is, among layers with a signal-to-noise ratio below 5 dB, the one where the ratio
+    falls most: noise grows slowly, a mistake at once.
 
-    Two of ``pixels``, uint8 (N, C, H, W), are used; by default golden inputs, which may lie outside
-    the ranges that int8 was calibrated for: images tell more there.
-
-    Returns:
-        ``None`` where every layer answers alike or the engine cannot show its layers.
+    The first two of ``pixels``, uint8 (N, C, H, W), are used. They are golden inputs by default,
+    which may exceed int8's calibrated ranges; images tell more there. ``None`` means that no layer
+    differs or the engine cannot show its layers.
 
     Raises:
         InputError: the artifact cannot be executed here, or the model has no classifier.
@@ -121,10 +118,7 @@ def _by_layer(tensors: Mapping[str, Values], arch: Arch, *, output: str) -> dict
 
 
 def _maker(name: str, ours: Mapping[str, Values], arch: Arch) -> str:
-    """Return the layer whose weights made the tensor of layer ``name``.
-
-    That is the layer before an activation that an engine has made one with it.
-    """
+    """Return the layer before ``name`` if that is an activation which the engine fused into it."""
     graph: dict[str, Layer] = {layer.name: layer for layer in layers(arch)}
     layer = graph.get(name)
     if isinstance(layer, ActivationLayer) and layer.inputs[0] not in ours:

@@ -1,4 +1,4 @@
-"""The gate: how answers differ, how much they may, and the `Verdict`."""
+"""The gate: how far answers differ, how far they may, and the `Verdict`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from mobilette.run.metrics import right_answers, softmax
 SMALL_SET = 1000
 MAX_DROP = 1.0
 BINS = 15
-# The normal distribution's 97.5% point: 95% lie between its two sides.
+# The normal distribution's 97.5% quantile, for 95% intervals.
 Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How the logits of an artifact differ from the checkpoint's on the same images.
+    """How an artifact's logits differ from the checkpoint's on the same images.
 
     Attributes:
-        max_abs_diff: infinite where the artifact's logits are not finite.
+        max_abs_diff: infinite if the artifact's logits are not finite.
         scale: the checkpoint's largest absolute logit, at least 1.
-        signal_to_noise_db: of all logits, as `signal_to_noise` says.
-        top1_agreement: fraction of images with the same largest logit.
-        flips: images with another one.
-        constant: whether the artifact answers the same for all images, and the checkpoint not.
+        signal_to_noise_db: over all logits (`signal_to_noise`).
+        top1_agreement: fraction of images with the same top-1.
+        flips: images with another top-1.
+        constant: whether only the artifact answers all images alike.
     """
 
     images: int
@@ -68,9 +68,9 @@ def _is_constant(logits: NDArray[np.float32]) -> bool:
 def right_answers_kept(
     artifact: NDArray[np.float32], checkpoint: NDArray[np.float32], labels: Labels
 ) -> float:
-    """Return the part of the images that ``checkpoint`` has right that ``artifact`` also has right.
+    """Return the fraction of ``checkpoint``'s right answers that ``artifact`` also gets right.
 
-    1 where it has none right. Both are logits (N, classes).
+    1 if there are none. Both are logits (N, classes).
     """
     right = right_answers(checkpoint, labels)
     if not right.any():
@@ -79,10 +79,9 @@ def right_answers_kept(
 
 
 def signal_to_noise(artifact: NDArray[np.float32], checkpoint: NDArray[np.float32]) -> float:
-    """Return ten times the decimal logarithm of the power of signal over noise, in dB.
+    """Return the signal-to-noise ratio in dB: ``checkpoint`` over the difference.
 
-    Signal is ``checkpoint``, noise the difference. Infinite where there is none, minus infinity
-    where ``artifact`` is not finite or there is no signal.
+    Infinite without noise; minus infinity if ``artifact`` is not finite or there is no signal.
     """
     signal = float((checkpoint.astype(np.float64) ** 2).sum())
     with np.errstate(invalid="ignore", over="ignore"):
@@ -95,11 +94,10 @@ def signal_to_noise(artifact: NDArray[np.float32], checkpoint: NDArray[np.float3
 
 
 def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of ``fraction``.
+    """Return the 95% confidence interval of ``fraction``, measured on ``images`` images.
 
     Wilson's score interval (Probable inference, the law of succession, and statistical inference,
-    JASA 22, 1927), which stays inside 0 to 1 and has a width at both ends. ``images`` is how
-    many the ``fraction`` is of; without any, nothing is known: 0 to 1.
+    JASA 22, 1927) stays inside 0 to 1 and has a width at both ends. Without images it is 0 to 1.
     """
     if images == 0:
         return 0.0, 1.0
@@ -110,22 +108,18 @@ def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
 
 
 def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
-    """Return the expected calibration error of ``logits`` (N, classes), 0 to 1.
+    """Return the expected calibration error, 0 to 1, of ``logits`` (N, classes) with N > 0.
 
-    Images are put into 15 bins of equal width by the softmax of their largest logit; it is the
-    mean over all images of the distance between accuracy and mean confidence of their bin (Guo,
+    Images are put into 15 bins of equal width by the softmax of their largest logit; the error is
+    the mean over all images of the distance between their bin's accuracy and mean confidence (Guo,
     Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017). Logits that
-    are not finite are wrong answers of full confidence.
-
-    Args:
-        logits: float32 (N, classes), N at least 1.
-        labels: the true classes, (N,); not those of several classes an image.
+    are not finite are wrong answers of full confidence. ``labels`` (N,) are single classes.
     """
     finite = np.isfinite(logits).all(axis=1)
     confidence = np.ones(len(logits))
     confidence[finite] = softmax(logits[finite]).max(axis=1)
     right = (logits.argmax(axis=1) == labels) & finite
-    # A bin contains its upper end.
+    # A bin includes its upper end.
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     distances = np.bincount(bins, weights=right - confidence, minlength=BINS)
     return float(np.abs(distances).sum() / len(logits))
@@ -136,12 +130,12 @@ class Limits:
     """What an artifact of a precision is allowed.
 
     Attributes:
-        difference: of any logit on the golden vectors, as a part of the largest; ``None`` where
-            ``signal_to_noise_db`` is asked for instead.
-        signal_to_noise_db: of the logits on the golden vectors, at least.
-        agreement: fraction of images with the same top-1, at least; for int8 of those that the
+        difference: largest difference of a golden logit, as a part of the largest logit; ``None``
+            where ``signal_to_noise_db`` decides instead.
+        signal_to_noise_db: least value for the golden logits.
+        agreement: least fraction of images with the same top-1; for int8 of those that the
             checkpoint has right.
-        drop: of accuracy, as a fraction, at most; ``None`` is for the caller to say.
+        drop: largest loss of accuracy, as a fraction; ``None`` leaves it to the caller.
     """
 
     difference: float | None = None
@@ -152,18 +146,18 @@ class Limits:
 
 # fp32: engines differ from PyTorch by 5e-6 to 5e-5 of the largest logit; wrong means, colours or
 # axes by whole logits.
-# The others were measured with seven published networks (V1 x0.25 for 1,000 and for 2 classes, V2,
+# The others were measured on seven published networks (V1 x0.25 with 1,000 and with 2 classes, V2,
 # V3-Small, SqueezeNet, two of CIFAR's ResNets), signal to noise on the golden vectors:
-# - fp16 rounds a number by up to 2**-11 of itself, at every layer anew: 31 to 66 dB in PyTorch.
-# - bf16 rounds by up to 2**-8: 15 to 45 dB. That is no more than int8 has, and agreement shows it:
-#   86% (V1 x0.25) to 100%. It is not chosen for its size, as int8 is: other answers are a defect.
-# - int8 has eight bits of a range that a few images chose: 8 to 27 dB with ONNX Runtime's plain
-#   quantiser; V3-Small, -0.1 dB there, agrees on 57% of photographs. The golden vectors are none
-#   and leave the ranges that were calibrated: 1 to 10 dB, by engine, for a small network that
-#   answers every image as before. So they only tell what is broken (an answer near 0 has 0 dB);
-#   the images judge. Wrong answers are seldom sure of themselves: a SqueezeNet with 57% right
-#   had 58.8% in int8 and agreed on 91%. So agreement is asked for where the checkpoint is right;
-#   there it tells right answers that others, gained by luck, make up for in the accuracy.
+# - fp16 rounds by up to 2**-11 of a number at every layer: 31 to 66 dB in PyTorch.
+# - bf16 rounds by up to 2**-8: 15 to 45 dB, no better than int8; agreement is 86% (V1 x0.25) to
+#   100%. Nobody chooses it for its size, so other answers are a defect.
+# - int8 has eight bits for a range that a few images chose: 8 to 27 dB with ONNX Runtime's plain
+#   quantiser, but -0.1 dB for V3-Small, which agrees on 57% of photographs. Golden vectors are not
+#   photographs and exceed the calibrated ranges: 1 to 10 dB, by engine, for a small network whose
+#   answers to images are unchanged. So they only reveal broken models (an answer near 0 has 0 dB);
+#   the images judge. Wrong answers are rarely confident: a SqueezeNet with 57% right had 58.8% in
+#   int8 and agreed on 91%. So agreement counts only where the checkpoint is right, where it reveals
+#   lost answers that lucky ones make up for in the accuracy.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
@@ -206,13 +200,13 @@ def judge_images(
     """Return what is wrong with an artifact's answers to real images.
 
     Args:
-        comparison: with the checkpoint's answers. Where these are fewer than 1,000 images, one of
-            them may flip whatever the limits say, unless no drop at all is allowed.
-        drop: the loss of accuracy, as a fraction.
-        kept: the fraction of the checkpoint's right answers that the artifact keeps; int8 is judged
+        comparison: with the checkpoint's answers. Below 1,000 images one may flip whatever the
+            limits, unless no drop is allowed.
+        drop: loss of accuracy, as a fraction.
+        kept: fraction of the checkpoint's right answers that the artifact keeps; int8 is judged
             by it instead of all answers.
-        precision: whose `LIMITS` count.
-        max_drop: percentage points that accuracy may drop by for int8.
+        precision: whose `LIMITS` apply.
+        max_drop: percentage points of accuracy that int8 may lose.
     """
     limits, failures = LIMITS[precision], []
     small = comparison.images < SMALL_SET
@@ -237,19 +231,19 @@ def judge_images(
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `verify` found; accuracies are fractions, ``None`` where no images were given.
+    """The result of `verify`; accuracies are fractions, ``None`` without images.
 
     Attributes:
-        max_abs_diff: the largest difference of any logit, over golden vectors and images.
-        signal_to_noise_db: of the logits over the images, in dB, infinite where they are equal;
-            over the golden vectors as for ``top1_agreement``.
-        top1_agreement: over the images; over the golden vectors where there are no images, or
-            no checkpoint to compare with on them.
-        calibration_error_source: expected calibration error of the checkpoint, 0 to 1; ``None``
-            where an image may be of several classes.
-        classes_matched_by: how the images' classes were found among the model's.
-        readme_images: how many of them the README's lines also prepared.
-        failures: why it did not pass; empty if it did.
+        max_abs_diff: largest difference of a logit, over golden vectors and images.
+        signal_to_noise_db: over the images, infinite if all logits are equal; over the golden
+            vectors where ``top1_agreement`` is.
+        top1_agreement: over the images; over the golden vectors without images or without a
+            checkpoint to compare with.
+        calibration_error_source: the checkpoint's expected calibration error, 0 to 1; ``None``
+            if an image may have several classes.
+        classes_matched_by: how the images' classes were matched to the model's.
+        readme_images: how many images the README's code also prepared.
+        failures: why it failed; empty if it passed.
         notes: what could not be checked, and why.
     """
 
@@ -282,16 +276,16 @@ class Verdict:
 
     @property
     def interval_source(self) -> tuple[float, float] | None:
-        """The 95% interval of the checkpoint's accuracy (Wilson)."""
+        """The checkpoint's accuracy as a 95% interval (Wilson)."""
         return self._interval(self.accuracy_source)
 
     @property
     def interval_artifact(self) -> tuple[float, float] | None:
-        """The 95% interval of the artifact's accuracy (Wilson)."""
+        """The artifact's accuracy as a 95% interval (Wilson)."""
         return self._interval(self.accuracy_artifact)
 
     def to_json(self) -> dict[str, object]:
-        """Return the verdict as JSON values, the intervals included."""
+        """Return the verdict as JSON values, with the intervals."""
         return asdict(self) | {
             "interval_source": self.interval_source,
             "interval_artifact": self.interval_artifact,

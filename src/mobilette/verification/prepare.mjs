@@ -1,6 +1,6 @@
-// Prepares images as the module of a web artifact does, for a parent process.
+// Prepares images with a web artifact's module, for a parent process.
 //
-// A message is width and height (uint32, little-endian) and RGBA, its answer the network's input.
+// A message is width and height (uint32, little-endian) and RGBA; the answer is the network's input.
 // Arguments: the module's URL, JSON of {preprocess, arch}.
 
 import { serve } from "../engines/node_messages.mjs";

@@ -1,4 +1,4 @@
-"""Does an artifact's README prepare images as Mobilette does?"""
+"""Checks that an artifact's README prepares images like Mobilette."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from mobilette.exporters.readme import image_code
 
 SCRIPT = Path(__file__).with_name("prepare.mjs")
 SAMPLE = 16
-# Pillow before 13 resizes tall images in another order than the module, and rounds otherwise.
+# Pillow before 13 resizes tall images in another order than the module, so it rounds differently.
 JAVASCRIPT_STEPS = 1
-# What Pillow raises for files whose pixels it can read, but not their EXIF block.
+# What Pillow raises for readable pixels with an unreadable EXIF block.
 ODD = (
     OSError,
     SyntaxError,
@@ -46,7 +46,7 @@ ODD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """The result for some files; ``images`` of them could be compared."""
+    """The result for the ``images`` files that could be compared."""
 
     images: int
     failures: tuple[str, ...]
@@ -54,16 +54,16 @@ class Compared:
 
 
 def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Compared:
-    """Prepare up to 16 of ``images`` as the README says, and compare the pixels.
+    """Prepare up to 16 of ``images`` by the README's code, and compare the pixels.
 
-    What a file from outside says is never executed: what this version writes for the contract is,
-    and the artifact has to hold the same. That of another version need not; a note says so.
+    Code from the artifact is never executed: this version's code for the contract is, and the
+    artifact must contain the same. Another version's may differ; a note says so.
     """
     contract = artifact.contract
     python = TARGETS[contract.target].language == "python"
     name = README if python else MODULE
     known = [(PAGE / MODULE).read_bytes()]
-    if python:  # artifacts of 0.1.0 name the file picture.jpg
+    if python:  # version 0.1.0 wrote picture.jpg
         known = [
             image_code(contract, source=source).encode()
             for source in ('"image.jpg"', '"picture.jpg"')
@@ -98,7 +98,7 @@ def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
 
 
 def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
-    """Return what the README's lines make of an image's file: uint8 (C, H, W)."""
+    """Return the pixels that the README's code makes of an image file: uint8 (C, H, W)."""
     code = image_code(contract, source="io.BytesIO(encoded)")
     names: dict[str, Any] = {
         "Image": Image,
@@ -117,9 +117,9 @@ def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
 def _sample(
     contract: Contract, images: Sequence[LabelledImage]
 ) -> Iterator[tuple[str, bytes, NDArray[np.uint8]]]:
-    """Yield name, bytes and expected pixels of files, evenly from all of ``images``.
+    """Yield name, bytes and expected pixels of files spread evenly over ``images``.
 
-    Not of 16-bit grey and of very long strips, which the README's lines are not for.
+    Skips 16-bit grey and very long strips, which the README's code does not handle.
     """
     count = min(SAMPLE, len(images))
     for image in (images[index * len(images) // count] for index in range(count)):
@@ -143,11 +143,7 @@ def _is_ordinary(contract: Contract, encoded: bytes) -> bool:
 
 
 class JavaScriptGeometry:
-    """`prepare` of ``mobilette.js``, this version's own, under node.
-
-    Raises:
-        InputError: node is not installed.
-    """
+    """`prepare` of this version's ``mobilette.js``, under node."""
 
     def __init__(self, contract: Contract) -> None:
         self.shape = contract.input.shape
@@ -158,11 +154,7 @@ class JavaScriptGeometry:
         self.node = NodeProcess(SCRIPT, [(PAGE / MODULE).as_uri(), json.dumps(known)])
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return the network's input for ``image``, uint8 (C, H, W).
-
-        Raises:
-            NodeError: the module failed.
-        """
+        """Return the input for ``image``, uint8 (C, H, W); `NodeError` if the module fails."""
         size = struct.pack("<II", *image.size)
         pixels = self.node.ask(size, image.convert("RGBA").tobytes())
         return np.frombuffer(pixels, np.uint8).reshape(self.shape)

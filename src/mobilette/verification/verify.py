@@ -1,4 +1,4 @@
-"""`verify`: does an artifact answer as its checkpoint did?"""
+"""`verify`: does an artifact answer like its checkpoint?"""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from mobilette.verification.readme import check_readme
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Answers:
-    """The logits (N, classes) of one side for images with these labels; the first pixels."""
+    """One side's logits (N, classes), the labels, and the first images' pixels."""
 
     logits: NDArray[np.float32]
     labels: Labels
@@ -64,21 +64,21 @@ def verify(
     max_unusable: float = 0.1,
     reporter: Reporter = SILENT,
 ) -> Verdict:
-    """Run an artifact and its checkpoint on golden vectors and on the same images; judge.
+    """Compare an artifact with its checkpoint on golden vectors and images, and judge it.
 
-    Each side prepares the images by its own record: the artifact by its contract, the
-    checkpoint by its run. Some of them are also prepared by the lines of the artifact's README.
+    Each side prepares images by its own record: the artifact by its contract, the checkpoint by
+    its run. Some are also prepared by the code in the artifact's README.
 
     Args:
         artifact: an artifact or its directory.
         data: images; without them only golden vectors are compared.
-        checkpoint: the run or model it was made from; by default what the contract names.
-        split: by default ``val`` where there is one, else every image.
-        max_drop: percentage points of accuracy that int8 may lose; other precisions have limits of
-            their own (`mobilette.verification.gate.LIMITS`).
+        checkpoint: the run or model it was made from; by default the contract's run.
+        split: by default ``val`` if there is one, else all images.
+        max_drop: percentage points of accuracy that int8 may lose; other precisions have their own
+            limits (`mobilette.verification.gate.LIMITS`).
         workers: processes that decode; by default one per core.
-        max_unusable: the fraction of images that may be unreadable.
-        reporter: told how many images are read.
+        max_unusable: largest fraction of images that may be unreadable.
+        reporter: receives the number of images read.
 
     Raises:
         InputError: a file of the artifact was changed, or the images cannot be used.
@@ -112,7 +112,7 @@ def verify(
 
 
 def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
-    """Judge contract and golden vectors; where these do not fit, say which mistake it is."""
+    """Judge contract and golden vectors; if these fail, diagnose the mistake."""
     golden, contract = predictor.artifact.golden, predictor.contract
     given, needed = golden.inputs.shape[1:], _input_shape(contract.arch)
     if given != needed:
@@ -207,7 +207,7 @@ def _on_images(
 
 
 def _first_layer(artifact: Artifact, model: Model, pixels: NDArray[np.uint8] | None) -> list[str]:
-    """Name the layer at which the answers part, where the engine shows its layers."""
+    """Name the first layer that differs, if the engine shows its layers."""
     found = first_difference(artifact, model, pixels)
     if found is None:
         return []

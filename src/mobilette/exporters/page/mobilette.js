@@ -3,7 +3,7 @@
 //   const classifier = await load("./");
 //   const { top } = await classifier.classify(await readImage(blob));
 
-// From this folder after `npm install --ignore-scripts`; a CDN's address of the same file does, too.
+// In this folder after `npm install --ignore-scripts`; a CDN's address of the same file also works.
 const ONNXRUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 
 const SCHEMA = 1;
@@ -19,11 +19,11 @@ export async function load(url = "./", { threads = 0 } = {}) {
   const model = await (await get(new URL(contract.model, base))).arrayBuffer();
   await checkHash(model, contract.files[contract.model], contract.model);
   const ort = await runtime();
-  // Threads need shared memory, which a page has only where it is isolated from others.
+  // Threads need shared memory, which only cross-origin isolated pages have.
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
   const classifier = new Classifier(ort, await ort.InferenceSession.create(model), contract);
   const size = contract.input.shape.reduce((one, other) => one * other);
-  await classifier.logits(new Uint8Array(size)); // the first time is slower than all others
+  await classifier.logits(new Uint8Array(size)); // warm-up: the first call is the slowest
   return classifier;
 }
 
@@ -64,7 +64,7 @@ export class Classifier {
     return { top, milliseconds: { prepare: prepared - started, network: executed - prepared } };
   }
 
-  /** Return the logits, a Float32Array, for the pixels that `prepare` returns. */
+  /** Return the logits, a Float32Array, for the result of `prepare`. */
   async logits(pixels) {
     const { name, shape } = this.contract.input;
     const input = new this.ort.Tensor("uint8", pixels, [1, ...shape]);
@@ -73,7 +73,7 @@ export class Classifier {
   }
 }
 
-/** Return a file or blob as ImageData: upright, colours as they stand in the file. */
+/** Return a file or blob as ImageData: upright, without colour conversion. */
 export async function readImage(blob) {
   const bitmap = await createImageBitmap(blob, {
     imageOrientation: "from-image",
@@ -90,8 +90,8 @@ export async function readImage(blob) {
 /**
  * Return the network's input, a Uint8Array of planes: red, green, blue, or grey alone.
  *
- * `imageData` is {data, width, height} with four bytes a pixel. The arithmetic is that of Pillow in
- * whole numbers, so the result is that of Mobilette in Python with Pillow 13, to the last bit.
+ * `imageData` is {data, width, height}, four bytes per pixel. The integer arithmetic is Pillow's, so
+ * the result is the same, to the last bit, as Mobilette's in Python with Pillow 13.
  */
 export function prepare(imageData, { preprocess, arch }) {
   const side = arch.resolution;
@@ -131,7 +131,7 @@ function pad(image, side, preprocess, grey) {
   return place(image, side, side, left, top, grey ? fill.slice(0, 1) : fill);
 }
 
-/** Cut the centre out of an image; what lies outside of it is black. */
+/** Crop an image's centre; outside the image it is black. */
 function centre(image, width, height) {
   if (image.width === width && image.height === height) return image;
   const left = roundHalfEven((image.width - width) / 2);
@@ -139,7 +139,7 @@ function centre(image, width, height) {
   return place(image, width, height, -left, -top, [0, 0, 0]);
 }
 
-/** Lay an image on another of width x height filled with a colour, its corner at (left, top). */
+/** Place an image, its corner at (left, top), on a background of width x height and one colour. */
 function place(image, width, height, left, top, fill) {
   const from = Math.max(0, -left);
   const to = Math.min(image.width, width - left);
@@ -154,7 +154,7 @@ function place(image, width, height, left, top, fill) {
   return { width, height, planes };
 }
 
-/** Take the planes out of RGBA, laid over white, as red, green and blue or as grey. */
+/** Return the planes of RGBA over white: red, green and blue, or grey. */
 function opaque({ data, width, height }, grey) {
   const colours = [0, 1, 2].map((channel) => {
     const plane = new Uint8Array(width * height);
@@ -167,7 +167,7 @@ function opaque({ data, width, height }, grey) {
   return { width, height, planes: grey ? [luma(...colours)] : colours };
 }
 
-/** Return the grey of ITU-R 601-2, in 16 bits. */
+/** Return ITU-R 601-2 grey, in 16-bit fixed point. */
 function luma(red, green, blue) {
   return red.map((r, index) => (r * 19595 + green[index] * 38470 + blue[index] * 7471 + 32768) >> 16);
 }
@@ -193,13 +193,13 @@ const FILTERS = {
 };
 const BITS = 22;
 
-/** Resize an image, antialiased, rounded to bytes after each of the two directions. */
+/** Resize an image, antialiased, rounded to bytes after each direction. */
 function resize(image, width, height, interpolation) {
   const filter = FILTERS[interpolation];
   const before = image;
   const across = (of) => (of.width === width ? of : resizeRows(of, width, filter));
   const down = (of) => (of.height === height ? of : resizeColumns(of, height, filter));
-  // Which direction Pillow 13 takes first, found by trying; those before it always go across first.
+  // The direction that Pillow 13 resizes first, found by experiment; older versions go across first.
   const tall = before.height > height && before.height - height > 2 * (before.width - width);
   return tall ? across(down(before)) : down(across(before));
 }
@@ -216,7 +216,7 @@ function resizeColumns({ width, height: old, planes }, height, filter) {
   return { width, height, planes: planes.map((plane) => resample(plane, taps, width, way, way)) };
 }
 
-/** Return for each of `after` places where its inputs begin, and their weights times 2^22. */
+/** Return for each of `after` outputs where its inputs begin, and their weights times 2^22. */
 function weights(before, after, { support, weight }) {
   const scale = before / after;
   const stretch = Math.max(scale, 1);
@@ -238,7 +238,7 @@ function weights(before, after, { support, weight }) {
   });
 }
 
-/** Return `lines` rows or columns resized; `line` and `step` lead to the next one, and along it. */
+/** Return `lines` rows or columns resized; `line` leads to the next one, `step` along it. */
 function resample(plane, taps, lines, source, target) {
   const result = new Uint8Array(taps.length * lines);
   for (let index = 0; index < taps.length; index++) {
@@ -262,7 +262,7 @@ function concatenate(planes) {
   return all;
 }
 
-/** Round as Python does: a half goes to the even neighbour. */
+/** Round like Python: halves to even. */
 function roundHalfEven(value) {
   const below = Math.floor(value);
   if (value - below !== 0.5) return Math.round(value);
@@ -286,7 +286,7 @@ async function get(url) {
   return response;
 }
 
-/** Throw unless `content` has the SHA-256 `expected`; pages that are not secure cannot tell. */
+/** Throw unless `content` has the SHA-256 `expected`; insecure pages cannot check it. */
 async function checkHash(content, expected, name) {
   if (!globalThis.crypto?.subtle) return;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
