@@ -1,1 +1,1 @@
-"""The command line: arguments to a function to what is printed; no logic."""
+"""The command line: turns arguments into a function call and prints the result; no logic."""

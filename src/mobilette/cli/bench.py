@@ -1,4 +1,4 @@
-"""``mobilette bench``: artifacts and runs side by side, accuracy, latency, memory and size."""
+"""``mobilette bench``: compares artifacts and runs in accuracy, latency, memory and size."""
 
 from __future__ import annotations
 
@@ -110,11 +110,7 @@ def _print(found: Benchmark, *, as_json: bool) -> None:
 def _export(
     path: Path, to: str, precision: str, data: str | None, *, out: Path | None, force: bool
 ) -> Path:
-    """Export a run to targets and return the folder of the artifacts; say what was refused.
-
-    Raises:
-        InputError: ``path`` is no run, or no target or precision is called that.
-    """
+    """Export a run to targets, print what was refused, and return the artifacts' folder."""
     from typing import get_args
 
     from mobilette.artifact.contract import Precision

@@ -1,4 +1,4 @@
-"""``mobilette cost``: what networks cost, layer by layer or side by side."""
+"""``mobilette cost``: the cost of networks, layer by layer or side by side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONE_CONVOLUTION = "One convolution: cost conv"
 
 
 class SortKey(StrEnum):
-    """What networks, or layers, are ordered by."""
+    """The sort order of networks or layers."""
 
     params = "params"
     madds = "madds"

@@ -15,7 +15,7 @@ from mobilette.counting.cost import Cost, LayerCost
 from mobilette.errors import visible
 
 BAR = 12
-# Columns of the CSV and keys of --sort.
+# CSV columns by key of --sort.
 SORT_COLUMNS = {
     "params": "params",
     "madds": "madds",
@@ -56,7 +56,7 @@ def print_layers(
 
 
 def print_convolution(compared: ConvolutionCost) -> None:
-    """Print a convolution's cost with the formulas that give it."""
+    """Print a convolution's cost with its formulas."""
     k, m, n, d = compared.kernel, compared.in_channels, compared.out_channels, compared.out_size
     table = Table("", "mult-adds", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for heading in ("", "weights"):
@@ -129,7 +129,7 @@ def _heading(arch: Arch) -> str:
 
 
 def _layer_table(counted: Cost, sort: str | None) -> Table:
-    """One line per convolution, with the batch norm and activation that follow it."""
+    """Return one row per convolution with the batch norm and activation that follow it."""
     table = Table("layer", "kind", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("output", "parameters", "mult-adds", "", "activation bytes"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -160,7 +160,7 @@ def _layer_table(counted: Cost, sort: str | None) -> Table:
 
 
 def _units(layers: tuple[LayerCost, ...]) -> list[list[LayerCost]]:
-    """Return the layers, each convolution with the batch norm and activation that follow it."""
+    """Return the layers, each convolution grouped with its batch norm and activation."""
     units: list[list[LayerCost]] = []
     for layer in layers:
         unit, _, part = layer.name.rpartition(".")

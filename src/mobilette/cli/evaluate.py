@@ -1,4 +1,4 @@
-"""``mobilette evaluate``, ``verify`` and ``predict``: a model is asked about images."""
+"""``mobilette evaluate``, ``verify`` and ``predict``: a model's answers to images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mobilette.progress import Reporter
 if TYPE_CHECKING:
     from mobilette.verification.gate import Verdict
 
-# Skipped files that are named; more are counted.
+# Skipped files to name; more are only counted.
 _NAMED = 5
 
 DecodingThreads = Annotated[
@@ -125,7 +125,6 @@ def verify(
 
 
 def _rows(verdict: Verdict) -> list[tuple[str, str]]:
-    """Return what the table says: names and values."""
     rows = [
         ("artifact", f"{verdict.target}, {verdict.precision}, executed by {verdict.engine}"),
         ("maximum absolute difference", f"{verdict.max_abs_diff:.3g}"),
@@ -206,7 +205,7 @@ def predict(
 
 
 def _say_skipped(folder: Path, files: list[Path]) -> None:
-    """Say on stderr, with ``--json`` too, which files of a folder were not taken for images."""
+    """Print to stderr, even with ``--json``, which files of a folder are not images."""
     from mobilette.cli.output import remarks
 
     if not files:

@@ -149,7 +149,7 @@ def _next_step(run: Path, artifact: Artifact) -> str:
 def _written(
     model: Path, target: str, precision: str, size: int, hint: str, *, said: bool
 ) -> dict[str, object]:
-    """Return what JSON says of a file that was written, and print it if it is to be ``said``."""
+    """Return the JSON values of a written file; print it if ``said``."""
     from mobilette.cli.output import human_bytes, remarks
 
     if said:

@@ -26,8 +26,8 @@ from mobilette.errors import InputError, visible
 
 DONE, WRONG_REQUEST = 0, 2
 _EMPTY = re.compile(r"\s*|--[\w-]+=\s*")
-INTERRUPTED, NOT_READ = 130, 141  # as shells say of Ctrl-C, and of a pipe that is closed
-# The base of everything that typer says about wrong arguments; typer itself does not export it.
+INTERRUPTED, NOT_READ = 130, 141  # exit statuses of shells for Ctrl-C and a closed pipe
+# The base of typer's errors about wrong arguments; typer does not export it.
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -131,20 +131,20 @@ def main() -> NoReturn:
         sys.exit(128 + number)
 
     _tidy_before_it_ends(end)
-    if threads := threads_by_quota():  # what counts cores, here and in processes, knows no quota
+    if threads := threads_by_quota():  # code that counts cores ignores quotas
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
         status = run(sys.argv[1:])
     except BaseException:
         if not ended:
             raise
-    sys.exit(128 + ended[0] if ended else status)  # whatever a half-done call made of the signal
+    sys.exit(128 + ended[0] if ended else status)  # even if a call swallowed the signal
 
 
 def _tidy_before_it_ends(end: Callable[[int, FrameType | None], NoReturn]) -> None:
-    """Let a closed terminal, and `kill`, end this as Ctrl-C does: nothing half-written is left.
+    """Make `kill` and a closed terminal end the process like Ctrl-C: nothing half-written is left.
 
-    Another such signal ends at once; that of a terminal both kernel and shell send.
+    A second signal ends it at once, except SIGHUP, which both kernel and shell send.
     """
 
     def once(number: int, frame: FrameType | None) -> NoReturn:
@@ -152,7 +152,7 @@ def _tidy_before_it_ends(end: Callable[[int, FrameType | None], NoReturn]) -> No
         signal.signal(number, signal.SIG_IGN if hang_up else signal.SIG_DFL)
         end(number, frame)
 
-    for name in ("SIGTERM", "SIGHUP"):  # of which Windows has but the first
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has only the first
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, once)
@@ -161,16 +161,15 @@ def _tidy_before_it_ends(end: Callable[[int, FrameType | None], NoReturn]) -> No
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its status.
 
-    0: done; 1: a gate was not met; 2: the request was wrong; 130: interrupted; 141: nobody reads
-    the output any more.
+    0: done; 1: a gate was not met; 2: wrong request; 130: interrupted; 141: output pipe closed.
     """
     given = [argument for argument in arguments if argument != "--debug"]
     try:
         for before, argument in pairwise(("", *given)):
-            if _EMPTY.fullmatch(argument):  # of a shell's variable that is not set
+            if _EMPTY.fullmatch(argument):  # for a shell variable that is not set
                 option = argument.strip().rstrip("=") or (before if before.startswith("-") else "")
                 raise InputError(f"{option or 'an argument'} is empty; give it a value")
-            if given[0] != "predict":  # which answers the images beside it
+            if given[0] != "predict":  # predict still answers the other images
                 refuse_address(argument)
         status = _command(given[0] if given else "")(
             given or ["--help"], prog_name="mobilette", standalone_mode=False
@@ -180,7 +179,7 @@ def run(arguments: Sequence[str]) -> int:
         drop_output()
         return NOT_READ
     except SystemExit as ended:
-        if not isinstance(ended.__context__, BrokenPipeError):  # of which typer makes a status 1
+        if not isinstance(ended.__context__, BrokenPipeError):  # typer turns it into status 1
             raise
         drop_output()
         return NOT_READ
@@ -195,7 +194,7 @@ def run(arguments: Sequence[str]) -> int:
 
 @cache
 def _command(verb: str) -> Callable[..., Any]:
-    """Return the command of the app, with ``verb`` alone if it has that: others take a while."""
+    """Return the app's command, with only ``verb`` if it exists: others are slow to build."""
     one = copy(app)
     one.registered_commands = [each for each in app.registered_commands if each.name == verb]
     one.registered_groups = [each for each in app.registered_groups if each.name == verb]
@@ -210,9 +209,9 @@ def _explain(error: Exception) -> int:
 
 
 class _MayBreak:
-    """A stream for remarks: those that its reader does not take are lost, and nothing else is.
+    """A stream for remarks whose write errors are ignored.
 
-    A training goes on, and saves its state, although its terminal was closed.
+    Training continues, and saves its state, even if its terminal was closed.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -232,20 +231,20 @@ class _MayBreak:
 
 
 def secure_streams() -> None:
-    """Let output go to nowhere where a stream is closed, and no character or reader end us."""
+    """Survive closed streams, characters that cannot be printed, and a stderr without reader."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # It takes the lowest free number, so that no file that is opened later gets it.
+            # It takes the lowest free descriptor, so that no file opened later gets it.
             descriptor = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, io.open(descriptor, mode, closefd=False))  # noqa: SIM115, UP020
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal or pipe that cannot show a character gets its number, not a crash.
+            # Characters that a terminal or pipe cannot show are escaped.
             stream.reconfigure(errors="backslashreplace")
     sys.stderr = cast(TextIO, _MayBreak(sys.stderr))
 
 
 def drop_output() -> None:
-    """Let nothing more be written to stdout, whose reader has gone, as this process ends."""
+    """Discard further output to stdout, whose reader has gone, as this process ends."""
     with suppress(OSError), Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``mobilette models``: what networks there are, and which of them fit a budget."""
+"""``mobilette models``: the networks, and those that fit a budget."""
 
 from __future__ import annotations
 

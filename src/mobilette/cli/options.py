@@ -1,4 +1,4 @@
-"""Options that mean the same for every verb, and the range of every number that one takes."""
+"""Options shared by verbs, with the range of every number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from mobilette import limits
 from mobilette.errors import InputError, shown
 
-# The step of the papers' resolutions.
+# Step between the papers' resolutions.
 RESOLUTION_STEP = 32
 
 
@@ -41,10 +41,10 @@ class ResizeChoice(StrEnum):
 def parse_resolutions(text: str) -> list[int]:
     """Return the resolutions in ``96..224``, ``96..224:8``, ``160`` or ``96,128,192..224``.
 
-    The number after the colon is the step, 32 if there is none.
+    The number after the colon is the step, by default 32.
 
     Raises:
-        InputError: a part is none of these, or a resolution is one that no network can have.
+        InputError: a part is none of these, or a resolution is out of range.
     """
     resolutions: set[int] = set()
     for part in map(str.strip, text.split(",")):
@@ -67,7 +67,7 @@ def parse_resolutions(text: str) -> list[int]:
 
 
 def ranged(name: str, within: limits.Range, help: str, *, panel: str | None = None) -> Any:
-    """Return an option for a number, checked to be ``within`` a range before anything is done."""
+    """Return an option for a number that is checked to be ``within`` a range when parsed."""
 
     def check(value: float | None) -> float | None:
         if value is not None:

@@ -1,4 +1,4 @@
-"""What is printed: results to stdout, progress and remarks to stderr."""
+"""Printing: results to stdout, progress and remarks to stderr."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from mobilette.errors import visible
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Tables are as wide as they are: a terminal breaks longer lines, but no number, and no name that is
-# meant to be copied, is ever cut.
+# Wide enough for any table: a terminal wraps longer lines, but no number, and no name that is meant
+# to be copied, is ever cut.
 RESULT_WIDTH = 100_000
 
 
 def print_json(value: object) -> None:
-    """Print one JSON value on one line; numbers that JSON does not have become null."""
+    """Print one JSON value on one line; non-finite numbers become null."""
     print(json.dumps(_finite(value)), flush=True)
 
 
 def say(text: str) -> None:
-    """Print one line of a result; rich takes half a millisecond for it."""
+    """Print one line of a result; rich would take half a millisecond for it."""
     print(visible(text), flush=True)
 
 
 def console() -> Console:
     """Return the console for results that people read.
 
-    What it prints, cells of tables too, is text and no markup; each text is one line, and signs
-    that a terminal would obey are shown escaped.
+    It prints text, in table cells too, without markup and on one line; control characters are
+    escaped.
     """
     return _plain_console()(highlight=False, markup=False, emoji=False, width=RESULT_WIDTH)
 
 
 def remarks() -> Console:
-    """Return the console for progress and remarks; it prints as `console` does."""
+    """Return the console for progress and remarks; it prints like `console`."""
     return _plain_console()(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @cache
 def _plain_console() -> type[Console]:
-    """Return rich's console, imported when something is printed, with every text escaped."""
+    """Return rich's console, imported on first use, with every text escaped."""
     from rich.console import Console
     from rich.text import Text
 
@@ -85,10 +85,7 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr, of ``what`` at first.
-
-    Yields what is to be told (what is done now, how much is done, of how much or 0).
-    """
+    """Show a bar on stderr; yield a function of (what is being done, done, total or 0)."""
     from rich.progress import Progress
 
     console = remarks()
@@ -96,7 +93,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         task = bars.add_task(what)
 
         def show(what: str, done: int, total: int) -> None:
-            if what != bars.tasks[0].description:  # its rate is another one
+            if what != bars.tasks[0].description:  # its rate is different
                 bars.reset(task, description=what)
             bars.update(task, completed=done, total=total or None)
 
@@ -105,7 +102,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def reading_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while images are read; yields what is to be told (done, total)."""
+    """Show a bar on stderr while images are read; yield a function of (done, total)."""
     what = "reading images"
     with progress_bar(what) as show:
         yield lambda done, total: show(what, done, total)

@@ -1,4 +1,4 @@
-"""``mobilette prune``: a run becomes a narrower one."""
+"""``mobilette prune``: turns a run into a narrower one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class ImportanceChoice(StrEnum):
-    """What channels are ranked by."""
+    """How channels are ranked."""
 
     taylor = "taylor"
     norm = "norm"
@@ -172,4 +172,4 @@ def _print_table(pruning: Pruning) -> None:
 
 
 def _points(difference: float) -> str:
-    return f"{round(100 * difference, 2) + 0.0:+.2f}"  # the sum makes 0 of -0
+    return f"{round(100 * difference, 2) + 0.0:+.2f}"  # the sum turns -0 into 0

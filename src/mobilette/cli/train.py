@@ -1,4 +1,4 @@
-"""``mobilette train``: images to a run."""
+"""``mobilette train``: turns images into a run."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from mobilette.cli.training_output import TrainingProgress
     from mobilette.run.directory import Run
 
-# What a resumed run takes; everything else it has recorded.
+# What a resumed run accepts; everything else is recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
-# Keys of the recipe: with --force, a resumed run goes on with other ones.
+# Recipe keys: with --force, a resumed run changes them.
 OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "settings", "force"}
 
 Data = Annotated[
@@ -140,7 +140,7 @@ def train(
         overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed
     )
     if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
-        resume, overrides = out, {}  # torchrun begins again with the same words
+        resume, overrides = out, {}  # torchrun restarts with the same arguments
     keep_freed_memory()
     set_threads(threads or (recorded_threads(resume) if resume else None))
 
@@ -198,7 +198,7 @@ def _check_request(context: typer.Context, data: str | None, resume: Path | None
 
 
 def _absolute(teacher: str) -> str:
-    """Return a run as a later sitting, started elsewhere, will find it; other names as they are."""
+    """Return a run's absolute path, for sittings started elsewhere; other names as they are."""
     return str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
 
 

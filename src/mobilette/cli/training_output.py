@@ -1,4 +1,4 @@
-"""What a training shows while it works, and at its end."""
+"""Output of a training: its progress and its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event, Profiled
 
-# What helps where the time goes.
+# What helps if most of the time goes there.
 ADVICE = {
     "data": ": more --workers, or --set loader=resident if the memory is there",
     "augmentation": ": weaker or fewer augmentations",
@@ -29,9 +29,9 @@ ADVICE = {
 class TrainingProgress:
     """Progress of a training: a line per epoch and, in a ``with`` block, bars.
 
-    Give it to `mobilette.train` as one of ``callbacks`` and, for the bars of downloads and images,
-    its ``reporter`` as ``reporter``. It prints to stderr, or into the notebook; bars are shown in
-    terminals and notebooks only.
+    Pass it to `mobilette.train` as one of ``callbacks`` and, for the bars of downloads and images,
+    its ``reporter`` as ``reporter``. It prints to stderr or into the notebook; bars are shown only
+    in terminals and notebooks.
 
     Args:
         shown: whether bars are shown at all.
@@ -49,7 +49,7 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            # An empty line is all that would be left elsewhere.
+            # Elsewhere only an empty line would remain.
             disable=not (shown and (console.is_jupyter or sys.stderr.isatty())),
         )
         self._downloading: TaskID | None = None
@@ -70,7 +70,7 @@ class TrainingProgress:
 
     @property
     def reporter(self) -> Reporter:
-        """What `mobilette.train` and `mobilette.resume` take as ``reporter``."""
+        """The ``reporter`` for `mobilette.train` and `mobilette.resume`."""
         return Reporter(reading=self.load, download=self.download, remark=self.remark)
 
     def remark(self, text: str) -> None:
@@ -88,7 +88,7 @@ class TrainingProgress:
             self._loading = None
 
     def download(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` bytes of weights are there."""
+        """Show that ``done`` of ``total`` bytes of weights are downloaded."""
         if self._downloading is None:
             self._downloading = self._bars.add_task("downloading weights", total=total, rate="")
         rate = f"{human_bytes(int(self._speed(self._downloading)))}/s"
@@ -101,7 +101,7 @@ class TrainingProgress:
         return next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
 
     def __call__(self, event: Event) -> None:
-        """Show a step or an epoch that is done."""
+        """Show a finished step or epoch."""
         if isinstance(event, EpochDone):
             self.epochs = event.epoch
             self.remark(_epoch_line(event))
@@ -137,13 +137,9 @@ def _epoch_line(event: EpochDone) -> str:
 
 
 def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled | None) -> None:
-    """Print the outcome of ``run``.
+    """Print the outcome of a finished ``run``.
 
-    Args:
-        run: is finished.
-        as_json: as one JSON value on stdout.
-        trained: whether this sitting added to it.
-        profiled: where the time of its steps went, if that was asked.
+    ``trained``: whether this sitting trained at all; ``profiled``: the profile, if asked for.
     """
     result = outcome(run)
     out = remarks()

@@ -1,4 +1,4 @@
-"""``mobilette weights``: what others have published."""
+"""``mobilette weights``: published weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def list_weights(
 
 
 def _place(weights: PublishedWeights) -> Path | None:
-    """Return where the file of ``weights`` is kept; ``None`` without a home directory."""
+    """Return where the file of ``weights`` is cached; ``None`` without a home directory."""
     from mobilette.formats.download import cached_path
 
     try:

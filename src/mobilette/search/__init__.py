@@ -1,1 +1,1 @@
-"""Chooses: a network for a budget, a precision for a target."""
+"""Searches for a precision that suits a target."""

@@ -19,10 +19,10 @@ from mobilette.data.images import Labels
 from mobilette.exporters.target import Quantisation
 from mobilette.model.model import Model
 
-# Images used to rank layers, and the largest fraction of the layers that may stay in float.
+# Images to rank layers with, and the largest fraction of the layers that may stay in float.
 RANKING_IMAGES, LARGEST_FLOAT_PART = 100, 0.34
 STEPS, STEPS_PER_LINE = 300, 50
-# Layers whose sensitivity is printed.
+# Number of layers whose sensitivity is printed.
 SHOWN = 8
 
 
@@ -32,10 +32,8 @@ class Attempt:
 
     Attributes:
         number: of its rung.
-        name: what it does.
-        quantisation: how int8 is made.
         uncorrected: the model before bias correction. Corrected biases suit only the layers that
-            were in int8 then, and answer worse in float.
+            were int8 then, and answer worse in float.
         reason: why there is nothing to measure.
     """
 
@@ -57,16 +55,14 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Material:
-    """What the rungs work on.
+    """The input of the rungs; images are normalised, float (N, C, H, W).
 
     Attributes:
         model: the run's, with batch norms folded.
-        inputs: normalised calibration images, float (N, C, H, W).
-        ranking: normalised images to rank layers with, float (N, C, H, W).
-        ranking_labels: their classes.
+        inputs: calibration images.
+        ranking: images to rank layers with.
         ranges: the ways to choose ranges that the engine has, ``plain`` first.
-        batches: given a random seed, begins an endless pass over normalised training images, float
-            (N, C, H, W).
+        batches: given a random seed, begins an endless pass over training images.
     """
 
     model: Model
@@ -168,11 +164,11 @@ def _with_float_layers(
 
 
 def fewest(attempt: Callable[[int], Outcome], *, most: int) -> Iterator[Outcome]:
-    """Yield outcomes of ``attempt(count)``, among them that of the smallest count that is kept.
+    """Yield outcomes of ``attempt(count)``, including the smallest count that is kept.
 
     Counts are doubled up to ``most`` until one is kept, then bisected. Where more is not always
     better, this finds a count that is kept, not necessarily the smallest. It stops at the first
-    that the engine does not support.
+    count that the engine does not support.
     """
     too_few, enough, count = 0, 0, 1
     while not enough and too_few < most:

@@ -1,4 +1,4 @@
-"""What int8 attempts are made from, and how they are measured: answers to images, latency."""
+"""Input and measurement of int8 attempts: answers to images, latency."""
 
 from __future__ import annotations
 
@@ -99,14 +99,9 @@ def make_material(
     calibration: Calibration,
     images: Callable[..., Calibration],
 ) -> Material:
-    """Return what attempts for the target ``to`` are made from.
+    """Return the material of attempts for the target ``to``.
 
-    Args:
-        run: the run.
-        to: the target.
-        judge: whose images, in part, rank layers.
-        calibration: the images to calibrate with.
-        images: called with ``count=``, gives training images.
+    Some of the judge's images rank layers. ``images(count=...)`` returns training images.
     """
     normalise = Normalise(run.preprocess)
 
@@ -148,7 +143,7 @@ def execute(
     final: Path,
     progress: Progress,
 ) -> Rung:
-    """Export ``attempt``, execute it with the engine, and return what was measured.
+    """Export ``attempt``, execute it with the engine, and return the measured rung.
 
     The artifact is written below ``out``, ready to be moved to ``final``.
     """

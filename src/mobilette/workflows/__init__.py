@@ -1,1 +1,1 @@
-"""Operations that join rooms and write directories: train, prune, quantize."""
+"""Operations that combine rooms and write directories: train, prune, quantize."""

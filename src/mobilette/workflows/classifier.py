@@ -1,4 +1,4 @@
-"""`ImageClassifier`: training and answering as an estimator of scikit-learn."""
+"""`ImageClassifier`: training and prediction as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -33,32 +33,32 @@ BATCH = 32
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A scikit-learn classifier of images, trained as `mobilette.train` trains.
+    """A scikit-learn image classifier, trained like `mobilette.train`.
 
-    ``X`` is a list of images, not a table: paths, Pillow images, bytes or arrays, mixed as you
-    like, or one uint8 array (N, H, W, C) or (N, H, W). ``y`` has one label per image, of any type
-    that sorts. A fifth of each class is held out to choose the best epoch. The fitted estimator
-    holds its weights, so that it can be pickled; no files are left behind.
+    ``X`` is a list of images, not a table: paths, Pillow images, bytes or arrays, in any mix, or
+    one uint8 array (N, H, W, C) or (N, H, W). ``y`` has one label per image, of any sortable type.
+    A fifth of each class is held out to choose the best epoch. The fitted estimator holds its
+    weights, so it can be pickled; no files are left behind.
 
     Args:
-        model: a name of `mobilette.list_models`.
+        model: a name from `mobilette.list_models`.
         width_mult: the width multiplier.
         resolution: side of the input in pixels; by default one that suits the images.
         form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
         start: initial weights, as for `mobilette.train`.
         recipe: a name, a TOML file or a `Recipe`, as for `mobilette.train`.
         epochs: passes over the images.
-        time: wall-clock the schedule is fitted to: seconds, or text such as ``"90s"``, ``"10m"``.
+        time: wall-clock to fit the schedule into: seconds, or text such as ``"90s"``, ``"10m"``.
         batch_size: images per step.
         lr: peak learning rate.
         random_state: random seed.
-        overrides: other keys of the recipe to replace.
+        overrides: other recipe keys to replace.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        workers: processes that decode images; by default one per core.
+        workers: decoding processes; by default one per core.
 
     Attributes:
         classes_: the sorted labels, (classes,).
-        model_: the trained `Model`; `mobilette.export` takes it.
+        model_: the trained `Model`, accepted by `mobilette.export`.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train on images ``X`` with labels ``y``; return the estimator.
 
         Raises:
-            InputError: an image cannot be read, there is not one label per image, there are fewer
-                than two classes or images of a class, or an option is wrong.
+            InputError: an image cannot be read, the numbers of images and labels differ, there are
+                fewer than two classes or images of a class, or an option is wrong.
         """
         images = _listed(X)
         labels, numbers = _classes(y)
@@ -183,7 +183,7 @@ def fit(
     device: str,
     workers: int | None,
 ) -> Model:
-    """Return the model that training makes; the run is removed."""
+    """Return the trained model; the run is removed."""
     keys = merge_keys(
         overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=random_state
     )
@@ -210,7 +210,7 @@ def _listed(images: object) -> list[ImageLike]:
 
 
 def _classes(y: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the sorted labels, and which of them each of ``y`` is."""
+    """Return the sorted labels, and the index of each of ``y`` in them."""
     try:
         given = np.asarray(y)
         if given.ndim != 1 or (given.dtype.kind == "f" and not np.isfinite(given).all()):

@@ -68,28 +68,28 @@ def prune(
     the unpruned one as teacher. ``pruned.json`` in the new run records every step.
 
     Args:
-        run: a trained or imported run, or its directory; it is left alone.
+        run: a trained or imported run, or its directory; it is not changed.
         data: images of its classes, as for `train`.
-        keep: the fraction of the mult-adds to keep, between 0 and 1.
-        importance: ``taylor``, the change of the loss to first order, or ``norm``, from the weights
+        keep: fraction of the mult-adds to keep, between 0 and 1.
+        importance: ``taylor``, the first-order change of the loss, or ``norm``, from the weights
             alone.
         steps: how often to cut and fine-tune, by the same factor each time.
-        recipe: for the fine-tuning after each step; ``None`` means ``sliced``.
+        recipe: for the fine-tuning after each step; by default ``sliced``.
         overrides: recipe keys to replace, such as ``{"epochs": 5}``, in each step.
         time_limit: seconds of wall-clock for all steps together, planned before the first cut:
-            fine-tuning gets at least half, in equal parts. ``None`` leaves it to the recipe.
-        out: the run directory; ``None`` makes a new one under ``runs/``.
+            fine-tuning gets at least half, in equal parts. By default the recipe decides.
+        out: the run directory; by default a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        workers: decoding processes; ``None`` means one per core.
-        max_unusable: the fraction of the images that may be unusable.
+        workers: decoding processes; by default one per core.
+        max_unusable: fraction of the images that may be unusable.
         report: called after every step and epoch of fine-tuning.
-        reporter: told the progress of reading, and remarks.
+        reporter: receives the progress of reading, and remarks.
         now: the clock for ``time_limit``, in seconds.
 
     Raises:
-        InputError: a value, the run, the images or the output directory cannot be used, the
-            network cannot be cut so far, or the time is too short (`TooShortError`).
+        InputError: a value, the run, the images or the output directory cannot be used, the network
+            cannot be cut so far, or the time is too short (`TooShortError`).
     """
     clock = PruningTime(time_limit, steps=steps, now=now, remark=reporter.remark)
     _check_values(keep, steps, time_limit, device)
@@ -127,9 +127,9 @@ def _check_values(keep: float, steps: int, time_limit: float | None, device: str
 
 
 def _seconds_to_cut(source: Run, keep: float, now: Now) -> float:
-    """Return how long one cut by the weights alone takes.
+    """Return the seconds of one cut by the weights alone.
 
-    So a network that cannot be cut so far, or has no classifier, is refused before images are read.
+    A network that cannot be cut so far, or has no classifier, is refused here, before reading.
     """
     begun, _ = now(), source.network
     prune_channels(source.model, norm_scores(source.model), keep_madds=keep)
@@ -138,7 +138,7 @@ def _seconds_to_cut(source: Run, keep: float, now: Now) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pruning:
-    """A checked request; ``cutting`` is how many seconds a cut takes once channels are scored."""
+    """A checked request; ``cutting`` is the seconds of a cut once channels are scored."""
 
     source: Run
     data: str | Path
@@ -153,7 +153,6 @@ class _Pruning:
     cutting: float
 
     def into(self, out: str | Path | None, *, force: bool) -> Run:
-        """Prune into the run directory ``out``, or a new one under ``runs/``."""
         remark = self.sitting.reporter.remark
         images = with_classes_of(self.source, find_images(self.data))
         for line in images.remarks:
@@ -167,7 +166,7 @@ class _Pruning:
             return self._in_steps(images, Path(out), force=force)
 
     def _in_steps(self, found: ImageSet, folder: Path, *, force: bool) -> Run:
-        """Cut and fine-tune in each step; the last run is written to ``folder``."""
+        """Cut and fine-tune in each step; write the last run to ``folder``."""
         done: list[PruningStep] = []
         accuracy, current, now = 0.0, self.source, self.time.now
         reporter, limit = self.sitting.reporter, self.time.limit

@@ -1,4 +1,4 @@
-"""The images that pruning uses: to score channels, measure batch norms and judge accuracy."""
+"""Images for pruning: to score channels, measure batch norms and judge accuracy."""
 
 from __future__ import annotations
 
@@ -67,11 +67,9 @@ def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
 
 
 class HeldImages:
-    """The training and the held-out images, prepared for a run's network.
+    """The training and validation images, prepared for a run's network.
 
-    Attributes:
-        seconds: how long reading them took.
-        kept: whether the decoded images are cached for the next step.
+    ``seconds`` is how long reading them took; ``kept`` whether the next step finds them cached.
     """
 
     def __init__(
@@ -84,7 +82,6 @@ class HeldImages:
         reporter: Reporter,
         now: Now = time.perf_counter,
     ) -> None:
-        """Read the images from the cache or decode them."""
         begun, cache = now(), images_cache(reporter.remark)
         self.dataset = load_dataset(
             images,
@@ -109,10 +106,7 @@ class HeldImages:
         self.dataset.close()
 
     def accuracy(self, model: Model, number: int | None = None) -> float:
-        """Return top-1 (multi-label: mean average precision) on the held-out images.
-
-        With ``number``, only on the first that many.
-        """
+        """Return top-1 (multi-label: mAP) on the held-out images, or the first ``number``."""
         network = copy.deepcopy(model.network).to(self.device)
         network.fused_norms = can_fuse_norms(self.device)
         split = self.dataset.splits["val"]

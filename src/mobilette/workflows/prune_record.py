@@ -28,11 +28,10 @@ class PruningStep:
     """One cut and the fine-tuning after it.
 
     Attributes:
-        keep: the requested fraction of the unpruned network's mult-adds.
+        keep: requested fraction of the unpruned network's mult-adds.
         cut: accuracy on the held-out images after the cut, before fine-tuning.
         tuned: accuracy of the best weights after fine-tuning.
-        seconds: how long the step took.
-        channels: output channels of each layer with channels of its own, by name.
+        channels: output channels by name of layer, for layers with channels of their own.
     """
 
     keep: Annotated[float, FRACTION]
@@ -53,10 +52,9 @@ class Pruning:
 
     Attributes:
         source: the unpruned run, which is also the teacher.
-        keep: the requested fraction of its mult-adds.
+        keep: requested fraction of its mult-adds.
         accuracy: its accuracy on the held-out images.
         channels: its channels, as in a step.
-        schema: version of this record.
     """
 
     source: str
@@ -78,11 +76,7 @@ class Pruning:
 
 
 def read_pruning(run: Path) -> Pruning:
-    """Return how the run in the folder ``run`` was pruned.
-
-    Raises:
-        InputError: pruned.json is missing or damaged.
-    """
+    """Return how the run in the folder ``run`` was pruned; `InputError` without a valid record."""
     return read_record(run / PRUNED, Pruning)
 
 
@@ -111,7 +105,7 @@ def write_pruning(
 
 
 def cut_step(pruned: Model, *, keep: float, accuracy: float) -> PruningStep:
-    """Return the record of a step that is not fine-tuned yet."""
+    """Return the record of a step before fine-tuning."""
     left = cost(pruned.arch)
     return PruningStep(
         keep=keep,
@@ -125,7 +119,7 @@ def cut_step(pruned: Model, *, keep: float, accuracy: float) -> PruningStep:
 
 
 def tuned_step(step: PruningStep, run: Run, seconds: float) -> PruningStep:
-    """Return ``step`` with the accuracy of ``run``, as far as it has been fine-tuned."""
+    """Return ``step`` with the accuracy that ``run`` has been fine-tuned to so far."""
     try:
         best = run.best() or {}
     except InputError:  # no epoch is finished

@@ -1,4 +1,4 @@
-"""`prune` in a given time: what cutting takes is measured, the rest is for fine-tuning."""
+"""`prune` within a time limit: cutting is timed, the rest is for fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
 from mobilette.workflows.prune_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
 from mobilette.workflows.prune_record import Importance
 
-TUNING_SHARE = 0.5  # of the time: the least for fine-tuning
+TUNING_SHARE = 0.5  # smallest fraction of the time for fine-tuning
 _LEAST = 0.001  # seconds; 0 would mean no limit
 _FEW = 2  # images for warm-up
 
@@ -40,18 +40,12 @@ class PruningPlan:
 
 
 def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> PruningPlan:
-    """Return how ``limit`` seconds are divided among ``steps``, once the images are read.
-
-    Args:
-        limit: seconds in all.
-        spent: seconds already used.
-        costs: as measured.
-        steps: the number of cuts.
+    """Divide ``limit`` seconds, ``spent`` of them already, among ``steps``, once images are read.
 
     Raises:
         TooShortError: fine-tuning would have less than `TUNING_SHARE` of the time.
     """
-    # The unpruned accuracy comes in addition; the first reading is over.
+    # The unpruned accuracy is measured as well; the first reading is over.
     before = spent + steps * costs.of_step() + PADDING * (costs.accuracy - costs.reading)
     if before > (1 - TUNING_SHARE) * limit:
         needed = math.ceil(MORE * before / (1 - TUNING_SHARE))
@@ -67,14 +61,9 @@ def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> 
 def measure_cut(
     images: HeldImages, model: Model, *, importance: Importance, cutting: float, now: Now
 ) -> CutCosts:
-    """Return what cutting ``model`` and judging the result takes, measured on a few images.
+    """Return the costs of cutting ``model`` and judging the result, measured on a few images.
 
-    Args:
-        images: to measure on.
-        model: the unpruned model.
-        importance: how its channels are scored.
-        cutting: seconds to choose channels by their scores.
-        now: the clock, in seconds.
+    ``cutting`` is the seconds to choose channels by their scores.
     """
 
     def of_all(work: Callable[[int], object], images_in_all: int) -> float:
@@ -99,11 +88,8 @@ def measure_cut(
 class PruningTime:
     """The time that one pruning has left.
 
-    Args:
-        limit: seconds that all steps together may take; ``None`` means no limit.
-        steps: how often to cut and fine-tune.
-        now: the clock, in seconds; time starts here.
-        remark: is told the plan.
+    ``limit`` is the seconds for all steps together, ``None`` for no limit; time starts here, by
+    ``now``, in seconds.
     """
 
     def __init__(self, limit: float | None, *, steps: int, now: Now, remark: Remark) -> None:
@@ -140,7 +126,7 @@ class PruningTime:
         return max((self.limit - self.elapsed() - later) / steps_left, _LEAST)
 
     def refused(self, error: TooShortError) -> TooShortError:
-        """Return the refusal of a fine-tuning in terms of the whole time."""
+        """Return the refusal of a fine-tuning in terms of the total time."""
         if self._plan is None:
             return error
         before = self.limit - self.steps * self._plan.tuning

@@ -49,16 +49,16 @@ FASTER = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised:
-    """What `quantize` returns.
+    """The result of `quantize`.
 
     Attributes:
         artifact: of the first rung that kept the accuracy, or of the best one.
         kept: whether the accuracy was kept.
         rungs: every attempt, in order.
         chosen: the index of the artifact's rung.
-        verdict: of `verify` on the artifact.
-        latency_ms: median of one image by precision, int8 and the engine's others, measured in
-            turns; empty if the target is not timed.
+        verdict: from `verify` on the artifact.
+        latency_ms: median latency of one image by precision, int8 and the engine's others, measured
+            in turns; empty if the target is not timed.
         advice: the faster precision, if int8 is not the fastest here; else empty.
     """
 
@@ -100,10 +100,10 @@ def quantize(
     on_rung: Callable[[Rung], None] | None = None,
     progress: Progress = no_progress,
 ) -> Quantised:
-    """Write an int8 artifact of a run that keeps its accuracy, made as cheaply as possible.
+    """Write an int8 artifact of a run that keeps its accuracy, as cheaply as possible.
 
     Each attempt (`mobilette.search.int8_ladder.climb`) is exported, executed by the real engine on
-    ``data`` and judged as `verify` does; the first that keeps the accuracy is written, else the
+    ``data`` and judged like in `verify`; the first that keeps the accuracy is written, else the
     best.
 
     Args:
@@ -111,18 +111,18 @@ def quantize(
         data: labelled images to judge on.
         to: the target.
         max_drop: percentage points of top-1 that may be lost.
-        calibrate: images to calibrate and train with; ``None`` means the run's own training
-            images, or ``train/`` of ``data`` for an imported run.
-        split: of ``data``; ``None`` means ``val`` if there is one, else every image, even those
-            of a flat set that the run was trained on; its ``val`` is what was held out.
+        calibrate: images to calibrate and train with; by default the run's own training images, or
+            ``train/`` of ``data`` for an imported run.
+        split: of ``data``; by default ``val`` if there is one, else every image, even those of a
+            flat set that the run was trained on; its ``val`` is what was held out.
         out: as for `export`.
         force: replace an existing artifact.
-        workers: decoding processes; ``None`` means one per core.
-        max_unusable: the fraction of the images that may be unusable.
+        workers: decoding processes; by default one per core.
+        max_unusable: fraction of the images that may be unusable.
         seed: random seed of the image order in quantisation-aware training.
-        reporter: told the progress of reading, and of the current work.
+        reporter: receives the progress of reading, and remarks on the current work.
         on_rung: called with each rung once it is measured.
-        progress: told the progress of the current work.
+        progress: called with the progress of the current work.
 
     Raises:
         InputError: the run is an int8 artifact, ``max_drop`` is out of range, the images are too
@@ -160,7 +160,7 @@ def quantize(
 
 @dataclass(frozen=True, kw_only=True)
 class _Ladder:
-    """A checked request: which run to quantise for which target, and whom to tell."""
+    """A checked request: which run to quantise for which target, and its listeners."""
 
     run: Run
     to: str
@@ -208,7 +208,6 @@ class _Ladder:
         return rungs, chosen, latency
 
     def verify(self, data: str | Path, *, max_drop: float) -> Verdict:
-        """Return the verdict on the artifact that was written."""
         return verify(
             self.final,
             data,
@@ -251,11 +250,7 @@ class _Ladder:
 
 
 def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:
-    """Return the images to calibrate and train with; ``None`` for the run's own.
-
-    Raises:
-        InputError: only the images to judge on are left.
-    """
+    """Return the images to calibrate and train with; ``None`` for the run's own."""
     if given is not None or not is_imported(run.path):
         return given
     if "train" not in find_images(data).splits:
@@ -267,22 +262,14 @@ def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | 
 
 
 def _other_precisions(to: str) -> tuple[Precision, ...]:
-    """Return the precisions of ``to`` other than int8, which it must have.
-
-    Raises:
-        InputError: there is no such target, it has no int8, or a package that it needs is missing.
-    """
+    """Return the precisions of ``to`` other than int8, which it must have."""
     check_precision(to, "int8")
     package_versions(TARGETS[to])
     return tuple(each for each in TARGETS[to].precisions if each != "int8")
 
 
 def _choose(rungs: Sequence[Rung], to: str) -> int:
-    """Return the index of the kept rung with the fewest float layers, else of the best rung.
-
-    Raises:
-        InputError: the engine supports none of them.
-    """
+    """Return the index of the kept rung with the fewest float layers, else of the best rung."""
     tried = [index for index, rung in enumerate(rungs) if rung.top1 is not None]
     kept = [index for index in tried if rungs[index].kept]
     if kept:
@@ -293,7 +280,7 @@ def _choose(rungs: Sequence[Rung], to: str) -> int:
 
 
 def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
-    """Return which precision is faster than int8 on this machine, if any."""
+    """Return advice to use a precision that is faster than int8 on this machine, if any."""
     others = {name: ms for name, ms in latency.items() if name != "int8"}
     if "int8" not in latency or not others:
         return ""

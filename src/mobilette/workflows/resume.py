@@ -1,4 +1,4 @@
-"""`resume`: a run that was stopped goes on."""
+"""`resume`: continues a run that was stopped."""
 
 from __future__ import annotations
 
@@ -58,29 +58,28 @@ def resume(
     callbacks: Iterable[Report] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
-    """Finish a run that was stopped; on the same machine and threads, to the same bits.
+    """Finish a run that was stopped; bit-exact on the same machine with the same threads.
 
-    A finished run is returned as it is. Under a time limit what is left of it is planned anew.
+    A finished run is returned as it is. The rest of a time limit is planned anew.
 
     Args:
         path: the run directory.
-        data: the images, where they are no longer at the place that the run recorded.
+        data: the images, if they are no longer in the recorded place.
         epochs: passes over the images, if they change, like ``time``, ``batch_size`` and ``lr``.
         time: wall-clock of the whole run: seconds, or text such as ``"10m"``.
         batch_size: images per step.
         lr: peak learning rate.
-        overrides: other keys of the recipe to replace.
-        force: go on although the recipe, or the images, are no longer those that the run was
-            trained with.
-        device: ``None`` means the one that the run was started on.
-        workers: processes that decode images; by default one per core.
-        tensorboard: write events for TensorBoard into the run, too.
+        overrides: other recipe keys to replace.
+        force: continue even if the recipe or the images have changed.
+        device: by default the one that the run was started on.
+        workers: decoding processes; by default one per core.
+        tensorboard: also write TensorBoard events into the run.
         callbacks: as for `mobilette.train`.
-        reporter: told how reading goes, and what happened.
+        reporter: receives the progress of reading, and remarks.
 
     Raises:
-        InputError: the directory is no run, its state is damaged, the classes have changed, or
-            the images or the recipe have and ``force`` was not given.
+        InputError: the directory is not a run, its state is damaged, the classes have changed, or
+            the images or the recipe have and ``force`` is false.
     """
     return run_resume(
         path,
@@ -103,7 +102,7 @@ def run_resume(
     workers: int | None = None,
     sitting: Sitting,
 ) -> Run:
-    """Do what `resume` does, told by ``sitting`` of the clock as well."""
+    """Do what `resume` does, with the listeners and clock of ``sitting``."""
     sitting = sitting.begin()
     run = open_run(path)
     if is_imported(run.path):
@@ -186,11 +185,7 @@ def recorded_threads(path: str | Path) -> int | None:
 def _recipe_changes(
     run: Run, recipe: Recipe, state: State | None, *, force: bool
 ) -> tuple[str, ...]:
-    """Return how ``recipe`` differs from the one that the run was trained with so far.
-
-    Raises:
-        InputError: it does, and ``force`` was not given.
-    """
+    """Return how ``recipe`` differs from the run's so far; without ``force``, `InputError`."""
     trained_with = state.recipe if state is not None else load_recipe(run.path / RECIPE)
     # How often a state is saved and where images are kept does not change the result.
     changes = replace(trained_with, save_every=recipe.save_every, loader=recipe.loader).differences(
@@ -214,11 +209,7 @@ def _load_same_images(
     reporter: Reporter,
     force: bool,
 ) -> Dataset:
-    """Return the images of the run; with ``force``, others of the same classes, too.
-
-    Raises:
-        InputError: they are none of these.
-    """
+    """Return the images of the run; with ``force``, others of the same classes are accepted."""
     recorded = read_json(run.path / DATASET)
     known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
     dataset = load_images(
@@ -246,14 +237,13 @@ def _load_same_images(
 
 
 def _max_unusable(known: Mapping[str, object]) -> float:
-    """Return the fraction of the images that may be unusable, as recorded."""
     recorded: Any = known.get(MAX_UNUSABLE, 1.0)
     FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", recorded)
     return float(recorded)
 
 
 def _digest(known: Mapping[str, object]) -> Digest:
-    """Return what images were identified by when the run was started."""
+    """Return how images were identified when the run was started."""
     recorded = known.get("digest")
     return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
 
@@ -263,7 +253,7 @@ def _precision(recorded: object) -> Precision:
 
 
 def _changed_environment(recorded: Mapping[str, object], world: World) -> Iterator[str]:
-    """Yield what has changed since the run was started, as far as that was recorded."""
+    """Yield what has changed since the run was started, as far as recorded."""
     versions = recorded.get("versions")
     then = versions.get("torch") if isinstance(versions, dict) else None
     for what, before, now in (

@@ -86,37 +86,39 @@ def train(
     callbacks: Iterable[Report] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
-    """Train a network and return its run directory.
+    """Train a network and return its run.
 
     Args:
         data: a folder of images, a list, shards or a named set (docs/data.md).
-        model: a name of `mobilette.list_models`; by default that of ``start``, or MobileNet V2.
+        model: a name from `mobilette.list_models`; by default that of ``start``, or MobileNet V2.
         width_mult: the width multiplier; by default that of ``start``, or 1.0.
         resolution: in pixels; by default that of ``start``, or one that suits the images.
         form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
         in_channels: 3, or 1 for grey; by default those of ``start``, or 3.
         preprocess: preset of mean and std; by default that of ``start``, or ``torch``.
-        resize: ``crop``, ``squash`` or ``pad`` to a square; by default likewise, or ``crop``.
+        resize: ``crop``, ``squash`` or ``pad`` to a square; by default that of ``start``, or
+            ``crop``.
         recipe: a name, a TOML file or a `Recipe`; by default ``quick`` from scratch, ``transfer``
-            from initial weights, ``sliced`` where these are cut to a narrower network.
+            from initial weights, ``sliced`` if these are cut to a narrower network.
         epochs: passes over the images.
-        time: wall-clock the schedule is fitted to: seconds, or text such as ``"90s"``, ``"10m"``.
+        time: wall-clock to fit the schedule into: seconds, or text such as ``"90s"``, ``"10m"``.
         batch_size: images per step.
         lr: peak learning rate.
         seed: random seed.
-        overrides: other keys of the recipe to replace, for example ``{"mixup": 0.2}``.
-        start: initial weights: ``scratch``, a `Model`, a run, a file, the name of published ones,
-            or ``auto``: published ones if there are any, none for ``digits`` and the small form.
+        overrides: other recipe keys to replace, for example ``{"mixup": 0.2}``.
+        start: initial weights: ``scratch``, a `Model`, a run, a file, the name of published
+            weights, or ``auto``: published weights if there are any, none for ``digits`` and the
+            small form.
         out: the run directory; by default a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        workers: processes that decode images; by default one per core.
-        max_unusable: the fraction of the images that may be unusable.
-        tensorboard: write events for TensorBoard into the run, too.
+        workers: decoding processes; by default one per core.
+        max_unusable: fraction of the images that may be unusable.
+        tensorboard: also write TensorBoard events into the run.
         profile: measure where the time of a step goes; sent as `Profiled` at the end.
         callbacks: called with every event of `mobilette.training.events`. An exception from one
-            stops training after the step and is raised once the state is saved; `resume` goes on.
-        reporter: told how reading and downloads go, and what was chosen and happened.
+            stops training after the step and is raised once the state is saved; `resume` continues.
+        reporter: receives the progress of reading and downloads, and remarks.
 
     Raises:
         InputError: a value, the images or ``out`` cannot be used, or the time is too short
@@ -153,7 +155,7 @@ def run_train(
     profile: bool = False,
     sitting: Sitting,
 ) -> Run:
-    """Do what `train` does, told by ``sitting`` of the clock as well."""
+    """Do what `train` does, with the listeners and clock of ``sitting``."""
     sitting = sitting.begin()
     where = own_device(choose_device(device))
     if is_launched() and out is None:
@@ -204,7 +206,7 @@ def run_train(
             found = {"path": _absolute(source), MAX_UNUSABLE: reading.max_unusable}
             with new_directory(folder, force=force, holds=ARCH, source=Path(source)) as unfinished:
                 _write_new_run(unfinished, plan, dataset.describe() | found, machine)
-                # Together: killed right here, the run still has the weights that it starts from.
+                # Together: a run killed right here still has its initial weights.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))
         world.barrier()
         reporter.remark(_describe_run(folder, plan, dataset))
@@ -271,6 +273,6 @@ def _describe_machine(machine: Machine) -> str:
 
 
 def _absolute(data: str | Path) -> str:
-    """Return the data as a later sitting, started elsewhere, will find it again."""
+    """Return the data in a form that a later sitting, started elsewhere, finds again."""
     named = str(data) in NAMED and not (isinstance(data, Path) and data.exists())
     return str(data) if named else str(Path(data).resolve())
