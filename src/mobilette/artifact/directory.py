@@ -150,11 +150,7 @@ def find_artifacts(folder: Path) -> tuple[Path, ...]:
 
 
 def open_artifact(path: str | Path) -> Artifact:
-    """Return the artifact in the directory ``path``, all hashes checked.
-
-    Raises:
-        InputError: it is no artifact, a file was changed or removed, or it needs a newer version.
-    """
+    """Return the artifact in the directory ``path``; `InputError` unless all hashes match."""
     path = Path(path)
     restore(path)
     if path.is_file() and is_artifact(path.parent):

@@ -88,11 +88,7 @@ def golden_inputs(channels: int, resolution: int) -> NDArray[np.uint8]:
 
 
 def read_golden(path: Path) -> Golden:
-    """Return the golden vectors in ``path``; nothing in it is executed.
-
-    Raises:
-        InputError: it is damaged or too large, or an array has the wrong dtype or shape.
-    """
+    """Return the golden vectors in ``path``, executing nothing; `InputError` if damaged."""
     content = read_bytes(path, limit=LARGEST)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -52,13 +52,10 @@ _INPUTS = {
 
 
 def check_tflite(content: bytes) -> ModelRecord:
-    """Return the record of the ``.tflite`` file ``content``, fully checked.
+    """Return the record of the ``.tflite`` file ``content``; `InputError` if it is damaged.
 
     Every offset lies in the file, every constant fits its shape, and every operator is one that we
     write and reads only what was written before it.
-
-    Raises:
-        InputError: it is damaged, or has what we never write.
     """
     if content[4:8] != b"TFL3":
         raise InputError("not a TensorFlow Lite file (its header is another one), or cut short")

@@ -101,11 +101,7 @@ def _open(path: Path) -> Run | Artifact:
 
 
 def open_engine(artifact: Artifact, *, threads: int = 0) -> ArtifactPredictor:
-    """Return the engine that executes ``artifact``.
-
-    Raises:
-        InputError: there is none here, its package is missing, or it does not accept the model.
-    """
+    """Return the engine that executes ``artifact``; `InputError` if none here can."""
     target = artifact.contract.target
     if target not in ENGINES or not artifact.contract.verifiable:
         raise InputError(

@@ -148,11 +148,7 @@ def _write(
 
 
 def check_precision(to: str, precision: str | None) -> Precision:
-    """Return ``precision`` if the target ``to`` has it; its usual one for ``None``.
-
-    Raises:
-        InputError: the target or the precision is unknown.
-    """
+    """Return ``precision`` if the target ``to`` has it, its usual one for ``None``."""
     target = TARGETS[one_of(to, TARGETS, "target")]
     if precision is None:
         return target.precisions[0]
@@ -240,11 +236,7 @@ def export_all(
 
 
 def open_trained_run(path: str | Path) -> Run:
-    """Return the run in the directory ``path``.
-
-    Raises:
-        InputError: it is not a run; for an artifact the message names the run it was made from.
-    """
+    """Return the run in ``path``; for an artifact, `InputError` names the run it was made from."""
     path = Path(path)
     if not is_artifact(path):
         return open_run(path)

@@ -61,9 +61,6 @@ def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibratio
     """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
 
     An int8 model's logits are float32 if its last layer stays in float.
-
-    Raises:
-        InputError: a package is missing, or the network cannot be int8 end to end.
     """
     program: nn.Module
     if contract.precision == "int8":

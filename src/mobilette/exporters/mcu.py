@@ -52,11 +52,7 @@ int Classify(const uint8_t* pixels) {{  // {resolution} x {resolution} x {channe
 
 
 def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
-    """Write the int8 model, its C++ and the operators it needs.
-
-    Raises:
-        InputError: layers stay in float, a package is missing, or tflite-micro fails.
-    """
+    """Write the int8 model, its C++ and its operators; float layers are an `InputError`."""
     if contract.float_layers:
         raise InputError(
             f"--to mcu computes in integers only, so {', '.join(contract.float_layers)} cannot "

@@ -171,11 +171,7 @@ class PixelsToLogits(nn.Module):
 def prepare(
     model: Model, quantisation: Quantisation | None = None, *, progress: Progress = no_progress
 ) -> Prepared:
-    """Return what a writer needs of ``model``, with the network of ``quantisation`` if it has one.
-
-    Raises:
-        InputError: the model has no classifier, or no layer has the name of a float layer.
-    """
+    """Return what a writer needs of ``model``, or of the network in ``quantisation``."""
     checkpoint = model.network
     normalise = Normalise(model.preprocess)
     inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)

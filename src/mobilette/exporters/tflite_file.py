@@ -84,8 +84,7 @@ def add_contract(model: Any, contract: Contract) -> None:
 def take_pixels(model: Any, *, floats: bool = False) -> None:
     """Make an int8 graph accept uint8: a first operator shifts the zero point, exactly.
 
-    Raises:
-        InputError: a tensor is not an integer; with ``floats`` only the input must be one.
+    A tensor that is not an integer is an `InputError`; with ``floats`` only the input is checked.
     """
     types = schema()
     (graph,) = model.subgraphs

@@ -118,11 +118,7 @@ def bench(
 
 
 def expand(models: Sequence[str | Path]) -> list[Path]:
-    """Return ``models`` without duplicates, each folder replaced by its artifacts.
-
-    Raises:
-        InputError: one is neither an artifact, a run nor a folder of artifacts.
-    """
+    """Return ``models`` without duplicates, each folder replaced by its artifacts."""
     found: list[Path] = []
     for model in map(Path, models):
         inside = (model,) if is_artifact(model) or is_run(model) else find_artifacts(model)

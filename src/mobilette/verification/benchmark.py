@@ -141,14 +141,11 @@ def first_places(rows: Sequence[Row]) -> list[Row]:
 
 
 def choose_artifact(folder: Path) -> tuple[Path, str]:
-    """Return the artifact in ``folder`` to use, and one line that says why.
+    """Return the artifact in ``folder`` to use, and why; `InputError` if none is verified.
 
     If bench.json covers exactly the artifacts there now, this is the fastest verified one; among
     those level with it the most accurate, then the smallest, then the first by name. Otherwise it
     is the first that passes `verify` on its golden vectors, in a fixed order of targets.
-
-    Raises:
-        InputError: there is none, or none is verified.
     """
     contracts = {path: read_contract(path / CONTRACT) for path in find_artifacts(folder)}
     if not contracts:

@@ -160,9 +160,6 @@ def check_exact(artifact: Artifact) -> list[str]:
     """Return how tflite-micro's golden answers differ from the exact ones; empty if no bit does.
 
     The exact ones are int8 answers of LiteRT's reference kernels, written at export.
-
-    Raises:
-        InputError: the model is damaged, or tflite-micro cannot run it.
     """
     golden = artifact.golden
     if golden.exact is None:

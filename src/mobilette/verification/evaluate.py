@@ -91,12 +91,7 @@ def labelled_images(
     split: str | None,
     multi_label: bool = False,
 ) -> Labelled:
-    """Return a split's images, labelled by ``classes``; ``multi_label`` also takes single labels.
-
-    Raises:
-        InputError: the images cannot be used, one of their classes is unknown, or they may have
-            several classes without ``multi_label``.
-    """
+    """Return a split's images, labelled by ``classes``; ``multi_label`` allows several."""
     found = find_images(data)
     index, by = match_classes(found.classes, classes, where=found.name)
     if found.multi_label and not multi_label:
