@@ -289,7 +289,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ([], "'weights import' needs --out: the run directory to write"),
         (["--out=run", "--preprocess=tff"], "'tff' is not one of .*did you mean 'tf'"),
         (["--out=run", "--as=mobilenet_w1"], "did you mean 'mobilenet_v1'"),
-        (["--out=run", "--as=resnet8"], "256 to 2 channels, but head.classifier is .* 16 to 2"),
+        (
+            ["--out=run", "--as=resnet8"],
+            "stride 2, 3 to 8 channels, but stem.conv is full 3x3, stride 1",
+        ),
         (["--out=run", "--width-mult=0.5"], "has width 0.25 .* not 0.5; give --width-mult 0.25$"),
         (["--out=run", "--classes=three.txt"], "2 classes, but 3 are in three.txt$"),
         (["--out=run", "--classes=nowhere.txt"], "nowhere.txt: no such file"),

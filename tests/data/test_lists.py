@@ -264,7 +264,7 @@ def test_what_the_csv_module_writes_is_read(
     }
 
 
-_NAMES = _FIELDS.filter(lambda text: text and "," not in text)
+_NAMES = _FIELDS.filter(lambda text: text and "," not in text and text.lower() != "nan")
 
 
 @settings(max_examples=60)

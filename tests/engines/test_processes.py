@@ -177,7 +177,7 @@ def test_a_pickle_whose_artifact_is_gone_or_another_says_so(
     content = pickle.dumps(load(artifact_copy))
     export(trained, to="onnx", precision="fp32", out=artifact_copy.parent, force=True)
     assert open_artifact(artifact_copy).contract.source.run != "../../run"
-    with pytest.raises(InputError, match="changed since its predictor than when its predictor was"):
+    with pytest.raises(InputError, match="changed since its predictor was pickled"):
         pickle.loads(content)
     shutil.rmtree(artifact_copy)
     with pytest.raises(InputError, match="not an artifact .no such folder") as caught:
@@ -190,7 +190,7 @@ def test_a_pickle_whose_run_is_gone_or_has_other_weights_says_so(run_copy: Path)
     content = pickle.dumps(predictor)
     weights = (run_copy / WEIGHTS).read_bytes()
     (run_copy / WEIGHTS).write_bytes(weights[:-4] + np.float32(0.25).tobytes())
-    with pytest.raises(InputError, match="weights changed since than when its predictor was"):
+    with pytest.raises(InputError, match="weights changed since its predictor was pickled"):
         pickle.loads(content)
     shutil.rmtree(run_copy)
     with pytest.raises(InputError, match="not a run directory .no such folder") as caught:

@@ -184,7 +184,7 @@ def test_tensorflow_is_for_timms_names(v2: Tensors, tmp_path: Path) -> None:
 
 def test_an_unknown_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'mobilenet_v2'"):
-        read(tmp_path, {}, "mobilenetv2")
+        read(tmp_path, {}, "mobilenet_w2")
 
 
 # Published files

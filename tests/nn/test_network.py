@@ -13,6 +13,7 @@ from mobilette.arch.layers import layers, training_layers
 from mobilette.arch.primitives import INPUT, DropoutLayer
 from mobilette.arch.rows import Block, Conv, PoolLinear, Step
 from mobilette.arch.scale import Settings
+from mobilette.errors import InputError
 from mobilette.formats.pretrained import create_model
 from mobilette.nn.layers import SamePadConv2d
 from mobilette.nn.network import Network
@@ -85,7 +86,7 @@ def test_an_arch_can_have_biases_same_padding_and_no_norm() -> None:
 
 
 def test_create_model_takes_no_unknown_option() -> None:
-    with pytest.raises(TypeError, match="width_mul"):
+    with pytest.raises(InputError, match="no option 'width_mul'; did you mean width_mult"):
         create_model("mobilenet_v2", width_mul=0.5)  # type: ignore[call-arg]
 
 

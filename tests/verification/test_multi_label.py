@@ -154,7 +154,7 @@ def test_images_of_one_class_serve_but_not_the_other_way_round(
     assert evaluate(load(run.path), several.parent).mean_average_precision == pytest.approx(
         expected
     )
-    with pytest.raises(InputError, match=r"list\.csv: images several classes; this model"):
+    with pytest.raises(InputError, match=r"list\.csv: images may have several classes; this model"):
         evaluate(load(trained.path), several)
 
 

@@ -235,8 +235,8 @@ def width_in_file(
         fits: whether the file is the network of a width.
     """
     ratios = Counter(round(theirs / ours, 3) for theirs, ours in pairs).most_common(3)
-    # The channels of ShuffleNet are tables.
-    likely = (*(ratio for ratio, _ in ratios), *published_widths(model))
+    # Published widths first: ShuffleNet's channels are tables, which an odd ratio may hit as well.
+    likely = (*published_widths(model), *(ratio for ratio, _ in ratios))
     for width_mult in dict.fromkeys(likely):
         with suppress(InputError):  # a width that this network has not
             if fits(width_mult):
