@@ -18,15 +18,15 @@ MOST_ROWS = 1_000  # the catalogue's deepest network has 56
 
 @dataclass(frozen=True, kw_only=True)
 class Arch:
-    """A concrete network: stem, rows and head, with every channel an integer.
+    """A concrete network: stem, rows and head, with every channel count an integer.
 
     Attributes:
-        name: the catalogue's name of the network it was expanded from.
+        name: the network's name in the catalogue.
         resolution: side of the square input, in pixels.
         in_channels: channels of the input image.
         norm_epsilon: added to the variance in every batch norm.
         norm_momentum: weight of the new batch in the running statistics (PyTorch's meaning).
-        schema: version of this record; a file of another version is refused.
+        schema: version of this record; other versions are refused.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Arch:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON: equal networks have equal hashes."""
+        """SHA-256 (hex) of the canonical JSON; equal networks have equal hashes."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def with_resolution(self, resolution: int) -> Arch:
-        """Return the same network for another input size; strides stay as they are."""
+        """Return the same network for another input size; strides stay."""
         return replace(self, resolution=resolution)
 
     def with_classes(self, classes: int) -> Arch:

@@ -1,4 +1,4 @@
-"""Names of networks, and from a name to an `Arch`."""
+"""The network names, and `Arch` by name."""
 
 from __future__ import annotations
 
@@ -51,23 +51,19 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def family_of(name: str) -> str:
-    """Return the family that the network called ``name`` belongs to."""
+    """Return the family of the network called ``name``."""
     return next(family for family, variants in FAMILIES.items() if name in variants)
 
 
 def resolve_name(name: str, width_mult: float | None = None) -> tuple[str, float | None]:
-    """Return the catalogue's name of a network, and the width multiplier.
+    """Return a network's catalogue name, and the width multiplier.
 
-    Case and underscores do not matter, and the width may end the name, so that the names of timm
-    (``mobilenetv3_small_075``), torchvision (``shufflenet_v2_x0_5``) and Keras (``MobileNetV2``)
-    are known.
-
-    Args:
-        name: in any of these spellings; an unknown one is returned as it is.
-        width_mult: a width that was asked for besides.
+    Case and underscores do not matter, and the name may end in the width, which covers the names of
+    timm (``mobilenetv3_small_075``), torchvision (``shufflenet_v2_x0_5``) and Keras
+    (``MobileNetV2``). An unknown name is returned unchanged.
 
     Raises:
-        InputError: ``name`` has another width than ``width_mult``.
+        InputError: ``name`` contains another width than ``width_mult``.
     """
     if (known := _known_name(name)) is not None:
         return known, width_mult
@@ -105,8 +101,8 @@ def get_arch(
     """Return the `Arch` of the network called ``name``.
 
     Args:
-        name: a name of `list_models`, or timm's, torchvision's or Keras's (`resolve_name`).
-        settings: the options below as one value; those given as well replace its own.
+        name: from `list_models`, or a timm, torchvision or Keras name (`resolve_name`).
+        settings: the options below as one value; options given separately override it.
         width_mult: width multiplier, 1.0 by default.
         resolution: side of the input in pixels, 224 by default.
         num_classes: number of logits, 1,000 by default.
@@ -114,8 +110,7 @@ def get_arch(
         form: ``small`` or ``full`` strides; by default ``small`` up to 64 pixels.
 
     Raises:
-        InputError: no network has that name, and the nearest is offered; or a value is out of
-            range.
+        InputError: the name is unknown (the message offers the nearest) or a value is out of range.
     """
     given = {
         "width_mult": width_mult,

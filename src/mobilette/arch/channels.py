@@ -1,24 +1,23 @@
-"""Which channels of a network can only be cut together, and which of them are exchangeable.
+"""Which channels of a network must be cut together, and which are interchangeable.
 
-A channel begins where a layer with weights computes it and lives on through batch norms,
+A channel begins at the layer with weights that computes it and continues through batch norms,
 activations, depthwise convolutions, pools, additions (which tie it to another), concatenations,
-shuffles and splits, up to the layers that read it. To cut it is to cut it at all these places.
+shuffles and splits, up to the layers that read it. Cutting it means cutting it at all these places.
 
 Example: two channels in, a residual block, two classes::
 
-    stem       Conv(channels=8)
-    rows.0     Block(paths=((expand 24, depthwise 24, project 8), ()), join="add")
-    head       PoolLinear(classes=2)
+    stem       Conv(channels=8) rows.0     Block(paths=((expand 24, depthwise 24, project 8), ()),
+    join="add") head       PoolLinear(classes=2)
 
-has two groups. The 8 channels of the stem are tied to those of ``rows.0.project`` by the addition::
+has two groups. The addition ties the 8 channels of the stem to those of ``rows.0.project``::
 
-    outputs  stem.conv, stem.norm, rows.0.project.conv, rows.0.project.norm: positions 0 to 7
-    inputs   rows.0.expand.conv, head.classifier: positions 0 to 7
+    outputs  stem.conv, stem.norm, rows.0.project.conv, rows.0.project.norm: positions 0 to 7 inputs
+    rows.0.expand.conv, head.classifier: positions 0 to 7
 
-and the 24 of ``expand`` are those of the depthwise convolution::
+and the 24 channels of ``expand`` are also those of the depthwise convolution::
 
-    outputs  rows.0.expand.conv, .norm, rows.0.depthwise.conv, .norm: positions 0 to 23
-    inputs   rows.0.project.conv: positions 0 to 23
+    outputs  rows.0.expand.conv, .norm, rows.0.depthwise.conv, .norm: positions 0 to 23 inputs
+    rows.0.project.conv: positions 0 to 23
 
 The image's channels and the logits are in no group: they are never cut.
 """
@@ -56,14 +55,14 @@ Side = Literal["output", "input", "through"]
 
 
 class Place(NamedTuple):
-    """Where channels are found.
+    """A place where channels occur.
 
     Attributes:
         layer: the layer's name.
         side: ``output`` or ``input`` of a layer's weights; ``through`` for a layer without weights
-            that cannot do with fewer channels on one side than on the other.
-        part: the group of a grouped convolution or a shuffle, 0 where there is only one; zeros of
-            a `SubsampleLayer` before the old channels are part 0, those after them part 1.
+            whose channels must be cut on both sides alike.
+        part: the group of a grouped convolution or a shuffle, else 0; zeros of a `SubsampleLayer`
+            before the old channels are part 0, those after them part 1.
     """
 
     layer: str
@@ -73,16 +72,16 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChannelGroup:
-    """Channels that are found at the same places: to cut one is as legal as to cut another.
+    """Channels that occur at the same places, so that any of them may be cut.
 
-    How many may go is another matter: the parts of a layer keep equally many channels.
+    How many may be cut is another matter: the parts of a layer keep equal channel counts.
 
     Attributes:
         size: the number of channels.
-        places: for each place the positions that the channels occupy, channel after channel.
-            A channel has one position at most places; before a linear layer that reads a map of
-            several pixels it has as many as pixels, so that ``len(positions)`` is a multiple of
-            ``size``. A depthwise convolution and a batch norm have outputs only.
+        places: the positions that the channels occupy at each place, channel after channel. A
+            channel has one position at most places, but one per pixel before a linear layer that
+            reads a map of several pixels, so that ``len(positions)`` is a multiple of ``size``. A
+            depthwise convolution and a batch norm have outputs only.
     """
 
     size: int
@@ -96,12 +95,12 @@ class ChannelGroup:
 
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
-        """The positions among the outputs of each layer with weights, by its name."""
+        """Output positions by name of the layer with weights."""
         return self._by_layer("output")
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """The positions among the inputs of each layer with weights, by its name."""
+        """Input positions by name of the layer with weights."""
         return self._by_layer("input")
 
     def _by_layer(self, side: Side) -> dict[str, tuple[int, ...]]:
@@ -124,9 +123,9 @@ def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
 
 @lru_cache(maxsize=32)
 def channel_numbers(arch: Arch) -> Mapping[str, tuple[int, ...]]:
-    """Return a number for each channel at the output of each layer and at the ``input``.
+    """Number each channel at the output of each layer and at the ``input``.
 
-    Tied channels have the same number. A layer after a flattening has a channel for each pixel.
+    Tied channels share a number. After a flattening there is one channel per pixel.
 
     Raises:
         InputError: the rows of ``arch`` do not fit together.
@@ -145,7 +144,7 @@ def _traced(arch: Arch) -> Trace:
 
 
 class Trace:
-    """The channels at every layer, each a number; tied ones lead to the same root (union-find)."""
+    """The channels at every layer as numbers; tied ones lead to the same root (union-find)."""
 
     def __init__(self, in_channels: int) -> None:
         self.parents: list[int] = []
@@ -159,7 +158,7 @@ class Trace:
         return range(first, first + count)
 
     def root(self, channel: int) -> int:
-        """Return the channel that stands for all that ``channel`` is tied to."""
+        """Return the channel that represents all those tied to ``channel``."""
         while self.parents[channel] != channel:
             self.parents[channel] = self.parents[self.parents[channel]]
             channel = self.parents[channel]
@@ -178,21 +177,21 @@ class Trace:
         channels: Sequence[int],
         parts: int = 1,
     ) -> None:
-        """Note that channels are found at a layer, in ``parts`` of as many each."""
+        """Record channels at a layer, in ``parts`` of equal size."""
         each = len(channels) // parts
         for part in range(parts):
             first = part * each
             self.seen.append((Place(layer.name, side, part), channels[first : first + each], first))
 
     def follow(self, layer: AnyLayer) -> None:
-        """Take the next layer in the order of execution."""
+        """Process the next layer in execution order."""
         first, *others = (self.channels[name] for name in layer.inputs)
         self.channels[layer.name] = self.output(layer, first, others)
 
     def output(
         self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
     ) -> Sequence[int]:
-        """Return the channels that ``layer`` gives for those of its first and its other inputs."""
+        """Return the output channels of ``layer`` for those of its first and its other inputs."""
         match layer:
             case ConvLayer() if layer.is_depthwise:
                 self.note(layer, "output", channels)
@@ -230,7 +229,7 @@ class Trace:
         return channels
 
     def groups(self, *, fixed: Iterable[str]) -> tuple[ChannelGroup, ...]:
-        """Return the channels by where they were seen, but for those at the ``fixed`` layers."""
+        """Group channels by where they occur, except those at the ``fixed`` layers."""
         roots = [self.root(channel) for channel in range(len(self.parents))]
         found: defaultdict[int, list[int]] = defaultdict(list)
         for number, (_, channels, _) in enumerate(self.seen):
@@ -260,19 +259,19 @@ class Trace:
         )
 
 
-# f(s * x) = s * f(x) for every s > 0. ReLU6 is, too, where no value reaches the 6.
+# f(s * x) = s * f(x) for every s > 0; true for ReLU6 where no value reaches 6.
 HOMOGENEOUS = ("none", "relu", "relu6")
 
 
 @lru_cache(maxsize=32)
 def scaling_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
-    """Return the channels that can be scaled where they are computed and back where they are read.
+    """Return the channels that can be scaled where computed and scaled back where read.
 
-    Groups as those of `channel_groups`, with three differences. A depthwise convolution reads
+    The groups are those of `channel_groups`, with three differences. A depthwise convolution reads
     channels and computes new ones, so the factor before it may differ from the one behind it. A
-    channel that a hard-swish or hard-sigmoid changes, or that is a factor of another, is in no
-    group: f(s * x) is not s * f(x) there. And every layer that channels pass and that is more than
-    a rearrangement is noted, with the side ``through``, because not all let everything pass.
+    channel that passes a hard-swish or hard-sigmoid, or is a factor of another, is in no group,
+    since f(s * x) is not s * f(x) there. Every layer that does more than rearrange channels is
+    recorded with the side ``through``, because not all scale linearly.
 
     Raises:
         InputError: the rows of ``arch`` do not fit together.

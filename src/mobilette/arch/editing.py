@@ -1,4 +1,4 @@
-"""An `Arch` with some of its convolutions changed."""
+"""Change the convolutions of an `Arch`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,16 @@ def change_convs(arch: Arch, change: Change) -> Arch:
     ``rows.3.expand``, ``rows.3.squeeze_excite.reduce``, ``head.classifier``.
 
     Raises:
-        InputError: SqueezeNet's classifier became one that its head cannot have.
+        InputError: SqueezeNet's head cannot have the new classifier.
     """
     return _changed(arch, change, lambda _, operation: operation)
 
 
 def set_channels(arch: Arch, channels: Mapping[str, int]) -> Arch:
-    """Return ``arch`` with other numbers of channels.
+    """Return ``arch`` with other channel counts; layers not in ``channels`` stay.
 
-    Args:
-        arch: the network.
-        channels: the new outputs of layers of `mobilette.arch.layers.layers` by name: convolutions,
-            hidden linear layers and shortcuts without weights. The others stay; a depthwise
-            convolution stays one.
+    ``channels`` gives the outputs, by name in `mobilette.arch.layers.layers`, of convolutions,
+    hidden linear layers and shortcuts without weights. A depthwise convolution stays one.
     """
 
     def conv(name: str, conv: Conv) -> Conv:
@@ -93,7 +90,8 @@ def adopt_details(arch: Arch, source: Arch) -> Arch:
 def adopt_norms(arch: Arch, source: Arch) -> Arch:
     """Return ``arch`` with the batch norms that ``source`` has and ``arch`` lacks.
 
-    Convolutions are paired by name. Where one gets its batch norm, it has a bias or none as there.
+    Convolutions are paired by name. One that gains a batch norm also takes over whether it has a
+    bias.
     """
     theirs = convs(source)
 
@@ -107,7 +105,7 @@ def adopt_norms(arch: Arch, source: Arch) -> Arch:
 
 
 def convs(arch: Arch) -> dict[str, Conv]:
-    """Return the convolutions of ``arch`` by name, as `change_convs` calls them."""
+    """Return the convolutions of ``arch`` by name, as in `change_convs`."""
     found: dict[str, Conv] = {}
 
     def note(name: str, conv: Conv) -> Conv:

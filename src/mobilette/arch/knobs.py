@@ -1,11 +1,11 @@
-"""What can be made narrower in a network, one number of channels at a time.
+"""What can be made narrower in a network, one channel count at a time.
 
-A knob is a set of channels whose number may change while every other number stays: the output of a
-convolution nearly always. The layers that an addition ties share channels and so a knob; where an
-addition joins channels to zeros (option A of ResNet), those of before and the new ones are two.
-Channels that meet at a split, a shuffle or a convolution in groups are one knob and keep their
-proportions, so that halves and groups do: the channels between the units of a stage of ShuffleNet
-V2, and those of the whole ShuffleNet V1.
+A knob is a set of channels whose count may change while every other count stays: nearly always the
+output of a convolution. Layers tied by an addition share channels and so a knob; where an addition
+joins channels to zeros (option A of ResNet), the old channels and the new ones are two. Channels
+that meet at a split, a shuffle or a grouped convolution are one knob and keep their proportions, so
+that halves and groups stay equal: the channels between the units of a ShuffleNet V2 stage, and
+those of the whole ShuffleNet V1.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Knob:
     """Channels of which some can be cut.
 
     Attributes:
-        layers: those that first compute the channels.
+        layers: the layers that first compute the channels.
         channels: how many each of these computes.
-        bound: whether a split, a shuffle, groups or zeros restrict the numbers that it can have.
+        bound: whether a split, a shuffle, groups or zeros restrict the count.
     """
 
     layers: tuple[str, ...]
@@ -48,9 +48,9 @@ class Knob:
 
     @property
     def size(self) -> int:
-        """The largest count; at it, every layer has all its channels.
+        """The largest count, at which every layer has all its channels.
 
-        It is the number of channels where the layers have equally many, else of equal shares.
+        The number of channels where the layers have equally many, else of equal shares.
         """
         return gcd(*self.channels)
 
@@ -89,7 +89,7 @@ class Knobs(Sequence[Knob]):
         return len(self._knobs)
 
     def _meeting(self, names: list[str]) -> list[tuple[str, ...]]:
-        """Return ``names`` divided into those whose channels keep their proportions."""
+        """Partition ``names`` into sets whose channels keep their proportions."""
         numbers = channel_numbers(self.arch)
         tied = {name: {name} for name in names}
         for layer in layers(self.arch):
@@ -100,18 +100,17 @@ class Knobs(Sequence[Knob]):
         return list(dict.fromkeys(tuple(sorted(tied[name], key=names.index)) for name in names))
 
     def of(self, group: ChannelGroup) -> int | None:
-        """Return the index of the knob whose channels ``group`` are; ``None`` if there is none."""
+        """Return the index of the knob that ``group`` belongs to, if any."""
         place, positions = next((p, at) for p, at in group.places.items() if p.side == "output")
         return self._number_of.get(
             self._born[channel_numbers(self.arch)[place.layer][positions[0]]]
         )
 
     def parts(self, layer: str) -> tuple[dict[int, Fraction], int]:
-        """Return what the channels at ``layer`` are made of.
+        """Return the composition of the channels at ``layer``.
 
-        Returns:
-            For each knob of which there are some, how many there are for each of the knob's; and
-            the number of those that belong to no knob.
+        For each knob involved, the number of channels per channel of the knob; and the number of
+        channels that belong to no knob.
         """
         if layer not in self._parts:
             self._parts[layer] = self._count(layer)
@@ -132,7 +131,7 @@ class Knobs(Sequence[Knob]):
         return parts, others
 
     def set(self, counts: Sequence[int]) -> Arch:
-        """Return the network with ``counts`` channels, one number a knob.
+        """Return the network with ``counts`` channels, one number per knob.
 
         Raises:
             InputError: a layer would get a fraction of a channel.
@@ -149,9 +148,8 @@ class Knobs(Sequence[Knob]):
     def allowed(self, counts: Sequence[int]) -> list[bool]:
         """Return for each knob whether the network can be cut to its count.
 
-        It can where the rows fit together and each channel goes where one of this network's goes
-        that no other channel stands for. Which counts of a knob are allowed does not depend on the
-        others.
+        The rows must fit together, and each remaining channel needs a channel of its own in this
+        network to come from. The answer for one knob does not depend on the other counts.
         """
         full = [knob.size for knob in self]
         allowed = [
@@ -181,7 +179,7 @@ class Knobs(Sequence[Knob]):
 
 
 def _bound(layer: AnyLayer) -> tuple[str, ...]:
-    """Return the layers whose channels ``layer`` does not let have any number."""
+    """Return the layers whose channel counts ``layer`` restricts."""
     if isinstance(layer, SliceLayer | ShuffleLayer | SubsampleLayer) or _in_groups(layer):
         return (layer.name, *layer.inputs)
     return ()

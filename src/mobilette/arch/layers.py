@@ -1,6 +1,6 @@
-"""`Arch` to a flat graph of named primitive layers with shapes: the one interpretation of rows.
+"""Expand an `Arch` to a flat graph of named primitive layers with shapes, in execution order.
 
-Layers stand in the order in which they are executed.
+This is the only interpretation of rows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from mobilette.errors import InputError
 
 @lru_cache(maxsize=256)
 def layers(arch: Arch) -> tuple[AnyLayer, ...]:
-    """Return the primitive layers of ``arch`` in the order of execution, as inference has them.
+    """Return the primitive layers of ``arch`` in execution order, as in inference.
 
     Raises:
         InputError: the rows do not fit together; the message names the row and the numbers.
@@ -69,7 +69,7 @@ def layers(arch: Arch) -> tuple[AnyLayer, ...]:
 
 @lru_cache(maxsize=32)
 def training_layers(arch: Arch) -> tuple[AnyLayer | DropoutLayer, ...]:
-    """Return what `layers` returns, and dropout.
+    """Return the result of `layers` with dropout.
 
     Raises:
         InputError: the rows do not fit together.
@@ -83,7 +83,7 @@ def training_layers(arch: Arch) -> tuple[AnyLayer | DropoutLayer, ...]:
 
 
 def conv_layer(name: str, conv: Conv, shape: Shape) -> ConvLayer:
-    """Return the layer of a convolution alone, ``shape`` (channels, height, width) its input's.
+    """Return the layer of a single convolution for an input ``shape`` (channels, height, width).
 
     Raises:
         InputError: it does not fit the shape.
@@ -146,7 +146,7 @@ class _Graph:
                 assert_never(operation)
 
     def split(self, name: str, block: Block) -> list[tuple[str, Shape]]:
-        """Return name and shape of what each path of ``block`` begins with."""
+        """Return name and shape of the input of each path of ``block``."""
         source, (channels, *sides) = self.last, self.shape
         if not block.split:
             return [(source, self.shape)] * len(block.paths)

@@ -1,7 +1,4 @@
-"""The kinds of primitive layer that the graph of a network is made of, and their geometry.
-
-The only copy of how windows pad and what they do to the side of a map.
-"""
+"""The kinds of primitive layer, and the only copy of their geometry (padding and map sizes)."""
 
 from __future__ import annotations
 
@@ -21,19 +18,19 @@ def symmetric_padding(kernel: int) -> int:
 
 
 def same_padding(side: int, *, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the zeros before and after a side for TensorFlow's ``SAME``: the odd one is after."""
+    """Return the zeros before and after a side for TensorFlow's ``SAME``: an odd one is after."""
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
 
 
 def is_depthwise(groups: int, in_channels: int, channels: int) -> bool:
-    """Return whether each output channel is computed from the input channel of the same number."""
+    """Whether each output channel is computed only from the input channel of the same number."""
     return 1 < groups == in_channels == channels
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What every layer has.
+    """Common to all layers.
 
     Attributes:
         name: its name everywhere: state dict, cost table, exported nodes.
@@ -59,7 +56,7 @@ class ConvLayer(Layer):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each output channel is computed from the input channel of the same number."""
+        """Whether each output channel is computed from the same-numbered input alone."""
         return is_depthwise(self.groups, self.in_channels, self.shape[0])
 
     def pads(self, side: int) -> tuple[int, int]:
@@ -101,11 +98,7 @@ class DropoutLayer(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolLayer(Layer):
-    """The largest value or the average (padding counted as zeros) of a window.
-
-    Attributes:
-        padding: pixels on every side.
-    """
+    """The maximum or average of a window; averages count the ``padding`` as zeros."""
 
     function: Literal["max", "average"]
     kernel: int
@@ -121,7 +114,7 @@ class AdaptivePoolLayer(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceLayer(Layer):
-    """The channels ``begin`` to ``end`` (not included) of its input."""
+    """The channels from ``begin`` up to, not including, ``end``."""
 
     begin: int
     end: int
@@ -129,7 +122,7 @@ class SliceLayer(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatLayer(Layer):
-    """The channels of its inputs one after the other."""
+    """Its inputs' channels, concatenated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +152,7 @@ class AddLayer(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleLayer(Layer):
-    """The first input times the second, one factor a channel."""
+    """The first input times the second, one factor per channel."""
 
 
 AnyLayer = (
@@ -182,8 +175,8 @@ AnyLayer = (
 def output_side(layer: AnyLayer, side: int) -> int:
     """Return the side, in pixels, of the map that ``layer`` makes of a square one of ``side``.
 
-    So the graph of one resolution tells the maps of all others: strides do not depend on the
-    resolution. Layers after the flattening have no side; they return ``side``.
+    Strides do not depend on the resolution, so the graph of one resolution gives the maps of all.
+    Layers after the flattening have no side; they return ``side``.
 
     Raises:
         InputError: the layer's window does not fit into the map.

@@ -1,13 +1,13 @@
-"""What a network is made of: operations, blocks of named operations, and heads.
+"""The parts of a network: operations, blocks of named operations, and heads.
 
-A row is one operation (`Conv`, `Pool`) or a `Block`: operations one after the other and on parallel
-paths that are added or concatenated. Every family of the catalogue is rows of these; the blocks
-that the papers name (`bottleneck`, `fire`, `shuffle_unit`, ...) are functions in the family files.
+A row is one operation (`Conv`, `Pool`) or a `Block`: operations in sequence and on parallel paths
+that are added or concatenated. Every family of the catalogue consists of these; the blocks that the
+papers name (`bottleneck`, `fire`, `shuffle_unit`, ...) are functions in the family files.
 
-A row is concrete: every channel is an integer and every convolution is spelled out as a `Conv`.
-Widths, classes and forms are expanded before a row is made (`mobilette.arch.scale`). The names of
-the steps are the names of the layers: the depthwise convolution of the fourth row is
-``rows.3.depthwise.conv`` in state dicts, cost tables and exported files.
+Rows are concrete: every channel count is an integer and every convolution is a full `Conv`. Widths,
+classes and forms are expanded earlier (`mobilette.arch.scale`). Step names are layer names: the
+depthwise convolution of the fourth row is ``rows.3.depthwise.conv`` in state dicts, cost tables and
+exported files.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Conv:
         kernel: odd side of the square kernel.
         stride: the same in both directions.
         groups: 1 for a full convolution, the input's channels for a depthwise one.
-        padding: ``symmetric`` pads (kernel - 1) // 2 on every side; ``tf_same`` pads what makes
-            the output ceil(input / stride), the odd pixel at the bottom and right (TensorFlow);
+        padding: ``symmetric`` pads (kernel - 1) // 2 on every side; ``tf_same`` pads what makes the
+            output ceil(input / stride), the odd pixel at the bottom and right (TensorFlow);
             ``valid`` pads nothing.
         bias: whether the convolution itself has a bias.
     """
@@ -64,12 +64,12 @@ class Conv:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """The largest value or the average of a window.
+    """The maximum or average of a window.
 
     Attributes:
         padding: ``symmetric`` pads (kernel - 1) // 2 on every side (an average counts the zeros);
             ``valid`` pads nothing.
-        ceil_mode: whether a last window that hangs over the edge counts.
+        ceil_mode: whether a last window that extends over the edge counts.
     """
 
     function: Literal["max", "average"]
@@ -156,13 +156,13 @@ class Block:
     """Steps in order, then steps on parallel paths that are joined.
 
     Attributes:
-        entry: steps that all paths share.
+        entry: steps before the paths.
         paths: each from the entry's output to the join; an empty one is the identity.
-        join: how the outputs of the paths become one; ``none`` when there are no paths.
+        join: how the paths' outputs are combined; ``none`` without paths.
         split: the first path gets the first half of the channels and the second path the other
             (ShuffleNet V2); otherwise each gets all.
         activation: after the join.
-        shuffle: groups of a channel shuffle after that; 0 for none.
+        shuffle: groups of a channel shuffle after the activation; 0 for none.
     """
 
     entry: Branch = ()
@@ -190,7 +190,7 @@ class Block:
             raise InputError(f"a split needs two paths, not {len(self.paths)}")
 
     def steps(self) -> Iterator[Step]:
-        """Yield every step, in the order of execution."""
+        """Yield every step, in execution order."""
         for path in (self.entry, *self.paths):
             yield from path
 
@@ -212,9 +212,9 @@ class PoolLinear:
     """Average pool, hidden linear layers if any, linear classifier.
 
     Attributes:
-        pool: side of the grid of cells that are averaged; 1 averages the whole map.
+        pool: side of the grid of averaged cells; 1 averages the whole map.
         hidden: features of the hidden layers, each followed by ``activation``.
-        dropout: after every hidden layer's activation; before the classifier if there is none.
+        dropout: after every hidden layer's activation, or before the classifier if there is none.
     """
 
     classes: Annotated[int, CLASSES]
@@ -242,7 +242,7 @@ class ConvPool:
 
     @property
     def classifier(self) -> Conv:
-        """The convolution."""
+        """The convolution to the classes."""
         return Conv(
             channels=self.classes, activation="relu", norm=self.norm, bias=self.norm == "none"
         )

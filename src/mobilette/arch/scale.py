@@ -1,7 +1,4 @@
-"""From a paper's table to a concrete network: the width multiplier and the small form.
-
-The only copy of `make_divisible` and of both rules.
-"""
+"""From a paper's table to a concrete network: the width multiplier and the small form."""
 
 from __future__ import annotations
 
@@ -21,10 +18,8 @@ LARGEST_SMALL_RESOLUTION = 64
 class Settings:
     """What a caller may choose about a family's network.
 
-    Attributes:
-        width_mult: width multiplier, at most 10.
-        form: ``small`` makes the first two stride-2 steps 1, for images of about 32x32;
-            ``None`` means ``small`` up to 64 pixels and ``full`` above.
+    ``form="small"`` changes the first two strides of 2 to 1, for images of about 32x32; ``None``
+    means ``small`` up to 64 pixels and ``full`` above.
     """
 
     width_mult: Annotated[float, WIDTH_MULT] = 1.0
@@ -46,7 +41,7 @@ class Settings:
         return self.form == "full"
 
     def stem_kernel(self, published: int) -> int:
-        """Return the side of a stem's kernel: in the small form never more than 3."""
+        """Return the side of a stem's kernel: at most 3 in the small form."""
         return published if self.is_full else min(published, 3)
 
     def strides(self, published: Sequence[int]) -> list[int]:
@@ -70,5 +65,5 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def scale_truncated(channels: int, width_mult: float) -> int:
-    """Scale as MobileNet V1's reference code does: cut to an integer, at least 8."""
+    """Scale like MobileNet V1's reference code: truncate to an integer, at least 8."""
     return max(8, int(channels * width_mult))

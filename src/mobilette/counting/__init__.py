@@ -1,1 +1,1 @@
-"""What a network costs, computed from its layer graph: no tensor is made, nothing is measured."""
+"""The cost of a network, computed from its layer graph: no tensor is made, nothing is measured."""

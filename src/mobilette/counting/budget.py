@@ -1,4 +1,4 @@
-"""What a device allows: ``madds<=60M, size<=1MB, ram<=256KB``."""
+"""Budgets of a device: ``madds<=60M, size<=1MB, ram<=256KB``."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Constraint:
 
     Attributes:
         quantity: ``params``; ``madds``; ``size``, bytes of the weights; ``ram``, bytes of the
-            activations that are alive at once.
+            activations alive at once.
         at_most: inclusive: ``madds<60M`` is at most 59,999,999.
-        text: as it was given.
+        text: as the user wrote it.
     """
 
     quantity: Quantity
@@ -49,7 +49,7 @@ class Constraint:
 
 
 def parse_budget(text: str) -> tuple[Constraint, ...]:
-    """Return the constraints in ``text``, separated by commas; ``<=`` and ``<`` are known.
+    """Return the constraints in ``text``, separated by commas, with ``<=`` or ``<``.
 
     Suffixes K, M and G stand for thousands, millions and billions of params and madds; B, KB, MB
     and GB (1,000), KiB, MiB and GiB (1,024) for bytes of size and ram. Case does not matter.

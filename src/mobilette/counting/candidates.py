@@ -27,8 +27,7 @@ USUAL_WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.25, 1.4, 1.5, 2.0)
 class Candidate:
     """A network at a width and a resolution, its cost and its published accuracy.
 
-    Attributes:
-        accuracy: on ImageNet, whatever the number of classes; ``None`` if unpublished.
+    ``accuracy`` is on ImageNet, whatever the number of classes; ``None`` if unpublished.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Candidate:
     accuracy: Accuracy | None
 
     def to_json(self) -> dict[str, object]:
-        """Return the candidate as JSON values; without an accuracy these three are null."""
+        """Return the candidate as JSON values; without an accuracy its three values are null."""
         known = self.accuracy
         return {
             "name": self.name,
@@ -59,7 +58,7 @@ class Candidate:
         }
 
     def needs(self, quantity: Quantity, precision: Precision) -> int:
-        """Return how much of a budget's ``quantity`` it takes."""
+        """Return how much of a budget's ``quantity`` it needs."""
         size: int = getattr(self.size_bytes, precision)
         ram: int = getattr(self.peak_activation_bytes, precision)
         return {"params": self.params, "madds": self.madds, "size": size, "ram": ram}[quantity]
@@ -90,7 +89,7 @@ class _Swept:
     costs: CostByResolution
 
     def needs(self, quantity: Quantity, precision: Precision) -> NDArray[np.int64]:
-        """Return how much of ``quantity`` it takes at each resolution."""
+        """Return how much of ``quantity`` it needs at each resolution."""
         costs = self.costs
         amounts = {
             "params": costs.params,
@@ -126,13 +125,13 @@ def candidates(
 ) -> list[Candidate] | Shortfall:
     """Return the networks among ``names`` that fit ``budget``, highest published accuracy first.
 
-    Each is tried at its published widths, the usual widths and every resolution. Those without a
+    Each is tried at its published widths, the usual widths and every resolution. Networks without a
     published accuracy come last; ties go to fewer mult-adds.
 
     Args:
-        names: of networks of the catalogue.
-        budget: upper limits; none means that everything fits.
-        resolutions: sides of the square input; up to 64 pixels networks have the small form.
+        names: networks of the catalogue.
+        budget: upper limits; if empty, everything fits.
+        resolutions: sides of the square input; networks have the small form up to 64 pixels.
         precision: at which ``size`` and ``ram`` are counted.
         num_classes: of the classifier.
 
@@ -167,7 +166,7 @@ def _rank(candidate: Candidate) -> tuple[float, int, str, float, int]:
 def _sweep(
     name: str, width_mult: float, resolutions: Sequence[int], num_classes: int
 ) -> list[_Swept]:
-    """Return the costs of the small and the full form, as far as ``resolutions`` ask for them."""
+    """Return the costs of the small and the full form, as far as ``resolutions`` need them."""
 
     def settings(resolution: int) -> Settings:
         return Settings(width_mult=width_mult, resolution=resolution, num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""One convolution against the depthwise separable one that stands in for it."""
+"""Compare a convolution with its depthwise separable form."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from mobilette.limits import CHANNELS, SIDE
 class ConvolutionCost:
     """Mult-adds and weights (without biases) of a convolution and its replacement.
 
-    Attributes:
-        ratio: mult-adds of depthwise and pointwise together ÷ those of the standard convolution:
-            1/N + 1/K² for N output channels and a KxK kernel (arXiv 1704.04861, section 3.1).
+    ``ratio`` is the mult-adds of depthwise and pointwise together ÷ those of the standard
+    convolution: 1/N + 1/K² for N output channels and a KxK kernel (arXiv 1704.04861, section 3.1).
     """
 
     kernel: int
@@ -40,14 +39,14 @@ class ConvolutionCost:
 def compare_convolution(
     *, kernel: int, in_channels: int, out_channels: int, size: int, stride: int = 1
 ) -> ConvolutionCost:
-    """Return what a KxK convolution costs, and what its depthwise separable form would.
+    """Return the cost of a KxK convolution and of its depthwise separable form.
 
     Args:
         kernel: odd side of the kernel.
         in_channels: M of the paper.
         out_channels: N of the paper.
-        size: side of the square input map in pixels; with padding, that of the output is
-            ceil(size / stride).
+        size: side of the square input map in pixels; with padding, the output's is ceil(size /
+            stride).
         stride: of the standard and the depthwise convolution.
 
     Raises:

@@ -1,8 +1,8 @@
 """Parameters, mult-adds, activation memory and size of a network.
 
 Conventions: one multiply-accumulate is one mult-add, and only convolutions and linear layers have
-any. Bytes are those of the network with its batch norms folded into the convolutions, as it is
-deployed: each convolution has a bias of 4 bytes a channel at either precision.
+any. Bytes are those of the deployed network, with batch norms folded into the convolutions: each
+convolution has a bias of 4 bytes per channel at either precision.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Cost:
 
 
 class HasArch(Protocol):
-    """A built network, or anything else that knows its `Arch`."""
+    """A built network, or anything else with an `Arch`."""
 
     @property
     def arch(self) -> Arch:
@@ -129,8 +129,8 @@ def cost(model: str | Path | Arch | HasArch) -> Cost:
     """Return what a network costs for one image.
 
     Args:
-        model: a network's name (`mobilette.get_arch`), an `Arch`, what `create_model` or `load`
-            returns, a `Model`, a run or an artifact, or the path of one.
+        model: a network's name (`mobilette.get_arch`), an `Arch`, the result of `create_model` or
+            `load`, a `Model`, a run or an artifact, or the path of one.
 
     Raises:
         InputError: it is none of these, or the rows do not fit together.
@@ -152,7 +152,7 @@ def cost(model: str | Path | Arch | HasArch) -> Cost:
 
 
 def check_memory(arch: Arch) -> None:
-    """Check that weights and activations of one image fit into memory.
+    """Check that weights and activations of one image fit in memory.
 
     Each number of ``arch`` may be in its range while their product is not.
 
@@ -189,7 +189,7 @@ def arch_at(path: str | Path) -> Arch | None:
 
 
 def arch_of(model: str | Path | Arch | HasArch) -> Arch:
-    """Return the `Arch` of whatever `cost` takes."""
+    """Return the `Arch` of anything that `cost` accepts."""
     if isinstance(model, str | PathLike):
         arch = arch_at(model)
         if arch is not None:
@@ -232,15 +232,12 @@ def peak_activations(
     """Return the largest number of activation elements alive while ``graph`` runs in order.
 
     A tensor lives from the layer that makes it to the last that reads it, so a residual is held
-    across its block. Batch norm, activations, flattening, additions and channel scaling write
-    where an input that nobody reads later lies, and so cost nothing; a slice is a view, and a
-    concatenation's inputs are written where they will be read.
+    across its block. Batch norm, activations, flattening, additions and channel scaling overwrite
+    an input that nobody reads later, and so cost nothing; a slice is a view, and a concatenation's
+    inputs are written in place.
 
-    Args:
-        graph: the layers.
-        elements: of the output of each layer and of ``input``: a number, or an array with one
-            for each of several resolutions.
-        maximum: of two of these: ``max`` or ``numpy.maximum``.
+    ``elements`` is the size of each layer's output and of ``input``: a number, or an array of one
+    per resolution; ``maximum`` is ``max`` or ``numpy.maximum`` accordingly.
     """
     owner = {INPUT: INPUT}
     for layer in graph:

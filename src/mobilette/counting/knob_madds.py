@@ -1,4 +1,4 @@
-"""Mult-adds of a network at any setting of its knobs, without making the network."""
+"""Mult-adds of a network at any setting of its knobs, without building it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mobilette.counting.cost import layer_madds
 
 @dataclass(frozen=True, kw_only=True)
 class _Width:
-    """Channels that are counted: some for each of a knob's, and some that stay."""
+    """A channel count: a share of each knob's count, and ``others`` that stay."""
 
     shares: tuple[tuple[int, float], ...]
     others: int
@@ -63,10 +63,10 @@ class KnobMadds:
                 self._read_by[knob].append(counted)
 
     def total(self, counts: Sequence[int]) -> int:
-        """Return the mult-adds of the network with ``counts`` channels, one number a knob."""
+        """Return the mult-adds of the network with ``counts`` channels, one number per knob."""
         return round(sum(layer.madds(counts) for layer in self._layers))
 
     def saved(self, counts: Sequence[int], knob: int, count: int) -> int:
-        """Return how many mult-adds it saves to set ``knob`` from where it is to ``count``."""
+        """Return how many mult-adds are saved by changing ``knob`` from its count to ``count``."""
         other = [*counts[:knob], count, *counts[knob + 1 :]]
         return round(sum(layer.madds(counts) - layer.madds(other) for layer in self._read_by[knob]))

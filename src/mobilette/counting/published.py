@@ -1,13 +1,13 @@
-"""Accuracies that others have published for networks of the catalogue.
+"""Published ImageNet accuracies of networks of the catalogue.
 
-The table, published.csv, is written by bench/published.py, which says how one value a point was
-chosen: top-1 on ImageNet's validation set, 1,000 classes, one crop, floating point. The networks
-for CIFAR have none there: accuracies on different sets cannot be ranked together.
+bench/published.py writes the table, published.csv, and says how one value per point was chosen:
+top-1 on ImageNet's validation set, 1,000 classes, one crop, floating point. The CIFAR networks are
+absent: accuracies on different sets cannot be ranked together.
 
-Between published points the accuracy is interpolated, linearly in the logarithms of width and
+Between published points the accuracy is interpolated linearly in the logarithms of width and
 resolution, because mult-adds grow with the square of both. A point counts as between others where
 it lies on a line of two published ones, or in a rectangle of four; beyond them there is no
-accuracy. Where the published values rise with width and resolution, so do those between.
+accuracy. Where published values rise with width and resolution, so do those between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Grid = Mapping[tuple[float, float], "Accuracy"]
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """What a network is known to reach on ImageNet.
+    """Top-1 accuracy on ImageNet.
 
     Attributes:
         top1: a fraction.
@@ -39,7 +39,7 @@ class Accuracy:
 
 
 def published_accuracy(name: str, width_mult: float, resolution: int) -> Accuracy | None:
-    """Return the published accuracy of a network, interpolated if need be; ``None`` if unknown."""
+    """Return a network's published accuracy, interpolated if need be; ``None`` if unknown."""
     grid = _table().get(name, {})
     if (width_mult, resolution) in grid:
         return grid[width_mult, resolution]
@@ -82,7 +82,7 @@ def _table() -> Mapping[str, Grid]:
 
 
 def _around(known: Sequence[float], value: float) -> list[tuple[float, float]]:
-    """Return the neighbours of ``value`` among ``known``, each with its weight; none outside."""
+    """Return the neighbours of ``value`` among ``known``, each with its weight; empty outside."""
     below, above = bisect_right(known, value) - 1, bisect_left(known, value)
     if below < 0 or above == len(known):
         return []

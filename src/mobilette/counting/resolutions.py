@@ -1,9 +1,8 @@
-"""What one network costs at many resolutions at once.
+"""The cost of one network at many resolutions at once.
 
-Channels and weights do not depend on the resolution, only the sides of the maps do. So one graph
-is enough: its layers say how they change a side, `mobilette.counting.cost` what
-a layer costs a pixel and which tensors are alive, and numpy does the arithmetic for all
-resolutions together.
+Only the sides of the maps depend on the resolution, so one graph is enough: its layers say how they
+change a side, `mobilette.counting.cost` what a layer costs per pixel and which tensors are alive,
+and numpy does the arithmetic for all resolutions together.
 """
 
 from __future__ import annotations
@@ -41,9 +40,8 @@ Sides = tuple[int, ...]
 class CostByResolution:
     """What a network costs for one image, as `mobilette.counting.cost.Cost` counts it.
 
-    Attributes:
-        madds: mult-adds, one number a resolution.
-        peak_activations: elements, one number a resolution; 4 bytes each in fp32, 1 in int8.
+    ``madds`` and ``peak_activations`` (elements; 4 bytes each in fp32, 1 in int8) have one number
+    per resolution.
     """
 
     params: int
@@ -77,9 +75,9 @@ def cost_by_resolution(arch: Arch, resolutions: Sequence[int]) -> CostByResoluti
 
 
 def _pixels(graph: Sequence[AnyLayer], resolutions: Sides) -> dict[str, NDArray[np.int64]]:
-    """Return how many pixels the output of each layer, and the input, has at each resolution."""
+    """Return the number of pixels of each layer's output, and the input, at each resolution."""
     sides = {INPUT: resolutions}
-    # Networks have hundreds of layers but few sizes of maps: each change of size is computed once.
+    # Networks have hundreds of layers but few map sizes: each change of size is computed once.
     changed: dict[tuple[object, ...], Sides] = {}
     for layer in graph:
         before = sides[layer.inputs[0]]
@@ -92,7 +90,7 @@ def _pixels(graph: Sequence[AnyLayer], resolutions: Sides) -> dict[str, NDArray[
 
 
 def _window(layer: AnyLayer) -> tuple[object, ...]:
-    """Return all that two layers must share to change a side alike."""
+    """Return what two layers must share to change a side alike."""
     match layer:
         case ConvLayer():
             return (layer.kernel, layer.stride, layer.padding)

@@ -1,1 +1,1 @@
-"""A paper a file: its table as rows, expanded for a width, a form and classes."""
+"""One file per paper: its table as rows, expanded for a width, a form and classes."""

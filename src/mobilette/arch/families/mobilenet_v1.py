@@ -2,8 +2,7 @@
 
 Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision
 Applications", arXiv 1704.04861, Table 1. The activation is ReLU6, as in the authors' code
-(tensorflow/models, slim/nets/mobilenet_v1) and in every published set of weights; the paper says
-ReLU.
+(tensorflow/models, slim/nets/mobilenet_v1) and all published weights; the paper says ReLU.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv 1801.04381,
 Table 2. The first bottleneck, whose expansion ratio is 1, has no 1x1 expansion; re-implementations
-that give it one count 1,088 parameters too many.
+that add one count 1,088 parameters too many.
 
 ``_110d`` and ``_120d`` are timm's deeper networks (timm/models/efficientnet.py, mobilenetv2_110d):
-the rows of every stage but the first and last are multiplied and rounded up, as EfficientNet does
-(Tan and Le 2019), and stem and last convolution are not scaled. Their width multiplier is relative
-to timm's 1.1 and 1.2.
+the rows of all stages but the first and last are multiplied and rounded up, as in EfficientNet (Tan
+and Le 2019); stem and last convolution are not scaled. Their width multiplier is relative to timm's
+1.1 and 1.2.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ STAGES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 
 def mobilenet_v2(settings: Settings) -> Arch:
-    """MobileNet V2. Widths below 1 keep the last convolution at 1,280 channels."""
+    """MobileNet V2; widths below 1 keep the last convolution at 1,280 channels."""
     return _network(settings, name="mobilenet_v2")
 
 
@@ -94,7 +94,7 @@ def bottleneck(
 ) -> Block:
     """Return the inverted residual: expand (1x1), depthwise, project (1x1, linear).
 
-    There is no expansion where it would not expand, and a residual where the shapes allow one.
+    The expansion is omitted where it would not expand; the residual is added where shapes allow.
     """
     depthwise = Conv(
         channels=expanded, kernel=kernel, stride=stride, groups=expanded, activation=activation

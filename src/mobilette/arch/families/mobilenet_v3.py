@@ -3,11 +3,11 @@
 Howard et al. 2019, "Searching for MobileNetV3", arXiv 1905.02244v5, Tables 1 and 2. Batch norm
 epsilon 1e-3 and momentum 0.01 (the paper's 0.99 in PyTorch's meaning).
 
-The published widths (Table 9) come out when the expansion is the printed exp size divided by the
+The published widths (Table 9) result if the expansion ratio is the printed exp size divided by the
 printed input, applied to the scaled input, and the last hidden layer is never scaled: 154.6M
 mult-adds at 0.75 (printed 155), 69.2M at 0.5 (69), 39.5M at 0.35 (40). torchvision scales the exp
 size itself and the hidden layer; `mobilenet_v3_large(settings, torchvision=True)` builds that. timm
-keeps the stem at 16 channels below 0.75, which ``full_stem`` builds.
+keeps the stem at 16 channels below 0.75; ``full_stem`` builds that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mobilette.arch.scale import Settings, make_divisible
 
 
 class Stage(NamedTuple):
-    """One line of the paper's table, in its order of columns."""
+    """One line of the paper's table, in its column order."""
 
     kernel: int
     exp: int
@@ -117,7 +117,7 @@ def _network(
             )
         )
         channels, published = out, stage.out
-    # The last convolution of both tables has six times the channels of its input.
+    # The last convolution of both tables has six times its input's channels.
     last = 6 * channels if torchvision else make_divisible(6 * published * width)
     rows.append(Conv(channels=last, activation=tail))
     return Arch(

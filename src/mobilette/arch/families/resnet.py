@@ -1,11 +1,12 @@
-"""ResNet, the measure of the light networks: for ImageNet, for CIFAR, and MLPerf Tiny's.
+"""ResNet, the yardstick for light networks: for ImageNet, for CIFAR, and MLPerf Tiny's.
 
 He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv 1512.03385, Table 1 and
-section 4.2. ``resnet50`` to ``resnet152`` have the stride on the 3x3 convolution, as torchvision's
-weights; ``_paper`` has it on the first 1x1, as the paper. ``resnet20`` to ``resnet110`` have
-shortcuts without weights (option A). ``resnet8`` is the image classifier of MLPerf Tiny
-(mlcommons/tiny, keras_model.py): convolutions with biases, TensorFlow's padding, shortcuts of 1x1
-convolutions without batch norm. The last two are made for 32x32 images and have no other form.
+section 4.2. ``resnet50`` to ``resnet152`` have the stride on the 3x3 convolution, like
+torchvision's weights; ``_paper`` has it on the first 1x1, like the paper. ``resnet20`` to
+``resnet110`` have shortcuts without weights (option A). ``resnet8`` is the image classifier of
+MLPerf Tiny (mlcommons/tiny, keras_model.py): convolutions with biases, TensorFlow's padding,
+shortcuts of 1x1 convolutions without batch norm. The last two are made for 32x32 images and have
+one form only.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def resnet_cifar(settings: Settings, *, depth: int) -> Arch:
 
 
 def resnet8(settings: Settings) -> Arch:
-    """The ResNet-8 of MLPerf Tiny: one block a stage."""
+    """The ResNet-8 of MLPerf Tiny: one block per stage."""
     widths = [make_divisible(c * settings.width_mult) for c in CIFAR_CHANNELS]
     conv = partial(Conv, padding="tf_same", bias=True)
     rows = []

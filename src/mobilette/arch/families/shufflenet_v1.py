@@ -1,10 +1,10 @@
-"""ShuffleNet V1: grouped pointwise convolutions and a channel shuffle between them.
+"""ShuffleNet V1: grouped pointwise convolutions with a channel shuffle between them.
 
 Zhang et al. 2018, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile
-Devices", arXiv 1707.01083, Table 1 and Figure 2. The number of groups is in the name; the width
-multiplier is the paper's scale factor, the stem included. At scale 1.5 the stem keeps 24 channels
-and at half of 8 groups it has 16, as in the authors' code (megvii-model/ShuffleNet-Series): that is
-the smallest stem which the groups divide.
+Devices", arXiv 1707.01083, Table 1 and Figure 2. The name contains the number of groups; the width
+multiplier is the paper's scale factor and includes the stem. As in the authors' code
+(megvii-model/ShuffleNet-Series), the stem has 24 channels at scale 1.5, and 16 at scale 0.5 with 8
+groups: the smallest stem that the groups divide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def shufflenet_v1(settings: Settings, *, groups: int) -> Arch:
     strides = settings.strides([2, 2, *(2 if i == 0 else 1 for n in UNITS for i in range(n))])
     stage2 = _round_up(round(CHANNELS[groups] * settings.width_mult), groups)
     scale = STEM_AT_1_5 / STEM if settings.width_mult == 1.5 else settings.width_mult
-    # The first unit's new channels, all but the stem's, are convolved in groups.
+    # The first unit's new channels, all but the stem's, come from a grouped convolution.
     stem = max(1, int(STEM * scale))
     while (stage2 - stem) % groups:
         stem += 1

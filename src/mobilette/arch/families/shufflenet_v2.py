@@ -1,7 +1,7 @@
 """ShuffleNet V2: channel split, equal widths, one shuffle at the end of a unit.
 
 Ma et al. 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", arXiv
-1807.11164, Table 5 and Figure 3. Other widths than the four published scale the channels of 1.0 to
+1807.11164, Table 5 and Figure 3. Widths other than the four published scale the channels of 1.0 to
 even numbers and keep the last convolution at 1,024.
 """
 
@@ -55,7 +55,7 @@ def _channels(width_mult: float) -> tuple[int, ...]:
 
 
 def _unit(half: int) -> Block:
-    """Figure 3 c: one half of the channels passes by."""
+    """Figure 3 c: half of the channels bypass the unit."""
     return Block(paths=((), _branch(half, 1)), join="concat", split=True, shuffle=2)
 
 

@@ -1,9 +1,9 @@
-"""SqueezeNet: fire modules, three-by-three kernels only where they pay.
+"""SqueezeNet: fire modules, 3x3 kernels only where they pay.
 
 Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model
 size", arXiv 1602.07360, Table 1; version 1.1 from the authors' repository. As in their released
-models the stem pads nothing and the pools round up. These have no batch norm and hardly train from
-scratch with today's recipes; the ``_bn`` forms have one after every convolution.
+models, the stem has no padding and the pools round up. These have no batch norm and hardly train
+from scratch with today's recipes; the ``_bn`` forms have one after every convolution.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""VGG, the baseline the light networks are measured against.
+"""VGG, the baseline for light networks.
 
 Simonyan and Zisserman 2015, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 arXiv 1409.1556, Table 1, configurations A, B, D and E. ``_bn`` has a batch norm after every
-convolution, whose biases stay, as in torchvision's weights. The small form averages its last map
-to one pixel before the linear layers, where the full form keeps 7x7.
+convolution, whose biases stay, as in torchvision's weights. The small form averages its last map to
+one pixel before the linear layers, where the full form keeps 7x7.
 """
 
 from __future__ import annotations
