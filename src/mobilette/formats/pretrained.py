@@ -1,4 +1,4 @@
-"""Networks with published weights, downloaded if they are not in the cache yet."""
+"""Networks with published weights, downloaded if they are not cached."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mobilette.progress import Advance
 
 
 class ReadyNetwork(Network):
-    """A `Network` that knows how images are prepared for it: ``preprocess``."""
+    """A `Network` with an attribute ``preprocess``: how images are prepared for it."""
 
     def __init__(self, arch: Arch, preprocess: Preprocess) -> None:
         super().__init__(arch)
@@ -40,26 +40,26 @@ def create_model(
 ) -> ReadyNetwork:
     """Return the network called ``name`` with random or published weights.
 
-    It is a `torch.nn.Module` with two attributes more: ``arch``, and ``preprocess``, which says how
-    images are prepared for it.
+    It is a `torch.nn.Module` with the additional attributes ``arch`` and ``preprocess`` (how
+    images are prepared for it).
 
     Args:
-        name: a name of `mobilette.list_models`, or timm's, torchvision's or Keras's name.
-        num_classes: number of logits; with another number than 1,000 the classifier of pretrained
-            networks is drawn at random.
-        width_mult: the width multiplier; narrower than the published weights, these are sliced: a
-            start for training, whose batch norm statistics are those of the wider network.
+        name: a name from `mobilette.list_models`, or its name in timm, torchvision or Keras.
+        num_classes: number of logits; unless it is 1,000, the classifier of a pretrained network
+            is initialised at random.
+        width_mult: the width multiplier. For a narrower network than published, the weights are
+            sliced: a start for training, with the wider network's batch-norm statistics.
         resolution: side of the input in pixels; up to 64 the network takes its small form.
         in_channels: channels of the input.
-        form: ``small`` or ``full``, whatever the resolution.
-        pretrained: ``True`` for the best published weights, or their name: ``torchvision``,
+        form: ``small`` or ``full``, regardless of the resolution.
+        pretrained: ``True`` for the best published weights, or a name: ``torchvision``,
             ``torchvision/IMAGENET1K_V2`` or ``timm/mobilenetv2_100.ra_in1k`` (`mobilette weights
-            list`). Padding and batch norm epsilon are then those that the weights were trained
-            with. ``False`` and ``None`` draw random weights.
+            list`). Padding and batch norm epsilon are then those the weights were trained with.
+            ``False`` and ``None`` give random weights.
 
     Raises:
-        InputError: no network or weights have that name, a value is out of range, or the weights
-            cannot be had.
+        InputError: the network or the weights are unknown, a value is out of range, or the weights
+            cannot be downloaded.
     """
     name, width = resolve_name(name, width_mult)
     settings = Settings(
@@ -83,17 +83,14 @@ def create_model(
 
 
 def _for_channels(preprocess: Preprocess, in_channels: int) -> Preprocess:
-    """Return it for grey or colour images; input of other channels is no image to prepare."""
+    """Return the preprocessing for grey images if there is one input channel."""
     return preprocess.with_channels(1) if in_channels == 1 else preprocess
 
 
 def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWeights:
-    """Return published weights for a network, or for the next wider one, to be sliced.
+    """Return published weights of the network's width, or of the next wider one, to be sliced.
 
-    Args:
-        name: as `find_published` takes it.
-        model: the network.
-        width_mult: its width multiplier.
+    ``name`` is one that `find_published` accepts.
 
     Raises:
         InputError: there are none.
@@ -114,13 +111,12 @@ def load_published(
     """Return published weights, from the cache or downloaded.
 
     Args:
-        weights: of `find_published`.
-        report: is told the bytes that are there and the expected total.
-        optional: as `download`.
+        weights: from `find_published`.
+        report: called with the bytes received and the expected total.
+        optional: as in `download`.
 
     Raises:
-        InputError: they cannot be had, or the file is not what it should be; one that was
-            downloaded just now is removed then.
+        InputError: the weights cannot be downloaded or the file is wrong; a new file is removed.
     """
     was_there = cached_path(weights).exists()
     path = download(weights, report=report, optional=optional)
@@ -135,7 +131,7 @@ def load_published(
     except InputError as error:
         if was_there:
             raise InputError(f"{error}; remove the file to fetch it again") from None
-        path.unlink(missing_ok=True)  # its checksum is not known, or nobody would have kept it
+        path.unlink(missing_ok=True)  # without a known checksum, download cannot tell
         raise
     _check_details(imported.arch, weights)
     return as_model(

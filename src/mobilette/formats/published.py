@@ -1,11 +1,11 @@
-"""The ImageNet weights that others have published for networks of the catalogue.
+"""ImageNet weights published by others for networks of the catalogue.
 
-The table, published.csv, is written by bench/published_weights.py, which says where each value
-comes from. Nothing here reads the weights themselves: `mobilette.formats.download` fetches a file.
+The table, published.csv, is written by bench/published_weights.py, which states the source of each
+value. `mobilette.formats.download` fetches a file; nothing is read here.
 
-A name is ``library/network.tag``, all three as the library writes them:
-``torchvision/mobilenet_v2.IMAGENET1K_V2``, ``timm/mobilenetv2_100.ra_in1k``. Where a network is
-chosen already, ``library/tag`` or ``library`` alone is enough.
+Names are ``library/network.tag`` in the library's own spelling: ``timm/mobilenetv2_100.ra_in1k``,
+``torchvision/mobilenet_v2.IMAGENET1K_V2``. For a given network, ``library/tag`` or ``library`` is
+enough.
 """
 
 from __future__ import annotations
@@ -33,25 +33,22 @@ SIZE_SLACK = 2**18
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """A file of weights for 1,000 classes of ImageNet that can be downloaded.
+    """A downloadable file of weights for the 1,000 classes of ImageNet.
 
     Attributes:
         name: ``library/network.tag``.
-        model: the catalogue's name of the network.
-        padding: of every convolution; ``tf_same`` where the weights come from TensorFlow.
-        norm_epsilon: of every batch norm.
-        url: where the file is.
-        sha256: the first hexadecimal digits of the file's SHA-256 that are known: 8 or 10 that its
-            publisher put into the file's name, or none.
-        size_bytes: of the file, rounded or estimated: the true size is in `size_range`.
-        licence: what the publisher states. ImageNet itself is for research and teaching only; what
+        model: the network's name in the catalogue.
+        padding: of every convolution; ``tf_same`` for weights from TensorFlow.
+        sha256: the known first hexadecimal digits of the file's SHA-256: 8 or 10 from the
+            publisher's file name, or none.
+        size_bytes: rounded or estimated; the true size is in `size_range`.
+        licence: as stated by the publisher. ImageNet itself is for research and teaching only; what
             that means for weights trained on it is not settled.
         top1: claimed accuracy on ImageNet's validation set at ``resolution``, a fraction; ``None``
-            where our sources state none.
+            if our sources state none.
         preset: mean and standard deviation, a name in `mobilette.data.preprocess.PRESETS`.
-        resize: pixels of the resized image's shorter side, before the crop to ``resolution``.
-        resolution: side of the images that ``top1`` was measured with.
-        source: what states all this.
+        resize: shorter side of the resized image in pixels, before the crop to ``resolution``.
+        source: where these values are stated.
     """
 
     name: str
@@ -72,12 +69,12 @@ class PublishedWeights:
 
     @property
     def library(self) -> str:
-        """Who published it: ``torchvision`` or ``timm``."""
+        """The publisher: ``torchvision`` or ``timm``."""
         return self.name.partition("/")[0]
 
     @property
     def tag(self) -> str:
-        """Which of the library's weights for the network, such as ``IMAGENET1K_V2``."""
+        """The library's name for these weights of the network, such as ``IMAGENET1K_V2``."""
         return self.name.partition(".")[2]
 
     @property
@@ -87,13 +84,13 @@ class PublishedWeights:
 
     @property
     def size_range(self) -> tuple[int, int]:
-        """The fewest and the most bytes that the file can have."""
+        """The smallest and largest plausible file size in bytes."""
         margin = int(self.size_bytes * SIZE_TOLERANCE) + SIZE_SLACK
         return max(1, self.size_bytes - margin), self.size_bytes + margin
 
     @property
     def preprocess(self) -> Preprocess:
-        """How images were prepared when ``top1`` was measured."""
+        """The preprocessing with which ``top1`` was measured."""
         return replace(
             PRESETS[self.preset],
             crop_fraction=self.resolution / self.resize,
@@ -101,7 +98,7 @@ class PublishedWeights:
         )
 
     def arch(self) -> Arch:
-        """Return the network that the weights are for."""
+        """Return the network of these weights."""
         settings = Settings(width_mult=self.width_mult, resolution=self.resolution, form="full")
         arch = replace(get_arch(self.model, settings), norm_epsilon=self.norm_epsilon)
         if self.padding == "symmetric":
@@ -121,12 +118,12 @@ def find_published(
 
     Args:
         name: ``library/network.tag``; with ``model`` also ``library/tag``, or ``library`` or
-            ``auto`` for the best that there are.
-        model: the network that the weights are to be for, as `get_arch` knows it.
-        width_mult: its width multiplier, 1.0 if not given.
+            ``auto`` for the best ones.
+        model: the network, as `get_arch` knows it.
+        width_mult: its width multiplier, 1.0 by default.
 
     Raises:
-        InputError: there are none; the message has the nearest name, or the widths that have some.
+        InputError: there are none; the message has the nearest name or the widths available.
     """
     if model is None:
         return _table_by_name()[_known(name)]
@@ -199,7 +196,7 @@ def _no_weights(model: str, library: str) -> str:
     others = list(dict.fromkeys(weights.library for weights in list_published(model)))
     if others:
         return f"{library} has no weights for {model}, but {' and '.join(others)} has"
-    get_arch(model)  # says so where there is no such network
+    get_arch(model)  # raises if there is no such network
     return f"{model} has no published weights ('mobilette weights list' lists all)"
 
 

@@ -1,4 +1,4 @@
-"""Whether two networks differ in nothing but their widths."""
+"""Checks that two networks differ only in width."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mobilette.nn.network import build_empty
 
 
 def check_same_structure(source: Arch, target: Arch) -> None:
-    """Raise `InputError` unless weights of ``source`` can be cut to ``target``.
+    """Raise `InputError` unless weights of ``source`` can be sliced to ``target``.
 
-    Strides, resolution, padding and activations may differ: the weights do not tell them.
+    Strides, resolution, padding and activations may differ; weights do not depend on them.
     """
     names = f"{target.name} cannot take weights of {source.name}"
     if source.in_channels != target.in_channels:
@@ -80,7 +80,7 @@ def _with_weights(arch: Arch) -> dict[str, AnyLayer]:
 
 
 def _kind(layer: AnyLayer) -> str:
-    """Return all that matters of a layer but its width, in words."""
+    """Describe a layer apart from its width."""
     if isinstance(layer, LinearLayer):
         return "a linear layer"
     if not isinstance(layer, ConvLayer):

@@ -1,4 +1,4 @@
-"""Weights for a narrower network, taken from those of a wider one of the same structure."""
+"""Slices a wider network's weights to a narrower network of the same structure."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from mobilette.formats.same_structure import check_same_structure, check_weights
 
 @torch.no_grad()
 def slice_weights(source: Arch, weights: Mapping[str, Tensor], target: Arch) -> dict[str, Tensor]:
-    """Return weights for ``target`` that are the most important part of those of ``source``.
+    """Return the most important part of the weights of ``source`` as weights for ``target``.
 
-    Of every group of tied channels (`mobilette.arch.channels`) those stay that contribute most to
-    the layers that read them (`mobilette.formats.importance`), in their order. What a layer loses
-    of its input shifts the statistics of the batch norm behind it: measure them anew
-    (`mobilette.formats.batch_norm.measure_batch_norm`) before the network is used.
+    Of each group of tied channels (`mobilette.arch.channels`), those that contribute most to the
+    layers that read them (`mobilette.formats.importance`) are kept, in order. Removed inputs shift
+    the statistics of the next batch norm: re-measure them before using the network
+    (`mobilette.formats.batch_norm.measure_batch_norm`).
 
-    A place in the target whose own group has no channel left in the source (odd widths of
-    ShuffleNet; a width at which a shortcut appears because two numbers of channels became equal)
-    takes another channel of the same layer; layers that never read that one read it with weights
-    that were another channel's.
+    A group of the target may have no channel left in the source's group (odd widths of ShuffleNet;
+    a width at which a shortcut appears because two channel counts became equal). It then takes
+    another channel of the same layer; layers that never read that channel read it with another
+    channel's weights.
 
     Args:
-        source: the network that ``weights`` are of.
-        weights: the state dict of that network; it is left alone.
-        target: as wide or narrower at every layer; strides, resolution and padding may differ.
+        source: the network of ``weights``.
+        weights: its state dict; not changed.
+        target: no wider at any layer; strides, resolution and padding may differ.
 
     Returns:
         The state dict of ``target``: copies, in the dtypes of ``weights``.
 
     Raises:
-        InputError: ``target`` is wider somewhere, has another structure, other classes or other
-            input channels, or ``weights`` are not those of ``source``.
+        InputError: ``target`` is wider somewhere or has another structure, classes or input
+            channels, or ``weights`` do not fit ``source``.
     """
     check_same_structure(source, target)
     check_weights(source, weights)
@@ -52,15 +52,10 @@ def slice_weights(source: Arch, weights: Mapping[str, Tensor], target: Arch) -> 
 
 @torch.no_grad()
 def take_weights(weights: Mapping[str, Tensor], target: Arch, chosen: Sources) -> dict[str, Tensor]:
-    """Return weights for ``target``, a narrower network, taken from the ``chosen`` positions.
+    """Return weights for the narrower network ``target``, taken from the ``chosen`` positions.
 
-    Args:
-        weights: the state dict of a network of the same structure; it is left alone.
-        target: the narrower network.
-        chosen: where its weights are taken from; positions that are not named stay.
-
-    Returns:
-        The state dict of ``target``: copies, in the dtypes of ``weights``.
+    ``weights`` are a state dict of the same structure and are not changed; positions missing from
+    ``chosen`` stay. Returns copies, in the dtypes of ``weights``.
     """
     narrow = {}
     for layer in layers(target):
@@ -84,7 +79,7 @@ def _tensors(layer: str, weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def _weight(layer: ConvLayer | LinearLayer, rows: Tensor, chosen: Sources) -> Tensor:
-    """Return the columns of the source's ``rows`` (out, in / groups, ...) that are chosen."""
+    """Return the chosen columns of the source's ``rows`` (out, in / groups, ...)."""
     groups = layer.groups if isinstance(layer, ConvLayer) else 1
     width = layer.in_channels if isinstance(layer, ConvLayer) else layer.in_features
     # Positions count over all groups, columns within one.
@@ -93,35 +88,33 @@ def _weight(layer: ConvLayer | LinearLayer, rows: Tensor, chosen: Sources) -> Te
 
 
 def _positions(layer: str, side: Literal["output", "input"], width: int, chosen: Sources) -> Tensor:
-    """Return the position in the source of each of the layer's outputs or inputs."""
+    """Return the source position of each of the layer's outputs or inputs."""
     sources = chosen.get((layer, side), {})
     return torch.tensor([sources.get(position, position) for position in range(width)])
 
 
-# For each layer of the target and each side of it: for each position the one in the source whose
-# weights it takes.
+# For each layer and side of the target: target position to source position.
 Sources = Mapping[tuple[str, Side], Mapping[int, int]]
 
 
 class _Channel(NamedTuple):
-    """A channel of the source: which group, and which of its channels."""
+    """A channel of the source, by group and number within it."""
 
     group: int
     number: int
 
 
 def choose_channels(source: Arch, target: Arch, contributions: Mapping[str, Tensor]) -> Sources:
-    """Return for the positions of ``target`` those of ``source`` whose weights they take.
+    """Return the source positions whose weights the positions of ``target`` take.
 
-    A group of the target is filled from the source's group at the same places, the most important
-    channels in their order; a channel's importance is the sum of ``contributions`` (for each layer
-    that reads channels, a number for each input) over its places. What remains is filled with the
-    free channels of the same layer that are computed at most of the same places, and are most
-    important there; the places that these do not have are filled likewise, with others. No position
-    of the source is used twice.
+    A target group is filled from the source's group at the same places with its most important
+    channels, in order. A channel's importance is the sum over its places of ``contributions`` (one
+    number per input, for each layer that reads channels). What remains is filled with free channels
+    of the same layer that are computed at most of the same places and matter most there; places
+    they lack are filled likewise with others. No source position is used twice.
 
     The networks have the same structure and ``target`` is nowhere wider. The image's channels and
-    the logits are not among the positions that are returned: they stay.
+    the logits stay and are not returned.
     """
     choice = _Choice(source, {layer: shares.tolist() for layer, shares in contributions.items()})
     remaining = [(group, choice.fill_alike(group)) for group in channel_groups(target)]
@@ -132,7 +125,7 @@ def choose_channels(source: Arch, target: Arch, contributions: Mapping[str, Tens
 
 
 class _Choice:
-    """The positions filled so far, and where each channel of the source is taken."""
+    """The positions filled so far, and the places where each source channel is taken."""
 
     def __init__(self, source: Arch, contributions: Mapping[str, list[float]]) -> None:
         self.groups = channel_groups(source)
@@ -146,7 +139,7 @@ class _Choice:
                 self.groups_at[place].append(number)
 
     def fill_alike(self, group: ChannelGroup) -> range:
-        """Fill ``group`` from the group at the same places; return the channels that remain."""
+        """Fill ``group`` from the group at the same places; return the channels left to fill."""
         number = self.alike.get(frozenset(group.places))
         if number is None:
             return range(group.size)
@@ -160,7 +153,7 @@ class _Choice:
     def fill_rest(
         self, group: ChannelGroup, slots: Sequence[int], places: tuple[Place, ...]
     ) -> None:
-        """Fill the channels ``slots`` of ``group`` at ``places`` with channels that are free."""
+        """Fill the channels ``slots`` of ``group`` at ``places`` with free channels."""
         if not places or not slots:
             return
         first = places[0]
@@ -184,7 +177,7 @@ class _Choice:
     def _best(
         self, channels: list[_Channel], places: tuple[Place, ...], count: int
     ) -> list[_Channel]:
-        """Return the ``count`` channels that are best for ``places``, in their order."""
+        """Return the ``count`` best channels for ``places``, in order."""
 
         def rank(channel: _Channel) -> tuple[int, float]:
             shared = self._shared(channel, places)

@@ -1,4 +1,4 @@
-"""TensorFlow Lite files: float, quantised, or with quantised weights."""
+"""Reads TensorFlow Lite files: float, quantised, or with quantised weights."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _BYTES = ("int8", "uint8")
 def read_tflite(path: Path) -> FileNetwork:
     """Read a TensorFlow Lite file.
 
-    Weights and biases are dequantised. An activation that a quantised file has only as the range
-    of a convolution's or sum's output becomes a layer; so do hard-sigmoid and hard-swish where they
-    are spelled as several operators. Scaling right after the input becomes the `Preprocess`, whose
-    geometry the file does not tell; a float input that nothing scales has none.
+    Weights and biases are dequantised. An activation that a quantised file expresses only as the
+    output range of a convolution or sum becomes a layer; so do hard-sigmoid and hard-swish made of
+    several operators. Scaling right after the input becomes the `Preprocess`, whose geometry the
+    file does not state; an unscaled float input has none.
 
     Raises:
-        InputError: the file cannot be read, is damaged, or does what no layer here does.
+        InputError: the file cannot be read, is damaged, or has unsupported operators.
     """
     content = read_bytes(path, limit=_LARGEST)
     try:
@@ -73,7 +73,7 @@ def _graph(model: ModelRecord, *, where: str, size: int) -> FileNetwork:
 
 
 def _apply(state: State, operator: OperatorRecord, ending: set[int]) -> bool:
-    """Apply one operator; return whether its activation was found in its output's range only."""
+    """Apply one operator; return whether its activation was found only in its output range."""
     if len(operator.outputs) != 1:
         raise InputError(f"it has {len(operator.outputs)} outputs, not one")
     (output,) = operator.outputs
@@ -108,19 +108,19 @@ def _activated(state: State, value: Value, function: Activation) -> Value:
 
 
 def _hidden_activation(state: State, operator: OperatorRecord) -> Activation:
-    """Return what a quantised output does by itself: it cannot hold values out of its range."""
+    """Return the activation implied by a quantised output, which cannot exceed its range."""
     found = value_range(state.tensor(operator.outputs[0]))
     if found is None or found[0] != 0:
         return "none"
     if operator.name == "ADD":
         ranges = [value_range(state.tensor(index)) for index in operator.inputs]
         if all(known is not None and known[0] >= 0 for known in ranges):
-            return "none"  # a sum of what is not negative anyway
+            return "none"  # the inputs are not negative anyway
     return "relu6" if abs(found[1] - 6) <= 0.02 * 6 else "relu"
 
 
 def _ending(model: ModelRecord) -> set[int]:
-    """Return the tensors that hold the logits: their range is what was seen, no activation."""
+    """Return the tensors that hold the logits; their ranges do not imply activations."""
     ending = set(model.outputs)
     for operator in reversed(model.operators):
         if operator.name in _PASSING and ending.intersection(operator.outputs):
@@ -129,7 +129,7 @@ def _ending(model: ModelRecord) -> set[int]:
 
 
 def _logits(state: State, output: int) -> tuple[str, Ending]:
-    """Return the layer that gives the logits, and what is applied to them."""
+    """Return the layer that computes the logits, and what is applied to them."""
     shape = state.shape(output)
     if not is_one_pixel(shape):
         raise InputError(f"its output is {shape}; a classifier's is (1, classes)")

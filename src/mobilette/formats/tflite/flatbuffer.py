@@ -1,6 +1,6 @@
-"""Flatbuffers from files that nobody vouches for: every place is checked before it is read.
+"""Reads untrusted flatbuffers: every offset is checked before it is followed.
 
-The `flatbuffers` package decodes, but trusts all offsets and lengths; generated code does, too.
+The `flatbuffers` package decodes, but trusts all offsets and lengths, as does generated code.
 Format: https://flatbuffers.dev/internals (tables, vtables, vectors; offsets little-endian).
 """
 
@@ -16,14 +16,14 @@ from mobilette.errors import InputError
 
 Number = Literal["Bool", "Int8", "Uint8", "Int32", "Uint32", "Int64", "Uint64", "Float32"]
 _OFFSET = number_types.UOffsetTFlags
-_LONGEST_TEXT = 1_000  # bytes; converters join the names of all layers that they fused
+_LONGEST_TEXT = 1_000  # bytes; converters join the names of all fused layers
 
 
 class Table:
-    """One table: named by slots in the schema, as vtable offsets (4, 6, 8, ...).
+    """One table; slots are vtable offsets (4, 6, 8, ...).
 
-    Every method returns what is absent as ``None``, as an empty vector or as ``default``, and
-    raises `InputError` where something lies outside of the file.
+    An absent field is returned as ``None``, an empty vector or ``default``. Methods raise
+    `InputError` for anything outside the file.
     """
 
     def __init__(self, content: bytes, place: int) -> None:
@@ -45,7 +45,7 @@ class Table:
         return default if place is None else _number(self._content, place, flags)
 
     def integer(self, slot: int, kind: Number, default: int = 0) -> int:
-        """Return the whole number in ``slot``."""
+        """Return the integer in ``slot``."""
         return int(self.number(slot, kind, default))
 
     def table(self, slot: int) -> Table | None:
@@ -54,7 +54,7 @@ class Table:
         return None if place is None else Table(self._content, place)
 
     def vector(self, slot: int, kind: Number) -> NDArray[Any]:
-        """Return the numbers that ``slot`` points to: a view of the file, read-only."""
+        """Return the numbers that ``slot`` points to, as a read-only view of the file."""
         flags = getattr(number_types, f"{kind}Flags")
         dtype = number_types.to_numpy_type(flags)
         found = self._vector(slot, flags.bytewidth)
@@ -65,11 +65,7 @@ class Table:
         return vector
 
     def tables(self, slot: int, *, most: int) -> list[Table]:
-        """Return the tables that ``slot`` lists.
-
-        Raises:
-            InputError: there are more than ``most``.
-        """
+        """Return the tables listed in ``slot``, at most ``most``."""
         found = self._vector(slot, _OFFSET.bytewidth)
         if found is None:
             return []
@@ -80,7 +76,7 @@ class Table:
         return [Table(self._content, _follow(self._content, entry)) for entry in places]
 
     def text(self, slot: int) -> str:
-        """Return the text that ``slot`` points to: its beginning, and what prints of it."""
+        """Return the beginning of the text that ``slot`` points to, in printable characters."""
         found = self._vector(slot, 1)
         if found is None:
             return ""
@@ -120,7 +116,7 @@ def root(content: bytes, *, identifier: bytes) -> Table:
     """Return the root table of a file with this ``identifier``.
 
     Raises:
-        InputError: the identifier is another one, or the root lies outside of the file.
+        InputError: the identifier differs, or the root lies outside the file.
     """
     if content[4:8] != identifier:
         raise InputError(f"not a file with the identifier {identifier.decode()}")

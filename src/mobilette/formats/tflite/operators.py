@@ -1,6 +1,6 @@
-"""TensorFlow Lite's operators, each to a value and the shape of its output.
+"""Handlers of TensorFlow Lite's operators: each returns a value and its shape.
 
-Those with a window are in `mobilette.formats.tflite.window_operators`. Source: the reference
+Operators with a window are in `mobilette.formats.tflite.window_operators`. Source: the reference
 kernels in tensorflow/lite/kernels. Maps are (batch, height, width, channels).
 """
 

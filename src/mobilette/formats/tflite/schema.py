@@ -1,4 +1,4 @@
-"""What we read of TensorFlow Lite's schema, as records.
+"""The part of TensorFlow Lite's schema that we read, as records.
 
 Source: tensorflow/lite/schema/schema.fbs, version 3. Slots are vtable offsets: 4 + 2 x the number
 of the field in its table.
@@ -24,7 +24,7 @@ _MOST = 5_000  # tensors, operators, buffers; MobileNet V3 has about 230
 _MOST_INPUTS = 50
 _MOST_DIMENSIONS = 8
 
-# In the order of their codes, from 0.
+# In order of their codes, from 0.
 _NAMES = """
 ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
 EMBEDDING_LOOKUP FLOOR FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D
@@ -64,7 +64,7 @@ _POOL = {
     "activation": _Slot(14, "Int8"),
 }
 
-# The tag in the union BuiltinOptions, and the slots; operators that are absent need none.
+# Tag in the union BuiltinOptions, and slots; operators without an entry need no options.
 _OPTIONS: Mapping[str, tuple[int, Mapping[str, _Slot]]] = {
     "CONV_2D": (
         1,
@@ -99,12 +99,12 @@ _OPTIONS: Mapping[str, tuple[int, Mapping[str, _Slot]]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantisation:
-    """A real value is (stored - zero_point) x scale; one of each, or one a slice.
+    """Real value = (stored - zero_point) x scale, per tensor or per slice.
 
     Attributes:
         scale: not checked to be positive or finite.
-        zero_point: as many as ``scale``.
-        dimension: the one that is sliced if there are several.
+        zero_point: same length as ``scale``.
+        dimension: the sliced dimension, if there are several scales.
     """
 
     scale: NDArray[np.float32]
@@ -114,13 +114,13 @@ class Quantisation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TensorRecord:
-    """A tensor as declared: nothing here is checked against anything else.
+    """A tensor as declared; the fields are not checked against each other.
 
     Attributes:
         name: unique in the file.
-        kind: its element type, such as ``"int8"``.
-        shape: as the file has it; ``dynamic`` says which sizes are not fixed.
-        data: the bytes of a constant; empty for what an operator writes.
+        kind: the element type, such as ``"int8"``.
+        shape: as in the file; ``dynamic`` marks sizes that are not fixed.
+        data: the bytes of a constant; empty for an operator's output.
     """
 
     name: str
@@ -134,7 +134,7 @@ class TensorRecord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OperatorRecord:
-    """An operator; its tensors exist (-1: left out), its code is one of the file's."""
+    """An operator; its tensor indices (-1: omitted) and its code are valid."""
 
     index: int
     name: str
@@ -148,7 +148,7 @@ class OperatorRecord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelRecord:
-    """The one graph of a file; its ``inputs`` and ``outputs`` exist."""
+    """The file's single graph; ``inputs`` and ``outputs`` are valid tensor indices."""
 
     tensors: tuple[TensorRecord, ...]
     operators: tuple[OperatorRecord, ...]
@@ -157,11 +157,11 @@ class ModelRecord:
 
 
 def read_model(content: bytes) -> ModelRecord:
-    """Return what a TensorFlow Lite file says.
+    """Return the content of a TensorFlow Lite file.
 
     Raises:
-        InputError: it is not such a file, is damaged, has more than one graph, or the package
-            that reads flatbuffers is missing.
+        InputError: it is not such a file, is damaged or has several graphs, or flatbuffers is not
+            installed.
     """
     try:
         from mobilette.formats.tflite.flatbuffer import root
@@ -242,7 +242,7 @@ def _quantisation(tensor: Table, index: int) -> Quantisation | None:
 
 
 def _operator_name(code: Table) -> str:
-    # Codes above 127 do not fit the old field, which then says 127.
+    # Codes above 127 do not fit the old field, which then holds 127.
     number = max(code.integer(4, "Int8"), code.integer(10, "Int32"))
     if not 0 <= number < len(_OPERATORS):
         return f"code {number}"

@@ -1,6 +1,6 @@
-"""What the tensors of a TensorFlow Lite file hold, operator after operator.
+"""Tracks what each tensor of a TensorFlow Lite file holds, operator by operator.
 
-TensorFlow Lite spells some activations as several operators. They are put together here.
+Activations that TensorFlow Lite expresses as several operators are recognised here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mobilette.formats.tflite.tensors import Constants, pixels_of
 
 Shape = tuple[int, ...]
 
-# What a tensor holds, beside the output of a node x as it is.
+# What a tensor may hold instead of a layer's output x itself.
 _FORMS = {
     "plain": "x",
     "plus_3": "x + 3",
@@ -43,18 +43,14 @@ Form = Literal["plain", "plus_3", "clipped", "product", "sixth", "softmax", "sig
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """What a tensor holds: the output x of ``layer``, or a step from it to something else."""
+    """What a tensor holds: the output x of ``layer``, or an intermediate result of it."""
 
     layer: str
     form: Form = "plain"
     pads: Pads = NO_PADS
 
     def plain(self) -> str:
-        """Return the layer.
-
-        Raises:
-            InputError: the tensor holds something that no layer gives.
-        """
+        """Return the layer; raise `InputError` if the tensor does not hold a layer's output."""
         if self.form != "plain":
             raise InputError(
                 f"it reads {_FORMS[self.form]}; that is read at the network's end (softmax or "
@@ -63,19 +59,15 @@ class Value:
         return self.layer
 
     def window(self) -> str:
-        """Return the layer for one with a window, which may read zeros around it.
-
-        Raises:
-            InputError: as `plain`.
-        """
+        """Return the layer as input of one with a window, which may read padding; see `plain`."""
         return self.layer if self.form == "padded" else self.plain()
 
 
 class Values(Builder):
-    """The layers so far, in the order of execution.
+    """The layers so far, in order of execution; unsupported operations raise `InputError`.
 
     Attributes:
-        weights: by name of a layer, the names of the file's tensors that its weights are from.
+        weights: layer name to the names of the file's tensors that hold its weights.
     """
 
     def __init__(self) -> None:
@@ -83,7 +75,7 @@ class Values(Builder):
         self.weights: dict[str, tuple[str, ...]] = {}
 
     def unique(self, name: str) -> str:
-        """Return ``name``, or one like it if it is taken."""
+        """Return ``name``, with a number if it is taken."""
         chosen, number = name, 1
         while chosen in self.layers or chosen == INPUT:
             number += 1
@@ -91,7 +83,7 @@ class Values(Builder):
         return chosen
 
     def activated(self, value: Value, function: Activation) -> Value:
-        """Apply ``function`` to a plain ``value``; ReLU and ReLU6 once only."""
+        """Apply ``function`` to a plain ``value``; a repeated ReLU or ReLU6 is dropped."""
         if function == "none":
             return value
         source = value.plain()
@@ -103,15 +95,11 @@ class Values(Builder):
         return Value(layer=self.activation(name, source, function))
 
     def layer(self, name: str) -> AnyLayer | None:
-        """Return the layer called ``name``; ``None`` for the input."""
+        """Return the layer ``name``; ``None`` for the input."""
         return self.layers[name].layer if name in self.layers else None
 
     def plus(self, value: Value, number: float) -> Value:
-        """Add a constant ``number``: the 3 of hard-sigmoid.
-
-        Raises:
-            InputError: it is another number.
-        """
+        """Add ``number``, which must be the 3 of hard-sigmoid."""
         if not np.isclose(number, 3, rtol=1e-3):
             raise InputError(f"adding {number:.6g} is read after the input only, or 3 before ReLU6")
         return Value(layer=value.plain(), form="plus_3")
@@ -123,11 +111,7 @@ class Values(Builder):
         return self.activated(value, "relu6")
 
     def sixth(self, value: Value, number: float) -> Value:
-        """Multiply by a constant ``number``: the 1/6 of hard-sigmoid and hard-swish.
-
-        Raises:
-            InputError: it is another number.
-        """
+        """Multiply by ``number``, which must be the 1/6 of hard-sigmoid or hard-swish."""
         if not np.isclose(number, 1 / 6, rtol=1e-3):
             raise InputError(f"multiplying by {number:.6g} is read after the input only, or by 1/6")
         if value.form == "clipped":
@@ -140,11 +124,7 @@ class Values(Builder):
         return Value(layer=value.plain(), form="sixth")
 
     def product(self, name: str, first: Value, second: Value, *, factors: bool) -> Value:
-        """Multiply two values: the end of hard-swish, or one by a factor for each channel.
-
-        Raises:
-            InputError: it is neither; ``factors`` says whether one of them can be factors.
-        """
+        """Multiply two values: the end of hard-swish or, with ``factors``, per-channel scaling."""
         for x, factor in ((first, second), (second, first)):
             if x.layer == factor.layer and factor.form == "clipped":
                 if x.form == "plain":
@@ -161,7 +141,7 @@ class Values(Builder):
         return Value(layer=self.join(self.unique(name), inputs, "scale"))
 
     def leading_to(self, output: str) -> tuple[FileLayer, ...]:
-        """Return the layers that ``output`` needs; steps that became something else are not."""
+        """Return the layers that ``output`` depends on."""
         needed = {output}
         for file in reversed(self.layers.values()):
             if file.name in needed:
@@ -169,7 +149,7 @@ class Values(Builder):
         return tuple(file for file in self.layers.values() if file.name in needed)
 
     def _shifted(self, value: Value) -> Value | None:
-        """Return y where ``value`` is relu6(y + 3) and the 3 is a part of a convolution's bias."""
+        """Return y if ``value`` is relu6(y + 3) with the 3 folded into a convolution's bias."""
         last = self.layer(value.layer)
         if value.form != "plain" or not isinstance(last, ActivationLayer):
             return None
@@ -189,16 +169,16 @@ class Values(Builder):
 
 
 class State:
-    """The layers and values so far. Tensors are their numbers in the file.
+    """The layers and values so far; tensors are given by index. Methods raise `InputError`.
 
     Attributes:
         values: the layers so far.
-        constants: what the file stores.
-        scaling: what the network's first operators take as their input, once one has read it.
+        constants: the file's constants.
+        scaling: of the network's input, once an operator has read it.
     """
 
     def __init__(self, model: ModelRecord, *, most: int) -> None:
-        """Start at the network's input; ``most``: numbers that its constants can have in all."""
+        """Start empty; ``most`` limits the total count of numbers in constants."""
         self.values = Values()
         self.constants = Constants(model, most=most)
         self.scaling: Pixels | None = None
@@ -208,11 +188,7 @@ class State:
         self._copies: dict[int, int] = {}
 
     def start(self, index: int) -> None:
-        """Take tensor ``index`` as the network's input.
-
-        Raises:
-            InputError: it is not a square image of 1 or 3 channels.
-        """
+        """Take tensor ``index``, a square image of 1 or 3 channels, as the network's input."""
         shape = self.shape(index)
         if len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
             raise InputError(f"its input is {shape}, not a square image (1, n, n, 1 or 3)")
@@ -223,29 +199,21 @@ class State:
         self._pixels[index] = pixels_of(self._tensors[index], shape[3])
 
     def tensor(self, index: int) -> TensorRecord:
-        """Return the record of a tensor or, for a copy of a constant, of that constant."""
+        """Return a tensor's record or, for a copy of a constant, the constant's."""
         return self._tensors[self._copies.get(index, index)]
 
     def is_constant(self, index: int) -> bool:
-        """Return whether the file stores the tensor, maybe in another type."""
+        """Return whether the file stores the tensor, possibly in another type."""
         return index >= 0 and self.tensor(index).data.size > 0
 
     def constant(self, index: int) -> Weights:
-        """Return a constant's real numbers.
-
-        Raises:
-            InputError: it is no constant, or damaged.
-        """
+        """Return a constant's dequantised values."""
         if not self.is_constant(index):
             raise InputError("its weights are not constants")
         return self.constants.floats(self._copies.get(index, index))
 
     def shape(self, index: int) -> Shape:
-        """Return the shape of a tensor of activations: (1, height, width, channels) or (1, n).
-
-        Raises:
-            InputError: it is of another shape or type.
-        """
+        """Return an activation tensor's shape: (1, height, width, channels) or (1, n)."""
         tensor = self._tensors[index]
         if tensor.kind not in ("float32", "int8", "uint8"):
             raise InputError(
@@ -262,11 +230,7 @@ class State:
         return shape
 
     def read(self, index: int) -> Value:
-        """Return what tensor ``index`` holds.
-
-        Raises:
-            InputError: nothing yet, or the input in another scaling than before.
-        """
+        """Return what tensor ``index`` holds; the input may be read in one scaling only."""
         value = self.value(index)
         pixels = self._pixels.get(index)
         if pixels is not None and self.scaling not in (None, pixels):
@@ -275,34 +239,26 @@ class State:
         return value
 
     def value(self, index: int) -> Value:
-        """Return what tensor ``index`` holds, as `read` does, for operators that only pass it on.
-
-        Raises:
-            InputError: nothing yet.
-        """
+        """Like `read`, for operators that only pass the value on."""
         if index not in self._values:
             which = "an input" if index < 0 else f"tensor {self._tensors[index].name!r:.60}"
             raise InputError(f"it reads {which}, which nothing before it writes")
         return self._values[index]
 
     def pixels(self, index: int) -> Pixels | None:
-        """Return what the tensor says about pixels if it is the input, scaled at most."""
+        """Return the pixel scaling of a tensor that holds the input, scaled or not."""
         return self._pixels.get(index)
 
     def write(self, index: int, value: Value) -> None:
-        """Say what tensor ``index``, which is free, holds from here on."""
+        """Set the value of tensor ``index``."""
         self._values[index] = value
 
     def scale(self, index: int, pixels: Pixels) -> None:
-        """Say that what tensor ``index`` holds are these ``pixels``."""
+        """Set the pixel scaling of tensor ``index``."""
         self._pixels[index] = pixels
 
     def copy(self, index: int, constant: int) -> None:
-        """Say that tensor ``index``, which is free, is ``constant`` in another type.
-
-        Raises:
-            InputError: it has another shape.
-        """
+        """Record that tensor ``index`` is ``constant`` in another type."""
         self._copies[index] = self._copies.get(constant, constant)
         if self._tensors[index].shape != self.tensor(index).shape:
             raise InputError("its output is of another shape than its input")
@@ -316,7 +272,7 @@ class State:
     def weights(
         self, operators: tuple[OperatorRecord, ...], names: set[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the names of all tensors of weights, and of those that no layer in ``names`` has.
+        """Return the names of all weight tensors, and of those that no layer in ``names`` uses.
 
         A constant that no operator reads counts as weights; shapes and factors do not.
         """

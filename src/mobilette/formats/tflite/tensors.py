@@ -1,4 +1,4 @@
-"""The values of a TensorFlow Lite file's constants, dequantised, and the ranges of the others."""
+"""Constants of a TensorFlow Lite file, dequantised, and the ranges of its other tensors."""
 
 from __future__ import annotations
 
@@ -25,23 +25,19 @@ _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int32": (-(2**31), 2**31 - 1
 
 
 class Constants:
-    """The constants of a file, each dequantised once.
+    """A file's constants, each dequantised once; wrong or damaged ones raise `InputError`.
 
-    Several tensors may share one stretch of the file, so their sum is bounded, too.
+    Tensors may share bytes of the file, so the total count of numbers is limited too.
     """
 
     def __init__(self, model: ModelRecord, *, most: int) -> None:
-        """Take constants from ``model``: in all at most ``most`` numbers."""
+        """Take constants from ``model``, at most ``most`` numbers in all."""
         self._model = model
         self._left = most
         self._floats: dict[int, Weights] = {}
 
     def floats(self, index: int) -> Weights:
-        """Return tensor ``index`` as real numbers, float32.
-
-        Raises:
-            InputError: its size, type or quantisation is wrong, or a number is not finite.
-        """
+        """Return tensor ``index`` dequantised, float32, all finite."""
         if index not in self._floats:
             tensor = self._model.tensors[index]
             values = _dequantised(tensor, self._stored(index))
@@ -51,11 +47,7 @@ class Constants:
         return self._floats[index]
 
     def integers(self, index: int) -> list[Any]:
-        """Return tensor ``index``, a small one of int32 or int64, as (nested) lists.
-
-        Raises:
-            InputError: its size or type is wrong.
-        """
+        """Return tensor ``index``, a small one of int32 or int64, as (nested) lists."""
         tensor = self._model.tensors[index]
         if tensor.kind not in ("int32", "int64") or tensor.data.size > 64:
             raise InputError(f"tensor {tensor.name!r:.60} is not a few int32 or int64")
@@ -81,10 +73,10 @@ class Constants:
 
 
 def value_range(tensor: TensorRecord) -> tuple[float, float] | None:
-    """Return the lowest and the highest value of a quantised uint8 or int8 tensor, else ``None``.
+    """Return the lowest and highest value of a quantised uint8 or int8 tensor, else ``None``.
 
     Raises:
-        InputError: its quantisation is not one positive scale and a zero point of its type.
+        InputError: it does not have one positive scale and a zero point of its type.
     """
     if tensor.kind not in ("int8", "uint8"):
         return None
@@ -94,10 +86,10 @@ def value_range(tensor: TensorRecord) -> tuple[float, float] | None:
 
 
 def scale_and_zero_point(tensor: TensorRecord) -> tuple[float, int]:
-    """Return the one scale and the one zero point of a quantised tensor.
+    """Return a quantised tensor's single scale and zero point.
 
     Raises:
-        InputError: its quantisation is not one positive scale and a zero point of its type.
+        InputError: it does not have one positive scale and a zero point of its type.
     """
     quantisation = tensor.quantisation
     if quantisation is None or len(quantisation.scale) != 1:
@@ -110,10 +102,10 @@ def scale_and_zero_point(tensor: TensorRecord) -> tuple[float, int]:
 
 
 def pixels_of(tensor: TensorRecord, channels: int) -> Pixels:
-    """Return what the network's input tensor holds.
+    """Return the pixel scaling of the network's input tensor.
 
     Raises:
-        InputError: it is neither float32 nor quantised to bytes.
+        InputError: it is neither float32 nor quantised to 8 bits.
     """
     if tensor.kind == "float32":
         return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
@@ -124,7 +116,7 @@ def pixels_of(tensor: TensorRecord, channels: int) -> Pixels:
 
 
 def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRecord) -> None:
-    """Raise `InputError` unless the scale of an int32 bias is that of input times weight.
+    """Raise `InputError` unless an int32 bias has the scale of input times weight.
 
     Kernels add the bias to sums of stored products, whatever scale the bias states.
     """
@@ -143,7 +135,7 @@ def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRec
 
 def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
     if tensor.kind in ("float32", "float16"):
-        with np.errstate(invalid="ignore"):  # a NaN is found later
+        with np.errstate(invalid="ignore"):  # checked for NaN later
             return stored.astype(np.float32)
     if tensor.quantisation is None or tensor.kind not in _LIMITS:
         raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without a scale")
@@ -159,7 +151,7 @@ def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
             )
         sliced[dimension] = len(scale)
         scale, zero_point = scale.reshape(sliced), zero_point.reshape(sliced)
-    # float32 has room for every difference of bytes, not for every int32
+    # float32 holds every difference of bytes exactly, but not every int32
     wide = np.float64 if tensor.kind == "int32" else np.float32
     with np.errstate(over="ignore", under="ignore"):
         values = (stored.astype(wide) - zero_point.astype(wide)) * scale

@@ -1,7 +1,7 @@
-"""TensorFlow Lite's operators with a window: convolutions, pools, padding.
+"""Handlers of TensorFlow Lite's operators with a window: convolutions, pools, padding.
 
-Each gives a value and the shape of its output. Source: the reference kernels in
-tensorflow/lite/kernels. Maps are (batch, height, width, channels).
+Each returns a value and its shape, or raises `InputError` if the operator is unsupported. Source:
+the reference kernels in tensorflow/lite/kernels. Maps are (batch, height, width, channels).
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ Result = tuple[Value, Shape]
 
 
 def inputs_of(operator: OperatorRecord, least: int, most: int | None = None) -> tuple[int, ...]:
-    """Return the tensors that an operator reads, -1 for those that it leaves out.
-
-    Raises:
-        InputError: they are fewer than ``least`` or more than ``most``.
-    """
+    """Return the operator's ``least`` to ``most`` input tensors, -1 for omitted ones."""
     most = least if most is None else most
     if not least <= len(operator.inputs) <= most:
         raise InputError(f"it has {len(operator.inputs)} inputs, not {least} to {most}")
@@ -30,7 +26,7 @@ def inputs_of(operator: OperatorRecord, least: int, most: int | None = None) -> 
 
 
 def _side(state: State, index: int) -> int:
-    """Return the side of the map that tensor ``index`` holds."""
+    """Return the side of the square map in tensor ``index``."""
     shape = state.shape(index)
     if len(shape) != 4 or shape[1] != shape[2]:
         raise InputError(f"it reads {shape}, which is not a square map (1, side, side, channels)")
@@ -38,7 +34,7 @@ def _side(state: State, index: int) -> int:
 
 
 def name_for(state: State, operator: OperatorRecord) -> str:
-    """Return a name for the layer that an operator becomes: its output's."""
+    """Return the name of the operator's layer: that of its output."""
     return state.values.unique(state.tensor(operator.outputs[0]).name)
 
 
@@ -63,11 +59,7 @@ def _is_same(operator: OperatorRecord) -> bool:
 
 
 def convolution(state: State, operator: OperatorRecord) -> Result:
-    """Read CONV_2D or DEPTHWISE_CONV_2D.
-
-    Raises:
-        InputError: it does what no layer does, or its weights do not fit.
-    """
+    """Read CONV_2D or DEPTHWISE_CONV_2D."""
     source, weight_index, bias = inputs_of(operator, 2, 3)
     _side(state, source)
     channels = state.shape(source)[3]
@@ -104,11 +96,7 @@ def convolution(state: State, operator: OperatorRecord) -> Result:
 
 
 def linear(state: State, operator: OperatorRecord) -> Result:
-    """Read FULLY_CONNECTED.
-
-    Raises:
-        InputError: it does what no layer does, or its weights do not fit.
-    """
+    """Read FULLY_CONNECTED."""
     source, weight_index, bias = inputs_of(operator, 2, 3)
     weight, shape = state.constant(weight_index), state.shape(source)
     if weight.ndim != 2 or weight.shape[1] != math.prod(shape):
@@ -141,11 +129,7 @@ def _bias(state: State, operator: OperatorRecord, index: int, out: int) -> Weigh
 
 
 def pool(state: State, operator: OperatorRecord) -> Result:
-    """Read AVERAGE_POOL_2D or MAX_POOL_2D.
-
-    Raises:
-        InputError: it does what no layer does.
-    """
+    """Read AVERAGE_POOL_2D or MAX_POOL_2D."""
     (source,) = inputs_of(operator, 1)
     side = _side(state, source)
     kernel = int(operator.options["filter_h"])
@@ -154,7 +138,7 @@ def pool(state: State, operator: OperatorRecord) -> Result:
         raise InputError(f"a window of {kernels}; only square windows are supported")
     value = state.read(source)
     average, same = operator.name == "AVERAGE_POOL_2D", _is_same(operator)
-    is_whole = average and kernel == side > 1 and not same  # whatever its strides are
+    is_whole = average and kernel == side > 1 and not same  # whatever its strides
     name = state.values.pool(
         name_for(state, operator),
         value.window(),
@@ -168,11 +152,7 @@ def pool(state: State, operator: OperatorRecord) -> Result:
 
 
 def mean(state: State, operator: OperatorRecord) -> Result:
-    """Read MEAN over height and width.
-
-    Raises:
-        InputError: it is one over other axes.
-    """
+    """Read MEAN over height and width."""
     source, axes_index = inputs_of(operator, 2)
     _side(state, source)
     if not state.is_constant(axes_index):
@@ -186,11 +166,7 @@ def mean(state: State, operator: OperatorRecord) -> Result:
 
 
 def pad(state: State, operator: OperatorRecord) -> Result:
-    """Read PAD of height and width.
-
-    Raises:
-        InputError: it pads something else.
-    """
+    """Read PAD of height and width."""
     source, amounts_index = inputs_of(operator, 2)
     side = _side(state, source)
     if not state.is_constant(amounts_index) or state.tensor(amounts_index).shape != (4, 2):

@@ -1,1 +1,1 @@
-"""PyTorch and safetensors files: tensors under the names of other projects."""
+"""PyTorch and safetensors files: tensors under other projects' names."""

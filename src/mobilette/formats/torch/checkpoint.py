@@ -1,4 +1,4 @@
-"""Which of the tables in a checkpoint holds the weights."""
+"""Finds the table of weights in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mobilette.formats.torch.pickles import Inert, Named
 from mobilette.formats.torch.stored_tensors import StoredTensor
 from mobilette.formats.torch.torch_files import TorchFile
 
-# Where training scripts put averaged weights, and others; the first that is there is taken.
+# Keys that training scripts use, averaged weights first; the first one present is taken.
 AVERAGED = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model"),
     *("params_ema", "shadow", "ema"),
@@ -24,19 +24,19 @@ WRAPPERS = (
     *("params", "net_state_dict", "module", "state"),
 )
 SAYS_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|shadow)($|[._])", re.IGNORECASE)
-# Tables of other tensors than weights.
+# Tables of tensors other than weights.
 OTHERS = re.compile(r"opt|.*optim|.*sched|.*scaler|rng|callbacks|loops", re.IGNORECASE)
 DEPTH = 4
 LONGEST_KEY = 100
-# A table with fewer tensors than this part of the largest one's holds no weights.
+# A table with a smaller fraction of the largest one's tensors holds no weights.
 LEAST = 0.25
-# What every file of weights names; other names are remarked on.
+# Names in every file of weights; others are mentioned in a remark.
 USUAL = re.compile(
     r"(collections\.OrderedDict|torch\.(cuda\.)?\w*Storage|torch\._\w+\._rebuild\w*|torch\.Size"
     r"|torch\.nn\.parameter\.\w+|(builtins|__builtin__|typing|_codecs|copyreg|copy_reg)\.\w+)$"
 )
 REMARKED = 4
-# Tensors that are not read, by what rebuilds them.
+# Unsupported tensors, by the function that rebuilds them.
 _NOT_READ = {
     "qtensor": "of a quantised module",
     "meta_tensor_no_storage": "without values, on the device 'meta'",
@@ -48,21 +48,21 @@ Table = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weights:
-    """The tensors of a checkpoint that are its weights, and a line each on how they were found."""
+    """A checkpoint's weights, with remarks on how they were found."""
 
     tensors: dict[str, StoredTensor]
     remarks: list[str]
 
 
 def find_weights(path: Path, file: TorchFile) -> Weights:
-    """Return the weights in a file, wherever a training script has put them.
+    """Return the weights in a file, wherever a training script put them.
 
-    They stand at the top or in a table under one of `WRAPPERS`, averaged ones first; else in the
-    one table with most tensors. Averages of parameters alone are completed from a table that has
+    They are at the top or in a table under one of `WRAPPERS`, averaged ones first; else in the
+    table with the most tensors. Averages of parameters alone are completed from a table that has
     the rest.
 
     Raises:
-        InputError: there are none, several tables could be meant, or it is a pickled module.
+        InputError: there are none, several tables qualify, or it is a pickled module.
     """
     top = _table(file.content)
     if top is None or _is_module(file.content):
@@ -97,14 +97,14 @@ def find_weights(path: Path, file: TorchFile) -> Weights:
 
 
 def _table(value: object) -> Table | None:
-    """Return a table, or one that a class of somebody's was to be."""
+    """Return a table, or the items of an inert mapping object; else ``None``."""
     if isinstance(value, Inert):
         return value.items
     return value if isinstance(value, dict) else None
 
 
 def _tables(top: Table) -> dict[str, Table]:
-    """Return the tables in a file by the way to them, each once."""
+    """Return the tables in a file by path, each once."""
     found: dict[str, Table] = {"": top}
     seen = {id(top)}
     level = dict(found)
@@ -128,7 +128,7 @@ def _tensors(table: Table) -> dict[str, StoredTensor]:
 
 
 def _choose(path: Path, sizes: Mapping[str, int]) -> str:
-    """Return the way to the table of weights, given how many tensors each has."""
+    """Return the path of the table of weights, given each table's number of tensors."""
     largest = max(sizes.values())
     likely = [way for way, size in sizes.items() if size >= LEAST * largest]
     for wrapper in WRAPPERS:
@@ -161,7 +161,7 @@ def _check_no_module(path: Path, way: str, value: object) -> None:
 
 
 def _check_plain(path: Path, table: Table) -> None:
-    """Raise `InputError` if a tensor in a table is kept in a way that is not read."""
+    """Raise `InputError` if a table has a tensor of an unsupported kind."""
     for name, value in table.items():
         if isinstance(value, Inert) and value.name.startswith("torch._utils._rebuild"):
             what = value.name.rpartition("_rebuild_")[2]
@@ -184,7 +184,7 @@ def _kind(value: object) -> str:
 
 
 def _shown(name: str) -> str:
-    """Return the name of a class for people, quoted where it is none: a file says what it likes."""
+    """Return a class name for display, quoted unless it looks like one: files are not trusted."""
     return name if PLAIN_NAME.fullmatch(name) else f"{name!r:.80}"
 
 

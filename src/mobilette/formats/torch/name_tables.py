@@ -1,8 +1,8 @@
-"""What the tables of other projects' names share.
+"""Helpers for the tables of other projects' layer names.
 
-A table is a function of an `Arch`: our layer names (`mobilette.arch.layers.layers`), of layers with
-tensors, to their modules. ``rows.3.depthwise.conv`` with its ``weight`` is ``features.4.conv.1.0``
-with its ``weight`` at torchvision.
+A table is a function of an `Arch` and maps our names of layers with tensors
+(`mobilette.arch.layers.layers`) to the project's modules: ``rows.3.depthwise.conv`` to
+torchvision's ``features.4.conv.1.0``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
 from mobilette.arch.rows import Block, Conv
 
 Names = dict[str, str]
-# Batches that a batch norm has seen; files from before PyTorch 0.4.1 have none.
+# Count of batches seen by a batch norm; missing in files from before PyTorch 0.4.1.
 COUNTER = "num_batches_tracked"
-# rows in each stage, of the networks whose names count stages
+# rows per stage, for networks whose names count stages
 STAGES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "mobilenet_v1": tuple(n for _, n, _ in V1_TABLE),
@@ -41,12 +41,11 @@ STAGES: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A project and the tables of its names.
+    """A project and its name tables.
 
     Attributes:
-        name: the project's.
-        tables: by our names of networks.
-        convolved: its modules that are 1x1 convolutions where ours are linear layers.
+        tables: by network name.
+        convolved: modules that are 1x1 convolutions where ours are linear layers.
     """
 
     name: str
@@ -78,7 +77,7 @@ def tensor_shapes(arch: Arch) -> dict[str, Shape]:
 
 
 def tensor_names(arch: Arch, source: Source) -> Names:
-    """Return our name of every tensor of the network to the name of ``source``."""
+    """Return our name of every tensor mapped to its name in ``source``."""
     modules = source.tables[arch.name](arch)
     split = {name: name.rpartition(".") for name in tensor_shapes(arch)}
     return {name: f"{modules[layer]}.{tensor}" for name, (layer, _, tensor) in split.items()}
@@ -91,7 +90,7 @@ def unit(ours: str, conv: str, norm: str | None = None) -> Names:
 
 
 def blocks(arch: Arch) -> Iterator[tuple[str, Block]]:
-    """Yield our name of every block and the block; pools that the small form lacks do not count."""
+    """Yield every block with our name; skips pools, which the small form may lack."""
     for number, row in enumerate(arch.rows):
         if isinstance(row, Block):
             yield f"rows.{number}", row
@@ -111,7 +110,7 @@ def last_conv(arch: Arch) -> str:
 
 
 def resnet_names(arch: Arch, classifier: str) -> Names:
-    """Return the names of torchvision's ``resnet.py``, which timm and others have kept."""
+    """Return the names of torchvision's ``resnet.py``, which timm and others kept."""
     names = unit("stem", "conv1", "bn1") | {"head.classifier": classifier}
     for ours, block, stage, place in staged(arch):
         theirs = f"layer{stage + 1}.{place}"

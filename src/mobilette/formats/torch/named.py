@@ -48,13 +48,13 @@ MOBILETTE = Source(
 SOURCES = {
     source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, TRANSFORMERS, MOBILETTE)
 }
-# Met in people's files, too; nothing is written in these names.
+# Found in users' files; never written.
 OTHER_SOURCES = (D_LI14, TONYLINS, MMPRETRAIN, NUMBERED)
-# torchvision and timm scale V3 in their own ways.
+# torchvision and timm scale V3 differently.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
 CIFAR_RESOLUTION = 32
-MOST_NAMES = 2000  # that a missing one is compared with
+MOST_NAMES = 2000  # limit of names compared with a missing one
 TENSORFLOW_EPSILON, PYTORCH_EPSILON = 1e-3, 1e-5
 
 
@@ -67,21 +67,21 @@ def import_state_dict(
     form: Form | None = None,
     tensorflow: bool = False,
 ) -> Imported:
-    """Read a state dict of ``model``, whoever named its tensors.
+    """Read a state dict of ``model`` in any known project's names.
 
-    The number of classes and of input channels are those of the file. A linear layer may stand as
-    a 1x1 convolution and the other way round; counters that are missing become 0. The network may
-    stand behind a prefix and its classifier at another name (`place`); without one, the network
-    that is returned has one class of zeros. The file does not tell how images are prepared.
+    Classes and input channels are taken from the file. Linear layers and 1x1 convolutions may
+    replace each other; missing counters become 0. The network may have a prefix and its classifier
+    another name (`place`); without a classifier, the returned network has one class of zeros. The
+    file does not state the preprocessing.
 
     Args:
-        path: the file, of any format that `read_state_dict` knows.
-        model: a name of `mobilette.list_models`.
+        path: a file in any format that `read_state_dict` supports.
+        model: a name from `mobilette.list_models`.
         width_mult: the width multiplier.
-        resolution: of the network that is returned; 224 by default, 32 for CIFAR's ResNets.
-        form: ``small`` or ``full``; by default what the resolution asks for.
-        tensorflow: the weights are one of timm's ``tf_`` networks, which have TensorFlow's padding
-            and epsilon. Names and shapes do not tell.
+        resolution: of the returned network; 224 by default, 32 for CIFAR's ResNets.
+        form: ``small`` or ``full``; by default chosen by resolution.
+        tensorflow: the weights are of one of timm's ``tf_`` networks, with TensorFlow's padding
+            and epsilon, which names and shapes do not show.
 
     Raises:
         InputError: the file cannot be read, or its tensors are not exactly the network's.
@@ -153,7 +153,7 @@ def _weight_names(arch: Arch, source: Source) -> list[str]:
 
 
 def _seems_to_be(tensors: Mapping[str, Tensor]) -> str:
-    """Return a hint to the network that has exactly these names, or an empty string."""
+    """Return a hint to the network with exactly these names, or ""."""
     given = {name for name in tensors if not name.endswith(COUNTER)}
     for source in SOURCES.values():
         for name in source.tables:
@@ -165,9 +165,9 @@ def _seems_to_be(tensors: Mapping[str, Tensor]) -> str:
 def _with_shapes(
     path: Path, tensors: Mapping[str, Tensor], arch: Arch, source: Source, settings: Settings
 ) -> Settings:
-    """Return ``settings`` with the classes and input channels of the file.
+    """Return ``settings`` with the file's classes and input channels.
 
-    Where these tensors have too few dimensions, the comparison of shapes says so later.
+    Tensors with too few dimensions are reported later, when shapes are compared.
     """
     names = tensor_names(arch, source)
     head = next(name for ours, name in names.items() if ours.startswith(CLASSIFIER))
@@ -184,7 +184,7 @@ def _with_shapes(
 
 
 def _candidates(path: Path, model: str, settings: Settings, source: Source) -> list[Arch]:
-    """Return the network as each of those who scale it does."""
+    """Return the network as scaled by each project."""
     try:
         arch = get_arch(model, settings)
     except InputError as error:
@@ -196,7 +196,7 @@ def _candidates(path: Path, model: str, settings: Settings, source: Source) -> l
 
 
 def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch:
-    """Return the network, scaled as those do whose shapes are the file's."""
+    """Return the candidate whose shapes are the file's."""
     tensors, source = placed.tensors, placed.source
 
     def candidates(settings: Settings) -> list[Arch]:
@@ -227,25 +227,23 @@ def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch
 def width_in_file(
     model: str, pairs: Iterable[tuple[int, int]], fits: Callable[[float], bool]
 ) -> float | None:
-    """Return the width multiplier that the channels in a file tell; ``None`` if they tell none.
+    """Return the width multiplier suggested by a file's channels, if any fits.
 
-    Args:
-        model: a name of the catalogue.
-        pairs: channels of layers in the file, and of the same layers at width 1.
-        fits: whether the file is the network of a width.
+    ``pairs`` are channels of layers in the file and at width 1; ``fits`` tells whether the file
+    has the network of a width.
     """
     ratios = Counter(round(theirs / ours, 3) for theirs, ours in pairs).most_common(3)
-    # Published widths first: ShuffleNet's channels are tables, which an odd ratio may hit as well.
+    # Published widths first: an odd ratio may fit ShuffleNet's tabulated channels by chance.
     likely = (*published_widths(model), *(ratio for ratio, _ in ratios))
     for width_mult in dict.fromkeys(likely):
-        with suppress(InputError):  # a width that this network has not
+        with suppress(InputError):  # an unsupported width
             if fits(width_mult):
                 return width_mult
     return None
 
 
 def _fault(tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> str:
-    """Return what is wrong with the first tensor that does not fit, or an empty string."""
+    """Describe the first tensor that does not fit; "" if all do."""
     names = tensor_names(arch, source)
     for ours, shape in tensor_shapes(arch).items():
         theirs = names[ours]
@@ -256,7 +254,7 @@ def _fault(tensors: Mapping[str, Tensor], arch: Arch, source: Source) -> str:
 
 
 def _fits(given: Shape, expected: Shape) -> bool:
-    """Whether shapes are the same, a linear layer being a 1x1 convolution."""
+    """Whether shapes are equal, counting a linear layer as a 1x1 convolution."""
     return given == expected or given == (*expected, 1, 1) or (*given, 1, 1) == expected
 
 
@@ -264,14 +262,14 @@ def _as_ours(path: Path, tensor: Tensor | None, name: str, shape: Shape) -> Tens
     if name.endswith(COUNTER):
         return torch.tensor(0) if tensor is None else tensor.to(torch.int64)
     if tensor is None:
-        return torch.zeros(shape)  # of a classifier that is not there
+        return torch.zeros(shape)  # of a missing classifier
     if not tensor.is_floating_point():
         raise InputError(f"{path}: tensor {name!r} is {tensor.dtype}, not floating point")
     return tensor.reshape(shape)
 
 
 def _adapted(arch: Arch, source: Source, *, tensorflow: bool) -> Arch:
-    """Return the network with what ``source`` computes otherwise than the papers."""
+    """Return the network with the details in which ``source`` differs from the papers."""
     if source not in (TIMM, TRANSFORMERS):
         return arch
     if source is TIMM and not tensorflow:

@@ -1,4 +1,4 @@
-"""What a file is that holds no tensors by name, told by its content, and what to do with it."""
+"""Recognises files without named tensors by content and says how to convert them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SHARDED = (
     "the list of a model's shards; read them together and save them as one file: "
     "safetensors.torch.save_file(weights, 'model.safetensors')"
 )
-# How many bytes of a file tell what it is.
+# Bytes needed to recognise a file.
 HEAD = 512
-# Where they stand, the bytes, and what they mean.
+# Offset, bytes and meaning.
 SIGNATURES = (
     (0, b"\x1f\x8b", "compressed by gzip; unpack it first (gunzip)"),
     (0, b"BZh", "compressed by bzip2; unpack it first (bunzip2)"),
@@ -29,15 +29,15 @@ SIGNATURES = (
     (0, b"\x93NUMPY", f"an array of numpy's; save the weights by name: {SAVE_STATE_DICT}"),
     (0, b"7767517", f"an ncnn model; save the PyTorch model's weights: {SAVE_STATE_DICT}"),
 )
-# Fields of an ONNX file's ModelProto that can follow ir_version: their tags.
+# Tags of the fields in an ONNX file's ModelProto that can follow ir_version.
 ONNX = b"\x12\x1a\x22\x2a\x32\x3a\x42\x72"
-# A version, and then a description that begins with an input, where ONNX has a name.
+# A version, then a description that begins with an input, where ONNX has a name.
 CORE_ML = re.compile(rb"\x08[\x01-\x1f]\x12[\x80-\xff]*[\x00-\x7f]\x0a")
 PICKLES = tuple(bytes((0x80, version)) for version in range(2, 6))
 
 
 def name_file(head: bytes) -> str:
-    """Return what a file is that begins with ``head``, and what to do; empty if nothing tells."""
+    """Describe a file that begins with ``head``, with advice; "" if unknown."""
     for place, mark, meaning in SIGNATURES:
         if head[place:].startswith(mark):
             return meaning
@@ -58,7 +58,7 @@ def name_file(head: bytes) -> str:
 
 
 def name_archive(names: Sequence[str]) -> str:
-    """Return what a zip archive of these parts is, unless it is one of ``torch.save``'s."""
+    """Describe a zip archive with these members; "" if it is one of ``torch.save``."""
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends or any("/code/" in name for name in names):
         return (
@@ -88,7 +88,7 @@ def name_archive(names: Sequence[str]) -> str:
 
 
 def name_folder(path: Path) -> str:
-    """Return what a folder of weights is, and what to give; empty if nothing in it tells."""
+    """Describe a folder of weights, with advice; "" if unknown."""
     if (path / ".metadata").is_file() and any(path.glob("*.distcp")):
         return (
             "a distributed checkpoint of PyTorch's; make one file of it: "

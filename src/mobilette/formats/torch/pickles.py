@@ -1,8 +1,8 @@
-"""Pickles, read without running what they say.
+"""Reads pickles without executing them.
 
-A pickle is a program: it may call any function of any module. Here nothing is imported and nothing
-called. What a pickle makes of plain values is made; whatever else it asks for becomes an `Inert`,
-which remembers a name and what it was given. So memory and time are bounded by the pickle's length.
+A pickle is a program that may call any function of any module. Here nothing is imported or called:
+plain values are built, and everything else becomes an `Inert` with its name and arguments. Memory
+and time are thus bounded by the pickle's length.
 
 The instructions are those of Python's ``pickletools``.
 """
@@ -34,19 +34,19 @@ IGNORED = frozenset(("PROTO", "FRAME", "STOP"))
 
 @dataclass(frozen=True)
 class Named:
-    """A class or function that a pickle names; it is not looked up."""
+    """A class or function named by a pickle; it is not looked up."""
 
     name: str
 
 
 @dataclass(eq=False)
 class Inert:
-    """What a pickle wanted made by code.
+    """An object that the pickle would have made by running code.
 
     Attributes:
-        name: of the class or function, with its module.
-        items: what it was given as a mapping, under text.
-        state: what its attributes were to be.
+        name: the class or function, with its module.
+        items: its items as a mapping; text keys only.
+        state: the state for its attributes.
     """
 
     name: str
@@ -55,31 +55,30 @@ class Inert:
 
 
 Rebuild = Callable[[str, tuple[object, ...]], object]
-"""Returns what a call by this name, with these arguments, stands for; ``None``: nothing known."""
+"""Returns what a call with this name and arguments stands for; ``None`` if unknown."""
 
 
 def read_pickle(
     stream: BinaryIO, *, rebuild: Rebuild, find: Callable[[object], object], names: dict[str, None]
 ) -> object:
-    """Return the value of the pickle that begins where ``stream`` stands.
+    """Return the value of the pickle that begins at the position of ``stream``.
 
-    Tables keep the entries that are under text, and only those: other keys can be made so that
-    to compare them takes longer than anybody waits.
+    Tables keep entries with text keys only: comparing other keys can be made to take forever.
 
     Args:
         stream: bytes in memory.
-        rebuild: knows the calls that are to have a meaning.
-        find: what a persistent id stands for.
-        names: is given every name of a class or function.
+        rebuild: gives meaning to the calls it knows.
+        find: returns what a persistent id stands for.
+        names: collects the names of all classes and functions.
 
     Raises:
         ValueError: it is damaged or has too many instructions.
-        LookupError: it takes what was not put there.
-        TypeError: it uses a value as another kind.
+        LookupError: it reads a value that does not exist.
+        TypeError: it uses a value as another type.
     """
     machine = _Machine(rebuild, find, names)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of text that is damaged
+        warnings.simplefilter("ignore", DeprecationWarning)  # for damaged text
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count == MOST_INSTRUCTIONS:
                 raise ValueError(f"a pickle of more than {count:,} instructions")
@@ -98,7 +97,7 @@ class _Machine:
         self.copied = 0
 
     def do(self, name: str, argument: object) -> None:
-        """Follow one instruction."""
+        """Execute one instruction."""
         if name in VALUES:
             self.stack.append(argument)
         elif name in CONSTANTS:
@@ -110,11 +109,10 @@ class _Machine:
             act(self, argument)
 
     def put(self, value: object) -> None:
-        """Put a value on top."""
         self.stack.append(value)
 
     def pop_marked(self) -> list[object]:
-        """Return what is above the last mark."""
+        """Return the values above the last mark."""
         above = self.stack
         self.stack = self.below.pop()
         return above
@@ -147,7 +145,7 @@ class _Machine:
             name, args = args[0].name, ()
         if name in MAPPINGS:
             made: object = {}
-            if args and isinstance(args[0], list):  # pairs, as Python 2 has written them
+            if args and isinstance(args[0], list):  # pairs, as written by Python 2
                 self.copied += len(args[0])
                 if self.copied > MOST_INSTRUCTIONS:
                     raise ValueError("a pickle that copies without end")
@@ -216,7 +214,7 @@ def _set(made: object, pairs: list[object]) -> None:
 
 
 def _drop(values: list[object]) -> None:
-    """Do nothing: what sets hold is of no use here."""
+    """Ignore the values of sets, which are not needed."""
 
 
 def _pair(pair: object) -> list[object] | tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Where in a file of weights a network stands: behind which prefix, with which classifier."""
+"""Locates a network in a file of weights: its prefix and its classifier."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mobilette.formats.torch.checkpoint import SAYS_AVERAGED
 from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names
 
 HIDDEN, CLASSIFIER = "head.hidden.", "head.classifier."
-# Of so many places at which a network might stand, those with the shortest names are looked at.
+# If there are more candidate prefixes, only the shortest are tried.
 MOST_PREFIXES, LONGEST_PREFIX = 50, 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placed:
-    """The tensors of a file that stand where the network stands.
+    """The tensors of a file that belong to the network.
 
     Attributes:
         source: the project whose names they have.
-        tensors: by these names, without the prefix, the classifier at its usual place.
-        outside: names of the file's other tensors.
+        tensors: by these names, without the prefix and with the classifier at its usual place.
+        outside: the names of the file's other tensors.
         hidden: whether the head has its hidden layers.
-        has_classifier: otherwise the classifier that is returned is one class of zeros.
-        remarks: one line each about what was concluded.
+        has_classifier: otherwise the returned classifier is one class of zeros.
+        remarks: what was inferred, one line each.
     """
 
     source: Source
@@ -41,7 +41,7 @@ class Placed:
     remarks: tuple[str, ...] = ()
 
     def adapt(self, arch: Arch) -> Arch:
-        """Return ``arch`` with the head that the file has."""
+        """Return ``arch`` with the file's head."""
         if self.hidden or not isinstance(arch.head, PoolLinear):
             return arch
         pool = arch.head.pool if self.has_classifier else 1
@@ -51,20 +51,14 @@ class Placed:
 def place(
     where: str, tensors: Mapping[str, Tensor], arch: Arch, sources: Iterable[Source]
 ) -> Placed | None:
-    """Return the tensors of the network; ``None`` if none has a name that a project gives it.
+    """Return the tensors of the network; ``None`` if no project's names occur in the file.
 
-    The prefix is the one behind which most of its names are. A classifier at another name is found
-    where the rest of the network is complete and one layer is left over; if none is left over, the
-    file has no classifier.
-
-    Args:
-        where: the file.
-        tensors: its tensors.
-        arch: the network; its width does not matter.
-        sources: the projects.
+    The prefix is the one that most names have. A classifier under another name is recognised if the
+    rest of the network is complete and one layer is left over; with none left over, the file has no
+    classifier. The width of ``arch`` does not matter.
 
     Raises:
-        InputError: the network stands in the file twice, or its head is another one.
+        InputError: the network is in the file twice, or has another head.
     """
     found = _find(where, tensors, arch, sources)
     if found is None:
@@ -105,7 +99,7 @@ def _find(
         for prefix in sorted(likely, key=len)[:MOST_PREFIXES]:
             count = sum(f"{prefix}{name}" in tensors for name in known)
             if prefix and count < len(known) / 2:
-                continue  # of another network, whose parts are called alike
+                continue  # another network with similar names
             if count > most:
                 most, best, prefixes = count, source, [prefix]
             elif count == most and source is best:
@@ -123,7 +117,7 @@ def _find(
 
 
 def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, Tensor]) -> Placed:
-    """Return ``placed`` with its classifier at the usual name; as it is if others are missing.
+    """Return ``placed`` with its classifier at the usual name, unless other tensors are missing.
 
     ``strange`` are tensors outside the network.
     """
@@ -175,7 +169,7 @@ def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, 
 
 
 def _layers(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of the weights that a layer has: not those of a loss, of one dimension."""
+    """Return the names of layers' weights, excluding one-dimensional weights of a loss."""
     return [
         name
         for name, tensor in tensors.items()

@@ -1,10 +1,10 @@
-"""Names that single projects give our layers.
+"""Layer names of single projects.
 
-github.com/akamaster/pytorch_resnet_cifar10 (resnet.py; the shortcuts are those without weights);
+github.com/akamaster/pytorch_resnet_cifar10 (resnet.py; the shortcuts without weights);
 github.com/d-li14/mobilenetv2.pytorch (models/imagenet/mobilenetv2.py), and tonylins'
-pytorch-mobilenet-v2, which it comes from; open-mmlab/mmpretrain (models/backbones/mobilenet_v2.py);
-Hugging Face transformers (models/mobilenet_v1 and models/mobilenet_v2; what stands before the names
-there, ``mobilenet_v2.`` say, is not among them).
+pytorch-mobilenet-v2, from which it derives; open-mmlab/mmpretrain
+(models/backbones/mobilenet_v2.py); Hugging Face transformers (models/mobilenet_v1 and
+models/mobilenet_v2, without prefixes such as ``mobilenet_v2.``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ V2 = "mobilenet_v2"
 
 
 def _flat(arch: Arch, last: str, classifier: str) -> Names:
-    """Return names that count convolutions, batch norms and activations of a block through."""
+    """Return names that count a block's convolutions, batch norms and activations."""
     names = unit("stem", "features.0.0", "features.0.1")
     for number, (ours, block) in enumerate(blocks(arch), start=1):
         for place, step in enumerate(block.steps()):
@@ -74,7 +74,7 @@ STEPS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1
 
 
 def _v1(arch: Arch) -> Names:
-    """Names of ``modeling_mobilenet_v1.py``: the halves of a block are layers of their own."""
+    """Names of ``modeling_mobilenet_v1.py``, where each half of a block is a separate layer."""
     names = _layer("stem", "conv_stem")
     for number, (ours, _) in enumerate(blocks(arch)):
         names |= _layer(f"{ours}.depthwise", f"layer.{2 * number}")
@@ -83,7 +83,7 @@ def _v1(arch: Arch) -> Names:
 
 
 def _v2(arch: Arch) -> Names:
-    """Names of ``modeling_mobilenet_v2.py``: the first block belongs to the stem."""
+    """Names of ``modeling_mobilenet_v2.py``, where the first block belongs to the stem."""
     names = _layer("stem", "conv_stem.first_conv")
     for number, (ours, block) in enumerate(blocks(arch)):
         theirs = f"layer.{number - 1}" if number else "conv_stem"

@@ -18,9 +18,9 @@ from mobilette.formats.torch.checkpoint import find_weights
 from mobilette.formats.torch.other_files import HEAD, name_file
 from mobilette.formats.torch.torch_files import DAMAGED, LEGACY, ZIP, open_torch_file
 
-# Others mean nothing without a scale, which stands elsewhere.
+# Other types need a scale that is stored elsewhere.
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-# What DataParallel, torch.compile, FSDP and activation checkpointing put into names.
+# Prefixes added by DataParallel, torch.compile, FSDP and activation checkpointing.
 WRAPPED = re.compile(
     r"(?:^|(?<=\.))(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -32,7 +32,7 @@ class StateDict:
 
     Attributes:
         tensors: by name, in memory; floating-point ones float32 and finite.
-        remarks: one line each about what was unwrapped or left out, without the file's name.
+        remarks: what was unwrapped or left out, one line each, without the file's name.
     """
 
     tensors: dict[str, Tensor]
@@ -42,14 +42,13 @@ class StateDict:
 def read_state_dict(path: str | Path) -> StateDict:
     """Read ``.pth``, ``.pt``, ``.th``, ``.bin``, ``.ckpt`` and ``.safetensors``, by content.
 
-    The weights of a checkpoint are found by their key (`find_weights`), and what lies beside them
-    is not read. Floating-point tensors become float32, whatever they were. A zip archive is checked
-    against its checksums; PyTorch's older format and safetensors have none, so a changed byte
-    within a tensor's values goes unnoticed there. No code in a file is run.
+    Only the weights of a checkpoint are read (`find_weights`), and floating-point tensors become
+    float32. A zip archive's checksums are verified; PyTorch's older format and safetensors have
+    none, so a changed byte within a tensor's values goes unnoticed there. No code is executed.
 
     Raises:
-        InputError: the file is of another format, damaged, larger than 4 GiB, a pickled module, has
-            no tensors or some of other types, or a value in it is not finite.
+        InputError: the file has another format, is damaged, larger than 4 GiB or a pickled module,
+            has no tensors or unsupported ones, or a value is not finite.
     """
     path = Path(path)
     size = check_file(path)
@@ -92,7 +91,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 def _without_wrappers(
     path: Path, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors by their plain names, and what was removed from these."""
+    """Return the tensors by their plain names, and the removed prefixes."""
     plain: dict[str, Tensor] = {}
     removed: dict[str, None] = {}
     for full, tensor in tensors.items():
@@ -107,22 +106,22 @@ def _without_wrappers(
 
 
 def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """Return a copy in memory: the file may change or go while the weights are in use."""
+    """Return a copy in memory: the file may change or vanish while the weights are in use."""
     if not tensor.is_floating_point():
         return tensor.clone(memory_format=torch.contiguous_format)
     if tensor.dtype not in FLOATS:
         listed = ", ".join(str(kind) for kind in FLOATS)
         raise InputError(f"{path}: tensor {name!r:.80} is {tensor.dtype}; supported are {listed}")
     copied = tensor.to(torch.float32, copy=True).contiguous()
-    if tensor.ndim:  # a single number is a metric's, and may be an infinite "best so far"
+    if tensor.ndim:  # a scalar is a metric, perhaps an infinite "best so far"
         check_finite(name, copied, where=str(path))
     return copied
 
 
 def check_finite(name: str, tensor: Tensor, *, where: str) -> None:
-    """Raise `InputError` if a value of ``tensor`` is NaN or infinite; ``where`` is its file.
+    """Raise `InputError` if ``tensor`` has a NaN, an infinity or, as a variance, a negative value.
 
-    Or if it is a variance below zero, whose root would be NaN.
+    ``where`` is the file.
     """
     if not tensor.isfinite().all():
         raise InputError(

@@ -1,4 +1,4 @@
-"""Tensors in PyTorch's files: what a pickle says of them, and their values once they are read.
+"""Tensors in PyTorch's files: as a pickle describes them, and their values once read.
 
 The calls are those of ``torch/_utils.py`` and ``torch/serialization.py``.
 """
@@ -44,7 +44,7 @@ WITH_ATTRIBUTES = "torch._tensor._rebuild_from_type_v2"
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:
-    """Values in a file: ``count`` of ``dtype``, from number ``start`` of those under ``key``."""
+    """``count`` values of ``dtype`` in a file, from number ``start`` of those under ``key``."""
 
     key: str
     dtype: torch.dtype
@@ -54,7 +54,7 @@ class Storage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredTensor:
-    """A tensor whose values are not read yet; it lies within its storage."""
+    """A tensor within its storage whose values have not been read yet."""
 
     storage: Storage
     offset: int
@@ -63,11 +63,11 @@ class StoredTensor:
 
     @property
     def size_bytes(self) -> int:
-        """What its values need, each as often as it is shown."""
+        """The size of its values, repeated ones included."""
         return math.prod(self.shape) * self.storage.dtype.itemsize
 
     def load(self, content: bytearray) -> Tensor:
-        """Return its values, in memory of their own, of the bytes under its storage's key."""
+        """Return a copy of its values from ``content``, the bytes under its storage's key."""
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.storage.dtype)
         values = torch.frombuffer(content, dtype=self.storage.dtype)
@@ -78,17 +78,17 @@ class StoredTensor:
 
 
 def find_storage(key: object) -> object:
-    """Return the storage that a persistent id stands for; `Inert` of a type that is not read.
+    """Return the storage of a persistent id; `Inert` for an unsupported type.
 
-    The id is ("storage", its type, its key, its device, how many values it has), in the older
-    format with a view (key, start, how many) or ``None`` behind.
+    The id is ("storage", type, key, device, number of values), in the older format followed by a
+    view (key, start, count) or ``None``.
 
     Raises:
-        TypeError: a part of it is of another kind.
-        ValueError: it is none, or its view lies outside.
+        TypeError: a part has the wrong type.
+        ValueError: it is not a storage, or its view lies outside.
     """
     kind, *rest = key if isinstance(key, tuple) and key else (None,)
-    if kind == "module":  # of the older format: a class, its file and its source
+    if kind == "module":  # older format: a class, its file and its source
         return rest[0] if rest else None
     if kind != "storage" or len(rest) not in (4, 5):
         raise ValueError("a persistent id that is no storage")
@@ -108,11 +108,11 @@ def find_storage(key: object) -> object:
 
 
 def rebuild(name: str, args: tuple[object, ...]) -> object:
-    """Return the tensor or shape that a call stands for; ``None`` of calls that are not known.
+    """Return the tensor or shape that a call stands for; ``None`` for unknown calls.
 
     Raises:
-        TypeError: a part of it is of another kind.
-        ValueError: it lies outside its storage.
+        TypeError: a part has the wrong type.
+        ValueError: the tensor lies outside its storage.
     """
     if name == WITH_ATTRIBUTES and len(args) == 4:
         made, given = args[0], args[2]
@@ -138,12 +138,12 @@ def rebuild(name: str, args: tuple[object, ...]) -> object:
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a whole number that can count something in a file."""
+    """Whether a value is a plausible count in a file."""
     return type(value) is int and 0 <= value < MOST_VALUES
 
 
 def are_counts(values: object) -> bool:
-    """Whether values are a shape or strides."""
+    """Whether values are a plausible shape or strides."""
     return (
         isinstance(values, tuple) and len(values) <= MOST_DIMENSIONS and all(map(is_count, values))
     )

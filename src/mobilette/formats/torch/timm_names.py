@@ -18,7 +18,7 @@ from mobilette.formats.torch.name_tables import (
     unit,
 )
 
-# The convolutions of a block with expansion and of one without.
+# The convolutions of a block with and without expansion.
 EXPANDED = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
 SEPARABLE = {"depthwise": "conv_dw", "pointwise": "conv_pw", "project": "conv_pw"}
 
@@ -35,7 +35,7 @@ def mobilenet_v2(arch: Arch) -> Names:
 
 
 def mobilenet_v3(arch: Arch) -> Names:
-    """Names of ``mobilenetv3.py``: the hidden layer is a 1x1 convolution there."""
+    """Names of ``mobilenetv3.py``, where the hidden layer is a 1x1 convolution."""
     last = f"blocks.{len(STAGES[arch.name])}.0"
     names = _body(arch) | unit(last_conv(arch), f"{last}.conv", f"{last}.bn1")
     return names | {"head.hidden.0.linear": "conv_head", "head.classifier": "classifier"}

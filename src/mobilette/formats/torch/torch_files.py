@@ -1,8 +1,8 @@
-"""PyTorch's own files, the zip archive and the older pickle, read without running what they say.
+"""Reads PyTorch's files, the zip archive and the older pickle, without executing them.
 
-`mobilette.formats.torch.pickles` reads the pickle in them; of all that it calls, only the making
-of tensors has a meaning here. Values are read when they are asked for, each storage once: what lies
-beside the weights, an optimiser's state say, costs nothing.
+`mobilette.formats.torch.pickles` reads the pickle; of its calls, only those that make tensors have
+a meaning. Values are read on demand, each storage once, so that an optimiser's state, say, costs
+nothing.
 
 The formats are those of ``torch/serialization.py``.
 """
@@ -29,18 +29,17 @@ from mobilette.formats.torch.pickles import read_pickle
 from mobilette.formats.torch.stored_tensors import Storage, StoredTensor, find_storage, rebuild
 
 ZIP = b"PK\x03\x04"
-# The magic number of `torch.serialization`, pickled.
+# The pickled magic number of `torch.serialization`.
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LARGEST_PICKLE = 64 * 2**20
 BIG_ENDIAN = "written on a big-endian machine, whose values are not read"
-# A file that names one of these is no file of weights that somebody trained. It would not be run
-# either way; but who is given such a file should know.
+# No trained weights name these. They would not be run either way, but the user should know.
 TAKING_OVER = (
     *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "pty", "importlib"),
     *("ctypes", "code", "commands", "webbrowser", "pip"),
 )
 RUNNING = ("eval", "exec", "execfile", "compile", "open", "input", "breakpoint", "__import__")
-# What Python and PyTorch raise for bytes that are no such file; memory is what they claim to need.
+# Raised by Python and PyTorch for damaged files; MemoryError if they claim impossible sizes.
 DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -61,11 +60,11 @@ DAMAGED = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TorchFile:
-    """What a file says, and the way to its values.
+    """A file's content, and access to its values.
 
     Attributes:
-        content: tables, lists and values, `StoredTensor` and `Inert` among them.
-        names: the classes and functions that it names.
+        content: tables, lists and values, including `StoredTensor` and `Inert`.
+        names: the classes and functions it names.
         read: returns the bytes under a storage's key.
     """
 
@@ -74,7 +73,7 @@ class TorchFile:
     read: Callable[[str], bytes]
 
     def load(self, tensors: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-        """Return the values of tensors, each in memory of its own."""
+        """Return the values of tensors, each in separate memory."""
         users: defaultdict[str, list[str]] = defaultdict(list)
         for name, tensor in tensors.items():
             users[tensor.storage.key].append(name)
@@ -87,13 +86,14 @@ class TorchFile:
 
 @contextmanager
 def open_torch_file(path: Path, size: int) -> Iterator[TorchFile]:
-    """Yield what a file of ``size`` bytes says, which begins with `ZIP` or `LEGACY`.
+    """Yield the content of a file of ``size`` bytes that begins with `ZIP` or `LEGACY`.
 
-    The archive's parts are compared with their checksums as they are read. The older format has
-    none: a change within a tensor's values goes unnoticed.
+    The archive's checksums are verified as its parts are read. The older format has none: a change
+    within a tensor's values goes unnoticed.
 
     Raises:
-        InputError: it is an archive of another kind, damaged, or meant to take over the machine.
+        InputError: it is another kind of archive, damaged, or names code that could take over the
+            machine.
     """
     try:
         with path.open("rb") as file:
@@ -154,11 +154,11 @@ def _read_part(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _read_legacy(path: Path, file: BinaryIO, size: int) -> TorchFile:
-    """Read magic number, version, the machine's sizes, content, and the keys of its storages."""
+    """Read magic number, version, machine sizes, content and storage keys."""
     file.seek(0)
     stream = io.BytesIO(file.read(LARGEST_PICKLE))
     names: dict[str, None] = {}
-    stored: dict[str, tuple[int, int]] = {}  # how many values, and how large each is
+    stored: dict[str, tuple[int, int]] = {}  # number of values, bytes per value
 
     def find(key: object) -> object:
         storage = find_storage(key)
@@ -200,7 +200,7 @@ def _read_legacy(path: Path, file: BinaryIO, size: int) -> TorchFile:
 
 
 def _checked(path: Path, names: Mapping[str, None]) -> tuple[str, ...]:
-    """Return the names, unless one of them would take over the machine."""
+    """Return the names, unless one could take over the machine."""
     for name in names:
         module, _, function = name.rpartition(".")
         builtin = module in ("builtins", "__builtin__") and function in RUNNING
@@ -213,7 +213,7 @@ def _checked(path: Path, names: Mapping[str, None]) -> tuple[str, ...]:
 
 
 def explained(path: Path, error: Exception) -> InputError:
-    """Return what is said of a file that is damaged."""
+    """Return the `InputError` for a damaged file."""
     if isinstance(error, InputError):
         return error
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -221,14 +221,14 @@ def explained(path: Path, error: Exception) -> InputError:
 
 
 LARGEST_LIST = 8 * 2**20
-# The records that end an archive: their mark, where in them the list's size stands, its bytes.
+# The records that end an archive: signature, offset and width of the list's size.
 ENDS = ((b"PK\x05\x06", 12, 4), (b"PK\x06\x06", 40, 8))
-# A comment of 64 KiB can stand behind them.
+# A comment of up to 64 KiB may follow them.
 TAIL = 2**17
 
 
 def check_list_of_parts(file: BinaryIO) -> None:
-    """Raise `ValueError` if a zip archive claims a list of parts that no model has."""
+    """Raise `ValueError` if a zip archive claims an implausibly long list of parts."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL))
     tail = file.read()
