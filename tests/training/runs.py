@@ -13,7 +13,7 @@ from mobilette.data.reading import Reading
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
-from mobilette.training.events import Event, Now, Report, Sitting
+from mobilette.training.events import Event, Listener, Now, Sitting
 from mobilette.training.plan import NetworkChoice
 from mobilette.workflows.resume import run_resume
 from mobilette.workflows.train import run_train
@@ -57,7 +57,7 @@ def train(
     workers: int | None = None,
     max_unusable: float = 0.1,
     tensorboard: bool = False,
-    report: Report = silent,
+    report: Listener = silent,
     reporter: Reporter = SILENT,
     now: Now = time.perf_counter,
     **options: Any,
@@ -78,7 +78,7 @@ def resume(
     path: str | Path,
     *,
     overrides: Any = None,
-    report: Report = silent,
+    report: Listener = silent,
     reporter: Reporter = SILENT,
     now: Now = time.perf_counter,
     **options: Any,

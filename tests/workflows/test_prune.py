@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mobilette.exporters.export import export
 from mobilette.files import read_json
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event
+from mobilette.training.recipe import load_recipe
 from mobilette.verification.evaluate import evaluate
 from mobilette.workflows.prune import prune
 from mobilette.workflows.prune_record import PRUNED, new_channels, read_pruning
@@ -39,7 +41,8 @@ def pruned(trained: Run, images: Path, tmp_path_factory: pytest.TempPathFactory)
         images,
         keep=0.5,
         steps=2,
-        overrides={"epochs": 2, "batch_size": 16},
+        epochs=2,
+        batch_size=16,
         out=tmp_path_factory.mktemp("pruned") / "half",
         workers=0,
     )
@@ -127,7 +130,7 @@ def test_digits_end_to_end_on_the_command_line(tmp_path: Path, capsys: Capture) 
     assert f'teacher = "{base.path}"' in (narrow / "recipe.toml").read_text()
 
 
-def test_people_get_a_table_and_a_image(
+def test_people_get_a_table_and_an_image(
     trained: Run, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
@@ -160,16 +163,54 @@ def test_what_is_stopped_in_the_last_step_is_a_run_that_can_be_finished(
             trained,
             images,
             keep=0.7,
-            overrides={"epochs": 4},
+            epochs=4,
             out=out,
             workers=0,
-            report=stop_in_the_second_epoch,
+            callbacks=[stop_in_the_second_epoch],
         )
     (step,) = read_pruning(out).steps
     assert step.tuned == open_run(out).history()[0]["top1"]
     assert read_pruning(out).source == str(trained.path.resolve())
     assert command(["train", f"--resume={out}", "--workers=0"]) == 0
     assert len(open_run(out).history()) == 5  # one of the start
+
+
+def test_a_model_without_a_run_is_saved_to_teach(
+    trained: Run, images: Path, tmp_path: Path
+) -> None:
+    model = replace(trained.model, origin=replace(trained.model.origin, source="mine"))
+    seen: list[Event] = []
+    run = prune(
+        model,
+        images,
+        keep=0.7,
+        epochs=1,
+        lr=0.01,
+        seed=3,
+        out=tmp_path / "narrow",
+        workers=0,
+        callbacks=[seen.append],
+    )
+    assert any(isinstance(event, EpochDone) for event in seen)
+    recipe = load_recipe(run.path / "recipe.toml")
+    teacher = tmp_path / "narrow-teacher"
+    assert (recipe.epochs, recipe.lr, recipe.seed) == (1, 0.01, 3)
+    assert (recipe.teacher, read_pruning(run.path).source) == (str(teacher), str(teacher))
+    assert same_weights(teacher, trained.path)
+    shutil.rmtree(run.path)
+    with pytest.raises(InputError, match="narrow-teacher: exists"):
+        prune(model, images, keep=0.7, epochs=1, out=run.path)
+
+
+def test_a_model_of_a_run_is_taught_by_the_run(trained: Run, images: Path, tmp_path: Path) -> None:
+    run = prune(trained.model, images, keep=0.7, epochs=1, out=tmp_path / "narrow", workers=0)
+    assert read_pruning(run.path).source == str(trained.path.resolve())
+    assert [path.name for path in tmp_path.iterdir()] == ["narrow"]
+
+
+def test_epochs_and_time_together_are_refused(trained: Run, images: Path) -> None:
+    with pytest.raises(InputError, match="--time and --epochs: give one of them"):
+        prune(trained, images, keep=0.7, epochs=1, time="10m")
 
 
 def test_it_is_a_public_name() -> None:

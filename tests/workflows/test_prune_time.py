@@ -13,9 +13,10 @@ from mobilette.data.sources import find_images
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, open_run
-from mobilette.training.recipe import load_recipe
+from mobilette.training.events import Sitting
+from mobilette.training.recipe import SLICED, load_recipe
 from mobilette.training.time_plan import TooShortError
-from mobilette.workflows.prune import prune
+from mobilette.workflows.prune import prune, run_prune
 from mobilette.workflows.prune_images import HeldImages
 from mobilette.workflows.prune_time import (
     TUNING_SHARE,
@@ -45,7 +46,7 @@ def test_fine_tuning_keeps_its_share_or_a_time_is_proposed_that_is_accepted(
     except TooShortError as refused:
         limit = max(refused.needed, limit)
         plan = plan_pruning(limit, spent=spent, costs=found, steps=steps)
-    assert steps * plan.tuning >= TUNING_SHARE * limit * (1 - 1e-9)
+    assert steps * plan >= TUNING_SHARE * limit * (1 - 1e-9)
 
 
 def test_the_minute_that_scoring_took_is_refused() -> None:
@@ -58,16 +59,17 @@ def test_the_minute_that_scoring_took_is_refused() -> None:
         "fine-tuning has at least 50%; 138s would do"
     )
     plan = plan_pruning(138, spent=10, costs=costs, steps=1)
-    assert plan.tuning == pytest.approx(138 - 10 - 1.15 * (25 + 2 * 8))
+    assert plan == pytest.approx(138 - 10 - 1.15 * (25 + 2 * 8))
 
 
 def test_steps_are_fine_tuned_for_as_long_as_each_other() -> None:
     """The second cut is measured as well before what is left is shared."""
     now = Ticks()
     said: list[str] = []
-    time = PruningTime(100.0, steps=2, now=now, remark=said.append)
+    sitting = Sitting(now=now, reporter=Reporter(remark=said.append)).begin()
+    time = PruningTime(100.0, steps=2, sitting=sitting)
     now.time += 10
-    time.plan(lambda: CutCosts(cut=10.0, accuracy=4.0, reading=0.0))
+    time.plan(CutCosts(cut=10.0, accuracy=4.0, reading=0.0))
     assert said == ["in 100s: 46.8 s to read, score, cut and judge, 2 times 26.6 s of fine-tuning"]
     now.time += 1.15 * (4 + 4 + 10)
     assert time.of_tuning(2) == pytest.approx(26.6, abs=0.1)
@@ -98,7 +100,7 @@ def test_what_is_measured_on_a_few_images_stands_for_all(
     monkeypatch.setattr(HeldImages, "accuracy", judge)
     held = HeldImages(
         find_images(images),
-        trained,
+        trained.model,
         device=trained.network.state_dict()["stem.conv.weight"].device,
         reading=Reading(workers=0),
         reporter=SILENT,
@@ -116,16 +118,15 @@ def test_the_plan_is_said_before_anything_is_cut_and_kept(
     trained: Run, images: Path, tmp_path: Path
 ) -> None:
     def pruned(limit: float, said: list[str]) -> Run:
-        return prune(
+        return run_prune(
             trained,
             images,
             keep=0.7,
-            time_limit=limit,
-            overrides={"batch_size": 16},
+            recipe=load_recipe(SLICED, overrides={"batch_size": 16, "time_limit": limit}),
+            limits_all=True,
             out=tmp_path / "out",
-            workers=0,
-            reporter=Reporter(remark=said.append),
-            now=Ticks(),
+            reading=Reading(workers=0),
+            sitting=Sitting(now=Ticks(), reporter=Reporter(remark=said.append)),
         )
 
     with pytest.raises(TooShortError, match="fine-tuning has at least 50%; .* would do") as refused:
@@ -153,5 +154,4 @@ def test_a_recipe_with_a_time_of_its_own_is_refused_in_its_own_words(
             overrides={"time_limit": 0.01},
             out=tmp_path / "out",
             workers=0,
-            now=Ticks(),
         )

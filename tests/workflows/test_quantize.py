@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def test_the_artifact_keeps_its_accuracy_and_says_how(
         each["name"] for each in found["rungs"]
     ]
     assert verify(artifact.path, images).passed
+
+
+def test_a_model_that_no_run_holds(trained: Run, images: Path, tmp_path: Path) -> None:
+    model = replace(trained.model, origin=replace(trained.model.origin, source="mine"))
+    with pytest.raises(InputError, match=r"mine: not trained here.*--calibrate DATA"):
+        quantize(model, images, out=tmp_path)
+    found = quantize(model, images, calibrate=images, out=tmp_path)
+    assert found.kept
+    assert found.verdict.accuracy_source is not None
+    assert "mobilette export" not in found.advice
 
 
 def test_each_rung_is_converted_once_and_says_what_is_done(

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,6 @@ from mobilette.cli.options import (
     Workers,
     ranged,
 )
-from mobilette.errors import InputError
 from mobilette.limits import PRUNED_PART, PRUNING_STEPS
 
 if TYPE_CHECKING:
@@ -76,41 +75,38 @@ def prune(
 
     The result is another run, narrower.
     """
-    if time is not None and epochs is not None:
-        raise InputError("--time and --epochs: give one of them")
     from mobilette.training.process import let_threads_sleep
 
     let_threads_sleep()
     from mobilette.cli.output import remarks
     from mobilette.cli.training_output import TrainingProgress
-    from mobilette.exporters.export import open_trained_run
     from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
-    from mobilette.training.recipe import merge_keys
     from mobilette.workflows.prune import prune as prune_run
     from mobilette.workflows.prune_record import read_pruning
 
-    keys = merge_keys(None, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed)
-    seconds: Any = keys.pop("time_limit", None)
     keep_freed_memory()
     set_threads(threads)
     try:
         with TrainingProgress() as progress:
             pruned = prune_run(
-                open_trained_run(run),
+                run,
                 data,
                 keep=keep,
                 importance=importance.value,
                 steps=steps,
                 recipe=recipe,
-                overrides=keys,
-                time_limit=seconds,
+                epochs=epochs,
+                time=time,
+                batch_size=batch_size,
+                lr=lr,
+                seed=seed,
                 out=out,
                 force=force,
                 device=device,
                 workers=workers,
                 max_unusable=max_unusable,
-                report=progress,
+                callbacks=[progress],
                 reporter=progress.reporter,
             )
     except KeyboardInterrupt as stop:

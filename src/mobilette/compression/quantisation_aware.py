@@ -22,8 +22,6 @@ from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 
 Batches = Callable[[], Iterable[Tensor]]
-# Called with (steps done, steps in all, loss).
-Report = Callable[[int, int, float], None]
 
 WARMUP = 0.1
 
@@ -37,7 +35,7 @@ def train_quantised(
     steps: int,
     lr: float = 1e-4,
     float_layers: Collection[str] = (),
-    report: Report | None = None,
+    report: Callable[[int, int, float], None] | None = None,
 ) -> Model | None:
     """Return ``model`` trained to answer the same in int8 as in float; ``None`` if that failed.
 
@@ -48,7 +46,8 @@ def train_quantised(
     ``inputs`` are no better than before.
 
     ``model`` has its batch norms folded; images are normalised, float (N, C, H, W). ``batches``
-    begins a pass over them, and is called again when a pass ends early.
+    begins a pass over them, and is called again when a pass ends early. ``report`` is called with
+    the steps done, the steps in all and the loss.
 
     Raises:
         InputError: ``inputs`` do not fit the network, it has no such layer, or ``steps`` or ``lr``

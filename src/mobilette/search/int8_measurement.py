@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mobilette.artifact.contract import Precision, Rung
+from mobilette.artifact.contract import Rung
 from mobilette.artifact.directory import open_artifact
 from mobilette.compression.folding import fold
 from mobilette.compression.observation import LARGEST_BATCH as LARGEST_ACTIVATION
@@ -29,6 +29,7 @@ from mobilette.engines.timing import Request
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_name, export
 from mobilette.exporters.target import Calibration, Progress
+from mobilette.model.model import Model
 from mobilette.progress import Remark, Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
@@ -45,7 +46,7 @@ SMALLEST_BATCH, LARGEST_BATCH = 8, 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judge:
-    """The images that attempts are judged on, and the run's answers to them."""
+    """The images that attempts are judged on, and the model's answers to them."""
 
     pixels: NDArray[np.uint8]
     labels: Labels
@@ -54,30 +55,32 @@ class Judge:
 
     @property
     def top1(self) -> float:
-        """Top-1 of the run, 0 to 1."""
+        """Top-1 of the model, 0 to 1."""
         return accuracy(self.logits, self.labels)
 
 
 def read_judge(
-    run: Run,
+    model: Model,
     data: str | Path,
     *,
     max_drop: float,
     reading: Reading,
     reporter: Reporter,
 ) -> Judge:
-    """Return the images of a split with the run's answers; arguments are those of `quantize`.
+    """Return the images of a split with the model's answers; arguments are those of `quantize`.
 
     Raises:
         InputError: they cannot be used, or are too few to measure ``max_drop``.
     """
-    network = run.network  # a run without weights is refused before images are read
-    labelled = labelled_images(data, run.classes, split=reading.split, multi_label=run.multi_label)
+    network = model.network  # without a classifier it is refused before images are read
+    labelled = labelled_images(
+        data, model.classes, split=reading.split, multi_label=model.multi_label
+    )
     read, _ = load_split(
         labelled.images,
-        num_classes=len(run.classes),
-        resolution=run.arch.resolution,
-        preprocess=run.preprocess,
+        num_classes=len(model.classes),
+        resolution=model.arch.resolution,
+        preprocess=model.preprocess,
         reading=reading,
         reporter=reporter,
     )
@@ -88,12 +91,12 @@ def read_judge(
             f"points: one image is {100 / len(read.labels):.3g}; at least {needed} are needed"
         )
     pixels = read.pixels[:]
-    logits = checkpoint_logits(network, Normalise(run.preprocess), pixels)
+    logits = checkpoint_logits(network, Normalise(model.preprocess), pixels)
     return Judge(pixels=pixels, labels=read.labels, logits=logits, max_drop=max_drop)
 
 
 def make_material(
-    run: Run,
+    model: Model,
     to: str,
     judge: Judge,
     calibration: Calibration,
@@ -103,7 +106,7 @@ def make_material(
 
     Some of the judge's images rank layers. ``images(count=...)`` returns training images.
     """
-    normalise = Normalise(run.preprocess)
+    normalise = Normalise(model.preprocess)
 
     def normalised(pixels: NDArray[np.uint8]) -> Tensor:
         with torch.no_grad():
@@ -117,13 +120,12 @@ def make_material(
             for first in range(0, len(order), size):
                 yield normalised(pixels[order[first : first + size]])
 
-    model = fold(run.model)
     fitting = LARGEST_ACTIVATION // largest_activation(model.arch)
     size = max(SMALLEST_BATCH, min(LARGEST_BATCH, fitting))
     step = max(1, len(judge.labels) // RANKING_IMAGES)
     plain_is_minmax = not TARGETS[to].default_ranges_differ_from_minmax
     return Material(
-        model=model,
+        model=fold(model),
         inputs=normalised(calibration.pixels),
         ranking=normalised(judge.pixels[::step]),
         ranking_labels=judge.labels[::step],
@@ -133,7 +135,7 @@ def make_material(
 
 
 def execute(
-    run: Run,
+    source: Run | Model,
     to: str,
     attempt: Attempt,
     calibration: Calibration,
@@ -153,7 +155,7 @@ def execute(
         return Rung(name=name, reason=attempt.reason)
     try:
         artifact = export(
-            run,
+            source,
             to=to,
             precision="int8",
             calibration=calibration,
@@ -192,16 +194,15 @@ def execute(
     )
 
 
-def latencies(
-    run: Run, to: str, int8: Path, precisions: Sequence[Precision], *, say: Remark
-) -> dict[str, float]:
-    """Return median latencies, in ms, of the artifact in ``int8`` and of other ``precisions``."""
+def latencies(source: Run | Model, to: str, int8: Path, *, say: Remark) -> dict[str, float]:
+    """Return median latencies, in ms, of the artifact in ``int8`` and of the other precisions."""
+    precisions = [each for each in TARGETS[to].precisions if each != "int8"]
     if to == "mcu" or not precisions:
         return {}
     paths = {"int8": int8 / artifact_name(TARGETS[to], "int8")}
     for precision in precisions:
         with suppress(InputError):
-            paths[precision] = export(run, to=to, precision=precision, out=int8).path
+            paths[precision] = export(source, to=to, precision=precision, out=int8).path
     calls: dict[str, list[float | None]] = {name: [] for name in paths}
     for turn in range(ROUNDS):
         for name, path in paths.items():

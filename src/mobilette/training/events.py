@@ -66,7 +66,7 @@ class Profiled:
 
 
 Event = StepDone | EpochDone | Profiled
-Report = Callable[[Event], None]
+Listener = Callable[[Event], None]
 Now = Callable[[], float]  # seconds, from any beginning
 
 
@@ -82,8 +82,8 @@ class Sitting:
     done and the state saved. ``started`` is when the sitting began, by ``now``, in seconds.
     """
 
-    report: Report = _ignore
-    callbacks: tuple[Report, ...] = ()
+    report: Listener = _ignore
+    callbacks: tuple[Listener, ...] = ()
     reporter: Reporter = SILENT
     tensorboard: bool = False
     now: Now = time.perf_counter
@@ -112,7 +112,7 @@ class Sitting:
 class Callbacks:
     """Calls functions with each event; after an exception, which is kept, calls none."""
 
-    def __init__(self, functions: tuple[Report, ...]) -> None:
+    def __init__(self, functions: tuple[Listener, ...]) -> None:
         self.functions = functions
         self.error: Exception | None = None
 
@@ -208,7 +208,7 @@ def check_tensorboard() -> None:
 
 
 @contextmanager
-def tensorboard_log(folder: Path, *, wanted: bool) -> Iterator[Report]:
+def tensorboard_log(folder: Path, *, wanted: bool) -> Iterator[Listener]:
     """Yield a function that writes TensorBoard events into the run ``folder``, if ``wanted``."""
     if not wanted:
         yield _ignore

@@ -28,7 +28,6 @@ from mobilette.training.recipe import (
     TRANSFER,
     Recipe,
     load_recipe,
-    override,
 )
 from mobilette.training.start import (
     DEFAULT_MODEL,
@@ -93,7 +92,7 @@ def make_plan(
         InputError: a value is wrong, or the initial weights are missing or do not fit.
     """
     if recipe is not None:  # a wrong one is refused before weights are downloaded
-        _read_recipe(recipe, overrides)
+        load_recipe(recipe, overrides=overrides)
     if choice.model is not None:
         model, width_mult = resolve_name(choice.model, choice.width_mult)
         choice = replace(choice, model=model, width_mult=width_mult)
@@ -117,7 +116,7 @@ def make_plan(
         # The model options describe the file and were used to read it.
         choice = replace(choice, model=None, width_mult=None, preprocess=None)
     source, arch, origin = _choose_network(images, choice, settings, source, start, reporter)
-    chosen = _read_recipe(recipe or _usual_recipe(source, arch), overrides)
+    chosen = load_recipe(recipe or _usual_recipe(source, arch), overrides=overrides)
     if source is None:
         _warn_without_norms(arch, chosen, reporter.remark)
     known = _with_known_classes(source, images, reporter.remark)
@@ -189,12 +188,6 @@ def _warn_without_norms(arch: Arch, recipe: Recipe, remark: Remark) -> None:
 
 def _has_norms(arch: Arch) -> bool:
     return any(isinstance(layer, NormLayer) for layer in layers(arch))
-
-
-def _read_recipe(recipe: str | Path | Recipe, overrides: Mapping[str, object]) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return override(recipe, overrides)
-    return load_recipe(recipe, overrides=overrides)
 
 
 def _resolution(

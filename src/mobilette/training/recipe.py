@@ -138,13 +138,15 @@ def list_recipes() -> list[str]:
 
 
 def load_recipe(
-    recipe: str | Path = DEFAULT, *, overrides: Mapping[str, object] | None = None
+    recipe: str | Path | Recipe = DEFAULT, *, overrides: Mapping[str, object] | None = None
 ) -> Recipe:
-    """Return a recipe by name or from a TOML file, with some keys replaced.
+    """Return a recipe, by name or from a TOML file, with some keys replaced.
 
     Raises:
         InputError: no such recipe, not TOML, an unknown key or a value out of range.
     """
+    if isinstance(recipe, Recipe):
+        return override(recipe, overrides or {})
     if str(recipe) in list_recipes():
         where = str(recipe)
         content = _folder().joinpath(f"{recipe}.toml").read_bytes()

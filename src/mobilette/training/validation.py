@@ -15,7 +15,7 @@ from mobilette.data.store import part_of
 from mobilette.errors import InputError
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import Metrics, measure
-from mobilette.training.events import EpochDone, Report
+from mobilette.training.events import EpochDone, Listener
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.recovery import DivergedError, Parts
 from mobilette.training.sampling import Purpose, generator
@@ -85,7 +85,7 @@ class Validator:
         pace: Pace,
         parts: Parts,
         last_state: LastState,
-        report: Report,
+        report: Listener,
     ) -> None:
         self.trainer, self.dataset, self.recipe = trainer, dataset, trainer.recipe
         self.steps, self.share, self.pace, self.parts = steps, share, pace, parts

@@ -1,12 +1,11 @@
-"""`prune`: a run and its images in, a run of a narrower network out."""
+"""`prune`: a model and images in, a run of a narrower network out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from os import PathLike
 from pathlib import Path
 
 from mobilette.arguments import checked
@@ -17,17 +16,19 @@ from mobilette.data.images import ImageSet
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
+from mobilette.exporters.export import open_trained_run
 from mobilette.folders import check_new, claimed, claimed_free, scratch
-from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SECONDS
+from mobilette.limits import PRUNED_PART, PRUNING_STEPS
 from mobilette.model.directory import ARCH
 from mobilette.model.model import Model, Origin
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, check_apart, is_run, open_run
+from mobilette.run.subject import folder_name, resolve
 from mobilette.training.distributed import is_launched
 from mobilette.training.environment import choose_device
-from mobilette.training.events import Now, Report, Sitting
+from mobilette.training.events import Listener, Sitting
 from mobilette.training.plan import NetworkChoice
-from mobilette.training.recipe import SLICED, Recipe, load_recipe, override
+from mobilette.training.recipe import SLICED, Recipe, load_recipe, merge_keys
 from mobilette.training.time_plan import TooShortError, timed_reading
 from mobilette.workflows.prune_images import HeldImages, with_classes_of
 from mobilette.workflows.prune_record import (
@@ -37,110 +38,167 @@ from mobilette.workflows.prune_record import (
     tuned_step,
     write_pruning,
 )
-from mobilette.workflows.prune_time import CutCosts, PruningTime, measure_cut
+from mobilette.workflows.prune_time import PruningTime, measure_cut
 from mobilette.workflows.train import run_train
 
 
 @checked
 def prune(
-    run: Run | str | Path,
+    run: Run | Model | str | Path,
     data: str | Path,
     *,
     keep: float,
     importance: Importance = "taylor",
     steps: int = 1,
     recipe: str | Path | Recipe | None = None,
+    epochs: int | None = None,
+    time: float | str | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
     overrides: Mapping[str, object] | None = None,
-    time_limit: float | None = None,
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
     workers: int | None = None,
     max_unusable: float = 0.1,
-    report: Report | None = None,
+    callbacks: Iterable[Listener] = (),
     reporter: Reporter = SILENT,
-    now: Now = time.perf_counter,
 ) -> Run:
-    """Cut the least important channels of a run's network, fine-tune it, return the new run.
+    """Cut the least important channels of a network, fine-tune it and return the new run.
 
     Each step scores the channels on training images, cuts them
     (`mobilette.compression.prune_channels`), measures batch norms again and trains the network with
     the unpruned one as teacher. ``pruned.json`` in the new run records every step.
 
     Args:
-        run: a trained or imported run, or its directory; it is not changed.
-        data: images of its classes, as for `train`.
+        run: a trained or imported run, its directory, or a `Model`; it is not changed. A `Model`
+            that no run holds is saved beside the new run, as ``NAME-teacher``.
+        data: images of its classes, as for `mobilette.train`.
         keep: fraction of the mult-adds to keep, between 0 and 1.
         importance: ``taylor``, the first-order change of the loss, or ``norm``, from the weights
             alone.
         steps: how often to cut and fine-tune, by the same factor each time.
         recipe: for the fine-tuning after each step; by default ``sliced``.
-        overrides: recipe keys to replace, such as ``{"epochs": 5}``, in each step.
-        time_limit: seconds of wall-clock for all steps together, planned before the first cut:
-            fine-tuning gets at least half, in equal parts. By default the recipe decides.
+        epochs: passes over the images in each step.
+        time: wall-clock for all steps together: seconds, or text such as ``"10m"``. Fine-tuning
+            gets at least half, in equal parts. By default the recipe decides.
+        batch_size: images per step of fine-tuning.
+        lr: peak learning rate of fine-tuning.
+        seed: random seed of fine-tuning.
+        overrides: other recipe keys to replace in each step.
         out: the run directory; by default a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         workers: decoding processes; by default one per core.
         max_unusable: fraction of the images that may be unusable.
-        report: called after every step and epoch of fine-tuning.
+        callbacks: called with every event of fine-tuning, as for `mobilette.train`.
         reporter: receives the progress of reading, and remarks.
-        now: the clock for ``time_limit``, in seconds.
 
     Raises:
-        InputError: a value, the run, the images or the output directory cannot be used, the network
-            cannot be cut so far, or the time is too short (`TooShortError`).
+        InputError: a value, the model, the images or the output directory cannot be used, the
+            network cannot be cut so far, or the time is too short (`TooShortError`).
     """
-    clock = PruningTime(time_limit, steps=steps, now=now, remark=reporter.remark)
-    _check_values(keep, steps, time_limit, device)
-    tuning = recipe if isinstance(recipe, Recipe) else load_recipe(recipe or SLICED)
-    tuning = override(tuning, overrides or {})
-    source = run if isinstance(run, Run) else open_run(run)
+    return run_prune(
+        run,
+        data,
+        keep=keep,
+        importance=importance,
+        steps=steps,
+        recipe=load_recipe(
+            recipe or SLICED,
+            overrides=merge_keys(
+                overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed
+            ),
+        ),
+        limits_all=time is not None,
+        out=out,
+        force=force,
+        device=device,
+        reading=Reading(workers=workers, max_unusable=max_unusable),
+        sitting=Sitting(callbacks=tuple(callbacks), reporter=reporter),
+    )
+
+
+def run_prune(
+    run: Run | Model | str | Path,
+    data: str | Path,
+    *,
+    keep: float,
+    importance: Importance = "taylor",
+    steps: int = 1,
+    recipe: Recipe,
+    limits_all: bool,
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    reading: Reading,
+    sitting: Sitting,
+) -> Run:
+    """Do what `prune` does, with the listeners and clock of ``sitting``.
+
+    ``limits_all``: the recipe's time limit is for all steps together, not for each.
+    """
+    sitting = sitting.begin()
+    PRUNED_PART.check("keep", keep)
+    PRUNING_STEPS.check("steps", steps)
+    choose_device(device)
+    if is_launched():
+        raise InputError("pruning runs in one process; start it without torchrun")
+    model, source = resolve(open_trained_run(run) if isinstance(run, str | PathLike) else run)
     if out is not None:
         check_new(Path(out), holds=ARCH, force=force)
-        check_apart(Path(out), source.path, "which is pruned and teaches")
-    sitting = Sitting(reporter=reporter, now=now)
+        if source is None:
+            check_new(_for_teacher(Path(out)), holds=ARCH, force=force)
+        else:
+            check_apart(Path(out), source.path, "which is pruned and teaches")
     pruning = _Pruning(
+        model=model,
         source=source,
         data=data,
         keep=keep,
         importance=importance,
         steps=steps,
-        recipe=replace(tuning, teacher=tuning.teacher or str(source.path.resolve())),
+        recipe=recipe,
         device=device,
-        reading=Reading(workers=workers, max_unusable=max_unusable),
-        sitting=sitting if report is None else replace(sitting, report=report),
-        time=clock,
-        cutting=_seconds_to_cut(source, keep, now),
+        reading=reading,
+        sitting=sitting,
+        time=PruningTime(recipe.time_limit if limits_all else 0.0, steps=steps, sitting=sitting),
+        cutting=_seconds_to_cut(model, keep, sitting),
     )
-    return pruning.into(out, force=force)
+    remark = sitting.reporter.remark
+    images = with_classes_of(model, find_images(data))
+    for line in images.remarks:
+        remark(line)
+    with ExitStack() as claim:
+        if out is None:
+            free = Path("runs") / f"{folder_name(source or model)}-pruned"
+            out = claim.enter_context(claimed_free(free))
+        else:
+            claim.enter_context(claimed(Path(out), remark=remark))
+        return pruning.into(Path(out), images, force=force)
 
 
-def _check_values(keep: float, steps: int, time_limit: float | None, device: str) -> None:
-    PRUNED_PART.check("keep", keep)
-    PRUNING_STEPS.check("steps", steps)
-    if time_limit is not None:
-        SECONDS.check("time_limit", time_limit)
-    if is_launched():
-        raise InputError("pruning runs in one process; start it without torchrun")
-    choose_device(device)
+def _for_teacher(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-teacher")
 
 
-def _seconds_to_cut(source: Run, keep: float, now: Now) -> float:
+def _seconds_to_cut(model: Model, keep: float, sitting: Sitting) -> float:
     """Return the seconds of one cut by the weights alone.
 
     A network that cannot be cut so far, or has no classifier, is refused here, before reading.
     """
-    begun, _ = now(), source.network
-    prune_channels(source.model, norm_scores(source.model), keep_madds=keep)
-    return now() - begun
+    begun, _ = sitting.now(), model.network
+    prune_channels(model, norm_scores(model), keep_madds=keep)
+    return sitting.now() - begun
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pruning:
     """A checked request; ``cutting`` is the seconds of a cut once channels are scored."""
 
-    source: Run
+    model: Model
+    source: Run | None
     data: str | Path
     keep: float
     importance: Importance
@@ -152,35 +210,22 @@ class _Pruning:
     time: PruningTime
     cutting: float
 
-    def into(self, out: str | Path | None, *, force: bool) -> Run:
-        remark = self.sitting.reporter.remark
-        images = with_classes_of(self.source, find_images(self.data))
-        for line in images.remarks:
-            remark(line)
-        with ExitStack() as claim:
-            if out is None:
-                free = Path("runs") / f"{self.source.path.resolve().name}-pruned"
-                out = claim.enter_context(claimed_free(free))
-            else:
-                claim.enter_context(claimed(Path(out), remark=remark))
-            return self._in_steps(images, Path(out), force=force)
-
-    def _in_steps(self, found: ImageSet, folder: Path, *, force: bool) -> Run:
+    def into(self, folder: Path, found: ImageSet, *, force: bool) -> Run:
         """Cut and fine-tune in each step; write the last run to ``folder``."""
         done: list[PruningStep] = []
-        accuracy, current, now = 0.0, self.source, self.time.now
-        reporter, limit = self.sitting.reporter, self.time.limit
-        reader = replace(
-            reporter,
-            reading=timed_reading(reporter.reading, limit=limit, elapsed=self.time.elapsed),
+        current, now, reporter = self.model, self.sitting.now, self.sitting.reporter
+        reading = timed_reading(
+            reporter.reading, limit=self.time.limit, elapsed=self.sitting.elapsed
         )
+        reader = replace(reporter, reading=reading)
 
-        def record(step: PruningStep, run: Run, begun: float, *, final: bool) -> None:
+        def record(step: PruningStep, run: Run, begun: float) -> None:
             done.append(tuned_step(step, run, now() - begun))
-            if final:
+            if run.path == folder:
                 write_pruning(
                     folder,
-                    self.source,
+                    self.model.arch,
+                    source=teacher,
                     keep=self.keep,
                     importance=self.importance,
                     accuracy=accuracy,
@@ -191,64 +236,74 @@ class _Pruning:
             for number in range(1, self.steps + 1):
                 begun, last = now(), number == self.steps
                 target = self.keep ** (number / self.steps)
-                if number == 2:  # remarks on reading are made once
-                    reader = replace(reader, remark=SILENT.remark)
                 with self._read(found, current, reader) as images:
                     if number == 1:
-                        self.time.plan(partial(self._measure, images))
-                        accuracy = images.accuracy(self.source.model)
-                    pruned = self._cut(current.model, images, target)
+                        self._plan(images)
+                        accuracy = images.accuracy(self.model)
+                        reader = replace(reader, remark=SILENT.remark)  # not said again
+                    pruned = self._cut(current, images, target)
                     step = cut_step(pruned, keep=target, accuracy=images.accuracy(pruned))
                 reporter.remark(
                     f"step {number} of {self.steps}: "
-                    f"{step.madds / cost(self.source.arch).madds:.1%} of the mult-adds, "
+                    f"{step.madds / cost(self.model.arch).madds:.1%} of the mult-adds, "
                     f"{step.params:,} parameters, accuracy {step.cut:.2%} after the cut "
                     f"(unpruned {accuracy:.2%})"
                 )
+                if number == 1:
+                    teacher = self._teacher(folder, force=force)
                 where = folder if last else temporary / f"step{number}"
                 try:
-                    current = self._fine_tune(pruned, number, out=where, force=force and last)
-                except KeyboardInterrupt:  # the interrupted last step is a run that can be resumed
-                    if last and is_run(folder) and open_run(folder).arch == pruned.arch:
-                        record(step, open_run(folder), begun, final=True)
+                    run = self._fine_tune(pruned, teacher, number, out=where, force=force and last)
+                except InputError:
                     raise
-                record(step, current, begun, final=last)
+                except BaseException:  # the interrupted last step is a run that can be resumed
+                    if last and is_run(folder) and open_run(folder).arch == pruned.arch:
+                        record(step, open_run(folder), begun)
+                    raise
+                record(step, run, begun)
+                current = run.model
         return open_run(folder)
 
-    def _read(self, found: ImageSet, run: Run, reporter: Reporter) -> HeldImages:
+    def _teacher(self, folder: Path, *, force: bool) -> Path:
+        """Return the run of the unpruned model, saved beside ``folder`` unless there is one."""
+        if self.source is not None:
+            return self.source.path.resolve()
+        return self.model.save(_for_teacher(folder), force=force).resolve()
+
+    def _read(self, found: ImageSet, model: Model, reporter: Reporter) -> HeldImages:
         return HeldImages(
             found,
-            run,
+            model,
             device=choose_device(self.device),
             reading=self.reading,
             reporter=reporter,
-            now=self.time.now,
+            now=self.sitting.now,
         )
 
-    def _measure(self, images: HeldImages) -> CutCosts:
-        return measure_cut(
-            images,
-            self.source.model,
-            importance=self.importance,
-            cutting=self.cutting,
-            now=self.time.now,
-        )
+    def _plan(self, images: HeldImages) -> None:
+        if self.time.limit:
+            costs = measure_cut(
+                images,
+                self.model,
+                importance=self.importance,
+                cutting=self.cutting,
+                now=self.sitting.now,
+            )
+            self.time.plan(costs)
 
     def _cut(self, model: Model, images: HeldImages, target: float) -> Model:
-        """Return ``model`` cut to ``target`` of the source's mult-adds, batch norms measured."""
-        left = min(target * cost(self.source.arch).madds / cost(model.arch).madds, 1.0)
+        """Return ``model`` cut to ``target`` of the unpruned mult-adds, batch norms measured."""
+        left = min(target * cost(self.model.arch).madds / cost(model.arch).madds, 1.0)
         scores = images.taylor(model) if self.importance == "taylor" else norm_scores(model)
         return images.measure_norms(prune_channels(model, scores, keep_madds=left))
 
-    def _fine_tune(self, pruned: Model, number: int, *, out: Path, force: bool) -> Run:
-        recipe, steps_left = self.recipe, self.steps - number + 1
+    def _fine_tune(
+        self, pruned: Model, teacher: Path, number: int, *, out: Path, force: bool
+    ) -> Run:
+        recipe = replace(self.recipe, teacher=self.recipe.teacher or str(teacher))
         if self.time.limit:
-            recipe = replace(recipe, time_limit=self.time.of_tuning(steps_left))
-        origin = Origin(
-            name=pruned.arch.name,
-            form=pruned.origin.form,
-            source=f"{self.source.path.resolve()}, pruned",
-        )
+            recipe = replace(recipe, time_limit=self.time.of_tuning(self.steps - number + 1))
+        origin = Origin(name=pruned.arch.name, form=pruned.origin.form, source=f"{teacher}, pruned")
         try:
             return run_train(
                 self.data,

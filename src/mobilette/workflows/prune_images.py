@@ -24,7 +24,6 @@ from mobilette.formats.batch_norm import measure_batch_norm
 from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.model.model import Model
 from mobilette.progress import Reporter
-from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
 from mobilette.training.environment import can_fuse_norms
@@ -36,24 +35,26 @@ SCORED, SCORE_BATCH = 2048, 32  # small batches: scores are means of squares ove
 MEASURED, MEASURE_BATCH = 512, 128
 
 
-def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
-    """Return ``images`` with the classes of ``run``, in their order.
+def with_classes_of(model: Model, images: ImageSet) -> ImageSet:
+    """Return ``images`` with the classes of ``model``, in their order.
 
     Raises:
         InputError: they are not of its classes, or not of all of them.
     """
-    known = [label.id for label in run.classes]
-    index, by = match_classes(images.classes, run.classes, where=images.name)
+    known = [label.id for label in model.classes]
+    index, by = match_classes(images.classes, model.classes, where=images.name)
     if len(index) < len(known):
         missing = [name for number, name in enumerate(known) if number not in index]
         raise InputError(
-            f"{images.name} has {len(index)} of the {len(known)} classes of {run.path}; all are "
-            f"needed ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} missing)"
+            f"{images.name} has {len(index)} of the {len(known)} classes of "
+            f"{model.origin.source}; all are needed "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} missing)"
         )
-    if run.multi_label != images.multi_label:
-        of_run, of_images = ("several", "one") if run.multi_label else ("one", "several")
+    if model.multi_label != images.multi_label:
+        its, theirs = ("several", "one") if model.multi_label else ("one", "several")
         raise InputError(
-            f"{run.path} tells {of_run} of the classes per image, but {images.name} has {of_images}"
+            f"{model.origin.source}: the model has {its} of the classes per image, but "
+            f"{images.name} has {theirs}"
         )
     return replace(
         images,
@@ -67,7 +68,7 @@ def with_classes_of(run: Run, images: ImageSet) -> ImageSet:
 
 
 class HeldImages:
-    """The training and validation images, prepared for a run's network.
+    """The training and validation images, prepared for a model.
 
     ``seconds`` is how long reading them took; ``kept`` whether the next step finds them cached.
     """
@@ -75,7 +76,7 @@ class HeldImages:
     def __init__(
         self,
         images: ImageSet,
-        run: Run,
+        model: Model,
         *,
         device: torch.device,
         reading: Reading,
@@ -85,12 +86,12 @@ class HeldImages:
         begun, cache = now(), images_cache(reporter.remark)
         self.dataset = load_dataset(
             images,
-            resolution=run.arch.resolution,
-            preprocess=run.preprocess,
+            resolution=model.arch.resolution,
+            preprocess=model.preprocess,
             reading=replace(reading, cache=cache),
             reporter=reporter,
         )
-        self.normalise = Normalise(run.preprocess).to(device)
+        self.normalise = Normalise(model.preprocess).to(device)
         self.device = device
         self.seconds, self.kept = now() - begun, cache is not None
 

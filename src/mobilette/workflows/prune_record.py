@@ -51,7 +51,7 @@ class Pruning:
     """How a run was pruned; accuracies are 0 to 1 and top-1 (multi-label: mean average precision).
 
     Attributes:
-        source: the unpruned run, which is also the teacher.
+        source: the unpruned run.
         keep: requested fraction of its mult-adds.
         accuracy: its accuracy on the held-out images.
         channels: its channels, as in a step.
@@ -82,23 +82,24 @@ def read_pruning(run: Path) -> Pruning:
 
 def write_pruning(
     folder: Path,
-    source: Run,
+    arch: Arch,
     *,
+    source: Path,
     keep: float,
     importance: Importance,
     accuracy: float,
     steps: Sequence[PruningStep],
 ) -> None:
-    """Write pruned.json into ``folder``; the arguments are those of `Pruning`."""
-    before = cost(source.arch)
+    """Write pruned.json into ``folder``; ``arch`` is the unpruned network, the rest `Pruning`'s."""
+    before = cost(arch)
     pruning = Pruning(
-        source=str(source.path.resolve()),
+        source=str(source),
         keep=keep,
         importance=importance,
         madds=before.madds,
         params=before.params,
         accuracy=accuracy,
-        channels=new_channels(source.arch),
+        channels=new_channels(arch),
         steps=tuple(steps),
     )
     write_json(folder / PRUNED, asdict(pruning))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mobilette.model.model import Model
-from mobilette.progress import Remark
-from mobilette.training.events import Now
+from mobilette.training.events import Now, Sitting
 from mobilette.training.time_plan import MORE, PADDING, TooShortError, seconds
 from mobilette.workflows.prune_images import MEASURED, SCORE_BATCH, SCORED, HeldImages
 from mobilette.workflows.prune_record import Importance
@@ -31,16 +30,10 @@ class CutCosts:
         return PADDING * (self.reading + self.cut + self.accuracy)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PruningPlan:
-    """Seconds of a later step without its fine-tuning, and of each step's fine-tuning."""
+def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> float:
+    """Return each step's seconds of fine-tuning: its part of what cutting leaves of ``limit``.
 
-    of_step: float
-    tuning: float
-
-
-def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> PruningPlan:
-    """Divide ``limit`` seconds, ``spent`` of them already, among ``steps``, once images are read.
+    ``spent`` seconds have passed, the images are read.
 
     Raises:
         TooShortError: fine-tuning would have less than `TUNING_SHARE` of the time.
@@ -55,7 +48,7 @@ def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> 
             f"{seconds(needed)} would do",
             needed=needed,
         )
-    return PruningPlan(of_step=costs.of_step(), tuning=(limit - before) / steps)
+    return (limit - before) / steps
 
 
 def measure_cut(
@@ -86,50 +79,38 @@ def measure_cut(
 
 
 class PruningTime:
-    """The time that one pruning has left.
+    """The time left of ``limit`` seconds for all steps of a pruning together; 0 is no limit."""
 
-    ``limit`` is the seconds for all steps together, ``None`` for no limit; time starts here, by
-    ``now``, in seconds.
-    """
+    def __init__(self, limit: float, *, steps: int, sitting: Sitting) -> None:
+        self.limit, self.steps, self.sitting = limit, steps, sitting
+        # Seconds of a step without its fine-tuning, and before all fine-tuning.
+        self._of_step, self._before = 0.0, 0.0
 
-    def __init__(self, limit: float | None, *, steps: int, now: Now, remark: Remark) -> None:
-        self.limit, self.steps, self.now, self.remark = limit or 0.0, steps, now, remark
-        self.started = now()
-        self._plan: PruningPlan | None = None
-
-    def elapsed(self) -> float:
-        """Return the seconds used so far."""
-        return self.now() - self.started
-
-    def plan(self, measure: Callable[[], CutCosts]) -> None:
-        """Plan with the costs that ``measure`` finds and remark on it, if there is a limit.
+    def plan(self, costs: CutCosts) -> None:
+        """Plan with measured ``costs`` and remark on it.
 
         Raises:
             TooShortError: too little would be left for fine-tuning.
         """
-        if not self.limit:
-            return
-        costs = measure()
-        plan = plan_pruning(self.limit, spent=self.elapsed(), costs=costs, steps=self.steps)
-        self._plan = plan
+        elapsed = self.sitting.elapsed()
+        tuning = plan_pruning(self.limit, spent=elapsed, costs=costs, steps=self.steps)
+        self._of_step, self._before = costs.of_step(), self.limit - self.steps * tuning
         times = f"{self.steps} times " if self.steps > 1 else ""
-        self.remark(
-            f"in {seconds(self.limit)}: {self.limit - self.steps * plan.tuning:.1f} s to read, "
-            f"score, cut and judge, {times}{plan.tuning:.1f} s of fine-tuning"
+        self.sitting.reporter.remark(
+            f"in {seconds(self.limit)}: {self._before:.1f} s to read, score, cut and judge, "
+            f"{times}{tuning:.1f} s of fine-tuning"
         )
 
     def of_tuning(self, steps_left: int) -> float:
-        """Return the seconds for the fine-tuning that starts now; 0 without a limit."""
-        if self._plan is None:
-            return 0.0
-        later = (steps_left - 1) * self._plan.of_step
-        return max((self.limit - self.elapsed() - later) / steps_left, _LEAST)
+        """Return the seconds for the fine-tuning that starts now."""
+        left = self.limit - self.sitting.elapsed() - (steps_left - 1) * self._of_step
+        return max(left / steps_left, _LEAST)
 
     def refused(self, error: TooShortError) -> TooShortError:
         """Return the refusal of a fine-tuning in terms of the total time."""
-        if self._plan is None:
+        if not self.limit:
             return error
-        before = self.limit - self.steps * self._plan.tuning
+        before = self._before
         needed = math.ceil(max(before + self.steps * error.needed, before / (1 - TUNING_SHARE)))
         return TooShortError(
             f"a time of {seconds(self.limit)} is too short: reading, scoring and cutting take "

@@ -1,4 +1,4 @@
-"""`quantize`: a run in, an int8 artifact that keeps its accuracy out, as cheaply as possible."""
+"""`quantize`: a model in, an int8 artifact that keeps its accuracy out, as cheaply as possible."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 
 from mobilette.arguments import checked
-from mobilette.artifact.contract import Precision, Rung
+from mobilette.artifact.contract import Rung
 from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open_artifact
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
@@ -30,8 +31,10 @@ from mobilette.exporters.target import (
 from mobilette.folders import check_new, claimed, new_directory, scratch
 from mobilette.limits import DROP, SEED
 from mobilette.model.directory import is_imported
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
+from mobilette.run.subject import resolve
 from mobilette.search.int8_ladder import Attempt, Outcome, climb
 from mobilette.search.int8_measurement import (
     Judge,
@@ -84,7 +87,7 @@ class Quantised:
 
 @checked
 def quantize(
-    run: str | Path | Run,
+    run: str | Path | Run | Model,
     data: str | Path,
     *,
     to: str = "onnx",
@@ -100,19 +103,19 @@ def quantize(
     on_rung: Callable[[Rung], None] | None = None,
     progress: Progress = no_progress,
 ) -> Quantised:
-    """Write an int8 artifact of a run that keeps its accuracy, as cheaply as possible.
+    """Write an int8 artifact of a model that keeps its accuracy, as cheaply as possible.
 
     Each attempt (`mobilette.search.int8_ladder.climb`) is exported, executed by the real engine on
     ``data`` and judged like in `verify`; the first that keeps the accuracy is written, else the
     best.
 
     Args:
-        run: a run or its directory.
+        run: a run, its directory, or a `Model`.
         data: labelled images to judge on.
         to: the target.
         max_drop: percentage points of top-1 that may be lost.
         calibrate: images to calibrate and train with; by default the run's own training images, or
-            ``train/`` of ``data`` for an imported run.
+            ``train/`` of ``data`` for an imported run or a `Model` that no run holds.
         split: of ``data``; by default ``val`` if there is one, else every image, even those of a
             flat set that the run was trained on; its ``val`` is what was held out.
         out: as for `export`.
@@ -128,68 +131,56 @@ def quantize(
         InputError: the run is an int8 artifact, ``max_drop`` is out of range, the images are too
             few to measure it, or `export` refuses.
     """
-    opened = run if isinstance(run, Run) else open_trained_run(run)
+    model, opened = resolve(open_trained_run(run) if isinstance(run, str | PathLike) else run)
     DROP.check("--max-drop", max_drop)
     SEED.check("--seed", seed)
+    check_precision(to, "int8")
+    package_versions(TARGETS[to])
     ladder = _Ladder(
-        run=opened,
+        model=model,
+        source=opened or model,
+        data=data,
         to=to,
-        precisions=_other_precisions(to),
-        final=artifact_folder(opened, to, "int8", out),
+        max_drop=max_drop,
+        final=artifact_folder(opened or model, to, "int8", out),
         reading=Reading(workers=workers, max_unusable=max_unusable, split=split),
         reporter=reporter,
         on_rung=on_rung,
         progress=progress,
     )
-    rungs, best, latency = ladder.write(
-        data, calibrate=calibrate, max_drop=max_drop, seed=seed, force=force
-    )
-    artifact = open_artifact(ladder.final)
-    reporter.remark(f"{ladder.final}: {rungs[best].name}; verifying it")
-    verdict = ladder.verify(data, max_drop=max_drop)
-    return Quantised(
-        artifact=artifact,
-        kept=rungs[best].kept,
-        rungs=rungs,
-        chosen=best,
-        verdict=verdict,
-        latency_ms=latency,
-        advice=_advice(opened, to, latency),
-    )
+    return ladder.quantise(calibrate, seed=seed, force=force)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Ladder:
-    """A checked request: which run to quantise for which target, and its listeners."""
+    """A checked request: which model to quantise for which target, and its listeners."""
 
-    run: Run
+    model: Model
+    source: Run | Model
+    data: str | Path
     to: str
-    precisions: tuple[Precision, ...]
+    max_drop: float
     final: Path
     reading: Reading
     reporter: Reporter
     on_rung: Callable[[Rung], None] | None
     progress: Progress
 
-    def write(
-        self,
-        data: str | Path,
-        *,
-        calibrate: str | Path | None,
-        max_drop: float,
-        seed: int,
-        force: bool,
-    ) -> tuple[tuple[Rung, ...], int, dict[str, float]]:
-        """Write the best artifact; return every rung, the index of the best, and latencies."""
+    def quantise(self, calibrate: str | Path | None, *, seed: int, force: bool) -> Quantised:
+        """Write the best artifact and verify it."""
         check_new(self.final, holds=CONTRACT, force=force)
         with claimed(self.final), scratch() as folder:
             judge = read_judge(
-                self.run, data, max_drop=max_drop, reading=self.reading, reporter=self.reporter
+                self.model,
+                self.data,
+                max_drop=self.max_drop,
+                reading=self.reading,
+                reporter=self.reporter,
             )
             images = partial(
                 calibration_images,
-                self.run,
-                _calibrating(self.run, data, calibrate),
+                self.source,
+                self._calibrating(calibrate),
                 option="--calibrate",
                 reading=self.reading,
                 reporter=self.reporter,
@@ -197,7 +188,7 @@ class _Ladder:
             rungs = self._climb(folder, judge, images, seed=seed)
             chosen = _choose(rungs, self.to)
             made = folder / str(chosen)
-            latency = latencies(self.run, self.to, made, self.precisions, say=self.reporter.remark)
+            latency = latencies(self.source, self.to, made, say=self.reporter.remark)
             best = open_artifact(made / self.final.name)
             assert best.contract.measured is not None
             measured = replace(
@@ -205,18 +196,25 @@ class _Ladder:
             )
             with new_directory(self.final, holds=CONTRACT, force=force) as place:
                 copy_artifact(best, place, measured=measured)
-        return rungs, chosen, latency
-
-    def verify(self, data: str | Path, *, max_drop: float) -> Verdict:
-        return verify(
+        self.reporter.remark(f"{self.final}: {rungs[chosen].name}; verifying it")
+        verdict = verify(
             self.final,
-            data,
-            checkpoint=self.run.path,
+            self.data,
+            checkpoint=self.source,
             split=self.reading.split,
-            max_drop=max_drop,
+            max_drop=self.max_drop,
             workers=self.reading.workers,
             max_unusable=self.reading.max_unusable,
             reporter=self.reporter,
+        )
+        return Quantised(
+            artifact=open_artifact(self.final),
+            kept=rungs[chosen].kept,
+            rungs=rungs,
+            chosen=chosen,
+            verdict=verdict,
+            latency_ms=latency,
+            advice=_advice(self.source, self.to, latency),
         )
 
     def _climb(
@@ -229,7 +227,7 @@ class _Ladder:
         def measure(attempt: Attempt) -> Outcome:
             self.reporter.remark(f"rung {attempt.number}: {attempt.name}")
             rung = execute(
-                self.run,
+                self.source,
                 self.to,
                 attempt,
                 calibration,
@@ -243,29 +241,22 @@ class _Ladder:
                 self.on_rung(rung)
             return Outcome(attempt=attempt, top1=rung.top1, kept=rung.kept)
 
-        material = make_material(self.run, self.to, judge, calibration, images)
+        material = make_material(self.model, self.to, judge, calibration, images)
         for _ in climb(material, measure, say=self.reporter.remark, seed=seed):
             pass
         return tuple(rungs)
 
-
-def _calibrating(run: Run, data: str | Path, given: str | Path | None) -> str | Path | None:
-    """Return the images to calibrate and train with; ``None`` for the run's own."""
-    if given is not None or not is_imported(run.path):
-        return given
-    if "train" not in find_images(data).splits:
-        raise InputError(
-            f"{run.path} is imported, so it has no images of its own, and {data} has no train/; "
-            "give images to calibrate with: --calibrate DATA"
-        )
-    return data
-
-
-def _other_precisions(to: str) -> tuple[Precision, ...]:
-    """Return the precisions of ``to`` other than int8, which it must have."""
-    check_precision(to, "int8")
-    package_versions(TARGETS[to])
-    return tuple(each for each in TARGETS[to].precisions if each != "int8")
+    def _calibrating(self, given: str | Path | None) -> str | Path | None:
+        """Return the images to calibrate and train with; ``None`` for the run's own."""
+        source = self.source
+        if given is not None or (isinstance(source, Run) and not is_imported(source.path)):
+            return given
+        if "train" not in find_images(self.data).splits:
+            raise InputError(
+                f"{self.model.origin.source}: not trained here, so it has no images of its own, "
+                f"and {self.data} has no train/; give images to calibrate with: --calibrate DATA"
+            )
+        return self.data
 
 
 def _choose(rungs: Sequence[Rung], to: str) -> int:
@@ -279,7 +270,7 @@ def _choose(rungs: Sequence[Rung], to: str) -> int:
     return max(tried, key=lambda index: (rungs[index].top1 or 0.0, -index))
 
 
-def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
+def _advice(source: Run | Model, to: str, latency: dict[str, float]) -> str:
     """Return advice to use a precision that is faster than int8 on this machine, if any."""
     others = {name: ms for name, ms in latency.items() if name != "int8"}
     if "int8" not in latency or not others:
@@ -287,8 +278,11 @@ def _advice(run: Run, to: str, latency: dict[str, float]) -> str:
     fastest = min(others, key=others.__getitem__)
     if latency["int8"] < FASTER * others[fastest]:
         return ""
+    export = f"mobilette.export(model, to='{to}', precision='{fastest}')"
+    if isinstance(source, Run):
+        run = shlex.quote(str(source.path))
+        export = f"'mobilette export {run} --to {to} --precision {fastest}'"
     return (
         f"int8 is not faster with {to} here: {latency['int8']:.3g} ms per image, {fastest} takes "
-        f"{others[fastest]:.3g} ms; unless size matters, use "
-        f"'mobilette export {shlex.quote(str(run.path))} --to {to} --precision {fastest}'"
+        f"{others[fastest]:.3g} ms; unless size matters, use {export}"
     )

@@ -34,7 +34,7 @@ from mobilette.run.directory import (
 from mobilette.training.costs import plan_the_time
 from mobilette.training.distributed import World, claimed_by_writer, joined, launch, own_device
 from mobilette.training.environment import Precision, can_fuse_norms, choose_device
-from mobilette.training.events import Report, Sitting
+from mobilette.training.events import Listener, Sitting
 from mobilette.training.recipe import Recipe, load_recipe, merge_keys
 from mobilette.training.sampling import images_per_step
 from mobilette.training.session import Machine, load_images, make_trainer, run_loop
@@ -55,7 +55,7 @@ def resume(
     device: str | None = None,
     workers: int | None = None,
     tensorboard: bool = False,
-    callbacks: Iterable[Report] = (),
+    callbacks: Iterable[Listener] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
     """Finish a run that was stopped; bit-exact on the same machine with the same threads.

@@ -46,7 +46,7 @@ from mobilette.training.environment import (
     choose_precision,
     describe_environment,
 )
-from mobilette.training.events import Report, Sitting
+from mobilette.training.events import Listener, Sitting
 from mobilette.training.plan import NetworkChoice, Plan, make_plan
 from mobilette.training.process import describe_allocator
 from mobilette.training.recipe import Recipe, merge_keys
@@ -83,7 +83,7 @@ def train(
     max_unusable: float = 0.1,
     tensorboard: bool = False,
     profile: bool = False,
-    callbacks: Iterable[Report] = (),
+    callbacks: Iterable[Listener] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
     """Train a network and return its run.
@@ -96,8 +96,7 @@ def train(
         form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
         in_channels: 3, or 1 for grey; by default those of ``start``, or 3.
         preprocess: preset of mean and std; by default that of ``start``, or ``torch``.
-        resize: ``crop``, ``squash`` or ``pad`` to a square; by default that of ``start``, or
-            ``crop``.
+        resize: ``crop``, ``squash`` or ``pad``; by default that of ``start``, or ``crop``.
         recipe: a name, a TOML file or a `Recipe`; by default ``quick`` from scratch, ``transfer``
             from initial weights, ``sliced`` if these are cut to a narrower network.
         epochs: passes over the images.
@@ -117,7 +116,7 @@ def train(
         tensorboard: also write TensorBoard events into the run.
         profile: measure where the time of a step goes; sent as `Profiled` at the end.
         callbacks: called with every event of `mobilette.training.events`. An exception from one
-            stops training after the step and is raised once the state is saved; `resume` continues.
+            ends training after the step, with the state saved for `resume`.
         reporter: receives the progress of reading and downloads, and remarks.
 
     Raises:
@@ -125,10 +124,9 @@ def train(
             (`TooShortError`); nothing is left behind unless training had begun.
     """
     keys = merge_keys(overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed)
-    choice = NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize)
     return run_train(
         data,
-        choice,
+        NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize),
         start=start,
         recipe=recipe,
         overrides=keys,
