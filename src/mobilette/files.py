@@ -41,6 +41,14 @@ def cache_root() -> Path:
     return base / "mobilette"
 
 
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; unlike `Path.is_file`, false for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def check_file(path: Path, *, limit: int = LARGEST_FILE) -> int:
     """Return the size of the file ``path`` in bytes.
 

@@ -48,7 +48,8 @@ def check_ranges(record: Any) -> None:
     """
     kind: Any = type(record)
     for name, within in _ranges(kind):
-        for number in _numbers(getattr(record, name)):
+        value = getattr(record, name)
+        for number in (value,) if type(value) is int else _numbers(value):
             within.check(name, number)
 
 

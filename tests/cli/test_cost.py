@@ -13,6 +13,7 @@ import pytest
 from mobilette.arch.catalogue import list_models
 from mobilette.arch.layers import layers
 from mobilette.cli.main import run
+from mobilette.counting.cost import cost
 from mobilette.run.directory import Run
 from tests.cli.test_cli import assert_refused, mobilette
 
@@ -123,3 +124,12 @@ def test_an_arch_edited_into_nonsense(run_copy: Path, change: Any, part: str) ->
 
 def test_a_run_keeps_its_own_shape(trained: Run) -> None:
     assert_refused(mobilette("cost", trained.path, "--width-mult=0.5"), "has its own width")
+
+
+def test_an_artifact_costs_what_its_run_does(capsys: pytest.CaptureFixture[str]) -> None:
+    fixtures = Path("tests/fixtures/version_0_1_0")
+    for folder in (fixtures / "finished", fixtures / "exports" / "onnx"):
+        assert run(["cost", str(folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["params"] == cost(folder).params
+        assert run(["cost", str(folder), "--resolution=64"]) == 2
+        assert "has its own width, resolution" in capsys.readouterr().err

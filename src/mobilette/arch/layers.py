@@ -108,9 +108,10 @@ class _Graph:
         self.last, self.shape = layer.name, layer.shape
 
     def append_window(self, layer: ConvLayer | PoolLayer | SubsampleLayer) -> None:
-        """Append a layer that changes the sides of the map."""
-        sides = (output_side(layer, side) for side in self.shape[1:])
-        self.append(replace(layer, shape=(layer.shape[0], *sides)))
+        """Append a layer whose ``shape`` has its output channels and its input's sides."""
+        channels, *sides = layer.shape
+        outputs = [output_side(layer, side) for side in sides]
+        self.append(layer if outputs == sides else replace(layer, shape=(channels, *outputs)))
 
     def row(self, name: str, row: Row) -> None:
         if isinstance(row, Block):
@@ -185,7 +186,7 @@ class _Graph:
             ConvLayer(
                 f"{name}.conv",
                 (self.last,),
-                (conv.channels,),
+                (conv.channels, *self.shape[1:]),
                 in_channels=channels,
                 kernel=conv.kernel,
                 stride=conv.stride,
@@ -213,7 +214,7 @@ class _Graph:
             PoolLayer(
                 name,
                 (self.last,),
-                self.shape[:1],
+                self.shape,
                 function=pool.function,
                 kernel=pool.kernel,
                 stride=pool.stride,
@@ -241,7 +242,7 @@ class _Graph:
             SubsampleLayer(
                 name,
                 (self.last,),
-                (operation.channels,),
+                (operation.channels, *self.shape[1:]),
                 stride=operation.stride,
                 new_channels=added,
             )

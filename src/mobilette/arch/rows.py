@@ -55,7 +55,6 @@ class Conv:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        Range(1, self.channels).check("groups", self.groups)
         if self.kernel % 2 == 0:
             raise InputError(f"kernel {self.kernel} is even: only odd kernels are supported")
         if self.channels % self.groups:

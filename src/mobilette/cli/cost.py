@@ -12,6 +12,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
 from mobilette.cli.options import FormOption, Json, Resolution, ranged
+from mobilette.counting.cost import arch_at
 from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError, shown
 from mobilette.limits import (
@@ -38,7 +39,8 @@ class SortKey(StrEnum):
 
 def cost(
     models: Annotated[
-        list[str], typer.Argument(help="Names of networks, patterns with *, runs, or conv.")
+        list[str],
+        typer.Argument(help="Names of networks, patterns with *, runs, artifacts, or conv."),
     ],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
     resolution: Resolution = None,
@@ -101,7 +103,7 @@ def cost(
     archs = [arch for model in models for arch in _archs(model, settings)]
     costs = [count(arch) for arch in archs]
     if diagram is not None:
-        _draw(archs, diagram, width_mult=None if _is_run(models[0]) else width_mult)
+        _draw(archs, diagram, width_mult=None if arch_at(models[0]) else width_mult)
     if as_json:
         from mobilette.cli.output import print_json
 
@@ -117,17 +119,11 @@ def cost(
         print_comparison(costs, sort=key, as_csv=as_csv)
 
 
-def _is_run(model: str) -> bool:
-    return (Path(model) / "arch.json").is_file()
-
-
 def _archs(model: str, settings: Settings) -> list[Arch]:
-    if _is_run(model):
-        from mobilette.run.directory import open_run
-
+    if (recorded := arch_at(model)) is not None:
         if settings != Settings():
-            raise InputError(f"{model}: a run has its own width, resolution, form and classes")
-        return [open_run(model).arch]
+            raise InputError(f"{model} has its own width, resolution, form and classes")
+        return [recorded]
     if "*" in model or "?" in model:
         names = list_models(model)
         if not names:

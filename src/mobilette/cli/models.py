@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.arch.catalogue import family_of, get_arch, list_models
+from mobilette.arch.layers import layers
 from mobilette.cli.options import Json, PrecisionChoice, parse_resolutions, ranged
-from mobilette.counting.cost import cost
+from mobilette.counting.cost import layer_madds, layer_params
 from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import CLASSES, ROWS
 
@@ -77,13 +78,13 @@ def _list_names(names: list[str], as_json: bool) -> None:
     rows = []
     for name in names:
         arch = get_arch(name)
-        counted = cost(arch)
+        graph = layers(arch)
         rows.append(
             {
                 "name": name,
                 "family": family_of(name),
-                "params": counted.params,
-                "madds": counted.madds,
+                "params": sum(map(layer_params, graph)),
+                "madds": sum(map(layer_madds, graph)),
                 "resolution": arch.resolution,
             }
         )

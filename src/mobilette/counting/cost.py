@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from os import PathLike
-from os.path import exists, isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -38,7 +37,7 @@ from mobilette.arch.primitives import (
 )
 from mobilette.arguments import checked
 from mobilette.errors import InputError, shown
-from mobilette.files import read_json, read_record
+from mobilette.files import is_file, read_json, read_record
 from mobilette.notebook import html_table
 from mobilette.records import parse
 
@@ -179,9 +178,9 @@ def arch_at(path: str | Path) -> Arch | None:
         InputError: its record is damaged.
     """
     run, artifact = Path(path) / "arch.json", Path(path) / "contract.json"
-    if isfile(run):  # noqa: PTH113  # which takes any name
+    if is_file(run):
         return read_record(run, Arch)
-    if isfile(artifact):  # noqa: PTH113
+    if is_file(artifact):
         record = read_json(artifact)
         value = record.get("arch") if isinstance(record, dict) else None
         return parse(Arch, value, where=f"{artifact}: arch")
@@ -191,10 +190,9 @@ def arch_at(path: str | Path) -> Arch | None:
 def arch_of(model: str | Path | Arch | HasArch) -> Arch:
     """Return the `Arch` of anything that `cost` accepts."""
     if isinstance(model, str | PathLike):
-        arch = arch_at(model)
-        if arch is not None:
+        if (arch := arch_at(model)) is not None:
             return arch
-        if isinstance(model, str) and not exists(model):  # noqa: PTH110
+        if isinstance(model, str) and not Path(model).exists():  # @checked has looked it up
             return get_arch(model)
         raise InputError(f"{shown(str(model))}: no run and no artifact is there")
     contract = getattr(model, "contract", model)  # an artifact's
