@@ -30,7 +30,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
 from mobilette.formats.importing import import_weights
 from mobilette.formats.torch.name_tables import tensor_names
-from mobilette.formats.torch.project_names import MMPRETRAIN
+from mobilette.formats.torch.names import MMPRETRAIN
 from tests.accepted.page import Case, check, rows
 from tests.formats.torch_names import Tensors, published
 

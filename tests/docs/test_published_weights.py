@@ -14,7 +14,7 @@ from mobilette.cli.main import run
 from mobilette.formats.download import cached_path
 from mobilette.formats.published import find_published
 from mobilette.formats.torch.name_tables import tensor_names
-from mobilette.formats.torch.named import SOURCES
+from mobilette.formats.torch.names import SOURCES
 from mobilette.nn.network import Network
 from tests.formats.published_files import images, published
 

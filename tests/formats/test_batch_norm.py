@@ -12,7 +12,7 @@ from mobilette.arch.rows import Conv, PoolLinear
 from mobilette.arch.scale import Settings
 from mobilette.compression.folding import fold
 from mobilette.errors import InputError
-from mobilette.formats.batch_norm import measure_batch_norm, restore_batch_norm
+from mobilette.formats.fitting import measure_batch_norm, restore_batch_norm
 from mobilette.nn.network import Network
 from tests.batch_norm import give_statistics
 from tests.models import model_of

@@ -14,7 +14,7 @@ import pytest
 
 from mobilette.errors import InputError
 from mobilette.formats.importing import import_weights
-from mobilette.formats.keras.h5 import read_keras_h5
+from mobilette.formats.keras.file import read_keras_h5
 from tests.formats.published_files import published
 
 

@@ -15,7 +15,8 @@ from mobilette.errors import InputError
 from mobilette.formats.imported import Imported
 from mobilette.formats.pretrained import create_model
 from mobilette.formats.torch.name_tables import tensor_names, tensor_shapes
-from mobilette.formats.torch.named import SOURCES, import_state_dict
+from mobilette.formats.torch.named import import_state_dict
+from mobilette.formats.torch.names import SOURCES
 from mobilette.nn.network import build_empty
 from tests.formats.torch_names import Tensors, published
 

@@ -10,7 +10,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
 from mobilette.formats.pretrained import create_model
 from mobilette.formats.torch.name_tables import tensor_names
-from mobilette.formats.torch.named import SOURCES
+from mobilette.formats.torch.names import SOURCES
 
 Tensors = dict[str, Tensor]
 

@@ -14,7 +14,8 @@ from mobilette.data.preprocess import preset
 from mobilette.exporters.state_dict import export_state_dict
 from mobilette.formats.imported import Imported, as_model
 from mobilette.formats.torch.name_tables import tensor_names
-from mobilette.formats.torch.named import SOURCES, import_state_dict
+from mobilette.formats.torch.named import import_state_dict
+from mobilette.formats.torch.names import SOURCES
 from mobilette.model.model import Origin
 from mobilette.nn.network import build_empty
 from mobilette.run.directory import Run, open_run

@@ -36,7 +36,7 @@ def slice_to(model: Model, arch: Arch | None = None, *, width_mult: float | None
     Each group of tied channels keeps those that contribute most to their readers
     (`mobilette.formats.importance`: Li et al. 2017, arXiv 1608.08710, with Liu et al. 2017, arXiv
     1708.06519). The result is a start for training: batch norms keep the statistics of the wider
-    network until `mobilette.formats.batch_norm.measure_batch_norm` measures them again.
+    network until `mobilette.formats.fitting.measure_batch_norm` measures them again.
 
     ``arch`` is the same network, nowhere wider; ``width_mult`` refers to the catalogue network
     ``model.origin.name``.
@@ -86,7 +86,7 @@ def prune_channels(
     layers' groups allow.
 
     Batch norms keep the statistics of the wider network: measure them again
-    (`mobilette.formats.batch_norm.measure_batch_norm`) before use.
+    (`mobilette.formats.fitting.measure_batch_norm`) before use.
 
     Raises:
         InputError: the network cannot be cut to so few mult-adds.

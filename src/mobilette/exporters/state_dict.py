@@ -23,8 +23,7 @@ from mobilette.files import write_bytes, write_json, write_text
 from mobilette.folders import new_directory
 from mobilette.formats.torch.name_tables import Source, tensor_names
 from mobilette.formats.torch.named import V3
-from mobilette.formats.torch.timm_names import TIMM
-from mobilette.formats.torch.torchvision_names import TORCHVISION
+from mobilette.formats.torch.names import TIMM, TORCHVISION
 from mobilette.model.classes import classes_text
 from mobilette.model.directory import ARCH
 from mobilette.model.model import Model

@@ -1,19 +1,21 @@
-"""Fits published weights to the network to be trained."""
+"""Fits published weights to the network to be trained: channels, batch norms, widths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.editing import adopt_norms, convs
+from mobilette.arch.editing import adopt_norms, change_convs, convs
+from mobilette.arch.rows import Conv
 from mobilette.errors import InputError
-from mobilette.formats.batch_norm import measure_batch_norm, restore_batch_norm
 from mobilette.formats.same_structure import check_same_structure
 from mobilette.formats.slicing import slice_weights
+from mobilette.nn.network import Network, measure_statistics
 
 CLASSIFIER = "head.classifier."
 Batches = Callable[[], Iterable[Tensor]]
@@ -112,3 +114,152 @@ def adapt_input(
         repeated = torch.arange(in_channels) % arch.in_channels
         first = weight[:, repeated] * (arch.in_channels / in_channels)
     return adapted, {**weights, FIRST: first}
+
+
+def measure_batch_norm(
+    arch: Arch, weights: Mapping[str, Tensor], batches: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """Return ``weights`` with all batch-norm statistics measured on ``batches``.
+
+    ``batches`` are normalised images, float (N, C, H, W); ``weights`` is not changed.
+
+    Raises:
+        InputError: there is no batch.
+    """
+    network = _load(arch, weights)
+    measure_statistics(network, _at_least_one(batches))
+    return network.state_dict()
+
+
+@torch.no_grad()
+def restore_batch_norm(
+    arch: Arch, weights: Mapping[str, Tensor], like: Arch, batches: Iterable[Tensor]
+) -> tuple[Arch, dict[str, Tensor]]:
+    """Return the folded network with the batch norms of ``like``, and its weights.
+
+    The new network computes the same function. With mean m and variance v of a convolution's
+    output without its bias b, measured on ``batches``, the batch norm gets the statistics m and v,
+    scale sqrt(v + eps) and shift b + m.
+
+    Folding leaves the weights of each channel with an arbitrary norm. Before a batch norm, that
+    norm sets the effective learning rate: a step of the same size turns short weights further (van
+    Laarhoven 2017, arXiv 1706.05350, section 2). So the weights are rescaled to the usual norm of
+    trained ones, and mean, variance and scale with them.
+
+    Args:
+        arch: a network that lacks some batch norms of ``like`` and has biases instead.
+        weights: its state dict; not changed.
+        like: the same network with batch norms; epsilon and momentum are taken from it.
+            Activations, padding, resolution and classes may differ and stay as in ``arch``.
+        batches: normalised images, float (N, C, H, W); at least one batch.
+
+    Raises:
+        InputError: the networks' convolutions differ, or there is no batch.
+    """
+    missing = _missing_norms(arch, like)
+    moments = _measure(_load(arch, weights), list(missing), _at_least_one(batches))
+    restored = dict(weights)
+    for name, conv in missing.items():
+        mean, variance = moments[name]
+        bias = restored.pop(f"{name}.conv.bias", torch.zeros_like(mean)).double()
+        if conv.bias:
+            restored[f"{name}.conv.bias"] = torch.zeros_like(bias).float()
+        weight = restored[f"{name}.conv.weight"].double()
+        factor = _to_usual_length(weight)
+        scale = torch.sqrt(variance * factor.square() + like.norm_epsilon) / factor
+        restored[f"{name}.conv.weight"] = (weight * factor[:, None, None, None]).float()
+        restored[f"{name}.norm.weight"] = scale.float()
+        restored[f"{name}.norm.bias"] = mean.float()  # of the output, including its bias
+        restored[f"{name}.norm.running_mean"] = ((mean - bias) * factor).float()
+        restored[f"{name}.norm.running_var"] = (variance * factor.square()).float()
+        restored[f"{name}.norm.num_batches_tracked"] = torch.tensor(0)
+    with_norms = change_convs(arch, lambda name, conv: _like(conv, missing.get(name)))
+    epsilon, momentum = like.norm_epsilon, like.norm_momentum
+    return replace(with_norms, norm_epsilon=epsilon, norm_momentum=momentum), restored
+
+
+def _to_usual_length(weight: Tensor) -> Tensor:
+    """Return the factor per output channel that gives its weights the usual norm.
+
+    In the published V1 x0.25 and x0.75, which keep their batch norms, the norms of pointwise
+    kernels are within a third of those at initialisation, variance 2 / (out * kernel^2)
+    (`mobilette.nn.layers.initialise`). Depthwise kernels, which have no weight decay, are 13 to 56
+    times as long: 1.7 to 12 per weight, here 1. Channels close to zero contribute nothing and are
+    not scaled up.
+    """
+    length = weight.flatten(1).norm(dim=1)
+    depthwise = weight.shape[1] == 1 and weight[0].numel() > 1
+    usual = math.sqrt(weight[0].numel() if depthwise else 2 * weight.shape[1] / weight.shape[0])
+    return torch.where(length > 1e-3 * length.max(), usual / length, 1.0)
+
+
+def _like(conv: Conv, wanted: Conv | None) -> Conv:
+    return conv if wanted is None else replace(conv, norm=wanted.norm, bias=wanted.bias)
+
+
+def _missing_norms(arch: Arch, like: Arch) -> dict[str, Conv]:
+    """Return the convolutions that have a batch norm in ``like`` but not in ``arch``."""
+    given, wanted = convs(arch), convs(like.with_classes(arch.num_classes))
+    for name in [*wanted, *given]:
+        mine, theirs = given.get(name), wanted.get(name)
+        if mine is None or theirs is None or _shape(mine) != _shape(theirs):
+            raise InputError(
+                f"{arch.name} cannot get the batch norms of {like.name}: {name} is "
+                f"{_shape(mine)} in the one and {_shape(theirs)} in the other"
+            )
+    return {
+        name: conv
+        for name, conv in wanted.items()
+        if conv.norm == "batch" and given[name].norm == "none"
+    }
+
+
+def _shape(conv: Conv | None) -> str:
+    if conv is None:
+        return "missing"
+    groups = f" in {conv.groups} groups" if conv.groups > 1 else ""
+    return f"{conv.channels} channels of {conv.kernel}x{conv.kernel}{groups}"
+
+
+def _measure(
+    network: Network, names: list[str], batches: Iterable[Tensor]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return mean and variance per output channel of the convolutions ``names``, float64.
+
+    Batches are merged as in Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample
+    Variance": plain sums of squares would lose the variance of large values.
+    """
+    moments: dict[str, tuple[int, Tensor, Tensor]] = {}
+
+    def note(name: str, output: Tensor) -> None:
+        values = output.double().transpose(0, 1).flatten(1)
+        count, mean = values.shape[1], values.mean(dim=1)
+        squares = (values - mean[:, None]).square().sum(dim=1)
+        if name in moments:
+            before, old_mean, old_squares = moments[name]
+            shift, total = mean - old_mean, before + count
+            squares = old_squares + squares + shift.square() * (before * count / total)
+            count, mean = total, old_mean + shift * (count / total)
+        moments[name] = count, mean, squares
+
+    for name in names:
+        conv = network.get_submodule(f"{name}.conv")
+        conv.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+    for batch in batches:
+        network(batch)
+    return {name: (mean, squares / count) for name, (count, mean, squares) in moments.items()}
+
+
+def _load(arch: Arch, weights: Mapping[str, Tensor]) -> Network:
+    network = Network(arch).eval()
+    network.load_state_dict(weights)
+    return network
+
+
+def _at_least_one(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    empty = True
+    for batch in batches:
+        empty = False
+        yield batch
+    if empty:
+        raise InputError("there are no images to measure batch norms on")

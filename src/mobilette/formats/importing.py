@@ -23,11 +23,14 @@ from mobilette.errors import InputError
 from mobilette.files import read_head
 from mobilette.formats.file_layers import FileNetwork, Weights
 from mobilette.formats.imported import Imported, as_model, interpret_outputs, preprocess_of
-from mobilette.formats.keras.archive import CONFIG, is_keras_archive, read_keras_archive
-from mobilette.formats.keras.h5 import read_keras_h5
+from mobilette.formats.keras.file import CONFIG, is_keras_archive, read_keras_archive, read_keras_h5
 from mobilette.formats.keras.order import match_in_order
-from mobilette.formats.keras.tensorflow_files import SAVED_MODEL, check_not_tensorflow
-from mobilette.formats.keras.tensorflowjs import MODEL, read_tensorflowjs
+from mobilette.formats.keras.tensorflow import (
+    MODEL,
+    SAVED_MODEL,
+    check_not_tensorflow,
+    read_tensorflowjs,
+)
 from mobilette.formats.keras.weights import LayerWeights
 from mobilette.formats.matching import (
     NO_CLASSIFIER,

@@ -20,7 +20,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
 from mobilette.data.store import part_of
 from mobilette.errors import InputError
-from mobilette.formats.batch_norm import measure_batch_norm
+from mobilette.formats.fitting import measure_batch_norm
 from mobilette.model.class_matching import guessed, match_classes, relabelled
 from mobilette.model.model import Model
 from mobilette.progress import Reporter

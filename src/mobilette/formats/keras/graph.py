@@ -13,10 +13,15 @@ from mobilette.arch.primitives import INPUT, ActivationLayer, ConvLayer, LinearL
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
 from mobilette.formats.file_layers import NO_PADS, Builder, Ending, FileNetwork, Join, Pads
-from mobilette.formats.keras.affine import Affine
 from mobilette.formats.keras.images import Images, arithmetic
 from mobilette.formats.keras.layers import KerasLayer, read_layers
-from mobilette.formats.keras.weights import LayerWeights, RemainingWeights, kernel, norm_arrays
+from mobilette.formats.keras.weights import (
+    Affine,
+    LayerWeights,
+    RemainingWeights,
+    kernel,
+    norm_arrays,
+)
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "linear": "none",

@@ -1,7 +1,6 @@
 """Handlers of TensorFlow Lite's operators: each returns a value and its shape.
 
-Operators with a window are in `mobilette.formats.tflite.window_operators`. Source: the reference
-kernels in tensorflow/lite/kernels. Maps are (batch, height, width, channels).
+Source: the reference kernels in tensorflow/lite/kernels. Maps are (batch, height, width, channels).
 """
 
 from __future__ import annotations
@@ -14,19 +13,175 @@ import numpy as np
 
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
+from mobilette.formats.file_layers import Weights
 from mobilette.formats.tflite.schema import OperatorRecord
-from mobilette.formats.tflite.state import State, Value, is_one_pixel
-from mobilette.formats.tflite.window_operators import (
-    Result,
-    convolution,
-    inputs_of,
-    linear,
-    made,
-    mean,
-    name_for,
-    pad,
-    pool,
-)
+from mobilette.formats.tflite.state import Shape, State, Value, is_one_pixel
+from mobilette.formats.tflite.tensors import check_bias_scale
+
+Result = tuple[Value, Shape]
+
+
+def inputs_of(operator: OperatorRecord, least: int, most: int | None = None) -> tuple[int, ...]:
+    """Return the operator's ``least`` to ``most`` input tensors, -1 for omitted ones."""
+    most = least if most is None else most
+    if not least <= len(operator.inputs) <= most:
+        raise InputError(f"it has {len(operator.inputs)} inputs, not {least} to {most}")
+    return operator.inputs + (-1,) * (most - len(operator.inputs))
+
+
+def _side(state: State, index: int) -> int:
+    """Return the side of the square map in tensor ``index``."""
+    shape = state.shape(index)
+    if len(shape) != 4 or shape[1] != shape[2]:
+        raise InputError(f"it reads {shape}, which is not a square map (1, side, side, channels)")
+    return shape[1]
+
+
+def name_for(state: State, operator: OperatorRecord) -> str:
+    """Return the name of the operator's layer: that of its output."""
+    return state.values.unique(state.tensor(operator.outputs[0]).name)
+
+
+def made(state: State, layer: str, *, flat: bool = False) -> Result:
+    """Return the output of ``layer`` as a value; ``flat``: as (1, n)."""
+    channels, height, width = state.values.shape_of(layer)
+    return Value(layer=layer), (1, channels) if flat else (1, height, width, channels)
+
+
+def _stride(operator: OperatorRecord) -> int:
+    stride, other = int(operator.options["stride_h"]), int(operator.options["stride_w"])
+    if stride < 1 or stride != other:
+        raise InputError(f"strides {stride} and {other}; only equal strides ≥ 1 are supported")
+    return stride
+
+
+def _is_same(operator: OperatorRecord) -> bool:
+    code = operator.options["padding"]
+    if code not in (0, 1):
+        raise InputError(f"padding {code} is neither SAME (0) nor VALID (1)")
+    return code == 0
+
+
+def convolution(state: State, operator: OperatorRecord) -> Result:
+    """Read CONV_2D or DEPTHWISE_CONV_2D."""
+    source, weight_index, bias = inputs_of(operator, 2, 3)
+    _side(state, source)
+    channels = state.shape(source)[3]
+    weight = state.constant(weight_index)
+    if weight.ndim != 4 or weight.shape[1] != weight.shape[2]:
+        raise InputError(f"weights of shape {weight.shape}; only square kernels are supported")
+    if operator.name == "DEPTHWISE_CONV_2D":
+        if weight.shape[0] != 1 or weight.shape[3] != channels:
+            raise InputError(
+                f"weights of shape {weight.shape} for {channels} channels; only depth multiplier 1 "
+                "is supported"
+            )
+        groups, weight = channels, weight.transpose(3, 0, 1, 2)
+    else:
+        groups, rest = divmod(channels, weight.shape[3])
+        if rest or groups == 0 or weight.shape[0] % groups:
+            raise InputError(f"weights of shape {weight.shape} do not fit {channels} channels")
+        weight = weight.transpose(0, 3, 1, 2)
+    if (operator.options["dilation_h"], operator.options["dilation_w"]) != (1, 1):
+        raise InputError("dilation is not supported")
+    value = state.read(source)
+    name = state.values.conv(
+        name_for(state, operator),
+        value.window(),
+        weight,
+        _bias(state, operator, bias, len(weight)),
+        stride=_stride(operator),
+        groups=groups,
+        same=_is_same(operator),
+        before=value.pads,
+    )
+    state.values.weights[name] = _names(state, weight_index, bias)
+    return made(state, name)
+
+
+def linear(state: State, operator: OperatorRecord) -> Result:
+    """Read FULLY_CONNECTED."""
+    source, weight_index, bias = inputs_of(operator, 2, 3)
+    weight, shape = state.constant(weight_index), state.shape(source)
+    if weight.ndim != 2 or weight.shape[1] != math.prod(shape):
+        raise InputError(f"weights of shape {weight.shape} do not fit an input of shape {shape}")
+    if operator.options["weights_format"] != 0:
+        raise InputError("shuffled weights are not supported")
+    name = state.values.linear(
+        name_for(state, operator),
+        state.read(source).plain(),
+        weight,
+        _bias(state, operator, bias, len(weight)),
+    )
+    state.values.weights[name] = _names(state, weight_index, bias)
+    return made(state, name, flat=len(state.shape(operator.outputs[0])) == 2)
+
+
+def _names(state: State, *indices: int) -> tuple[str, ...]:
+    return tuple(state.tensor(index).name for index in indices if index >= 0)
+
+
+def _bias(state: State, operator: OperatorRecord, index: int, out: int) -> Weights | None:
+    if index < 0:
+        return None
+    bias = state.constant(index)
+    if bias.shape != (out,):
+        raise InputError(f"a bias of shape {bias.shape} for {out} channels")
+    source, weight = operator.inputs[:2]
+    check_bias_scale(state.tensor(index), state.tensor(source), state.tensor(weight))
+    return bias
+
+
+def pool(state: State, operator: OperatorRecord) -> Result:
+    """Read AVERAGE_POOL_2D or MAX_POOL_2D."""
+    (source,) = inputs_of(operator, 1)
+    side = _side(state, source)
+    kernel = int(operator.options["filter_h"])
+    kernels = (kernel, int(operator.options["filter_w"]))
+    if kernel < 1 or kernels[1] != kernel:
+        raise InputError(f"a window of {kernels}; only square windows are supported")
+    value = state.read(source)
+    average, same = operator.name == "AVERAGE_POOL_2D", _is_same(operator)
+    is_whole = average and kernel == side > 1 and not same  # whatever its strides
+    name = state.values.pool(
+        name_for(state, operator),
+        value.window(),
+        "average" if average else "max",
+        kernel=kernel,
+        stride=1 if is_whole else _stride(operator),
+        same=same,
+        before=value.pads,
+    )
+    return made(state, name)
+
+
+def mean(state: State, operator: OperatorRecord) -> Result:
+    """Read MEAN over height and width."""
+    source, axes_index = inputs_of(operator, 2)
+    _side(state, source)
+    if not state.is_constant(axes_index):
+        raise InputError("its axes are not constants")
+    axes = state.constants.integers(axes_index)
+    known = all(isinstance(axis, int) and -4 <= axis < 4 for axis in axes)
+    if not known or sorted(axis % 4 for axis in axes) != [1, 2]:
+        raise InputError(f"a mean over axes {axes}; only height and width are supported")
+    name = state.values.average(name_for(state, operator), state.read(source).plain())
+    return made(state, name, flat=len(state.shape(operator.outputs[0])) == 2)
+
+
+def pad(state: State, operator: OperatorRecord) -> Result:
+    """Read PAD of height and width."""
+    source, amounts_index = inputs_of(operator, 2)
+    side = _side(state, source)
+    if not state.is_constant(amounts_index) or state.tensor(amounts_index).shape != (4, 2):
+        raise InputError("its amounts are not a constant (4, 2)")
+    batch, (top, bottom), (left, right), channel = state.constants.integers(amounts_index)
+    if any(batch + channel) or min(top, bottom, left, right) < 0:
+        raise InputError("it pads batch or channels, or less than 0; height and width are expected")
+    value = Value(layer=state.read(source).plain(), form="padded", pads=(top, bottom, left, right))
+    channels = state.shape(source)[3]
+    return value, (1, side + top + bottom, side + left + right, channels)
+
 
 Handler = Callable[[State, OperatorRecord], Result]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.errors import InputError
-from mobilette.formats.missing_extra import missing_extra
+from mobilette.extras import needs
 
 if TYPE_CHECKING:
     from mobilette.formats.tflite.flatbuffer import Number, Table
@@ -163,10 +163,8 @@ def read_model(content: bytes) -> ModelRecord:
         InputError: it is not such a file, is damaged or has several graphs, or flatbuffers is not
             installed.
     """
-    try:
+    with needs("weights", "reading it"):
         from mobilette.formats.tflite.flatbuffer import root
-    except ImportError as error:
-        raise missing_extra("flatbuffers") from error
     model = root(content, identifier=b"TFL3")
     version = model.integer(4, "Uint32")
     if version != _VERSION:

@@ -7,49 +7,25 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.catalogue import get_arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.families.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.families.resnet import CIFAR_VARIANTS
-from mobilette.arch.layers import layers
-from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer, Shape
+from mobilette.arch.primitives import Shape
 from mobilette.arch.scale import Form, Settings
 from mobilette.counting.published import published_widths
 from mobilette.errors import InputError, nearest
 from mobilette.formats.imported import Imported
-from mobilette.formats.torch.name_tables import COUNTER, Names, Source, tensor_names, tensor_shapes
+from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names, tensor_shapes
+from mobilette.formats.torch.names import OTHER_SOURCES, SOURCES, TIMM, TRANSFORMERS
 from mobilette.formats.torch.placing import CLASSIFIER, Placed, place
-from mobilette.formats.torch.project_names import (
-    AKAMASTER,
-    D_LI14,
-    MMPRETRAIN,
-    TONYLINS,
-    TRANSFORMERS,
-)
 from mobilette.formats.torch.state_dict import read_state_dict
-from mobilette.formats.torch.timm_names import TIMM
-from mobilette.formats.torch.torchvision_names import NUMBERED, TORCHVISION
 
-
-def _own_names(arch: Arch) -> Names:
-    kinds = (ConvLayer, LinearLayer, NormLayer)
-    return {layer.name: layer.name for layer in layers(arch) if isinstance(layer, kinds)}
-
-
-MOBILETTE = Source(
-    name="mobilette", tables=MappingProxyType(dict.fromkeys(list_models(), _own_names))
-)
-SOURCES = {
-    source.name: source for source in (TORCHVISION, TIMM, AKAMASTER, TRANSFORMERS, MOBILETTE)
-}
-# Found in users' files; never written.
-OTHER_SOURCES = (D_LI14, TONYLINS, MMPRETRAIN, NUMBERED)
 # torchvision and timm scale V3 differently.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
@@ -113,7 +89,7 @@ def import_state_dict(
     remarks = [*read.remarks, f"{source.name}'s names of {fitted.name}", *placed.remarks]
     if source is TRANSFORMERS:
         remarks.append("TensorFlow's padding and epsilon, which transformers has unless told")
-    if not settings.is_full and source is not MOBILETTE and fitted.name not in CIFAR_VARIANTS:
+    if not settings.is_full and source.name != "mobilette" and fitted.name not in CIFAR_VARIANTS:
         remarks.append("the small form has other strides than the network of the weights")
     return Imported(
         arch=_adapted(fitted, source, tensorflow=tensorflow),

@@ -1,11 +1,13 @@
-"""Reads TensorFlow.js layers models: ``model.json`` and the weight files beside it.
+"""Reads TensorFlow.js layers models, and recognises TensorFlow's own files, which are not read.
 
-Format: tfjs-converter, tensorflow/tfjs ("weightsManifest": groups of files, each the concatenated
-little-endian bytes of the group's weights in the order listed).
+Format of ``model.json`` and the weight files beside it: tfjs-converter, tensorflow/tfjs
+("weightsManifest": groups of files, each the concatenated little-endian bytes of the group's
+weights in the order listed).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path, PureWindowsPath
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mobilette.errors import InputError
-from mobilette.files import read_bytes, read_json
+from mobilette.files import read_bytes, read_head, read_json
 from mobilette.formats.file_layers import FileNetwork, Weights
 from mobilette.formats.keras.graph import DAMAGED, keras_graph
 from mobilette.formats.keras.weights import LayerWeights
@@ -92,3 +94,55 @@ def _group(group: Mapping[str, Any], content: bytes) -> dict[str, Weights]:
     if place != len(content):
         raise InputError(f"{group['paths']} have {len(content):,} bytes, the weights {place:,}")
     return arrays
+
+
+# Footer of LevelDB's tables, the format of a checkpoint's index
+TABLE = bytes.fromhex("57fb808b247547db")
+SAVED_MODEL = "saved_model.pb"
+SAVE = "model.save('model.keras')"
+
+
+def check_not_tensorflow(path: Path) -> None:
+    """Raise `InputError` for a SavedModel, checkpoint or graph of TensorFlow.
+
+    The message has the line that converts it in TensorFlow.
+    """
+    if path.is_dir():
+        _check_folder(path)
+    elif _is_of_checkpoint(path):
+        raise InputError(_checkpoint(path))
+    elif path.suffix == ".pb":
+        raise InputError(
+            f"{path}: a graph of TensorFlow; convert it with tf.lite.TFLiteConverter, and give the "
+            ".tflite file"
+        )
+
+
+def _check_folder(path: Path) -> None:
+    if (path / SAVED_MODEL).is_file():
+        load = f"tf.keras.models.load_model({str(path)!r}).save('model.keras')"
+        raise InputError(
+            f"{path}: a SavedModel of TensorFlow, which names code; in the TensorFlow that wrote "
+            f"it, {load} makes a file that is read"
+        )
+    if any(path.glob("*.index")):
+        raise InputError(_checkpoint(path))
+
+
+def _checkpoint(path: Path) -> str:
+    return (
+        f"{path}: a checkpoint of TensorFlow: variables without the network; build the model, "
+        f"model.load_weights(...) and {SAVE} make a file that is read"
+    )
+
+
+def _is_of_checkpoint(path: Path) -> bool:
+    if path.name == "checkpoint":
+        return b"checkpoint_path" in read_head(path, 100)
+    return bool(re.search(r"\.data-\d{5}-of-\d{5}$", path.name)) or _ends_as_table(path)
+
+
+def _ends_as_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(TABLE)))
+        return file.read() == TABLE
