@@ -13,8 +13,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.editing import adopt_norms, change_convs, convs
 from mobilette.arch.rows import Conv
 from mobilette.errors import InputError
-from mobilette.formats.same_structure import check_same_structure
-from mobilette.formats.slicing import slice_weights
+from mobilette.formats.slicing import check_same_structure, slice_weights
 from mobilette.nn.network import Network, measure_statistics
 
 CLASSIFIER = "head.classifier."
