@@ -29,7 +29,7 @@ import typer
 
 from mobilette.engines.timing import Request
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, artifact_name, export
+from mobilette.exporters.export import TARGETS, artifact_name, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import Run
 from mobilette.verification.bench import machine, time_once
@@ -80,7 +80,9 @@ def _exported(run: Run, network: str, only: list[str] | None, out: Path) -> Iter
                 yield Cell(row=row, network=network, reason="nothing here executes it")
                 continue
             try:
-                export(run, to=target.name, precision=precision, calibration=calibration, out=out)
+                export_calibrated(
+                    run, to=target.name, precision=precision, calibration=calibration, out=out
+                )
             except InputError as error:
                 yield Cell(row=row, network=network, reason=str(error))
                 continue

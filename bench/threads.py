@@ -26,7 +26,7 @@ import typer
 
 from mobilette.engines.load import ENGINES, load
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, export
+from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.verification.bench import machine
 
@@ -93,7 +93,7 @@ def make_models(model: str, only: list[str] | None, folder: Path) -> dict[str, P
         if only is not None and name not in only:
             continue
         try:
-            artifact = export(
+            artifact = export_calibrated(
                 run,
                 to=name,
                 precision=TARGETS[name].precisions[0],

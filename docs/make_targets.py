@@ -22,7 +22,7 @@ import typer
 from docs.cells import digest, read_cells, write_cells
 from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.export import TARGETS, check_precision, export
+from mobilette.exporters.export import TARGETS, check_precision, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import is_run, open_run
 from mobilette.verification.verify import verify
@@ -174,8 +174,8 @@ def measure(
 
 def _verified(cell: Cell, run: Path, data: Path, calibration: Calibration | None) -> Cell:
     with tempfile.TemporaryDirectory() as folder:
-        artifact = export(
-            run,
+        artifact = export_calibrated(
+            open_run(run),
             to=cell.target,
             precision=check_precision(cell.target, cell.precision),
             calibration=calibration,

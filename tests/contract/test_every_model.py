@@ -201,7 +201,7 @@ def test_the_exported_network_answers_as_eager_does(name: str, settings: Setting
     folded = fold(model_of(network)).network
     shape = (3, arch.in_channels, arch.resolution, arch.resolution)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    model = convert(folded, normalise, pixels)
+    model = convert(folded, normalise)
     onnx.checker.check_model(model, full_check=True)
     expected = [layer.name for layer in layers(arch) if not isinstance(layer, NormLayer)]
     nodes = [node.name for node in model.graph.node]

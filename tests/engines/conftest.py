@@ -11,7 +11,7 @@ from filelock import FileLock
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import ENGINES, load
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, artifact_folder, export
+from mobilette.exporters.export import TARGETS, artifact_folder, export_calibrated
 from mobilette.run.directory import Run
 from tests.exporters.small_runs import small_calibration
 
@@ -43,7 +43,7 @@ def model(
         try:
             if not path.exists():
                 calibration = small_calibration(16)
-                export(
+                export_calibrated(
                     trained,
                     to=target.name,
                     precision=precision,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import ENVIRONMENT, IMPORTED, WEIGHTS
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
 
@@ -72,6 +74,13 @@ class Odd(nn.Module):
         """Return (N, C) of ``x`` (N, C, H, W)."""
         result: Tensor = self.odd(x).mean(dim=(2, 3))
         return result
+
+
+def odd_model(model: Model) -> Model:
+    """Return ``model`` with an `Odd` network."""
+    changed = replace(model)
+    vars(changed)["network"] = Odd().eval()
+    return changed
 
 
 class OddLayer(nn.Module):

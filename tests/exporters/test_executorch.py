@@ -3,15 +3,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
+from mobilette.compression.folding import fold
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.executorch import (
@@ -23,10 +22,10 @@ from mobilette.exporters.executorch import (
 )
 from mobilette.exporters.export import export
 from mobilette.exporters.program import export_program
-from mobilette.exporters.target import make_contract, prepare
+from mobilette.exporters.target import Quantisation, make_contract, no_progress
 from mobilette.run.directory import Run
 from mobilette.run.subject import Subject
-from tests.exporters.networks import Odd, run_printed
+from tests.exporters.networks import odd_model, run_printed
 
 pytest.importorskip("executorch")
 pytest.importorskip("torchao")
@@ -97,19 +96,19 @@ def test_the_readmes_python_gives_predicts_answer(
 def test_an_operator_that_executorch_has_not_is_named_with_its_layer(
     trained: Run, tmp_path: Path
 ) -> None:
-    prepared: Any = replace(prepare(trained.model), network=Odd())  # type: ignore[arg-type]
     contract = make_contract(
         Subject(trained.model, trained),
         EXECUTORCH,
         precision="fp32",
         calibration=None,
+        quantisation=Quantisation(),
         final=tmp_path,
     )
     with pytest.raises(
         InputError,
         match=r"special_bessel_j0.* \(layer odd\) is not supported by executorch; use --to onnx",
     ):
-        write_executorch(prepared, contract, None)
+        write_executorch(odd_model(fold(trained.model)), contract, None, no_progress)
 
 
 def test_the_engine_prints_nothing(artifacts: dict[Precision, Artifact]) -> None:
@@ -135,8 +134,7 @@ def test_layers_in_float_that_xnnpack_cannot_mix_are_refused(
     trained: Run,
 ) -> None:
     """V3-Small with eight layers in float; the ladder goes on where one is refused."""
-    prepared = prepare(trained.model)
-    program = export_program(prepared, batch=BATCH)
+    program = export_program(fold(trained.model), batch=BATCH)
     refusal = pytest.raises(InputError, match="no int8 kernel behind these float layers")
     with refusal, _kernels_for_all(program):
         raise RuntimeError(MIXED)

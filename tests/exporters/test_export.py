@@ -15,7 +15,7 @@ import pytest
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.onnxruntime_web import NODE_MODULES
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, export
+from mobilette.exporters.export import TARGETS, export, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.reporting.benchmark import table_rows
 from mobilette.run.directory import Run
@@ -64,7 +64,7 @@ def test_calibration_of_another_kind_is_refused(
 ) -> None:
     calibration = Calibration(pixels=pixels, source="given")
     with pytest.raises(InputError, match=reason):
-        export(trained, precision="int8", calibration=calibration, out=tmp_path)
+        export_calibrated(trained, precision="int8", calibration=calibration, out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

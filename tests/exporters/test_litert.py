@@ -21,7 +21,7 @@ from mobilette.engines.litert import LiteRtPredictor
 from mobilette.engines.load import load
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
+from mobilette.exporters.export import export, export_calibrated
 from mobilette.formats.tflite.schema import ModelRecord
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
@@ -124,7 +124,7 @@ FAMILIES = {
 def test_every_kind_of_layer_is_computed_in_integers(family: str, tmp_path: Path) -> None:
     name, rows = FAMILIES[family]
     run = small_run(tmp_path / "run", name, rows)
-    artifact = export(
+    artifact = export_calibrated(
         run, to="litert", precision="int8", calibration=small_calibration(), out=tmp_path
     )
     found = record(artifact)
@@ -142,7 +142,7 @@ def test_every_kind_of_layer_is_computed_in_integers(family: str, tmp_path: Path
 
 def test_where_mean_and_std_are_equal_normalisation_costs_nothing(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", "mobilenet_v1", (0,), preprocess="tf")
-    artifact = export(
+    artifact = export_calibrated(
         run, to="litert", precision="int8", calibration=small_calibration(), out=tmp_path
     )
     found = record(artifact)
@@ -158,7 +158,7 @@ def test_where_mean_and_std_are_equal_normalisation_costs_nothing(tmp_path: Path
 
 def test_other_means_and_blue_first_are_a_convolution(tmp_path: Path) -> None:
     run = small_run(tmp_path / "run", "mobilenet_v1", (0,), preprocess="caffe")
-    artifact = export(
+    artifact = export_calibrated(
         run, to="litert", precision="int8", calibration=small_calibration(), out=tmp_path
     )
     found = record(artifact)

@@ -16,12 +16,13 @@ from PIL import Image
 from mobilette.artifact.cpp import METHODS, resolver_header
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import ask_tflite_micro
+from mobilette.compression.folding import fold
+from mobilette.data.normalise import Normalise
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.exporters.litert import convert
 from mobilette.exporters.litert_int8 import IntegerNetwork
-from mobilette.exporters.target import prepare
 from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run, open_run
@@ -177,8 +178,8 @@ def known_bad(run: Run, folder: Path) -> bytes:
     """Return ai-edge-quantizer's int8 of a run: its constants lie behind the flatbuffer."""
     quantizer = pytest.importorskip("ai_edge_quantizer.quantizer")
     recipe = pytest.importorskip("ai_edge_quantizer.recipe")
-    prepared, calibration = prepare(run.model), small_calibration()
-    network = IntegerNetwork(prepared.network, prepared.normalise).eval()
+    model, calibration = fold(run.model), small_calibration()
+    network = IntegerNetwork(model.network, Normalise(model.preprocess)).eval()
     values = network.values(torch.from_numpy(calibration.pixels))
     (folder / "float.tflite").write_bytes(convert(network, values[:1]))
     quantiser = quantizer.Quantizer(str(folder / "float.tflite"))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,15 @@ import pytest
 
 from mobilette.artifact.contract import Contract, Precision
 from mobilette.artifact.directory import Artifact
+from mobilette.compression.folding import fold
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
 from mobilette.exporters.ncnn import NCNN, write_ncnn
-from mobilette.exporters.target import make_contract, prepare
+from mobilette.exporters.target import Quantisation, make_contract, no_progress
 from mobilette.run.directory import Run
 from mobilette.run.subject import Subject
-from tests.exporters.networks import FAMILIES, Odd, run_printed, untrained
+from tests.exporters.networks import FAMILIES, odd_model, run_printed, untrained
 
 pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
@@ -91,15 +91,20 @@ def test_nothing_is_printed_or_left_behind(
 
 def contract_of(run: Run, folder: Path, target: Any) -> Contract:
     return make_contract(
-        Subject(run.model, run), target, precision="fp32", calibration=None, final=folder
+        Subject(run.model, run),
+        target,
+        precision="fp32",
+        calibration=None,
+        quantisation=Quantisation(),
+        final=folder,
     )
 
 
 def test_an_operator_that_ncnn_has_not_is_named_with_its_layer(
     trained: Run, tmp_path: Path
 ) -> None:
-    prepared: Any = replace(prepare(trained.model), network=Odd())  # type: ignore[arg-type]
+    model, contract = odd_model(fold(trained.model)), contract_of(trained, tmp_path, NCNN)
     with pytest.raises(
         InputError, match=r"special_bessel_j0 \(layer odd\) is not supported by ncnn; use --to onnx"
     ):
-        write_ncnn(prepared, contract_of(trained, tmp_path, NCNN), None)
+        write_ncnn(model, contract, None, no_progress)

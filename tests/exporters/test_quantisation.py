@@ -5,7 +5,7 @@ Layers in float must answer exactly; what is exact only if they are is the proof
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import check_tflite
-from mobilette.compression.float_layers import in_float, weight_layers
+from mobilette.compression.float_layers import check_float_layers, in_float, weight_layers
+from mobilette.compression.folding import fold
 from mobilette.compression.ranges import Ranges, histogram_range
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
+from mobilette.exporters.export import export_calibrated
 from mobilette.exporters.onnx_int8 import activation_ranges
-from mobilette.exporters.target import Calibration, Quantisation, prepare
+from mobilette.exporters.target import Calibration, Quantisation
 from mobilette.run.directory import Run
 from mobilette.verification.gate import compare
 from tests.exporters.networks import run_printed
@@ -53,16 +54,20 @@ def test_what_follows_float_layers_without_weights_is_in_float_too(run: Run) -> 
 def test_an_unknown_layer_is_refused_with_the_nearest(run: Run, tmp_path: Path) -> None:
     wrong = Quantisation(float_layers=frozenset({"rows.1.expnad.conv"}))
     with pytest.raises(InputError, match=r"'rows\.1\.expnad\.conv' .* 'rows\.1\.expand\.conv'\?"):
-        export(run, precision="int8", calibration=small_calibration(), quantisation=wrong)
+        export_calibrated(
+            run, precision="int8", calibration=small_calibration(), quantisation=wrong
+        )
     with pytest.raises(InputError, match="not a convolution or linear layer"):
-        prepare(run.model, Quantisation(float_layers=frozenset({"rows.1.expand.activation"})))
+        check_float_layers(run.arch, {"rows.1.expand.activation"})
 
 
 def test_a_microcontroller_has_no_floats(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("tflite_micro")
     floats = Quantisation(float_layers=frozenset({"stem.conv"}))
     with pytest.raises(InputError, match=r"integers only, so stem\.conv cannot stay in float"):
-        export(run, to="mcu", calibration=small_calibration(), quantisation=floats, out=tmp_path)
+        export_calibrated(
+            run, to="mcu", calibration=small_calibration(), quantisation=floats, out=tmp_path
+        )
     assert not (tmp_path / "mcu-int8").exists()
 
 
@@ -109,11 +114,11 @@ def test_a_tensor_of_one_value_has_a_range() -> None:
 
 def shifted(run: Run, by: float) -> Quantisation:
     """Return the run's network with ``by`` added to its answers, and all but one layer in float."""
-    network = copy.deepcopy(prepare(run.model).network)  # shares tensors with the checkpoint
-    with torch.no_grad():
-        network.get_parameter("head.classifier.bias").add_(by)
+    model = fold(run.model)
+    bias = model.weights["head.classifier.bias"] + by
+    model = replace(model, weights={**model.weights, "head.classifier.bias": bias})
     floats = frozenset(weight_layers(run.arch)) - {IN_INT8}
-    return Quantisation(ranges="percentile", float_layers=floats, network=network)
+    return Quantisation(ranges="percentile", float_layers=floats, model=model)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +131,7 @@ def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Any:
         if target in PACKAGES:
             pytest.importorskip(PACKAGES[target])
         if target not in made:
-            made[target] = export(
+            made[target] = export_calibrated(
                 run,
                 to=target,
                 precision="int8",
@@ -203,15 +208,15 @@ def test_onnx_ranges_are_those_of_the_rule(run: Run) -> None:
     from mobilette.exporters.onnx import convert
     from mobilette.exporters.onnx_int8 import absorb_normalisation, quantize
 
-    prepared, pixels = prepare(run.model), with_an_outlier().pixels
-    quantisable = absorb_normalisation(prepared)
-    model = convert(quantisable.network, quantisable.normalise, prepared.golden.inputs)
+    pixels = with_an_outlier().pixels
+    quantisable = absorb_normalisation(fold(run.model))
+    model = convert(quantisable.network, quantisable.normalise)
     shares = []
     kinds: tuple[Ranges, ...] = ("percentile", "mse")
     for ranges in kinds:
         found = activation_ranges(model, pixels, ranges)
         all_values = activation_ranges(model, pixels, "minmax")
-        quantised = quantize(model, pixels, quantisable, Quantisation(ranges=ranges))
+        quantised = quantize(model, pixels, quantisable, ranges=ranges)
         tensors = {each.name: each for each in quantised.graph.initializer}
         for name, (low, high) in found.items():
             scale = tensors.get(f"{name}_scale")

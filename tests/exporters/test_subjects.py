@@ -108,6 +108,8 @@ def test_a_network_trained_elsewhere(trained: Run, tmp_path: Path) -> None:
 def test_what_cannot_be_exported(loose: Model, exported: Artifact, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images to calibrate int8"):
         mobilette.export(loose, precision="int8", out=tmp_path)
+    with pytest.raises(InputError, match="--data names images to calibrate int8 with"):
+        mobilette.export(loose, data="photos", out=tmp_path)
     with pytest.raises(InputError, match="an artifact, not a run; give the run it was made from"):
         mobilette.export(exported.path, out=tmp_path)
     with pytest.raises(InputError, match="are for a Network"):

@@ -71,7 +71,7 @@ def test_later_rungs_go_on_from_the_best_ranges(
     counts = [len(o.attempt.quantisation.float_layers) for o in found if o.attempt.number == 3]
     assert counts == sorted(set(counts))
     trained = found[-1].attempt.quantisation
-    assert trained.network is not None or found[-1].attempt.reason == "did not help"
+    assert trained.model is not None or found[-1].attempt.reason == "did not help"
     assert trained.float_layers == frozenset()
 
 

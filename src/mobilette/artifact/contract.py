@@ -188,6 +188,11 @@ class Contract:
             del content["calibration"]["ranges"]
         return content
 
+    @property
+    def ranges(self) -> Ranges:
+        """The rule that chose int8 activation ranges."""
+        return "plain" if self.calibration is None else self.calibration.ranges
+
     def embedded(self) -> dict[str, Any]:
         """Return the part that is embedded in the model file, as JSON values."""
         return {key: value for key, value in self.to_json().items() if key not in OUTSIDE}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.cli.options import Force, Json, SplitOption, Workers, ranged
-from mobilette.errors import InputError, one_of
 from mobilette.limits import ROUNDS, THREADS
 from mobilette.progress import Reporter
 
@@ -111,42 +110,20 @@ def _export(
     path: Path, to: str, precision: str, data: str | None, *, out: Path | None, force: bool
 ) -> Path:
     """Export a run to targets, print what was refused, and return the artifacts' folder."""
-    from typing import get_args
-
-    from mobilette.artifact.contract import Precision
     from mobilette.cli.output import reading_bar, remarks
-    from mobilette.exporters.calibration import calibration_images
-    from mobilette.exporters.export import TARGETS, Refused, chosen, export_all
-    from mobilette.model.directory import is_imported
+    from mobilette.exporters.export import Refused, export_missing
     from mobilette.run.directory import open_run
 
-    run, say = open_run(path), remarks()
-    targets = list(TARGETS) if to == "all" else to.split(",")
-    targets = [one_of(target, TARGETS, "target") for target in targets]
-    precisions = [one_of(each, get_args(Precision), "--precision") for each in precision.split(",")]
+    run, said = open_run(path), remarks()
     folder = (out or Path("exports")) / run.path.resolve().name
-    calibration = None
-    if "int8" in precisions:
-        try:
-            with reading_bar() as report:
-                calibration = calibration_images(
-                    run,
-                    data if is_imported(run.path) else None,
-                    reporter=Reporter(reading=report),
-                )
-        except InputError as error:
-            say.print(f"int8: {error}")
-        else:
-            count, source = len(calibration.pixels), calibration.source
-            say.print(f"int8 is calibrated with {count} images of {source}")
-    wanted = chosen(targets, precisions)
-    if not wanted:
-        raise InputError(f"--precision {precision}: none of {', '.join(targets)} has it")
-    made = export_all(run, wanted, calibration=calibration, out=folder, force=force)
-    for result in made:
-        if isinstance(result, Refused):
-            name = f"{result.target} {result.precision}"
-            say.print(f"{name}: not written: {result.reason}")
-        else:
-            say.print(f"{result.path}: there")
+    with reading_bar() as report:
+        reporter = Reporter(reading=report, remark=lambda line: said.print(line))
+        for result in export_missing(
+            run, to, precision, data=data, out=folder, force=force, reporter=reporter
+        ):
+            if isinstance(result, Refused):
+                name = f"{result.target} {result.precision}"
+                said.print(f"{name}: not written: {result.reason}")
+            else:
+                said.print(f"{result.path}: there")
     return folder

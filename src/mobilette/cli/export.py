@@ -16,9 +16,6 @@ from mobilette.progress import Reporter
 if TYPE_CHECKING:
     from mobilette.artifact.contract import Precision
     from mobilette.artifact.directory import Artifact
-    from mobilette.data.reading import Reading
-    from mobilette.exporters.target import Calibration
-    from mobilette.run.directory import Run
     from mobilette.workflows.quantize import Quantised
 
 
@@ -61,46 +58,36 @@ def export(
 
     Each precision has a folder of its own.
     """
-    from mobilette.artifact.directory import CONTRACT
-    from mobilette.cli.output import print_json, progress_bar
+    from mobilette.cli.output import print_json, progress_bar, remarks
     from mobilette.data.reading import Reading
-    from mobilette.exporters.export import TARGETS, artifact_folder
-    from mobilette.exporters.export import export as export_run
+    from mobilette.exporters.export import export_each, open_trained_run
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
-    from mobilette.exporters.target import package_versions
-    from mobilette.folders import check_new
-    from mobilette.run.directory import open_run
+    from mobilette.run.subject import resolve
 
     if int8 and precision is not None:
         raise InputError("--int8 and --precision: give one of them")
     targets, wanted = _wanted(to, "int8" if int8 else precision)
     one_of(names, NAMES, "--names")
-    opened = open_run(run)
-    for target, kind in wanted:  # before images are decoded and others are written
-        check_new(artifact_folder(opened, target, kind, out), holds=CONTRACT, force=force)
-        package_versions(TARGETS[target])
-    calibration = None
-    if any(kind == "int8" for _, kind in wanted):
-        reading = Reading(workers=workers, max_unusable=max_unusable)
-        calibration = _calibration(opened, data, reading)
-    elif data is not None:
-        raise InputError("--data names images to calibrate int8 with; nothing here is int8")
-    rows = []
-    for target, kind in wanted:
-        with progress_bar(f"exporting to {target}, {kind}") as progress:
-            artifact = export_run(
-                opened,
-                to=target,
-                precision=kind,
-                calibration=calibration,
-                out=out,
-                force=force,
-                progress=progress,
+    rows, said = [], remarks()
+    with progress_bar("exporting") as progress:
+        for artifact in export_each(
+            resolve(open_trained_run(run)),
+            wanted,
+            data=data,
+            out=out,
+            force=force,
+            reading=Reading(workers=workers, max_unusable=max_unusable),
+            reporter=Reporter(
+                reading=partial(progress, "reading images"), remark=lambda line: said.print(line)
+            ),
+            progress=progress,
+        ):
+            contract = artifact.contract
+            model, hint = artifact.path / contract.model, _next_step(run, artifact)
+            size = contract.measured.size_bytes if contract.measured else 0
+            rows.append(
+                _written(model, contract.target, contract.precision, size, hint, said=not as_json)
             )
-        measured = artifact.contract.measured
-        model, hint = artifact.path / artifact.contract.model, _next_step(run, artifact)
-        size = measured.size_bytes if measured else 0
-        rows.append(_written(model, target, kind, size, hint, said=not as_json))
     if STATE_DICT in targets:
         model = export_state_dict(run, names=names, out=out, force=force)
         size, hint = model.stat().st_size, f"see {model.parent / 'README.md'}"
@@ -124,16 +111,6 @@ def _wanted(to: str, precision: str | None) -> tuple[list[str], list[tuple[str, 
         if target != STATE_DICT
         for each in dict.fromkeys(asked)
     ]
-
-
-def _calibration(run: Run, data: str | None, reading: Reading) -> Calibration:
-    from mobilette.cli.output import reading_bar, remarks
-    from mobilette.exporters.calibration import calibration_images
-
-    with reading_bar() as report:
-        found = calibration_images(run, data, reading=reading, reporter=Reporter(reading=report))
-    remarks().print(f"int8 is calibrated with {len(found.pixels)} images of {found.source}")
-    return found
 
 
 def _next_step(run: Path, artifact: Artifact) -> str:

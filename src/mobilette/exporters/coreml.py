@@ -13,9 +13,10 @@ import torch
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.exporters import verify_on_mac
 from mobilette.exporters.program import export_program, traced
-from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, Progress, Target, Written
 from mobilette.extras import needs
 from mobilette.folders import scratch
+from mobilette.model.model import Model
 from mobilette.silence import silence
 
 PACKAGE, SCRIPT = "model.mlpackage", "verify_on_mac.py"
@@ -29,7 +30,7 @@ INPUT, OUTPUT = "pixels", "logits"
 
 
 def write_coreml(
-    prepared: Prepared, contract: Contract, calibration: Calibration | None
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
 ) -> Written:
     """Write the package, and the script that checks it on a Mac.
 
@@ -37,11 +38,11 @@ def write_coreml(
     """
     with needs("coreml", "export to coreml"), silence():
         import coremltools as ct
-    script = traced(export_program(prepared, dtype=torch.float32))
+    script = traced(export_program(model, dtype=torch.float32))
     colour = ct.colorlayout.GRAYSCALE if contract.input.colour == "grey" else ct.colorlayout.RGB
     shape = (1, contract.arch.in_channels, contract.arch.resolution, contract.arch.resolution)
     with silence(), scratch() as folder:
-        model = ct.convert(
+        package = ct.convert(
             script,
             inputs=[ct.ImageType(name=INPUT, shape=shape, color_layout=colour)],
             outputs=[ct.TensorType(name=OUTPUT)],
@@ -50,9 +51,9 @@ def write_coreml(
             minimum_deployment_target=ct.target.iOS15,
             skip_model_load=True,
         )
-        model.short_description = f"{contract.arch.name}, {len(contract.classes)} classes"
-        model.user_defined_metadata[METADATA_KEY] = canonical(contract.embedded())
-        model.save(str(folder / PACKAGE))
+        package.short_description = f"{contract.arch.name}, {len(contract.classes)} classes"
+        package.user_defined_metadata[METADATA_KEY] = canonical(contract.embedded())
+        package.save(str(folder / PACKAGE))
         files = {name: (folder / name).read_bytes() for name in (MODEL, *PARTS[:2])}
     return Written(files={**files, SCRIPT: Path(verify_on_mac.__file__).read_bytes()})
 

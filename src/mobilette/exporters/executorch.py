@@ -18,8 +18,9 @@ from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
 from mobilette.errors import InputError
 from mobilette.exporters.program import activation_observer, export_program, layer_of, unsupported
-from mobilette.exporters.target import Calibration, Prepared, Progress, Target, Written
+from mobilette.exporters.target import Calibration, Progress, Target, Written
 from mobilette.extras import needs
+from mobilette.model.model import Model
 from mobilette.silence import silence
 
 MODEL = "model.pte"
@@ -29,7 +30,7 @@ BATCH = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
 
 
 def write_executorch(
-    prepared: Prepared, contract: Contract, calibration: Calibration | None
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
 ) -> Written:
     """Write the program, for uint8 NCHW pixels of 1 to 8 images.
 
@@ -38,16 +39,11 @@ def write_executorch(
     with needs("executorch", "export to executorch"), silence():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
-    program = export_program(prepared, batch=BATCH)
+    program = export_program(model, batch=BATCH)
     if calibration is not None:
-        quantisation = prepared.quantisation
-        program = _quantised(
-            program,
-            calibration.pixels,
-            progress=prepared.progress,
-            ranges=quantisation.ranges,
-            floats=in_float(prepared.network.arch, quantisation.float_layers),
-        )
+        floats = in_float(model.arch, frozenset(contract.float_layers))
+        quantiser = _quantiser(contract.ranges, floats)
+        program = _quantised(program, quantiser, calibration.pixels, progress)
     text = bytearray(canonical(contract.embedded()).encode())
     with silence(), _kernels_for_all(program):
         lowered = to_edge_transform_and_lower(
@@ -79,17 +75,11 @@ logits = forward.execute([torch.from_numpy(np.ascontiguousarray(pixels))])[0].nu
 
 
 def _quantised(
-    program: ExportedProgram,
-    pixels: NDArray[np.uint8],
-    *,
-    progress: Progress,
-    ranges: Ranges,
-    floats: Set[str],
+    program: ExportedProgram, quantiser: Any, pixels: NDArray[np.uint8], progress: Progress
 ) -> ExportedProgram:
     """Return ``program`` with weights int8 per channel and activations int8 per tensor."""
     with needs("executorch", "int8 for executorch"), silence():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    quantiser = _quantiser(ranges, floats)
     with silence(), torch.inference_mode():
         observed = prepare_pt2e(program.module(check_guards=False), quantiser)
         for first in range(0, len(pixels), LARGEST_BATCH):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 from mobilette.arguments import checked
-from mobilette.artifact.contract import Contract, Measured, Precision
+from mobilette.artifact.contract import Measured, Precision
 from mobilette.artifact.directory import (
     CONTRACT,
     Artifact,
@@ -18,6 +19,10 @@ from mobilette.artifact.directory import (
     open_artifact,
     write_artifact,
 )
+from mobilette.artifact.golden import Golden, golden_inputs
+from mobilette.compression.float_layers import check_float_layers
+from mobilette.compression.folding import fold
+from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading
 from mobilette.errors import InputError, one_of
@@ -32,21 +37,22 @@ from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import (
     Calibration,
-    Prepared,
     Progress,
     Quantisation,
     Target,
     make_contract,
     no_progress,
     package_versions,
-    prepare,
 )
 from mobilette.files import read_bytes
-from mobilette.folders import new_directory
+from mobilette.folders import check_new, new_directory
+from mobilette.model.directory import is_imported
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
+from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, open_run
-from mobilette.run.subject import folder_name, resolve
+from mobilette.run.inference import checkpoint_logits
+from mobilette.run.subject import Subject, folder_name, resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {target.name: target for target in (ONNX, OPENVINO, LITERT, EXECUTORCH, NCNN, COREML, MCU, WEB)}
@@ -60,15 +66,13 @@ def export(
     to: str = "onnx",
     precision: Precision | None = None,
     data: str | Path | None = None,
-    calibration: Calibration | None = None,
-    quantisation: Quantisation | None = None,
     out: str | Path | None = None,
-    moved_to: Path | None = None,
     force: bool = False,
+    workers: int | None = None,
     max_unusable: float = 0.1,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
-    progress: Progress = no_progress,
+    reporter: Reporter = SILENT,
 ) -> Artifact:
     """Write the artifact of a model and return it.
 
@@ -77,74 +81,127 @@ def export(
         to: the target.
         precision: one of the target's; its first by default.
         data: images to calibrate int8 with; by default the run's training images.
-        calibration: the result of `calibration_images`, instead of ``data``.
-        quantisation: how int8 is made; by default all layers, with the target's own ranges.
         out: the artifact is written to ``out/<to>``, or ``out/<to>-<precision>`` if not fp32; by
             default ``out`` is ``exports/<name of the run or network>``.
-        moved_to: where the artifact will be moved; its path to the run is relative to this.
         force: replace an existing artifact.
+        workers: processes that decode; by default one per core.
         max_unusable: largest fraction of ``data`` that may be unreadable.
         preprocess: for a network: how images are prepared; by default its ``preprocess``.
         classes: for a network: class names in order; by default their numbers.
-        progress: called with the current step.
+        reporter: receives the number of images read, and how int8 is calibrated.
 
     Raises:
         InputError: unknown target or precision, a missing package, no trained weights, no images
-            to calibrate with, or the artifact cannot be written; nothing is left behind.
+            to calibrate with, images that nothing is calibrated with, or the artifact cannot be
+            written; nothing is left behind.
     """
-    precision = check_precision(to, precision)
-    target = TARGETS[to]
+    wanted = [(to, check_precision(to, precision))]
+    reading = Reading(workers=workers, max_unusable=max_unusable)
     if isinstance(model, str | PathLike):
         model = open_trained_run(model)
     subject = resolve(model, preprocess=preprocess, classes=classes)
-    run = subject.run
-    final = artifact_folder(run or subject.model, to, precision, out)
-    package_versions(target)
-    with new_directory(final, holds=CONTRACT, force=force) as folder:
-        if precision != "int8":
-            calibration = quantisation = None
-        elif calibration is None:
-            calibration = calibration_images(
-                run or subject.model, data, reading=Reading(max_unusable=max_unusable)
-            )
-        else:
-            check_calibration(calibration, subject.model)
-        prepared = prepare(subject.model, quantisation, progress=progress)
-        contract = make_contract(
+    (artifact,) = export_each(
+        subject, wanted, data=data, out=out, force=force, reading=reading, reporter=reporter
+    )
+    return artifact
+
+
+def export_each(
+    subject: Subject,
+    wanted: Sequence[tuple[str, Precision]],
+    *,
+    data: str | Path | None,
+    out: str | Path | None,
+    force: bool,
+    reading: Reading,
+    reporter: Reporter,
+    progress: Progress = no_progress,
+) -> Iterator[Artifact]:
+    """Yield the artifact of each target and precision in ``wanted``, once it is written.
+
+    Folders and packages are checked before images are decoded. Arguments are those of `export`.
+    """
+    for to, precision in wanted:
+        folder = artifact_folder(subject.run or subject.model, to, precision, out)
+        check_new(folder, holds=CONTRACT, force=force)
+        package_versions(TARGETS[to])
+    calibration = None
+    if any(precision == "int8" for _, precision in wanted):
+        calibration = calibration_images(
+            subject.run or subject.model, data, reading=reading, reporter=reporter
+        )
+        count = len(calibration.pixels)
+        reporter.remark(f"int8 is calibrated with {count} images of {calibration.source}")
+    elif data is not None:
+        raise InputError("--data names images to calibrate int8 with; nothing here is int8")
+    for to, precision in wanted:
+        progress(f"exporting to {to}, {precision}", 0, 0)
+        yield export_calibrated(
             subject,
-            target,
+            to=to,
             precision=precision,
             calibration=calibration,
-            quantisation=quantisation,
-            final=moved_to or final,
+            out=out,
+            force=force,
+            progress=progress,
         )
-        _write(folder, target, prepared, contract, calibration, run)
-    return open_artifact(final)
 
 
-def _write(
-    folder: Path,
-    target: Target,
-    prepared: Prepared,
-    contract: Contract,
-    calibration: Calibration | None,
-    run: Run | None,
-) -> None:
-    best = run.best() if run is not None else None
-    written = target.writer(prepared, contract, calibration)
-    write_artifact(
-        folder,
-        contract=contract,
-        files=written.files,
-        golden=replace(prepared.golden, exact=written.exact),
-        readme=readme(contract, target),
-        measured=Measured(
-            size_bytes=written.size_bytes or sum(map(len, written.files.values())),
-            top1=best["top1"] if best is not None else None,
-            arena_bytes=written.arena_bytes,
-            operators=written.operators,
-        ),
+def export_calibrated(
+    source: Run | Model | Subject,
+    *,
+    to: str = "onnx",
+    precision: Precision | None = None,
+    calibration: Calibration | None = None,
+    quantisation: Quantisation | None = None,
+    out: str | Path | None = None,
+    moved_to: Path | None = None,
+    force: bool = False,
+    progress: Progress = no_progress,
+) -> Artifact:
+    """Write an artifact as `export` does; int8 is made with ``calibration`` and ``quantisation``.
+
+    ``moved_to`` is where the artifact will be moved: its path to the run is relative to this.
+    """
+    precision, target = check_precision(to, precision), TARGETS[to]
+    subject = source if isinstance(source, Subject) else resolve(source)
+    model, run = subject
+    final = artifact_folder(run or model, to, precision, out)
+    quantisation = quantisation or Quantisation()
+    if precision != "int8":
+        calibration, quantisation = None, Quantisation()
+    elif calibration is None:
+        raise InputError("no images to calibrate int8 with")
+    else:
+        check_calibration(calibration, model)
+    check_float_layers(model.arch, quantisation.float_layers)
+    contract = make_contract(
+        subject,
+        target,
+        precision=precision,
+        calibration=calibration,
+        quantisation=quantisation,
+        final=moved_to or final,
     )
+    inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
+    logits = checkpoint_logits(model.network, Normalise(model.preprocess), inputs)
+    best = run.best() if run is not None else None
+    with new_directory(final, holds=CONTRACT, force=force) as folder:
+        written = target.writer(quantisation.model or fold(model), contract, calibration, progress)
+        write_artifact(
+            folder,
+            contract=contract,
+            files=written.files,
+            golden=Golden(inputs=inputs, logits=logits, exact=written.exact),
+            readme=readme(contract, target),
+            measured=Measured(
+                size_bytes=written.size_bytes or sum(map(len, written.files.values())),
+                top1=best["top1"] if best is not None else None,
+                arena_bytes=written.arena_bytes,
+                operators=written.operators,
+            ),
+        )
+    return open_artifact(final)
 
 
 def check_precision(to: str, precision: str | None) -> Precision:
@@ -190,30 +247,43 @@ class Refused:
     reason: str
 
 
-def chosen(targets: Iterable[str], precisions: Iterable[str]) -> list[tuple[str, Precision]]:
-    """Return each of ``targets`` with each of ``precisions`` that it has."""
-    asked = set(precisions)
-    return [
+def export_missing(
+    run: Run,
+    to: str,
+    precisions: str,
+    *,
+    data: str | Path | None,
+    out: Path,
+    force: bool,
+    reporter: Reporter,
+) -> Iterator[Artifact | Refused]:
+    """Yield a run's artifacts in ``out``, each written unless it is there, or why it is not.
+
+    ``to`` is targets with commas, or ``all``; of ``precisions`` each target gets those that it has.
+    ``data`` calibrates int8 only if the run is imported. An artifact of other weights is replaced
+    only with ``force``.
+    """
+    targets = list(TARGETS) if to == "all" else to.split(",")
+    targets = [one_of(target, TARGETS, "target") for target in targets]
+    asked = [one_of(each, get_args(Precision), "--precision") for each in precisions.split(",")]
+    wanted = [
         (target, precision)
         for target in targets
         for precision in TARGETS[target].precisions
         if precision in asked
     ]
-
-
-def export_all(
-    run: Run,
-    wanted: Iterable[tuple[str, Precision]],
-    *,
-    calibration: Calibration | None,
-    out: Path,
-    force: bool = False,
-) -> Iterator[Artifact | Refused]:
-    """Write artifacts one by one; yield each, or why it was not written.
-
-    ``wanted`` comes from `chosen`; the other options are those of `export`. An artifact made from
-    the same weights is kept unless ``force``. int8 needs ``calibration``.
-    """
+    if not wanted:
+        raise InputError(f"--precision {precisions}: none of {', '.join(targets)} has it")
+    calibration = None
+    if "int8" in asked:
+        given = data if is_imported(run.path) else None
+        try:
+            calibration = calibration_images(run, given, reporter=reporter)
+        except InputError as error:
+            reporter.remark(f"int8: {error}")
+        else:
+            count = len(calibration.pixels)
+            reporter.remark(f"int8 is calibrated with {count} images of {calibration.source}")
     weights = hashlib.sha256(read_bytes(run.weights_path)).hexdigest()
     for target, precision in wanted:
         folder = out / artifact_name(TARGETS[target], precision)
@@ -224,13 +294,16 @@ def export_all(
                     raise InputError(
                         f"{folder}: made from another run; use another --out, or --force"
                     )
-                yield artifact
-                continue
-            if precision == "int8" and calibration is None:
-                raise InputError("no images to calibrate int8 with")
-            yield export(
-                run, to=target, precision=precision, calibration=calibration, out=out, force=force
-            )
+            else:
+                artifact = export_calibrated(
+                    run,
+                    to=target,
+                    precision=precision,
+                    calibration=calibration,
+                    out=out,
+                    force=force,
+                )
+            yield artifact
         except InputError as error:
             yield Refused(target=target, precision=precision, reason=str(error))
 

@@ -11,14 +11,17 @@ from torch.fx import GraphModule
 
 from mobilette.arch.layers import layers
 from mobilette.artifact.contract import Contract
+from mobilette.artifact.golden import golden_inputs
 from mobilette.artifact.tflite import check_tflite
+from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert_int8 import quantise
 from mobilette.exporters.program import layer_of
-from mobilette.exporters.target import Calibration, PixelsToLogits, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, PixelsToLogits, Progress, Target, Written
 from mobilette.exporters.tflite_file import fuse_padding
 from mobilette.extras import needs
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.silence import silence
 
@@ -26,10 +29,10 @@ MODEL = "model.tflite"
 
 
 def write_litert(
-    prepared: Prepared, contract: Contract, calibration: Calibration | None
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
 ) -> Written:
     """Write the model for LiteRT."""
-    return Written(files={MODEL: tflite_model(prepared, contract, calibration)})
+    return Written(files={MODEL: tflite_model(model, contract, calibration, progress)})
 
 
 LITERT = Target(
@@ -57,30 +60,32 @@ if scale:  # int8
 )
 
 
-def tflite_model(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> bytes:
+def tflite_model(
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
+) -> bytes:
     """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
 
     An int8 model's logits are float32 if its last layer stays in float.
     """
     program: nn.Module
-    if contract.precision == "int8":
-        assert calibration is not None
-        quantised, example = quantise(prepared, calibration)
+    if calibration is not None:
+        quantised, example = quantise(model, contract, calibration, progress)
         _label_nodes(quantised)
         program = quantised
     else:
-        network = _labelled(prepared.network)
-        program = PixelsToLogits(network, prepared.normalise, layout="NHWC").eval()
-        pixels = prepared.golden.inputs[:1].transpose(0, 2, 3, 1)
+        network, normalise = _labelled(model.network), Normalise(model.preprocess)
+        program = PixelsToLogits(network, normalise, layout="NHWC").eval()
+        inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
+        pixels = inputs[:1].transpose(0, 2, 3, 1)
         example = torch.from_numpy(np.ascontiguousarray(pixels))
-    prepared.progress("converting for LiteRT", 0, 0)
-    model = tflite_file.read(convert(program, example, quantised=contract.precision == "int8"))
-    if contract.precision == "int8":
-        tflite_file.take_pixels(model, floats=bool(contract.float_layers))
-        fuse_padding(model)
-    tflite_file.name_tensors(model, contract)
-    tflite_file.add_contract(model, contract)
-    content = tflite_file.packed(model)
+    progress("converting for LiteRT", 0, 0)
+    made = tflite_file.read(convert(program, example, quantised=calibration is not None))
+    if calibration is not None:
+        tflite_file.take_pixels(made, floats=bool(contract.float_layers))
+        fuse_padding(made)
+    tflite_file.name_tensors(made, contract)
+    tflite_file.add_contract(made, contract)
+    content = tflite_file.packed(made)
     try:
         check_tflite(content)
     except InputError as error:

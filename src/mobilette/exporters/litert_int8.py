@@ -16,12 +16,14 @@ from torch.fx import GraphModule, Node
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer, Layer
 from mobilette.arch.rows import PoolLinear
+from mobilette.artifact.contract import Contract
 from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import Ranges
 from mobilette.data.normalise import Normalise
 from mobilette.exporters.program import activation_observer, layer_of
-from mobilette.exporters.target import Calibration, Prepared
+from mobilette.exporters.target import Calibration, Progress
 from mobilette.extras import needs
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.silence import silence
 
@@ -158,7 +160,9 @@ def _clip_hard_sigmoid(network: Network, layer: Layer) -> None:
     network.set_submodule(layer.name, nn.Hardtanh(0.0, 1.0))
 
 
-def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule, Tensor]:
+def quantise(
+    model: Model, contract: Contract, calibration: Calibration, progress: Progress
+) -> tuple[GraphModule, Tensor]:
     """Return the quantised program and an example input, float (1, H, W, C).
 
     Weights are symmetric per channel, activation ranges those of `activation_observer`. Layers in
@@ -166,19 +170,19 @@ def quantise(prepared: Prepared, calibration: Calibration) -> tuple[GraphModule,
     """
     with silence(), needs("litert-export", "int8 for litert"):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    quantisation = prepared.quantisation
-    floats = in_float(prepared.network.arch, quantisation.float_layers)
-    network = IntegerNetwork(prepared.network, prepared.normalise, floats=floats).eval()
+    floats = in_float(model.arch, frozenset(contract.float_layers))
+    normalise = Normalise(model.preprocess)
+    network = IntegerNetwork(model.network, normalise, floats=floats).eval()
     pixels = torch.from_numpy(calibration.pixels)
     example = network.values(pixels[:BATCH])
     with silence(), torch.no_grad():
         batch = torch.export.Dim("batch", min=1, max=BATCH)
         exported = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         program = exported.module(check_guards=False)
-        annotator = _Annotator(network.pixels, quantisation.ranges, floats)
+        annotator = _Annotator(network.pixels, contract.ranges, floats)
         observed = prepare_pt2e(program, _quantizer(annotator))
         for first in range(0, len(pixels), BATCH):
-            prepared.progress("calibrating", first, len(pixels))
+            progress("calibrating", first, len(pixels))
             observed(network.values(pixels[first : first + BATCH]))
         _leave_room_for_biases(observed)
         # the converter would take folded constants for plain integers

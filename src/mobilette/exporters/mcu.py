@@ -14,11 +14,13 @@ from mobilette.artifact.cpp import (
     model_source,
     resolver_header,
 )
+from mobilette.artifact.golden import golden_inputs
 from mobilette.artifact.tflite import ask_litert, litert_interpreter, micro_arena_bytes
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
 from mobilette.exporters.litert import MODEL, tflite_model
-from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, Progress, Target, Written
+from mobilette.model.model import Model
 
 _NOTES = """
 ## On a microcontroller
@@ -51,28 +53,32 @@ int Classify(const uint8_t* pixels) {{  // {resolution} x {resolution} x {channe
 """
 
 
-def write_mcu(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+def write_mcu(
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
+) -> Written:
     """Write the int8 model, its C++ and its operators; float layers are an `InputError`."""
     if contract.float_layers:
         raise InputError(
             f"--to mcu computes in integers only, so {', '.join(contract.float_layers)} cannot "
             "stay in float; use --to litert"
         )
-    model = tflite_model(prepared, contract, calibration)
-    arena_bytes = micro_arena_bytes(model)
-    operators = tflite_file.operators(tflite_file.read(model))
+    content = tflite_model(model, contract, calibration, progress)
+    arena_bytes = micro_arena_bytes(content)
+    operators = tflite_file.operators(tflite_file.read(content))
     labels = [label.name for label in contract.classes]
     files = {
-        SOURCE: model_source(model, labels),
+        SOURCE: model_source(content, labels),
         HEADER: model_header(labels=len(labels), arena_bytes=arena_bytes),
         RESOLVER: resolver_header(operators),
     }
     return Written(
-        files={MODEL: model} | {name: text.encode() for name, text in files.items()},
-        size_bytes=len(model),
+        files={MODEL: content} | {name: text.encode() for name, text in files.items()},
+        size_bytes=len(content),
         arena_bytes=arena_bytes,
         operators=operators,
-        exact=reference_answers(model, prepared.golden.inputs),
+        exact=reference_answers(
+            content, golden_inputs(model.arch.in_channels, model.arch.resolution)
+        ),
     )
 
 

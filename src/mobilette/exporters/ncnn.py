@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import subprocess
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,16 +15,19 @@ from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.artifact.ncnn_layers import HALF, find_weights, read_layers
 from mobilette.errors import InputError
 from mobilette.exporters.program import export_program, traced, unsupported
-from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, Progress, Target, Written
 from mobilette.extras import needs
 from mobilette.folders import scratch
+from mobilette.model.model import Model
 from mobilette.nn.layers import SubsampleAndPad
 from mobilette.nn.network import Network
 
 PARAM, WEIGHTS = "model.ncnn.param", "model.ncnn.bin"
 
 
-def write_ncnn(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+def write_ncnn(
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
+) -> Written:
     """Write layers and weights for one image, float32 (C, H, W), 0 to 255.
 
     The contract is the data of an unused layer at the end.
@@ -33,8 +35,8 @@ def write_ncnn(prepared: Prepared, contract: Contract, calibration: Calibration 
     with needs("ncnn", "export to ncnn"):
         import ncnn
         import pnnx
-    prepared = replace(prepared, network=_without_strided_slices(prepared.network))
-    program = export_program(prepared, dtype=torch.float32)
+    network = _without_strided_slices(model.network)
+    program = export_program(model, network=network, dtype=torch.float32)
     param, weights = _convert(program, pnnx.EXEC_PATH)
     kinds = [line.split()[0] for line in param.splitlines()[2:]]
     if unknown := [kind for kind in kinds if ncnn.ncnn.layer_to_index(kind) < 0]:

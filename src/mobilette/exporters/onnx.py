@@ -8,17 +8,18 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.artifact.golden import golden_inputs
+from mobilette.compression.float_layers import in_float
 from mobilette.data.normalise import Normalise
 from mobilette.exporters.onnx_int8 import absorb_normalisation, quantize
 from mobilette.exporters.program import quiet_log
-from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, Progress, Target, Written
+from mobilette.model.model import Model
 from mobilette.nn.layers import GlobalAveragePool
 from mobilette.nn.network import Network
 from mobilette.silence import NO_WARNINGS
@@ -28,23 +29,29 @@ PREFIX = "network."  # of layers in the exported module
 OPSET = 20
 
 
-def write_onnx(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+def write_onnx(
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
+) -> Written:
     """Write the ONNX model, for uint8 NCHW pixels and any batch size.
 
     Normalisation is its first convolution or, where int8 allows it, the input's quantisation. Nodes
     are named after the `Arch`'s layers.
     """
-    if contract.precision == "int8":
-        assert calibration is not None
-        quantisable = absorb_normalisation(prepared)
-        model = convert(quantisable.network, quantisable.normalise, prepared.golden.inputs)
-        model = quantize(model, calibration.pixels, quantisable, prepared.quantisation)
+    if calibration is not None:
+        quantisable = absorb_normalisation(model)
+        made = quantize(
+            convert(quantisable.network, quantisable.normalise),
+            calibration.pixels,
+            quantisable,
+            ranges=contract.ranges,
+            floats=in_float(model.arch, frozenset(contract.float_layers)),
+        )
     else:
-        model = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
-    entry = model.metadata_props.add()
+        made = convert(model.network, Normalise(model.preprocess))
+    entry = made.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical(contract.embedded())
-    onnx.checker.check_model(model, full_check=True)
-    return Written(files={MODEL: model.SerializeToString()})
+    onnx.checker.check_model(made, full_check=True)
+    return Written(files={MODEL: made.SerializeToString()})
 
 
 ONNX = Target(
@@ -62,12 +69,12 @@ logits = session.run(["{output}"], {{"{input}": pixels}})[0][0]""",
 )
 
 
-def convert(network: Network, normalise: Normalise, pixels: NDArray[np.uint8]) -> onnx.ModelProto:
+def convert(network: Network, normalise: Normalise) -> onnx.ModelProto:
     """Return ``network`` with its normalisation as ONNX, its nodes named by layer.
 
-    ``network`` is in evaluation mode, its batch norms folded; ``pixels`` are at least two examples,
-    uint8 (N, C, H, W).
+    ``network`` is in evaluation mode, its batch norms folded.
     """
+    pixels = golden_inputs(network.arch.in_channels, network.arch.resolution)
     module = nn.Sequential(OrderedDict(normalise=normalise, network=network))
     with quiet_log("torch.onnx"), NO_WARNINGS:
         program = torch.onnx.export(
@@ -162,13 +169,15 @@ console.log(top[0].label, top[0].probability, milliseconds);
 ```"""
 
 
-def write_web(prepared: Prepared, contract: Contract, calibration: Calibration | None) -> Written:
+def write_web(
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
+) -> Written:
     """Write the ONNX model and the files that run it in a browser."""
-    model = ONNX.writer(prepared, contract, calibration).files[ONNX.model]
+    written = write_onnx(model, contract, calibration, progress)
     package = {"private": True, "type": "module", "dependencies": {"onnxruntime-web": VERSION}}
     return Written(
         files={
-            contract.model: model,
+            **written.files,
             PACKAGE: (json.dumps(package, indent=2) + "\n").encode(),
             **{name: (PAGE / name).read_bytes() for name in PAGE_FILES},
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mobilette.compression.float_layers import in_float, is_part_of
+from mobilette.compression.float_layers import is_part_of
 from mobilette.compression.ranges import BINS, Ranges, histogram_range
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
 from mobilette.exporters.program import quiet_log
-from mobilette.exporters.target import Prepared, Quantisation
 from mobilette.extras import reports_off
 from mobilette.folders import scratch
+from mobilette.model.model import Model
 from mobilette.nn.network import Network
 
 # Keeps the quantiser from warning that its own preparation was skipped; ours needs none.
@@ -39,7 +39,7 @@ class Quantisable:
     zero_point: int = 0
 
 
-def absorb_normalisation(prepared: Prepared) -> Quantisable:
+def absorb_normalisation(model: Model) -> Quantisable:
     """Return the network with normalisation as its input's scale and zero point, if possible.
 
     If all channels share mean and std, (pixel - mean) / std is uint8 with scale 1/std and zero
@@ -47,15 +47,15 @@ def absorb_normalisation(prepared: Prepared) -> Quantisable:
     into the first bias, which is exact except at the padding. Different means would need different
     padding, so there normalisation stays a convolution: its diagonal is exact in int8 per channel.
     """
-    preprocess, stem = prepared.model.preprocess, prepared.network.stem.conv
-    kept = Quantisable(network=prepared.network, normalise=prepared.normalise)
+    preprocess, stem = model.preprocess, model.network.stem.conv
+    kept = Quantisable(network=model.network, normalise=Normalise(preprocess))
     if not _is_uniform(preprocess) or not isinstance(stem, nn.Conv2d) or stem.bias is None:
         return kept
     mean, std = preprocess.mean[0], preprocess.std[0]
     zero_point = round(mean)
     if not 0 <= zero_point <= 255:
         return kept
-    network = copy.deepcopy(prepared.network)
+    network = copy.deepcopy(model.network)
     with torch.no_grad():
         bias = stem.bias.double() + (zero_point - mean) / std * stem.weight.double().sum((1, 2, 3))
         network.stem.conv.bias.copy_(bias)  # type: ignore[operator, union-attr]
@@ -74,12 +74,15 @@ def quantize(
     model: onnx.ModelProto,
     pixels: NDArray[np.uint8],
     quantisable: Quantisable,
-    quantisation: Quantisation,
+    *,
+    ranges: Ranges = "plain",
+    floats: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
     """Return ``model`` in int8, calibrated with typical ``pixels`` (N, C, H, W).
 
-    Weights are int8 per channel, activations uint8, logits float32. Nodes keep their names; added
-    nodes are named after their tensor (``_QuantizeLinear``, ``_DequantizeLinear``).
+    Weights are int8 per channel, activations uint8, logits float32; layers ``floats`` stay in
+    float. Nodes keep their names; added nodes are named after their tensor (``_QuantizeLinear``,
+    ``_DequantizeLinear``).
     """
     with reports_off():
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -90,11 +93,10 @@ def quantize(
     entry.key, entry.value = _PREPARED
     # Without quantised output a linear layer still runs in int8, with float32 out.
     options: dict[str, object] = {"OpTypesToExcludeOutputQuantization": ["Gemm"]}
-    given = _given_ranges(model, pixels, quantisation.ranges)
+    given = _given_ranges(model, pixels, ranges)
     normalised = _output_of(model, "normalise.conv")
-    floats = in_float(quantisable.network.arch, quantisation.float_layers)
     if quantisable.scale is not None:
-        floats -= {"normalise"}
+        floats = floats - {"normalise"}
         given[normalised] = {
             "scale": np.array(quantisable.scale, np.float32),
             "zero_point": np.array(quantisable.zero_point, np.uint8),

@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.compression.float_layers import in_float, is_part_of
 from mobilette.compression.ranges import PERCENTILE, Ranges
+from mobilette.data.normalise import Normalise
 from mobilette.exporters.onnx import INPUT, OUTPUT, convert
 from mobilette.exporters.program import quiet_log
-from mobilette.exporters.target import Calibration, Prepared, Target, Written
+from mobilette.exporters.target import Calibration, Progress, Target, Written
 from mobilette.extras import hidden, needs
 from mobilette.folders import scratch
+from mobilette.model.model import Model
 
 MODEL, WEIGHTS = "model.xml", "model.bin"
 _TELEMETRY = "openvino_telemetry"
 
 
 def write_openvino(
-    prepared: Prepared, contract: Contract, calibration: Calibration | None
+    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
 ) -> Written:
     """Write the OpenVINO model, weights in fp32 or int8.
 
@@ -33,19 +35,16 @@ def write_openvino(
     """
     with hidden(_TELEMETRY), needs("openvino", "export to openvino"):
         import openvino
-    source = convert(prepared.network, prepared.normalise, prepared.golden.inputs)
+    source = convert(model.network, Normalise(model.preprocess))
     # Not Core.read_model, which leaves constants unfolded: NNCF corrects only constant biases.
-    model = openvino.convert_model(io.BytesIO(source.SerializeToString()))
-    if contract.precision == "int8":
-        assert calibration is not None
-        floats = in_float(prepared.network.arch, prepared.quantisation.float_layers)
-        model = _quantize(
-            model, calibration.pixels, ranges=prepared.quantisation.ranges, floats=floats
-        )
-    model.set_rt_info(canonical(contract.embedded()), [METADATA_KEY])
+    made = openvino.convert_model(io.BytesIO(source.SerializeToString()))
+    if calibration is not None:
+        floats = in_float(model.arch, frozenset(contract.float_layers))
+        made = _quantize(made, calibration.pixels, ranges=contract.ranges, floats=floats)
+    made.set_rt_info(canonical(contract.embedded()), [METADATA_KEY])
     with scratch() as folder:
         path = folder / MODEL
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(made, path, compress_to_fp16=False)
         files = {name: (path.parent / name).read_bytes() for name in (MODEL, WEIGHTS)}
     return Written(files=files)
 

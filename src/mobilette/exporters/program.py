@@ -13,21 +13,31 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
 
+from mobilette.artifact.golden import golden_inputs
 from mobilette.compression.ranges import Ranges, histogram_range
+from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
-from mobilette.exporters.target import PixelsToLogits, Prepared
+from mobilette.exporters.target import PixelsToLogits
+from mobilette.model.model import Model
+from mobilette.nn.network import Network
 
 
 def export_program(
-    prepared: Prepared, *, dtype: torch.dtype = torch.uint8, batch: Dim | None = None
+    model: Model,
+    *,
+    network: Network | None = None,
+    dtype: torch.dtype = torch.uint8,
+    batch: Dim | None = None,
 ) -> ExportedProgram:
-    """Return the network with its normalisation, from pixels (N, C, H, W) to logits (N, classes).
+    """Return a model with its normalisation, from pixels (N, C, H, W) to logits (N, classes).
 
-    Its sizes are constants, which tracing converters would otherwise see computed. ``dtype`` is the
-    pixels', 0 to 255; ``batch`` is N, 1 by default.
+    Its sizes are constants, which tracing converters would otherwise see computed. ``network``
+    replaces the model's own; ``dtype`` is the pixels', 0 to 255; ``batch`` is N, 1 by default.
     """
-    module = PixelsToLogits(prepared.network, prepared.normalise, layout="NCHW").eval()
-    pixels = torch.from_numpy(prepared.golden.inputs[: 1 if batch is None else 2]).to(dtype)
+    normalise = Normalise(model.preprocess)
+    module = PixelsToLogits(network or model.network, normalise, layout="NCHW").eval()
+    inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
+    pixels = torch.from_numpy(inputs[: 1 if batch is None else 2]).to(dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(

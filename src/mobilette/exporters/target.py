@@ -1,10 +1,10 @@
-"""`Target`: a kind of artifact as data, its writer's input (`prepare`) and output."""
+"""`Target`: a kind of artifact as data, and what its writer takes and returns."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,15 +20,9 @@ from mobilette.artifact.contract import (
     Precision,
     Source,
 )
-from mobilette.artifact.golden import Golden, golden_inputs
-from mobilette.compression.float_layers import check_float_layers
-from mobilette.compression.folding import fold
 from mobilette.compression.ranges import Ranges
-from mobilette.data.normalise import Normalise
 from mobilette.extras import needs, version_of
 from mobilette.model.model import Model
-from mobilette.nn.network import Network
-from mobilette.run.inference import checkpoint_logits
 from mobilette.run.subject import Subject, model_sha256
 
 Layout = Literal["NCHW", "NHWC"]
@@ -50,13 +44,13 @@ class Quantisation:
         ranges: the rule that chooses activation ranges.
         float_layers: convolutions and linear layers that stay in float, by their names in
             `mobilette.arch.layers`, such as ``rows.3.expand.conv``.
-        network: quantised instead of the model's own, with batch norms folded: equalised,
-            corrected or fine-tuned.
+        model: quantised instead of the run's, with batch norms folded: equalised, corrected or
+            fine-tuned.
     """
 
     ranges: Ranges = "plain"
     float_layers: frozenset[str] = frozenset()
-    network: Network | None = None
+    model: Model | None = None
 
 
 Progress = Callable[[str, int, int], None]
@@ -65,25 +59,6 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(what: str, done: int, total: int) -> None:
     """Ignore progress."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """A writer's input.
-
-    Attributes:
-        network: with batch norms folded, in evaluation mode.
-        normalise: maps pixels to the network's input.
-        golden: inputs and the checkpoint's answers.
-        quantisation: how ``network`` becomes int8, if it does.
-    """
-
-    model: Model
-    network: Network
-    normalise: Normalise
-    golden: Golden
-    quantisation: Quantisation = field(default_factory=Quantisation)
-    progress: Progress = no_progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +79,8 @@ class Written:
     exact: NDArray[np.int8] | None = None
 
 
-Writer = Callable[[Prepared, Contract, Calibration | None], Written]
+Writer = Callable[[Model, Contract, Calibration | None, Progress], Written]
+"""Takes the model with batch norms folded; int8 is calibrated, other precisions are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,29 +144,6 @@ class PixelsToLogits(nn.Module):
         return logits
 
 
-def prepare(
-    model: Model, quantisation: Quantisation | None = None, *, progress: Progress = no_progress
-) -> Prepared:
-    """Return what a writer needs of ``model``, or of the network in ``quantisation``."""
-    checkpoint = model.network
-    normalise = Normalise(model.preprocess)
-    inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
-    golden = Golden(inputs=inputs, logits=checkpoint_logits(checkpoint, normalise, inputs))
-    quantisation = quantisation or Quantisation()
-    network = quantisation.network
-    if network is None:
-        network = fold(model).network
-    check_float_layers(network.arch, quantisation.float_layers)
-    return Prepared(
-        model=model,
-        network=network,
-        normalise=normalise,
-        golden=golden,
-        quantisation=quantisation,
-        progress=progress,
-    )
-
-
 def package_versions(target: Target) -> dict[str, str]:
     """Return the versions of the packages that write ``target``; `InputError` if one is missing."""
     with needs(target.extra, f"export to {target.name}"):
@@ -203,14 +156,14 @@ def make_contract(
     *,
     precision: Precision,
     calibration: Calibration | None,
-    quantisation: Quantisation | None = None,
+    quantisation: Quantisation,
     final: Path,
 ) -> Contract:
     """Return the contract of an artifact that will be in ``final``, before it is written."""
     model, run = subject
     channels, side = model.arch.in_channels, model.arch.resolution
     shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
-    quantisation, source = quantisation or Quantisation(), None
+    source = None
     if calibration is not None:
         source = CalibrationSource(
             data=calibration.source, images=len(calibration.pixels), ranges=quantisation.ranges

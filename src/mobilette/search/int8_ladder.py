@@ -120,7 +120,7 @@ def _equalised(
         Attempt(
             number=2,
             name="equalised, biases corrected",
-            quantisation=Quantisation(ranges=ranges, network=model.network),
+            quantisation=Quantisation(ranges=ranges, model=model),
             uncorrected=equal,
         )
     )
@@ -147,15 +147,15 @@ def _with_float_layers(
 
     def attempt(count: int) -> Outcome:
         chosen = frozenset(ranked[:count])
-        network = None
+        model = None
         if base is not None:
             inputs = material.inputs
-            network = correct_biases(base, inputs, ranges=ranges, float_layers=chosen).network
+            model = correct_biases(base, inputs, ranges=ranges, float_layers=chosen)
         return measure(
             Attempt(
                 number=3,
                 name=_layers(count),
-                quantisation=Quantisation(ranges=ranges, float_layers=chosen, network=network),
+                quantisation=Quantisation(ranges=ranges, float_layers=chosen, model=model),
                 uncorrected=base,
             )
         )
@@ -216,7 +216,7 @@ def _trained(
         plain = Quantisation(ranges=ranges)
         yield measure(Attempt(number=4, name=name, quantisation=plain, reason="did not help"))
         return
-    quantisation = Quantisation(ranges=ranges, float_layers=floats, network=model.network)
+    quantisation = Quantisation(ranges=ranges, float_layers=floats, model=model)
     yield measure(Attempt(number=4, name=name, quantisation=quantisation))
 
 

@@ -27,7 +27,7 @@ from mobilette.data.reading import Reading
 from mobilette.engines.load import open_engine
 from mobilette.engines.timing import Request
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, artifact_name, export
+from mobilette.exporters.export import TARGETS, artifact_name, export_calibrated
 from mobilette.exporters.target import Calibration, Progress
 from mobilette.model.model import Model
 from mobilette.progress import Remark, Reporter
@@ -154,7 +154,7 @@ def execute(
     if attempt.reason:
         return Rung(name=name, reason=attempt.reason)
     try:
-        artifact = export(
+        artifact = export_calibrated(
             source,
             to=to,
             precision="int8",
@@ -202,7 +202,7 @@ def latencies(source: Run | Model, to: str, int8: Path, *, say: Remark) -> dict[
     paths = {"int8": int8 / artifact_name(TARGETS[to], "int8")}
     for precision in precisions:
         with suppress(InputError):
-            paths[precision] = export(source, to=to, precision=precision, out=int8).path
+            paths[precision] = export_calibrated(source, to=to, precision=precision, out=int8).path
     calls: dict[str, list[float | None]] = {name: [] for name in paths}
     for turn in range(ROUNDS):
         for name, path in paths.items():

@@ -16,8 +16,9 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer, Layer
 from mobilette.artifact.directory import Artifact
+from mobilette.compression.folding import fold
+from mobilette.data.normalise import Normalise
 from mobilette.engines.load import open_engine
-from mobilette.exporters.target import Prepared, prepare
 from mobilette.model.model import Model
 
 IMAGES = 2
@@ -61,13 +62,13 @@ def first_difference(
     Raises:
         InputError: the artifact cannot be executed here, or the model has no classifier.
     """
-    prepared = prepare(model)
+    folded = fold(model)
     pixels = (artifact.golden.inputs if pixels is None else pixels)[:IMAGES]
     tensors = open_engine(artifact).activations(pixels)
     if tensors is None:
         return None
-    arch = prepared.network.arch
-    theirs = _layer_outputs(prepared, pixels)
+    arch = folded.arch
+    theirs = _layer_outputs(folded, pixels)
     ours = _by_layer(tensors, arch, output=artifact.contract.output)
     found = [
         _difference(_maker(name, ours, arch), value, theirs[name])
@@ -127,22 +128,22 @@ def _maker(name: str, ours: Mapping[str, Values], arch: Arch) -> str:
 
 
 @torch.inference_mode()
-def _layer_outputs(prepared: Prepared, pixels: NDArray[np.uint8]) -> dict[str, Values]:
+def _layer_outputs(model: Model, pixels: NDArray[np.uint8]) -> dict[str, Values]:
     outputs: dict[str, Values] = {}
 
     def keep(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         outputs[name] = output.numpy().copy()  # the activation after it may overwrite it
 
-    names = {layer.name for layer in layers(prepared.network.arch)}
+    names = {layer.name for layer in layers(model.arch)}
     hooks = [
         module.register_forward_hook(partial(keep, name))
-        for name, module in prepared.network.named_modules()
+        for name, module in model.network.named_modules()
         if name in names
     ]
     try:
-        normalised = prepared.normalise(torch.from_numpy(pixels))
+        normalised = Normalise(model.preprocess)(torch.from_numpy(pixels))
         outputs[NORMALISE] = normalised.numpy().copy()
-        prepared.network(normalised)
+        model.network(normalised)
     finally:
         for hook in hooks:
             hook.remove()
