@@ -15,7 +15,7 @@ from mobilette.errors import InputError
 from mobilette.formats.file_layers import NORM, Builder, Ending, Weights
 from mobilette.formats.imported import Imported, interpret_outputs
 from mobilette.formats.importing import _from_layers, import_weights
-from mobilette.formats.keras.weights import Affine
+from mobilette.formats.values import Affine
 from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network, build_empty
 from tests.formats.test_matching import network_of

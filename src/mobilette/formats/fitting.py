@@ -94,9 +94,6 @@ def adapt_input(
     ...) and scaled by old / new channels to preserve their sum, as in timm's ``adapt_input_conv``.
     Both assume that all channels are normalised alike. ``weights`` is not changed; its tensors are
     reused.
-
-    Raises:
-        InputError: ``in_channels`` is out of range, or the first convolution is grouped.
     """
     adapted = replace(arch, in_channels=in_channels)
     if in_channels == arch.in_channels:

@@ -8,19 +8,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import PoolLinear
+from mobilette.arch.primitives import (
+    ActivationLayer,
+    AdaptivePoolLayer,
+    AnyLayer,
+    ConvLayer,
+    LinearLayer,
+    NormLayer,
+)
+from mobilette.arch.rows import Activation, PoolLinear
 from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import Ending
+from mobilette.formats.file_layers import Builder, Ending, FileLayer, FileNetwork
 from mobilette.model.classes import ClassLabel
 from mobilette.model.model import Model, Origin, numbered_classes
 
 CLASSIFIER = "head.classifier."
 TWO = "one output through a sigmoid became two classes, the second of them its probability"
+NO_CLASSIFIER = "no classifier in it: a start for 'mobilette train --from'"
+TOP = "the classifier that is not there"
 SEVERAL = "sigmoids over the classes: each is answered for by itself (multi-label)"
 
 
@@ -59,9 +70,6 @@ def preprocess_of(
 
     ``given`` is a preset for a file that does not scale images itself (``raw`` suits one that
     does); ``resize`` is how an image becomes square, by default the file's way, or a crop.
-
-    Raises:
-        InputError: neither the file nor ``given`` states the preprocessing, or they differ.
     """
     said = None if given is None else preset(given, in_channels=imported.arch.in_channels)
     told = imported.preprocess
@@ -120,9 +128,6 @@ def interpret_outputs(
 
     ``ending`` is what the file applies to the outputs of ``imported``, ``num_classes`` the number
     of classes that the user gave, if any.
-
-    Raises:
-        InputError: the only output is not a probability of two classes.
     """
     if not imported.has_classifier:
         return imported
@@ -154,3 +159,77 @@ def _two_classes(imported: Imported, where: str) -> Imported:
         weights=weights,
         remarks=(*imported.remarks, TWO),
     )
+
+
+def without_background(imported: Imported) -> Imported:
+    """Drop the first logit, TensorFlow's background class."""
+    weights = {
+        name: tensor[1:].clone() if name.startswith("head.classifier.") and tensor.ndim else tensor
+        for name, tensor in imported.weights.items()
+    }
+    classes = imported.arch.num_classes - 1
+    remark = f"class 0 of {classes + 1:,} is background and was dropped"
+    return replace(
+        imported,
+        arch=imported.arch.with_classes(classes),
+        weights=weights,
+        remarks=(*imported.remarks, remark),
+    )
+
+
+def classifier_layers(network: FileNetwork) -> list[tuple[FileLayer, Activation]]:
+    """Return the layers from the pooled or flattened map to the logits, if any, in order."""
+    theirs = {layer.name: layer for layer in network.layers}
+    found: list[tuple[FileLayer, Activation]] = []
+    activation: Activation = "none"
+    file = theirs.get(network.output)
+    while file is not None:
+        layer = file.layer
+        if isinstance(layer, ActivationLayer):
+            activation = layer.function
+        elif isinstance(layer, LinearLayer) or _sees_one_pixel(layer):
+            found.insert(0, (file, activation))
+            activation = "none"
+        elif not isinstance(layer, NormLayer):
+            break
+        file = theirs.get(layer.inputs[0])
+    if file is not None and isinstance(file.layer, AdaptivePoolLayer):
+        return found
+    # Without an average, the first linear layer reads a flattened map.
+    linear = [isinstance(file.layer, LinearLayer) for file, _ in found]
+    return found[linear.index(True) :] if True in linear else []
+
+
+def _sees_one_pixel(layer: AnyLayer) -> bool:
+    return isinstance(layer, ConvLayer) and layer.kernel == 1 and layer.groups == 1
+
+
+def with_classifier(network: FileNetwork) -> FileNetwork:
+    """Return ``network``, which has no classifier, with a global pool and one class of zeros."""
+    builder = Builder(network.shape)
+    builder.layers = {layer.name: layer for layer in network.layers}
+    last = builder.layers[network.output].layer
+    is_pooled = isinstance(last, AdaptivePoolLayer)
+    pooled = last.name if is_pooled else builder.average(f"{TOP}/pool", last.name)
+    zeros = np.zeros((1, builder.shape_of(pooled)[0]), np.float32)
+    top = builder.linear(TOP, pooled, zeros, None)
+    return replace(network, layers=tuple(builder.layers.values()), output=top)
+
+
+def with_head_of(network: FileNetwork, arch: Arch) -> Arch:
+    """Return ``arch`` with the file's hidden layers and flattened grid."""
+    found = classifier_layers(network)
+    if not isinstance(arch.head, PoolLinear) or not found:
+        return arch
+    hidden = tuple(file.layer.shape[0] for file, _ in found[:-1])
+    first = found[0][0].layer
+    shapes = {layer.name: layer.layer.shape for layer in network.layers}
+    source = shapes.get(first.inputs[0], network.shape)
+    flattened = isinstance(first, LinearLayer) and first.in_features > source[0]
+    head = replace(
+        arch.head,
+        hidden=hidden,
+        activation=found[0][1] if hidden else arch.head.activation,
+        pool=source[1] if flattened else 1,
+    )
+    return replace(arch, head=head)

@@ -22,7 +22,18 @@ from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
 from mobilette.files import read_head
 from mobilette.formats.file_layers import FileNetwork, Weights
-from mobilette.formats.imported import Imported, as_model, interpret_outputs, preprocess_of
+from mobilette.formats.imported import (
+    NO_CLASSIFIER,
+    TOP,
+    Imported,
+    as_model,
+    classifier_layers,
+    interpret_outputs,
+    preprocess_of,
+    with_classifier,
+    with_head_of,
+    without_background,
+)
 from mobilette.formats.keras.file import CONFIG, is_keras_archive, read_keras_archive, read_keras_h5
 from mobilette.formats.keras.order import match_in_order
 from mobilette.formats.keras.tensorflow import (
@@ -32,14 +43,7 @@ from mobilette.formats.keras.tensorflow import (
     read_tensorflowjs,
 )
 from mobilette.formats.keras.weights import LayerWeights
-from mobilette.formats.matching import (
-    NO_CLASSIFIER,
-    TOP,
-    classifier_layers,
-    match,
-    with_classifier,
-    with_head_of,
-)
+from mobilette.formats.matching import match
 from mobilette.formats.tflite.file import read_tflite
 from mobilette.formats.torch.named import import_state_dict, width_in_file
 from mobilette.formats.torch.other_files import name_folder
@@ -131,7 +135,7 @@ def _read_network(
     for name, tensor in imported.weights.items():
         check_finite(name, tensor, where=str(path))
     if imported.arch.num_classes == IMAGENET_CLASSES + 1 != num_classes:
-        imported = _without_background(imported)
+        imported = without_background(imported)
     ending = read.ending if isinstance(read, FileNetwork) else "logits"
     return interpret_outputs(imported, ending, num_classes=num_classes, where=str(path))
 
@@ -277,19 +281,3 @@ def _fitting(
             f"{where}: has width {told:g} of {model}, not {settings.width_mult:g}; give "
             f"--width-mult {told:g}"
         ) from error
-
-
-def _without_background(imported: Imported) -> Imported:
-    """Drop the first logit, TensorFlow's background class."""
-    weights = {
-        name: tensor[1:].clone() if name.startswith("head.classifier.") and tensor.ndim else tensor
-        for name, tensor in imported.weights.items()
-    }
-    classes = imported.arch.num_classes - 1
-    remark = f"class 0 of {classes + 1:,} is background and was dropped"
-    return replace(
-        imported,
-        arch=imported.arch.with_classes(classes),
-        weights=weights,
-        remarks=(*imported.remarks, remark),
-    )

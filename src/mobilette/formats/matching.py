@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,10 +36,8 @@ from mobilette.arch.primitives import (
 )
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import Builder, FileLayer, FileNetwork
+from mobilette.formats.file_layers import FileLayer, FileNetwork
 
-NO_CLASSIFIER = "no classifier in it: a start for 'mobilette train --from'"
-TOP = "the classifier that is not there"
 KINDS: dict[type[AnyLayer], str] = {
     ConvLayer: "a convolution",
     LinearLayer: "a convolution",
@@ -55,11 +52,7 @@ KINDS: dict[type[AnyLayer], str] = {
 
 
 def match(network: FileNetwork, arch: Arch) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
-    """Return ``arch`` with the file's details, its weights, and unused convolutions of the file.
-
-    Raises:
-        InputError: the networks differ; the message names the first layer that does.
-    """
+    """Return ``arch`` with the file's details, its weights, and unused convolutions of the file."""
     try:
         return _Walk(network, arch).run()
     except InputError as error:
@@ -305,61 +298,3 @@ def _words(layer: AnyLayer) -> str:
             window = f"{layer.kernel}x{layer.kernel}, stride {layer.stride}"
             return f"the {layer.function} of {window}, padding {layer.padding}"
     return KINDS[type(layer)]
-
-
-def classifier_layers(network: FileNetwork) -> list[tuple[FileLayer, Activation]]:
-    """Return the layers from the pooled or flattened map to the logits, if any, in order."""
-    theirs = {layer.name: layer for layer in network.layers}
-    found: list[tuple[FileLayer, Activation]] = []
-    activation: Activation = "none"
-    file = theirs.get(network.output)
-    while file is not None:
-        layer = file.layer
-        if isinstance(layer, ActivationLayer):
-            activation = layer.function
-        elif isinstance(layer, LinearLayer) or _sees_one_pixel(layer):
-            found.insert(0, (file, activation))
-            activation = "none"
-        elif not isinstance(layer, NormLayer):
-            break
-        file = theirs.get(layer.inputs[0])
-    if file is not None and isinstance(file.layer, AdaptivePoolLayer):
-        return found
-    # Without an average, the first linear layer reads a flattened map.
-    linear = [isinstance(file.layer, LinearLayer) for file, _ in found]
-    return found[linear.index(True) :] if True in linear else []
-
-
-def _sees_one_pixel(layer: AnyLayer) -> bool:
-    return isinstance(layer, ConvLayer) and layer.kernel == 1 and layer.groups == 1
-
-
-def with_classifier(network: FileNetwork) -> FileNetwork:
-    """Return ``network``, which has no classifier, with a global pool and one class of zeros."""
-    builder = Builder(network.shape)
-    builder.layers = {layer.name: layer for layer in network.layers}
-    last = builder.layers[network.output].layer
-    is_pooled = isinstance(last, AdaptivePoolLayer)
-    pooled = last.name if is_pooled else builder.average(f"{TOP}/pool", last.name)
-    zeros = np.zeros((1, builder.shape_of(pooled)[0]), np.float32)
-    top = builder.linear(TOP, pooled, zeros, None)
-    return replace(network, layers=tuple(builder.layers.values()), output=top)
-
-
-def with_head_of(network: FileNetwork, arch: Arch) -> Arch:
-    """Return ``arch`` with the file's hidden layers and flattened grid."""
-    found = classifier_layers(network)
-    if not isinstance(arch.head, PoolLinear) or not found:
-        return arch
-    hidden = tuple(file.layer.shape[0] for file, _ in found[:-1])
-    first = found[0][0].layer
-    shapes = {layer.name: layer.layer.shape for layer in network.layers}
-    source = shapes.get(first.inputs[0], network.shape)
-    flattened = isinstance(first, LinearLayer) and first.in_features > source[0]
-    head = replace(
-        arch.head,
-        hidden=hidden,
-        activation=found[0][1] if hidden else arch.head.activation,
-        pool=source[1] if flattened else 1,
-    )
-    return replace(arch, head=head)

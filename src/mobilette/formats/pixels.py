@@ -23,22 +23,14 @@ class Pixels:
     told: bool
 
     def preprocess(self) -> Preprocess | None:
-        """Return the scaling as a `Preprocess` with default geometry, if the file states it.
-
-        Raises:
-            InputError: a number is not finite, or ``std`` is not above 0.
-        """
+        """Return the scaling as a `Preprocess` with default geometry, if the file states it."""
         if not self.told:
             return None
         colour: Colour = "grey" if len(self.mean) == 1 else "rgb"
         return Preprocess(mean=self.mean, std=self.std, colour=colour)
 
     def scaled(self, name: str, numbers: Numbers) -> Pixels:
-        """Return the result of the operator ``name`` (ADD, SUB, MUL or DIV) with a constant.
-
-        Raises:
-            InputError: the constant has the wrong length or is not a valid factor.
-        """
+        """Return the result of the operator ``name`` (ADD, SUB, MUL or DIV) with a constant."""
         channels = len(self.mean)
         if len(numbers) not in (1, channels):
             raise InputError(f"a constant of {len(numbers)} numbers for {channels} channels")

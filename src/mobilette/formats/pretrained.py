@@ -91,9 +91,6 @@ def choose_published(name: str, *, model: str, width_mult: float) -> PublishedWe
     """Return published weights of the network's width, or of the next wider one, to be sliced.
 
     ``name`` is one that `find_published` accepts.
-
-    Raises:
-        InputError: there are none.
     """
     wider = sorted({w.width_mult for w in list_published(model) if w.width_mult >= width_mult})
     reasons: list[InputError] = []

@@ -50,11 +50,7 @@ def read_keras_h5(path: Path, resolution: int | None = None) -> FileNetwork | li
 
 
 def parse_topology(config: str, *, where: str) -> Any:
-    """Return the JSON value of a topology.
-
-    Raises:
-        InputError: it is too long or not JSON.
-    """
+    """Return the JSON value of a topology."""
     if len(config) > LARGEST_RECORD:
         raise InputError(f"{where} has {len(config):,} characters")
     try:
@@ -66,11 +62,7 @@ def parse_topology(config: str, *, where: str) -> Any:
 def read_arrays(
     path: Path, *, member: str | None = None
 ) -> tuple[dict[str, Any], list[LayerWeights]]:
-    """Return the description and weights in an HDF5 file, or in a ``member`` of a zip archive.
-
-    Raises:
-        InputError: it is damaged, or h5py is not installed.
-    """
+    """Return the description and weights in an HDF5 file, or in a ``member`` of a zip archive."""
     if importlib.util.find_spec("h5py") is None:
         raise InputError(f"{path}: h5py is missing; pip install 'mobilette[weights]' brings it")
     arguments = [str(path)] if member is None else [str(path), member]

@@ -75,10 +75,6 @@ def read_layers(topology: Any) -> tuple[dict[str, KerasLayer], tuple[int, int, i
     """Return the layers by name, the input's (channels, height, width) and the output's name.
 
     A size that the model leaves open is 0. Nested models are replaced by their layers.
-
-    Raises:
-        InputError: several inputs or outputs, a shared layer, too many layers, or a custom model
-            class.
     """
     reading = _Reading()
     output = reading.model(topology, INPUT, _Place())

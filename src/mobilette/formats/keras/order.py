@@ -31,12 +31,7 @@ KERNELS = ("kernel", "depthwise_kernel")
 def match_in_order(
     weights: Sequence[LayerWeights], arch: Arch, *, where: str
 ) -> tuple[Arch, dict[str, Tensor]]:
-    """Return ``arch`` with Keras' conventions, and its weights.
-
-    Raises:
-        InputError: the network has parallel layers, whose order is unknown, or a layer's weights
-            have another shape; the message names the first.
-    """
+    """Return ``arch`` with Keras' conventions, and its weights."""
     if any(isinstance(row, Block) and sum(map(bool, row.paths)) > 1 for row in arch.rows):
         raise InputError(
             f"{where}: weights without a topology; the order of {arch.name}'s parallel layers is "

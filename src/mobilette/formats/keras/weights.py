@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.arch.primitives import ConvLayer
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import Builder, Weights
+from mobilette.formats.file_layers import Weights
 from mobilette.formats.keras.layers import KerasLayer
 
 # In the order in which Keras 3 numbers them
@@ -63,11 +62,7 @@ class RemainingWeights:
         return parameter in self._named(layer)
 
     def take(self, layer: KerasLayer, parameter: str, shape: tuple[int | None, ...]) -> Weights:
-        """Remove and return a weight of ``shape`` (``None``: any size).
-
-        Raises:
-            InputError: it is missing or has another shape.
-        """
+        """Remove and return a weight of ``shape`` (``None``: any size)."""
         array = self._named(layer).pop(parameter, None)
         if array is None:
             raise InputError(f"layer {layer.name!r} has no {parameter} in the file")
@@ -98,11 +93,7 @@ def _has_parameter(layer: KerasLayer, name: str) -> bool:
 
 
 def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
-    """Return a layer's weight (out, in / groups, height, width) or (out, in), and its groups.
-
-    Raises:
-        InputError: it is missing or its shape contradicts the layer.
-    """
+    """Return a layer's weight (out, in / groups, height, width) or (out, in), and its groups."""
     if layer.kind == "Dense":
         return weights.take(layer, "kernel", (None, None)).T, 1
     if layer.kind == "Conv2D":
@@ -116,11 +107,7 @@ def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
 
 
 def norm_arrays(layer: KerasLayer, weights: RemainingWeights) -> tuple[dict[str, Weights], float]:
-    """Return a batch norm's arrays by their PyTorch names, and its epsilon.
-
-    Raises:
-        InputError: it normalises other axes, or its weights are missing or have other shapes.
-    """
+    """Return a batch norm's arrays by their PyTorch names, and its epsilon."""
     if layer.option("axis", -1) not in (-1, 3, [-1], [3]):
         raise InputError(f"layer {layer.name!r} normalises something else than channels")
     epsilon = float(layer.option("epsilon", 1e-3))
@@ -150,12 +137,7 @@ PATH = re.compile(rf"(?:(.*)/)?({'|'.join(CLASSES)})(?:_(\d+))?")
 
 
 def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[LayerWeights]:
-    """Return the layers with kernels, depthwise kernels and batch norms, each kind in order.
-
-    Raises:
-        InputError: a layer is none of these, or a class occurs in several models, whose order is
-            unknown.
-    """
+    """Return the layers with kernels, depthwise kernels and batch norms, each kind in order."""
     found: list[tuple[str, int, LayerWeights]] = []
     models: dict[str, str] = {}
     for layer in layers:
@@ -187,67 +169,3 @@ def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[Laye
 
 
 Numbers = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Affine:
-    """x * scale + shift, float64; one of each per channel, or one for all.
-
-    `put_after` and `put_before` raise `InputError` where folding into the layer is impossible.
-    """
-
-    scale: Numbers
-    shift: Numbers
-
-    @staticmethod
-    def of_norm(arrays: Mapping[str, Weights], epsilon: float) -> Affine:
-        """Return a batch norm's map at inference; ``arrays`` are named as in `NORM`."""
-        scale = arrays["weight"] / np.sqrt(arrays["running_var"].astype(np.float64) + epsilon)
-        return Affine(scale=scale, shift=arrays["bias"] - arrays["running_mean"] * scale)
-
-    @staticmethod
-    def of_steps(steps: list[tuple[str, tuple[float, ...]]]) -> Affine:
-        """Return the composition of additions, subtractions, multiplications and divisions."""
-        scale, shift = np.ones(1), np.zeros(1)
-        for name, values in steps:
-            numbers = np.asarray(values, np.float64)
-            if name == "DIV" and not numbers.all():
-                raise InputError("division by 0")
-            factor = {"MUL": numbers, "DIV": 1 / numbers if numbers.all() else 1}.get(name, 1)
-            change = {"ADD": numbers, "SUB": -numbers}.get(name, 0)
-            scale, shift = scale * factor, shift * factor + change
-        return Affine(scale=scale, shift=shift)
-
-    def put_after(self, builder: Builder, name: str) -> None:
-        """Fold this into the layer ``name`` before it."""
-        tensors = builder.layers[name].tensors
-        weight = tensors["weight"]
-        out = len(weight)
-        scale, shift = self._spread(out, name)
-        bias = tensors.get("bias", np.zeros(out))
-        spread = scale.reshape(-1, *[1] * (weight.ndim - 1))
-        put = {"weight": _float32(weight * spread), "bias": _float32(bias * scale + shift)}
-        builder.set_tensors(name, put)
-
-    def put_before(self, builder: Builder, name: str) -> None:
-        """Fold this into the layer ``name`` behind it, which reads one pixel or a flattened map."""
-        layer, tensors = builder.layers[name].layer, builder.layers[name].tensors
-        weight = tensors["weight"]
-        if isinstance(layer, ConvLayer) and (layer.kernel, layer.groups) != (1, 1):
-            raise InputError(f"layer {name!r} follows a batch norm that no convolution has")
-        scale, shift = self._spread(weight.shape[1], name)
-        spread = scale.reshape(1, -1, *[1] * (weight.ndim - 2))
-        bias = tensors.get("bias", np.zeros(len(weight))) + weight.reshape(len(weight), -1) @ shift
-        builder.set_tensors(name, {"weight": _float32(weight * spread), "bias": _float32(bias)})
-
-    def _spread(self, count: int, name: str) -> tuple[Numbers, Numbers]:
-        """Return scale and shift, repeated for ``count`` channels or pixels of a flattened map."""
-        if count % len(self.scale) or count % len(self.shift):
-            raise InputError(f"layer {name!r} has {count} channels, its scaling {len(self.scale)}")
-        scale, shift = self.scale, self.shift
-        return np.repeat(scale, count // len(scale)), np.repeat(shift, count // len(shift))
-
-
-def _float32(array: Numbers) -> Weights:
-    with np.errstate(over="ignore", invalid="ignore"):  # checked for finite values later
-        return np.ascontiguousarray(array, np.float32)

@@ -7,11 +7,10 @@ from pathlib import Path
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
 from mobilette.files import read_bytes
-from mobilette.formats.file_layers import Ending, FileNetwork
+from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.tflite.operators import HANDLERS
 from mobilette.formats.tflite.schema import ModelRecord, OperatorRecord, read_model
-from mobilette.formats.tflite.state import State, Value, is_one_pixel
-from mobilette.formats.tflite.tensors import value_range
+from mobilette.formats.tflite.state import State, is_one_pixel, value_range
 
 _LARGEST = 2**30  # bytes; VGG-19 in float32 has 575 million
 _ACTIVATIONS: dict[int, Activation] = {0: "none", 1: "relu", 3: "relu6"}
@@ -54,7 +53,10 @@ def _graph(model: ModelRecord, *, where: str, size: int) -> FileNetwork:
             hidden += _apply(state, operator, ending)
         except InputError as error:
             raise InputError(f"{operator}: {error}") from None
-    output, how = _logits(state, model.outputs[0])
+    shape = state.shape(model.outputs[0])
+    if not is_one_pixel(shape):
+        raise InputError(f"its output is {shape}; a classifier's is (1, classes)")
+    output, how = state.values.logits(state.value(model.outputs[0]))
     layers = state.values.leading_to(output)
     if not layers:
         raise InputError("its output is its input")
@@ -65,7 +67,7 @@ def _graph(model: ModelRecord, *, where: str, size: int) -> FileNetwork:
         output=output,
         shape=state.values.shape,
         ending=how,
-        preprocess=None if state.scaling is None else state.scaling.preprocess(),
+        preprocess=state.values.preprocess(),
         tensors=tensors,
         unused=unused,
         remarks=_remarks(model, set(tensors) - set(unused), hidden),
@@ -97,14 +99,8 @@ def _apply(state: State, operator: OperatorRecord, ending: set[int]) -> bool:
     hidden = function == "none" and operator.name in _CLIPPING and output not in ending
     if hidden:
         function = _hidden_activation(state, operator)
-    state.write(output, _activated(state, value, function))
+    state.write(output, state.values.activated(value, function))
     return hidden and function != "none"
-
-
-def _activated(state: State, value: Value, function: Activation) -> Value:
-    if function == "relu6":
-        return state.values.clipped(value)
-    return state.values.activated(value, function)
 
 
 def _hidden_activation(state: State, operator: OperatorRecord) -> Activation:
@@ -126,17 +122,6 @@ def _ending(model: ModelRecord) -> set[int]:
         if operator.name in _PASSING and ending.intersection(operator.outputs):
             ending.update(operator.inputs[:1])
     return ending
-
-
-def _logits(state: State, output: int) -> tuple[str, Ending]:
-    """Return the layer that computes the logits, and what is applied to them."""
-    shape = state.shape(output)
-    if not is_one_pixel(shape):
-        raise InputError(f"its output is {shape}; a classifier's is (1, classes)")
-    value = state.value(output)
-    if value.form == "softmax" or value.form == "sigmoid":
-        return value.layer, value.form
-    return value.plain(), "logits"
 
 
 def _remarks(model: ModelRecord, used: set[str], hidden: int) -> tuple[str, ...]:

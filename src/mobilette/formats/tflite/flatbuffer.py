@@ -113,11 +113,7 @@ class Table:
 
 
 def root(content: bytes, *, identifier: bytes) -> Table:
-    """Return the root table of a file with this ``identifier``.
-
-    Raises:
-        InputError: the identifier differs, or the root lies outside the file.
-    """
+    """Return the root table of a file with this ``identifier``."""
     if content[4:8] != identifier:
         raise InputError(f"not a file with the identifier {identifier.decode()}")
     return Table(content, _follow(content, 0))

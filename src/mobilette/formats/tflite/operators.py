@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 
 from mobilette.arch.rows import Activation
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import Weights
+from mobilette.formats.file_layers import Ending, Weights
 from mobilette.formats.tflite.schema import OperatorRecord
-from mobilette.formats.tflite.state import Shape, State, Value, is_one_pixel
-from mobilette.formats.tflite.tensors import check_bias_scale
+from mobilette.formats.tflite.state import Shape, State, check_bias_scale, is_one_pixel
+from mobilette.formats.values import Operation, Value
 
 Result = tuple[Value, Shape]
 
@@ -84,10 +84,10 @@ def convolution(state: State, operator: OperatorRecord) -> Result:
         weight = weight.transpose(0, 3, 1, 2)
     if (operator.options["dilation_h"], operator.options["dilation_w"]) != (1, 1):
         raise InputError("dilation is not supported")
-    value = state.read(source)
+    value = state.value(source)
     name = state.values.conv(
         name_for(state, operator),
-        value.window(),
+        state.values.window(value),
         weight,
         _bias(state, operator, bias, len(weight)),
         stride=_stride(operator),
@@ -95,7 +95,7 @@ def convolution(state: State, operator: OperatorRecord) -> Result:
         same=_is_same(operator),
         before=value.pads,
     )
-    state.values.weights[name] = _names(state, weight_index, bias)
+    state.values.stored[name] = _names(state, weight_index, bias)
     return made(state, name)
 
 
@@ -109,11 +109,11 @@ def linear(state: State, operator: OperatorRecord) -> Result:
         raise InputError("shuffled weights are not supported")
     name = state.values.linear(
         name_for(state, operator),
-        state.read(source).plain(),
+        state.plain(source),
         weight,
         _bias(state, operator, bias, len(weight)),
     )
-    state.values.weights[name] = _names(state, weight_index, bias)
+    state.values.stored[name] = _names(state, weight_index, bias)
     return made(state, name, flat=len(state.shape(operator.outputs[0])) == 2)
 
 
@@ -140,12 +140,12 @@ def pool(state: State, operator: OperatorRecord) -> Result:
     kernels = (kernel, int(operator.options["filter_w"]))
     if kernel < 1 or kernels[1] != kernel:
         raise InputError(f"a window of {kernels}; only square windows are supported")
-    value = state.read(source)
+    value = state.value(source)
     average, same = operator.name == "AVERAGE_POOL_2D", _is_same(operator)
     is_whole = average and kernel == side > 1 and not same  # whatever its strides
     name = state.values.pool(
         name_for(state, operator),
-        value.window(),
+        state.values.window(value),
         "average" if average else "max",
         kernel=kernel,
         stride=1 if is_whole else _stride(operator),
@@ -161,11 +161,11 @@ def mean(state: State, operator: OperatorRecord) -> Result:
     _side(state, source)
     if not state.is_constant(axes_index):
         raise InputError("its axes are not constants")
-    axes = state.constants.integers(axes_index)
+    axes = state.integers(axes_index)
     known = all(isinstance(axis, int) and -4 <= axis < 4 for axis in axes)
     if not known or sorted(axis % 4 for axis in axes) != [1, 2]:
         raise InputError(f"a mean over axes {axes}; only height and width are supported")
-    name = state.values.average(name_for(state, operator), state.read(source).plain())
+    name = state.values.average(name_for(state, operator), state.plain(source))
     return made(state, name, flat=len(state.shape(operator.outputs[0])) == 2)
 
 
@@ -175,10 +175,10 @@ def pad(state: State, operator: OperatorRecord) -> Result:
     side = _side(state, source)
     if not state.is_constant(amounts_index) or state.tensor(amounts_index).shape != (4, 2):
         raise InputError("its amounts are not a constant (4, 2)")
-    batch, (top, bottom), (left, right), channel = state.constants.integers(amounts_index)
+    batch, (top, bottom), (left, right), channel = state.integers(amounts_index)
     if any(batch + channel) or min(top, bottom, left, right) < 0:
         raise InputError("it pads batch or channels, or less than 0; height and width are expected")
-    value = Value(layer=state.read(source).plain(), form="padded", pads=(top, bottom, left, right))
+    value = state.values.padded(state.value(source), (top, bottom, left, right))
     channels = state.shape(source)[3]
     return value, (1, side + top + bottom, side + left + right, channels)
 
@@ -195,22 +195,18 @@ def _arithmetic(state: State, operator: OperatorRecord) -> Result:
     if operator.name not in ("ADD", "MUL"):
         raise InputError("it is supported with a constant only")
     shapes = (state.shape(first), state.shape(second))
-    values = (state.read(first), state.read(second))
-    larger = max(shapes, key=math.prod)
+    larger, smaller = max(shapes, key=math.prod), min(shapes, key=math.prod)
     if operator.name == "ADD":
-        if shapes[0] != shapes[1]:
+        if larger != smaller:
             raise InputError(f"a sum of {shapes[0]} and {shapes[1]}; the shapes must be equal")
-        inputs = (values[0].plain(), values[1].plain())
-        name = state.values.join(name_for(state, operator), inputs, "add")
-        return Value(layer=name), larger
-    smaller = min(shapes, key=math.prod)
-    factors = is_one_pixel(smaller) and smaller[-1] == larger[-1]
-    if shapes[0] != shapes[1] and not factors:
+        inputs = (state.plain(first), state.plain(second))
+        return Value(layer=state.values.join(name_for(state, operator), inputs, "add")), larger
+    if larger != smaller and not (is_one_pixel(smaller) and smaller[-1] == larger[-1]):
         raise InputError(
             f"a product of {shapes[0]} and {shapes[1]}; one factor per channel is expected"
         )
     name = state.tensor(operator.outputs[0]).name
-    return state.values.product(name, *values, factors=factors), larger
+    return state.values.product(name, state.value(first), state.value(second)), larger
 
 
 def _with_constant(state: State, operator: OperatorRecord, source: int, constant: int) -> Result:
@@ -219,25 +215,11 @@ def _with_constant(state: State, operator: OperatorRecord, source: int, constant
         raise InputError(
             f"a constant of shape {numbers.shape}; one number, or one per channel, is expected"
         )
-    pixels, value = state.pixels(source), state.value(source)
-    if pixels is not None:
-        if operator.options["activation"] != 0:
-            raise InputError("an activation of the input is not read")
-        if numbers.size not in (1, shape[-1]):
-            raise InputError(f"a constant of {numbers.size} numbers for {shape[-1]} channels")
-        scaled = pixels.scaled(operator.name, tuple(numbers.ravel().tolist()))
-        state.scale(operator.outputs[0], scaled)
-        return value, shape
-    if numbers.size != 1 or operator.name == "SUB":
-        raise InputError(
-            "a constant for each channel, or one taken away, is read after the input only"
-        )
-    number = float(numbers.ravel()[0])
-    if operator.name == "ADD":
-        return state.values.plus(value, number), shape
-    if operator.name == "DIV":
-        number = 1 / number if number else 0.0
-    return state.values.sixth(value, number), shape
+    value = state.value(source)
+    if value.pixels is not None and operator.options["activation"] != 0:
+        raise InputError("an activation of the input is not read")
+    operation = cast(Operation, operator.name)
+    return state.values.with_constant(operation, value, tuple(numbers.ravel().tolist())), shape
 
 
 def _concatenate(state: State, operator: OperatorRecord) -> Result:
@@ -245,7 +227,7 @@ def _concatenate(state: State, operator: OperatorRecord) -> Result:
     rank = len(shapes[0])
     if operator.options["axis"] not in (-1, rank - 1) or len({s[:-1] for s in shapes}) != 1:
         raise InputError("only a concatenation of the channels of equally large maps is supported")
-    inputs = tuple(state.read(index).plain() for index in operator.inputs)
+    inputs = tuple(state.plain(index) for index in operator.inputs)
     name = state.values.join(name_for(state, operator), inputs, "concat")
     return made(state, name, flat=rank == 2)
 
@@ -253,64 +235,51 @@ def _concatenate(state: State, operator: OperatorRecord) -> Result:
 def _activation(function: Activation) -> Handler:
     def handler(state: State, operator: OperatorRecord) -> Result:
         (source,) = inputs_of(operator, 1)
-        value = state.read(source)
-        if function == "relu6":
-            return state.values.clipped(value), state.shape(source)
-        return state.values.activated(value, function), state.shape(source)
+        return state.values.activated(state.value(source), function), state.shape(source)
 
     return handler
 
 
 def _pass(state: State, operator: OperatorRecord) -> Result:
     source, _ = inputs_of(operator, 1, 2)
-    value, shape = state.value(source), state.shape(source)
-    output = operator.outputs[0]
-    declared = state.shape(output)
+    shape = state.shape(source)
     if operator.name in ("RESHAPE", "SQUEEZE"):
         count = math.prod(shape)
         flat = [(1, count), (1, 1, 1, count)] if is_one_pixel(shape) else [(1, count)]
+        declared = state.shape(operator.outputs[0])
         shape = declared if declared in flat else shape
-    pixels = state.pixels(source)
-    if pixels is not None:
-        state.scale(output, pixels)
-    return value, shape
+    return state.value(source), shape
 
 
-def _softmax(state: State, operator: OperatorRecord) -> Result:
+def _ending(state: State, operator: OperatorRecord) -> Result:
     (source,) = inputs_of(operator, 1)
-    beta = operator.options["beta"]
+    beta = operator.options.get("beta", 1)
     if not np.isclose(beta, 1):
         raise InputError(f"beta {beta}; only 1 is supported")
-    return Value(layer=state.read(source).plain(), form="softmax"), state.shape(source)
+    ending: Ending = "softmax" if operator.name == "SOFTMAX" else "sigmoid"
+    return state.values.ended(state.value(source), ending), state.shape(source)
 
 
-def _logistic(state: State, operator: OperatorRecord) -> Result:
-    (source,) = inputs_of(operator, 1)
-    return Value(layer=state.read(source).plain(), form="sigmoid"), state.shape(source)
-
-
-HANDLERS: Mapping[str, Handler] = MappingProxyType(
-    {
-        "CONV_2D": convolution,
-        "DEPTHWISE_CONV_2D": convolution,
-        "FULLY_CONNECTED": linear,
-        "AVERAGE_POOL_2D": pool,
-        "MAX_POOL_2D": pool,
-        "MEAN": mean,
-        "PAD": pad,
-        "ADD": _arithmetic,
-        "SUB": _arithmetic,
-        "MUL": _arithmetic,
-        "DIV": _arithmetic,
-        "CONCATENATION": _concatenate,
-        "RELU": _activation("relu"),
-        "RELU6": _activation("relu6"),
-        "HARD_SWISH": _activation("hard_swish"),
-        "RESHAPE": _pass,
-        "SQUEEZE": _pass,
-        "QUANTIZE": _pass,
-        "DEQUANTIZE": _pass,
-        "SOFTMAX": _softmax,
-        "LOGISTIC": _logistic,
-    }
-)
+HANDLERS: Mapping[str, Handler] = {
+    "CONV_2D": convolution,
+    "DEPTHWISE_CONV_2D": convolution,
+    "FULLY_CONNECTED": linear,
+    "AVERAGE_POOL_2D": pool,
+    "MAX_POOL_2D": pool,
+    "MEAN": mean,
+    "PAD": pad,
+    "ADD": _arithmetic,
+    "SUB": _arithmetic,
+    "MUL": _arithmetic,
+    "DIV": _arithmetic,
+    "CONCATENATION": _concatenate,
+    "RELU": _activation("relu"),
+    "RELU6": _activation("relu6"),
+    "HARD_SWISH": _activation("hard_swish"),
+    "RESHAPE": _pass,
+    "SQUEEZE": _pass,
+    "QUANTIZE": _pass,
+    "DEQUANTIZE": _pass,
+    "SOFTMAX": _ending,
+    "LOGISTIC": _ending,
+}

@@ -157,12 +157,7 @@ class ModelRecord:
 
 
 def read_model(content: bytes) -> ModelRecord:
-    """Return the content of a TensorFlow Lite file.
-
-    Raises:
-        InputError: it is not such a file, is damaged or has several graphs, or flatbuffers is not
-            installed.
-    """
+    """Return the content of a TensorFlow Lite file."""
     with needs("weights", "reading it"):
         from mobilette.formats.tflite.flatbuffer import root
     model = root(content, identifier=b"TFL3")

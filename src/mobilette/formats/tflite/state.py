@@ -1,190 +1,48 @@
-"""Tracks what each tensor of a TensorFlow Lite file holds, operator by operator.
-
-Activations that TensorFlow Lite expresses as several operators are recognised here.
-"""
+"""What each tensor of a TensorFlow Lite file holds: a constant, or a value computed so far."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mobilette.arch.primitives import (
-    INPUT,
-    ActivationLayer,
-    AnyLayer,
-    ConvLayer,
-    LinearLayer,
-)
-from mobilette.arch.rows import Activation
+from mobilette.arch.primitives import INPUT
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import NO_PADS, Builder, FileLayer, Pads, Weights
-from mobilette.formats.pixels import Pixels
+from mobilette.formats.file_layers import Weights
 from mobilette.formats.tflite.schema import ModelRecord, OperatorRecord, TensorRecord
-from mobilette.formats.tflite.tensors import Constants, pixels_of
+from mobilette.formats.values import Pixels, Value, Values
 
 Shape = tuple[int, ...]
-
-# What a tensor may hold instead of a layer's output x itself.
-_FORMS = {
-    "plain": "x",
-    "plus_3": "x + 3",
-    "clipped": "relu6(x + 3)",
-    "product": "x times relu6(x + 3)",
-    "sixth": "x / 6",
-    "softmax": "softmax(x)",
-    "sigmoid": "sigmoid(x)",
-    "padded": "x with zeros around it",
+_STORED = {
+    "float32": "<f4",
+    "float16": "<f2",
+    "int8": "i1",
+    "uint8": "u1",
+    "int32": "<i4",
+    "int64": "<i8",
 }
-Form = Literal["plain", "plus_3", "clipped", "product", "sixth", "softmax", "sigmoid", "padded"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """What a tensor holds: the output x of ``layer``, or an intermediate result of it."""
-
-    layer: str
-    form: Form = "plain"
-    pads: Pads = NO_PADS
-
-    def plain(self) -> str:
-        """Return the layer; raise `InputError` if the tensor does not hold a layer's output."""
-        if self.form != "plain":
-            raise InputError(
-                f"it reads {_FORMS[self.form]}; that is read at the network's end (softmax or "
-                "sigmoid) or as a part of hard-sigmoid or hard-swish"
-            )
-        return self.layer
-
-    def window(self) -> str:
-        """Return the layer as input of one with a window, which may read padding; see `plain`."""
-        return self.layer if self.form == "padded" else self.plain()
-
-
-class Values(Builder):
-    """The layers so far, in order of execution; unsupported operations raise `InputError`.
-
-    Attributes:
-        weights: layer name to the names of the file's tensors that hold its weights.
-    """
-
-    def __init__(self) -> None:
-        super().__init__((0, 0, 0))
-        self.weights: dict[str, tuple[str, ...]] = {}
-
-    def unique(self, name: str) -> str:
-        """Return ``name``, with a number if it is taken."""
-        chosen, number = name, 1
-        while chosen in self.layers or chosen == INPUT:
-            number += 1
-            chosen = f"{name} ({number})"
-        return chosen
-
-    def activated(self, value: Value, function: Activation) -> Value:
-        """Apply ``function`` to a plain ``value``; a repeated ReLU or ReLU6 is dropped."""
-        if function == "none":
-            return value
-        source = value.plain()
-        last = self.layer(source)
-        again = isinstance(last, ActivationLayer) and last.function == function
-        if again and function in ("relu", "relu6"):
-            return value
-        name = self.unique(f"{source}/{function}")
-        return Value(layer=self.activation(name, source, function))
-
-    def layer(self, name: str) -> AnyLayer | None:
-        """Return the layer ``name``; ``None`` for the input."""
-        return self.layers[name].layer if name in self.layers else None
-
-    def plus(self, value: Value, number: float) -> Value:
-        """Add ``number``, which must be the 3 of hard-sigmoid."""
-        if not np.isclose(number, 3, rtol=1e-3):
-            raise InputError(f"adding {number:.6g} is read after the input only, or 3 before ReLU6")
-        return Value(layer=value.plain(), form="plus_3")
-
-    def clipped(self, value: Value) -> Value:
-        """Apply ReLU6 to x or to x + 3."""
-        if value.form == "plus_3":
-            return replace(value, form="clipped")
-        return self.activated(value, "relu6")
-
-    def sixth(self, value: Value, number: float) -> Value:
-        """Multiply by ``number``, which must be the 1/6 of hard-sigmoid or hard-swish."""
-        if not np.isclose(number, 1 / 6, rtol=1e-3):
-            raise InputError(f"multiplying by {number:.6g} is read after the input only, or by 1/6")
-        if value.form == "clipped":
-            return self.activated(Value(layer=value.layer), "hard_sigmoid")
-        if value.form == "product":
-            return self.activated(Value(layer=value.layer), "hard_swish")
-        shifted = self._shifted(value)
-        if shifted is not None:
-            return self.activated(shifted, "hard_sigmoid")
-        return Value(layer=value.plain(), form="sixth")
-
-    def product(self, name: str, first: Value, second: Value, *, factors: bool) -> Value:
-        """Multiply two values: the end of hard-swish or, with ``factors``, per-channel scaling."""
-        for x, factor in ((first, second), (second, first)):
-            if x.layer == factor.layer and factor.form == "clipped":
-                if x.form == "plain":
-                    return Value(layer=x.layer, form="product")
-                if x.form == "sixth":
-                    return self.activated(Value(layer=x.layer), "hard_swish")
-            gate = self.layer(factor.layer)
-            gated = isinstance(gate, ActivationLayer) and gate.function == "hard_sigmoid"
-            if gated and gate is not None and gate.inputs == (x.layer,) and x.form == "plain":
-                return self.activated(x, "hard_swish")
-        inputs = (first.plain(), second.plain())
-        if not factors:
-            raise InputError("a product of two maps is read as a part of hard-swish only")
-        return Value(layer=self.join(self.unique(name), inputs, "scale"))
-
-    def leading_to(self, output: str) -> tuple[FileLayer, ...]:
-        """Return the layers that ``output`` depends on."""
-        needed = {output}
-        for file in reversed(self.layers.values()):
-            if file.name in needed:
-                needed.update(file.layer.inputs)
-        return tuple(file for file in self.layers.values() if file.name in needed)
-
-    def _shifted(self, value: Value) -> Value | None:
-        """Return y if ``value`` is relu6(y + 3) with the 3 folded into a convolution's bias."""
-        last = self.layer(value.layer)
-        if value.form != "plain" or not isinstance(last, ActivationLayer):
-            return None
-        source = self.layer(last.inputs[0])
-        if last.function != "relu6" or not isinstance(source, ConvLayer | LinearLayer):
-            return None
-        tensors = self.layers[source.name].tensors
-        bias = tensors.get("bias", np.zeros(source.shape[0], np.float32)) - np.float32(3)
-        name = self.unique(f"{source.name}/minus 3")
-        self.weights[name] = self.weights[source.name]
-        moved: AnyLayer = replace(source, name=name)
-        if isinstance(moved, ConvLayer):
-            moved = replace(moved, bias=True)
-        self.add(moved, {**tensors, "bias": bias})
-        self.layers[name] = replace(self.layers[name], fault=self.layers[source.name].fault)
-        return Value(layer=name)
+_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int32": (-(2**31), 2**31 - 1)}
 
 
 class State:
-    """The layers and values so far; tensors are given by index. Methods raise `InputError`.
+    """The layers, values and constants so far; tensors are given by index.
+
+    Methods raise `InputError`. A constant is dequantised once; the total count of numbers is
+    limited, since tensors may share bytes of the file.
 
     Attributes:
         values: the layers so far.
-        constants: the file's constants.
-        scaling: of the network's input, once an operator has read it.
     """
 
     def __init__(self, model: ModelRecord, *, most: int) -> None:
         """Start empty; ``most`` limits the total count of numbers in constants."""
         self.values = Values()
-        self.constants = Constants(model, most=most)
-        self.scaling: Pixels | None = None
         self._tensors = model.tensors
+        self._left = most
+        self._floats: dict[int, Weights] = {}
         self._values: dict[int, Value] = {}
-        self._pixels: dict[int, Pixels] = {}
         self._copies: dict[int, int] = {}
 
     def start(self, index: int) -> None:
@@ -194,9 +52,8 @@ class State:
             raise InputError(f"its input is {shape}, not a square image (1, n, n, 1 or 3)")
         if self.is_constant(index):
             raise InputError("its input is a constant")
-        self._values[index] = Value(layer=INPUT)
+        self._values[index] = Value(layer=INPUT, pixels=_pixels(self._tensors[index], shape[3]))
         self.values.shape = (shape[3], shape[1], shape[2])
-        self._pixels[index] = pixels_of(self._tensors[index], shape[3])
 
     def tensor(self, index: int) -> TensorRecord:
         """Return a tensor's record or, for a copy of a constant, the constant's."""
@@ -207,10 +64,41 @@ class State:
         return index >= 0 and self.tensor(index).data.size > 0
 
     def constant(self, index: int) -> Weights:
-        """Return a constant's dequantised values."""
+        """Return a constant dequantised, float32, all finite."""
         if not self.is_constant(index):
             raise InputError("its weights are not constants")
-        return self.constants.floats(self._copies.get(index, index))
+        index = self._copies.get(index, index)
+        if index not in self._floats:
+            tensor = self._tensors[index]
+            values = _dequantised(tensor, self._stored(tensor))
+            if not np.isfinite(values).all():
+                raise InputError(f"tensor {tensor.name!r:.60} has numbers that are not finite")
+            self._floats[index] = values
+        return self._floats[index]
+
+    def integers(self, index: int) -> list[Any]:
+        """Return a small constant of int32 or int64 as (nested) lists."""
+        tensor = self._tensors[index]
+        if tensor.kind not in ("int32", "int64") or tensor.data.size > 64:
+            raise InputError(f"tensor {tensor.name!r:.60} is not a few int32 or int64")
+        return list(np.atleast_1d(self._stored(tensor)).tolist())
+
+    def _stored(self, tensor: TensorRecord) -> NDArray[Any]:
+        if tensor.kind not in _STORED or tensor.sparse:
+            kind = "sparse" if tensor.sparse else tensor.kind
+            listed = ", ".join(_STORED)
+            raise InputError(f"tensor {tensor.name!r:.60} is {kind}; supported are {listed}")
+        dtype = np.dtype(_STORED[tensor.kind])
+        count = math.prod(tensor.shape)
+        if min(tensor.shape, default=1) < 1 or tensor.data.size != count * dtype.itemsize:
+            raise InputError(
+                f"tensor {tensor.name!r:.60} has {tensor.data.size:,} bytes, which is not"
+                f" {tensor.kind} of shape {tensor.shape}"
+            )
+        self._left -= count
+        if self._left < 0:
+            raise InputError("its tensors together are larger than the file")
+        return tensor.data.view(dtype).reshape(tensor.shape)
 
     def shape(self, index: int) -> Shape:
         """Return an activation tensor's shape: (1, height, width, channels) or (1, n)."""
@@ -229,33 +117,20 @@ class State:
             )
         return shape
 
-    def read(self, index: int) -> Value:
-        """Return what tensor ``index`` holds; the input may be read in one scaling only."""
-        value = self.value(index)
-        pixels = self._pixels.get(index)
-        if pixels is not None and self.scaling not in (None, pixels):
-            raise InputError("the network reads its input in two different scalings")
-        self.scaling = pixels or self.scaling
-        return value
-
     def value(self, index: int) -> Value:
-        """Like `read`, for operators that only pass the value on."""
+        """Return what tensor ``index`` holds."""
         if index not in self._values:
             which = "an input" if index < 0 else f"tensor {self._tensors[index].name!r:.60}"
             raise InputError(f"it reads {which}, which nothing before it writes")
         return self._values[index]
 
-    def pixels(self, index: int) -> Pixels | None:
-        """Return the pixel scaling of a tensor that holds the input, scaled or not."""
-        return self._pixels.get(index)
+    def plain(self, index: int) -> str:
+        """Return the layer whose output tensor ``index`` is."""
+        return self.values.plain(self.value(index))
 
     def write(self, index: int, value: Value) -> None:
         """Set the value of tensor ``index``."""
         self._values[index] = value
-
-    def scale(self, index: int, pixels: Pixels) -> None:
-        """Set the pixel scaling of tensor ``index``."""
-        self._pixels[index] = pixels
 
     def copy(self, index: int, constant: int) -> None:
         """Record that tensor ``index`` is ``constant`` in another type."""
@@ -282,7 +157,7 @@ class State:
             for index, tensor in enumerate(self._tensors)
             if tensor.data.size and index not in read
         ]
-        used = self.values.weights
+        used = self.values.stored
         every = dict.fromkeys(name for tensors in used.values() for name in tensors)
         kept = {name for layer in used if layer in names for name in used[layer]}
         unused = [name for name in every if name not in kept]
@@ -292,3 +167,90 @@ class State:
 def is_one_pixel(shape: Shape) -> bool:
     """Return whether there are only channels: (1, n) or (1, 1, 1, n)."""
     return math.prod(shape) == shape[-1]
+
+
+def value_range(tensor: TensorRecord) -> tuple[float, float] | None:
+    """Return the lowest and highest value of a quantised uint8 or int8 tensor, else ``None``."""
+    if tensor.kind not in ("int8", "uint8"):
+        return None
+    scale, zero_point = _scale_and_zero_point(tensor)
+    lowest, highest = _LIMITS[tensor.kind]
+    return (lowest - zero_point) * scale, (highest - zero_point) * scale
+
+
+def _scale_and_zero_point(tensor: TensorRecord) -> tuple[float, int]:
+    """Return a quantised tensor's single scale, above 0, and zero point."""
+    quantisation = tensor.quantisation
+    if quantisation is None or len(quantisation.scale) != 1:
+        raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without one scale")
+    _check_quantisation(tensor)
+    scale = float(quantisation.scale[0])
+    if scale <= 0:
+        raise InputError(f"tensor {tensor.name!r:.60}: scale {scale} is not above 0")
+    return scale, int(quantisation.zero_point[0])
+
+
+def _pixels(tensor: TensorRecord, channels: int) -> Pixels:
+    """Return the pixel scaling of the network's input tensor."""
+    if tensor.kind == "float32":
+        return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
+    scale, zero_point = _scale_and_zero_point(tensor)
+    # int8 files store pixel - 128
+    mean = zero_point + (128 if tensor.kind == "int8" else 0)
+    return Pixels(mean=(float(mean),) * channels, std=(1 / scale,) * channels, told=True)
+
+
+def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRecord) -> None:
+    """Raise `InputError` unless an int32 bias has the scale of input times weight.
+
+    Kernels add the bias to sums of stored products, whatever scale the bias states.
+    """
+    if bias.kind != "int32" or input_.kind not in ("int8", "uint8"):
+        return
+    if bias.quantisation is None or weight.quantisation is None:
+        raise InputError(f"tensor {bias.name!r:.60} is int32 without a scale")
+    scale, _ = _scale_and_zero_point(input_)
+    products = np.float64(scale) * weight.quantisation.scale
+    scales = bias.quantisation.scale
+    if len({len(scales), len(products), 1}) > 2 or not np.allclose(
+        scales, products, rtol=0.01, atol=1e-30
+    ):
+        raise InputError(f"tensor {bias.name!r:.60}: its scale is not that of input times weight")
+
+
+def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
+    if tensor.kind in ("float32", "float16"):
+        with np.errstate(invalid="ignore"):  # checked for NaN later
+            return stored.astype(np.float32)
+    if tensor.quantisation is None or tensor.kind not in _LIMITS:
+        raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without a scale")
+    _check_quantisation(tensor)
+    scale, zero_point = tensor.quantisation.scale, tensor.quantisation.zero_point
+    if len(scale) > 1:
+        sliced = [1] * stored.ndim
+        dimension = tensor.quantisation.dimension
+        if not 0 <= dimension < stored.ndim or stored.shape[dimension] != len(scale):
+            raise InputError(
+                f"tensor {tensor.name!r:.60}: {len(scale)} scales along dimension {dimension}"
+                f" of shape {stored.shape}"
+            )
+        sliced[dimension] = len(scale)
+        scale, zero_point = scale.reshape(sliced), zero_point.reshape(sliced)
+    # float32 holds every difference of bytes exactly, but not every int32
+    wide = np.float64 if tensor.kind == "int32" else np.float32
+    with np.errstate(over="ignore", under="ignore"):
+        values = (stored.astype(wide) - zero_point.astype(wide)) * scale
+        real: Weights = values.reshape(stored.shape).astype(np.float32)
+    return real
+
+
+def _check_quantisation(tensor: TensorRecord) -> None:
+    quantisation = tensor.quantisation
+    if quantisation is None or tensor.kind not in _LIMITS:
+        raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without a scale")
+    lowest, highest = _LIMITS[tensor.kind]
+    scale, zero_point = quantisation.scale, quantisation.zero_point
+    if not (np.isfinite(scale).all() and (scale >= 0).all()):
+        raise InputError(f"tensor {tensor.name!r:.60}: its scale is negative or not finite")
+    if not (zero_point >= lowest).all() or not (zero_point <= highest).all():
+        raise InputError(f"tensor {tensor.name!r:.60}: its zero point is not one of {tensor.kind}")

@@ -60,9 +60,6 @@ def find_weights(path: Path, file: TorchFile) -> Weights:
     They are at the top or in a table under one of `WRAPPERS`, averaged ones first; else in the
     table with the most tensors. Averages of parameters alone are completed from a table that has
     the rest.
-
-    Raises:
-        InputError: there are none, several tables qualify, or it is a pickled module.
     """
     top = _table(file.content)
     if top is None or _is_module(file.content):

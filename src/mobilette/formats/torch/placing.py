@@ -11,7 +11,7 @@ from torch import Tensor
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import PoolLinear
 from mobilette.errors import InputError
-from mobilette.formats.matching import NO_CLASSIFIER
+from mobilette.formats.imported import NO_CLASSIFIER
 from mobilette.formats.torch.checkpoint import SAYS_AVERAGED
 from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names
 
@@ -56,9 +56,6 @@ def place(
     The prefix is the one that most names have. A classifier under another name is recognised if the
     rest of the network is complete and one layer is left over; with none left over, the file has no
     classifier. The width of ``arch`` does not matter.
-
-    Raises:
-        InputError: the network is in the file twice, or has another head.
     """
     found = _find(where, tensors, arch, sources)
     if found is None:

@@ -82,10 +82,6 @@ def find_storage(key: object) -> object:
 
     The id is ("storage", type, key, device, number of values), in the older format followed by a
     view (key, start, count) or ``None``.
-
-    Raises:
-        TypeError: a part has the wrong type.
-        ValueError: it is not a storage, or its view lies outside.
     """
     kind, *rest = key if isinstance(key, tuple) and key else (None,)
     if kind == "module":  # older format: a class, its file and its source
@@ -108,12 +104,7 @@ def find_storage(key: object) -> object:
 
 
 def rebuild(name: str, args: tuple[object, ...]) -> object:
-    """Return the tensor or shape that a call stands for; ``None`` for unknown calls.
-
-    Raises:
-        TypeError: a part has the wrong type.
-        ValueError: the tensor lies outside its storage.
-    """
+    """Return the tensor or shape that a call stands for; ``None`` for unknown calls."""
     if name == WITH_ATTRIBUTES and len(args) == 4:
         made, given = args[0], args[2]
         if isinstance(made, Named) and made.name != name and isinstance(given, tuple):

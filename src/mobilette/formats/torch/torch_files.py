@@ -90,10 +90,6 @@ def open_torch_file(path: Path, size: int) -> Iterator[TorchFile]:
 
     The archive's checksums are verified as its parts are read. The older format has none: a change
     within a tensor's values goes unnoticed.
-
-    Raises:
-        InputError: it is another kind of archive, damaged, or names code that could take over the
-            machine.
     """
     try:
         with path.open("rb") as file:
