@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import BinaryIO
 
 MOST_INSTRUCTIONS = 2_000_000
@@ -26,10 +25,6 @@ VALUES = frozenset(
         *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BYTEARRAY8"),
     )
 )
-CONSTANTS: Mapping[str, object] = MappingProxyType(
-    {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-)
-IGNORED = frozenset(("PROTO", "FRAME", "STOP"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,10 @@ def read_pickle(
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count == MOST_INSTRUCTIONS:
                 raise ValueError(f"a pickle of more than {count:,} instructions")
-            machine.do(opcode.name, argument)
+            if opcode.name in VALUES:
+                machine.stack.append(argument)
+            else:
+                machine.do(opcode.name, argument)
     return machine.stack.pop()
 
 
@@ -97,19 +95,110 @@ class _Machine:
         self.copied = 0
 
     def do(self, name: str, argument: object) -> None:
-        """Execute one instruction."""
-        if name in VALUES:
-            self.stack.append(argument)
-        elif name in CONSTANTS:
-            self.stack.append(CONSTANTS[name])
-        elif name not in IGNORED:
-            act = _ACTS.get(name)
-            if act is None:
-                raise ValueError(f"a pickle with {name}, which no file of weights has")
-            act(self, argument)
+        """Execute an instruction that does more than push its argument."""
+        stack = self.stack
+        match name:
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                self.remember(argument)
+            case "MEMOIZE":
+                self.remember(len(self.memo))
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(self.memo[argument])
+            case "MARK":
+                self.below.append(stack)
+                self.stack = []
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NEWTRUE": True, "NEWFALSE": False}.get(name))
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_SET":
+                stack.append(Inert("builtins.set"))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                size = int(name[-1])
+                if len(stack) < size:
+                    raise LookupError("a pickle takes what was not put there")
+                stack[-size:] = [tuple(stack[-size:])]
+            case "TUPLE":
+                made = tuple(self.pop_marked())
+                self.stack.append(made)
+            case "LIST":
+                values = self.pop_marked()
+                self.stack.append(values)
+            case "DICT":
+                pairs, table = self.pop_marked(), dict[str, object]()
+                _set(table, pairs)
+                self.stack.append(table)
+            case "APPEND":
+                value = stack.pop()
+                _extend(stack[-1], [value])
+            case "APPENDS":
+                values = self.pop_marked()
+                _extend(self.stack[-1], values)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                _set(stack[-1], [key, value])
+            case "SETITEMS":
+                values = self.pop_marked()
+                _set(self.stack[-1], values)
+            case "ADDITEMS" | "POP_MARK":  # sets are not needed
+                self.pop_marked()
+            case "POP":
+                if stack:
+                    stack.pop()
+                else:
+                    self.pop_marked()
+            case "DUP":
+                stack.append(stack[-1])
+            case "PERSID":
+                stack.append(self.find(argument))
+            case "BINPERSID":
+                stack.append(self.find(stack.pop()))
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _:
+                self.do_with_object(name, argument)
 
-    def put(self, value: object) -> None:
-        self.stack.append(value)
+    def do_with_object(self, name: str, argument: object) -> None:
+        """Execute an instruction that names, makes or changes an object."""
+        stack = self.stack
+        match name:
+            case "GLOBAL":
+                stack.append(self.named(str(argument).replace(" ", ".")))
+            case "STACK_GLOBAL":
+                attribute, module = stack.pop(), stack.pop()
+                if not (isinstance(attribute, str) and isinstance(module, str)):
+                    raise TypeError("a pickle names a class by something else than text")
+                stack.append(self.named(f"{module}.{attribute}"))
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                if name == "NEWOBJ_EX":
+                    stack.pop()  # keywords
+                args, what = stack.pop(), stack.pop()
+                stack.append(self.call(what, args))
+            case "OBJ":
+                what, *values = self.pop_marked()
+                self.stack.append(self.call(what, tuple(values)))
+            case "INST":
+                what, values = self.named(str(argument).replace(" ", ".")), self.pop_marked()
+                self.stack.append(self.call(what, tuple(values)))
+            case "FROZENSET":
+                self.pop_marked()
+                self.stack.append(Inert("builtins.frozenset"))
+            case "BUILD":
+                state = stack.pop()
+                made = stack[-1]
+                if isinstance(made, Inert):
+                    made.state = state
+            case _:
+                raise ValueError(f"a pickle with {name}, which no file of weights has")
+
+    def remember(self, key: object) -> None:
+        if not (isinstance(key, int) and 0 <= key < 2**32):  # longer ones can be made to collide
+            raise ValueError("a pickle that remembers under an impossible number")
+        self.memo[key] = self.stack[-1]
 
     def pop_marked(self) -> list[object]:
         """Return the values above the last mark."""
@@ -117,91 +206,33 @@ class _Machine:
         self.stack = self.below.pop()
         return above
 
-    def mark(self) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def put_tuple(self, size: int) -> None:
-        if len(self.stack) < size:
-            raise LookupError("a pickle takes what was not put there")
-        self.stack[-size:] = [tuple(self.stack[-size:])]
-
-    def push_named(self, name: object) -> None:
-        if not isinstance(name, str):
-            raise TypeError("a pickle names a class by something else than text")
+    def named(self, name: str) -> Named:
         self.names[name] = None
-        self.stack.append(Named(name))
+        return Named(name)
 
-    def stack_global(self) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        if not (isinstance(name, str) and isinstance(module, str)):
-            raise TypeError("a pickle names a class by something else than text")
-        self.push_named(f"{module}.{name}")
-
-    def call(self, what: object, args: object) -> None:
+    def call(self, what: object, args: object) -> object:
         name = what.name if isinstance(what, Named) else "something that was called"
         args = args if isinstance(args, tuple) else ()
         if name in RECONSTRUCTORS and args and isinstance(args[0], Named):
             name, args = args[0].name, ()
-        if name in MAPPINGS:
-            made: object = {}
-            if args and isinstance(args[0], list):  # pairs, as written by Python 2
-                self.copied += len(args[0])
-                if self.copied > MOST_INSTRUCTIONS:
-                    raise ValueError("a pickle that copies without end")
-                _set(made, [part for pair in args[0] for part in _pair(pair)])
-        else:
+        if name not in MAPPINGS:
             made = self.rebuild(name, args)
-        self.stack.append(Inert(name) if made is None else made)
+            return Inert(name) if made is None else made
+        table: dict[str, object] = {}
+        if args and isinstance(args[0], list):  # pairs, as written by Python 2
+            self.copied += len(args[0])
+            if self.copied > MOST_INSTRUCTIONS:
+                raise ValueError("a pickle that copies without end")
+            for pair in args[0]:
+                if not (isinstance(pair, list | tuple) and len(pair) == 2):
+                    raise TypeError("a pickle makes a table of what are no pairs")
+                _set(table, list(pair))
+        return table
 
-    def reduce(self) -> None:
-        args, what = self.stack.pop(), self.stack.pop()
-        self.call(what, args)
 
-    def new_with_keywords(self) -> None:
-        self.stack.pop()
-        self.reduce()
-
-    def call_marked(self, name: object = None) -> None:
-        given = self.pop_marked()
-        what = given.pop(0) if name is None else Named(str(name))
-        if name is not None:
-            self.names[str(name)] = None
-        self.call(what, tuple(given))
-
-    def build(self) -> None:
-        state = self.stack.pop()
-        made = self.stack[-1]
-        if isinstance(made, Inert):
-            made.state = state
-
-    def set_items(self, pairs: list[object]) -> None:
-        _set(self.stack[-1], pairs)
-
-    def set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        _set(self.stack[-1], [key, value])
-
-    def push_table(self) -> None:
-        made: dict[str, object] = {}
-        _set(made, self.pop_marked())
-        self.stack.append(made)
-
-    def extend(self, values: list[object]) -> None:
-        made = self.stack[-1]
-        if isinstance(made, list):
-            made.extend(values)
-
-    def remember(self, key: object) -> None:
-        if not (isinstance(key, int) and 0 <= key < 2**32):  # longer ones can be made to collide
-            raise ValueError("a pickle that remembers under an impossible number")
-        self.memo[key] = self.stack[-1]
-
-    def pop(self) -> None:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.pop_marked()
+def _extend(made: object, values: list[object]) -> None:
+    if isinstance(made, list):  # others are inert
+        made.extend(values)
 
 
 def _set(made: object, pairs: list[object]) -> None:
@@ -211,55 +242,3 @@ def _set(made: object, pairs: list[object]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         if isinstance(key, str):
             table[key] = value
-
-
-def _drop(values: list[object]) -> None:
-    """Ignore the values of sets, which are not needed."""
-
-
-def _pair(pair: object) -> list[object] | tuple[object, ...]:
-    if isinstance(pair, list | tuple) and len(pair) == 2:
-        return pair
-    raise TypeError("a pickle makes a table of what are no pairs")
-
-
-_ACTS: Mapping[str, Callable[[_Machine, object], None]] = MappingProxyType(
-    {
-        "MARK": lambda m, _: m.mark(),
-        "POP": lambda m, _: m.pop(),
-        "POP_MARK": lambda m, _: _drop(m.pop_marked()),
-        "DUP": lambda m, _: m.put(m.stack[-1]),
-        "PUT": lambda m, key: m.remember(key),
-        "BINPUT": lambda m, key: m.remember(key),
-        "LONG_BINPUT": lambda m, key: m.remember(key),
-        "MEMOIZE": lambda m, _: m.remember(len(m.memo)),
-        "GET": lambda m, key: m.put(m.memo[key]),
-        "BINGET": lambda m, key: m.put(m.memo[key]),
-        "LONG_BINGET": lambda m, key: m.put(m.memo[key]),
-        "EMPTY_LIST": lambda m, _: m.put([]),
-        "EMPTY_DICT": lambda m, _: m.put({}),
-        "EMPTY_SET": lambda m, _: m.put(Inert("builtins.set")),
-        "LIST": lambda m, _: m.put(m.pop_marked()),
-        "TUPLE": lambda m, _: m.put(tuple(m.pop_marked())),
-        "TUPLE1": lambda m, _: m.put_tuple(1),
-        "TUPLE2": lambda m, _: m.put_tuple(2),
-        "TUPLE3": lambda m, _: m.put_tuple(3),
-        "DICT": lambda m, _: m.push_table(),
-        "FROZENSET": lambda m, _: m.call(Named("builtins.frozenset"), tuple(m.pop_marked())),
-        "APPEND": lambda m, _: m.extend([m.stack.pop()]),
-        "APPENDS": lambda m, _: m.extend(m.pop_marked()),
-        "ADDITEMS": lambda m, _: _drop(m.pop_marked()),
-        "SETITEM": lambda m, _: m.set_item(),
-        "SETITEMS": lambda m, _: m.set_items(m.pop_marked()),
-        "GLOBAL": lambda m, name: m.push_named(str(name).replace(" ", ".")),
-        "STACK_GLOBAL": lambda m, _: m.stack_global(),
-        "REDUCE": lambda m, _: m.reduce(),
-        "NEWOBJ": lambda m, _: m.reduce(),
-        "NEWOBJ_EX": lambda m, _: m.new_with_keywords(),
-        "OBJ": lambda m, _: m.call_marked(),
-        "INST": lambda m, name: m.call_marked(str(name).replace(" ", ".")),
-        "BUILD": lambda m, _: m.build(),
-        "PERSID": lambda m, key: m.put(m.find(key)),
-        "BINPERSID": lambda m, _: m.put(m.find(m.stack.pop())),
-    }
-)
