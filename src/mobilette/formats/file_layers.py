@@ -14,23 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.arch.primitives import (
-    INPUT,
-    ActivationLayer,
-    AdaptivePoolLayer,
-    AddLayer,
-    AnyLayer,
-    ConcatLayer,
-    ConvLayer,
-    LinearLayer,
-    NormLayer,
-    PoolLayer,
-    ScaleLayer,
-    Shape,
-    output_side,
-    same_padding,
-    symmetric_padding,
-)
+from mobilette.arch import primitives
+from mobilette.arch.primitives import INPUT, AnyLayer, Shape
 from mobilette.arch.rows import Activation
 from mobilette.arch.rows import Padding as ConvPadding
 from mobilette.data.preprocess import Preprocess, Resize
@@ -157,7 +142,7 @@ class Builder:
                 f"{channels} channels; square kernels that fit are expected"
             )
         padding = _conv_padding(before, kernel, stride, side, same=same)
-        layer = ConvLayer(
+        layer = primitives.ConvLayer(
             name,
             (source,),
             (out,),
@@ -194,7 +179,7 @@ class Builder:
             )
         ordered = weight.reshape(out, side, side, channels).transpose(0, 3, 1, 2)
         tensors = {"weight": np.ascontiguousarray(ordered.reshape(out, features))}
-        layer = LinearLayer(name, (source,), (out, 1, 1), in_features=features)
+        layer = primitives.LinearLayer(name, (source,), (out, 1, 1), in_features=features)
         return self.add(layer, tensors if bias is None else tensors | {"bias": bias})
 
     def norm(self, name: str, source: str, arrays: Mapping[str, Weights], epsilon: float) -> str:
@@ -206,16 +191,20 @@ class Builder:
                 f"layer {name!r} is a batch norm of {channels} channels behind a layer of "
                 f"{shape[0]}"
             )
-        return self.add(NormLayer(name, (source,), shape), arrays, epsilon)
+        return self.add(primitives.NormLayer(name, (source,), shape), arrays, epsilon)
 
     def activation(self, name: str, source: str, function: Activation) -> str:
         """Append an activation."""
-        layer = ActivationLayer(name, (source,), self.shape_of(source), function=function)
+        layer = primitives.ActivationLayer(
+            name, (source,), self.shape_of(source), function=function
+        )
         return self.add(layer)
 
     def average(self, name: str, source: str) -> str:
         """Append a global average pool."""
-        return self.add(AdaptivePoolLayer(name, (source,), (self.shape_of(source)[0], 1, 1)))
+        return self.add(
+            primitives.AdaptivePoolLayer(name, (source,), (self.shape_of(source)[0], 1, 1))
+        )
 
     def pool(
         self,
@@ -230,7 +219,7 @@ class Builder:
     ) -> str:
         """Append a pool; a pool over a single pixel is left out."""
         channels, side, _ = self.shape_of(source)
-        own = same_padding(side, kernel=kernel, stride=stride) if same else (0, 0)
+        own = primitives.same_padding(side, kernel=kernel, stride=stride) if same else (0, 0)
         if function == "average":
             if any(own):
                 raise InputError(
@@ -249,7 +238,7 @@ class Builder:
             raise InputError(
                 f"layer {name!r} is a pool with {pads} zeros around; the same on all sides are read"
             )
-        layer = PoolLayer(
+        layer = primitives.PoolLayer(
             name,
             (source,),
             (channels,),
@@ -264,7 +253,10 @@ class Builder:
     def _check_not_negative(self, name: str, source: str) -> None:
         """Raise `InputError` if padding zeros may be the largest values in a max pool."""
         before = self.layers[source].layer if source in self.layers else None
-        if not isinstance(before, ActivationLayer) or before.function not in ("relu", "relu6"):
+        if not isinstance(before, primitives.ActivationLayer) or before.function not in (
+            "relu",
+            "relu6",
+        ):
             raise InputError(f"layer {name!r} is a max pool of padding zeros that may be largest")
 
     def join(self, name: str, sources: tuple[str, ...], how: Join) -> str:
@@ -273,14 +265,14 @@ class Builder:
         first = shapes[0]
         if how == "concat" and len({shape[1] for shape in shapes}) == 1:
             channels = sum(shape[0] for shape in shapes)
-            return self.add(ConcatLayer(name, sources, (channels, *first[1:])))
+            return self.add(primitives.ConcatLayer(name, sources, (channels, *first[1:])))
         if how == "add" and len(set(shapes)) == 1:
-            return self.add(AddLayer(name, sources, first))
+            return self.add(primitives.AddLayer(name, sources, first))
         if how == "scale" and len(sources) == 2:
             if first[1] < shapes[1][1]:
                 sources, shapes = sources[::-1], shapes[::-1]
             if shapes[1] == (shapes[0][0], 1, 1):
-                return self.add(ScaleLayer(name, sources, shapes[0]))
+                return self.add(primitives.ScaleLayer(name, sources, shapes[0]))
         listed = " and ".join("x".join(map(str, shape)) for shape in shapes)
         raise InputError(f"layer {name!r} joins {listed}, which no network here does")
 
@@ -289,9 +281,11 @@ class Builder:
         self.layers[name] = replace(self.layers[name], tensors=tensors)
 
 
-def _sized(layer: ConvLayer | PoolLayer, side: int) -> ConvLayer | PoolLayer:
+def _sized(
+    layer: primitives.ConvLayer | primitives.PoolLayer, side: int
+) -> primitives.ConvLayer | primitives.PoolLayer:
     """Return ``layer`` with its output shape for a map of ``side`` pixels."""
-    made = output_side(layer, side)
+    made = primitives.output_side(layer, side)
     return replace(layer, shape=(layer.shape[0], made, made))
 
 
@@ -304,12 +298,12 @@ def _conv_padding(
     before: Pads, kernel: int, stride: int, side: int, *, same: bool
 ) -> ConvPadding | None:
     """Return `Conv`'s name for the padding over ``side`` pixels; ``None`` if it has none."""
-    tf_same = same_padding(side, kernel=kernel, stride=stride)
+    tf_same = primitives.same_padding(side, kernel=kernel, stride=stride)
     pads = _sum(before, tf_same if same else (0, 0))
     if same and before == NO_PADS:
         return "tf_same"
     if not any(pads):
         return "valid"
-    if pads == (symmetric_padding(kernel),) * 4:
+    if pads == (primitives.symmetric_padding(kernel),) * 4:
         return "symmetric"
     return "tf_same" if pads == _sum(NO_PADS, tf_same) else None

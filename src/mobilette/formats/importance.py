@@ -8,22 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mobilette.arch import primitives
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import (
-    INPUT,
-    ActivationLayer,
-    AddLayer,
-    AnyLayer,
-    ConcatLayer,
-    ConvLayer,
-    FlattenLayer,
-    LinearLayer,
-    NormLayer,
-    ShuffleLayer,
-    SliceLayer,
-    SubsampleLayer,
-)
+from mobilette.arch.primitives import INPUT, AnyLayer
 from mobilette.arch.rows import Activation
 
 # Mean and variance per channel, each float64 (channels,).
@@ -53,11 +41,11 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
         INPUT: (torch.zeros(arch.in_channels).double(), torch.ones(arch.in_channels).double())
     }
     shares: dict[str, Tensor] = {}
-    normed = {layer.inputs[0] for layer in layers(arch) if isinstance(layer, NormLayer)}
+    normed = {layer.inputs[0] for layer in layers(arch) if isinstance(layer, primitives.NormLayer)}
     for layer in layers(arch):
         inputs = [moments[name] for name in layer.inputs]
-        if isinstance(layer, LinearLayer) or (
-            isinstance(layer, ConvLayer) and not layer.is_depthwise
+        if isinstance(layer, primitives.LinearLayer) or (
+            isinstance(layer, primitives.ConvLayer) and not layer.is_depthwise
         ):
             mean, variance = inputs[0]
             strength = variance if layer.name in normed else mean**2 + variance
@@ -67,15 +55,19 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     return shares
 
 
-def _energy_of_readers(layer: ConvLayer | LinearLayer, weights: Mapping[str, Tensor]) -> Tensor:
+def _energy_of_readers(
+    layer: primitives.ConvLayer | primitives.LinearLayer, weights: Mapping[str, Tensor]
+) -> Tensor:
     """Return the sum of squares of the weights that read each input, (inputs,)."""
     return _by_group(layer, weights).square().sum(dim=(1, 3)).flatten()
 
 
-def _by_group(layer: ConvLayer | LinearLayer, weights: Mapping[str, Tensor]) -> Tensor:
+def _by_group(
+    layer: primitives.ConvLayer | primitives.LinearLayer, weights: Mapping[str, Tensor]
+) -> Tensor:
     """Return the weights as float64 (groups, outputs / groups, inputs / groups, pixels)."""
     weight = weights[f"{layer.name}.weight"].double()
-    groups = layer.groups if isinstance(layer, ConvLayer) else 1
+    groups = layer.groups if isinstance(layer, primitives.ConvLayer) else 1
     return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
 
 
@@ -84,29 +76,29 @@ def _moments(
 ) -> Moments:
     mean, variance = inputs[0]
     match layer:
-        case ConvLayer() | LinearLayer():
+        case primitives.ConvLayer() | primitives.LinearLayer():
             return _computed(layer, inputs[0], weights)
-        case NormLayer():
+        case primitives.NormLayer():
             scale, shift, measured = (
                 weights[f"{layer.name}.{tensor}"].double()
                 for tensor in ("weight", "bias", "running_var")
             )
             return shift, scale**2 * measured / (measured + epsilon)
-        case ActivationLayer():
+        case primitives.ActivationLayer():
             return _activated(inputs[0], layer.function)
-        case AddLayer():
+        case primitives.AddLayer():
             means, variances = zip(*inputs, strict=True)
             return torch.stack(means).sum(dim=0), torch.stack(variances).sum(dim=0)
-        case ConcatLayer():
+        case primitives.ConcatLayer():
             return torch.cat([m for m, _ in inputs]), torch.cat([v for _, v in inputs])
-        case SliceLayer():
+        case primitives.SliceLayer():
             return mean[layer.begin : layer.end], variance[layer.begin : layer.end]
-        case ShuffleLayer():
+        case primitives.ShuffleLayer():
             return _shuffled(mean, layer.groups), _shuffled(variance, layer.groups)
-        case SubsampleLayer():
+        case primitives.SubsampleLayer():
             half = (layer.shape[0] - len(mean)) // 2
             return functional.pad(mean, (half, half)), functional.pad(variance, (half, half))
-        case FlattenLayer():
+        case primitives.FlattenLayer():
             pixels = layer.shape[0] // len(mean)
             return mean.repeat_interleave(pixels), variance.repeat_interleave(pixels)
         case _:  # pools and scales change all channels about equally
@@ -114,7 +106,9 @@ def _moments(
 
 
 def _computed(
-    layer: ConvLayer | LinearLayer, moments: Moments, weights: Mapping[str, Tensor]
+    layer: primitives.ConvLayer | primitives.LinearLayer,
+    moments: Moments,
+    weights: Mapping[str, Tensor],
 ) -> Moments:
     """Return the moments of a sum with weights of random sign (He et al. 2015, section 2.2)."""
     weight = _by_group(layer, weights)

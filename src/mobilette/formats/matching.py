@@ -13,41 +13,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mobilette.arch import primitives
 from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import (
-    INPUT,
-    ActivationLayer,
-    AdaptivePoolLayer,
-    AddLayer,
-    AnyLayer,
-    ConcatLayer,
-    ConvLayer,
-    FlattenLayer,
-    LinearLayer,
-    NormLayer,
-    PoolLayer,
-    ScaleLayer,
-    Shape,
-    ShuffleLayer,
-    SliceLayer,
-    SubsampleLayer,
-)
+from mobilette.arch.primitives import INPUT, AnyLayer, Shape
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear
 from mobilette.errors import InputError
 from mobilette.formats.file_layers import FileLayer, FileNetwork
 
 KINDS: dict[type[AnyLayer], str] = {
-    ConvLayer: "a convolution",
-    LinearLayer: "a convolution",
-    NormLayer: "a batch norm",
-    ActivationLayer: "an activation",
-    PoolLayer: "a pool",
-    AdaptivePoolLayer: "an average over the whole map",
-    AddLayer: "a sum",
-    ConcatLayer: "a concatenation",
-    ScaleLayer: "a product",
+    primitives.ConvLayer: "a convolution",
+    primitives.LinearLayer: "a convolution",
+    primitives.NormLayer: "a batch norm",
+    primitives.ActivationLayer: "an activation",
+    primitives.PoolLayer: "a pool",
+    primitives.AdaptivePoolLayer: "an average over the whole map",
+    primitives.AddLayer: "a sum",
+    primitives.ConcatLayer: "a concatenation",
+    primitives.ScaleLayer: "a product",
 }
 
 
@@ -84,7 +68,9 @@ class _Walk:
     def run(self) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
         ours = layers(self.arch)
         for layer in ours:
-            if isinstance(layer, SliceLayer | ShuffleLayer | SubsampleLayer):
+            if isinstance(
+                layer, primitives.SliceLayer | primitives.ShuffleLayer | primitives.SubsampleLayer
+            ):
                 raise InputError(
                     f"{self.arch.name} cannot be read from a file with a graph, for which "
                     f"{layer.name} is no single operation; a state dict (.pth, .safetensors) is "
@@ -95,13 +81,13 @@ class _Walk:
         last, output = ours[-1].name, self.network.output
         if self.at[last] != output:
             before = self.theirs[output].layer if output in self.theirs else None
-            if isinstance(before, ActivationLayer) and before.inputs == (self.at[last],):
+            if isinstance(before, primitives.ActivationLayer) and before.inputs == (self.at[last],):
                 raise _ends_in(self.at[last], before.function, last, "none")
             raise InputError(f"{output!r} comes after the end of {self.arch.name}")
         spelled = self.spelled()
         self.check_shapes(spelled)
         taken = {layer.name for layer in self.found.values()}
-        kinds = ConvLayer | LinearLayer
+        kinds = primitives.ConvLayer | primitives.LinearLayer
         left = [x.name for x in self.network.layers if isinstance(x.layer, kinds)]
         return spelled, self.weights(spelled), tuple(name for name in left if name not in taken)
 
@@ -112,26 +98,29 @@ class _Walk:
         """Find the file's layer for ours."""
         source = self.at[layer.inputs[0]]
         match layer:
-            case NormLayer() | FlattenLayer():
+            case primitives.NormLayer() | primitives.FlattenLayer():
                 self.at[layer.name] = source
-            case ActivationLayer():
+            case primitives.ActivationLayer():
                 self.at[layer.name] = self.activation(layer, source)
-            case AdaptivePoolLayer() if self.averages_nothing(layer, source):
+            case primitives.AdaptivePoolLayer() if self.averages_nothing(layer, source):
                 self.at[layer.name] = source
             case _:
                 self.find(layer, tuple(self.at[name] for name in layer.inputs))
 
-    def averages_nothing(self, ours: AdaptivePoolLayer, source: str) -> bool:
+    def averages_nothing(self, ours: primitives.AdaptivePoolLayer, source: str) -> bool:
         """Whether the map is one pixel, or VGG's grid, and the file has no pool there."""
-        pools = (isinstance(reader.layer, AdaptivePoolLayer) for reader in self.readers[source])
+        pools = (
+            isinstance(reader.layer, primitives.AdaptivePoolLayer)
+            for reader in self.readers[source]
+        )
         return ours.shape[1] == self.shape(source)[1] and not any(pools)
 
-    def activation(self, ours: ActivationLayer, source: str) -> str:
+    def activation(self, ours: primitives.ActivationLayer, source: str) -> str:
         readers = self.readers[source]
         first = readers[0].layer if readers else None
-        if isinstance(first, NormLayer):
+        if isinstance(first, primitives.NormLayer):
             raise InputError(f"{first.name!r} is a second batch norm, behind {source!r}")
-        if not isinstance(first, ActivationLayer):
+        if not isinstance(first, primitives.ActivationLayer):
             raise _ends_in(source, "none", ours.inputs[0], ours.function)
         self.alone(first.name, source)
         self.functions[ours.name] = first.function
@@ -162,11 +151,14 @@ class _Walk:
     def take(self, ours: AnyLayer, theirs: FileLayer) -> None:
         self.found[ours.name] = theirs
         self.at[ours.name] = theirs.name
-        norm = next((x for x in self.readers[theirs.name] if isinstance(x.layer, NormLayer)), None)
+        norm = next(
+            (x for x in self.readers[theirs.name] if isinstance(x.layer, primitives.NormLayer)),
+            None,
+        )
         if norm is None:
             return
         self.alone(norm.name, theirs.name)
-        if not isinstance(ours, ConvLayer):
+        if not isinstance(ours, primitives.ConvLayer):
             raise InputError(f"{norm.name!r} is a batch norm, but {ours.name} can have none")
         self.norms[ours.name] = norm
         self.at[ours.name] = norm.name
@@ -174,18 +166,22 @@ class _Walk:
     def differs(self, ours: AnyLayer, theirs: FileLayer, sources: tuple[str, ...]) -> str:
         """Return the difference between two layers, or ""."""
         layer = theirs.layer
-        if isinstance(layer, ActivationLayer):
+        if isinstance(layer, primitives.ActivationLayer):
             return str(_ends_in(sources[0], layer.function, _unit(ours.inputs[0]), "none"))
         if KINDS[type(ours)] != KINDS[type(layer)]:
             return (
                 f"{theirs.name!r} is {KINDS[type(layer)]} where {self.arch.name} has "
                 f"{KINDS[type(ours)]} ({ours.name})"
             )
-        ordered = isinstance(ours, ConcatLayer)
+        ordered = isinstance(ours, primitives.ConcatLayer)
         if layer.inputs != sources if ordered else Counter(layer.inputs) != Counter(sources):
             read, wanted = (" and ".join(map(repr, names)) for names in (layer.inputs, sources))
             return f"{theirs.name!r} reads {read} where {wanted} should be ({ours.name})"
-        if isinstance(ours, LinearLayer) and isinstance(layer, ConvLayer) and layer.shape[1] > 1:
+        if (
+            isinstance(ours, primitives.LinearLayer)
+            and isinstance(layer, primitives.ConvLayer)
+            and layer.shape[1] > 1
+        ):
             return f"{theirs.name!r} makes a map, but {ours.name} reads one pixel"
         mine, other = _words(ours), _words(layer)
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
@@ -197,7 +193,7 @@ class _Walk:
             ours = f"{name}.conv"
             layer = self.found[ours].layer
             padding = conv.padding
-            if isinstance(layer, ConvLayer):
+            if isinstance(layer, primitives.ConvLayer):
                 side = self.shape(layer.inputs[0])[1]
                 usual = replace(layer, padding=conv.padding)
                 # With stride 1, symmetric padding equals TensorFlow's.
@@ -248,18 +244,18 @@ class _Walk:
     def weights(self, spelled: Arch) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for layer in layers(spelled):
-            if isinstance(layer, ConvLayer | LinearLayer):
+            if isinstance(layer, primitives.ConvLayer | primitives.LinearLayer):
                 theirs = self.found[layer.name].tensors
                 weight = torch.tensor(theirs["weight"])
                 sides = (1, 1) if weight.ndim == 2 else tuple(weight.shape[2:])
-                linear = isinstance(layer, LinearLayer)
+                linear = isinstance(layer, primitives.LinearLayer)
                 shape = (len(weight), -1) if linear else (*weight.shape[:2], *sides)
                 tensors[f"{layer.name}.weight"] = weight.reshape(shape)
                 if "bias" in theirs:
                     tensors[f"{layer.name}.bias"] = torch.tensor(theirs["bias"])
                 elif linear:
                     tensors[f"{layer.name}.bias"] = torch.zeros(len(weight))
-            elif isinstance(layer, NormLayer):
+            elif isinstance(layer, primitives.NormLayer):
                 tensors |= norm_tensors(layer.name, self.norms[layer.inputs[0]], spelled)
         return tensors
 
@@ -285,16 +281,16 @@ def _unit(name: str) -> str:
 def _words(layer: AnyLayer) -> str:
     """Describe everything about a layer that must be equal."""
     match layer:
-        case ConvLayer():
+        case primitives.ConvLayer():
             kind = f"{layer.groups} groups of" if layer.groups > 1 else "full"
             kind = "depthwise" if layer.is_depthwise else kind
             return (
                 f"{kind} {layer.kernel}x{layer.kernel}, stride {layer.stride}, "
                 f"{layer.in_channels} to {layer.shape[0]} channels"
             )
-        case LinearLayer():
+        case primitives.LinearLayer():
             return f"full 1x1, stride 1, {layer.in_features} to {layer.shape[0]} channels"
-        case PoolLayer():
+        case primitives.PoolLayer():
             window = f"{layer.kernel}x{layer.kernel}, stride {layer.stride}"
             return f"the {layer.function} of {window}, padding {layer.padding}"
     return KINDS[type(layer)]
