@@ -132,31 +132,32 @@ def page(run: Run, found: list[Line], images: Images, data: str, calibration: st
     )
     return f"""# A network broken in int8, and rescued
 
-The published MobileNetV2 answers by chance once its weights are int8 with one scale a layer: ranges
-of its channels lie orders of magnitude apart, and what a scale for the largest leaves of the small
-ones is zero (Nagel et al. 2019, [arXiv 1906.04721](https://arxiv.org/abs/1906.04721)). Here the
-failure is made by hand, so that any network shows it: every channel is computed some factor larger,
-drawn from 10^-1.5 to 10^1.5, and read as much smaller. The function stays, and so do the answers in
-float. Then the second rung of the ladder takes it back, without having seen the factors.
+With int8 weights and one scale per layer, the published MobileNetV2 is no better than chance: the
+ranges of its channels differ by orders of magnitude, so a scale that fits the largest rounds the
+small ones to zero (Nagel et al. 2019, [arXiv 1906.04721](https://arxiv.org/abs/1906.04721)). Here we
+provoke the failure in any network: the output of every channel is multiplied by a random factor from
+10^-1.5 to 10^1.5, and the weights that read it are divided by the same factor. In float the network
+computes the same function as before. The second rung of `mobilette quantize`, which does not know
+the factors, then restores the accuracy.
 
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
 {len(images.labels)} images of {Path(data).name}, {len(images.calibration)} others to
-calibrate with. int8 is simulated: weights symmetric, activations uint8 from the smallest to the
-largest value. Where the network has ReLU6, factors need ReLU in its place, which is another
-function: answers are compared with those of that network, whose accuracy the rescue can keep. What
-the ReLU itself costs is the difference between the first two lines.
+calibrate with. int8 is simulated: symmetric weights, and uint8 activations between the smallest and
+the largest value. Scaling requires ReLU in place of ReLU6, which changes the function: answers are
+compared with those of the network with ReLU, the best that the rescue can restore. The first two
+rows show the cost of the change.
 
 | {arch.name} | top-1, % | same answer as float, % | the paper's MobileNetV2, ImageNet, % |
 | --- | ---: | ---: | ---: |
 {table}
 
-The paper's column: 71.72 is the float network, 0.12 per-tensor int8 and 71.2 all three steps as
-they are often quoted; 69.91 and 70.92 are stated as the paper's by a reproduction
-(KwangHoonAn/Quantizations). They are of the published weights on 50,000 images: beside ours to
-compare what each step brings, not the numbers.
+In the paper's column, 71.72 (float), 0.12 (per-tensor int8) and 71.2 (all three steps) are often
+quoted; a reproduction (KwangHoonAn/Quantizations) attributes 69.91 and 70.92 to the paper. They were
+measured with the published weights on 50,000 images, so compare the effect of each step rather than
+the accuracies.
 
-`python bench/rescue.py {run.path.name} --data {Path(data).name} --calibration
-{Path(calibration).name}` makes this page; torch
+Written by `python bench/rescue.py {run.path.name} --data {Path(data).name} --calibration
+{Path(calibration).name}` with torch
 {torch.__version__.partition("+")[0]}.
 """
 

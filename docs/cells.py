@@ -1,4 +1,4 @@
-"""Tables whose cells are measured one by one: files of text values, a line each."""
+"""CSV files of measured cells, one per line; all values are text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 
 
 def read_cells(path: Path, kind: type[Cell]) -> list[Cell]:
-    """Return the cells of the file, none where there is no file."""
+    """Return the cells in the file ``path``; none if it does not exist."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -39,5 +39,5 @@ def write_cells(path: Path, kind: type[Cell], cells: Iterable[Cell]) -> None:
 
 
 def digest(run: Path) -> str:
-    """Return what tells a run's weights from others."""
+    """Return a short hash that identifies the weights of a run."""
     return hashlib.sha256(open_run(run).weights_path.read_bytes()).hexdigest()[:12]

@@ -1,8 +1,8 @@
-"""Write docs/deviations.md: where the counts of our networks are not the printed ones.
+"""Write docs/deviations.md: networks whose counts differ from the published ones.
 
-`published.csv` holds what the papers and the authors' repositories print, a line a network, each
-with its source. A printed number agrees with ours if ours, rounded or cut to the printed digits, is
-that number. A line that does not agree names a reason below; one that agrees has none.
+`published.csv` lists the counts in papers and authors' repositories, one network per line, with
+sources. A published number agrees with ours if ours, rounded or truncated to the same digits, is
+equal to it. Lines that disagree name one of the reasons below; lines that agree have none.
 
     python docs/make_deviations.py            write the page
     python docs/make_deviations.py --print    print it instead
@@ -25,19 +25,19 @@ PAGE = DOCS / "deviations.md"
 UNITS = {"M": 1_000_000, "G": 1_000_000_000}
 REASONS = {
     "three_numbers": (
-        "The printed parameters fit three numbers a channel for batch norm (4.243M at width 1, "
-        "1.337M at 0.5); two of them, scale and shift, are trained and counted here."
+        "The printed parameters fit three numbers per channel of a batch norm (4.243M at width 1, "
+        "1.337M at 0.5); we count the two that are trained, scale and shift."
     ),
     "slim_v1": (
-        "The table disagrees with the paper, which prints 325M at width 0.75 as we count; no "
-        "reading of the architecture gives the table's number."
+        "The table disagrees with the paper, which prints 325M at width 0.75, as we count; we "
+        "found no reading of the architecture that gives the table's number."
     ),
     "without_classifier": (
-        "Printed without the classifier's 1.024M mult-adds; the other rows of the paper include it."
+        "Printed without the classifier's 1.024M mult-adds; the paper's other rows include them."
     ),
     "without_norm": (
         "Printed without the scale and shift of batch norm: 3,504,872 - 34,112 = 3,470,760 at "
-        "width 1, which the paper cuts to 3.4M."
+        "width 1, which the paper truncates to 3.4M."
     ),
     "v2_140": (
         "6.9M parameters do not fit the paper's own architecture; the authors' repository prints "
@@ -45,41 +45,41 @@ REASONS = {
     ),
     "v3": (
         "Off by at most 1.2M mult-adds and 0.07M parameters; the paper does not say how it rounds "
-        "channels, and the same table's other rows are met (docs/decisions/0003)."
+        "channels, and the other rows of the table agree (docs/decisions/0003)."
     ),
     "scaled_head": (
         "3.6M parameters fit a last hidden layer scaled by the width (3,644,912, as torchvision "
-        "builds it); the printed mult-adds fit one that is not scaled, as in the other rows."
+        "builds it); the printed mult-adds fit an unscaled one, as in the other rows."
     ),
     "first_version": (
-        "The numbers of the paper's first version; its fifth, which every published set of "
-        "weights follows, prints 2.5M and 57M, and 2.0M and 44M at width 0.75."
+        "From the paper's first version. The fifth, which all published weights follow, prints "
+        "2.5M and 57M, and 2.0M and 44M at width 0.75."
     ),
     "minimalistic": (
-        "The printed mult-adds do not follow from the printed parameters, which are met; timm's "
-        "port of the authors' weights counts 52.3M too."
+        "The parameters agree, but the printed mult-adds do not follow from them; timm's port of "
+        "the authors' weights also has 52.3M."
     ),
     "shuffle_v1": (
-        "Within 2 per cent; the paper rounds the number for which it chose the channels."
+        "Within 2%; the paper rounds the number that it chose the channels for."
     ),
     "shuffle_quarter": (
-        "The paper prints one number for every number of groups; its channels, scaled with the "
+        "The paper prints the same number for all numbers of groups; its channels, scaled with the "
         "stem, give 11.0M to 11.6M (12.4M where channels are rounded up to 4 or 8 groups)."
     ),
     "groups": (
-        "A quarter of the channels, or the first unit's new channels, is no multiple of the "
-        "groups, which a grouped convolution needs: we round up and widen the stem, as the "
-        "authors' code does at 8 groups (40M there)."
+        "A quarter of the channels, or the first unit's new channels, is not a multiple of the "
+        "groups, as a grouped convolution requires. We round up and widen the stem, as the "
+        "authors' code does for 8 groups (40M there)."
     ),
     "shuffle_v2": (
-        "Up to 1.4 per cent above, and the authors do not say what they count; torchvision's "
-        "network, whose parameters and logits equal ours, has the mult-adds that we count."
+        "Up to 1.4% above; the authors do not say what they count. torchvision's network, whose "
+        "parameters and logits equal ours, has the mult-adds that we count."
     ),
     "squeezenet": (
-        "Half of the FLOPS in the authors' repository, which does not say what they are."
+        "Half of the FLOPS in the authors' repository, which does not define them."
     ),
     "statistics": (
-        "Printed with batch norm's running statistics, 480 numbers that are not trained."
+        "Printed with the running statistics of batch norms, 480 numbers that are not trained."
     ),
 }
 
@@ -94,7 +94,7 @@ class Line:
 
     @property
     def agrees(self) -> bool:
-        """Whether every printed number is ours."""
+        """Whether every printed number agrees with ours."""
         printed = (self.published["params"], self.published["madds"])
         return all(
             not text or agrees(text, count)
@@ -103,7 +103,7 @@ class Line:
 
 
 def agrees(printed: str, count: int) -> bool:
-    """Return whether ``count``, rounded or cut to the digits of ``printed`` ("3.4M"), is that."""
+    """Whether ``count``, rounded or truncated to the digits of ``printed`` ("3.4M"), equals it."""
     unit = UNITS.get(printed[-1], 1)
     number = Decimal(printed.rstrip("MG"))
     exact = Decimal(count) / unit
@@ -132,15 +132,15 @@ def page(lines: list[Line]) -> str:
     numbers = {reason: number for number, reason in enumerate(used, start=1)}
     table = "\n".join(_row(line, numbers[line.published["reason"]]) for line in different)
     reasons = "\n".join(f"{number}. {REASONS[reason]}" for reason, number in numbers.items())
-    return f"""# Where our counts are not the printed ones
+    return f"""# Where our counts differ from published ones
 
-Made by `python docs/make_deviations.py` from `docs/published.csv`; do not edit it by hand.
+Generated by `python docs/make_deviations.py` from `docs/published.csv`; do not edit by hand.
 
-Of {len(lines)} networks whose parameters or mult-adds a paper or its authors' repository prints,
-{len(lines) - len(different)} are met to the last printed digit (rounded or cut). These are not. One
-multiply-accumulate is one mult-add; parameters are those that are trained. That the networks
-themselves are the published ones is shown in `tests/parity`, where they answer as torchvision's and
-timm's do with the same weights, and in `tests/arch/test_published.py`, which compares exact counts.
+Papers and their authors' repositories print parameters or mult-adds of {len(lines)} networks. For
+{len(lines) - len(different)} of them ours agree to the last printed digit, rounded or truncated; the others are listed
+here. One multiply-accumulate is one mult-add; parameters are the trained ones. The networks
+themselves are the published ones: with the same weights they give the same logits as torchvision's
+and timm's (`tests/parity`), and their exact counts are tested (`tests/arch/test_published.py`).
 
 | network | width | pixels | params printed | ours | mult-adds printed | ours | source | why |
 |---|--:|--:|--:|--:|--:|--:|---|--:|

@@ -1,6 +1,6 @@
-"""Draw the picture of a result that README.md shows: training, answers, verdicts.
+"""Draw the figure of README.md: a training, answers and verdicts.
 
-python -m docs.make_overview [FOLDER] trains on scikit-learn's digits into FOLDER (three minutes on
+`python -m docs.make_overview [FOLDER]` trains on scikit-learn's digits into FOLDER (three minutes on
 two cores), exports to the engines that are installed and writes docs/figures/overview.png.
 """
 
@@ -58,7 +58,7 @@ def draw_training(axes: Axes, run: Run) -> None:
 
 
 def draw_answers(axes: Axes, run: Run, artifact: Artifact) -> None:
-    """Show held-out digits with the exported file's answers below them."""
+    """Show held-out digits with the answers of the exported model below them."""
     dataset = json.loads((run.path / "dataset.json").read_text(encoding="utf-8"))
     held_out = set(dataset["val_names"])
     images = [image for image in find_images("digits").splits["all"] if image.name in held_out]
@@ -105,7 +105,7 @@ def draw_verdicts(axes: Axes, results: Results) -> None:
 
 
 def main(folder: Path) -> None:
-    """Train unless ``folder`` has the run already, export, verify, draw."""
+    """Train unless ``folder`` already contains the run; then export, verify and draw."""
     if (folder / "run").exists():
         run = open_run(folder / "run")
     else:

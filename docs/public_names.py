@@ -1,4 +1,4 @@
-"""Writes the list of public names in docs/python.md: ``python -m docs.public_names``."""
+"""Write the list of public names in docs/python.md: ``python -m docs.public_names``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def public_names() -> str:
 
 
 def with_names(page: str) -> str:
-    """Return the text of ``page`` with the list written anew."""
+    """Return the text of ``page`` with an up-to-date list."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n{public_names()}\n{END}{rest.partition(END)[2]}"
 

@@ -1,9 +1,9 @@
-"""Write the tables of docs/training.md: every key of a recipe, and what each recipe sets.
+"""Write the tables of docs/training.md: all recipe keys, and the values each recipe sets.
 
     python docs/recipe_tables.py            write them into the page
     python docs/recipe_tables.py --print    print them instead
 
-What a key means is taken from the docstring of `mobilette.training.recipe.Recipe`.
+The meanings of keys come from the docstring of `mobilette.training.recipe.Recipe`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mobilette.training.recipe import Recipe, list_recipes, load_recipe
 PAGE = Path(__file__).parent / "training.md"
 BEGIN = "<!-- made by python docs/recipe_tables.py; do not edit by hand -->"
 END = "<!-- end of what is made -->"
-# The keys whose names say enough for a docstring, but not for a table.
+# Keys that the docstring leaves out because their names say enough.
 PLAIN = {
     "epochs": "passes over the images to train on",
     "optimizer": "`sgd` has Nesterov momentum",
@@ -34,10 +34,10 @@ PLAIN = {
 
 
 def meanings() -> dict[str, str]:
-    """Return what each key of a recipe means, in the order of the keys.
+    """Return the meaning of each key of a recipe, in the order of the keys.
 
     Raises:
-        KeyError: neither the docstring nor `PLAIN` says it.
+        KeyError: neither the docstring nor `PLAIN` has it.
     """
     text = inspect.getdoc(Recipe) or ""
     told: dict[str, str] = {}
@@ -67,7 +67,7 @@ def keys() -> str:
 
 
 def recipes() -> str:
-    """Return the table of what the recipes set differently from the defaults, as Markdown."""
+    """Return the table of the values in which the recipes differ from the defaults, as Markdown."""
     default = Recipe()
     loaded = {name: load_recipe(name) for name in list_recipes()}
     rows = []
@@ -84,7 +84,7 @@ def recipes() -> str:
 
 
 def tables() -> str:
-    """Return what stands between the marks of the page."""
+    """Return the text between the marks of the page."""
     return (
         f"{BEGIN}\n\n{keys()}\n\nWhere the built-in recipes differ from "
         f"these defaults:\n\n{recipes()}\n\n{END}"

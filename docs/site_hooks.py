@@ -1,4 +1,4 @@
-"""What `make site` fills in: the public names of the package, in the reference."""
+"""Hook of `make site`: inserts the public names into the API reference."""
 
 from __future__ import annotations
 

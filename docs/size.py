@@ -25,12 +25,12 @@ def report(checkout: Path) -> str:
 
 
 def lines(files: list[Path]) -> int:
-    """Return the number of lines of some files."""
+    """Return the number of lines in ``files``."""
     return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 def functions(path: Path, source: Path) -> list[tuple[int, str]]:
-    """Return length and name of each function in a file, decorators and docstring included."""
+    """Return length, including decorators and docstring, and name of each function in a file."""
     module = ".".join(path.relative_to(source).with_suffix("").parts)
     found = []
     for node in ast.walk(ast.parse(path.read_bytes())):
