@@ -134,11 +134,11 @@ def page(run: Run, found: list[Line], images: Images, data: str, calibration: st
 
 With int8 weights and one scale per layer, the published MobileNetV2 is no better than chance: the
 ranges of its channels differ by orders of magnitude, so a scale that fits the largest rounds the
-small ones to zero (Nagel et al. 2019, [arXiv 1906.04721](https://arxiv.org/abs/1906.04721)). Here we
-provoke the failure in any network: the output of every channel is multiplied by a random factor from
-10^-1.5 to 10^1.5, and the weights that read it are divided by the same factor. In float the network
-computes the same function as before. The second rung of `mobilette quantize`, which does not know
-the factors, then restores the accuracy.
+small ones to zero (Nagel et al. 2019, [arXiv 1906.04721](https://arxiv.org/abs/1906.04721)). We
+provoke this failure in any network: the output of every channel is multiplied by a random factor
+from 10^-1.5 to 10^1.5, and the weights that read it are divided by the same factor. In float the
+network computes the same function as before. The second rung of `mobilette quantize`, which does
+not know the factors, then restores the accuracy.
 
 {arch.name}, {arch.resolution}x{arch.resolution}, {arch.num_classes} classes;
 {len(images.labels)} images of {Path(data).name}, {len(images.calibration)} others to
@@ -152,9 +152,9 @@ rows show the cost of the change.
 {table}
 
 In the paper's column, 71.72 (float), 0.12 (per-tensor int8) and 71.2 (all three steps) are often
-quoted; a reproduction (KwangHoonAn/Quantizations) attributes 69.91 and 70.92 to the paper. They were
-measured with the published weights on 50,000 images, so compare the effect of each step rather than
-the accuracies.
+quoted; a reproduction (KwangHoonAn/Quantizations) attributes 69.91 and 70.92 to the paper. They
+were measured with the published weights on 50,000 images, so compare the effect of each step rather
+than the accuracies.
 
 Written by `python bench/rescue.py {run.path.name} --data {Path(data).name} --calibration
 {Path(calibration).name}` with torch

@@ -1,7 +1,7 @@
 """Draw the figure of README.md: a training, answers and verdicts.
 
-`python -m docs.make_overview [FOLDER]` trains on scikit-learn's digits into FOLDER (three minutes on
-two cores), exports to the engines that are installed and writes docs/figures/overview.png.
+`python -m docs.make_overview [FOLDER]` trains on scikit-learn's digits into FOLDER (three minutes
+on two cores), exports to the engines that are installed and writes docs/figures/overview.png.
 """
 
 from __future__ import annotations

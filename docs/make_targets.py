@@ -4,8 +4,8 @@
     python -m docs.make_targets --measure RUN=DATA... [--targets onnx,litert] [--again]
 
 ``--measure`` exports each run to every target and precision, verifies it on DATA and writes each
-cell to docs/targets.csv. Cells with the same weights are kept unless ``--again`` is given. ``--train
-DATA`` trains a small network of each family for which no run is given.
+cell to docs/targets.csv. Cells with the same weights are kept unless ``--again`` is given.
+``--train DATA`` trains a small network of each family for which no run is given.
 """
 
 from __future__ import annotations

@@ -267,7 +267,7 @@ def test_predict_says_which_files_of_a_folder_are_no_images(
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(line["path"]).name for line in lines] == ["good.png", "no_suffix", "page.jpg"]
     assert ["error" in line for line in lines] == [False, False, True]
-    assert "7 files are no images: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more" in result.stderr
+    assert "7 files are not images: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more" in result.stderr
     assert "Thumbs" not in result.stderr
 
 

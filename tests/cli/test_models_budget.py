@@ -97,7 +97,7 @@ def test_a_budget_that_nothing_meets_is_status_1() -> None:
         (["--budget=madds<=60M", "--resolution=96..9000"], "resolution 9000 is not between"),
         (["--budget=madds<=60M", "--resolution=224..96"], "reversed; write 96..224"),
         (["--budget=madds<=60M", "--resolution=96..224:0"], "step of 0"),
-        (["--budget=madds<=60M", "--resolution=big"], "'big' is no resolution and no range"),
+        (["--budget=madds<=60M", "--resolution=big"], "'big' is neither a resolution nor a range"),
         (["--budget=madds<=60M", "--precision=int4"], "int4"),
         (["--budget=madds<=60M", "--limit=0"], "--limit"),
         (["--budget=madds<=60M", "--num-classes=0"], "--num-classes 0 is not"),
@@ -127,5 +127,5 @@ def test_resolutions(text: str, resolutions: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "96..", "..96", "96:8", "96...224", "1e2", "-96", "96;128"])
 def test_what_is_no_resolution(text: str) -> None:
-    with pytest.raises(InputError, match="is no resolution and no range"):
+    with pytest.raises(InputError, match="is neither a resolution nor a range"):
         parse_resolutions(text)

@@ -80,29 +80,16 @@ def bench(
 
 
 def _print(found: Benchmark, *, as_json: bool) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from mobilette.cli.output import console, print_json, remarks
-    from mobilette.reporting.benchmark import (
-        COLUMNS,
-        conclusion,
-        conditions,
-        remarks_on,
-        table_rows,
-    )
+    from mobilette.cli.output import console, print_json, remarks, table
+    from mobilette.reporting import benchmark as report
 
     if as_json:
         print_json(found.to_json())
     else:
-        table = Table(box=box.SIMPLE_HEAD)
-        for number, column in enumerate(COLUMNS):
-            table.add_column(column, justify="left" if number < 4 else "right")
-        for cells in table_rows(found):
-            table.add_row(*cells)
-        console().print(table)
-        console().print(conclusion(found))
-    for line in (*remarks_on(found), conditions(found)):
+        out = console()
+        out.print(table(report.COLUMNS, report.table_rows(found), left=range(4), gap=2))
+        out.print(report.conclusion(found))
+    for line in (*report.remarks_on(found), report.conditions(found)):
         remarks().print(line)
 
 

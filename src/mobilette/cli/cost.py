@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,26 +14,9 @@ from mobilette.cli.options import FormOption, Json, Resolution, ranged
 from mobilette.counting.cost import arch_at
 from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError, shown
-from mobilette.limits import (
-    CHANNELS,
-    CLASSES,
-    IN_CHANNELS,
-    KERNEL,
-    SIDE,
-    STRIDE,
-    WIDTH_MULT,
-)
+from mobilette.limits import CHANNELS, CLASSES, IN_CHANNELS, KERNEL, SIDE, STRIDE, WIDTH_MULT
 
 ONE_CONVOLUTION = "One convolution: cost conv"
-
-
-class SortKey(StrEnum):
-    """The sort order of networks or layers."""
-
-    params = "params"
-    madds = "madds"
-    size = "size"
-    activations = "activations"
 
 
 def cost(
@@ -53,7 +35,8 @@ def cost(
         bool, typer.Option("--by-layer", help="Layer by layer, for several networks too.")
     ] = False,
     sort: Annotated[
-        SortKey | None, typer.Option("--sort", help="Order networks, or layers, largest first.")
+        Literal["params", "madds", "size", "activations"] | None,
+        typer.Option("--sort", help="Order networks, or layers, largest first."),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     diagram: Annotated[
@@ -61,24 +44,19 @@ def cost(
     ] = None,
     as_json: Json = False,
     kernel: Annotated[
-        int | None,
-        ranged("--kernel", KERNEL, "Side of the kernel.", panel=ONE_CONVOLUTION),
+        int | None, ranged("--kernel", KERNEL, "Side of the kernel.", panel=ONE_CONVOLUTION)
     ] = None,
     conv_in: Annotated[
-        int | None,
-        ranged("--in", CHANNELS, "Input channels.", panel=ONE_CONVOLUTION),
+        int | None, ranged("--in", CHANNELS, "Input channels.", panel=ONE_CONVOLUTION)
     ] = None,
     conv_out: Annotated[
-        int | None,
-        ranged("--out", CHANNELS, "Output channels.", panel=ONE_CONVOLUTION),
+        int | None, ranged("--out", CHANNELS, "Output channels.", panel=ONE_CONVOLUTION)
     ] = None,
     size: Annotated[
-        int | None,
-        ranged("--size", SIDE, "Side of the input.", panel=ONE_CONVOLUTION),
+        int | None, ranged("--size", SIDE, "Side of the input.", panel=ONE_CONVOLUTION)
     ] = None,
     stride: Annotated[
-        int | None,
-        ranged("--stride", STRIDE, "Stride [1].", panel=ONE_CONVOLUTION),
+        int | None, ranged("--stride", STRIDE, "Stride [1].", panel=ONE_CONVOLUTION)
     ] = None,
 ) -> None:
     """Count parameters, mult-adds, memory and size of networks.
@@ -98,12 +76,16 @@ def cost(
         resolution=224 if resolution is None else resolution,
         num_classes=num_classes,
         in_channels=in_channels,
-        form=form.value if form else None,
+        form=form,
     )
     archs = [arch for model in models for arch in _archs(model, settings)]
     costs = [count(arch) for arch in archs]
     if diagram is not None:
-        _draw(archs, diagram, width_mult=None if arch_at(models[0]) else width_mult)
+        if len(archs) != 1:
+            raise InputError(f"--diagram draws one network, but {len(archs)} are given")
+        from mobilette.reporting.diagram import write_diagram
+
+        write_diagram(archs[0], diagram, width_mult=None if arch_at(models[0]) else width_mult)
     if as_json:
         from mobilette.cli.output import print_json
 
@@ -112,11 +94,10 @@ def cost(
         return
     from mobilette.cli.cost_tables import print_comparison, print_layers
 
-    key = sort.value if sort else None
     if by_layer or len(costs) == 1:
-        print_layers(archs, costs, sort=key, as_csv=as_csv)
+        print_layers(archs, costs, sort=sort, as_csv=as_csv)
     else:
-        print_comparison(costs, sort=key, as_csv=as_csv)
+        print_comparison(costs, sort=sort, as_csv=as_csv)
 
 
 def _archs(model: str, settings: Settings) -> list[Arch]:
@@ -130,14 +111,6 @@ def _archs(model: str, settings: Settings) -> list[Arch]:
             raise InputError(f"no network matches {shown(model)} ('mobilette models' lists all)")
         return [get_arch(name, settings) for name in names]
     return [get_arch(model, settings)]
-
-
-def _draw(archs: list[Arch], path: Path, *, width_mult: float | None) -> None:
-    if len(archs) != 1:
-        raise InputError(f"--diagram draws one network, and {len(archs)} are given; name one")
-    from mobilette.reporting.diagram import write_diagram
-
-    write_diagram(archs[0], path, width_mult=width_mult)
 
 
 def _explain_convolution(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable, Sequence
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from mobilette.arch.arch import Arch
-from mobilette.cli.output import console, human_bytes
+from mobilette.cli.output import console, human_bytes, table
 from mobilette.counting.convolution import ConvolutionCost
 from mobilette.counting.cost import Cost, LayerCost
 from mobilette.errors import visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 BAR = 12
 # CSV columns by key of --sort.
@@ -30,13 +32,20 @@ def print_comparison(costs: Sequence[Cost], *, sort: str | None, as_csv: bool) -
     if as_csv:
         _print_csv(records)
         return
-    table = Table("network", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("parameters", "mult-adds", "size fp32", "int8", "activations fp32", "int8"):
-        table.add_column(heading, justify="right")
-    for name, params, madds, *sizes in (record.values() for record in records):
-        bytes_columns = (human_bytes(int(size)) for size in sizes)
-        table.add_row(str(name), f"{params:,}", f"{madds:,}", *bytes_columns)
-    console().print(table)
+    headings = (
+        "network",
+        "parameters",
+        "mult-adds",
+        "size fp32",
+        "int8",
+        "activations fp32",
+        "int8",
+    )
+    rows = (
+        (name, f"{params:,}", f"{madds:,}", *(human_bytes(int(size)) for size in sizes))
+        for name, params, madds, *sizes in (record.values() for record in records)
+    )
+    console().print(table(headings, rows))
 
 
 def print_layers(
@@ -51,32 +60,46 @@ def print_layers(
         )
         return
     for number, (arch, counted) in enumerate(zip(archs, costs, strict=True)):
-        lines = [*[""] * (number > 0), _heading(arch), ""]
+        size = f"{arch.resolution}x{arch.resolution}x{arch.in_channels}"
+        heading = f"{arch.name}: {size} in, {arch.num_classes:,} classes"
+        lines = [*[""] * (number > 0), heading, ""]
         console().print(*lines, _layer_table(counted, sort), "", *_totals(counted), sep="\n")
 
 
 def print_convolution(compared: ConvolutionCost) -> None:
     """Print a convolution's cost with its formulas."""
     k, m, n, d = compared.kernel, compared.in_channels, compared.out_channels, compared.out_size
-    table = Table("", "mult-adds", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("", "weights"):
-        table.add_column(heading, justify="right")
-    table.columns[1].justify = "left"
-    standard = (compared.standard_madds, compared.standard_params)
-    depthwise = (compared.depthwise_madds, compared.depthwise_params)
-    pointwise = (compared.pointwise_madds, compared.pointwise_params)
-    both = (compared.separable_madds, depthwise[1] + pointwise[1])
-    for name, formula, (madds, params) in (
-        (f"standard {k}x{k}", f"K²·M·N·D² = {k}²·{m}·{n}·{d}²", standard),
-        (f"depthwise {k}x{k}", f"K²·M·D² = {k}²·{m}·{d}²", depthwise),
-        ("pointwise 1x1", f"M·N·D² = {m}·{n}·{d}²", pointwise),
-        ("depthwise separable", "(K² + N)·M·D²", both),
-    ):
-        table.add_row(name, formula, f"{madds:,}", f"{params:,}")
+    depthwise, pointwise = compared.depthwise_params, compared.pointwise_params
+    rows = (
+        (
+            f"standard {k}x{k}",
+            f"K²·M·N·D² = {k}²·{m}·{n}·{d}²",
+            f"{compared.standard_madds:,}",
+            f"{compared.standard_params:,}",
+        ),
+        (
+            f"depthwise {k}x{k}",
+            f"K²·M·D² = {k}²·{m}·{d}²",
+            f"{compared.depthwise_madds:,}",
+            f"{depthwise:,}",
+        ),
+        (
+            "pointwise 1x1",
+            f"M·N·D² = {m}·{n}·{d}²",
+            f"{compared.pointwise_madds:,}",
+            f"{pointwise:,}",
+        ),
+        (
+            "depthwise separable",
+            "(K² + N)·M·D²",
+            f"{compared.separable_madds:,}",
+            f"{depthwise + pointwise:,}",
+        ),
+    )
     console().print(
-        f"{k}x{k} convolution, M = {m} to N = {n} channels, D = {d}: {d}x{d} positions out",
+        f"{k}x{k} convolution, M = {m} to N = {n} channels, D = {d}: {d}x{d} output positions",
         "",
-        table,
+        table(("", "mult-adds", "", "weights"), rows, left=(0, 1)),
         "",
         f"ratio  {compared.ratio:.4f} = 1/N + 1/K² = 1/{n} + 1/{k * k}",
         sep="\n",
@@ -123,40 +146,31 @@ def _print_csv(records: Iterable[dict[str, str | int]]) -> None:
     )
 
 
-def _heading(arch: Arch) -> str:
-    side = arch.resolution
-    return f"{arch.name}: {side}x{side}x{arch.in_channels} in, {arch.num_classes:,} classes"
-
-
 def _layer_table(counted: Cost, sort: str | None) -> Table:
     """Return one row per convolution with the batch norm and activation that follow it."""
-    table = Table("layer", "kind", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("output", "parameters", "mult-adds", "", "activation bytes"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    rows = []
     largest = max(layer.madds for layer in counted.layers)
     units = _units(counted.layers)
-    if sort is not None:
-        key = {"params": "params", "size": "params", "madds": "madds"}.get(sort)
-        units.sort(
-            key=lambda unit: (
-                sum(getattr(layer, key) for layer in unit)
-                if key
-                else unit[-1].activation_bytes.fp32
-            ),
-            reverse=True,
-        )
+    if sort == "activations":
+        units.sort(key=lambda unit: unit[-1].activation_bytes.fp32, reverse=True)
+    elif sort is not None:
+        key = "madds" if sort == "madds" else "params"
+        units.sort(key=lambda unit: sum(getattr(layer, key) for layer in unit), reverse=True)
     for unit in units:
         madds = sum(layer.madds for layer in unit)
-        table.add_row(
-            unit[0].name.removesuffix(".conv"),
-            ", ".join(layer.kind for layer in unit),
-            _shape(unit[-1]),
-            f"{sum(layer.params for layer in unit):,}",
-            f"{madds:,}" if madds else "",
-            "▇" * round(BAR * madds / largest),
-            f"{unit[-1].activation_bytes.fp32:,}",
+        rows.append(
+            (
+                unit[0].name.removesuffix(".conv"),
+                ", ".join(layer.kind for layer in unit),
+                _shape(unit[-1]),
+                f"{sum(layer.params for layer in unit):,}",
+                f"{madds:,}" if madds else "",
+                "▇" * round(BAR * madds / largest),
+                f"{unit[-1].activation_bytes.fp32:,}",
+            )
         )
-    return table
+    headings = ("layer", "kind", "output", "parameters", "mult-adds", "", "activation bytes")
+    return table(headings, rows, left=(0, 1, 5), gap=2)
 
 
 def _units(layers: tuple[LayerCost, ...]) -> list[list[LayerCost]]:

@@ -23,12 +23,10 @@ from mobilette.progress import Reporter
 if TYPE_CHECKING:
     from mobilette.verification.gate import Verdict
 
-# Skipped files to name; more are only counted.
-_NAMED = 5
+_NAMED = 5  # skipped files listed by name
 
 DecodingThreads = Annotated[
-    int | None,
-    ranged("--workers", WORKERS, "Threads that decode images [one per core]."),
+    int | None, ranged("--workers", WORKERS, "Threads that decode images [one per core].")
 ]
 
 
@@ -47,7 +45,7 @@ def evaluate(
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure
 
-    remarked: list[str] = []
+    remarked: list[str] = []  # printed once the bar is gone
     with reading_bar() as report:
         metrics = measure(
             load(model, device=device, threads=threads or 0),
@@ -94,7 +92,7 @@ def verify(
 ) -> int:
     """Compare the answers of an artifact with its checkpoint's.
 
-    Status 1 if they are not the same.
+    Exit status 1 if it fails.
     """
     from mobilette.cli.output import console, print_json, reading_bar
     from mobilette.verification.verify import verify as judge
@@ -131,30 +129,22 @@ def _rows(verdict: Verdict) -> list[tuple[str, str]]:
         ("signal to noise", f"{verdict.signal_to_noise_db:.1f} dB"),
         ("top-1 agreement", f"{verdict.top1_agreement:.2%}"),
     ]
-    sides = (
-        (
-            "checkpoint",
-            verdict.accuracy_source,
-            verdict.interval_source,
-            verdict.calibration_error_source,
-        ),
-        (
-            "artifact",
-            verdict.accuracy_artifact,
-            verdict.interval_artifact,
-            verdict.calibration_error_artifact,
-        ),
-    )
-    for name, accuracy, interval, _ in sides:
+    for name, accuracy, interval in (
+        ("checkpoint", verdict.accuracy_source, verdict.interval_source),
+        ("artifact", verdict.accuracy_artifact, verdict.interval_artifact),
+    ):
         if accuracy is not None and interval is not None:
             low, high = interval
             value = f"{accuracy:.2%}  (95%: {low:.2%} to {high:.2%})"
             rows.append((f"accuracy of the {name}", value))
-    for name, _, _, error in sides:
+    for name, error in (
+        ("checkpoint", verdict.calibration_error_source),
+        ("artifact", verdict.calibration_error_artifact),
+    ):
         if error is not None:
             rows.append((f"calibration error, {name}", f"{error:.4f}"))
     if verdict.accuracy_artifact is not None:
-        prepared = f", {verdict.readme_images} of them prepared by the README's lines, too"
+        prepared = f", {verdict.readme_images} also prepared by the README's code"
         rows.append(("images", f"{verdict.images:,}{prepared if verdict.readme_images else ''}"))
     return rows
 
@@ -171,7 +161,7 @@ def predict(
 ) -> int:
     """Classify images.
 
-    With --json, one object per line. Status 2 if none could be read.
+    With --json, one object per line. Exit status 2 if no image could be read.
     """
     from mobilette.artifact.directory import find_artifacts, is_artifact
     from mobilette.cli.output import print_json, remarks, say
@@ -205,7 +195,7 @@ def predict(
 
 
 def _say_skipped(folder: Path, files: list[Path]) -> None:
-    """Print to stderr, even with ``--json``, which files of a folder are not images."""
+    """Print to stderr which files of a folder are not images."""
     from mobilette.cli.output import remarks
 
     if not files:
@@ -213,5 +203,5 @@ def _say_skipped(folder: Path, files: list[Path]) -> None:
         return
     names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
     more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
-    noun = "file is no image" if len(files) == 1 else "files are no images"
+    noun = "file is not an image" if len(files) == 1 else "files are not images"
     remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}")

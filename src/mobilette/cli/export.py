@@ -193,32 +193,29 @@ def quantize(
 
 
 def _print_quantised(found: Quantised) -> None:
-    from rich.table import Table
-
-    from mobilette.cli.output import console, human_bytes
+    from mobilette.cli.output import console, human_bytes, table
 
     out = console()
-    table = Table("rung", box=None)
-    for name in ("top-1", "drop, points", "size", "ms", "in float", "kept"):
-        table.add_column(name, justify="right")
-    for index, rung in enumerate(found.rungs):
-        table.add_row(
+    rows = [
+        (
             f"{rung.name}{' <-' if index == found.chosen else ''}",
             "-" if rung.top1 is None else f"{rung.top1:.2%}",
             "-" if rung.drop is None else f"{100 * rung.drop:.2f}",
             "-" if rung.size_bytes is None else human_bytes(rung.size_bytes),
             "-" if rung.latency_ms is None else f"{rung.latency_ms:.3g}",
-            str(len(rung.float_layers)),
+            len(rung.float_layers),
             "yes" if rung.kept else "no",
         )
-    out.print(table)
+        for index, rung in enumerate(found.rungs)
+    ]
+    headings = ("rung", "top-1", "drop, points", "size", "ms", "in float", "kept")
+    out.print(table(headings, rows, gap=2))
     chosen, verdict = found.rungs[found.chosen], found.verdict
     for rung in found.rungs:
         if rung.reason:
             out.print(f"{rung.name}: {rung.reason}")
     if chosen.float_layers:
-        layers = ", ".join(chosen.float_layers)
-        out.print(f"in float: {layers}")
+        out.print(f"in float: {', '.join(chosen.float_layers)}")
     if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
         out.print(
             f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "

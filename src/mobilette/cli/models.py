@@ -1,14 +1,14 @@
-"""``mobilette models``: the networks, and those that fit a budget."""
+"""``mobilette models``: lists the networks, or those that fit a budget."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mobilette.arch.catalogue import family_of, get_arch, list_models
 from mobilette.arch.layers import layers
-from mobilette.cli.options import Json, PrecisionChoice, parse_resolutions, ranged
+from mobilette.cli.options import Json, parse_resolutions, ranged
 from mobilette.counting.cost import layer_madds, layer_params
 from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import CLASSES, ROWS
@@ -37,7 +37,7 @@ def models(
         ),
     ] = None,
     precision: Annotated[
-        PrecisionChoice | None,
+        Literal["fp32", "int8"] | None,
         typer.Option("--precision", help="With --budget: precision of size and ram [int8]."),
     ] = None,
     num_classes: Annotated[
@@ -60,9 +60,9 @@ def models(
         return _list_candidates(
             names,
             budget,
-            resolution=resolution or "96..224",
-            precision=(precision or PrecisionChoice.int8).value,
-            num_classes=1000 if num_classes is None else num_classes,
+            parse_resolutions(resolution or "96..224"),
+            precision=precision or "int8",
+            num_classes=num_classes or 1000,
             limit=limit,
             as_json=as_json,
         )
@@ -93,24 +93,25 @@ def _list_names(names: list[str], as_json: bool) -> None:
 
         print_json(rows)
         return
-    from rich.table import Table
+    from mobilette.cli.output import console, table
 
-    from mobilette.cli.output import console
-
-    table = Table("name", "family", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("parameters", "mult-adds", "resolution"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        numbers = (f"{row[key]:,}" for key in ("params", "madds", "resolution"))
-        table.add_row(str(row["name"]), str(row["family"]), *numbers)
-    console().print(table)
+    cells = (
+        (
+            row["name"],
+            row["family"],
+            *(f"{row[key]:,}" for key in ("params", "madds", "resolution")),
+        )
+        for row in rows
+    )
+    headings = ("name", "family", "parameters", "mult-adds", "resolution")
+    console().print(table(headings, cells, left=(0, 1)))
 
 
 def _list_candidates(
     names: list[str],
     budget: str,
+    resolutions: list[int],
     *,
-    resolution: str,
     precision: Precision,
     num_classes: int,
     limit: int | None,
@@ -123,7 +124,7 @@ def _list_candidates(
     found = candidates(
         names,
         parse_budget(budget),
-        resolutions=parse_resolutions(resolution),
+        resolutions=resolutions,
         precision=precision,
         num_classes=num_classes,
     )
@@ -142,13 +143,9 @@ def _list_candidates(
 def _print_candidates(
     found: list[Candidate], limit: int, precision: Precision, num_classes: int
 ) -> None:
-    from rich.table import Table
+    from mobilette.cli.output import console, human_bytes, human_count, table
 
-    from mobilette.cli.output import console, human_bytes, human_count
-
-    table = Table("name", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("width", "pixels", "top-1", "source", "params", "mult-adds", "size", "peak"):
-        table.add_column(heading, justify="right")
+    rows: list[tuple[str, ...]] = []
     sources: list[str] = []
     for candidate in found[:limit]:
         top1 = source = "-"
@@ -157,19 +154,22 @@ def _print_candidates(
                 sources.append(known.source)
             top1 = f"{'~' * known.interpolated}{100 * known.top1:.1f} %"
             source = f"[{sources.index(known.source) + 1}]"
-        table.add_row(
-            candidate.name,
-            f"{candidate.width_mult:g}",
-            str(candidate.resolution),
-            top1,
-            source,
-            human_count(candidate.params),
-            human_count(candidate.madds),
-            human_bytes(candidate.needs("size", precision)),
-            human_bytes(candidate.needs("ram", precision)),
+        rows.append(
+            (
+                candidate.name,
+                f"{candidate.width_mult:g}",
+                str(candidate.resolution),
+                top1,
+                source,
+                human_count(candidate.params),
+                human_count(candidate.madds),
+                human_bytes(candidate.needs("size", precision)),
+                human_bytes(candidate.needs("ram", precision)),
+            )
         )
+    headings = ("name", "width", "pixels", "top-1", "source", "params", "mult-adds", "size", "peak")
     out = console()
-    out.print(table)
+    out.print(table(headings, rows, gap=2))
     notes = [f"{len(found) - limit:,} more fit (--limit)"] if len(found) > limit else []
     notes.append(
         f"size of the weights and peak of the activations in {precision}, {num_classes:,} classes; "

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from mobilette import limits
+from mobilette.arch.scale import Form
 from mobilette.errors import InputError, shown
 
 # Step between the papers' resolutions.
 RESOLUTION_STEP = 32
 
 
-class FormChoice(StrEnum):
-    """Which strides a network has."""
-
-    small = "small"
-    full = "full"
-
-
-class PrecisionChoice(StrEnum):
-    """How numbers are stored."""
-
-    fp32 = "fp32"
-    int8 = "int8"
-
-
-class ResizeChoice(StrEnum):
-    """How an image becomes square."""
-
-    crop = "crop"
-    squash = "squash"
-    pad = "pad"
+Resize = Literal["crop", "squash", "pad"]
 
 
 def parse_resolutions(text: str) -> list[int]:
@@ -51,7 +32,7 @@ def parse_resolutions(text: str) -> list[int]:
         match = re.fullmatch(r"([0-9]{1,9})(?:\.\.([0-9]{1,9})(?::([0-9]{1,9}))?)?", part)
         if match is None:
             raise InputError(
-                f"--resolution {shown(part)} is no resolution and no range; "
+                f"--resolution {shown(part)} is neither a resolution nor a range; "
                 "write 160, 96..224 or 96..224:8"
             )
         first, last = int(match[1]), int(match[2] or match[1])
@@ -67,7 +48,7 @@ def parse_resolutions(text: str) -> list[int]:
 
 
 def ranged(name: str, within: limits.Range, help: str, *, panel: str | None = None) -> Any:
-    """Return an option for a number that is checked to be ``within`` a range when parsed."""
+    """Return an option for a number that must be ``within`` a range."""
 
     def check(value: float | None) -> float | None:
         if value is not None:
@@ -82,7 +63,7 @@ Resolution = Annotated[
     ranged("--resolution", limits.RESOLUTION, "Side of the square input, in pixels."),
 ]
 FormOption = Annotated[
-    FormChoice | None,
+    Form | None,
     typer.Option("--form", help="Strides for small images or full ones [up to 64: small]."),
 ]
 Epochs = Annotated[int | None, ranged("--epochs", limits.EPOCHS, "Passes over the images.")]
@@ -97,7 +78,7 @@ MaxDrop = Annotated[
     float, ranged("--max-drop", limits.DROP, "Percentage points of accuracy that int8 may lose.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value to stdout.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the result is written.")]
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, ranged("--threads", limits.THREADS, "Threads per operation.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ from mobilette.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-# Wide enough for any table: a terminal wraps longer lines, but no number, and no name that is meant
-# to be copied, is ever cut.
+# Wider than any table: a terminal may wrap lines, but names and numbers are never truncated.
 RESULT_WIDTH = 100_000
 
 
@@ -26,21 +26,17 @@ def print_json(value: object) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line of a result; rich would take half a millisecond for it."""
+    """Print one line of a result, half a millisecond faster than rich."""
     print(visible(text), flush=True)
 
 
 def console() -> Console:
-    """Return the console for results that people read.
-
-    It prints text, in table cells too, without markup and on one line; control characters are
-    escaped.
-    """
+    """Return the console for results: no markup, no wrapping, control characters escaped."""
     return _plain_console()(highlight=False, markup=False, emoji=False, width=RESULT_WIDTH)
 
 
 def remarks() -> Console:
-    """Return the console for progress and remarks; it prints like `console`."""
+    """Return the console for progress and remarks on stderr."""
     return _plain_console()(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -55,6 +51,24 @@ def _plain_console() -> type[Console]:
             return super().render_str(visible(text), **options)
 
     return PlainConsole
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    left: Collection[int] = (0,),
+    gap: int = 3,
+) -> Table:
+    """Return a table without lines; the columns ``left`` are aligned left, the others right."""
+    from rich.table import Table
+
+    result = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for number, heading in enumerate(headings):
+        result.add_column(heading, justify="left" if number in left else "right")
+    for row in rows:
+        result.add_row(*map(str, row))
+    return result
 
 
 def human_bytes(size: int) -> str:
@@ -93,7 +107,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         task = bars.add_task(what)
 
         def show(what: str, done: int, total: int) -> None:
-            if what != bars.tasks[0].description:  # its rate is different
+            if what != bars.tasks[0].description:  # the rate of another task is of no use
                 bars.reset(task, description=what)
             bars.update(task, completed=done, total=total or None)
 

@@ -1,12 +1,11 @@
-"""``mobilette prune``: turns a run into a narrower one."""
+"""``mobilette prune``: cuts channels of a run."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,13 +31,6 @@ if TYPE_CHECKING:
     from mobilette.workflows.prune_record import Pruning
 
 
-class ImportanceChoice(StrEnum):
-    """How channels are ranked."""
-
-    taylor = "taylor"
-    norm = "norm"
-
-
 def prune(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     data: Annotated[str, typer.Argument(help="Images of its classes, or a named set.")],
@@ -47,11 +39,11 @@ def prune(
         ranged("--keep", PRUNED_PART, "Fraction of the mult-adds to keep, such as 0.7."),
     ],
     importance: Annotated[
-        ImportanceChoice,
+        Literal["taylor", "norm"],
         typer.Option(
             "--importance", help="Rank channels by their effect on the loss, or their norm."
         ),
-    ] = ImportanceChoice.taylor,
+    ] = "taylor",
     steps: Annotated[
         int, ranged("--steps", PRUNING_STEPS, "Rounds of cutting and fine-tuning.")
     ] = 1,
@@ -93,7 +85,7 @@ def prune(
                 run,
                 data,
                 keep=keep,
-                importance=importance.value,
+                importance=importance,
                 steps=steps,
                 recipe=recipe,
                 epochs=epochs,
@@ -144,18 +136,12 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
 
 
 def _print_table(pruning: Pruning) -> None:
-    from rich.table import Table
+    from mobilette.cli.output import console, human_count, table
 
-    from mobilette.cli.output import console, human_count
-
-    table = Table(box=None)
-    table.add_column("step")
-    for title in ("mult-adds", "of all", "params", "after the cut", "fine-tuned", "points"):
-        table.add_column(title, justify="right")
     whole = (human_count(pruning.madds), "100.0%", human_count(pruning.params))
-    table.add_row("unpruned", *whole, "", f"{pruning.accuracy:.2%}", "")
-    for number, step in enumerate(pruning.steps, 1):
-        table.add_row(
+    rows = [("unpruned", *whole, "", f"{pruning.accuracy:.2%}", "")]
+    rows += [
+        (
             str(number),
             human_count(step.madds),
             f"{step.madds / pruning.madds:.1%}",
@@ -164,7 +150,10 @@ def _print_table(pruning: Pruning) -> None:
             f"{step.tuned:.2%}",
             _points(step.tuned - pruning.accuracy),
         )
-    console().print(table)
+        for number, step in enumerate(pruning.steps, 1)
+    ]
+    titles = ("step", "mult-adds", "of all", "params", "after the cut", "fine-tuned", "points")
+    console().print(table(titles, rows, gap=2))
 
 
 def _points(difference: float) -> str:

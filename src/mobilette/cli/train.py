@@ -17,7 +17,7 @@ from mobilette.cli.options import (
     LearningRate,
     MaxUnusable,
     Out,
-    ResizeChoice,
+    Resize,
     Resolution,
     Seed,
     Threads,
@@ -60,7 +60,7 @@ PreprocessOption = Annotated[
     ),
 ]
 ResizeOption = Annotated[
-    ResizeChoice | None,
+    Resize | None,
     typer.Option("--resize", help="How an image becomes square [that of --from, or crop]."),
 ]
 RecipeOption = Annotated[
@@ -154,10 +154,10 @@ def train(
             model=model,
             width_mult=width_mult,
             resolution=resolution,
-            form=form.value if form else None,
+            form=form,
             in_channels=in_channels,
             preprocess=preprocess,
-            resize=resize.value if resize else None,
+            resize=resize,
             recipe=recipe,
             start=start,
             out=out,
@@ -198,7 +198,7 @@ def _check_request(context: typer.Context, data: str | None, resume: Path | None
 
 
 def _absolute(teacher: str) -> str:
-    """Return a run's absolute path, for sittings started elsewhere; other names as they are."""
+    """Return the absolute path of a run, for resuming from another folder; or a name unchanged."""
     return str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
 
 

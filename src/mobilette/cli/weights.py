@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from mobilette.cli.options import Force, FormOption, Json, ResizeChoice, Resolution, ranged
+from mobilette.cli.options import Force, FormOption, Json, Resize, Resolution, ranged
 from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import WIDTH_MULT
 
@@ -79,31 +79,28 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _print_table(found: list[PublishedWeights]) -> None:
-    from rich.table import Table
+    from mobilette.cli.output import console, human_bytes, table
 
-    from mobilette.cli.output import console, human_bytes
-
-    table = Table("name", "network", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("width", "pixels", "top-1", "size", "sha-256"):
-        table.add_column(heading, justify="right")
-    for heading in ("from", "licence", "cached"):
-        table.add_column(heading)
+    rows = []
     for entry in found:
         licence, remark, _ = entry.licence.partition(" (")
-        table.add_row(
-            entry.name,
-            entry.model,
-            f"{entry.width_mult:g}",
-            str(entry.resolution),
-            "-" if entry.top1 is None else f"{100 * entry.top1:.1f} %",
-            human_bytes(entry.size_bytes),
-            str(len(entry.sha256) or "none"),
-            urlsplit(entry.url).hostname,
-            licence + "*" * bool(remark),
-            "yes" if (place := _place(entry)) is not None and place.is_file() else "-",
+        rows.append(
+            (
+                entry.name,
+                entry.model,
+                f"{entry.width_mult:g}",
+                str(entry.resolution),
+                "-" if entry.top1 is None else f"{100 * entry.top1:.1f} %",
+                human_bytes(entry.size_bytes),
+                str(len(entry.sha256) or "none"),
+                urlsplit(entry.url).hostname,
+                licence + "*" * bool(remark),
+                "yes" if (place := _place(entry)) is not None and place.is_file() else "-",
+            )
         )
+    headings = ("name", "network", "width", "pixels", "top-1", "size", "sha-256", "from")
     out = console()
-    out.print(table)
+    out.print(table((*headings, "licence", "cached"), rows, left=(0, 1, 7, 8, 9), gap=2))
     place = _place(found[0])
     where = f"in {place.parent}" if place else "nowhere, for want of a home directory"
     for note in (*NOTES, f"cached: {where}"):
@@ -127,7 +124,7 @@ def import_weights(
         typer.Option("--preprocess", help="Preset: torch, tf, caffe, unit, raw [the file's]."),
     ] = None,
     resize: Annotated[
-        ResizeChoice | None,
+        Resize | None,
         typer.Option("--resize", help="How an image becomes square [what the file says, or crop]."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run directory.")] = None,
@@ -145,10 +142,10 @@ def import_weights(
         model=model,
         width_mult=width_mult,
         resolution=resolution,
-        form=form.value if form else None,
+        form=form,
         classes=classes,
         preprocess=preprocess,
-        resize=resize.value if resize else None,
+        resize=resize,
     )
     read.save(out, force=force)
     origin, arch = read.origin, read.arch
