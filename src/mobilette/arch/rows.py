@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from mobilette.errors import InputError
 from mobilette.limits import CHANNELS, CLASSES, KERNEL, STRIDE, Range
@@ -148,6 +148,14 @@ class Step:
 
 
 Branch = tuple[Step, ...]
+
+
+def branch(**operations: Operation) -> Branch:
+    """Return ``operations`` as steps in order; their keywords are the steps' names."""
+    return tuple(
+        Step(name=cast(StepName, name), operation=operation)
+        for name, operation in operations.items()
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,38 @@
-"""Which networks of the catalogue fit a budget, over widths and resolutions."""
+"""The networks of the catalogue that fit a budget, at any width and resolution."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from math import prod
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import family_of, get_arch
+from mobilette.arch.layers import layers
+from mobilette.arch.primitives import (
+    INPUT,
+    AdaptivePoolLayer,
+    AnyLayer,
+    ConvLayer,
+    PoolLayer,
+    SubsampleLayer,
+    output_side,
+)
 from mobilette.arch.scale import Settings
 from mobilette.counting.budget import Constraint, Quantity
-from mobilette.counting.cost import Bytes
+from mobilette.counting.cost import (
+    Bytes,
+    deployed_bytes,
+    layer_madds,
+    layer_params,
+    peak_activations,
+)
 from mobilette.counting.published import Accuracy, published_accuracy, published_widths
-from mobilette.counting.resolutions import CostByResolution, cost_by_resolution
 
 Precision = Literal["fp32", "int8"]
 ELEMENT_BYTES = {"fp32": 4, "int8": 1}
@@ -191,7 +208,7 @@ def _excess(
 
 
 def _limit(constraint: Constraint) -> float:
-    """Return the limit, above 0 so that a ratio to it exists."""
+    """Return the limit, never 0, so that it can be divided by."""
     return max(float(constraint.at_most), 0.5)
 
 
@@ -206,3 +223,74 @@ def _shortfall(
     tightest = max(budget, key=lambda c: nearest.needs(c.quantity, precision) / _limit(c))
     needed = [each.needs(tightest.quantity, precision).astype(np.float64) for each in swept]
     return Shortfall(tightest=tightest, nearest=nearest, smallest=least(needed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostByResolution:
+    """The cost of a network; arrays have one number per resolution.
+
+    ``peak_activations`` counts elements: 4 bytes each in fp32, 1 in int8.
+    """
+
+    params: int
+    size_bytes: Bytes
+    madds: NDArray[np.int64]
+    peak_activations: NDArray[np.int64]
+
+
+def cost_by_resolution(arch: Arch, resolutions: Sequence[int]) -> CostByResolution:
+    """Return the cost of ``arch.with_resolution(r)`` for each of ``resolutions``.
+
+    Only the sides of maps depend on the resolution, so one graph is enough.
+
+    Raises:
+        InputError: a window does not fit into the maps at one of the resolutions.
+    """
+    graph = layers(arch)
+    pixels = _pixels(graph, tuple(resolutions))
+    elements = {INPUT: arch.in_channels * pixels[INPUT]}
+    madds = np.zeros(len(resolutions), dtype=np.int64)
+    for layer in graph:
+        channels, *sides = layer.shape
+        area = pixels[layer.name] if sides else np.ones_like(madds)
+        elements[layer.name] = channels * area
+        if counted := layer_madds(layer):
+            madds += counted // prod(sides) * area
+    return CostByResolution(
+        params=sum(layer_params(layer) for layer in graph),
+        size_bytes=deployed_bytes(graph),
+        madds=madds,
+        peak_activations=peak_activations(graph, elements, np.maximum),
+    )
+
+
+def _pixels(
+    graph: Sequence[AnyLayer], resolutions: tuple[int, ...]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the number of pixels of each layer's output, and the input, at each resolution."""
+    sides = {INPUT: resolutions}
+    # Hundreds of layers, but few different changes of size: each is computed once.
+    changed: dict[tuple[object, ...], tuple[int, ...]] = {}
+    for layer in graph:
+        before = sides[layer.inputs[0]]
+        change = (before, *_window(layer))
+        if change not in changed:
+            changed[change] = tuple(output_side(layer, side) for side in before)
+        sides[layer.name] = changed[change]
+    squares = {each: np.array(each, dtype=np.int64) ** 2 for each in set(sides.values())}
+    return {name: squares[each] for name, each in sides.items()}
+
+
+def _window(layer: AnyLayer) -> tuple[object, ...]:
+    """Return the properties of a layer by which it changes a side."""
+    match layer:
+        case ConvLayer():
+            return (layer.kernel, layer.stride, layer.padding)
+        case PoolLayer():
+            return (layer.kernel, layer.stride, layer.padding, layer.ceil_mode)
+        case SubsampleLayer():
+            return ("subsample", layer.stride)
+        case AdaptivePoolLayer():
+            return ("grid", layer.shape[1])
+        case _:
+            return ()

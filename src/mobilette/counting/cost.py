@@ -1,8 +1,7 @@
 """Parameters, mult-adds, activation memory and size of a network.
 
-Conventions: one multiply-accumulate is one mult-add, and only convolutions and linear layers have
-any. Bytes are those of the deployed network, with batch norms folded into the convolutions: each
-convolution has a bias of 4 bytes per channel at either precision.
+One multiply-accumulate is one mult-add; only convolutions and linear layers have any. Bytes are
+counted with batch norms folded: each convolution has a bias of 4 bytes per channel.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from mobilette.arch.primitives import (
     Shape,
     ShuffleLayer,
     SliceLayer,
-    SubsampleLayer,
 )
 from mobilette.arguments import checked
 from mobilette.errors import InputError, shown
@@ -83,9 +81,9 @@ class Cost:
     """What a network costs for one image.
 
     Attributes:
-        params: trainable parameters, batch norm's scale and shift included.
+        params: trainable parameters, including scale and shift of batch norms.
         madds: multiply-accumulates of convolutions and linear layers.
-        peak_activation_bytes: the most that is alive at once while the layers run in order.
+        peak_activation_bytes: the most alive at once while the layers run in order.
         size_bytes: of the weights.
     """
 
@@ -116,7 +114,7 @@ class Cost:
 
 
 class HasArch(Protocol):
-    """A built network, or anything else with an `Arch`."""
+    """A network, or anything else with an `Arch`."""
 
     @property
     def arch(self) -> Arch:
@@ -151,9 +149,7 @@ def cost(model: str | Path | Arch | HasArch) -> Cost:
 
 
 def check_memory(arch: Arch) -> None:
-    """Check that weights and activations of one image fit in memory.
-
-    Each number of ``arch`` may be in its range while their product is not.
+    """Check that the weights and the activations of one image fit in memory.
 
     Raises:
         InputError: they do not, or the rows do not fit together.
@@ -209,11 +205,9 @@ def weight_shapes(layer: AnyLayer) -> dict[str, Shape]:
     """Return the shapes of a layer's trainable tensors, named as in the state dict."""
     match layer:
         case ConvLayer():
-            kernel = (layer.kernel, layer.kernel)
-            shapes: dict[str, Shape] = {
-                "weight": (layer.shape[0], layer.in_channels // layer.groups, *kernel)
-            }
-            return shapes | ({"bias": layer.shape[:1]} if layer.bias else {})
+            inputs = layer.in_channels // layer.groups
+            weight = (layer.shape[0], inputs, layer.kernel, layer.kernel)
+            return {"weight": weight} | ({"bias": layer.shape[:1]} if layer.bias else {})
         case LinearLayer():
             return {"weight": (layer.shape[0], layer.in_features), "bias": layer.shape}
         case NormLayer():
@@ -229,10 +223,9 @@ def peak_activations(
 ) -> Count:
     """Return the largest number of activation elements alive while ``graph`` runs in order.
 
-    A tensor lives from the layer that makes it to the last that reads it, so a residual is held
-    across its block. Batch norm, activations, flattening, additions and channel scaling overwrite
-    an input that nobody reads later, and so cost nothing; a slice is a view, and a concatenation's
-    inputs are written in place.
+    A tensor lives from the layer that computes it to the last that reads it. Batch norms,
+    activations, flattening, additions and scaling overwrite an input that no later layer reads; a
+    slice is a view; the inputs of a concatenation are written in place.
 
     ``elements`` is the size of each layer's output and of ``input``: a number, or an array of one
     per resolution; ``maximum`` is ``max`` or ``numpy.maximum`` accordingly.
@@ -254,7 +247,7 @@ def peak_activations(
             for name in dying:
                 if isinstance(layer, ConcatLayer):
                     new = maximum(new - live[name], 0 * new)
-                elif _in_place(layer):
+                elif isinstance(layer, AddLayer | ScaleLayer):
                     new = new * (live[name] != made)
             peak = maximum(peak, total + new)
             live[layer.name] = made
@@ -262,11 +255,6 @@ def peak_activations(
         for name in dying:
             total = total - live.pop(name)
     return peak
-
-
-def _in_place(layer: AnyLayer) -> bool:
-    in_place = NormLayer | ActivationLayer | FlattenLayer | AddLayer | ScaleLayer
-    return isinstance(layer, in_place)
 
 
 def layer_cost(layer: AnyLayer) -> LayerCost:
@@ -301,34 +289,28 @@ def layer_madds(layer: AnyLayer) -> int:
 def _kind(layer: AnyLayer) -> str:
     match layer:
         case ConvLayer():
-            stride = f" /{layer.stride}" if layer.stride > 1 else ""
             groups = f" groups {layer.groups}" if layer.groups > 1 else ""
-            groups = " depthwise" if layer.is_depthwise else groups
-            return f"conv {layer.kernel}x{layer.kernel}{stride}{groups}"
+            return f"conv {_window(layer)}{' depthwise' if layer.is_depthwise else groups}"
         case ActivationLayer():
             return layer.function.replace("_", "-")
         case PoolLayer():
-            stride = f" /{layer.stride}" if layer.stride > 1 else ""
-            return f"{layer.function} pool {layer.kernel}x{layer.kernel}{stride}"
+            return f"{layer.function} pool {_window(layer)}"
         case AdaptivePoolLayer():
             side = layer.shape[-1]
             return "global pool" if side == 1 else f"average pool to {side}x{side}"
         case ShuffleLayer():
             return f"shuffle groups {layer.groups}"
+        case NormLayer():
+            return "batch norm"
+        case SliceLayer():
+            return "split"
         case _:
-            return _KINDS[type(layer)]
+            return type(layer).__name__.removesuffix("Layer").lower()
 
 
-_KINDS = {
-    LinearLayer: "linear",
-    NormLayer: "batch norm",
-    FlattenLayer: "flatten",
-    AddLayer: "add",
-    ConcatLayer: "concat",
-    SliceLayer: "split",
-    SubsampleLayer: "subsample",
-    ScaleLayer: "scale",
-}
+def _window(layer: ConvLayer | PoolLayer) -> str:
+    stride = f" /{layer.stride}" if layer.stride > 1 else ""
+    return f"{layer.kernel}x{layer.kernel}{stride}"
 
 
 def deployed_bytes(graph: Sequence[AnyLayer]) -> Bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Row, Step
+from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Row, branch
 from mobilette.arch.scale import Settings, scale_truncated
 
 RELU6: Activation = "relu6"
@@ -37,7 +37,11 @@ def mobilenet_v1(
     channels = stem
     for published, stride in zip(outputs, strides[1:], strict=True):
         out = scale_truncated(published, settings.width_mult)
-        rows.append(_full(out, stride) if full else _separable(channels, out, stride))
+        rows.append(
+            Conv(channels=out, kernel=3, stride=stride, activation=RELU6)
+            if full
+            else _separable(channels, out, stride)
+        )
         channels = out
     return Arch(
         name=name,
@@ -51,17 +55,7 @@ def mobilenet_v1(
 
 def _separable(channels: int, out: int, stride: int) -> Block:
     depthwise = Conv(channels=channels, kernel=3, stride=stride, groups=channels, activation=RELU6)
-    pointwise = Conv(channels=out, activation=RELU6)
-    return Block(
-        entry=(
-            Step(name="depthwise", operation=depthwise),
-            Step(name="pointwise", operation=pointwise),
-        )
-    )
-
-
-def _full(out: int, stride: int) -> Conv:
-    return Conv(channels=out, kernel=3, stride=stride, activation=RELU6)
+    return Block(entry=branch(depthwise=depthwise, pointwise=Conv(channels=out, activation=RELU6)))
 
 
 VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {

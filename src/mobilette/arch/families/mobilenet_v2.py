@@ -18,7 +18,16 @@ from functools import partial
 from types import MappingProxyType
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Row, SqueezeExcite, Step
+from mobilette.arch.rows import (
+    Activation,
+    Block,
+    Conv,
+    Operation,
+    PoolLinear,
+    Row,
+    SqueezeExcite,
+    branch,
+)
 from mobilette.arch.scale import Settings, make_divisible
 
 STEM = 32
@@ -96,21 +105,18 @@ def bottleneck(
 
     The expansion is omitted where it would not expand; the residual is added where shapes allow.
     """
-    depthwise = Conv(
+    operations: dict[str, Operation] = {}
+    if expanded != channels:
+        operations["expand"] = Conv(channels=expanded, activation=activation)
+    operations["depthwise"] = Conv(
         channels=expanded, kernel=kernel, stride=stride, groups=expanded, activation=activation
     )
-    steps = [
-        Step(name="depthwise", operation=depthwise),
-        Step(name="project", operation=Conv(channels=out, activation="none")),
-    ]
-    if expanded != channels:
-        expand = Conv(channels=expanded, activation=activation)
-        steps.insert(0, Step(name="expand", operation=expand))
     if squeeze_excite is not None:
-        steps.insert(-1, Step(name="squeeze_excite", operation=squeeze_excite))
+        operations["squeeze_excite"] = squeeze_excite
+    path = branch(**operations, project=Conv(channels=out, activation="none"))
     if stride == 1 and channels == out:
-        return Block(paths=(tuple(steps), ()), join="add")
-    return Block(entry=tuple(steps))
+        return Block(paths=(path, ()), join="add")
+    return Block(entry=path)
 
 
 VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {

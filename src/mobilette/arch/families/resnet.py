@@ -13,10 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Activation, Block, Conv, Pool, PoolLinear, Row, Step, Subsample
+from mobilette.arch.rows import (
+    Activation,
+    Block,
+    Branch,
+    Conv,
+    Pool,
+    PoolLinear,
+    Row,
+    Subsample,
+    branch,
+)
 from mobilette.arch.scale import Settings, make_divisible
 
 # depth: blocks in each of the four stages
@@ -71,8 +80,8 @@ def resnet_cifar(settings: Settings, *, depth: int) -> Arch:
         for number in range((depth - 2) // 6):
             stride = 2 if stage and not number else 1
             changes = stride > 1 or channels != width
-            shortcut = Step(name="shortcut", operation=Subsample(channels=width, stride=stride))
-            rows.append(_residual(_basic(width, stride), (shortcut,) if changes else ()))
+            shortcut = branch(shortcut=Subsample(channels=width, stride=stride)) if changes else ()
+            rows.append(_residual(_basic(width, stride), shortcut))
             channels = width
     return Arch(
         name=f"resnet{depth}",
@@ -91,16 +100,12 @@ def resnet8(settings: Settings) -> Arch:
     rows = []
     for stage, width in enumerate(widths):
         stride = 2 if stage else 1
-        body = (
-            Step(
-                name="conv1",
-                operation=conv(channels=width, kernel=3, stride=stride, activation="relu"),
-            ),
-            Step(name="conv2", operation=conv(channels=width, kernel=3, activation="none")),
+        body = branch(
+            conv1=conv(channels=width, kernel=3, stride=stride, activation="relu"),
+            conv2=conv(channels=width, kernel=3, activation="none"),
         )
         projection = conv(channels=width, stride=stride, activation="none", norm="none")
-        shortcut = (Step(name="shortcut", operation=projection),) if stage else ()
-        rows.append(_residual(body, shortcut))
+        rows.append(_residual(body, branch(shortcut=projection) if stage else ()))
     return Arch(
         name="resnet8",
         resolution=settings.resolution,
@@ -123,37 +128,32 @@ CIFAR_VARIANTS: Mapping[str, Callable[[Settings], Arch]] = {
 }
 
 
-def _residual(body: tuple[Step, ...], shortcut: tuple[Step, ...]) -> Block:
+def _residual(body: Branch, shortcut: Branch) -> Block:
     return Block(paths=(body, shortcut), join="add", activation="relu")
 
 
-def _projection(channels: int, out: int, stride: int) -> tuple[Step, ...]:
+def _projection(channels: int, out: int, stride: int) -> Branch:
     """Option B: a 1x1 convolution where the shape changes, else the identity."""
     if stride == 1 and channels == out:
         return ()
-    conv = Conv(channels=out, stride=stride, activation="none")
-    return (Step(name="shortcut", operation=conv),)
+    return branch(shortcut=Conv(channels=out, stride=stride, activation="none"))
 
 
-def _basic(channels: int, stride: int) -> tuple[Step, ...]:
-    return (_step("conv1", channels, 3, stride, "relu"), _step("conv2", channels, 3, 1, "none"))
-
-
-def _bottleneck(channels: int, stride: int, *, paper: bool) -> tuple[Step, ...]:
-    first, second = (stride, 1) if paper else (1, stride)
-    return (
-        _step("conv1", channels, 1, first, "relu"),
-        _step("conv2", channels, 3, second, "relu"),
-        _step("conv3", EXPANSION * channels, 1, 1, "none"),
+def _basic(channels: int, stride: int) -> Branch:
+    return branch(
+        conv1=_conv(channels, 3, stride, "relu"),
+        conv2=_conv(channels, 3, 1, "none"),
     )
 
 
-def _step(
-    name: Literal["conv1", "conv2", "conv3"],
-    channels: int,
-    kernel: int,
-    stride: int,
-    activation: Activation,
-) -> Step:
-    conv = Conv(channels=channels, kernel=kernel, stride=stride, activation=activation)
-    return Step(name=name, operation=conv)
+def _bottleneck(channels: int, stride: int, *, paper: bool) -> Branch:
+    first, second = (stride, 1) if paper else (1, stride)
+    return branch(
+        conv1=_conv(channels, 1, first, "relu"),
+        conv2=_conv(channels, 3, second, "relu"),
+        conv3=_conv(EXPANSION * channels, 1, 1, "none"),
+    )
+
+
+def _conv(channels: int, kernel: int, stride: int, activation: Activation) -> Conv:
+    return Conv(channels=channels, kernel=kernel, stride=stride, activation=activation)

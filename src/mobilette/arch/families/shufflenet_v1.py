@@ -12,11 +12,19 @@ from __future__ import annotations
 from functools import partial
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Block, ChannelShuffle, Conv, Pool, PoolLinear, Row, Step
+from mobilette.arch.rows import (
+    Block,
+    ChannelShuffle,
+    Conv,
+    Operation,
+    Pool,
+    PoolLinear,
+    Row,
+    branch,
+)
 from mobilette.arch.scale import Settings
 
-STEM = 24
-STEM_AT_1_5 = 24
+STEM = 24  # also at scale 1.5
 # groups: channels of stage 2; each later stage has twice as many
 CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 UNITS = (4, 8, 4)
@@ -26,7 +34,7 @@ def shufflenet_v1(settings: Settings, *, groups: int) -> Arch:
     """ShuffleNet V1 with 1, 2, 3, 4 or 8 groups."""
     strides = settings.strides([2, 2, *(2 if i == 0 else 1 for n in UNITS for i in range(n))])
     stage2 = _round_up(round(CHANNELS[groups] * settings.width_mult), groups)
-    scale = STEM_AT_1_5 / STEM if settings.width_mult == 1.5 else settings.width_mult
+    scale = 1.0 if settings.width_mult == 1.5 else settings.width_mult
     # The first unit's new channels, all but the stem's, come from a grouped convolution.
     stem = max(1, int(STEM * scale))
     while (stage2 - stem) % groups:
@@ -59,34 +67,20 @@ def _unit(channels: int, out: int, stride: int, groups: int, *, is_first: bool) 
     """Figure 2 b (stride 1) and c (stride 2)."""
     joined_by_concat = channels != out
     compressed = _round_up(out // 4, groups)
-    steps = [
-        Step(
-            name="compress",
-            operation=Conv(
-                channels=compressed, groups=1 if is_first else groups, activation="relu"
-            ),
-        ),
-        Step(
-            name="depthwise",
-            operation=Conv(
-                channels=compressed, kernel=3, stride=stride, groups=compressed, activation="none"
-            ),
-        ),
-        Step(
-            name="expand",
-            operation=Conv(
-                channels=out - channels if joined_by_concat else out,
-                groups=groups,
-                activation="none",
-            ),
-        ),
-    ]
+    operations: dict[str, Operation] = {
+        "compress": Conv(channels=compressed, groups=1 if is_first else groups, activation="relu")
+    }
     if groups > 1:
-        steps.insert(1, Step(name="channel_shuffle", operation=ChannelShuffle(groups=groups)))
+        operations["channel_shuffle"] = ChannelShuffle(groups=groups)
+    operations["depthwise"] = Conv(
+        channels=compressed, kernel=3, stride=stride, groups=compressed, activation="none"
+    )
+    added = out - channels if joined_by_concat else out
+    path = branch(**operations, expand=Conv(channels=added, groups=groups, activation="none"))
     if not joined_by_concat:
-        return Block(paths=((), tuple(steps)), join="add", activation="relu")
-    pool = Step(name="shortcut", operation=Pool(function="average", kernel=3, stride=stride))
-    return Block(paths=((pool,), tuple(steps)), join="concat", activation="relu")
+        return Block(paths=((), path), join="add", activation="relu")
+    pool = branch(shortcut=Pool(function="average", kernel=3, stride=stride))
+    return Block(paths=(pool, path), join="concat", activation="relu")
 
 
 def _round_up(channels: int, divisor: int) -> int:

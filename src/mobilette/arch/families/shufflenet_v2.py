@@ -8,7 +8,7 @@ even numbers and keep the last convolution at 1,024.
 from __future__ import annotations
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Block, Conv, Pool, PoolLinear, Row, Step
+from mobilette.arch.rows import Block, Branch, Conv, Pool, PoolLinear, Row, branch
 from mobilette.arch.scale import Settings
 
 STEM = 24
@@ -61,19 +61,16 @@ def _unit(half: int) -> Block:
 
 def _first_unit(channels: int, half: int, stride: int) -> Block:
     """Figure 3 d: both paths see all channels."""
-    shortcut = (
-        Step(name="shortcut", operation=_depthwise(channels, stride)),
-        Step(name="shortcut_pointwise", operation=Conv(channels=half, activation="relu")),
+    shortcut = branch(
+        shortcut=_depthwise(channels, stride),
+        shortcut_pointwise=Conv(channels=half, activation="relu"),
     )
     return Block(paths=(shortcut, _branch(half, stride)), join="concat", shuffle=2)
 
 
-def _branch(channels: int, stride: int) -> tuple[Step, ...]:
-    return (
-        Step(name="conv1", operation=Conv(channels=channels, activation="relu")),
-        Step(name="depthwise", operation=_depthwise(channels, stride)),
-        Step(name="conv2", operation=Conv(channels=channels, activation="relu")),
-    )
+def _branch(channels: int, stride: int) -> Branch:
+    conv = Conv(channels=channels, activation="relu")
+    return branch(conv1=conv, depthwise=_depthwise(channels, stride), conv2=conv)
 
 
 def _depthwise(channels: int, stride: int) -> Conv:

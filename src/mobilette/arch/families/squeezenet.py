@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.rows import Block, Conv, ConvPool, Norm, Pool, Row, Step
+from mobilette.arch.rows import Block, Conv, ConvPool, Norm, Pool, Row, branch
 from mobilette.arch.scale import Settings, make_divisible
 
 # s1x1, e1x1 (e3x3 is the same) of fire2 to fire9
@@ -59,17 +58,13 @@ def _network(
 
 
 def _fire(squeeze: int, expand: int, norm: Norm) -> Block:
-    def step(
-        name: Literal["squeeze", "expand1x1", "expand3x3"], channels: int, kernel: int
-    ) -> Step:
-        conv = Conv(
-            channels=channels, kernel=kernel, activation="relu", norm=norm, bias=norm == "none"
-        )
-        return Step(name=name, operation=conv)
-
+    conv = partial(Conv, activation="relu", norm=norm, bias=norm == "none")
     return Block(
-        entry=(step("squeeze", squeeze, 1),),
-        paths=((step("expand1x1", expand, 1),), (step("expand3x3", expand, 3),)),
+        entry=branch(squeeze=conv(channels=squeeze)),
+        paths=(
+            branch(expand1x1=conv(channels=expand)),
+            branch(expand3x3=conv(channels=expand, kernel=3)),
+        ),
         join="concat",
     )
 
