@@ -6,8 +6,10 @@ ends with the status `REFUSED`; its result goes to stdout.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 
 from mobilette.errors import InputError
 
@@ -15,7 +17,13 @@ REFUSED = 2
 
 
 def run_isolated(
-    module: str, *arguments: str, stdin: bytes = b"", longest_s: float, crashed: str
+    module: str,
+    *arguments: str,
+    stdin: bytes = b"",
+    longest_s: float,
+    crashed: str = "",
+    environment: Mapping[str, str] | None = None,
+    said: int = 3,
 ) -> bytes:
     """Return what ``module`` writes to stdout.
 
@@ -25,19 +33,49 @@ def run_isolated(
         stdin: what it reads.
         longest_s: seconds that it may take.
         crashed: what to say if it ends otherwise, before its status or signal.
+        environment: added to this process's.
+        said: how many of its last lines say why it refused its input.
 
     Raises:
-        InputError: it refused its input (the last lines that it printed), crashed, or took longer.
+        InputError: it refused its input, crashed, or took longer.
     """
     # -P: whatever lies in the current folder is not imported
     command = [sys.executable, "-P", "-m", module, *arguments]
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, timeout=longest_s)
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            timeout=longest_s,
+            env=os.environ | (environment or {}),
+        )
     except subprocess.TimeoutExpired as error:
         raise InputError(f"it took over {longest_s:g} s") from error
+    if done.returncode == 0:
+        return done.stdout
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
     if done.returncode == REFUSED:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise InputError(" ".join(lines[-3:]))
-    if done.returncode:
-        raise InputError(f"{crashed}, {done.returncode}")
-    return done.stdout
+        raise InputError(" ".join(lines[-said:]))
+    how = f"ended with status {done.returncode}: {(lines or ['no message'])[-1][:200]}"
+    if done.returncode < 0:
+        how = f"died of signal {-done.returncode}"
+    raise InputError(f"{crashed}{', ' if crashed else ''}its process {how}")
+
+
+def serve(answer: Callable[[bytes], bytes], *refused: type[Exception]) -> int:
+    """Write ``answer(stdin)`` to stdout and return the exit status.
+
+    `InputError` and ``refused`` say why the input is refused. What libraries print to stdout goes
+    to stderr.
+    """
+    expected: tuple[type[Exception], ...] = (InputError, *refused)
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    try:
+        content = answer(sys.stdin.buffer.read())
+    except expected as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    with stdout:
+        stdout.write(content)
+    return 0

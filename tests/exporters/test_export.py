@@ -19,7 +19,7 @@ from mobilette.exporters.export import TARGETS, export, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.reporting.benchmark import table_rows
 from mobilette.run.directory import Run
-from mobilette.verification.bench import bench, judge, open_candidate
+from mobilette.verification.bench import bench, judge, open_row
 
 
 def mobilette(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -88,9 +88,9 @@ def test_a_benchmark_imports_nothing_from_where_it_is_started(
 
 def test_rounded_numbers_are_not_verified_without_images(trained: Run, tmp_path: Path) -> None:
     artifact = export(trained, precision="int8", out=tmp_path)
-    found = judge(open_candidate(artifact.path), None, split=None, workers=None)
-    assert found["verified"] is None
-    assert "give --data" in found["reasons"][0]
+    found = judge(open_row(artifact.path), None, split=None, workers=None)
+    assert found.verified is None
+    assert "give --data" in found.reasons[0]
 
 
 def test_what_cannot_run_here_is_not_run_rather_than_refuted(

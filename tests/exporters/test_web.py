@@ -113,7 +113,7 @@ def test_the_module_prepares_images_as_python_does(fp32: Artifact, preprocess: P
             pixels = generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
             image = Image.fromarray(pixels)
             expected = preprocess.geometry(upright_and_plain(image), 64)
-            difference = np.abs(geometry(image).astype(int) - expected).max()
+            difference = np.abs(geometry.prepare(image).astype(int) - expected).max()
             assert difference == 0, (width, height, channels)
 
 

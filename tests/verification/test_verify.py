@@ -93,7 +93,7 @@ def test_a_run_that_was_trained_again_is_not_the_checkpoint(
         (
             permute_the_classes,
             "class order: the logits are in another order than the labels; "
-            "that of 'blue' is where 'red' belongs",
+            "the logit of 'blue' is where 'red' belongs",
             True,
         ),
         (answer_nothing, None, True),

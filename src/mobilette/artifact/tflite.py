@@ -197,7 +197,6 @@ def _micro(model: bytes, pixels: NDArray[np.uint8], arena: int) -> Any:
             tflite_micro_process.__name__,
             stdin=request.getvalue(),
             longest_s=LONGEST_S,
-            crashed="it crashed",
         )
     except InputError as error:
         raise InputError(f"tflite-micro cannot run it ({str(error)[:200]})") from error

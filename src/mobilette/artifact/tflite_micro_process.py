@@ -6,37 +6,27 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import Any
 
 import numpy as np
 
-from mobilette.isolated import REFUSED
+from mobilette.isolated import serve
 
 ALIGNMENT = 16
 
 
-def main() -> int:
-    """Answer the request on stdin; return the exit status."""
-    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as request:
+def answer(given: bytes) -> bytes:
+    """Return the answers to the request's pixels or, without pixels, the smallest arena."""
+    with np.load(io.BytesIO(given), allow_pickle=False) as request:
         model, pixels = request["model"].tobytes(), request["pixels"]
         arena = int(request["arena"])
-    # Keep tflite-micro's own output out of the answer.
-    answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    try:
-        content = io.BytesIO()
-        if len(pixels):
-            np.savez(content, answers=_answers(model, pixels, arena))
-        else:
-            np.savez(content, arena_bytes=np.array(_smallest(model, arena), np.int64))
-    except (RuntimeError, ValueError, MemoryError) as error:
-        print(error, file=sys.stderr)
-        return REFUSED
-    with answer:
-        answer.write(content.getbuffer())
-    return 0
+    content = io.BytesIO()
+    if len(pixels):
+        np.savez(content, answers=_answers(model, pixels, arena))
+    else:
+        np.savez(content, arena_bytes=np.array(_smallest(model, arena), np.int64))
+    return content.getvalue()
 
 
 def _interpreter(model: bytes, arena: int) -> Any:
@@ -70,4 +60,4 @@ def _smallest(model: bytes, enough: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(answer, RuntimeError, ValueError, MemoryError))

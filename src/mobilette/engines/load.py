@@ -18,27 +18,17 @@ from mobilette.limits import THREADS
 from mobilette.model.model import Model
 from mobilette.run.directory import Run, is_run, open_run
 
-# Target to (module, class), imported when needed.
-ENGINES: Mapping[str, tuple[str, str]] = MappingProxyType(
+# Target to (module, class, package), imported when needed. An optional package is brought by the
+# extra of the target's name.
+ENGINES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
-        "onnx": ("onnxruntime", "OnnxRuntimePredictor"),
-        "web": ("onnxruntime_web", "OnnxRuntimeWebPredictor"),
-        "openvino": ("openvino", "OpenVinoPredictor"),
-        "executorch": ("executorch", "ExecuTorchPredictor"),
-        "ncnn": ("ncnn", "NcnnPredictor"),
-        "litert": ("litert", "LiteRtPredictor"),
-        "mcu": ("litert", "TfliteMicroPredictor"),
-    }
-)
-
-# Target to (package, extra) of the optional engines.
-PACKAGES: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "openvino": ("openvino", "openvino"),
-        "executorch": ("executorch", "executorch"),
-        "ncnn": ("ncnn", "ncnn"),
-        "litert": ("ai_edge_litert", "litert"),
-        "mcu": ("tflite_micro", "mcu"),
+        "onnx": ("onnxruntime", "OnnxRuntimePredictor", "onnxruntime"),
+        "web": ("onnxruntime_web", "OnnxRuntimeWebPredictor", "onnxruntime"),
+        "openvino": ("openvino", "OpenVinoPredictor", "openvino"),
+        "executorch": ("executorch", "ExecuTorchPredictor", "executorch"),
+        "ncnn": ("ncnn", "NcnnPredictor", "ncnn"),
+        "litert": ("litert", "LiteRtPredictor", "ai_edge_litert"),
+        "mcu": ("litert", "TfliteMicroPredictor", "tflite_micro"),
     }
 )
 
@@ -52,9 +42,8 @@ def why_not_run(target: str, artifact: Path) -> str | None:
             find_runtime(artifact)
         except InputError as error:
             return str(error)
-    package, extra = PACKAGES.get(target, ("onnxruntime", ""))
-    if find_spec(package) is None:
-        return f"{package} is missing; pip install 'mobilette[{extra}]' brings it"
+    if target in ENGINES and find_spec(package := ENGINES[target][2]) is None:
+        return f"{package} is missing; pip install 'mobilette[{target}]' installs it"
     return None
 
 
@@ -105,9 +94,9 @@ def open_engine(artifact: Artifact, *, threads: int = 0) -> ArtifactPredictor:
     target = artifact.contract.target
     if target not in ENGINES or not artifact.contract.verifiable:
         raise InputError(
-            f"{artifact.path}: nothing here executes {target!r} artifacts; those of "
-            f"{', '.join(ENGINES)} can be"
+            f"{artifact.path}: nothing here executes {target!r} artifacts, only those of "
+            f"{', '.join(ENGINES)}"
         )
-    module, name = ENGINES[target]
+    module, name, _ = ENGINES[target]
     kind: type[ArtifactPredictor] = getattr(import_module(f"mobilette.engines.{module}"), name)
     return kind(artifact, threads=threads)

@@ -1,9 +1,6 @@
 """Measures how fast an artifact or a run answers, in its own process.
 
-    python -m mobilette.engines.timing REQUEST ANSWER
-
-reads a `Request` as JSON and writes a `Timing` as JSON to the file ``ANSWER``, because engines may
-print to stdout.
+As a program it reads a `Request` and writes a `Timing`, both JSON (`mobilette.isolated`).
 """
 
 from __future__ import annotations
@@ -23,8 +20,7 @@ from numpy.typing import NDArray
 from mobilette.artifact.golden import golden_inputs
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
-from mobilette.errors import InputError
-from mobilette.files import write_json
+from mobilette.isolated import serve
 from mobilette.limits import AMOUNT, BATCH, MILLISECONDS, SECONDS, THREADS
 from mobilette.records import check_ranges, parse
 
@@ -140,17 +136,10 @@ def _milliseconds_since(started: float) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def main() -> int:
-    """Measure what the command line asks for; status 2 and a line on stderr if that fails."""
-    request, answer = sys.argv[1:]
-    try:
-        timing = measure(parse(Request, json.loads(request), where="the request"))
-        write_json(Path(answer), asdict(timing))
-    except InputError as error:
-        print(f"mobilette: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def _answer(request: bytes) -> bytes:
+    timing = measure(parse(Request, json.loads(request), where="the request"))
+    return json.dumps(asdict(timing)).encode()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(_answer))

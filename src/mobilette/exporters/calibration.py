@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mobilette.data.dataset import load_split
-from mobilette.data.images import LabelledImage
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.data.splits import choose_split
@@ -62,7 +60,8 @@ def calibration_images(
         ) from error
     flat_and_given = data is not None and "all" in found.splits
     _, images = choose_split(found, "all" if flat_and_given else "train")
-    chosen = _spread(images, count)
+    count = min(len(images), count)
+    chosen = [images[index * len(images) // count] for index in range(count)]
     if len(chosen) < FEWEST:
         raise InputError(
             f"{source}: {len(chosen)} images are too few to calibrate int8 with; at least "
@@ -94,8 +93,3 @@ def check_calibration(calibration: Calibration, model: Model) -> None:
         raise InputError(
             f"{len(pixels)} images are too few to calibrate int8 with; at least {FEWEST} are needed"
         )
-
-
-def _spread(images: Sequence[LabelledImage], count: int) -> list[LabelledImage]:
-    count = min(len(images), count)
-    return [images[index * len(images) // count] for index in range(count)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Set
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -46,14 +45,6 @@ _SMALLEST_STEP = 2.0**-12  # of activations
 _LARGEST_BIAS = 2.0**30
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelScale:
-    """How uint8 pixels become the network's input: (pixel - zero_point) * scale."""
-
-    scale: float
-    zero_point: int
-
-
 class IntegerNetwork(nn.Module):
     """A network with NHWC input whose first layer computes with pixels.
 
@@ -65,6 +56,10 @@ class IntegerNetwork(nn.Module):
         network: with batch norms folded; not changed.
         normalise: maps pixels to the network's input.
         floats: layers that stay in float.
+
+    Attributes:
+        scale: the input is (pixel - ``zero_point``) * ``scale``.
+        zero_point: see ``scale``.
     """
 
     def __init__(
@@ -73,7 +68,7 @@ class IntegerNetwork(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network)
         self.normalise: nn.Module = normalise
-        self.pixels = PixelScale(scale=1.0, zero_point=0)
+        self.scale, self.zero_point = 1.0, 0
         channels = len(normalise.bias)
         factor, shift = float(normalise.weight.max()), float(normalise.bias[0])
         matrix = normalise.weight.reshape(channels, channels)
@@ -81,7 +76,7 @@ class IntegerNetwork(nn.Module):
         equal = bool((normalise.bias == shift).all()) and int((matrix == factor).sum()) == channels
         stem = self.network.stem.conv
         if equal and 0 <= zero_point <= 255 and isinstance(stem, nn.Conv2d):
-            self.pixels = PixelScale(scale=factor, zero_point=zero_point)
+            self.scale, self.zero_point = factor, zero_point
             self.normalise = nn.Identity()
             order = matrix.argmax(1)
             weight = torch.empty_like(stem.weight)
@@ -101,14 +96,14 @@ class IntegerNetwork(nn.Module):
                 _make_unequal(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, classes) for ``x`` (N, H, W, C): (pixel - zero_point) * scale."""
+        """Return logits (N, classes) for ``x`` (N, H, W, C), from `values`."""
         logits: Tensor = self.network(self.normalise(x.permute(0, 3, 1, 2)))
         return logits.flatten(1)
 
     def values(self, pixels: Tensor) -> Tensor:
         """Return the input for ``pixels`` uint8 (N, C, H, W)."""
-        shifted = pixels.permute(0, 2, 3, 1).float() - self.pixels.zero_point
-        return (shifted * self.pixels.scale).contiguous()
+        shifted = pixels.permute(0, 2, 3, 1).float() - self.zero_point
+        return (shifted * self.scale).contiguous()
 
 
 def _make_unequal(bias: Tensor) -> None:
@@ -179,8 +174,8 @@ def quantise(
         batch = torch.export.Dim("batch", min=1, max=BATCH)
         exported = torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
         program = exported.module(check_guards=False)
-        annotator = _Annotator(network.pixels, contract.ranges, floats)
-        observed = prepare_pt2e(program, _quantizer(annotator))
+        annotator = _Annotator(network, contract.ranges, floats)
+        observed = prepare_pt2e(program, annotator.quantiser())
         for first in range(0, len(pixels), BATCH):
             progress("calibrating", first, len(pixels))
             observed(network.values(pixels[first : first + BATCH]))
@@ -194,7 +189,7 @@ def quantise(
 class _Annotator:
     """Sets each node's quantisation; the layers ``floats`` get none."""
 
-    def __init__(self, pixels: PixelScale, ranges: Ranges, floats: Set[str]) -> None:
+    def __init__(self, network: IntegerNetwork, ranges: Ranges, floats: Set[str]) -> None:
         from torchao.quantization.pt2e import quantizer
         from torchao.quantization.pt2e.observer import PerChannelMinMaxObserver
 
@@ -206,7 +201,7 @@ class _Annotator:
             "qscheme": torch.per_tensor_affine,
         }
         fixed = partial(quantizer.FixedQParamsQuantizationSpec, **tensor)
-        self.given = fixed(scale=pixels.scale, zero_point=pixels.zero_point - 128)
+        self.given = fixed(scale=network.scale, zero_point=network.zero_point - 128)
         self.to_one = fixed(scale=1 / 255, zero_point=-128)
         observer = activation_observer(ranges).with_args(eps=_SMALLEST_STEP)
         self.activations = quantizer.QuantizationSpec(observer_or_fake_quant_ctr=observer, **tensor)
@@ -218,6 +213,17 @@ class _Annotator:
             ch_axis=0,
             observer_or_fake_quant_ctr=PerChannelMinMaxObserver.with_args(eps=2**-20),
         )
+
+    def quantiser(self) -> Any:
+        """Return torchao's quantiser, of a class whose base is an extra's."""
+
+        def annotate(_: Any, model: GraphModule) -> GraphModule:
+            for node in model.graph.nodes:
+                self.annotate(node)
+            return model
+
+        methods = {"annotate": annotate, "validate": lambda _, model: None}
+        return type("LiteRtQuantizer", (self.quantizer.Quantizer,), methods)()
 
     def annotate(self, node: Node) -> None:
         if node.op == "placeholder":
@@ -251,23 +257,6 @@ class _Annotator:
         node.meta["quantization_annotation"] = self.quantizer.QuantizationAnnotation(
             input_qspec_map=inputs, output_qspec=output, _annotated=True
         )
-
-
-def _quantizer(annotator: _Annotator) -> Any:
-    """Return ``annotator`` as torchao's quantiser, defined here because its base is an extra's."""
-
-    class LiteRtQuantizer(annotator.quantizer.Quantizer):  # type: ignore[name-defined, misc]
-        """Annotates every node of a program."""
-
-        def annotate(self, model: GraphModule) -> GraphModule:
-            for node in model.graph.nodes:
-                annotator.annotate(node)
-            return model
-
-        def validate(self, model: GraphModule) -> None:
-            """Accept what `annotate` did."""
-
-    return LiteRtQuantizer()
 
 
 def _leave_room_for_biases(observed: GraphModule) -> None:

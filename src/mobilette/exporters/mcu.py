@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.cpp import (
@@ -65,6 +64,7 @@ def write_mcu(
     content = tflite_model(model, contract, calibration, progress)
     arena_bytes = micro_arena_bytes(content)
     operators = tflite_file.operators(tflite_file.read(content))
+    golden = golden_inputs(model.arch.in_channels, model.arch.resolution)
     labels = [label.name for label in contract.classes]
     files = {
         SOURCE: model_source(content, labels),
@@ -76,8 +76,9 @@ def write_mcu(
         size_bytes=len(content),
         arena_bytes=arena_bytes,
         operators=operators,
-        exact=reference_answers(
-            content, golden_inputs(model.arch.in_channels, model.arch.resolution)
+        exact=ask_litert(
+            litert_interpreter(content, reference=True),
+            np.ascontiguousarray(golden.transpose(0, 2, 3, 1)),
         ),
     )
 
@@ -104,9 +105,3 @@ logits = interpreter.get_output(0)[0].astype(np.float32) - np.float32(steps["zer
 logits *= np.float32(steps["scales"][0])""",
     notes=_NOTES,
 )
-
-
-def reference_answers(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Return the int8 answers (N, classes) of LiteRT's reference kernels to ``pixels`` (NCHW)."""
-    interpreter = litert_interpreter(model, reference=True)
-    return ask_litert(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -95,13 +94,18 @@ def convert(network: Network, normalise: Normalise) -> onnx.ModelProto:
 
 
 def _name_by_layer(model: onnx.ModelProto) -> None:
-    """Name nodes and their outputs after layers, and drop the exporter's notes."""
-    names = _unique([(_scope(node), node.op_type.lower()) for node in model.graph.node])
-    renamed = {}
+    """Name nodes and their outputs after layers, and drop the exporter's notes.
+
+    Where a layer has several nodes, operator and number follow its name.
+    """
+    scopes = [_scope(node) for node in model.graph.node]
+    count, seen, renamed = Counter(scopes), Counter[str](), {}
     for tensor in model.graph.initializer:
         renamed[tensor.name] = tensor.name = tensor.name.removeprefix(PREFIX)
-    for node, name in zip(model.graph.node, names, strict=True):
-        node.name = name
+    for node, layer in zip(model.graph.node, scopes, strict=True):
+        name = f"{layer}.{node.op_type.lower()}" if count[layer] > 1 else layer
+        seen[name] += 1
+        node.name = f"{name}.{seen[name]}" if seen[name] > 1 else name
         if node.output[0] != OUTPUT:
             renamed[node.output[0]] = node.name
     for node in model.graph.node:
@@ -125,18 +129,6 @@ def _mark_global_pools(model: onnx.ModelProto, network: Network) -> None:
         if node.op_type == "AveragePool" and node.name in pools:
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
-
-
-def _unique(nodes: Sequence[tuple[str, str]]) -> list[str]:
-    """Name each (layer, operator): the layer, plus operator and number where there are several."""
-    layers = Counter(layer for layer, _ in nodes)
-    seen: Counter[str] = Counter()
-    names = []
-    for layer, operator in nodes:
-        name = f"{layer}.{operator}" if layers[layer] > 1 else layer
-        seen[name] += 1
-        names.append(f"{name}.{seen[name]}" if seen[name] > 1 else name)
-    return names
 
 
 def _scope(node: onnx.NodeProto) -> str:

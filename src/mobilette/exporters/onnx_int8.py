@@ -15,7 +15,6 @@ from torch import nn
 from mobilette.compression.float_layers import is_part_of
 from mobilette.compression.ranges import BINS, Ranges, histogram_range
 from mobilette.data.normalise import Normalise
-from mobilette.data.preprocess import Preprocess
 from mobilette.exporters.program import quiet_log
 from mobilette.extras import reports_off
 from mobilette.folders import scratch
@@ -49,7 +48,10 @@ def absorb_normalisation(model: Model) -> Quantisable:
     """
     preprocess, stem = model.preprocess, model.network.stem.conv
     kept = Quantisable(network=model.network, normalise=Normalise(preprocess))
-    if not _is_uniform(preprocess) or not isinstance(stem, nn.Conv2d) or stem.bias is None:
+    same = len(set(preprocess.mean)) == len(set(preprocess.std)) == 1
+    if not same or preprocess.colour == "bgr":
+        return kept
+    if not isinstance(stem, nn.Conv2d) or stem.bias is None:
         return kept
     mean, std = preprocess.mean[0], preprocess.std[0]
     zero_point = round(mean)
@@ -63,11 +65,6 @@ def absorb_normalisation(model: Model) -> Quantisable:
     return Quantisable(
         network=network, normalise=Normalise(moved), scale=1 / std, zero_point=zero_point
     )
-
-
-def _is_uniform(preprocess: Preprocess) -> bool:
-    same = len(set(preprocess.mean)) == len(set(preprocess.std)) == 1
-    return same and preprocess.colour != "bgr"
 
 
 def quantize(
@@ -93,8 +90,13 @@ def quantize(
     entry.key, entry.value = _PREPARED
     # Without quantised output a linear layer still runs in int8, with float32 out.
     options: dict[str, object] = {"OpTypesToExcludeOutputQuantization": ["Gemm"]}
-    given = _given_ranges(model, pixels, ranges)
-    normalised = _output_of(model, "normalise.conv")
+    given: dict[str, dict[str, object]] = {}
+    if ranges not in ("plain", "minmax"):
+        given = {
+            name: {"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}
+            for name, (low, high) in activation_ranges(model, pixels, ranges).items()
+        }
+    (normalised,) = (x.output[0] for x in model.graph.node if x.name == "normalise.conv")
     if quantisable.scale is not None:
         floats = floats - {"normalise"}
         given[normalised] = {
@@ -125,18 +127,6 @@ def quantize(
     return quantised
 
 
-def _given_ranges(
-    model: onnx.ModelProto, pixels: NDArray[np.uint8], ranges: Ranges
-) -> dict[str, dict[str, object]]:
-    if ranges in ("plain", "minmax"):
-        return {}
-    found = activation_ranges(model, pixels, ranges)
-    return {
-        name: {"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}
-        for name, (low, high) in found.items()
-    }
-
-
 class _Images:
     """Calibration images for ONNX Runtime's quantiser, one by one."""
 
@@ -147,11 +137,6 @@ class _Images:
     def get_next(self) -> Mapping[str, NDArray[np.uint8]] | None:
         image = next(self._remaining, None)
         return None if image is None else {self._name: image[None]}
-
-
-def _output_of(model: onnx.ModelProto, name: str) -> str:
-    (output,) = (node.output[0] for node in model.graph.node if node.name == name)
-    return str(output)
 
 
 def _feed_pixels(model: onnx.ModelProto, normalised: str) -> None:

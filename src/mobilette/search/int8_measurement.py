@@ -20,7 +20,6 @@ from mobilette.compression.folding import fold
 from mobilette.compression.observation import LARGEST_BATCH as LARGEST_ACTIVATION
 from mobilette.compression.observation import largest_activation
 from mobilette.compression.ranges import RANGES
-from mobilette.data.dataset import load_split
 from mobilette.data.images import Labels
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
@@ -36,7 +35,7 @@ from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
 from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material
 from mobilette.verification.bench import time_once
-from mobilette.verification.evaluate import labelled_images
+from mobilette.verification.evaluate import labelled_images, read_split
 from mobilette.verification.gate import compare, judge_golden, judge_images, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
@@ -76,14 +75,7 @@ def read_judge(
     labelled = labelled_images(
         data, model.classes, split=reading.split, multi_label=model.multi_label
     )
-    read, _ = load_split(
-        labelled.images,
-        num_classes=len(model.classes),
-        resolution=model.arch.resolution,
-        preprocess=model.preprocess,
-        reading=reading,
-        reporter=reporter,
-    )
+    read, _ = read_split(model, labelled.images, reading, reporter)
     needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
     if len(read.labels) < needed:
         raise InputError(

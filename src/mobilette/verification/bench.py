@@ -6,26 +6,27 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import TypedDict
 
 from mobilette.arguments import checked
 from mobilette.artifact.directory import Artifact, find_artifacts, is_artifact, open_artifact
 from mobilette.data.machine import usable_cores
 from mobilette.data.sources import find_images
+from mobilette.engines import timing
 from mobilette.engines.load import why_not_run
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
-from mobilette.files import read_bytes, read_record
+from mobilette.files import read_bytes
 from mobilette.folders import scratch
+from mobilette.isolated import run_isolated, serve
 from mobilette.limits import ROUNDS, THREADS
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Remark, Reporter
+from mobilette.records import parse
 from mobilette.run.directory import Run, is_run, open_run
 from mobilette.verification.benchmark import (
     Benchmark,
@@ -35,6 +36,8 @@ from mobilette.verification.benchmark import (
     first_places,
     latency_of,
 )
+from mobilette.verification.evaluate import evaluate
+from mobilette.verification.verify import verify
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 SECONDS = 0.5
@@ -84,26 +87,27 @@ def bench(
         raise InputError("bench: models is empty; give artifacts, runs or models")
     if data is not None:
         find_images(data)
-    say = reporter.remark
     with scratch() as folder:
-        names: dict[Path, str] = {}
+        names: dict[str, str] = {}
         paths: list[Path] = []
         for number, model in enumerate(models):
             if isinstance(model, Model):
                 path = model.save(folder / str(number))
-                names[path] = model.origin.name
+                names[str(path)] = model.origin.name
             else:
                 path = model.path if isinstance(model, Run | Artifact) else Path(model)
             paths.append(path)
-        candidates = [open_candidate(path) for path in expand(paths)]
+        opened = [open_row(path) for path in expand(paths)]
         judged = []
-        for candidate in candidates:
-            say(f"verifying {names.get(candidate.path, candidate.path)}")
-            judged.append(judge(candidate, data, split=split, workers=workers))
-        found = _take_turns(candidates, threads=threads, rounds=rounds, seconds=seconds, say=say)
+        for row in opened:
+            reporter.remark(f"verifying {names.get(row.artifact, row.artifact)}")
+            judged.append(judge(row, data, split=split, workers=workers))
+        timed = _take_turns(
+            opened, threads=threads, rounds=rounds, seconds=seconds, say=reporter.remark
+        )
     rows = tuple(
-        replace(row, artifact=names.get(Path(row.artifact), row.artifact))
-        for row in map(_row, candidates, judged, found)
+        replace(row, artifact=names.get(row.artifact, row.artifact))
+        for row in map(_with_timings, judged, timed)
     )
     first = tuple(row.artifact for row in first_places(rows))
     return Benchmark(
@@ -143,19 +147,88 @@ def machine() -> str:
     return f"{name}, {cores}, {platform.system()}, Python {platform.python_version()}"
 
 
+def open_row(path: Path) -> Row:
+    """Return the artifact or run in ``path``, with the reason why it cannot be executed, if any.
+
+    `InputError` if it is damaged.
+    """
+    if not is_artifact(path):
+        weights = read_bytes(open_run(path).weights_path)
+        return Row(
+            artifact=str(path),
+            target=None,
+            precision="fp32",
+            sha256=hashlib.sha256(weights).hexdigest(),
+            size_bytes=len(weights),
+        )
+    contract = open_artifact(path).contract
+    reason = why_not_run(contract.target, path)
+    if not contract.verifiable:
+        reason = f"nothing here executes {contract.target!r} artifacts"
+    return Row(
+        artifact=str(path),
+        target=contract.target,
+        precision=contract.precision,
+        sha256=contract.sha256,
+        size_bytes=contract.measured.size_bytes if contract.measured else 0,
+        reasons=() if reason is None else (reason,),
+    )
+
+
+def judge(row: Row, data: str | Path | None, *, split: str | None, workers: int | None) -> Row:
+    """Return ``row`` with the result of `verify` for an artifact, or the accuracy of a run."""
+    if row.reasons or (row.target is None and data is None):
+        return row
+    request = {
+        "path": row.artifact,
+        "data": None if data is None else str(data),
+        "split": split,
+        "workers": workers,
+    }
+    try:
+        answer = run_isolated(
+            "mobilette.verification.bench",
+            stdin=json.dumps(request).encode(),
+            longest_s=TIMEOUT,
+            said=1,
+        )
+    except InputError as error:
+        return replace(row, verified=None if row.target is None else False, reasons=(str(error),))
+    verified, failures, top1, images = json.loads(answer)
+    if verified and data is None and row.precision != "fp32":
+        return replace(row, reasons=("rounded numbers are verified on images only: give --data",))
+    return replace(row, verified=verified, reasons=tuple(failures), top1=top1, images=images)
+
+
+def _judge_here(given: bytes) -> bytes:
+    """Answer a request of `judge`: what is verified, failures, top-1 and images, as JSON."""
+    request = json.loads(given)
+    path = Path(request.pop("path"))
+    if is_artifact(path):
+        verdict = verify(path, **request)
+        found = [verdict.passed, verdict.failures, verdict.accuracy_artifact, verdict.images]
+    else:
+        metrics = evaluate(path, **request)
+        found = [None, (), metrics.top1, metrics.images]
+    return json.dumps(found).encode()
+
+
 def _take_turns(
-    candidates: Sequence[Candidate], *, threads: int, rounds: int, seconds: float, say: Remark
+    rows: Sequence[Row], *, threads: int, rounds: int, seconds: float, say: Remark
 ) -> list[list[Timing] | str]:
-    """Return each candidate's timings, one per round, or why there are none."""
-    found = [_untimed(each) for each in candidates]
+    """Return each row's timings, one per round, or why there are none."""
+    found: list[list[Timing] | str] = []
+    for row in rows:
+        what = "not timed: this machine is no microcontroller" if row.target == "mcu" else ""
+        found.append(what if row.reasons or what else [])
     for turn in range(rounds):
-        for index, candidate in enumerate(candidates):
+        for index, row in enumerate(rows):
             timings = found[index]
             if isinstance(timings, str):
                 continue
-            say(f"round {turn + 1} of {rounds}: {candidate.path}")
+            say(f"round {turn + 1} of {rounds}: {row.artifact}")
             request = Request(
-                path=str(candidate.path),
+                path=row.artifact,
                 threads=threads,
                 batches=tuple(sorted({1, best_batch(timings)})) if timings else BATCHES,
                 seconds=seconds,
@@ -167,27 +240,26 @@ def _take_turns(
     return found
 
 
-def _untimed(candidate: Candidate) -> list[Timing] | str:
-    if candidate.target == "mcu":
-        return "not timed: this machine is no microcontroller"
-    return [] if candidate.executable else ""
-
-
-def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -> Row:
-    row = Row(
-        artifact=str(candidate.path),
-        target=candidate.target,
-        precision=candidate.precision,
-        sha256=candidate.sha256,
-        size_bytes=candidate.size_bytes,
-        **judged,
+def time_once(request: Request) -> Timing:
+    """Return a model's timing from a new process; `InputError` if that fails or dies."""
+    threads = str(request.threads)
+    answer = run_isolated(
+        timing.__name__,
+        stdin=json.dumps(asdict(request)).encode(),
+        longest_s=TIMEOUT,
+        environment={"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+        said=1,
     )
+    return parse(Timing, json.loads(answer), where=f"{request.path}: timing")
+
+
+def _with_timings(row: Row, timings: list[Timing] | str) -> Row:
     if isinstance(timings, str):
         reasons = (*row.reasons, timings) if timings else row.reasons
         return replace(row, reasons=tuple(dict.fromkeys(reasons)))
     best = best_batch(timings)
     latency = latency_of(timings, best)
-    memory = [timing.memory_bytes for timing in timings if timing.memory_bytes is not None]
+    memory = [each.memory_bytes for each in timings if each.memory_bytes is not None]
     return replace(
         row,
         engine=timings[0].engine,
@@ -195,131 +267,10 @@ def _row(candidate: Candidate, judged: Judgement, timings: list[Timing] | str) -
         best_batch=BestBatch(
             size=best, latency_ms=latency, images_per_second=1e3 * best / latency.median
         ),
-        load_ms=median(timing.load_ms for timing in timings),
+        load_ms=median(each.load_ms for each in timings),
         memory_bytes=int(median(memory)) if memory else None,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A model of a benchmark; a run's ``target`` is ``None``."""
-
-    path: Path
-    target: str | None
-    precision: str
-    sha256: str
-    size_bytes: int
-    executable: bool
-
-
-class Judgement(TypedDict):
-    """The fields of a `Row` that say how good a model is."""
-
-    verified: bool | None
-    reasons: tuple[str, ...]
-    top1: float | None
-    images: int
-
-
-def open_candidate(path: Path) -> Candidate:
-    """Return the artifact or run in the directory ``path``; `InputError` if it is damaged."""
-    if is_artifact(path):
-        contract = open_artifact(path).contract
-        return Candidate(
-            path=path,
-            target=contract.target,
-            precision=contract.precision,
-            sha256=contract.sha256,
-            size_bytes=contract.measured.size_bytes if contract.measured else 0,
-            executable=contract.verifiable,
-        )
-    weights = read_bytes(open_run(path).weights_path)
-    return Candidate(
-        path=path,
-        target=None,
-        precision="fp32",
-        sha256=hashlib.sha256(weights).hexdigest(),
-        size_bytes=len(weights),
-        executable=True,
-    )
-
-
-def judge(
-    candidate: Candidate, data: str | Path | None, *, split: str | None, workers: int | None
-) -> Judgement:
-    """Return the result of `verify` for an artifact, or the accuracy of a run."""
-    if not candidate.executable:
-        return _judgement(None, f"nothing here executes {candidate.target!r} artifacts")
-    missing = why_not_run(candidate.target, candidate.path) if candidate.target else None
-    if missing is not None:
-        return _judgement(None, missing)
-    options = [f"--split={split}"] if split is not None else []
-    options += [f"--workers={workers}"] if workers is not None else []
-    given = [str(data), *options] if data is not None else []
-    verb = "evaluate" if candidate.target is None else "verify"
-    if verb == "evaluate" and data is None:
-        return _judgement(None)
-    command = [sys.executable, "-P", "-m", "mobilette", verb, str(candidate.path), *given, "--json"]
-    done = _run(command, threads=None)
-    try:
-        if done.returncode not in (0, 1) or not done.stdout.strip():
-            raise InputError(_why(done))
-        found = json.loads(done.stdout.splitlines()[-1])
-        if verb == "evaluate":
-            return Judgement(verified=None, reasons=(), top1=found["top1"], images=found["images"])
-        if found["passed"] and data is None and candidate.precision != "fp32":
-            return _judgement(None, "rounded numbers are verified on images only: give --data")
-        return Judgement(
-            verified=found["passed"],
-            reasons=tuple(found["failures"]),
-            top1=found["accuracy_artifact"],
-            images=found["images"],
-        )
-    except (InputError, ValueError) as error:
-        return _judgement(None if candidate.target is None else False, str(error))
-
-
-def time_once(request: Request) -> Timing:
-    """Return a model's timing from a new process; `InputError` if that fails or dies."""
-    with scratch() as folder:
-        answer = folder / "timing.json"
-        command = [sys.executable, "-P", "-m", "mobilette.engines.timing"]
-        command += [json.dumps(asdict(request)), str(answer)]
-        done = _run(command, threads=request.threads)
-        if done.returncode != 0:
-            raise InputError(_why(done))
-        return read_record(answer, Timing)
-
-
-def _judgement(verified: bool | None, *reasons: str) -> Judgement:
-    return Judgement(verified=verified, reasons=reasons, top1=None, images=0)
-
-
-def _run(command: Sequence[str], *, threads: int | None) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    if threads is not None:
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        error = f"mobilette: error: not finished after {TIMEOUT:.0f} seconds"
-        return subprocess.CompletedProcess(command, 2, "", error)
-
-
-def _why(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("mobilette: error: ")]
-    if errors:
-        return errors[-1].removeprefix("mobilette: error: ")
-    if done.returncode < 0:
-        return f"its process died of signal {-done.returncode}"
-    return f"its process ended with status {done.returncode}: {(lines or ['no message'])[-1][:200]}"
+if __name__ == "__main__":
+    sys.exit(serve(_judge_here))

@@ -12,7 +12,7 @@ from mobilette.data.dataset import load_split
 from mobilette.data.images import LabelledImage
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split
+from mobilette.data.splits import Split, choose_split
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
@@ -55,19 +55,26 @@ def evaluate(
     )
     for line in labelled.remarks:
         reporter.remark(line)
-    pixels, unusable = load_split(
-        labelled.images,
-        num_classes=len(predictor.classes),
-        resolution=predictor.arch.resolution,
-        preprocess=predictor.preprocess,
-        reading=reading,
-        reporter=reporter,
-    )
+    pixels, unusable = read_split(predictor, labelled.images, reading, reporter)
     for name, reason in unusable:
         reporter.remark(f"left out: {name}: {reason}")
     ids = [label.id for label in predictor.classes]
     found = measure(predictor.logits(pixels.pixels[:]), pixels.labels, ids)
     return replace(found, classes_matched_by=labelled.matched_by)
+
+
+def read_split(
+    side: Predictor | Model, images: Sequence[LabelledImage], reading: Reading, reporter: Reporter
+) -> tuple[Split, tuple[tuple[str, str], ...]]:
+    """Return images as ``side`` prepares them, and those left out, as `load_split` does."""
+    return load_split(
+        images,
+        num_classes=len(side.classes),
+        resolution=side.arch.resolution,
+        preprocess=side.preprocess,
+        reading=reading,
+        reporter=reporter,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

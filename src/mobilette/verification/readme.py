@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -73,7 +73,7 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Compare
         if contract.versions.get("mobilette") == mobilette.__version__:
             return Compared(images=0, failures=(f"{what} writes it",), notes=())
         return Compared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} does",))
-    prepare = partial(readme_pixels, contract) if python else _in_javascript(contract)
+    prepare = partial(readme_pixels, contract) if python else JavaScriptGeometry(contract)
     compared, failures, notes = 0, [], []
     for image, encoded, expected in _sample(contract, images):
         try:
@@ -86,15 +86,6 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Compare
         if difference > (0 if python else JAVASCRIPT_STEPS):
             failures.append(f"{name}: makes other pixels of {image} (up to {difference} apart)")
     return Compared(images=compared, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
-
-
-def _in_javascript(contract: Contract) -> Callable[[bytes], NDArray[np.uint8]]:
-    geometry = JavaScriptGeometry(contract)
-
-    def prepare(encoded: bytes) -> NDArray[np.uint8]:
-        return geometry(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
-
-    return prepare
 
 
 def readme_pixels(contract: Contract, encoded: bytes) -> NDArray[np.uint8]:
@@ -125,10 +116,12 @@ def _sample(
     for image in (images[index * len(images) // count] for index in range(count)):
         try:
             encoded = image.read()
-            decoded = None if encoded is None else decode(encoded)
+            if encoded is None:
+                continue
+            decoded = decode(encoded)
         except UnusableImage:
             continue
-        if encoded is not None and decoded is not None and _is_ordinary(contract, encoded):
+        if _is_ordinary(contract, encoded):
             pixels = contract.preprocess.geometry(decoded, contract.arch.resolution)
             yield image.name, encoded, pixels
 
@@ -153,7 +146,11 @@ class JavaScriptGeometry:
         }
         self.node = NodeProcess(SCRIPT, [(PAGE / MODULE).as_uri(), json.dumps(known)])
 
-    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+    def __call__(self, encoded: bytes) -> NDArray[np.uint8]:
+        """Return the input for an image file, uint8 (C, H, W); `NodeError` if the module fails."""
+        return self.prepare(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))))
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return the input for ``image``, uint8 (C, H, W); `NodeError` if the module fails."""
         size = struct.pack("<II", *image.size)
         pixels = self.node.ask(size, image.convert("RGBA").tobytes())

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.arch.arch import Arch
 from mobilette.arguments import checked
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
-from mobilette.data.dataset import load_split
+from mobilette.artifact.golden import Golden
 from mobilette.data.images import LabelledImage, Labels
 from mobilette.data.reading import Reading
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import open_engine
-from mobilette.engines.predictor import Predictor
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.limits import DROP
@@ -27,11 +25,10 @@ from mobilette.run.directory import Run
 from mobilette.run.metrics import accuracy
 from mobilette.run.subject import model_sha256, resolve
 from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
-from mobilette.verification.evaluate import labelled_images
+from mobilette.verification.evaluate import labelled_images, read_split
 from mobilette.verification.first_difference import IMAGES, first_difference
 from mobilette.verification.gate import (
     MAX_DROP,
-    Comparison,
     Verdict,
     calibration_error,
     compare,
@@ -40,16 +37,6 @@ from mobilette.verification.gate import (
     right_answers_kept,
 )
 from mobilette.verification.readme import check_readme
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Answers:
-    """One side's logits (N, classes), the labels, and the first images' pixels."""
-
-    logits: NDArray[np.float32]
-    labels: Labels
-    sample: NDArray[np.uint8]
-    unusable: Sequence[tuple[str, str]]
 
 
 @checked
@@ -114,9 +101,6 @@ def verify(
 def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
     """Judge contract and golden vectors; if these fail, diagnose the mistake."""
     golden, contract = predictor.artifact.golden, predictor.contract
-    given, needed = golden.inputs.shape[1:], _input_shape(contract.arch)
-    if given != needed:
-        raise InputError(f"{predictor.where}: {GOLDEN} has inputs {given}, not {needed}")
     answers = predictor.logits(golden.inputs)
     if answers.shape != golden.logits.shape:
         raise InputError(
@@ -126,7 +110,7 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
     failures = []
     if model is not None:
         failures += check_metadata(contract, model)
-        failures += _check_golden(predictor.artifact, model)
+        failures += _check_golden(golden, model)
     if contract.target == "mcu":
         failures += check_exact(predictor.artifact)
     comparison = compare(answers, golden.logits)
@@ -146,13 +130,10 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
     )
 
 
-def _input_shape(arch: Arch) -> tuple[int, int, int]:
-    return arch.in_channels, arch.resolution, arch.resolution
-
-
-def _check_golden(artifact: Artifact, model: Model) -> list[str]:
-    golden, arch = artifact.golden, model.arch
-    if golden.inputs.shape[1:] != _input_shape(arch) or golden.logits.shape[1] != arch.num_classes:
+def _check_golden(golden: Golden, model: Model) -> list[str]:
+    arch = model.arch
+    shape = (arch.in_channels, arch.resolution, arch.resolution)
+    if golden.inputs.shape[1:] != shape or golden.logits.shape[1] != arch.num_classes:
         return [f"{GOLDEN}: of another network than the run's"]
     own = compare(golden.logits, CheckpointPredictor(model).logits(golden.inputs))
     if not judge_golden(own):
@@ -173,35 +154,42 @@ def _on_images(
     max_drop: float,
 ) -> Verdict:
     readme = check_readme(predictor.artifact, images)
-    ours = _answers(predictor, images, reading, reporter)
+    read, unusable = read_split(predictor, images, reading, reporter)
+    labels, sample = read.labels, read.pixels[:IMAGES]
+    ours = predictor.logits(read.pixels[:])
     failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
-    if ours.unusable:
-        name, reason = ours.unusable[0]
-        notes.append(f"{len(ours.unusable)} images left out; the first is {name}: {reason}")
+    if unusable:
+        name, reason = unusable[0]
+        notes.append(f"{len(unusable)} images left out; the first is {name}: {reason}")
+    right = accuracy(ours, labels)
     verdict = replace(
         verdict,
-        images=len(ours.labels),
+        images=len(labels),
         readme_images=readme.images,
-        accuracy_artifact=accuracy(ours.logits, ours.labels),
-        calibration_error_artifact=_calibration_error(ours),
+        accuracy_artifact=right,
+        calibration_error_artifact=_calibration_error(ours, labels),
     )
     if model is not None:
-        theirs = _answers(CheckpointPredictor(model), images, reading, reporter)
-        comparison = compare(ours.logits, theirs.logits)
-        right = accuracy(theirs.logits, theirs.labels)
+        checkpoint = CheckpointPredictor(model)
+        read, _ = read_split(checkpoint, images, reading, reporter)
+        theirs = checkpoint.logits(read.pixels[:])
+        comparison, source_right = compare(ours, theirs), accuracy(theirs, labels)
         failures += judge_images(
             comparison,
-            drop=right - accuracy(ours.logits, ours.labels),
-            kept=right_answers_kept(ours.logits, theirs.logits, theirs.labels),
+            drop=source_right - right,
+            kept=right_answers_kept(ours, theirs, labels),
             precision=predictor.contract.precision,
             max_drop=max_drop,
         )
         if failures:
-            failures += _first_layer(predictor.artifact, model, ours.sample)
+            failures += _first_layer(predictor.artifact, model, sample)
         verdict = replace(
-            _with(verdict, comparison),
-            accuracy_source=right,
-            calibration_error_source=_calibration_error(theirs),
+            verdict,
+            max_abs_diff=max(verdict.max_abs_diff, comparison.max_abs_diff),
+            signal_to_noise_db=comparison.signal_to_noise_db,
+            top1_agreement=comparison.top1_agreement,
+            accuracy_source=source_right,
+            calibration_error_source=_calibration_error(theirs, labels),
         )
     return replace(verdict, failures=tuple(failures), notes=tuple(notes))
 
@@ -215,36 +203,8 @@ def _first_layer(artifact: Artifact, model: Model, pixels: NDArray[np.uint8] | N
     return [f"the first layer that differs is {found.layer} ({size})"]
 
 
-def _with(verdict: Verdict, comparison: Comparison) -> Verdict:
-    return replace(
-        verdict,
-        max_abs_diff=max(verdict.max_abs_diff, comparison.max_abs_diff),
-        signal_to_noise_db=comparison.signal_to_noise_db,
-        top1_agreement=comparison.top1_agreement,
-    )
-
-
-def _answers(
-    side: Predictor, images: Sequence[LabelledImage], reading: Reading, reporter: Reporter
-) -> _Answers:
-    read, unusable = load_split(
-        images,
-        num_classes=len(side.classes),
-        resolution=side.arch.resolution,
-        preprocess=side.preprocess,
-        reading=reading,
-        reporter=reporter,
-    )
-    return _Answers(
-        logits=side.logits(read.pixels[:]),
-        labels=read.labels,
-        sample=read.pixels[:IMAGES],
-        unusable=unusable,
-    )
-
-
-def _calibration_error(answers: _Answers) -> float | None:
-    return None if answers.labels.ndim == 2 else calibration_error(answers.logits, answers.labels)
+def _calibration_error(logits: NDArray[np.float32], labels: Labels) -> float | None:
+    return None if labels.ndim == 2 else calibration_error(logits, labels)
 
 
 def _find_model(
