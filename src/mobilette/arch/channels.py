@@ -1,25 +1,14 @@
 """Which channels of a network must be cut together, and which are interchangeable.
 
-A channel begins at the layer with weights that computes it and continues through batch norms,
+A channel begins at the layer with weights that computes it and passes through batch norms,
 activations, depthwise convolutions, pools, additions (which tie it to another), concatenations,
 shuffles and splits, up to the layers that read it. Cutting it means cutting it at all these places.
 
-Example: two channels in, a residual block, two classes::
-
-    stem       Conv(channels=8) rows.0     Block(paths=((expand 24, depthwise 24, project 8), ()),
-    join="add") head       PoolLinear(classes=2)
-
-has two groups. The addition ties the 8 channels of the stem to those of ``rows.0.project``::
-
-    outputs  stem.conv, stem.norm, rows.0.project.conv, rows.0.project.norm: positions 0 to 7 inputs
-    rows.0.expand.conv, head.classifier: positions 0 to 7
-
-and the 24 channels of ``expand`` are also those of the depthwise convolution::
-
-    outputs  rows.0.expand.conv, .norm, rows.0.depthwise.conv, .norm: positions 0 to 23 inputs
-    rows.0.project.conv: positions 0 to 23
-
-The image's channels and the logits are in no group: they are never cut.
+For example, a stem of 8 channels, a residual block (expand to 24, depthwise, project to 8) and a
+classifier have two groups. One is the 8 channels of the stem, which the addition ties to those of
+``rows.0.project``; ``rows.0.expand`` and ``head.classifier`` read them. The other is the 24
+channels of ``expand`` and the depthwise convolution, which ``project`` reads. The image's channels
+and the logits are never cut and belong to no group.
 """
 
 from __future__ import annotations
@@ -74,14 +63,13 @@ class Place(NamedTuple):
 class ChannelGroup:
     """Channels that occur at the same places, so that any of them may be cut.
 
-    How many may be cut is another matter: the parts of a layer keep equal channel counts.
+    The parts of a grouped layer must keep equal channel counts, which limits how many may be cut.
 
     Attributes:
         size: the number of channels.
-        places: the positions that the channels occupy at each place, channel after channel. A
-            channel has one position at most places, but one per pixel before a linear layer that
-            reads a map of several pixels, so that ``len(positions)`` is a multiple of ``size``. A
-            depthwise convolution and a batch norm have outputs only.
+        places: the positions of the channels at each place, channel after channel. A channel has
+            one position per place, or one per pixel if a linear layer reads a map of several
+            pixels. Depthwise convolutions and batch norms have outputs only.
     """
 
     size: int
@@ -118,7 +106,7 @@ def channel_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    return _traced(arch).groups(fixed=(INPUT, layers(arch)[-1].name))
+    return Trace(arch).groups(fixed=(INPUT, layers(arch)[-1].name))
 
 
 @lru_cache(maxsize=32)
@@ -130,26 +118,23 @@ def channel_numbers(arch: Arch) -> Mapping[str, tuple[int, ...]]:
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace = _traced(arch)
+    trace = Trace(arch)
     return MappingProxyType(
         {name: tuple(map(trace.root, channels)) for name, channels in trace.channels.items()}
     )
 
 
-def _traced(arch: Arch) -> Trace:
-    trace = Trace(arch.in_channels)
-    for layer in layers(arch):
-        trace.follow(layer)
-    return trace
-
-
 class Trace:
     """The channels at every layer as numbers; tied ones lead to the same root (union-find)."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, arch: Arch) -> None:
         self.parents: list[int] = []
-        self.channels: dict[str, Sequence[int]] = {INPUT: self.new(in_channels)}
-        self.seen: list[tuple[Place, Sequence[int], int]] = []  # channels from a position on
+        self.channels: dict[str, Sequence[int]] = {INPUT: self.new(arch.in_channels)}
+        # Places, their channels, and the position of the first of them.
+        self.seen: list[tuple[Place, Sequence[int], int]] = []
+        for layer in layers(arch):
+            first, *others = (self.channels[name] for name in layer.inputs)
+            self.channels[layer.name] = self.output(layer, first, others)
 
     def new(self, count: int) -> range:
         """Return ``count`` new channels."""
@@ -170,23 +155,12 @@ class Trace:
             first, second = sorted((self.root(one), self.root(other)))
             self.parents[second] = first
 
-    def note(
-        self,
-        layer: AnyLayer,
-        side: Side,
-        channels: Sequence[int],
-        parts: int = 1,
-    ) -> None:
+    def note(self, layer: AnyLayer, side: Side, channels: Sequence[int], parts: int = 1) -> None:
         """Record channels at a layer, in ``parts`` of equal size."""
         each = len(channels) // parts
         for part in range(parts):
             first = part * each
             self.seen.append((Place(layer.name, side, part), channels[first : first + each], first))
-
-    def follow(self, layer: AnyLayer) -> None:
-        """Process the next layer in execution order."""
-        first, *others = (self.channels[name] for name in layer.inputs)
-        self.channels[layer.name] = self.output(layer, first, others)
 
     def output(
         self, layer: AnyLayer, channels: Sequence[int], others: list[Sequence[int]]
@@ -259,7 +233,7 @@ class Trace:
         )
 
 
-# f(s * x) = s * f(x) for every s > 0; true for ReLU6 where no value reaches 6.
+# f(s * x) = s * f(x) for every s > 0; for ReLU6 only where no value reaches 6.
 HOMOGENEOUS = ("none", "relu", "relu6")
 
 
@@ -267,23 +241,22 @@ HOMOGENEOUS = ("none", "relu", "relu6")
 def scaling_groups(arch: Arch) -> tuple[ChannelGroup, ...]:
     """Return the channels that can be scaled where computed and scaled back where read.
 
-    The groups are those of `channel_groups`, with three differences. A depthwise convolution reads
-    channels and computes new ones, so the factor before it may differ from the one behind it. A
-    channel that passes a hard-swish or hard-sigmoid, or is a factor of another, is in no group,
-    since f(s * x) is not s * f(x) there. Every layer that does more than rearrange channels is
-    recorded with the side ``through``, because not all scale linearly.
+    They differ from `channel_groups` in three ways. A depthwise convolution computes new channels,
+    so the factors before and after it may differ. A channel that passes a hard-swish or
+    hard-sigmoid, or is a factor of another, is in no group, since f(s * x) is not s * f(x) there.
+    Layers that do more than rearrange channels are recorded with the side ``through``, because not
+    all are linear.
 
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    trace, fixed = _ScalingTrace(arch.in_channels), [INPUT, layers(arch)[-1].name]
+    fixed = [INPUT, layers(arch)[-1].name]
     for layer in layers(arch):
-        trace.follow(layer)
         if isinstance(layer, ScaleLayer):
             fixed.extend(layer.inputs[1:])
         elif isinstance(layer, ActivationLayer) and layer.function not in HOMOGENEOUS:
             fixed.append(layer.name)
-    return trace.groups(fixed=fixed)
+    return _ScalingTrace(arch).groups(fixed=fixed)
 
 
 class _ScalingTrace(Trace):

@@ -1,11 +1,10 @@
-"""What can be made narrower in a network, one channel count at a time.
+"""The channel counts of a network that can be changed independently.
 
-A knob is a set of channels whose count may change while every other count stays: nearly always the
-output of a convolution. Layers tied by an addition share channels and so a knob; where an addition
-joins channels to zeros (option A of ResNet), the old channels and the new ones are two. Channels
-that meet at a split, a shuffle or a grouped convolution are one knob and keep their proportions, so
-that halves and groups stay equal: the channels between the units of a ShuffleNet V2 stage, and
-those of the whole ShuffleNet V1.
+A knob is a set of channels whose count may change while all other counts stay: usually the output
+of a convolution. Layers tied by an addition share a knob; where zeros are added as new channels
+(option A of ResNet), the old and the new channels are two knobs. Channels that meet at a split, a
+shuffle or a grouped convolution are one knob and keep their proportions, so that halves and groups
+stay equal: all channels between the units of a ShuffleNet V2 stage, or of a whole ShuffleNet V1.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from mobilette.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """Channels of which some can be cut.
+    """Channels that can be cut together.
 
     Attributes:
         layers: the layers that first compute the channels.
-        channels: how many each of these computes.
-        bound: whether a split, a shuffle, groups or zeros restrict the count.
+        channels: the number that each of these layers computes.
+        bound: whether a split, shuffle, groups or zeros restrict the count.
     """
 
     layers: tuple[str, ...]
@@ -48,10 +47,7 @@ class Knob:
 
     @property
     def size(self) -> int:
-        """The largest count, at which every layer has all its channels.
-
-        The number of channels where the layers have equally many, else of equal shares.
-        """
+        """The largest count, at which every layer has all its channels."""
         return gcd(*self.channels)
 
 
@@ -107,11 +103,7 @@ class Knobs(Sequence[Knob]):
         )
 
     def parts(self, layer: str) -> tuple[dict[int, Fraction], int]:
-        """Return the composition of the channels at ``layer``.
-
-        For each knob involved, the number of channels per channel of the knob; and the number of
-        channels that belong to no knob.
-        """
+        """Return the channels of ``layer`` per channel of each knob, and the number without one."""
         if layer not in self._parts:
             self._parts[layer] = self._count(layer)
         return self._parts[layer]
@@ -146,10 +138,9 @@ class Knobs(Sequence[Knob]):
         return set_channels(self.arch, channels)
 
     def allowed(self, counts: Sequence[int]) -> list[bool]:
-        """Return for each knob whether the network can be cut to its count.
+        """Return for each knob whether the network can be cut to its count, whatever the others.
 
-        The rows must fit together, and each remaining channel needs a channel of its own in this
-        network to come from. The answer for one knob does not depend on the other counts.
+        The rows must fit together, and every remaining channel must come from one of this network.
         """
         full = [knob.size for knob in self]
         allowed = [

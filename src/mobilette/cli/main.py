@@ -59,14 +59,11 @@ def _before_verbs(
 
 def doctor(
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove the decoded images kept for later runs.")
+        bool, typer.Option("--clean", help="Remove the cache of decoded images.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what there is to work with, and what may be removed.
-
-    Versions, cores, memory, devices, targets, extras and the images that are kept.
-    """
+    """Show versions, cores, memory, devices, targets, extras and the cache of images."""
     from mobilette.cli.output import console, print_json
 
     out = console()
@@ -75,14 +72,13 @@ def doctor(
 
         folder = images_cache()
         if folder is None:
-            raise InputError("no home directory, so that nothing is kept that could be removed")
+            raise InputError("no home directory, so there is no cache to remove")
         sets, removed = clean_cache(folder)
         if as_json:
             print_json({"folder": str(folder), "sets": sets, "bytes": removed})
         else:
             what = f"{sets} set{'s' if sets != 1 else ''} of decoded images"
-            line = f"{folder}: {what} removed, {removed:,} bytes"
-            out.print(line)
+            out.print(f"{folder}: {what} removed, {removed:,} bytes")
         return
     from mobilette.engines.onnxruntime_web import describe_runtime
     from mobilette.exporters.export import target_packages
@@ -96,12 +92,9 @@ def doctor(
         text = "" if isinstance(value, dict) else "none" if value is None else value
         out.print(f"{key:<12} {text}")
         for name, detail in value.items() if isinstance(value, dict) else ():
-            shown = _listed(detail) if isinstance(detail, dict) else detail
-            out.print(f"  {name:<16} {shown}")
-
-
-def _listed(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+            if isinstance(detail, dict):
+                detail = ", ".join(f"{package} {version}" for package, version in detail.items())
+            out.print(f"  {name:<16} {detail}")
 
 
 for name, function in (
@@ -142,9 +135,9 @@ def main() -> NoReturn:
 
 
 def _tidy_before_it_ends(end: Callable[[int, FrameType | None], NoReturn]) -> None:
-    """Make `kill` and a closed terminal end the process like Ctrl-C: nothing half-written is left.
+    """Make SIGTERM and SIGHUP end the process like Ctrl-C, so that nothing half-written is left.
 
-    A second signal ends it at once, except SIGHUP, which both kernel and shell send.
+    A second SIGTERM ends it at once; a second SIGHUP is ignored: kernel and shell both send one.
     """
 
     def once(number: int, frame: FrameType | None) -> NoReturn:
@@ -194,7 +187,7 @@ def run(arguments: Sequence[str]) -> int:
 
 @cache
 def _command(verb: str) -> Callable[..., Any]:
-    """Return the app's command, with only ``verb`` if it exists: others are slow to build."""
+    """Return the app's command with only ``verb``, if it exists: building all of them is slow."""
     one = copy(app)
     one.registered_commands = [each for each in app.registered_commands if each.name == verb]
     one.registered_groups = [each for each in app.registered_groups if each.name == verb]
@@ -209,10 +202,7 @@ def _explain(error: Exception) -> int:
 
 
 class _MayBreak:
-    """A stream for remarks whose write errors are ignored.
-
-    Training continues, and saves its state, even if its terminal was closed.
-    """
+    """A stream whose write errors are ignored: training goes on if its terminal was closed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -231,10 +221,10 @@ class _MayBreak:
 
 
 def secure_streams() -> None:
-    """Survive closed streams, characters that cannot be printed, and a stderr without reader."""
+    """Tolerate closed streams, unprintable characters and a stderr without a reader."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # It takes the lowest free descriptor, so that no file opened later gets it.
+            # It takes the lowest free descriptor, so no file opened later gets it.
             descriptor = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, io.open(descriptor, mode, closefd=False))  # noqa: SIM115, UP020
     for stream in (sys.stdout, sys.stderr):
@@ -245,6 +235,6 @@ def secure_streams() -> None:
 
 
 def drop_output() -> None:
-    """Discard further output to stdout, whose reader has gone, as this process ends."""
+    """Discard further output to stdout, whose reader is gone."""
     with suppress(OSError), Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,7 @@ from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run
 from mobilette.training.events import EpochDone, Event, Profiled
 
-# What helps if most of the time goes there.
+# Remedies for a bottleneck.
 ADVICE = {
     "data": ": more --workers, or --set loader=resident if the memory is there",
     "augmentation": ": weaker or fewer augmentations",
@@ -49,11 +50,10 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            # Elsewhere only an empty line would remain.
+            # Elsewhere they would leave an empty line.
             disable=not (shown and (console.is_jupyter or sys.stderr.isatty())),
         )
-        self._downloading: TaskID | None = None
-        self._loading: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
         self._training: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -79,26 +79,20 @@ class TrainingProgress:
 
     def load(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` images are read."""
-        if self._loading is None:
-            self._loading = self._bars.add_task("reading images", total=total, rate="")
-        speed = self._speed(self._loading)
-        self._bars.update(self._loading, completed=done, rate=f"{speed:,.0f} images/s")
-        if done == total:
-            self._bars.remove_task(self._loading)
-            self._loading = None
+        self._show("reading images", done, total, lambda speed: f"{speed:,.0f} images/s")
 
     def download(self, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` bytes of weights are downloaded."""
-        if self._downloading is None:
-            self._downloading = self._bars.add_task("downloading weights", total=total, rate="")
-        rate = f"{human_bytes(int(self._speed(self._downloading)))}/s"
-        self._bars.update(self._downloading, completed=done, total=total, rate=rate)
-        if done == total:
-            self._bars.remove_task(self._downloading)
-            self._downloading = None
+        self._show("downloading weights", done, total, lambda speed: f"{human_bytes(int(speed))}/s")
 
-    def _speed(self, task: TaskID) -> float:
-        return next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
+    def _show(self, what: str, done: int, total: int, rate: Callable[[float], str]) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total, rate="")
+        task = self._tasks[what]
+        speed = next(known.speed or 0.0 for known in self._bars.tasks if known.id == task)
+        self._bars.update(task, completed=done, total=total, rate=rate(speed))
+        if done == total:
+            self._bars.remove_task(self._tasks.pop(what))
 
     def __call__(self, event: Event) -> None:
         """Show a finished step or epoch."""
@@ -128,7 +122,7 @@ def _epoch_line(event: EpochDone) -> str:
         reached = f"top-1 {metrics.top1:7.2%}{top5}"
     else:
         reached = f"mAP {metrics.mean_average_precision:7.2%}  top-1 {metrics.top1:7.2%}"
-    trained = "as it starts" if event.step == 0 else f"train loss {event.train_loss:.3f}"
+    trained = "before training" if event.step == 0 else f"train loss {event.train_loss:.3f}"
     trained += "  head alone" * event.frozen
     whole = event.epoch == int(event.epoch)
     after = f"epoch {event.epoch:>3.0f}" if whole else f"{event.epoch:g} epochs"
@@ -137,17 +131,16 @@ def _epoch_line(event: EpochDone) -> str:
 
 
 def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled | None) -> None:
-    """Print the outcome of a finished ``run``.
-
-    ``trained``: whether this sitting trained at all; ``profiled``: the profile, if asked for.
-    """
+    """Print the outcome of a finished ``run``; ``trained``: whether this process trained it."""
     result = outcome(run)
     out = remarks()
     if not trained:
         out.print(f"{run.path} is finished; nothing to resume")
     if as_json:
-        profile = {"profile": _profile(profiled)} if profiled is not None else {}
-        print_json(_values(run, result) | profile)
+        values = _values(run, result)
+        if profiled is not None:
+            values["profile"] = asdict(profiled) | {"bottleneck": profiled.bottleneck}
+        print_json(values)
         return
     if profiled is not None:
         _print_profile(profiled)
@@ -206,10 +199,6 @@ def _epochs(row: dict[str, float]) -> str:
     if epoch == int(epoch):
         return f"epoch {epoch:.0f}" if epoch else "no training"
     return f"{epoch:g} epochs"
-
-
-def _profile(profiled: Profiled) -> dict[str, object]:
-    return asdict(profiled) | {"bottleneck": profiled.bottleneck}
 
 
 def _print_profile(profiled: Profiled) -> None:

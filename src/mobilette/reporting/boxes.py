@@ -1,4 +1,4 @@
-"""From the layer graph to boxes: one operation of a network in a few words."""
+"""The boxes of a diagram: each describes one operation in a few words."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Box:
 
     Attributes:
         layer: its name, as in cost tables and state dicts.
-        title: its name within the row (the last word of it), or what it does.
-        lines: kernel, stride, channels, groups, activation: one or two lines of text.
+        title: the last word of its name, or what it does.
+        lines: kernel, stride, channels, groups, activation, as one or two lines of text.
         shape: of its output.
     """
 
@@ -61,7 +61,7 @@ class Boxes:
 
     def __init__(self, arch: Arch) -> None:
         self._layers: Mapping[str, AnyLayer] = {layer.name: layer for layer in layers(arch)}
-        # A layer belongs to every name that its own begins with: rows.3, rows.3.expand, ...
+        # The layers below each name: rows.3, rows.3.expand, ...
         self._parts: defaultdict[str, list[str]] = defaultdict(list)
         for name in self._layers:
             for word in accumulate(name.split("."), "{}.{}".format):
@@ -78,7 +78,7 @@ class Boxes:
         return sum(params for params, _ in costs), sum(madds for _, madds in costs)
 
     def norms(self) -> str:
-        """Return which convolutions have a batch norm, in words."""
+        """Return a note on which convolutions have a batch norm."""
         kinds = [type(layer) for layer in self._layers.values()]
         convs, norms = kinds.count(ConvLayer), kinds.count(NormLayer)
         if not norms:
@@ -96,7 +96,7 @@ class Boxes:
         )
 
     def box(self, name: str, title: str) -> Box:
-        """Return the box of the operation called ``name``, and ``title`` within its row."""
+        """Return the box of the operation ``name``, called ``title`` within its row."""
         own, lines, kind = self._describe(name)
         params, madds = self.costs(name)
         return Box(
@@ -114,7 +114,7 @@ class Boxes:
         return spelled(layer.function) if isinstance(layer, ActivationLayer) else ""
 
     def _describe(self, name: str) -> tuple[str, tuple[str, ...], Kind]:
-        """Return a title, if it needs one other than its name, its lines and its kind."""
+        """Return the title, if it is not the name, the lines and the kind."""
         if f"{name}.scale" in self._layers:
             channels, reduced = self.shape(name)[0], self.shape(f"{name}.reduce")[0]
             used = (self._activation(f"{name}.{part}") for part in ("reduce", "expand"))
@@ -126,7 +126,7 @@ class Boxes:
 
 
 def spelled(name: str) -> str:
-    """Return a name of the code as it is written elsewhere: ``hard-swish``."""
+    """Return a name with hyphens: ``hard-swish``."""
     return name.replace("_", "-")
 
 
@@ -149,7 +149,7 @@ def _describe(layer: AnyLayer, activation: str) -> tuple[str, tuple[str, ...], K
             grown = f"→ {layer.shape[0]:,}, zero-padded"
             return "", (f"subsample{_stride(layer.stride)}", grown), "pool"
         case _:
-            raise TypeError(f"{layer.name}: no box shows a {type(layer).__name__} by itself")
+            raise TypeError(f"{layer.name}: a {type(layer).__name__} has no box of its own")
 
 
 def _describe_conv(layer: ConvLayer, activation: str) -> tuple[str, tuple[str, ...], Kind]:

@@ -21,7 +21,7 @@ SWATCH, SPACE, LINE_HEIGHT = 18, 22, 20
 
 
 def write_diagram(arch: Arch, path: Path, *, width_mult: float | None = None) -> None:
-    """Write the `diagram` of ``arch`` to the file ``path``, in one step.
+    """Write the `diagram` of ``arch`` to the file ``path``.
 
     Raises:
         InputError: ``path`` does not end in .svg or cannot be written, or the rows of ``arch`` do
@@ -35,12 +35,12 @@ def write_diagram(arch: Arch, path: Path, *, width_mult: float | None = None) ->
 def diagram(arch: Arch, *, width_mult: float | None = None) -> str:
     """Return an image of ``arch`` as SVG text; the same network gives the same text.
 
-    Each stage shows the rows whose outputs have one size, in the order of execution: equal blocks
-    one after the other are drawn once. Bars give the stage's part of all mult-adds and parameters.
+    A stage shows the consecutive rows whose outputs have the same size; equal blocks in succession
+    are drawn once. Bars give the stage's share of all mult-adds and parameters.
 
     Args:
         arch: the network.
-        width_mult: written into the heading where it is known; an `Arch` has no record of it.
+        width_mult: shown in the heading, if known; an `Arch` does not record it.
 
     Raises:
         InputError: the rows do not fit together.
@@ -77,7 +77,7 @@ def _rule(drawing: Drawing, y: float, page: float) -> None:
 def _draw_heading(
     drawing: Drawing, arch: Arch, counted: Cost, width_mult: float | None, page: float
 ) -> float:
-    """Draw name, figures and the headings of the columns; return where the first stage begins."""
+    """Draw name, figures and column headings; return the top of the first stage."""
     name = printable(arch.name)
     name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     drawing.text((style.MARGIN, 42), name, size=style.HUGE, fill=style.INK, bold=True)
@@ -99,15 +99,10 @@ def _draw_heading(
             drawing.text((x, 82), value, size=style.LARGE, fill=style.INK, bold=True)
             widths = text_width(label, style.SMALL), text_width(value, style.LARGE, bold=True)
             x += max(widths) + 16
-    return _draw_columns(drawing, page)
-
-
-def _draw_columns(drawing: Drawing, page: float) -> float:
-    x = page - style.MARGIN - style.BARS
     for at, text in (
         (style.STAGE, "output"),
         (style.FIRST, "layers, in reading order"),
-        (x, "share of the total"),
+        (page - style.MARGIN - style.BARS, "share of the total"),
     ):
         drawing.text((at, 116), text, size=style.SMALL, fill=style.QUIET)
     return 126
@@ -121,7 +116,7 @@ def _draw_stage(
     y: float,
     page: float,
 ) -> float:
-    """Draw one stage from ``y`` on; return where it ends."""
+    """Draw one stage with its top at ``y``; return its bottom."""
     with drawing.group("stage", size=stage.size, stride=stage.stride):
         _draw_label(drawing, stage, y)
         shares = (stage.madds / counted.madds, stage.params / counted.params)
@@ -147,7 +142,7 @@ def _draw_label(drawing: Drawing, stage: Stage, y: float) -> None:
 
 
 def _draw_shares(drawing: Drawing, shares: tuple[float, float], x: float, y: float) -> None:
-    """Draw the stage's part of all mult-adds and of all parameters as two bars."""
+    """Draw the stage's shares of all mult-adds and parameters as two bars."""
     names, fills = ("mult-adds", "parameters"), (style.MADDS, style.PARAMS)
     for number, (name, share, fill) in enumerate(zip(names, shares, fills, strict=True)):
         top = y + 22 * number
@@ -163,10 +158,7 @@ def _draw_shares(drawing: Drawing, shares: tuple[float, float], x: float, y: flo
 def _draw_legend(
     drawing: Drawing, lines: Sequence[Line], norms: str, y: float, page: float
 ) -> float:
-    """Draw what ``lines`` need explained, from ``y`` on; return where the page ends.
-
-    ``norms`` says which convolutions have a batch norm: the boxes do not.
-    """
+    """Draw the legend of ``lines``, and ``norms``, from ``y`` on; return the page's height."""
     kinds = {box.kind for line in lines for box in line.boxes()}
     symbols = {line.join for line in lines} | {"split" for line in lines if line.split}
     entries: list[tuple[str, str]] = [(kind, kind) for kind in style.COLOURS if kind in kinds]
@@ -181,16 +173,13 @@ def _draw_legend(
             if sign in SYMBOLS:
                 draw_symbol(drawing, sign, (x + style.JOIN, y - 3.5))
             elif sign:
-                _draw_swatch(drawing, sign, x, y)
+                colour = next(c for kind, c in style.COLOURS.items() if kind == sign)
+                corner, size = (x, y - 9), (SWATCH - 2, 11)
+                drawing.rectangle(corner, size, fill=colour.fill, stroke=colour.edge, radius=2)
             at = (x + (SWATCH + 4) * bool(sign), y)
             drawing.text(at, text, size=style.SMALL, fill=style.INK)
             x += width + SPACE
     return y + style.MARGIN
-
-
-def _draw_swatch(drawing: Drawing, kind: str, x: float, y: float) -> None:
-    fill, edge = next(colour for name, colour in style.COLOURS.items() if name == kind)
-    drawing.rectangle((x, y - 9), (SWATCH - 2, 11), fill=fill, stroke=edge, radius=2)
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Labels beside the points of a plot, none over another, over a point or over its spread."""
+"""Labels of the points of a plot that do not cover each other, the points or their spreads."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from mobilette.reporting.style import INK, QUIET
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# In points: how far a label is from its point, where the next ring of places is, half a mark, half
-# a line's thickness.
-NEAR, STEP, RINGS, MARK, LINE = 9.0, 11.0, 9, 6.0, 1.0
-# Right first, then left, above and below, then between.
-ANGLES = (0, 180, 90, 270, 45, 315, 135, 225)
-# Pieces of a label's line that are kept free of other labels.
-PIECES = 12
+# In points: distance of the nearest label from its point, between rings of places, half the size of
+# a mark and half the thickness of a line.
+NEAR, STEP, MARK, LINE = 9.0, 11.0, 6.0, 1.0
+RINGS = 9
+ANGLES = (0, 180, 90, 270, 45, 315, 135, 225)  # right first, then left, above, below
+PIECES = 12  # of the line from a point to its label, each kept free of other labels
 
 
 class Rectangle(NamedTuple):
@@ -31,19 +30,19 @@ class Rectangle(NamedTuple):
     top: float
 
     def overlap(self, other: Rectangle) -> float:
-        """Return the area that this has in common with ``other``."""
+        """Return the area shared with ``other``."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
     def outside(self, frame: Rectangle) -> float:
-        """Return the area of this that is not in ``frame``."""
+        """Return the area outside ``frame``."""
         area = (self.right - self.left) * (self.top - self.bottom)
         return area - self.overlap(frame)
 
 
 class LabelPlace(NamedTuple):
-    """Where a label may be: its middle from its point, its box, and the line to it, in pixels."""
+    """A place for a label: its offset from the point, its box, and the line to it, in pixels."""
 
     dx: float
     dy: float
@@ -59,17 +58,14 @@ def place_labels(
     *,
     size: float = 8.5,
 ) -> list[Rectangle]:
-    """Write a label beside each of ``points``, given in the units of the axes.
+    """Label ``points`` (data coordinates), each at the nearest free place; return the boxes.
 
-    Each takes the nearest free place around its point; one that is further away gets a line.
-    ``spreads`` are the two ends of a horizontal line through each point, which is kept free, too.
-
-    Returns:
-        Where the labels are.
+    A label that is not next to its point gets a line. ``spreads`` are the ends of a horizontal line
+    through each point that must not be covered either.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # the layout is known only then
+    figure.draw_without_rendering()  # computes the layout
     scale = figure.dpi / 72
     frame = Rectangle(*map(float, axes.get_window_extent().extents))
     pixels = [_pixels(axes, *point) for point in points]
@@ -104,7 +100,7 @@ def _best_place(
     crossed: Sequence[Rectangle],
     frame: Rectangle,
 ) -> LabelPlace:
-    """Return the first place that covers least of ``taken``, its line least of ``crossed``."""
+    """Return the place that covers least of ``taken``, and whose line crosses least."""
 
     def covered(place: LabelPlace) -> float:
         under = sum(place.box.overlap(other) for other in taken) + place.box.outside(frame)

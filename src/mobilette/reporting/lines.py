@@ -1,7 +1,7 @@
 """The lines of a stage: boxes on parallel lanes between a fork and a join.
 
-The longest path lies on the line's axis; shorter ones branch off above it. Short lines stand side
-by side on one shelf.
+The longest path lies on the line's axis; shorter ones branch off above it. Short lines share a
+shelf.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class PlacedLine:
 
 
 def shelves(lines: Sequence[Line], width: float) -> list[list[PlacedLine]]:
-    """Return where each line goes, with boxes of one ``width``.
+    """Return the shelves of ``lines``, whose boxes have one ``width``.
 
-    Lines of the same form, so that boxes stand in columns, share a shelf while there is room.
+    Lines with the same numbers of boxes share a shelf while there is room.
     """
     result: list[list[PlacedLine]] = []
     for line in lines:
@@ -100,7 +100,7 @@ def _form(line: Line) -> tuple[int, ...]:
 
 
 def shelf_height(shelf: Sequence[PlacedLine]) -> float:
-    """Return the height of the lines on a shelf, whose axes are one."""
+    """Return the height of a shelf, whose lines share one axis."""
     return _axis(shelf) + style.BOX_HEIGHT / 2
 
 
@@ -128,7 +128,7 @@ def draw_shelf(drawing: Drawing, shelf: Sequence[PlacedLine], y: float) -> None:
 
 
 def _axis(shelf: Sequence[PlacedLine]) -> float:
-    """Return how far the middle of the longest paths is below the top of the shelf."""
+    """Return the distance of the axis from the top of the shelf."""
     above = [sum(map(_lane_height, place.line.paths[:-1])) for place in shelf]
     return max(above) + style.BOX_HEIGHT / 2
 
@@ -152,7 +152,7 @@ def _draw_repetition(drawing: Drawing, line: Line, axis: float) -> None:
 def _draw_boxes(
     drawing: Drawing, boxes: tuple[Box, ...], begin: Point, x: float, width: float
 ) -> float:
-    """Draw boxes from ``x`` on, each with an arrow to it; return where the last one ends."""
+    """Draw boxes from ``x`` on, with an arrow to each; return the end of the last."""
     cursor, y = begin
     for box in boxes:
         drawing.line((cursor, y), (x, y), stroke=style.INK, arrow=True)

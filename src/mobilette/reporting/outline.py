@@ -1,4 +1,4 @@
-"""From an `Arch` to what a diagram of it shows: stages and lines of boxes, without any geometry."""
+"""The content of a diagram, without geometry: stages and lines of boxes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from mobilette.arch.primitives import is_depthwise
 from mobilette.arch.rows import Block, Branch, Conv, Row
 from mobilette.reporting.boxes import Box, Boxes, spelled
 
-# Rows that are one operation stand side by side on a line, this many at most.
-LINE_LENGTH = 4
+LINE_LENGTH = 4  # rows of one operation that share a line, at most
 
 T = TypeVar("T")
 
@@ -24,14 +23,13 @@ class Line:
 
     Attributes:
         rows: numbers of the rows drawn here, -1 is the stem; none in the head.
-        repeat: of how many equal blocks, one after the other, this is the image.
-        ratio: of expansion: channels of the depthwise convolution to those of the block's input
-            where a 1x1 convolution before it makes them more; else 1.
-        entry: before the paths.
-        split: channels that each path gets where the channels are split in two; else 0.
-        paths: those with fewer boxes first; an empty one is the identity.
+        repeat: the number of equal blocks in succession that the line stands for.
+        ratio: the expansion ratio of a bottleneck, else 1.
+        entry: boxes before the paths.
+        split: channels per path if the channels are split in two, else 0.
+        paths: shortest first; an empty one is the identity.
         activation: after the join, or empty.
-        exit: after that.
+        exit: boxes after the activation.
     """
 
     rows: tuple[int, ...]
@@ -57,9 +55,9 @@ class Stage:
 
     Attributes:
         size: side of the maps in pixels; 0 for the head.
-        stride: of the output against the image.
-        channels: of the last output, or the classes.
-        params: of all rows, each repetition counted; so are ``madds``.
+        stride: of the output relative to the image.
+        channels: of the last output, or the number of classes.
+        params: of all rows, with repetitions, like ``madds``.
     """
 
     size: int
@@ -168,10 +166,7 @@ def _block(numbers: tuple[int, ...], block: Block, boxes: Boxes) -> Line:
 
 
 def _ratio(path: Branch, channels: int) -> float:
-    """Return how many times ``channels`` the depthwise convolution of a bottleneck has.
-
-    That is one between 1x1 convolutions, the first of which makes more channels and the last fewer.
-    """
+    """Return a bottleneck's depthwise channels divided by its input's ``channels``, else 1."""
     convs = [step.operation for step in path if isinstance(step.operation, Conv)]
     for before, conv in pairwise(convs):
         depthwise = is_depthwise(conv.groups, before.channels, conv.channels)

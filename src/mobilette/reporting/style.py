@@ -1,7 +1,7 @@
-"""How a diagram looks: sizes in pixels at a page 900 wide, and colours.
+"""Sizes, in pixels on a page 900 wide, and colours of diagrams.
 
-The fills differ in lightness and every box says what it is, so that a print in grey can be read;
-the hues are those of Okabe and Ito's palette, which colour-blind readers can tell apart.
+Fills differ in lightness, so a grey print is readable; hues are Okabe and Ito's, which colour-blind
+readers can distinguish.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 from mobilette.reporting.boxes import Kind
 
 PAGE, MARGIN = 900, 24
-# Columns: stage, repetition and ratio, where lines begin, first box, and from the right the bars.
+# Left edges of the columns (stage, repetition, start of lines, first box) and width of the bars.
 STAGE, REPEAT, START, FIRST = 24, 122, 168, 200
 BARS = 100
-# How far lines may go to the right: those that are longer make the page wider.
+# Right end of lines; longer ones widen the page.
 END = PAGE - MARGIN - BARS - 16
 BOX, BOX_HEIGHT, BOX_PADDING, GAP = 88, 46, 6, 20
 LINE_GAP, LANE_GAP, BYPASS, STAGE_PADDING, STAGE_HEIGHT = 14, 8, 12, 12, 46
@@ -29,7 +29,7 @@ MADDS, PARAMS = "#3b4d61", "#b4c0cc"
 
 
 class Colour(NamedTuple):
-    """Of a box."""
+    """Colours of a box."""
 
     fill: str
     edge: str

@@ -1,4 +1,4 @@
-"""A little SVG: shapes and text on a page, written by the standard library."""
+"""SVG drawings of shapes and text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Anchor = Literal["start", "middle", "end"]
 Point = tuple[float, float]
 
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-# Width of a character of DejaVu Sans, the widest of the usual fonts, in parts of its size.
+# Widths of characters of DejaVu Sans, the widest of the usual fonts, relative to its size.
 WIDTHS = {
     sign: width
     for width, signs in (
@@ -36,7 +36,7 @@ def text_width(text: str, size: float, *, bold: bool = False) -> float:
 
 
 class Drawing:
-    """An SVG document that grows."""
+    """An SVG document."""
 
     def __init__(self) -> None:
         self._root = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", role="img")
@@ -45,11 +45,11 @@ class Drawing:
 
     @contextmanager
     def group(self, name: str, title: str = "", **data: object) -> Iterator[None]:
-        """Put what is drawn in this ``with`` block into one group.
+        """Group what the ``with`` block draws.
 
         Args:
-            name: its class.
-            title: text for screen readers, shown on hovering.
+            name: the group's class.
+            title: shown on hovering and read by screen readers.
             data: ``data-*`` attributes.
         """
         element = ET.SubElement(self._parent, "g")
@@ -138,12 +138,12 @@ class Drawing:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with a sign in place of each character that XML or a line cannot hold."""
+    """Return ``text`` with unprintable characters replaced."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _towards(point: Point, other: Point, distance: float, *, most: float = 0.5) -> Point:
-    """Return the point ``distance`` from ``point`` to ``other``, at ``most`` a part of the way."""
+    """Return the point at ``distance`` from ``point`` to ``other``, at ``most`` this part of it."""
     x, y = other[0] - point[0], other[1] - point[1]
     length = (x * x + y * y) ** 0.5
     part = min(distance / length, most) if length else 0.0
