@@ -150,9 +150,14 @@ def restore_batch_norm(
         batches: normalised images, float (N, C, H, W); at least one batch.
 
     Raises:
-        InputError: the networks' convolutions differ, or there is no batch.
+        InputError: there is no batch.
     """
-    missing = _missing_norms(arch, like)
+    given = convs(arch)
+    missing = {
+        name: conv
+        for name, conv in convs(like.with_classes(arch.num_classes)).items()
+        if conv.norm == "batch" and given[name].norm == "none"
+    }
     moments = _measure(_load(arch, weights), list(missing), _at_least_one(batches))
     restored = dict(weights)
     for name, conv in missing.items():
@@ -169,7 +174,12 @@ def restore_batch_norm(
         restored[f"{name}.norm.running_mean"] = ((mean - bias) * factor).float()
         restored[f"{name}.norm.running_var"] = (variance * factor.square()).float()
         restored[f"{name}.norm.num_batches_tracked"] = torch.tensor(0)
-    with_norms = change_convs(arch, lambda name, conv: _like(conv, missing.get(name)))
+
+    def like_theirs(name: str, conv: Conv) -> Conv:
+        theirs = missing.get(name, conv)
+        return replace(conv, norm=theirs.norm, bias=theirs.bias)
+
+    with_norms = change_convs(arch, like_theirs)
     epsilon, momentum = like.norm_epsilon, like.norm_momentum
     return replace(with_norms, norm_epsilon=epsilon, norm_momentum=momentum), restored
 
@@ -187,34 +197,6 @@ def _to_usual_length(weight: Tensor) -> Tensor:
     depthwise = weight.shape[1] == 1 and weight[0].numel() > 1
     usual = math.sqrt(weight[0].numel() if depthwise else 2 * weight.shape[1] / weight.shape[0])
     return torch.where(length > 1e-3 * length.max(), usual / length, 1.0)
-
-
-def _like(conv: Conv, wanted: Conv | None) -> Conv:
-    return conv if wanted is None else replace(conv, norm=wanted.norm, bias=wanted.bias)
-
-
-def _missing_norms(arch: Arch, like: Arch) -> dict[str, Conv]:
-    """Return the convolutions that have a batch norm in ``like`` but not in ``arch``."""
-    given, wanted = convs(arch), convs(like.with_classes(arch.num_classes))
-    for name in [*wanted, *given]:
-        mine, theirs = given.get(name), wanted.get(name)
-        if mine is None or theirs is None or _shape(mine) != _shape(theirs):
-            raise InputError(
-                f"{arch.name} cannot get the batch norms of {like.name}: {name} is "
-                f"{_shape(mine)} in the one and {_shape(theirs)} in the other"
-            )
-    return {
-        name: conv
-        for name, conv in wanted.items()
-        if conv.norm == "batch" and given[name].norm == "none"
-    }
-
-
-def _shape(conv: Conv | None) -> str:
-    if conv is None:
-        return "missing"
-    groups = f" in {conv.groups} groups" if conv.groups > 1 else ""
-    return f"{conv.channels} channels of {conv.kernel}x{conv.kernel}{groups}"
 
 
 def _measure(

@@ -11,7 +11,7 @@ enough.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -125,45 +125,45 @@ def find_published(
     Raises:
         InputError: there are none; the message has the nearest name or the widths available.
     """
+    by_name = {weights.name: weights for weights in _table()}
     if model is None:
-        return _table_by_name()[_known(name)]
+        if name in by_name:
+            return by_name[name]
+        raise InputError(
+            f"no published weights are called {name!r}{nearest(name, by_name)} "
+            "('mobilette weights list' lists all)"
+        )
     model, width_mult = resolve_name(model, width_mult)
-    if name in _table_by_name():
-        return _check_fit(_table_by_name()[name], model, width_mult)
+    if name in by_name:
+        return _check_fit(by_name[name], model, width_mult)
     library, _, tag = name.partition("/")
-    one_of(library, ("auto", *_libraries()), "library of published weights")
+    libraries = dict.fromkeys(weights.library for weights in _table())
+    one_of(library, ("auto", *libraries), "library of published weights")
     fitting = [weights for weights in list_published(model) if library in ("auto", weights.library)]
     if not fitting:
         raise InputError(_no_weights(model, library))
     if tag:
-        fitting = _of_tag(fitting, model, name)
-    return _of_width(fitting, model, 1.0 if width_mult is None else width_mult)
-
-
-def _of_tag(fitting: Sequence[PublishedWeights], model: str, name: str) -> list[PublishedWeights]:
-    named = [weights for weights in fitting if f"{weights.library}/{weights.tag}" == name]
-    if not named:
-        others = list(dict.fromkeys(f"{weights.library}/{weights.tag}" for weights in fitting))
-        raise InputError(
-            f"{model} has no weights {name!r}, but {', '.join(others)}{nearest(name, others)}"
-        )
-    return named
-
-
-def _known(name: str) -> str:
-    names = list(_table_by_name())
-    if name in names:
-        return name
+        tags = dict.fromkeys(f"{weights.library}/{weights.tag}" for weights in fitting)
+        if name not in tags:
+            raise InputError(
+                f"{model} has no weights {name!r}, but {', '.join(tags)}{nearest(name, tags)}"
+            )
+        fitting = [weights for weights in fitting if weights.tag == tag]
+    width = 1.0 if width_mult is None else width_mult
+    for weights in fitting:
+        if weights.width_mult == width:
+            return weights
+    widths = ", ".join(f"{each:g}" for each in sorted({w.width_mult for w in fitting}))
     raise InputError(
-        f"no published weights are called {name!r}{nearest(name, names)} "
-        "('mobilette weights list' lists all)"
+        f"{model} has no published weights of width {width:g}, but of {widths}"
+        + _slicing(fitting, width)
     )
 
 
 def _check_fit(weights: PublishedWeights, model: str, width_mult: float | None) -> PublishedWeights:
     if weights.model != model:
         raise InputError(f"{weights.name} is for {weights.model}, not {model}")
-    if width_mult not in (None, weights.width_mult):
+    if width_mult is not None and width_mult != weights.width_mult:
         raise InputError(
             f"{weights.name} has width {weights.width_mult:g}, not {width_mult:g}"
             + _slicing([weights], width_mult)
@@ -171,21 +171,8 @@ def _check_fit(weights: PublishedWeights, model: str, width_mult: float | None) 
     return weights
 
 
-def _of_width(
-    fitting: Sequence[PublishedWeights], model: str, width_mult: float
-) -> PublishedWeights:
-    for weights in fitting:
-        if weights.width_mult == width_mult:
-            return weights
-    widths = ", ".join(f"{width:g}" for width in sorted({w.width_mult for w in fitting}))
-    raise InputError(
-        f"{model} has no published weights of width {width_mult:g}, but of {widths}"
-        + _slicing(fitting, width_mult)
-    )
-
-
-def _slicing(fitting: Sequence[PublishedWeights], width_mult: float | None) -> str:
-    wider = [w for w in fitting if width_mult is not None and w.width_mult > width_mult]
+def _slicing(fitting: Sequence[PublishedWeights], width_mult: float) -> str:
+    wider = [weights for weights in fitting if weights.width_mult > width_mult]
     if not wider:
         return ""
     nearest_wider = min(wider, key=lambda weights: weights.width_mult)
@@ -198,15 +185,6 @@ def _no_weights(model: str, library: str) -> str:
         return f"{library} has no weights for {model}, but {' and '.join(others)} has"
     get_arch(model)  # raises if there is no such network
     return f"{model} has no published weights ('mobilette weights list' lists all)"
-
-
-def _libraries() -> list[str]:
-    return list(dict.fromkeys(weights.library for weights in _table()))
-
-
-@cache
-def _table_by_name() -> Mapping[str, PublishedWeights]:
-    return {weights.name: weights for weights in _table()}
 
 
 @cache

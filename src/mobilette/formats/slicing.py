@@ -16,7 +16,6 @@ from mobilette.arch.primitives import AnyLayer, ConvLayer, LinearLayer, NormLaye
 from mobilette.arch.rows import PoolLinear
 from mobilette.errors import InputError, nearest
 from mobilette.formats.importance import contributions
-from mobilette.nn.network import build_empty
 
 
 @torch.no_grad()
@@ -43,10 +42,9 @@ def slice_weights(source: Arch, weights: Mapping[str, Tensor], target: Arch) -> 
 
     Raises:
         InputError: ``target`` is wider somewhere or has another structure, classes or input
-            channels, or ``weights`` do not fit ``source``.
+            channels.
     """
     check_same_structure(source, target)
-    check_weights(source, weights)
     return take_weights(
         weights, target, choose_channels(source, target, contributions(source, weights))
     )
@@ -250,22 +248,6 @@ def check_same_structure(source: Arch, target: Arch) -> None:
                 f"{names}: {name} has {layer.shape[0]} channels, the weights have "
                 f"{mine[name].shape[0]}: a network can be cut to a smaller width, not a larger one"
             )
-
-
-def check_weights(arch: Arch, weights: Mapping[str, Tensor]) -> None:
-    """Raise `InputError` unless ``weights`` are a state dict of ``arch``."""
-    expected = build_empty(arch).state_dict()
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise InputError(f"weights of {arch.name}: {name} is missing")
-        if weights[name].shape != tensor.shape:
-            raise InputError(
-                f"weights of {arch.name}: {name} is {tuple(weights[name].shape)}, "
-                f"not {tuple(tensor.shape)}"
-            )
-    for name in weights:
-        if name not in expected:
-            raise InputError(f"weights of {arch.name}: it has no {name}{nearest(name, expected)}")
 
 
 def _with_weights(arch: Arch) -> dict[str, AnyLayer]:
