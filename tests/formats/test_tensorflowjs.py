@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mobilette.errors import InputError
 from mobilette.formats.importing import import_weights
-from mobilette.formats.keras.tensorflow import read_tensorflowjs
+from mobilette.formats.keras.file import read_tensorflowjs
 from tests.formats.published_files import published
 
 MODEL = "mobilenet_v1_0.75_224_imagenet_tfjs"

@@ -34,15 +34,17 @@ from mobilette.formats.imported import (
     with_head_of,
     without_background,
 )
-from mobilette.formats.keras.file import CONFIG, is_keras_archive, read_keras_archive, read_keras_h5
-from mobilette.formats.keras.order import match_in_order
-from mobilette.formats.keras.tensorflow import (
+from mobilette.formats.keras.file import (
+    CONFIG,
     MODEL,
     SAVED_MODEL,
     check_not_tensorflow,
+    is_keras_archive,
+    read_keras_archive,
+    read_keras_h5,
     read_tensorflowjs,
 )
-from mobilette.formats.keras.weights import LayerWeights
+from mobilette.formats.keras.weights import LayerWeights, match_in_order
 from mobilette.formats.matching import match
 from mobilette.formats.tflite.file import read_tflite
 from mobilette.formats.torch.named import import_state_dict, width_in_file
