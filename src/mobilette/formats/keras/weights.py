@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
@@ -177,9 +176,6 @@ def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[Laye
         raise InputError(f"{where}: no weights of a Keras model in it")
     found.sort(key=lambda entry: (list(CLASSES).index(entry[0]), entry[1]))
     return [layer for _, _, layer in found]
-
-
-Numbers = NDArray[np.float64]
 
 
 EPSILON = 1e-3

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -17,22 +17,20 @@ from mobilette.formats.torch.pickles import Inert, Named
 
 MOST_DIMENSIONS = 8
 MOST_VALUES = 2**40
-STORAGES: Mapping[str, torch.dtype] = MappingProxyType(
-    {
-        "DoubleStorage": torch.float64,
-        "FloatStorage": torch.float32,
-        "HalfStorage": torch.float16,
-        "BFloat16Storage": torch.bfloat16,
-        "LongStorage": torch.int64,
-        "IntStorage": torch.int32,
-        "ShortStorage": torch.int16,
-        "CharStorage": torch.int8,
-        "ByteStorage": torch.uint8,
-        "BoolStorage": torch.bool,
-        "ComplexFloatStorage": torch.complex64,
-        "ComplexDoubleStorage": torch.complex128,
-    }
-)
+STORAGES: Mapping[str, torch.dtype] = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+}
 TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 PARAMETERS = (
     "torch._utils._rebuild_parameter",
@@ -89,7 +87,7 @@ def find_storage(key: object) -> object:
     if kind != "storage" or len(rest) not in (4, 5):
         raise ValueError("a persistent id that is no storage")
     named, name, _, count, *more = rest
-    if not (isinstance(named, Named) and isinstance(name, str) and is_count(count)):
+    if not (isinstance(named, Named) and isinstance(name, str) and _is_count(count)):
         raise TypeError("a storage without type, key and size")
     module, _, storage = named.name.rpartition(".")
     if module not in ("torch", "torch.cuda") or storage not in STORAGES:
@@ -98,7 +96,7 @@ def find_storage(key: object) -> object:
     if not more or more[0] is None:
         return whole
     _, start, length = more[0] if isinstance(more[0], tuple) else ()
-    if not (is_count(start) and is_count(length) and start + length <= count):
+    if not (_is_count(start) and _is_count(length) and start + length <= count):
         raise ValueError("a view that lies outside its storage")
     return Storage(key=name, dtype=whole.dtype, count=length, start=start)
 
@@ -111,30 +109,26 @@ def rebuild(name: str, args: tuple[object, ...]) -> object:
             return rebuild(made.name, given)
     if name in PARAMETERS and args and isinstance(args[0], StoredTensor):
         return args[0]
-    if name == "torch.Size" and len(args) == 1 and are_counts(args[0]):
+    if name == "torch.Size" and len(args) == 1 and _are_counts(args[0]):
         return args[0]
-    if name not in TENSORS or not args or not isinstance(args[0], Storage):
+    if name not in TENSORS or not args or not isinstance(storage := args[0], Storage):
         return None
-    storage, offset, shape, strides, *_ = args
-    assert isinstance(storage, Storage)
-    if not (is_count(offset) and are_counts(shape) and are_counts(strides)):
+    _, offset, shape, strides, *_ = args
+    if not (_is_count(offset) and _are_counts(shape) and _are_counts(strides)):
         raise TypeError("a tensor without offset, shape and strides")
-    assert isinstance(offset, int)
-    assert isinstance(shape, tuple)
-    assert isinstance(strides, tuple)
     last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
     if 0 not in shape and last >= storage.count:
         raise ValueError("a tensor that lies outside its storage")
     return StoredTensor(storage=storage, offset=offset, shape=shape, strides=strides)
 
 
-def is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     """Whether a value is a plausible count in a file."""
     return type(value) is int and 0 <= value < MOST_VALUES
 
 
-def are_counts(values: object) -> bool:
+def _are_counts(values: object) -> TypeGuard[tuple[int, ...]]:
     """Whether values are a plausible shape or strides."""
     return (
-        isinstance(values, tuple) and len(values) <= MOST_DIMENSIONS and all(map(is_count, values))
+        isinstance(values, tuple) and len(values) <= MOST_DIMENSIONS and all(map(_is_count, values))
     )

@@ -99,8 +99,11 @@ def open_torch_file(path: Path, size: int) -> Iterator[TorchFile]:
                     yield _read_zip(path, archive, size)
             else:
                 yield _read_legacy(path, file, size)
+    except InputError:
+        raise
     except DAMAGED as error:
-        raise explained(path, error) from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: damaged or no file of weights ({first[:160]})") from error
 
 
 def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
@@ -119,7 +122,7 @@ def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
         raise ValueError(f"a pickle of {parts[main].file_size:,} bytes")
     root = main.removesuffix("data.pkl")
     order = f"{root}byteorder"
-    if order in parts and _read_part(archive, order) != b"little":
+    if order in parts and archive.read(order) != b"little":
         raise InputError(f"{path}: {BIG_ENDIAN}")
 
     def find(key: object) -> object:
@@ -131,22 +134,13 @@ def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
         return storage
 
     names: dict[str, None] = {}
-    stream = io.BytesIO(_read_part(archive, main))
+    stream = io.BytesIO(archive.read(main))
     content = read_pickle(stream, rebuild=rebuild, find=find, names=names)
     return TorchFile(
         content=content,
         names=_checked(path, names),
-        read=lambda key: _read_part(archive, f"{root}data/{key}"),
+        read=lambda key: archive.read(f"{root}data/{key}"),
     )
-
-
-def _read_part(archive: zipfile.ZipFile, name: str) -> bytes:
-    try:
-        return archive.read(name)
-    except zipfile.BadZipFile as error:
-        if "CRC" not in str(error):
-            raise
-        raise ValueError(f"the checksum of {name!r:.80} does not match") from error
 
 
 def _read_legacy(path: Path, file: BinaryIO, size: int) -> TorchFile:
@@ -206,14 +200,6 @@ def _checked(path: Path, names: Mapping[str, None]) -> tuple[str, ...]:
                 f"could run code; save the state dict alone: {SAVE_STATE_DICT}"
             )
     return tuple(names)
-
-
-def explained(path: Path, error: Exception) -> InputError:
-    """Return the `InputError` for a damaged file."""
-    if isinstance(error, InputError):
-        return error
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(f"{path}: damaged or no file of weights ({first[:160]})")
 
 
 LARGEST_LIST = 8 * 2**20
