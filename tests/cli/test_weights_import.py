@@ -316,8 +316,8 @@ def test_a_file_that_does_not_say_how_images_are_prepared(refused: Refused) -> N
 
 
 BAD_FILES = {
-    "text": (b"some words, long enough to be something", "neither a file of torch.save nor"),
-    "empty": (b"", "neither a file of torch.save nor of safetensors"),
+    "text": (b"some words, long enough to be something", "neither a torch.save nor a safetensors"),
+    "empty": (b"", "neither a torch.save nor a safetensors file"),
     "model.json": (b"{}", "model.json: "),
     "broken.json": (b"{", "broken.json: not valid JSON"),
 }

@@ -147,7 +147,7 @@ def test_a_larger_network_is_not_taken_for_a_smaller_one(tmp_path: Path) -> None
 
 
 def test_another_network(v2: Tensors, tmp_path: Path) -> None:
-    part = "no tensor has a name of resnet18 at torchvision, timm, mobilette; the first is called"
+    part = "no tensor is named like resnet18's in torchvision, timm, mobilette; the first is called"
     refused(tmp_path, v2, part, "resnet18")
     refused(tmp_path, v2, "these are torchvision's names of mobilenet_v2", "resnet18")
     refused(tmp_path, {"x": torch.zeros(1)}, "is called 'x'", "resnet18")

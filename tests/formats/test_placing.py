@@ -57,7 +57,7 @@ def test_any_prefix(prefix: str, v2: Tensors, tmp_path: Path) -> None:
     imported = read(tmp_path, prefixed(prefix, v2) | others)
     assert torch.equal(imported.weights["stem.conv.weight"], v2["features.0.0.weight"])
     assert imported.unused == ("accuracy.confmat", "loss.weight")
-    assert f"left out {prefix!r} before the names" in imported.remarks
+    assert f"removed the prefix {prefix!r}" in imported.remarks
 
 
 def test_two_networks_are_one_too_many_unless_one_is_an_average(
@@ -65,7 +65,7 @@ def test_two_networks_are_one_too_many_unless_one_is_an_average(
 ) -> None:
     other = {name: tensor + 1 for name, tensor in v2.items()}
     for first, second in (("student.", "teacher."), ("model.", "")):
-        part = "mobilenet_v2 stands in it behind "
+        part = "mobilenet_v2 is in it several times, as "
         refused(tmp_path, prefixed(first, v2) | prefixed(second, other), part)
     for prefix in ("ema_model.", "averaged.", "model_ema.module."):
         for plain in ("model.", ""):
@@ -87,8 +87,8 @@ def test_a_classifier_at_another_name(module: str, bias: bool, v2: Tensors, tmp_
     expected = v2["classifier.1.bias"] if bias else torch.zeros(5)
     assert torch.equal(imported.weights["head.classifier.bias"], expected)
     assert imported.unused == ()
-    assert any(f"the classifier stands under 'net.{module}'" in r for r in imported.remarks) or any(
-        f"the classifier stands under '{module}'" in r for r in imported.remarks
+    assert any(f"the classifier is called 'net.{module}'" in r for r in imported.remarks) or any(
+        f"the classifier is called '{module}'" in r for r in imported.remarks
     )
 
 
@@ -106,7 +106,7 @@ def test_widths_are_told_whatever_the_names_are(v2: Tensors, tmp_path: Path) -> 
             {"classifier.0.weight": torch.ones(1280), "classifier.0.bias": torch.ones(1280)},
             "2 layers",
         ),
-        ({"features.19.weight": torch.ones(2)}, "1 weights are none of mobilenet_v2's"),
+        ({"features.19.weight": torch.ones(2)}, "1 weights do not belong to mobilenet_v2"),
     ],
 )
 def test_another_head(more: Tensors, part: str, v2: Tensors, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_another_head(more: Tensors, part: str, v2: Tensors, tmp_path: Path) -> 
 def test_a_classifier_without_a_bias_at_its_usual_name(v2: Tensors, tmp_path: Path) -> None:
     imported = read(tmp_path, without(v2, "classifier.1.bias"))
     assert not imported.weights["head.classifier.bias"].any()
-    assert "the classifier stands under 'classifier.1' without a bias" in imported.remarks
+    assert "the classifier is called 'classifier.1' without a bias" in imported.remarks
 
 
 def test_half_of_a_hidden_layer_is_missed(v3: Tensors, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_layer_behind_the_whole_network(v2: Tensors, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fc.weight_v", "fc.parametrizations.weight.original1"])
 def test_a_classifier_that_is_put_together_of_parts(name: str, v2: Tensors, tmp_path: Path) -> None:
-    part = "all but the classifier is there"
+    part = "but the classifier; the remaining"
     refused(tmp_path, without(v2, "classifier") | {name: torch.ones(5, 1280)}, part)
 
 

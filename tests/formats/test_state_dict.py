@@ -85,7 +85,7 @@ def test_wrappers_and_prefixes_are_taken_off(wrapper: str, prefix: str, tmp_path
     assert_same(read.tensors, TENSORS)
     assert read.remarks[:2] == (
         f"took the weights under '{wrapper}'",
-        f"left out '{prefix[: prefix.index('.') + 1]}' before the names",
+        f"removed the prefix '{prefix[: prefix.index('.') + 1]}'",
     )
 
 
@@ -140,7 +140,9 @@ class Runs:
 def test_code_in_a_file_is_not_run(pack: Any, tmp_path: Path) -> None:
     target = tmp_path / "was run"
     refused(tmp_path, pack({"a": torch.zeros(1), "b": Runs(target)}), "posix.mkdir", "could run")
-    refused(tmp_path, pickle.dumps({"b": Runs(target)}), "neither a file of torch.save nor of")
+    refused(
+        tmp_path, pickle.dumps({"b": Runs(target)}), "neither a torch.save nor a safetensors file"
+    )
     assert not target.exists()
 
 
@@ -205,8 +207,8 @@ def test_a_changed_byte_in_an_archive_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"", "neither a file of torch.save nor of safetensors"),
-        (b"<html>not found</html>", "neither a file of torch.save nor of safetensors"),
+        (b"", "neither a torch.save nor a safetensors file"),
+        (b"<html>not found</html>", "neither a torch.save nor a safetensors file"),
         (zipped([torch.zeros(1)]), "holds a list, not tensors by name"),
         (zipped({"epoch": 3}), "no tensors in it"),
         (zipped({"a": torch.zeros(1), "module.a": torch.zeros(1)}), "two tensors are called 'a'"),

@@ -30,7 +30,7 @@ from mobilette.model.model import Model, Origin, numbered_classes
 
 CLASSIFIER = "head.classifier."
 TWO = "one output through a sigmoid became two classes, the second of them its probability"
-NO_CLASSIFIER = "no classifier in it: a start for 'mobilette train --from'"
+NO_CLASSIFIER = "no classifier in the file: a start for 'mobilette train --from'"
 TOP = "the classifier that is not there"
 SEVERAL = "sigmoids over the classes: each is answered for by itself (multi-label)"
 

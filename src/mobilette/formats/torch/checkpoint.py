@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mobilette.errors import InputError
@@ -46,16 +45,8 @@ PLAIN_NAME = re.compile(r"[\w.]{1,80}")
 Table = Mapping[str, object]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Weights:
-    """A checkpoint's weights, with remarks on how they were found."""
-
-    tensors: dict[str, StoredTensor]
-    remarks: list[str]
-
-
-def find_weights(path: Path, file: TorchFile) -> Weights:
-    """Return the weights in a file, wherever a training script put them.
+def find_weights(path: Path, file: TorchFile) -> tuple[dict[str, StoredTensor], list[str]]:
+    """Return the weights, wherever a training script put them, and remarks on where that was.
 
     They are at the top or in a table under one of `WRAPPERS`, averaged ones first; else in the
     table with the most tensors. Averages of parameters alone are completed from a table that has
@@ -84,13 +75,13 @@ def find_weights(path: Path, file: TorchFile) -> Weights:
     remarks = [f"took the weights under {key!r}"] if key else []
     whole = [each for each in tensors if tensors[each].keys() > weights.keys()]
     if whole and SAYS_AVERAGED.search(key):
-        remarks.append(f"took what is not averaged under {whole[0]!r}")
+        remarks.append(f"took tensors without an average from {whole[0]!r}")
         weights = tensors[whole[0]] | weights
     unusual = [_shown(name) for name in file.names if not USUAL.match(name)]
     if unusual:
         more = ", ..." * (len(unusual) > REMARKED)
-        remarks.append(f"beside the weights, and not run: {', '.join(unusual[:REMARKED])}{more}")
-    return Weights(tensors=weights, remarks=remarks)
+        remarks.append(f"also in the file, not executed: {', '.join(unusual[:REMARKED])}{more}")
+    return weights, remarks
 
 
 def _table(value: object) -> Table | None:
@@ -137,8 +128,8 @@ def _choose(path: Path, sizes: Mapping[str, int]) -> str:
     most = averaged if len(averaged) == 1 else most
     if len(most) > 1:
         raise InputError(
-            f"{path}: weights stand under {', '.join(map(repr, most[:5]))}; save those that are "
-            f"meant alone: {SAVE_STATE_DICT}"
+            f"{path}: weights under {', '.join(map(repr, most[:5]))}; save the ones you "
+            f"mean on their own: {SAVE_STATE_DICT}"
         )
     return most[0]
 
@@ -152,8 +143,8 @@ def _check_no_module(path: Path, way: str, value: object) -> None:
     if isinstance(value, Inert) and _is_module(value):
         where = f"under {way!r:.60} " if way else ""
         raise InputError(
-            f"{path}: {where}a pickled module, names {value.name!r:.80}, whose code would have to "
-            f"be run; where it can be loaded, save its state dict alone: {SAVE_STATE_DICT}"
+            f"{path}: {where}a pickled module, names {value.name!r:.80}, whose code is not "
+            f"executed; where it can be loaded, save its state dict alone: {SAVE_STATE_DICT}"
         )
 
 
@@ -162,7 +153,7 @@ def _check_plain(path: Path, table: Table) -> None:
     for name, value in table.items():
         if isinstance(value, Inert) and value.name.startswith("torch._utils._rebuild"):
             what = value.name.rpartition("_rebuild_")[2]
-            why = _NOT_READ.get(what, "of a kind that is not read")
+            why = _NOT_READ.get(what, "of an unsupported kind")
             raise InputError(
                 f"{path}: tensor {name!r:.80} is {why} ({what}); save the float network's state "
                 f"dict: {SAVE_STATE_DICT}"
@@ -187,5 +178,5 @@ def _shown(name: str) -> str:
 
 def _kinds(table: Table) -> str:
     if any("numpy" in _kind(value) for value in table.values()):
-        return f"; it holds arrays of numpy's: save tensors, {SAVE_STATE_DICT}"
+        return f"; it holds NumPy arrays: save tensors, {SAVE_STATE_DICT}"
     return ""

@@ -72,12 +72,14 @@ def import_state_dict(
     if placed is None:
         known = (source.name for source in SOURCES.values() if arch.name in source.tables)
         raise InputError(
-            f"{path}: no tensor has a name of {arch.name} at {', '.join(known)}; the first is "
+            f"{path}: no tensor is named like {arch.name}'s in {', '.join(known)}; the first is "
             f"called {next(iter(read.tensors))!r:.80}{_seems_to_be(read.tensors)}"
         )
     tensors, source = placed.tensors, placed.source
     if tensorflow and source is not TIMM:
-        raise InputError(f"{path}: names as {source.name}'s; only timm's can be from TensorFlow")
+        raise InputError(
+            f"{path}: {source.name}'s names; only timm's networks come from TensorFlow"
+        )
     _check_names(path, placed, placed.adapt(arch))
     settings = _with_shapes(path, tensors, arch, source, settings)
     fitted = _fitting(path, placed, settings, model)
@@ -119,7 +121,7 @@ def _check_names(path: Path, placed: Placed, arch: Arch) -> None:
         )
     if excess:
         raise InputError(
-            f"{path}: {len(excess)} weights are none of {arch.name}'s in {source.name}'s names, "
+            f"{path}: {len(excess)} weights do not belong to {arch.name} in {source.name}'s names, "
             f"the first is {excess[0]!r:.80}{_seems_to_be(tensors)}"
         )
 

@@ -8,25 +8,25 @@ from pathlib import Path, PurePosixPath
 
 SAVE_STATE_DICT = "torch.save(model.state_dict(), ...)"
 SHARDED = (
-    "the list of a model's shards; read them together and save them as one file: "
+    "the index of a sharded model; load all shards and save them as one file: "
     "safetensors.torch.save_file(weights, 'model.safetensors')"
 )
 # Bytes needed to recognise a file.
 HEAD = 512
 # Offset, bytes and meaning.
 SIGNATURES = (
-    (0, b"\x1f\x8b", "compressed by gzip; unpack it first (gunzip)"),
-    (0, b"BZh", "compressed by bzip2; unpack it first (bunzip2)"),
-    (0, b"\xfd7zXZ\0", "compressed by xz; unpack it first (unxz)"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it first (unzstd)"),
+    (0, b"\x1f\x8b", "compressed with gzip; unpack it first (gunzip)"),
+    (0, b"BZh", "compressed with bzip2; unpack it first (bunzip2)"),
+    (0, b"\xfd7zXZ\0", "compressed with xz; unpack it first (unxz)"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first (unzstd)"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
     (0, b"Rar!", "a RAR archive; unpack it first"),
     (257, b"ustar", "a tar archive; unpack it first (tar xf)"),
-    (0, b"version https://git-lfs", "what Git LFS keeps in its place; 'git lfs pull' fetches it"),
+    (0, b"version https://git-lfs", "a Git LFS pointer; fetch the file with 'git lfs pull'"),
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (4, b"ET12", f"an ExecuTorch program; save the PyTorch model's weights: {SAVE_STATE_DICT}"),
-    (0, b"\x93NUMPY", f"an array of numpy's; save the weights by name: {SAVE_STATE_DICT}"),
+    (0, b"\x93NUMPY", f"a NumPy array; save the weights by name: {SAVE_STATE_DICT}"),
     (0, b"7767517", f"an ncnn model; save the PyTorch model's weights: {SAVE_STATE_DICT}"),
 )
 # Tags of the fields in an ONNX file's ModelProto that can follow ir_version.
@@ -43,13 +43,15 @@ def name_file(head: bytes) -> str:
             return meaning
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
-        return "a web page; the address leads to a page, not to the file"
+        return "a web page instead of the file; check the address"
     if text.startswith((b"<?xml", b"<net")):
-        return f"XML, perhaps of OpenVINO; save the PyTorch model's weights: {SAVE_STATE_DICT}"
+        return (
+            f"XML, perhaps an OpenVINO model; save the PyTorch model's weights: {SAVE_STATE_DICT}"
+        )
     if text.startswith(b"{"):
-        return SHARDED if b'"weight_map"' in head else "JSON text, which holds no weights"
+        return SHARDED if b'"weight_map"' in head else "JSON text without weights"
     if head.startswith(PICKLES):
-        return f"a pickle of Python's, which would have to be run; save it with {SAVE_STATE_DICT}"
+        return f"a Python pickle, which would have to be executed; save it with {SAVE_STATE_DICT}"
     if CORE_ML.match(head):
         return f"a Core ML model; save the weights of the PyTorch model: {SAVE_STATE_DICT}"
     if len(head) > 2 and head[0] == 8 and 0 < head[1] < 32 and head[2] in ONNX:
@@ -62,8 +64,8 @@ def name_archive(names: Sequence[str]) -> str:
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends or any("/code/" in name for name in names):
         return (
-            "a TorchScript archive, whose weights stand among code that is not run; save them "
-            f"alone where it can be loaded: model = torch.jit.load(...); {SAVE_STATE_DICT}"
+            "a TorchScript archive, whose code is not executed; save its weights alone: "
+            f"model = torch.jit.load(...); {SAVE_STATE_DICT}"
         )
     if "data.pkl" in ends:
         return ""
@@ -75,23 +77,23 @@ def name_archive(names: Sequence[str]) -> str:
         or "serialized_exported_program.json" in ends
     ):
         return (
-            "a program of torch.export, which is not run; save its weights alone: "
+            "a program of torch.export, which is not executed; save its weights alone: "
             f"model = torch.export.load(...); {SAVE_STATE_DICT}"
         )
     if any("/.data/" in name for name in names):
-        return f"an archive of torch.package, which holds code; save the weights: {SAVE_STATE_DICT}"
+        return f"a torch.package archive, which holds code; save the weights: {SAVE_STATE_DICT}"
     if names and all(name.endswith(".npy") for name in names):
-        return f"arrays of numpy's (.npz); save them as tensors: {SAVE_STATE_DICT}"
+        return f"NumPy arrays (.npz); save them as tensors: {SAVE_STATE_DICT}"
     inside = [name for name in names if not name.endswith("/")]
     largest = PurePosixPath(min(inside, key=len)).name if inside else ""
-    return f"a zip archive in which {largest!r:.60} lies; unpack it first (unzip)" if inside else ""
+    return f"a zip archive that contains {largest!r:.60}; unpack it first (unzip)" if inside else ""
 
 
 def name_folder(path: Path) -> str:
     """Describe a folder of weights, with advice; "" if unknown."""
     if (path / ".metadata").is_file() and any(path.glob("*.distcp")):
         return (
-            "a distributed checkpoint of PyTorch's; make one file of it: "
+            "a distributed PyTorch checkpoint; convert it to one file: "
             f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} weights.pth"
         )
     if any(path.glob("*.index.json")):

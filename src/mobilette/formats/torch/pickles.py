@@ -120,7 +120,7 @@ class _Machine:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 size = int(name[-1])
                 if len(stack) < size:
-                    raise LookupError("a pickle takes what was not put there")
+                    raise LookupError("a pickle pops more values than it pushed")
                 stack[-size:] = [tuple(stack[-size:])]
             case "TUPLE":
                 made = tuple(self.pop_marked())
@@ -171,7 +171,7 @@ class _Machine:
             case "STACK_GLOBAL":
                 attribute, module = stack.pop(), stack.pop()
                 if not (isinstance(attribute, str) and isinstance(module, str)):
-                    raise TypeError("a pickle names a class by something else than text")
+                    raise TypeError("a pickle with a class name that is not text")
                 stack.append(self.named(f"{module}.{attribute}"))
             case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
                 if name == "NEWOBJ_EX":
@@ -193,11 +193,13 @@ class _Machine:
                 if isinstance(made, Inert):
                     made.state = state
             case _:
-                raise ValueError(f"a pickle with {name}, which no file of weights has")
+                raise ValueError(
+                    f"a pickle with the instruction {name}, which no file of weights has"
+                )
 
     def remember(self, key: object) -> None:
         if not (isinstance(key, int) and 0 <= key < 2**32):  # longer ones can be made to collide
-            raise ValueError("a pickle that remembers under an impossible number")
+            raise ValueError("a pickle with an impossible memo index")
         self.memo[key] = self.stack[-1]
 
     def pop_marked(self) -> list[object]:
@@ -222,10 +224,12 @@ class _Machine:
         if args and isinstance(args[0], list):  # pairs, as written by Python 2
             self.copied += len(args[0])
             if self.copied > MOST_INSTRUCTIONS:
-                raise ValueError("a pickle that copies without end")
+                raise ValueError("a pickle that copies too much")
             for pair in args[0]:
                 if not (isinstance(pair, list | tuple) and len(pair) == 2):
-                    raise TypeError("a pickle makes a table of what are no pairs")
+                    raise TypeError(
+                        "a pickle that makes a dictionary of something other than pairs"
+                    )
                 _set(table, list(pair))
         return table
 
@@ -238,7 +242,7 @@ def _extend(made: object, values: list[object]) -> None:
 def _set(made: object, pairs: list[object]) -> None:
     table = made.items if isinstance(made, Inert) else made
     if not isinstance(table, dict):
-        raise TypeError("a pickle puts entries into what is no table")
+        raise TypeError("a pickle that sets items of something other than a dictionary")
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         if isinstance(key, str):
             table[key] = value

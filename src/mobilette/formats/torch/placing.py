@@ -74,7 +74,7 @@ def place(
         source=source,
         tensors=inside,
         outside=tuple(n for n in tensors if n not in own or n in strange),
-        remarks=(f"left out {prefix!r} before the names",) if prefix else (),
+        remarks=(f"removed the prefix {prefix!r}",) if prefix else (),
     )
     return _with_classifier(where, placed, arch, strange)
 
@@ -107,8 +107,8 @@ def _find(
     chosen = averaged if len(averaged) == 1 else prefixes
     if len(chosen) > 1:
         raise InputError(
-            f"{where}: {arch.name} stands in it behind {' and '.join(map(repr, chosen[:4]))}; save "
-            "the state dict of the one that is meant"
+            f"{where}: {arch.name} is in it several times, as "
+            f"{' and '.join(map(repr, chosen[:4]))}; save the state dict of the one you mean"
         )
     return best, chosen[0], [prefix for prefix in prefixes if prefix != chosen[0]]
 
@@ -146,8 +146,8 @@ def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, 
     weight, bias = rest[layers[0]], rest.get(f"{module}.bias")
     if not layers[0].endswith(".weight") or weight.shape[2:] not in ((), (1, 1)):
         raise InputError(
-            f"{where}: of {arch.name}, all but the classifier is there; {layers[0]!r:.80}, which "
-            f"is left, has the shape {tuple(weight.shape)} and is none"
+            f"{where}: has all of {arch.name} but the classifier; the remaining {layers[0]!r:.80} "
+            f"of shape {tuple(weight.shape)} is not one"
         )
     moved = {name: tensor for name, tensor in inside.items() if not name.startswith(f"{module}.")}
     moved[usual] = weight
@@ -155,7 +155,7 @@ def _with_classifier(where: str, placed: Placed, arch: Arch, strange: dict[str, 
         torch.zeros(len(weight)) if bias is None else bias
     )
     outside = tuple(name for name in placed.outside if not name.startswith(f"{module}."))
-    remark = f"the classifier stands under {module!r}" + " without a bias" * (bias is None)
+    remark = f"the classifier is called {module!r}" + " without a bias" * (bias is None)
     return replace(
         placed,
         tensors=moved,
@@ -180,7 +180,7 @@ def _check_head(where: str, arch: Arch, layers: list[str]) -> None:
     if len(layers) > 1:
         names = ", ".join(f"{name!r:.60}" for name in layers[:4])
         raise InputError(
-            f"{where}: its head has {len(layers)} layers with weights, {names}, that of "
-            f"{arch.name} one; without them in its state dict the file is a start for 'mobilette "
+            f"{where}: its head has {len(layers)} layers with weights, {names}; "
+            f"{arch.name} has one. Without them, the file is a start for 'mobilette "
             "train --from'"
         )

@@ -55,22 +55,22 @@ def read_state_dict(path: str | Path) -> StateDict:
     head = read_head(path, HEAD)
     if head.startswith((ZIP, LEGACY)):
         with open_torch_file(path, size) as file:
-            found = find_weights(path, file)
-            _check_claimed(path, size, sum(each.size_bytes for each in found.tensors.values()))
-            tensors, remarks = file.load(found.tensors), found.remarks
+            stored, remarks = find_weights(path, file)
+            _check_claimed(path, size, sum(each.size_bytes for each in stored.values()))
+            tensors = file.load(stored)
     elif head[8:9] == b"{":
         tensors, remarks = _load_safetensors(path), []
         _check_claimed(path, size, sum(each.nbytes for each in tensors.values()))
     else:
         known = name_file(head)
         raise InputError(
-            f"{path}: neither a file of torch.save nor of safetensors"
-            f"{f', but {known}' if known else ', to judge by its first bytes'}"
+            f"{path}: neither a torch.save nor a safetensors file"
+            f"{f', but {known}' if known else ''}"
         )
     if not tensors:
         raise InputError(f"{path}: no tensors in it")
     plain, removed = _without_wrappers(path, tensors)
-    left_out = [f"left out {wrapper!r} before the names" for wrapper in removed]
+    left_out = [f"removed the prefix {wrapper!r}" for wrapper in removed]
     read = {name: _as_float32(path, name, tensor) for name, tensor in plain.items()}
     return StateDict(tensors=read, remarks=(*remarks[:1], *left_out, *remarks[1:]))
 
@@ -98,9 +98,7 @@ def _without_wrappers(
         removed |= dict.fromkeys(f"{found}." for found in WRAPPED.findall(full))
         name = WRAPPED.sub("", full)
         if name in plain:
-            raise InputError(
-                f"{path}: two tensors are called {name!r:.80}, apart from their prefixes"
-            )
+            raise InputError(f"{path}: two tensors are called {name!r:.80} without their prefixes")
         plain[name] = tensor
     return plain, list(removed)
 

@@ -32,7 +32,7 @@ ZIP = b"PK\x03\x04"
 # The pickled magic number of `torch.serialization`.
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LARGEST_PICKLE = 64 * 2**20
-BIG_ENDIAN = "written on a big-endian machine, whose values are not read"
+BIG_ENDIAN = "written on a big-endian machine, which is not supported"
 # No trained weights name these. They would not be run either way, but the user should know.
 TAKING_OVER = (
     *("os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "runpy", "pty", "importlib"),
@@ -114,7 +114,7 @@ def _read_zip(path: Path, archive: zipfile.ZipFile, size: int) -> TorchFile:
         raise InputError(f"{path}: {other or 'a zip archive that torch.save has not written'}")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts.values()):
         raise InputError(
-            f"{path}: a zip archive with compressed parts, so packed anew; torch.save writes none"
+            f"{path}: a zip archive with compressed parts; torch.save does not compress"
         )
     if sum(part.file_size for part in parts.values()) > size:
         raise InputError(f"{path}: damaged (its parts claim to be larger than the file)")
@@ -171,7 +171,7 @@ def _read_legacy(path: Path, file: BinaryIO, size: int) -> TorchFile:
     position = stream.tell()
     for key in keys:
         if not isinstance(key, str) or key in places:
-            raise ValueError("the values of a tensor stand in it twice")
+            raise ValueError("a tensor is stored twice")
         file.seek(position)
         count, each = stored[key]
         if int.from_bytes(file.read(8), "little", signed=True) != count:
@@ -196,8 +196,8 @@ def _checked(path: Path, names: Mapping[str, None]) -> tuple[str, ...]:
         builtin = module in ("builtins", "__builtin__") and function in RUNNING
         if builtin or module.split(".")[0] in TAKING_OVER:
             raise InputError(
-                f"{path}: names {name!r:.80}, which a file of weights has no use for and which "
-                f"could run code; save the state dict alone: {SAVE_STATE_DICT}"
+                f"{path}: names {name!r:.80}, which could run code and has no place in a file of "
+                f"weights; save the state dict alone: {SAVE_STATE_DICT}"
             )
     return tuple(names)
 
@@ -219,6 +219,6 @@ def check_list_of_parts(file: BinaryIO) -> None:
         while found >= 0:
             claimed = int.from_bytes(tail[found + place : found + place + width], "little")
             if LARGEST_LIST < claimed <= size:
-                raise ValueError(f"an archive whose list of parts has {claimed:,} bytes")
+                raise ValueError(f"a zip archive whose directory claims {claimed:,} bytes")
             found = tail.find(mark, found + 1)
     file.seek(0)
