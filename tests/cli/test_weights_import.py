@@ -311,7 +311,7 @@ def test_bad_options(options: list[str], error: str, refused: Refused) -> None:
 @pytest.mark.usefixtures("here")
 def test_a_file_that_does_not_say_how_images_are_prepared(refused: Refused) -> None:
     line = refused("weights", "import", published(f"{VWW}.h5"), *AS_VWW, "--out=run")
-    assert line.endswith(".h5: does not say how images are prepared; give --preprocess torch, "
+    assert line.endswith(".h5: does not state how images are prepared; give --preprocess torch, "
                          "tf, caffe, unit or raw")  # fmt: skip
 
 

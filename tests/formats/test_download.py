@@ -268,7 +268,7 @@ def test_a_wrong_file_is_removed(server: Server) -> None:
     weights = entry(server.url)
     server.content = CONTENT[:-1] + b"\0"
     wrong = hashlib.sha256(server.content).hexdigest()[:8]
-    refused(weights, f"what came has SHA-256 {wrong} instead of {SHA256[:8]}")
+    refused(weights, f"the downloaded file has SHA-256 {wrong} instead of {SHA256[:8]}")
     assert left(weights) == []
     server.content = CONTENT
     assert download(weights).read_bytes() == CONTENT
@@ -277,7 +277,7 @@ def test_a_wrong_file_is_removed(server: Server) -> None:
 def test_what_the_server_states_is_checked_where_nothing_is_known(server: Server) -> None:
     weights = entry(server.url, sha256="")
     server.headers = {"X-Linked-Etag": f'"{"0" * 64}"'}
-    refused(weights, f"what came has SHA-256 {SHA256} instead of {'0' * 64}")
+    refused(weights, f"the downloaded file has SHA-256 {SHA256} instead of {'0' * 64}")
     assert left(weights) == []
     server.headers = {"X-Linked-Etag": f'"{SHA256}"'}
     assert download(weights).read_bytes() == CONTENT
@@ -299,7 +299,7 @@ def test_a_file_that_is_too_large_is_not_taken(server: Server, length: bool) -> 
     weights = entry(server.url)
     server.content, server.length = CONTENT * 8, length
     most = weights.size_range[1]
-    refused(weights, f"127.0.0.1 sends more than the {most:,} bytes that the file can have")
+    refused(weights, f"127.0.0.1 sends more than the {most:,} bytes expected at most")
     assert left(weights) == []
     assert not length or server.sent < 8 * len(CONTENT)
 
@@ -307,13 +307,15 @@ def test_a_file_that_is_too_large_is_not_taken(server: Server, length: bool) -> 
 def test_a_short_answer_without_a_length_is_noticed(server: Server) -> None:
     weights = entry(server.url, sha256="")
     server.content, server.length = CONTENT[:2_000_000], False
-    refused(weights, r"what came has 2,000,000 bytes; 2,\d+,\d+ to 3,\d+,\d+ are expected")
+    refused(
+        weights, r"the downloaded file has 2,000,000 bytes; 2,\d+,\d+ to 3,\d+,\d+ are expected"
+    )
     assert left(weights) == []
 
 
 def test_what_is_not_there_is_asked_for_once(server: Server) -> None:
     server.statuses = [404]
-    refused(entry(server.url), rf"{server.url}{PATH} is not there \(HTTP status 404\)")
+    refused(entry(server.url), rf"{server.url}{PATH} was not found \(HTTP status 404\)")
     assert len(server.asked) == 1
 
 
@@ -321,7 +323,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     server.statuses = [503, 429]
     assert download(entry(server.url)).read_bytes() == CONTENT
     server.statuses = [500] * 9
-    refused(replace(entry(server.url), name="timm/other.x"), r"cannot be had now \(HTTP status 500")
+    refused(replace(entry(server.url), name="timm/other.x"), r"is unavailable \(HTTP status 500")
 
 
 def test_no_network(server: Server) -> None:
@@ -340,7 +342,7 @@ def test_a_trickle_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fetch, "SLOWEST_OVER_S", 0.1)
     monkeypatch.setattr(fetch, "SLOWEST_BYTES_PER_S", 10_000_000)
     server.bytes_per_s = 500_000
-    refused(entry(server.url), "127.0.0.1 sends less than 10,000,000 bytes a second")
+    refused(entry(server.url), "127.0.0.1 sends less than 10,000,000 bytes per second")
 
 
 def test_offline_uses_what_was_put_there_and_checks_it(
@@ -348,7 +350,7 @@ def test_offline_uses_what_was_put_there_and_checks_it(
 ) -> None:
     weights = entry(server.url)
     monkeypatch.setenv("MOBILETTE_OFFLINE", "1")
-    refused(weights, "is not there and MOBILETTE_OFFLINE is set; by hand: save http")
+    refused(weights, "is not in the cache and MOBILETTE_OFFLINE is set; by hand: save http")
     assert not cached_path(weights).parent.exists()
     cached_path(weights).parent.mkdir(parents=True)
     cached_path(weights).write_bytes(CONTENT[::-1])
@@ -368,7 +370,9 @@ def test_a_mirror_is_asked_for_the_same_path(
     assert download(weights).read_bytes() == CONTENT
     assert server.asked == [("/copy" + PATH, None, None)]
     monkeypatch.setenv("MOBILETTE_WEIGHTS_MIRROR", "localhost:80")
-    with pytest.raises(InputError, match="MOBILETTE_WEIGHTS_MIRROR 'localhost:80' is no address"):
+    with pytest.raises(
+        InputError, match="MOBILETTE_WEIGHTS_MIRROR 'localhost:80' is not an address"
+    ):
         download(replace(weights, name="timm/other.x"))
 
 
@@ -461,7 +465,7 @@ def test_one_that_waits_for_a_stopped_process_gives_up(
     process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr("mobilette.formats.download.STALLED_S", 0.3)
     try:
-        with pytest.raises(InputError, match="another process fetches it, without progress"):
+        with pytest.raises(InputError, match="another process is downloading it, without progress"):
             download(weights)
     finally:
         process.kill()

@@ -183,7 +183,7 @@ EDITS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
         lambda file: edit_topology(
             file, '"class_name": "GlobalAveragePooling2D"', '"class_name": "GlobalMaxPooling2D"'
         ),
-        "is a GlobalMaxPooling2D, which no network here has",
+        "is a GlobalMaxPooling2D, which is not supported",
     ),
     "cyclic layers": (
         lambda file: edit_topology(

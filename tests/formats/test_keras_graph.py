@@ -174,14 +174,14 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "negative padding": (middle("ZeroPadding2D", padding=[[0, 1], [-1, 2]]), "pads"),
     "infinite padding": (middle("ZeroPadding2D", padding=[[0, 1], [0, float("inf")]]), "damaged"),
-    "norm over rows": (middle("BatchNormalization", axis=[1]), "else than channels"),
+    "norm over rows": (middle("BatchNormalization", axis=[1]), "does not normalise channels"),
     "epsilon not a number": (middle("BatchNormalization", epsilon=float("nan")), "epsilon nan"),
     "negative epsilon": (middle("BatchNormalization", epsilon=-1), "epsilon -1"),
     "epsilon of 400 digits": (middle("BatchNormalization", epsilon=10**400), "damaged"),
     "unknown activation": (middle("Activation", activation="tanh"), "activation 'tanh'"),
     "activation that is an object": (
         middle("Activation", activation={"class_name": "os.system"}),
-        "not one of ours",
+        "unsupported activation",
     ),
     "two inputs": (
         (IMAGE, layer("InputLayer", "other", batch_input_shape=[None, 8, 8, 3]), CONV, END),
@@ -251,7 +251,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         ),
         "is a batch norm at the end",
     ),
-    "a layer of somebody's own": (middle("Custom>Blur"), "'norm' is a Custom>Blur, which no"),
+    "a layer of somebody's own": (middle("Custom>Blur"), "'norm' is a Custom>Blur, which is"),
     "a billion channels": (
         (layer("InputLayer", "image", batch_input_shape=[None, 8, 8, 10**9]), CONV, END),
         "8x8 pixels and 1000000000 channels",

@@ -288,7 +288,7 @@ EDITS: dict[str, tuple[str, str, Changes, str]] = {
         "mobilenet_v1",
         "stem.conv",
         {"before": (1, 0, 1, 0)},
-        "is padded on all sides alike or as TensorFlow's SAME",
+        "only padding that is equal on all sides or TensorFlow's SAME is supported",
     ),
     "TensorFlow's padding": (
         "mobilenet_v1",

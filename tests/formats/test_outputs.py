@@ -48,7 +48,7 @@ def test_the_softmax_of_two_is_the_sigmoid_of_one() -> None:
     [
         ("mobilenet_v2", "logits", "x: one output without a sigmoid: a regression"),
         ("mobilenet_v2", "softmax", "x: a softmax over one output is always 1"),
-        ("squeezenet1_1", "sigmoid", "x: one output, and no linear layer"),
+        ("squeezenet1_1", "sigmoid", "x: one output, but not from a linear layer"),
     ],
 )
 def test_one_output_that_tells_nothing_is_refused(model: str, ending: Ending, message: str) -> None:

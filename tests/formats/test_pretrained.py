@@ -263,13 +263,13 @@ def test_offline_says_why_it_starts_from_scratch(
     assert run_command(shortest(images, tmp_path / "run")) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "from scratch:" in line]
     assert lines == [
-        f"starts from scratch: {PUBLISHED.name} is not there and MOBILETTE_OFFLINE is set; "
+        f"starts from scratch: {PUBLISHED.name} is not in the cache and MOBILETTE_OFFLINE is set; "
         f"by hand: save {PUBLISHED.url} as {cached_path(PUBLISHED)}"
     ]
     for name in (PUBLISHED.name, "timm", "timm/ra4_e3600_r224_in1k"):
         assert run_command(shortest(images, tmp_path / "other", f"--from={name}")) == 2
         assert capsys.readouterr().err.splitlines() == [
-            f"mobilette: error: {PUBLISHED.name} is not there and MOBILETTE_OFFLINE is set; "
+            f"mobilette: error: {PUBLISHED.name} is not in the cache and MOBILETTE_OFFLINE is set; "
             f"by hand: save {PUBLISHED.url} as {cached_path(PUBLISHED)}"
         ]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -361,7 +361,7 @@ def test_training_says_what_was_wrong_with_the_download(
     if what == "missing":
         server.statuses, reason = [404], "is not there (HTTP status 404)"
     elif what == "busy":
-        server.statuses, reason = [503] * 9, "cannot be had now (HTTP status 503)"
+        server.statuses, reason = [503] * 9, "is unavailable (HTTP status 503)"
     elif what == "cut":
         server.cut_after, reason = [0] * 9, "127.0.0.1"
     elif what == "another network":

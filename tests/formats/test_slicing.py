@@ -200,7 +200,7 @@ V2 = get_arch("mobilenet_v2", Settings(width_mult=0.5, num_classes=5))
         (replace(V2, head=PoolLinear(classes=5, pool=3)), "3x3 pixels, in the weights 1x1"),
         (
             replace(V2, head=PoolLinear(classes=5, hidden=(9,))),
-            "they have no layer head.hidden.0.linear",
+            "the weights have no layer head.hidden.0.linear",
         ),
     ],
 )

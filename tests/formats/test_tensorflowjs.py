@@ -68,10 +68,10 @@ def rename(content: Any, name: str) -> None:
 
 
 EDITS: dict[str, tuple[Callable[[Any], None], str]] = {
-    "path upwards": (lambda c: rename(c, "../secret"), "does not lie beside it"),
-    "absolute path": (lambda c: rename(c, "/etc/passwd"), "does not lie beside it"),
-    "a drive's path": (lambda c: rename(c, "C:shard"), "does not lie beside it"),
-    "name of nothing": (lambda c: rename(c, "."), "does not lie beside it"),
+    "path upwards": (lambda c: rename(c, "../secret"), "is not in its folder"),
+    "absolute path": (lambda c: rename(c, "/etc/passwd"), "is not in its folder"),
+    "a drive's path": (lambda c: rename(c, "C:shard"), "is not in its folder"),
+    "name of nothing": (lambda c: rename(c, "."), "is not in its folder"),
     "name that is a number": (lambda c: rename(c, 5), "damaged"),  # type: ignore[arg-type]
     "a file a thousand times": (
         lambda c: c["weightsManifest"][0].update(paths=c["weightsManifest"][0]["paths"] * 1000),
@@ -122,8 +122,8 @@ EDITS: dict[str, tuple[Callable[[Any], None], str]] = {
         lambda c: c["weightsManifest"][0]["weights"][0].update(dtype="string"),
         "damaged",
     ),
-    "no manifest": (lambda c: c.pop("weightsManifest"), "no TensorFlow.js layers model"),
-    "graph model": (lambda c: c.update(format="graph-model"), "layers models are read"),
+    "no manifest": (lambda c: c.pop("weightsManifest"), "not a TensorFlow.js layers model"),
+    "graph model": (lambda c: c.update(format="graph-model"), "only layers models are supported"),
     "missing weight": (
         lambda c: c["weightsManifest"].pop(0),
         "layer 'conv1' has no kernel in the file",

@@ -134,7 +134,7 @@ def _no_classifier(model: Model) -> None:
         (_groups, "do not fit 3 channels"),
         (_no_constant, "its weights are not constants"),
         (_bias, r"a bias of shape \(6,\) for 5 channels"),
-        (_edge_average, "reach over the edge"),
+        (_edge_average, "over the edge of the map"),
         (_oblong_stride, "strides 2 and 1"),
         (_channel_mean, r"operator 0 \(MEAN\): a mean over axes \[3\]"),
         (_channel_pad, "pads batch or channels"),
@@ -166,5 +166,5 @@ def test_a_bias_in_another_scale_is_refused(tmp_path: Path) -> None:
         "FULLY_CONNECTED", [0, weight, bias], (1, 2), kind="int8", scale=[1.0],
         options="FullyConnectedOptions",
     )  # fmt: skip
-    with pytest.raises(InputError, match="is not that of input times weight"):
+    with pytest.raises(InputError, match="is not input scale times weight scale"):
         read_tflite(model.write(tmp_path / "model.tflite"))

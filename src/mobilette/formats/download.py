@@ -70,7 +70,9 @@ def download(
             raise InputError(f"{path}: {fault}; remove it to fetch it again{by_hand}")
         return path
     if os.environ.get("MOBILETTE_OFFLINE", "0") not in ("", "0"):
-        raise InputError(f"{weights.name} is not there and MOBILETTE_OFFLINE is set{by_hand}")
+        raise InputError(
+            f"{weights.name} is not in the cache and MOBILETTE_OFFLINE is set{by_hand}"
+        )
     make_parents(path)
     with _only_one(path, OPTIONAL_STALLED_S if optional else STALLED_S):
         if path.exists():  # fetched by another process in the meantime
@@ -98,7 +100,7 @@ def _download(
             optional=optional,
         )
         if fault := _fault(part, weights, stated=stated):
-            raise TransferError(f"what came {fault}", keep=False)
+            raise TransferError(f"the downloaded file {fault}", keep=False)
         part.replace(path)
         tag_file(part).unlink(missing_ok=True)
     except TransferError as error:
@@ -112,7 +114,7 @@ def _download(
 def _fault(path: Path, weights: PublishedWeights, *, stated: str | None = None) -> str | None:
     """Return why ``path`` is not the published file, or ``None``."""
     if not path.is_file():
-        return "is no file"
+        return "is not a file"
     least, most = weights.size_range
     size = path.stat().st_size
     if not least <= size <= most:
@@ -132,7 +134,7 @@ def _check_space(part: Path, size: int) -> None:
     except OSError:
         return  # writing will fail if there is no space
     if free < missing:
-        reason = f"{missing:,} bytes are to come, {free:,} are free"
+        reason = f"{missing:,} bytes are missing, {free:,} are free"
         raise TransferError(f"{part.parent}: the disk is full: {reason}", keep=False)
 
 
@@ -148,7 +150,7 @@ def _only_one(path: Path, stalled_s: float) -> Iterator[None]:
             except Timeout:
                 if received_bytes(_part(path)) == came:
                     raise InputError(
-                        f"{path}: another process fetches it, without progress for "
+                        f"{path}: another process is downloading it, without progress for "
                         f"{stalled_s:g} s; end it and try again"
                     ) from None
                 came = received_bytes(_part(path))
@@ -172,7 +174,7 @@ def _address(url: str) -> str:
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise InputError(
-            f"MOBILETTE_WEIGHTS_MIRROR {base!r} is no address; write http://HOST or "
+            f"MOBILETTE_WEIGHTS_MIRROR {base!r} is not an address; write http://HOST or "
             "https://HOST/FOLDER"
         )
     return base.rstrip("/") + urlsplit(url).path

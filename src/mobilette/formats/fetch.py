@@ -153,9 +153,9 @@ def _check(response: requests.Response, url: str) -> None:
         raise TransferError(f"{url} leads to {response.url}, which is not secure", keep=True)
     status = response.status_code
     if status == 429 or status >= 500:
-        raise _AgainError(f"{response.url} cannot be had now (HTTP status {status})")
+        raise _AgainError(f"{response.url} is unavailable (HTTP status {status})")
     if status not in (200, 206, 416):
-        raise TransferError(f"{response.url} is not there (HTTP status {status})", keep=True)
+        raise TransferError(f"{response.url} was not found (HTTP status {status})", keep=True)
 
 
 def _span(response: requests.Response, part: Path) -> tuple[int, int | None]:
@@ -196,7 +196,7 @@ def _receive(
             if time.monotonic() - since > SLOWEST_OVER_S:
                 if done - before < SLOWEST_BYTES_PER_S * SLOWEST_OVER_S:
                     raise _AgainError(
-                        f"{host} sends less than {SLOWEST_BYTES_PER_S:,} bytes a second"
+                        f"{host} sends less than {SLOWEST_BYTES_PER_S:,} bytes per second"
                     )
                 since, before = time.monotonic(), done
     if total is not None and done != total:
@@ -223,4 +223,4 @@ def _stated_sha256(response: requests.Response) -> str | None:
 
 
 def _too_large(host: str | None, largest: int) -> str:
-    return f"{host} sends more than the {largest:,} bytes that the file can have"
+    return f"{host} sends more than the {largest:,} bytes expected at most"

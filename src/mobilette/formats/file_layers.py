@@ -157,8 +157,8 @@ class Builder:
         self.add(_sized(layer, side), tensors if bias is None else tensors | {"bias": bias})
         if padding is None:
             fault = (
-                f"layer {name!r} has {before} zeros around; a convolution here is padded on all "
-                "sides alike or as TensorFlow's SAME"
+                f"layer {name!r} has {before} zeros around; only padding that is equal on all "
+                "sides or TensorFlow's SAME is supported"
             )
             self.layers[name] = replace(self.layers[name], fault=fault)
         return name
@@ -223,7 +223,7 @@ class Builder:
         if function == "average":
             if any(own):
                 raise InputError(
-                    f"layer {name!r}: an average of windows that reach over the edge is not read"
+                    f"layer {name!r}: average pooling over the edge of the map is not supported"
                 )
             if kernel == side > 1 and before == NO_PADS:
                 return self.average(name, source)
@@ -236,7 +236,7 @@ class Builder:
         hanging = function == "max" and before == NO_PADS and own[0] == 0 < own[1]
         if len(set(pads)) > 1 and not hanging:
             raise InputError(
-                f"layer {name!r} is a pool with {pads} zeros around; the same on all sides are read"
+                f"layer {name!r} has {pads} zeros around; only equal padding is supported"
             )
         layer = primitives.PoolLayer(
             name,
@@ -257,7 +257,9 @@ class Builder:
             "relu",
             "relu6",
         ):
-            raise InputError(f"layer {name!r} is a max pool of padding zeros that may be largest")
+            raise InputError(
+                f"layer {name!r} is a max pool in which padding zeros may be the largest"
+            )
 
     def join(self, name: str, sources: tuple[str, ...], how: Join) -> str:
         """Append a sum, a concatenation of channels, or a map multiplied by per-channel factors."""
@@ -274,7 +276,7 @@ class Builder:
             if shapes[1] == (shapes[0][0], 1, 1):
                 return self.add(primitives.ScaleLayer(name, sources, shapes[0]))
         listed = " and ".join("x".join(map(str, shape)) for shape in shapes)
-        raise InputError(f"layer {name!r} joins {listed}, which no network here does")
+        raise InputError(f"layer {name!r} joins {listed}, which is not supported")
 
     def set_tensors(self, name: str, tensors: Mapping[str, Weights]) -> None:
         """Replace the tensors of a convolution or linear layer."""

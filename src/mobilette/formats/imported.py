@@ -29,10 +29,10 @@ from mobilette.model.classes import ClassLabel
 from mobilette.model.model import Model, Origin, numbered_classes
 
 CLASSIFIER = "head.classifier."
-TWO = "one output through a sigmoid became two classes, the second of them its probability"
+TWO = "one sigmoid output became two classes; it is the second one's probability"
 NO_CLASSIFIER = "no classifier in the file: a start for 'mobilette train --from'"
 TOP = "the classifier that is not there"
-SEVERAL = "sigmoids over the classes: each is answered for by itself (multi-label)"
+SEVERAL = "a sigmoid for each class: the classes are independent (multi-label)"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,13 +75,13 @@ def preprocess_of(
     told = imported.preprocess
     if said is None and told is None:
         raise InputError(
-            f"{where}: does not say how images are prepared; give --preprocess "
+            f"{where}: does not state how images are prepared; give --preprocess "
             f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
         )
     if told is not None and said is not None and given != "raw" and not _alike(told, said):
         raise InputError(
             f"{where}: scales images itself (mean {told.mean[0]:g}, std {told.std[0]:g}), "
-            f"otherwise than --preprocess {given}; leave that out"
+            f"unlike --preprocess {given}; leave that out"
         )
     chosen = told or said
     assert chosen is not None
@@ -136,11 +136,11 @@ def interpret_outputs(
             return imported
         return replace(imported, multi_label=True, remarks=(*imported.remarks, SEVERAL))
     if ending == "softmax":
-        raise InputError(f"{where}: a softmax over one output is always 1: it tells nothing")
+        raise InputError(f"{where}: a softmax over one output is always 1")
     if ending == "logits" and num_classes != 2:
         raise InputError(
-            f"{where}: one output without a sigmoid: a regression, which is not read, or the logit "
-            "of the second of two classes; if it is that, name both with --classes FILE"
+            f"{where}: one output without a sigmoid: a regression, which is not supported, or the "
+            "logit of the second of two classes; if it is that, name both with --classes FILE"
         )
     return _two_classes(imported, where)
 
@@ -148,7 +148,9 @@ def interpret_outputs(
 def _two_classes(imported: Imported, where: str) -> Imported:
     """Return the network with logits -z/2 and z/2, whose softmax is the sigmoid of z."""
     if not isinstance(imported.arch.head, PoolLinear):
-        raise InputError(f"{where}: one output, and no linear layer that could become two of it")
+        raise InputError(
+            f"{where}: one output, but not from a linear layer, so it cannot become two classes"
+        )
     weights = {
         name: torch.cat([-tensor / 2, tensor / 2]) if name.startswith(CLASSIFIER) else tensor
         for name, tensor in imported.weights.items()

@@ -178,7 +178,7 @@ def _from_layers(
 ) -> Imported:
     convs = [file for file in network.layers if isinstance(file.layer, ConvLayer | LinearLayer)]
     if not convs:
-        raise InputError(f"{network.where}: no convolution in it")
+        raise InputError(f"{network.where}: no convolution in the file")
     found = classifier_layers(network)
     # An averaged classifier (SqueezeNet's) is the last convolution.
     averaged = isinstance(get_arch(model, settings).head, ConvPool)

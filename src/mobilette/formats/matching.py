@@ -72,8 +72,8 @@ class _Walk:
                 layer, primitives.SliceLayer | primitives.ShuffleLayer | primitives.SubsampleLayer
             ):
                 raise InputError(
-                    f"{self.arch.name} cannot be read from a file with a graph, for which "
-                    f"{layer.name} is no single operation; a state dict (.pth, .safetensors) is "
+                    f"{self.arch.name} cannot be read from a file with a graph, in which "
+                    f"{layer.name} is not a single operation; a state dict (.pth, .safetensors) is "
                     "expected"
                 )
         for layer in ours:
@@ -129,7 +129,7 @@ class _Walk:
     def alone(self, name: str, source: str) -> None:
         """Raise `InputError` unless ``name`` is the only layer that reads ``source``."""
         if len(self.readers[source]) > 1:
-            raise InputError(f"layer {name!r} follows {source!r} in a way that no network here has")
+            raise InputError(f"layer {name!r} follows {source!r} in a way that is not supported")
 
     def find(self, ours: AnyLayer, sources: tuple[str, ...]) -> None:
         taken = {layer.name for layer in self.found.values()}

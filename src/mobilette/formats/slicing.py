@@ -231,7 +231,7 @@ def check_same_structure(source: Arch, target: Arch) -> None:
     mine, theirs = _with_weights(source), _with_weights(target)
     for name in [*theirs, *mine]:
         if name not in mine:
-            raise InputError(f"{names}: they have no layer {name}{nearest(name, mine)}")
+            raise InputError(f"{names}: the weights have no layer {name}{nearest(name, mine)}")
         if name not in theirs:
             raise InputError(f"{names}: it has no layer {name}{nearest(name, theirs)}")
         wanted, given = _kind(theirs[name]), _kind(mine[name])

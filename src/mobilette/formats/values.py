@@ -173,7 +173,7 @@ class Values(Builder):
         """Return the layer of which ``value`` must be the output; record the image's scaling."""
         if value.form != "plain":
             raise InputError(
-                f"it reads {_FORMS[value.form]}; that is read at the network's end (softmax or "
+                f"it reads {_FORMS[value.form]}; that is supported at the end (softmax or "
                 "sigmoid) or as a part of hard-sigmoid or hard-swish"
             )
         if value.affine is not None:
@@ -220,19 +220,21 @@ class Values(Builder):
             return replace(value, pixels=value.pixels.scaled(operation, numbers))
         if len(numbers) != 1 or operation == "SUB":
             raise InputError(
-                "a constant for each channel, or one taken away, is read after the input only"
+                "a constant per channel, or a subtraction, is supported only after the input"
             )
         (number,) = numbers
         if operation == "ADD":
             if not math.isclose(number, 3, rel_tol=1e-3):
                 raise InputError(
-                    f"adding {number:.6g} is read after the input only, or 3 before ReLU6"
+                    f"adding {number:.6g} is supported only after the input (3 also before ReLU6)"
                 )
             return Value(layer=self.plain(value), form="plus_3")
         if operation == "DIV":
             number = 1 / number if number else 0.0
         if not math.isclose(number, 1 / 6, rel_tol=1e-3):
-            raise InputError(f"multiplying by {number:.6g} is read after the input only, or by 1/6")
+            raise InputError(
+                f"multiplying by {number:.6g} is supported only after the input, or 1/6 after ReLU6"
+            )
         if value.form == "clipped":
             return self.activated(Value(layer=value.layer), "hard_sigmoid")
         if value.form == "product":
@@ -270,7 +272,7 @@ class Values(Builder):
                 return self.activated(x, "hard_swish")
         inputs = (self.plain(first), self.plain(second))
         if not any(self.shape_of(layer)[1] == 1 for layer in inputs):
-            raise InputError("a product of two maps is read as a part of hard-swish only")
+            raise InputError("a product of two maps is supported only as a part of hard-swish")
         return Value(layer=self.join(self.unique(name), inputs, "scale"))
 
     def leading_to(self, output: str) -> tuple[FileLayer, ...]:

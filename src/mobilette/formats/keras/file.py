@@ -163,7 +163,7 @@ def read_keras_archive(path: Path, resolution: int | None = None) -> FileNetwork
 
 def _check_names(path: Path, names: list[str]) -> None:
     if SHARDED_WEIGHTS in names:
-        raise InputError(f"{path}: its weights are in several files; save without max_shard_size")
+        raise InputError(f"{path}: sharded weights are not supported; save without max_shard_size")
     if WEIGHTS not in names:
         raise InputError(f"{path}: a Keras archive without {WEIGHTS}")
 
@@ -171,7 +171,7 @@ def _check_names(path: Path, names: list[str]) -> None:
 def _check_size(archive: zipfile.ZipFile, name: str, *, limit: int) -> None:
     size = archive.getinfo(name).file_size
     if size > limit:
-        raise InputError(f"{archive.filename}: {name} would have {size:,} bytes: too large")
+        raise InputError(f"{archive.filename}: {name} unpacks to {size:,} bytes: too large")
 
 
 def _member(archive: zipfile.ZipFile, name: str, *, limit: int) -> bytes:
@@ -179,7 +179,7 @@ def _member(archive: zipfile.ZipFile, name: str, *, limit: int) -> bytes:
     with archive.open(name) as member:
         content = member.read(limit + 1)
     if len(content) > limit:
-        raise InputError(f"{archive.filename}: {name} has more bytes than it should: too large")
+        raise InputError(f"{archive.filename}: {name} is larger than it claims")
     return content
 
 
@@ -201,7 +201,7 @@ def read_tensorflowjs(path: Path, resolution: int | None = None) -> FileNetwork:
         if isinstance(content, dict) and "weight_map" in content:
             raise InputError(SHARDED)
         if not isinstance(content, dict) or content.get("format") == "graph-model":
-            raise InputError("a TensorFlow.js graph model; layers models are read")
+            raise InputError("a TensorFlow.js graph model; only layers models are supported")
         topology = content["modelTopology"]
         weights: dict[str, dict[str, Weights]] = {}
         groups = content["weightsManifest"]
@@ -218,7 +218,7 @@ def read_tensorflowjs(path: Path, resolution: int | None = None) -> FileNetwork:
         raise InputError(f"{path}: {error}") from None
     except DAMAGED as error:
         raise InputError(
-            f"{path}: no TensorFlow.js layers model, or damaged ({type(error).__name__})"
+            f"{path}: not a TensorFlow.js layers model, or damaged ({type(error).__name__})"
         ) from error
     layers = [LayerWeights(name=name, parameters=named) for name, named in weights.items()]
     return keras_graph(config, layers, where=str(path), version=version, resolution=resolution)
@@ -229,7 +229,7 @@ def _check_files(names: list[str]) -> None:
     for name in names:
         # PureWindowsPath handles both kinds of slash, and drives.
         if name in ("", "..") or PureWindowsPath(name).name != name:
-            raise InputError(f"file {name!r} of the manifest does not lie beside it")
+            raise InputError(f"the manifest's file {name!r} is not in its folder")
     if len(set(names)) < len(names):
         raise InputError("its manifest names a file twice")
 
@@ -273,7 +273,7 @@ def check_not_tensorflow(path: Path) -> None:
         raise InputError(_checkpoint(path))
     elif path.suffix == ".pb":
         raise InputError(
-            f"{path}: a graph of TensorFlow; convert it with tf.lite.TFLiteConverter, and give the "
+            f"{path}: a TensorFlow graph; convert it with tf.lite.TFLiteConverter and give the "
             ".tflite file"
         )
 
@@ -282,8 +282,8 @@ def _check_folder(path: Path) -> None:
     if (path / SAVED_MODEL).is_file():
         load = f"tf.keras.models.load_model({str(path)!r}).save('model.keras')"
         raise InputError(
-            f"{path}: a SavedModel of TensorFlow, which names code; in the TensorFlow that wrote "
-            f"it, {load} makes a file that is read"
+            f"{path}: a TensorFlow SavedModel, which holds code; in the TensorFlow that wrote "
+            f"it, {load} writes a supported file"
         )
     if any(path.glob("*.index")):
         raise InputError(_checkpoint(path))
@@ -291,8 +291,8 @@ def _check_folder(path: Path) -> None:
 
 def _checkpoint(path: Path) -> str:
     return (
-        f"{path}: a checkpoint of TensorFlow: variables without the network; build the model, "
-        f"model.load_weights(...) and {SAVE} make a file that is read"
+        f"{path}: a TensorFlow checkpoint: variables without the network; build the model, "
+        f"model.load_weights(...) and {SAVE} write a supported file"
     )
 
 

@@ -67,7 +67,7 @@ def keras_graph(
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except graphlib.CycleError as error:
-        raise InputError(f"{where}: its layers read each other in a circle") from error
+        raise InputError(f"{where}: its layers form a cycle") from error
     except DAMAGED as error:
         raise InputError(f"{where}: its topology is damaged ({type(error).__name__})") from error
 
@@ -96,7 +96,9 @@ class _Translation:
             if name != INPUT:
                 self.values[name] = self.value_of(layers[name])
         if self.values[output].affine is not None:
-            raise InputError(f"layer {output!r} is a batch norm at the end, behind no linear layer")
+            raise InputError(
+                f"layer {output!r} is a batch norm at the end without a linear layer before it"
+            )
         logits, ending = self.built.logits(self.values[output])
         return FileNetwork(
             where=self.where,
@@ -156,7 +158,7 @@ class _Translation:
             "MaxPooling2D": self.pool,
         }.get(layer.kind)
         if translate is None:
-            raise InputError(f"layer {layer.name!r} is a {layer.kind}, which no network here has")
+            raise InputError(f"layer {layer.name!r} is a {layer.kind}, which is not supported")
         (value,) = values
         return translate(layer, value)
 
@@ -182,7 +184,7 @@ class _Translation:
         if layer.option("use_bias", True):
             bias = self.weights.take(layer, "bias", (len(weight),))
         if layer.size("dilation_rate", 1) != 1:
-            raise InputError(f"layer {layer.name!r} has a dilation, which no network here has")
+            raise InputError(f"layer {layer.name!r} has a dilation, which is not supported")
         affine, value = value.affine, replace(value, affine=None)
         if layer.kind == "Dense":
             made = self.built.linear(layer.name, self.built.plain(value), weight, bias)
@@ -220,14 +222,14 @@ class _Translation:
             return self.built.ended(value, ENDINGS[name])
         known = ACTIVATIONS.get(name)
         if known is None or (known == "hard_sigmoid" and self.is_keras_2):
-            raise InputError(f"layer {layer.name!r} has activation {name!r:.80}, not one of ours")
+            raise InputError(f"layer {layer.name!r} has the unsupported activation {name!r:.80}")
         return self.built.activated(value, known)
 
     def relu(self, layer: KerasLayer, value: Value) -> Value:
         cap = layer.option("max_value")
         others = layer.option("negative_slope", 0) or layer.option("threshold", 0)
         if others or cap not in (None, 6):
-            raise InputError(f"layer {layer.name!r} is a ReLU with other options than max_value 6")
+            raise InputError(f"layer {layer.name!r} is a ReLU with options other than max_value 6")
         return self.built.activated(value, "relu" if cap is None else "relu6")
 
     def pad(self, layer: KerasLayer, value: Value) -> Value:
@@ -262,7 +264,7 @@ class _Translation:
             first, second = values
             return self.built.product(layer.name, first, second)
         if layer.option("axis", -1) not in (-1, 3):
-            raise InputError(f"layer {layer.name!r} concatenates something else than channels")
+            raise InputError(f"layer {layer.name!r} does not concatenate channels")
         how: Join = "add" if layer.kind == "Add" else "concat"
         sources = tuple(self.built.plain(value) for value in values)
         return Value(layer=self.built.join(layer.name, sources, how))
@@ -280,7 +282,9 @@ def _check_kind(layer: KerasLayer) -> None:
             f"layer {layer.name!r} is quantised; save the model as it was before model.quantize"
         )
     if layer.option("data_format", "channels_last") not in ("channels_last", None):
-        raise InputError(f"layer {layer.name!r} has channels first; channels_last is read")
+        raise InputError(
+            f"layer {layer.name!r} has channels first; only channels_last is supported"
+        )
 
 
 def _is_same(layer: KerasLayer) -> bool:

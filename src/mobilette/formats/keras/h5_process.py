@@ -120,7 +120,7 @@ def _variables(file: h5py.File, limit: int) -> Iterator[tuple[str, dict[str, Wei
             parts = name.replace("\\", "/").split("/")  # once written with backslashes on Windows
             inner = [path, *(OLDER_NAMES.get(part, part) for part in parts)]
             if count > MANY or len(inner) + path.count("/") > DEEPEST:
-                raise InputError(f"more than {MANY:,} groups, or groups in groups in groups")
+                raise InputError(f"more than {MANY:,} groups, or groups nested too deeply")
             if parts[0].startswith("optimizer"):
                 continue
             if parts[-1] != VARIABLES:
@@ -144,7 +144,7 @@ def _member(group: h5py.Group, name: str) -> Any:
         if not isinstance(group, h5py.Group) or not isinstance(
             group.get(part, getlink=True), h5py.HardLink
         ):
-            raise InputError(f"{name!r} is missing, or no plain member of the file")
+            raise InputError(f"{name!r} is missing, or a link")
         group = group[part]
     return group
 
@@ -157,17 +157,17 @@ def _array(dataset: Any, limit: int) -> Weights | None:
         if len(dataset.shape or ()) < 2 and (dataset.size or 0) <= 2:
             return None
         raise InputError(
-            f"{dataset.name!r} is no array of floats but of {dataset.dtype}: quantised layers are "
-            "not read; save the model as it was before model.quantize"
+            f"{dataset.name!r} is an array of {dataset.dtype}, not of floats: quantised layers are "
+            "not supported; save the model as it was before model.quantize"
         )
     bfloat16 = isinstance(dataset, h5py.Dataset) and dataset.dtype == np.dtype("V2")
     if not isinstance(dataset, h5py.Dataset) or not (dataset.dtype.kind == "f" or bfloat16):
-        raise InputError(f"{getattr(dataset, 'name', 'a weight')!r} is no array of floats")
+        raise InputError(f"{getattr(dataset, 'name', 'a weight')!r} is not an array of floats")
     if dataset.external is not None or dataset.is_virtual:
         raise InputError(f"{dataset.name!r} lies in another file")
     # A chunk is unpacked as a whole, however little of it the array uses.
     if dataset.size is None or max(dataset.size, prod(dataset.chunks or ())) * 4 > limit:
-        raise InputError(f"{dataset.name!r} is of shape {dataset.shape}: too large to be true")
+        raise InputError(f"{dataset.name!r} has the shape {dataset.shape}: larger than the file")
     with np.errstate(over="ignore", invalid="ignore"):  # checked for finite values later
         if bfloat16:
             upper = np.asarray(dataset[()]).view(np.uint16).astype(np.uint32)

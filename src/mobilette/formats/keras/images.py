@@ -48,7 +48,9 @@ class Geometry:
         self._is_read = True
         side = self.side or resolution or 0
         if self.side != self.width:
-            raise InputError(f"takes images of {self.width}x{self.side}; square ones are expected")
+            raise InputError(
+                f"takes images of {self.width}x{self.side}; only square images are supported"
+            )
         if not side:
             raise InputError("takes images of any size; give --resolution")
         return channels, side, side
@@ -70,10 +72,12 @@ class Geometry:
             if not self.side or self.side != self.width or height > self.side:
                 raise InputError(
                     f"layer {layer.name!r} crops {height}x{width} pixels of {self.width or 'any'}x"
-                    f"{self.side or 'any'}; a square that is larger is expected"
+                    f"{self.side or 'any'}; a larger square is expected"
                 )
             if height < self.side and self.resize not in (None, "crop"):
-                raise InputError(f"layer {layer.name!r} crops what is resized otherwise before")
+                raise InputError(
+                    f"layer {layer.name!r} crops an image that was resized without cropping"
+                )
             self._crop_fraction *= height / self.side
         elif self.side != height or self.width != width:
             self._resize(layer)
@@ -81,7 +85,7 @@ class Geometry:
 
     def _resize(self, layer: KerasLayer) -> None:
         if self._crop_fraction != 1:
-            raise InputError(f"layer {layer.name!r} resizes what is cropped before")
+            raise InputError(f"layer {layer.name!r} resizes an image that was cropped before")
         if layer.option("pad_to_aspect_ratio", False):
             resize: Resize = "pad"
         elif layer.kind == "RandomCrop" or layer.option("crop_to_aspect_ratio", False):
@@ -89,7 +93,7 @@ class Geometry:
         else:
             resize = "squash"
         if self.resize not in (None, resize):
-            raise InputError(f"layer {layer.name!r} resizes otherwise than the layer before")
+            raise InputError(f"layer {layer.name!r} resizes in another way than the layer before")
         self.resize = resize
         self.remarks.append(
             f"layer {layer.name!r} resizes images ({resize}): done before the network here, with "
@@ -107,7 +111,9 @@ def arithmetic(layer: KerasLayer, weights: RemainingWeights) -> list[Step]:
     if layer.kind not in ARITHMETIC or not layer.numbers or len(layer.inputs) != 1:
         return []
     if layer.reverse and layer.kind not in ("Add", "Multiply"):
-        raise InputError(f"layer {layer.name!r} is a constant less, or divided by, its input")
+        raise InputError(
+            f"layer {layer.name!r} subtracts its input from a constant, or divides a constant by it"
+        )
     return [(ARITHMETIC[layer.kind], layer.numbers)]
 
 
@@ -123,7 +129,7 @@ def _normalization(layer: KerasLayer, weights: RemainingWeights) -> list[Step]:
         mean = _numbers(weights.take(layer, "mean", shape).tolist())
         variance = _numbers(weights.take(layer, "variance", shape).tolist())
     if not all(0 <= value < np.inf for value in variance):
-        raise InputError(f"layer {layer.name!r} has a variance that is none")
+        raise InputError(f"layer {layer.name!r} has a negative or infinite variance")
     std = tuple(max(value**0.5, NORMALIZATION_EPSILON) for value in variance)
     return [("SUB", mean), ("DIV", std)]
 

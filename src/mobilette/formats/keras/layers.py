@@ -79,7 +79,7 @@ def read_layers(topology: Any) -> tuple[dict[str, KerasLayer], tuple[int, int, i
     reading = _Reading()
     output = reading.model(topology, INPUT, _Place())
     if not reading.shapes:
-        raise InputError("the model does not tell the shape of its input")
+        raise InputError("the model does not state the shape of its input")
     return reading.layers, reading.shapes[0], output
 
 
@@ -107,12 +107,12 @@ class _Reading:
         config = topology["config"]
         if isinstance(config, Mapping) and "layers" not in config:
             raise InputError(
-                f"the model is a {str(topology['class_name'])!r:.80}, a class of its own code; "
-                "functional and Sequential models are read"
+                f"the model is a {str(topology['class_name'])!r:.80}, a custom class; only "
+                "functional and Sequential models are supported"
             )
         entries = config if isinstance(config, list) else config["layers"]
         if len(entries) + len(self.layers) > MANY or place.depth > DEEPEST:
-            raise InputError(f"more than {MANY:,} layers, or models in models in models")
+            raise InputError(f"more than {MANY:,} layers, or models nested too deeply")
         if sum(entry["class_name"] == "InputLayer" for entry in entries) > 1:
             raise InputError("the model has several inputs; a classifier has one")
         outputs: dict[str, str] = {}  # layer name to the layer that computes its output
@@ -206,7 +206,9 @@ def _call(name: str, calls: Any, last: str) -> _Call:
         return _Call(inputs=(last,))
     call = calls[0]
     if len(calls) > 1:
-        raise InputError(f"layer {name!r} is used {len(calls)} times; weights are not shared here")
+        raise InputError(
+            f"layer {name!r} is used {len(calls)} times; shared weights are not supported"
+        )
     if isinstance(call, Mapping):  # Keras 3
         values = list(_values([call["args"], call.get("kwargs", {})]))
         inputs = [
@@ -224,7 +226,9 @@ def _call(name: str, calls: Any, last: str) -> _Call:
         reverse = False
         # Keras 3 records it too, but ignores it in predict.
         if any(keyword.get("training") is True for keyword in keywords):
-            raise InputError(f"layer {name!r} is called with training=True: it answers as then")
+            raise InputError(
+                f"layer {name!r} is called with training=True and would behave as in training"
+            )
     return _Call(inputs=tuple(inputs), numbers=tuple(numbers), reverse=reverse)
 
 

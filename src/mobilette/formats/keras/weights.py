@@ -119,7 +119,7 @@ def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
 def norm_arrays(layer: KerasLayer, weights: RemainingWeights) -> tuple[dict[str, Weights], float]:
     """Return a batch norm's arrays by their PyTorch names, and its epsilon."""
     if layer.option("axis", -1) not in (-1, 3, [-1], [3]):
-        raise InputError(f"layer {layer.name!r} normalises something else than channels")
+        raise InputError(f"layer {layer.name!r} does not normalise channels")
     epsilon = float(layer.option("epsilon", 1e-3))
     if not 0 < epsilon < 1:
         raise InputError(f"layer {layer.name!r} has epsilon {epsilon:g}; 0 to 1 are expected")
@@ -161,7 +161,7 @@ def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[Laye
         if models.setdefault(name, model) != model:
             raise InputError(
                 f"{where}: weights without a topology, and layers {name!r} in several models, "
-                "whose order is not known; save the whole model: model.save('model.keras')"
+                "whose order is unknown; save the whole model: model.save('model.keras')"
             )
         kind, queue = CLASSES[name]
         arrays = list(layer.parameters.values())
@@ -173,7 +173,7 @@ def in_order_of_kind(layers: Sequence[LayerWeights], *, where: str) -> list[Laye
         named = dict(zip(names, arrays, strict=False))
         found.append((name, number, LayerWeights(name=layer.name, parameters=named, kind=queue)))
     if not found:
-        raise InputError(f"{where}: no weights of a Keras model in it")
+        raise InputError(f"{where}: no weights of a Keras model in the file")
     found.sort(key=lambda entry: (list(CLASSES).index(entry[0]), entry[1]))
     return [layer for _, _, layer in found]
 
@@ -189,7 +189,7 @@ def match_in_order(
     if any(isinstance(row, Block) and sum(map(bool, row.paths)) > 1 for row in arch.rows):
         raise InputError(
             f"{where}: weights without a topology; the order of {arch.name}'s parallel layers is "
-            "not known: save the whole model in Keras (model.save)"
+            "unknown; save the whole model in Keras (model.save)"
         )
     ours = _with_conventions(arch)
     queues = _queues(weights)
@@ -260,7 +260,7 @@ def _kernel(
     bias = found.parameters.get("bias")
     needs_bias = isinstance(layer, LinearLayer) or layer.bias
     if (bias is None) == needs_bias or (bias is not None and bias.shape != layer.shape[:1]):
-        raise InputError(f"{where}: layer {found.name!r} has another bias than {layer.name}")
+        raise InputError(f"{where}: layer {found.name!r} has a different bias than {layer.name}")
     weight = torch.tensor(kernel.transpose(3, 2, 0, 1))
     if isinstance(layer, LinearLayer):
         if len(before) == 3:  # Keras flattens (height, width, channels)

@@ -130,5 +130,5 @@ def _remarks(model: ModelRecord, used: set[str], hidden: int) -> tuple[str, ...]
     if count:
         remarks.append(f"{count} tensors of 8-bit weights are dequantised to float32")
     if hidden:
-        remarks.append(f"{hidden} activations are in the file only as the range of an output")
+        remarks.append(f"{hidden} activations were inferred from the ranges of quantised outputs")
     return tuple(remarks)

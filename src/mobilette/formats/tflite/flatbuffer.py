@@ -71,7 +71,7 @@ class Table:
             return []
         place, count = found
         if count > most:
-            raise InputError(f"a list has {count:,} entries; at most {most:,} are read")
+            raise InputError(f"a list has {count:,} entries; at most {most:,} are supported")
         places = [place + _OFFSET.bytewidth * index for index in range(count)]
         return [Table(self._content, _follow(self._content, entry)) for entry in places]
 
@@ -131,4 +131,4 @@ def _follow(content: bytes, place: int) -> int:
 
 
 def _damaged(place: int) -> InputError:
-    return InputError(f"damaged: what byte {place:,} points to or begins is not in the file")
+    return InputError(f"damaged: byte {place:,} points outside the file")

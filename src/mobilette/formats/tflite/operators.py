@@ -217,7 +217,7 @@ def _with_constant(state: State, operator: OperatorRecord, source: int, constant
         )
     value = state.value(source)
     if value.pixels is not None and operator.options["activation"] != 0:
-        raise InputError("an activation of the input is not read")
+        raise InputError("an activation of the input is not supported")
     operation = cast(Operation, operator.name)
     return state.values.with_constant(operation, value, tuple(numbers.ravel().tolist())), shape
 

@@ -163,7 +163,7 @@ def read_model(content: bytes) -> ModelRecord:
     model = root(content, identifier=b"TFL3")
     version = model.integer(4, "Uint32")
     if version != _VERSION:
-        raise InputError(f"version {version} of the format; {_VERSION} is read")
+        raise InputError(f"version {version} of the format; only {_VERSION} is supported")
     graphs = model.tables(8, most=_MOST)
     if len(graphs) != 1:
         raise InputError(f"{len(graphs)} graphs; a classifier has one")
@@ -194,7 +194,9 @@ def _tensors(graph: Table, buffers: list[Table]) -> tuple[TensorRecord, ...]:
         if buffer >= len(buffers):
             raise InputError(f"tensor {index} is in buffer {buffer} of {len(buffers)}")
         if tensor.integer(24, "Uint32") or buffers[buffer].integer(6, "Uint64") > 1:
-            raise InputError(f"tensor {index} lies outside of the flatbuffer; that is not read")
+            raise InputError(
+                f"tensor {index} lies outside of the flatbuffer, which is not supported"
+            )
         kind = tensor.integer(6, "Int8")
         shape = _shape(tensor, 4, index)
         signature = _shape(tensor, 18, index)
@@ -225,7 +227,7 @@ def _quantisation(tensor: Table, index: int) -> Quantisation | None:
     if found is None or not len(scale):
         return None
     if found.integer(12, "Uint8"):
-        raise InputError(f"tensor {index} is quantised in a way of its own; that is not read")
+        raise InputError(f"tensor {index} has a custom quantisation, which is not supported")
     zero_point = found.vector(10, "Int64")
     if not len(zero_point):
         zero_point = np.zeros(len(scale), np.int64)
@@ -263,7 +265,9 @@ def _indices(
 ) -> tuple[int, ...]:
     indices = table.vector(slot, "Int32")
     if len(indices) > _MOST_INPUTS:
-        raise InputError(f"{where} names {len(indices):,} tensors; at most {_MOST_INPUTS} are read")
+        raise InputError(
+            f"{where} names {len(indices):,} tensors; at most {_MOST_INPUTS} are supported"
+        )
     for index in indices:
         if not (-1 if optional else 0) <= index < tensors:
             raise InputError(f"{where} names tensor {index} of {tensors}")

@@ -72,7 +72,7 @@ class State:
             tensor = self._tensors[index]
             values = _dequantised(tensor, self._stored(tensor))
             if not np.isfinite(values).all():
-                raise InputError(f"tensor {tensor.name!r:.60} has numbers that are not finite")
+                raise InputError(f"tensor {tensor.name!r:.60} has values that are not finite")
             self._floats[index] = values
         return self._floats[index]
 
@@ -105,7 +105,7 @@ class State:
         tensor = self._tensors[index]
         if tensor.kind not in ("float32", "int8", "uint8"):
             raise InputError(
-                f"tensor {tensor.name!r:.60} is {tensor.kind}; activations are read as float32,"
+                f"tensor {tensor.name!r:.60} is {tensor.kind}; activations must be float32,"
                 " int8 or uint8"
             )
         shape = tensor.shape
@@ -121,7 +121,7 @@ class State:
         """Return what tensor ``index`` holds."""
         if index not in self._values:
             which = "an input" if index < 0 else f"tensor {self._tensors[index].name!r:.60}"
-            raise InputError(f"it reads {which}, which nothing before it writes")
+            raise InputError(f"it reads {which}, which no earlier operator writes")
         return self._values[index]
 
     def plain(self, index: int) -> str:
@@ -136,13 +136,13 @@ class State:
         """Record that tensor ``index`` is ``constant`` in another type."""
         self._copies[index] = self._copies.get(constant, constant)
         if self._tensors[index].shape != self.tensor(index).shape:
-            raise InputError("its output is of another shape than its input")
+            raise InputError("its output has a different shape than its input")
 
     def check_free(self, index: int) -> None:
         """Raise `InputError` if tensor ``index`` holds something already."""
         if index in self._values or index in self._copies or self.is_constant(index):
             name = self._tensors[index].name
-            raise InputError(f"it writes tensor {name!r:.60}, which holds something already")
+            raise InputError(f"it writes tensor {name!r:.60}, which already has a value")
 
     def weights(
         self, operators: tuple[OperatorRecord, ...], names: set[str]
@@ -215,7 +215,9 @@ def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRec
     if len({len(scales), len(products), 1}) > 2 or not np.allclose(
         scales, products, rtol=0.01, atol=1e-30
     ):
-        raise InputError(f"tensor {bias.name!r:.60}: its scale is not that of input times weight")
+        raise InputError(
+            f"tensor {bias.name!r:.60}: its scale is not input scale times weight scale"
+        )
 
 
 def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
