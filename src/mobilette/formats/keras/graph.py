@@ -121,7 +121,7 @@ class _Translation:
         if layer.kind in PASSED_OVER or is_random:
             shape = layer.option("target_shape", ())
             if sum(size != 1 for size in shape) > 1:
-                raise InputError(f"layer {layer.name!r} reshapes to {shape}")
+                raise layer.fault(f"reshapes to {shape}")
             (value,) = values
             return value
         if pixels is not None and len(values) == 1 and layer.kind in GEOMETRY:
@@ -158,7 +158,7 @@ class _Translation:
             "MaxPooling2D": self.pool,
         }.get(layer.kind)
         if translate is None:
-            raise InputError(f"layer {layer.name!r} is a {layer.kind}, which is not supported")
+            raise layer.fault(f"is a {layer.kind}, which is not supported")
         (value,) = values
         return translate(layer, value)
 
@@ -184,7 +184,7 @@ class _Translation:
         if layer.option("use_bias", True):
             bias = self.weights.take(layer, "bias", (len(weight),))
         if layer.size("dilation_rate", 1) != 1:
-            raise InputError(f"layer {layer.name!r} has a dilation, which is not supported")
+            raise layer.fault("has a dilation, which is not supported")
         affine, value = value.affine, replace(value, affine=None)
         if layer.kind == "Dense":
             made = self.built.linear(layer.name, self.built.plain(value), weight, bias)
@@ -222,14 +222,14 @@ class _Translation:
             return self.built.ended(value, ENDINGS[name])
         known = ACTIVATIONS.get(name)
         if known is None or (known == "hard_sigmoid" and self.is_keras_2):
-            raise InputError(f"layer {layer.name!r} has the unsupported activation {name!r:.80}")
+            raise layer.fault(f"has the unsupported activation {name!r:.80}")
         return self.built.activated(value, known)
 
     def relu(self, layer: KerasLayer, value: Value) -> Value:
         cap = layer.option("max_value")
         others = layer.option("negative_slope", 0) or layer.option("threshold", 0)
         if others or cap not in (None, 6):
-            raise InputError(f"layer {layer.name!r} is a ReLU with options other than max_value 6")
+            raise layer.fault("is a ReLU with options other than max_value 6")
         return self.built.activated(value, "relu" if cap is None else "relu6")
 
     def pad(self, layer: KerasLayer, value: Value) -> Value:
@@ -239,7 +239,7 @@ class _Translation:
         )
         around = (int(top), int(bottom), int(left), int(right))
         if min(around) < 0:
-            raise InputError(f"layer {layer.name!r} pads {around} pixels")
+            raise layer.fault(f"pads {around} pixels")
         return self.built.padded(value, around) if any(around) else value
 
     def pool(self, layer: KerasLayer, value: Value) -> Value:
@@ -259,12 +259,12 @@ class _Translation:
 
     def join(self, layer: KerasLayer, values: list[Value]) -> Value:
         if layer.numbers and layer.kind != "Concatenate":
-            raise InputError(f"layer {layer.name!r} reads several layers and {layer.numbers}")
+            raise layer.fault(f"reads several layers and {layer.numbers}")
         if layer.kind == "Multiply":
             first, second = values
             return self.built.product(layer.name, first, second)
         if layer.option("axis", -1) not in (-1, 3):
-            raise InputError(f"layer {layer.name!r} does not concatenate channels")
+            raise layer.fault("does not concatenate channels")
         how: Join = "add" if layer.kind == "Add" else "concat"
         sources = tuple(self.built.plain(value) for value in values)
         return Value(layer=self.built.join(layer.name, sources, how))
@@ -273,22 +273,18 @@ class _Translation:
 def _check_kind(layer: KerasLayer) -> None:
     """Raise `InputError` for a layer that holds code, is quantised or has channels first."""
     if layer.kind == "Lambda":
-        raise InputError(
-            f"layer {layer.name!r} is a Lambda: code, which is not executed; write what it does "
+        raise layer.fault(
+            "is a Lambda: code, which is not executed; write what it does "
             "as layers (Rescaling, ...) and save the model again"
         )
     if layer.option("quantization_config") or "Quantized" in str(layer.option("dtype")):
-        raise InputError(
-            f"layer {layer.name!r} is quantised; save the model as it was before model.quantize"
-        )
+        raise layer.fault("is quantised; save the model as it was before model.quantize")
     if layer.option("data_format", "channels_last") not in ("channels_last", None):
-        raise InputError(
-            f"layer {layer.name!r} has channels first; only channels_last is supported"
-        )
+        raise layer.fault("has channels first; only channels_last is supported")
 
 
 def _is_same(layer: KerasLayer) -> bool:
     padding = layer.option("padding", "valid")
     if padding not in ("same", "valid"):
-        raise InputError(f"layer {layer.name!r} has padding {padding!r}")
+        raise layer.fault(f"has padding {padding!r}")
     return bool(padding == "same")

@@ -65,19 +65,17 @@ class Geometry:
         """Record the effect of a layer of `GEOMETRY`."""
         height, width = layer.option("height"), layer.option("width")
         if type(height) is not int or height != width or height < 1:
-            raise InputError(f"layer {layer.name!r} makes images of {width!r}x{height!r:.40}")
+            raise layer.fault(f"makes images of {width!r}x{height!r:.40}")
         if self._is_read:
-            raise InputError(f"layer {layer.name!r} follows a layer of the network")
+            raise layer.fault("follows a layer of the network")
         if layer.kind == "CenterCrop":
             if not self.side or self.side != self.width or height > self.side:
-                raise InputError(
-                    f"layer {layer.name!r} crops {height}x{width} pixels of {self.width or 'any'}x"
+                raise layer.fault(
+                    f"crops {height}x{width} pixels of {self.width or 'any'}x"
                     f"{self.side or 'any'}; a larger square is expected"
                 )
             if height < self.side and self.resize not in (None, "crop"):
-                raise InputError(
-                    f"layer {layer.name!r} crops an image that was resized without cropping"
-                )
+                raise layer.fault("crops an image that was resized without cropping")
             self._crop_fraction *= height / self.side
         elif self.side != height or self.width != width:
             self._resize(layer)
@@ -85,7 +83,7 @@ class Geometry:
 
     def _resize(self, layer: KerasLayer) -> None:
         if self._crop_fraction != 1:
-            raise InputError(f"layer {layer.name!r} resizes an image that was cropped before")
+            raise layer.fault("resizes an image that was cropped before")
         if layer.option("pad_to_aspect_ratio", False):
             resize: Resize = "pad"
         elif layer.kind == "RandomCrop" or layer.option("crop_to_aspect_ratio", False):
@@ -93,7 +91,7 @@ class Geometry:
         else:
             resize = "squash"
         if self.resize not in (None, resize):
-            raise InputError(f"layer {layer.name!r} resizes in another way than the layer before")
+            raise layer.fault("resizes in another way than the layer before")
         self.resize = resize
         self.remarks.append(
             f"layer {layer.name!r} resizes images ({resize}): done before the network here, with "
@@ -111,17 +109,13 @@ def arithmetic(layer: KerasLayer, weights: RemainingWeights) -> list[Step]:
     if layer.kind not in ARITHMETIC or not layer.numbers or len(layer.inputs) != 1:
         return []
     if layer.reverse and layer.kind not in ("Add", "Multiply"):
-        raise InputError(
-            f"layer {layer.name!r} subtracts its input from a constant, or divides a constant by it"
-        )
+        raise layer.fault("subtracts its input from a constant, or divides a constant by it")
     return [(ARITHMETIC[layer.kind], layer.numbers)]
 
 
 def _normalization(layer: KerasLayer, weights: RemainingWeights) -> list[Step]:
     if layer.option("invert", False) or layer.option("axis", -1) not in (-1, 3, [-1], [3], None):
-        raise InputError(
-            f"layer {layer.name!r} is inverted, or normalises other axes than channels"
-        )
+        raise layer.fault("is inverted, or normalises other axes than channels")
     if layer.option("mean") is not None:
         mean, variance = (_numbers(layer.option(name)) for name in ("mean", "variance"))
     else:
@@ -129,7 +123,7 @@ def _normalization(layer: KerasLayer, weights: RemainingWeights) -> list[Step]:
         mean = _numbers(weights.take(layer, "mean", shape).tolist())
         variance = _numbers(weights.take(layer, "variance", shape).tolist())
     if not all(0 <= value < np.inf for value in variance):
-        raise InputError(f"layer {layer.name!r} has a negative or infinite variance")
+        raise layer.fault("has a negative or infinite variance")
     std = tuple(max(value**0.5, NORMALIZATION_EPSILON) for value in variance)
     return [("SUB", mean), ("DIV", std)]
 

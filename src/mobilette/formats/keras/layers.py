@@ -57,6 +57,10 @@ class KerasLayer:
         """Return a value of the configuration."""
         return self.config.get(name, default)
 
+    def fault(self, said: str) -> InputError:
+        """Return the error that says ``said`` of the layer."""
+        return InputError(f"layer {self.name!r} {said}")
+
     def pair(self, name: str, default: int) -> tuple[Any, Any]:
         """Return an option given as one number for both directions or as two."""
         value = self.config.get(name, default)
@@ -67,7 +71,7 @@ class KerasLayer:
         """Return an option in pixels, which must be equal in both directions and at least 1."""
         first, second = self.pair(name, default)
         if type(first) is not int or first != second or first < 1:
-            raise InputError(f"layer {self.name!r} has {name} {first!r} and {second!r:.40}")
+            raise self.fault(f"has {name} {first!r} and {second!r:.40}")
         return first
 
 

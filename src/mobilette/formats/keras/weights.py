@@ -75,7 +75,7 @@ class RemainingWeights:
         """Remove and return a weight of ``shape`` (``None``: any size)."""
         array = self._named(layer).pop(parameter, None)
         if array is None:
-            raise InputError(f"layer {layer.name!r} has no {parameter} in the file")
+            raise layer.fault(f"has no {parameter} in the file")
         fits = len(shape) == array.ndim and all(
             wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
         )
@@ -89,9 +89,8 @@ class RemainingWeights:
         if "0" in parameters:
             names = [name for name in PARAMETERS[layer.kind] if _has_parameter(layer, name)]
             if len(parameters) != len(names):
-                raise InputError(
-                    f"layer {layer.name!r} has {len(parameters)} arrays in the file; "
-                    f"{len(names)} are expected"
+                raise layer.fault(
+                    f"has {len(parameters)} arrays in the file; {len(names)} are expected"
                 )
             self._layers[key] = dict(zip(names, parameters.values(), strict=True))
         return self._layers.get(key, {})
@@ -119,10 +118,10 @@ def kernel(layer: KerasLayer, weights: RemainingWeights) -> tuple[Weights, int]:
 def norm_arrays(layer: KerasLayer, weights: RemainingWeights) -> tuple[dict[str, Weights], float]:
     """Return a batch norm's arrays by their PyTorch names, and its epsilon."""
     if layer.option("axis", -1) not in (-1, 3, [-1], [3]):
-        raise InputError(f"layer {layer.name!r} does not normalise channels")
+        raise layer.fault("does not normalise channels")
     epsilon = float(layer.option("epsilon", 1e-3))
     if not 0 < epsilon < 1:
-        raise InputError(f"layer {layer.name!r} has epsilon {epsilon:g}; 0 to 1 are expected")
+        raise layer.fault(f"has epsilon {epsilon:g}; 0 to 1 are expected")
     mean = weights.take(layer, "moving_mean", (None,))
     shape = mean.shape
     scale = weights.take(layer, "gamma", shape) if layer.option("scale", True) else None

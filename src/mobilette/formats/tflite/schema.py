@@ -131,6 +131,9 @@ class TensorRecord:
     quantisation: Quantisation | None
     sparse: bool
 
+    def __str__(self) -> str:
+        return f"tensor {self.name!r:.60}"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OperatorRecord:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mobilette.arch.primitives import INPUT
 from mobilette.errors import InputError
 from mobilette.formats.file_layers import Weights
-from mobilette.formats.tflite.schema import ModelRecord, OperatorRecord, TensorRecord
+from mobilette.formats.tflite.schema import ModelRecord, OperatorRecord, Quantisation, TensorRecord
 from mobilette.formats.values import Pixels, Value, Values
 
 Shape = tuple[int, ...]
@@ -72,7 +72,7 @@ class State:
             tensor = self._tensors[index]
             values = _dequantised(tensor, self._stored(tensor))
             if not np.isfinite(values).all():
-                raise InputError(f"tensor {tensor.name!r:.60} has values that are not finite")
+                raise InputError(f"{tensor} has values that are not finite")
             self._floats[index] = values
         return self._floats[index]
 
@@ -80,19 +80,19 @@ class State:
         """Return a small constant of int32 or int64 as (nested) lists."""
         tensor = self._tensors[index]
         if tensor.kind not in ("int32", "int64") or tensor.data.size > 64:
-            raise InputError(f"tensor {tensor.name!r:.60} is not a few int32 or int64")
+            raise InputError(f"{tensor} is not a few int32 or int64")
         return list(np.atleast_1d(self._stored(tensor)).tolist())
 
     def _stored(self, tensor: TensorRecord) -> NDArray[Any]:
         if tensor.kind not in _STORED or tensor.sparse:
             kind = "sparse" if tensor.sparse else tensor.kind
             listed = ", ".join(_STORED)
-            raise InputError(f"tensor {tensor.name!r:.60} is {kind}; supported are {listed}")
+            raise InputError(f"{tensor} is {kind}; supported are {listed}")
         dtype = np.dtype(_STORED[tensor.kind])
         count = math.prod(tensor.shape)
         if min(tensor.shape, default=1) < 1 or tensor.data.size != count * dtype.itemsize:
             raise InputError(
-                f"tensor {tensor.name!r:.60} has {tensor.data.size:,} bytes, which is not"
+                f"{tensor} has {tensor.data.size:,} bytes, which is not"
                 f" {tensor.kind} of shape {tensor.shape}"
             )
         self._left -= count
@@ -105,14 +105,13 @@ class State:
         tensor = self._tensors[index]
         if tensor.kind not in ("float32", "int8", "uint8"):
             raise InputError(
-                f"tensor {tensor.name!r:.60} is {tensor.kind}; activations must be float32,"
-                " int8 or uint8"
+                f"{tensor} is {tensor.kind}; activations must be float32, int8 or uint8"
             )
         shape = tensor.shape
         fixed = len(shape) in (2, 4) and not any(tensor.dynamic[1:])
         if not fixed or shape[0] != 1 or min(shape) < 1:
             raise InputError(
-                f"tensor {tensor.name!r:.60} is of shape {shape}; only (1, height, width,"
+                f"{tensor} is of shape {shape}; only (1, height, width,"
                 " channels) and (1, n), all fixed but the batch, are supported"
             )
         return shape
@@ -120,7 +119,7 @@ class State:
     def value(self, index: int) -> Value:
         """Return what tensor ``index`` holds."""
         if index not in self._values:
-            which = "an input" if index < 0 else f"tensor {self._tensors[index].name!r:.60}"
+            which = "an input" if index < 0 else f"{self._tensors[index]}"
             raise InputError(f"it reads {which}, which no earlier operator writes")
         return self._values[index]
 
@@ -180,13 +179,12 @@ def value_range(tensor: TensorRecord) -> tuple[float, float] | None:
 
 def _scale_and_zero_point(tensor: TensorRecord) -> tuple[float, int]:
     """Return a quantised tensor's single scale, above 0, and zero point."""
-    quantisation = tensor.quantisation
-    if quantisation is None or len(quantisation.scale) != 1:
-        raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without one scale")
-    _check_quantisation(tensor)
+    if tensor.quantisation is None or len(tensor.quantisation.scale) != 1:
+        raise InputError(f"{tensor} is {tensor.kind} without one scale")
+    quantisation = _quantisation(tensor)
     scale = float(quantisation.scale[0])
     if scale <= 0:
-        raise InputError(f"tensor {tensor.name!r:.60}: scale {scale} is not above 0")
+        raise InputError(f"{tensor}: scale {scale} is not above 0")
     return scale, int(quantisation.zero_point[0])
 
 
@@ -208,33 +206,28 @@ def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRec
     if bias.kind != "int32" or input_.kind not in ("int8", "uint8"):
         return
     if bias.quantisation is None or weight.quantisation is None:
-        raise InputError(f"tensor {bias.name!r:.60} is int32 without a scale")
+        raise InputError(f"{bias} is int32 without a scale")
     scale, _ = _scale_and_zero_point(input_)
     products = np.float64(scale) * weight.quantisation.scale
     scales = bias.quantisation.scale
     if len({len(scales), len(products), 1}) > 2 or not np.allclose(
         scales, products, rtol=0.01, atol=1e-30
     ):
-        raise InputError(
-            f"tensor {bias.name!r:.60}: its scale is not input scale times weight scale"
-        )
+        raise InputError(f"{bias}: its scale is not input scale times weight scale")
 
 
 def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
     if tensor.kind in ("float32", "float16"):
         with np.errstate(invalid="ignore"):  # checked for NaN later
             return stored.astype(np.float32)
-    if tensor.quantisation is None or tensor.kind not in _LIMITS:
-        raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without a scale")
-    _check_quantisation(tensor)
-    scale, zero_point = tensor.quantisation.scale, tensor.quantisation.zero_point
+    quantisation = _quantisation(tensor)
+    scale, zero_point = quantisation.scale, quantisation.zero_point
     if len(scale) > 1:
         sliced = [1] * stored.ndim
-        dimension = tensor.quantisation.dimension
+        dimension = quantisation.dimension
         if not 0 <= dimension < stored.ndim or stored.shape[dimension] != len(scale):
             raise InputError(
-                f"tensor {tensor.name!r:.60}: {len(scale)} scales along dimension {dimension}"
-                f" of shape {stored.shape}"
+                f"{tensor}: {len(scale)} scales along dimension {dimension} of shape {stored.shape}"
             )
         sliced[dimension] = len(scale)
         scale, zero_point = scale.reshape(sliced), zero_point.reshape(sliced)
@@ -246,13 +239,15 @@ def _dequantised(tensor: TensorRecord, stored: NDArray[Any]) -> Weights:
     return real
 
 
-def _check_quantisation(tensor: TensorRecord) -> None:
+def _quantisation(tensor: TensorRecord) -> Quantisation:
+    """Return a tensor's quantisation; raise `InputError` if it has none or an impossible one."""
     quantisation = tensor.quantisation
     if quantisation is None or tensor.kind not in _LIMITS:
-        raise InputError(f"tensor {tensor.name!r:.60} is {tensor.kind} without a scale")
+        raise InputError(f"{tensor} is {tensor.kind} without a scale")
     lowest, highest = _LIMITS[tensor.kind]
     scale, zero_point = quantisation.scale, quantisation.zero_point
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise InputError(f"tensor {tensor.name!r:.60}: its scale is negative or not finite")
+        raise InputError(f"{tensor}: its scale is negative or not finite")
     if not (zero_point >= lowest).all() or not (zero_point <= highest).all():
-        raise InputError(f"tensor {tensor.name!r:.60}: its zero point is not one of {tensor.kind}")
+        raise InputError(f"{tensor}: its zero point is not one of {tensor.kind}")
+    return quantisation
