@@ -1,4 +1,4 @@
-"""The kinds of primitive layer, and the only copy of their geometry (padding and map sizes)."""
+"""The kinds of primitive layers, and their padding and output sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def symmetric_padding(kernel: int) -> int:
 
 
 def same_padding(side: int, *, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the zeros before and after a side for TensorFlow's ``SAME``: an odd one is after."""
+    """Return the zeros before and after a side for TensorFlow's ``SAME``; an odd one is after."""
     total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
 
@@ -30,12 +30,12 @@ def is_depthwise(groups: int, in_channels: int, channels: int) -> bool:
 
 @dataclass(frozen=True)
 class Layer:
-    """Common to all layers.
+    """The fields that all layers have.
 
     Attributes:
-        name: its name everywhere: state dict, cost table, exported nodes.
-        inputs: the layers (or ``input``) whose outputs it reads.
-        shape: of its output without the batch: (channels, height, width) or (features,).
+        name: as in state dicts, cost tables and exported nodes.
+        inputs: the layers, or ``input``, that it reads.
+        shape: of its output, without the batch: (channels, height, width) or (features,).
     """
 
     name: str
@@ -56,7 +56,7 @@ class ConvLayer(Layer):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each output channel is computed from the same-numbered input alone."""
+        """Whether each output channel is computed only from the input channel of its number."""
         return is_depthwise(self.groups, self.in_channels, self.shape[0])
 
     def pads(self, side: int) -> tuple[int, int]:
@@ -173,9 +173,8 @@ AnyLayer = (
 
 
 def output_side(layer: AnyLayer, side: int) -> int:
-    """Return the side, in pixels, of the map that ``layer`` makes of a square one of ``side``.
+    """Return the side of the output map of ``layer`` for a square input map, in pixels.
 
-    Strides do not depend on the resolution, so the graph of one resolution gives the maps of all.
     Layers after the flattening have no side; they return ``side``.
 
     Raises:
@@ -189,7 +188,7 @@ def output_side(layer: AnyLayer, side: int) -> int:
             windows = free // layer.stride + 1
             if layer.ceil_mode:
                 steps = -(-free // layer.stride)
-                # PyTorch: a window that would begin in the padding behind the map does not count.
+                # PyTorch ignores a window that would begin in the padding after the map.
                 windows = steps + (steps * layer.stride < side + layer.padding)
         case SubsampleLayer():
             return -(-side // layer.stride)

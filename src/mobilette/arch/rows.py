@@ -4,10 +4,9 @@ A row is one operation (`Conv`, `Pool`) or a `Block`: operations in sequence and
 that are added or concatenated. Every family of the catalogue consists of these; the blocks that the
 papers name (`bottleneck`, `fire`, `shuffle_unit`, ...) are functions in the family files.
 
-Rows are concrete: every channel count is an integer and every convolution is a full `Conv`. Widths,
-classes and forms are expanded earlier (`mobilette.arch.scale`). Step names are layer names: the
-depthwise convolution of the fourth row is ``rows.3.depthwise.conv`` in state dicts, cost tables and
-exported files.
+Rows are concrete: widths, classes and forms are already expanded (`mobilette.arch.scale`). Step
+names are parts of layer names: the depthwise convolution of the fourth row is
+``rows.3.depthwise.conv`` in state dicts, cost tables and exported files.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class ChannelShuffle:
 
 @dataclass(frozen=True, kw_only=True)
 class Subsample:
-    """Every ``stride``-th position, and zeros as new channels, half of them before the old ones.
+    """Every ``stride``-th position; zeros as new channels, half before and half after the old.
 
     The shortcut without weights of He et al. 2016 (option A).
     """
@@ -166,8 +165,7 @@ class Block:
         entry: steps before the paths.
         paths: each from the entry's output to the join; an empty one is the identity.
         join: how the paths' outputs are combined; ``none`` without paths.
-        split: the first path gets the first half of the channels and the second path the other
-            (ShuffleNet V2); otherwise each gets all.
+        split: whether each of two paths gets half of the channels (ShuffleNet V2), instead of all.
         activation: after the join.
         shuffle: groups of a channel shuffle after the activation; 0 for none.
     """
@@ -203,7 +201,7 @@ class Block:
 
     @property
     def stride(self) -> int:
-        """The stride of the whole row, that of its longest path."""
+        """The stride of the longest path."""
         longest = max(self.paths, key=len, default=())
         stride = 1
         for step in (*self.entry, *longest):

@@ -16,10 +16,10 @@ LARGEST_SMALL_RESOLUTION = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a caller may choose about a family's network.
+    """Options of a network.
 
-    ``form="small"`` changes the first two strides of 2 to 1, for images of about 32x32; ``None``
-    means ``small`` up to 64 pixels and ``full`` above.
+    ``form="small"`` changes the first two strides of 2 to 1, for images of about 32x32; by default
+    it is used up to 64 pixels.
     """
 
     width_mult: Annotated[float, WIDTH_MULT] = 1.0

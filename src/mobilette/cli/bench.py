@@ -112,5 +112,5 @@ def _export(
                 name = f"{result.target} {result.precision}"
                 said.print(f"{name}: not written: {result.reason}")
             else:
-                said.print(f"{result.path}: there")
+                said.print(f"{result.path}: ready")
     return folder

@@ -51,8 +51,8 @@ class Constraint:
 def parse_budget(text: str) -> tuple[Constraint, ...]:
     """Return the constraints in ``text``, separated by commas, with ``<=`` or ``<``.
 
-    Suffixes K, M and G stand for thousands, millions and billions of params and madds; B, KB, MB
-    and GB (1,000), KiB, MiB and GiB (1,024) for bytes of size and ram. Case does not matter.
+    ``params`` and ``madds`` take the suffixes K, M and G; ``size`` and ``ram`` take B, KB, MB, GB
+    (powers of 1,000) or KiB, MiB, GiB (powers of 1,024). Case does not matter.
 
     Raises:
         InputError: a part is not a constraint, or a quantity is limited twice.

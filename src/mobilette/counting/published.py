@@ -1,13 +1,11 @@
 """Published ImageNet accuracies of networks of the catalogue.
 
-bench/published.py writes the table, published.csv, and says how one value per point was chosen:
-top-1 on ImageNet's validation set, 1,000 classes, one crop, floating point. The CIFAR networks are
-absent: accuracies on different sets cannot be ranked together.
+bench/published.py writes the table, published.csv, and documents the choice of values: top-1 on
+ImageNet's validation set, 1,000 classes, one crop, floating point. CIFAR networks are left out.
 
-Between published points the accuracy is interpolated linearly in the logarithms of width and
-resolution, because mult-adds grow with the square of both. A point counts as between others where
-it lies on a line of two published ones, or in a rectangle of four; beyond them there is no
-accuracy. Where published values rise with width and resolution, so do those between.
+Between published points, on a line of two or in a rectangle of four, the accuracy is interpolated
+linearly in the logarithms of width and resolution, because mult-adds grow with the square of both.
+There is no extrapolation.
 """
 
 from __future__ import annotations

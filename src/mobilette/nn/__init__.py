@@ -1,1 +1,1 @@
-"""`Arch` to `torch.nn.Module`: one file per kind of block."""
+"""The `torch.nn.Module` of an `Arch`, and kernels in C++."""

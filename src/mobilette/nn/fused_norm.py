@@ -12,7 +12,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mobilette.nn.kernels import load_kernels
 
-# The function of batch_norm.cpp, and the bounds that it is given.
+# The function of batch_norm.cpp, and its bounds.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, float, float]] = {
     nn.Identity: ("clamp", -torch.inf, torch.inf),
     nn.ReLU: ("clamp", 0.0, torch.inf),
@@ -23,7 +23,7 @@ _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class _NormAndActivation(torch.autograd.Function):
-    """Keeps the input alone for the backward pass; what the norm made of it is computed anew."""
+    """Keeps only the input for the backward pass, which recomputes the normalised values."""
 
     @staticmethod
     def forward(
@@ -96,16 +96,16 @@ def _call(
 
 
 def can_fuse(x: Tensor, norm: nn.Module, activation: nn.Module) -> bool:
-    """Whether `norm_and_activation` can stand in for the two modules on ``x``.
+    """Whether `norm_and_activation` can replace the two modules on ``x``.
 
-    It can for float32 and bfloat16 on the CPU, channels last, with the batch's statistics, or with
-    running ones where no gradient is needed.
+    It can for channels-last float32 and bfloat16 on the CPU, with the batch's statistics, or with
+    running statistics if no gradient is needed.
     """
     return (
         not torch.compiler.is_compiling()
         and type(norm) is nn.BatchNorm2d
         and any(isinstance(activation, kind) for kind in _ACTIVATIONS)
-        and norm.track_running_stats  # else batch statistics are used in inference, too
+        and norm.track_running_stats  # else inference uses the batch's statistics, too
         and (norm.training or not _has_gradient(x, norm))
         and x.device.type == "cpu"
         and x.dtype in _TYPES
@@ -124,7 +124,7 @@ def _has_gradient(x: Tensor, norm: nn.BatchNorm2d) -> bool:
 
 
 def _is_plain(of_channels: Tensor | None, channels: int) -> bool:
-    """Whether it is what the kernels read: one contiguous float32 per channel."""
+    """Whether the kernels can read it: one contiguous float32 per channel."""
     return (
         of_channels is not None
         and of_channels.device.type == "cpu"
@@ -135,10 +135,10 @@ def _is_plain(of_channels: Tensor | None, channels: int) -> bool:
 
 
 def norm_and_activation(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) -> Tensor:
-    """Return ``activation(norm(x))``, in one pass over memory where PyTorch's layers take two.
+    """Return ``activation(norm(x))``, in one pass over memory instead of PyTorch's two.
 
-    In training, statistics take one more pass and the backward pass two; bf16 is rounded once.
-    Results do not depend on the number of threads.
+    In training, the statistics take one more pass and the backward pass takes two; bf16 is rounded
+    once. Results do not depend on the number of threads.
 
     Args:
         x: float32 or bfloat16 (N, C, H, W) for which `can_fuse` holds; overwritten outside of
@@ -155,7 +155,7 @@ def norm_and_activation(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module) 
     momentum = norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    if momentum is None:  # PyTorch's way to say: a plain average
+    if momentum is None:  # in PyTorch: a cumulative average
         assert norm.num_batches_tracked is not None
         momentum = 1 / norm.num_batches_tracked.item()
     result: Tensor = _NormAndActivation.apply(  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Our kernels in C++, compiled on first use for the machine that runs them.
+"""Kernels in C++, compiled on first use for this machine.
 
-A compiler is optional: without one, `why_no_kernels` says so and layers run as PyTorch has them.
+Without a compiler, `why_no_kernels` says so and PyTorch's own layers run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import torch  # noqa: F401 - brings the OpenMP that the library is linked to when it is loaded
+import torch  # noqa: F401 - loads the OpenMP library that the kernels need
 
 from mobilette.errors import InputError
 from mobilette.files import cache_root
@@ -52,15 +52,12 @@ def why_no_kernels() -> str | None:
 def load_kernels() -> ctypes.CDLL:
     """Return the functions of `batch_norm.cpp`, compiled by ``CXX`` or the system's GCC.
 
-    A compiler whose OpenMP is not that of PyTorch (clang beside PyTorch's wheels) makes a library
-    that cannot be loaded.
-
-    The library is kept in `kernels_folder`, under a name that changes with source, compiler and
-    processor.
+    The library is cached in `kernels_folder` by source, compiler and processor. A compiler with
+    another OpenMP than PyTorch's (clang with PyTorch's wheels) makes one that cannot be loaded.
 
     Raises:
-        NoKernels: no compiler, or it fails; the cache cannot be written, or others could have
-            written what is there.
+        NoKernels: there is no compiler, or it fails; or the cache cannot be written, or is writable
+            by other users.
     """
     try:
         found = _load(os.environ.get("CXX"), kernels_folder())
@@ -73,7 +70,7 @@ def load_kernels() -> ctypes.CDLL:
 
 @cache
 def _load(asked: str | None, folder: Path) -> ctypes.CDLL | str:
-    """Return the library, or why there is none: either is the answer of the whole process."""
+    """Return the library, or why there is none; computed once per process."""
     try:
         return _compiled(asked, folder)
     except (NoKernels, InputError) as reason:
@@ -92,7 +89,7 @@ def _compiled(asked: str | None, folder: Path) -> ctypes.CDLL:
     name = hashlib.sha256(source + "\0".join(about).encode()).hexdigest()[:32]
     library = folder / f"{name}.so"
     if library.exists():
-        with suppress(OSError):  # a damaged one is made anew
+        with suppress(OSError):  # a damaged library is compiled again
             return _own(library)
     _compile(compiler, source, library)
     return _own(library)
@@ -137,7 +134,7 @@ def _run(*command: str) -> str:
 
 
 def _processor() -> str:
-    """Return text that differs where ``-march=native`` generates different code."""
+    """Return a text that differs between processors for which ``-march=native`` differs."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -146,12 +143,7 @@ def _processor() -> str:
 
 
 def _own(library: Path) -> ctypes.CDLL:
-    """Load a library that no other user could have written.
-
-    Raises:
-        NoKernels: another user could.
-        OSError: it cannot be loaded.
-    """
+    """Load a library, or raise `NoKernels` if another user could have written it."""
     for path in (library.parent, library):
         status = path.stat()
         if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

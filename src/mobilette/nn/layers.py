@@ -34,10 +34,10 @@ from mobilette.arch.rows import Activation
 
 
 class _DepthwiseStride2(torch.autograd.Function):
-    """A depthwise 3x3 convolution with stride 2 whose input gradient is a convolution, too.
+    """A depthwise 3x3 convolution with stride 2 whose input gradient is a fast convolution.
 
-    Zeros between the gradient's pixels make it one with stride 1, for which oneDNN has a fast
-    kernel in bf16; for the gradient of stride 2 it has only a reference kernel.
+    With zeros between the gradient's pixels it is a convolution of stride 1, for which oneDNN has a
+    fast bf16 kernel.
     """
 
     @staticmethod
@@ -69,10 +69,10 @@ class _DepthwiseStride2(torch.autograd.Function):
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, past oneDNN's reference kernels for mixed precision on CPUs.
+    """`nn.Conv2d` that avoids oneDNN's reference kernels for mixed precision on CPUs.
 
-    Those are the gradients of depthwise convolutions with stride 2 or large kernels: measured with
-    torch 2.13, bf16 takes up to 70 times as long as fp32 there (docs/log.md).
+    oneDNN uses them for the gradients of depthwise convolutions with stride 2 or large kernels:
+    with torch 2.13, bf16 takes up to 70 times as long as fp32 (docs/log.md).
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Conv2d(nn.Conv2d):
         depthwise = self.bias is None and is_depthwise(
             self.groups, self.in_channels, self.out_channels
         )
-        # One column is left to fp32: oneDNN's weight gradient in bf16 reads past it.
+        # In fp32 for one column: oneDNN's weight gradient in bf16 reads past it.
         one_column = input.shape[-1] == 1
         if depthwise and not one_column and (self.kernel_size, self.stride) == ((3, 3), (2, 2)):
             dtype = torch.get_autocast_dtype("cpu")
@@ -99,8 +99,7 @@ class Conv2d(nn.Conv2d):
 class SamePadConv2d(Conv2d):
     """A convolution with TensorFlow's ``SAME`` padding: output = ceil(input / stride).
 
-    The odd pixel goes to the bottom and right, so a stride-2 kernel sees other pixels than with
-    symmetric padding.
+    An odd pixel is added at the bottom and right.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -117,8 +116,8 @@ class SamePadConv2d(Conv2d):
 class GlobalAveragePool(nn.Module):
     """The mean of every channel, (N, C, H, W) to (N, C, 1, 1).
 
-    ``AdaptiveAvgPool2d(1)`` hands back a gradient without memory of its own, for which batch
-    norm's backward takes a path many times slower on the CPU.
+    The gradient of ``AdaptiveAvgPool2d(1)`` is an expanded tensor, with which batch norm's backward
+    is many times slower on the CPU.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +126,7 @@ class GlobalAveragePool(nn.Module):
 
 
 class _ReLU6InPlace(torch.autograd.Function):
-    """ReLU6 whose backward reads the result, so that the input need not be kept."""
+    """ReLU6 whose backward needs the result only, not the input."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
@@ -145,10 +144,9 @@ class _ReLU6InPlace(torch.autograd.Function):
 
 
 class ReLU6(nn.ReLU6):
-    """``min(max(x, 0), 6)``, written over ``x`` in training.
+    """``min(max(x, 0), 6)``, in place in training.
 
-    ``nn.ReLU6(inplace=True)`` copies its input first, to have it in the backward pass; the result
-    says as well where the gradient passes.
+    ``nn.ReLU6(inplace=True)`` copies its input for the backward pass; the result suffices.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -160,7 +158,7 @@ class ReLU6(nn.ReLU6):
 
 
 class Add(nn.Module):
-    """The sum of tensors, as a module so that the addition has a name."""
+    """The sum of tensors."""
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Return the sum of ``parts``, all of one shape."""
@@ -171,7 +169,7 @@ class Add(nn.Module):
 
 
 class Concat(nn.Module):
-    """The channels of tensors one after the other."""
+    """The concatenation of tensors along their channels."""
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Return (N, sum of channels, H, W) of ``parts``, each (N, C, H, W)."""
@@ -191,7 +189,7 @@ class Slice(nn.Module):
 
 
 class Scale(nn.Module):
-    """One tensor times another, as a module so that the product has a name."""
+    """The product of two tensors."""
 
     def forward(self, x: Tensor, factors: Tensor) -> Tensor:
         """Return ``x`` (N, C, H, W) times ``factors`` (N, C, 1, 1)."""
@@ -206,13 +204,13 @@ class ShuffleChannels(nn.Module):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` (N, C, H, W) with its channels in the other order."""
+        """Return ``x`` (N, C, H, W) with its channels shuffled."""
         batch, channels, height, width = x.shape
         each = channels // self.groups
         if x.is_contiguous():
             grouped = x.reshape(batch, self.groups, each, height, width)
             return grouped.transpose(1, 2).reshape(batch, channels, height, width)
-        # channels_last stays channels_last: the layers that follow are fast in it alone
+        # channels_last is kept: the layers that follow are fast in it only
         grouped = x.permute(0, 2, 3, 1).reshape(batch, height, width, self.groups, each)
         shuffled = grouped.transpose(3, 4).reshape(batch, height, width, channels)
         return shuffled.permute(0, 3, 1, 2)
@@ -281,7 +279,7 @@ def build_layer(layer: AnyLayer | DropoutLayer, arch: Arch) -> nn.Module:
 
 
 def _activation(name: Activation) -> nn.Module:
-    """Return the module of an activation, one that overwrites its input where that saves memory."""
+    """Return the module of an activation, in place where that saves memory."""
     match name:
         case "relu":
             return nn.ReLU(inplace=True)
@@ -300,7 +298,7 @@ def _activation(name: Activation) -> nn.Module:
 def initialise(module: nn.Module) -> None:
     """Draw a layer's weights: He et al. 2015 (fan out) for convolutions, N(0, 0.01) for linear.
 
-    On the meta device there are none, and PyTorch takes long to draw nothing.
+    Nothing is done on the meta device, where drawing takes PyTorch long.
     """
     if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.is_meta:
         return

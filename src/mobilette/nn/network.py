@@ -23,12 +23,12 @@ class Network(nn.Module):
     """The network that an `Arch` describes.
 
     It has a module for each layer of `mobilette.arch.layers.training_layers`, under the layer's
-    name, and runs them as the graph says. ``forward`` takes the normalised image, float (N, C, H,
-    W), and returns logits, float (N, classes).
+    name. ``forward`` takes normalised images, float (N, C, H, W), and returns logits, float (N,
+    classes).
 
     Attributes:
         fused_norms: whether batch norms and the activations after them are computed together on
-            the CPU where `can_fuse` allows it; hooks of these modules are not called then. Needs
+            the CPU where `can_fuse` allows it; their hooks are not called then. Requires
             `mobilette.nn.kernels`.
 
     Raises:
@@ -37,7 +37,7 @@ class Network(nn.Module):
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
-        check_memory(arch)  # says which row is wrong before any module is made
+        check_memory(arch)  # before any module is built
         self.arch = arch
         self.fused_norms = False
         self.stem, self.rows, self.head = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
@@ -67,7 +67,7 @@ class Network(nn.Module):
         return {stride: values[name] for stride, name in self._ends.items()}
 
     def _run(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
-        """Return the logits and what the layers ``keep`` give, by layer."""
+        """Return the outputs of the last layer and of the layers ``keep``, by name."""
         values = {INPUT: x}
         for parents, names, inputs, output, read in self._steps:
             parent: Any = self
@@ -80,7 +80,7 @@ class Network(nn.Module):
                     del values[name]
             x = first(*taken)
             del taken
-            # What a hook has kept of the convolution must not be written over.
+            # If a hook may have kept the output of the convolution, it must not be overwritten.
             if self.fused_norms and others and not first._forward_hooks:
                 norm = others[0]
                 last = others[1] if len(others) > 1 else _NO_ACTIVATION
@@ -98,14 +98,14 @@ class Network(nn.Module):
 
 
 class _Step(NamedTuple):
-    """Modules that run one after the other, each on the output of the one before.
+    """Modules in sequence.
 
     Attributes:
-        parents: names of the modules they are in, from the outermost.
-        names: theirs in the innermost.
-        inputs: what the first takes: layers, or `INPUT`.
+        parents: names of the enclosing modules, outermost first.
+        names: names of the modules in the innermost.
+        inputs: layers, or `INPUT`, that the first module reads.
         output: the last layer.
-        read: which of ``inputs`` no later step takes.
+        read: those of ``inputs`` that no later step reads.
     """
 
     parents: tuple[str, ...]
@@ -116,7 +116,7 @@ class _Step(NamedTuple):
 
 
 def _steps(graph: Sequence[Layer], *, whole: Collection[str]) -> tuple[_Step, ...]:
-    """Return the steps of ``graph``; no layer of ``whole`` is inside of one."""
+    """Return the steps of ``graph``; each layer of ``whole`` ends one."""
     readers = Counter(name for layer in graph for name in layer.inputs)
     chains: list[list[Layer]] = []
     for layer in graph:
@@ -160,7 +160,7 @@ def _last_at_stride(arch: Arch, graph: Sequence[Layer]) -> dict[int, str]:
 
 
 def build_empty(arch: Arch) -> Network:
-    """Return the network without storage (meta device), for weights that are loaded next."""
+    """Return the network on the meta device, without storage for weights."""
     with torch.device("meta"):
         return Network(arch)
 
@@ -170,7 +170,7 @@ def measure_statistics(network: Network, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of the batch norms by averages over ``batches``.
 
     For networks whose statistics belong to other weights ("precise BN": Wu and Johnson 2021, arXiv
-    2105.07576, section 3). The network is left in evaluation mode.
+    2105.07576, section 3). Leaves the network in evaluation mode.
 
     Args:
         network: changed in place.
@@ -180,7 +180,7 @@ def measure_statistics(network: Network, batches: Iterable[Tensor]) -> None:
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's way to say: a plain average
+        norm.momentum = None  # in PyTorch: a cumulative average
         norm.train()
     for batch in batches:
         network(batch)

@@ -1,4 +1,4 @@
-"""A benchmark for people: a Markdown table, and a plot of accuracy over latency."""
+"""A benchmark as a Markdown table and as a plot of accuracy over latency."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ COLUMNS = (
     "memory MB",
     "size MB",
 )
-# Characters per line above and below the plot; how far marks are moved apart, as a fraction of the
-# range of accuracies; the latency that a mark covers, as a factor.
+# Characters per line above and below the plot; the distance between marks, as a fraction of the
+# range of accuracies; the width of a mark, as a factor of latency.
 WIDTH, WIDTH_BELOW = 95, 150
 LANE, MARK = 0.022, 1.02
-# Okabe and Ito's colours, as in the diagrams; the marker says the same without colour.
+# Okabe and Ito's colours; the markers differ, too.
 MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "fp32": ("o", "#0072b2"),
@@ -53,7 +53,7 @@ MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def short_names(rows: Sequence[Row]) -> list[str]:
-    """Return the artifacts' paths below their common folder; a run keeps its own name."""
+    """Return each artifact's path relative to their common folder, and the names of runs."""
     paths = [Path(row.artifact).resolve() for row in rows]
     parents = [path.parent for path, row in zip(paths, rows, strict=True) if row.target is not None]
     try:
@@ -67,7 +67,7 @@ def short_names(rows: Sequence[Row]) -> list[str]:
 
 
 def table_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
-    """Return the cells of the table below `COLUMNS`."""
+    """Return the rows of the table with `COLUMNS`."""
     return [
         _cells(row, name)
         for row, name in zip(benchmark.rows, short_names(benchmark.rows), strict=True)
@@ -75,7 +75,7 @@ def table_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
 
 
 def remarks_on(benchmark: Benchmark) -> list[str]:
-    """Return why artifacts are not verified or not timed, one line each."""
+    """Return the reasons why artifacts are not verified or not timed, one line each."""
     names = short_names(benchmark.rows)
     return [
         f"{name}: {'; '.join(row.reasons)}"
@@ -85,7 +85,7 @@ def remarks_on(benchmark: Benchmark) -> list[str]:
 
 
 def conclusion(benchmark: Benchmark) -> str:
-    """Return which verified artifact is the fastest, or which are level, in one line."""
+    """Name the fastest verified artifact, or those that are level, in one line."""
     names = short_names(benchmark.rows)
     if benchmark.level:
         by_path = dict(zip((row.artifact for row in benchmark.rows), names, strict=True))
@@ -96,11 +96,11 @@ def conclusion(benchmark: Benchmark) -> str:
     for row, name in zip(benchmark.rows, names, strict=True):
         if row.artifact == benchmark.fastest and row.latency_ms is not None:
             return f"fastest verified artifact: {name}, {row.latency_ms.median:.2f} ms"
-    return "no artifact is verified and timed: none is named the fastest"
+    return "no artifact is both verified and timed"
 
 
 def conditions(benchmark: Benchmark) -> str:
-    """Return how it was measured, in one line."""
+    """Return the machine, threads, rounds and images, in one line."""
     images = max((row.images for row in benchmark.rows), default=0)
     data = f", accuracy on {images:,} images of {benchmark.data}" if benchmark.data else ""
     threads = "thread" if benchmark.threads == 1 else "threads"
@@ -185,7 +185,7 @@ def _points(benchmark: Benchmark) -> list[tuple[Row, str]]:
 
 
 def moved_apart(rows: Sequence[Row]) -> list[tuple[float, float]]:
-    """Return where the marks are, moved up or down where their intervals would overlap."""
+    """Return the positions of the marks, moved up or down where their intervals overlap."""
     lane = LANE * _span([100 * (row.top1 or 0.0) for row in rows])
     taken: list[tuple[float, float, float]] = []
     for row in rows:
@@ -204,10 +204,10 @@ def _span(accuracies: Sequence[float]) -> float:
 
 
 def _below(benchmark: Benchmark, *, moved: bool) -> Iterator[str]:
-    """Yield the lines below the plot: the conditions, and what it leaves out and why."""
+    """Yield the lines below the plot: the conditions, and the artifacts left out, with reasons."""
     yield fill(visible(conditions(benchmark)), WIDTH_BELOW)
     if moved:
-        yield "Marks that would coincide are moved up or down; the table has the numbers."
+        yield "Overlapping marks are moved up or down; the table has the exact numbers."
     shown = {name for _, name in _points(benchmark)}
     for row, name in zip(benchmark.rows, short_names(benchmark.rows), strict=True):
         if name not in shown:

@@ -1,4 +1,4 @@
-"""The result of a training: its accuracy, how certain that is, and what guessing would reach."""
+"""The result of a training: its accuracy, the confidence interval and warnings."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Outcome:
         best: the line of metrics.csv for the best weights, by column.
         last: its last line.
         images: number of held-out images.
-        largest: the largest class of the held-out images and its fraction; ``None`` if an image may
-            have several classes.
-        uneven: the classes with the most and the fewest training images, and how many, if they are
-            uneven and the recipe does not compensate.
+        largest: the largest class of the held-out images and its fraction; ``None`` for multi-label
+            runs.
+        uneven: the classes with the most and the fewest training images, and their counts, if they
+            differ much and the recipe does not compensate.
     """
 
     best: dict[str, float]

@@ -1,4 +1,4 @@
-"""A chart of the channels that pruning left in each layer."""
+"""A chart of the channels left by pruning."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ IMAGE = "pruning.png"
 LINE = 0.17  # inches per layer
 
 
-def write_image(pruning: Pruning, run: Path) -> Path:
-    """Write `draw`'s image into the folder ``run``; return the file.
+def write_image(pruning: Pruning, run: Path) -> None:
+    """Write a PNG into ``run``: each layer's channels before pruning (light) and after (dark).
 
     Raises:
         InputError: it cannot be written.
     """
-    write_bytes(run / IMAGE, draw(pruning))
-    return run / IMAGE
-
-
-def draw(pruning: Pruning) -> bytes:
-    """Return a PNG: each layer's channels before pruning (light) and after (dark)."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -36,8 +30,7 @@ def draw(pruning: Pruning) -> bytes:
     with rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
         height = 1.6 + LINE * len(pruning.channels)
         figure = Figure(figsize=(8, height), dpi=120, layout="constrained")
-        axes = figure.add_subplot()
-        _bars(axes, pruning.channels, last.channels)
+        _draw_bars(figure.add_subplot(), pruning.channels, last.channels)
         figure.suptitle(
             f"{last.madds / pruning.madds:.1%} of the mult-adds, "
             f"{last.params / pruning.params:.1%} of the parameters; "
@@ -49,10 +42,10 @@ def draw(pruning: Pruning) -> bytes:
         )
         content = io.BytesIO()
         figure.savefig(content, format="png")
-    return content.getvalue()
+    write_bytes(run / IMAGE, content.getvalue())
 
 
-def _bars(axes: Axes, before: dict[str, int], kept: dict[str, int]) -> None:
+def _draw_bars(axes: Axes, before: dict[str, int], kept: dict[str, int]) -> None:
     names = list(before)
     rows = range(len(names))
     left = [kept[name] for name in names]
