@@ -2,7 +2,7 @@
 
 python -m docs.a_billion_images [TABLE]
 
-Every number that is neither counted nor computed is an `Assumption`, with where it comes from.
+Every number that is neither counted nor computed is an `Assumption` with its source.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ BENCH = "bench/a_billion_images.py"
 DGX = "NVIDIA DGX A100, data sheet"
 NETWORKS = ("mobilenet_v2", "shufflenet_v2", "resnet50")
 GPUS = (8, 64)
-PROCESSES = 8  # of a machine, one a GPU
+PROCESSES = 8  # per machine, one per GPU
 RESOLUTION = 224
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assumption:
-    """A number that everything below depends on."""
+    """A number that the results depend on."""
 
     what: str
     value: float
@@ -34,7 +34,7 @@ class Assumption:
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """How the images lie in their shards: bytes each, and how many a core decodes a second."""
+    """A stored size of images: bytes per image, and images per second that a core decodes."""
 
     name: str
     size: Assumption
@@ -48,47 +48,47 @@ def _measured(what: str, value: float, unit: str) -> Assumption:
 IMAGES = Assumption(what="images", value=1e9, unit="", source="the question")
 SMALL = Stored(
     name="288 high",
-    size=_measured("a JPEG 288 high", 38_770, "bytes"),
-    rate=_measured("decoded by a core", 585.6, "images/s"),
+    size=_measured("JPEG, 288 high", 38_770, "bytes"),
+    rate=_measured("decoded per core", 585.6, "images/s"),
 )
 LARGE = Stored(
     name="1536x1152",
-    size=_measured("a JPEG of 1536x1152", 579_644, "bytes"),
-    rate=_measured("decoded by a core, at half size", 102.5, "images/s"),
+    size=_measured("JPEG, 1536x1152", 579_644, "bytes"),
+    rate=_measured("decoded per core, at half size", 102.5, "images/s"),
 )
 PHONE = Stored(
     name="3840x2880",
-    size=_measured("a JPEG of 3840x2880", 3_409_138, "bytes"),
-    rate=_measured("decoded by a core, at a quarter", 26.2, "images/s"),
+    size=_measured("JPEG, 3840x2880", 3_409_138, "bytes"),
+    rate=_measured("decoded per core, at a quarter", 26.2, "images/s"),
 )
 STORED = (SMALL, LARGE, PHONE)
-LARGE_EXACT = _measured("1536x1152 without reduced scale", 60.7, "images/s")
-PHONE_EXACT = _measured("3840x2880 without reduced scale", 9.1, "images/s")
-MAIN = _measured("work of the training process", 68.2, "us an image")
-FIND = _measured("to find the images in their shards", 55.4, "us an image")
-OPEN = _measured("to open the set then", 12.7, "us an image")
+LARGE_EXACT = _measured("1536x1152, at full size", 60.7, "images/s")
+PHONE_EXACT = _measured("3840x2880, at full size", 9.1, "images/s")
+MAIN = _measured("time of the training process", 68.2, "us per image")
+FIND = _measured("finding the images in the shards", 55.4, "us per image")
+OPEN = _measured("opening the set after that", 12.7, "us per image")
 HELD = _measured("memory of the index", 393, "bytes per image")
-MOST = _measured("the same while it is made, at most", 926, "bytes per image")
-DIGEST = _measured("more, once an image was decoded", 136, "bytes per image")
-ORDER = _measured("to draw an epoch's order, at most", 56, "bytes per image")
+MOST = _measured("peak memory while it is built", 926, "bytes per image")
+DIGEST = _measured("extra memory after decoding", 136, "bytes per image")
+ORDER = _measured("peak memory to shuffle an epoch", 56, "bytes per image")
 RESNET50 = Assumption(
     what="ResNet-50 on one GPU, mixed precision",
     value=2470,
     unit="images/s",
     source="NVIDIA DeepLearningExamples, A100 80GB",
 )
-BATCH = Assumption(what="batch of a GPU", value=256, unit="images", source="a usual choice")
-CORES = Assumption(what="cores of a machine of 8 GPUs", value=128, unit="", source=DGX)
+BATCH = Assumption(what="batch per GPU", value=256, unit="images", source="a common choice")
+CORES = Assumption(what="cores of a machine with 8 GPUs", value=128, unit="", source=DGX)
 MEMORY = Assumption(what="its memory", value=2e12, unit="bytes", source=DGX)
 DISK = Assumption(what="its disks", value=30e12, unit="bytes", source=DGX)
 STORAGE = Assumption(
-    what="its way to the storage", value=25e9, unit="bytes/s", source="one port of 200 Gb/s"
+    what="its storage bandwidth", value=25e9, unit="bytes/s", source="one port of 200 Gb/s"
 )
 NETWORK = Assumption(
-    what="a GPU's way to others", value=25e9, unit="bytes/s", source="one port of 200 Gb/s"
+    what="network bandwidth per GPU", value=25e9, unit="bytes/s", source="one port of 200 Gb/s"
 )
 PATIENCE = Assumption(
-    what="processes wait for the first", value=1800, unit="s", source="torch.distributed's default"
+    what="timeout for the first process", value=1800, unit="s", source="torch.distributed's default"
 )
 ASSUMPTIONS = (
     IMAGES,
@@ -99,17 +99,17 @@ ASSUMPTIONS = (
 
 
 def gpu_rate(name: str) -> float:
-    """Return images a second of one GPU, assumed to go by the outputs of the convolutions.
+    """Return images per second of one GPU, assuming time proportional to activations.
 
-    Radosavovic et al. 2020, arXiv 2003.13678, section 3: on accelerators, which memory holds up,
-    the time of a network goes by its activations (outputs of convolutions) more than by its
-    mult-adds.
+    Radosavovic et al. 2020, arXiv 2003.13678, section 3: on accelerators, which are limited by
+    memory bandwidth, a network's time depends more on its activations (outputs of convolutions)
+    than on its mult-adds.
     """
     return RESNET50.value * activations("resnet50") / activations(name)
 
 
 def activations(name: str) -> int:
-    """Return the outputs of the network's convolutions for one image."""
+    """Return the number of outputs of the network's convolutions for one image."""
     layers = cost(get_arch(name)).layers
     return sum(layer.activation_bytes.int8 for layer in layers if layer.kind.startswith("conv"))
 
@@ -120,7 +120,7 @@ def exchanged(name: str, gpus: int) -> float:
 
 
 def limits(name: str, stored: Stored) -> dict[str, float]:
-    """Return the images a second of a machine of 8 GPUs that each part of it allows."""
+    """Return the images per second that each part of a machine with 8 GPUs allows."""
     steps = NETWORK.value / exchanged(name, max(GPUS))
     return {
         "GPUs": PROCESSES * gpu_rate(name),
@@ -132,7 +132,7 @@ def limits(name: str, stored: Stored) -> dict[str, float]:
 
 
 def assumptions() -> str:
-    """Return what is assumed, and the source of each."""
+    """Return the assumptions and their sources."""
     rows = [(item.what, _number(item), item.source) for item in ASSUMPTIONS]
     return plain_table(("", "", "source"), rows)
 
@@ -146,7 +146,7 @@ def _number(item: Assumption) -> str:
 
 
 def networks() -> str:
-    """Return what a GPU does with each network."""
+    """Return the images per second of a GPU for each network."""
     rows = [
         (
             name,
@@ -161,7 +161,7 @@ def networks() -> str:
 
 
 def disk() -> str:
-    """Return what a billion images take on disks."""
+    """Return the disk space of a billion images."""
     decoded = 3 * RESOLUTION * RESOLUTION
     sizes = [(f"JPEG, {stored.name}", stored.size.value) for stored in STORED]
     sizes.append((f"decoded, {RESOLUTION}x{RESOLUTION}", decoded))
@@ -175,12 +175,12 @@ def disk() -> str:
         for name, size in sizes
     ]
     kept = DISK.value / 2 / decoded / 1e6
-    table = plain_table(("", "bytes per image", "in all", "machines' disks"), rows)
-    return f"{table}\nkept decoded on a machine's disks: up to {kept:,.0f} million images"
+    table = plain_table(("", "bytes per image", "total", "machines' disks"), rows)
+    return f"{table}\ndecoded images cached on a machine's disks: up to {kept:,.0f} million images"
 
 
 def demand() -> str:
-    """Return what GPUs that never wait need of everything else."""
+    """Return what GPUs that never wait require of everything else."""
     rows = []
     for name in NETWORKS:
         for gpus in GPUS:
@@ -196,12 +196,12 @@ def demand() -> str:
                     f"{IMAGES.value / rate / 3600:.1f} h",
                 )
             )
-    head = ("", "GPUs", "images/s", "storage", "cores", "gradients of a GPU", "epoch")
+    head = ("", "GPUs", "images/s", "storage", "cores", "gradients per GPU", "epoch")
     return plain_table(head, rows)
 
 
 def first() -> str:
-    """Return which part of a machine of 8 GPUs saturates first, and what remains of the GPUs."""
+    """Return which part of a machine with 8 GPUs saturates first, and how busy the GPUs are."""
     rows = []
     for stored in STORED:
         for name in NETWORKS:
@@ -216,18 +216,21 @@ def first() -> str:
 
 
 def index() -> str:
-    """Return what the index of a billion images takes, and how many fit a machine."""
-    a_image = HELD.value + DIGEST.value + ORDER.value
-    fit = MEMORY.value / PROCESSES / max(a_image, MOST.value)
+    """Return the size of the index of a billion images, and how many images fit in a machine."""
+    per_image = HELD.value + DIGEST.value + ORDER.value
+    fit = MEMORY.value / PROCESSES / max(per_image, MOST.value)
     hours = IMAGES.value * (FIND.value + OPEN.value) / 1e6 / 3600
     rows = (
-        ("held by a process", f"{IMAGES.value * a_image / 1e9:,.0f} GB"),
-        ("needed while it is made", f"{IMAGES.value * MOST.value / 1e9:,.0f} GB"),
-        (f"by {PROCESSES} processes", f"{PROCESSES * IMAGES.value * MOST.value / 1e12:.1f} TB"),
-        ("time to make it", f"{hours:.1f} h"),
-        ("images whose index fits the machine", f"{fit / 1e6:,.0f} million"),
+        ("memory per process", f"{IMAGES.value * per_image / 1e9:,.0f} GB"),
+        ("peak while it is built", f"{IMAGES.value * MOST.value / 1e9:,.0f} GB"),
         (
-            "images that the others wait for",
+            f"peak of {PROCESSES} processes",
+            f"{PROCESSES * IMAGES.value * MOST.value / 1e12:.1f} TB",
+        ),
+        ("time to build it", f"{hours:.1f} h"),
+        ("images whose index fits in a machine", f"{fit / 1e6:,.0f} million"),
+        (
+            "images opened before the timeout",
             f"{PATIENCE.value / (OPEN.value / 1e6) / 1e6:,.0f} million",
         ),
     )
@@ -235,7 +238,7 @@ def index() -> str:
 
 
 def _hours(rate: float) -> float:
-    """Return the hours of an epoch on 64 GPUs whose machines make ``rate`` images a second."""
+    """Return the hours of an epoch on 64 GPUs if a machine processes ``rate`` images per second."""
     return IMAGES.value / (rate * max(GPUS) / PROCESSES) / 3600
 
 
