@@ -121,9 +121,9 @@ def test_parameters_are_kept_as_they_are_given() -> None:
     ("images", "given", "message"),
     [
         (slice(None), ["a", "b", "a"], "20 images, but 3 labels"),
-        (slice(None), ["a"] * 20, "1 classes; two are the fewest"),
+        (slice(None), ["a"] * 20, "1 classes; at least two are needed"),
         (slice(None), None, "y is None; expected one label per image"),
-        (slice(None), np.linspace(0, 1, 20), "numbers to predict, not classes"),
+        (slice(None), np.linspace(0, 1, 20), "which is not a class"),
         (slice(None), [["a"]] * 20, "expected one label per image"),
         (slice(3), ["a", "b", "b"], "one image of class 'a'"),
         (slice(0), [], "(?i)images"),

@@ -203,11 +203,11 @@ def test_durations(text: str, seconds: float) -> None:
     [
         ("3", "'3' has no unit; write 3s, 3m or 3h"),
         ("2.5", "write 2.5s, 2.5m or 2.5h"),
-        ("0s", "is no duration; write 90s, 10m or 2h"),
-        ("\u0663s", "is no duration"),
+        ("0s", "is not a duration; write 90s, 10m or 2h"),
+        ("\u0663s", "is not a duration"),
         ("99999999999999999999h", "'99999999999999999999h' is too long; 27777h is the longest"),
-        ("1e5s", "is no duration"),
-        ("9" * 5000 + "s", "is no duration"),
+        ("1e5s", "is not a duration"),
+        ("9" * 5000 + "s", "is not a duration"),
     ],
 )
 def test_no_durations(text: str, message: str) -> None:

@@ -234,14 +234,14 @@ def test_tensorboard_beside_the_run(capsys: Capture, divided: Path, tmp_path: Pa
         (["--set", "schedule=cosin"], "schedule is 'cosin', not one of 'cosine', 'one_cycle'"),
         (["--set", "loader=streamd"], "loader is 'streamd', not one of"),
         (["--set", "start_resolution=0.1"], "start_resolution 0.1 is not between 0.25 and 1"),
-        (["--set", "accumulate=40"], "accumulate 40 leaves parts of less than 2"),
+        (["--set", "accumulate=40"], "accumulate 40 leaves fewer than 2 images"),
         (["--set", "precision=fp16", "--device=cpu"], "precision fp16 is for GPUs; cpu trains in"),
         (["--lr=1e9"], "--lr 1000000000.0 is not between 0.0 and 1000.0"),
         (["--lr=0"], "lr 0 trains nothing"),
         (["--batch-size=0"], "--batch-size 0 is not between 2 and"),
         (["--teacher=nowhere"], "teacher 'nowhere': a run directory or published weights"),
         (["--teacher="], "--teacher is empty; give it a value"),
-        (["--time=-3s"], "--time '-3s' is no duration"),
+        (["--time=-3s"], "--time '-3s' is not a duration"),
     ],
 )
 def test_options_that_are_wrong(

@@ -140,5 +140,5 @@ def test_a_resumed_run_says_where_it_goes_on(images: Path, tmp_path: Path) -> No
     said: list[str] = []
     run = resume(tmp_path / "run", workers=0, reporter=Reporter(remark=said.append))
     steps = round(run.history()[-1]["step"] / 2)
-    place = f"run: goes on at epoch 2 of 2, step 3 of {steps}; "
-    assert any(place in line and line.endswith(" minutes are over") for line in said), said
+    place = f"run: continues at epoch 2 of 2, step 3 of {steps}, after "
+    assert any(place in line and line.endswith(" minutes") for line in said), said

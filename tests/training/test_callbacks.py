@@ -44,7 +44,7 @@ def test_the_same_value_given_twice_is_no_contradiction() -> None:
         ),
         ({"time": "10m", "epochs": 1}, "give one of them"),
         ({"time": 0}, "time 0 is too short"),
-        ({"time": "soon"}, "'soon' is no duration"),
+        ({"time": "soon"}, "'soon' is not a duration"),
         ({"epochs": 0}, "epochs 0 is not between"),
         ({"lr": -0.5}, r"lr -0\.5 is not between"),
         ({"epochs": "many"}, "epochs is 'many', not a whole number"),

@@ -155,6 +155,6 @@ def test_a_run_that_has_begun_is_ended_where_too_little_is_left(
 ) -> None:
     begun = Progress(epoch=1, index=20, elapsed=50.0)
     (line,) = planned(monkeypatch, dataset, begun)
-    assert line.startswith("8.0 of 60 seconds are left, too few to train in")
+    assert line.startswith("8.0 of 60 seconds are left, too few to train")
     with pytest.raises(TooShortError, match="would do"):
         planned(monkeypatch, dataset, Progress(elapsed=50.0))

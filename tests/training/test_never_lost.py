@@ -198,7 +198,7 @@ def test_a_image_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> Non
     other = write_images(tmp_path / "other", 12)
     (other / "red").rename(other / "pink")
     _unfinish(run)
-    with pytest.raises(InputError, match="nor are their classes"):
+    with pytest.raises(InputError, match="and so have their classes"):
         resume(run, data=other, force=True)
 
 
@@ -264,7 +264,7 @@ def test_no_image_held_out_is_left(tmp_path: Path) -> None:
             path.write_bytes(b"")
 
     overrides = {"epochs": 1, "batch_size": 8, "loader": "streamed"}
-    with pytest.raises(InputError, match="none of the images held out can be read any more"):
+    with pytest.raises(InputError, match="none of the held-out images can be read any more"):
         train_small(
             data, overrides=overrides, out=tmp_path / "run", reporter=Reporter(remark=remark)
         )
@@ -292,7 +292,7 @@ def test_what_computes_batch_norms_is_recorded_and_kept(
     said: list[str] = []
     resume(folders[True], reporter=Reporter(remark=said.append))
     assert said[0] == (
-        "goes on without fused batch norms, not bit-exact: no C++ compiler (CXX=no-such-compiler)"
+        "continues without fused batch norms, not bit-exact: no C++ compiler (CXX=no-such-compiler)"
     )
     whole = tmp_path / "whole"
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -136,7 +136,7 @@ def test_several_labels_from_a_list_to_a_verified_file(several: Path, tmp_path: 
 
 @pytest.mark.parametrize("key", ["class_weights", "sampling"])
 def test_several_labels_are_not_balanced(several: Path, tmp_path: Path, key: str) -> None:
-    with pytest.raises(InputError, match="balance single labels; these images have several"):
+    with pytest.raises(InputError, match="can balance single labels only; these images"):
         train_small(several, overrides={key: "balanced"}, out=tmp_path / "run")
 
 
@@ -171,7 +171,7 @@ def test_a_rate_too_high_without_batch_norm_is_told(
         reporter=Reporter(remark=said.append),
     )
     expected = (
-        "squeezenet1_1 has no batch norm and may learn nothing at a rate of 0.05; try --set "
+        "squeezenet1_1 has no batch norm and may not learn at a rate of 0.05; try --set "
         "optimizer=adamw --lr 0.001, or squeezenet1_1_bn"
     )
     assert (expected in said) is warned

@@ -77,7 +77,7 @@ def test_a_rate_that_is_a_little_too_large_is_recovered_from(images: Path, tmp_p
     )
     back = [line for line in said if "back to" in line]
     assert 1 <= len(back) <= 2
-    assert re.search(r"the loss is .*: back to epoch 1, step \d, from there at 0.2 times", back[0])
+    assert re.search(r"the loss is .*: back to epoch 1, step \d, at 0.2 times", back[0])
     progress = state_of(run.path)["progress"]
     assert progress["rollbacks"] == len(back)
     assert progress["rate_factor"] == pytest.approx(0.2 ** len(back))
@@ -219,7 +219,7 @@ def test_a_batch_that_does_not_fit_the_memory_goes_on_in_parts(tmp_path: Path) -
         out=tmp_path / "run",
     )
     assert done.returncode == 0, done.stderr
-    parts = [int(found) for found in re.findall(r"of 32 go on in (\d+) parts", done.stderr)]
+    parts = [int(found) for found in re.findall(r"of 32 is split into (\d+) parts", done.stderr)]
     assert parts
     assert parts == [2 ** (number + 1) for number in range(len(parts))]
     assert state_of(tmp_path / "run")["progress"]["parts"] == parts[-1]
@@ -232,7 +232,7 @@ def test_images_of_which_no_two_fit_the_memory(tmp_path: Path) -> None:
     failed = train_in(60, data, "--resolution=512", "--batch-size=4", out=tmp_path / "run")
     assert failed.returncode == 2, failed.stderr
     (error,) = [line for line in failed.stderr.splitlines() if "error: " in line]
-    assert "2 images at once do not fit the memory; a smaller --resolution" in error
+    assert "2 images at once do not fit in memory; use a smaller --resolution" in error
     assert "Traceback" not in failed.stderr
 
 

@@ -108,7 +108,7 @@ def test_another_recipe_is_shown_and_refused_unless_forced(images: Path, tmp_pat
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert line.startswith(f"mobilette: error: {run}: the recipe is not the one")
+    assert line.startswith(f"mobilette: error: {run}: the recipe has changed")
     assert "lr" in line
     assert "0.1" in line
     assert "--force" in line
@@ -167,7 +167,7 @@ def test_sigterm_in_the_first_epoch_and_in_a_validation(
             os.kill(os.getpid(), signal.SIGTERM)
 
     out = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt, match="stopped; to go on: mobilette train --resume"):
+    with pytest.raises(KeyboardInterrupt, match="stopped; to continue: mobilette train --resume"):
         train_small(images, overrides=OVERRIDES, out=out, report=report)
     progress = torch.load(out / "last.pt", weights_only=True)["progress"]
     assert (progress["epoch"], progress["step"]) == ((0, 1) if kind is StepDone else (1, 0))

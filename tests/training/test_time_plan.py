@@ -160,8 +160,8 @@ def test_reading_that_cannot_end_in_time_is_refused_after_some_images() -> None:
         read(2_000, limit=10.0, report=lambda done, total: told.append(done))
     assert told[-1] == 64 + 256
     assert str(refused.value) == (
-        "a time of 10s is too short: reading 60,000 images takes 31 s of it, at 2000 a second; "
-        "62s would leave as much to train"
+        "a time of 10s is too short: reading 60,000 images takes 31 s at 2000 per second; "
+        "62s would leave as much for training"
     )
 
 

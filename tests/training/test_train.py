@@ -158,7 +158,7 @@ def test_a_hostile_state_is_not_executed(run_copy: Path, tmp_path: Path, how: st
         (run_copy / "last.pt").write_bytes(pickle.dumps(_Hostile(witness)))
     else:
         torch.save({"schema": 1, "progress": _Hostile(witness)}, run_copy / "last.pt")
-    with pytest.raises(InputError, match=r"last\.pt: not a state of plain tensors"):
+    with pytest.raises(InputError, match=r"last\.pt: holds more than plain tensors"):
         resume(run_copy)
     assert not witness.exists()
 

@@ -1,4 +1,4 @@
-"""Steps, reading and validation timed before the first step, and the time planned from that."""
+"""Times steps, reading and validation before the first step, and plans the time."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def measure_costs(
     left: float,
     now: Now,
 ) -> Costs:
-    """Return the seconds of steps and validations, the maximum over all processes.
+    """Return the costs, the maximum over all processes; ``trainer`` is restored afterwards.
 
-    ``trainer`` is restored afterwards. If memory runs out, ``progress.parts`` grows until a step
-    fits. ``share`` is this process's images per step, ``left`` the seconds left to train.
+    If memory runs out, ``progress.parts`` grows until a step fits. ``share`` is this process's
+    images per step, ``left`` the seconds left to train.
     """
     train, device = dataset.splits["train"], trainer.device
     pixels, first_reading, reading = _read(train, share, now)
@@ -106,10 +106,10 @@ def _restored(trainer: Trainer) -> Iterator[None]:
 
 
 def _read(split: Split, count: int, now: Now) -> tuple[NDArray[np.uint8], float, float]:
-    """Return ``count`` random images, and the seconds to read as many first and then again."""
+    """Return ``count`` random images, the seconds to read them, and to read them again."""
     if not isinstance(split.pixels, StreamedPixels):
         return split.pixels[:count], 0.0, 0.0
-    split.pixels[:1]  # the workers are started
+    split.pixels[:1]  # starts the workers
     rows = np.random.default_rng().choice(len(split.labels), count, replace=False)
     begun = now()
     pixels = split.pixels[rows]
@@ -177,8 +177,8 @@ def plan_the_time(
         if not progress.index:
             raise
         remark(
-            f"{max(limit - spent, 0.0):.1f} of {limit:g} seconds are left, too few to train in: "
-            "ends with a validation (--time with --force gives it more)"
+            f"{max(limit - spent, 0.0):.1f} of {limit:g} seconds are left, too few to train: "
+            "validates and ends (--time with --force gives it more)"
         )
         return costs.validation
     if alone:

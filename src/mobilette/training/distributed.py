@@ -1,4 +1,4 @@
-"""Processes that train one network together (`torchrun`), or a single one."""
+"""Training in several processes (`torchrun`), or in one."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Seconds that processes wait for each other at the start, and between two polls.
-_PATIENCE, _BETWEEN_LOOKS = 1800.0, 0.01
+_PATIENCE, _POLL = 1800.0, 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """This process among those that train together, and how they exchange plain data.
+    """This process among those that train together; each method is called by all of them.
 
     ``rank`` 0 writes the run; ``group`` is for data on the CPU, ``None`` for a single process.
     """
@@ -121,7 +121,7 @@ def claimed_by_writer(
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return this process's own GPU, or ``device`` if it is not a GPU or the process is alone."""
+    """Return this process's own GPU, or ``device`` if that is no GPU or no other process trains."""
     if device.type != "cuda" or not is_launched():
         return device
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -129,16 +129,12 @@ def own_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that `torchrun` started for the length of the block (NCCL or gloo).
-
-    Raises:
-        InputError: the device cannot train with others.
-    """
+    """Join the processes that `torchrun` started (NCCL or gloo) until the block ends."""
     if not is_launched():
         yield ALONE
         return
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {device}: several processes train on cpu or cuda only")
+        raise InputError(f"device {device}: several processes can train on cpu or cuda only")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     from torch.distributed.rendezvous import rendezvous  # not in every build of PyTorch
@@ -163,8 +159,8 @@ def _fresh_store(store: Store, rank: int, size: int) -> Store:
 
     Processes that `torchrun` restarts get the old store, with the addresses of dead processes
     (https://github.com/pytorch/pytorch/issues/135712), and machines may count restarts differently.
-    So rank 0 invents a name and answers every process that asks for it; each question is random, so
-    an answer is never an old one.
+    So rank 0 makes up a name and tells it to every process that asks. Questions are random, so no
+    answer is from an earlier start.
     """
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
@@ -185,6 +181,6 @@ def _fresh_store(store: Store, rank: int, size: int) -> Store:
             if store.check([f"mobilette/heard/{name}/{other}"]):
                 missing.remove(other)
         if time.monotonic() > deadline:
-            raise InputError(f"{len(missing)} of {size} processes did not come")
-        time.sleep(_BETWEEN_LOOKS)
+            raise InputError(f"{len(missing)} of {size} processes did not start in time")
+        time.sleep(_POLL)
     return PrefixStore(name, store)

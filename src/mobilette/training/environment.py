@@ -35,7 +35,7 @@ PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onn
 
 
 def available_devices() -> list[str]:
-    """Return the names of this machine's devices, fastest first."""
+    """Return this machine's devices, fastest first."""
     devices = ["mps"] if torch.backends.mps.is_available() else []
     if torch.cuda.is_available():
         devices = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -59,8 +59,8 @@ def choose_precision(
 ) -> Precision:
     """Return the training precision; ``auto`` means the fastest with hardware support.
 
-    That is bf16 on GPUs of compute capability 8 and on CPUs with AMX or AVX-512 bf16, fp16 on older
-    GPUs with tensor cores (capability 7), fp32 elsewhere.
+    bf16 on GPUs of compute capability 8 and CPUs with AMX or AVX-512 bf16, fp16 on GPUs of
+    capability 7 (tensor cores), else fp32.
 
     Raises:
         InputError: fp16 is asked for, but ``device`` is not a GPU.
@@ -109,9 +109,8 @@ def describe_environment(
 
 def examine() -> dict[str, object]:
     """Return what ``mobilette doctor`` shows about this machine."""
-    available = available_memory()
-    cache = images_cache()
-    cached = cache_size(cache) if cache is not None else (0, 0)
+    available, cache = available_memory(), images_cache()
+    sets, size = cache_size(cache) if cache is not None else (0, 0)
     return {
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -123,8 +122,8 @@ def examine() -> dict[str, object]:
         "versions": {name: version_or_unknown(name) for name in PACKAGES},
         "pictures": {
             "folder": str(cache) if cache is not None else None,
-            "sets": cached[0],
-            "bytes": cached[1],
+            "sets": sets,
+            "bytes": size,
         },
         "data": os.environ.get("MOBILETTE_DATA") or "MOBILETTE_DATA is not set",
         "fused_norms": f"no: {without}" if (without := why_no_kernels()) else "yes",
@@ -139,8 +138,6 @@ def _extra(name: str) -> str:
 
 
 def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu()
-
-
-def _cpu() -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()

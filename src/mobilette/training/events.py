@@ -1,4 +1,4 @@
-"""What a training run reports: events, a profile of its steps, TensorBoard."""
+"""Events of a training run, a profile of its steps, TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mobilette.run.metrics import Metrics
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone:
-    """Sent after every step; ``part`` is the fraction of the run that is done, 0 to 1."""
+    """Sent after every step; ``part`` is the fraction of the run done, 0 to 1."""
 
     epoch: int
     epochs: int | None
@@ -78,8 +78,8 @@ def _ignore(event: Event) -> None:
 class Sitting:
     """One sitting of a run, from a start or resume to its end: its listeners and clock.
 
-    An exception from ``report`` ends the sitting at once, one from ``callbacks`` when the step is
-    done and the state saved. ``started`` is when the sitting began, by ``now``, in seconds.
+    An exception from ``report`` ends the sitting at once, one from ``callbacks`` after the step,
+    with the state saved. ``started`` is when the sitting began, by ``now``, in seconds.
     """
 
     report: Listener = _ignore
@@ -110,7 +110,7 @@ class Sitting:
 
 
 class Callbacks:
-    """Calls functions with each event; after an exception, which is kept, calls none."""
+    """Calls functions with each event until one raises an exception, which is kept."""
 
     def __init__(self, functions: tuple[Listener, ...]) -> None:
         self.functions = functions
@@ -122,7 +122,7 @@ class Callbacks:
             try:
                 for function in self.functions:
                     function(event)
-            except Exception as error:  # of any kind: it is raised once the state is saved
+            except Exception as error:  # raised once the state is saved
                 self.error = error
 
     def raise_error(self) -> None:
@@ -136,7 +136,7 @@ WARM_UP = 3
 
 
 class Clock:
-    """Called after each part of a step; measures nothing, so never waits for the device."""
+    """The clock of a step without a profile: measures nothing and never waits for the device."""
 
     def start(self) -> None:
         """Begin a step."""
@@ -149,7 +149,7 @@ class Clock:
 
 
 class Stopwatch(Clock):
-    """Sums the seconds of each part of a step; waits for the device after every part."""
+    """Adds up the seconds of each part of a step, waiting for the device after each."""
 
     def __init__(self, device: torch.device, *, now: Now = time.perf_counter) -> None:
         self.device, self.now = device, now
@@ -209,7 +209,7 @@ def check_tensorboard() -> None:
 
 @contextmanager
 def tensorboard_log(folder: Path, *, wanted: bool) -> Iterator[Listener]:
-    """Yield a function that writes TensorBoard events into the run ``folder``, if ``wanted``."""
+    """Yield a listener that writes TensorBoard events into the run ``folder``, if ``wanted``."""
     if not wanted:
         yield _ignore
         return

@@ -89,7 +89,7 @@ class Loop:
 
     def run(self) -> Progress:
         """Train to the end; Ctrl-C and callback exceptions save the state first."""
-        # Every step seeds the global generator: restore the caller's afterwards.
+        # Every step seeds the global generator; the caller's state is restored afterwards.
         with torch.random.fork_rng(), self.stop:
             if self.progress.index == 0:
                 if self.progress.validates_first:
@@ -162,7 +162,7 @@ class Loop:
         )
 
     def _is_enough(self, batch: Batch) -> bool:
-        """Whether every process has the two images that batch norm needs; otherwise none trains."""
+        """Whether every process has the two images that batch norm needs; if not, none trains."""
         enough = len(batch.rows) > 1
         if self.world.size == 1 or self.dataset.store is None:
             return enough
@@ -201,8 +201,8 @@ class Loop:
         place = f"at epoch {progress.epoch + 1}, step {progress.step}"
         if progress.rollbacks == MOST_ROLLBACKS:
             raise InputError(
-                f"{self.folder}: {error} {place}, also with a rate {progress.rate_factor:g} times "
-                f"as large; a smaller --lr than {self.recipe.lr:g} is needed"
+                f"{self.folder}: {error} {place}, even at {progress.rate_factor:g} times the "
+                f"learning rate; use a smaller --lr than {self.recipe.lr:g}"
             ) from error
         self.pending_losses.clear()
         self.last_state.drop()
@@ -215,7 +215,7 @@ class Loop:
         self.progress.parts = max(self.progress.parts, progress.parts)
         self.remark(
             f"{error} {place}: back to epoch {self.progress.epoch + 1}, step {self.progress.step}, "
-            f"from there at {self.progress.rate_factor:g} times the rate"
+            f"at {self.progress.rate_factor:g} times the learning rate"
         )
         self.world.barrier()
         self._save()
@@ -223,7 +223,7 @@ class Loop:
     def _end_epoch(self, part: float) -> None:
         self._check_losses()
         progress = self.progress
-        # The time was up when the epoch began.
+        # The time was up before the epoch began.
         if progress.step == 0 and self.validator.has_seen(progress):
             progress.finished = True
             self._save(at_once=True)
@@ -255,7 +255,7 @@ class Loop:
         if stop:
             self.callbacks.raise_error()
             command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
-            raise KeyboardInterrupt(f"stopped; to go on: {command}")
+            raise KeyboardInterrupt(f"stopped; to continue: {command}")
         return part
 
     def _is_time_to_save(self) -> bool:

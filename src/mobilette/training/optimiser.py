@@ -15,7 +15,7 @@ from mobilette.nn.network import Network, measure_statistics
 from mobilette.training.recipe import Recipe
 
 CLASSIFIER = "classifier"
-SCALE = "scale"  # of a group of parameters: what its rate is multiplied by besides
+SCALE = "scale"  # key of a parameter group: another factor on its rate
 # A classifier's rate times the mean squared length of its inputs (docs/log.md, "Transfer").
 _STEADY = 2.0
 
@@ -23,10 +23,10 @@ _STEADY = 2.0
 def build_optimizer(
     network: Network, recipe: Recipe, *, scaled: bool = False
 ) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused kernels.
+    """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused.
 
-    ``scaled``: whether a `torch.amp.GradScaler` scales the losses and skips steps. SGD is not fused
-    then: a skipped step would change its momentum or leave it unset (torch 2.13, 2.11).
+    ``scaled``: whether a `torch.amp.GradScaler` may skip steps. SGD is not fused then: a skipped
+    step would change its momentum or leave it unset (torch 2.13, 2.11).
     """
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor, SCALE: 1.0}
@@ -64,9 +64,9 @@ def scale_classifier(
 ) -> None:
     """Lower the rate of a classifier whose inputs have a large mean ``squared`` length.
 
-    The curvature of its loss is at most half of that: at a rate far above the inverse, SGD swings
-    to overconfident answers whose gradients spoil the body. AdamW's steps do not depend on the
-    length. A recipe with a single rate for everything is left alone.
+    The curvature of its loss is at most half that: at a much higher rate than the inverse, SGD
+    swings to overconfident answers whose gradients spoil the body. AdamW's steps do not depend on
+    the length. A recipe with one rate for everything keeps it.
     """
     if recipe.optimizer != "sgd":
         return
@@ -121,7 +121,7 @@ def momentum(recipe: Recipe, progress: float) -> float:
 
 
 def _height(recipe: Recipe, progress: float) -> float:
-    """Return the height of the cycle: 0 at both ends, 1 after the warm-up, cosines between."""
+    """Return the height of the cycle: 0 at both ends, 1 after the warm-up, joined by cosines."""
     if progress < recipe.warmup:
         return 0.5 * (1.0 - math.cos(math.pi * progress / recipe.warmup))
     rest = (progress - recipe.warmup) / (1.0 - recipe.warmup)
@@ -147,8 +147,8 @@ def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
 class WeightAverage:
     """The exponential moving average (EMA) of a network's weights, as a second network.
 
-    average = d * average + (1 - d) * weights; at step t, d is at most (1 + t) / (10 + t), so that
-    the initial weights fade quickly.
+    average = d * average + (1 - d) * weights; at step t, d <= (1 + t) / (10 + t), so that the
+    initial weights fade quickly.
     """
 
     def __init__(self, network: Network, *, decay: float) -> None:
@@ -164,7 +164,7 @@ class WeightAverage:
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
 
     def measure_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Measure the averaged network's own batch norm statistics on normalised batches.
+        """Measure the averaged network's batch norm statistics on normalised batches.
 
         The trained network's running statistics belong to other weights, and lag behind even those:
         in a short run (or with V3's momentum of 0.01) they are useless.

@@ -36,15 +36,14 @@ from mobilette.training.start import (
     read_start,
 )
 
-# Rates at which networks without batch norm learnt: VGG its authors' (arXiv 1409.1556, section 3.1)
-# with SGD, SqueezeNet ours with AdamW (docs/log.md: with SGD at 0.05 all its answers became the
-# same).
+# Rates at which networks without batch norm learn: VGG with SGD (arXiv 1409.1556, section 3.1),
+# SqueezeNet with AdamW (docs/log.md; with SGD at 0.05 it gives one answer to everything).
 NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
 
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """The caller's choices of network for `mobilette.train`; `make_plan` chooses the rest."""
+    """The network options of `mobilette.train`; `make_plan` fills in the rest."""
 
     model: str | None = None
     width_mult: float | None = None
@@ -59,8 +58,8 @@ class NetworkChoice:
 class Plan:
     """A network to train, its initial weights, recipe and preprocessing.
 
-    ``start`` is ``None`` for random weights; ``keeps_classifier`` means that its classifier is for
-    exactly these classes.
+    ``start`` is ``None`` for random weights; ``keeps_classifier``: its classifier has exactly these
+    classes.
     """
 
     arch: Arch
@@ -73,7 +72,7 @@ class Plan:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the network is narrower than that of the initial weights."""
+        """Whether the initial weights are of a wider network."""
         return self.start is not None and not is_as_wide(self.start.arch, self.arch)
 
 
@@ -86,11 +85,7 @@ def make_plan(
     start: str | Path | Model,
     reporter: Reporter,
 ) -> Plan:
-    """Return what `mobilette.train` will do with these arguments.
-
-    Raises:
-        InputError: a value is wrong, or the initial weights are missing or do not fit.
-    """
+    """Return the plan; `InputError` if a value is wrong, or the weights are missing or misfit."""
     if recipe is not None:  # a wrong one is refused before weights are downloaded
         load_recipe(recipe, overrides=overrides)
     if choice.model is not None:
@@ -109,10 +104,10 @@ def make_plan(
         width_mult=1.0 if choice.width_mult is None else choice.width_mult,
         resolution=_resolution(choice.resolution, source, start, images),
         num_classes=len(images.classes),
-        in_channels=_in_channels(choice.in_channels, source),
+        in_channels=choice.in_channels or (source.arch.in_channels if source else 3),
         form=choice.form,
     )
-    if source is not None and _is_file_of_weights(start):
+    if not isinstance(start, Model) and not is_model(Path(start)) and holds_weights(Path(start)):
         # The model options describe the file and were used to read it.
         choice = replace(choice, model=None, width_mult=None, preprocess=None)
     source, arch, origin = _choose_network(images, choice, settings, source, start, reporter)
@@ -131,10 +126,6 @@ def make_plan(
         if known
         else tuple(ClassLabel(id=name, name=name) for name in images.classes),
     )
-
-
-def _is_file_of_weights(start: str | Path | Model) -> bool:
-    return not isinstance(start, Model) and not is_model(Path(start)) and holds_weights(Path(start))
 
 
 def _choose_network(
@@ -173,21 +164,18 @@ def _with_known_classes(source: Model | None, images: ImageSet, remark: Remark) 
         return None
     known = select_classes(source, images.classes)
     if known is not None:
-        remark("the initial weights know these classes: they start with their classifier")
+        remark("the initial weights know these classes: their classifier is kept")
     return known
 
 
 def _warn_without_norms(arch: Arch, recipe: Recipe, remark: Remark) -> None:
-    if recipe.lr > NORMLESS_RATE[recipe.optimizer] and not _has_norms(arch):
+    has_norms = any(isinstance(layer, NormLayer) for layer in layers(arch))
+    if recipe.lr > NORMLESS_RATE[recipe.optimizer] and not has_norms:
         remark(
-            f"{arch.name} has no batch norm and may learn nothing at a rate of {recipe.lr:g}; try "
+            f"{arch.name} has no batch norm and may not learn at a rate of {recipe.lr:g}; try "
             f"--set optimizer=adamw --lr {NORMLESS_RATE['adamw']:g}"
             + (f", or {arch.name}_bn" if f"{arch.name}_bn" in list_models() else "")
         )
-
-
-def _has_norms(arch: Arch) -> bool:
-    return any(isinstance(layer, NormLayer) for layer in layers(arch))
 
 
 def _resolution(
@@ -198,12 +186,6 @@ def _resolution(
     if source is not None and (isinstance(start, Model) or Path(start).exists()):
         return source.arch.resolution
     return suggest_resolution(images)
-
-
-def _in_channels(asked: int | None, source: Model | None) -> int:
-    if asked is not None:
-        return asked
-    return 3 if source is None else source.arch.in_channels
 
 
 def _usual_recipe(source: Model | None, arch: Arch) -> str:

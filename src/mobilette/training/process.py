@@ -1,4 +1,4 @@
-"""Settings and signals of the whole process; nothing changes on import."""
+"""Process-wide settings and signals; importing this changes nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 KEEP_UP_TO = 2**31 - 1
 GIVE_BACK_FROM = 2**17
-
-
 # Polls of a thread for work before it sleeps; GNU OpenMP's own 300,000 take milliseconds.
 SPINS = "300"
 
@@ -39,8 +37,8 @@ _allocator = _Allocator()
 def let_threads_sleep() -> None:
     """Make waiting threads yield their core soon; call before torch is imported.
 
-    On cores shared with other programs a step is otherwise up to ten times slower: waiting threads
-    take the time of the one they wait for (docs/log.md). Settings in the environment win.
+    Where other programs use the cores too, waiting threads make a step up to ten times slower
+    (docs/log.md). Settings in the environment win.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
@@ -61,8 +59,8 @@ def set_threads(threads: int | None) -> int:
 def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep large freed blocks; return whether it agreed.
 
-    Every step allocates the same activations again. By default the kernel maps and zeroes them
-    anew, which costs about as much as the arithmetic (`bench/train_step.py`).
+    Every step allocates the same activations. By default the kernel maps and zeroes them each time,
+    which takes about as long as the arithmetic (`bench/train_step.py`).
     """
     if not _has_glibc():
         return False
@@ -79,10 +77,7 @@ def describe_allocator() -> str:
 
 
 def return_freed_memory() -> None:
-    """Undo `keep_freed_memory`: return the memory that glibc's allocator keeps to the kernel.
-
-    oneDNN maps its kernels itself, and finds no memory while the allocator holds all of it.
-    """
+    """Undo `keep_freed_memory`: oneDNN maps its own kernels and needs memory from the system."""
     if _has_glibc():
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, GIVE_BACK_FROM)
@@ -100,14 +95,9 @@ _HANG_UP = (signal.SIGHUP,) if sys.platform != "win32" else ()
 class StopRequest:
     """While active, the first Ctrl-C (SIGTERM, SIGHUP) is only recorded; the second stops at once.
 
-    Kernel and shell both send SIGHUP when a terminal is closed, so a second one means nothing new;
-    if it is ignored, for example under ``nohup``, it stays ignored. Outside the main thread nothing
-    is recorded.
-
-    Attributes:
-        requested: whether a signal was recorded.
-        patient: record every signal: `torchrun` passes on the Ctrl-C that the terminal has already
-            sent, and kills processes that do not end within half a minute.
+    Kernel and shell both send SIGHUP when a terminal closes, so a second one changes nothing; under
+    ``nohup`` it stays ignored. Outside the main thread nothing is recorded. ``patient`` records
+    every signal: `torchrun` repeats the Ctrl-C that the terminal has already sent.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -119,7 +109,7 @@ class StopRequest:
             for number in (signal.SIGINT, signal.SIGTERM, *_HANG_UP):
                 handler = signal.getsignal(number)
                 if handler is None or (handler is signal.SIG_IGN and number in _HANG_UP):
-                    continue  # None: of the program that Python is part of
+                    continue  # None: set by the program that embeds Python
                 self._previous.append((number, handler))
                 signal.signal(number, self._note)
         return self

@@ -113,8 +113,8 @@ class Recipe:
             raise InputError("lr 0 trains nothing; it must be above 0")
         if self.accumulate > self.batch_size // 2:
             raise InputError(
-                f"accumulate {self.accumulate} leaves parts of less than 2 of the "
-                f"{self.batch_size} images of a batch"
+                f"accumulate {self.accumulate} leaves fewer than 2 images in a part of a batch of "
+                f"{self.batch_size}"
             )
 
     def to_toml(self) -> str:
@@ -155,8 +155,8 @@ def load_recipe(
         content = read_bytes(Path(recipe), limit=LARGEST)
     else:
         raise InputError(
-            f"no recipe is called {str(recipe)!r}{nearest(str(recipe), list_recipes())}; there are "
-            f"{', '.join(list_recipes())}, and files ending in .toml"
+            f"no recipe is called {str(recipe)!r}{nearest(str(recipe), list_recipes())}; give "
+            f"{', '.join(list_recipes())} or a file ending in .toml"
         )
     try:
         table = tomllib.loads(content.decode())
@@ -208,10 +208,9 @@ def merge_keys(
     lr: float | None = None,
     seed: int | None = None,
 ) -> dict[str, object]:
-    """Return ``overrides`` with the recipe keys that have options of their own.
+    """Return ``overrides`` with the recipe keys that have their own options.
 
-    ``time`` is the wall-clock to fit the schedule into: seconds, or text such as ``10m``
-    (`parse_duration`); the other arguments are the keys of `Recipe`.
+    ``time`` is ``time_limit`` in seconds, or text for `parse_duration`.
 
     Raises:
         InputError: a key is given twice with different values, or both ``epochs`` and ``time`` are.
@@ -219,7 +218,7 @@ def merge_keys(
     if epochs is not None and time is not None:
         raise InputError("--time and --epochs: give one of them")
     seconds = parse_duration(time) if isinstance(time, str) else time
-    if seconds is not None and not seconds > 0:  # so written, NaN is refused
+    if seconds is not None and not seconds > 0:  # NaN too
         raise InputError(f"time {shown(time)} is too short; seconds above 0 are expected")
     options = {
         "epochs": epochs,
@@ -249,7 +248,7 @@ def parse_duration(text: str) -> float:
     """
     match = re.fullmatch(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?([smh]?)", text.strip())
     if match is None or float(match[1]) == 0:
-        raise InputError(f"--time {shown(text)} is no duration; write 90s, 10m or 2h")
+        raise InputError(f"--time {shown(text)} is not a duration; write 90s, 10m or 2h")
     count, unit = match.groups()
     if not unit:
         raise InputError(f"--time {shown(text)} has no unit; write {count}s, {count}m or {count}h")

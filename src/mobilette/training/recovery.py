@@ -17,7 +17,7 @@ from mobilette.training.state import Progress
 
 T = TypeVar("T")
 
-# An untrained network has the loss of guessing; bad luck makes it a few times larger.
+# Largest loss relative to guessing: an untrained network has at most a few times that of guessing.
 EXPLODED = 20.0
 MOST_ROLLBACKS = 2
 SMALLER_RATE = 0.2
@@ -48,10 +48,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def reserve_memory() -> mmap.mmap | None:
-    """Return 64 MiB of untouched addresses, to be released when memory is full; or ``None``.
-
-    oneDNN maps new code for smaller batches, while freed memory stays in the allocator.
-    """
+    """Reserve 64 MiB of addresses, in which oneDNN can map code for smaller batches later."""
     try:
         return mmap.mmap(-1, _RESERVE)
     except OSError:
@@ -59,7 +56,7 @@ def reserve_memory() -> mmap.mmap | None:
 
 
 def free_memory(reserve: mmap.mmap | None) -> None:
-    """Release what a failed step has left, and the ``reserve``."""
+    """Release the ``reserve`` and whatever a failed step left."""
     gc.collect()
     if reserve is not None:
         reserve.close()
@@ -69,15 +66,11 @@ def free_memory(reserve: mmap.mmap | None) -> None:
 
 
 def halve(parts: int, *, images: int, error: Exception) -> int:
-    """Return twice as many ``parts`` for a batch of ``images`` that did not fit in memory.
-
-    Raises:
-        InputError: the parts would have fewer than the two images that batch norm needs.
-    """
+    """Return twice as many ``parts``; `InputError` if fewer than two images were in each."""
     if images // (2 * parts) < 2:
         raise InputError(
-            f"{max(images // parts, 1)} images at once do not fit the memory; a smaller "
-            "--resolution or --width-mult is needed"
+            f"{max(images // parts, 1)} images at once do not fit in memory; use a smaller "
+            "--resolution or --width-mult"
         ) from error
     return 2 * parts
 
@@ -85,7 +78,7 @@ def halve(parts: int, *, images: int, error: Exception) -> int:
 class Parts:
     """Repeats work in smaller parts (gradient accumulation) when memory runs out.
 
-    ``batch`` is the images per step over all processes, of which several cannot switch to smaller
+    ``batch`` is the images per step over all processes; several processes cannot change their
     parts. The gradients of ``optimizer`` are dropped when a step fails.
     """
 
@@ -113,8 +106,8 @@ class Parts:
             self.optimizer.zero_grad(set_to_none=True)
             free_memory(self.reserve)
             self.remark(
-                f"out of memory: batches of {self.batch} go on in {progress.parts} parts, "
-                "their gradients added up"
+                f"out of memory: each batch of {self.batch} is split into {progress.parts} parts, "
+                "with accumulated gradients"
             )
 
     def _halve(self, error: Exception, progress: Progress, *, images: int) -> None:
@@ -122,7 +115,7 @@ class Parts:
             raise error
         if self.processes > 1:
             raise InputError(
-                f"{images} images a process do not fit the memory; give a smaller "
+                f"{images} images per process do not fit in memory; use a smaller "
                 f"--batch-size or --set accumulate={2 * progress.parts}"
             ) from error
         progress.parts = halve(progress.parts, images=images, error=error)
@@ -134,4 +127,4 @@ def check_losses(losses: Sequence[float], *, guessing: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss}")
         if loss > EXPLODED * guessing:
-            raise DivergedError(f"the loss is {loss:.4g}, that of guessing is {guessing:.2g}")
+            raise DivergedError(f"the loss is {loss:.4g}, but guessing would give {guessing:.2g}")

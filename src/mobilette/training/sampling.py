@@ -14,7 +14,7 @@ from mobilette.errors import InputError
 
 
 class Purpose(IntEnum):
-    """What random numbers are for; each purpose has a stream of its own."""
+    """What random numbers are for; each purpose has its own stream."""
 
     weights = 0
     order = 1
@@ -47,11 +47,11 @@ def epoch_order(
     shards: NDArray[np.int64] | None,
     generator: Generator,
 ) -> Tensor:
-    """Return the rows of one epoch in the order in which they are seen, int64 (N,).
+    """Return the rows of one epoch in random order, int64 (N,).
 
-    ``shuffled`` shows every image once; ``balanced`` every class equally often, N in all, by
-    ``labels`` (N,). Given ``shards``, int64 (N,), the shard of each image, shards are shuffled, and
-    images only among `WINDOW` of them, so that only a few files are read at a time.
+    ``shuffled`` shows every image once; ``balanced`` draws N images with every class of ``labels``
+    (N,) equally often. With ``shards``, int64 (N,), the shard of each image, shards are shuffled,
+    and images among `WINDOW` shards at a time, so that only a few files are read at once.
     """
     if sampling == "balanced":
         return _balanced(labels, generator)
@@ -92,6 +92,6 @@ def images_per_step(asked: int, images: int, *, processes: int) -> int:
     if size < 2 * processes:
         raise InputError(
             f"a batch of {min(asked, images)} images is too small for {processes} processes: "
-            "each needs two"
+            "each needs at least two"
         )
     return size

@@ -1,4 +1,4 @@
-"""From images and a run directory to the loop: the common part of `train` and `resume`."""
+"""What `train` and `resume` share: from images and a run directory to the loop."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def load_images(
     reporter: Reporter,
     digest: Digest | None = None,
 ) -> Dataset:
-    """Return the images to train on and to validate, through the cache.
+    """Return the images to train and validate on, through the cache.
 
-    The first process reads them first. The others find them decoded, and keep them in the same
-    place: free memory may look different to each process.
+    The first process reads them and decides where all keep them: free memory may look different to
+    the others.
     """
     load = partial(
         load_dataset,
@@ -89,12 +89,12 @@ def make_trainer(
     """Return the trainer of a run, its network initialised from the recipe's seed.
 
     Raises:
-        InputError: the recipe does not suit the images, or its teacher is not available.
+        InputError: the recipe does not suit the images, or its teacher cannot be used.
     """
     multi_label, device = dataset.multi_label, machine.device
     if multi_label and "balanced" in (recipe.sampling, recipe.class_weights):
         raise InputError(
-            "sampling and class_weights balance single labels; these images have several each"
+            "sampling and class_weights can balance single labels only; these images have several"
         )
     with torch.random.fork_rng():
         torch.manual_seed(derive(recipe.seed, Purpose.weights))
@@ -139,7 +139,7 @@ def run_loop(
     validation: float,
     sitting: Sitting,
 ) -> None:
-    """Train from wherever ``progress`` stands to the end, then close ``dataset``.
+    """Train from ``progress`` to the end, then close ``dataset``.
 
     ``validation`` is the measured seconds of a validation, or 0.
     """
@@ -173,7 +173,7 @@ def run_loop(
 
 
 def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
-    """Write into dataset.json the streamed images that any process has found broken."""
+    """Add the streamed images that any process found broken to dataset.json."""
     found = {entry for unusable in world.all_gather(dataset.unusable) for entry in unusable}
     if not world.writes:
         return

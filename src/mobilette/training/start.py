@@ -30,7 +30,7 @@ from mobilette.training.validation import images_to_measure
 DEFAULT_MODEL = "mobilenet_v2"
 EXPECTED = (
     "a run directory or published weights such as timm/mobilenetv2_100.ra_in1k are expected "
-    "('mobilette weights list'; 'mobilette weights import' makes a run of a file)"
+    "('mobilette weights list' lists them; 'mobilette weights import' turns a file into a run)"
 )
 
 
@@ -47,9 +47,9 @@ def read_start(
     """Return the initial weights that ``start`` names; ``None`` for ``scratch`` and ``auto``.
 
     ``start`` is a model, a run directory, a file that `import_weights` reads, or the name of
-    published weights (`find_published`). ``model`` and ``width_mult`` are those of the network to
-    train, if given; for a file, of the network in it. ``resolution`` (pixels), ``form`` and
-    ``preprocess`` are for files that do not contain them. ``report`` is called during a download.
+    published weights (`find_published`). ``model`` and ``width_mult`` describe the network to
+    train or, for a file, the one in it; ``resolution`` (pixels), ``form`` and ``preprocess`` are
+    for files that do not contain them. ``report`` is called during a download.
 
     Raises:
         InputError: no such run or weights exist, or they lack information.
@@ -61,7 +61,9 @@ def read_start(
     if is_model(Path(start)):
         return Model.load(start)
     if holds_weights(Path(start)):
-        return _from_file(
+        if model is None:
+            raise InputError(f"--from {start}: say which network is in the file, with --model")
+        read = import_weights(
             Path(start),
             model=model,
             width_mult=width_mult or 1.0,
@@ -69,6 +71,7 @@ def read_start(
             form=form,
             preprocess=preprocess,
         )
+        return replace(read, origin=replace(read.origin, source=str(Path(start).resolve())))
     if not names_weights(start):
         raise InputError(f"--from {str(start)!r}: scratch, auto, {EXPECTED}")
     name = str(start)
@@ -78,30 +81,8 @@ def read_start(
     return load_published(chosen, report=report)
 
 
-def _from_file(
-    path: Path,
-    *,
-    model: str | None,
-    width_mult: float,
-    resolution: int | None,
-    form: Form | None,
-    preprocess: str | None,
-) -> Model:
-    if model is None:
-        raise InputError(f"--from {path}: say which network is in the file, with --model")
-    read = import_weights(
-        path,
-        model=model,
-        width_mult=width_mult,
-        resolution=resolution,
-        form=form,
-        preprocess=preprocess,
-    )
-    return replace(read, origin=replace(read.origin, source=str(path.resolve())))
-
-
 def names_weights(start: str | Path) -> bool:
-    """Whether ``start`` is a run directory or a name of published weights."""
+    """Whether ``start`` is a run directory or the name of published weights."""
     library = str(start).partition("/")[0]
     published = library in ("torchvision", "timm") and not Path(start).exists()
     return published or is_model(Path(start))
@@ -122,13 +103,9 @@ def automatic_start(
 def choose_arch(
     start: Model, settings: Settings, *, model: str | None, width_mult: float | None
 ) -> Arch:
-    """Return the network to train from ``start``, by default with its name and width.
-
-    Raises:
-        InputError: the weights cannot be made to fit it.
-    """
+    """Return the network to train from ``start``; `InputError` if the weights cannot fit it."""
     if model is None and width_mult is None and settings.form is None:
-        # If the batch norms were folded, it gets those of the catalogue's network.
+        # Folded batch norms come back.
         usual = get_arch(start.arch.name, Settings(form="full"))
         arch = replace(
             adopt_norms(start.arch, usual),
@@ -153,9 +130,8 @@ _MOST_SPREAD = 1.0
 def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classifier: bool) -> None:
     """Put the weights of ``start`` into ``trainer``, fitted to its network.
 
-    Batch norm statistics are measured on training images where needed; the classifier's learning
-    rate is fitted to its inputs (`scale_classifier`). ``keep_classifier``: whether the classes are
-    the same.
+    Batch norm statistics are measured on training images where needed, and the classifier's
+    learning rate is adapted to its inputs (`scale_classifier`).
     """
     network = trainer.network
 
@@ -181,9 +157,9 @@ def load_start(start: Model, trainer: Trainer, dataset: Dataset, *, keep_classif
 
 @torch.no_grad()
 def shrink_classifier(drawn: nn.Module, squared: float) -> None:
-    """Shrink the random weights of a classifier whose first answers would be overconfident.
+    """Shrink a classifier's random weights if its first answers would be overconfident.
 
-    SqueezeNet, which has no batch norm, would start at a loss of 160 where guessing has 1.6.
+    Without batch norm, SqueezeNet would start at a loss of 160; guessing has 1.6.
     """
     for name, parameter in drawn.named_parameters():
         spread = float(parameter.std()) * squared**0.5 if name.endswith("weight") else 0.0

@@ -29,7 +29,7 @@ from mobilette.training.step import Trainer
 
 SCHEMA = 2
 SPENT = Range(0.0, 1e10)  # seconds
-# What torch.load raises for bytes that are not a state; found by fuzzing.
+# What torch.load raises for damaged states; found by fuzzing.
 _DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -134,7 +134,7 @@ def read_state(path: Path) -> State:
     content = io.BytesIO(read_bytes(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the age of a pickle that is refused anyway
+            warnings.simplefilter("ignore")  # about old pickles, which are refused anyway
             saved = torch.load(content, map_location="cpu", weights_only=True)
         schema = saved.pop("schema")
         if schema != SCHEMA:
@@ -144,10 +144,10 @@ def read_state(path: Path) -> State:
         return State(progress=progress, recipe=recipe, **saved)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: not a state of plain tensors; nothing in it was executed"
+            f"{path}: holds more than plain tensors; nothing in it was executed"
         ) from error
     except _DAMAGED as error:
-        raise InputError(f"{path}: damaged, cut short or not a run's state") from error
+        raise InputError(f"{path}: damaged, truncated or not a run's state") from error
 
 
 def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
@@ -169,7 +169,7 @@ def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
             trainer.optimizer.load_state_dict(state.optimizer)
         trainer.scaler.load_state_dict(state.scaler)
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{where}: the state of another network or recipe") from error
+        raise InputError(f"{where}: belongs to another network or recipe") from error
     if state.recipe != trainer.recipe:
         for group, own in zip(trainer.optimizer.param_groups, settings, strict=True):
             group.update(own)
@@ -178,9 +178,9 @@ def apply_state(state: State, trainer: Trainer, *, where: Path) -> None:
 class LastState:
     """Writes the newest snapshot of a run, with its metrics.csv and best weights.
 
-    A step can explode although its own loss, computed before it, was good. The state on disk must
-    be worth going back to, so a snapshot, with the best weights it has scored, is held back until
-    its weights have shown a good loss.
+    A step can ruin the weights although its own loss, computed before it, was good. So a snapshot
+    and its best weights are held back until the weights have shown a good loss: the state on disk
+    is always worth going back to.
 
     Attributes:
         taken_at: when the newest snapshot was taken, by ``now``.
@@ -201,7 +201,7 @@ class LastState:
         self._best = save({name: each.contiguous().cpu() for name, each in tensors.items()})
 
     def snapshot(self, trainer: Trainer, progress: Progress) -> None:
-        """Hold the current state in place of the one held back; non-writers only note the time."""
+        """Hold back the current state instead of the last; non-writers only note the time."""
         begun = self.now()
         if trainer.world.writes:
             table = "\n".join([self.header, *progress.rows]) + "\n"
@@ -215,7 +215,7 @@ class LastState:
             return
         begun = self.now()
         table, state = self._held_back
-        # Best weights first: a run killed in between validates them again.
+        # Best weights first: a run killed in between validates again.
         if self._best is not None:
             write_bytes(self.folder / WEIGHTS, self._best)
         write_text(self.folder / METRICS, table)
@@ -240,7 +240,7 @@ def metrics_row(
     rate: float,
     train_loss: float,
 ) -> str:
-    """Return the metrics.csv line of a validation; ``epochs`` are done, the last maybe in part."""
+    """Return the metrics.csv line of a validation after ``epochs``, which may be fractional."""
     precision = metrics.mean_average_precision
     top5 = "" if metrics.top5 is None else f"{metrics.top5:.6f}"
     return (

@@ -56,11 +56,8 @@ class Trainer:
 
         Weights stay fp32 at any ``precision``. ``fused_norms``: whether our kernels compute batch
         norms (`mobilette.nn.kernels`). ``flip``: whether a mirrored image means the same. ``loss``
-        defaults to one label per image, all classes weighted alike. ``teacher`` returns logits for
-        augmented pixels.
-
-        Raises:
-            InputError: the network cannot take images as small as ``start_resolution``.
+        defaults to one label per image and equal weights. ``teacher`` returns logits for augmented
+        pixels. `InputError` if ``start_resolution`` is too small for the network.
         """
         _check_smallest(network.arch, recipe)
         self.network, self.normalise, self.recipe = network, normalise, recipe
@@ -93,10 +90,9 @@ class Trainer:
         rest = body(self.network)
         if frozen != self._frozen:
             rest.requires_grad_(not frozen)
-            if self.world.size > 1:  # it looks once at what has a gradient
+            if self.world.size > 1:  # it looks only once at what has a gradient
                 together = DistributedDataParallel(self.network)
-                # Averages are measured anew. An attribute, because the argument's name varies with
-                # torch.
+                # Statistics are measured anew. The argument's name varies with torch.
                 together.broadcast_buffers = False
                 self._together = together
             self._frozen = frozen

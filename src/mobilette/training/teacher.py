@@ -25,10 +25,10 @@ class Teacher:
     def __init__(
         self, network: Network, normalise: Normalise, *, columns: Tensor, in_channels: int
     ) -> None:
-        """Make the teacher from a ``network`` on the training device, in evaluation mode.
+        """Make a teacher of a ``network`` in evaluation mode, with its ``normalise``.
 
-        ``normalise`` is its own; ``columns``, int64 (classes,), maps the student's classes to its
-        logits; ``in_channels`` are those of the student's images.
+        ``columns``, int64 (classes,), is its logit for each class of the student; ``in_channels``
+        are the student's.
         """
         self.network, self.normalise, self.columns = network, normalise, columns
         self._repeat = network.arch.in_channels // in_channels
@@ -60,14 +60,14 @@ def read_teacher(
     remark: Remark | None = None,
     report: Advance | None = None,
 ) -> Teacher:
-    """Return the teacher ``name``: a run or published weights, like for `read_start`.
+    """Return the teacher ``name``: a run or published weights, as for `read_start`.
 
     ``arch``, ``classes`` and ``multi_label`` are the student's; ``remark`` is called if classes
     were matched by order alone, ``report`` with the progress of a download.
 
     Raises:
-        InputError: there is no such teacher, it lacks a class, it takes grey images and the student
-            colour, or only one of the two has several labels per image.
+        InputError: there is no such teacher, it lacks a class, or it differs from the student in
+            colour or in having several labels per image.
     """
     start = None
     if names_weights(name):
@@ -75,13 +75,15 @@ def read_teacher(
     if start is None:
         raise InputError(f"teacher {name!r}: {EXPECTED}")
     if start.arch.in_channels not in (arch.in_channels, 3):
-        raise InputError(f"teacher {name}: looks at grey images, the network at colours")
+        raise InputError(f"teacher {name}: takes grey images, but the network takes colour ones")
     if start.multi_label != multi_label:
         its, theirs = ("several", "one") if start.multi_label else ("one", "several")
-        raise InputError(f"teacher {name}: tells {its} of the classes, the images have {theirs}")
+        raise InputError(
+            f"teacher {name}: has {its} of the classes per image, but the images have {theirs}"
+        )
     columns, by = _columns(start, name, classes)
     if by == BY_ORDER and remark is not None:
-        remark(f"teacher {name}: no class has a name of these images'; matched by their order")
+        remark(f"teacher {name}: no class matches by name; matched by order")
     network = start.network.requires_grad_(False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Teacher(

@@ -1,4 +1,4 @@
-"""Fitting training into a time limit: the plan before it, and the pace of a run."""
+"""Fits training into a time limit: the plan before it, and the pace of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mobilette.training.state import Progress
 PADDING = 1.15  # safety factor on times measured once: the machine may become busier
 # Largest fraction of the time for epochs that train only the classifier.
 FROZEN_SHARE = 0.5
-# Fewer steps are no training: the first few only make the loss move.
+# Fewer steps train nothing.
 LEAST_STEPS = 8
 # A proposed time exceeds what is needed by this factor: costs are measured anew.
 MORE = 1.2
@@ -24,7 +24,7 @@ _TELLING = 256  # images after which the reading speed is known
 
 
 class TooShortError(InputError):
-    """There is too little time; ``needed`` seconds would do."""
+    """There is too little time; ``needed`` seconds are enough."""
 
     def __init__(self, message: str, *, needed: float) -> None:
         super().__init__(message)
@@ -35,8 +35,8 @@ class TooShortError(InputError):
 class Costs:
     """Measured seconds of a step, of one that trains only the classifier, and of a validation.
 
-    ``first_reading`` and ``reading`` are for the images of a step, the latter from memory or the
-    cache. ``overlap``: whether the next images are read while a step is computed.
+    ``first_reading`` and ``reading`` are of a step's images, the latter from memory or the cache.
+    ``overlap``: whether the next images are read during a step.
     """
 
     step: float
@@ -47,7 +47,7 @@ class Costs:
     overlap: bool = False
 
     def of_steps(self, *, frozen: bool) -> tuple[float, float]:
-        """Return the seconds of a step whose images are read for the first time, and later."""
+        """Return the seconds of a step whose images are read for the first time, and again."""
         step = self.frozen_step if frozen else self.step
         if self.overlap:
             return max(step, self.first_reading), max(step, self.reading)
@@ -55,7 +55,7 @@ class Costs:
 
 
 class _Steps:
-    """How long steps take if the first ``unread`` read images for the first time."""
+    """The seconds of steps of which the first ``unread`` read their images for the first time."""
 
     def __init__(self, costs: tuple[float, float], unread: int) -> None:
         self.first, self.later = costs
@@ -78,8 +78,8 @@ class _Steps:
 class TimePlan:
     """How a time limit is used.
 
-    ``frozen_steps`` train only the classifier, before ``steps`` that train everything; ``seconds``
-    is the total including what is spent, at most the limit.
+    ``frozen_steps`` train only the classifier, then ``steps`` train everything; ``seconds`` is the
+    total, including those spent before.
     """
 
     frozen_steps: int
@@ -109,7 +109,7 @@ def plan_time(
     least = min(LEAST_STEPS, steps_of_epoch)
     least_frozen = min(least, frozen_steps)
     alone = _Steps(costs.of_steps(frozen=True), unread)
-    # As if only the least had been read before: how many will be is not known yet.
+    # How many frozen steps there will be is not known yet: assume the fewest.
     together = _Steps(costs.of_steps(frozen=False), unread - least_frozen)
     end = PADDING * (costs.validation + (together.first if unread > 0 else together.later))
     frozen_end = costs.validation if frozen_steps else 0.0
@@ -140,10 +140,9 @@ def plan_time(
 
 
 def timed_reading(report: Advance, *, limit: float, elapsed: Callable[[], float]) -> Advance:
-    """Return ``report`` with a check that refuses reading that would take too long.
+    """Return ``report`` with a check: `TooShortError` if reading alone would exceed the limit.
 
-    ``limit`` is in seconds, 0 for none; ``elapsed`` returns how many have passed. The returned
-    function raises `TooShortError` if reading alone would exceed the limit at this speed.
+    ``limit`` is in seconds, 0 for none; ``elapsed`` returns how many have passed.
     """
     if not limit:
         return report
@@ -163,8 +162,8 @@ def timed_reading(report: Advance, *, limit: float, elapsed: Callable[[], float]
             would_do = math.ceil(2 * whole)
             raise TooShortError(
                 f"a time of {seconds(limit)} is too short: reading {total:,} images takes "
-                f"{whole:.0f} s of it, at {speed:.0f} a second; {seconds(would_do)} would leave as "
-                "much to train",
+                f"{whole:.0f} s at {speed:.0f} per second; {seconds(would_do)} would leave as much "
+                "for training",
                 needed=would_do,
             )
 
@@ -196,10 +195,10 @@ _VALIDATION_SHARE = 0.1
 
 
 class Pace:
-    """The clock of one sitting of a run: how far it is, and how long steps and validations take.
+    """The clock of a sitting: how far the run is, and how long steps and validations take.
 
-    ``steps`` are per epoch; ``started`` is when the run began by ``now``, in seconds, earlier
-    sittings included; ``validation`` is the measured seconds of a validation.
+    ``steps`` are per epoch; ``started`` is when the run would have begun by ``now`` without breaks,
+    in seconds; ``validation`` is the measured seconds of a validation.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class Pace:
         self.now = now
         self._validation_seconds = validation
         self._validated_at = now()
-        # Over this sitting's steps except the first, which includes one-off work.
+        # Without this sitting's first step, which includes one-off work.
         self._timed_seconds, self._timed_steps, self._longest_step = 0.0, -1, 0.0
 
     def elapsed(self) -> float:
@@ -237,14 +236,14 @@ class Pace:
     def part_done(self, progress: Progress, *, longest_save: float) -> float:
         """Return the fraction of the run that is done, 0 to 1 or slightly more.
 
-        A time limit also has to hold the last validation, the step that begins just in time, and
-        taking and writing a snapshot of ``longest_save`` seconds.
+        A time limit includes the last validation, the step that begins just in time, and taking and
+        writing a snapshot, ``longest_save`` seconds each.
         """
         if self.recipe.time_limit:
             end = self._validation_seconds + self._seconds_of_step() + 2 * longest_save
             available = self.recipe.time_limit - PADDING * end
             return self.elapsed() / max(available, 1e-9)
-        # By epochs: a run resumed with another batch size has done steps of the old one.
+        # By epochs: the batch size may have changed on resuming.
         done = progress.epoch * self.steps + progress.step
         return done / (self.recipe.epochs * self.steps)
 

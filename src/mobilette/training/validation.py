@@ -29,11 +29,11 @@ IMAGES, BATCH = 512, 128
 def images_to_measure(
     trainer: Trainer, train: Split, *, epoch: int, at_once: int | None = None
 ) -> Iterator[Tensor]:
-    """Yield normalised batches of `BATCH` (at most ``at_once``) from 512 images per epoch."""
+    """Yield normalised batches of `BATCH` (at most ``at_once``) of `IMAGES` random images."""
     chosen = torch.randperm(
         len(train.labels), generator=generator(trainer.recipe.seed, Purpose.statistics, epoch)
     )[:IMAGES]
-    # Equal parts: a single image left over would count as much as a whole batch.
+    # Equal parts: every batch counts the same.
     for rows in chosen.tensor_split(-(-len(chosen) // min(BATCH, at_once or BATCH))):
         pixels = torch.from_numpy(train.pixels[rows.numpy()]).to(trainer.device)
         yield trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ def validate(
     logits = np.concatenate(trainer.world.all_gather(own[usable]))
     counted = np.concatenate(trainer.world.all_gather(usable))
     if not counted.any():
-        raise InputError(f"{dataset.source}: none of the images held out can be read any more")
+        raise InputError(f"{dataset.source}: none of the held-out images can be read any more")
     return measure(logits, split.labels[counted], dataset.classes)
 
 
@@ -109,7 +109,7 @@ class Validator:
         """Validate after ``part`` of the run into ``progress``; `DivergedError` if not finite."""
         begun = self.pace.now()
         metrics = self._metrics(progress)
-        if not math.isfinite(metrics.loss):  # the last step did it, if there was one
+        if not math.isfinite(metrics.loss):  # because of the last step, if there was one
             if progress.index == 0:
                 return
             progress.epoch -= 1

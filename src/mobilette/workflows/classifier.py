@@ -108,7 +108,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         fewest = int(np.bincount(numbers).argmin())
         if np.bincount(numbers)[fewest] < 2:
             raise InputError(
-                f"fit: one image of class {shown(labels.tolist()[fewest])}; two are the fewest"
+                f"fit: one image of class {shown(labels.tolist()[fewest])}; at least two are needed"
             )
         contents = [_content(image, number) for number, image in enumerate(images, start=1)]
         self.model_ = fit(
@@ -221,9 +221,9 @@ def _classes(y: object) -> tuple[NDArray[Any], NDArray[np.int64]]:
             raise
         raise InputError(f"y is {shown(y)}; labels must be of one type that sorts") from error
     if given.dtype.kind == "f" and not (given == np.round(given)).all():
-        raise InputError(f"y has {shown(float(given[0]))}: numbers to predict, not classes")
+        raise InputError(f"y has {shown(float(given[0]))}, which is not a class")
     if len(labels) < 2:
-        raise InputError(f"y has {len(labels)} classes; two are the fewest")
+        raise InputError(f"y has {len(labels)} classes; at least two are needed")
     return labels, numbers
 
 

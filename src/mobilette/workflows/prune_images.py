@@ -70,7 +70,7 @@ def with_classes_of(model: Model, images: ImageSet) -> ImageSet:
 class HeldImages:
     """The training and validation images, prepared for a model.
 
-    ``seconds`` is how long reading them took; ``kept`` whether the next step finds them cached.
+    ``seconds`` is how long reading took; ``kept`` whether the next step finds them cached.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ def cut_step(pruned: Model, *, keep: float, accuracy: float) -> PruningStep:
 
 
 def tuned_step(step: PruningStep, run: Run, seconds: float) -> PruningStep:
-    """Return ``step`` with the accuracy that ``run`` has been fine-tuned to so far."""
+    """Return ``step`` with the best accuracy of ``run`` so far."""
     try:
         best = run.best() or {}
     except InputError:  # no epoch is finished
@@ -130,7 +130,7 @@ def tuned_step(step: PruningStep, run: Run, seconds: float) -> PruningStep:
 
 
 def new_channels(arch: Arch) -> dict[str, int]:
-    """Return the output channels of each convolution and linear layer but depthwise and logits."""
+    """Return the output channels by layer, except of depthwise layers and the classifier."""
     return {
         layer.name: layer.shape[0]
         for layer in layers(arch)

@@ -1,4 +1,4 @@
-"""`prune` within a time limit: cutting is timed, the rest is for fine-tuning."""
+"""`prune` within a time limit: what cutting leaves is for fine-tuning."""
 
 from __future__ import annotations
 
@@ -54,17 +54,14 @@ def plan_pruning(limit: float, *, spent: float, costs: CutCosts, steps: int) -> 
 def measure_cut(
     images: HeldImages, model: Model, *, importance: Importance, cutting: float, now: Now
 ) -> CutCosts:
-    """Return the costs of cutting ``model`` and judging the result, measured on a few images.
+    """Return a step's costs, measured on a few images; ``cutting`` is for a cut after scoring."""
 
-    ``cutting`` is the seconds to choose channels by their scores.
-    """
-
-    def of_all(work: Callable[[int], object], images_in_all: int) -> float:
+    def of_all(work: Callable[[int], object], total: int) -> float:
         work(_FEW)
-        few = min(SCORE_BATCH, images_in_all)
+        few = min(SCORE_BATCH, total)
         begun = now()
         work(few)
-        return (now() - begun) * images_in_all / few
+        return (now() - begun) * total / few
 
     train, held_out = (len(images.dataset.splits[name].labels) for name in ("train", "val"))
     scoring = 0.0

@@ -62,7 +62,7 @@ class Quantised:
         verdict: from `verify` on the artifact.
         latency_ms: median latency of one image by precision, int8 and the engine's others, measured
             in turns; empty if the target is not timed.
-        advice: the faster precision, if int8 is not the fastest here; else empty.
+        advice: to use another precision, if int8 is not the fastest here; else empty.
     """
 
     artifact: Artifact

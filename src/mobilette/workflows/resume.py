@@ -1,4 +1,4 @@
-"""`resume`: continues a run that was stopped."""
+"""`resume`: finishes a run that was stopped."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def run_resume(
     run = open_run(path)
     if is_imported(run.path):
         raise InputError(
-            f"{run.path}: was imported, not trained: nothing to resume ('mobilette train DATA "
-            f"--from {run.path}' trains it further)"
+            f"{run.path}: was imported, not trained, so there is nothing to resume; "
+            f"'mobilette train DATA --from {run.path}' trains it further"
         )
     recipe = load_recipe(run.path / RECIPE, overrides=overrides)
     recorded = _recorded(run.path)
@@ -126,7 +126,7 @@ def run_resume(
         for other in _changed_environment(recorded, world):
             remark(f"not bit-exact: {other}")
         if changes:
-            remark(f"goes on with another recipe: {'; '.join(changes)}")
+            remark(f"continues with a changed recipe: {'; '.join(changes)}")
         machine = Machine(
             device=where,
             precision=_precision(recorded.get("precision")),
@@ -145,7 +145,7 @@ def run_resume(
         trainer = make_trainer(run, recipe, dataset, machine, sitting=sitting)
         if state is not None:
             apply_state(state, trainer, where=run.path / STATE)
-            if recipe.lr != state.recipe.lr:  # the remedy that a loss which explodes asks for
+            if recipe.lr != state.recipe.lr:  # as advised after the loss exploded
                 progress.rate_factor, progress.rollbacks = 1.0, 0
         remark(_describe_place(run, recipe, progress, dataset, world))
         validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
@@ -164,8 +164,8 @@ def _describe_place(
     if recipe.time_limit:
         epochs, limit = "", f" of {recipe.time_limit / 60:.1f}"
     return (
-        f"{run.path}: goes on at epoch {progress.epoch + 1}{epochs}, step {progress.step + 1} of "
-        f"{steps}; {progress.elapsed / 60:.1f}{limit} minutes are over"
+        f"{run.path}: continues at epoch {progress.epoch + 1}{epochs}, step {progress.step + 1} of "
+        f"{steps}, after {progress.elapsed / 60:.1f}{limit} minutes"
     )
 
 
@@ -193,8 +193,8 @@ def _recipe_changes(
     )
     if changes and not force:
         raise InputError(
-            f"{run.path}: the recipe is not the one that this run was trained with "
-            f"({'; '.join(changes)}); --force goes on with the new one"
+            f"{run.path}: the recipe has changed since the run was started ({'; '.join(changes)}); "
+            "--force continues with the new one"
         )
     return changes
 
@@ -211,49 +211,40 @@ def _load_same_images(
 ) -> Dataset:
     """Return the images of the run; with ``force``, others of the same classes are accepted."""
     recorded = read_json(run.path / DATASET)
-    known: Mapping[str, object] = recorded if isinstance(recorded, dict) else {}
+    known: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
+    max_unusable = known.get(MAX_UNUSABLE, 1.0)
+    FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", max_unusable)
+    digests = (each for each in get_args(Digest) if each == known.get("digest"))
     dataset = load_images(
         find_images(source),
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         loader=recipe.loader,
         machine=machine,
-        reading=Reading(workers=workers, max_unusable=1.0 if force else _max_unusable(known)),
+        reading=Reading(workers=workers, max_unusable=1.0 if force else float(max_unusable)),
         reporter=reporter,
-        digest=_digest(known),
+        digest=next(digests, "decoded pixels"),
     )
     if dataset.fingerprint == known.get("fingerprint"):
         return dataset
-    changed = f"{source}: the images are not those that {run.path} was started with"
+    changed = f"{source}: the images have changed since {run.path} was started"
     if list(dataset.classes) != known.get("classes"):
-        raise InputError(f"{changed}, nor are their classes; start a new run")
+        raise InputError(f"{changed}, and so have their classes; start a new run")
     if not force:
-        raise InputError(f"{changed}; start a new run, or go on with these by --force")
+        raise InputError(f"{changed}; start a new run, or use --force to continue with these")
     reporter.remark(changed)
     if machine.world.writes:
-        kept = {"path": known.get("path"), MAX_UNUSABLE: _max_unusable(known)}
+        kept = {"path": known.get("path"), MAX_UNUSABLE: max_unusable}
         write_json(run.path / DATASET, dataset.describe() | kept)
     return dataset
 
 
-def _max_unusable(known: Mapping[str, object]) -> float:
-    recorded: Any = known.get(MAX_UNUSABLE, 1.0)
-    FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", recorded)
-    return float(recorded)
-
-
-def _digest(known: Mapping[str, object]) -> Digest:
-    """Return how images were identified when the run was started."""
-    recorded = known.get("digest")
-    return next((each for each in get_args(Digest) if each == recorded), "decoded pixels")
-
-
 def _precision(recorded: object) -> Precision:
-    return "bf16" if recorded == "bf16" else "fp16" if recorded == "fp16" else "fp32"
+    return next((each for each in get_args(Precision) if each == recorded), "fp32")
 
 
 def _changed_environment(recorded: Mapping[str, object], world: World) -> Iterator[str]:
-    """Yield what has changed since the run was started, as far as recorded."""
+    """Yield what has changed since the run was started."""
     versions = recorded.get("versions")
     then = versions.get("torch") if isinstance(versions, dict) else None
     for what, before, now in (
@@ -268,13 +259,13 @@ def _changed_environment(recorded: Mapping[str, object], world: World) -> Iterat
 def _fused_norms(
     recorded: Mapping[str, object], device: torch.device, world: World, remark: Remark
 ) -> bool:
-    """Return whether our kernels computed batch norms, and still can."""
+    """Return whether our kernels computed batch norms and still can."""
     if recorded.get("fused_norms") is not True or device.type != "cpu":
         return False
     can = can_fuse_norms(device, world=world)
     if not can:
         why = why_no_kernels() or "another process has no compiler"
-        remark(f"goes on without fused batch norms, not bit-exact: {why}")
+        remark(f"continues without fused batch norms, not bit-exact: {why}")
     return can
 
 

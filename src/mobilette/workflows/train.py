@@ -53,7 +53,6 @@ from mobilette.training.recipe import Recipe, merge_keys
 from mobilette.training.session import Machine, load_images, make_trainer, run_loop
 from mobilette.training.start import load_start
 from mobilette.training.state import Progress, state_bytes
-from mobilette.training.step import Trainer
 from mobilette.training.time_plan import timed_reading
 
 
@@ -197,14 +196,18 @@ def run_train(
         folder = Path(out)
         run = Run(path=folder, arch=plan.arch, preprocess=plan.preprocess, classes=plan.classes)
         trainer = make_trainer(run, plan.recipe, dataset, machine, sitting=sitting, profile=profile)
-        progress = _load_weights(plan, trainer, dataset)
+        if plan.start is not None:
+            load_start(plan.start, trainer, dataset, keep_classifier=plan.keeps_classifier)
+        progress = Progress(
+            trained_before=plan.start is not None and plan.keeps_classifier and not plan.is_cut
+        )
         validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if world.writes:
             source = Path(images.name) if isinstance(data, ImageSet) else data
             found = {"path": _absolute(source), MAX_UNUSABLE: reading.max_unusable}
             with new_directory(folder, force=force, holds=ARCH, source=Path(source)) as unfinished:
                 _write_new_run(unfinished, plan, dataset.describe() | found, machine)
-                # Together: a run killed right here still has its initial weights.
+                # In one step: a run killed right here has its initial weights.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))
         world.barrier()
         reporter.remark(_describe_run(folder, plan, dataset))
@@ -212,15 +215,6 @@ def run_train(
         run = open_run(folder)
         run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
     return run
-
-
-def _load_weights(plan: Plan, trainer: Trainer, dataset: Dataset) -> Progress:
-    """Put the initial weights, if any, into the trainer; return where the run stands."""
-    progress = Progress()
-    if plan.start is not None:
-        load_start(plan.start, trainer, dataset, keep_classifier=plan.keeps_classifier)
-        progress.trained_before = plan.keeps_classifier and not plan.is_cut
-    return progress
 
 
 def _write_new_run(
@@ -271,6 +265,6 @@ def _describe_machine(machine: Machine) -> str:
 
 
 def _absolute(data: str | Path) -> str:
-    """Return the data in a form that a later sitting, started elsewhere, finds again."""
+    """Return the data as an absolute path, or the name of a set."""
     named = str(data) in NAMED and not (isinstance(data, Path) and data.exists())
     return str(data) if named else str(Path(data).resolve())
