@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ divergence = Loss(Recipe(temperature=1.0), multi_label=False).of_teacher
 
 
 def batches() -> Iterator[Tensor]:
-    yield from torch.split(random_images(512, seed=2), 32)
+    return cycle(torch.split(random_images(512, seed=2), 32))
 
 
 def test_training_brings_int8_closer_to_float() -> None:
@@ -157,7 +158,7 @@ def test_training_brings_int8_closer_to_float() -> None:
     def train() -> Model:
         trained = train_quantised(
             model,
-            batches,
+            batches(),
             inputs=inputs,
             ranges="minmax",
             steps=60,
@@ -178,7 +179,7 @@ def test_training_that_makes_it_worse_is_not_kept() -> None:
     model = sharp("resnet20", 0.25)
     before = copied(model)
     inputs = random_images(8)
-    assert train_quantised(model, batches, inputs=inputs, ranges="minmax", steps=3, lr=10) is None
+    assert train_quantised(model, batches(), inputs=inputs, ranges="minmax", steps=3, lr=10) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.weights.items())
     after = model.network.state_dict()
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
@@ -189,14 +190,12 @@ def test_what_cannot_be_is_said() -> None:
     for call in (
         lambda: correct_biases(model, x[:0], ranges="minmax"),
         lambda: sensitivity(model, x[:0], None, ranges="minmax"),
-        lambda: train_quantised(model, batches, inputs=x[:0], ranges="minmax", steps=1),
+        lambda: train_quantised(model, batches(), inputs=x[:0], ranges="minmax", steps=1),
     ):
         with pytest.raises(InputError, match="no images"):
             call()
-    with pytest.raises(InputError, match="no batches"):
-        train_quantised(model, lambda: [], inputs=x, ranges="minmax", steps=1)
     with pytest.raises(InputError, match="at least 1 step"):
-        train_quantised(model, batches, inputs=x, ranges="minmax", steps=0)
+        train_quantised(model, batches(), inputs=x, ranges="minmax", steps=0)
     with pytest.raises(InputError, match="as many labels"):
         sensitivity(model, x, np.zeros(3, np.int64), ranges="minmax")
 

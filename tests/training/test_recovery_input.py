@@ -121,7 +121,7 @@ def test_another_recipe_is_shown_and_refused_unless_forced(images: Path, tmp_pat
     finished = resume(
         run, force=True, overrides={"lr": 0.1}, workers=0, reporter=Reporter(remark=said.append)
     )
-    (line,) = [line for line in said if "another recipe" in line]
+    (line,) = [line for line in said if "changed recipe" in line]
     assert "lr" in line
     assert "label_smoothing" in line
     assert len(finished.history()) == 3

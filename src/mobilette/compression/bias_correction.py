@@ -70,7 +70,7 @@ def correct_biases(
 
 
 def _mean_outputs(model: Model, inputs: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """Return the mean of each output channel by layer, float64 (channels,)."""
+    """Return the mean of each layer's output channels, float64 (channels,)."""
     sums: dict[str, Tensor] = {}
 
     def take(name: str, output: Tensor) -> None:

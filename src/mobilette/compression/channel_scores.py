@@ -40,9 +40,8 @@ def taylor_scores(
     """Return the squared first-order change of the loss when a channel is removed.
 
     Molchanov et al. 2019, arXiv 1906.10771, equation 8 with one gate per channel, averaged over
-    batches. The gate sits where the channel is read: its gradient is the sum of weight times
-    gradient over all weights that read it. So channels tied by an addition share one score, with
-    or without batch norm.
+    batches. The gate is where the channel is read: its gradient is the sum of weight times gradient
+    over all weights that read it. So channels tied by an addition share one score.
 
     Batch norms use batch statistics, so a channel that adds the same to all images costs nothing:
     statistics are measured again after pruning.
@@ -54,14 +53,15 @@ def taylor_scores(
         InputError: there is no batch.
     """
     arch = model.arch
-    network: Network | None = None
+    network = copy.deepcopy(model.network).eval()  # without dropout
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.train()
     sums = [torch.zeros(group.size, dtype=torch.float64) for group in channel_groups(arch)]
     number = 0
     for x, labels in batches:
         number += 1
-        if network is None:
-            network = _with_batch_statistics(model).to(x.device)
-        network.zero_grad()
+        network.to(x.device).zero_grad()
         loss(network(x).float(), labels).backward()  # type: ignore[no-untyped-call]
         for total, gate in zip(sums, _by_channel(arch, _gates(network)), strict=True):
             total += gate.square()
@@ -70,20 +70,12 @@ def taylor_scores(
     return tuple(total / number for total in sums)
 
 
-def _with_batch_statistics(model: Model) -> Network:
-    """Return a copy without dropout whose batch norms use batch statistics."""
-    network = copy.deepcopy(model.network).eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train()
-    return network
-
-
 def _gates(network: Network) -> dict[str, Tensor]:
     """Return the gradient of a gate on each input channel by layer, (inputs,)."""
     gates = {}
+    parameters = dict(network.named_parameters())
     for layer in layers(network.arch):
-        weight = getattr(_module(network, layer.name), "weight", None)
+        weight = parameters.get(f"{layer.name}.weight")
         if weight is None or weight.dim() < 2 or weight.grad is None:
             continue
         groups = layer.groups if isinstance(layer, ConvLayer) else 1
@@ -91,13 +83,6 @@ def _gates(network: Network) -> dict[str, Tensor]:
         by_group = product.reshape(groups, len(weight) // groups, weight.shape[1], -1)
         gates[layer.name] = by_group.sum(dim=(1, 3)).flatten()
     return gates
-
-
-def _module(network: Network, name: str) -> nn.Module | None:
-    try:
-        return network.get_submodule(name)
-    except AttributeError:  # some layers of the graph are no modules
-        return None
 
 
 def _by_channel(arch: Arch, by_input: Mapping[str, Tensor]) -> Scores:

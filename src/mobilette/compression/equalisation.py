@@ -21,14 +21,14 @@ layer that computes x into the bias of the layer that reads it, as W * c (equati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.channels import ChannelGroup, Place, Side, scaling_groups
+from mobilette.arch.channels import ChannelGroup, Side, scaling_groups
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     ActivationLayer,
@@ -78,9 +78,8 @@ def equalise(model: Model, inputs: Tensor, *, relu6: ReLU6 = "auto") -> Model:
     """
     check_inputs(model.arch, inputs)
     rescaling = Rescaling(model)
-    arch, peaks = rescaling.arch, {}
-    if relu6 != "widen":
-        peaks = _measure_peaks(model, inputs)
+    arch = rescaling.arch
+    peaks = _measure_peaks(model, inputs) if relu6 != "widen" else {}
     if relu6 != "keep":
         low = {name: bool(peak.max() * MARGIN <= CAP) for name, peak in peaks.items()}
         arch = widen(arch, low if relu6 == "auto" else None)
@@ -109,7 +108,7 @@ def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
     alive = (computed > 0) & (read > 0)
     wanted = torch.where(alive, (read / computed).sqrt(), 1.0)
     if alive.any():
-        # Channels that nothing computes or reads need only be no larger than the rest.
+        # Channels that nothing computes or reads only have to be no larger than the rest.
         wanted = torch.where(computed == 0, (read / read[alive].amax()).clamp_min(1.0), wanted)
         wanted = torch.where(read == 0, (computed[alive].amax() / computed).clamp_max(1.0), wanted)
     factors = torch.where(room > 0, torch.minimum(wanted, room), 1.0)
@@ -119,9 +118,9 @@ def _equalise(rescaling: Rescaling, group: ChannelGroup, room: Tensor) -> float:
 
 
 def _mean_range(rescaling: Rescaling, group: ChannelGroup, side: Side) -> Tensor:
-    """Return each channel's geometric mean range over the layers where it has weights, else 0."""
+    """Return each channel's geometric mean range over the layers with weights for it, or 0."""
     ranges = torch.stack(
-        [rescaling.ranges(group, place) for place in _places(group, side)]
+        [rescaling.ranges(group, place) for place in group.places if place.side == side]
         or [torch.zeros(group.size).double()]
     )
     counts = ranges > NEGLIGIBLE * ranges.amax(dim=1, keepdim=True)
@@ -130,15 +129,11 @@ def _mean_range(rescaling: Rescaling, group: ChannelGroup, side: Side) -> Tensor
     return torch.where(number > 0, (logs / number.clamp_min(1)).exp(), 0.0)
 
 
-def _places(group: ChannelGroup, side: Side) -> Iterator[Place]:
-    return (place for place in group.places if place.side == side)
-
-
 def _room(group: ChannelGroup, peaks: Mapping[str, Tensor]) -> Tensor:
-    """Return the factor by which each channel may grow, (size,); 0: it must not change."""
+    """Return the factor by which each channel may grow, (size,); 0 if it must not change."""
     room = torch.full((group.size,), torch.inf).double()
-    for place in _places(group, "through"):
-        if place.layer in peaks:
+    for place in group.places:
+        if place.side == "through" and place.layer in peaks:
             peak = peaks[place.layer][torch.tensor(group.places[place])].double()
             allowed = CAP / (MARGIN * peak.clamp_min(torch.finfo(peak.dtype).tiny))
             room = torch.minimum(room, torch.where(allowed >= 1, allowed, 0.0))

@@ -30,7 +30,7 @@ def check_inputs(arch: Arch, inputs: Tensor) -> None:
     """Raise `InputError` unless ``inputs`` are images for ``arch``, with batch norms folded."""
     norm = next((layer.name for layer in layers(arch) if isinstance(layer, NormLayer)), None)
     if norm is not None:
-        raise InputError(f"{arch.name} has batch norms ({norm} is one); fold it first")
+        raise InputError(f"{arch.name} has batch norms, such as {norm}; fold them first")
     shape = (arch.in_channels, arch.resolution, arch.resolution)
     if inputs.ndim != 4 or tuple(inputs.shape[1:]) != shape:
         raise InputError(

@@ -23,10 +23,10 @@ from mobilette.errors import InputError
 from mobilette.formats.slicing import Sources, slice_weights, take_weights
 from mobilette.model.model import Model
 
-MULTIPLE = 8  # what engines' kernels are made for
-BOUND_MULTIPLE = 4  # halves and groups are constrained enough
+MULTIPLE = 8  # suits engines' kernels
+BOUND_MULTIPLE = 4  # for halves and groups, which are constrained enough
 SMALLEST = 8
-TOLERANCE = 0.02  # of the mult-adds: how far below the target the result may be
+TOLERANCE = 0.02  # fraction of the mult-adds by which the result may miss the target
 
 
 @checked
@@ -97,8 +97,8 @@ def prune_channels(
     turner.turn_down(wanted)
     if turner.left > wanted:
         raise InputError(
-            f"{arch.name} cannot be pruned to {keep_madds:.4g} of its mult-adds: with layers of "
-            f"{SMALLEST} channels, the fewest that are left, "
+            f"{arch.name} cannot be pruned to {keep_madds:.4g} of its mult-adds: with the fewest "
+            f"channels per layer, {SMALLEST}, "
             f"{math.ceil(1000 * turner.left / turner.before) / 1000:g} is the smallest"
         )
     turner.give_back(wanted)
@@ -125,7 +125,7 @@ class _Turner:
         enough = wanted - TOLERANCE * self.before
         while self.left > wanted:
             steps = []
-            for knob, count in self._next_down():
+            for knob, count in self._next(down=True):
                 saved = self.madds.saved(self.counts, knob, count)
                 too_far = max(0.0, enough - (self.left - saved))
                 steps.append((too_far, self._lost(knob, count) / saved, knob, count))
@@ -137,7 +137,7 @@ class _Turner:
         """Raise counts while at most ``wanted`` mult-adds are left."""
         while True:
             steps = []
-            for knob, count in self._next_up():
+            for knob, count in self._next(down=False):
                 more = -self.madds.saved(self.counts, knob, count)
                 if self.left + more <= wanted:
                     steps.append((0.0, self._lost(knob, count) / more, knob, count))
@@ -150,7 +150,7 @@ class _Turner:
         return lost[count] - lost[self.counts[knob]]
 
     def _take_first(self, steps: list[tuple[float, float, int, int]]) -> None:
-        """Take the first of ``steps`` that the network allows; drop the ones it does not."""
+        """Take the first of ``steps`` that the network allows; forget those before it."""
         for _, _, knob, count in steps:
             if not self.knobs[knob].bound or self._allows(knob, count):
                 self.counts = [*self.counts[:knob], count, *self.counts[knob + 1 :]]
@@ -159,7 +159,7 @@ class _Turner:
             self.settings[knob].remove(count)
 
     def _allows(self, knob: int, count: int) -> bool:
-        """Return whether ``knob`` may be set to ``count``; checks the others' next counts too."""
+        """Whether ``knob`` may be set to ``count``; checks the others' next counts as well."""
         if (knob, count) not in self.allowed:
             lower = [
                 max((c for c in settings if c not in self.asked[i]), default=settings[-1])
@@ -171,17 +171,12 @@ class _Turner:
                 self.asked[i].add(lower[i])
         return self.allowed[knob, count]
 
-    def _next_down(self) -> Iterator[tuple[int, int]]:
-        for knob, settings in enumerate(self.settings):
-            lower = [count for count in settings if count < self.counts[knob]]
-            if lower:
-                yield knob, max(lower)
-
-    def _next_up(self) -> Iterator[tuple[int, int]]:
-        for knob, settings in enumerate(self.settings):
-            higher = [count for count in settings if count > self.counts[knob]]
-            if higher:
-                yield knob, min(higher)
+    def _next(self, *, down: bool) -> Iterator[tuple[int, int]]:
+        """Yield each knob with its next lower, or higher, count."""
+        for knob, (settings, now) in enumerate(zip(self.settings, self.counts, strict=True)):
+            others = [count for count in settings if (count < now if down else count > now)]
+            if others:
+                yield knob, max(others) if down else min(others)
 
 
 def _settings(knob: Knob, multiple: int) -> list[int]:

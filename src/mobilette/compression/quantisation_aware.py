@@ -7,8 +7,9 @@ trained network is the exported one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +22,12 @@ from mobilette.model.model import Model
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
 
-Batches = Callable[[], Iterable[Tensor]]
-
 WARMUP = 0.1
 
 
 def train_quantised(
     model: Model,
-    batches: Batches,
+    batches: Iterable[Tensor],
     *,
     inputs: Tensor,
     ranges: Ranges,
@@ -46,22 +45,21 @@ def train_quantised(
     ``inputs`` are no better than before.
 
     ``model`` has its batch norms folded; images are normalised, float (N, C, H, W). ``batches``
-    begins a pass over them, and is called again when a pass ends early. ``report`` is called with
-    the steps done, the steps in all and the loss.
+    yields one batch per step. ``report`` is called with the step, ``steps`` and the loss.
 
     Raises:
         InputError: ``inputs`` do not fit the network, it has no such layer, or ``steps`` or ``lr``
             is not positive.
     """
     if steps < 1 or not lr > 0:
-        raise InputError(f"{steps} steps at rate {lr}: at least 1 step and a rate above 0 needed")
+        raise InputError(f"{steps} steps at rate {lr}: needs at least 1 step and a rate above 0")
     int8 = simulated(model, inputs, ranges=ranges, float_layers=float_layers)
     divergence = Loss(Recipe(temperature=1.0), multi_label=model.multi_label).of_teacher
     wanted = answers(model, inputs)
     before = float(divergence(answers(int8, inputs), wanted))
     optimizer = _optimizer(int8, lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
-    for step, batch in enumerate(_repeated(batches, steps), 1):
+    for step, batch in enumerate(islice(batches, steps), 1):
         with torch.no_grad():
             taught = model.network(batch)
         loss = divergence(int8(batch), taught)
@@ -79,16 +77,12 @@ def train_quantised(
 def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     """Return Adam with rates in proportion to each tensor's root mean square.
 
-    Equalised weights of one layer may be a thousand times those of another.
+    After equalisation, weights of one layer may be a thousand times as large as of another.
     """
-    sizes = {
-        name: float(parameter.detach().square().mean().sqrt())
-        for name, parameter in model.named_parameters()
-    }
-    groups = [
-        {"params": [parameter], "lr": lr * (sizes[name] or 1.0)}
-        for name, parameter in model.named_parameters()
-    ]
+    groups = []
+    for parameter in model.parameters():
+        size = float(parameter.detach().square().mean().sqrt())
+        groups.append({"params": [parameter], "lr": lr * (size or 1.0)})
     return torch.optim.Adam(groups)
 
 
@@ -96,16 +90,3 @@ def _rate(progress: float) -> float:
     if progress < WARMUP:
         return progress / WARMUP
     return 0.5 + 0.5 * math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP))
-
-
-def _repeated(batches: Batches, steps: int) -> Iterator[Tensor]:
-    left = steps
-    while left:
-        before = left
-        for batch in batches():
-            yield batch
-            left -= 1
-            if not left:
-                return
-        if left == before:
-            raise InputError("there are no batches to train on; at least one is needed")

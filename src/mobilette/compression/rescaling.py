@@ -53,7 +53,7 @@ class Rescaling:
             if place.side == "through":
                 continue
             each = factors.repeat_interleave(len(positions) // group.size)
-            view, indices = self._view(place), self._indices(group, place)
+            view, indices = self._at(group, place)
             shape = (-1, *(1,) * (view[indices].ndim - 1))
             if place.side == "output":
                 view[indices] *= each.reshape(shape)
@@ -63,8 +63,9 @@ class Rescaling:
 
     def ranges(self, group: ChannelGroup, place: Place) -> Tensor:
         """Return the largest magnitude of each channel's weights at a place, (size,)."""
-        weights: Tensor = self._view(place)[self._indices(group, place)]
-        return weights.reshape(group.size, -1).abs().amax(dim=1)
+        view, indices = self._at(group, place)
+        largest: Tensor = view[indices].reshape(group.size, -1).abs().amax(dim=1)
+        return largest
 
     def shift(self, group: ChannelGroup, amounts: Tensor) -> None:
         """Subtract ``amounts`` (size,) from a group's channels; the readers' biases compensate."""
@@ -78,16 +79,11 @@ class Rescaling:
                 bias = self.weights[f"{place.layer}.bias"].view(self._groups[place.layer], -1)
                 bias.index_add_(0, groups, read)
 
-    def _view(self, place: Place) -> Tensor:
-        """Return a layer's weights in the shape that `_indices` indexes."""
+    def _at(self, group: ChannelGroup, place: Place) -> tuple[Tensor, Tensor | Inputs]:
+        """Return a view of a layer's weights, and where the group's channels are in it."""
         if place.side == "output":
-            return self.weights[f"{place.layer}.weight"]
-        return self._by_input(place.layer)
-
-    def _indices(self, group: ChannelGroup, place: Place) -> Tensor | Inputs:
-        if place.side == "output":
-            return self._tensor(group, place)
-        return self._input_indices(group, place)
+            return self.weights[f"{place.layer}.weight"], self._tensor(group, place)
+        return self._by_input(place.layer), self._input_indices(group, place)
 
     def _input_indices(self, group: ChannelGroup, place: Place) -> Inputs:
         positions = self._tensor(group, place)
@@ -100,7 +96,7 @@ class Rescaling:
         return self._positions[group, place]
 
     def _by_input(self, layer: str) -> Tensor:
-        """Return a view of the weights, (groups, outputs / groups, inputs / groups, pixels)."""
+        """Return a view of the weights, (groups, outputs / groups, inputs / groups, kernel)."""
         weight, groups = self.weights[f"{layer}.weight"], self._groups[layer]
         return weight.view(groups, len(weight) // groups, weight.shape[1], -1)
 

@@ -86,8 +86,8 @@ class Simulated(nn.Module):
     ) -> None:
         """Round a copy of the network of ``model``, whose batch norms are folded.
 
-        ``calibrated`` is the range of every uint8 tensor, by the layer whose output it is; ``int8``
-        are the names of the int8 layers.
+        ``calibrated`` has the range of each uint8 tensor by the layer that makes it; ``int8`` are
+        the names of the int8 layers.
         """
         super().__init__()
         one_of(weights, ("per_channel", "per_tensor"), "weights")
@@ -212,7 +212,7 @@ def calibrate(
     def take_ends(name: str, output: Tensor) -> None:
         low, high = (float(end) for end in output.aminmax())
         if not np.isfinite((low, high)).all():
-            raise InputError(f"{model.arch.name}: {name} gives values that are not finite")
+            raise InputError(f"{model.arch.name}: the output of {name} is not finite")
         before = ends.get(name, (low, high))
         ends[name] = min(low, before[0]), max(high, before[1])
 
@@ -274,14 +274,10 @@ def sensitivity(
         logits = answers(Simulated(model, near, int8=int8), inputs)
         accuracy, noise = None, signal_to_noise(wanted, logits)
         if labels is not None:
-            noise = signal_to_noise(_less_their_mean(wanted), _less_their_mean(logits))
+            noise = signal_to_noise(*(x - x.mean(dim=1, keepdim=True) for x in (wanted, logits)))
             accuracy = float((logits.argmax(dim=1).cpu().numpy() == labels).mean())
         found.append(LayerSensitivity(layer=name, signal_to_noise_db=noise, accuracy=accuracy))
     return tuple(sorted(found, key=lambda each: each.signal_to_noise_db))
-
-
-def _less_their_mean(logits: Tensor) -> Tensor:
-    return logits - logits.mean(dim=1, keepdim=True)
 
 
 def signal_to_noise(wanted: Tensor, logits: Tensor) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +30,9 @@ class Attempt:
     """One way to make int8, before it is measured.
 
     Attributes:
-        number: of its rung.
-        uncorrected: the model before bias correction. Corrected biases suit only the layers that
-            were int8 then, and answer worse in float.
+        number: the rung, 1 to 4.
+        uncorrected: the model before bias correction, which suits only the layers that were int8
+            then.
         reason: why there is nothing to measure.
     """
 
@@ -62,7 +61,7 @@ class Material:
         inputs: calibration images.
         ranking: images to rank layers with.
         ranges: the ways to choose ranges that the engine has, ``plain`` first.
-        batches: given a random seed, begins an endless pass over training images.
+        batches: returns endless batches of training images for a random seed.
     """
 
     model: Model
@@ -166,9 +165,9 @@ def _with_float_layers(
 def fewest(attempt: Callable[[int], Outcome], *, most: int) -> Iterator[Outcome]:
     """Yield outcomes of ``attempt(count)``, including the smallest count that is kept.
 
-    Counts are doubled up to ``most`` until one is kept, then bisected. Where more is not always
-    better, this finds a count that is kept, not necessarily the smallest. It stops at the first
-    count that the engine does not support.
+    Counts are doubled up to ``most`` until one is kept, then bisected. If more is not always
+    better, the count found may not be the smallest. It stops at a count that the engine does not
+    support.
     """
     too_few, enough, count = 0, 0, 1
     while not enough and too_few < most:
@@ -203,7 +202,7 @@ def _trained(
 
     model = train_quantised(
         base or material.model,
-        partial(material.batches, seed),
+        material.batches(seed),
         inputs=material.inputs,
         ranges=ranges,
         steps=STEPS,

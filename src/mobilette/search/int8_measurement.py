@@ -1,4 +1,4 @@
-"""Input and measurement of int8 attempts: answers to images, latency."""
+"""Prepares and measures int8 attempts: accuracy on images, latency."""
 
 from __future__ import annotations
 
