@@ -111,7 +111,7 @@ def make_plan(
         # The model options describe the file and were used to read it.
         choice = replace(choice, model=None, width_mult=None, preprocess=None)
     source, arch, origin = _choose_network(images, choice, settings, source, start, reporter)
-    chosen = load_recipe(recipe or _usual_recipe(source, arch), overrides=overrides)
+    chosen = load_recipe(recipe or _default_recipe(source, arch), overrides=overrides)
     if source is None:
         _warn_without_norms(arch, chosen, reporter.remark)
     known = _with_known_classes(source, images, reporter.remark)
@@ -188,7 +188,7 @@ def _resolution(
     return suggest_resolution(images)
 
 
-def _usual_recipe(source: Model | None, arch: Arch) -> str:
+def _default_recipe(source: Model | None, arch: Arch) -> str:
     if source is None:
         return DEFAULT
     if not is_as_wide(source.arch, arch):

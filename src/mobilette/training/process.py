@@ -8,8 +8,7 @@ import platform
 import signal
 import sys
 import threading
-from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType, SimpleNamespace
 from typing import Self
 
 from mobilette.data.machine import usable_cores
@@ -24,14 +23,8 @@ GIVE_BACK_FROM = 2**17
 SPINS = "300"
 
 
-@dataclass
-class _Allocator:
-    """The settings of glibc's allocator, which cannot be queried."""
-
-    keeps_memory: bool = False
-
-
-_allocator = _Allocator()
+# The setting of glibc's allocator, which cannot be queried.
+_allocator = SimpleNamespace(keeps_memory=False)
 
 
 def let_threads_sleep() -> None:
@@ -65,10 +58,11 @@ def keep_freed_memory() -> bool:
     if not _has_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    _allocator.keeps_memory = bool(
+    agreed: bool = (
         mallopt(M_MMAP_THRESHOLD, 2**30) == 1 and mallopt(M_TRIM_THRESHOLD, KEEP_UP_TO) == 1
     )
-    return _allocator.keeps_memory
+    _allocator.keeps_memory = agreed
+    return agreed
 
 
 def describe_allocator() -> str:
@@ -114,12 +108,7 @@ class StopRequest:
                 signal.signal(number, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         while self._previous:
             signal.signal(*self._previous.pop())
 

@@ -6,6 +6,7 @@ import gc
 import math
 import mmap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -21,7 +22,7 @@ T = TypeVar("T")
 EXPLODED = 20.0
 MOST_ROLLBACKS = 2
 SMALLER_RATE = 0.2
-_RESERVE = 64 * 2**20
+_RESERVE = 64 * 2**20  # bytes
 
 # Messages of allocators and oneDNN; PyTorch has an exception type only for GPUs. oneDNN gives no
 # reason, but PyTorch only asks it for operations that it has.
@@ -47,34 +48,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
-def reserve_memory() -> mmap.mmap | None:
-    """Reserve 64 MiB of addresses, in which oneDNN can map code for smaller batches later."""
-    try:
-        return mmap.mmap(-1, _RESERVE)
-    except OSError:
-        return None
-
-
-def free_memory(reserve: mmap.mmap | None) -> None:
-    """Release the ``reserve`` and whatever a failed step left."""
-    gc.collect()
-    if reserve is not None:
-        reserve.close()
-    return_freed_memory()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def halve(parts: int, *, images: int, error: Exception) -> int:
-    """Return twice as many ``parts``; `InputError` if fewer than two images were in each."""
-    if images // (2 * parts) < 2:
-        raise InputError(
-            f"{max(images // parts, 1)} images at once do not fit in memory; use a smaller "
-            "--resolution or --width-mult"
-        ) from error
-    return 2 * parts
-
-
 class Parts:
     """Repeats work in smaller parts (gradient accumulation) when memory runs out.
 
@@ -87,7 +60,10 @@ class Parts:
     ) -> None:
         self.optimizer, self.batch, self.processes = optimizer, batch, processes
         self.remark = remark
-        self.reserve = reserve_memory()
+        # Addresses in which oneDNN can map code for smaller batches later.
+        self._reserve: mmap.mmap | None = None
+        with suppress(OSError):
+            self._reserve = mmap.mmap(-1, _RESERVE)
 
     def work(self, function: Callable[[], T], progress: Progress, *, images: int) -> T:
         """Return ``function()``, called again with more ``progress.parts`` when memory runs out.
@@ -104,7 +80,7 @@ class Parts:
                 self._halve(error, progress, images=images)
             # Nothing refers to the error any more here, nor to what the step had in memory.
             self.optimizer.zero_grad(set_to_none=True)
-            free_memory(self.reserve)
+            self._free_memory()
             self.remark(
                 f"out of memory: each batch of {self.batch} is split into {progress.parts} parts, "
                 "with accumulated gradients"
@@ -113,12 +89,26 @@ class Parts:
     def _halve(self, error: Exception, progress: Progress, *, images: int) -> None:
         if not is_out_of_memory(error):
             raise error
+        parts = progress.parts
         if self.processes > 1:
             raise InputError(
                 f"{images} images per process do not fit in memory; use a smaller "
-                f"--batch-size or --set accumulate={2 * progress.parts}"
+                f"--batch-size or --set accumulate={2 * parts}"
             ) from error
-        progress.parts = halve(progress.parts, images=images, error=error)
+        if images // (2 * parts) < 2:  # batch norm needs two
+            raise InputError(
+                f"{max(images // parts, 1)} images at once do not fit in memory; use a smaller "
+                "--resolution or --width-mult"
+            ) from error
+        progress.parts = 2 * parts
+
+    def _free_memory(self) -> None:
+        gc.collect()
+        if self._reserve is not None:
+            self._reserve.close()
+        return_freed_memory()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def check_losses(losses: Sequence[float], *, guessing: float) -> None:

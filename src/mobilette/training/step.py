@@ -169,13 +169,14 @@ class Trainer:
 
     def _set_rate(self, progress: float, rate_factor: float) -> None:
         rate = learning_rate(self.recipe, progress) * rate_factor
+        beta = momentum(self.recipe, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"] * group.get(SCALE, 1.0)
             if self.recipe.schedule == "one_cycle":
-                _set_momentum(group, momentum(self.recipe, progress))
+                group.update({"betas": (beta, 0.999)} if "betas" in group else {"momentum": beta})
 
     def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
-        """Return a context in which gradients are exchanged only for the ``last`` part."""
+        """Return a context in which only the ``last`` part exchanges gradients."""
         together = self._together
         if last or not isinstance(together, DistributedDataParallel):
             return nullcontext()
@@ -187,10 +188,3 @@ def _check_smallest(arch: Arch, recipe: Recipe) -> None:
         layers(arch.with_resolution(resolution_at(recipe, 0.0, full=arch.resolution)))
     except InputError as error:
         raise InputError(f"start_resolution {recipe.start_resolution}: {error}") from None
-
-
-def _set_momentum(group: dict[str, object], value: float) -> None:
-    if "betas" in group:
-        group["betas"] = (value, 0.999)
-    else:
-        group["momentum"] = value

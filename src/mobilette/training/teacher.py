@@ -41,9 +41,8 @@ class Teacher:
             pixels = pixels.repeat(1, self._repeat, 1, 1)
         side = self.network.arch.resolution
         if pixels.shape[-1] != side:
-            shrinks = side < pixels.shape[-1]
             pixels = functional.interpolate(
-                pixels, size=(side, side), mode="bilinear", antialias=shrinks
+                pixels, size=(side, side), mode="bilinear", antialias=side < pixels.shape[-1]
             )
         x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(x)

@@ -123,7 +123,8 @@ class Validator:
             progress.since_best += 1
         train_loss = progress.loss_sum / progress.step if progress.step else math.nan
         rate = learning_rate(self.recipe, part) * progress.rate_factor
-        epochs = self._epochs_done(progress)
+        # In thousandths, if epochs were cut short.
+        epochs = progress.epoch - math.ceil(1000 * progress.missing / self.steps) / 1000
         row = metrics_row(
             progress,
             metrics,
@@ -146,20 +147,14 @@ class Validator:
             )
         )
 
-    def _epochs_done(self, progress: Progress) -> float:
-        """Return the epochs done, in thousandths if one was cut short."""
-        return progress.epoch - math.ceil(1000 * progress.missing / self.steps) / 1000
-
     def _metrics(self, progress: Progress) -> Metrics:
-        share = self.share
-
         def measure() -> Metrics:
             scarce = progress.parts > self.recipe.accumulate  # memory has run out before
             return validate(
                 self.trainer,
                 self.dataset,
                 epoch=progress.epoch - 1,
-                at_once=share // progress.parts if scarce else None,
+                at_once=self.share // progress.parts if scarce else None,
             )
 
-        return self.parts.work(measure, progress, images=share)
+        return self.parts.work(measure, progress, images=self.share)

@@ -184,10 +184,7 @@ def _for_teacher(folder: Path) -> Path:
 
 
 def _seconds_to_cut(model: Model, keep: float, sitting: Sitting) -> float:
-    """Return the seconds of one cut by the weights alone.
-
-    A network that cannot be cut so far, or has no classifier, is refused here, before reading.
-    """
+    """Return the seconds of one cut by the weights alone; `InputError` if it cannot be made."""
     begun, _ = sitting.now(), model.network
     prune_channels(model, norm_scores(model), keep_madds=keep)
     return sitting.now() - begun
@@ -236,7 +233,14 @@ class _Pruning:
             for number in range(1, self.steps + 1):
                 begun, last = now(), number == self.steps
                 target = self.keep ** (number / self.steps)
-                with self._read(found, current, reader) as images:
+                with HeldImages(
+                    found,
+                    current,
+                    device=choose_device(self.device),
+                    reading=self.reading,
+                    reporter=reader,
+                    now=now,
+                ) as images:
                     if number == 1:
                         self._plan(images)
                         accuracy = images.accuracy(self.model)
@@ -269,16 +273,6 @@ class _Pruning:
         if self.source is not None:
             return self.source.path.resolve()
         return self.model.save(_for_teacher(folder), force=force).resolve()
-
-    def _read(self, found: ImageSet, model: Model, reporter: Reporter) -> HeldImages:
-        return HeldImages(
-            found,
-            model,
-            device=choose_device(self.device),
-            reading=self.reading,
-            reporter=reporter,
-            now=self.sitting.now,
-        )
 
     def _plan(self, images: HeldImages) -> None:
         if self.time.limit:

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -98,12 +97,7 @@ class HeldImages:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.dataset.close()
 
     def accuracy(self, model: Model, number: int | None = None) -> float:
