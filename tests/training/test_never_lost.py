@@ -171,7 +171,7 @@ def test_epochs_end_a_run_that_was_begun_with_a_time(images: Path, tmp_path: Pat
     assert rows[-1]["epoch"] == 2
 
 
-def test_a_image_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> None:
+def test_an_image_that_broke_in_between_is_left_out(tmp_path: Path) -> None:
     images, run = write_images(tmp_path / "images", 12), tmp_path / "run"
     with pytest.raises(Stop):
         train_small(
@@ -187,7 +187,7 @@ def test_a_image_that_broke_in_between_is_gone_on_without(tmp_path: Path) -> Non
         if f"{path.parent.name}/{path.name}" not in held_out
     )
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(InputError, match="not those that .*--force"):
+    with pytest.raises(InputError, match="images have changed since .*--force"):
         resume(run)
     remarks: list[str] = []
     resume(run, force=True, reporter=Reporter(remark=remarks.append))
