@@ -72,7 +72,15 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
     ),
     "prune": (
         {"run": "no such place", "data": "digits", "keep": 0.5},
-        {"run": PLACES, "data": PLACES, "keep": NUMBERS, "steps": NUMBERS},
+        {
+            "run": PLACES,
+            "data": PLACES,
+            "keep": NUMBERS,
+            "steps": NUMBERS,
+            "epochs": NUMBERS[1:],
+            "time": NUMBERS[1:],
+            "callbacks": (None, 0, "x", [None]),
+        },
     ),
     "quantize": (
         {"run": "no such place", "data": "digits"},

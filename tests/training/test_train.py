@@ -183,7 +183,7 @@ def _unfinished(run: Path) -> None:
 def test_images_that_changed_are_not_resumed_with(run_copy: Path, tmp_path: Path) -> None:
     _unfinished(run_copy)
     other = write_images(tmp_path / "other", 6)
-    with pytest.raises(InputError, match="not those that"):
+    with pytest.raises(InputError, match="images have changed since"):
         resume(run_copy, data=other)
 
 
