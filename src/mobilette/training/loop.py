@@ -248,8 +248,11 @@ class Loop:
         """
         done = self.pace.part_done(self.progress, longest_save=self.last_state.longest)
         stopped = self.stop.requested or self.callbacks.error is not None
-        seen = (done, float(stopped), float(self._is_time_to_save()))
-        part, stop, due = self.world.all_reduce_max(seen)
+        if self.recipe.save_every:
+            is_due = self.progress.step > 0 and self.progress.index % self.recipe.save_every == 0
+        else:
+            is_due = self.pace.now() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
+        part, stop, due = self.world.all_reduce_max((done, float(stopped), float(is_due)))
         if stop or due:
             self._save(at_once=bool(stop))
         if stop:
@@ -257,11 +260,6 @@ class Loop:
             command = f"mobilette train --resume {shlex.quote(str(self.folder))}"
             raise KeyboardInterrupt(f"stopped; to continue: {command}")
         return part
-
-    def _is_time_to_save(self) -> bool:
-        if self.recipe.save_every:
-            return self.progress.step > 0 and self.progress.index % self.recipe.save_every == 0
-        return self.pace.now() - self.last_state.taken_at > SECONDS_BETWEEN_STATES
 
     def _save(self, *, at_once: bool = False) -> None:
         """Take a snapshot, written ``at_once`` or when its weights have proved good."""

@@ -21,7 +21,6 @@ from mobilette.model.directory import WEIGHTS
 from mobilette.nn.network import Network
 from mobilette.records import check_ranges, parse
 from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE
-from mobilette.run.metrics import Metrics
 from mobilette.training.events import Now
 from mobilette.training.optimiser import SCALE
 from mobilette.training.recipe import Recipe
@@ -229,22 +228,3 @@ class LastState:
 
     def _measure(self, begun: float) -> None:
         self.longest = max(self.longest, self.now() - begun)
-
-
-def metrics_row(
-    progress: Progress,
-    metrics: Metrics,
-    *,
-    epochs: float,
-    elapsed: float,
-    rate: float,
-    train_loss: float,
-) -> str:
-    """Return the metrics.csv line of a validation after ``epochs``, which may be fractional."""
-    precision = metrics.mean_average_precision
-    top5 = "" if metrics.top5 is None else f"{metrics.top5:.6f}"
-    return (
-        f"{epochs:g},{progress.index},{elapsed:.3f},{rate:.6g},"
-        f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{top5},"
-        f"{progress.images / progress.training_seconds:.1f}"
-    ) + (f",{precision:.6f}" if precision is not None else "")

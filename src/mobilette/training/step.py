@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Generator, Tensor, nn
@@ -137,7 +137,12 @@ class Trainer:
             words = (*place, self.world.rank * parts + number)
             torch.manual_seed(derive(self.recipe.seed, Purpose.step, *words))  # dropout
             drawn = generator(self.recipe.seed, Purpose.step, *words)
-            with self._exchange(last=number == len(pieces) - 1):
+            is_last, together = number == len(pieces) - 1, self._together
+            with (  # gradients are exchanged once
+                together.no_sync()
+                if isinstance(together, DistributedDataParallel) and not is_last
+                else nullcontext()
+            ):
                 loss = self._forward(some, theirs, side, drawn) * (len(some) / len(pixels))
                 self.clock.lap("forward")
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -174,13 +179,6 @@ class Trainer:
             group["lr"] = rate * group["lr_factor"] * group.get(SCALE, 1.0)
             if self.recipe.schedule == "one_cycle":
                 group.update({"betas": (beta, 0.999)} if "betas" in group else {"momentum": beta})
-
-    def _exchange(self, *, last: bool) -> AbstractContextManager[None]:
-        """Return a context in which only the ``last`` part exchanges gradients."""
-        together = self._together
-        if last or not isinstance(together, DistributedDataParallel):
-            return nullcontext()
-        return together.no_sync()
 
 
 def _check_smallest(arch: Arch, recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ from mobilette.training.events import EpochDone, Listener
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.recovery import DivergedError, Parts
 from mobilette.training.sampling import Purpose, generator
-from mobilette.training.state import LastState, Progress, metrics_row
+from mobilette.training.state import LastState, Progress
 from mobilette.training.step import Trainer
 from mobilette.training.time_plan import Pace
 
@@ -125,14 +125,14 @@ class Validator:
         rate = learning_rate(self.recipe, part) * progress.rate_factor
         # In thousandths, if epochs were cut short.
         epochs = progress.epoch - math.ceil(1000 * progress.missing / self.steps) / 1000
-        row = metrics_row(
-            progress,
-            metrics,
-            epochs=epochs,
-            elapsed=self.pace.elapsed(),
-            rate=rate,
-            train_loss=train_loss,
+        top5 = "" if metrics.top5 is None else f"{metrics.top5:.6f}"
+        row = (
+            f"{epochs:g},{progress.index},{self.pace.elapsed():.3f},{rate:.6g},"
+            f"{train_loss:.6f},{metrics.loss:.6f},{metrics.top1:.6f},{top5},"
+            f"{progress.images / progress.training_seconds:.1f}"
         )
+        if metrics.mean_average_precision is not None:
+            row += f",{metrics.mean_average_precision:.6f}"
         progress.rows += (row,)
         self.pace.validation_took(self.pace.now() - begun)
         self.report(
