@@ -96,7 +96,7 @@ def test_a_rate_beyond_help_leaves_a_good_state_and_its_remedy_works(
     overrides: dict[str, object] = {"lr": 1000.0, "warmup": 0.0, "batch_size": 8, "epochs": 2}
     overrides |= {"optimizer": optimizer, "save_every": save_every}
     said: list[str] = []
-    with pytest.raises(InputError, match=r"the loss is .* a smaller --lr than 1000 is needed"):
+    with pytest.raises(InputError, match=r"the loss is .*; use a smaller --lr than 1000"):
         train_small(images, overrides=overrides, out=out, reporter=Reporter(remark=said.append))
     assert sum("back to" in line for line in said) == 2
     state = state_of(out)

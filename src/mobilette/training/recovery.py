@@ -117,4 +117,4 @@ def check_losses(losses: Sequence[float], *, guessing: float) -> None:
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss}")
         if loss > EXPLODED * guessing:
-            raise DivergedError(f"the loss is {loss:.4g}, but guessing would give {guessing:.2g}")
+            raise DivergedError(f"the loss is {loss:.4g} (guessing gives {guessing:.2g})")
