@@ -26,7 +26,7 @@ Change = Callable[[str, Conv], Conv]
 def change_convs(arch: Arch, change: Change) -> Arch:
     """Return ``arch`` with every convolution replaced by ``change(name, convolution)``.
 
-    The names are those of `mobilette.arch.layers.layers` without the last part: ``stem``,
+    Names are as in `mobilette.arch.layers.layers`, without the last part: ``stem``,
     ``rows.3.expand``, ``rows.3.squeeze_excite.reduce``, ``head.classifier``.
 
     Raises:

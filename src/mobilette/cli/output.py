@@ -107,7 +107,7 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
         task = bars.add_task(what)
 
         def show(what: str, done: int, total: int) -> None:
-            if what != bars.tasks[0].description:  # the rate of another task is of no use
+            if what != bars.tasks[0].description:  # its rate has to be measured again
                 bars.reset(task, description=what)
             bars.update(task, completed=done, total=total or None)
 

@@ -42,26 +42,26 @@ Data = Annotated[
 ]
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", help="Name of the network [that of --from, or mobilenet_v2]."),
+    typer.Option("--model", help="Name of the network [as in --from, or mobilenet_v2]."),
 ]
 WidthMult = Annotated[
-    float | None, ranged("--width-mult", WIDTH_MULT, "Width multiplier [that of --from, or 1.0].")
+    float | None, ranged("--width-mult", WIDTH_MULT, "Width multiplier [as in --from, or 1.0].")
 ]
 InChannels = Annotated[
     int | None,
     ranged(
-        "--in-channels", IN_CHANNELS, "Channels: 3 for colour, 1 for grey [those of --from, or 3]."
+        "--in-channels", IN_CHANNELS, "Channels: 3 for colour, 1 for grey [as in --from, or 3]."
     ),
 ]
 PreprocessOption = Annotated[
     str | None,
     typer.Option(
-        "--preprocess", help="Preset: torch, tf, caffe, unit or raw [that of --from, or torch]."
+        "--preprocess", help="Preset: torch, tf, caffe, unit or raw [as in --from, or torch]."
     ),
 ]
 ResizeOption = Annotated[
     Resize | None,
-    typer.Option("--resize", help="How an image becomes square [that of --from, or crop]."),
+    typer.Option("--resize", help="How an image becomes square [as in --from, or crop]."),
 ]
 RecipeOption = Annotated[
     str | None,
@@ -83,9 +83,7 @@ ResumeOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps [auto].")
 ]
-Profile = Annotated[
-    bool, typer.Option("--profile", help="Say at the end where the time of a step went.")
-]
+Profile = Annotated[bool, typer.Option("--profile", help="Print how the time of a step was spent.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
 ]

@@ -102,7 +102,7 @@ def _print_table(found: list[PublishedWeights]) -> None:
     out = console()
     out.print(table((*headings, "licence", "cached"), rows, left=(0, 1, 7, 8, 9), gap=2))
     place = _place(found[0])
-    where = f"in {place.parent}" if place else "nowhere, for want of a home directory"
+    where = f"in {place.parent}" if place else "nowhere: there is no home directory"
     for note in (*NOTES, f"cached: {where}"):
         out.print(note)
 

@@ -14,8 +14,8 @@ from mobilette.limits import CHANNELS, SIDE
 class ConvolutionCost:
     """Mult-adds and weights (without biases) of a convolution and its replacement.
 
-    ``ratio`` is the mult-adds of depthwise and pointwise together ÷ those of the standard
-    convolution: 1/N + 1/K² for N output channels and a KxK kernel (arXiv 1704.04861, section 3.1).
+    ``ratio`` is the mult-adds of depthwise plus pointwise ÷ standard: 1/N + 1/K² for N output
+    channels and a KxK kernel (arXiv 1704.04861, section 3.1).
     """
 
     kernel: int

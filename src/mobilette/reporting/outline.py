@@ -23,7 +23,7 @@ class Line:
 
     Attributes:
         rows: numbers of the rows drawn here, -1 is the stem; none in the head.
-        repeat: the number of equal blocks in succession that the line stands for.
+        repeat: the number of equal, successive blocks that the line represents.
         ratio: the expansion ratio of a bottleneck, else 1.
         entry: boxes before the paths.
         split: channels per path if the channels are split in two, else 0.
