@@ -319,7 +319,7 @@ def test_an_artifact_that_fails_the_gate_is_status_1(
         (["train", "digits", "--time=9s", "--epochs=4"], "give one of them"),
         (["train", "digits", "--resolution=0"], "resolution 0"),
         (["train", "digits", "--batch-size=1"], "--batch-size 1 is not"),
-        (["evaluate", "nothing", "digits"], "nothing: is not there"),
+        (["evaluate", "nothing", "digits"], "nothing: does not exist"),
         (["export", "nothing"], "not a run directory"),
         (["verify", "nothing"], "not an artifact"),
     ],

@@ -59,11 +59,11 @@ def test_files_cut_short_whose_hashes_fit_are_refused(name: str, kept: float, fo
 
 LIES = {
     "another magic": ("7767517", "7767518", "begin with"),
-    "an unknown layer": ("InnerProduct ", "Einsum ", "'Einsum' is no layer"),
+    "an unknown layer": ("InnerProduct ", "Einsum ", "'Einsum' is not a layer"),
     "weights that are not there": ("0=3 1=1 2=", "0=3 1=1 2=9", "bytes of weights"),
     "a negative number": ("0=3 1=1 2=", "0=-3 1=1 2=", "0=-3"),
     "a huge number": ("0=3 1=1 2=", "0=99999999999 1=1 2=", "0=99999999999"),
-    "another input": (" 1 in0\n", " 1 in1\n", "before it is there"),
+    "another input": (" 1 in0\n", " 1 in1\n", "before it is written"),
 }
 
 
@@ -94,5 +94,5 @@ def test_what_only_ncnn_knows_to_be_wrong_is_its_refusal(
 
 def test_layers_may_not_refer_to_later_ones() -> None:
     lines = "7767517\n2 2\nReLU a 1 1 y x\nInput b 0 1 y\n"
-    with pytest.raises(ValueError, match="a reads 'y' before it is there"):
+    with pytest.raises(ValueError, match="a reads 'y' before it is written"):
         read_layers(lines)

@@ -178,12 +178,12 @@ def test_devices(which: str, trained: Run, exported: Artifact) -> None:
 
 
 def test_load_says_what_it_was_given(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder that is neither"):
+    with pytest.raises(InputError, match="is neither a run nor an artifact"):
         load(tmp_path)
     (tmp_path / "model.pt").touch()
     with pytest.raises(InputError, match=r"model\.pt: is a file"):
         load(tmp_path / "model.pt")
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         load(tmp_path / "nothing")
 
 

@@ -196,7 +196,7 @@ def test_a_module_that_was_forged_is_refused_and_not_executed(web_copy: Path, tr
         (images / name).mkdir(parents=True)
         Image.new("RGB", (20, 20), name).save(images / name / "0.png")
     verdict = verify(web_copy, images, checkpoint=trained.path)
-    assert "mobilette.js: prepares images otherwise than Mobilette writes it" in verdict.failures
+    assert "mobilette.js: its image code differs from what Mobilette writes" in verdict.failures
     assert not witness.exists()
 
 

@@ -115,12 +115,12 @@ def test_the_fastest_of_a_folder_is_the_one_of_its_benchmark(
     (here / BENCH).write_text(json.dumps(replace(found, rows=tuple(level)).to_json()))
     chosen, why = choose_artifact(here)
     assert chosen == here / "worse"
-    assert "level with onnx in time, taken as the most accurate" in why
+    assert "as fast as onnx, and of these the most accurate" in why
 
     shutil.rmtree(here / "worse")
     chosen, why = choose_artifact(here)
     assert chosen == here / "onnx"
-    assert "bench.json is of other artifacts" in why
+    assert "bench.json covers other artifacts" in why
 
 
 def test_without_a_verified_artifact_none_is_chosen(folder: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_lines_that_were_forged_fail_and_are_not_executed(
     harm = f"image = Path({str(witness)!r}).touch() or ImageOps.exif_transpose"
     forge(artifact_copy, {"README.md": text.replace("image = ImageOps", harm).encode()})
     verdict = verify(artifact_copy, images)
-    assert verdict.failures == ("README.md: prepares images otherwise than Mobilette writes it",)
+    assert verdict.failures == ("README.md: its image code differs from what Mobilette writes",)
     assert not witness.exists()
 
 
@@ -81,7 +81,7 @@ def test_lines_of_another_version_are_only_noted(artifact_copy: Path, images: Pa
     artifact = forge(artifact_copy, {"README.md": b"Written otherwise."}, versions=versions)
     checked = check_readme(artifact, find_images(images).splits["all"])
     assert (checked.images, checked.failures) == (0, ())
-    assert "README.md: prepares images otherwise than Mobilette" in checked.notes[0]
+    assert "README.md: its image code differs from what Mobilette" in checked.notes[0]
 
 
 def test_images_that_the_lines_are_not_for_are_left_out(exported: Artifact, tmp_path: Path) -> None:

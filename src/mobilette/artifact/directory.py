@@ -78,7 +78,7 @@ class Artifact:
             return "made from a model that was in no run"
         weights = self.source / WEIGHTS
         if not (is_model(self.source) and weights.is_file()):
-            return f"the run {self.source} is not there"
+            return f"the run {self.source} does not exist"
         if _sha256(read_bytes(weights)) != source.weights_sha256:
             return f"{weights}: not the weights that the artifact was made from"
         return None

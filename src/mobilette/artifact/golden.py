@@ -129,7 +129,7 @@ def _read_array(
     if len(shape) != dimensions:
         raise InputError(EXPECTED)
     if len(values) != math.prod(shape) * expected.itemsize:
-        raise InputError(f"{name}: {len(values):,} bytes, not those of shape {shown(shape)}")
+        raise InputError(f"{name}: {len(values):,} bytes do not fit the shape {shown(shape)}")
     return np.frombuffer(values, expected).reshape(shape).copy()  # writable
 
 

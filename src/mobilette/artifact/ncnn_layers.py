@@ -45,24 +45,24 @@ def read_layers(text: str) -> tuple[NcnnLayer, ...]:
         raise ValueError(f"it does not begin with {MAGIC}")
     count, blobs = (int(word) for word in "".join(lines[1:2]).split())
     if count > MOST_LAYERS or len(lines) != count + 2:
-        raise ValueError(f"{count} layers announced, {len(lines) - 2} there")
+        raise ValueError(f"{count} layers declared, {len(lines) - 2} found")
     layers = tuple(_read_layer(line) for line in lines[2:])
     known: set[str] = set()
     for layer in layers:
         if missing := set(layer.inputs) - known:
-            raise ValueError(f"{layer.name} reads {missing.pop()!r} before it is there")
+            raise ValueError(f"{layer.name} reads {missing.pop()!r} before it is written")
         if len(set(layer.outputs) - known) < len(layer.outputs):
-            raise ValueError(f"{layer.name} writes what another layer did")
+            raise ValueError(f"{layer.name} writes what another layer has written")
         known.update(layer.outputs)
     if len(known) != blobs:
-        raise ValueError(f"{blobs} tensors announced, {len(known)} there")
+        raise ValueError(f"{blobs} tensors declared, {len(known)} found")
     return layers
 
 
 def _read_layer(line: str) -> NcnnLayer:
     kind, name, inputs, outputs, *rest = line.split()
     if kind not in (*_PLAIN, *_WEIGHTS):
-        raise ValueError(f"{kind[:40]!r} is no layer of a network of Mobilette's")
+        raise ValueError(f"{kind[:40]!r} is not a layer that Mobilette writes")
     first, second = int(inputs), int(outputs)
     if not (first >= 0 and second > 0 and first + second <= len(rest)):
         raise ValueError(f"{name[:40]}: inputs or outputs are missing")

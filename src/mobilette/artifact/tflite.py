@@ -58,7 +58,7 @@ def check_tflite(content: bytes) -> ModelRecord:
     write and reads only what was written before it.
     """
     if content[4:8] != b"TFL3":
-        raise InputError("not a TensorFlow Lite file (its header is another one), or cut short")
+        raise InputError("not a TensorFlow Lite file (wrong header), or cut short")
     with needs("litert", "a TensorFlow Lite file"):
         import flatbuffers  # noqa: F401
     record = read_model(content)

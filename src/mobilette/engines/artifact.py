@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.artifact.contract import Contract, canonical
+from mobilette.artifact.contract import canonical
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.data.machine import threads_by_quota
 from mobilette.engines.predictor import Predictor
@@ -40,11 +40,8 @@ class ArtifactPredictor(Predictor):
         # The working directory may have changed when the files are read again.
         self.artifact = replace(artifact, path=artifact.path.absolute())
         self.contract, self.threads = contract, threads or threads_by_quota()
-        self.arch, self.preprocess, self.classes = (
-            contract.arch,
-            contract.preprocess,
-            contract.classes,
-        )
+        self.arch, self.preprocess = contract.arch, contract.preprocess
+        self.classes = contract.classes
         self.multi_label = contract.outputs == "sigmoid"
         self.where = str(artifact.path / contract.model)
         self._sessions: Sessions[Any] = Sessions(self.at_once())
@@ -68,12 +65,8 @@ class ArtifactPredictor(Predictor):
         return {"threads": self.threads}
 
     def __reduce__(self) -> tuple[Callable[..., ArtifactPredictor], tuple[object, ...]]:
-        return _load_again, (
-            type(self),
-            self.artifact.path,
-            self.contract.sha256,
-            self.options(),
-        )
+        path, sha256 = self.artifact.path, self.contract.sha256
+        return _load_again, (type(self), path, sha256, self.options())
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]] | None:
         """Return the tensors inside the network by name, for ``pixels`` (N, C, H, W).
@@ -93,7 +86,20 @@ class ArtifactPredictor(Predictor):
 
     def check_embedded(self, text: str | bytes | None) -> None:
         """Raise `InputError` unless ``text``, found inside the model, is the contract."""
-        check_embedded_contract(text, self.contract, where=self.where)
+        if text is None:
+            raise InputError(
+                f"{self.where}: no contract inside the model; it was not made by Mobilette"
+            )
+        try:
+            inside = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{self.where}: the contract inside the model is damaged") from error
+        beside = json.loads(canonical(self.contract.embedded()))
+        if inside != beside:
+            raise InputError(
+                f"{self.where}: the contract inside the model differs from contract.json in "
+                f"{', '.join(differing_keys(inside, beside))}"
+            )
 
     def refused(self, error: Exception) -> InputError:
         """Return the error for a model that the engine does not accept."""
@@ -111,22 +117,6 @@ def _load_again(
     if artifact.contract.sha256 != sha256:
         raise InputError(f"{path}: changed since its predictor was pickled")
     return kind(artifact, **options)
-
-
-def check_embedded_contract(text: str | bytes | None, contract: Contract, *, where: str) -> None:
-    """Raise `InputError` unless ``text``, found inside a model, is ``contract``."""
-    if text is None:
-        raise InputError(f"{where}: no contract inside the model; it was not made by Mobilette")
-    try:
-        inside = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{where}: the contract inside the model is damaged") from error
-    beside = json.loads(canonical(contract.embedded()))
-    if inside != beside:
-        raise InputError(
-            f"{where}: the contract inside the model differs from contract.json in "
-            f"{', '.join(differing_keys(inside, beside))}"
-        )
 
 
 def differing_keys(one: object, other: object, key: str = "") -> list[str]:

@@ -45,7 +45,8 @@ def to_array(value: Any) -> tuple[Array, bool]:
         return np.asarray(value), is_tensor
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise UnusableImage(f"{_kind(value)} without pixels to read ({reason:.80})") from error
+        kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+        raise UnusableImage(f"{kind} without pixels to read ({reason:.80})") from error
 
 
 def image_of(value: Any) -> Image.Image:
@@ -86,6 +87,7 @@ def several(value: Any) -> Iterator[Any]:
 
 
 def _check_several(array: Array) -> None:
+    """Raise `UnusableImage` unless ``array`` may be several images."""
     shape = array.shape
     if array.dtype.kind in "OSUT":
         raise UnusableImage(f"array {shape} of dtype {array.dtype}; give a list of paths")
@@ -100,7 +102,7 @@ def _check_several(array: Array) -> None:
         )
     if array.ndim not in (3, 4):
         raise UnusableImage(
-            f"array {shape} is no batch of images; expected a list of {EXPECTED} arrays, or "
+            f"array {shape} is not a batch of images; expected a list of {EXPECTED} arrays, or "
             "(N, H, W, C)"
         )
 
@@ -114,7 +116,7 @@ def _last(array: Array, *, first_wins: bool) -> Array:
     if array.ndim == 2:
         return array
     if array.ndim != 3:
-        raise UnusableImage(f"array {shape} is no image; expected {EXPECTED}")
+        raise UnusableImage(f"array {shape} is not an image; expected {EXPECTED}")
     last, first = shape[2] in _CHANNELS, shape[0] in _CHANNELS
     if last and first and first_wins:
         raise UnusableImage(
@@ -133,7 +135,7 @@ def _scale(array: Array) -> float:
     """Return the factor that brings ``array`` to levels from 0 to 255."""
     kind, width = array.dtype.kind, array.dtype.itemsize
     if kind not in "buif" or width > 8 or (kind, width) == ("u", 2):
-        hint = "; 16-bit levels become it by (x // 257).astype('uint8')" * (kind == "u")
+        hint = "; convert 16-bit levels with (x // 257).astype('uint8')" * (kind == "u")
         raise UnusableImage(f"array of dtype {array.dtype}; expected {EXPECTED}{hint}")
     if not array.size:
         raise UnusableImage(f"array {array.shape} has no pixels")
@@ -166,10 +168,6 @@ def _image(array: Array, scale: float) -> Image.Image:
         levels = array.astype(np.float64) * scale
         array = np.rint(levels).clip(0, 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
 
 
 ImageLike = str | os.PathLike[str] | Image.Image | bytes | BinaryIO | Any
@@ -229,7 +227,7 @@ def read_image(image: ImageLike) -> Image.Image:
             f"pixels as an array: {EXPECTED}"
         )
     raise UnusableImage(
-        f"{_a(image)} is no image; expected a path, a Pillow image, {EXPECTED}, the bytes of a "
+        f"{_a(image)} is not an image; expected a path, a Pillow image, {EXPECTED}, the bytes of a "
         "file or a file open in mode 'rb'"
     )
 
@@ -265,7 +263,7 @@ def _content(file: Any) -> bytes:
     except (OSError, ValueError, TypeError, EOFError) as error:  # closed, or open for writing
         raise UnusableImage(f"a file that cannot be read ({error})") from error
     if not isinstance(content, bytes | bytearray):
-        raise UnusableImage(f"a file that gives {_a(content)}, no bytes; open it in mode 'rb'")
+        raise UnusableImage(f"a file that returns {_a(content)}, not bytes; open it in mode 'rb'")
     return bytes(content)
 
 

@@ -81,12 +81,10 @@ def _open(path: Path) -> Run | Artifact:
         return open_artifact(path)
     if is_run(path):
         return open_run(path)
-    kind = "a folder that is neither" if path.is_dir() else "not there"
-    hint = "; 'mobilette weights import' makes a run of a file of weights" if path.is_file() else ""
-    raise InputError(
-        f"{path}: is {'a file' if path.is_file() else kind}; the directory of a run or of an "
-        f"artifact is expected{hint}"
-    )
+    kind = "is neither a run nor an artifact" if path.is_dir() else "does not exist"
+    if path.is_file():
+        kind = "is a file; 'mobilette weights import' makes a run of a file of weights"
+    raise InputError(f"{path}: {kind}; give the directory of a run or of an artifact")
 
 
 def open_engine(artifact: Artifact, *, threads: int = 0) -> ArtifactPredictor:

@@ -80,13 +80,13 @@ def measure(request: Request) -> Timing:
         load_ms=load_ms,
         memory_bytes=max((after or 0) - (before or 0), 0) if known else None,
         calls_ms={
-            str(batch): time_calls(predictor, _images(predictor, batch), request.seconds)
+            str(batch): _time_calls(predictor, _images(predictor, batch), request.seconds)
             for batch in request.batches
         },
     )
 
 
-def time_calls(
+def _time_calls(
     predictor: Predictor, pixels: NDArray[np.uint8], seconds: float
 ) -> tuple[float, ...]:
     """Return the milliseconds of each call with ``pixels``, after a warm-up."""

@@ -7,10 +7,9 @@ only where that module equals the run's network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
@@ -21,7 +20,7 @@ from mobilette.arch.scale import Settings
 from mobilette.errors import InputError, one_of
 from mobilette.files import write_bytes, write_json, write_text
 from mobilette.folders import new_directory
-from mobilette.formats.torch.name_tables import Source, tensor_names
+from mobilette.formats.torch.name_tables import tensor_names
 from mobilette.formats.torch.named import V3
 from mobilette.formats.torch.names import TIMM, TORCHVISION
 from mobilette.model.classes import classes_text
@@ -166,22 +165,8 @@ TIMM_NETWORKS = MappingProxyType(
 )
 
 
-class Defaults(NamedTuple):
-    """timm's default batch norm epsilon and padding."""
-
-    epsilon: float
-    padding: str
-
-
-PYTORCH, TENSORFLOW = Defaults(1e-5, ""), Defaults(1e-3, "same")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constructor:
-    """A line of Python and the network that it builds."""
-
-    code: str
-    arch: Arch
+Constructor = tuple[str, Arch]
+"""A line of Python and the network that it builds."""
 
 
 def constructor(arch: Arch, library: str, *, width_mult: float | None = None) -> str:
@@ -196,24 +181,23 @@ def constructor(arch: Arch, library: str, *, width_mult: float | None = None) ->
     source = LIBRARIES[one_of(library, LIBRARIES, "library")]
     if arch.name not in source.tables:
         known = ", ".join(source.tables)
-        raise InputError(f"{library} has no {arch.name}; it has {known}{_others(arch, source)}")
-    nearest: tuple[int, str] | None = None
+        others = [x.name for x in LIBRARIES.values() if x is not source and arch.name in x.tables]
+        also = f"; {others[0]} has it" if others else ""
+        raise InputError(f"{library} has no {arch.name}; it has {known}{also}")
+    nearest: list[str] = []
     torchvision = source is TORCHVISION
-    for candidate in _torchvision(arch, width_mult or 1.0) if torchvision else _timm(arch):
-        if _answers_alike(candidate.arch, arch):
-            return candidate.code
-        differences = _differences(arch, candidate.arch)
-        if nearest is None or len(differences) < nearest[0]:
-            nearest = (len(differences), differences[0])
-    what = f"; {nearest[1]}" if nearest else ""
+    for code, made in _torchvision(arch, width_mult or 1.0) if torchvision else _timm(arch):
+        # Momentum and dropout matter in training only.
+        head = replace(made.head, dropout=arch.head.dropout)
+        if replace(made, norm_momentum=arch.norm_momentum, head=head) == arch:
+            return code
+        differences = _differences(arch, made)
+        if not nearest or len(differences) < len(nearest):
+            nearest = differences
+    what = f"; {nearest[0]}" if nearest else ""
     raise InputError(
         f"{library} cannot build this {arch.name}{what}; --names mobilette keeps it as it is"
     )
-
-
-def _others(arch: Arch, source: Source) -> str:
-    others = [x.name for x in LIBRARIES.values() if x is not source and arch.name in x.tables]
-    return f"; {others[0]} has it" if others else ""
 
 
 def _torchvision(arch: Arch, width: float) -> Iterator[Constructor]:
@@ -223,13 +207,13 @@ def _torchvision(arch: Arch, width: float) -> Iterator[Constructor]:
         for suffix in ("x0_5", "x1_0", "x1_5", "x2_0"):
             name = f"shufflenet_v2_{suffix}"
             code = f"torchvision.models.{name}({classes})"
-            yield Constructor(code=code, arch=get_arch(name, settings))
+            yield code, get_arch(name, settings)
         return
     scaled = replace(settings, width_mult=width if arch.name.startswith("mobilenet") else 1.0)
     in_v3 = arch.name in V3
     made = V3[arch.name](scaled, torchvision=True) if in_v3 else get_arch(arch.name, scaled)
     option = "" if scaled.width_mult == 1 else f", width_mult={scaled.width_mult:g}"
-    yield Constructor(code=f"torchvision.models.{arch.name}({classes}{option})", arch=made)
+    yield f"torchvision.models.{arch.name}({classes}{option})", made
 
 
 def _timm(arch: Arch) -> Iterator[Constructor]:
@@ -249,22 +233,17 @@ def _timm(arch: Arch) -> Iterator[Constructor]:
         if arch.in_channels != 3:
             options += f", in_chans={arch.in_channels}"
         if ours.startswith("resnet"):
-            yield Constructor(code=f'timm.create_model("{name}", {options})', arch=made)
+            yield f'timm.create_model("{name}", {options})', made
             continue
-        usual = TENSORFLOW if name.startswith("tf_") else PYTORCH
-        if arch.norm_epsilon != usual.epsilon:
+        # timm's default batch norm epsilon and padding
+        epsilon, usual = (1e-3, "same") if name.startswith("tf_") else (1e-5, "")
+        if arch.norm_epsilon != epsilon:
             options += f", bn_eps={arch.norm_epsilon:g}"
         made = replace(made, norm_epsilon=arch.norm_epsilon)
         same = change_convs(made, lambda name, conv: replace(conv, padding="tf_same"))
         for padding, padded in (("", made), ("same", same)):
-            option = "" if padding == usual.padding else f', pad_type="{padding}"'
-            yield Constructor(code=f'timm.create_model("{name}", {options}{option})', arch=padded)
-
-
-def _answers_alike(theirs: Arch, ours: Arch) -> bool:
-    """Whether the two differ only in what training uses."""
-    head = replace(theirs.head, dropout=ours.head.dropout)
-    return replace(theirs, norm_momentum=ours.norm_momentum, head=head) == ours
+            option = "" if padding == usual else f', pad_type="{padding}"'
+            yield f'timm.create_model("{name}", {options}{option})', padded
 
 
 def _differences(ours: Arch, theirs: Arch) -> list[str]:

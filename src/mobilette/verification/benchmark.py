@@ -144,7 +144,7 @@ def choose_artifact(folder: Path) -> tuple[Path, str]:
     """Return the artifact in ``folder`` to use, and why; `InputError` if none is verified.
 
     If bench.json covers exactly the artifacts there now, this is the fastest verified one; among
-    those level with it the most accurate, then the smallest, then the first by name. Otherwise it
+    equally fast ones the most accurate, then the smallest, then the first by name. Otherwise it
     is the first that passes `verify` on its golden vectors, in a fixed order of targets.
     """
     contracts = {path: read_contract(path / CONTRACT) for path in find_artifacts(folder)}
@@ -155,10 +155,14 @@ def choose_artifact(folder: Path) -> tuple[Path, str]:
         return chosen, f"{chosen}: {why} by {folder / BENCH}"
     reasons = []
     for path in sorted(contracts, key=lambda path: _preference(contracts[path])):
-        reason = _failure(path, contracts[path])
-        if reason is None:
+        try:
+            failures = verify(path).failures
+        except InputError as error:
+            reasons.append(str(error))
+            continue
+        if not failures:
             return path, f"{path}: the first verified artifact ({why}; 'mobilette bench' times)"
-        reasons.append(reason)
+        reasons.append(f"{path}: {failures[0]}")
     raise InputError(f"{folder}: no artifact in it is verified; the first: {reasons[0]}")
 
 
@@ -168,20 +172,14 @@ def _by_benchmark(folder: Path, contracts: dict[Path, Contract]) -> tuple[Path |
     rows = [row for row in read_record(folder / BENCH, Benchmark).rows if row.target is not None]
     paths = {contract.sha256: path for path, contract in contracts.items()}
     if {row.sha256 for row in rows} != set(paths):
-        return None, f"{BENCH} is of other artifacts"
-    return _fastest(rows, paths)
-
-
-def _fastest(rows: Sequence[Row], paths: dict[str, Path]) -> tuple[Path | None, str]:
+        return None, f"{BENCH} covers other artifacts"
     first = first_places(rows)
     if not first:
         return None, f"none is verified in {BENCH}"
-    if len(first) == 1:
-        return paths[first[0].sha256], "the fastest verified artifact"
     best = min(first, key=lambda row: (-(row.top1 or 0.0), row.size_bytes, row.artifact))
     others = ", ".join(paths[row.sha256].name for row in first if row is not best)
-    what = f"level with {others} in time, taken as the most accurate, then the smallest, of them"
-    return paths[best.sha256], what
+    why = f"as fast as {others}, and of these the most accurate, then the smallest"
+    return paths[best.sha256], why if others else "the fastest verified artifact"
 
 
 def _preference(contract: Contract) -> tuple[int, int]:
@@ -190,13 +188,3 @@ def _preference(contract: Contract) -> tuple[int, int]:
         PRECISIONS.index(contract.precision),
         PREFERENCE.index(contract.target) if known else len(PREFERENCE),
     )
-
-
-def _failure(path: Path, contract: Contract) -> str | None:
-    if not contract.verifiable:
-        return f"{path}: nothing here executes {contract.target!r} artifacts"
-    try:
-        failures = verify(path).failures
-    except InputError as error:
-        return str(error)
-    return f"{path}: {failures[0]}" if failures else None

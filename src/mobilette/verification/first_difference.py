@@ -20,6 +20,7 @@ from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
 from mobilette.engines.load import open_engine
 from mobilette.model.model import Model
+from mobilette.verification.gate import signal_to_noise
 
 IMAGES = 2
 NORMALISE = "normalise"
@@ -77,10 +78,6 @@ def first_difference(
     ]
     if artifact.contract.precision == "fp32":
         return next((each for each in found if not each.relative <= TOLERANCE), None)
-    return _largest_fall(found)
-
-
-def _largest_fall(found: list[Difference]) -> Difference | None:
     worst: Difference | None = None
     largest, lowest = 0.0, HIGHEST_DB
     for each in found:
@@ -95,15 +92,11 @@ def _difference(layer: str, ours: Values, theirs: Values) -> Difference:
     off = ours.astype(np.float64) - theirs
     if not np.isfinite(off).all():
         return Difference(layer=layer, relative=inf, snr_db=-inf)
-    signal, noise = float(np.square(theirs, dtype=np.float64).sum()), float(np.square(off).sum())
-    scale = float(np.abs(theirs).max())
-    largest = float(np.abs(off).max())
-    if not noise:
-        return Difference(layer=layer, relative=0.0, snr_db=inf)
+    largest, scale = float(np.abs(off).max()), float(np.abs(theirs).max())
     return Difference(
         layer=layer,
-        relative=largest / scale if scale else inf,
-        snr_db=float(10 * np.log10(signal / noise)) if signal else -inf,
+        relative=largest / scale if scale else (inf if largest else 0.0),
+        snr_db=signal_to_noise(ours, theirs),
     )
 
 

@@ -146,18 +146,16 @@ class Limits:
 
 # fp32: engines differ from PyTorch by 5e-6 to 5e-5 of the largest logit; wrong means, colours or
 # axes by whole logits.
-# The others were measured on seven published networks (V1 x0.25 with 1,000 and with 2 classes, V2,
-# V3-Small, SqueezeNet, two of CIFAR's ResNets), signal to noise on the golden vectors:
-# - fp16 rounds by up to 2**-11 of a number at every layer: 31 to 66 dB in PyTorch.
-# - bf16 rounds by up to 2**-8: 15 to 45 dB, no better than int8; agreement is 86% (V1 x0.25) to
-#   100%. Nobody chooses it for its size, so other answers are a defect.
-# - int8 has eight bits for a range that a few images chose: 8 to 27 dB with ONNX Runtime's plain
-#   quantiser, but -0.1 dB for V3-Small, which agrees on 57% of photographs. Golden vectors are not
-#   photographs and exceed the calibrated ranges: 1 to 10 dB, by engine, for a small network whose
-#   answers to images are unchanged. So they only reveal broken models (an answer near 0 has 0 dB);
-#   the images judge. Wrong answers are rarely confident: a SqueezeNet with 57% right had 58.8% in
-#   int8 and agreed on 91%. So agreement counts only where the checkpoint is right, where it reveals
-#   lost answers that lucky ones make up for in the accuracy.
+# The others were measured on seven published networks, signal to noise on the golden vectors:
+# - fp16 has 31 to 66 dB in PyTorch.
+# - bf16 has 15 to 45 dB and agrees on 86% (V1 x0.25) to 100% of the images. Nobody chooses it for
+#   its size, so other answers are a defect.
+# - int8 has 8 to 27 dB with ONNX Runtime's plain quantiser, but -0.1 dB for V3-Small, which agrees
+#   on 57% of photographs. Golden vectors exceed the ranges calibrated on photographs: a small
+#   network whose answers to images are unchanged has 1 to 10 dB, by engine. So they only reveal
+#   broken models (0 dB), and the images judge. Agreement counts only where the checkpoint is right,
+#   because wrong answers are rarely confident: a SqueezeNet with 57% right had 58.8% in int8 and
+#   agreed on 91%. There it reveals lost answers that lucky ones hide in the accuracy.
 LIMITS: Mapping[Precision, Limits] = MappingProxyType(
     {
         "fp32": Limits(difference=1e-3, agreement=0.999, drop=0.001),
@@ -276,12 +274,12 @@ class Verdict:
 
     @property
     def interval_source(self) -> tuple[float, float] | None:
-        """The checkpoint's accuracy as a 95% interval (Wilson)."""
+        """The 95% confidence interval of the checkpoint's accuracy (Wilson)."""
         return self._interval(self.accuracy_source)
 
     @property
     def interval_artifact(self) -> tuple[float, float] | None:
-        """The artifact's accuracy as a 95% interval (Wilson)."""
+        """The 95% confidence interval of the artifact's accuracy (Wilson)."""
         return self._interval(self.accuracy_artifact)
 
     def to_json(self) -> dict[str, object]:

@@ -69,10 +69,10 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Compare
             for source in ('"image.jpg"', '"picture.jpg"')
         ]
     if not any(code in artifact.read(name) for code in known):
-        what = f"{name}: prepares images otherwise than Mobilette"
+        what = f"{name}: its image code differs from what Mobilette"
         if contract.versions.get("mobilette") == mobilette.__version__:
-            return Compared(images=0, failures=(f"{what} writes it",), notes=())
-        return Compared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} does",))
+            return Compared(images=0, failures=(f"{what} writes",), notes=())
+        return Compared(images=0, failures=(), notes=(f"{what} {mobilette.__version__} writes",))
     prepare = partial(readme_pixels, contract) if python else JavaScriptGeometry(contract)
     compared, failures, notes = 0, [], []
     for image, encoded, expected in _sample(contract, images):
@@ -84,7 +84,7 @@ def check_readme(artifact: Artifact, images: Sequence[LabelledImage]) -> Compare
         compared += 1
         difference = np.abs(given.astype(np.int16) - expected).max()
         if difference > (0 if python else JAVASCRIPT_STEPS):
-            failures.append(f"{name}: makes other pixels of {image} (up to {difference} apart)")
+            failures.append(f"{name}: {image} gets different pixels (by up to {difference})")
     return Compared(images=compared, failures=tuple(failures[:1]), notes=tuple(notes[:1]))
 
 

@@ -105,7 +105,7 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
     if answers.shape != golden.logits.shape:
         raise InputError(
             f"{predictor.where}: {answers.shape[-1]} logits per image, but {GOLDEN} has "
-            f"{golden.logits.shape[-1]}; it is of another model"
+            f"{golden.logits.shape[-1]}; they are of different models"
         )
     failures = []
     if model is not None:
@@ -134,7 +134,7 @@ def _check_golden(golden: Golden, model: Model) -> list[str]:
     arch = model.arch
     shape = (arch.in_channels, arch.resolution, arch.resolution)
     if golden.inputs.shape[1:] != shape or golden.logits.shape[1] != arch.num_classes:
-        return [f"{GOLDEN}: of another network than the run's"]
+        return [f"{GOLDEN}: does not fit the run's network"]
     own = compare(golden.logits, CheckpointPredictor(model).logits(golden.inputs))
     if not judge_golden(own):
         return []
