@@ -53,6 +53,13 @@ def check_ranges(record: Any) -> None:
             within.check(name, number)
 
 
+class Ranged:
+    """A dataclass whose numbers are checked with `check_ranges`."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
 def _numbers(value: Any) -> Iterator[Any]:
     """Yield ``value``, or what is in it if it is a list or a table; not ``None``."""
     if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, cast
 
 from mobilette.errors import InputError
 from mobilette.limits import CHANNELS, CLASSES, KERNEL, STRIDE, Range
-from mobilette.records import check_ranges
+from mobilette.records import Ranged, check_ranges
 
 Activation = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid"]
 Norm = Literal["batch", "none"]
@@ -61,7 +61,7 @@ class Conv:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool:
+class Pool(Ranged):
     """The maximum or average of a window.
 
     Attributes:
@@ -77,9 +77,6 @@ class Pool:
     ceil_mode: bool = False
     kind: Literal["pool"] = "pool"
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SqueezeExcite:
@@ -91,18 +88,15 @@ class SqueezeExcite:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChannelShuffle:
+class ChannelShuffle(Ranged):
     """Channels as (groups, n) transposed to (n, groups) (ShuffleNet, Zhang et al. 2018)."""
 
     groups: Annotated[int, Range(2, CHANNELS.highest)]
     kind: Literal["channel_shuffle"] = "channel_shuffle"
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Subsample:
+class Subsample(Ranged):
     """Every ``stride``-th position; zeros as new channels, half before and half after the old.
 
     The shortcut without weights of He et al. 2016 (option A).
@@ -111,9 +105,6 @@ class Subsample:
     channels: Annotated[int, CHANNELS]
     stride: Annotated[int, STRIDE]
     kind: Literal["subsample"] = "subsample"
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 Operation = Conv | Pool | SqueezeExcite | ChannelShuffle | Subsample
@@ -213,7 +204,7 @@ Row = Conv | Pool | Block
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolLinear:
+class PoolLinear(Ranged):
     """Average pool, hidden linear layers if any, linear classifier.
 
     Attributes:
@@ -229,21 +220,15 @@ class PoolLinear:
     dropout: Annotated[float, DROPOUT] = 0.0
     kind: Literal["pool_linear"] = "pool_linear"
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class ConvPool:
+class ConvPool(Ranged):
     """Dropout, a 1x1 convolution to the classes with ReLU, average over the map (SqueezeNet)."""
 
     classes: Annotated[int, CLASSES]
     norm: Norm = "none"
     dropout: Annotated[float, DROPOUT] = 0.0
     kind: Literal["conv_pool"] = "conv_pool"
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     @property
     def classifier(self) -> Conv:

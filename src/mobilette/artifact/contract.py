@@ -15,7 +15,7 @@ from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError, shown
 from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE
 from mobilette.model.classes import ClassLabel
-from mobilette.records import check_ranges
+from mobilette.records import Ranged, check_ranges
 
 # Fields known only once the model file is written, so not embedded in it.
 OUTSIDE = ("files", "measured", "sha256")
@@ -64,19 +64,16 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationSource:
+class CalibrationSource(Ranged):
     """The images that int8 activation ranges were calibrated on."""
 
     data: str
     images: Annotated[int, AMOUNT]
     ranges: Ranges = "plain"
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Rung(Ranged):
     """One way to int8 that `mobilette quantize` tried, and its result.
 
     Attributes:
@@ -94,9 +91,6 @@ class Rung:
     float_layers: tuple[str, ...] = ()
     kept: bool = False
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)

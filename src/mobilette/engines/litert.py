@@ -96,12 +96,8 @@ def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]
     kind = "int8" if contract.precision == "int8" else "float32"
     if contract.float_layers and answer.kind == "float32":  # perhaps the last layer, too
         kind = "float32"
-    expected = (
-        (1, *contract.input.shape),
-        contract.input.dtype,
-        (1, len(contract.classes)),
-        kind,
-    )
+    shapes = (1, *contract.input.shape), (1, len(contract.classes))
+    expected = (shapes[0], contract.input.dtype, shapes[1], kind)
     found = (given.shape, given.kind, answer.shape, answer.kind)
     if found != expected:
         raise InputError(
@@ -136,7 +132,8 @@ class TfliteMicroPredictor(ArtifactPredictor):
         """Check the model and the C++ made from it."""
         self.model, self.record = read_tflite_model(self)
         self._check_sources()
-        self.answers(np.zeros((1, *self._planes()), np.uint8))
+        height, width, channels = self.contract.input.shape
+        self.answers(np.zeros((1, channels, height, width), np.uint8))
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
@@ -148,10 +145,6 @@ class TfliteMicroPredictor(ArtifactPredictor):
             return ask_tflite_micro(self.model, self.laid_out(pixels).astype(np.uint8, copy=False))
         except InputError as error:
             raise InputError(f"{self.where}: {error}") from error
-
-    def _planes(self) -> tuple[int, int, int]:
-        height, width, channels = self.contract.input.shape
-        return channels, height, width
 
     def _check_sources(self) -> None:
         labels, measured = [each.name for each in self.classes], self.contract.measured

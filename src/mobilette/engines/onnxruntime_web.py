@@ -177,12 +177,8 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
         model = self.artifact.read_model()
         self.check_embedded(_read_embedded(model))
         runtime = (find_runtime(self.artifact.path) / RUNTIME).as_uri()
-        contract = self.contract
-        names = {
-            "input": contract.input.name,
-            "output": contract.output,
-            "shape": contract.input.shape,
-        }
+        given = self.contract.input
+        names = {"input": given.name, "output": self.contract.output, "shape": given.shape}
         node = NodeProcess(SCRIPT, [runtime, str(self.threads), json.dumps(names)])
         try:
             node.ask(model)

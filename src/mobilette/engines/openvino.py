@@ -65,11 +65,8 @@ class OpenVinoPredictor(ArtifactPredictor):
                     names[name] = operation.output(0)
         model.add_outputs([port for name, port in names.items() if name != self.contract.output])
         try:
-            answer = (
-                self._compile(model)
-                .create_infer_request()
-                .infer({self.contract.input.name: self.laid_out(pixels)})
-            )
+            request = self._compile(model).create_infer_request()
+            answer = request.infer({self.contract.input.name: self.laid_out(pixels)})
             return {name: answer[name] for name in names}
         except RuntimeError as error:
             raise self.failed(error) from error

@@ -22,7 +22,7 @@ from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.isolated import serve
 from mobilette.limits import AMOUNT, BATCH, MILLISECONDS, SECONDS, THREADS
-from mobilette.records import check_ranges, parse
+from mobilette.records import Ranged, parse
 
 WARM_UP_CALLS, WARM_UP_SECONDS = 2, 0.2
 # The fewest timed calls, with one image and with several.
@@ -30,7 +30,7 @@ CALLS, BATCH_CALLS = 10, 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Ranged):
     """What to time.
 
     Attributes:
@@ -43,12 +43,9 @@ class Request:
     batches: Annotated[tuple[int, ...], BATCH]
     seconds: Annotated[float, SECONDS]
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Timing:
+class Timing(Ranged):
     """What was measured.
 
     Attributes:
@@ -62,9 +59,6 @@ class Timing:
     load_ms: Annotated[float, MILLISECONDS]
     memory_bytes: Annotated[int, AMOUNT] | None
     calls_ms: Annotated[Mapping[str, tuple[float, ...]], MILLISECONDS]
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 def measure(request: Request) -> Timing:

@@ -56,10 +56,6 @@ class IntegerNetwork(nn.Module):
         network: with batch norms folded; not changed.
         normalise: maps pixels to the network's input.
         floats: layers that stay in float.
-
-    Attributes:
-        scale: the input is (pixel - ``zero_point``) * ``scale``.
-        zero_point: see ``scale``.
     """
 
     def __init__(
@@ -68,7 +64,7 @@ class IntegerNetwork(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network)
         self.normalise: nn.Module = normalise
-        self.scale, self.zero_point = 1.0, 0
+        self.scale, self.zero_point = 1.0, 0  # input is (pixel - zero_point) * scale
         channels = len(normalise.bias)
         factor, shift = float(normalise.weight.max()), float(normalise.bias[0])
         matrix = normalise.weight.reshape(channels, channels)
@@ -109,8 +105,7 @@ class IntegerNetwork(nn.Module):
 def _make_unequal(bias: Tensor) -> None:
     """Change the last bit of the first of several equal biases.
 
-    litert-torch 0.10 quantises a constant bias with the first channel's scale, which is wrong for
-    the other channels.
+    litert-torch 0.10 quantises a constant bias with the first channel's scale.
     """
     with torch.no_grad():
         if len(bias) > 1 and bias[0] != 0 and bool((bias == bias[0]).all()):
@@ -160,7 +155,7 @@ def quantise(
 ) -> tuple[GraphModule, Tensor]:
     """Return the quantised program and an example input, float (1, H, W, C).
 
-    Weights are symmetric per channel, activation ranges those of `activation_observer`. Layers in
+    Weights are symmetric per channel; `activation_observer` chooses activation ranges. Layers in
     float read rounded inputs.
     """
     with silence(), needs("litert-export", "int8 for litert"):
@@ -260,10 +255,7 @@ class _Annotator:
 
 
 def _leave_room_for_biases(observed: GraphModule) -> None:
-    """Enlarge weight steps until biases, in steps of weight x input, fit int32.
-
-    They would not in a channel whose weights are almost 0.
-    """
+    """Enlarge the weight steps of channels with tiny weights until their biases fit int32."""
     for node in observed.graph.nodes:
         if node.target != aten.conv2d.default:
             continue

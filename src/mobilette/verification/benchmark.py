@@ -16,7 +16,7 @@ from mobilette.engines.timing import Timing
 from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.limits import AMOUNT, BATCH, FRACTION, MILLISECONDS, RATE, ROUNDS, THREADS
-from mobilette.records import check_ranges
+from mobilette.records import Ranged
 from mobilette.verification.verify import verify
 
 BENCH = "bench.json"
@@ -26,7 +26,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latency:
+class Latency(Ranged):
     """Milliseconds of ``n`` calls: median, 10th and 90th percentile."""
 
     median: Annotated[float, MILLISECONDS]
@@ -34,24 +34,18 @@ class Latency:
     p90: Annotated[float, MILLISECONDS]
     n: Annotated[int, AMOUNT]
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class BestBatch:
+class BestBatch(Ranged):
     """The images per call that give the most images per second."""
 
     size: Annotated[int, BATCH]
     latency_ms: Latency
     images_per_second: Annotated[float, RATE]
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(Ranged):
     """An artifact or a run.
 
     Attributes:
@@ -82,12 +76,9 @@ class Row:
     load_ms: Annotated[float, MILLISECONDS] | None = None
     memory_bytes: Annotated[int, AMOUNT] | None = None
 
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
+class Benchmark(Ranged):
     """The content of bench.json.
 
     Attributes:
@@ -104,9 +95,6 @@ class Benchmark:
     rows: tuple[Row, ...]
     level: tuple[str, ...] = ()
     schema: Literal[1] = 1
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
     def to_json(self) -> dict[str, object]:
         """Return the content as JSON values."""

@@ -15,7 +15,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_record, write_json
 from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SECONDS, Range
 from mobilette.model.model import Model
-from mobilette.records import check_ranges
+from mobilette.records import Ranged, check_ranges
 from mobilette.run.directory import Run
 
 PRUNED = "pruned.json"
@@ -24,7 +24,7 @@ PRUNABLE = Range(1, AMOUNT.highest)  # a divisor
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruningStep:
+class PruningStep(Ranged):
     """One cut and the fine-tuning after it.
 
     Attributes:
@@ -41,9 +41,6 @@ class PruningStep:
     tuned: Annotated[float, FRACTION]
     seconds: Annotated[float, SECONDS]
     channels: Annotated[dict[str, int], CHANNELS]
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
 
 
 @dataclass(frozen=True, kw_only=True)
