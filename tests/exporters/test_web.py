@@ -138,7 +138,7 @@ def test_what_to_type_where_the_package_is_missing(
     monkeypatch.delenv(NODE_MODULES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "my venv"))
-    there = rf"'{tmp_path}/my venv/node' brings it \(MOBILETTE_NODE_MODULES"
+    there = rf"'{tmp_path}/my venv/node' installs it \(MOBILETTE_NODE_MODULES"
     with pytest.raises(InputError, match=rf"{COMMAND} --prefix {there}") as caught:
         load(fp32.path)
     assert f"not in node_modules or {tmp_path}/my venv/node/node_modules;" in str(caught.value)
@@ -179,8 +179,8 @@ def test_a_package_in_the_artifacts_own_folder_is_not_executed(
     with pytest.raises(InputError, match="is not in node_modules"):
         load(web_copy)
     monkeypatch.chdir(web_copy)
-    own = "node_modules lies in the artifact itself, which cannot bring its judge"
-    with pytest.raises(InputError, match=rf"{COMMAND} --prefix .* brings it; {own}"):
+    own = "node_modules is inside the artifact, which cannot supply its own engine"
+    with pytest.raises(InputError, match=rf"{COMMAND} --prefix .* installs it; {own}"):
         load(web_copy)
 
 

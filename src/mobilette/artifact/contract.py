@@ -77,7 +77,7 @@ class Rung(Ranged):
     """One way to int8 that `mobilette quantize` tried, and its result.
 
     Attributes:
-        top1: of the artifact on the judging images, 0 to 1; ``None`` if it could not be measured.
+        top1: accuracy on the judging images, 0 to 1; ``None`` if it could not be measured.
         drop: from the run's top-1, as a fraction; negative for a gain.
         latency_ms: median for one image on one thread; ``None`` if it cannot be timed.
         reason: why it failed or was not tried.
@@ -98,9 +98,9 @@ class Measured:
     """Numbers measured at export.
 
     Attributes:
-        top1: of the run's weights on its validation images, 0 to 1; ``None`` if imported.
+        top1: the run's validation accuracy, 0 to 1; ``None`` if imported.
         arena_bytes: memory that a microcontroller's model needs for tensors.
-        operators: those that a microcontroller's interpreter needs.
+        operators: operators that a microcontroller's interpreter needs.
         rungs: what `mobilette quantize` tried.
         chosen: index of this artifact's rung.
         latency_ms: median for one image on one thread, by precision of the target; timed in turns.
@@ -125,13 +125,13 @@ class Contract:
     """The content of contract.json.
 
     Attributes:
-        parts: names of the model's other files.
+        parts: the names of the model's other files.
         output: name of the logits, shape (N, classes).
         outputs: ``sigmoid`` if an image may have no class or several.
         float_layers: layers of an int8 model that are computed in float.
         verifiable: whether `verify` has an engine for the model.
         files: name to SHA-256 of every other file of the artifact.
-        sha256: of this contract's canonical JSON without this field.
+        sha256: hash of this contract's canonical JSON without this field.
     """
 
     target: str

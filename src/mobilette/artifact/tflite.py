@@ -128,8 +128,8 @@ LARGEST_ARENA = 2**30
 def litert_interpreter(model: bytes, *, threads: int = 0, reference: bool = False) -> Any:
     """Return LiteRT's interpreter of ``model``, its tensors allocated.
 
-    The caller keeps ``model``, a checked file, while the interpreter is in use. 0 ``threads`` lets
-    the engine choose. ``reference`` selects the reference kernels, not XNNPACK's optimised ones.
+    The caller keeps ``model``, a checked file, while the interpreter is in use. With 0 ``threads``
+    the engine chooses. ``reference`` selects the reference kernels instead of XNNPACK's.
     LiteRT's own errors are RuntimeError and ValueError.
     """
     with needs("litert", "LiteRT"), silence():

@@ -95,7 +95,7 @@ def _contract(program: Any) -> bytes | None:
 def check_program(model: bytes, *, where: str) -> None:
     """Raise `InputError` unless ``model`` is a whole ExecuTorch program, as far as that is checked.
 
-    Checked are the header, the size, and the tables down to the methods' names and delegates, which
+    It checks the header, the size, and the tables down to the methods' names and delegates, which
     released builds of ExecuTorch trust.
     """
     with needs("executorch", f"{where}: reading it"):
@@ -112,4 +112,4 @@ def check_program(model: bytes, *, where: str) -> None:
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if METHOD not in names or not delegates <= {DELEGATE}:
-        raise InputError(f"{where}: a method {METHOD!r} with {DELEGATE} is expected")
+        raise InputError(f"{where}: expected a method {METHOD!r} with {DELEGATE}")

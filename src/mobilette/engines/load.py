@@ -56,7 +56,7 @@ def load(
     Args:
         model: a run, an artifact, the directory of either, or a model.
         device: for a run or a model, as in `train`; artifacts run on the CPU.
-        threads: of the engine; 0 lets it choose.
+        threads: engine threads; 0 lets the engine choose.
 
     Raises:
         InputError: ``model`` is none of these, or its files are damaged.

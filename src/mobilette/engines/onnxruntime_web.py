@@ -119,7 +119,7 @@ def find_package(name: str, version: str, *, artifact: Path | None = None) -> Pa
 
     It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names or, without that variable,
     in ``node_modules`` of the working directory and beside this Python's packages, where
-    ``make engines`` puts it; never in the folder of ``artifact``, which would bring its own judge.
+    ``make engines`` puts it; never in ``artifact``, which would supply its own engine.
     """
     named, own = os.environ.get(NODE_MODULES), Path(sys.prefix) / "node" / "node_modules"
     places = [Path(named)] if named else [Path("node_modules"), own]
@@ -133,10 +133,10 @@ def find_package(name: str, version: str, *, artifact: Path | None = None) -> Pa
     install = f"npm install --ignore-scripts {name}@{version}"
     if not named:
         install += f" --prefix {shlex.quote(str(own.parent))}"
-    message = f"{name} is not in {' or '.join(map(str, places))}; {install} brings it"
+    message = f"{name} is not in {' or '.join(map(str, places))}; {install} installs it"
     if inside:
-        message += f"; {inside[0]} lies in the artifact itself, which cannot bring its judge"
-    raise InputError(f"{message} ({NODE_MODULES} names another node_modules)")
+        message += f"; {inside[0]} is inside the artifact, which cannot supply its own engine"
+    raise InputError(f"{message} ({NODE_MODULES} selects another node_modules)")
 
 
 def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:

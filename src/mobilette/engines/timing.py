@@ -34,7 +34,7 @@ class Request(Ranged):
     """What to time.
 
     Attributes:
-        threads: of the engine; the process is bound to as many cores where the system allows it.
+        threads: engine threads; the process is bound to as many cores where the system allows it.
         seconds: the least time for each batch size.
     """
 

@@ -32,11 +32,11 @@ def calibration_images(
 ) -> Calibration:
     """Return up to ``count`` prepared images, the same for every target.
 
-    A run gives its training images, without the validation images. ``data`` gives its training
-    split or, without splits, all its images; ``option`` names it in errors.
+    By default they are the run's training images, without its validation images. Of ``data``, they
+    are the training split or, without splits, all images; ``option`` names it in errors.
 
     Raises:
-        InputError: there are too few images, the run's are gone, or an imported run has none.
+        InputError: there are too few images, or the run has none that can be read.
     """
     path = subject.path if isinstance(subject, Run) else None
     if data is None and path is None:

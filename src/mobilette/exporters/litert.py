@@ -94,7 +94,7 @@ def tflite_model(
 
 
 class _Labelled(nn.Module):
-    """A layer under its full name: the converter keeps only the last part of a module's name."""
+    """A layer under its full name, because the converter keeps only a name's last part."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         super().__init__()

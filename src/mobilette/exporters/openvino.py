@@ -70,9 +70,9 @@ def _quantize(model: Any, pixels: NDArray[np.uint8], *, ranges: Ranges, floats: 
     """Return ``model`` in int8, calibrated with ``pixels`` (N, C, H, W); ``floats`` stay in float.
 
     The preset gives activations a zero point: hard-swish and linear bottlenecks are asymmetric
-    around zero. Ranges cover all images: the library's default, means of each image's, cuts off
-    rare values (docs/log.md). ``mse`` searches a histogram of all values; ``percentile`` averages
-    each image's.
+    around zero. Ranges cover all images, because the library's default, the mean of each image's
+    range, cuts off rare values (docs/log.md). ``mse`` searches a histogram of all values;
+    ``percentile`` averages each image's percentiles.
     """
     # stdout belongs to the caller
     quiet = redirect_stdout(io.StringIO())

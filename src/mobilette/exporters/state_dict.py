@@ -91,8 +91,8 @@ def export_state_dict(
         force: replace an earlier export.
 
     Raises:
-        InputError: unknown names, no such network there, no trained weights, or the folder cannot
-            be written; nothing is left behind.
+        InputError: unknown names, a network that the library lacks, no trained weights, or the
+            folder cannot be written; nothing is left behind.
     """
     one_of(names, NAMES, "names")
     found, run = resolve(model)
@@ -254,7 +254,7 @@ def _differences(ours: Arch, theirs: Arch) -> list[str]:
     for layer in layers(ours):
         other = pairs.pop(layer.name, None)
         if type(other) is not type(layer):
-            found.append(f"{layer.name} is another kind of layer there, or none")
+            found.append(f"{layer.name} is a different kind of layer there, or missing")
             continue
         for field in fields(layer):
             mine, its = getattr(layer, field.name), getattr(other, field.name)

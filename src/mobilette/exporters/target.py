@@ -67,7 +67,7 @@ class Written:
 
     Attributes:
         files: the contract's ``model`` and ``parts``, by name.
-        size_bytes: of what the engine loads; ``None`` means all files.
+        size_bytes: size of what the engine loads; ``None`` means all files.
         exact: int8 answers (N, classes) to the golden inputs, if every engine must match them to
             the bit.
     """
@@ -90,14 +90,14 @@ class Target:
     Attributes:
         name: as ``--to`` spells it.
         precisions: supported ones, the usual one first.
-        packages: recorded in the contract with their versions, beside mobilette and torch.
-        extra: of pyproject.toml, with these packages; empty if they are always installed.
+        packages: packages whose versions the contract records, with mobilette's and torch's.
+        extra: the extra in pyproject.toml with these packages; empty if always installed.
         parts: names of the files beside the model.
         batched: whether input and output have a batch dimension.
         writer: writes the files; imports its extra's packages itself.
         code: the README's Python, from ``pixels``, uint8 (1, C, H, W), to ``logits`` (classes,);
             the placeholders are those of `mobilette.exporters.readme`.
-        language: of ``code``; if not Python, ``code`` is the README's whole section on running.
+        language: language of ``code``; if not Python, ``code`` is the README's whole section on running.
         batch: images per call; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
         default_ranges_differ_from_minmax: whether int8 ranges are cut by default.

@@ -68,7 +68,7 @@ def bench(
         models: artifacts, runs, their directories, folders of several artifacts, or models.
         data: labelled images; without them golden vectors are compared and accuracy is unknown.
         split: by default ``val`` if there is one, else all images.
-        threads: of each engine.
+        threads: threads of each engine.
         rounds: how often each is timed.
         seconds: the least time for each in a round.
         workers: processes that decode; ``None`` means one per core.

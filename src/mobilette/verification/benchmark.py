@@ -49,14 +49,14 @@ class Row(Ranged):
     """An artifact or a run.
 
     Attributes:
-        target: of the artifact; ``None`` for a run.
-        engine: that executed it; ``None`` if none here can.
-        sha256: of its contract, or of a run's weights.
+        target: the artifact's target; ``None`` for a run.
+        engine: the engine that executed it; ``None`` if none here can.
+        sha256: hash of its contract, or of a run's weights.
         verified: whether `verify` passed; ``None`` for a run, and for an artifact that cannot be
             executed here.
         reasons: why it is not verified or not timed.
-        top1: on ``images`` images, 0 to 1; ``None`` without images.
-        size_bytes: of the files that the engine loads.
+        top1: accuracy on ``images`` images, 0 to 1; ``None`` without images.
+        size_bytes: size of the files that the engine loads.
         load_ms: median time from the directory to the first answer, including imports.
         memory_bytes: median growth of resident memory until then.
     """
@@ -83,7 +83,7 @@ class Benchmark(Ranged):
 
     Attributes:
         fastest: the verified artifact with the smallest median latency for one image; ``None`` if
-            others are level with it.
+            several share first place.
         level: artifacts that share first place, by median.
     """
 
@@ -115,10 +115,10 @@ def latency_of(timings: Sequence[Timing], batch: int) -> Latency:
 
 
 def first_places(rows: Sequence[Row]) -> list[Row]:
-    """Return the fastest verified artifact and those level with it, the fastest first.
+    """Return the fastest verified artifact and those that are as fast, by median.
 
-    Level means that the 10th to 90th percentiles of one image's latency overlap: another round may
-    change the order.
+    As fast means that the 10th to 90th percentiles of one image's latency overlap: another round
+    may change the order.
     """
     timed = sorted(
         (row.latency_ms.median, row.artifact, index, row.latency_ms.p10, row.latency_ms.p90)

@@ -37,8 +37,8 @@ _OTHER_INPUTS: Mapping[str, Callable[[Arrays], Arrays]] = MappingProxyType(
 def diagnose(predictor: ArtifactPredictor, model: Model | None) -> list[str]:
     """Return the known mistakes, a line each, that explain ``predictor``'s golden answers.
 
-    Tried are swapped colours, rows for columns, a permuted class order and, if ``model`` is known,
-    other means and deviations: the presets', and none.
+    It tries swapped colours, swapped rows and columns, a permuted class order and, if ``model`` is
+    known, the means and deviations of the presets, and none.
     """
     golden, precision = predictor.artifact.golden, predictor.contract.precision
     answers = predictor.logits(golden.inputs)
@@ -148,7 +148,7 @@ def _short(value: Any) -> str:
 def check_exact(artifact: Artifact) -> list[str]:
     """Return how tflite-micro's golden answers differ from the exact ones; empty if no bit does.
 
-    The exact ones are int8 answers of LiteRT's reference kernels, written at export.
+    The exact ones are the int8 answers that LiteRT's reference kernels gave at export.
     """
     golden = artifact.golden
     if golden.exact is None:
