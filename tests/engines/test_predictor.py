@@ -199,3 +199,10 @@ def test_the_engines_refusal_is_one_line(content: bytes, artifact_copy: Path) ->
 def test_a_path_that_can_be_none_is_refused(path: str) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         load(path)
+
+
+def test_load_names_the_artifacts_in_a_folder(exported: Artifact) -> None:
+    with pytest.raises(InputError, match=rf"{exported.path.name}.* in it can be loaded"):
+        load(exported.path.parent)
+    with pytest.raises(InputError, match="https://example.com/model: "):
+        load("https://example.com/model")

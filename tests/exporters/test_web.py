@@ -133,7 +133,7 @@ def test_what_to_type_where_the_package_is_missing(
     fp32: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(NODE_MODULES, str(tmp_path))
-    with pytest.raises(InputError, match=rf"onnxruntime-web is not in .*; {COMMAND} brings"):
+    with pytest.raises(InputError, match=rf"onnxruntime-web is not in .*; {COMMAND} installs"):
         load(fp32.path)
     monkeypatch.delenv(NODE_MODULES)
     monkeypatch.chdir(tmp_path)

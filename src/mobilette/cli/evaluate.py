@@ -165,20 +165,19 @@ def predict(
     """
     from mobilette.artifact.directory import find_artifacts, is_artifact
     from mobilette.cli.output import print_json, remarks, say
-    from mobilette.data.names import is_address, refuse_address
+    from mobilette.data.names import is_address
     from mobilette.data.sources import list_images
     from mobilette.engines.load import load
     from mobilette.engines.predictor import Failure
     from mobilette.run.directory import is_run
 
-    refuse_address(model)
-    place = Path(model)
+    place, chosen = Path(model), None
     if not is_artifact(place) and not is_run(place) and find_artifacts(place):
         from mobilette.verification.benchmark import choose_artifact
 
-        place, why = choose_artifact(place)
+        chosen, why = choose_artifact(place)
         remarks().print(why)
-    predictor = load(place, device=device, threads=threads or 0)
+    predictor = load(chosen or model, device=device, threads=threads or 0)
     answered = False
     given = [text if is_address(text) else Path(text) for text in images]
     paths = list_images(given, on_skipped=_say_skipped)

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mobilette.arguments import checked
-from mobilette.artifact.directory import Artifact, is_artifact, open_artifact
+from mobilette.artifact.directory import Artifact, find_artifacts, is_artifact, open_artifact
+from mobilette.data.names import refuse_address
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
@@ -64,6 +65,7 @@ def load(
     if threads != 0:
         THREADS.check("threads", threads)
     if not isinstance(model, Run | Artifact | Model):
+        refuse_address(str(model))
         model = _open(Path(model))
     if isinstance(model, Artifact):
         if device not in ("auto", "cpu"):
@@ -82,6 +84,8 @@ def _open(path: Path) -> Run | Artifact:
     if is_run(path):
         return open_run(path)
     kind = "is neither a run nor an artifact" if path.is_dir() else "does not exist"
+    if inside := find_artifacts(path):
+        kind += f"; {', '.join(each.name for each in inside)} in it can be loaded"
     if path.is_file():
         kind = "is a file; 'mobilette weights import' makes a run of a file of weights"
     raise InputError(f"{path}: {kind}; give the directory of a run or of an artifact")

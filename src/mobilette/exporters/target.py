@@ -97,7 +97,7 @@ class Target:
         writer: writes the files; imports its extra's packages itself.
         code: the README's Python, from ``pixels``, uint8 (1, C, H, W), to ``logits`` (classes,);
             the placeholders are those of `mobilette.exporters.readme`.
-        language: language of ``code``; if not Python, ``code`` is the README's whole section on running.
+        language: language of ``code``; if not Python, it is the README's section on running.
         batch: images per call; ``None`` means any number.
         integer_answers: whether an int8 model's output is int8, if its last layer is.
         default_ranges_differ_from_minmax: whether int8 ranges are cut by default.

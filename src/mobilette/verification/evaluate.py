@@ -38,7 +38,7 @@ def evaluate(
 
     Args:
         model: a run, an artifact or a model, the directory of one, or the result of `load`.
-        data: images of the model's classes or of some of them, in any form that `find_images` reads.
+        data: images of the model's classes or some of them, in any form that `find_images` reads.
         split: by default ``val`` if there is one, else all images.
         workers: processes that decode; by default one per core.
         max_unusable: largest fraction of images that may be unreadable.
