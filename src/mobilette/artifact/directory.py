@@ -103,26 +103,15 @@ def write_artifact(
     golden: Golden,
     readme: str,
     measured: Measured,
-) -> Contract:
-    """Write an artifact into the empty ``folder`` and return its final contract.
-
-    ``files`` are the contract's model and parts.
-    """
+) -> None:
+    """Write an artifact into the empty ``folder``; ``files`` are the contract's model and parts."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / name, content)
     write_text(folder / LABELS, classes_text(contract.classes))
     write_bytes(folder / GOLDEN, golden.to_bytes())
     write_text(folder / README, readme)
-    names = _names(contract)
-    final = replace(
-        contract,
-        measured=measured,
-        files={name: _sha256(read_bytes(folder / name)) for name in names},
-    )
-    final = replace(final, sha256=final.own_sha256())
-    write_json(folder / CONTRACT, final.to_json())
-    return final
+    _write_contract(folder, contract, measured)
 
 
 def copy_artifact(artifact: Artifact, folder: Path, *, measured: Measured) -> None:
@@ -131,7 +120,12 @@ def copy_artifact(artifact: Artifact, folder: Path, *, measured: Measured) -> No
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, artifact.read(name))
-    final = replace(artifact.contract, measured=measured)
+    _write_contract(folder, artifact.contract, measured)
+
+
+def _write_contract(folder: Path, contract: Contract, measured: Measured) -> None:
+    files = {name: _sha256(read_bytes(folder / name)) for name in _names(contract)}
+    final = replace(contract, measured=measured, files=files)
     write_json(folder / CONTRACT, replace(final, sha256=final.own_sha256()).to_json())
 
 
