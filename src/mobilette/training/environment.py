@@ -85,11 +85,6 @@ def can_fuse_norms(device: torch.device, *, world: World = ALONE) -> bool:
     return not any(world.all_reduce_max((float(cannot),)))
 
 
-def free_device_memory(device: torch.device) -> int | None:
-    """Return a GPU's free bytes; ``None`` if ``device`` has no memory of its own."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None
-
-
 def describe_environment(
     device: torch.device, precision: Precision, *, fused_norms: bool
 ) -> dict[str, object]:

@@ -28,9 +28,12 @@ def build_optimizer(
     ``scaled``: whether a `torch.amp.GradScaler` may skip steps. SGD is not fused then: a skipped
     step would change its momentum or leave it unset (torch 2.13, 2.11).
     """
+    parts: list[tuple[nn.Module, float]] = [(network, 1.0)]
+    if recipe.body_lr != 1.0 or recipe.frozen_epochs:
+        parts = [(body(network), recipe.body_lr), (classifier(network), 1.0)]
     groups = [
         {"params": parameters, "weight_decay": decay, "lr_factor": factor, SCALE: 1.0}
-        for part, factor in _parts(network, recipe)
+        for part, factor in parts
         for parameters, decay in zip(_by_decay(part), (recipe.weight_decay, 0.0), strict=True)
         if parameters
     ]
@@ -40,12 +43,6 @@ def build_optimizer(
             groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=not scaled
         )
     return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
-
-
-def _parts(network: Network, recipe: Recipe) -> list[tuple[nn.Module, float]]:
-    if recipe.body_lr == 1.0 and not recipe.frozen_epochs:
-        return [(network, 1.0)]
-    return [(body(network), recipe.body_lr), (classifier(network), 1.0)]
 
 
 def body(network: Network) -> nn.ModuleList:

@@ -23,7 +23,7 @@ from mobilette.nn.network import Network
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.training.distributed import World, processes_here
-from mobilette.training.environment import Precision, free_device_memory
+from mobilette.training.environment import Precision
 from mobilette.training.events import Callbacks, Event, Sitting, Stopwatch, tensorboard_log
 from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
@@ -60,6 +60,7 @@ def load_images(
     The first process reads them and decides where all keep them: free memory may look different to
     the others.
     """
+    device = machine.device
     load = partial(
         load_dataset,
         images,
@@ -68,7 +69,7 @@ def load_images(
         reading=replace(reading, cache=images_cache(reporter.remark)),
         reporter=reporter,
         digest=digest,
-        device_memory=free_device_memory(machine.device),
+        device_memory=int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
         processes=processes_here(),
     )
     dataset = load(loader=loader) if machine.world.writes else None
@@ -100,11 +101,10 @@ def make_trainer(
         torch.manual_seed(derive(recipe.seed, Purpose.weights))
         network = Network(run.arch)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = None
+    weights = teacher = None
     if recipe.class_weights == "balanced":
         labels = dataset.splits["train"].labels
         weights = balanced_weights(labels, len(run.classes)).to(device)
-    teacher = None
     if recipe.teacher:
         teacher = read_teacher(
             recipe.teacher,

@@ -205,8 +205,8 @@ class LastState:
         if trainer.world.writes:
             table = "\n".join([self.header, *progress.rows]) + "\n"
             self._held_back = table, state_bytes(trainer, progress)
-        self._measure(begun)
         self.taken_at = self.now()
+        self.longest = max(self.longest, self.taken_at - begun)
 
     def write(self) -> None:
         """Write what is held back, if anything."""
@@ -220,11 +220,8 @@ class LastState:
         write_text(self.folder / METRICS, table)
         write_bytes(self.folder / STATE, state)
         self._held_back = self._best = None
-        self._measure(begun)
+        self.longest = max(self.longest, self.now() - begun)
 
     def drop(self) -> None:
         """Forget what is held back: its weights have shown a bad loss."""
         self._held_back = self._best = None
-
-    def _measure(self, begun: float) -> None:
-        self.longest = max(self.longest, self.now() - begun)

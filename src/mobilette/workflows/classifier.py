@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,27 +105,21 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels, numbers = _classes(y)
         if len(images) != len(numbers):
             raise InputError(f"fit: {len(images)} images, but {len(numbers)} labels")
-        fewest = int(np.bincount(numbers).argmin())
-        if np.bincount(numbers)[fewest] < 2:
+        counts = np.bincount(numbers)
+        fewest = int(counts.argmin())
+        if counts[fewest] < 2:
             raise InputError(
                 f"fit: one image of class {shown(labels.tolist()[fewest])}; at least two are needed"
             )
-        contents = [_content(image, number) for number, image in enumerate(images, start=1)]
-        self.model_ = fit(
-            ImageSet(
-                name="X",
-                classes=tuple(f"{number:06}" for number in range(len(labels))),
-                splits={
-                    "all": tuple(
-                        LabelledImage(name=f"{number:09}", label=int(label), content=content)
-                        for number, (label, content) in enumerate(
-                            zip(numbers, contents, strict=True)
-                        )
-                    )
-                },
-            ),
-            **self.get_params(),
+        labelled = tuple(
+            LabelledImage(
+                name=f"{number:09}", label=int(label), content=_content(image, number + 1)
+            )
+            for number, (image, label) in enumerate(zip(images, numbers, strict=True))
         )
+        classes = tuple(f"{number:06}" for number in range(len(labels)))
+        found = ImageSet(name="X", classes=classes, splits={"all": labelled})
+        self.model_ = fit(found, **self.get_params())
         self.classes_ = labels
         return self
 
@@ -138,9 +132,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         predictor = load(self.model_, device=self.device)
         resolution, preprocess = self.model_.arch.resolution, self.model_.preprocess
-        found = [np.empty((0, len(self.classes_)))]
-        for batch in _batches(_listed(X)):
-            pixels = [preprocess.geometry(image, resolution) for image in batch]
+        images, found = _listed(X), []
+        for first in range(0, len(images), BATCH):
+            pixels = [
+                preprocess.geometry(_read(image, number), resolution)
+                for number, image in enumerate(images[first : first + BATCH], start=first + 1)
+            ]
             found.append(softmax(predictor.logits(np.stack(pixels))))
         return np.concatenate(found)
 
@@ -238,9 +235,3 @@ def _read(image: ImageLike, number: int) -> Image.Image:
         return read_image(image)
     except UnusableImage as error:
         raise InputError(f"{name_of(image) or f'image {number}'}: {error}") from error
-
-
-def _batches(images: Sequence[ImageLike]) -> Iterator[list[Image.Image]]:
-    for first in range(0, len(images), BATCH):
-        batch = images[first : first + BATCH]
-        yield [_read(image, number) for number, image in enumerate(batch, start=first + 1)]
