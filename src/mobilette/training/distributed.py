@@ -90,11 +90,6 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def processes_here() -> int:
-    """Return how many processes `torchrun` started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def is_restarted() -> bool:
     """Whether `torchrun` restarted this process after one had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from mobilette.model.directory import DATASET
 from mobilette.nn.network import Network
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
-from mobilette.training.distributed import World, processes_here
+from mobilette.training.distributed import World
 from mobilette.training.environment import Precision
 from mobilette.training.events import Callbacks, Event, Sitting, Stopwatch, tensorboard_log
 from mobilette.training.loop import Loop
@@ -70,7 +71,7 @@ def load_images(
         reporter=reporter,
         digest=digest,
         device_memory=int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
-        processes=processes_here(),
+        processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),  # on this machine, by torchrun
     )
     dataset = load(loader=loader) if machine.world.writes else None
     first = "resident" if dataset is None or dataset.store is None else "streamed"

@@ -83,9 +83,9 @@ def read_start(
 
 def names_weights(start: str | Path) -> bool:
     """Whether ``start`` is a run directory or the name of published weights."""
-    library = str(start).partition("/")[0]
-    published = library in ("torchvision", "timm") and not Path(start).exists()
-    return published or is_model(Path(start))
+    if Path(start).exists():
+        return is_model(Path(start))
+    return str(start).partition("/")[0] in ("torchvision", "timm")
 
 
 def automatic_start(

@@ -127,9 +127,10 @@ def run_resume(
             remark(f"not bit-exact: {other}")
         if changes:
             remark(f"continues with a changed recipe: {'; '.join(changes)}")
+        precisions = (each for each in get_args(Precision) if each == recorded.get("precision"))
         machine = Machine(
             device=where,
-            precision=_precision(recorded.get("precision")),
+            precision=next(precisions, "fp32"),
             fused_norms=_fused_norms(recorded, where, world, remark),
             world=world,
         )
@@ -237,10 +238,6 @@ def _load_same_images(
         kept = {"path": known.get("path"), MAX_UNUSABLE: max_unusable}
         write_json(run.path / DATASET, dataset.describe() | kept)
     return dataset
-
-
-def _precision(recorded: object) -> Precision:
-    return next((each for each in get_args(Precision) if each == recorded), "fp32")
 
 
 def _changed_environment(recorded: Mapping[str, object], world: World) -> Iterator[str]:
