@@ -24,7 +24,7 @@ def stretch(data: str, size: int, *, epochs: int = 1, lr: float = 0.1) -> str:
         (lambda f: f("a", 2, zzz=1), "stretch: no option 'zzz'; it has data, size, epochs, lr"),
         (
             lambda f: f("a", 2, 3),
-            "stretch: 3 values without a name; only data, size may have none, "
+            "stretch: 3 positional arguments; only data, size may be positional, "
             "write the others as name=value",
         ),
         (lambda f: f("a", data="b"), "stretch: data is given twice"),

@@ -181,7 +181,7 @@ def test_without_a_lock_it_goes_on_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 250)  # the lock's name is too long for the file system
     with claimed(path, remark=said.append):
         pass
-    assert said == [f"{path}: cannot be locked here: start no second process that writes it"]
+    assert said == [f"{path}: cannot be locked here: do not start a second process that writes it"]
 
 
 @posix_only

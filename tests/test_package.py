@@ -91,7 +91,7 @@ def test_every_wrong_value_is_one_line(
         ("export", None, {}, "export: model is None, not text or a path or a Run"),
         ("load", 3, {}, "load: model is 3, not text or a path or a Run or an Artifact or a Model"),
         ("export", "x" * 5000, {}, "cannot be read"),
-        ("train", "digits", {"model": ""}, "train: model is '', which is empty"),
+        ("train", "digits", {"model": ""}, "train: model is empty"),
     ],
 )
 def test_a_wrong_value_is_told_with_what_is_valid(

@@ -69,8 +69,8 @@ def _misfit(
     unnamed = [each.name for each in expected.parameters.values() if each.kind != each.KEYWORD_ONLY]
     if len(args) > len(unnamed):
         return InputError(
-            f"{function}: {len(args)} values without a name; only {', '.join(unnamed)} may have "
-            "none, write the others as name=value"
+            f"{function}: {len(args)} positional arguments; only {', '.join(unnamed)} may be "
+            "positional, write the others as name=value"
         )
     if twice := [name for name in unnamed[: len(args)] if name in kwargs]:
         return InputError(f"{function}: {twice[0]} is given twice")
@@ -95,7 +95,7 @@ def _check(function: str, name: str, value: object, hint: object) -> None:
         near = nearest(value, [text for option in options for text in _texts(option)])
         raise InputError(f"{what} is {shown(value)}, not {words}{near}")
     if isinstance(value, str) and not value.strip():
-        raise InputError(f"{what} is {value!r:.20}, which is empty")
+        raise InputError(f"{what} is empty")
     if Path in options and isinstance(value, str | os.PathLike):
         try:
             Path(value).stat()

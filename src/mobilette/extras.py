@@ -30,7 +30,9 @@ def needs(extra: str, what: str) -> Iterator[None]:
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name
         reason = f"{error.name} is missing" if missing else f"{error}"
-        raise InputError(f"{what}: {reason}; pip install 'mobilette[{extra}]' brings it") from error
+        raise InputError(
+            f"{what}: {reason}; install it with pip install 'mobilette[{extra}]'"
+        ) from error
 
 
 @contextmanager

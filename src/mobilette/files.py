@@ -58,11 +58,11 @@ def check_file(path: Path, *, limit: int = LARGEST_FILE) -> int:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise InputError(f"{path}: a file is expected here")
+            raise InputError(f"{path}: not a file")
     except OSError as error:
         raise InputError(f"{path}: {in_words(error)}") from error
     if size > limit:
-        raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} expected at most")
+        raise InputError(f"{path}: {size:,} bytes, more than the {limit:,} allowed")
     return size
 
 

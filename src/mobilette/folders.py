@@ -58,12 +58,14 @@ def claimed(path: Path, *, remark: Remark | None = None) -> Iterator[None]:
                 held = locks.enter_context(locked(_lock_file(final)))
             except TakenError as error:
                 raise BusyError(
-                    f"{path}: {error.holder} is writing it; wait until that has ended, or end it"
+                    f"{path}: {error.holder} is writing it; wait until it ends, or end it"
                 ) from None
             if held == "now":
                 _recover(final)
             elif held == "not" and remark is not None:
-                remark(f"{path}: cannot be locked here: start no second process that writes it")
+                remark(
+                    f"{path}: cannot be locked here: do not start a second process that writes it"
+                )
             yield
     finally:
         _remove_empty(made)
@@ -143,16 +145,14 @@ def check_new(path: Path, *, holds: str, force: bool) -> None:
     if path.exists() and not force:
         raise InputError(f"{path}: exists; give another --out, or --force to replace it")
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file; a folder is to be written there")
+        raise InputError(f"{path}: is a file, not a folder")
     if path.exists() and not (path / holds).exists() and any(path.iterdir()):
-        raise InputError(
-            f"{path}: --force replaces only a folder with {holds} in it; this has none"
-        )
+        raise InputError(f"{path}: --force only replaces a folder that contains {holds}")
     above = next(folder for folder in (path, *path.resolve().parents) if folder.exists())
     if not above.is_dir():
         raise InputError(f"{path}: cannot be written ({above} is a file)")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be written ({above} is not to be written to)")
+        raise InputError(f"{path}: cannot be written ({above} is not writable)")
 
 
 def make_directory(path: Path) -> None:

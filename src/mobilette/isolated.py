@@ -50,7 +50,7 @@ def run_isolated(
             env=os.environ | (environment or {}),
         )
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"it took over {longest_s:g} s") from error
+        raise InputError(f"it took longer than {longest_s:g} s") from error
     if done.returncode == 0:
         return done.stdout
     lines = done.stderr.decode(errors="replace").strip().splitlines()

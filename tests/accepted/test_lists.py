@@ -93,11 +93,11 @@ CASES: dict[str, Case] = {
     "a column `fold` of numbers": each(
         read(
             "path,label,kfold\n1.jpg,cat,0\n2.jpg,dog,1\n",
-            said="column 'kfold' divides nothing: 'train' and 'val' in a column 'split' do",
+            said="column 'kfold' is ignored; use a column 'split' with 'train' and 'val'",
         ),
         read(
             "path,kind,fold\n1.jpg,cat,0\n2.jpg,dog,1\n",
-            said="column 'kind' is the label, column 'fold' divides nothing",
+            said="column 'kind' is the label, column 'fold' is ignored",
         ),
     ),
     "rows of `test` without a label": read(
@@ -209,7 +209,7 @@ CASES: dict[str, Case] = {
         said="no header",
     ),
     "no header and several numbers or words after a path": each_refused(
-        "an image in the first row",
+        "the first row has an image",
         "1.jpg,1,2,3,4,cow\n2.jpg,1,2,3,4,cat\n",
         "1.jpg hot dog\n2.jpg cat\n",
         "0\t1.0\t1.jpg\n1\t0.0\t2.jpg\n",
@@ -222,7 +222,7 @@ CASES: dict[str, Case] = {
         ),
         read(
             "image,cat,dog,cow\n1.jpg,1.0,0.0,0.0\n2.jpg,0.0,1.0,0.0\n",
-            said="no image is of cow",
+            said="no image has cow",
         ),
         read(
             "path,0,1,plot\n1.jpg,1,0,0\n2.jpg,0,1,0\n", {"1.jpg": "0", "2.jpg": "1"}, said="plot"
@@ -231,7 +231,7 @@ CASES: dict[str, Case] = {
     "the same with several or no 1 (Roboflow's `_classes.csv`)": read(
         "filename, cat, dog\n1.jpg, 1, 0\n2.jpg, 1, 1\n3.jpg, 0, 0\n",
         {"1.jpg": "cat", "2.jpg": "cat+dog", "3.jpg": ""},
-        said="an image is of any number",
+        said="an image may have any number of them",
         several=True,
     ),
     "the same with something else, such as -1": read("filename,cat,dog\n1.jpg,1,0\n2.jpg,1,-1\n"),
@@ -258,7 +258,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "`path,label` with `cat\\|dog` or `cat,dog`": each_refused(
-        "several labels stand in a column 'labels'",
+        "several labels need a column 'labels'",
         "path,label\n1.jpg,cat|dog\n2.jpg,dog\n",
         'path,label\n1.jpg,"cat,dog"\n2.jpg,dog\n3.jpg,cat\n',
     ),
@@ -267,7 +267,7 @@ CASES: dict[str, Case] = {
     "labels `1.0`, `2.0`, as pandas writes them": read(
         "path,label\n1.jpg,1.0\n2.jpg,2.0\n3.jpg,2\n",
         {"1.jpg": "1", "2.jpg": "2", "3.jpg": "2"},
-        said="labels such as '1.0' are called '1'",
+        said="labels such as '1.0' are read as '1'",
     ),
     "ten labels or more, all different": read(
         "".join(f"{number} {number}.jpg\n" for number in range(10)), name="images.txt"
@@ -294,7 +294,7 @@ CASES: dict[str, Case] = {
     ),
     "a link to outside the list's folder": link,
     "`https://...`, `gs://...`, `file:///...`": each_refused(
-        "addresses are not read; download the images",
+        "web addresses are not supported; download the images",
         "url,label\nhttps://example.org/1.jpg,cat\n2.jpg,dog\n",
         "path,label\n1.jpg,cat\nfile:///tmp/1.jpg,dog\n",
         "path,label\n1.jpg,cat\ngs://bucket/1.jpg,dog\n",
@@ -311,7 +311,7 @@ CASES: dict[str, Case] = {
             {"train/1.jpg": "cat", "train/2.jpg": "dog"},
             name="labels.csv",
             there="train/1.jpg train/2.jpg test/3.jpg",
-            said="the images lie in train/",
+            said="the images are in train/",
         ),
     ),
     "the same where `0001.jpg` and `0001.png` are there": read(
@@ -322,20 +322,20 @@ CASES: dict[str, Case] = {
         {"Train/1.jpg": "cat", "Train/2.jpg": "dog"},
         name="train_labels.csv",
         there="Train/1.jpg Train/2.jpg test/1.jpg test/2.jpg",
-        said="the images lie in Train/",
+        said="the images are in Train/",
     ),
     "images in several folders beside the list": each(
         read(
             PLAIN,
             {"a/1.jpg": "cat", "b/2.jpg": "dog"},
             there="a/1.jpg b/2.jpg c/3.jpg",
-            said="the images lie in a/, b/",
+            said="the images are in a/, b/",
         ),
         read(
             "path,label,split\n1.jpg,cat,train\n2.jpg,dog,train\n3.jpg,cat,val\n",
             {"train/1.jpg": "cat@train", "train/2.jpg": "dog@train", "valid/3.jpg": "cat@val"},
             there="train/1.jpg train/2.jpg train/3.jpg valid/1.jpg valid/3.jpg",
-            said="the images lie in train/, valid/",
+            said="the images are in train/, valid/",
         ),
     ),
     "paths that begin with the name of the list's folder": each(
@@ -348,7 +348,7 @@ CASES: dict[str, Case] = {
     ),
     "an image in two such folders": read(PLAIN, there="a/1.jpg b/1.jpg b/2.jpg"),
     "an image in two rows that say the same": read(
-        PLAIN + "./1.jpg,cat\n", said="1 rows say the same as an earlier one"
+        PLAIN + "./1.jpg,cat\n", said="1 rows repeat an earlier one"
     ),
     "an image in two rows that differ": read(PLAIN + "1.jpg,dog\n"),
     "one class": read("path,label\n1.jpg,cat\n2.jpg,cat\n"),

@@ -61,7 +61,7 @@ def place(images: Path) -> Iterator[Path]:
 def test_without_home_it_goes_on_without_the_cache_and_says_so(place: Path) -> None:
     done = nobody("train", "images", "--out=run", "--workers=2", *OPTIONS, cwd=place)
     assert done.returncode == 0, done.stderr
-    said = "decoded images are not kept for the next time: no home directory; MOBILETTE_CACHE can"
+    said = "decoded images are not cached: no home directory; MOBILETTE_CACHE can"
     assert done.stderr.count(said) == 1
     for verb in (
         ("evaluate", "run", "images"),
@@ -94,5 +94,5 @@ def test_without_home_it_goes_on_without_the_cache_and_says_so(place: Path) -> N
 def test_a_cache_that_cannot_be_written_is_said(environment: dict[str, str], place: Path) -> None:
     done = nobody("train", "images", "--out=run", "--workers=0", *OPTIONS, cwd=place, **environment)
     assert done.returncode == 0, done.stderr
-    assert "decoded images are not kept for the next time: " in done.stderr
+    assert "decoded images are not cached: " in done.stderr
     assert "Traceback" not in done.stderr

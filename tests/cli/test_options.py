@@ -235,7 +235,7 @@ def test_addresses_are_said_not_to_be_read(
         assert result.returncode == 2
         line = result.stderr.splitlines()[-1]
         assert address in line
-        assert "addresses are not read; download it first" in line
+        assert "web addresses are not supported; download it first" in line
 
 
 def test_an_address_costs_no_answer_of_the_images_beside_it(

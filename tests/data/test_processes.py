@@ -70,7 +70,7 @@ def ran(words: list[str], text: str | None = None) -> subprocess.CompletedProces
 @pytest.mark.parametrize(
     ("how", "program", "remark"),
     [
-        ("file", LOAD + CALL, 'no `if __name__ == "__main__":` is around line'),
+        ("file", LOAD + CALL, 'is not inside `if __name__ == "__main__":`'),
         ("file", LOAD + GUARDED, None),
         ("stdin", LOAD + CALL, "the program, <stdin>, is not a file"),
         ("stdin", LOAD + GUARDED, "the program, <stdin>, is not a file"),
@@ -78,7 +78,7 @@ def ran(words: list[str], text: str | None = None) -> subprocess.CompletedProces
         ("file", LOAD + DAEMON + CALL.replace("load", "daemon"), "a daemonic process may start"),
         ("file", LOAD + EXECUTOR + GUARDED.replace("load(", "executor("), None),
         ("exec", LOAD + CALL, None),
-        ("module", LOAD + CALL, 'no `if __name__ == "__main__":` is around line'),
+        ("module", LOAD + CALL, 'is not inside `if __name__ == "__main__":`'),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 10 else "",
 )

@@ -175,7 +175,7 @@ def test_class_names(tmp_path: Path) -> None:
         ({"a": ["1", "2"]}, "x\ny\n", "a.tar/0001.png: class '2' is not in the 2 lines of classes"),
         ({"a": ["xx", "yyy"]}, "xx\nyyyy", "class 'yyy' is not in .*did you mean 'yyyy'"),
         ({"a": ["1", "2"]}, "x\n\ny", "classes.txt: line 2: no class in it"),
-        ({"a": ["1", "2"]}, "x\ny\nx", "classes.txt: line 3: class 'x' is in line 1 already"),
+        ({"a": ["1", "2"]}, "x\ny\nx", "classes.txt: line 3: class 'x' is already in line 1"),
         ({"a": ["1", "100000"]}, None, "class '100000' is not in 0 to 99,999"),
         ({"a": ["1", "9" * 900]}, None, "class '9999.* is not in 0 to 99,999"),
         ({"train": ["0", "1"], "val": ["2"]}, None, "val.tar/0000.png: class '2' is not in train"),
@@ -183,7 +183,11 @@ def test_class_names(tmp_path: Path) -> None:
         ({"a": ["0", "0"]}, None, "has one class, '0'"),
         ({"val": ["0", "1"]}, None, "no shards called train-"),
         ({"train": ["0"], "validation": ["1"]}, None, "class '1' is not in train"),
-        ({"train": ["0"], "extra": ["1"]}, None, "extra.tar: of no split; .* called train-"),
+        (
+            {"train": ["0"], "extra": ["1"]},
+            None,
+            "extra.tar: its name has no split; .* named train-",
+        ),
         ({"a": []}, None, "a.tar: no complete sample in it"),
     ],
 )
@@ -245,7 +249,7 @@ def test_samples_that_are_not_complete_are_counted(tmp_path: Path) -> None:
     assert found.unusable == (
         ("a.tar/10", "no .cls beside it"),
         ("a.tar/11", "no image beside its .cls"),
-        ("a.tar/12", "its .cls is empty or no text"),
+        ("a.tar/12", "its .cls is empty or not text"),
         ("a.tar/13", "its .cls has 5,000 bytes, too long for a class"),
     )
     write(tmp_path / "a.tar", [*samples(*"aabb"), *files[4:6]])
@@ -342,7 +346,7 @@ def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
         (header(b"", b"00000400000", b"x") + bytes(2**17), "131,072 bytes of names"),
         (header(b"", b"00000400000", b"L") + bytes(2**17), "131,072 bytes of names"),
         (header(b"", b"37777777777", b"L"), "4,294,967,296 bytes of names"),
-        (b"\x89PNG" * 500, "no tar header at byte 0; damaged, or no tar file"),
+        (b"\x89PNG" * 500, "no tar header at byte 0; damaged, or not a tar file"),
         (b"", "no tar header at byte 0"),
         (b"short", "no tar header at byte 0"),
     ],

@@ -168,7 +168,7 @@ def test_cifar10_4k(shared_data: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["1.png", "2.jpg"], "has no class folders, 2 images lie directly in it; expected one"),
+        (["1.png", "2.jpg"], "has no class folders, 2 images are directly in it; expected one"),
         ([], "has no class folders, 0 images"),
         (["a/1.png"], "has one class, 'a'"),
         (["a/1.png", "b/notes"], "b has no images"),

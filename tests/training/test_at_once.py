@@ -24,7 +24,7 @@ from tests.test_folders import held, names, said
 from tests.training.runs import resume, train
 
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)
-WRITING = r"is writing it; wait until that has ended, or end it"
+WRITING = r"is writing it; wait until it ends, or end it"
 
 
 def test_a_run_in_training_is_left_alone_by_others(images: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def images_cache(remark: Callable[[str], None] | None = None) -> Path | None:
         return cache_root() / "pictures"
     except InputError as error:
         if remark is not None:
-            remark(f"decoded images are not kept for the next time: {error}")
+            remark(f"decoded images are not cached: {error}")
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
-from mobilette.data.opening import LoaderKind, find_rows, open_set
+from mobilette.data.opening import LoaderKind, find_rows
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
 from mobilette.data.splits import Copies, Split, assign, divide, find_copies, make_split
@@ -145,7 +145,7 @@ def load_dataset(
         InputError: the images do not fit in memory, too many are unusable, or a class or split is
             empty.
     """
-    opened = open_set(
+    found = find_rows(
         images,
         resolution=resolution,
         preprocess=preprocess,
@@ -156,32 +156,29 @@ def load_dataset(
         device_memory=device_memory,
         processes=processes,
     )
-    found = find_rows(opened, on_progress=reporter.reading)
-    chosen = [opened.store.images[position] for position in found.positions]
-    assigned = assign(
-        [opened.splits[position] for position in found.positions], chosen, found.digests
-    )
-    _check_classes(images, chosen, assigned)
-    copies = find_copies(found, chosen, assigned)
+    streamed = found.pixels is None
+    assigned = assign(found)
+    _check_classes(images, found.images, assigned)
+    copies = find_copies(found, assigned)
     for line in copies.remarks() if copies is not None else ():
         reporter.remark(line)
     rule = _BY_RULE_MULTI_LABEL if images.multi_label else _BY_RULE
     return Dataset(
         classes=images.classes,
-        splits=divide(found, chosen, assigned, num_classes=len(images.classes)),
-        left_out=images.unusable + (() if opened.streamed else opened.store.unusable()),
+        splits=divide(found, assigned, num_classes=len(images.classes)),
+        left_out=images.unusable + (() if streamed else found.store.unusable()),
         ignored=len(images.ignored),
         fingerprint=_fingerprint(
             (split, ";".join(images.classes[i] for i in indices_of(image.label)), digest)
-            for split, image, digest in zip(assigned, chosen, found.digests, strict=True)
+            for split, image, digest in zip(assigned, found.images, found.digests, strict=True)
         ),
-        digest=opened.digest,
+        digest=found.digest,
         copies=copies,
         flippable=images.flippable,
         source=images.name,
         split_rule=rule if "all" in images.splits else images.divided_by,
         remarks=images.remarks,
-        store=opened.store if opened.streamed else None,
+        store=found.store if streamed else None,
     )
 
 

@@ -144,13 +144,12 @@ def _decoded(
 ) -> tuple[Image.Image, Turn, tuple[int, int]]:
     """Return the opaque image, its orientation, and its size at full scale."""
     form = _format(data)
-    trimmed = trim(data, form)
+    trimmed, turn = trim(data, form)
     if form == "HEIC":
-        opaque = _heic(trimmed.data)
+        opaque = _heic(trimmed)
         return opaque, None, opaque.size
-    with Image.open(io.BytesIO(trimmed.data), formats=(form,)) as image:
+    with Image.open(io.BytesIO(trimmed), formats=(form,)) as image:
         full = image.size
-        turn = trimmed.turn
         if form in ("WEBP", "AVIF"):
             turn = turn_of(image.info.get("exif", b""), image.info.get("xmp", b""))
         _reduce(image, shrinking(full), turned=turn is not None)

@@ -47,6 +47,7 @@ def read_folders(root: Path, name: str) -> ImageSet:
         split: reader.images(folders, classes, strict=split == first)
         for split, folders in layout.items()
     }
+    reader.remarks += [f"{each}/ contains results and is left out" for each in ours]
     for split, images in found.items():
         if not images:
             places = sorted({folder.parent for folder in layout[split].values()})
@@ -57,7 +58,7 @@ def read_folders(root: Path, name: str) -> ImageSet:
             classes=classes,
             splits=by_split(found),
             ignored=tuple(sorted(reader.ignored)),
-            remarks=(*reader.remarks, *(f"{name}: left out {each}/, results" for each in ours)),
+            remarks=tuple(f"{name}: {remark}" for remark in reader.remarks),
         )
     )
 
@@ -77,17 +78,16 @@ class _Reader:
 
     def understand(self) -> _Folders:
         """Return the class folders."""
-        name = self.name
         place = self._enter(self.root)
         folders, files = entries(place)
         self._ignore(place, files)
         if place != self.root:
-            self._remark(f"the classes are in {self._shown(place)}")
+            self.remarks.append(f"the classes are in {self._relative(place)}/")
         if not folders:
             images = sum(may_be_image(place / file) for file in files)
             raise InputError(
-                f"{name} has no class folders, {images} images lie directly in it; expected "
-                f"{LAYOUT}"
+                f"{self.name} has no class folders, {images} images are directly in it; "
+                f"expected {LAYOUT}"
             )
         _check_classes(place, folders)
         splits = self._splits(place, folders)
@@ -95,20 +95,20 @@ class _Reader:
             found = self._divided(splits)
             rest = sorted(set(folders) - {path.name for path in splits.values()})
             if rest:
-                self._remark(f"no splits, and left out: {_list(rest)}")
+                self.remarks.append(f"left out because they are not splits: {_list(rest)}")
             return found
         inside = {folder: entries(place / folder)[0] for folder in folders}
         if _is_split_in_each(inside):
-            turned = _turned(place, inside)
-            for classes in turned.values():
+            by_split = _by_split(place, inside)
+            for classes in by_split.values():
                 self._check_parts(classes)
             inner = _list(inside[folders[0]])
-            self._remark(f"each class has its splits, as {folders[0]}/: {inner}")
-            return turned
-        divided = [folder for folder, within in inside.items() if _has_splits(within)]
-        if divided:
-            splits_of_one = f"splits {_list(inside[divided[0]])} in each, as in {divided[0]}/"
-            raise self._unclear(f"classes {_list(folders)}", splits_of_one)
+            self.remarks.append(f"each class folder contains splits, as in {folders[0]}/: {inner}")
+            return by_split
+        for folder, within in inside.items():
+            there = set(map(split_of, within))
+            if there == {"train"} or len(there - {None}) > 1:
+                raise self._unclear(folders, f"splits {_list(within)} in each, as in {folder}/")
         flat = {folder: place / folder for folder in folders}
         self._check_parts(flat)
         return {"all": flat}
@@ -163,7 +163,7 @@ class _Reader:
             if split in splits:
                 raise InputError(
                     f"{self.name}: {splits[split].name}/ and {folder}/ both mean {split}; "
-                    "rename or join them"
+                    "rename or merge them"
                 )
             splits[split] = place / folder
         others = [folder for folder in folders if folder not in named]
@@ -174,12 +174,11 @@ class _Reader:
             table = next(filter(None, map(_table, splits.values())), None)
             if table is not None:
                 raise InputError(
-                    f"{self.name}: {looks} have no folders of classes; give the list {table}"
+                    f"{self.name}: {looks} have no class folders; give the list {table}"
                 )
-            unclassed = f"splits {looks} without folders of classes"
-            raise self._unclear(f"classes {_list(folders)}", unclassed)
+            raise self._unclear(folders, f"splits {looks} without class folders")
         if any(_holds_images(place / folder) for folder in others):
-            raise self._unclear(f"classes {_list(folders)}", f"splits {looks}")
+            raise self._unclear(folders, f"splits {looks}")
         if "train" not in splits:
             raise InputError(f"{self.name} has {looks}, but no train/; expected {LAYOUT}")
         return splits
@@ -189,58 +188,45 @@ class _Reader:
         said = [f"{path.name}/ is {split}" for split, path in splits.items() if path.name != split]
         unlabelled = []
         found: _Folders = {}
-        for split in SPLITS:
-            if split not in splits:
-                continue
+        for split in sorted(splits, key=SPLITS.index):
             known = {folded(class_id) for class_id in found.get("train", ())}
             place = self._enter(splits[split], classes=known)
             folders, files = entries(place)
             self._ignore(place, files)
             if not folders:
-                images = sum(may_be_image(place / file) for file in files)
-                _refuse_unlabelled(place, split, images)
-                unlabelled.append(
-                    f"the {images:,} images of {place.name}/ lie in no folder of a class: "
-                    "they have no labels and are left out"
-                )
+                unlabelled.append(_remark_unlabelled(place, split))
                 continue
             _check_classes(place, folders)
             if place != splits[split]:
-                said.append(f"the classes of {split} are in {self._shown(place)}")
-            found[split] = _as_in_train(found.get("train"), place, folders)
-        for line in [", ".join(said)] * bool(said) + unlabelled:
-            self._remark(line)
+                said.append(f"the classes of {split} are in {self._relative(place)}/")
+            found[split] = {folder: place / folder for folder in folders}
+            if split != "train":
+                found[split] = _as_in_train(found["train"], found[split])
+        self.remarks += [", ".join(said)] * bool(said) + unlabelled
         return found
 
     def _check_parts(self, classes: Mapping[str, Path]) -> None:
         """Raise `InputError` if class folders share subfolder names: which level is the classes?"""
         inside = [set(entries(folder)[0]) for folder in classes.values()]
-        these = f"classes {_list(classes)}"
         for (outer, folder), within in zip(classes.items(), inside, strict=True):
             if len(within & set(classes)) > 1 and not _holds_images(folder):
-                raise self._unclear(these, f"classes {_list(sorted(within))} in {outer}/")
+                raise self._unclear(classes, f"classes {_list(sorted(within))} in {outer}/")
         shared = set.intersection(*inside)
         if len(inside) > 1 and len(shared) > 1 and not any(map(_holds_images, classes.values())):
             parts = f"classes {_list(sorted(shared))} in {len(inside)} parts"
-            raise self._unclear(these, parts)
+            raise self._unclear(classes, parts)
 
-    def _unclear(self, first: str, second: str) -> InputError:
+    def _unclear(self, classes: Iterable[str], other: str) -> InputError:
         return InputError(
-            f"{self.name} could mean either: {first}, or {second}; rename or move folders so that "
-            f"it is {LAYOUT}"
+            f"{self.name} could mean either: classes {_list(classes)}, or {other}; rename or move "
+            f"folders so that it is {LAYOUT}"
         )
-
-    def _remark(self, line: str) -> None:
-        self.remarks.append(f"{self.name}: {line}")
 
     def _ignore(self, place: Path, files: Iterable[str]) -> None:
         self.ignored += [self._relative(place / file) for file in files]
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-    def _shown(self, place: Path) -> str:
-        return f"{self._relative(place)}/"
 
 
 def _check_classes(place: Path, folders: Iterable[str]) -> None:
@@ -253,34 +239,34 @@ def _check_classes(place: Path, folders: Iterable[str]) -> None:
         )
 
 
-def _refuse_unlabelled(place: Path, split: str, images: int) -> None:
-    """Raise `InputError` for a split without class folders, unless it is a test split of images."""
+def _remark_unlabelled(place: Path, split: str) -> str:
+    """Return a remark on a test split without class folders; raise `InputError` for others."""
+    images = sum(may_be_image(place / file) for file in entries(place)[1])
     if not images:
         raise InputError(f"{place} has no images; expected {LAYOUT}")
     if split != "test":
         table = _table(place)
         hint = f"; give the list {table}" if table else ""
         raise InputError(
-            f"{place} has {images:,} images but no folders of classes; expected {LAYOUT}{hint}"
+            f"{place} has {images:,} images but no class folders; expected {LAYOUT}{hint}"
         )
+    return (
+        f"the {images:,} images of {place.name}/ are in no class folder: they have no labels and "
+        "are left out"
+    )
 
 
-def _as_in_train(
-    train: Mapping[str, Path] | None, place: Path, folders: list[str]
-) -> dict[str, Path]:
+def _as_in_train(train: Mapping[str, Path], folders: Mapping[str, Path]) -> dict[str, Path]:
     """Return a split's folders by class, allowing another case than in ``train``."""
-    if train is None:
-        return {folder: place / folder for folder in folders}
     lower: dict[str, list[str]] = {}
     for class_id in train:
         lower.setdefault(folded(class_id), []).append(class_id)
     found = {}
-    for folder in folders:
+    for folder, path in folders.items():
         same = [folder] if folder in train else lower.get(folded(folder), [])
         if len(same) != 1 or same[0] in found:
-            near = nearest(folder, train)
-            raise InputError(f"{place / folder}: no class of that name in train/{near}")
-        found[same[0]] = place / folder
+            raise InputError(f"{path}: no class of that name in train/{nearest(folder, train)}")
+        found[same[0]] = path
     return found
 
 
@@ -292,12 +278,7 @@ def _is_split_in_each(inside: Mapping[str, list[str]]) -> bool:
     )
 
 
-def _has_splits(folders: Iterable[str]) -> bool:
-    splits = {split_of(folder) for folder in folders}
-    return splits == {"train"} or len(splits - {None}) > 1
-
-
-def _turned(place: Path, inside: Mapping[str, list[str]]) -> _Folders:
+def _by_split(place: Path, inside: Mapping[str, list[str]]) -> _Folders:
     found: _Folders = {}
     for class_id, folders in inside.items():
         for folder in folders:

@@ -150,7 +150,7 @@ def check_set(images: ImageSet) -> ImageSet:
     classes = images.classes
     if len(classes) < 2:
         only = f"one class, {classes[0]!r}" if classes else "no class"
-        raise InputError(f"{images.name} has {only}; a classifier needs two or more")
+        raise InputError(f"{images.name} has {only}; a classifier needs at least two")
     remarks = list(images.remarks)
     for split in ("val", "test"):
         if split in images.splits:

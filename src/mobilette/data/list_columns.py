@@ -40,13 +40,13 @@ class Columns:
 
     Attributes:
         path: the image's path.
-        label: its class or classes; ``None`` where each of ``classes`` has a column.
-        several: whether ``label`` may hold several classes.
-        any_number: whether it is multi-label whatever it holds.
+        label: its class or classes; ``None`` if each of ``classes`` has a column.
+        several: whether ``label`` may contain several classes.
+        any_number: whether the list is multi-label whatever ``label`` contains.
         split: its split, if there is such a column.
-        flag: the split that a true ``split`` means, where it holds true and false.
+        flag: the split meant by true, if ``split`` contains true and false.
         classes: the columns of 0 and 1, with their classes.
-        remark: how the columns were understood, where their names do not say it.
+        remark: how columns were understood if their names do not say it.
     """
 
     path: int
@@ -95,11 +95,11 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
         for names in choices:
             found = [index for index, name in enumerate(plain) if name in names]
             if len(found) > 1 and plain[found[0]] == plain[found[1]]:
-                raise InputError(f"{where}: column {header[found[0]]!r} is there twice")
+                raise InputError(f"{where}: column {header[found[0]]!r} occurs twice")
             if len(found) > 1:
                 raise InputError(
                     f"{where}: columns {header[found[0]]!r} and {header[found[1]]!r} may both be "
-                    f"the {what}; a list has one of them, called {what!r}"
+                    f"the {what}; name one of them {what!r}"
                 )
             if found:
                 return found[0]
@@ -134,7 +134,7 @@ def find_columns(header: Sequence[str], rows: Sequence[Row], where: str) -> Colu
     if classes:
         said.append(f"{len(classes)} columns of 0 and 1 are the classes")
     said += [
-        f"column {header[index]!r} divides nothing: 'train' and 'val' in a column 'split' do"
+        f"column {header[index]!r} is ignored; use a column 'split' with 'train' and 'val'"
         for index in folds
     ]
     return Columns(
@@ -165,7 +165,7 @@ def is_one(text: str) -> bool | None:
 def check_label(label: str, where: str) -> None:
     """Raise `InputError`, beginning with ``where``, if ``label`` does not fit on a line."""
     if any(mark in label for mark in "\t\n\r"):
-        raise InputError(f"{where}: label {label!r:.60} has a tab or a line break in it")
+        raise InputError(f"{where}: label {label!r:.60} contains a tab or a line break")
 
 
 def _plain(name: str) -> str:
@@ -211,13 +211,13 @@ def _one_hot(
         for index in left:
             if is_one(row.fields[index]) is None:
                 raise InputError(
-                    f"{where}: no column is called 'label', and the columns do not hold 0 and 1 "
-                    f"alone: {header[index]!r} is {shown(row.fields[index])} in line {row.line}"
+                    f"{where}: no column is called 'label', and the columns do not contain only 0 "
+                    f"and 1: {header[index]!r} is {shown(row.fields[index])} in line {row.line}"
                 )
     names = [header[index] for index in left]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{where}: column {name!r} is there twice")
+            raise InputError(f"{where}: column {name!r} occurs twice")
         check_label(name, where)
     return dict(zip(left, names, strict=True))
 

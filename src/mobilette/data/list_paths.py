@@ -48,11 +48,11 @@ def locate(list_path: Path, rows: Sequence[Listed]) -> tuple[list[tuple[str, Pat
     found.bases = found.find_bases(relative)
     if found.bases != [found.root]:
         folders = ", ".join(f"{base.name}/" for base in found.bases[:4])
-        remarks.insert(0, f"the images lie in {folders}{', ...' * (len(found.bases) > 4)}")
+        remarks.insert(0, f"the images are in {folders}{', ...' * (len(found.bases) > 4)}")
     files = [found.file(row, path) for row, path in zip(rows, relative, strict=True)]
     completed = sum(file.name != path.name for file, path in zip(files, relative, strict=True))
     if completed:
-        remarks.append(f"{completed:,} paths have no suffix: files of these names are meant")
+        remarks.append(f"{completed:,} paths have no suffix; files with these names are used")
     return [(file.relative_to(found.root).as_posix(), file) for file in files], remarks
 
 
@@ -73,7 +73,9 @@ class _Finder:
         """Return a row's path, relative to the list's folder."""
         text = row.path
         if _ADDRESS.match(text):
-            raise InputError(f"{self._where(row)}: addresses are not read; download the images")
+            raise InputError(
+                f"{self._where(row)}: web addresses are not supported; download the images"
+            )
         if "\\" in text and not os.path.lexists(self.root / text):
             text = text.replace("\\", "/")
         path = Path(text)
@@ -124,7 +126,7 @@ class _Finder:
             ] or [self.bases[0] / path]
         if len(found) > 1:
             both = " and ".join(file.relative_to(self.root).as_posix() for file in found[:2])
-            raise InputError(f"{self._where(row)} may be {both}; write it as it is called")
+            raise InputError(f"{self._where(row)} may be {both}; write the full file name")
         file = found[0]
         if not self._is_inside(file.parent) or (_is_link(file) and not self._lies_inside(file)):
             raise InputError(

@@ -84,7 +84,7 @@ def _text(path: Path, data: bytes) -> str:
     zero = text.find("\0")
     if zero >= 0:
         line = text.count("\n", 0, zero) + 1
-        raise InputError(f"{path}: line {line}: a zero byte in it; a list is text")
+        raise InputError(f"{path}: line {line}: contains a zero byte; a list is text")
     return text
 
 
@@ -133,7 +133,7 @@ def _rows(path: Path, text: str, delimiter: str, before: int) -> Iterator[Row]:
     except csv.Error as error:
         where = f"{path}: line {line}"
         if before + reader.line_num > line or "end of data" in str(error):
-            raise InputError(f"{where}: a quote is opened and not closed ({error})") from error
+            raise InputError(f"{where}: a quote is not closed ({error})") from error
         raise InputError(f"{where}: {error}") from error
 
 

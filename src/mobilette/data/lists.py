@@ -48,8 +48,8 @@ def read_list(path: Path, name: str) -> ImageSet:
     where = f"{path}: line {header.line}"
     if not (whole or is_header(header.fields)) and any(map(has_image_name, header.fields)):
         raise InputError(
-            f"{where}: an image in the first row, which has {len(header.fields)} fields; a first "
-            "row names the columns, such as path,label"
+            f"{where}: the first row has an image and {len(header.fields)} fields; the first row "
+            "names the columns, such as path,label"
         )
     remarks: list[str] = []
     rows, comments = _without_comments(path, table if whole else table[1:], len(header.fields))
@@ -138,7 +138,7 @@ def _read_labels(
             check_label(label, where)
             if _BRACKETED.match(label):
                 raise InputError(
-                    f"{where}: label {shown(label)} is a program's list; write several labels as "
+                    f"{where}: label {shown(label)} is a Python list; write several labels as "
                     "cat;dog in a column 'labels'"
                 )
     first: dict[str, str] = {}
@@ -160,9 +160,13 @@ def _from_one_hot(
     multi_label = any(len(there) != 1 for there in classes)
     used = {label for there in classes for label in there}
     unused = [name for name in columns.classes.values() if name not in used]
-    remarks.append("an image is of any number" if multi_label else "each image is of one of them")
+    remarks.append(
+        "an image may have any number of them"
+        if multi_label
+        else "each image has exactly one of them"
+    )
     if unused:
-        remarks.append(f"no image is of {', '.join(unused[:5])}{', ...' * (len(unused) > 5)}")
+        remarks.append(f"no image has {', '.join(unused[:5])}{', ...' * (len(unused) > 5)}")
     return classes, multi_label
 
 
@@ -170,7 +174,7 @@ def _whole(cells: list[str], remarks: list[str]) -> list[str]:
     """Return whole numbers without the ``.0`` that pandas appends if some row has no number."""
     if not all(map(_WHOLE.fullmatch, filter(None, cells))) or not any("." in c for c in cells):
         return cells
-    remarks.append("labels such as '1.0' are called '1'")
+    remarks.append("labels such as '1.0' are read as '1'")
     return [cell.partition(".")[0] for cell in cells]
 
 
@@ -204,19 +208,19 @@ def _check_alone(
     for row, cell in zip(rows, cells, strict=True):
         if separator is not None and re.search(separator, cell):
             raise InputError(
-                f"{path}: line {row.line}: label {shown(cell)}: several labels stand in a column "
-                "'labels', and one has no such signs"
+                f"{path}: line {row.line}: label {shown(cell)}: several labels need a column "
+                "'labels', and a single label has no separators"
             )
     there = [cell for cell in cells if cell]
     if len(there) < _MANY:
         return
     first = f"{path}: line {rows[0].line}: label {shown(cells[0])}"
     if len(set(there)) == len(there):
-        raise InputError(f"{first}: every row has a label of its own, as if they were numbered")
+        raise InputError(f"{first}: every row has a different label, as if the rows were numbered")
     fractions = all(map(_NUMBER.fullmatch, there)) and not all(map(_WHOLE.fullmatch, there))
     if fractions and len(set(there)) * 2 > len(there):
         raise InputError(
-            f"{first}: most labels are numbers of their own, which are measurements and no classes"
+            f"{first}: most labels are different numbers, which are measurements, not classes"
         )
 
 
@@ -245,11 +249,11 @@ def _once(
             once.append((row, name, file))
         elif (other.classes, other.split) != (row.classes, row.split):
             raise InputError(
-                f"{path}: line {row.line}: {row.path!r} is in line {other.line} already; the "
-                "labels of an image stand in one row, in a column 'labels'"
+                f"{path}: line {row.line}: {row.path!r} is already in line {other.line}; put "
+                "all labels of an image in one row, in a column 'labels'"
             )
     if len(once) < len(listed):
-        remarks.append(f"{len(listed) - len(once):,} rows say the same as an earlier one")
+        remarks.append(f"{len(listed) - len(once):,} rows repeat an earlier one")
     return once
 
 
@@ -258,7 +262,7 @@ def _as_set(
 ) -> ImageSet:
     by = "train" if divided else "all"
     if not any(row.split == by for row, *_ in images):
-        raise InputError(f"{path}: no row {'has the split train' if images else 'with an image'}")
+        raise InputError(f"{path}: no row {'has the split train' if images else 'has an image'}")
     classes = sorted({label for row, *_ in images if row.split == by for label in row.classes})
     index = {label: number for number, label in enumerate(classes)}
     found: dict[str, list[LabelledImage]] = {}

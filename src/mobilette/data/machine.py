@@ -85,7 +85,7 @@ def check_memory(shape: tuple[int, int, int, int]) -> None:
     fits = math.isqrt(int(_MEMORY_SHARE * available) // (count * channels))
     raise InputError(
         f"{count:,} images at resolution {resolution} need {needed / 1e9:.1f} GB of memory, "
-        f"{available / 1e9:.1f} GB are there and {_MEMORY_SHARE:.0%} of it may be used; "
+        f"{available / 1e9:.1f} GB are available and {_MEMORY_SHARE:.0%} of that may be used; "
         f"--resolution {fits} would fit"
     )
 

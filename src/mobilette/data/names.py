@@ -25,7 +25,7 @@ OTHERS = _suffixes(
     "jxl psd svg svgz ico cur pam qoi dds exr hdr pcx xcf eps dng cr2 cr3 nef arw orf raf rw2"
 )
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-NO_ADDRESSES = "addresses are not read; download it first"
+NO_ADDRESSES = "web addresses are not supported; download it first"
 # What systems leave in folders, besides names that begin with a dot.
 _LITTER = frozenset(
     ("__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")

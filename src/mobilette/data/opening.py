@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.cache import ImageCache, cache_key, open_cache
-from mobilette.data.images import Digest, ImageSet, Stamp
+from mobilette.data.images import Digest, ImageSet, LabelledImage
 from mobilette.data.machine import check_memory, fits_memory
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading, read_all
 from mobilette.data.store import ImageStore
 from mobilette.data.workers import Decoder
 from mobilette.errors import InputError, one_of
-from mobilette.progress import Advance, Remark, Reporter
+from mobilette.progress import Advance, Reporter
 
 # Fraction of a GPU's memory for training images; the rest is for training.
 _DEVICE_SHARE = 0.5
@@ -27,42 +26,29 @@ LoaderKind = Literal["auto", "resident", "streamed"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OpenSet:
-    """A set of images ready to be read.
-
-    Attributes:
-        store: its images, split after split.
-        splits: the split of each image, as given.
-        streamed: whether pixels are read on demand.
-        digest: `mobilette.data.dataset.Dataset.digest`.
-        stamps: of each image; empty where some are in memory already.
-    """
-
-    store: ImageStore
-    splits: tuple[str, ...]
-    streamed: bool
-    digest: Digest
-    stamps: tuple[Stamp, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class FoundRows:
     """The usable images of a set, in its order.
 
     Attributes:
         pixels: uint8 (N, C, R, R); ``None`` where they stay in the ``store``.
-        store: all images of the set.
+        store: all images of the set, split after split.
         positions: int64 (N,), position of each in the store.
+        images: the N images.
+        splits: the split of each, as given.
         digests: what identifies each; inside a split they are sorted by it.
+        digest: `mobilette.data.dataset.Dataset.digest`.
     """
 
     pixels: NDArray[np.uint8] | None
     store: ImageStore
     positions: NDArray[np.int64]
+    images: tuple[LabelledImage, ...]
+    splits: tuple[str, ...]
     digests: tuple[str, ...]
+    digest: Digest
 
 
-def open_set(
+def find_rows(
     images: ImageSet,
     *,
     resolution: int,
@@ -73,33 +59,35 @@ def open_set(
     digest: Digest | None,
     device_memory: int | None,
     processes: int,
-) -> OpenSet:
-    """Choose how to read a set; arguments as for `mobilette.data.dataset.load_dataset`.
+) -> FoundRows:
+    """Read a set or, if it is streamed, as much of it as its digests need.
+
+    The arguments are those of `mobilette.data.dataset.load_dataset`.
 
     Raises:
-        InputError: the set does not fit in memory and cannot be streamed, or lacks this ``digest``.
+        InputError: the set does not fit in memory and cannot be streamed, or lacks this ``digest``,
+            too many images are unusable, or a worker process died.
     """
     one_of(loader, get_args(LoaderKind), "loader")
-    given = [(split, image) for split, some in images.splits.items() for image in some]
-    chosen = [image for _, image in given]
+    splits = [split for split, some in images.splits.items() for _ in some]
+    chosen = [image for some in images.splits.values() for image in some]
     in_files = not any(image.in_memory for image in chosen)
-    shape = (len(given), preprocess.channels, resolution, resolution)
+    shape = (len(chosen), preprocess.channels, resolution, resolution)
+    streamed = loader == "streamed"
     if loader == "auto":
         train = len(images.splits.get("train") or images.splits["all"])
         on_device = device_memory is None or (
             train * math.prod(shape[1:]) <= _DEVICE_SHARE * device_memory
         )
         streamed = not (on_device and fits_memory(processes * math.prod(shape)))
-    else:
-        streamed = loader == "streamed"
     streamed = streamed and in_files
     if not streamed:
         check_memory(shape)
     rule = _rule(images, digest, in_files=in_files, streamed=streamed)
     of_pixels = rule == "decoded pixels"
-    reduced = [split == "train" and not of_pixels for split, _ in given]
+    reduced = [split == "train" and not of_pixels for split in splits]
     stamps = tuple(image.stamp() for image in chosen) if in_files else ()
-    rows = None
+    cache = None
     if reading.cache is not None and in_files:
         key = cache_key(
             stamps,
@@ -108,52 +96,54 @@ def open_set(
             reduced=reduced,
             digest="decoded pixels" if of_pixels else "files",
         )
-        rows = _open_cache(reading.cache, key, shape, images.name, reporter.remark)
+        opened = open_cache(reading.cache, key, shape=shape, source=images.name)
+        if isinstance(opened, ImageCache):
+            cache = opened
+        else:
+            reporter.remark(f"decoded images are not cached: {opened}")
     store = ImageStore(
         chosen,
         Decoder(preprocess=preprocess, resolution=resolution, of_pixels=of_pixels),
         reduced=reduced,
-        cache=rows,
+        cache=cache,
         workers=reading.processes,
         max_unusable=reading.max_unusable,
         remark=reporter.remark,
     )
-    return OpenSet(
+    pixels, positions = _read(store, streamed=streamed, rule=rule, on_progress=reporter.reading)
+    if rule == "names and sizes":
+        digests = [f"{chosen[at].name}\0{stamps[at].size}" for at in positions]
+    else:
+        digests = [store.digests[at].hex() for at in positions.tolist()]
+    return FoundRows(
+        pixels=pixels,
         store=store,
-        splits=tuple(split for split, _ in given),
-        streamed=streamed,
+        positions=positions,
+        images=tuple(chosen[at] for at in positions),
+        splits=tuple(splits[at] for at in positions),
+        digests=tuple(digests),
         digest=rule,
-        stamps=stamps,
     )
 
 
-def find_rows(opened: OpenSet, *, on_progress: Advance) -> FoundRows:
-    """Read a set or, if it is streamed, as much of it as its digests need.
-
-    Raises:
-        InputError: too many images are unusable, or a worker process died.
-    """
-    store, pixels = opened.store, None
-    if not opened.streamed:
+def _read(
+    store: ImageStore, *, streamed: bool, rule: Digest, on_progress: Advance
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.int64]]:
+    """Return the pixels, unless ``streamed``, and the positions of usable images."""
+    if not streamed:
         decoded = read_all(store, on_progress=on_progress)
-        pixels, positions = decoded.pixels, decoded.positions
-    else:
-        missing = store.missing()
-        if opened.digest != "names and sizes":
-            try:
-                store.scan(missing, progress=on_progress)
-                store.check_unusable()
-            except BaseException:
-                store.close()
-                raise
-            store.forget_failures()
-        usable = [position for position in range(len(store)) if position not in store.broken]
-        positions = np.array(usable, np.int64)
-    if opened.digest == "names and sizes":
-        digests = [f"{store.images[at].name}\0{opened.stamps[at].size}" for at in positions]
-    else:
-        digests = [store.digests[at].hex() for at in positions.tolist()]
-    return FoundRows(pixels=pixels, store=store, positions=positions, digests=tuple(digests))
+        return decoded.pixels, decoded.positions
+    missing = store.missing()
+    if rule != "names and sizes":
+        try:
+            store.scan(missing, progress=on_progress)
+            store.check_unusable()
+        except BaseException:
+            store.close()
+            raise
+        store.forget_failures()
+    usable = [position for position in range(len(store)) if position not in store.broken]
+    return None, np.array(usable, np.int64)
 
 
 def _rule(images: ImageSet, digest: Digest | None, *, in_files: bool, streamed: bool) -> Digest:
@@ -165,17 +155,7 @@ def _rule(images: ImageSet, digest: Digest | None, *, in_files: bool, streamed: 
     one_of(digest, get_args(Digest), "digest")
     if by_pixels and digest != "decoded pixels":
         raise InputError(
-            f"{images.name}: digest {digest!r} needs images in files that come divided into "
-            "train/ and val/; here it is 'decoded pixels'"
+            f"{images.name}: digest {digest!r} needs image files divided into train/ and val/; use "
+            "'decoded pixels'"
         )
     return digest
-
-
-def _open_cache(
-    root: Path, key: str, shape: tuple[int, ...], source: str, remark: Remark
-) -> ImageCache | None:
-    cache = open_cache(root, key, shape=shape, source=source)
-    if isinstance(cache, ImageCache):
-        return cache
-    remark(f"decoded images are not kept for the next time: {cache}")
-    return None

@@ -62,7 +62,7 @@ def find_shards(root: Path) -> dict[str, list[Path]]:
             continue
         shards = [root / folder / file for file in _tars(root, files)]
         if split in found:
-            raise InputError(f"{root / folder}: a second folder that means {split}; join them")
+            raise InputError(f"{root / folder}: a second folder for {split}; merge them")
         if split == "train" and (inside or not shards):
             return {}
         found[split] = shards
@@ -133,11 +133,11 @@ def _by_name(root: Path, tars: Sequence[str]) -> dict[str, list[Path]]:
         found.setdefault(split_within(file) or "all", []).append(root / file)
     if "all" in found and len(found) > 1:
         raise InputError(
-            f"{found['all'][0]}: of no split; the shards beside it are called "
+            f"{found['all'][0]}: its name has no split; other shards are named "
             f"{', '.join(f'{split}-*.tar' for split in found if split != 'all')}"
         )
     if found and "train" not in found and "all" not in found:
-        raise InputError(f"{root}: no shards called train-*.tar")
+        raise InputError(f"{root}: no shards named train-*.tar")
     return {split: found[split] for split in ("all", *SPLITS) if split in found}
 
 
@@ -178,7 +178,7 @@ def _read_shard(path: Path, prefix: str, split: str, number: int, found: _Found)
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(found.samples) == before:
         cut = "" if complete else "; it ends mid-file"
-        raise InputError(f"{path}: no complete sample in it, an image and its .cls{cut}")
+        raise InputError(f"{path}: no complete sample (an image and its .cls){cut}")
     found.cut += [] if complete else [prefix]
 
 
@@ -208,7 +208,7 @@ def _class_of(file: BinaryIO, image: Entry | None, label: Entry | None) -> tuple
     file.seek(label.offset)
     text = file.read(label.size).decode("utf-8", "replace").strip()
     if not text.isprintable() or not text or "\ufffd" in text:
-        return "", "its .cls is empty or no text"
+        return "", "its .cls is empty or not text"
     return text, ""
 
 
@@ -256,7 +256,7 @@ def _listed(path: Path) -> tuple[str, ...]:
     for number, line in enumerate(text.rstrip().split("\n"), start=1):
         name = line.partition("\t")[0].strip()
         if not name or name in ids:
-            what = f"class {name!r} is in line {ids[name]} already" if name else "no class in it"
+            what = f"class {name!r} is already in line {ids[name]}" if name else "empty"
             raise InputError(f"{path}: line {number}: {what}; each line is one class")
         ids[name] = number
     return tuple(ids)

@@ -49,7 +49,7 @@ def find_images(data: str | Path) -> ImageSet:
     """
     if not isinstance(data, str | os.PathLike):
         raise InputError(
-            f"images to read are a folder, a list or the name of a set; not {type(data).__name__}"
+            f"data is a folder, a list or the name of a set, not {type(data).__name__}"
         )
     name = str(data)
     path = Path(data)
@@ -123,8 +123,8 @@ def _cifar(name: str) -> ImageSet:
     variable = os.environ.get("MOBILETTE_DATA", "")
     if not variable:
         raise InputError(
-            f"{name} is looked up in the folder that MOBILETTE_DATA names, which is not set; "
-            f"set it to a folder that holds {layout.archive} from {layout.url}"
+            f"{name}: MOBILETTE_DATA is not set; set it to a folder that contains "
+            f"{layout.archive} from {layout.url}"
         )
     root = Path(variable)
     cifar = read_cifar(layout, root)

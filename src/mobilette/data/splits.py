@@ -106,36 +106,32 @@ def choose_split(images: ImageSet, split: str | None) -> tuple[str, tuple[Labell
     return split, tuple(image for index, image in enumerate(flat) if index not in other)
 
 
-def assign(
-    given: Sequence[str], usable: Sequence[LabelledImage], digests: Sequence[str]
-) -> list[str]:
-    """Return the split of every usable image; ``"all"`` is divided by `held_out_fifth`."""
-    assigned = list(given)
+def assign(found: FoundRows) -> list[str]:
+    """Return the split of every image; ``"all"`` is divided by `held_out_fifth`."""
+    assigned = list(found.splits)
     flat = [index for index, split in enumerate(assigned) if split == "all"]
     held_out = held_out_fifth(
-        labels=[usable[index].label for index in flat],
-        digests=[digests[index] for index in flat],
-        names=[usable[index].name for index in flat],
+        labels=[found.images[index].label for index in flat],
+        digests=[found.digests[index] for index in flat],
+        names=[found.images[index].name for index in flat],
     )
     for index, held in zip(flat, held_out, strict=True):
         assigned[index] = "val" if held else "train"
     return assigned
 
 
-def divide(
-    found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str], *, num_classes: int
-) -> dict[str, Split]:
-    """Return the images by split; of an array, each split is one contiguous piece.
+def divide(found: FoundRows, assigned: Sequence[str], *, num_classes: int) -> dict[str, Split]:
+    """Return the images by split; pixels in memory are reordered, so each split is contiguous.
 
-    Inside a split they are sorted by digest, that is by content, so that a resumed run sees the
+    Inside a split, images are sorted by digest, that is by content, so that a resumed run sees the
     same order even after files were renamed.
     """
     ranks = np.array([SPLITS.index(split) for split in assigned])
     keys = [
         (rank, digest, image.name)
-        for rank, digest, image in zip(ranks.tolist(), found.digests, chosen, strict=True)
+        for rank, digest, image in zip(ranks.tolist(), found.digests, found.images, strict=True)
     ]
-    order = np.array(sorted(range(len(chosen)), key=keys.__getitem__))
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
     if found.pixels is not None:
         _reorder(found.pixels, order)
     ends = np.cumsum(np.bincount(ranks, minlength=len(SPLITS)))
@@ -147,7 +143,7 @@ def divide(
                 pixels = found.pixels[start:end]
             else:
                 pixels = StreamedPixels(found.store, found.positions[order[start:end]])
-            some = [chosen[index] for index in order[start:end]]
+            some = [found.images[index] for index in order[start:end]]
             splits[split] = make_split(pixels, some, num_classes=num_classes)
     return splits
 
@@ -196,14 +192,12 @@ class Copies:
         return tuple(said)
 
 
-def find_copies(
-    found: FoundRows, chosen: Sequence[LabelledImage], assigned: Sequence[str]
-) -> Copies | None:
-    """Find images in several splits or classes; ``None`` where some images were not read yet.
+def find_copies(found: FoundRows, assigned: Sequence[str]) -> Copies | None:
+    """Find images in several splits or classes; ``None`` if some images were not read yet.
 
-    Images with equal digests (every pixel, or every byte of the file) are the same. ``chosen`` and
-    ``assigned`` are the labelled images of ``found`` and their splits.
+    Images with equal digests (every pixel, or every byte of the file) are the same.
     """
+    images = found.images
     digests = [found.store.digests.get(position) for position in found.positions.tolist()]
     if None in digests:
         return None
@@ -220,11 +214,11 @@ def find_copies(
         if "train" in splits:
             for row in rows:
                 if assigned[row] != "train":
-                    in_train.setdefault(assigned[row], []).append(chosen[row].name)
+                    in_train.setdefault(assigned[row], []).append(images[row].name)
         elif "val" in splits:
-            in_val += [chosen[row].name for row in rows if assigned[row] == "test"]
-        if len({chosen[row].label for row in rows}) > 1:
-            in_classes.append(tuple(chosen[row].name for row in rows))
+            in_val += [images[row].name for row in rows if assigned[row] == "test"]
+        if len({images[row].label for row in rows}) > 1:
+            in_classes.append(tuple(images[row].name for row in rows))
     return Copies(
         in_train={split: tuple(names) for split, names in sorted(in_train.items())},
         in_val=tuple(in_val),

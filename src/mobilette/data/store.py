@@ -177,8 +177,8 @@ class ImageStore:
             lines.append(f"images are decoded by threads, not by processes: {self._no_workers}")
         if self._cache is not None and self._cache_fault is not None:
             lines.append(
-                f"{self._cache.folder}: no more decoded images can be kept "
-                f"({self._cache_fault}); the others are decoded again each time"
+                f"{self._cache.folder}: no more decoded images can be cached "
+                f"({self._cache_fault}); the others are decoded each time"
             )
         for line in lines:
             if line not in self._remarked:
@@ -196,21 +196,20 @@ class ImageStore:
             else:
                 self.digests[position] = digest
         if places:
-            self._decode([positions[place] for place in places], out, places)
+            self._decode([self._job(positions[place]) for place in places], out, places)
 
-    def _decode(self, positions: list[int], out: NDArray[np.uint8], places: list[int]) -> None:
-        jobs = [
-            Job(row=position, image=self.images[position], reduced=self._reduced[position])
-            for position in positions
-        ]
+    def _job(self, position: int) -> Job:
+        return Job(row=position, image=self.images[position], reduced=self._reduced[position])
+
+    def _decode(self, jobs: list[Job], out: NDArray[np.uint8], places: list[int]) -> None:
         outcomes, fault = self._outcomes(jobs, out, places)
         with self._count:
             self.decoded += len(jobs)
-        for position, outcome in zip(positions, outcomes, strict=True):
+        for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, bytes):
-                self.digests[position] = outcome
+                self.digests[job.row] = outcome
             else:
-                self.broken[position] = outcome
+                self.broken[job.row] = outcome
         self._cache_fault = self._cache_fault or fault
 
     def _outcomes(

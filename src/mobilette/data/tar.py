@@ -70,7 +70,7 @@ class _Headers:
         if not 0 <= size <= _LONGEST_NAME + tarfile.BLOCKSIZE:
             raise InputError(
                 f"{self._where}: {size:,} bytes of names before byte {self.tell():,}, "
-                f"more than the {_LONGEST_NAME:,} expected at most"
+                f"more than the {_LONGEST_NAME:,} allowed"
             )
         return self._file.read(size)
 
@@ -122,4 +122,4 @@ def _no_header(file: BinaryIO, position: int, where: Path) -> InputError:
         return InputError(
             f"{where}: compressed; images are read in place, so unpack it to a plain .tar"
         )
-    return InputError(f"{where}: no tar header at byte {position:,}; damaged, or no tar file")
+    return InputError(f"{where}: no tar header at byte {position:,}; damaged, or not a tar file")

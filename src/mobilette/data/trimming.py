@@ -11,7 +11,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,16 +32,8 @@ _PNG_XMP = b"XML:com.adobe.xmp"
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
-@dataclass(frozen=True)
-class Trimmed:
-    """A file to decode, and its orientation if that was in a removed part."""
-
-    data: bytes
-    turn: Turn = None
-
-
-def trim(data: bytes, form: str) -> Trimmed:
-    """Return what decoding needs of a file whose format is ``form``.
+def trim(data: bytes, form: str) -> tuple[bytes, Turn]:
+    """Return what decoding needs of a file of the format ``form``, and any removed orientation.
 
     Raises:
         UnusableImage: it ends before its pixels, or would take too long.
@@ -53,11 +44,11 @@ def trim(data: bytes, form: str) -> Trimmed:
         if form == "PNG":
             return _png(data)
         if form == "GIF":
-            return Trimmed(_gif(data))
+            return _gif(data), None
         if form in ("AVIF", "HEIC"):
-            return Trimmed(_without_exif(data))
+            return _without_exif(data), None
         if form == "PPM":
-            return Trimmed(binary(data, limit=MOST_IN_PYTHON))
+            return binary(data, limit=MOST_IN_PYTHON), None
     except (IndexError, struct.error):
         raise UnusableImage("truncated") from None
     if form == "BMP" and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(data) > MOST_IN_PYTHON:
@@ -66,10 +57,10 @@ def trim(data: bytes, form: str) -> Trimmed:
         check_tiff(data, most=MOST_PARTS)
     if form == "JPEG2000" and b"\xff\xd9" not in data:  # its end; OpenJPEG makes the rest black
         raise UnusableImage("truncated")
-    return Trimmed(data)
+    return data, None
 
 
-def _jpeg(data: bytes) -> Trimmed:
+def _jpeg(data: bytes) -> tuple[bytes, Turn]:
     """Leave out APP1 to APP13, APP15 and comments; ITU-T T.81, annex B."""
     kept, at, exif, xmp = [data[:2]], 2, b"", b""
     frame, sequential = bytes(8), False
@@ -98,7 +89,7 @@ def _jpeg(data: bytes) -> Trimmed:
             # A single scan of all components is complete, and the usual case.
             if not (sequential and body[2] == frame[7]):
                 _check_scans(data, at, frame)
-            return Trimmed(b"".join((*kept, memoryview(data)[at:])), turn_of(exif, xmp))
+            return b"".join((*kept, memoryview(data)[at:])), turn_of(exif, xmp)
     raise UnusableImage(f"more than {MOST_PARTS:,} parts before its image")
 
 
@@ -110,16 +101,11 @@ def _check_scans(data: bytes, at: int, frame: bytes) -> None:
         raise UnusableImage(f"{scans:,} scans of {pixels:,} pixels take too long")
 
 
-def _png(data: bytes) -> Trimmed:
+def _png(data: bytes) -> tuple[bytes, Turn]:
     """Leave out non-critical chunks except transparency; PNG specification, 5.3 and 11.3."""
     kept: list[memoryview] = []
-    view, first, at, exif, xmp = (
-        memoryview(data),
-        0,
-        8,
-        b"",
-        b"",
-    )  # everything from ``first`` on is kept so far
+    view, exif, xmp = memoryview(data), b"", b""
+    first, at = 0, 8  # everything from ``first`` on is kept so far
     for _ in range(MOST_PARTS):
         if at + 8 > len(data):
             break
@@ -142,7 +128,7 @@ def _png(data: bytes) -> Trimmed:
     else:
         raise UnusableImage(f"more than {MOST_PARTS:,} parts")
     kept.append(view[first:at])
-    return Trimmed(b"".join(kept), turn_of(exif, xmp))
+    return b"".join(kept), turn_of(exif, xmp)
 
 
 def _text(name: bytes, body: bytes) -> bytes:

@@ -198,7 +198,7 @@ class WorkerPool:
     ) -> tuple[list[Outcome], str | None]:
         with self._lock:
             if self._closed:
-                raise InputError("the images were closed")
+                raise InputError("the dataset is closed")
             if self._idle:
                 worker = self._idle.pop()
             else:
@@ -211,7 +211,7 @@ class WorkerPool:
             answer = worker.decode(jobs, out, places)
         except WorkerDied:  # it is not used again
             if self._closed:
-                raise InputError("the images were closed") from None
+                raise InputError("the dataset is closed") from None
             raise
         with self._lock:
             self._idle.append(worker)
@@ -266,7 +266,7 @@ def why_no_processes() -> str | None:
     repeat what this process is doing, threads decode.
     """
     if multiprocessing.current_process().daemon:
-        return "a daemonic process may start none"
+        return "a daemonic process cannot start any"
     main = sys.modules.get("__main__")
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if file is None or (spec is not None and spec.name.rpartition(".")[2] == "__main__"):
@@ -280,7 +280,7 @@ def why_no_processes() -> str | None:
     line = _line_in(vars(main))
     if line is None or _is_guarded(program, line):
         return None
-    return f'no `if __name__ == "__main__":` is around line {line} of {file}'
+    return f'line {line} of {file} is not inside `if __name__ == "__main__":`'
 
 
 def _line_in(main: dict[str, object]) -> int | None:
