@@ -104,7 +104,7 @@ def test_an_existing_directory_is_replaced_only_by_force(tmp_path: Path) -> None
 def test_force_replaces_nothing_of_another_kind_and_not_its_own_source(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter 1").touch()
-    with pytest.raises(InputError, match="replaces only a folder with arch.json in it"):
+    with pytest.raises(InputError, match="only replaces a folder that contains arch.json"):
         new_directory(tmp_path / "thesis", holds="arch.json", force=True).__enter__()
     with pytest.raises(InputError, match="lies in it and would be replaced"):
         new_directory(tmp_path, holds="thesis", force=True, source=tmp_path / "thesis").__enter__()
@@ -128,5 +128,5 @@ def test_a_place_below_a_file_is_told_before_any_work(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match=r"cannot be written \(.* is not to be written to\)"):
+    with pytest.raises(InputError, match=r"cannot be written \(.* is not writable\)"):
         check_new(tmp_path / "out", holds="arch.json", force=False)

@@ -83,7 +83,7 @@ def test_a_claimed_folder_is_refused_to_others(tmp_path: Path) -> None:
     path = tmp_path / "new" / "run"
     with held(path) as other:
         assert said(other) == str(path)
-        message = rf"run: process {other.pid} is writing it; wait until that has ended"
+        message = rf"run: process {other.pid} is writing it; wait until it ends"
         with pytest.raises(BusyError, match=message):
             claimed(path).__enter__()
         for force in (False, True):

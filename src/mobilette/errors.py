@@ -1,4 +1,4 @@
-"""The one error that is meant for people, and how its messages show values."""
+"""`InputError`, and how messages show values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packages that not everybody has: their imports, and the versions that are there."""
+"""Optional packages: importing them, and their versions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ORT_REPORTS = "ORT_DISABLE_TELEMETRY"
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Import packages of ``extra`` inside; where they are missing, say what to install.
+    """Import packages of ``extra`` inside; if one is missing, say what to install.
 
     Args:
         extra: one of pyproject.toml's optional dependencies.
-        what: what they are needed for, such as "export to openvino".
+        what: what needs them, such as "export to openvino".
 
     Raises:
         InputError: a package cannot be imported.
@@ -39,8 +39,8 @@ def needs(extra: str, what: str) -> Iterator[None]:
 def reports_off() -> Iterator[None]:
     """Import onnxruntime inside without the thread that reports to a web server.
 
-    That thread also keeps processes that are forked afterwards from ending. Who has set
-    ``ORT_DISABLE_TELEMETRY``, or imported onnxruntime before, has decided otherwise.
+    That thread also keeps processes that are forked afterwards from ending. Nothing changes if
+    ``ORT_DISABLE_TELEMETRY`` is set or onnxruntime was imported before.
     """
     if ORT_REPORTS in os.environ:
         yield
@@ -54,11 +54,10 @@ def reports_off() -> Iterator[None]:
 
 @contextmanager
 def hidden(package: str) -> Iterator[None]:
-    """Import others inside as if ``package`` was not installed.
+    """Import other packages inside as if ``package`` was not installed.
 
-    For packages that are optional to those others and unwanted here: importing ``openvino`` reports
-    itself to a web server through ``openvino_telemetry`` wherever that is installed. An import that
-    was made before is left as it is.
+    For example, ``openvino`` reports its import to a web server through ``openvino_telemetry`` if
+    that is installed. An earlier import of ``package`` is left as it is.
     """
     if package in sys.modules:
         yield
@@ -71,13 +70,13 @@ def hidden(package: str) -> Iterator[None]:
 
 
 def version_of(package: str) -> str:
-    """Return the version of ``package``, or of what is installed in its place.
+    """Return the version of ``package``, or of another package that provides its module.
 
-    Mobilette's own is that of the source that runs, installed or not. A module may come from
-    another package: ``onnxruntime`` from ``onnxruntime-gpu``.
+    For example, ``onnxruntime`` may come from ``onnxruntime-gpu``. The version of ``mobilette`` is
+    that of the running source, installed or not.
 
     Raises:
-        PackageNotFoundError: nothing says which version there is.
+        PackageNotFoundError: the version is unknown.
     """
     if package == "mobilette":
         return mobilette.__version__
@@ -90,7 +89,7 @@ def version_of(package: str) -> str:
 
 
 def version_or_unknown(package: str) -> str:
-    """Return the version of ``package`` for a record of what was used, or "unknown"."""
+    """Return the version of ``package``, or "unknown"."""
     try:
         return version_of(package)
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Reading files that may be hostile, and writing files that are never half there."""
+"""Reading files that may be hostile, and writing files in one step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def cache_root() -> Path:
-    """Return the folder of caches, ``MOBILETTE_CACHE`` or the system's; it need not exist.
+    """Return the cache folder, ``MOBILETTE_CACHE`` or the system's; it need not exist.
 
     Raises:
         InputError: it is in the home directory, and this user has none.
@@ -152,5 +152,5 @@ def write_json(path: Path, value: object) -> None:
 
 
 def in_words(error: OSError) -> str:
-    """Return in a few words what went wrong."""
+    """Return the reason in a few words."""
     return (error.strerror or str(error)).lower()

@@ -1,37 +1,33 @@
-"""What a long operation tells its caller while it works."""
+"""Progress and remarks of long operations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Called with how much is done, and how much there is in all.
+# Called with the amount done and the total.
 Advance = Callable[[int, int], None]
-# Called with one line for the user: about a choice that was made, or what happened.
+# Called with one line for the user: a choice that was made, or what happened.
 Remark = Callable[[str], None]
 
 
-def _ignore_advance(done: int, total: int) -> None:
-    pass
-
-
-def _ignore_remark(line: str) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reporter:
-    """Who is told how a long operation goes; by default nobody.
+    """Receives the progress and remarks of a long operation; by default ignores them.
 
     Attributes:
-        reading: called with (images read, images in all).
-        download: called with (bytes received, bytes in all).
+        reading: called with (images read, total).
+        download: called with (bytes received, total).
         remark: called with one line for the user.
     """
 
-    reading: Advance = _ignore_advance
-    download: Advance = _ignore_advance
-    remark: Remark = _ignore_remark
+    reading: Advance = _ignore
+    download: Advance = _ignore
+    remark: Remark = _ignore
 
 
 SILENT = Reporter()

@@ -126,7 +126,7 @@ CASES: dict[str, Case] = {
     ),
     "`cat/train`, `cat/test`, `dog/train`, `dog/test`": gives(
         *(f"{name}/{split}/1.png" for name in ("cat", "dog") for split in ("train", "test")),
-        said="each class has its splits",
+        said="each class folder contains splits",
         all=2,
         test=2,
     ),
@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
         )
     ),
     "`train/cat`, `train/dog`, `notes/`": gives(
-        *within("train"), "notes/a.txt", said="left out: notes/", all=2
+        *within("train"), "notes/a.txt", said="they are not splits: notes/", all=2
     ),
     "`cat/small/1.jpg`, `dog/2.jpg`": gives("cat/small/1.png", "dog/2.png", all=2),
     "`train/1.jpg`, `test/1.jpg`": gives("train/1.png", "test/1.png"),
@@ -198,10 +198,15 @@ CASES: dict[str, Case] = {
         gives(
             *BOTH,
             "runs/one/arch.json",
-            said="left out runs/, results",
+            said="runs/ contains results and is left out",
             all=2,
         ),
-        gives(*BOTH, "exports/one/onnx/contract.json", said="left out exports/, results", all=2),
+        gives(
+            *BOTH,
+            "exports/one/onnx/contract.json",
+            said="exports/ contains results and is left out",
+            all=2,
+        ),
         gives(*BOTH, "runs/1.png", classes=("cat", "dog", "runs"), all=3),
     ),
     "classes in `images/` beside `meta/` without images": gives(

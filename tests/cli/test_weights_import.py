@@ -299,7 +299,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (["--out=run", "--resize=squeeze"], "'squeeze' is not one of 'crop', 'squash', 'pad'"),
         (["--out=three.txt/run", "--preprocess=unit"], "cannot be written"),
         (["--out=existing", "--preprocess=unit"], "existing: exists; give another --out, or --f"),
-        (["--out=existing", "--preprocess=unit", "--force"], "replaces only a folder with arch"),
+        (
+            ["--out=existing", "--preprocess=unit", "--force"],
+            "only replaces a folder that contains arch",
+        ),
     ],
 )
 def test_bad_options(options: list[str], error: str, refused: Refused) -> None:

@@ -196,7 +196,7 @@ def test_no_cache_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     expected = load(root, None)
     same(expected, load(root, tmp_path / "file" / "cache", remarks))
     assert len(remarks) == 1
-    assert "not kept" in remarks[0]
+    assert "not cached" in remarks[0]
     assert "not a directory" in remarks[0]
 
     usage = shutil.disk_usage(tmp_path)._replace(free=2 * 15 * 3 * 16 * 16 - 1)

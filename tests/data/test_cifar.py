@@ -68,13 +68,14 @@ def test_records_are_read(tmp_path: Path, name: str, packed: bool) -> None:
         layout = archived(layout, tmp_path)
     else:
         unpacked(layout, tmp_path)
-    cifar = read_cifar(layout, tmp_path)
-    assert cifar is not None
-    assert cifar.classes == tuple(f"class{number}" for number in range(layout.classes))
-    pixels, labels = cifar.splits["train"]
+    found = read_cifar(layout, tmp_path)
+    assert found is not None
+    classes, splits = found
+    assert classes == tuple(f"class{number}" for number in range(layout.classes))
+    pixels, labels = splits["train"]
     assert pixels.shape == (3 * len(layout.train), 32, 32, 3)
     assert labels[:4].tolist() == [1, 2, 3, 2][: len(labels)]
-    assert cifar.splits["val"][1].tolist() == [0, 1]
+    assert splits["val"][1].tolist() == [0, 1]
     for image, label in zip(pixels, labels, strict=True):
         assert (image[:, :, 0] == label).all()
         assert image[5, 7].tolist() == [label, 5, 7]
@@ -110,7 +111,7 @@ def test_damaged_archives(tmp_path: Path) -> None:
             "test_batch.bin has the label 10; the labels are 0 to 9",
         ),
         ("batches.meta.txt", b"a\nb\n", "names 2 classes instead of 10"),
-        ("data_batch_5.bin", None, "data_batch_5.bin cannot be read: No such file"),
+        ("data_batch_5.bin", None, "data_batch_5.bin: no such file"),
     ],
 )
 def test_damaged_folders(tmp_path: Path, file: str, change: bytes | None, message: str) -> None:

@@ -103,7 +103,7 @@ def test_several_labels_or_none(tmp_path: Path) -> None:
         (["path,label", '1,"a', "2,b"], "line 2: a quote is not closed"),
         (["path,label", '"1\n2",a', '3,"x\ny"'], "line 4: label .* line break"),
         (["path,label", "1," + "a" * 200_000], "line 2: field larger than field limit"),
-        (["path,label", "1,a\0"], "line 2: a zero byte"),
+        (["path,label", "1,a\0"], "line 2: contains a zero byte"),
         (["path,a,b", "1,1,0", "2,1"], "line 3: 2 fields, but the first row has 3"),
         (["path,a,a", "1,1,0", "2,0,1"], "line 1: column 'a' occurs twice"),
         (['path,"a', 'b",c', "1,1,0", "2,0,1"], "line 1: label .* line break"),
@@ -141,7 +141,7 @@ def test_a_list_that_is_no_utf8_or_too_large(tmp_path: Path) -> None:
         find_images(path)
     with path.open("wb") as file:
         file.truncate(LARGEST_LIST + 1)
-    with pytest.raises(InputError, match="more than the 1,073,741,824 expected"):
+    with pytest.raises(InputError, match="more than the 1,073,741,824 allowed"):
         find_images(path)
 
 

@@ -70,15 +70,15 @@ def ran(words: list[str], text: str | None = None) -> subprocess.CompletedProces
 @pytest.mark.parametrize(
     ("how", "program", "remark"),
     [
-        ("file", LOAD + CALL, 'is not inside `if __name__ == "__main__":`'),
+        ("file", LOAD + CALL, '`if __name__ == "__main__":` is missing around line'),
         ("file", LOAD + GUARDED, None),
         ("stdin", LOAD + CALL, "the program, <stdin>, is not a file"),
         ("stdin", LOAD + GUARDED, "the program, <stdin>, is not a file"),
         ("-c", LOAD + CALL, None),
-        ("file", LOAD + DAEMON + CALL.replace("load", "daemon"), "a daemonic process may start"),
+        ("file", LOAD + DAEMON + CALL.replace("load", "daemon"), "a daemonic process cannot start"),
         ("file", LOAD + EXECUTOR + GUARDED.replace("load(", "executor("), None),
         ("exec", LOAD + CALL, None),
-        ("module", LOAD + CALL, 'is not inside `if __name__ == "__main__":`'),
+        ("module", LOAD + CALL, '`if __name__ == "__main__":` is missing around line'),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 10 else "",
 )

@@ -174,21 +174,21 @@ def test_class_names(tmp_path: Path) -> None:
     [
         ({"a": ["1", "2"]}, "x\ny\n", "a.tar/0001.png: class '2' is not in the 2 lines of classes"),
         ({"a": ["xx", "yyy"]}, "xx\nyyyy", "class 'yyy' is not in .*did you mean 'yyyy'"),
-        ({"a": ["1", "2"]}, "x\n\ny", "classes.txt: line 2: no class in it"),
+        ({"a": ["1", "2"]}, "x\n\ny", "classes.txt: line 2: empty"),
         ({"a": ["1", "2"]}, "x\ny\nx", "classes.txt: line 3: class 'x' is already in line 1"),
         ({"a": ["1", "100000"]}, None, "class '100000' is not in 0 to 99,999"),
         ({"a": ["1", "9" * 900]}, None, "class '9999.* is not in 0 to 99,999"),
         ({"train": ["0", "1"], "val": ["2"]}, None, "val.tar/0000.png: class '2' is not in train"),
         ({"train": ["cat", "b"], "val": ["cats"]}, None, "not in train; did you mean 'cat'"),
         ({"a": ["0", "0"]}, None, "has one class, '0'"),
-        ({"val": ["0", "1"]}, None, "no shards called train-"),
+        ({"val": ["0", "1"]}, None, "no shards named train-"),
         ({"train": ["0"], "validation": ["1"]}, None, "class '1' is not in train"),
         (
             {"train": ["0"], "extra": ["1"]},
             None,
             "extra.tar: its name has no split; .* named train-",
         ),
-        ({"a": []}, None, "a.tar: no complete sample in it"),
+        ({"a": []}, None, "a.tar: no complete sample"),
     ],
 )
 def test_bad_sets(
@@ -211,7 +211,7 @@ def test_bad_folders_of_shards(tmp_path: Path) -> None:
         find_images(tmp_path)
     write(tmp_path / "val/0.tar", samples("a"))
     write(tmp_path / "valid/0.tar", samples("a"))
-    with pytest.raises(InputError, match="valid: a second folder that means val; join them"):
+    with pytest.raises(InputError, match="valid: a second folder for val; merge them"):
         find_images(tmp_path)
 
 
@@ -339,8 +339,8 @@ def header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
     ("hostile", "message"),
     [
         (header(b"1.png", b"\xff" * 12), "a.tar: "),
-        (header(b"1.png", b"\x80" + b"\x7f" * 11), "no complete sample in it.*ends mid-file"),
-        (header(b"1.png", b"77777777777"), "no complete sample in it.*ends mid-file"),
+        (header(b"1.png", b"\x80" + b"\x7f" * 11), "no complete sample.*ends mid-file"),
+        (header(b"1.png", b"77777777777"), "no complete sample.*ends mid-file"),
         (header(b"1.png", b"00000000000", b"S"), "sparse files"),
         (header(b"1.png", b"no number"), "no tar header at byte 0"),
         (header(b"", b"00000400000", b"x") + bytes(2**17), "131,072 bytes of names"),

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.errors import InputError
+from mobilette.files import read_bytes
 
 _PIXELS = 3 * 32 * 32
 
@@ -72,20 +73,16 @@ LAYOUTS: Mapping[str, CifarLayout] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cifar:
-    """A CIFAR set in memory.
-
-    ``classes`` are in label order; ``splits`` holds, for ``"train"`` and ``"val"`` (the test
-    batch), pixels, uint8 (N, 32, 32, 3), and labels, uint8 (N,).
-    """
-
-    classes: tuple[str, ...]
-    splits: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+# Pixels, uint8 (N, 32, 32, 3), and labels, uint8 (N,).
+Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-def read_cifar(layout: CifarLayout, root: Path) -> Cifar | None:
-    """Read the archive, or else the unpacked folder, in ``root``; ``None`` if neither exists.
+def read_cifar(layout: CifarLayout, root: Path) -> tuple[tuple[str, ...], dict[str, Arrays]] | None:
+    """Read the archive, or else the unpacked folder, in ``root``.
+
+    Returns:
+        The classes in label order, and the splits ``"train"`` and ``"val"`` (the test batch);
+        ``None`` if there is neither archive nor folder.
 
     Raises:
         InputError: the archive's checksum, a file's size or a label is wrong.
@@ -94,7 +91,7 @@ def read_cifar(layout: CifarLayout, root: Path) -> Cifar | None:
     if (root / layout.archive).is_file():
         pieces = _unpacked(layout, root / layout.archive, names)
     elif (root / layout.folder).is_dir():
-        pieces = {name: _read(root / layout.folder / name) for name in names}
+        pieces = {name: read_bytes(root / layout.folder / name) for name in names}
     else:
         return None
     text = pieces[layout.class_names].decode("ascii", errors="replace")
@@ -106,11 +103,11 @@ def read_cifar(layout: CifarLayout, root: Path) -> Cifar | None:
     train = [_records(layout, name, pieces[name], layout.train_records) for name in layout.train]
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*train, strict=True))
     test = _records(layout, layout.test, pieces[layout.test], layout.test_records)
-    return Cifar(classes=classes, splits={"train": (pixels, labels), "val": test})
+    return classes, {"train": (pixels, labels), "val": test}
 
 
 def _unpacked(layout: CifarLayout, path: Path, names: tuple[str, ...]) -> dict[str, bytes]:
-    data = _read(path)
+    data = read_bytes(path)
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if digest != layout.md5:
         raise InputError(
@@ -125,16 +122,7 @@ def _unpacked(layout: CifarLayout, path: Path, names: tuple[str, ...]) -> dict[s
         raise InputError(f"{path} is not the archive of {layout.url}: {error}") from error
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _records(
-    layout: CifarLayout, name: str, data: bytes, count: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _records(layout: CifarLayout, name: str, data: bytes, count: int) -> Arrays:
     size = count * (layout.label_bytes + _PIXELS)
     if len(data) != size:
         raise InputError(f"{layout.folder}/{name} has {len(data):,} bytes instead of {size:,}")

@@ -136,7 +136,7 @@ def _read(
     missing = store.missing()
     if rule != "names and sizes":
         try:
-            store.scan(missing, progress=on_progress)
+            store.fill(missing, None, progress=on_progress)
             store.check_unusable()
         except BaseException:
             store.close()

@@ -127,22 +127,23 @@ def _cifar(name: str) -> ImageSet:
             f"{layout.archive} from {layout.url}"
         )
     root = Path(variable)
-    cifar = read_cifar(layout, root)
-    if cifar is None:
+    found = read_cifar(layout, root)
+    if found is None:
         if (root / name).is_dir():
             return _folder(root / name, name)
         raise InputError(
             f"{name} is not in {root} (MOBILETTE_DATA); put {layout.archive} from {layout.url} "
             f"there, or its folder {layout.folder}/, or a folder {name}/ with {LAYOUT}"
         )
+    classes, arrays = found
     splits = {
         split: tuple(
             LabelledImage(name=f"{name}/{split}/{index}", label=int(label), content=pixels[index])
             for index, label in enumerate(labels)
         )
-        for split, (pixels, labels) in cifar.splits.items()
+        for split, (pixels, labels) in arrays.items()
     }
-    return ImageSet(name=name, classes=cifar.classes, splits=splits)
+    return ImageSet(name=name, classes=classes, splits=splits)
 
 
 def _folder(path: Path, name: str) -> ImageSet:

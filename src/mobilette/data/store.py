@@ -30,7 +30,6 @@ _NAMED = 5  # broken images that remarks name; dataset.json names all
 _PROGRESS = 64
 
 Positions = Sequence[int] | NDArray[np.int64]
-_Piece = tuple[int, list[Future[None]]]
 
 
 class ImageStore:
@@ -107,22 +106,44 @@ class ImageStore:
         return [self._threads.submit(self._read, *piece) for piece in pieces]
 
     def fill(
-        self, positions: Positions, out: NDArray[np.uint8], *, progress: Advance | None = None
+        self,
+        positions: Positions,
+        out: NDArray[np.uint8] | None,
+        *,
+        progress: Advance | None = None,
     ) -> None:
-        """Read rows into ``out`` like `start`, and wait for them."""
-        pieces = (
-            (len(piece), self.start(piece, out[first : first + CHUNK]))
-            for first, piece in _cut(positions)
-        )
-        self._follow(pieces, len(positions), progress)
+        """Read rows into ``out`` like `start`, a few pieces ahead, and wait for them.
 
-    def scan(self, positions: Positions, *, progress: Advance | None = None) -> None:
-        """Decode images for the cache and for their digests; no pixels stay in memory."""
-        pieces = (
-            (len(piece), self.start(piece, np.empty((len(piece), *self.row_shape), np.uint8)))
-            for _, piece in _cut(positions)
-        )
-        self._follow(pieces, len(positions), progress)
+        Without ``out``, images are only decoded for the cache and for their digests.
+        """
+        waiting: deque[tuple[int, list[Future[None]]]] = deque()
+        done = 0
+
+        def finish() -> None:
+            nonlocal done
+            count, futures = waiting.popleft()
+            for future in futures:
+                future.result()
+            before, done = done, done + count
+            if progress is not None and (
+                done // _PROGRESS > before // _PROGRESS or done == len(positions)
+            ):
+                progress(done, len(positions))
+
+        try:
+            for first, piece in _cut(positions):
+                if out is None:
+                    rows = np.empty((len(piece), *self.row_shape), np.uint8)
+                else:
+                    rows = out[first : first + CHUNK]
+                waiting.append((len(piece), self.start(piece, rows)))
+                while len(waiting) > 4 * self.workers:
+                    finish()
+            while waiting:
+                finish()
+        finally:
+            cancel(future for _, futures in waiting for future in futures)
+        self._remark_on_the_machine()
 
     def unusable(self) -> tuple[tuple[str, str], ...]:
         """Return name and reason of the images found broken so far."""
@@ -225,31 +246,6 @@ class ImageStore:
                 self._no_workers = str(error)
         outcomes = self.decoder.decode_all(jobs, [out[place] for place in places], self._cache)
         return outcomes, None if self._cache is None else self._cache.fault
-
-    def _follow(self, pieces: Iterable[_Piece], total: int, progress: Advance | None) -> None:
-        """Wait for pieces in order, a few of them ahead, and report progress."""
-        waiting: deque[_Piece] = deque()
-        done = 0
-
-        def finish() -> None:
-            nonlocal done
-            count, futures = waiting.popleft()
-            for future in futures:
-                future.result()
-            before, done = done, done + count
-            if progress is not None and (done // _PROGRESS > before // _PROGRESS or done == total):
-                progress(done, total)
-
-        try:
-            for piece in pieces:
-                waiting.append(piece)
-                while len(waiting) > 4 * self.workers:
-                    finish()
-            while waiting:
-                finish()
-        finally:
-            cancel(future for _, futures in waiting for future in futures)
-        self._remark_on_the_machine()
 
 
 class StreamedPixels:

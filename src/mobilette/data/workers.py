@@ -280,7 +280,7 @@ def why_no_processes() -> str | None:
     line = _line_in(vars(main))
     if line is None or _is_guarded(program, line):
         return None
-    return f'line {line} of {file} is not inside `if __name__ == "__main__":`'
+    return f'`if __name__ == "__main__":` is missing around line {line} of {file}'
 
 
 def _line_in(main: dict[str, object]) -> int | None:

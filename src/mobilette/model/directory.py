@@ -134,18 +134,13 @@ def read_origin(path: Path, arch: Arch) -> Origin:
     if isinstance(imported, Mapping) and PRUNED_FROM in imported:
         source = f"{imported[PRUNED_FROM]}, pruned"
     sha256 = hashlib.sha256(read_bytes(path / WEIGHTS)).hexdigest()
-    if not isinstance(origin, Mapping):
+    if isinstance(origin, Mapping):
+        width_mult, form = origin.get("width_mult"), origin.get("form")
+        numeric = width_mult is None or isinstance(width_mult, float | int)
+        if not numeric or form not in ("small", "full", None):
+            raise InputError(f"{path / ENVIRONMENT}: {ORIGIN} is {shown(origin)}")
+    else:
         width_mult, form = _find_width(arch)
-        return Origin(
-            name=arch.name, width_mult=width_mult, form=form, source=source, sha256=sha256
-        )
-    width_mult, form = origin.get("width_mult"), origin.get("form")
-    if not (width_mult is None or isinstance(width_mult, float | int)) or form not in (
-        "small",
-        "full",
-        None,
-    ):
-        raise InputError(f"{path / ENVIRONMENT}: {ORIGIN} is {shown(origin)}")
     return Origin(name=arch.name, width_mult=width_mult, form=form, source=source, sha256=sha256)
 
 
