@@ -158,7 +158,7 @@ def test_a_image_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MOBILETTE_DATA", raising=False)
-    with pytest.raises(InputError, match=r"MOBILETTE_DATA names, which is not set.*binary.tar.gz"):
+    with pytest.raises(InputError, match=r"MOBILETTE_DATA is not set.*binary.tar.gz"):
         find_images("cifar10")
     monkeypatch.setenv("MOBILETTE_DATA", str(tmp_path))
     url = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
