@@ -35,10 +35,10 @@ _WORDS = {
 
 
 def checked(function: Callable[P, T]) -> Callable[P, T]:
-    """Let ``function`` refuse arguments that it does not have, or of a wrong type: `InputError`.
+    """Make ``function`` raise `InputError` for unknown arguments and wrong types.
 
-    Types are those of its annotations. Text must not be empty, and a path must be one that the
-    system can look up.
+    Types are those of its annotations. Text must not be empty, and the system must be able to look
+    up a path.
     """
     expected = signature(function)
 

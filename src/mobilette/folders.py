@@ -1,9 +1,9 @@
 """Folders that one process at a time writes, that appear whole and are replaced in one step.
 
-Beside a folder ``NAME`` lie, as long as a process writes it: ``.NAME.lock``, which the system
-unlocks when that process ends, however it ends; ``.NAME.XXXXXXXX.unfinished``, what will be
-``NAME``; and, where two folders cannot be exchanged in one step, ``.NAME.XXXXXXXX.replaced``, what
-was. Whoever claims ``NAME`` next brings back or removes what a process that was killed has left.
+While a process writes a folder ``NAME``, these are beside it: ``.NAME.lock``, which the system
+unlocks when the process ends for any reason; ``.NAME.XXXXXXXX.unfinished``, which becomes ``NAME``;
+and, if two folders cannot be exchanged in one step, ``.NAME.XXXXXXXX.replaced``, the old folder.
+The next process that claims ``NAME`` restores or removes what a killed process has left.
 """
 
 from __future__ import annotations
@@ -37,18 +37,17 @@ class BusyError(InputError):
 
 @contextmanager
 def claimed(path: Path, *, remark: Remark | None = None) -> Iterator[None]:
-    """Let nobody else write the folder ``path``, which need not exist, inside the block.
+    """Keep other processes and threads from writing the folder ``path``, which need not exist.
 
-    A thread may claim again what it has. What a dead process has left of ``path`` is put in order
-    first.
+    A thread may claim a folder again. What a dead process has left of ``path`` is cleaned up first.
 
     Args:
         path: the folder.
-        remark: called with a line for the user where the file system has no locks.
+        remark: called with a line for the user if the file system has no locks.
 
     Raises:
         BusyError: another process, or thread, writes it.
-        InputError: it can lie nowhere.
+        InputError: the folders above it cannot be made.
     """
     made = make_parents(path)
     final = path.resolve()
@@ -76,7 +75,7 @@ def claimed_free(path: Path) -> Iterator[Path]:
     """Claim ``path`` if it is free, else the first free one of ``path-2``, ``path-3``, …; yield it.
 
     Raises:
-        InputError: it can lie nowhere.
+        InputError: the folders above it cannot be made.
     """
     numbered = (path.with_name(f"{path.name}-{number}") for number in count(2))
     for candidate in chain([path], numbered):
@@ -94,7 +93,7 @@ def claimed_free(path: Path) -> Iterator[Path]:
 
 
 def restore(path: Path) -> None:
-    """Bring back the folder ``path`` if a killed process has put it aside to replace it."""
+    """Restore the folder ``path`` if a process was killed while replacing it."""
     if not path.exists() and any(_left(path.resolve(), REPLACED)):
         with suppress(InputError), claimed(path):
             pass
@@ -108,9 +107,9 @@ def new_directory(
 
     Args:
         path: where the folder will be.
-        holds: a file that every folder of this kind has.
-        force: replace what is there, if it is empty or an older one of this kind.
-        source: what the content is made from, which must not lie inside ``path``.
+        holds: a file that every folder of this kind contains.
+        force: replace an existing folder if it is empty or of this kind.
+        source: what the content is made from, which must not be inside ``path``.
 
     Raises:
         InputError: ``path`` exists, another process writes it, or it cannot be written; nothing is
@@ -193,15 +192,15 @@ def make_parents(path: Path) -> list[Path]:
 
 @contextmanager
 def scratch(above: Path | None = None) -> Iterator[Path]:
-    """Yield an empty temporary folder that goes with the block.
+    """Yield an empty temporary folder that is removed after the block.
 
-    It is locked as long as it is there. Those whose process was killed are removed first.
+    It is locked while it exists. Folders whose process was killed are removed first.
 
     Args:
-        above: where it lies instead of the system's place for temporary files.
+        above: the folder to make it in, by default the system's for temporary files.
 
     Raises:
-        InputError: there is no such place.
+        InputError: it cannot be made.
     """
     with ExitStack() as stack:
         folder = None
@@ -233,7 +232,7 @@ def sweep(above: Path) -> None:
 
 
 def _lock_file(path: Path) -> Path:
-    """Return where the lock of ``path`` lies: in it where a container sees nothing but it."""
+    """Return the lock file of ``path``, inside it if a container sees only this folder."""
     mounted = os.path.ismount(path)
     if path.is_dir() and (mounted or not os.access(path.parent, os.W_OK | os.X_OK)):
         return path / ".lock"
@@ -241,7 +240,7 @@ def _lock_file(path: Path) -> Path:
 
 
 def _recover(path: Path) -> None:
-    """Put in order what a dead process has left of ``path``."""
+    """Clean up what a dead process has left of ``path``."""
     for old in _left(path, REPLACED):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Work in a process of its own, for libraries that crash on damaged files.
+"""Run a module in a separate process, for libraries that crash on damaged files.
 
-The module that does it is run by ``python -m``. It prints why it refuses its input to stderr and
-ends with the status `REFUSED`; its result goes to stdout.
+The module runs by ``python -m`` and writes its result to stdout. To refuse its input, it prints the
+reason to stderr and exits with status `REFUSED`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def run_isolated(
         module: its full name.
         arguments: of its command line.
         stdin: what it reads.
-        longest_s: seconds that it may take.
-        crashed: what to say if it ends otherwise, before its status or signal.
-        environment: added to this process's.
+        longest_s: time limit in seconds.
+        crashed: the message for any other exit status, which is appended to it.
+        environment: variables added to this process's.
         said: how many of its last lines say why it refused its input.
 
     Raises:
-        InputError: it refused its input, crashed, or took longer.
+        InputError: it refused its input, crashed or timed out.
     """
     # -P: whatever lies in the current folder is not imported
     command = [sys.executable, "-P", "-m", module, *arguments]

@@ -1,7 +1,7 @@
-"""The range of every number that people, files and callers give.
+"""The valid range of every number from users, files and callers.
 
-The command line, the fields of records (``Annotated[int, RESOLUTION]``) and Python functions all
-check by these.
+The command line, the fields of records (``Annotated[int, RESOLUTION]``) and Python functions check
+numbers by these.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ SECONDS = Range(0.0, 1e8)  # three years
 PRUNED_PART = Range(0.0001, 0.9999, "; it is a part of the mult-adds, such as 0.7")
 PRUNING_STEPS = Range(1, 100)
 
-# What was measured.
+# Measurements.
 AMOUNT = Range(0, 2**63 - 1)  # of bytes, images, steps, parameters
 DIFFERENCE = Range(-1.0, 1.0)  # of two accuracies
 MILLISECONDS = Range(0.0, 1e9)
-RATE = Range(0.0, 1e12)  # a second
+RATE = Range(0.0, 1e12)  # per second
 
 # Machines and measuring.
 THREADS = Range(1, 512)

@@ -1,4 +1,4 @@
-"""Locks between processes: the system's own, which end with the process that has them."""
+"""Locks between processes: the system's own, released when the holding process ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TakenError(Exception):
     """Another process, or thread, has the lock.
 
     Attributes:
-        holder: "process 4711", or "another process" where that cannot be read.
+        holder: "process 4711", or "another process" if its number is unknown.
     """
 
     def __init__(self, holder: str) -> None:
@@ -28,20 +28,20 @@ Held = Literal["now", "before", "not"]
 
 @contextmanager
 def locked(file: Path, *, again: bool = True) -> Iterator[Held]:
-    """Hold the lock on ``file``, which is made and removed with it.
+    """Hold the lock ``file``, which is created and removed with it.
 
     Args:
-        file: beside what it locks.
-        again: whether a thread may take what it has already.
+        file: the lock file.
+        again: whether a thread may take a lock it already holds.
 
     Yields:
-        Since when it is held: ``now``, or ``before`` by this thread; or ``not``, where a network
-        file system has no locks or the file may not be written.
+        ``now`` if the lock was taken; ``before`` if this thread held it already; ``not`` if a
+        network file system has no locks or the file cannot be written.
 
     Raises:
         TakenError: another process, or another thread, has it.
     """
-    # Whoever may write the folder may take over what a dead process of another user has left.
+    # Other users who may write the folder can take over the lock of a dead process.
     lock = FileLock(file, mode=0o666, is_singleton=True, on_acquired=_sign)
     held: Held = "before" if lock.is_locked else "now"
     if held == "before" and not again:

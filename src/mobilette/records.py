@@ -18,8 +18,8 @@ from mobilette.limits import Range
 
 T = TypeVar("T")
 
-# The most entries of a list or table, and characters of a text. Lists of plain values may be
-# longer: those of metrics have one per epoch.
+# Most entries of a list or table, and characters of a text. Lists of plain values may be longer:
+# metrics have one value per epoch.
 LONGEST, LONGEST_PLAIN = 65_536, 2**20
 _PLAIN: dict[Any, str] = {bool: "true or false", int: "a whole number", str: "text"}
 
@@ -41,7 +41,7 @@ def parse(kind: type[T], value: object, *, where: str) -> T:
 def check_ranges(record: Any) -> None:
     """Check every number of a dataclass by the range in its field's type.
 
-    Of a list or a table, every entry is checked; ``None`` is none.
+    Every entry of a list or table is checked; ``None`` is skipped.
 
     Raises:
         InputError: naming the field, the number and the range.

@@ -21,8 +21,8 @@ from typing import TextIO
 class Together:
     """A context of the whole process: the first thread enters it, and the last one leaves it.
 
-    Streams and warning filters belong to the process: two threads that swap them in turns would
-    leave them swapped. In a child of `fork` only the thread that forked may still be inside.
+    Streams and warning filters belong to the process; two threads that swapped them independently
+    could leave them swapped. In a child of `fork` only the thread that forked may still be inside.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
@@ -63,9 +63,9 @@ class Together:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Let nothing inside write to stdout or stderr, native code included, nor warn.
+    """Discard output to stdout and stderr, native code included, and warnings.
 
-    What other threads write meanwhile is lost, too.
+    Output of other threads meanwhile is lost, too.
     """
     with NO_WARNINGS, _NO_OUTPUT:
         yield

@@ -138,7 +138,7 @@ class ImageCache:
 def images_cache(remark: Callable[[str], None] | None = None) -> Path | None:
     """Return the folder for decoded images, which need not exist.
 
-    ``None``, with a remark, where there is no place for it.
+    ``None``, with a remark, if there is no cache folder.
     """
     try:
         return cache_root() / "pictures"

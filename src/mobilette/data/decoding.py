@@ -1,4 +1,4 @@
-"""Decode a file to an 8-bit RGB or grey image, or say plainly why not."""
+"""Decode a file to an 8-bit RGB or grey image, or say why it cannot be decoded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _BESIDE = {"JPEG2000": 16, "AVIF": 8, "WEBP": 8, "HEIC": 8}
 
 
 class _Allowance:
-    """Makes large images wait for each other, so that not every thread holds one at once."""
+    """Makes threads with large images wait for each other, to limit memory."""
 
     def __init__(self) -> None:
         self._begin()

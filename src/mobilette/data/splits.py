@@ -1,4 +1,4 @@
-"""Splits of a set: how it is divided, which images are measured, which are copies."""
+"""Splits of a set: dividing it, choosing images to measure on, finding copies."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def held_out_fifth(
 def choose_split(images: ImageSet, split: str | None) -> tuple[str, tuple[LabelledImage, ...]]:
     """Choose the images to measure on.
 
-    Without a ``split`` that is ``val`` where the set has one, else every image; for a set without
-    files (``digits``) the held-out fifth, since nobody can set files aside. The ``train`` and
+    By default these are ``val`` if the set has one, else every image; for a set without files
+    (``digits``) the held-out fifth, since files cannot be set aside. The ``train`` and
     ``val`` of a flat set follow the rule, which needs every image decoded; undecodable images stay
     in the result, so that they are counted when it is read.
 

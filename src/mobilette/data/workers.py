@@ -108,7 +108,7 @@ class WorkerDied(Exception):
 class Worker:
     """A process that decodes up to ``CHUNK`` images at a time.
 
-    It ends with this process, however that ends: it waits on a pipe that nobody else holds.
+    It ends when this process ends for any reason, because it reads from a pipe.
     """
 
     def __init__(self, decoder: Decoder, cache: ImageCache | None) -> None:
