@@ -80,15 +80,14 @@ def bench(
 
 
 def _print(found: Benchmark, *, as_json: bool) -> None:
-    from mobilette.cli.output import console, print_json, remarks, table
+    from mobilette.cli.output import print_json, remarks, say, table
     from mobilette.reporting import benchmark as report
 
     if as_json:
         print_json(found.to_json())
     else:
-        out = console()
-        out.print(table(report.COLUMNS, report.table_rows(found), left=range(4), gap=2))
-        out.print(report.conclusion(found))
+        print(table(report.COLUMNS, report.table_rows(found), left=range(4), gap=2))
+        say(report.conclusion(found))
     for line in (*report.remarks_on(found), report.conditions(found)):
         remarks().print(line)
 

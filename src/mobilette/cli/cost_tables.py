@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from mobilette.arch.arch import Arch
-from mobilette.cli.output import console, human_bytes, table
+from mobilette.cli.output import human_bytes, table
 from mobilette.counting.convolution import ConvolutionCost
 from mobilette.counting.cost import Cost, LayerCost
 from mobilette.errors import visible
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 BAR = 12
 # CSV columns by key of --sort.
@@ -45,7 +41,7 @@ def print_comparison(costs: Sequence[Cost], *, sort: str | None, as_csv: bool) -
         (name, f"{params:,}", f"{madds:,}", *(human_bytes(int(size)) for size in sizes))
         for name, params, madds, *sizes in (record.values() for record in records)
     )
-    console().print(table(headings, rows))
+    print(table(headings, rows))
 
 
 def print_layers(
@@ -61,9 +57,9 @@ def print_layers(
         return
     for number, (arch, counted) in enumerate(zip(archs, costs, strict=True)):
         size = f"{arch.resolution}x{arch.resolution}x{arch.in_channels}"
-        heading = f"{arch.name}: {size} in, {arch.num_classes:,} classes"
+        heading = f"{visible(arch.name)}: {size} in, {arch.num_classes:,} classes"
         lines = [*[""] * (number > 0), heading, ""]
-        console().print(*lines, _layer_table(counted, sort), "", *_totals(counted), sep="\n")
+        print(*lines, _layer_table(counted, sort), "", *_totals(counted), sep="\n")
 
 
 def print_convolution(compared: ConvolutionCost) -> None:
@@ -96,7 +92,7 @@ def print_convolution(compared: ConvolutionCost) -> None:
             f"{depthwise + pointwise:,}",
         ),
     )
-    console().print(
+    print(
         f"{k}x{k} convolution, M = {m} to N = {n} channels, D = {d}: {d}x{d} output positions",
         "",
         table(("", "mult-adds", "", "weights"), rows, left=(0, 1)),
@@ -146,7 +142,7 @@ def _print_csv(records: Iterable[dict[str, str | int]]) -> None:
     )
 
 
-def _layer_table(counted: Cost, sort: str | None) -> Table:
+def _layer_table(counted: Cost, sort: str | None) -> str:
     """Return one row per convolution with the batch norm and activation that follow it."""
     rows = []
     largest = max(layer.madds for layer in counted.layers)

@@ -209,7 +209,7 @@ def _print_quantised(found: Quantised) -> None:
         for index, rung in enumerate(found.rungs)
     ]
     headings = ("rung", "top-1", "drop, points", "size", "ms", "in float", "kept")
-    out.print(table(headings, rows, gap=2))
+    print(table(headings, rows, gap=2))
     chosen, verdict = found.rungs[found.chosen], found.verdict
     for rung in found.rungs:
         if rung.reason:

@@ -93,7 +93,7 @@ def _list_names(names: list[str], as_json: bool) -> None:
 
         print_json(rows)
         return
-    from mobilette.cli.output import console, table
+    from mobilette.cli.output import table
 
     cells = (
         (
@@ -104,7 +104,7 @@ def _list_names(names: list[str], as_json: bool) -> None:
         for row in rows
     )
     headings = ("name", "family", "parameters", "mult-adds", "resolution")
-    console().print(table(headings, cells, left=(0, 1)))
+    print(table(headings, cells, left=(0, 1)))
 
 
 def _list_candidates(
@@ -143,7 +143,7 @@ def _list_candidates(
 def _print_candidates(
     found: list[Candidate], limit: int, precision: Precision, num_classes: int
 ) -> None:
-    from mobilette.cli.output import console, human_bytes, human_count, table
+    from mobilette.cli.output import human_bytes, human_count, say, table
 
     rows: list[tuple[str, ...]] = []
     sources: list[str] = []
@@ -168,8 +168,7 @@ def _print_candidates(
             )
         )
     headings = ("name", "width", "pixels", "top-1", "source", "params", "mult-adds", "size", "peak")
-    out = console()
-    out.print(table(headings, rows, gap=2))
+    print(table(headings, rows, gap=2))
     notes = [f"{len(found) - limit:,} more fit (--limit)"] if len(found) > limit else []
     notes.append(
         f"size of the weights and peak of the activations in {precision}, {num_classes:,} classes; "
@@ -177,7 +176,7 @@ def _print_candidates(
     )
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     for note in notes:
-        out.print(note)
+        say(note)
 
 
 def _explain(short: Shortfall, budget: str, precision: Precision) -> str:

@@ -14,7 +14,6 @@ from mobilette.errors import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 # Wider than any table: a terminal may wrap lines, but names and numbers are never truncated.
 RESULT_WIDTH = 100_000
@@ -59,16 +58,31 @@ def table(
     *,
     left: Collection[int] = (0,),
     gap: int = 3,
-) -> Table:
-    """Return a table without lines; the columns ``left`` are aligned left, the others right."""
-    from rich.table import Table
+) -> str:
+    """Return a table as text, without rich, which takes 50 ms to import.
 
-    result = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for number, heading in enumerate(headings):
-        result.add_column(heading, justify="left" if number in left else "right")
-    for row in rows:
-        result.add_row(*map(str, row))
-    return result
+    The columns ``left`` are aligned left, the others right; control characters are escaped.
+    """
+    lines = [[visible(str(cell)) for cell in line] for line in (headings, *rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+
+    def padded(number: int, cell: str) -> str:
+        space = " " * (widths[number] - _width(cell))
+        return cell + space if number in left else space + cell
+
+    return "\n".join(
+        (" " * gap).join(padded(*numbered) for numbered in enumerate(line)).rstrip()
+        for line in lines
+    )
+
+
+def _width(text: str) -> int:
+    """Return the columns that ``text`` takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def human_bytes(size: int) -> str:

@@ -136,7 +136,7 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
 
 
 def _print_table(pruning: Pruning) -> None:
-    from mobilette.cli.output import console, human_count, table
+    from mobilette.cli.output import human_count, table
 
     whole = (human_count(pruning.madds), "100.0%", human_count(pruning.params))
     rows = [("unpruned", *whole, "", f"{pruning.accuracy:.2%}", "")]
@@ -153,7 +153,7 @@ def _print_table(pruning: Pruning) -> None:
         for number, step in enumerate(pruning.steps, 1)
     ]
     titles = ("step", "mult-adds", "of all", "params", "after the cut", "fine-tuned", "points")
-    console().print(table(titles, rows, gap=2))
+    print(table(titles, rows, gap=2))
 
 
 def _points(difference: float) -> str:

@@ -79,7 +79,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _print_table(found: list[PublishedWeights]) -> None:
-    from mobilette.cli.output import console, human_bytes, table
+    from mobilette.cli.output import human_bytes, say, table
 
     rows = []
     for entry in found:
@@ -99,12 +99,11 @@ def _print_table(found: list[PublishedWeights]) -> None:
             )
         )
     headings = ("name", "network", "width", "pixels", "top-1", "size", "sha-256", "from")
-    out = console()
-    out.print(table((*headings, "licence", "cached"), rows, left=(0, 1, 7, 8, 9), gap=2))
+    print(table((*headings, "licence", "cached"), rows, left=(0, 1, 7, 8, 9), gap=2))
     place = _place(found[0])
     where = f"in {place.parent}" if place else "nowhere: there is no home directory"
     for note in (*NOTES, f"cached: {where}"):
-        out.print(note)
+        say(note)
 
 
 @app.command("import")
