@@ -154,6 +154,27 @@ def test_the_ending_is_left_out_and_told(last: dict[str, Any], ending: str) -> N
     assert (graph.output, graph.ending) == ("mean", ending)
 
 
+@pytest.mark.parametrize("last", ["sixth first", "divided"])
+def test_hard_swish_in_several_operations(last: str) -> None:
+    """As in TensorFlow Lite, whatever the order of the factors."""
+    three = operation("three", "__operators__.add", "conv", 3.0)
+    steps = [three, layer("ReLU", "six", "three", max_value=6)]
+    if last == "divided":
+        steps.append(layer("Multiply", "times", "conv", "six"))
+        steps.append(operation("swish", "math.truediv", "times", 6.0))
+    else:
+        steps.append(operation("sixth", "math.multiply", "six", 1 / 6))
+        steps.append(layer("Multiply", "swish", "conv", "sixth"))
+    graph = read(IMAGE, CONV, *steps, layer("GlobalAveragePooling2D", "end", "swish"))
+    assert [file.name for file in graph.layers] == ["conv", "conv/hard_swish", "end"]
+
+
+def test_a_constant_in_the_network_is_refused() -> None:
+    half = operation("half", "math.multiply", "conv", 0.5)
+    with pytest.raises(InputError, match=r"^x\.h5: layer 'half': multiplying by 0\.5 is supported"):
+        read(IMAGE, CONV, half, layer("GlobalAveragePooling2D", "end", "half"))
+
+
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "stride 0": (
         (IMAGE, layer("Conv2D", "conv", "image", kernel_size=1, strides=0), END),

@@ -28,8 +28,8 @@ from mobilette.formats.file_layers import FileNetwork, Weights
 from mobilette.formats.keras import h5_process
 from mobilette.formats.keras.graph import DAMAGED, keras_graph
 from mobilette.formats.keras.weights import LayerWeights, in_order_of_kind
+from mobilette.formats.torch import torch_files
 from mobilette.formats.torch.other_files import SHARDED
-from mobilette.formats.torch.torch_files import check_list_of_parts
 from mobilette.isolated import run_isolated
 
 LARGEST_MODEL = 2 * 2**30
@@ -96,17 +96,7 @@ def read_arrays(
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 SHARDED_WEIGHTS = "model.weights.json"
 LARGEST_FACTOR = 4  # of weights to archive size: floats hardly compress
-DAMAGED_ARCHIVE = (
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,  # encrypted
-    UnicodeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+DAMAGED_ARCHIVE = (*torch_files.DAMAGED, zlib.error)
 
 
 def is_keras_archive(path: Path) -> bool:
@@ -115,7 +105,7 @@ def is_keras_archive(path: Path) -> bool:
         return (path / CONFIG).is_file() and (path / METADATA).is_file()
     try:
         with path.open("rb") as file:
-            check_list_of_parts(file)
+            torch_files.check_list_of_parts(file)
             with zipfile.ZipFile(file) as archive:
                 return {CONFIG, METADATA} <= set(archive.namelist())
     except DAMAGED_ARCHIVE:
@@ -141,10 +131,10 @@ def read_keras_archive(path: Path, resolution: int | None = None) -> FileNetwork
         try:
             with zipfile.ZipFile(path) as archive:
                 _check_names(path, archive.namelist())
-                config, metadata = (
-                    _member(archive, name, limit=LARGEST_RECORD) for name in (CONFIG, METADATA)
-                )
+                for name in (CONFIG, METADATA):
+                    _check_size(archive, name, limit=LARGEST_RECORD)
                 _check_size(archive, WEIGHTS, limit=LARGEST_FACTOR * size)
+                config, metadata = archive.read(CONFIG), archive.read(METADATA)
         except InputError:
             raise
         except DAMAGED_ARCHIVE as error:
@@ -172,15 +162,6 @@ def _check_size(archive: zipfile.ZipFile, name: str, *, limit: int) -> None:
     size = archive.getinfo(name).file_size
     if size > limit:
         raise InputError(f"{archive.filename}: {name} unpacks to {size:,} bytes: too large")
-
-
-def _member(archive: zipfile.ZipFile, name: str, *, limit: int) -> bytes:
-    _check_size(archive, name, limit=limit)
-    with archive.open(name) as member:
-        content = member.read(limit + 1)
-    if len(content) > limit:
-        raise InputError(f"{archive.filename}: {name} is larger than it claims")
-    return content
 
 
 MODEL = "model.json"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import struct
 import zipfile
 from collections import defaultdict
@@ -39,7 +38,7 @@ TAKING_OVER = (
     *("ctypes", "code", "commands", "webbrowser", "pip"),
 )
 RUNNING = ("eval", "exec", "execfile", "compile", "open", "input", "breakpoint", "__import__")
-# Raised by Python and PyTorch for damaged files; MemoryError if they claim impossible sizes.
+# Raised by Python, zipfile and PyTorch for damaged files; MemoryError for impossible sizes.
 DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -47,12 +46,10 @@ DAMAGED = (
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OSError,
     RuntimeError,
     TypeError,
     ValueError,
-    pickle.UnpicklingError,
     struct.error,
     zipfile.BadZipFile,
 )
