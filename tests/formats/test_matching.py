@@ -197,7 +197,7 @@ EDITS: dict[str, tuple[str, str, Changes, str]] = {
         "vgg11",
         "head.hidden.1.activation",
         {"function": "relu6"},
-        "two activations",
+        "different activations",
     ),
     "a norm behind the classifier": (
         "resnet8",

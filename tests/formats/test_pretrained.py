@@ -160,7 +160,7 @@ def test_four_channels(theirs: Network, server: Server) -> None:
 
 
 def test_wider_than_what_is_published(server: Server) -> None:
-    with pytest.raises(InputError, match=r"no published weights of width 2.*but of 1, 1\.25"):
+    with pytest.raises(InputError, match=r"no published weights of width 2.*only of 1, 1\.25"):
         create_model("mobilenet_v1", width_mult=2.0, pretrained="timm")
     assert server.asked == []
 

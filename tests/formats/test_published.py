@@ -152,7 +152,7 @@ def test_torchvisions_spelling_of_a_network_is_known() -> None:
             "torchvision/IMAGENET1K_V3",
             "mobilenet_v2",
             None,
-            r"mobilenet_v2 has no weights .*but torchvision/IMAGENET1K_V2, "
+            r"mobilenet_v2 has no weights .*only torchvision/IMAGENET1K_V2, "
             r"torchvision/IMAGENET1K_V1; did you mean 'torchvision/IMAGENET1K_V\d'",
         ),
         ("tim", "resnet50", None, r"'tim' is not one of auto, .*did you mean 'timm'"),
@@ -160,10 +160,10 @@ def test_torchvisions_spelling_of_a_network_is_known() -> None:
             "auto",
             "mobilenet_v2",
             0.35,
-            r"mobilenet_v2 has no published weights of width 0.35, but of 0.5, 1, 1.4; "
+            r"mobilenet_v2 has no published weights of width 0.35, only of 0.5, 1, 1.4; "
             r"timm/mobilenetv2_050.lamb_in1k, of width 0.5, can be sliced to it",
         ),
-        ("torchvision", "mobilenet_v2", 1.4, r"of width 1.4, but of 1$"),
+        ("torchvision", "mobilenet_v2", 1.4, r"of width 1.4, only of 1$"),
         (
             "timm/resnet18.a1_in1k",
             "resnet18",
@@ -171,7 +171,7 @@ def test_torchvisions_spelling_of_a_network_is_known() -> None:
             r"has width 1, not 0.5; timm/resnet18.a1_in1k, of width 1, can be sliced to it",
         ),
         ("timm/resnet18.a1_in1k", "resnet34", None, r"is for resnet18, not resnet34"),
-        ("timm", "vgg11", None, r"timm has no weights for vgg11, but torchvision has"),
+        ("timm", "vgg11", None, r"timm has no weights for vgg11; torchvision has"),
         ("auto", "resnet20", None, r"resnet20 has no published weights"),
         ("auto", "resnet21", None, r"no network is called 'resnet21'.*did you mean"),
     ],

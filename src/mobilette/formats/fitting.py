@@ -100,8 +100,8 @@ def adapt_input(
         return arch, dict(weights)
     if arch.stem.groups > 1:
         raise InputError(
-            f"{arch.name}: its first convolution has {arch.stem.groups} groups, so that it can be "
-            f"read with {arch.in_channels} channels only, not {in_channels}"
+            f"{arch.name}: its first convolution has {arch.stem.groups} groups, so it needs "
+            f"{arch.in_channels} channels, not {in_channels}"
         )
     weight = weights[FIRST]
     if in_channels == 1:
@@ -240,4 +240,4 @@ def _at_least_one(batches: Iterable[Tensor]) -> Iterator[Tensor]:
         empty = False
         yield batch
     if empty:
-        raise InputError("there are no images to measure batch norms on")
+        raise InputError("no images to measure batch norms on")

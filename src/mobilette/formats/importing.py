@@ -247,7 +247,7 @@ def _classifier_of_zeros(weights: list[LayerWeights], where: str) -> Weights:
     """Return a kernel of one class for a network that ends in a batch norm."""
     shifts = [layer.parameters["beta"] for layer in weights if "beta" in layer.parameters]
     if not shifts or not shifts[-1].ndim:
-        raise InputError(f"{where}: ends neither in a classifier nor in a batch norm")
+        raise InputError(f"{where}: ends in neither a classifier nor a batch norm")
     return np.zeros((len(shifts[-1]), 1), np.float32)
 
 

@@ -221,7 +221,7 @@ class _Walk:
             }
             if len(functions) > 1:
                 listed = " and ".join(sorted(functions))
-                raise InputError(f"its hidden layers have two activations, {listed}")
+                raise InputError(f"its hidden layers have different activations, {listed}")
             head = replace(head, activation=functions.pop())
         epsilons = Counter(norm.epsilon for norm in self.norms.values())
         epsilon = epsilons.most_common(1)[0][0] if epsilons else self.arch.norm_epsilon

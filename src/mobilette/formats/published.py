@@ -146,7 +146,7 @@ def find_published(
         tags = dict.fromkeys(f"{weights.library}/{weights.tag}" for weights in fitting)
         if name not in tags:
             raise InputError(
-                f"{model} has no weights {name!r}, but {', '.join(tags)}{nearest(name, tags)}"
+                f"{model} has no weights {name!r}, only {', '.join(tags)}{nearest(name, tags)}"
             )
         fitting = [weights for weights in fitting if weights.tag == tag]
     width = 1.0 if width_mult is None else width_mult
@@ -155,7 +155,7 @@ def find_published(
             return weights
     widths = ", ".join(f"{each:g}" for each in sorted({w.width_mult for w in fitting}))
     raise InputError(
-        f"{model} has no published weights of width {width:g}, but of {widths}"
+        f"{model} has no published weights of width {width:g}, only of {widths}"
         + _slicing(fitting, width)
     )
 
@@ -182,7 +182,7 @@ def _slicing(fitting: Sequence[PublishedWeights], width_mult: float) -> str:
 def _no_weights(model: str, library: str) -> str:
     others = list(dict.fromkeys(weights.library for weights in list_published(model)))
     if others:
-        return f"{library} has no weights for {model}, but {' and '.join(others)} has"
+        return f"{library} has no weights for {model}; {' and '.join(others)} has"
     get_arch(model)  # raises if there is no such network
     return f"{model} has no published weights ('mobilette weights list' lists all)"
 

@@ -94,8 +94,8 @@ class Geometry:
             raise layer.fault("resizes in another way than the layer before")
         self.resize = resize
         self.remarks.append(
-            f"layer {layer.name!r} resizes images ({resize}): done before the network here, with "
-            "antialiasing, which Keras leaves out"
+            f"layer {layer.name!r} resizes images ({resize}); here this happens before the network "
+            "and with antialiasing, which Keras does not do"
         )
 
 

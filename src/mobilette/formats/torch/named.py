@@ -90,9 +90,9 @@ def import_state_dict(
     }
     remarks = [*read.remarks, f"{source.name}'s names of {fitted.name}", *placed.remarks]
     if source is TRANSFORMERS:
-        remarks.append("TensorFlow's padding and epsilon, which transformers has unless told")
+        remarks.append("TensorFlow's padding and epsilon, the default in transformers")
     if not settings.is_full and source.name != "mobilette" and fitted.name not in CIFAR_VARIANTS:
-        remarks.append("the small form has other strides than the network of the weights")
+        remarks.append("the small form has other strides than the weights were trained with")
     return Imported(
         arch=_adapted(fitted, source, tensorflow=tensorflow),
         weights=weights,
