@@ -162,11 +162,11 @@ def give_not_a_number(file: h5py.File) -> None:
 
 
 EDITS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
-    "missing weight": (delete_weight, "is missing, or no plain member"),
-    "soft link to itself": (link_to_itself, "no plain member"),
-    "link out of the file": (link_outside, "no plain member"),
-    "cycle": (link_to_a_parent, "no array of floats"),
-    "terabytes": (claim_terabytes, "too large to be true"),
+    "missing weight": (delete_weight, "is missing, or a link"),
+    "soft link to itself": (link_to_itself, "is missing, or a link"),
+    "link out of the file": (link_outside, "is missing, or a link"),
+    "cycle": (link_to_a_parent, "is not an array of floats"),
+    "terabytes": (claim_terabytes, "larger than the file"),
     "not a number": (give_not_a_number, "rows.2.pointwise.conv.weight' has values that are not"),
     "stride": (
         lambda file: edit_topology(
@@ -189,7 +189,7 @@ EDITS: dict[str, tuple[Callable[[h5py.File], None], str]] = {
         lambda file: edit_topology(
             file, '[[["conv_pw_3", 0, 0, {}]]]', '[[["conv_pw_5", 0, 0, {}]]]'
         ),
-        "in a circle|topology is damaged|follows|reads",
+        "form a cycle|topology is damaged|follows|reads",
     ),
     "no JSON": (
         lambda file: edit_topology(file, '{"class_name": "Functional"', "{"),

@@ -302,7 +302,7 @@ def test_which_weights_are_looked_for(
             report=stop_at_once,
             reporter=Reporter(remark=remarks.append),
         )
-    assert remarks[0].startswith(f"starts from scratch: {name} is not there")
+    assert remarks[0].startswith(f"starts from scratch: {name} is not in the cache")
 
 
 @pytest.fixture
@@ -359,7 +359,7 @@ def test_training_says_what_was_wrong_with_the_download(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if what == "missing":
-        server.statuses, reason = [404], "is not there (HTTP status 404)"
+        server.statuses, reason = [404], "was not found (HTTP status 404)"
     elif what == "busy":
         server.statuses, reason = [503] * 9, "is unavailable (HTTP status 503)"
     elif what == "cut":

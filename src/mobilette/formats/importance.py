@@ -49,17 +49,11 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
         ):
             mean, variance = inputs[0]
             strength = variance if layer.name in normed else mean**2 + variance
-            energy = strength * _energy_of_readers(layer, weights)
+            squares = _by_group(layer, weights).square().sum(dim=(1, 3)).flatten()
+            energy = strength * squares
             shares[layer.name] = energy / energy.sum().clamp_min(torch.finfo(energy.dtype).tiny)
         moments[layer.name] = _moments(layer, inputs, weights, arch.norm_epsilon)
     return shares
-
-
-def _energy_of_readers(
-    layer: primitives.ConvLayer | primitives.LinearLayer, weights: Mapping[str, Tensor]
-) -> Tensor:
-    """Return the sum of squares of the weights that read each input, (inputs,)."""
-    return _by_group(layer, weights).square().sum(dim=(1, 3)).flatten()
 
 
 def _by_group(

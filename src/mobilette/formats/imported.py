@@ -71,19 +71,19 @@ def preprocess_of(
     ``given`` is a preset for a file that does not scale images itself (``raw`` suits one that
     does); ``resize`` is how an image becomes square, by default the file's way, or a crop.
     """
-    said = None if given is None else preset(given, in_channels=imported.arch.in_channels)
-    told = imported.preprocess
-    if said is None and told is None:
+    asked = None if given is None else preset(given, in_channels=imported.arch.in_channels)
+    stated = imported.preprocess
+    if asked is None and stated is None:
         raise InputError(
             f"{where}: does not state how images are prepared; give --preprocess "
             f"{', '.join(list(PRESETS)[:-1])} or {list(PRESETS)[-1]}"
         )
-    if told is not None and said is not None and given != "raw" and not _alike(told, said):
+    if stated and asked and given != "raw" and not _alike(stated, asked):
         raise InputError(
-            f"{where}: scales images itself (mean {told.mean[0]:g}, std {told.std[0]:g}), "
+            f"{where}: scales images itself (mean {stated.mean[0]:g}, std {stated.std[0]:g}), "
             f"unlike --preprocess {given}; leave that out"
         )
-    chosen = told or said
+    chosen = stated or asked
     assert chosen is not None
     return replace(chosen, resize=resize or imported.resize or "crop")
 

@@ -276,10 +276,10 @@ def _fitting(
         usual = layers(get_arch(model, replace(settings, width_mult=1.0, form=forms[0])))
         ours = [layer.shape[0] for layer in usual if isinstance(layer, ConvLayer)]
         pairs = zip(channels, ours, strict=False)
-        told = width_in_file(model, pairs, lambda width_mult: bool(attempt(width_mult)))
-        if told is None:
+        fitting = width_in_file(model, pairs, lambda width_mult: bool(attempt(width_mult)))
+        if fitting is None:
             raise
         raise InputError(
-            f"{where}: has width {told:g} of {model}, not {settings.width_mult:g}; give "
-            f"--width-mult {told:g}"
+            f"{where}: has width {fitting:g} of {model}, not {settings.width_mult:g}; give "
+            f"--width-mult {fitting:g}"
         ) from error

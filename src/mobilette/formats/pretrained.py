@@ -130,16 +130,13 @@ def load_published(
             raise InputError(f"{error}; remove the file to fetch it again") from None
         path.unlink(missing_ok=True)  # without a known checksum, download cannot tell
         raise
-    _check_details(imported.arch, weights)
+    epsilon = imported.arch.norm_epsilon
+    if epsilon != weights.norm_epsilon:
+        raise InputError(
+            f"{weights.name}: batch norm epsilon {epsilon}, not {weights.norm_epsilon}"
+        )
     return as_model(
         imported,
         preprocess=weights.preprocess,
         origin=Origin(name=weights.model, width_mult=weights.width_mult, source=weights.name),
     )
-
-
-def _check_details(arch: Arch, weights: PublishedWeights) -> None:
-    if arch.norm_epsilon != weights.norm_epsilon:
-        raise InputError(
-            f"{weights.name}: batch norm epsilon {arch.norm_epsilon}, not {weights.norm_epsilon}"
-        )

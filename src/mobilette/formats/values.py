@@ -41,12 +41,12 @@ Form = Literal["plain", "plus_3", "clipped", "product", "sixth", "softmax", "sig
 class Pixels:
     """An image as (pixel - mean) / std per channel, for pixels of 0 to 255.
 
-    ``told``: whether the file states the scaling; an unscaled float input can be anything.
+    ``is_stated``: whether the file states the scaling; an unscaled float input can be anything.
     """
 
     mean: Numbers
     std: Numbers
-    told: bool
+    is_stated: bool
 
     def scaled(self, operation: Operation, numbers: Numbers) -> Pixels:
         """Return the result of an operation with a constant: one number, or one per channel."""
@@ -64,7 +64,7 @@ class Pixels:
                 std = std / constant if operation == "MUL" else std * constant
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
             raise InputError("the scaling of the input is not finite")
-        return Pixels(mean=tuple(mean.tolist()), std=tuple(std.tolist()), told=True)
+        return Pixels(mean=tuple(mean.tolist()), std=tuple(std.tolist()), is_stated=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,7 +164,7 @@ class Values(Builder):
     def preprocess(self) -> Preprocess | None:
         """Return the scaling as a `Preprocess` with default geometry, if the file states it."""
         found = self.scaling
-        if found is None or not found.told:
+        if found is None or not found.is_stated:
             return None
         colour: Colour = "grey" if len(found.mean) == 1 else "rgb"
         return Preprocess(mean=found.mean, std=found.std, colour=colour)

@@ -88,7 +88,7 @@ class _Translation:
         tensors = self.weights.names()
         channels, height, width = shape
         self.geometry = Geometry(height, width)
-        pixels = Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
+        pixels = Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, is_stated=False)
         self.values[INPUT] = Value(layer=INPUT, pixels=pixels)
         reads = {name: layer.inputs for name, layer in layers.items()}
         self.readers = Counter(name for inputs in reads.values() for name in inputs)

@@ -255,7 +255,10 @@ def _kernel(
     if groups > 1 and kernel.ndim == 4:  # Keras: (height, width, channels, multiplier)
         kernel = kernel.transpose(0, 1, 3, 2)
     if kernel.shape != wanted:
-        raise _fault(where, found.name, kernel, layer.name, wanted)
+        raise InputError(
+            f"{where}: layer {found.name!r} has a kernel of shape {kernel.shape}, but {layer.name} "
+            f"needs {wanted}"
+        )
     bias = found.parameters.get("bias")
     needs_bias = isinstance(layer, LinearLayer) or layer.bias
     if (bias is None) == needs_bias or (bias is not None and bias.shape != layer.shape[:1]):
@@ -282,9 +285,3 @@ def _norm(found: LayerWeights, layer: NormLayer, where: str) -> FileLayer:
             )
         arrays[ours] = array
     return FileLayer(layer=layer, tensors=arrays, epsilon=EPSILON)
-
-
-def _fault(where: str, name: str, kernel: Weights, ours: str, wanted: Shape) -> InputError:
-    return InputError(
-        f"{where}: layer {name!r} has a kernel of shape {kernel.shape}, but {ours} needs {wanted}"
-    )

@@ -191,11 +191,11 @@ def _scale_and_zero_point(tensor: TensorRecord) -> tuple[float, int]:
 def _pixels(tensor: TensorRecord, channels: int) -> Pixels:
     """Return the pixel scaling of the network's input tensor."""
     if tensor.kind == "float32":
-        return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, told=False)
+        return Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, is_stated=False)
     scale, zero_point = _scale_and_zero_point(tensor)
     # int8 files store pixel - 128
     mean = zero_point + (128 if tensor.kind == "int8" else 0)
-    return Pixels(mean=(float(mean),) * channels, std=(1 / scale,) * channels, told=True)
+    return Pixels(mean=(float(mean),) * channels, std=(1 / scale,) * channels, is_stated=True)
 
 
 def check_bias_scale(bias: TensorRecord, input_: TensorRecord, weight: TensorRecord) -> None:

@@ -161,24 +161,20 @@ def _with_shapes(
         raise InputError(f"{path}: {error}") from None
 
 
-def _candidates(path: Path, model: str, settings: Settings, source: Source) -> list[Arch]:
-    """Return the network as scaled by each project."""
-    try:
-        arch = get_arch(model, settings)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    if arch.name not in V3:
-        return [arch]
-    build = V3[arch.name]
-    return [arch, build(settings, torchvision=True), build(settings, full_stem=True)]
-
-
 def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch:
     """Return the candidate whose shapes are the file's."""
     tensors, source = placed.tensors, placed.source
 
     def candidates(settings: Settings) -> list[Arch]:
-        return [placed.adapt(arch) for arch in _candidates(path, model, settings, source)]
+        """Return the network as scaled by each project."""
+        try:
+            scaled = [get_arch(model, settings)]
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        build = V3.get(scaled[0].name)
+        if build is not None:
+            scaled += [build(settings, torchvision=True), build(settings, full_stem=True)]
+        return [placed.adapt(arch) for arch in scaled]
 
     faults = {arch: _fault(tensors, arch, source) for arch in candidates(settings)}
     for arch, fault in faults.items():
@@ -196,8 +192,8 @@ def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch
         scaled = candidates(replace(settings, width_mult=width_mult))
         return not all(_fault(tensors, arch, source) for arch in scaled)
 
-    told = width_in_file(usual.name, pairs, fits)
-    hint = "" if told is None else f"; the file has the shapes of width {told:g}"
+    found = width_in_file(usual.name, pairs, fits)
+    hint = "" if found is None else f"; the file has the shapes of width {found:g}"
     width, fault = settings.width_mult, next(iter(faults.values()))
     raise InputError(f"{path}: {fault} in {usual.name} of width {width:g}{hint}")
 
