@@ -245,4 +245,4 @@ def test_an_address_costs_no_answer_of_the_images_beside_it(
     result = in_this_process(capsys, "predict", run, image, "https://host/a.jpg")
     assert result.returncode == 0
     assert image in result.stdout
-    assert "https://host/a.jpg: addresses are not read" in result.stderr
+    assert "https://host/a.jpg: web addresses are not supported" in result.stderr

@@ -63,7 +63,7 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show versions, cores, memory, devices, targets, extras and the cache of images."""
+    """Show versions, cores, memory, devices, targets and extras."""
     from mobilette.cli.output import console, print_json
 
     out = console()
