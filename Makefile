@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights]' --group dev
 	@touch $@
 
-engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, and onnxruntime-web where there is npm
+engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, onnxruntime-web where there is npm, and chromium
 
 $(ENGINES): $(STAMP)
 	@echo "Installing every engine into $(VENV) (about 2.5 GB; once)"
@@ -29,6 +29,9 @@ $(ENGINES): $(STAMP)
 		npm install --silent --no-fund --no-audit --ignore-scripts --prefix $(VENV)/node \
 			onnxruntime-web@1.30.0; \
 	else echo "npm is not there: the web target will not be tested"; fi
+	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; fi
+	@command -v chromium >/dev/null || echo "chromium is not there: web pages will not be tested"
 	@touch $@
 
 demo: install  ## train on scikit-learn's digits, export, verify: two to three minutes

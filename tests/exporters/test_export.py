@@ -43,7 +43,9 @@ def test_a_missing_extra_is_named(
 
     monkeypatch.setattr("mobilette.exporters.target.version_of", version)
     extra = TARGETS[target].extra
-    pattern = rf"export to {target}: .* is missing; pip install 'mobilette\[{extra}\]'"
+    pattern = (
+        rf"export to {target}: .* is missing; install it with pip install 'mobilette\[{extra}\]'"
+    )
     with pytest.raises(InputError, match=pattern):
         export(trained, to=target, out=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -177,7 +177,9 @@ def test_what_is_missing_is_told_before_images_are_read(
         return "1"
 
     monkeypatch.setattr("mobilette.exporters.target.version_of", version)
-    with pytest.raises(InputError, match=r"openvino is missing; pip install 'mobilette\[openvino"):
+    with pytest.raises(
+        InputError, match=r"openvino is missing; install it with pip install 'mobilette\[openvino"
+    ):
         quantize(trained, tmp_path / "no images", to="openvino")
 
 

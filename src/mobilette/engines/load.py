@@ -44,7 +44,7 @@ def why_not_run(target: str, artifact: Path) -> str | None:
         except InputError as error:
             return str(error)
     if target in ENGINES and find_spec(package := ENGINES[target][2]) is None:
-        return f"{package} is missing; pip install 'mobilette[{target}]' installs it"
+        return f"{package} is missing; install it with pip install 'mobilette[{target}]'"
     return None
 
 

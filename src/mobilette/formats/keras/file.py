@@ -71,7 +71,9 @@ def read_arrays(
 ) -> tuple[dict[str, Any], list[LayerWeights]]:
     """Return the description and weights in an HDF5 file, or in a ``member`` of a zip archive."""
     if importlib.util.find_spec("h5py") is None:
-        raise InputError(f"{path}: h5py is missing; pip install 'mobilette[weights]' brings it")
+        raise InputError(
+            f"{path}: h5py is missing; install it with pip install 'mobilette[weights]'"
+        )
     arguments = [str(path)] if member is None else [str(path), member]
     try:
         read = run_isolated(
