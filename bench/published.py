@@ -4,16 +4,19 @@ Run by hand when the collected reference numbers change; a test holds the commit
 what this makes. One value is kept for each (network, width, resolution), from the first of these
 that has one, all of them of a single crop and in floating point:
 
-1. the authors' own released models (tensorflow/models slim, megvii-model/ShuffleNet-Series,
-   KaimingHe/deep-residual-networks);
+1. the authors' own released models (tensorflow/models slim, tensorflow/tpu,
+   megvii-model/ShuffleNet-Series, KaimingHe/deep-residual-networks);
 2. the tables of the paper itself (MobileNet V1, V3, ShuffleNet V1, V2);
-3. torchvision's first weights (IMAGENET1K_V1: the plain recipe, as old as the papers);
+3. torchvision's first weights (IMAGENET1K_V1: the plain recipe, as old as the papers, but for
+   MnasNet 0.75 and 1.3, trained with a recipe of 2022);
 4. d-li14/mobilenetv2.pytorch, for a width that nobody else has published;
-5. timm, for the networks that are timm's own.
+5. timm, for the networks of `OF_TIMM`: the best of its weights at each resolution.
 
-Left out: quantised models, evaluation with ten crops, and networks trained with much later recipes
-(timm's of other networks, torchvision's IMAGENET1K_V2), which would rank recipes and not networks.
-The networks for CIFAR have no ImageNet accuracy and no line.
+Left out: quantised models, evaluation with ten crops, weights that were pre-trained on more images
+than ImageNet's 1.28 million, and networks trained with much later recipes (timm's of other
+networks, torchvision's IMAGENET1K_V2), which would rank recipes and not networks. MobileNet V4 is
+itself so recent that only such recipes (up to 3,600 epochs) exist. The networks for CIFAR have no
+ImageNet accuracy and no line.
 
     python bench/published.py [--refs ../shared/refs]
 """
@@ -30,7 +33,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from mobilette.arch.catalogue import list_models
+from mobilette.arch.catalogue import list_models, resolve_name
 
 COMMITTED = Path(__file__).parents[1] / "src" / "mobilette" / "counting" / "published.csv"
 FILES = (
@@ -43,6 +46,7 @@ FILES = (
 # The beginnings of the sources, the one that is preferred first.
 PREFERENCE = (
     "tensorflow/models research/slim",
+    "tensorflow/tpu",
     "megvii-model/ShuffleNet-Series",
     "KaimingHe/deep-residual-networks",
     "arXiv 1704.04861",
@@ -54,11 +58,25 @@ PREFERENCE = (
     "d-li14/mobilenetv2.pytorch",
     "timm",
 )
-# Networks that nobody but timm has trained, each with one set of weights.
+# Networks whose only measured weights here are timm's: its own training (MobileNet V4, FBNet-C,
+# Single-Path NAS, MnasNet-small, PP-LCNet, V2's 1.1d and 1.2d) or the authors' weights, converted
+# (GhostNet, RepVGG, MobileOne, and EfficientNet-Lite, which it evaluates at larger sizes, too).
 OF_TIMM = {
-    "mobilenetv2_110d.ra_in1k": "mobilenet_v2_110d",
-    "mobilenetv2_120d.ra_in1k": "mobilenet_v2_120d",
+    "mobilenet_v2_110d",
+    "mobilenet_v2_120d",
+    "mobilenet_v4_conv_small",
+    "mobilenet_v4_conv_medium",
+    "mobilenet_v4_conv_large",
+    "mnasnet_small",
+    "fbnet_c",
+    "single_path_nas",
+    *(f"efficientnet_lite{i}" for i in range(5)),
+    "pp_lcnet",
+    "ghostnet",
+    "repvgg_a0",
+    "mobileone_s0",
 }
+MORE_IMAGES = re.compile(r"in(?:12|21|22)k")
 # Lines of those tables about other networks than the catalogue's, or trained otherwise.
 OTHERS = (
     "shallow (g=3)",  # ShuffleNet V1 with fewer units
@@ -137,6 +155,8 @@ def _name(row: dict[str, Any]) -> str | None:
     if family == "resnet" and row["source"].startswith("KaimingHe"):
         # The original has the stride on the first 1x1 convolution.
         return variant.lower().replace("-", "") + "_paper"
+    if family == "efficientnet_lite":
+        return resolve_name(variant)[0]
     return family if family in list_models() else None
 
 
@@ -144,19 +164,20 @@ def _from_torchvision(refs: Path) -> Iterator[Line]:
     for row in json.loads((refs / "torchvision.json").read_text(encoding="utf-8"))["float"]:
         if row["weights"] != "IMAGENET1K_V1":
             continue
-        name, _, width = row["variant"].partition("_x")
+        name, width = resolve_name(row["variant"])
         if name in list_models():
-            width_mult = float(width.replace("_", ".") or 1)
             source = f"torchvision {row['weights']}"
-            yield Line(name, width_mult, row["resolution"], round(row["top1"] / 100, 5), source)
+            yield Line(name, width or 1.0, row["resolution"], round(row["top1"] / 100, 5), source)
 
 
 def _from_timm(refs: Path) -> Iterator[Line]:
-    for row in json.loads((refs / "timm.json").read_text(encoding="utf-8"))["accuracy"]:
-        if row["variant"] in OF_TIMM:
+    rows = json.loads((refs / "timm.json").read_text(encoding="utf-8"))["accuracy"]
+    for row in sorted(rows, key=lambda row: row["top1"], reverse=True):
+        network, _, tag = row["variant"].partition(".")
+        name, width = resolve_name(network.removeprefix("tf_"))
+        if name in OF_TIMM and not MORE_IMAGES.search(tag):
             source = f"timm {row['variant']}, results-imagenet.csv"
-            top1 = round(row["top1"] / 100, 5)
-            yield Line(OF_TIMM[row["variant"]], 1.0, row["resolution"], top1, source)
+            yield Line(name, width or 1.0, row["resolution"], round(row["top1"] / 100, 5), source)
 
 
 def main(

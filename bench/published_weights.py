@@ -68,13 +68,49 @@ TIMM: dict[str, tuple[str, float, tuple[str, ...]]] = {
     "tf_mobilenetv3_small_075": ("mobilenet_v3_small", 0.75, ("in1k",)),
     "tf_mobilenetv3_small_100": ("mobilenet_v3_small", 1.0, ("in1k",)),
     "tf_mobilenetv3_small_minimal_100": ("mobilenet_v3_small_minimalistic", 1.0, ("in1k",)),
+    "mobilenetv4_conv_small_050": ("mobilenet_v4_conv_small", 0.5, ("e3000_r224_in1k",)),
+    "mobilenetv4_conv_small": (
+        "mobilenet_v4_conv_small",
+        1.0,
+        ("e2400_r224_in1k", "e1200_r224_in1k", "e3600_r256_in1k"),
+    ),
+    "mobilenetv4_conv_medium": (
+        "mobilenet_v4_conv_medium",
+        1.0,
+        ("e500_r256_in1k", "e500_r224_in1k", "e250_r384_in12k_ft_in1k"),
+    ),
+    "mobilenetv4_conv_large": (
+        "mobilenet_v4_conv_large",
+        1.0,
+        ("e600_r384_in1k", "e500_r256_in1k"),
+    ),
+    "mnasnet_100": ("mnasnet_b1", 1.0, ("rmsp_in1k",)),
+    "semnasnet_075": ("mnasnet_a1", 0.75, ("rmsp_in1k",)),
+    "semnasnet_100": ("mnasnet_a1", 1.0, ("rmsp_in1k",)),
+    "mnasnet_small": ("mnasnet_small", 1.0, ("lamb_in1k",)),
+    "fbnetc_100": ("fbnet_c", 1.0, ("rmsp_in1k",)),
+    "spnasnet_100": ("single_path_nas", 1.0, ("rmsp_in1k",)),
+    "efficientnet_lite0": ("efficientnet_lite0", 1.0, ("ra_in1k",)),
+    **{f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}", 1.0, ("in1k",)) for i in range(5)},
+    "lcnet_050": ("pp_lcnet", 0.5, ("ra2_in1k",)),
+    "lcnet_075": ("pp_lcnet", 0.75, ("ra2_in1k",)),
+    "lcnet_100": ("pp_lcnet", 1.0, ("ra2_in1k",)),
+    "ghostnet_100": ("ghostnet", 1.0, ("in1k",)),
+    "repvgg_a0": ("repvgg_a0", 1.0, ("rvgg_in1k",)),
+    "mobileone_s0": ("mobileone_s0", 1.0, ("apple_in1k",)),
     "resnet18": ("resnet18", 1.0, ("a1_in1k", "a2_in1k", "a3_in1k")),
     "resnet34": ("resnet34", 1.0, ("a1_in1k", "a2_in1k", "a3_in1k", "ra4_e3600_r224_in1k")),
     "resnet50": ("resnet50", 1.0, ("a1_in1k", "a2_in1k", "a3_in1k", "ram_in1k")),
     "resnet101": ("resnet101", 1.0, ("a1_in1k",)),
     "resnet152": ("resnet152", 1.0, ("a1_in1k",)),
 }
-LICENCES = {"apache-2.0": "Apache-2.0", "bsd-3-clause": "BSD-3-Clause", None: "not stated"}
+LICENCES = {
+    "apache-2.0": "Apache-2.0",
+    "bsd-3-clause": "BSD-3-Clause",
+    "mit": "MIT",
+    "mobileone-license": "Apple's, github.com/apple/ml-mobileone",
+    None: "not stated",
+}
 DIGITS = re.compile(r"-([0-9a-f]{8,10})\.pth$")
 # A header of names, shapes and places takes this much a tensor.
 HEADER_BYTES = 100

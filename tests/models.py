@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.rows import Conv
 from mobilette.data.preprocess import preset
 from mobilette.model.model import Model, Origin, numbered_classes
 from mobilette.nn.network import Network
@@ -19,3 +20,9 @@ def model_of(network: Network | Arch, *, width_mult: float | None = None) -> Mod
         classes=numbered_classes(arch.num_classes),
         origin=Origin(name=arch.name, width_mult=width_mult),
     )
+
+
+def stem_of(arch: Arch) -> Conv:
+    """Return the first convolution."""
+    assert isinstance(arch.stem, Conv)
+    return arch.stem

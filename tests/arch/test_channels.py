@@ -12,7 +12,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import list_models
 from mobilette.arch.channels import ChannelGroup, Place, channel_groups
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer
+from mobilette.arch.primitives import INPUT, ConvLayer, LinearLayer, NormLayer
 from mobilette.arch.rows import Block, Conv, PoolLinear, Step
 from mobilette.nn.network import Network
 from tests.batch_norm import give_statistics
@@ -69,7 +69,7 @@ def test_every_position_is_in_one_group_but_for_image_and_logits(name: str) -> N
             sides = [("output", layer.shape[0])]
         if isinstance(layer, LinearLayer):
             sides.append(("input", layer.in_features))
-        elif isinstance(layer, ConvLayer) and layer.name != "stem.conv" and not layer.is_depthwise:
+        elif isinstance(layer, ConvLayer) and layer.inputs != (INPUT,) and not layer.is_depthwise:
             sides.append(("input", layer.in_channels))
         expected |= {(layer.name, side, i) for side, count in sides for i in range(count)}
     assert found.keys() == expected

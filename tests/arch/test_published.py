@@ -7,7 +7,6 @@ counters: nothing of this project is in them.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
+from mobilette.arch.editing import merged
 from mobilette.arch.families.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
@@ -51,26 +51,26 @@ OTHER_FAMILIES = (
     "convnext",
     "densenet",
     "edgenext",
-    "efficientnet",
+    "efficientnet_b",
     "fastvit",
-    "fbnet",
-    "ghostnet",
+    "ghostnetv2",
     "googlenet",
     "hardcorenas",
     "inception",
-    "lcnet",
     "mixnet",
-    "mnasnet",
-    "mobilenetv4",
-    "mobileone",
+    "mobilenetv4_hybrid",
+    "mobileone_s1",
+    "mobileone_s2",
+    "mobileone_s3",
+    "mobileone_s4",
     "mobilevit",
     "regnet",
-    "repvgg",
+    "repvgg_a1",
+    "repvgg_a2",
+    "repvgg_b",
     "repvit",
     "resnext",
     "rexnet",
-    "semnasnet",
-    "spnasnet",
     "starnet",
     "tinynet",
     "wide_resnet",
@@ -97,13 +97,15 @@ class Row:
 
 
 def rows(refs: Path) -> Iterator[Row]:
-    """Yield every row of the two files that is of a family we build."""
+    """Yield every row of the files that is of a family we build."""
     computed = json.loads((refs / "computed.json").read_text())
     yield from _mobilenets(computed)
     yield from _shufflenets(computed)
     yield from _others(computed)
     for row in computed["timm"]:
         yield from _timm(row)
+    for row in json.loads((refs / "computed_more.json").read_text())["rows"]:
+        yield from _more(row)
     for row in json.loads((refs / "torchvision.json").read_text())["float"]:
         yield from _torchvision(row)
 
@@ -160,39 +162,34 @@ def _others(computed: dict[str, Any]) -> Iterator[Row]:
     yield Row("resnet8_f16", get_arch("resnet8", eight), row["trainable"], row["macs"])
 
 
-TIMM_NAMES = {
-    r"mobilenetv1": "mobilenet_v1",
-    r"mobilenetv2": "mobilenet_v2",
-    r"(tf_)?mobilenetv3_large": "mobilenet_v3_large",
-    r"(tf_)?mobilenetv3_small": "mobilenet_v3_small",
-    r"tf_mobilenetv3_large_minimal": "mobilenet_v3_large_minimalistic",
-    r"tf_mobilenetv3_small_minimal": "mobilenet_v3_small_minimalistic",
-}
-
-
 def _timm(row: dict[str, Any]) -> Iterator[Row]:
     """Names are ``family_width`` with the width in percent, or ours."""
     name = row["model"]
-    if name in OTHER_NETWORKS or name.removeprefix("tf_").startswith(OTHER_FAMILIES):
+    plain = name.removeprefix("tf_").replace("_minimal_", "_minimalistic_")
+    if name in OTHER_NETWORKS or plain.startswith(OTHER_FAMILIES):
         return
-    family, _, percent = name.rpartition("_")
-    ours = [value for key, value in TIMM_NAMES.items() if re.fullmatch(key, family)]
-    scaled = ours and percent.isdecimal()
-    settings = Settings(width_mult=int(percent) / 100 if scaled else 1.0, resolution=row["res"])
-    known = f"{ours[0]}_{percent}" if ours and not scaled else name
-    arch = get_arch(ours[0] if scaled else known, settings)
+    arch = get_arch(plain, Settings(resolution=row["res"]))
     yield Row(f"timm {name}", arch, row["params"], row["macs"])
+    if "params_reparam" in row:
+        yield Row(
+            f"timm {name} merged", merged(arch), row["params_reparam"], row["macs_224_reparam"]
+        )
+
+
+def _more(row: dict[str, Any]) -> Iterator[Row]:
+    if not row["name"].startswith(OTHER_FAMILIES):
+        arch = get_arch(row["name"], Settings(resolution=row["resolution"]))
+        label = f"more {row['library']} {row['name']}"
+        yield Row(label, arch, row["params"], row["madds"])
+        if "madds_224" in row:
+            yield Row(f"{label} 224", arch.with_resolution(224), None, row["madds_224"])
 
 
 def _torchvision(row: dict[str, Any]) -> Iterator[Row]:
     name = row["variant"]
     if name.startswith(OTHER_FAMILIES):
         return
-    width = 1.0
-    if name.startswith("shufflenet_v2_x"):
-        name, _, scale = name.rpartition("_x")
-        width = float(scale.replace("_", "."))
-    arch = get_arch(name, Settings(width_mult=width))
+    arch = get_arch(name)
     label = f"torchvision {row['variant']} {row['weights']}"
     yield Row(label, arch, row["num_params"], row["computed_conv_linear_macs"])
 

@@ -27,9 +27,10 @@ def test_the_committed_table_is_what_the_script_makes(shared: Path) -> None:
 def test_every_line_is_a_network_with_a_source() -> None:
     for (name, _, resolution), known in POINTS.items():
         assert family_of(name) != "ResNet for CIFAR"
-        assert 96 <= resolution <= 256
+        assert 96 <= resolution <= 448
         assert 0.4 < known.top1 < 0.85
         assert known.source
+        assert "in12k" not in known.source, "pre-trained on more images"
         assert not known.interpolated
 
 
@@ -41,6 +42,13 @@ def test_every_line_is_a_network_with_a_source() -> None:
         ("mobilenet_v2_120d", 1.0, 224, 0.773),
         ("mobilenet_v3_small", 0.75, 224, 0.654),
         ("mobilenet_v3_large", 1.0, 96, 0.633),
+        ("mobilenet_v4_conv_small", 1.0, 224, 0.73756),
+        ("mnasnet_a1", 1.0, 224, 0.752),
+        ("mnasnet_a1", 0.5, 96, 0.547),
+        ("mnasnet_b1", 1.0, 224, 0.73456),
+        ("efficientnet_lite2", 1.0, 260, 0.776),
+        ("efficientnet_lite4", 1.0, 300, 0.815),
+        ("pp_lcnet", 0.5, 224, 0.63138),
         ("shufflenet_v1_g8", 0.25, 224, 0.473),
         ("shufflenet_v2", 0.5, 224, 0.611),
         ("resnet50_paper", 1.0, 224, 0.753),
@@ -55,11 +63,17 @@ def test_known_values(name: str, width: float, resolution: int, top1: float) -> 
 
 
 def test_the_grids_are_whole(shared: Path) -> None:
-    """Every line of the authors' two full grids is there, and no quantised one."""
-    for name in ("mobilenet_v1", "mobilenet_v2"):
-        rows = json.loads((shared / "refs" / f"{name}.json").read_text())["rows"]
-        of_slim = [row for row in rows if "research/slim" in row["source"]]
-        for row in (row for row in of_slim if row.get("precision", "float") == "float"):
+    """Every line of the authors' three full grids is there, and no quantised one."""
+    for name, file, source, lines_of_grid in (
+        ("mobilenet_v1", "mobilenet_v1.json", "research/slim", 16),
+        ("mobilenet_v2", "mobilenet_v2.json", "research/slim", 22),
+        ("mnasnet_a1", "squeezenet_resnet_vgg_mnasnet_efflite.json", "official/mnasnet", 25),
+    ):
+        rows = json.loads((shared / "refs" / file).read_text())["rows"]
+        of_authors = [row for row in rows if source in row["source"]]
+        in_float = [row for row in of_authors if row.get("precision", "float") == "float"]
+        assert len(in_float) == lines_of_grid
+        for row in in_float:
             known = POINTS[name, row["alpha"], row["resolution"]]
             assert known.top1 == pytest.approx(row["top1"] / 100)
 

@@ -110,8 +110,11 @@ def test_the_table_has_every_row_and_all_are_reached() -> None:
 
 # The page's table of formats, in the catalogue's spelling.
 NAMED = {
-    "torchvision": "mobilenet_v2 mobilenet_v3 squeezenet1 shufflenet_v2 resnet vgg",
-    "timm": "mobilenet_v1 mobilenet_v2 mobilenet_v3 resnet",
+    "torchvision": "mobilenet_v2 mobilenet_v3 mnasnet_b1 squeezenet1 shufflenet_v2 resnet vgg",
+    "timm": (
+        "mobilenet_v1 mobilenet_v2 mobilenet_v3 mobilenet_v4 mnasnet fbnet_c single_path_nas "
+        "efficientnet_lite pp_lcnet ghostnet repvgg_a0 mobileone_s0 resnet"
+    ),
     "akamaster": "resnet",
 }
 

@@ -122,6 +122,8 @@ def test_what_timm_can_be_told_and_torchvision_cannot() -> None:
     assert constructor(grey, "timm") == made
     with pytest.raises(InputError, match="it has 1 input channels, not 3"):
         constructor(grey, "torchvision", width_mult=0.5)
+    with pytest.raises(InputError, match="stem.conv has padding tf_same, not symmetric"):
+        constructor(padded(get_arch("ghostnet", SETTINGS)), "timm")
 
 
 def test_what_is_for_training_only_is_no_difference() -> None:

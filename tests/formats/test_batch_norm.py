@@ -15,7 +15,7 @@ from mobilette.errors import InputError
 from mobilette.formats.fitting import measure_batch_norm, restore_batch_norm
 from mobilette.nn.network import Network
 from tests.batch_norm import give_statistics
-from tests.models import model_of
+from tests.models import model_of, stem_of
 
 KINDS = [
     *("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1_bn"),
@@ -128,14 +128,14 @@ def test_dead_channels_stay_finite_and_can_be_trained_on() -> None:
 def test_activations_padding_and_classes_stay() -> None:
     folded = conv_then_linear(norm=False)
     folded = replace(
-        folded.with_classes(3), stem=replace(folded.stem, activation="relu6", padding="tf_same")
+        folded.with_classes(3), stem=replace(stem_of(folded), activation="relu6", padding="tf_same")
     )
     like = replace(conv_then_linear(norm=True), norm_epsilon=1e-3, norm_momentum=0.01)
     weights = Network(folded).state_dict()
     arch, _ = restore_batch_norm(folded, weights, like, [torch.randn(2, 3, 16, 16)])
     assert arch == replace(
         folded,
-        stem=replace(folded.stem, norm="batch", bias=False),
+        stem=replace(stem_of(folded), norm="batch", bias=False),
         norm_epsilon=1e-3,
         norm_momentum=0.01,
     )

@@ -11,6 +11,7 @@ from mobilette.errors import InputError
 from mobilette.formats.fitting import adapt_input
 from mobilette.formats.pretrained import create_model
 from mobilette.nn.network import Network
+from tests.models import stem_of
 
 
 def answer(arch: Arch, weights: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -75,6 +76,6 @@ def test_impossible_channels_are_refused() -> None:
     arch, weights = network_of(3)
     with pytest.raises(InputError, match="in_channels 0 is not between 1 and 256"):
         adapt_input(arch, weights, 0)
-    grouped = replace(arch, in_channels=2, stem=replace(arch.stem, groups=2))
+    grouped = replace(arch, in_channels=2, stem=replace(stem_of(arch), groups=2))
     with pytest.raises(InputError, match="2 groups, so it needs 2 channels, not 3"):
         adapt_input(grouped, weights, 3)

@@ -19,6 +19,7 @@ from mobilette.formats.torch.named import import_state_dict
 from mobilette.formats.torch.names import SOURCES
 from mobilette.nn.network import build_empty
 from tests.formats.torch_names import Tensors, published
+from tests.models import stem_of
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +100,10 @@ def test_timm_has_other_epsilons(tmp_path: Path) -> None:
     tensors = published("mobilenet_v3_small", "timm", num_classes=3)
     plain = read(tmp_path, tensors, "mobilenet_v3_small")
     assert plain.arch.norm_epsilon == 1e-5
-    assert plain.arch.stem.padding == "symmetric"
+    assert stem_of(plain.arch).padding == "symmetric"
     ported = read(tmp_path, tensors, "mobilenet_v3_small", tensorflow=True)
     assert ported.arch.norm_epsilon == 1e-3
-    assert ported.arch.stem.padding == "tf_same"
+    assert stem_of(ported.arch).padding == "tf_same"
 
 
 def test_names_of_our_own(tmp_path: Path) -> None:

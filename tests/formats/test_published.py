@@ -108,8 +108,10 @@ def test_the_network_computes_what_the_publishers_does(name: str) -> None:
 
 def test_only_tensorflows_weights_are_padded_as_tensorflow_pads() -> None:
     for weights in ALL:
-        stem: Conv = weights.arch().stem
-        assert (stem.padding == "tf_same") == weights.name.startswith("timm/tf_")
+        stem = weights.arch().stem
+        assert (isinstance(stem, Conv) and stem.padding == "tf_same") == weights.name.startswith(
+            "timm/tf_"
+        )
 
 
 @given(weights=st.sampled_from(ALL))

@@ -20,6 +20,7 @@ from mobilette.nn.network import Network, build_empty
 from tests.arch.test_channels import kill
 from tests.batch_norm import give_statistics
 from tests.families import WIDTHS, arch_of
+from tests.models import stem_of
 
 NAMES = sorted({name for name, _, _ in WIDTHS})
 
@@ -190,7 +191,7 @@ V2 = get_arch("mobilenet_v2", Settings(width_mult=0.5, num_classes=5))
             "rows.17.conv is a 3x3 convolution, in the weights a 1x1 convolution",
         ),
         (
-            replace(V2, stem=replace(V2.stem, norm="none", bias=True)),
+            replace(V2, stem=replace(stem_of(V2), norm="none", bias=True)),
             "stem.conv is a 3x3 convolution with bias, in the weights a 3x3 convolution$",
         ),
         (

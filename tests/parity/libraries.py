@@ -52,7 +52,8 @@ def check_parity(arch: Arch, theirs: nn.Module) -> None:
     answer = with_weights(arch, theirs).eval()(images)
     assert expected.std() > 1e-3  # not all the same logits
     assert (expected[0] - expected[1]).abs().max() > 1e-3  # nor the same for every image
-    torch.testing.assert_close(answer, expected, atol=1e-4, rtol=0)
+    scale = max(1.0, float(expected.std()))  # rounding grows with random weights' logits
+    torch.testing.assert_close(answer, expected, atol=1e-4 * scale, rtol=0)
 
 
 def with_weights(arch: Arch, theirs: nn.Module) -> Network:

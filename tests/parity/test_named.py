@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Settings
 from mobilette.data.preprocess import preset
-from mobilette.exporters.state_dict import export_state_dict
+from mobilette.exporters.state_dict import TIMM_NETWORKS, export_state_dict
 from mobilette.formats.imported import Imported, as_model
 from mobilette.formats.torch.name_tables import tensor_names
 from mobilette.formats.torch.named import import_state_dict
@@ -33,6 +34,7 @@ TORCHVISION = {
     "squeezenet1_0": ("squeezenet1_0", {}, "squeezenet1_0", 1.0),
     "squeezenet1_1": ("squeezenet1_1", {}, "squeezenet1_1", 1.0),
     "shufflenet 0.5": ("shufflenet_v2_x0_5", {}, "shufflenet_v2", 0.5),
+    "mnasnet0_5": ("mnasnet0_5", {}, "mnasnet_b1", 0.5),
     "resnet18": ("resnet18", {}, "resnet18", 1.0),
 }
 # Those of test_timm and one whose stem timm does not scale.
@@ -47,6 +49,15 @@ TIMM = {
         "mobilenetv3_small_100",
         "tf_mobilenetv3_small_075",
         "tf_mobilenetv3_large_minimal_100",
+        "mobilenetv4_conv_small_050",
+        "mobilenetv4_conv_medium",
+        "semnasnet_075",
+        "fbnetc_100",
+        "efficientnet_lite0",
+        "lcnet_050",
+        "ghostnet_050",
+        "repvgg_a0",
+        "mobileone_s0",
         "resnet18",
     )
 }
@@ -103,7 +114,8 @@ def check_round_trip(
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(network.eval()(images), expected, atol=1e-4, rtol=0)
+    scale = max(1.0, float(expected.std()))
+    torch.testing.assert_close(network.eval()(images), expected, atol=1e-4 * scale, rtol=0)
 
     file = export_state_dict(
         as_run(imported, width, folder / "run"), names=names, out=folder / "out"
@@ -144,7 +156,7 @@ def test_every_name_of_torchvision() -> None:
     models = library("torchvision").models
     source = SOURCES["torchvision"]
     for name in source.tables:
-        called = "shufflenet_v2_x1_0" if name == "shufflenet_v2" else name
+        called = {"shufflenet_v2": "shufflenet_v2_x1_0", "mnasnet_b1": "mnasnet1_0"}.get(name, name)
         with torch.device("meta"):
             keys = list(getattr(models, called)().state_dict())
         table = tensor_names(get_arch(name), source)
@@ -153,11 +165,9 @@ def test_every_name_of_torchvision() -> None:
 
 def test_every_name_of_timm() -> None:
     source = SOURCES["timm"]
-    networks = {name: ours for name, (ours, width) in NETWORKS.items() if width == 1}
-    networks |= {f"resnet{depth}": f"resnet{depth}" for depth in (34, 101, 152)}
-    assert set(networks.values()) == set(source.tables)
-    for theirs, ours in networks.items():
+    for theirs, (ours, width) in TIMM_NETWORKS.items():
         with torch.device("meta"):
             keys = list(library("timm").create_model(theirs).state_dict())
-        table = tensor_names(get_arch(ours), source)
-        assert [table[name] for name in build_empty(get_arch(ours)).state_dict()] == keys
+        arch = get_arch(ours, Settings(width_mult=width))
+        table = tensor_names(arch, source)
+        assert [table[name] for name in build_empty(arch).state_dict()] == keys

@@ -37,6 +37,7 @@ from mobilette.training.step import Trainer
 from tests.conftest import write_images
 from tests.formats.published_files import images as real_images
 from tests.formats.published_files import published
+from tests.models import stem_of
 from tests.training.runs import Ticks, resume, same_weights, train
 from tests.training.test_train import Stop, stop_at_once
 
@@ -324,14 +325,14 @@ def test_a_published_tflite_is_trained_further(tmp_path: Path) -> None:
         resize="squash",
         classes=[ClassLabel(id=folder.name, name=folder.name) for folder in sorted(few.iterdir())],
     )
-    assert imported.arch.stem.norm == "none"
+    assert stem_of(imported.arch).norm == "none"
     run = transfer(
         few,
         start=imported.save(tmp_path / "imported"),
         overrides={"epochs": 2},
         out=tmp_path / "run",
     )
-    assert run.arch.stem.norm == "batch"
+    assert stem_of(run.arch).norm == "batch"
     assert "rows.0.depthwise.norm.running_mean" in weights(run)
     assert run.arch.resolution == 96
     assert all(row["top1"] > 0.7 for row in run.history())

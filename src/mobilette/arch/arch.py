@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
-from mobilette.arch.rows import Conv, Head, Row
+from mobilette.arch.rows import Block, Conv, Head, Row
 from mobilette.errors import InputError
 from mobilette.limits import IN_CHANNELS, RESOLUTION, Range
 from mobilette.notebook import html_table
@@ -32,7 +32,7 @@ class Arch:
     name: str
     resolution: Annotated[int, RESOLUTION]
     in_channels: Annotated[int, IN_CHANNELS]
-    stem: Conv
+    stem: Conv | Block
     rows: tuple[Row, ...]
     head: Head
     norm_epsilon: Annotated[float, Range(1e-12, 1.0)] = 1e-5

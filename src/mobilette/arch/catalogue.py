@@ -11,9 +11,16 @@ from typing import Any
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.families import (
+    efficientnet_lite,
+    fbnet,
+    ghostnet,
+    lcnet,
+    mnasnet,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
+    mobilenet_v4,
+    reparameterised,
     resnet,
     shufflenet_v1,
     shufflenet_v2,
@@ -29,6 +36,13 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
         "MobileNet V1": mobilenet_v1.VARIANTS,
         "MobileNet V2": mobilenet_v2.VARIANTS,
         "MobileNet V3": mobilenet_v3.VARIANTS,
+        "MobileNet V4": mobilenet_v4.VARIANTS,
+        "MnasNet": mnasnet.VARIANTS,
+        "FBNet": fbnet.VARIANTS,
+        "EfficientNet-Lite": efficientnet_lite.VARIANTS,
+        "PP-LCNet": lcnet.VARIANTS,
+        "GhostNet": ghostnet.VARIANTS,
+        "Re-parameterised": reparameterised.VARIANTS,
         "SqueezeNet": squeezenet.VARIANTS,
         "ShuffleNet V1": shufflenet_v1.VARIANTS,
         "ShuffleNet V2": shufflenet_v2.VARIANTS,
@@ -38,7 +52,17 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
     }
 )
 
-_WIDTH_SUFFIX = re.compile(r"(.+)_(?:x(\d)_(\d)|(\d)(\d\d))", re.ASCII)
+# Names in other libraries that are not ours in another spelling.
+ALIASES = MappingProxyType(
+    {
+        "MobileNet": "mobilenet_v1",  # Keras
+        "mnasnet": "mnasnet_b1",  # timm, torchvision
+        "semnasnet": "mnasnet_a1",  # timm, as those below
+        "lcnet": "pp_lcnet",
+        "spnasnet": "single_path_nas",
+    }
+)
+_WIDTH_SUFFIX = re.compile(r"(.+?)_?(?:x?(\d)_(\d\d?)|(\d)(\d\d))", re.ASCII)
 
 
 @checked
@@ -59,8 +83,8 @@ def resolve_name(name: str, width_mult: float | None = None) -> tuple[str, float
     """Return a network's catalogue name, and the width multiplier.
 
     Case and underscores do not matter, and the name may end in the width, which covers the names of
-    timm (``mobilenetv3_small_075``), torchvision (``shufflenet_v2_x0_5``) and Keras
-    (``MobileNetV2``). An unknown name is returned unchanged.
+    timm (``mobilenetv3_small_075``), torchvision (``shufflenet_v2_x0_5``, ``mnasnet0_5``) and Keras
+    (``MobileNetV2``); `ALIASES` are the other names. An unknown name is returned unchanged.
 
     Raises:
         InputError: ``name`` contains another width than ``width_mult``.
@@ -78,8 +102,8 @@ def resolve_name(name: str, width_mult: float | None = None) -> tuple[str, float
 
 
 def _known_name(name: str) -> str | None:
-    if name == "MobileNet":  # Keras's
-        return "mobilenet_v1"
+    if name in ALIASES:
+        return ALIASES[name]
     return next((known for known in list_models() if _key(known) == _key(name)), None)
 
 

@@ -8,11 +8,14 @@ from itertools import zip_longest
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.rows import (
+    BatchNorm,
     Block,
     Branch,
     Conv,
     ConvPool,
+    Ghost,
     Operation,
+    PoolConvLinear,
     PoolLinear,
     Row,
     SqueezeExcite,
@@ -104,6 +107,34 @@ def adopt_norms(arch: Arch, source: Arch) -> Arch:
     return change_convs(arch, change)
 
 
+def merged(arch: Arch) -> Arch:
+    """Return ``arch`` as deployed: parallel branches (RepVGG, MobileOne) are one convolution."""
+    return replace(
+        arch,
+        stem=arch.stem if isinstance(arch.stem, Conv) else merged_row(arch.stem) or arch.stem,
+        rows=tuple(merged_row(row) or row for row in arch.rows),
+    )
+
+
+def merged_row(row: Row) -> Conv | None:
+    """Return the convolution that the branches of ``row`` make, if they make one."""
+    if not isinstance(row, Block) or row.entry or row.join != "add" or row.split or row.shuffle:
+        return None
+    if any(len(path) != 1 for path in row.paths):
+        return None
+    operations = [path[0].operation for path in row.paths]
+    branches = [operation for operation in operations if isinstance(operation, Conv)]
+    if not branches or not all(isinstance(each, Conv | BatchNorm) for each in operations):
+        return None
+    largest = max(branches, key=lambda conv: conv.kernel)
+    alike = {
+        (conv.stride, conv.groups, conv.activation, conv.padding, conv.norm) for conv in branches
+    }
+    if alike != {(largest.stride, largest.groups, "none", "symmetric", "batch")}:
+        return None
+    return replace(largest, bias=True, norm="none", activation=row.activation)
+
+
 def convs(arch: Arch) -> dict[str, Conv]:
     """Return the convolutions of ``arch`` by name, as in `change_convs`."""
     found: dict[str, Conv] = {}
@@ -126,6 +157,9 @@ def _changed(arch: Arch, conv: Change, subsample: Callable[[str, Subsample], Sub
             case SqueezeExcite():
                 reduce = conv(f"{name}.reduce", given.reduce)
                 return replace(given, reduce=reduce, expand=conv(f"{name}.expand", given.expand))
+            case Ghost():
+                primary = conv(f"{name}.primary", given.primary)
+                return replace(given, primary=primary, cheap=conv(f"{name}.cheap", given.cheap))
             case _:
                 return given
 
@@ -147,9 +181,13 @@ def _changed(arch: Arch, conv: Change, subsample: Callable[[str, Subsample], Sub
         head = replace(head, classes=classifier.channels, norm=classifier.norm)
         if head.classifier != classifier:
             raise InputError(f"head.classifier: {arch.name}'s head has no such convolution")
+    if isinstance(head, PoolConvLinear):
+        head = replace(head, conv=conv("head.conv", head.conv))
+    stem = row("stem", arch.stem)
+    assert isinstance(stem, Conv | Block)  # as before
     return replace(
         arch,
-        stem=conv("stem", arch.stem),
+        stem=stem,
         rows=tuple(row(f"rows.{i}", each) for i, each in enumerate(arch.rows)),
         head=head,
     )

@@ -34,14 +34,17 @@ from mobilette.arch.primitives import (
 )
 from mobilette.arch.rows import (
     Activation,
+    BatchNorm,
     Block,
     Branch,
     ChannelShuffle,
     Conv,
     ConvPool,
+    Ghost,
     Head,
     Operation,
     Pool,
+    PoolConvLinear,
     Row,
     SqueezeExcite,
     Subsample,
@@ -75,7 +78,7 @@ def training_layers(arch: Arch) -> tuple[AnyLayer | DropoutLayer, ...]:
         InputError: the rows do not fit together.
     """
     graph = _Graph((arch.in_channels, arch.resolution, arch.resolution))
-    graph.conv("stem", arch.stem)
+    graph.row("stem", arch.stem)
     for number, row in enumerate(arch.rows):
         graph.row(f"rows.{number}", row)
     graph.head(arch.head)
@@ -143,6 +146,10 @@ class _Graph:
                 self.shuffle(name, operation.groups)
             case Subsample():
                 self.subsample(name, operation)
+            case Ghost():
+                self.ghost(name, operation)
+            case BatchNorm():
+                self.norm(name)
             case _:
                 assert_never(operation)
 
@@ -175,8 +182,7 @@ class _Graph:
         if block.join == "add":
             self.append(AddLayer(f"{name}.add", inputs, self.shape))
         else:
-            channels = sum(shape[0] for shape in shapes)
-            self.append(ConcatLayer(f"{name}.concat", inputs, (channels, *self.shape[1:])))
+            self.concat(name, inputs, sum(shape[0] for shape in shapes))
 
     def conv(self, name: str, conv: Conv) -> None:
         channels = self.shape[0]
@@ -196,8 +202,20 @@ class _Graph:
             )
         )
         if conv.norm == "batch":
-            self.append(NormLayer(f"{name}.norm", (self.last,), self.shape))
+            self.norm(name)
         self.activation(name, conv.activation)
+
+    def norm(self, name: str) -> None:
+        self.append(NormLayer(f"{name}.norm", (self.last,), self.shape))
+
+    def ghost(self, name: str, module: Ghost) -> None:
+        self.conv(f"{name}.primary", module.primary)
+        primary = self.last
+        self.conv(f"{name}.cheap", module.cheap)
+        self.concat(name, (primary, self.last), module.primary.channels + module.cheap.channels)
+
+    def concat(self, name: str, inputs: tuple[str, ...], channels: int) -> None:
+        self.append(ConcatLayer(f"{name}.concat", inputs, (channels, *self.shape[1:])))
 
     def activation(self, name: str, function: Activation) -> None:
         if function != "none":
@@ -266,6 +284,13 @@ class _Graph:
             self.conv("head.classifier", head.classifier)
             self.adaptive_pool("head", 1)
             self.flatten("head.flatten")
+            return
+        if isinstance(head, PoolConvLinear):
+            self.adaptive_pool("head", 1)
+            self.conv("head.conv", head.conv)
+            self.dropout("head", head.dropout)
+            self.flatten("head.flatten")
+            self.linear("head.classifier", head.classes)
             return
         self.adaptive_pool("head", head.pool)
         self.flatten("head.flatten")

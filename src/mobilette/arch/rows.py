@@ -19,7 +19,7 @@ from mobilette.errors import InputError
 from mobilette.limits import CHANNELS, CLASSES, KERNEL, STRIDE, Range
 from mobilette.records import Ranged, check_ranges
 
-Activation = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid"]
+Activation = Literal["none", "relu", "relu6", "hard_swish", "hard_sigmoid", "sigmoid"]
 Norm = Literal["batch", "none"]
 Padding = Literal["symmetric", "tf_same", "valid"]
 
@@ -107,11 +107,28 @@ class Subsample(Ranged):
     kind: Literal["subsample"] = "subsample"
 
 
-Operation = Conv | Pool | SqueezeExcite | ChannelShuffle | Subsample
+@dataclass(frozen=True, kw_only=True)
+class Ghost:
+    """A ghost module (Han et al. 2020): ``primary``, and beside its output ``cheap`` of it."""
+
+    primary: Conv
+    cheap: Conv
+    kind: Literal["ghost"] = "ghost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm:
+    """A batch norm alone: the identity path of a block that is trained with branches."""
+
+    kind: Literal["batch_norm"] = "batch_norm"
+
+
+Operation = Conv | Pool | SqueezeExcite | ChannelShuffle | Subsample | Ghost | BatchNorm
 
 
 StepName = Literal[
     "depthwise",
+    "depthwise_start",
     "pointwise",
     "expand",
     "squeeze_excite",
@@ -124,6 +141,11 @@ StepName = Literal[
     "conv1",
     "conv2",
     "conv3",
+    "conv4",
+    "conv1x1",
+    "identity",
+    "ghost1",
+    "ghost2",
     "shortcut",
     "shortcut_pointwise",
 ]
@@ -238,4 +260,17 @@ class ConvPool(Ranged):
         )
 
 
-Head = PoolLinear | ConvPool
+@dataclass(frozen=True, kw_only=True)
+class PoolConvLinear:
+    """Average over the map, a 1x1 convolution with batch norm, linear classifier (MobileNet V4)."""
+
+    classes: Annotated[int, CLASSES]
+    conv: Conv
+    dropout: Annotated[float, DROPOUT] = 0.0
+    kind: Literal["pool_conv_linear"] = "pool_conv_linear"
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+Head = PoolLinear | ConvPool | PoolConvLinear

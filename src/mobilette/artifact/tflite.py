@@ -33,6 +33,7 @@ _INPUTS = {
     "DEQUANTIZE": (1,),
     "FULLY_CONNECTED": (2, 3),
     "HARD_SWISH": (1,),
+    "LOGISTIC": (1,),
     "MAXIMUM": (2,),
     "MAX_POOL_2D": (1,),
     "MEAN": (2,),

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mobilette.compression.bias_correction import correct_biases
     from mobilette.compression.channel_scores import norm_scores, taylor_scores
     from mobilette.compression.equalisation import absorb_high_biases, equalise
-    from mobilette.compression.folding import fold
+    from mobilette.compression.folding import fold, merge_branches
     from mobilette.compression.pruning import prune_channels, slice_to
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "correct_biases",
     "equalise",
     "fold",
+    "merge_branches",
     "norm_scores",
     "prune_channels",
     "slice_to",
@@ -29,6 +30,7 @@ _HOME = {
     "correct_biases": "bias_correction",
     "equalise": "equalisation",
     "fold": "folding",
+    "merge_branches": "folding",
     "norm_scores": "channel_scores",
     "prune_channels": "pruning",
     "slice_to": "pruning",

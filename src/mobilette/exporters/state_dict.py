@@ -43,7 +43,7 @@ _TEXT = """\
 from safetensors.torch import load_file
 
 network = {build}
-network.load_state_dict(load_file("{model}"))
+{load}
 network.eval()
 ```
 
@@ -56,6 +56,13 @@ pixels from 0 to 255, channels {colour}:
 
 Images are brought to {resolution}x{resolution} by {resize}.
 """
+
+_LOAD = f'network.load_state_dict(load_file("{MODEL}"))'
+# torchvision's MNASNet requires its own version in the state dict, which safetensors does not keep.
+_LOAD_MNASNET = f"""\
+tensors = network.state_dict()
+tensors.update(load_file("{MODEL}"))
+network.load_state_dict(tensors)"""
 
 _OWN_IMPORTS = """\
 from pathlib import Path
@@ -136,7 +143,7 @@ def _readme(model: Model, names: str) -> str:
         names=names,
         imports=f"import {names}" if names in LIBRARIES else _OWN_IMPORTS,
         build=build,
-        model=MODEL,
+        load=_LOAD_MNASNET if "MNASNet(" in build else _LOAD,
         labels=LABELS,
         channels=arch.in_channels,
         classes=arch.num_classes,
@@ -150,6 +157,10 @@ def _readme(model: Model, names: str) -> str:
     )
 
 
+# Networks whose constructors in timm have no options for batch norm and padding
+_PLAIN = ("resnet", "ghostnet", "repvgg", "mobileone")
+# and those that timm calls as we do
+_SAME_NAME = ("resnet", "efficientnet_lite", "mnasnet_small", "repvgg", "mobileone")
 # timm's constructor to our network and its width
 TIMM_NETWORKS = MappingProxyType(
     {
@@ -160,7 +171,16 @@ TIMM_NETWORKS = MappingProxyType(
         **{f"mobilenetv3_small_{w:03}": ("mobilenet_v3_small", w / 100) for w in (50, 75, 100)},
         "tf_mobilenetv3_large_minimal_100": ("mobilenet_v3_large_minimalistic", 1.0),
         "tf_mobilenetv3_small_minimal_100": ("mobilenet_v3_small_minimalistic", 1.0),
-        **{name: (name, 1.0) for name in TIMM.tables if name.startswith("resnet")},
+        "mobilenetv4_conv_small_035": ("mobilenet_v4_conv_small", 0.35),
+        "mobilenetv4_conv_small_050": ("mobilenet_v4_conv_small", 0.5),
+        **{name.replace("_v4", "v4"): (name, 1.0) for name in TIMM.tables if "_v4" in name},
+        **{f"mnasnet_{w:03}": ("mnasnet_b1", w / 100) for w in (50, 75, 100, 140)},
+        **{f"semnasnet_{w:03}": ("mnasnet_a1", w / 100) for w in (50, 75, 100, 140)},
+        "fbnetc_100": ("fbnet_c", 1.0),
+        "spnasnet_100": ("single_path_nas", 1.0),
+        **{f"lcnet_{w:03}": ("pp_lcnet", w / 100) for w in (35, 50, 75, 100, 150)},
+        **{f"ghostnet_{w:03}": ("ghostnet", w / 100) for w in (50, 100, 130)},
+        **{name: (name, 1.0) for name in TIMM.tables if name.startswith(_SAME_NAME)},
     }
 )
 
@@ -209,9 +229,13 @@ def _torchvision(arch: Arch, width: float) -> Iterator[Constructor]:
             code = f"torchvision.models.{name}({classes})"
             yield code, get_arch(name, settings)
         return
-    scaled = replace(settings, width_mult=width if arch.name.startswith("mobilenet") else 1.0)
+    has_width = arch.name.startswith(("mobilenet", "mnasnet"))
+    scaled = replace(settings, width_mult=width if has_width else 1.0)
     in_v3 = arch.name in V3
     made = V3[arch.name](scaled, torchvision=True) if in_v3 else get_arch(arch.name, scaled)
+    if arch.name == "mnasnet_b1":
+        yield f"torchvision.models.MNASNet({scaled.width_mult:g}, {classes})", made
+        return
     option = "" if scaled.width_mult == 1 else f", width_mult={scaled.width_mult:g}"
     yield f"torchvision.models.{arch.name}({classes}{option})", made
 
@@ -232,7 +256,7 @@ def _timm(arch: Arch) -> Iterator[Constructor]:
         options = f"num_classes={arch.num_classes}"
         if arch.in_channels != 3:
             options += f", in_chans={arch.in_channels}"
-        if ours.startswith("resnet"):
+        if ours.startswith(_PLAIN):
             yield f'timm.create_model("{name}", {options})', made
             continue
         # timm's default batch norm epsilon and padding

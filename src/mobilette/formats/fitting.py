@@ -14,6 +14,7 @@ from mobilette.arch.editing import adopt_norms, change_convs, convs
 from mobilette.arch.rows import Conv
 from mobilette.errors import InputError
 from mobilette.formats.slicing import check_same_structure, slice_weights
+from mobilette.formats.torch.name_tables import first_weights
 from mobilette.nn.network import Network, measure_statistics
 
 CLASSIFIER = "head.classifier."
@@ -81,9 +82,6 @@ def fit_weights(
     return {name: tensor for name, tensor in narrow.items() if not name.startswith(CLASSIFIER)}
 
 
-FIRST = "stem.conv.weight"
-
-
 def adapt_input(
     arch: Arch, weights: Mapping[str, Tensor], in_channels: int
 ) -> tuple[Arch, dict[str, Tensor]]:
@@ -98,18 +96,20 @@ def adapt_input(
     adapted = replace(arch, in_channels=in_channels)
     if in_channels == arch.in_channels:
         return arch, dict(weights)
-    if arch.stem.groups > 1:
+    if isinstance(arch.stem, Conv) and arch.stem.groups > 1:
         raise InputError(
             f"{arch.name}: its first convolution has {arch.stem.groups} groups, so it needs "
             f"{arch.in_channels} channels, not {in_channels}"
         )
-    weight = weights[FIRST]
-    if in_channels == 1:
-        first = weight.sum(dim=1, keepdim=True)
-    else:
-        repeated = torch.arange(in_channels) % arch.in_channels
-        first = weight[:, repeated] * (arch.in_channels / in_channels)
-    return adapted, {**weights, FIRST: first}
+    repeated = torch.arange(in_channels) % arch.in_channels
+    first = {}
+    for name in first_weights(arch):
+        weight = weights[name]
+        if in_channels == 1:
+            first[name] = weight.sum(dim=1, keepdim=True)
+        else:
+            first[name] = weight[:, repeated] * (arch.in_channels / in_channels)
+    return adapted, {**weights, **first}
 
 
 def measure_batch_norm(

@@ -126,6 +126,7 @@ def _activated(moments: Moments, function: Activation) -> Moments:
         "relu6": functional.relu6,
         "hard_swish": functional.hardswish,
         "hard_sigmoid": functional.hardsigmoid,
+        "sigmoid": torch.sigmoid,
     }
     y = functions[function](x)
     activated = y @ density

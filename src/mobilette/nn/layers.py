@@ -289,6 +289,8 @@ def _activation(name: Activation) -> nn.Module:
             return nn.Hardswish()
         case "hard_sigmoid":
             return nn.Hardsigmoid(inplace=True)
+        case "sigmoid":
+            return nn.Sigmoid()
         case "none":
             return nn.Identity()
         case _:

@@ -100,13 +100,15 @@ def bottleneck(
     kernel: int = 3,
     activation: Activation = "relu6",
     squeeze_excite: SqueezeExcite | None = None,
+    expand_always: bool = False,
 ) -> Block:
     """Return the inverted residual: expand (1x1), depthwise, project (1x1, linear).
 
-    The expansion is omitted where it would not expand; the residual is added where shapes allow.
+    The expansion is omitted where it would not expand, unless ``expand_always``; the
+    residual is added where shapes allow.
     """
     operations: dict[str, Operation] = {}
-    if expanded != channels:
+    if expanded != channels or expand_always:
         operations["expand"] = Conv(channels=expanded, activation=activation)
     operations["depthwise"] = Conv(
         channels=expanded, kernel=kernel, stride=stride, groups=expanded, activation=activation

@@ -260,6 +260,13 @@ def _ending(state: State, operator: OperatorRecord) -> Result:
     return state.values.ended(state.value(source), ending), state.shape(source)
 
 
+def _logistic(state: State, operator: OperatorRecord) -> Result:
+    """Return a gate of squeeze-and-excitation, or the network's ending."""
+    (source,) = inputs_of(operator, 1)
+    is_map = len(state.shape(source)) == 4
+    return (_activation("sigmoid") if is_map else _ending)(state, operator)
+
+
 HANDLERS: Mapping[str, Handler] = {
     "CONV_2D": convolution,
     "DEPTHWISE_CONV_2D": convolution,
@@ -281,5 +288,5 @@ HANDLERS: Mapping[str, Handler] = {
     "QUANTIZE": _pass,
     "DEQUANTIZE": _pass,
     "SOFTMAX": _ending,
-    "LOGISTIC": _ending,
+    "LOGISTIC": _logistic,
 }

@@ -21,7 +21,13 @@ from mobilette.arch.scale import Form, Settings
 from mobilette.counting.published import published_widths
 from mobilette.errors import InputError, nearest
 from mobilette.formats.imported import Imported
-from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names, tensor_shapes
+from mobilette.formats.torch.name_tables import (
+    COUNTER,
+    Source,
+    first_weights,
+    tensor_names,
+    tensor_shapes,
+)
 from mobilette.formats.torch.names import OTHER_SOURCES, SOURCES, TIMM, TRANSFORMERS
 from mobilette.formats.torch.placing import CLASSIFIER, Placed, place
 from mobilette.formats.torch.state_dict import read_state_dict
@@ -150,7 +156,7 @@ def _with_shapes(
     names = tensor_names(arch, source)
     head = next(name for ours, name in names.items() if ours.startswith(CLASSIFIER))
     classes = tensors[head].shape[:1] if head in tensors else (1,)
-    channels = tensors[names["stem.conv.weight"]].shape[1:2]
+    channels = tensors[names[first_weights(arch)[0]]].shape[1:2]
     try:
         return replace(
             settings,

@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
-from mobilette.arch.families.mobilenet_v1 import TABLE as V1_TABLE
-from mobilette.arch.families.mobilenet_v2 import STAGES as V2_STAGES
 from mobilette.arch.families.resnet import BASIC, BOTTLENECK, CIFAR_DEPTHS
-from mobilette.arch.families.shufflenet_v2 import UNITS
 from mobilette.arch.families.vgg import VARIANTS as VGG
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer, NormLayer
 from mobilette.arch.rows import Block, Conv
 from mobilette.arch.scale import Settings
-from mobilette.formats.torch.name_tables import Names, Source, Table
-
-# rows per stage, for networks whose names count stages
-STAGES: Mapping[str, tuple[int, ...]] = {
-    "mobilenet_v1": tuple(n for _, n, _ in V1_TABLE),
-    **V2_STAGES,
-    "mobilenet_v3_large": (1, 2, 3, 4, 2, 3),
-    "mobilenet_v3_small": (1, 2, 3, 2, 3),
-    "mobilenet_v3_large_minimalistic": (1, 2, 3, 4, 2, 3),
-    "mobilenet_v3_small_minimalistic": (1, 2, 3, 2, 3),
-    "shufflenet_v2": UNITS,
-    **{f"resnet{depth}": stages for depth, stages in (BASIC | BOTTLENECK).items()},
-    **{f"resnet{depth}": ((depth - 2) // 6,) * 3 for depth in CIFAR_DEPTHS},
-}
-
-
-def _unit(ours: str, conv: str, norm: str | None = None) -> Names:
-    """Return the names of a convolution and its batch norm, if any."""
-    names = {f"{ours}.conv": conv}
-    return names if norm is None else names | {f"{ours}.norm": norm}
-
-
-def _numbered_unit(ours: str, theirs: str, first: int = 0) -> Names:
-    """Return the names of a convolution and batch norm in a ``Sequential``."""
-    return _unit(ours, f"{theirs}.{first}", f"{theirs}.{first + 1}")
-
-
-def _squeeze_excite(ours: str, reduce: str, expand: str) -> Names:
-    return _unit(f"{ours}.reduce", reduce) | _unit(f"{ours}.expand", expand)
-
-
-def _blocks(arch: Arch) -> Iterator[tuple[str, Block]]:
-    """Yield every block with our name; skips pools, which the small form may lack."""
-    for number, row in enumerate(arch.rows):
-        if isinstance(row, Block):
-            yield f"rows.{number}", row
-
-
-def _staged(arch: Arch) -> Iterator[tuple[str, Block, int, int]]:
-    """Yield our name of every block, the block, its stage and its place in it, both from 0."""
-    places = [(stage, i) for stage, n in enumerate(STAGES[arch.name]) for i in range(n)]
-    for (ours, block), (stage, place) in zip(_blocks(arch), places, strict=True):
-        yield ours, block, stage, place
-
-
-def _last_conv(arch: Arch) -> str:
-    """Return our name of the convolution after the last block."""
-    return f"rows.{len(arch.rows) - 1}"
+from mobilette.formats.torch import timm_names
+from mobilette.formats.torch.name_tables import (
+    Names,
+    Source,
+    Table,
+    blocks,
+    last_conv,
+    numbered_unit,
+    squeeze_excite,
+    staged,
+    unit,
+)
 
 
 def _own(arch: Arch) -> Names:
@@ -74,55 +35,67 @@ def _own(arch: Arch) -> Names:
 
 def _resnet(arch: Arch, classifier: str = "fc") -> Names:
     """torchvision/models/resnet.py, which timm and others kept."""
-    names = _unit("stem", "conv1", "bn1") | {"head.classifier": classifier}
-    for ours, block, stage, place in _staged(arch):
+    names = unit("stem", "conv1", "bn1") | {"head.classifier": classifier}
+    for ours, block, stage, place in staged(arch):
         theirs = f"layer{stage + 1}.{place}"
         for step in block.steps():
             if step.name != "shortcut":
                 number = step.name.removeprefix("conv")
-                names |= _unit(
+                names |= unit(
                     f"{ours}.{step.name}", f"{theirs}.conv{number}", f"{theirs}.bn{number}"
                 )
             elif isinstance(step.operation, Conv):
-                names |= _numbered_unit(f"{ours}.shortcut", f"{theirs}.downsample")
+                names |= numbered_unit(f"{ours}.shortcut", f"{theirs}.downsample")
     return names
 
 
 def _torchvision_v2(arch: Arch) -> Names:
     """torchvision/models/mobilenetv2.py, where the projection is not nested in a unit."""
-    names = _numbered_unit("stem", "features.0") | {"head.classifier": "classifier.1"}
-    for number, (ours, block) in enumerate(_blocks(arch), start=1):
+    names = numbered_unit("stem", "features.0") | {"head.classifier": "classifier.1"}
+    for number, (ours, block) in enumerate(blocks(arch), start=1):
         theirs = f"features.{number}.conv"
         for place, step in enumerate(block.steps()):
             if step.name == "project":
-                names |= _numbered_unit(f"{ours}.project", theirs, place)
+                names |= numbered_unit(f"{ours}.project", theirs, place)
             else:
-                names |= _numbered_unit(f"{ours}.{step.name}", f"{theirs}.{place}")
-    return names | _numbered_unit(_last_conv(arch), f"features.{len(arch.rows)}")
+                names |= numbered_unit(f"{ours}.{step.name}", f"{theirs}.{place}")
+    return names | numbered_unit(last_conv(arch), f"features.{len(arch.rows)}")
 
 
 def _torchvision_v3(arch: Arch) -> Names:
     """torchvision/models/mobilenetv3.py."""
-    names = _numbered_unit("stem", "features.0")
-    for number, (ours, block) in enumerate(_blocks(arch), start=1):
+    names = numbered_unit("stem", "features.0")
+    for number, (ours, block) in enumerate(blocks(arch), start=1):
         for place, step in enumerate(block.steps()):
             name, theirs = f"{ours}.{step.name}", f"features.{number}.block.{place}"
             if step.name == "squeeze_excite":
-                names |= _squeeze_excite(name, f"{theirs}.fc1", f"{theirs}.fc2")
+                names |= squeeze_excite(name, f"{theirs}.fc1", f"{theirs}.fc2")
             else:
-                names |= _numbered_unit(name, theirs)
-    names |= _numbered_unit(_last_conv(arch), f"features.{len(arch.rows)}")
+                names |= numbered_unit(name, theirs)
+    names |= numbered_unit(last_conv(arch), f"features.{len(arch.rows)}")
     return names | {"head.hidden.0.linear": "classifier.0", "head.classifier": "classifier.3"}
+
+
+def _torchvision_mnasnet(arch: Arch) -> Names:
+    """torchvision/models/mnasnet.py, where the first block belongs to the stem."""
+    names = numbered_unit("stem", "layers") | {"head.classifier": "classifier.1"}
+    names |= numbered_unit("rows.0.depthwise", "layers", 3)
+    names |= numbered_unit("rows.0.project", "layers", 6)
+    for ours, block, stage, place in staged(arch):
+        for number, step in enumerate(block.steps() if stage else ()):
+            theirs = f"layers.{stage + 7}.{place}.layers"
+            names |= numbered_unit(f"{ours}.{step.name}", theirs, 3 * number)
+    return names | numbered_unit(last_conv(arch), "layers", 14)
 
 
 def _squeezenet(arch: Arch) -> Names:
     """torchvision/models/squeezenet.py: counts the first convolution, ReLUs, pools and fires."""
     full = get_arch(arch.name, Settings()).rows
     places = [2 + number for number, row in enumerate(full) if isinstance(row, Block)]
-    names = _unit("stem", "features.0") | {"head.classifier.conv": "classifier.1"}
-    for place, (ours, block) in zip(places, _blocks(arch), strict=True):
+    names = unit("stem", "features.0") | {"head.classifier.conv": "classifier.1"}
+    for place, (ours, block) in zip(places, blocks(arch), strict=True):
         for step in block.steps():
-            names |= _unit(f"{ours}.{step.name}", f"features.{place}.{step.name}")
+            names |= unit(f"{ours}.{step.name}", f"features.{place}.{step.name}")
     return names
 
 
@@ -137,13 +110,13 @@ SHUFFLENET_STEPS = {
 
 def _shufflenet_v2(arch: Arch) -> Names:
     """torchvision/models/shufflenetv2.py: numbers in branches count activations."""
-    names = _numbered_unit("stem", "conv1") | {"head.classifier": "fc"}
-    for ours, block, stage, number in _staged(arch):
+    names = numbered_unit("stem", "conv1") | {"head.classifier": "fc"}
+    for ours, block, stage, number in staged(arch):
         for step in block.steps():
             branch, place = SHUFFLENET_STEPS[step.name]
             theirs = f"stage{stage + 2}.{number}.{branch}"
-            names |= _numbered_unit(f"{ours}.{step.name}", theirs, place)
-    return names | _numbered_unit(_last_conv(arch), "conv5")
+            names |= numbered_unit(f"{ours}.{step.name}", theirs, place)
+    return names | numbered_unit(last_conv(arch), "conv5")
 
 
 def _vgg(arch: Arch) -> Names:
@@ -157,10 +130,10 @@ def _vgg(arch: Arch) -> Names:
         if not isinstance(row, Conv):
             place += 1
         elif row.norm == "batch":
-            names |= _numbered_unit(next(ours), "features", place)
+            names |= numbered_unit(next(ours), "features", place)
             place += 3
         else:
-            names |= _unit(next(ours), f"features.{place}")
+            names |= unit(next(ours), f"features.{place}")
             place += 2
     return names | {
         "head.hidden.0.linear": "classifier.0",
@@ -171,6 +144,7 @@ def _vgg(arch: Arch) -> Names:
 
 # torchvision's top-level modules in the order of `nn.Sequential(*model.children())`.
 CHILDREN = {
+    "mnasnet": ["layers", "classifier"],
     "shufflenet": ["conv1", "maxpool", "stage2", "stage3", "stage4", "conv5", "fc"],
     "resnet": [
         "conv1",
@@ -197,47 +171,19 @@ def _torchvision_in_sequential(arch: Arch) -> Names:
     return names
 
 
-# timm's names of the convolutions of a block with and without expansion.
-TIMM_EXPANDED = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
-TIMM_SEPARABLE = {"depthwise": "conv_dw", "pointwise": "conv_pw", "project": "conv_pw"}
-
-
-def _timm(arch: Arch) -> Names:
-    """timm/models/efficientnet.py; V1 there has no last convolution."""
-    names = _unit("stem", "conv_stem", "bn1") | {"head.classifier": "classifier"}
-    for ours, block, stage, place in _staged(arch):
-        theirs = f"blocks.{stage}.{place}"
-        steps = [step.name for step in block.steps()]
-        convs = TIMM_EXPANDED if "expand" in steps else TIMM_SEPARABLE
-        for number, step in enumerate((s for s in steps if s in convs), start=1):
-            names |= _unit(f"{ours}.{step}", f"{theirs}.{convs[step]}", f"{theirs}.bn{number}")
-        if "squeeze_excite" in steps:
-            reduce, expand = f"{theirs}.se.conv_reduce", f"{theirs}.se.conv_expand"
-            names |= _squeeze_excite(f"{ours}.squeeze_excite", reduce, expand)
-    has_last = arch.name in V2_STAGES
-    return names | (_unit(_last_conv(arch), "conv_head", "bn2") if has_last else {})
-
-
-def _timm_v3(arch: Arch) -> Names:
-    """timm/models/mobilenetv3.py, where the hidden layer is a 1x1 convolution."""
-    last = f"blocks.{len(STAGES[arch.name])}.0"
-    names = _timm(arch) | _unit(_last_conv(arch), f"{last}.conv", f"{last}.bn1")
-    return names | {"head.hidden.0.linear": "conv_head"}
-
-
 def _flat_v2(arch: Arch, last: str, classifier: str) -> Names:
     """models/imagenet/mobilenetv2.py, which counts convolutions, batch norms and activations."""
-    names = _numbered_unit("stem", "features.0") | {"head.classifier": classifier}
-    for number, (ours, block) in enumerate(_blocks(arch), start=1):
+    names = numbered_unit("stem", "features.0") | {"head.classifier": classifier}
+    for number, (ours, block) in enumerate(blocks(arch), start=1):
         for place, step in enumerate(block.steps()):
-            names |= _numbered_unit(f"{ours}.{step.name}", f"features.{number}.conv", 3 * place)
-    return names | _numbered_unit(_last_conv(arch), last)
+            names |= numbered_unit(f"{ours}.{step.name}", f"features.{number}.conv", 3 * place)
+    return names | numbered_unit(last_conv(arch), last)
 
 
 def _mmpretrain_v2(arch: Arch) -> Names:
     """mmpretrain/models/backbones/mobilenet_v2.py."""
-    theirs = {"stem": "conv1", _last_conv(arch): "conv2"}
-    for ours, block, stage, place in _staged(arch):
+    theirs = {"stem": "conv1", last_conv(arch): "conv2"}
+    for ours, block, stage, place in staged(arch):
         for number, step in enumerate(block.steps()):
             theirs[f"{ours}.{step.name}"] = f"layer{stage + 1}.{place}.conv.{number}"
     return _units(theirs, "conv", "bn") | {"head.classifier": "fc"}
@@ -246,7 +192,7 @@ def _mmpretrain_v2(arch: Arch) -> Names:
 def _transformers_v1(arch: Arch) -> Names:
     """modeling_mobilenet_v1.py, where each half of a block is a separate layer."""
     theirs = {"stem": "conv_stem"}
-    for number, (ours, _) in enumerate(_blocks(arch)):
+    for number, (ours, _) in enumerate(blocks(arch)):
         theirs[f"{ours}.depthwise"] = f"layer.{2 * number}"
         theirs[f"{ours}.pointwise"] = f"layer.{2 * number + 1}"
     return _units(theirs, "convolution", "normalization") | {"head.classifier": "classifier"}
@@ -257,8 +203,8 @@ TRANSFORMERS_STEPS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project"
 
 def _transformers_v2(arch: Arch) -> Names:
     """modeling_mobilenet_v2.py, where the first block belongs to the stem."""
-    theirs = {"stem": "conv_stem.first_conv", _last_conv(arch): "conv_1x1"}
-    for number, (ours, block) in enumerate(_blocks(arch)):
+    theirs = {"stem": "conv_stem.first_conv", last_conv(arch): "conv_1x1"}
+    for number, (ours, block) in enumerate(blocks(arch)):
         layer = f"layer.{number - 1}" if number else "conv_stem"
         for step in block.steps():
             theirs[f"{ours}.{step.name}"] = f"{layer}.{TRANSFORMERS_STEPS[step.name]}"
@@ -269,7 +215,7 @@ def _units(theirs: Mapping[str, str], conv: str, norm: str) -> Names:
     """Return the names of units that are modules with a ``conv`` and a ``norm``."""
     names: Names = {}
     for ours, module in theirs.items():
-        names |= _unit(ours, f"{module}.{conv}", f"{module}.{norm}")
+        names |= unit(ours, f"{module}.{conv}", f"{module}.{norm}")
     return names
 
 
@@ -283,19 +229,12 @@ TORCHVISION = Source(
         **dict.fromkeys(_V3, _torchvision_v3),
         **dict.fromkeys(("squeezenet1_0", "squeezenet1_1"), _squeezenet),
         "shufflenet_v2": _shufflenet_v2,
+        "mnasnet_b1": _torchvision_mnasnet,
         **_RESNETS,
         **dict.fromkeys(VGG, _vgg),
     },
 )
-TIMM = Source(
-    "timm",
-    {
-        **dict.fromkeys(("mobilenet_v1", *V2_STAGES), _timm),
-        **{name: _timm_v3 for name in STAGES if name.startswith(_V3)},
-        **_RESNETS,
-    },
-    convolved=("conv_head",),
-)
+TIMM = Source("timm", {**timm_names.TABLES, **_RESNETS}, convolved=("conv_head",))
 # github.com/akamaster/pytorch_resnet_cifar10 (resnet.py; the shortcuts without weights)
 AKAMASTER = Source(
     "akamaster", {f"resnet{depth}": partial(_resnet, classifier="linear") for depth in CIFAR_DEPTHS}

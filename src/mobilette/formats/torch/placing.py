@@ -13,7 +13,7 @@ from mobilette.arch.rows import PoolLinear
 from mobilette.errors import InputError
 from mobilette.formats.imported import NO_CLASSIFIER
 from mobilette.formats.torch.checkpoint import SAYS_AVERAGED
-from mobilette.formats.torch.name_tables import COUNTER, Source, tensor_names
+from mobilette.formats.torch.name_tables import COUNTER, Source, first_weights, tensor_names
 
 HIDDEN, CLASSIFIER = "head.hidden.", "head.classifier."
 # If there are more candidate prefixes, only the shortest are tried.
@@ -89,7 +89,7 @@ def _find(
         if arch.name not in source.tables:
             continue
         names = tensor_names(arch, source)
-        first = names["stem.conv.weight"]
+        first = names[first_weights(arch)[0]]
         ends = (name.removesuffix(first) for name in tensors if name.endswith(first))
         likely = {"", *(end for end in ends if end.endswith(".") and len(end) <= LONGEST_PREFIX)}
         known = [name for name in names.values() if not name.endswith(COUNTER)]
