@@ -70,3 +70,12 @@ def test_values_that_no_convolution_has(values: dict[str, int], message: str) ->
     good = {"kernel": 3, "in_channels": 8, "out_channels": 8, "size": 8}
     with pytest.raises(InputError, match=message):
         compare_convolution(**(good | values))
+
+
+def test_without_padding_it_is_the_example_of_the_tutorials() -> None:
+    """12x12x3 to 8x8x256 by 5x5 kernels: 1,228,800 and 53,952 multiplications."""
+    compared = compare_convolution(
+        kernel=5, in_channels=3, out_channels=256, size=12, padding="valid"
+    )
+    assert compared.out_size == 8
+    assert (compared.standard_madds, compared.separable_madds) == (1_228_800, 53_952)

@@ -58,6 +58,10 @@ def cost(
     stride: Annotated[
         int | None, ranged("--stride", STRIDE, "Stride [1].", panel=ONE_CONVOLUTION)
     ] = None,
+    no_padding: Annotated[
+        bool,
+        typer.Option("--no-padding", help="Without padding.", rich_help_panel=ONE_CONVOLUTION),
+    ] = False,
 ) -> None:
     """Count parameters, mult-adds, memory and size of networks.
 
@@ -67,10 +71,12 @@ def cost(
         raise InputError("--csv and --json: give one of them")
     convolution = (kernel, conv_in, conv_out, size, stride)
     if models == ["conv"]:
-        _explain_convolution(*convolution, as_json=as_json)
+        _explain_convolution(*convolution, no_padding=no_padding, as_json=as_json)
         return
-    if convolution != (None,) * 5:
-        raise InputError("--kernel, --in, --out, --size and --stride belong to 'cost conv'")
+    if convolution != (None,) * 5 or no_padding:
+        raise InputError(
+            "--kernel, --in, --out, --size, --stride and --no-padding belong to 'cost conv'"
+        )
     settings = Settings(
         width_mult=width_mult,
         resolution=224 if resolution is None else resolution,
@@ -120,6 +126,7 @@ def _explain_convolution(
     size: int | None,
     stride: int | None,
     *,
+    no_padding: bool,
     as_json: bool,
 ) -> None:
     if kernel is None or in_channels is None or out_channels is None or size is None:
@@ -136,6 +143,7 @@ def _explain_convolution(
         out_channels=out_channels,
         size=size,
         stride=1 if stride is None else stride,
+        padding="valid" if no_padding else "symmetric",
     )
     if as_json:
         print_json(compared.to_json())

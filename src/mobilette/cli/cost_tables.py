@@ -10,6 +10,7 @@ from mobilette.arch.arch import Arch
 from mobilette.cli.output import human_bytes, table
 from mobilette.counting.convolution import ConvolutionCost
 from mobilette.counting.cost import Cost, LayerCost
+from mobilette.counting.training_memory import training_memory
 from mobilette.errors import visible
 
 BAR = 12
@@ -59,7 +60,7 @@ def print_layers(
         size = f"{arch.resolution}x{arch.resolution}x{arch.in_channels}"
         heading = f"{visible(arch.name)}: {size} in, {arch.num_classes:,} classes"
         lines = [*[""] * (number > 0), heading, ""]
-        print(*lines, _layer_table(counted, sort), "", *_totals(counted), sep="\n")
+        print(*lines, _layer_table(counted, sort), "", *_totals(counted, arch), sep="\n")
 
 
 def print_convolution(compared: ConvolutionCost) -> None:
@@ -186,11 +187,14 @@ def _shape(layer: LayerCost) -> str:
     return "x".join(str(size) for size in layer.shape)
 
 
-def _totals(counted: Cost) -> tuple[str, ...]:
+def _totals(counted: Cost, arch: Arch) -> tuple[str, ...]:
     size, peak = counted.size_bytes, counted.peak_activation_bytes
+    step = training_memory(arch, batch_size=1)
+    each = step.activations + step.working
     return (
         f"parameters        {counted.params:,}",
         f"mult-adds         {counted.madds:,} ({counted.madds / 1e6:,.2f}M)",
         f"size              {human_bytes(size.fp32)} fp32, {human_bytes(size.int8)} int8",
         f"peak activations  {human_bytes(peak.fp32)} fp32, {human_bytes(peak.int8)} int8",
+        f"training step     {human_bytes(step.fixed)} and {human_bytes(each)} per image, fp32",
     )

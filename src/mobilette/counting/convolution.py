@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from mobilette.arch.layers import conv_layer
-from mobilette.arch.rows import Conv
+from mobilette.arch.rows import Conv, Padding
 from mobilette.counting.cost import layer_cost
 from mobilette.limits import CHANNELS, SIDE
 
@@ -37,7 +37,13 @@ class ConvolutionCost:
 
 
 def compare_convolution(
-    *, kernel: int, in_channels: int, out_channels: int, size: int, stride: int = 1
+    *,
+    kernel: int,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    stride: int = 1,
+    padding: Padding = "symmetric",
 ) -> ConvolutionCost:
     """Return the cost of a KxK convolution and of its depthwise separable form.
 
@@ -48,6 +54,7 @@ def compare_convolution(
         size: side of the square input map in pixels; with padding, the output's is ceil(size /
             stride).
         stride: of the standard and the depthwise convolution.
+        padding: of both; ``valid`` is none.
 
     Raises:
         InputError: a value that no convolution has.
@@ -55,12 +62,21 @@ def compare_convolution(
     CHANNELS.check("input channels", in_channels)
     SIDE.check("size", size)
     shape = (in_channels, size, size)
-    full = _conv(out_channels, kernel=kernel, stride=stride)
-    per_channel = _conv(in_channels, kernel=kernel, stride=stride, groups=in_channels)
+    window = Conv(
+        channels=out_channels,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        norm="none",
+        activation="none",
+    )
+    per_channel = replace(window, channels=in_channels, groups=in_channels)
     reduced = conv_layer("depthwise", per_channel, shape)
-    standard = layer_cost(conv_layer("standard", full, shape))
+    standard = layer_cost(conv_layer("standard", window, shape))
     depthwise = layer_cost(reduced)
-    pointwise = layer_cost(conv_layer("pointwise", _conv(out_channels), reduced.shape))
+    pointwise = layer_cost(
+        conv_layer("pointwise", replace(window, kernel=1, stride=1), reduced.shape)
+    )
     separable = depthwise.madds + pointwise.madds
     return ConvolutionCost(
         kernel=kernel,
@@ -75,15 +91,4 @@ def compare_convolution(
         pointwise_params=pointwise.params,
         separable_madds=separable,
         ratio=separable / standard.madds,
-    )
-
-
-def _conv(channels: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> Conv:
-    return Conv(
-        channels=channels,
-        kernel=kernel,
-        stride=stride,
-        groups=groups,
-        norm="none",
-        activation="none",
     )
