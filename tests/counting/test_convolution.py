@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,8 +68,8 @@ def test_the_formula_and_a_trace(
         ({"stride": 0}, "stride 0 is not between 1"),
     ],
 )
-def test_values_that_no_convolution_has(values: dict[str, int], message: str) -> None:
-    good = {"kernel": 3, "in_channels": 8, "out_channels": 8, "size": 8}
+def test_values_that_no_convolution_has(values: dict[str, Any], message: str) -> None:
+    good: dict[str, Any] = {"kernel": 3, "in_channels": 8, "out_channels": 8, "size": 8}
     with pytest.raises(InputError, match=message):
         compare_convolution(**(good | values))
 

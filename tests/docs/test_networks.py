@@ -35,3 +35,18 @@ def test_the_commands_run_as_printed(
         assert run(shlex.split(command)) == 0, command
     assert (tmp_path / "shufflenet_v2.svg").exists()
     assert "~" in capsys.readouterr().out
+
+
+def test_an_architecture_of_your_own_costs_what_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = PAGE.partition("## An architecture of your own")[2].partition("\n## ")[0]
+    first, *printed = re.findall(r"```console\n\$ mobilette (.+?)\n((?:.+\n)*)```", section)
+    monkeypatch.chdir(tmp_path)
+    command, _, file = first[0].partition(" > ")
+    assert run(shlex.split(command)) == 0
+    Path(file).write_text(capsys.readouterr().out, encoding="utf-8")
+    exec(re.findall(r"```python\n(.+?)```", section, re.DOTALL)[0], {})
+    ((command, lines),) = printed
+    assert run(shlex.split(command)) == 0
+    assert lines in capsys.readouterr().out

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -27,9 +28,11 @@ from mobilette.arch.families import (
     squeezenet,
     vgg,
 )
+from mobilette.arch.layers import layers
 from mobilette.arch.scale import Form, Settings
 from mobilette.arguments import checked
 from mobilette.errors import InputError, nearest, shown
+from mobilette.files import read_record
 
 FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyType(
     {
@@ -52,6 +55,7 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Settings], Arch]]] = MappingProxyT
     }
 )
 
+JSON = ".json"
 # Names in other libraries that are not ours in another spelling.
 ALIASES = MappingProxyType(
     {
@@ -125,7 +129,9 @@ def get_arch(
     """Return the `Arch` of the network called ``name``.
 
     Args:
-        name: from `list_models`, or a timm, torchvision or Keras name (`resolve_name`).
+        name: from `list_models`, or a timm, torchvision or Keras name (`resolve_name`); or a JSON
+            file of an `Arch` (``mobilette cost NAME --json-arch``), which has its own widths and
+            strides, and its own resolution, classes and channels unless others are given.
         settings: the options below as one value; options given separately override it.
         width_mult: width multiplier, 1.0 by default.
         resolution: side of the input in pixels, 224 by default.
@@ -144,10 +150,29 @@ def get_arch(
         "form": form,
     }
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    settings = replace(settings or Settings(), **changes)
+    own, settings = settings, replace(settings or Settings(), **changes)
+    if name.endswith(JSON):
+        return _read_arch(Path(name), changes if own is None else vars(settings))
     known, width = resolve_name(name, settings.width_mult)
     for variants in FAMILIES.values():
         if known in variants:
             return variants[known](replace(settings, width_mult=width or settings.width_mult))
     near = nearest(name, list_models()) or nearest(_key(name), list_models())
     raise InputError(f"no network is called {shown(name)}{near} ('mobilette models' lists all)")
+
+
+def _read_arch(path: Path, given: Mapping[str, Any]) -> Arch:
+    """Return the network in a JSON file, with the resolution, classes and channels of ``given``."""
+    arch = read_record(path, Arch)
+    if given.get("width_mult", 1.0) != 1.0 or given.get("form") is not None:
+        raise InputError(f"{path} has its own widths and strides: give no width and no form")
+    arch = replace(
+        arch,
+        resolution=given.get("resolution", arch.resolution),
+        in_channels=given.get("in_channels", arch.in_channels),
+    ).with_classes(given.get("num_classes", arch.num_classes))
+    try:
+        layers(arch)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return arch

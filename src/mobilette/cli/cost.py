@@ -22,7 +22,7 @@ ONE_CONVOLUTION = "One convolution: cost conv"
 def cost(
     models: Annotated[
         list[str],
-        typer.Argument(help="Names of networks, patterns with *, runs, artifacts, or conv."),
+        typer.Argument(help="Networks, patterns with *, runs, artifacts, JSON files, or conv."),
     ],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
     resolution: Resolution = None,
@@ -43,6 +43,12 @@ def cost(
         Path | None, typer.Option("--diagram", help="Draw the network into this SVG file.")
     ] = None,
     as_json: Json = False,
+    json_arch: Annotated[
+        bool,
+        typer.Option(
+            "--json-arch", help="Print the network itself as JSON; --model takes such a file."
+        ),
+    ] = False,
     kernel: Annotated[
         int | None, ranged("--kernel", KERNEL, "Side of the kernel.", panel=ONE_CONVOLUTION)
     ] = None,
@@ -85,6 +91,9 @@ def cost(
         form=form,
     )
     archs = [arch for model in models for arch in _archs(model, settings)]
+    if json_arch:
+        _print_arch(archs)
+        return
     costs = [count(arch) for arch in archs]
     if diagram is not None:
         if len(archs) != 1:
@@ -117,6 +126,14 @@ def _archs(model: str, settings: Settings) -> list[Arch]:
             raise InputError(f"no network matches {shown(model)} ('mobilette models' lists all)")
         return [get_arch(name, settings) for name in names]
     return [get_arch(model, settings)]
+
+
+def _print_arch(archs: list[Arch]) -> None:
+    if len(archs) != 1:
+        raise InputError(f"--json-arch prints one network, but {len(archs)} are given")
+    from mobilette.cli.output import print_json
+
+    print_json(archs[0].to_json())
 
 
 def _explain_convolution(

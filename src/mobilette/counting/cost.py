@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
+from mobilette.arch.catalogue import JSON, get_arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     INPUT,
@@ -168,11 +168,13 @@ def check_memory(arch: Arch) -> None:
 
 
 def arch_at(path: str | Path) -> Arch | None:
-    """Return the `Arch` of the run or the artifact in the folder ``path``; ``None`` without one.
+    """Return the `Arch` in a JSON file, or of the run or the artifact in a folder, if any.
 
     Raises:
         InputError: its record is damaged.
     """
+    if str(path).endswith(JSON):
+        return get_arch(str(path))
     run, artifact = Path(path) / "arch.json", Path(path) / "contract.json"
     if is_file(run):
         return read_record(run, Arch)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch, list_models, resolve_name
+from mobilette.arch.catalogue import JSON, get_arch, list_models, resolve_name
 from mobilette.arch.editing import adopt_norms
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
@@ -139,10 +139,11 @@ def _choose_network(
     """Return the initial weights, published ones if ``auto`` finds any, and the network."""
     model, width_mult = choice.model, choice.width_mult
     name, width = model or DEFAULT_MODEL, settings.width_mult
+    is_own = name.endswith(JSON)
     arch = None
     if source is None:
         arch = get_arch(name, settings)
-        if str(start) == "auto" and images.name != "digits" and settings.is_full:
+        if str(start) == "auto" and not is_own and images.name != "digits" and settings.is_full:
             source = automatic_start(
                 name, width_mult=width, report=reporter.download, remark=reporter.remark
             )
@@ -155,6 +156,8 @@ def _choose_network(
         if width_mult is None and name == source.arch.name:
             known_width = source.origin.width_mult
     assert arch is not None
+    if is_own:
+        return source, arch, Origin(name=arch.name)
     return source, arch, Origin(name=name, width_mult=known_width, form=choice.form)
 
 

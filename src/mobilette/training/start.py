@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import get_arch
+from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.editing import adopt_details, adopt_norms
 from mobilette.arch.scale import Form, Settings
 from mobilette.data.dataset import Dataset
@@ -106,7 +106,8 @@ def choose_arch(
     """Return the network to train from ``start``; `InputError` if the weights cannot fit it."""
     if model is None and width_mult is None and settings.form is None:
         # Folded batch norms come back.
-        usual = get_arch(start.arch.name, Settings(form="full"))
+        known = start.arch.name in list_models()
+        usual = get_arch(start.arch.name, Settings(form="full")) if known else start.arch
         arch = replace(
             adopt_norms(start.arch, usual),
             resolution=settings.resolution,
