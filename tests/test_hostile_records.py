@@ -255,7 +255,7 @@ def test_a_network_whose_numbers_multiply_beyond_the_memory(run_copy: Path) -> N
         check_memory(arch)
     thin = Conv(channels=65_536, activation="none")
     content = get_arch("mobilenet_v1").to_json() | {"rows": (), "resolution": 4096}
-    stem = {"channels": thin.channels, "activation": "none"}
+    stem = {"kind": "conv", "channels": thin.channels, "activation": "none"}
     (run_copy / "arch.json").write_text(json.dumps(content | {"stem": stem}))
     with pytest.raises(InputError, match=r"arch\.json: .* activations alive at once"):
         open_run(run_copy)

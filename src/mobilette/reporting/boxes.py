@@ -120,6 +120,15 @@ class Boxes:
             used = (self._activation(f"{name}.{part}") for part in ("reduce", "expand"))
             widths = f"→ {reduced:,} → {channels:,}"
             return "squeeze-excite", (widths, ", ".join(filter(None, used))), "squeeze-excite"
+        if f"{name}.cheap.conv" in self._layers:
+            half, channels = self.shape(f"{name}.primary")[0], self.shape(name)[0]
+            used = self._activation(f"{name}.cheap")
+            return "ghost", (f"1×1 → {half:,} → {channels:,}", used), "pointwise"
+        if isinstance(conv := self._layers.get(f"{name}.conv1.conv"), ConvLayer):
+            norms = (isinstance(self._layers[part], NormLayer) for part in self._parts[name])
+            used = ", ".join(filter(None, (f"{sum(norms)} branches", self._activation(name))))
+            title, (kernel, _), kind = _describe_conv(conv, "")
+            return title, (kernel, used), kind
         parts = (f"{name}.conv", f"{name}.linear", name)
         layer = next(self._layers[part] for part in parts if part in self._layers)
         return _describe(layer, self._activation(name))

@@ -8,6 +8,7 @@ from itertools import groupby, pairwise
 from typing import Literal, TypeVar
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.editing import merged_row
 from mobilette.arch.primitives import is_depthwise
 from mobilette.arch.rows import Block, Branch, Conv, Row
 from mobilette.reporting.boxes import Box, Boxes, spelled
@@ -124,18 +125,23 @@ def _lines(rows: dict[int, Row], boxes: Boxes) -> Iterator[Line]:
 
     def alike(number: int) -> tuple[Row, int] | None:
         row = rows[number]
-        return (row, _in_channels(number, boxes)) if isinstance(row, Block) else None
+        return (row, _in_channels(number, boxes)) if _is_drawn_whole(row) else None
 
     for _, group in groupby(rows, key=alike):
         numbers = tuple(group)
         row = rows[numbers[0]]
-        if isinstance(row, Block):
+        if isinstance(row, Block) and _is_drawn_whole(row):
             yield _block(numbers, row, boxes)
             continue
         for part in _parts(numbers):
             titles = ["stem" if number < 0 else "conv" for number in part]
             drawn = [boxes.box(_name(n), title) for n, title in zip(part, titles, strict=True)]
             yield Line(rows=part, out_channels=drawn[-1].shape[0], entry=tuple(drawn))
+
+
+def _is_drawn_whole(row: Row) -> bool:
+    """Whether the steps of ``row`` are drawn; branches that will be merged are one box."""
+    return isinstance(row, Block) and merged_row(row) is None
 
 
 def _in_channels(number: int, boxes: Boxes) -> int:
