@@ -122,13 +122,13 @@ class Boxes:
             return "squeeze-excite", (widths, ", ".join(filter(None, used))), "squeeze-excite"
         if f"{name}.cheap.conv" in self._layers:
             half, channels = self.shape(f"{name}.primary")[0], self.shape(name)[0]
-            used = self._activation(f"{name}.cheap")
-            return "ghost", (f"1×1 → {half:,} → {channels:,}", used), "pointwise"
+            activation = self._activation(f"{name}.cheap")
+            return "ghost", (f"1×1 → {half:,} → {channels:,}", activation), "pointwise"
         if isinstance(conv := self._layers.get(f"{name}.conv1.conv"), ConvLayer):
             norms = (isinstance(self._layers[part], NormLayer) for part in self._parts[name])
-            used = ", ".join(filter(None, (f"{sum(norms)} branches", self._activation(name))))
-            title, (kernel, _), kind = _describe_conv(conv, "")
-            return title, (kernel, used), kind
+            note = ", ".join(filter(None, (f"{sum(norms)} branches", self._activation(name))))
+            title, described, kind = _describe_conv(conv, "")
+            return title, (described[0], note), kind
         parts = (f"{name}.conv", f"{name}.linear", name)
         layer = next(self._layers[part] for part in parts if part in self._layers)
         return _describe(layer, self._activation(name))
