@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.editing import merged
 from mobilette.arch.families.mobilenet_v2 import bottleneck
 from mobilette.arch.layers import layers
 from mobilette.arch.rows import Block, Conv, PoolLinear
@@ -155,3 +156,13 @@ def test_weight_shapes_are_the_modules_parameters(name: str) -> None:
 def test_cost_takes_a_built_network() -> None:
     network = create_model("mobilenet_v3_small", width_mult=0.35, resolution=96)
     assert cost(network) == cost(network.arch)
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0"])
+def test_size_and_memory_are_of_the_merged_branches(name: str) -> None:
+    arch = get_arch(name)
+    counted, deployed = cost(arch), cost(merged(arch))
+    assert counted.params > deployed.params
+    assert counted.size_bytes == deployed.size_bytes
+    assert counted.peak_activation_bytes == deployed.peak_activation_bytes
+    assert counted.size_bytes.fp32 == 4 * deployed.params

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import family_of, get_arch
+from mobilette.arch.editing import merged
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     INPUT,
@@ -246,21 +247,24 @@ def cost_by_resolution(arch: Arch, resolutions: Sequence[int]) -> CostByResoluti
     Raises:
         InputError: a window does not fit into the maps at one of the resolutions.
     """
-    graph = layers(arch)
+    graph, deployed = layers(arch), layers(merged(arch))
     pixels = _pixels(graph, tuple(resolutions))
-    elements = {INPUT: arch.in_channels * pixels[INPUT]}
     madds = np.zeros(len(resolutions), dtype=np.int64)
     for layer in graph:
-        channels, *sides = layer.shape
-        area = pixels[layer.name] if sides else np.ones_like(madds)
-        elements[layer.name] = channels * area
+        _, *sides = layer.shape
         if counted := layer_madds(layer):
-            madds += counted // prod(sides) * area
+            madds += counted // prod(sides) * (pixels[layer.name] if sides else 1)
+    if deployed != graph:
+        pixels = _pixels(deployed, tuple(resolutions))
+    elements = {INPUT: arch.in_channels * pixels[INPUT]}
+    for layer in deployed:
+        channels, *sides = layer.shape
+        elements[layer.name] = channels * (pixels[layer.name] if sides else np.ones_like(madds))
     return CostByResolution(
         params=sum(layer_params(layer) for layer in graph),
-        size_bytes=deployed_bytes(graph),
+        size_bytes=deployed_bytes(deployed),
         madds=madds,
-        peak_activations=peak_activations(graph, elements, np.maximum),
+        peak_activations=peak_activations(deployed, elements, np.maximum),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import JSON, get_arch
+from mobilette.arch.editing import merged
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     INPUT,
@@ -125,6 +126,9 @@ class HasArch(Protocol):
 def cost(model: str | Path | Arch | HasArch) -> Cost:
     """Return what a network costs for one image.
 
+    Size and peak activations are those of the deployed network: batch norms folded, and parallel
+    branches (RepVGG, MobileOne) merged.
+
     Args:
         model: a network's name (`mobilette.get_arch`), an `Arch`, the result of `create_model` or
             `load`, a `Model`, a run or an artifact, or the path of one.
@@ -135,15 +139,16 @@ def cost(model: str | Path | Arch | HasArch) -> Cost:
     arch = arch_of(model)
     graph = layers(arch)
     table = tuple(layer_cost(layer) for layer in graph)
+    deployed = layers(merged(arch))
     elements = {INPUT: arch.in_channels * arch.resolution**2}
-    elements |= {layer.name: prod(layer.shape) for layer in graph}
-    peak = peak_activations(graph, elements, max)
+    elements |= {layer.name: prod(layer.shape) for layer in deployed}
+    peak = peak_activations(deployed, elements, max)
     return Cost(
         name=arch.name,
         params=sum(line.params for line in table),
         madds=sum(line.madds for line in table),
         peak_activation_bytes=Bytes(fp32=4 * peak, int8=peak),
-        size_bytes=deployed_bytes(graph),
+        size_bytes=deployed_bytes(deployed),
         layers=table,
     )
 

@@ -79,12 +79,13 @@ class Boxes:
 
     def norms(self) -> str:
         """Return a note on which convolutions have a batch norm."""
-        kinds = [type(layer) for layer in self._layers.values()]
-        convs, norms = kinds.count(ConvLayer), kinds.count(NormLayer)
-        if not norms:
+        convs = {name for name, x in self._layers.items() if isinstance(x, ConvLayer)}
+        normed = {x.inputs[0] for x in self._layers.values() if isinstance(x, NormLayer)} & convs
+        if not normed:
             return "no batch norm"
-        which = "every convolution" if norms == convs else f"{norms} of {convs} convolutions"
-        return f"batch norm after {which}"
+        if normed == convs:
+            return "batch norm after every convolution"
+        return f"batch norm after {len(normed)} of {len(convs)} convolutions"
 
     def head(self) -> tuple[Box, ...]:
         """Return the head's boxes, in the order of execution."""
