@@ -77,7 +77,7 @@ def test_the_make_targets_are_there_and_no_line_is_left_unrun() -> None:
     subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, check=True)
     totals = others[len(targets) + 1 :]  # compared by the test of the commands
     assert others[len(targets)] == "source .venv/bin/activate"
-    assert len(totals) == 4
+    assert len(totals) == 5
 
 
 def test_the_counts_and_names_of_the_text_are_true() -> None:
