@@ -35,7 +35,8 @@ class TrainingMemory:
         gradients: in fp32.
         optimizer: momentum, and the averaged weights.
         activations: kept by the forward pass for the backward pass.
-        working: the largest gradient of an activation, at a layer's output and at its input.
+        working: for the largest activation, the gradients at its layer's output and input, and a
+            copy in the layout of the kernel.
     """
 
     weights: int
@@ -60,9 +61,9 @@ def training_memory(
 ) -> TrainingMemory:
     """Return the memory of a step of ``batch_size`` images with SGD, momentum and averaged weights.
 
-    A convolution, a linear layer, a batch norm and a pool keep their input; an activation keeps
-    its output, which the next layer reads anyway. Activations are of ``precision``, weights always
-    fp32, beside which bf16 needs a copy of the weights.
+    A convolution, a linear layer, a batch norm and a pool keep their input, a maximum pool also an
+    int64 index per output; an activation keeps its output, which the next layer reads anyway.
+    Activations are of ``precision``; weights are fp32, and bf16 needs a copy of them.
     """
     size = 4 if precision == "fp32" else 2
     graph = layers(arch)
@@ -81,6 +82,11 @@ def training_memory(
     elements = [prod(by_name[name].shape) for name in kept] + [
         arch.in_channels * arch.resolution**2
     ]
+    indices = sum(
+        8 * prod(layer.shape)
+        for layer in graph
+        if isinstance(layer, PoolLayer) and layer.function == "max"
+    )
     largest = max(prod(layer.shape) for layer in graph)
     weights = 4 * cost(arch).params
     copy = weights * size // 4 if precision == "bf16" else 0
@@ -88,6 +94,6 @@ def training_memory(
         weights=weights,
         gradients=weights + copy,
         optimizer=2 * weights,
-        activations=size * batch_size * sum(elements),
-        working=2 * size * batch_size * largest,
+        activations=batch_size * (size * sum(elements) + indices),
+        working=3 * size * batch_size * largest,
     )
