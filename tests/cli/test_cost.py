@@ -63,7 +63,8 @@ def test_every_network_in_one_call_is_expanded_once_each(monkeypatch: pytest.Mon
     assert len(result.stdout.splitlines()) == 1 + len(list_models())
     layers.cache_clear()
     assert run(["cost", *list_models()]) == 0
-    assert layers.cache_info().misses <= len(list_models())
+    with_branches = ("repvgg_a0", "mobileone_s0")  # and as deployed
+    assert layers.cache_info().misses <= len(list_models()) + len(with_branches)
     patterns = mobilette("cost", "*").stdout
     assert patterns == result.stdout
 
