@@ -91,16 +91,26 @@ def cost(
         form=form,
     )
     archs = [arch for model in models for arch in _archs(model, settings)]
+    if diagram is not None:
+        _draw(archs, diagram, width_mult=None if arch_at(models[0]) else width_mult)
     if json_arch:
         _print_arch(archs)
-        return
-    costs = [count(arch) for arch in archs]
-    if diagram is not None:
-        if len(archs) != 1:
-            raise InputError(f"--diagram draws one network, but {len(archs)} are given")
-        from mobilette.reporting.diagram import write_diagram
+    else:
+        _print_costs(archs, by_layer=by_layer, sort=sort, as_csv=as_csv, as_json=as_json)
 
-        write_diagram(archs[0], diagram, width_mult=None if arch_at(models[0]) else width_mult)
+
+def _draw(archs: list[Arch], file: Path, *, width_mult: float | None) -> None:
+    if len(archs) != 1:
+        raise InputError(f"--diagram draws one network, but {len(archs)} are given")
+    from mobilette.reporting.diagram import write_diagram
+
+    write_diagram(archs[0], file, width_mult=width_mult)
+
+
+def _print_costs(
+    archs: list[Arch], *, by_layer: bool, sort: str | None, as_csv: bool, as_json: bool
+) -> None:
+    costs = [count(arch) for arch in archs]
     if as_json:
         from mobilette.cli.output import print_json
 
