@@ -13,27 +13,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from mobilette.arch import primitives
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import JSON, get_arch
 from mobilette.arch.editing import merged
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import (
-    INPUT,
-    ActivationLayer,
-    AdaptivePoolLayer,
-    AddLayer,
-    AnyLayer,
-    ConcatLayer,
-    ConvLayer,
-    FlattenLayer,
-    LinearLayer,
-    NormLayer,
-    PoolLayer,
-    ScaleLayer,
-    Shape,
-    ShuffleLayer,
-    SliceLayer,
-)
+from mobilette.arch.primitives import INPUT, AnyLayer, Shape
 from mobilette.arguments import checked
 from mobilette.errors import InputError, shown
 from mobilette.files import is_file, read_json, read_record
@@ -211,13 +196,13 @@ def arch_of(model: str | Path | Arch | HasArch) -> Arch:
 def weight_shapes(layer: AnyLayer) -> dict[str, Shape]:
     """Return the shapes of a layer's trainable tensors, named as in the state dict."""
     match layer:
-        case ConvLayer():
+        case primitives.ConvLayer():
             inputs = layer.in_channels // layer.groups
             weight = (layer.shape[0], inputs, layer.kernel, layer.kernel)
             return {"weight": weight} | ({"bias": layer.shape[:1]} if layer.bias else {})
-        case LinearLayer():
+        case primitives.LinearLayer():
             return {"weight": (layer.shape[0], layer.in_features), "bias": layer.shape}
-        case NormLayer():
+        case primitives.NormLayer():
             return {"weight": layer.shape[:1], "bias": layer.shape[:1]}
         case _:
             return {}
@@ -239,22 +224,26 @@ def peak_activations(
     """
     owner = {INPUT: INPUT}
     for layer in graph:
-        owner[layer.name] = owner[layer.inputs[0]] if isinstance(layer, SliceLayer) else layer.name
+        owner[layer.name] = (
+            owner[layer.inputs[0]] if isinstance(layer, primitives.SliceLayer) else layer.name
+        )
     last_use = {owner[name]: step for step, layer in enumerate(graph) for name in layer.inputs}
     live = {INPUT: elements[INPUT]}
     peak = total = elements[INPUT]
     for step, layer in enumerate(graph):
         sources = dict.fromkeys(owner[name] for name in layer.inputs)
         dying = [name for name in sources if last_use[name] == step]
-        if dying and isinstance(layer, NormLayer | ActivationLayer | FlattenLayer):
+        if dying and isinstance(
+            layer, primitives.NormLayer | primitives.ActivationLayer | primitives.FlattenLayer
+        ):
             live[layer.name] = live.pop(dying[0])
             continue
-        if not isinstance(layer, SliceLayer):
+        if not isinstance(layer, primitives.SliceLayer):
             made = new = elements[layer.name]
             for name in dying:
-                if isinstance(layer, ConcatLayer):
+                if isinstance(layer, primitives.ConcatLayer):
                     new = maximum(new - live[name], 0 * new)
-                elif isinstance(layer, AddLayer | ScaleLayer):
+                elif isinstance(layer, primitives.AddLayer | primitives.ScaleLayer):
                     new = new * (live[name] != made)
             peak = maximum(peak, total + new)
             live[layer.name] = made
@@ -285,9 +274,9 @@ def layer_params(layer: AnyLayer) -> int:
 def layer_madds(layer: AnyLayer) -> int:
     """Return the multiply-accumulates of one layer for one image."""
     match layer:
-        case ConvLayer():
+        case primitives.ConvLayer():
             return prod(layer.shape) * layer.kernel**2 * (layer.in_channels // layer.groups)
-        case LinearLayer():
+        case primitives.LinearLayer():
             return layer.shape[0] * layer.in_features
         case _:
             return 0
@@ -295,27 +284,27 @@ def layer_madds(layer: AnyLayer) -> int:
 
 def _kind(layer: AnyLayer) -> str:
     match layer:
-        case ConvLayer():
+        case primitives.ConvLayer():
             groups = f" groups {layer.groups}" if layer.groups > 1 else ""
             return f"conv {_window(layer)}{' depthwise' if layer.is_depthwise else groups}"
-        case ActivationLayer():
+        case primitives.ActivationLayer():
             return layer.function.replace("_", "-")
-        case PoolLayer():
+        case primitives.PoolLayer():
             return f"{layer.function} pool {_window(layer)}"
-        case AdaptivePoolLayer():
+        case primitives.AdaptivePoolLayer():
             side = layer.shape[-1]
             return "global pool" if side == 1 else f"average pool to {side}x{side}"
-        case ShuffleLayer():
+        case primitives.ShuffleLayer():
             return f"shuffle groups {layer.groups}"
-        case NormLayer():
+        case primitives.NormLayer():
             return "batch norm"
-        case SliceLayer():
+        case primitives.SliceLayer():
             return "split"
         case _:
             return type(layer).__name__.removesuffix("Layer").lower()
 
 
-def _window(layer: ConvLayer | PoolLayer) -> str:
+def _window(layer: primitives.ConvLayer | primitives.PoolLayer) -> str:
     stride = f" /{layer.stride}" if layer.stride > 1 else ""
     return f"{layer.kernel}x{layer.kernel}{stride}"
 
@@ -324,7 +313,7 @@ def deployed_bytes(graph: Sequence[AnyLayer]) -> Bytes:
     """Return the bytes of the weights with batch norm folded: every convolution has a bias."""
     weights = biases = 0
     for layer in graph:
-        if isinstance(layer, ConvLayer | LinearLayer):
+        if isinstance(layer, primitives.ConvLayer | primitives.LinearLayer):
             weights += prod(weight_shapes(layer)["weight"])
             biases += layer.shape[0]
     return Bytes(fp32=4 * weights + BIAS_BYTES * biases, int8=weights + BIAS_BYTES * biases)
