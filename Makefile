@@ -24,7 +24,7 @@ engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, onnxruntime-web w
 $(ENGINES): $(STAMP)
 	@echo "Installing every engine into $(VENV) (about 2.5 GB; once)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group engines \
-		--editable '.[weights,openvino,litert-export,executorch,ncnn,coreml,mcu]'
+		--editable '.[weights,openvino,litert-export,executorch,ncnn,coreml,mcu,keras]'
 	@if command -v npm >/dev/null; then \
 		npm install --silent --no-fund --no-audit --ignore-scripts --prefix $(VENV)/node \
 			onnxruntime-web@1.30.0; \

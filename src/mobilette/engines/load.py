@@ -30,6 +30,7 @@ ENGINES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "ncnn": ("ncnn", "NcnnPredictor", "ncnn"),
         "litert": ("litert", "LiteRtPredictor", "ai_edge_litert"),
         "mcu": ("litert", "TfliteMicroPredictor", "tflite_micro"),
+        "keras": ("keras", "KerasPredictor", "keras"),
     }
 )
 

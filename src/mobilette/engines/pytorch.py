@@ -68,7 +68,7 @@ class CheckpointPredictor(Predictor):
                 f"{self.where}: device {self.device} cannot be used in a forked process; "
                 "use the start method spawn"
             )
-        with CALLS.one(), self._turn, _threads(usable_threads("torch", self.threads)):
+        with CALLS.one(), self._turn, torch_threads(usable_threads("torch", self.threads)):
             return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
 
     def __reduce__(self) -> tuple[Callable[..., CheckpointPredictor], tuple[object, ...]]:
@@ -96,7 +96,7 @@ def weights_sha256(network: Network) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Let PyTorch use ``count`` threads inside; 0 changes nothing."""
     before = torch.get_num_threads()
     if count in (0, before):

@@ -29,6 +29,7 @@ from mobilette.errors import InputError, one_of
 from mobilette.exporters.calibration import calibration_images, check_calibration
 from mobilette.exporters.coreml import COREML
 from mobilette.exporters.executorch import EXECUTORCH
+from mobilette.exporters.keras import KERAS
 from mobilette.exporters.litert import LITERT
 from mobilette.exporters.mcu import MCU
 from mobilette.exporters.ncnn import NCNN
@@ -55,7 +56,10 @@ from mobilette.run.inference import checkpoint_logits
 from mobilette.run.subject import Subject, folder_name, resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
-    {target.name: target for target in (ONNX, OPENVINO, LITERT, EXECUTORCH, NCNN, COREML, MCU, WEB)}
+    {
+        target.name: target
+        for target in (ONNX, OPENVINO, LITERT, EXECUTORCH, NCNN, COREML, MCU, WEB, KERAS)
+    }
 )
 
 

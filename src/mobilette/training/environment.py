@@ -30,6 +30,7 @@ EXTRAS = {
     "ncnn": ("ncnn", "pnnx"),
     "coreml": ("coremltools",),
     "mcu": ("litert-torch", "tflite-micro"),
+    "keras": ("keras", "h5py"),
 }
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
 
