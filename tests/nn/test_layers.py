@@ -107,6 +107,25 @@ def test_a_depthwise_convolution_with_stride_2_has_fp32s_gradients_in_bf16(
         assert float((mixed - full).norm()) <= 0.01 * float(full.norm()) + 1e-3
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8, 15])
+@pytest.mark.parametrize("side", [7, 64, 128])
+def test_a_strided_1x1_convolution_of_few_channels_has_its_gradients(
+    channels: int, side: int
+) -> None:
+    # Where oneDNN overruns its memory, this ends the process.
+    torch.manual_seed(0)
+    convolution = Conv2d(channels, 16, 1, stride=2)
+    exact = nn.Conv2d(channels, 16, 1, stride=2).double()
+    exact.load_state_dict(convolution.state_dict())
+    x = torch.randn(2, channels, side, side).to(memory_format=torch.channels_last)
+    for conv, leaf in ((convolution, x.clone().requires_grad_()), (exact, x.double())):
+        conv(leaf).square().sum().backward()
+    for ours, theirs in zip(convolution.parameters(), exact.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("groups", [2, 3, 4])
 def test_a_shuffle_keeps_the_layout_and_is_the_same_in_both(groups: int) -> None:
     x = torch.randn(2, 12, 3, 5)

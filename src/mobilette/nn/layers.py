@@ -69,14 +69,19 @@ class _DepthwiseStride2(torch.autograd.Function):
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that avoids oneDNN's reference kernels for mixed precision on CPUs.
+    """`nn.Conv2d` that avoids two faults of oneDNN on CPUs.
 
-    oneDNN uses them for the gradients of depthwise convolutions with stride 2 or large kernels:
-    with torch 2.13, bf16 takes up to 70 times as long as fp32 (docs/log.md).
+    For the gradients of depthwise convolutions with stride 2 or large kernels it uses reference
+    kernels: with torch 2.13, bf16 takes up to 70 times as long as fp32 (docs/log.md). For the
+    weight gradient of a strided 1x1 convolution of fewer channels than a vector register holds it
+    writes past its memory (oneDNN issue 6035): such pixels are picked before the convolution.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of ``input`` (N, C, H, W)."""
+        if self.training and self._overruns and input.device.type == "cpu":
+            rows, columns = self.stride
+            return functional.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
         slow = self.groups > 1 and (max(self.stride) > 1 or max(self.kernel_size) > 3)
         if not slow or input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
@@ -94,6 +99,11 @@ class Conv2d(nn.Conv2d):
             return result
         with torch.autocast("cpu", enabled=False):
             return super().forward(input.float())
+
+    @property
+    def _overruns(self) -> bool:
+        few = self.groups == 1 and self.in_channels < 16
+        return few and self.kernel_size == (1, 1) and max(self.stride) > 1
 
 
 class SamePadConv2d(Conv2d):
