@@ -31,6 +31,7 @@ ACTIVATIONS = {
     "relu6": F.relu6,
     "hard_swish": F.hardswish,
     "hard_sigmoid": F.hardsigmoid,
+    "sigmoid": F.sigmoid,
 }
 
 

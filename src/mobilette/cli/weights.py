@@ -109,7 +109,8 @@ def _print_table(found: list[PublishedWeights]) -> None:
 @app.command("import")
 def import_weights(
     file: Annotated[
-        Path, typer.Argument(help="A .pth, .safetensors, .keras, .h5, .tflite, model.json.")
+        Path,
+        typer.Argument(help="A .pth, .safetensors, .keras, .h5, .tflite, .caffemodel, model.json."),
     ],
     model: Annotated[str, typer.Option("--as", help="Name of the network in the file.")],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,

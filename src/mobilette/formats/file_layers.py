@@ -1,8 +1,9 @@
 """A network as stored in a file: layers in terms of `Arch`, with the file's names and tensors.
 
-Built by the readers of Keras, TensorFlow.js and TensorFlow Lite; `mobilette.formats.matching`
-compares it with an `Arch`. Layouts are PyTorch's: the readers transpose. Every shape is (channels,
-side, side); a vector is a map of one pixel, and a flattened map keeps its shape.
+Built by the readers of Keras, TensorFlow.js, TensorFlow Lite and Caffe;
+`mobilette.formats.matching` compares it with an `Arch`. Layouts are PyTorch's: the readers
+transpose. Every shape is (channels, side, side); a vector is a map of one pixel, and a flattened
+map keeps its shape.
 """
 
 from __future__ import annotations
@@ -215,19 +216,27 @@ class Builder:
         kernel: int,
         stride: int,
         same: bool = False,
+        padding: int = 0,
+        ceil_mode: bool = False,
         before: Pads = NO_PADS,
     ) -> str:
-        """Append a pool; a pool over a single pixel is left out."""
+        """Append a pool; a pool over a single pixel is left out.
+
+        ``same`` is TensorFlow's padding, ``padding`` the pool's own on every side otherwise, and
+        ``before`` the zeros of a preceding layer, which a maximum would not ignore.
+        """
         channels, side, _ = self.shape_of(source)
-        own = primitives.same_padding(side, kernel=kernel, stride=stride) if same else (0, 0)
+        own = (padding, padding)
+        if same:
+            own = primitives.same_padding(side, kernel=kernel, stride=stride)
         if function == "average":
-            if any(own):
+            if same and any(own):
                 raise InputError(
                     f"layer {name!r}: average pooling over the edge of the map is not supported"
                 )
-            if kernel == side > 1 and before == NO_PADS:
+            if kernel == side > 1 and before == NO_PADS and not any(own):
                 return self.average(name, source)
-        if kernel == stride == 1 and before == NO_PADS:
+        if kernel == stride == 1 and before == NO_PADS and not any(own):
             return source
         if before != NO_PADS and function == "max":
             self._check_not_negative(name, source)
@@ -246,7 +255,7 @@ class Builder:
             kernel=kernel,
             stride=stride,
             padding=pads[0],
-            ceil_mode=hanging,
+            ceil_mode=ceil_mode or hanging,
         )
         return self.add(_sized(layer, side))
 

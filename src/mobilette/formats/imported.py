@@ -21,7 +21,7 @@ from mobilette.arch.primitives import (
     LinearLayer,
     NormLayer,
 )
-from mobilette.arch.rows import Activation, PoolLinear
+from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Step
 from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
 from mobilette.errors import InputError
 from mobilette.formats.file_layers import Builder, Ending, FileLayer, FileNetwork
@@ -235,3 +235,22 @@ def with_head_of(network: FileNetwork, arch: Arch) -> Arch:
         pool=source[1] if flattened else 1,
     )
     return replace(arch, head=head)
+
+
+def with_expansion_of(network: FileNetwork, arch: Arch) -> Arch:
+    """Return ``arch`` with an expansion in its first block, if the file has one that expands by 1.
+
+    MobileNet V2 omits it; some implementations have it, such as shicai's for Caffe.
+    """
+    convs = [file.layer for file in network.layers if isinstance(file.layer, ConvLayer)]
+    block = arch.rows[0] if arch.rows else None
+    if not isinstance(block, Block) or not block.entry or len(convs) < 2:
+        return arch
+    depthwise, theirs = block.entry[0].operation, convs[1]
+    if not isinstance(depthwise, Conv) or block.entry[0].name != "depthwise":
+        return arch
+    if (theirs.kernel, theirs.groups, theirs.shape[0]) != (1, 1, depthwise.channels):
+        return arch
+    conv = Conv(channels=depthwise.channels, activation=depthwise.activation)
+    expanded = replace(block, entry=(Step(name="expand", operation=conv), *block.entry))
+    return replace(arch, rows=(expanded, *arch.rows[1:]))

@@ -21,6 +21,8 @@ from mobilette.arguments import checked
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
 from mobilette.files import read_head
+from mobilette.formats.caffe.file import SUFFIX as CAFFEMODEL
+from mobilette.formats.caffe.file import read_caffe
 from mobilette.formats.file_layers import FileNetwork, Weights
 from mobilette.formats.imported import (
     NO_CLASSIFIER,
@@ -31,6 +33,7 @@ from mobilette.formats.imported import (
     interpret_outputs,
     preprocess_of,
     with_classifier,
+    with_expansion_of,
     with_head_of,
     without_background,
 )
@@ -75,7 +78,8 @@ def import_weights(
 
     The format is detected from the content: a state dict of torchvision, timm and others (``.pth``,
     ``.safetensors``), Keras (``.keras``, ``.h5``), TensorFlow.js (``model.json`` or its folder),
-    TensorFlow Lite (``.tflite``). `Model.origin` records what was found.
+    TensorFlow Lite (``.tflite``), Caffe (``.caffemodel``, recognised by its name, with the
+    ``.prototxt`` beside it). `Model.origin` records what was found.
 
     Args:
         file: the file, or the folder of a TensorFlow.js model.
@@ -168,6 +172,8 @@ def _read(path: Path, resolution: int | None) -> FileNetwork | list[LayerWeights
             known = name_folder(path) or f"a folder without {MODEL}; a file of weights is expected"
             raise InputError(f"{path}: {known}")
         return read_tensorflowjs(path, resolution)
+    if path.suffix in (CAFFEMODEL, ".prototxt"):
+        return read_caffe(path)
     if head == b"\x89HDF\r\n\x1a\n":
         return read_keras_h5(path, resolution)
     return read_tflite(path) if head[4:] == b"TFL3" else None
@@ -192,7 +198,7 @@ def _from_layers(
         num_classes=last.layer.shape[0] if top else 1,
     )
     arch, weights, left = _fitting(
-        lambda arch: match(topped, with_head_of(topped, arch)),
+        lambda arch: match(topped, with_expansion_of(network, with_head_of(topped, arch))),
         model,
         settings,
         network.where,

@@ -1,8 +1,8 @@
 """Matches a file's network with an `Arch`.
 
 Their layers are compared side by side in order of execution: kinds, kernels, strides, channels and
-connections must be equal. Bias, batch norm, activation, padding and epsilon of a convolution are
-taken from the file into the returned `Arch`.
+connections must be equal. Bias, batch norm, activation, padding and epsilon of a convolution, and
+the padding of a pool between rows, are taken from the file into the returned `Arch`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import INPUT, AnyLayer, Shape
-from mobilette.arch.rows import Activation, Block, Conv, PoolLinear
+from mobilette.arch.rows import Activation, Block, Conv, Pool, PoolLinear, Row
 from mobilette.errors import InputError
 from mobilette.formats.file_layers import FileLayer, FileNetwork
 
@@ -184,6 +184,10 @@ class _Walk:
         ):
             return f"{theirs.name!r} makes a map, but {ours.name} reads one pixel"
         mine, other = _words(ours), _words(layer)
+        if isinstance(layer, primitives.PoolLayer) and _has_row(ours):
+            symmetric = primitives.symmetric_padding(layer.kernel)
+            if layer.padding in (0, symmetric):
+                other = _words(replace(layer, padding=getattr(ours, "padding", 0)))
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
 
     def spelled(self) -> Arch:
@@ -208,12 +212,7 @@ class _Walk:
                 padding=padding,
             )
 
-        rows = tuple(
-            replace(row, activation=self.functions.get(f"rows.{number}.activation", "none"))
-            if isinstance(row, Block)
-            else row
-            for number, row in enumerate(self.arch.rows)
-        )
+        rows = tuple(self.spelled_row(f"rows.{i}", row) for i, row in enumerate(self.arch.rows))
         head = self.arch.head
         if isinstance(head, PoolLinear) and head.hidden:
             functions = {
@@ -227,6 +226,24 @@ class _Walk:
         epsilon = epsilons.most_common(1)[0][0] if epsilons else self.arch.norm_epsilon
         arch = replace(self.arch, rows=rows, head=head, norm_epsilon=epsilon)
         return change_convs(arch, change)
+
+    def spelled_row(self, name: str, row: Row) -> Row:
+        """Return a block with the file's activation, or a pool with its padding."""
+        if isinstance(row, Block):
+            return replace(row, activation=self.functions.get(f"{name}.activation", "none"))
+        theirs = self.found[name].layer if isinstance(row, Pool) else None
+        if not isinstance(row, Pool) or not isinstance(theirs, primitives.PoolLayer):
+            return row
+        ours = next(layer for layer in layers(self.arch) if layer.name == name)
+        if isinstance(ours, primitives.PoolLayer) and theirs.padding == ours.padding:
+            side = self.shape(theirs.inputs[0])[1]
+            if primitives.output_side(ours, side) == theirs.shape[1]:
+                return row
+        return replace(
+            row,
+            padding="symmetric" if theirs.padding else "valid",
+            ceil_mode=theirs.ceil_mode,
+        )
 
     def check_shapes(self, spelled: Arch) -> None:
         """Raise `InputError` unless all maps have the file's sizes."""
@@ -272,6 +289,11 @@ def norm_tensors(name: str, norm: FileLayer, arch: Arch) -> dict[str, Tensor]:
 
 def _ends_in(theirs: str, function: str, ours: str, usual: str) -> InputError:
     return InputError(f"{theirs!r} ends in activation {function!r}, but {_unit(ours)} in {usual!r}")
+
+
+def _has_row(layer: AnyLayer) -> bool:
+    """Whether the layer is a pool that is a row, not a step of a block."""
+    return isinstance(layer, primitives.PoolLayer) and layer.name.count(".") == 1
 
 
 def _unit(name: str) -> str:

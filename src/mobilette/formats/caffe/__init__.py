@@ -1,0 +1,1 @@
+"""Caffe files: a definition in text (`.prototxt`) and weights (`.caffemodel`)."""
