@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     for name, model in models.items():
         scale = 255 if "rescaled" in name else 1
         images = random.uniform(0, scale, (8, *model.input_shape[1:])).astype(np.float32)
-        _give_statistics(keras, model, images, random)
+        give_statistics(keras, model, images, random)
         images = images[:2]
         logits = model.predict(images, verbose=0)
         model.save(folder / f"{name}.h5")
@@ -64,7 +64,7 @@ def _small_vgg(keras: Any) -> Any:
     return keras.Sequential([*layers, keras.layers.Flatten(), *dense, keras.layers.Dense(7)])
 
 
-def _give_statistics(keras: Any, model: Any, images: Any, random: np.random.Generator) -> None:
+def give_statistics(keras: Any, model: Any, images: Any, random: np.random.Generator) -> None:
     """Give batch norms random weights, and the statistics of their own activations.
 
     Random statistics would drown the images: every network would give the same logits to all.

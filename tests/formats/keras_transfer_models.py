@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     import keras
 
-    from tests.formats.keras_models import _give_statistics
+    from tests.formats.keras_models import give_statistics
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
             if name == "teachable":  # with the optimiser's variables in the file
                 model.compile("adam", "sparse_categorical_crossentropy")
                 model.train_on_batch(images, np.zeros(len(images)))
-            _give_statistics(keras, model, images, random)
+            give_statistics(keras, model, images, random)
             if name == "frozen":  # the order of the weights in an .h5 file goes by it
                 for layer in model.layers[1].layers[:-8]:
                     layer.trainable = False

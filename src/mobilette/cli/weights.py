@@ -110,7 +110,9 @@ def _print_table(found: list[PublishedWeights]) -> None:
 def import_weights(
     file: Annotated[
         Path,
-        typer.Argument(help="A .pth, .safetensors, .keras, .h5, .tflite, .caffemodel, model.json."),
+        typer.Argument(
+            help="A .pth, .safetensors, .keras, .h5, .tflite, .onnx, .caffemodel, model.json."
+        ),
     ],
     model: Annotated[str, typer.Option("--as", help="Name of the network in the file.")],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,

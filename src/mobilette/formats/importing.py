@@ -49,9 +49,10 @@ from mobilette.formats.keras.file import (
 )
 from mobilette.formats.keras.weights import LayerWeights, match_in_order
 from mobilette.formats.matching import match
+from mobilette.formats.onnx.file import read_onnx
 from mobilette.formats.tflite.file import read_tflite
 from mobilette.formats.torch.named import import_state_dict, width_in_file
-from mobilette.formats.torch.other_files import name_folder
+from mobilette.formats.torch.other_files import is_onnx, name_folder
 from mobilette.formats.torch.state_dict import check_finite
 from mobilette.model.classes import ClassLabel, read_classes
 from mobilette.model.model import Model, Origin
@@ -78,8 +79,8 @@ def import_weights(
 
     The format is detected from the content: a state dict of torchvision, timm and others (``.pth``,
     ``.safetensors``), Keras (``.keras``, ``.h5``), TensorFlow.js (``model.json`` or its folder),
-    TensorFlow Lite (``.tflite``), Caffe (``.caffemodel``, recognised by its name, with the
-    ``.prototxt`` beside it). `Model.origin` records what was found.
+    TensorFlow Lite (``.tflite``), ONNX (``.onnx``), Caffe (``.caffemodel``, recognised by its name,
+    with the ``.prototxt`` beside it). `Model.origin` records what was found.
 
     Args:
         file: the file, or the folder of a TensorFlow.js model.
@@ -176,6 +177,8 @@ def _read(path: Path, resolution: int | None) -> FileNetwork | list[LayerWeights
         return read_caffe(path)
     if head == b"\x89HDF\r\n\x1a\n":
         return read_keras_h5(path, resolution)
+    if path.suffix == ".onnx" or is_onnx(head):
+        return read_onnx(path, resolution)
     return read_tflite(path) if head[4:] == b"TFL3" else None
 
 

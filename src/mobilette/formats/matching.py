@@ -32,6 +32,9 @@ KINDS: dict[type[AnyLayer], str] = {
     primitives.AddLayer: "a sum",
     primitives.ConcatLayer: "a concatenation",
     primitives.ScaleLayer: "a product",
+    primitives.SliceLayer: "a part of the channels",
+    primitives.ShuffleLayer: "a channel shuffle",
+    primitives.SubsampleLayer: "a subsampling",
 }
 
 
@@ -68,15 +71,6 @@ class _Walk:
     def run(self) -> tuple[Arch, dict[str, Tensor], tuple[str, ...]]:
         ours = layers(self.arch)
         for layer in ours:
-            if isinstance(
-                layer, primitives.SliceLayer | primitives.ShuffleLayer | primitives.SubsampleLayer
-            ):
-                raise InputError(
-                    f"{self.arch.name} cannot be read from a file with a graph, in which "
-                    f"{layer.name} is not a single operation; a state dict (.pth, .safetensors) is "
-                    "expected"
-                )
-        for layer in ours:
             self.follow(layer)
         last, output = ours[-1].name, self.network.output
         if self.at[last] != output:
@@ -98,7 +92,9 @@ class _Walk:
         """Find the file's layer for ours."""
         source = self.at[layer.inputs[0]]
         match layer:
-            case primitives.NormLayer() | primitives.FlattenLayer():
+            case primitives.FlattenLayer():
+                self.at[layer.name] = source
+            case primitives.NormLayer() if layer.name.removesuffix("norm") + "conv" in self.found:
                 self.at[layer.name] = source
             case primitives.ActivationLayer():
                 self.at[layer.name] = self.activation(layer, source)
@@ -206,7 +202,8 @@ class _Walk:
                     padding = layer.padding
             return replace(
                 conv,
-                bias="bias" in self.found[ours].tensors,
+                # Exporters drop a bias of zeros
+                bias="bias" in self.found[ours].tensors or name == "head.classifier",
                 norm="batch" if ours in self.norms else "none",
                 activation=self.functions.get(f"{name}.activation", "none"),
                 padding=padding,
@@ -270,10 +267,11 @@ class _Walk:
                 tensors[f"{layer.name}.weight"] = weight.reshape(shape)
                 if "bias" in theirs:
                     tensors[f"{layer.name}.bias"] = torch.tensor(theirs["bias"])
-                elif linear:
+                elif isinstance(layer, primitives.LinearLayer) or layer.bias:
                     tensors[f"{layer.name}.bias"] = torch.zeros(len(weight))
             elif isinstance(layer, primitives.NormLayer):
-                tensors |= norm_tensors(layer.name, self.norms[layer.inputs[0]], spelled)
+                norm = self.norms.get(layer.inputs[0]) or self.found[layer.name]
+                tensors |= norm_tensors(layer.name, norm, spelled)
         return tensors
 
 
@@ -315,4 +313,10 @@ def _words(layer: AnyLayer) -> str:
         case primitives.PoolLayer():
             window = f"{layer.kernel}x{layer.kernel}, stride {layer.stride}"
             return f"the {layer.function} of {window}, padding {layer.padding}"
+        case primitives.SliceLayer():
+            return f"channels {layer.begin} to {layer.end}"
+        case primitives.ShuffleLayer():
+            return f"a channel shuffle in {layer.groups} groups"
+        case primitives.SubsampleLayer():
+            return f"every {layer.stride}. pixel with {layer.new_channels} channels of zeros"
     return KINDS[type(layer)]

@@ -54,9 +54,13 @@ def name_file(head: bytes) -> str:
         return f"a Python pickle, which would have to be executed; save it with {SAVE_STATE_DICT}"
     if CORE_ML.match(head):
         return f"a Core ML model; save the weights of the PyTorch model: {SAVE_STATE_DICT}"
-    if len(head) > 2 and head[0] == 8 and 0 < head[1] < 32 and head[2] in ONNX:
-        return f"an ONNX model; save the weights of the PyTorch model: {SAVE_STATE_DICT}"
-    return ""
+    return "an ONNX model" if is_onnx(head) else ""
+
+
+def is_onnx(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is an ONNX model."""
+    begins = len(head) > 2 and head[0] == 8 and 0 < head[1] < 32 and head[2] in ONNX
+    return begins and not CORE_ML.match(head)
 
 
 def name_archive(names: Sequence[str]) -> str:
