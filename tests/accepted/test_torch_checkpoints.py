@@ -298,7 +298,7 @@ CASES: dict[str, Case] = {
     ),
     "TorchScript": given(scripted),
     "`torch.export`'s `.pt2`": given(exported),
-    "ONNX": given(onnx_file),
+    "ONNX without nodes": given(onnx_file),
     "Core ML": given(lambda: b"\x08\x04\x12\xbe\x01\x0a\x10\x0a\x05image"),
     "a plain pickle": given(lambda: pickle.dumps({"a": 1})),
     "compressed by gzip, bzip2, xz or zstd": given(lambda: gzip.compress(packed(V2))),
