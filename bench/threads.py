@@ -45,7 +45,7 @@ def answers_a_second(path: Path, *, asking: int, threads: int, seconds: float) -
     """Return how many answers ``asking`` threads get a second, each image another one."""
     predictor = load(path, threads=threads)
     arch = predictor.arch
-    shape = (8, arch.in_channels, arch.resolution, arch.resolution)
+    shape = (8, *arch.shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     counts, start = [0] * asking, threading.Barrier(asking + 1)
     end = 0.0
@@ -86,7 +86,7 @@ def measure_cell(path: Path, *, asking: int, threads: int, seconds: float) -> fl
 def make_models(model: str, only: list[str] | None, folder: Path) -> dict[str, Path]:
     """Return the run and its artifacts, or none of a target whose packages are missing."""
     run = random_run(model, folder / "run")
-    shape = (8, run.arch.in_channels, run.arch.resolution, run.arch.resolution)
+    shape = (8, *run.arch.shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     found = {"run": run.path}
     for name in ENGINES:

@@ -24,6 +24,7 @@ import mobilette
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.rows import Conv, PoolLinear
+from mobilette.arch.scale import Resolution
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.golden import MOST_IMAGES, read_golden
@@ -191,7 +192,7 @@ class Resized(Exception):
     """Says to what size an image would be resized."""
 
 
-def largest_resized(preprocess: Preprocess, resolution: int) -> int:
+def largest_resized(preprocess: Preprocess, resolution: Resolution) -> int:
     """Return the pixels of the largest image that `geometry` makes of strips and squares."""
 
     def resize(self: Image.Image, size: tuple[int, int], *rest: object, **more: object) -> None:
@@ -215,13 +216,16 @@ def test_crop_fractions_that_no_memory_holds(fraction: float) -> None:
         Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=fraction)
 
 
+SIDES = st.integers(16, 4096)
+
+
 @given(
     fraction=st.floats(0.1, 1.0),
-    resolution=st.integers(16, 4096),
+    resolution=st.one_of(SIDES, st.tuples(SIDES, SIDES)),
     resize=st.sampled_from(["crop", "squash", "pad"]),
 )
 def test_no_image_is_enlarged_beyond_the_memory(
-    fraction: float, resolution: int, resize: Any
+    fraction: float, resolution: Resolution, resize: Any
 ) -> None:
     preprocess = Preprocess(mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=fraction, resize=resize)
     with suppress(InputError):

@@ -31,6 +31,7 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 _WORDS = {
     "data": "a folder, a list or the name of a set",
     "callbacks": "a list of functions",
+    "resolution": "a whole number or (height, width)",
 }
 
 

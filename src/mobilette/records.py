@@ -106,6 +106,11 @@ def _parse(kind: Any, value: Any, where: str, place: str) -> Any:
         longest = LONGEST_PLAIN if args[0] in (*_PLAIN, float) else LONGEST
         _check_length(value, where, place, longest=longest)
         return tuple(_parse(args[0], v, where, _join(place, i)) for i, v in enumerate(value))
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or len(value) != len(args):
+            raise _fault(where, place, value, f"a list of {len(args)} values")
+        pairs = enumerate(zip(args, value, strict=True))
+        return tuple(_parse(arg, v, where, _join(place, i)) for i, (arg, v) in pairs)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         items = _mapping(value, where, place).items()
         return {key: _parse(args[1], item, where, _join(place, key)) for key, item in items}
@@ -158,7 +163,15 @@ def _parse_union(args: tuple[Any, ...], value: Any, where: str, place: str) -> A
     for other in others:
         if type(value) is other:
             return value
-    raise _fault(where, place, value, " or ".join(_PLAIN.get(o, "a table") for o in others))
+        if get_origin(other) is tuple and isinstance(value, list | tuple):
+            return _parse(other, value, where, place)
+    raise _fault(where, place, value, " or ".join(map(_in_words, others)))
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"a list of {len(get_args(kind))}"
+    return _PLAIN.get(kind, "a table")
 
 
 def _mapping(value: Any, where: str, place: str) -> Mapping[str, Any]:

@@ -113,6 +113,8 @@ def _set(value: Any, *path: str | int) -> Any:
         (_set("x", "rows"), "rows is 'x', not a list"),
         (_set(1, "unknown"), "unknown key 'unknown'"),
         (_set(10**6, "resolution"), "resolution 1000000"),
+        (_set([0, 160], "resolution"), "resolution 0 is not between 16 and 4096"),
+        (_set([160], "resolution"), "resolution is [160], not a list of 2 values"),
     ],
 )
 def test_an_arch_edited_into_nonsense(run_copy: Path, change: Any, part: str) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from mobilette.arch.scale import Resolution
 from mobilette.cli.options import parse_resolutions
 from mobilette.counting.published import published_accuracy
 from mobilette.errors import InputError
@@ -93,6 +94,8 @@ def test_a_budget_that_nothing_meets_is_status_1() -> None:
         (["--budget="], "--budget is empty; give it a value"),
         (["--budget=madds<=M"], "'M' is not a positive number"),
         (["--budget=madds<=-5"], "'-5' is not a positive number"),
+        (["--budget=madds<=60M", "--resolution=8x96"], "resolution 8 is not between 16 and 4096"),
+        (["--budget=madds<=60M", "--resolution=96x160..192"], "'96x160..192' is neither a side"),
         (["--budget=madds<=60M", "--resolution=8"], "resolution 8 is not between 16 and 4096"),
         (["--budget=madds<=60M", "--resolution=96..9000"], "resolution 9000 is not between"),
         (["--budget=madds<=60M", "--resolution=224..96"], "reversed; write 96..224"),
@@ -110,6 +113,14 @@ def test_requests_that_are_wrong(arguments: list[str], part: str) -> None:
     assert_refused(mobilette("models", *arguments), part)
 
 
+def test_oblong_candidates_have_no_published_accuracy() -> None:
+    options = ("mobilenet_v2", "--budget=madds<=60M", "--resolution=96x160,96")
+    rows = json.loads(mobilette("models", *options, "--json").stdout)
+    oblong = [row for row in rows if row["resolution"] != 96]
+    assert {(*row["resolution"], row["top1"]) for row in oblong} == {(96, 160, None)}
+    assert " 96x160 " in mobilette("models", *options).stdout
+
+
 @pytest.mark.parametrize(
     ("text", "resolutions"),
     [
@@ -119,9 +130,10 @@ def test_requests_that_are_wrong(arguments: list[str], part: str) -> None:
         ("96..100", [96]),
         ("224, 32,96..128", [32, 96, 128, 224]),
         ("96,96..96", [96]),
+        ("160x224,160x160, 96", [96, 160, (160, 224)]),
     ],
 )
-def test_resolutions(text: str, resolutions: list[int]) -> None:
+def test_resolutions(text: str, resolutions: list[Resolution]) -> None:
     assert parse_resolutions(text) == resolutions
 
 

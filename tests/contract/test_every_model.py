@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -82,13 +83,21 @@ ONE_OF_EACH_FAMILY = [
     pytest.param(next(iter(variants)), PUBLISHED, id=f"{next(iter(variants))}-published")
     for variants in FAMILIES.values()
 ]
-EVERYTHING = SMALL_FORM + FULL_FORM + ONE_OF_EACH_FAMILY
+OBLONG = [
+    pytest.param(next(iter(variants)), settings, id=f"{next(iter(variants))}-{form}-oblong")
+    for variants in FAMILIES.values()
+    for form, settings in (
+        ("small", replace(SMALL, resolution=(24, 41))),
+        ("full", replace(FULL, resolution=(96, 67))),
+    )
+]
+EVERYTHING = SMALL_FORM + FULL_FORM + ONE_OF_EACH_FAMILY + OBLONG
 
 
 def image(arch: Arch, count: int = 2) -> Tensor:
     """Return normalised images, the same at every call."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, arch.in_channels, *[arch.resolution] * 2, generator=generator)
+    return torch.randn(count, *arch.shape, generator=generator)
 
 
 def build(arch: Arch) -> Network:
@@ -202,7 +211,7 @@ def test_the_exported_network_answers_as_eager_does(name: str, settings: Setting
     arch = get_arch(name, settings)
     network, normalise = build(arch), Normalise(preset("torch"))
     folded = fold(model_of(network)).network
-    shape = (3, arch.in_channels, arch.resolution, arch.resolution)
+    shape = (3, *arch.shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     model = convert(folded, normalise)
     onnx.checker.check_model(model, full_check=True)

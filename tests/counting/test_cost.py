@@ -13,7 +13,7 @@ from mobilette.arch.editing import merged
 from mobilette.arch.families.mobilenet_v2 import bottleneck
 from mobilette.arch.layers import layers
 from mobilette.arch.rows import Block, Conv, PoolLinear
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Resolution, Settings
 from mobilette.compression.folding import fold
 from mobilette.counting.cost import Bytes, cost, weight_shapes
 from mobilette.formats.pretrained import create_model
@@ -21,7 +21,7 @@ from mobilette.nn.network import build_empty
 from tests.models import model_of
 
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0, 1.4)
-RESOLUTIONS = (32, 96, 128, 160, 192, 224)
+RESOLUTIONS = (32, 96, 128, 160, 192, 224, (96, 160), (200, 32))
 # The others are counted, built and traced in tests/contract.
 MOBILENETS = list_models("mobilenet")
 # One of every kind of block and head.
@@ -39,7 +39,7 @@ def test_counted_equals_built_equals_traced(name: str, width: float) -> None:
         network = build_empty(arch).eval()
         counted = cost(arch)
         assert counted.params == sum(p.numel() for p in network.parameters())
-        image = torch.empty(1, 3, resolution, resolution, device="meta")
+        image = torch.empty(1, *arch.shape, device="meta")
         with FlopCounterMode(display=False) as counter:
             network(image)
         # The counter counts a multiply and an add for each mult-add.
@@ -89,8 +89,10 @@ def test_peak_activations_of_published_networks_by_hand() -> None:
 
 # PyTorch makes a padded copy for resnet8's TensorFlow padding; an engine does not.
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "resnet8"])
-@pytest.mark.parametrize("resolution", [32, 96])
-def test_peak_activations_against_a_simulation_on_the_module(name: str, resolution: int) -> None:
+@pytest.mark.parametrize("resolution", [32, 96, (75, 101)])
+def test_peak_activations_against_a_simulation_on_the_module(
+    name: str, resolution: Resolution
+) -> None:
     """Free each tensor of a folded, traced network after its last use, and watch the sum."""
     arch = get_arch(name, Settings(width_mult=0.5, resolution=resolution))
     counted = cost(arch).peak_activation_bytes
@@ -106,7 +108,7 @@ def _simulated_peak(arch: Arch) -> int:
     network = build_empty(fold(model_of(arch)).arch).eval()
     program = torch.export.export(
         network,
-        (torch.empty(1, arch.in_channels, arch.resolution, arch.resolution, device="meta"),),
+        (torch.empty(1, *arch.shape, device="meta"),),
     )
     nodes = [
         node

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import INPUT, output_side
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Resolution, Settings
 from mobilette.counting.candidates import cost_by_resolution
 from mobilette.counting.cost import cost
 
@@ -18,13 +18,14 @@ SMALL = st.integers(16, 64)
 @given(
     name=st.sampled_from(list_models()),
     width=st.floats(0.1, 2.0),
-    resolutions=st.lists(FULL, min_size=1, max_size=4) | st.lists(SMALL, min_size=1, max_size=4),
+    resolutions=st.lists(FULL | st.tuples(FULL, FULL), min_size=1, max_size=4)
+    | st.lists(SMALL | st.tuples(SMALL, FULL), min_size=1, max_size=4),
     classes=st.integers(1, 1000),
 )
 def test_equals_the_cost_of_each_network(
-    name: str, width: float, resolutions: list[int], classes: int
+    name: str, width: float, resolutions: list[Resolution], classes: int
 ) -> None:
-    def settings(resolution: int) -> Settings:
+    def settings(resolution: Resolution) -> Settings:
         return Settings(width_mult=width, resolution=resolution, num_classes=classes)
 
     swept = cost_by_resolution(get_arch(name, settings(resolutions[0])), resolutions)
@@ -45,9 +46,10 @@ def test_every_network_at_the_ends_of_both_forms(name: str) -> None:
         assert swept.peak_activations.tolist() == peaks
 
 
-@given(name=st.sampled_from(list_models()), resolution=SMALL | FULL)
-def test_output_side_is_that_of_the_graph(name: str, resolution: int) -> None:
-    sides = {INPUT: resolution}
-    for layer in layers(get_arch(name, Settings(width_mult=0.25, resolution=resolution))):
-        sides[layer.name] = output_side(layer, sides[layer.inputs[0]])
-        assert layer.shape[1:] in ((), (sides[layer.name],) * 2)
+@given(name=st.sampled_from(list_models()), size=st.tuples(SMALL | FULL, SMALL | FULL))
+def test_output_sides_are_those_of_the_graph(name: str, size: tuple[int, int]) -> None:
+    sizes = {INPUT: size}
+    for layer in layers(get_arch(name, Settings(width_mult=0.25, resolution=size))):
+        height, width = sizes[layer.inputs[0]]
+        sizes[layer.name] = output_side(layer, height), output_side(layer, width)
+        assert layer.shape[1:] in ((), sizes[layer.name])

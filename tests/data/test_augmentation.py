@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mobilette.arch.scale import Resolution
 from mobilette.data.augmentation import Augmentation, augment, flip_and_crop
 from mobilette.errors import InputError
 from tests.data.photographs import photographs
@@ -17,17 +18,18 @@ EVERYTHING = Augmentation(crop="resized", colour_jitter=0.4, randaugment=9, eras
 
 
 def augmented(
-    pixels: Tensor, augmentation: Augmentation, *, resolution: int = 0, seed: int = 0
+    pixels: Tensor, augmentation: Augmentation, *, resolution: Resolution = 0, seed: int = 0
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    resolution = resolution or pixels.shape[-1]
+    _, _, height, width = pixels.shape
+    resolution = resolution or (height, width)
     return augment(pixels, augmentation, resolution=resolution, generator=generator)
 
 
 @given(
     count=st.integers(1, 4),
     channels=st.sampled_from([1, 3]),
-    size=st.integers(4, 20),
+    size=st.tuples(st.integers(4, 20), st.integers(4, 20)),
     part=st.floats(0.3, 1.0),
     crop=st.sampled_from(["none", "pad", "resized"]),
     flip=st.booleans(),
@@ -39,7 +41,7 @@ def augmented(
 def test_every_augmentation_gives_pixels_of_the_size_asked_for(
     count: int,
     channels: int,
-    size: int,
+    size: tuple[int, int],
     part: float,
     crop: Literal["none", "pad", "resized"],
     flip: bool,
@@ -53,15 +55,15 @@ def test_every_augmentation_gives_pixels_of_the_size_asked_for(
         crop=crop, flip=flip, colour_jitter=jitter, randaugment=randaugment, erasing=erasing
     )
     noise = torch.Generator().manual_seed(seed)
-    shape = (count, channels, size, size)
+    shape = (count, channels, *size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise)
     pixels = pixels if level is None else torch.full_like(pixels, level)
     if channels_last:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
     before = pixels.clone()
-    resolution = max(1, round(part * size))
+    resolution = (max(1, round(part * size[0])), max(1, round(part * size[1])))
     out = augmented(pixels, augmentation, resolution=resolution, seed=seed)
-    assert out.shape == (count, channels, resolution, resolution)
+    assert out.shape == (count, channels, *resolution)
     assert out.dtype == torch.uint8
     assert out.is_contiguous(memory_format=torch.channels_last) or out is pixels
     assert torch.equal(pixels, before)
@@ -101,14 +103,17 @@ def test_the_default_is_pad_and_crop_and_flip() -> None:
     assert torch.equal(augmented(pixels, Augmentation(), seed=3), moved)
 
 
-def test_a_smaller_resolution_shrinks_what_the_larger_one_shows() -> None:
-    pixels = photographs(16, 32).contiguous()
-    small = augmented(pixels, Augmentation(crop="pad", flip=False), resolution=16)
-    reach = torch.nn.functional.pad(pixels.float(), (4,) * 4, mode="reflect")
-    for image, wide in zip(small, reach, strict=True):
-        windows = wide.unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+@pytest.mark.parametrize("height", [16, 32])
+def test_a_smaller_resolution_shrinks_what_the_larger_one_shows(height: int) -> None:
+    pixels = photographs(16, 32)[:, :, :height].contiguous()
+    half, reach = (height // 2, 16), (4, 4, height // 8, height // 8)  # an eighth of each side
+    small = augmented(pixels, Augmentation(crop="pad", flip=False), resolution=half)
+    for image, wide in zip(
+        small, torch.nn.functional.pad(pixels.float(), reach, mode="reflect"), strict=True
+    ):
+        windows = wide.unfold(1, height, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
         shrunk = torch.nn.functional.interpolate(
-            windows, size=(16, 16), mode="bilinear", antialias=True
+            windows, size=half, mode="bilinear", antialias=True
         )
         assert (shrunk - image).abs().amax(dim=(1, 2, 3)).min() <= 1
 
@@ -143,26 +148,32 @@ def test_values_out_of_range_are_named(values: dict[str, Any], message: str) -> 
 @given(
     count=st.integers(1, 5),
     channels=st.sampled_from([1, 3]),
-    size=st.integers(2, 12),
-    padding=st.integers(0, 15),
+    size=st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    padding=st.tuples(st.integers(0, 15), st.integers(0, 15)),
     flip=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_each_image_is_a_window_of_its_own_reflection(
-    count: int, channels: int, size: int, padding: int, flip: bool, seed: int
+    count: int,
+    channels: int,
+    size: tuple[int, int],
+    padding: tuple[int, int],
+    flip: bool,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (count, channels, *size), dtype=torch.uint8)
     out = flip_and_crop(pixels, flip=flip, padding=padding, generator=generator)
     assert out.shape == pixels.shape
     assert out.dtype == torch.uint8
-    reach = min(padding, size - 1)
-    wide = torch.nn.functional.pad(pixels.float(), (reach,) * 4, mode="reflect").byte()
+    (height, width), (down, across) = size, map(min, padding, (size[0] - 1, size[1] - 1))
+    reach = (across, across, down, down)
+    wide = torch.nn.functional.pad(pixels.float(), reach, mode="reflect").byte()
     for image, border in zip(out, wide, strict=True):
         windows = [
-            border[:, y : y + size, x : x + size]
-            for y in range(2 * reach + 1)
-            for x in range(2 * reach + 1)
+            border[:, y : y + height, x : x + width]
+            for y in range(2 * down + 1)
+            for x in range(2 * across + 1)
         ]
         candidates = windows + ([window.flip(-1) for window in windows] if flip else [])
         assert any(torch.equal(image, candidate) for candidate in candidates)

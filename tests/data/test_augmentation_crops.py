@@ -16,12 +16,13 @@ from tests.data.photographs import image_of, photographs, pixels_of
 
 @given(data=st.data(), size=st.sampled_from([17, 32]), channels=st.sampled_from([1, 3]))
 def test_parts_are_what_pillow_resizes(data: st.DataObject, size: int, channels: int) -> None:
-    resolution = data.draw(st.integers(5, 40))
-    pixels = photographs(3, size, channels)
-    lengths = st.tuples(st.integers(1, size), st.integers(1, size))
+    resolution = data.draw(st.tuples(st.integers(5, 40), st.integers(5, 40)))
+    height = data.draw(st.sampled_from([9, size]))
+    pixels = photographs(3, size, channels)[:, :, :height]
+    lengths = st.tuples(st.integers(1, height), st.integers(1, size))
     sizes = data.draw(st.lists(lengths, min_size=3, max_size=3))
     starts = [
-        (data.draw(st.integers(0, size - high)), data.draw(st.integers(0, size - wide)))
+        (data.draw(st.integers(0, height - high)), data.draw(st.integers(0, size - wide)))
         for high, wide in sizes
     ]
     mirrored = data.draw(st.lists(st.booleans(), min_size=3, max_size=3))
@@ -37,7 +38,7 @@ def test_parts_are_what_pillow_resizes(data: st.DataObject, size: int, channels:
     ):
         (top, left), (high, wide) = place, length
         cropped = image_of(part[:, top : top + high, left : left + wide])
-        resized = cropped.resize((resolution, resolution), Image.Resampling.BILINEAR)
+        resized = cropped.resize(resolution[::-1], Image.Resampling.BILINEAR)
         expected = pixels_of(resized)
         expected = expected.flip(2) if mirror else expected
         # Each of the two passes rounds, and the weights are not the same to the last bit: where
@@ -76,24 +77,26 @@ def test_the_whole_image_at_its_own_size_is_the_image() -> None:
 
 @given(
     draws=st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=4, max_size=4),
-    size=st.integers(1, 300),
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     area=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
     ratio=st.floats(1, 4),
 )
 def test_every_rectangle_lies_inside(
-    draws: list[float], size: int, area: tuple[float, float], ratio: float
+    draws: list[float], size: tuple[int, int], area: tuple[float, float], ratio: float
 ) -> None:
     area = (min(area), max(area))
     starts, sizes = random_rectangles(torch.tensor([draws]), size=size, area=area, ratio=ratio)
     assert (starts >= 0).all()
     assert (sizes >= 1).all()
-    assert (starts + sizes <= size).all()
+    whole = torch.tensor(size)
+    assert (starts + sizes <= whole).all()
     assert rectangle_mask(starts, sizes, size=size).sum() == sizes.prod()
-    high, wide = sizes[0].double() / size
-    slack = 1.01 / size  # of either side, rounded to pixels
-    assert (high - slack) * (wide - slack) <= area[1]
-    assert (high + slack) * (wide + slack) >= area[0]
-    assert max(high - slack, wide - slack) <= ratio * min(high + slack, wide + slack)
+    least, most = (  # each side was rounded to pixels
+        (sizes[0].double() + slack) / whole for slack in (-1.01, 1.01)
+    )
+    assert least.clamp(min=0).prod() <= area[1]
+    assert most.prod() >= area[0]
+    assert least.max() <= ratio * most.min()
 
 
 def test_areas_and_shapes_are_spread_as_said() -> None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mobilette.arch.scale import size_of
 from mobilette.data.mixing import erase, mix
 from tests.data.photographs import photographs
 
@@ -14,21 +15,24 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def numbered(count: int, size: int, *, channels: int = 3) -> tuple[Tensor, Tensor]:
+def numbered(
+    count: int, size: int | tuple[int, int], *, channels: int = 3
+) -> tuple[Tensor, Tensor]:
     """Return images whose every pixel is their number, and one-hot targets."""
     numbers = torch.arange(count, dtype=torch.uint8)
-    return numbers[:, None, None, None].expand(count, channels, size, size), torch.eye(count)
+    shape = (count, channels, *size_of(size))
+    return numbers[:, None, None, None].expand(shape), torch.eye(count)
 
 
 @given(
     count=st.integers(1, 8),
     channels=st.sampled_from([1, 3]),
-    size=st.integers(1, 20),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     alpha=st.floats(1e-3, 5),
     seed=st.integers(0, 1000),
 )
 def test_cutmix_pastes_a_rectangle_and_counts_it(
-    count: int, channels: int, size: int, alpha: float, seed: int
+    count: int, channels: int, size: tuple[int, int], alpha: float, seed: int
 ) -> None:
     pixels, targets = numbered(count, size, channels=channels)
     out, mixed = mix(pixels, targets, mixup=0, cutmix=alpha, generator=generator(seed))
@@ -114,9 +118,9 @@ def test_nothing_asked_for_nothing_mixed() -> None:
     assert mixed is targets
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_some_images_lose_a_rectangle(channels: int) -> None:
-    pixels = photographs(2, 40, channels)[:1].expand(600, -1, -1, -1)
+@pytest.mark.parametrize(("channels", "height"), [(1, 40), (3, 40), (3, 24)])
+def test_some_images_lose_a_rectangle(channels: int, height: int) -> None:
+    pixels = photographs(2, 40, channels)[:1, :, :height].expand(600, -1, -1, -1)
     out = erase(pixels, probability=0.3, generator=generator(0))
     changed = (out != pixels).any(dim=1)
     erased = changed.flatten(1).any(dim=1)
@@ -127,13 +131,30 @@ def test_some_images_lose_a_rectangle(channels: int) -> None:
         high, wide = (int(line[-1] - line[0]) + 1 for line in (rows, columns))
         # A pixel of noise may be the one that was there; whole lines of them hardly are.
         assert mask.sum() > 0.9 * high * wide
-        areas.append(high * wide / 1600)
+        areas.append(high * wide / (40 * height))
         patch = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].float()
         assert 128 - 40 < patch.mean() < 128 + 40
         assert patch.std() > 40
     assert 0.01 < min(areas) < 0.06
     assert 0.34 < max(areas) < 0.44
     assert abs(sum(areas) / len(areas) - 0.21) < 0.03
+
+
+def test_rectangles_have_the_images_aspect_on_the_whole() -> None:
+    """Pasted ones exactly, erased ones by their median."""
+    pixels, targets = numbered(500, (40, 120), channels=1)
+    out, _ = mix(pixels.float(), targets, mixup=0, cutmix=1.0, generator=generator(0))
+    pasted = (out != pixels)[:, 0]
+    high, wide = pasted.any(dim=2).sum(dim=1), pasted.any(dim=1).sum(dim=1)
+    inside = (high > 0) & (high < 39)
+    for first, last in ((pasted[:, 0], pasted[:, -1]), (pasted[:, :, 0], pasted[:, :, -1])):
+        inside &= ~first.any(dim=1) & ~last.any(dim=1)  # not cut by a border
+    assert inside.sum() > 50
+    assert (3 * high - wide)[inside].abs().max() <= 2
+    grey = torch.full((500, 1, 40, 120), 300.0)
+    erased = (erase(grey, probability=1.0, generator=generator(0)) != grey)[:, 0]
+    ratios = erased.any(dim=1).sum(dim=1) / erased.any(dim=2).sum(dim=1)
+    assert 2.4 < ratios.median() < 3.6
 
 
 def test_erasing_none_or_all() -> None:

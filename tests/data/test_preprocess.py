@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def gradient(width: int, height: int, mode: str = "RGB") -> Image.Image:
 @given(
     width=st.integers(1, 300),
     height=st.integers(1, 300),
-    resolution=st.integers(1, 64),
+    size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
     resize=st.sampled_from(["crop", "squash", "pad"]),
     crop_fraction=st.sampled_from([1.0, 0.875, 0.3]),
     mode=st.sampled_from(["RGB", "L"]),
@@ -40,7 +42,7 @@ def gradient(width: int, height: int, mode: str = "RGB") -> Image.Image:
 def test_every_size_gives_the_exact_shape(
     width: int,
     height: int,
-    resolution: int,
+    size: tuple[int, int],
     resize: Resize,
     crop_fraction: float,
     mode: str,
@@ -54,8 +56,8 @@ def test_every_size_gives_the_exact_shape(
         resize=resize,
         crop_fraction=crop_fraction,
     )
-    pixels = chosen.geometry(gradient(width, height, mode), resolution)
-    assert pixels.shape == (in_channels, resolution, resolution)
+    pixels = chosen.geometry(gradient(width, height, mode), size)
+    assert pixels.shape == (in_channels, *size)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
 
@@ -102,6 +104,54 @@ def test_squash_changes_the_aspect() -> None:
     pixels = preset("torch", resize="squash").geometry(image, 30)
     expected = np.asarray(image.resize((30, 30), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(pixels, expected.transpose(2, 0, 1))
+
+
+def by_pillow(image: Image.Image, size: tuple[int, int], resize: str, fraction: float) -> Any:
+    """Return what `geometry` should make of an image, in exact fractions of pixels."""
+    (height, width), (x, y) = size, image.size
+    if resize == "squash":
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    if resize == "pad":
+        scale = min(Fraction(width, x), Fraction(height, y))
+        inner = max(1, round(x * scale)), max(1, round(y * scale))
+        made = Image.new("RGB", (width, height), (1, 2, 3))
+        place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+        made.paste(image.resize(inner, Image.Resampling.BILINEAR), place)
+        return np.asarray(made)
+    tall, wide = (round(side / fraction) for side in size)
+    scale = max(Fraction(wide, x), Fraction(tall, y))
+    made = image.resize((math.floor(x * scale), math.floor(y * scale)), Image.Resampling.BILINEAR)
+    left, top = round((made.width - width) / 2), round((made.height - height) / 2)
+    return np.asarray(made)[top : top + height, left : left + width]
+
+
+@given(
+    size=st.tuples(st.integers(16, 90), st.integers(16, 90)),
+    image=st.tuples(st.integers(20, 200), st.integers(20, 200)),
+    resize=st.sampled_from(["crop", "squash", "pad"]),
+    fraction=st.sampled_from([1.0, 0.875, 0.5]),
+)
+def test_oblong_images_against_pillow(
+    size: tuple[int, int], image: tuple[int, int], resize: Resize, fraction: float
+) -> None:
+    """No part is stretched but by squash; nothing is lost but by crop."""
+    pixels = replace(cropped(fraction), resize=resize).geometry(gradient(*image), size)
+    expected = by_pillow(gradient(*image), size, resize, fraction)
+    np.testing.assert_array_equal(pixels, expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
+@pytest.mark.parametrize("size", [(96, 160), (160, 96)])
+def test_oblong_images_decoded_at_reduced_scale(resize: Resize, size: tuple[int, int]) -> None:
+    """What is decoded smaller must stay large enough in both directions."""
+    chosen = preset("torch", resize=resize)
+    for width, height in ((1600, 900), (900, 1600), (3000, 200)):
+        factor = chosen.shrinking((width, height), size)
+        small = gradient(width, height).reduce(max(1, math.floor(factor)))
+        pixels = chosen.geometry(small, size, full_size=(width, height))
+        assert pixels.shape == (3, *size)
+        shown = {"crop": min, "squash": min, "pad": max}[resize]
+        assert factor == pytest.approx(shown(width / size[1], height / size[0]))
 
 
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
@@ -176,8 +226,9 @@ def test_grey_images_are_replicated_and_colours_made_grey() -> None:
 
 def test_an_extreme_strip_is_not_blown_up() -> None:
     strip = Image.new("L", (40_000_000, 1), 9)  # 64 times that is more than Pillow can hold
-    pixels = preset("torch", in_channels=1).geometry(strip, 64)
-    np.testing.assert_array_equal(pixels, np.full((1, 64, 64), 9))
+    for size in ((64, 64), (16, 256), (256, 16)):
+        pixels = preset("torch", in_channels=1).geometry(strip, size)
+        np.testing.assert_array_equal(pixels, np.full((1, *size), 9))
 
 
 def test_imagenet_images_keep_their_subject(shared_data: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mobilette.arch.catalogue import get_arch
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Resolution, Settings
 from mobilette.artifact.golden import golden_inputs
 from mobilette.data.preprocess import preset
 from mobilette.exporters.target import Calibration
@@ -25,10 +25,15 @@ CLASSES = ("a", "b", "c", "d", "e")
 
 
 def small_run(
-    folder: Path, name: str, rows: Sequence[int] | None = None, *, preprocess: str = "tf"
+    folder: Path,
+    name: str,
+    rows: Sequence[int] | None = None,
+    *,
+    preprocess: str = "tf",
+    resolution: Resolution = 32,
 ) -> Run:
-    """Return a run in ``folder``: ``rows`` of a network at 32x32, with random weights."""
-    settings = Settings(width_mult=0.5, resolution=32, num_classes=len(CLASSES))
+    """Return a run in ``folder``: ``rows`` of a network, with random weights."""
+    settings = Settings(width_mult=0.5, resolution=resolution, num_classes=len(CLASSES))
     arch = get_arch(name, settings)
     if rows is not None:
         arch = replace(arch, rows=tuple(arch.rows[index] for index in rows))
@@ -63,7 +68,7 @@ def small_run(
     return Run(path=folder, arch=arch, preprocess=preprocessing, classes=classes)
 
 
-def small_calibration(resolution: int = 32, channels: int = 3) -> Calibration:
+def small_calibration(resolution: Resolution = 32, channels: int = 3) -> Calibration:
     """Return 32 images like the golden ones, darker and lighter."""
     images = golden_inputs(channels, resolution).astype(np.int16)
     shifted = [images + shift for shift in (0, -40, 40, 80)]

@@ -84,9 +84,7 @@ def test_everything_is_evaluated_and_asked_alike(
 
 def test_the_predictor_of_a_model_can_be_pickled(loose: Model) -> None:
     predictor = mobilette.load(loose)
-    pixels = np.zeros(
-        (1, loose.arch.in_channels, loose.arch.resolution, loose.arch.resolution), np.uint8
-    )
+    pixels = np.zeros((1, *loose.arch.shape), np.uint8)
     again = pickle.loads(pickle.dumps(predictor))
     assert np.array_equal(again.logits(pixels), predictor.logits(pixels))
 

@@ -98,12 +98,15 @@ GEOMETRIES = {
 SIZES = ((64, 64), (1, 1), (90, 71), (71, 90), (65, 64), (300, 11), (7, 200), (3, 500), (500, 3))
 
 
+@pytest.mark.parametrize("size", [(64, 64), (40, 72), (90, 24)])
 @pytest.mark.parametrize("preprocess", GEOMETRIES.values(), ids=GEOMETRIES.keys())
-def test_the_module_prepares_images_as_python_does(fp32: Artifact, preprocess: Preprocess) -> None:
+def test_the_module_prepares_images_as_python_does(
+    fp32: Artifact, preprocess: Preprocess, size: tuple[int, int]
+) -> None:
     """To the last bit; noise is the hardest image, and transparency is laid over white."""
     contract = fp32.contract
-    arch = replace(contract.arch, resolution=64, in_channels=preprocess.channels)
-    shape = (preprocess.channels, 64, 64)
+    arch = replace(contract.arch, resolution=size, in_channels=preprocess.channels)
+    shape = (preprocess.channels, *size)
     contract = replace(
         contract, arch=arch, preprocess=preprocess, input=replace(contract.input, shape=shape)
     )
@@ -112,7 +115,7 @@ def test_the_module_prepares_images_as_python_does(fp32: Artifact, preprocess: P
         for channels in (3, 4):
             pixels = generator.integers(0, 256, (height, width, channels), dtype=np.uint8)
             image = Image.fromarray(pixels)
-            expected = preprocess.geometry(upright_and_plain(image), 64)
+            expected = preprocess.geometry(upright_and_plain(image), size)
             difference = np.abs(geometry.prepare(image).astype(int) - expected).max()
             assert difference == 0, (width, height, channels)
 

@@ -52,7 +52,7 @@ def with_random_weights(arch: Arch) -> Network:
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.kaiming_normal_(module.weight)
-    give_statistics(network, torch.randn(8, arch.in_channels, arch.resolution, arch.resolution))
+    give_statistics(network, torch.randn(8, *arch.shape))
     return network.eval()
 
 
@@ -125,7 +125,7 @@ def test_logits_are_opencvs(case: str, tmp_path: Path) -> None:
     path = caffe_of(arch, network.state_dict(), **options).write(tmp_path)
     width_mult = {"resnet50_paper": 0.25, "vgg11": 0.125}.get(name, 0.5)
     model = import_weights(path, model=name, width_mult=width_mult, preprocess="caffe")
-    shape = (3, arch.in_channels, arch.resolution, arch.resolution)
+    shape = (3, *arch.shape)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     ours = build_empty(model.arch)
     ours.load_state_dict(model.weights, assign=True)

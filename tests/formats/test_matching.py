@@ -72,7 +72,7 @@ def network_of(arch: Arch, changed: str = "", **changes: Any) -> FileNetwork:
     (``gone``), or have another layer behind it (``then``).
     """
     random = np.random.default_rng(0)
-    built = Builder((arch.in_channels, arch.resolution, arch.resolution))
+    built = Builder(arch.shape)
     at = {INPUT: INPUT}
     for layer in layers(arch):
         given = changes if layer.name == changed else {}

@@ -90,7 +90,7 @@ def test_the_imported_network_gives_the_interpreters_logits(
     imported = import_weights(path, model=model, width_mult=width_mult, preprocess="raw")
     network = build_empty(imported.arch)
     network.load_state_dict(imported.weights, assign=True)
-    pixels = real_images(shared / "data" / FILES[name], imported.arch.resolution, 20)
+    pixels = real_images(shared / "data" / FILES[name], imported.arch.size[0], 20)
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / divisor
     expected = torch.from_numpy(node_logits(path, pixels, divisor))
     torch.testing.assert_close(network.eval()(x), expected, atol=1e-3, rtol=0)

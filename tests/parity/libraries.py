@@ -45,7 +45,7 @@ def library(name: str) -> Any:
 def check_parity(arch: Arch, theirs: nn.Module) -> None:
     """Assert that our network with ``theirs`` weights gives ``theirs`` logits."""
     generator = torch.Generator().manual_seed(0)
-    shape = (2, arch.in_channels, arch.resolution, arch.resolution)
+    shape = (2, *arch.shape)
     give_statistics(theirs, torch.randn(shape, generator=generator))
     images = torch.randn(shape, generator=generator)
     expected = theirs.eval()(images)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
+from mobilette.arch.scale import size_of
 from mobilette.training.optimiser import learning_rate, momentum, resolution_at
 from mobilette.training.recipe import Recipe
 
@@ -79,16 +80,21 @@ def test_rates_rise_once_and_fall_once_and_momenta_oppose_them(
     assert all(max(heavy - 0.1, 0) <= momentum(recipe, p) <= heavy for p in places)
 
 
-@given(st.floats(0.25, 1.0), st.integers(16, 512), st.lists(st.floats(0, 1), max_size=30))
+SIDES = st.integers(16, 512)
+
+
+@given(st.floats(0.25, 1.0), st.tuples(SIDES, SIDES), st.lists(st.floats(0, 1), max_size=30))
 def test_resolutions_grow_in_multiples_of_four_and_end_full(
-    start: float, full: int, places: list[float]
+    start: float, full: tuple[int, int], places: list[float]
 ) -> None:
     recipe = Recipe(start_resolution=start)
-    sides = [resolution_at(recipe, place, full=full) for place in sorted(places)]
-    assert sides == sorted(sides)
-    assert all(side % 4 == 0 or side == full for side in sides)
-    assert all(max(start * full - 2, 16) <= side <= full for side in sides)
-    assert {resolution_at(recipe, place, full=full) for place in (0.75, 0.9, 1.0)} == {full}
+    sizes = [size_of(resolution_at(recipe, place, full=full)) for place in sorted(places)]
+    for whole, sides in zip(full, zip(*sizes, strict=True), strict=False):
+        assert list(sides) == sorted(sides)
+        assert all(side % 4 == 0 or side == whole for side in sides)
+        assert all(max(start * whole - 2, 16) <= side <= whole for side in sides)
+    ends = {size_of(resolution_at(recipe, place, full=full)) for place in (0.75, 0.9, 1.0)}
+    assert ends == {full}
     every = {resolution_at(recipe, place / 1000, full=full) for place in range(1001)}
     assert len(every) <= 5
 

@@ -14,12 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Resolution
 from mobilette.data.dataset import load_dataset
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
-from mobilette.formats.pretrained import create_model
 from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import WEIGHTS
 from mobilette.model.model import Model, Origin
@@ -41,11 +42,16 @@ def read(
     classes: tuple[str, ...] = COLOURS,
     channels: int = 3,
     multi_label: bool = False,
+    resolution: Resolution = 16,
     remark: Remark | None = None,
 ) -> Teacher:
-    arch = create_model(
-        "mobilenet_v1", width_mult=0.25, resolution=16, num_classes=3, in_channels=channels
-    ).arch
+    arch = get_arch(
+        "mobilenet_v1",
+        width_mult=0.25,
+        resolution=resolution,
+        num_classes=3,
+        in_channels=channels,
+    )
     labels = [ClassLabel(id=name, name=name) for name in classes]
     return read_teacher(
         str(run), arch=arch, classes=labels, multi_label=multi_label, device=CPU, remark=remark
@@ -118,11 +124,11 @@ def test_grey_images_for_a_teacher_of_colours(trained: Run, pixels: Tensor) -> N
     torch.testing.assert_close(answer, read(trained.path)(grey.expand(-1, 3, -1, -1)))
 
 
-@pytest.mark.parametrize("side", [8, 40, 64])
-def test_images_of_another_resolution(trained: Run, pixels: Tensor, side: int) -> None:
+@pytest.mark.parametrize("size", [(8, 8), (40, 40), (64, 64), (10, 50)])
+def test_images_of_another_resolution(trained: Run, pixels: Tensor, size: tuple[int, int]) -> None:
     """It looks at them as Pillow resizes them, to the rounding of uint8."""
     images = [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
-    given = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
+    given = [image.resize(size, Image.Resampling.BICUBIC) for image in images]
     resized = [image.resize((16, 16), Image.Resampling.BILINEAR) for image in given]
     batch, expected = (
         torch.from_numpy(np.stack([np.asarray(image) for image in group])).permute(0, 3, 1, 2)
@@ -135,6 +141,14 @@ def test_images_of_another_resolution(trained: Run, pixels: Tensor, side: int) -
     in_levels = 1 / (255 * 0.225)
     wanted = Normalise(trained.preprocess)(expected)
     torch.testing.assert_close(seen[0], wanted, rtol=0, atol=1.2 * in_levels)
+
+
+def test_that_it_squashes_images_is_told(trained: Run) -> None:
+    said: list[str] = []
+    read(trained.path, resolution=(32, 32), remark=said.append)
+    assert not said
+    read(trained.path, resolution=(32, 48), remark=said.append)
+    assert said == [f"teacher {trained.path}: sees the 32x48 images squashed to 16x16"]
 
 
 # Learning from it

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from mobilette.arch.rows import Block, Conv, Head, Row
+from mobilette.arch.scale import Resolution, as_resolution, size_of
 from mobilette.errors import InputError
 from mobilette.limits import IN_CHANNELS, RESOLUTION, Range
 from mobilette.notebook import html_table
@@ -22,7 +23,7 @@ class Arch:
 
     Attributes:
         name: the network's name in the catalogue.
-        resolution: side of the square input, in pixels.
+        resolution: size of the input in pixels: the side of a square, or (height, width).
         in_channels: channels of the input image.
         norm_epsilon: added to the variance in every batch norm.
         norm_momentum: weight of the new batch in the running statistics (PyTorch's meaning).
@@ -30,7 +31,7 @@ class Arch:
     """
 
     name: str
-    resolution: Annotated[int, RESOLUTION]
+    resolution: Annotated[Resolution, RESOLUTION]
     in_channels: Annotated[int, IN_CHANNELS]
     stem: Conv | Block
     rows: tuple[Row, ...]
@@ -40,9 +41,20 @@ class Arch:
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "resolution", as_resolution(self.resolution))
         check_ranges(self)
         if len(self.rows) > MOST_ROWS:
             raise InputError(f"{len(self.rows)} rows: at most {MOST_ROWS} are supported")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The input's (height, width) in pixels."""
+        return size_of(self.resolution)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The input's (channels, height, width)."""
+        return (self.in_channels, *self.size)
 
     @property
     def num_classes(self) -> int:
@@ -65,9 +77,9 @@ class Arch:
             )
             for layer in graph
         ]
-        side = self.resolution
+        height, width = self.size
         notes = (
-            f"{side}x{side}x{self.in_channels} in, {self.num_classes:,} classes",
+            f"{height}x{width}x{self.in_channels} in, {self.num_classes:,} classes",
             f"{len(self.rows)} rows, {len(graph)} layers",
         )
         return html_table(self.name, ("layer", "kind", "output"), rows, notes)
@@ -78,7 +90,7 @@ class Arch:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def with_resolution(self, resolution: int) -> Arch:
+    def with_resolution(self, resolution: Resolution) -> Arch:
         """Return the same network for another input size; strides stay."""
         return replace(self, resolution=resolution)
 

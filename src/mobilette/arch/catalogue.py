@@ -29,7 +29,7 @@ from mobilette.arch.families import (
     vgg,
 )
 from mobilette.arch.layers import layers
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form, Resolution, Settings
 from mobilette.arguments import checked
 from mobilette.errors import InputError, nearest, shown
 from mobilette.files import read_record
@@ -121,7 +121,7 @@ def get_arch(
     settings: Settings | None = None,
     *,
     width_mult: float | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     form: Form | None = None,
@@ -134,10 +134,10 @@ def get_arch(
             strides, and its own resolution, classes and channels unless others are given.
         settings: the options below as one value; options given separately override it.
         width_mult: width multiplier, 1.0 by default.
-        resolution: side of the input in pixels, 224 by default.
+        resolution: size of the input in pixels, a side or (height, width); 224 by default.
         num_classes: number of logits, 1,000 by default.
         in_channels: channels of the input, 3 by default.
-        form: ``small`` or ``full`` strides; by default ``small`` up to 64 pixels.
+        form: ``small`` or ``full`` strides; by default ``small`` up to a shorter side of 64 pixels.
 
     Raises:
         InputError: the name is unknown (the message offers the nearest) or a value is out of range.

@@ -77,7 +77,7 @@ def training_layers(arch: Arch) -> tuple[AnyLayer | DropoutLayer, ...]:
     Raises:
         InputError: the rows do not fit together.
     """
-    graph = _Graph((arch.in_channels, arch.resolution, arch.resolution))
+    graph = _Graph(arch.shape)
     graph.row("stem", arch.stem)
     for number, row in enumerate(arch.rows):
         graph.row(f"rows.{number}", row)

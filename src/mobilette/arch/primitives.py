@@ -173,7 +173,7 @@ AnyLayer = (
 
 
 def output_side(layer: AnyLayer, side: int) -> int:
-    """Return the side of the output map of ``layer`` for a square input map, in pixels.
+    """Return the height (or width) of the output map of ``layer`` for that of its input map.
 
     Layers after the flattening have no side; they return ``side``.
 
@@ -198,7 +198,7 @@ def output_side(layer: AnyLayer, side: int) -> int:
             return side
     if windows < 1:
         raise InputError(
-            f"{layer.name}: a {layer.kernel}x{layer.kernel} window does not fit into the "
-            f"{side}x{side} map there; use a larger resolution"
+            f"{layer.name}: a {layer.kernel}x{layer.kernel} window does not fit into the map "
+            f"there, of {side} pixels; use a larger resolution"
         )
     return windows

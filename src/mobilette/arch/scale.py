@@ -6,12 +6,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from mobilette.errors import one_of
+from mobilette.errors import InputError, one_of, shown
 from mobilette.limits import CLASSES, IN_CHANNELS, RESOLUTION, WIDTH_MULT
 from mobilette.records import check_ranges
 
 Form = Literal["small", "full"]
 LARGEST_SMALL_RESOLUTION = 64
+
+Resolution = int | tuple[int, int]
+"""The input's size in pixels: the side of a square, or (height, width)."""
+
+
+def size_of(resolution: Resolution) -> tuple[int, int]:
+    """Return (height, width)."""
+    return resolution if isinstance(resolution, tuple) else (resolution, resolution)
+
+
+def as_resolution(resolution: Resolution) -> Resolution:
+    """Return ``resolution`` in its only notation: one number for a square.
+
+    Raises:
+        InputError: it is not one or two whole numbers, or a side is out of range.
+    """
+    sides = resolution if isinstance(resolution, tuple | list) else (resolution, resolution)
+    if len(sides) != 2:
+        raise InputError(
+            f"resolution {shown(resolution)} is neither a side, such as 224, nor a height and a "
+            "width, such as (160, 224)"
+        )
+    for side in sides:
+        RESOLUTION.check("resolution", side)
+    height, width = map(int, sides)
+    return height if height == width else (height, width)
+
+
+def resolution_text(resolution: Resolution) -> str:
+    """Return ``224`` for a square, else ``160x224``: height x width."""
+    height, width = size_of(resolution)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,16 +51,17 @@ class Settings:
     """Options of a network.
 
     ``form="small"`` changes the first two strides of 2 to 1, for images of about 32x32; by default
-    it is used up to 64 pixels.
+    it is used up to a shorter side of 64 pixels.
     """
 
     width_mult: Annotated[float, WIDTH_MULT] = 1.0
-    resolution: Annotated[int, RESOLUTION] = 224
+    resolution: Annotated[Resolution, RESOLUTION] = 224
     num_classes: Annotated[int, CLASSES] = 1000
     in_channels: Annotated[int, IN_CHANNELS] = 3
     form: Form | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "resolution", as_resolution(self.resolution))
         check_ranges(self)
         if self.form is not None:
             one_of(self.form, ("small", "full"), "form")
@@ -37,7 +70,7 @@ class Settings:
     def is_full(self) -> bool:
         """Whether the form is ``full``."""
         if self.form is None:
-            return self.resolution > LARGEST_SMALL_RESOLUTION
+            return min(size_of(self.resolution)) > LARGEST_SMALL_RESOLUTION
         return self.form == "full"
 
     def stem_kernel(self, published: int) -> int:

@@ -49,8 +49,7 @@ class Artifact:
         """The golden vectors; `InputError` if they are damaged or do not fit the network."""
         golden = read_golden(self.path / GOLDEN)
         arch = self.contract.arch
-        planes = (arch.in_channels, arch.resolution, arch.resolution)
-        expected = (planes, (len(self.contract.classes),))
+        expected = (arch.shape, (len(self.contract.classes),))
         if (golden.inputs.shape[1:], golden.logits.shape[1:]) != expected:
             raise InputError(f"{self.path / GOLDEN}: its inputs and logits do not fit the network")
         return golden

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.scale import Resolution, size_of
 from mobilette.errors import InputError, shown
 from mobilette.files import read_bytes
 
@@ -68,15 +69,17 @@ class Golden:
         return buffer.getvalue()
 
 
-def golden_inputs(channels: int, resolution: int) -> NDArray[np.uint8]:
-    """Return the same images every time, uint8 (8, channels, resolution, resolution).
+def golden_inputs(channels: int, resolution: Resolution) -> NDArray[np.uint8]:
+    """Return the same images every time, uint8 (8, channels, height, width).
 
     Coloured blobs that differ by channel and place, so that a wrong mean, swapped colours or a
     transposed axis change the answer.
     """
     generator = np.random.default_rng(20_26)
-    rows, columns = np.mgrid[0:resolution, 0:resolution] / resolution
-    images = np.empty((IMAGES, channels, resolution, resolution), np.uint8)
+    height, width = size_of(resolution)
+    rows, columns = np.mgrid[0:height, 0:width]
+    rows, columns = rows / height, columns / width
+    images = np.empty((IMAGES, channels, height, width), np.uint8)
     for image in images:
         for plane in image:
             y, x = generator.uniform(0, 1, 2)

@@ -10,7 +10,7 @@ import typer
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
-from mobilette.cli.options import FormOption, Json, Resolution, ranged
+from mobilette.cli.options import FormOption, Json, ResolutionOption, ranged
 from mobilette.counting.cost import arch_at
 from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError, shown
@@ -25,7 +25,7 @@ def cost(
         typer.Argument(help="Networks, patterns with *, runs, artifacts, JSON files, or conv."),
     ],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
-    resolution: Resolution = None,
+    resolution: ResolutionOption = None,
     form: FormOption = None,
     num_classes: Annotated[int, ranged("--num-classes", CLASSES, "Number of classes.")] = 1000,
     in_channels: Annotated[

@@ -57,7 +57,7 @@ def print_layers(
         )
         return
     for number, (arch, counted) in enumerate(zip(archs, costs, strict=True)):
-        size = f"{arch.resolution}x{arch.resolution}x{arch.in_channels}"
+        size = "x".join(map(str, (*arch.size, arch.in_channels)))
         heading = f"{visible(arch.name)}: {size} in, {arch.num_classes:,} classes"
         lines = [*[""] * (number > 0), heading, ""]
         print(*lines, _layer_table(counted, sort), "", *_totals(counted, arch), sep="\n")

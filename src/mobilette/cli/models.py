@@ -8,6 +8,7 @@ import typer
 
 from mobilette.arch.catalogue import family_of, get_arch, list_models
 from mobilette.arch.layers import layers
+from mobilette.arch.scale import Resolution, resolution_text
 from mobilette.cli.options import Json, parse_resolutions, ranged
 from mobilette.counting.cost import layer_madds, layer_params
 from mobilette.errors import InputError, nearest, shown
@@ -33,7 +34,8 @@ def models(
         str | None,
         typer.Option(
             "--resolution",
-            help="With --budget: 160, 96..224 (in steps of 32), 96..224:8 or a list [96..224].",
+            help="With --budget: 160, 96x160, 96..224 (in steps of 32), 96..224:8 or a list "
+            "[96..224].",
         ),
     ] = None,
     precision: Annotated[
@@ -110,7 +112,7 @@ def _list_names(names: list[str], as_json: bool) -> None:
 def _list_candidates(
     names: list[str],
     budget: str,
-    resolutions: list[int],
+    resolutions: list[Resolution],
     *,
     precision: Precision,
     num_classes: int,
@@ -158,7 +160,7 @@ def _print_candidates(
             (
                 candidate.name,
                 f"{candidate.width_mult:g}",
-                str(candidate.resolution),
+                resolution_text(candidate.resolution),
                 top1,
                 source,
                 human_count(candidate.params),
@@ -188,7 +190,7 @@ def _explain(short: Shortfall, budget: str, precision: Precision) -> str:
         need = candidate.needs(quantity, precision)
         in_bytes = quantity in ("size", "ram")
         amount = f"{human_bytes(need)} in {precision}" if in_bytes else human_count(need)
-        point = f"width {candidate.width_mult:g} and {candidate.resolution} pixels"
+        point = f"width {candidate.width_mult:g} and {resolution_text(candidate.resolution)} pixels"
         return f"{candidate.name} at {point} ({quantity} {amount})"
 
     text = (

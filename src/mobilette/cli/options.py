@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mobilette import limits
-from mobilette.arch.scale import Form
+from mobilette.arch.scale import Form, Resolution, as_resolution, size_of
 from mobilette.errors import InputError, shown
 
 # Step between the papers' resolutions.
@@ -19,21 +19,42 @@ RESOLUTION_STEP = 32
 Resize = Literal["crop", "squash", "pad"]
 
 
-def parse_resolutions(text: str) -> list[int]:
-    """Return the resolutions in ``96..224``, ``96..224:8``, ``160`` or ``96,128,192..224``.
+def parse_resolution(text: str) -> Resolution:
+    """Return the resolution in ``224`` or, height first, ``160x224``.
+
+    Raises:
+        InputError: it is neither, or a side is out of range.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(?:x([0-9]{1,9}))?", text.strip())
+    if match is None:
+        raise InputError(
+            f"--resolution {shown(text)} is neither a side, such as 224, nor HEIGHTxWIDTH, such as "
+            f"160x224, {limits.RESOLUTION.bounds}"
+        )
+    try:
+        return as_resolution((int(match[1]), int(match[2] or match[1])))
+    except InputError as error:
+        raise InputError(f"--resolution {match[0]}: {error}") from None
+
+
+def parse_resolutions(text: str) -> list[Resolution]:
+    """Return the resolutions in ``96..224``, ``96..224:8``, ``160``, ``96x160`` or ``96,192..224``.
 
     The number after the colon is the step, by default 32.
 
     Raises:
         InputError: a part is none of these, or a resolution is out of range.
     """
-    resolutions: set[int] = set()
+    resolutions: set[Resolution] = set()
     for part in map(str.strip, text.split(",")):
+        if "x" in part:
+            resolutions.add(parse_resolution(part))
+            continue
         match = re.fullmatch(r"([0-9]{1,9})(?:\.\.([0-9]{1,9})(?::([0-9]{1,9}))?)?", part)
         if match is None:
             raise InputError(
                 f"--resolution {shown(part)} is neither a resolution nor a range; "
-                "write 160, 96..224 or 96..224:8"
+                "write 160, 96x160, 96..224 or 96..224:8"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         step = int(match[3] or RESOLUTION_STEP)
@@ -44,7 +65,7 @@ def parse_resolutions(text: str) -> list[int]:
         if step == 0:
             raise InputError(f"--resolution {shown(part)} has a step of 0; 1 is the smallest")
         resolutions.update(range(first, last + 1, step))
-    return sorted(resolutions)
+    return sorted(resolutions, key=size_of)
 
 
 def ranged(name: str, within: limits.Range, help: str, *, panel: str | None = None) -> Any:
@@ -58,9 +79,15 @@ def ranged(name: str, within: limits.Range, help: str, *, panel: str | None = No
     return typer.Option(name, callback=check, help=help, rich_help_panel=panel)
 
 
-Resolution = Annotated[
-    int | None,
-    ranged("--resolution", limits.RESOLUTION, "Side of the square input, in pixels."),
+ResolutionOption = Annotated[
+    Any,  # a Resolution, or None
+    typer.Option(
+        "--resolution",
+        parser=str,
+        callback=lambda text: None if text is None else parse_resolution(text),
+        metavar="SIDE|HEIGHTxWIDTH",
+        help="Size of the input in pixels, such as 224 or 160x224.",
+    ),
 ]
 FormOption = Annotated[
     Form | None,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from mobilette.cli.options import Force, FormOption, Json, Resize, Resolution, ranged
+from mobilette.cli.options import Force, FormOption, Json, Resize, ResolutionOption, ranged
 from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import WIDTH_MULT
 
@@ -116,7 +116,7 @@ def import_weights(
     ],
     model: Annotated[str, typer.Option("--as", help="Name of the network in the file.")],
     width_mult: Annotated[float, ranged("--width-mult", WIDTH_MULT, "Width multiplier.")] = 1.0,
-    resolution: Resolution = None,
+    resolution: ResolutionOption = None,
     form: FormOption = None,
     classes: Annotated[
         Path | None, typer.Option("--classes", help="File with the class names [numbers].")
@@ -158,7 +158,7 @@ def import_weights(
     tensors = origin.tensors or 0
     answers = f"{arch.num_classes:,} classes" if read.has_classifier else "no classifier"
     remarks().print(
-        f"{out}: {arch.name} at {arch.resolution}x{arch.resolution}, {answers}, "
+        f"{out}: {arch.name} at {'x'.join(map(str, arch.size))}, {answers}, "
         f"all {tensors - len(origin.unused)} tensors in place",
     )
     start = ["train", "DATA", "--from", str(out)]

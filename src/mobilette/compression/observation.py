@@ -31,11 +31,9 @@ def check_inputs(arch: Arch, inputs: Tensor) -> None:
     norm = next((layer.name for layer in layers(arch) if isinstance(layer, NormLayer)), None)
     if norm is not None:
         raise InputError(f"{arch.name} has batch norms, such as {norm}; fold them first")
-    shape = (arch.in_channels, arch.resolution, arch.resolution)
-    if inputs.ndim != 4 or tuple(inputs.shape[1:]) != shape:
-        raise InputError(
-            f"images of shape {tuple(inputs.shape)}; (N, {', '.join(map(str, shape))}) is needed"
-        )
+    if inputs.ndim != 4 or tuple(inputs.shape[1:]) != arch.shape:
+        needed = ", ".join(map(str, arch.shape))
+        raise InputError(f"images of shape {tuple(inputs.shape)}; (N, {needed}) is needed")
     if not len(inputs):
         raise InputError("there are no images to measure activations on; at least one is needed")
 

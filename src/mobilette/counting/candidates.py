@@ -24,7 +24,7 @@ from mobilette.arch.primitives import (
     SubsampleLayer,
     output_side,
 )
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Resolution, Settings, size_of
 from mobilette.counting.budget import Constraint, Quantity
 from mobilette.counting.cost import (
     Bytes,
@@ -51,7 +51,7 @@ class Candidate:
     name: str
     family: str
     width_mult: float
-    resolution: int
+    resolution: Resolution
     params: int
     madds: int
     size_bytes: Bytes
@@ -103,7 +103,7 @@ class _Swept:
 
     name: str
     width_mult: float
-    resolutions: list[int]
+    resolutions: list[Resolution]
     costs: CostByResolution
 
     def needs(self, quantity: Quantity, precision: Precision) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ def candidates(
     names: Sequence[str],
     budget: Sequence[Constraint],
     *,
-    resolutions: Sequence[int],
+    resolutions: Sequence[Resolution],
     precision: Precision = "int8",
     num_classes: int = 1000,
 ) -> list[Candidate] | Shortfall:
@@ -149,7 +149,7 @@ def candidates(
     Args:
         names: networks of the catalogue.
         budget: upper limits; if empty, everything fits.
-        resolutions: sides of the square input; networks have the small form up to 64 pixels.
+        resolutions: of the input; networks have the small form up to a shorter side of 64 pixels.
         precision: at which ``size`` and ``ram`` are counted.
         num_classes: of the classifier.
 
@@ -175,23 +175,27 @@ def candidates(
     return sorted(found, key=_rank)
 
 
-def _rank(candidate: Candidate) -> tuple[float, int, str, float, int]:
+def _rank(candidate: Candidate) -> tuple[float, int, str, float, tuple[int, int]]:
     top1 = candidate.accuracy.top1 if candidate.accuracy else 0.0
-    place = (candidate.name, candidate.width_mult, candidate.resolution)
+    place = (candidate.name, candidate.width_mult, size_of(candidate.resolution))
     return (-top1, candidate.madds, *place)
 
 
 def _sweep(
-    name: str, width_mult: float, resolutions: Sequence[int], num_classes: int
+    name: str, width_mult: float, resolutions: Sequence[Resolution], num_classes: int
 ) -> list[_Swept]:
     """Return the costs of the small and the full form, as far as ``resolutions`` need them."""
 
-    def settings(resolution: int) -> Settings:
+    def settings(resolution: Resolution) -> Settings:
         return Settings(width_mult=width_mult, resolution=resolution, num_classes=num_classes)
 
-    forms = groupby(sorted(set(resolutions)), lambda resolution: settings(resolution).is_full)
+    def is_full(resolution: Resolution) -> bool:
+        return settings(resolution).is_full
+
     swept = []
-    for _, group in forms:
+    for _, group in groupby(
+        sorted(set(resolutions), key=lambda x: (is_full(x), size_of(x))), is_full
+    ):
         sides = list(group)
         arch = get_arch(name, settings(sides[0]))
         swept.append(_Swept(name, width_mult, sides, cost_by_resolution(arch, sides)))
@@ -239,7 +243,7 @@ class CostByResolution:
     peak_activations: NDArray[np.int64]
 
 
-def cost_by_resolution(arch: Arch, resolutions: Sequence[int]) -> CostByResolution:
+def cost_by_resolution(arch: Arch, resolutions: Sequence[Resolution]) -> CostByResolution:
     """Return the cost of ``arch.with_resolution(r)`` for each of ``resolutions``.
 
     Only the sides of maps depend on the resolution, so one graph is enough.
@@ -248,14 +252,14 @@ def cost_by_resolution(arch: Arch, resolutions: Sequence[int]) -> CostByResoluti
         InputError: a window does not fit into the maps at one of the resolutions.
     """
     graph, deployed = layers(arch), layers(merged(arch))
-    pixels = _pixels(graph, tuple(resolutions))
+    pixels = _pixels(graph, resolutions)
     madds = np.zeros(len(resolutions), dtype=np.int64)
     for layer in graph:
         _, *sides = layer.shape
         if counted := layer_madds(layer):
             madds += counted // prod(sides) * (pixels[layer.name] if sides else 1)
     if deployed != graph:
-        pixels = _pixels(deployed, tuple(resolutions))
+        pixels = _pixels(deployed, resolutions)
     elements = {INPUT: arch.in_channels * pixels[INPUT]}
     for layer in deployed:
         channels, *sides = layer.shape
@@ -269,10 +273,11 @@ def cost_by_resolution(arch: Arch, resolutions: Sequence[int]) -> CostByResoluti
 
 
 def _pixels(
-    graph: Sequence[AnyLayer], resolutions: tuple[int, ...]
+    graph: Sequence[AnyLayer], resolutions: Sequence[Resolution]
 ) -> dict[str, NDArray[np.int64]]:
     """Return the number of pixels of each layer's output, and the input, at each resolution."""
-    sides = {INPUT: resolutions}
+    heights, widths = zip(*map(size_of, resolutions), strict=True)
+    sides: dict[str, tuple[int, ...]] = {INPUT: heights + widths}
     # Hundreds of layers, but few different changes of size: each is computed once.
     changed: dict[tuple[object, ...], tuple[int, ...]] = {}
     for layer in graph:
@@ -281,8 +286,11 @@ def _pixels(
         if change not in changed:
             changed[change] = tuple(output_side(layer, side) for side in before)
         sides[layer.name] = changed[change]
-    squares = {each: np.array(each, dtype=np.int64) ** 2 for each in set(sides.values())}
-    return {name: squares[each] for name, each in sides.items()}
+    pixels = {
+        each: np.array(each, dtype=np.int64).reshape(2, -1).prod(axis=0)
+        for each in set(sides.values())
+    }
+    return {name: pixels[each] for name, each in sides.items()}
 
 
 def _window(layer: AnyLayer) -> tuple[object, ...]:

@@ -125,7 +125,7 @@ def cost(model: str | Path | Arch | HasArch) -> Cost:
     graph = layers(arch)
     table = tuple(layer_cost(layer) for layer in graph)
     deployed = layers(merged(arch))
-    elements = {INPUT: arch.in_channels * arch.resolution**2}
+    elements = {INPUT: prod(arch.shape)}
     elements |= {layer.name: prod(layer.shape) for layer in deployed}
     peak = peak_activations(deployed, elements, max)
     return Cost(
@@ -152,7 +152,7 @@ def check_memory(arch: Arch) -> None:
     values = counted.peak_activation_bytes.int8
     if values > LARGEST_ACTIVATIONS:
         raise InputError(
-            f"{arch.name} at {arch.resolution}x{arch.resolution} pixels has {values:,} activations "
+            f"{arch.name} at {'x'.join(map(str, arch.size))} pixels has {values:,} activations "
             f"alive at once: at most {LARGEST_ACTIVATIONS:,} are supported"
         )
 

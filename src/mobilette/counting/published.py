@@ -18,6 +18,8 @@ from functools import cache
 from importlib import resources
 from math import log
 
+from mobilette.arch.scale import Resolution
+
 Grid = Mapping[tuple[float, float], "Accuracy"]
 
 
@@ -36,8 +38,13 @@ class Accuracy:
     source: str
 
 
-def published_accuracy(name: str, width_mult: float, resolution: int) -> Accuracy | None:
-    """Return a network's published accuracy, interpolated if need be; ``None`` if unknown."""
+def published_accuracy(name: str, width_mult: float, resolution: Resolution) -> Accuracy | None:
+    """Return a network's published accuracy, interpolated if need be; ``None`` if unknown.
+
+    It is unknown for all oblong images.
+    """
+    if not isinstance(resolution, int):
+        return None
     grid = _table().get(name, {})
     if (width_mult, resolution) in grid:
         return grid[width_mult, resolution]

@@ -79,9 +79,7 @@ def training_memory(
         and isinstance(by_name.get(layer.inputs[0]), NormLayer | AddLayer)
     }
     kept -= {INPUT}
-    elements = [prod(by_name[name].shape) for name in kept] + [
-        arch.in_channels * arch.resolution**2
-    ]
+    elements = [prod(by_name[name].shape) for name in kept] + [prod(arch.shape)]
     indices = sum(
         8 * prod(layer.shape)
         for layer in graph

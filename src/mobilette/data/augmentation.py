@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from mobilette.arch.scale import Resolution, size_of
 from mobilette.data.mixing import erase, random_rectangles
 from mobilette.data.normalise import to_device
 from mobilette.data.randaugment import MAGNITUDES, adjust, randaugment
@@ -26,8 +27,8 @@ class Augmentation:
         crop: ``pad`` shifts the image; ``resized`` enlarges a part of it.
         crop_padding: largest shift as a fraction of the side, filled by reflection (``pad``; He et
             al. 2015, arXiv 1512.03385, section 4.2).
-        crop_scale: smallest fraction of the area, at aspect ratios 3:4 to 4:3 (``resized``; Szegedy
-            et al. 2015, arXiv 1409.4842, section 6).
+        crop_scale: smallest fraction of the area, at 3:4 to 4:3 times the image's aspect ratio
+            (``resized``; Szegedy et al. 2015, arXiv 1409.4842, section 6).
         flip: mirror half of the images.
         colour_jitter: brightness, contrast and saturation are multiplied by 1 ± up to this.
         randaugment: magnitude, 0 to 30, of two operations per image; 0 is off.
@@ -57,15 +58,15 @@ class Augmentation:
 
 
 def augment(
-    pixels: Tensor, augmentation: Augmentation, *, resolution: int, generator: Generator
+    pixels: Tensor, augmentation: Augmentation, *, resolution: Resolution, generator: Generator
 ) -> Tensor:
-    """Return randomly changed ``pixels``, uint8 (N, C, R, R), at ``resolution``.
+    """Return randomly changed ``pixels``, uint8 (N, C, H, W), at ``resolution``.
 
     In this order: crop, mirror and resize (one pass), RandAugment, colour jitter, erasing. Random
     numbers are drawn on the CPU, the same count for every batch, so all devices agree.
 
     Returns:
-        uint8 (N, C, resolution, resolution), channels last; ``pixels`` itself if nothing changes.
+        uint8 (N, C, height, width), channels last; ``pixels`` itself if nothing changes.
     """
     x = _place(pixels, augmentation, resolution=resolution, generator=generator)
     if augmentation.randaugment:
@@ -80,40 +81,48 @@ def augment(
 
 
 def _place(
-    pixels: Tensor, augmentation: Augmentation, *, resolution: int, generator: Generator
+    pixels: Tensor, augmentation: Augmentation, *, resolution: Resolution, generator: Generator
 ) -> Tensor:
-    count, _, size, _ = pixels.shape
-    padding = round(augmentation.crop_padding * size) if augmentation.crop == "pad" else 0
-    if augmentation.crop != "resized" and resolution == size:
+    count, _, *sides = pixels.shape
+    size = (sides[0], sides[1])
+    shift = augmentation.crop_padding if augmentation.crop == "pad" else 0
+    padding = (round(shift * size[0]), round(shift * size[1]))
+    if augmentation.crop != "resized" and size_of(resolution) == size:
         return flip_and_crop(pixels, flip=augmentation.flip, padding=padding, generator=generator)
     draws = torch.rand(count, 5, generator=generator)
     if augmentation.crop == "resized":
         area = (augmentation.crop_scale, 1.0)
         starts, sizes = random_rectangles(draws[:, 1:], size=size, area=area, ratio=CROP_RATIO)
     else:
-        padding = min(padding, size - 1)
-        starts = (draws[:, 1:3] * (2 * padding + 1)).long() - padding
-        sizes = torch.full_like(starts, size)
+        whole = torch.tensor(size)
+        most = torch.tensor(padding).minimum(whole - 1)
+        starts = (draws[:, 1:3] * (2 * most + 1)).long() - most
+        sizes = whole.expand_as(starts)
     mirrored = (draws[:, 0] < 0.5) & augmentation.flip
     return resample(pixels, starts=starts, sizes=sizes, mirrored=mirrored, resolution=resolution)
 
 
 def flip_and_crop(
-    pixels: Tensor, *, flip: bool, padding: int, generator: Generator | None = None
+    pixels: Tensor,
+    *,
+    flip: bool,
+    padding: int | tuple[int, int],
+    generator: Generator | None = None,
 ) -> Tensor:
     """Return randomly shifted and mirrored ``pixels``, (N, C, H, W) of any dtype.
 
-    Each image is padded by ``padding`` reflected pixels, cropped to its own size at a random place,
-    and mirrored with probability 1/2 if ``flip`` (He et al. 2015, section 4.2). Random numbers are
-    drawn on the CPU, so all devices agree.
+    Each image is padded by ``padding`` reflected pixels (rows and columns, if two are given),
+    cropped to its own size at a random place, and mirrored with probability 1/2 if ``flip`` (He et
+    al. 2015, section 4.2). Random numbers are drawn on the CPU, so all devices agree.
     """
     count, channels, height, width = pixels.shape
-    rows = _window(count, height, padding, generator)
-    columns = _window(count, width, padding, generator)
+    down, across = size_of(padding)
+    rows = _window(count, height, down, generator)
+    columns = _window(count, width, across, generator)
     if flip:
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    if not flip and not padding:
+    if not flip and not (down or across):
         return pixels
     # Rows first: whole rows are cheap to copy.
     first = torch.arange(0, count * channels * height, height).view(count, channels, 1)
@@ -131,48 +140,47 @@ def _window(count: int, size: int, padding: int, generator: Generator | None) ->
 
 
 def resample(
-    pixels: Tensor, *, starts: Tensor, sizes: Tensor, mirrored: Tensor, resolution: int
+    pixels: Tensor, *, starts: Tensor, sizes: Tensor, mirrored: Tensor, resolution: Resolution
 ) -> Tensor:
-    """Return one part of each image, resized to a square and mirrored where asked.
+    """Return one part of each image, resized to one size and mirrored where asked.
 
     Bilinear and antialiased, using only pixels of the part; rows first, then columns, rounded after
     each, like Pillow. A part may extend past the border by less than a side, into the reflection.
 
     Args:
-        pixels: uint8 (N, C, R, R) on any device.
+        pixels: uint8 (N, C, H, W) on any device.
         starts: int64 (N, 2), first row and column of each part, on the CPU.
-        sizes: int64 (N, 2), height and width, at most R, on the CPU.
+        sizes: int64 (N, 2), height and width, at most H and W, on the CPU.
         mirrored: bool (N,), on the CPU.
-        resolution: side of the result.
+        resolution: of the result.
 
     Returns:
-        uint8 (N, C, resolution, resolution), not contiguous.
+        uint8 (N, C, height, width), not contiguous.
     """
-    count, channels, size, _ = pixels.shape
-    rows, row_weights = _neighbours(starts[:, 0], sizes[:, 0], size=size, resolution=resolution)
-    columns, weights = _neighbours(starts[:, 1], sizes[:, 1], size=size, resolution=resolution)
+    count, channels, old_height, old_width = pixels.shape
+    height, width = size_of(resolution)
+    rows, row_weights = _neighbours(starts[:, 0], sizes[:, 0], size=old_height, after=height)
+    columns, weights = _neighbours(starts[:, 1], sizes[:, 1], size=old_width, after=width)
     columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
     weights = torch.where(mirrored[:, None, None], weights.flip(1), weights)
     x = _blend_lines(pixels, rows, row_weights)
     # Whole lines are copied at once, so columns become lines.
-    x = x.permute(0, 3, 1, 2).reshape(count, 1, size, channels * resolution)
+    x = x.permute(0, 3, 1, 2).reshape(count, 1, old_width, channels * height)
     x = _blend_lines(x, columns, weights)
-    return x.view(count, resolution, channels, resolution).permute(0, 2, 3, 1)
+    return x.view(count, width, channels, height).permute(0, 2, 3, 1)
 
 
-def _neighbours(
-    start: Tensor, length: Tensor, *, size: int, resolution: int
-) -> tuple[Tensor, Tensor]:
-    """Return the K of ``size`` lines that make each new line, and weights, (N, resolution, K).
+def _neighbours(start: Tensor, length: Tensor, *, size: int, after: int) -> tuple[Tensor, Tensor]:
+    """Return the K of ``size`` lines that make each of ``after``, and weights, (N, after, K).
 
     The parts begin at ``start`` and have ``length``, (N,) each.
     """
     start, length = start[:, None, None], length[:, None, None]
-    scale = length / resolution
+    scale = length / after
     reach = scale.clamp(min=1)
-    centres = start + (torch.arange(resolution)[:, None] + 0.5) * scale
+    centres = start + (torch.arange(after)[:, None] + 0.5) * scale
     # As many as the largest part needs, so that no shape depends on the random numbers.
-    taps = math.ceil(2 * max(1.0, size / resolution))
+    taps = math.ceil(2 * max(1.0, size / after))
     lines = (centres - reach + 0.5).floor().long() + torch.arange(taps)
     weights = (1 - (lines + 0.5 - centres).abs() / reach).clamp(min=0)
     weights = weights * ((lines >= start) & (lines < start + length))

@@ -1,7 +1,7 @@
 """Decoded images on disk, so that no image is decoded twice at the same size.
 
 Each set has a folder under ``pictures`` in `mobilette.files.cache_root`, named by everything its
-pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, R, R); ``records.u8``, a 40-byte record
+pixels depend on (`cache_key`): ``pixels.u8``, uint8 (N, C, H, W); ``records.u8``, a 40-byte record
 per row; ``cache.json``, a description. Both arrays are sparse files, filled row by row.
 
 A row counts only with the checksum in its record, written after the row and compared when a process
@@ -31,6 +31,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from mobilette.arch.scale import Resolution
 from mobilette.data.images import Stamp
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
@@ -52,7 +53,7 @@ class CacheNote:
 
     Attributes:
         source: the set as the user named it.
-        shape: of the pixels, (N, C, R, R).
+        shape: of the pixels, (N, C, H, W).
         used: when a run last opened it, in seconds since 1970.
         schema: version of the folder's layout.
     """
@@ -96,7 +97,7 @@ class ImageCache:
         return record[:32] if _is_whole(record) else None
 
     def read(self, row: int, out: NDArray[np.uint8]) -> bytes | None:
-        """Copy a row into ``out``, (C, R, R); return its SHA-256, ``None`` if it is missing."""
+        """Copy a row into ``out``, (C, H, W); return its SHA-256, ``None`` if it is missing."""
         record: bytes = self._records[row].tobytes()
         if not _is_whole(record):
             return None
@@ -108,7 +109,7 @@ class ImageCache:
         return record[:32]
 
     def write(self, row: int, pixels: NDArray[np.uint8], digest: bytes) -> None:
-        """Store a row, (C, R, R), and its image's SHA-256; on failure set ``fault``."""
+        """Store a row, (C, H, W), and its image's SHA-256; on failure set ``fault``."""
         if self.fault is not None:
             return
         # Not through the memory map, which would kill the process on a full disk.
@@ -151,7 +152,7 @@ def images_cache(remark: Callable[[str], None] | None = None) -> Path | None:
 def cache_key(
     stamps: Sequence[Stamp],
     *,
-    resolution: int,
+    resolution: Resolution,
     preprocess: Preprocess,
     reduced: Sequence[bool],
     digest: str,

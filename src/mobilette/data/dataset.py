@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from mobilette.arch.scale import Resolution
 from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
 from mobilette.data.opening import LoaderKind, find_rows
 from mobilette.data.preprocess import Preprocess
@@ -112,7 +113,7 @@ class Dataset:
 def load_dataset(
     images: ImageSet,
     *,
-    resolution: int,
+    resolution: Resolution,
     preprocess: Preprocess,
     reading: Reading = IN_THIS_PROCESS,
     reporter: Reporter = SILENT,
@@ -131,7 +132,7 @@ def load_dataset(
 
     Args:
         images: the set.
-        resolution: side of the result, in pixels.
+        resolution: of the result, in pixels.
         preprocess: how to resize; mean and std are not applied.
         reading: ``max_unusable`` also holds during the run.
         reporter: receives progress and remarks.
@@ -185,7 +186,7 @@ def load_dataset(
 def load_split(
     images: Sequence[LabelledImage],
     *,
-    resolution: int,
+    resolution: Resolution,
     preprocess: Preprocess,
     num_classes: int = 0,
     reading: Reading = IN_THIS_PROCESS,

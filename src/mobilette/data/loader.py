@@ -22,7 +22,7 @@ class Batch:
     """Some images of a split.
 
     Attributes:
-        pixels: uint8 (N, C, R, R) on the device, contiguous.
+        pixels: uint8 (N, C, H, W) on the device, contiguous.
         rows: int64 (N,) on the CPU, rows of the split. Broken images are left out, so N may be 0.
     """
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from mobilette.arch.scale import resolution_text
 from mobilette.errors import InputError
 
 ROOT = Path("/")
@@ -81,12 +82,15 @@ def check_memory(shape: tuple[int, int, int, int]) -> None:
     needed = math.prod(shape)
     if available is None or needed <= _MEMORY_SHARE * available:
         return
-    count, channels, resolution, _ = shape
-    fits = math.isqrt(int(_MEMORY_SHARE * available) // (count * channels))
+    count, channels, height, width = shape
+    most = int(_MEMORY_SHARE * available)
+    tall = math.isqrt(most * height // (count * channels * width))
+    wide = math.isqrt(most * width // (count * channels * height))
+    asked = resolution_text((height, width))
     raise InputError(
-        f"{count:,} images at resolution {resolution} need {needed / 1e9:.1f} GB of memory, "
+        f"{count:,} images at resolution {asked} need {needed / 1e9:.1f} GB of memory, "
         f"{available / 1e9:.1f} GB are available and {_MEMORY_SHARE:.0%} of that may be used; "
-        f"--resolution {fits} would fit"
+        f"--resolution {resolution_text((tall, wide))} would fit"
     )
 
 

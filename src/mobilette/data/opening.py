@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.scale import Resolution, size_of
 from mobilette.data.cache import ImageCache, cache_key, open_cache
 from mobilette.data.images import Digest, ImageSet, LabelledImage
 from mobilette.data.machine import check_memory, fits_memory
@@ -30,7 +31,7 @@ class FoundRows:
     """The usable images of a set, in its order.
 
     Attributes:
-        pixels: uint8 (N, C, R, R); ``None`` where they stay in the ``store``.
+        pixels: uint8 (N, C, H, W); ``None`` where they stay in the ``store``.
         store: all images of the set, split after split.
         positions: int64 (N,), position of each in the store.
         images: the N images.
@@ -51,7 +52,7 @@ class FoundRows:
 def find_rows(
     images: ImageSet,
     *,
-    resolution: int,
+    resolution: Resolution,
     preprocess: Preprocess,
     reading: Reading,
     reporter: Reporter,
@@ -72,7 +73,7 @@ def find_rows(
     splits = [split for split, some in images.splits.items() for _ in some]
     chosen = [image for some in images.splits.values() for image in some]
     in_files = not any(image.in_memory for image in chosen)
-    shape = (len(chosen), preprocess.channels, resolution, resolution)
+    shape = (len(chosen), preprocess.channels, *size_of(resolution))
     streamed = loader == "streamed"
     if loader == "auto":
         train = len(images.splits.get("train") or images.splits["all"])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mobilette.arch.scale import Resolution, resolution_text, size_of
 from mobilette.errors import InputError, one_of
 from mobilette.limits import CROP_FRACTION, MEAN, STD
 from mobilette.records import check_ranges
@@ -34,10 +35,10 @@ class Preprocess:
             order (B, G, R for ``colour="bgr"``).
         std: divides the difference; same units and order.
         colour: the channels of the network's input. ``"grey"`` is one channel.
-        resize: ``"crop"``: shorter side to the resolution, then the centre; ``"squash"``: both
-            sides to the resolution; ``"pad"``: longer side to the resolution, the rest filled with
-            the mean colour.
-        crop_fraction: the part of the resized shorter side that ``"crop"`` keeps.
+        resize: ``"crop"``: as small as covers the resolution, then the centre; ``"squash"``: both
+            sides to the resolution; ``"pad"``: as large as fits into the resolution, the rest
+            filled with the mean colour.
+        crop_fraction: the part of the covered resolution's sides that ``"crop"`` keeps.
         interpolation: Pillow's, antialiased. Weights are most accurate with the one they were
             trained with, for most of timm's ``"bicubic"``.
         schema: version of this record; other versions are refused.
@@ -65,13 +66,14 @@ class Preprocess:
                 )
         check_ranges(self)
 
-    def check_resolution(self, resolution: int) -> None:
+    def check_resolution(self, resolution: Resolution) -> None:
         """Raise `InputError` if images would be enlarged beyond what fits in memory."""
-        if self.resize == "crop" and self._shorter(resolution) > LARGEST_SHORTER:
+        longest = max(self.covered(resolution))
+        if self.resize == "crop" and longest > LARGEST_SHORTER:
             raise InputError(
-                f"crop_fraction {self.crop_fraction} of images at resolution {resolution} needs "
-                f"them resized to {self._shorter(resolution):,} pixels; {LARGEST_SHORTER:,} is the "
-                "limit"
+                f"crop_fraction {self.crop_fraction} of images at resolution "
+                f"{resolution_text(resolution)} needs them resized to {longest:,} pixels; "
+                f"{LARGEST_SHORTER:,} is the limit"
             )
 
     @property
@@ -80,7 +82,11 @@ class Preprocess:
         return 1 if self.colour == "grey" else 3
 
     def geometry(
-        self, image: Image.Image, resolution: int, *, full_size: tuple[int, int] | None = None
+        self,
+        image: Image.Image,
+        resolution: Resolution,
+        *,
+        full_size: tuple[int, int] | None = None,
     ) -> NDArray[np.uint8]:
         """Resize an image to the network's resolution.
 
@@ -89,35 +95,40 @@ class Preprocess:
 
         Args:
             image: of mode ``"RGB"`` or ``"L"``.
-            resolution: side of the result, in pixels.
+            resolution: of the result.
             full_size: the original size of an image from `decode_reduced`.
 
         Returns:
-            uint8 (C, resolution, resolution), contiguous; C is 1 for grey, else 3, always in the
+            uint8 (C, height, width), contiguous; C is 1 for grey, else 3, always in the
             order R, G, B.
         """
         if self.colour == "grey" and image.mode != "L":
             image = image.convert("L")
         full = full_size or image.size
+        height, width = size_of(resolution)
         if self.resize == "crop":
             image = self._crop(image, resolution, full)
         elif self.resize == "squash":
-            image = self._resized(image, (resolution, resolution), full)
+            image = self._resized(image, (width, height), full)
         else:
             image = self._pad(image, resolution, full)
         if self.colour != "grey" and image.mode != "RGB":  # after resizing: fewer pixels
             image = image.convert("RGB")
-        pixels = np.asarray(image).reshape(resolution, resolution, self.channels)
+        pixels = np.asarray(image).reshape(height, width, self.channels)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
-    def shrinking(self, size: tuple[int, int], resolution: int) -> float:
-        """Return the factor by which `geometry` shrinks an image, the smaller of both sides."""
-        shorter, longer = sorted(size)
-        if longer > self.longest_to_shortest(resolution) * shorter:
+    def shrinking(self, size: tuple[int, int], resolution: Resolution) -> float:
+        """Return the factor by which `geometry` shrinks an image, the smaller of both sides.
+
+        ``size`` is (width, height).
+        """
+        if self.is_strip(size, resolution):
             return 1.0
+        (width, height), (new_height, new_width) = size, size_of(resolution)
         if self.resize == "pad":
-            return longer / resolution
-        return shorter * (self.crop_fraction if self.resize == "crop" else 1.0) / resolution
+            return max(width / new_width, height / new_height)
+        kept = self.crop_fraction if self.resize == "crop" else 1.0
+        return min(width * kept / new_width, height * kept / new_height)
 
     def with_channels(self, in_channels: int) -> Preprocess:
         """Return this preprocessing for images of 3 channels or 1: grey, mean and std averaged.
@@ -141,39 +152,54 @@ class Preprocess:
             return fill[0]
         return fill[::-1] if self.colour == "bgr" else fill
 
-    def _crop(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
-        longest = self.longest_to_shortest(resolution) * min(full)
-        if max(full) > longest:  # never decoded at reduced scale
-            image = _centre(image, min(image.width, longest), min(image.height, longest))
+    def is_strip(self, size: tuple[int, int], resolution: Resolution) -> bool:
+        """Whether an image of ``size`` (width, height) is cut before ``"crop"`` resizes it."""
+        width, height = self._uncut(size, resolution)
+        return size[0] > width or size[1] > height
+
+    def _crop(
+        self, image: Image.Image, resolution: Resolution, full: tuple[int, int]
+    ) -> Image.Image:
+        if self.is_strip(full, resolution):  # never decoded at reduced scale
+            width, height = self._uncut(full, resolution)
+            image = _centre(image, min(image.width, width), min(image.height, height))
             full = image.size
         width, height = full
-        shorter = self._shorter(resolution)
-        if width <= height:
-            size = (shorter, int(shorter * height / width))
+        tall, wide = self.covered(resolution)
+        if wide * height >= tall * width:
+            size = (wide, int(wide * height / width))
         else:
-            size = (int(shorter * width / height), shorter)
-        return _centre(self._resized(image, size, full), resolution, resolution)
+            size = (int(tall * width / height), tall)
+        new_height, new_width = size_of(resolution)
+        return _centre(self._resized(image, size, full), new_width, new_height)
 
-    def longest_to_shortest(self, resolution: int) -> int:
-        """Return the ratio of sides above which a strip is cut before ``"crop"`` resizes it."""
+    def _uncut(self, size: tuple[int, int], resolution: Resolution) -> tuple[int, int]:
+        """Return the largest width for the height in ``size``, and the largest height."""
+        width, height = size
         if self.resize != "crop":
-            return _LONGEST_TO_SHORTEST
-        return min(_LONGEST_TO_SHORTEST, _LARGEST_RESIZED // self._shorter(resolution) ** 2)
+            return _LONGEST_TO_SHORTEST * height, _LONGEST_TO_SHORTEST * width
+        tall, wide = self.covered(resolution)
+        longest = min(_LONGEST_TO_SHORTEST, _LARGEST_RESIZED // (tall * wide))
+        return max(longest * height * wide // tall, 1), max(longest * width * tall // wide, 1)
 
-    def _shorter(self, resolution: int) -> int:
-        """Return the length to which ``"crop"`` resizes the shorter side."""
-        return round(resolution / self.crop_fraction)
+    def covered(self, resolution: Resolution) -> tuple[int, int]:
+        """Return the (height, width) that ``"crop"`` resizes images to cover."""
+        height, width = size_of(resolution)
+        return round(height / self.crop_fraction), round(width / self.crop_fraction)
 
-    def _pad(self, image: Image.Image, resolution: int, full: tuple[int, int]) -> Image.Image:
-        scale = resolution / max(full)
+    def _pad(
+        self, image: Image.Image, resolution: Resolution, full: tuple[int, int]
+    ) -> Image.Image:
+        height, width = size_of(resolution)
+        scale = min(width / full[0], height / full[1])
         size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
         image = self._resized(image, size, full)
-        if size == (resolution, resolution):
+        if size == (width, height):
             return image
         if self.colour != "grey":
             image = image.convert("RGB")
-        padded = Image.new(image.mode, (resolution, resolution), self.fill())
-        padded.paste(image, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
+        padded = Image.new(image.mode, (width, height), self.fill())
+        padded.paste(image, ((width - size[0]) // 2, (height - size[1]) // 2))
         return padded
 
     def _resized(

@@ -40,7 +40,7 @@ def randaugment(pixels: Tensor, *, magnitude: float, generator: Generator) -> Te
     to 0. Directions are equally probable. (timm counts from 0 to 10.)
 
     Args:
-        pixels: uint8 (N, C, R, R).
+        pixels: uint8 (N, C, H, W).
         magnitude: 0 to 30.
         generator: on the CPU; draws four numbers per image.
     """
@@ -59,7 +59,7 @@ def apply_operations(
     order.
 
     Args:
-        pixels: uint8 (N, C, R, R).
+        pixels: uint8 (N, C, H, W).
         operations: indices into `OPERATIONS`, (N, K) on the CPU.
         signs: -1 or 1, (N, K) on the CPU; for operations that have a direction.
         magnitude: 0 to 30.
@@ -80,10 +80,10 @@ def _move(pixels: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
     moved = _is(operations, *OPERATIONS[1:6]).any(dim=1).nonzero()[:, 0]
     if not len(moved):
         return pixels
-    size = pixels.shape[-1]
+    height, width = pixels.shape[2:]
     maps = torch.eye(3).expand(len(moved), 3, 3)
     for column, level in zip(operations[moved].T, levels[moved].T, strict=True):
-        maps = maps @ _inverse_maps(column, level, size)
+        maps = maps @ _inverse_maps(column, level, height, width)
     moved = to_device(moved, pixels.device)
     x = pixels.index_select(0, moved).float() - GREY
     maps = to_device(maps[:, :2], x.device)
@@ -92,7 +92,7 @@ def _move(pixels: Tensor, operations: Tensor, levels: Tensor) -> Tensor:
     return pixels.index_copy_(0, moved, x.add_(GREY + 0.5).to(torch.uint8))
 
 
-def _inverse_maps(operations: Tensor, levels: Tensor, size: int) -> Tensor:
+def _inverse_maps(operations: Tensor, levels: Tensor, height: int, width: int) -> Tensor:
     """Return (N, 3, 3): from places in the result to places in the image, both -1 to 1."""
     none = torch.zeros_like(levels)
     shear_x, shear_y, translate_x, translate_y, rotate = (
@@ -102,12 +102,14 @@ def _inverse_maps(operations: Tensor, levels: Tensor, size: int) -> Tensor:
     # Shears leave the upper left corner in place; translations are whole pixels.
     shear_x, shear_y = 0.3 * shear_x, 0.3 * shear_y
     across, down = (
-        (150 / 331 * size * level).trunc() * (2 / size) for level in (translate_x, translate_y)
+        (150 / 331 * size * level).trunc() * (2 / size)
+        for size, level in ((width, translate_x), (height, translate_y))
     )
     cos, sin, one = angle.cos(), angle.sin(), torch.ones_like(levels)
+    tall, wide = height / width, width / height  # a pixel is not as long in both directions
     rows = [
-        torch.stack([cos, shear_x - sin, shear_x - across], dim=1),
-        torch.stack([shear_y + sin, cos, shear_y - down], dim=1),
+        torch.stack([cos, tall * (shear_x - sin), tall * shear_x - across], dim=1),
+        torch.stack([wide * (shear_y + sin), cos, wide * shear_y - down], dim=1),
         torch.stack([none, none, one], dim=1),
     ]
     return torch.stack(rows, dim=1)

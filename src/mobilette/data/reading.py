@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.scale import Resolution
 from mobilette.data.images import LabelledImage
 from mobilette.data.machine import check_memory, usable_cores
 from mobilette.data.preprocess import Preprocess
@@ -59,7 +60,7 @@ class Decoded:
     """The usable images of a sequence, in its order.
 
     Attributes:
-        pixels: uint8 (N, C, R, R), contiguous.
+        pixels: uint8 (N, C, H, W), contiguous.
         positions: int64 (N,), the index of each in the sequence.
         digests: SHA-256, in hex, of each.
         unusable: name and reason of each other image.
@@ -74,7 +75,7 @@ class Decoded:
 def read_images(
     images: Sequence[LabelledImage],
     *,
-    resolution: int,
+    resolution: Resolution,
     preprocess: Preprocess,
     reading: Reading = IN_THIS_PROCESS,
     reporter: Reporter = SILENT,
@@ -85,7 +86,7 @@ def read_images(
 
     Args:
         images: what to read.
-        resolution: side of the result, in pixels.
+        resolution: of the result, in pixels.
         preprocess: how to resize; mean and std are not applied.
         reading: its cache is not used.
         reporter: receives progress.

@@ -32,7 +32,7 @@ class Split:
     """The images of one split.
 
     Attributes:
-        pixels: uint8 (N, C, R, R), channels R, G, B; a contiguous array in memory, or rows decoded
+        pixels: uint8 (N, C, H, W), channels R, G, B; a contiguous array in memory, or rows decoded
             on demand.
         labels: int64 (N,), class indices; in a multi-label set uint8 (N, classes), 1 where a class
             applies.

@@ -77,7 +77,7 @@ class ImageStore:
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
-        """The shape (C, R, R) of a row."""
+        """The shape (C, H, W) of a row."""
         return self.decoder.row_shape
 
     def missing(self) -> list[int]:
@@ -89,7 +89,7 @@ class ImageStore:
         return [position for position, digest in found.items() if digest is None]
 
     def start(self, positions: Positions, out: NDArray[np.uint8]) -> list[Future[None]]:
-        """Begin to read rows into ``out``, (N, C, R, R), which is full when the futures are done.
+        """Begin to read rows into ``out``, (N, C, H, W), which is full when the futures are done.
 
         Rows of broken images are left unchanged.
         """
@@ -249,7 +249,7 @@ class ImageStore:
 
 
 class StreamedPixels:
-    """Rows of an `ImageStore`, indexed like an array uint8 (N, C, R, R).
+    """Rows of an `ImageStore`, indexed like an array uint8 (N, C, H, W).
 
     ``positions``, int64 (N,), is the position of every row in ``store``, which the set's splits
     share.
@@ -260,7 +260,7 @@ class StreamedPixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """The shape (N, C, R, R)."""
+        """The shape (N, C, H, W)."""
         return (len(self.positions), *self.store.row_shape)
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from types import FrameType
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilette.arch.scale import Resolution, size_of
 from mobilette.data.cache import ImageCache
 from mobilette.data.decoding import decode, decode_reduced
 from mobilette.data.formats import UnusableImage
@@ -53,16 +54,16 @@ class Decoder:
     """
 
     preprocess: Preprocess
-    resolution: int
+    resolution: Resolution
     of_pixels: bool
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
-        """The shape (C, R, R) of a row."""
-        return self.preprocess.channels, self.resolution, self.resolution
+        """The shape (C, H, W) of a row."""
+        return self.preprocess.channels, *size_of(self.resolution)
 
     def decode(self, job: Job, out: NDArray[np.uint8]) -> Outcome:
-        """Write the image's row to ``out``, (C, R, R); return its SHA-256 or why it is unusable."""
+        """Write the image's row to ``out``, (C, H, W); return its SHA-256 or why it is unusable."""
         try:
             if job.image.in_memory:
                 image = job.image.open()

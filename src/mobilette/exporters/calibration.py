@@ -82,8 +82,7 @@ def calibration_images(
 
 def check_calibration(calibration: Calibration, model: Model) -> None:
     """Raise `InputError` unless the images are enough and prepared for the network."""
-    shape = (model.arch.in_channels, model.arch.resolution, model.arch.resolution)
-    pixels = calibration.pixels
+    shape, pixels = model.arch.shape, calibration.pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
         raise InputError(
             f"calibration images are {pixels.dtype} {pixels.shape}; uint8 (N, "

@@ -40,11 +40,10 @@ def write_coreml(
         import coremltools as ct
     script = traced(export_program(model, dtype=torch.float32))
     colour = ct.colorlayout.GRAYSCALE if contract.input.colour == "grey" else ct.colorlayout.RGB
-    shape = (1, contract.arch.in_channels, contract.arch.resolution, contract.arch.resolution)
     with silence(), scratch() as folder:
         package = ct.convert(
             script,
-            inputs=[ct.ImageType(name=INPUT, shape=shape, color_layout=colour)],
+            inputs=[ct.ImageType(name=INPUT, shape=(1, *contract.arch.shape), color_layout=colour)],
             outputs=[ct.TensorType(name=OUTPUT)],
             convert_to="mlprogram",
             compute_precision=ct.precision.FLOAT32,

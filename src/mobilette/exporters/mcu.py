@@ -36,14 +36,14 @@ Add `model.cc`, `model.h` and `resolver.h` to a project with tflite-micro:
 
 alignas(16) static uint8_t arena[kArenaBytes];
 
-int Classify(const uint8_t* pixels) {{  // {resolution} x {resolution} x {channels}, row by row
+int Classify(const uint8_t* pixels) {{  // {height} x {width} x {channels}, row by row
   static tflite::MicroMutableOpResolver<kOperators> resolver;
   static const TfLiteStatus added = AddOperators(resolver);
   static tflite::MicroInterpreter interpreter(tflite::GetModel(g_model), resolver, arena,
                                               kArenaBytes);
   static const TfLiteStatus allocated = interpreter.AllocateTensors();
   if (added != kTfLiteOk || allocated != kTfLiteOk) return -1;
-  memcpy(interpreter.input(0)->data.uint8, pixels, {resolution} * {resolution} * {channels});
+  memcpy(interpreter.input(0)->data.uint8, pixels, {height} * {width} * {channels});
   if (interpreter.Invoke() != kTfLiteOk) return -1;
   const int8_t* answers = interpreter.output(0)->data.int8;
   return std::max_element(answers, answers + kLabels) - answers;  // g_labels[] has its name

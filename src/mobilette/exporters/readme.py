@@ -10,7 +10,7 @@ from mobilette.exporters.target import Target
 _TEXT = """\
 # {name}, {target}, {precision}
 
-{classes} classes, {resolution}x{resolution} pixels, made by Mobilette {version}.
+{classes} classes, {height}x{width} pixels, made by Mobilette {version}.
 {code}
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
@@ -44,7 +44,7 @@ if image.has_transparency_data:
     image = Image.composite(opaque, white, image.convert("RGBA").getchannel("A"))
 image = image.convert("{mode}")
 {geometry}
-pixels = np.asarray(image).reshape({size}, {size}, {channels}).transpose(2, 0, 1)[None]"""
+pixels = np.asarray(image).reshape({height}, {width}, {channels}).transpose(2, 0, 1)[None]"""
 
 _ONE = 'print(labels[logits.argmax()].split("\\t")[1])'
 _SEVERAL = 'print([label.split("\\t")[1] for label, logit in zip(labels, logits) if logit > 0])'
@@ -54,20 +54,20 @@ _SIGMOID = """
 
 _CROP = """\
 width, height = image.size
-scaled = ({short}, int({short} * height / width))
-if width > height:
-    scaled = (int({short} * width / height), {short})
+scaled = ({wide}, int({wide} * height / width))
+if {is_wide}:
+    scaled = (int({tall} * width / height), {tall})
 image = image.resize(scaled, Image.Resampling.{interpolation})
-left, top = round((image.width - {size}) / 2), round((image.height - {size}) / 2)
-image = image.crop((left, top, left + {size}, top + {size}))"""
+left, top = round((image.width - {width}) / 2), round((image.height - {height}) / 2)
+image = image.crop((left, top, left + {width}, top + {height}))"""
 
-_SQUASH = "image = image.resize(({size}, {size}), Image.Resampling.{interpolation})"
+_SQUASH = "image = image.resize(({width}, {height}), Image.Resampling.{interpolation})"
 
 _PAD = """\
-scale = {size} / max(image.size)
+scale = min({width} / image.width, {height} / image.height)
 scaled = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-padded = Image.new(image.mode, ({size}, {size}), {fill})
-left, top = ({size} - scaled[0]) // 2, ({size} - scaled[1]) // 2
+padded = Image.new(image.mode, ({width}, {height}), {fill})
+left, top = ({width} - scaled[0]) // 2, ({height} - scaled[1]) // 2
 padded.paste(image.resize(scaled, Image.Resampling.{interpolation}), (left, top))
 image = padded"""
 
@@ -82,7 +82,8 @@ def readme(contract: Contract, target: Target) -> str:
         "input": contract.input.name,
         "output": contract.output,
         "precision": contract.precision,
-        "resolution": contract.arch.resolution,
+        "height": contract.arch.size[0],
+        "width": contract.arch.size[1],
         "channels": contract.arch.in_channels,
         "classes": contract.arch.num_classes,
         "floats": _FLOATS.get(contract.precision, "f32"),
@@ -121,11 +122,15 @@ def image_code(contract: Contract, *, source: str = '"image.jpg"') -> str:
 
     ``source`` is an expression for the file; the code needs `Image`, `ImageOps` and `np`.
     """
-    preprocess, size = contract.preprocess, contract.arch.resolution
+    preprocess, (height, width) = contract.preprocess, contract.arch.size
+    tall, wide = preprocess.covered(contract.arch.resolution)
     template = {"crop": _CROP, "squash": _SQUASH, "pad": _PAD}[preprocess.resize]
     geometry = template.format(
-        size=size,
-        short=round(size / preprocess.crop_fraction),
+        height=height,
+        width=width,
+        tall=tall,
+        wide=wide,
+        is_wide="width > height" if tall == wide else f"{tall} * width > {wide} * height",
         fill=preprocess.fill(),
         interpolation=preprocess.interpolation.upper(),
     )
@@ -133,6 +138,7 @@ def image_code(contract: Contract, *, source: str = '"image.jpg"') -> str:
         source=source,
         mode="L" if contract.input.colour == "grey" else "RGB",
         geometry=geometry,
-        size=size,
+        height=height,
+        width=width,
         channels=contract.arch.in_channels,
     )

@@ -47,14 +47,14 @@ network = {build}
 network.eval()
 ```
 
-`network` takes float32 (batch, {channels}, {resolution}, {resolution}) and gives logits
+`network` takes float32 (batch, {channels}, {height}, {width}) and gives logits
 (batch, {classes}), in the order of the lines of `{labels}`. Its input is (pixel - mean) / std,
 pixels from 0 to 255, channels {colour}:
 
 - mean {mean}
 - std {std}
 
-Images are brought to {resolution}x{resolution} by {resize}.
+Images are brought to {height}x{width} by {resize}.
 """
 
 _LOAD = f'network.load_state_dict(load_file("{MODEL}"))'
@@ -73,9 +73,9 @@ from mobilette.nn.network import Network"""
 
 _COLOUR = {"rgb": "red, green, blue", "bgr": "blue, green, red", "grey": "grey"}
 _RESIZE = {
-    "crop": "scaling the shorter side to {short} ({interpolation}) and cutting out the centre",
+    "crop": "scaling {how} ({interpolation}) and cutting out the centre",
     "squash": "scaling both sides ({interpolation})",
-    "pad": "scaling the longer side ({interpolation}) and filling up with the mean colour",
+    "pad": "scaling them to fit ({interpolation}) and filling up with the mean colour",
 }
 
 
@@ -137,7 +137,8 @@ def _readme(model: Model, names: str) -> str:
         build = constructor(arch, names, width_mult=model.origin.width_mult)
     else:
         build = f'Network(read_record(Path("{ARCH}"), Arch))'
-    short = round(arch.resolution / preprocess.crop_fraction)
+    height, width = arch.size
+    tall, wide = preprocess.covered(arch.resolution)
     return _TEXT.format(
         name=arch.name,
         names=names,
@@ -147,12 +148,14 @@ def _readme(model: Model, names: str) -> str:
         labels=LABELS,
         channels=arch.in_channels,
         classes=arch.num_classes,
-        resolution=arch.resolution,
+        height=height,
+        width=width,
         colour=_COLOUR[preprocess.colour],
         mean=", ".join(f"{value:g}" for value in preprocess.mean),
         std=", ".join(f"{value:g}" for value in preprocess.std),
         resize=_RESIZE[preprocess.resize].format(
-            short=short, interpolation=preprocess.interpolation
+            how=f"the shorter side to {tall}" if tall == wide else f"to cover {tall}x{wide}",
+            interpolation=preprocess.interpolation,
         ),
     )
 

@@ -161,8 +161,8 @@ def make_contract(
 ) -> Contract:
     """Return the contract of an artifact that will be in ``final``, before it is written."""
     model, run = subject
-    channels, side = model.arch.in_channels, model.arch.resolution
-    shape = (side, side, channels) if target.layout == "NHWC" else (channels, side, side)
+    channels, height, width = model.arch.shape
+    shape = (height, width, channels) if target.layout == "NHWC" else model.arch.shape
     source = None
     if calibration is not None:
         source = CalibrationSource(

@@ -16,7 +16,7 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ConvLayer, LinearLayer
 from mobilette.arch.rows import ConvPool, PoolLinear
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form, Resolution, Settings, size_of
 from mobilette.arguments import checked
 from mobilette.data.preprocess import Preprocess, Resize
 from mobilette.errors import InputError
@@ -69,7 +69,7 @@ def import_weights(
     *,
     model: str,
     width_mult: float = 1.0,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     form: Form | None = None,
     classes: str | Path | Sequence[ClassLabel] | None = None,
     preprocess: str | Preprocess | None = None,
@@ -86,7 +86,7 @@ def import_weights(
         file: the file, or the folder of a TensorFlow.js model.
         model: a name from `mobilette.list_models`.
         width_mult: the width multiplier.
-        resolution: in pixels; ``None`` takes the file's.
+        resolution: a side or (height, width), in pixels; ``None`` takes the file's.
         form: ``small`` or ``full``; ``None`` takes the file's or, if it states none, chooses by
             resolution.
         classes: a file of classes, or the classes; ``None`` numbers them. The first of 1,001
@@ -124,9 +124,14 @@ def import_weights(
 
 
 def _read_network(
-    path: Path, model: str, settings: Settings, resolution: int | None, *, num_classes: int | None
+    path: Path,
+    model: str,
+    settings: Settings,
+    resolution: Resolution | None,
+    *,
+    num_classes: int | None,
 ) -> Imported:
-    read = _read(path, resolution)
+    read = _read(path, resolution and min(size_of(resolution)))
     if isinstance(read, FileNetwork):
         imported = _from_layers(read, model, settings, resolution)
     elif read is not None:
@@ -183,7 +188,7 @@ def _read(path: Path, resolution: int | None) -> FileNetwork | list[LayerWeights
 
 
 def _from_layers(
-    network: FileNetwork, model: str, settings: Settings, resolution: int | None
+    network: FileNetwork, model: str, settings: Settings, resolution: Resolution | None
 ) -> Imported:
     convs = [file for file in network.layers if isinstance(file.layer, ConvLayer | LinearLayer)]
     if not convs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, resolve_name
 from mobilette.arch.editing import adopt_details
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form, Resolution, Settings
 from mobilette.arguments import checked
 from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.errors import InputError
@@ -33,7 +33,7 @@ def create_model(
     *,
     num_classes: int = 1000,
     width_mult: float = 1.0,
-    resolution: int = 224,
+    resolution: Resolution = 224,
     in_channels: int = 3,
     form: Form | None = None,
     pretrained: bool | str | None = None,
@@ -49,7 +49,8 @@ def create_model(
             is initialised at random.
         width_mult: the width multiplier. For a narrower network than published, the weights are
             sliced: a start for training, with the wider network's batch-norm statistics.
-        resolution: side of the input in pixels; up to 64 the network takes its small form.
+        resolution: size of the input in pixels, a side or (height, width); up to a shorter side of
+            64 the network takes its small form.
         in_channels: channels of the input.
         form: ``small`` or ``full``, regardless of the resolution.
         pretrained: ``True`` for the best published weights, or a name: ``torchvision``,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.scale import resolution_text, size_of
 from mobilette.counting.cost import Cost, cost
 from mobilette.errors import InputError
 from mobilette.files import write_text
@@ -81,10 +82,10 @@ def _draw_heading(
     name = printable(arch.name)
     name = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     drawing.text((style.MARGIN, 42), name, size=style.HUGE, fill=style.INK, bold=True)
-    side, size = arch.resolution, counted.size_bytes
+    size = counted.size_bytes
     figures = {
         "width": "" if width_mult is None else f"{width_mult:g}",
-        "input": f"{side}×{side}×{arch.in_channels}",
+        "input": "×".join(map(str, (*arch.size, arch.in_channels))),
         "classes": f"{arch.num_classes:,}",
         "parameters": f"{counted.params:,}",
         "mult-adds": f"{counted.madds / 1e6:,.2f} M",
@@ -117,7 +118,7 @@ def _draw_stage(
     page: float,
 ) -> float:
     """Draw one stage with its top at ``y``; return its bottom."""
-    with drawing.group("stage", size=stage.size, stride=stage.stride):
+    with drawing.group("stage", size=resolution_text(stage.size), stride=stage.stride):
         _draw_label(drawing, stage, y)
         shares = (stage.madds / counted.madds, stage.params / counted.params)
         _draw_shares(drawing, shares, page - style.MARGIN - style.BARS, y)
@@ -132,7 +133,7 @@ def _draw_stage(
 def _draw_label(drawing: Drawing, stage: Stage, y: float) -> None:
     title, details = "head", [f"{stage.channels:,} classes"]
     if stage.size:
-        title = f"{stage.size}×{stage.size}"
+        title = "×".join(map(str, size_of(stage.size)))
         details = [f"{stage.channels:,} channels", f"stride {stage.stride}"]
     x = style.STAGE
     drawing.text((x, y + 12), title, size=style.LARGE, fill=style.INK, bold=True)

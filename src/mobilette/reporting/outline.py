@@ -11,6 +11,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.editing import merged_row
 from mobilette.arch.primitives import is_depthwise
 from mobilette.arch.rows import Block, Branch, Conv, Row
+from mobilette.arch.scale import Resolution
 from mobilette.reporting.boxes import Box, Boxes, spelled
 
 LINE_LENGTH = 4  # rows of one operation that share a line, at most
@@ -55,13 +56,13 @@ class Stage:
     """Rows whose outputs have one size, or the head.
 
     Attributes:
-        size: side of the maps in pixels; 0 for the head.
+        size: of the maps, in pixels; 0 for the head.
         stride: of the output relative to the image.
         channels: of the last output, or the number of classes.
         params: of all rows, with repetitions, like ``madds``.
     """
 
-    size: int
+    size: Resolution
     stride: int
     channels: int
     lines: tuple[Line, ...]
@@ -83,8 +84,9 @@ def outline(arch: Arch) -> tuple[Stage, ...]:
         stride *= row.stride
         strides[number] = stride
 
-    def scale(number: int) -> tuple[int, int]:
-        return boxes.shape(_name(number))[1], strides[number]
+    def scale(number: int) -> tuple[Resolution, int]:
+        _, height, width = boxes.shape(_name(number))
+        return height if height == width else (height, width), strides[number]
 
     stages = []
     for (size, reached), group in groupby(rows, key=scale):
@@ -107,7 +109,7 @@ def _name(row: int) -> str:
 
 
 def _stage(
-    size: int, stride: int, lines: tuple[Line, ...], names: Iterable[str], boxes: Boxes
+    size: Resolution, stride: int, lines: tuple[Line, ...], names: Iterable[str], boxes: Boxes
 ) -> Stage:
     costs = [boxes.costs(name) for name in names]
     return Stage(

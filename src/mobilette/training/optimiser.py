@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilette.arch.primitives import is_depthwise
+from mobilette.arch.scale import Resolution, as_resolution, size_of
 from mobilette.limits import RESOLUTION
 from mobilette.nn.network import Network, measure_statistics
 from mobilette.training.recipe import Recipe
@@ -125,7 +126,7 @@ def _height(recipe: Recipe, progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * rest))
 
 
-def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
+def resolution_at(recipe: Recipe, progress: float, *, full: Resolution) -> Resolution:
     """Return the training resolution at ``progress`` (0 to 1), in pixels.
 
     It grows in four equal steps to ``full`` and stays there for the last quarter of the run
@@ -137,8 +138,11 @@ def resolution_at(recipe: Recipe, progress: float, *, full: int) -> int:
     if stage == _STAGES:
         return full
     part = recipe.start_resolution + (1.0 - recipe.start_resolution) * stage / _STAGES
-    side = round(part * full / _MULTIPLE) * _MULTIPLE
-    return min(max(side, int(RESOLUTION.lowest)), full)
+    height, width = (
+        min(max(round(part * side / _MULTIPLE) * _MULTIPLE, int(RESOLUTION.lowest)), side)
+        for side in size_of(full)
+    )
+    return as_resolution((height, width))
 
 
 class WeightAverage:

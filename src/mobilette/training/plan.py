@@ -11,7 +11,7 @@ from mobilette.arch.catalogue import JSON, get_arch, list_models, resolve_name
 from mobilette.arch.editing import adopt_norms
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import NormLayer
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form, Resolution, Settings
 from mobilette.data.images import ImageSet, suggest_resolution
 from mobilette.data.preprocess import Preprocess, Resize, preset
 from mobilette.formats.fitting import is_as_wide
@@ -47,7 +47,7 @@ class NetworkChoice:
 
     model: str | None = None
     width_mult: float | None = None
-    resolution: int | None = None
+    resolution: Resolution | None = None
     form: Form | None = None
     in_channels: int | None = None
     preprocess: str | None = None
@@ -182,8 +182,8 @@ def _warn_without_norms(arch: Arch, recipe: Recipe, remark: Remark) -> None:
 
 
 def _resolution(
-    asked: int | None, source: Model | None, start: str | Path | Model, images: ImageSet
-) -> int:
+    asked: Resolution | None, source: Model | None, start: str | Path | Model, images: ImageSet
+) -> Resolution:
     if asked is not None:
         return asked
     if source is not None and (isinstance(start, Model) or Path(start).exists()):

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from mobilette.arch.scale import Resolution
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.images import Digest, ImageSet
@@ -48,7 +49,7 @@ class Machine:
 def load_images(
     images: ImageSet,
     *,
-    resolution: int,
+    resolution: Resolution,
     preprocess: Preprocess,
     loader: LoaderKind,
     machine: Machine,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.editing import adopt_details, adopt_norms
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form, Resolution, Settings
 from mobilette.data.dataset import Dataset
 from mobilette.errors import InputError
 from mobilette.formats.fitting import check_fits, fit_weights
@@ -40,7 +40,7 @@ def read_start(
     model: str | None,
     width_mult: float | None,
     report: Advance | None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     form: Form | None = None,
     preprocess: str | None = None,
 ) -> Model | None:

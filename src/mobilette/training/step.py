@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
+from mobilette.arch.scale import Resolution
 from mobilette.data.augmentation import Augmentation, augment
 from mobilette.data.mixing import mix
 from mobilette.data.normalise import Normalise
@@ -127,7 +128,8 @@ class Trainer:
         """
         self._set_rate(progress, rate_factor)
         self.optimizer.zero_grad(set_to_none=True)
-        side = resolution_at(self.recipe, progress, full=pixels.shape[-1])
+        _, _, height, width = pixels.shape
+        resolution = resolution_at(self.recipe, progress, full=(height, width))
         # Each part has the two images that batch norm needs, even if some are broken.
         most = min(parts, max(len(pixels) // 2, 1))
         pieces = list(zip(pixels.tensor_split(most), labels.tensor_split(most), strict=True))
@@ -143,7 +145,7 @@ class Trainer:
                 if isinstance(together, DistributedDataParallel) and not is_last
                 else nullcontext()
             ):
-                loss = self._forward(some, theirs, side, drawn) * (len(some) / len(pixels))
+                loss = self._forward(some, theirs, resolution, drawn) * (len(some) / len(pixels))
                 self.clock.lap("forward")
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 self.clock.lap("backward")
@@ -154,9 +156,11 @@ class Trainer:
         self.clock.lap("optimiser")
         return total
 
-    def _forward(self, pixels: Tensor, labels: Tensor, side: int, drawn: Generator) -> Tensor:
+    def _forward(
+        self, pixels: Tensor, labels: Tensor, resolution: Resolution, drawn: Generator
+    ) -> Tensor:
         recipe = self.recipe
-        pixels = augment(pixels, self.augmentation, resolution=side, generator=drawn)
+        pixels = augment(pixels, self.augmentation, resolution=resolution, generator=drawn)
         targets = labels
         if recipe.mixup or recipe.cutmix:
             targets = self.loss.targets(labels, self.network.arch.num_classes)

@@ -39,11 +39,10 @@ class Teacher:
         pixels = pixels.float()
         if self._repeat > 1:
             pixels = pixels.repeat(1, self._repeat, 1, 1)
-        side = self.network.arch.resolution
-        if pixels.shape[-1] != side:
-            pixels = functional.interpolate(
-                pixels, size=(side, side), mode="bilinear", antialias=side < pixels.shape[-1]
-            )
+        size = self.network.arch.size
+        if pixels.shape[2:] != size:
+            shrinks = any(new < old for new, old in zip(size, pixels.shape[2:], strict=True))
+            pixels = functional.interpolate(pixels, size=size, mode="bilinear", antialias=shrinks)
         x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self.network(x)
         return logits.float()[:, self.columns]
@@ -62,7 +61,7 @@ def read_teacher(
     """Return the teacher ``name``: a run or published weights, as for `read_start`.
 
     ``arch``, ``classes`` and ``multi_label`` are the student's; ``remark`` is called if classes
-    were matched by order alone, ``report`` with the progress of a download.
+    were matched by order alone or images are distorted, ``report`` with the progress of a download.
 
     Raises:
         InputError: there is no such teacher, it lacks a class, or it differs from the student in
@@ -83,6 +82,9 @@ def read_teacher(
     columns, by = _columns(start, name, classes)
     if by == BY_ORDER and remark is not None:
         remark(f"teacher {name}: no class matches by name; matched by order")
+    (height, width), (tall, wide) = arch.size, start.arch.size
+    if height * wide != width * tall and remark is not None:
+        remark(f"teacher {name}: sees the {height}x{width} images squashed to {tall}x{wide}")
     network = start.network.requires_grad_(False)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Teacher(

@@ -130,9 +130,8 @@ def _is_ordinary(contract: Contract, encoded: bytes) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(encoded)) as image:
-            ratio = contract.preprocess.longest_to_shortest(contract.arch.resolution)
-            longest = ratio * min(image.size)
-            return not image.mode.startswith(("I", "F")) and max(image.size) <= longest
+            is_strip = contract.preprocess.is_strip(image.size, contract.arch.resolution)
+            return not image.mode.startswith(("I", "F")) and not is_strip
 
 
 class JavaScriptGeometry:

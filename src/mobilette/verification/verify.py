@@ -132,8 +132,7 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
 
 def _check_golden(golden: Golden, model: Model) -> list[str]:
     arch = model.arch
-    shape = (arch.in_channels, arch.resolution, arch.resolution)
-    if golden.inputs.shape[1:] != shape or golden.logits.shape[1] != arch.num_classes:
+    if golden.inputs.shape[1:] != arch.shape or golden.logits.shape[1] != arch.num_classes:
         return [f"{GOLDEN}: does not fit the run's network"]
     own = compare(golden.logits, CheckpointPredictor(model).logits(golden.inputs))
     if not judge_golden(own):

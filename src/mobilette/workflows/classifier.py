@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from mobilette.arch.scale import Form
+from mobilette.arch.scale import Form, Resolution
 from mobilette.arguments import checked
 from mobilette.data.formats import UnusableImage
 from mobilette.data.images import ImageSet, LabelledImage
@@ -43,7 +43,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         model: a name from `mobilette.list_models`.
         width_mult: the width multiplier.
-        resolution: side of the input in pixels; by default one that suits the images.
+        resolution: a side or (height, width), in pixels; by default one that suits the images.
         form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
         start: initial weights, as for `mobilette.train`.
         recipe: a name, a TOML file or a `Recipe`, as for `mobilette.train`.
@@ -66,7 +66,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model: str = "mobilenet_v2",
         *,
         width_mult: float | None = None,
-        resolution: int | None = None,
+        resolution: Resolution | None = None,
         form: Form | None = None,
         start: str | Path | Model = "auto",
         recipe: str | Path | Recipe | None = None,
@@ -167,7 +167,7 @@ def fit(
     *,
     model: str,
     width_mult: float | None,
-    resolution: int | None,
+    resolution: Resolution | None,
     form: Form | None,
     start: str | Path | Model,
     recipe: str | Path | Recipe | None,

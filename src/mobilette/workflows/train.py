@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mobilette.arch.scale import Form
+from mobilette.arch.scale import Form, Resolution
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
 from mobilette.data.images import ImageSet
@@ -62,7 +62,7 @@ def train(
     *,
     model: str | None = None,
     width_mult: float | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     form: Form | None = None,
     in_channels: int | None = None,
     preprocess: str | None = None,
@@ -91,8 +91,9 @@ def train(
         data: a folder of images, a list, shards or a named set (docs/data.md).
         model: a name from `mobilette.list_models`; by default that of ``start``, or MobileNet V2.
         width_mult: the width multiplier; by default that of ``start``, or 1.0.
-        resolution: in pixels; by default that of ``start``, or one that suits the images.
-        form: ``small`` or ``full``; by default ``small`` up to 64 pixels.
+        resolution: a side or (height, width), in pixels; by default that of ``start``, or a side
+            that suits the images.
+        form: ``small`` or ``full``; by default ``small`` up to a shorter side of 64 pixels.
         in_channels: 3, or 1 for grey; by default those of ``start``, or 3.
         preprocess: preset of mean and std; by default that of ``start``, or ``torch``.
         resize: ``crop``, ``squash`` or ``pad``; by default that of ``start``, or ``crop``.
@@ -245,7 +246,7 @@ def _describe_run(folder: Path, plan: Plan, dataset: Dataset) -> str:
     counts = {split: len(part.labels) for split, part in dataset.splits.items()}
     left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
     return (
-        f"{folder}: {plan.arch.name} at {plan.arch.resolution}x{plan.arch.resolution}, "
+        f"{folder}: {plan.arch.name} at {'x'.join(map(str, plan.arch.size))}, "
         f"{len(dataset.classes)} classes, {counts['train']:,} images to train on, "
         f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
         f"starts from {plan.start.origin.source if plan.start else 'scratch'}"

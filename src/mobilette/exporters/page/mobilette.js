@@ -94,41 +94,47 @@ export async function readImage(blob) {
  * the result is the same, to the last bit, as Mobilette's in Python with Pillow 13.
  */
 export function prepare(imageData, { preprocess, arch }) {
-  const side = arch.resolution;
+  const [height, width] = size(arch);
   const grey = preprocess.colour === "grey";
   let image = opaque(imageData, grey);
   if (preprocess.resize === "squash") {
-    image = resize(image, side, side, preprocess.interpolation);
+    image = resize(image, width, height, preprocess.interpolation);
   } else if (preprocess.resize === "pad") {
-    image = pad(image, side, preprocess, grey);
+    image = pad(image, height, width, preprocess, grey);
   } else {
-    image = crop(image, side, preprocess);
+    image = crop(image, height, width, preprocess);
   }
   return concatenate(image.planes);
 }
 
-function crop(image, side, { crop_fraction: fraction, interpolation }) {
-  const longest = 64 * Math.min(image.width, image.height);
-  image = centre(image, Math.min(image.width, longest), Math.min(image.height, longest));
-  const { width, height } = image;
-  const shorter = roundHalfEven(side / fraction);
-  image =
-    width <= height
-      ? resize(image, shorter, Math.trunc((shorter * height) / width), interpolation)
-      : resize(image, Math.trunc((shorter * width) / height), shorter, interpolation);
-  return centre(image, side, side);
+/** Return the input's height and width in pixels. */
+export function size({ resolution }) {
+  return Array.isArray(resolution) ? resolution : [resolution, resolution];
 }
 
-function pad(image, side, preprocess, grey) {
-  const scale = side / Math.max(image.width, image.height);
+function crop(image, height, width, { crop_fraction: fraction, interpolation }) {
+  const [tall, wide] = [height, width].map((side) => roundHalfEven(side / fraction));
+  const longest = Math.min(64, Math.floor(2 ** 27 / (tall * wide)));
+  const most = (side, of, by) => Math.max(1, Math.floor((longest * side * of) / by));
+  const { width: x, height: y } = image;
+  image = centre(image, Math.min(x, most(y, wide, tall)), Math.min(y, most(x, tall, wide)));
+  image =
+    wide * image.height >= tall * image.width
+      ? resize(image, wide, Math.trunc((wide * image.height) / image.width), interpolation)
+      : resize(image, Math.trunc((tall * image.width) / image.height), tall, interpolation);
+  return centre(image, width, height);
+}
+
+function pad(image, outerHeight, outerWidth, preprocess, grey) {
+  const scale = Math.min(outerWidth / image.width, outerHeight / image.height);
   const width = Math.max(1, roundHalfEven(image.width * scale));
   const height = Math.max(1, roundHalfEven(image.height * scale));
   image = resize(image, width, height, preprocess.interpolation);
   const mean = preprocess.mean.map((value) => Math.min(Math.max(roundHalfEven(value), 0), 255));
   const fill = preprocess.colour === "bgr" ? mean.reverse() : mean;
-  const left = Math.floor((side - width) / 2);
-  const top = Math.floor((side - height) / 2);
-  return place(image, side, side, left, top, grey ? fill.slice(0, 1) : fill);
+  const left = Math.floor((outerWidth - width) / 2);
+  const top = Math.floor((outerHeight - height) / 2);
+  return place(image, outerWidth, outerHeight, left, top, grey ? fill.slice(0, 1) : fill);
 }
 
 /** Crop an image's centre; outside the image it is black. */

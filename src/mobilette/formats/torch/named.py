@@ -17,7 +17,7 @@ from mobilette.arch.editing import change_convs
 from mobilette.arch.families.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
 from mobilette.arch.families.resnet import CIFAR_VARIANTS
 from mobilette.arch.primitives import Shape
-from mobilette.arch.scale import Form, Settings
+from mobilette.arch.scale import Form, Resolution, Settings
 from mobilette.counting.published import published_widths
 from mobilette.errors import InputError, nearest
 from mobilette.formats.imported import Imported
@@ -45,7 +45,7 @@ def import_state_dict(
     *,
     model: str,
     width_mult: float = 1.0,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
     form: Form | None = None,
     tensorflow: bool = False,
 ) -> Imported:
