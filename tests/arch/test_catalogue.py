@@ -179,6 +179,20 @@ def test_what_only_looks_like_them_is_told_with_the_nearest(name: str) -> None:
         get_arch(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        # The paper's is A1, torchvision's and timm's B1: they say which by a width.
+        ("mnasnet", "mnasnet_a1, mnasnet_b1 or mnasnet_small"),
+        ("mobilenetv4", "_conv_small, mobilenet_v4_conv_medium or mobilenet_v4_conv_large"),
+        ("mobilenet_v3", "mobilenet_v3_large, mobilenet_v3_small"),
+    ],
+)
+def test_a_name_of_several_networks_offers_them_all(name: str, offered: str) -> None:
+    with pytest.raises(InputError, match=f"no network is called '{name}'; did you mean .*{offered}"):
+        get_arch(name)
+
+
 def test_options_of_a_network_are_keywords_or_settings() -> None:
     settings = Settings(width_mult=0.5, num_classes=10)
     assert get_arch("mobilenet_v2", width_mult=0.5, num_classes=10) == get_arch(

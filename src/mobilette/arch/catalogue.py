@@ -60,12 +60,14 @@ JSON = ".json"
 ALIASES = MappingProxyType(
     {
         "MobileNet": "mobilenet_v1",  # Keras
-        "mnasnet": "mnasnet_b1",  # timm, torchvision
         "semnasnet": "mnasnet_a1",  # timm, as those below
         "lcnet": "pp_lcnet",
         "spnasnet": "single_path_nas",
     }
 )
+MOST_NAMED = 6  # networks in an error
+# With a width, as timm and torchvision write it: the paper's MnasNet is A1.
+_WITH_WIDTH = {"mnasnet": "mnasnet_b1"}
 _WIDTH_SUFFIX = re.compile(r"(.+?)_?(?:x?(\d)_(\d\d?)|(\d)(\d\d))", re.ASCII)
 
 
@@ -96,7 +98,7 @@ def resolve_name(name: str, width_mult: float | None = None) -> tuple[str, float
     if (known := _known_name(name)) is not None:
         return known, width_mult
     match = _WIDTH_SUFFIX.fullmatch(name)
-    known = _known_name(match[1]) if match is not None else None
+    known = (_WITH_WIDTH.get(match[1]) or _known_name(match[1])) if match is not None else None
     if match is None or known is None:
         return name, width_mult
     width = float(f"{match[2] or match[4]}.{match[3] or match[5]}")
@@ -157,7 +159,10 @@ def get_arch(
     for variants in FAMILIES.values():
         if known in variants:
             return variants[known](replace(settings, width_mult=width or settings.width_mult))
+    begun = [known for known in list_models() if _key(known).startswith(_key(name))]
     near = nearest(name, list_models()) or nearest(_key(name), list_models())
+    if 1 < len(begun) <= MOST_NAMED:
+        near = f"; did you mean {', '.join(begun[:-1])} or {begun[-1]}?"
     raise InputError(f"no network is called {shown(name)}{near} ('mobilette models' lists all)")
 
 
