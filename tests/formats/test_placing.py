@@ -260,4 +260,5 @@ def test_networks_of_other_projects_are_not_taken_for_many(tmp_path: Path) -> No
     """Every block of a ResNet has a layer that is called as the network's first."""
     tensors = published("resnet18", width_mult=WIDTH, num_classes=5)
     changed = {name.replace("layer", "stage"): tensor for name, tensor in tensors.items()}
+    del changed["stage4.1.bn2.weight"]  # complete, they would fit in order
     refused(tmp_path, changed, "tensors of resnet18 in torchvision's names", model="resnet18")

@@ -20,7 +20,8 @@ from mobilette.arch.primitives import Shape
 from mobilette.arch.scale import Form, Resolution, Settings
 from mobilette.counting.published import published_widths
 from mobilette.errors import InputError, nearest
-from mobilette.formats.imported import Imported
+from mobilette.formats.imported import NO_CLASSIFIER, Imported
+from mobilette.formats.torch.in_order import InOrder, match_in_order
 from mobilette.formats.torch.name_tables import (
     COUNTER,
     Source,
@@ -30,13 +31,14 @@ from mobilette.formats.torch.name_tables import (
 )
 from mobilette.formats.torch.names import OTHER_SOURCES, SOURCES, TIMM, TRANSFORMERS
 from mobilette.formats.torch.placing import CLASSIFIER, Placed, place
-from mobilette.formats.torch.state_dict import read_state_dict
+from mobilette.formats.torch.state_dict import StateDict, read_state_dict
 
 # torchvision and timm scale V3 differently.
 V3 = {"mobilenet_v3_large": mobilenet_v3_large, "mobilenet_v3_small": mobilenet_v3_small}
 WEIGHTS = (".weight", ".bias", ".running_mean", ".running_var")
 CIFAR_RESOLUTION = 32
 MOST_NAMES = 2000  # limit of names compared with a missing one
+SMALL_FORM = "the small form has other strides than the weights were trained with"
 TENSORFLOW_EPSILON, PYTORCH_EPSILON = 1e-3, 1e-5
 
 
@@ -65,6 +67,9 @@ def import_state_dict(
         tensorflow: the weights are of one of timm's ``tf_`` networks, with TensorFlow's padding
             and epsilon, which names and shapes do not show.
 
+    A file in which fewer than half of the names are a project's is matched by order and shapes
+    (`mobilette.formats.torch.in_order`).
+
     Raises:
         InputError: the file cannot be read, or its tensors are not exactly the network's.
     """
@@ -75,12 +80,17 @@ def import_state_dict(
     arch = get_arch(model, settings)
     read = read_state_dict(path)
     placed = place(str(path), read.tensors, arch, (*SOURCES.values(), *OTHER_SOURCES))
-    if placed is None:
+    if placed is None or not _has_most_names(placed, arch):
         known = (source.name for source in SOURCES.values() if arch.name in source.tables)
-        raise InputError(
-            f"{path}: no tensor is named like {arch.name}'s in {', '.join(known)}; the first is "
-            f"called {next(iter(read.tensors))!r:.80}{_seems_to_be(read.tensors)}"
-        )
+        found = _in_order(path, read, settings, model)
+        if isinstance(found, Imported):
+            return found
+        if placed is None:
+            raise InputError(
+                f"{path}: no tensor is named like {arch.name}'s in {', '.join(known)}; the first "
+                f"is called {next(iter(read.tensors))!r:.80}{_seems_to_be(read.tensors)}; by "
+                f"order and shapes, {found}"
+            )
     tensors, source = placed.tensors, placed.source
     if tensorflow and source is not TIMM:
         raise InputError(
@@ -98,7 +108,7 @@ def import_state_dict(
     if source is TRANSFORMERS:
         remarks.append("TensorFlow's padding and epsilon, the default in transformers")
     if not settings.is_full and source.name != "mobilette" and fitted.name not in CIFAR_VARIANTS:
-        remarks.append("the small form has other strides than the weights were trained with")
+        remarks.append(SMALL_FORM)
     return Imported(
         arch=_adapted(fitted, source, tensorflow=tensorflow),
         weights=weights,
@@ -106,6 +116,53 @@ def import_state_dict(
         tensors=len(read.tensors),
         unused=tuple(sorted([*placed.outside, *(tensors.keys() - set(names.values()))])),
         remarks=tuple(remarks),
+    )
+
+
+def _has_most_names(placed: Placed, arch: Arch) -> bool:
+    names = _weight_names(arch, placed.source)
+    return 2 * sum(name in placed.tensors for name in names) >= len(names)
+
+
+def _in_order(path: Path, read: StateDict, settings: Settings, model: str) -> Imported | str:
+    """Return the network of a file with nobody's names, or why it does not fit; see `in_order`."""
+    if not read.is_ordered:
+        return "safetensors files do not keep the order; save the state dict with torch.save"
+    usual = _scaled(path, settings, model)
+    matches = [match_in_order(read.tensors, arch) for arch in usual]
+    fitting = [place for place, found in enumerate(matches) if isinstance(found, InOrder)]
+    if not fitting:
+        return str(matches[0])
+    found = matches[fitting[0]]
+    assert isinstance(found, InOrder)
+    tensors = {ours: read.tensors[theirs] for ours, theirs in found.names.items()}
+    top = next((t for n, t in tensors.items() if n.startswith(CLASSIFIER) and t.ndim > 1), None)
+    settings = replace(
+        settings,
+        num_classes=1 if top is None else len(top),
+        in_channels=tensors[first_weights(usual[0])[0]].shape[1],
+    )
+    found = match_in_order(read.tensors, _scaled(path, settings, model)[fitting[0]])
+    assert isinstance(found, InOrder)
+    weights = {
+        ours: _as_ours(path, tensors.get(ours), found.names.get(ours, ours), shape)
+        for ours, shape in tensor_shapes(found.arch).items()
+    }
+    remark = (
+        f"nobody's names: {found.arch.name} by the order and shapes of its tensors; strides, "
+        "activations, padding and PyTorch's epsilon 1e-5 are assumed"
+    )
+    return Imported(
+        arch=replace(found.arch, norm_epsilon=PYTORCH_EPSILON),
+        weights=weights,
+        has_classifier=found.has_classifier,
+        tensors=len(read.tensors),
+        remarks=(
+            *read.remarks,
+            remark,
+            *(() if found.has_classifier else (NO_CLASSIFIER,)),
+            *(() if settings.is_full or found.arch.name in CIFAR_VARIANTS else (SMALL_FORM,)),
+        ),
     )
 
 
@@ -172,15 +229,7 @@ def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch
     tensors, source = placed.tensors, placed.source
 
     def candidates(settings: Settings) -> list[Arch]:
-        """Return the network as scaled by each project."""
-        try:
-            scaled = [get_arch(model, settings)]
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        build = V3.get(scaled[0].name)
-        if build is not None:
-            scaled += [build(settings, torchvision=True), build(settings, full_stem=True)]
-        return [placed.adapt(arch) for arch in scaled]
+        return [placed.adapt(arch) for arch in _scaled(path, settings, model)]
 
     faults = {arch: _fault(tensors, arch, source) for arch in candidates(settings)}
     for arch, fault in faults.items():
@@ -202,6 +251,18 @@ def _fitting(path: Path, placed: Placed, settings: Settings, model: str) -> Arch
     hint = "" if found is None else f"; the file has the shapes of width {found:g}"
     width, fault = settings.width_mult, next(iter(faults.values()))
     raise InputError(f"{path}: {fault} in {usual.name} of width {width:g}{hint}")
+
+
+def _scaled(path: Path, settings: Settings, model: str) -> list[Arch]:
+    """Return the network as scaled by each project."""
+    try:
+        scaled = [get_arch(model, settings)]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    build = V3.get(scaled[0].name)
+    if build is not None:
+        scaled += [build(settings, torchvision=True), build(settings, full_stem=True)]
+    return scaled
 
 
 def width_in_file(

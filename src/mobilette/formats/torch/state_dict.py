@@ -33,10 +33,12 @@ class StateDict:
     Attributes:
         tensors: by name, in memory; floating-point ones float32 and finite.
         remarks: what was unwrapped or left out, one line each, without the file's name.
+        is_ordered: whether the file keeps the order of the network's modules.
     """
 
     tensors: dict[str, Tensor]
     remarks: tuple[str, ...] = ()
+    is_ordered: bool = True
 
 
 def read_state_dict(path: str | Path) -> StateDict:
@@ -72,7 +74,11 @@ def read_state_dict(path: str | Path) -> StateDict:
     plain, removed = _without_wrappers(path, tensors)
     left_out = [f"removed the prefix {wrapper!r}" for wrapper in removed]
     read = {name: _as_float32(path, name, tensor) for name, tensor in plain.items()}
-    return StateDict(tensors=read, remarks=(*remarks[:1], *left_out, *remarks[1:]))
+    return StateDict(
+        tensors=read,
+        remarks=(*remarks[:1], *left_out, *remarks[1:]),
+        is_ordered=head.startswith((ZIP, LEGACY)),
+    )
 
 
 def _check_claimed(path: Path, size: int, claimed: int) -> None:
