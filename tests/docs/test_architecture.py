@@ -14,6 +14,7 @@ import mobilette
 from docs.size import functions
 from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import run
+from mobilette.run.directory import Run
 from tests.docs.commands import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -46,15 +47,21 @@ def keys_of(verb: str) -> set[str]:
 
 
 def test_json_has_the_keys_of_the_table(
-    exported: Artifact, images: Path, capsys: pytest.CaptureFixture[str]
+    exported: Artifact,
+    trained: Run,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Those of verbs that train are compared by the test of the page "int8, pruning"."""
     artifact, data = str(exported.path), str(images)
+    out = f"--out={tmp_path / 'features.csv'}"
     commands = {
         "models": ["models", "--budget", "madds<=10M", "--resolution", "32"],
         "cost": ["cost", "resnet8"],
         "cost conv": ["cost", "conv", "--kernel=3", "--in=8", "--out=8", "--size=8"],
         "evaluate": ["evaluate", artifact, data],
+        "embed": ["embed", str(trained.path), str(images / "red"), out],
         "predict": ["predict", artifact, str(images / "red" / "0.png")],
         "verify": ["verify", artifact, data],
         "weights list": ["weights", "list", "mobilenetv1_100"],

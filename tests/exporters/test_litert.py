@@ -203,7 +203,7 @@ def test_int8_of_an_imported_run_asks_for_images(tmp_path: Path) -> None:
 def test_both_kernels_are_asked(int8: Artifact) -> None:
     model = int8.read_model()
     pixels = np.ascontiguousarray(int8.golden.inputs.transpose(0, 2, 3, 1))
-    reference = ask_litert(litert_interpreter(model, reference=True), pixels)
+    (reference,) = ask_litert(litert_interpreter(model, reference=True), pixels)
     assert reference.dtype == np.int8
     if pytest.importorskip("tflite_micro"):
         assert (ask_tflite_micro(model, pixels) == reference).all()

@@ -21,8 +21,8 @@ from mobilette.data.normalise import Normalise
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
 from mobilette.exporters.export import export
+from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
-from mobilette.exporters.litert_int8 import IntegerNetwork
 from mobilette.formats.importing import import_weights
 from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run, open_run

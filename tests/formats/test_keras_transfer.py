@@ -168,7 +168,7 @@ def test_without_a_top_it_is_a_start_that_cannot_answer(
     assert not imported.has_classifier
     run = imported.save(tmp_path / "run")
     with pytest.raises(InputError, match="from a file without a classifier; .mobilette"):
-        load(run)
+        load(run).predict([])
     for start, model in ((path, V2[0]), (run, None)):
         found = read_start(
             start, model=model, width_mult=V2[1] if model else None, report=None, preprocess="tf"

@@ -27,6 +27,7 @@ _LATER: Mapping[str, object] = MappingProxyType(
         "calibration": None,
         "float_layers": (),
         "verifiable": True,
+        "features": "",
     }
 )
 # The contract's key in the model file's metadata.
@@ -130,6 +131,7 @@ class Contract:
         outputs: ``sigmoid`` if an image may have no class or several.
         float_layers: layers of an int8 model that are computed in float.
         verifiable: whether `verify` has an engine for the model.
+        features: name of the features, shape (N, D); empty if the model does not give them.
         files: name to SHA-256 of every other file of the artifact.
         sha256: hash of this contract's canonical JSON without this field.
     """
@@ -153,6 +155,7 @@ class Contract:
     calibration: CalibrationSource | None = None
     float_layers: tuple[str, ...] = ()
     verifiable: bool = True
+    features: str = ""
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.arch.num_classes:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+from mobilette.arch.features import features_layer
 from mobilette.artifact.contract import Contract, Measured
 from mobilette.artifact.golden import Golden, read_golden
 from mobilette.errors import InputError
@@ -52,6 +53,12 @@ class Artifact:
         expected = (arch.shape, (len(self.contract.classes),))
         if (golden.inputs.shape[1:], golden.logits.shape[1:]) != expected:
             raise InputError(f"{self.path / GOLDEN}: its inputs and logits do not fit the network")
+        if self.contract.features:
+            shape = features_layer(arch).shape[:1]
+            if golden.features is None or golden.features.shape[1:] != shape:
+                raise InputError(
+                    f"{self.path / GOLDEN}: {shape[0]} features per input are expected"
+                )
         return golden
 
     @cached_property

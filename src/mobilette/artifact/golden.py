@@ -1,4 +1,4 @@
-"""Golden vectors: a few inputs and the checkpoint's logits for them."""
+"""Golden vectors: a few inputs and the checkpoint's answers to them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mobilette.files import read_bytes
 
 IMAGES = 8
 MOST_IMAGES = 64
-EXACT = "exact"
+EXACT, FEATURES = "exact", "features"
 EXPECTED = "uint8 inputs (N, C, H, W) and float32 logits are expected"
 ENCRYPTED = 1  # flag bit of a zip entry
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -53,18 +53,22 @@ class Golden:
         logits: float32 (N, classes).
         exact: int8 (N, classes), raw answers of LiteRT's reference kernels, where a model must
             match them to the bit.
+        features: float32 (N, D), where the model gives them.
     """
 
     inputs: NDArray[np.uint8]
     logits: NDArray[np.float32]
     exact: NDArray[np.int8] | None = None
+    features: NDArray[np.float32] | None = None
 
     def to_bytes(self) -> bytes:
         """Return the content of ``golden.npz``."""
         buffer = io.BytesIO()
         arrays: dict[str, NDArray[Any]] = {"inputs": self.inputs, "logits": self.logits}
         if self.exact is not None:
-            arrays["exact"] = self.exact
+            arrays[EXACT] = self.exact
+        if self.features is not None:
+            arrays[FEATURES] = self.features
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
@@ -99,8 +103,12 @@ def read_golden(path: Path) -> Golden:
                 raise InputError(f"unpacks to more than {LARGEST:,} bytes")
             inputs = _read_array(archive, "inputs", np.uint8, dimensions=4)
             logits = _read_array(archive, "logits", np.float32, dimensions=2)
-            named = f"{EXACT}.npy" in archive.namelist()
-            exact = _read_array(archive, EXACT, np.int8, dimensions=2) if named else None
+            exact, features = (
+                _read_array(archive, name, dtype, dimensions=2)
+                if f"{name}.npy" in archive.namelist()
+                else None
+                for name, dtype in ((EXACT, np.int8), (FEATURES, np.float32))
+            )
     except _DAMAGED as error:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
@@ -109,9 +117,12 @@ def read_golden(path: Path) -> Golden:
         raise InputError(f"{path}: {len(inputs):,} inputs; 1 to {MOST_IMAGES} are expected")
     if len(logits) != len(inputs) or (exact is not None and exact.shape != logits.shape):
         raise InputError(f"{path}: {len(inputs)} inputs, but {len(logits)} rows of logits")
-    if not np.isfinite(logits).all():
-        raise InputError(f"{path}: some logits are not finite")
-    return Golden(inputs=inputs, logits=logits, exact=exact)
+    if features is not None and len(features) != len(inputs):
+        raise InputError(f"{path}: {len(inputs)} inputs, but {len(features)} rows of features")
+    for name, values in (("logits", logits), (FEATURES, features)):
+        if values is not None and not np.isfinite(values).all():
+            raise InputError(f"{path}: some {name} are not finite")
+    return Golden(inputs=inputs, logits=logits, exact=exact, features=features)
 
 
 def _read_array(

@@ -79,9 +79,9 @@ def check_tflite(content: bytes) -> ModelRecord:
         if missing:
             raise InputError(f"{operator} reads tensor {missing[0]}, which was not written before")
         ready.update(operator.outputs)
-    ends = (record.inputs, record.outputs)
-    if any(len(end) != 1 for end in ends) or not ready.issuperset(record.outputs):
-        raise InputError("a model with one input and one output is expected")
+    ends = len(record.inputs), len(record.outputs)
+    if ends not in ((1, 1), (1, 2)) or not ready.issuperset(record.outputs):
+        raise InputError("a model with one input and one output, or a second one, is expected")
     return record
 
 
@@ -146,16 +146,17 @@ def litert_interpreter(model: bytes, *, threads: int = 0, reference: bool = Fals
     return interpreter
 
 
-def ask_litert(interpreter: Any, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return the output (N, classes), in the model's dtype, for ``pixels`` (N, H, W, C)."""
+def ask_litert(interpreter: Any, pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the outputs (N, width), in the model's dtype, for ``pixels`` (N, H, W, C)."""
     source = interpreter.get_input_details()[0]["index"]
-    target = interpreter.get_output_details()[0]["index"]
-    answers = []
+    targets = [detail["index"] for detail in interpreter.get_output_details()]
+    answers: list[list[NDArray[Any]]] = [[] for _ in targets]
     for image in pixels:
         interpreter.set_tensor(source, image[None])
         interpreter.invoke()
-        answers.append(interpreter.get_tensor(target)[0])
-    return np.stack(answers)
+        for rows, target in zip(answers, targets, strict=True):
+            rows.append(interpreter.get_tensor(target)[0])
+    return [np.stack(rows) for rows in answers]
 
 
 def ask_tflite_micro(

@@ -97,7 +97,7 @@ def _export(
 ) -> Path:
     """Export a run to targets, print what was refused, and return the artifacts' folder."""
     from mobilette.cli.output import reading_bar, remarks
-    from mobilette.exporters.export import Refused, export_missing
+    from mobilette.exporters.export_missing import Refused, export_missing
     from mobilette.run.directory import open_run
 
     run, said = open_run(path), remarks()

@@ -129,6 +129,9 @@ def _rows(verdict: Verdict) -> list[tuple[str, str]]:
         ("signal to noise", f"{verdict.signal_to_noise_db:.1f} dB"),
         ("top-1 agreement", f"{verdict.top1_agreement:.2%}"),
     ]
+    if verdict.features_signal_to_noise_db is not None:
+        decibels = f"{verdict.features_signal_to_noise_db:.1f} dB"
+        rows.append(("signal to noise of features", decibels))
     for name, accuracy, interval in (
         ("checkpoint", verdict.accuracy_source, verdict.interval_source),
         ("artifact", verdict.accuracy_artifact, verdict.interval_artifact),
@@ -180,7 +183,7 @@ def predict(
     predictor = load(chosen or model, device=device, threads=threads or 0)
     answered = False
     given = [text if is_address(text) else Path(text) for text in images]
-    paths = list_images(given, on_skipped=_say_skipped)
+    paths = list_images(given, on_skipped=say_skipped)
     for answer in predictor.predict_each(paths, workers=workers):
         if as_json:
             print_json(answer.to_json())
@@ -193,7 +196,7 @@ def predict(
     return 0 if answered else 2
 
 
-def _say_skipped(folder: Path, files: list[Path]) -> None:
+def say_skipped(folder: Path, files: list[Path]) -> None:
     """Print to stderr which files of a folder are not images."""
     from mobilette.cli.output import remarks
 

@@ -40,6 +40,11 @@ Names = Annotated[
     str, typer.Option("--names", help="Names in a state_dict: torchvision, timm or mobilette.")
 ]
 
+Features = Annotated[
+    bool,
+    typer.Option("--features", help="Also give what the classifier reads, for embed."),
+]
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
@@ -49,6 +54,7 @@ def export(
     data: CalibrationData = None,
     names: Names = "torchvision",
     out: Out = None,
+    features: Features = False,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
     force: Force = False,
@@ -68,6 +74,8 @@ def export(
         raise InputError("--int8 and --precision: give one of them")
     targets, wanted = _wanted(to, "int8" if int8 else precision)
     one_of(names, NAMES, "--names")
+    if features and STATE_DICT in targets:
+        raise InputError(f"--to {STATE_DICT} writes weights, which have no outputs for --features")
     rows, said = [], remarks()
     with progress_bar("exporting") as progress:
         for artifact in export_each(
@@ -81,6 +89,7 @@ def export(
                 reading=partial(progress, "reading images"), remark=lambda line: said.print(line)
             ),
             progress=progress,
+            features=features,
         ):
             contract = artifact.contract
             model, hint = artifact.path / contract.model, _next_step(run, artifact)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
-from mobilette.cli import bench, cost, evaluate, export, models, prune, train, weights
+from mobilette.cli import bench, cost, embed, evaluate, export, models, prune, train, weights
 from mobilette.cli.options import Json
 from mobilette.data.machine import threads_by_quota
 from mobilette.data.names import refuse_address
@@ -103,6 +103,7 @@ for name, function in (
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
     ("predict", evaluate.predict),
+    ("embed", embed.embed),
     ("export", export.export),
     ("quantize", export.quantize),
     ("verify", evaluate.verify),

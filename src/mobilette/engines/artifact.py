@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,40 @@ class ArtifactPredictor(Predictor):
         self._sessions: Sessions[Any] = Sessions(self.at_once())
         with self.session():
             pass
+
+    @abstractmethod
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.float32]]:
+        """Return the outputs that `output_names` lists, for one batch of ``pixels`` (N, C, H, W).
+
+        They are logits (N, classes) and, where the contract has them, features (N, D).
+        """
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the model's outputs in the contract."""
+        features = [self.contract.features] if self.contract.features else []
+        return [self.contract.output, *features]
+
+    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        return self.batch_outputs(pixels)[0]
+
+    def batch_features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features (N, D) for one batch of ``pixels`` (N, C, H, W)."""
+        self.check_features()
+        features = self.batch_outputs(pixels)[1]
+        expected = (len(pixels), self.feature_count)
+        if features.shape != expected:
+            raise InputError(f"{self.where}: features are {features.shape}, expected {expected}")
+        return features
+
+    def check_features(self) -> None:
+        """Raise `InputError` unless the model gives features."""
+        if not self.contract.features:
+            raise InputError(
+                f"{self.artifact.path}: an artifact without features; 'mobilette export RUN --to "
+                f"{self.contract.target} --features' makes one that has them"
+            )
 
     @abstractmethod
     def open(self) -> Any:

@@ -57,7 +57,7 @@ class ExecuTorchPredictor(ArtifactPredictor):
         self.check_embedded(contract)
         self.largest_batch = self._largest_batch(program)
         with silence():  # the first call prints the processor to stderr
-            self._logits(program, np.zeros((1, *self.contract.input.shape), np.uint8))
+            self._outputs(program, np.zeros((1, *self.contract.input.shape), np.uint8))
         return program
 
     def _largest_batch(self, program: Any) -> int:
@@ -67,22 +67,24 @@ class ExecuTorchPredictor(ArtifactPredictor):
             raise InputError(f"{self.where}: its input is not the contract's")
         return int(batch)
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return logits, and features if there are any, for one batch of ``pixels``."""
         with self.session() as program:
-            return self._logits(program, pixels)
+            return self._outputs(program, pixels)
 
-    def _logits(self, program: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _outputs(self, program: Any, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         inputs, size = torch.from_numpy(np.ascontiguousarray(pixels)), self.largest_batch
         parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
         try:
             with _ALONE:
                 # cloned, because the next call overwrites them
-                outputs = [program.forward((part,), clone_outputs=True)[0] for part in parts]
+                answers = [program.forward((part,), clone_outputs=True) for part in parts]
         except RuntimeError as error:
             raise self.failed(error) from error
-        logits: NDArray[np.float32] = torch.cat(outputs).numpy()
-        return logits
+        outputs = [torch.cat(rows).numpy() for rows in zip(*answers, strict=True)]
+        if len(outputs) != len(self.output_names):
+            raise InputError(f"{self.where}: its outputs are not the contract's")
+        return outputs
 
 
 def _contract(program: Any) -> bytes | None:

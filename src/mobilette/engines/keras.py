@@ -57,11 +57,10 @@ class KerasPredictor(ArtifactPredictor):
             raise InputError(f"{self.where}: its input or output is not the contract's")
         return model
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         with self.session() as model:
-            logits: NDArray[np.float32] = self._answer(model, pixels)
-        return logits
+            return [self._answer(model, pixels)]
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return the outputs of the layers, maps as (N, C, H, W)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +28,7 @@ from mobilette.artifact.tflite import (
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.sharing import calls_at_once
 from mobilette.errors import InputError
-from mobilette.formats.tflite.schema import ModelRecord
+from mobilette.formats.tflite.schema import ModelRecord, Quantisation
 
 ENGINE_ERRORS = (RuntimeError, ValueError)
 
@@ -69,13 +70,13 @@ class LiteRtPredictor(ArtifactPredictor):
         except ENGINE_ERRORS as error:
             raise self.refused(error) from error
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return logits, and features if there are any, for one batch of ``pixels``."""
         _, record = self.file
-        return as_logits(self.answers(pixels), record)
+        return as_floats(self.answers(pixels), record)
 
-    def answers(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.int8]:
-        """Return the raw output (N, classes) for ``pixels`` (N, C, H, W)."""
+    def answers(self, pixels: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """Return the raw outputs, float32 or int8 (N, width), for ``pixels`` (N, C, H, W)."""
         with self.session() as interpreter:
             try:
                 return ask_litert(interpreter, self.laid_out(pixels))
@@ -92,13 +93,16 @@ def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]
         inside = contract_inside(content)
     except InputError as error:
         raise InputError(f"{predictor.where}: {error}") from None
-    given, answer = record.tensors[record.inputs[0]], record.tensors[record.outputs[0]]
-    kind = "int8" if contract.precision == "int8" else "float32"
-    if contract.float_layers and answer.kind == "float32":  # perhaps the last layer, too
-        kind = "float32"
-    shapes = (1, *contract.input.shape), (1, len(contract.classes))
-    expected = (shapes[0], contract.input.dtype, shapes[1], kind)
-    found = (given.shape, given.kind, answer.shape, answer.kind)
+    given = record.tensors[record.inputs[0]]
+    expected: tuple[object, ...] = ((1, *contract.input.shape), contract.input.dtype)
+    found: tuple[object, ...] = (given.shape, given.kind)
+    widths = [len(contract.classes), predictor.feature_count][: len(predictor.output_names)]
+    for width in widths:
+        expected += ((1, width), "int8" if contract.precision == "int8" else "float32")
+    for answer in (record.tensors[index] for index in record.outputs):
+        # With float layers perhaps the last layer, too.
+        kind = "int8" if contract.float_layers and answer.kind == "float32" else answer.kind
+        found += (answer.shape, kind)
     if found != expected:
         raise InputError(
             f"{predictor.where}: input and output are {found}; the contract says {expected}"
@@ -107,13 +111,17 @@ def read_tflite_model(predictor: ArtifactPredictor) -> tuple[bytes, ModelRecord]
     return content, record
 
 
-def as_logits(
-    answers: NDArray[np.float32] | NDArray[np.int8], record: ModelRecord
-) -> NDArray[np.float32]:
-    """Return ``answers`` as logits: for int8, (answer - zero point) x scale."""
+def as_floats(answers: Sequence[NDArray[Any]], record: ModelRecord) -> list[NDArray[np.float32]]:
+    """Return the raw outputs as numbers: for int8, (answer - zero point) x scale."""
+    return [
+        _as_floats(answer, record.tensors[index].quantisation)
+        for answer, index in zip(answers, record.outputs, strict=True)
+    ]
+
+
+def _as_floats(answers: NDArray[Any], steps: Quantisation | None) -> NDArray[np.float32]:
     if answers.dtype == np.float32:
         return answers.astype(np.float32, copy=False)
-    steps = record.tensors[record.outputs[0]].quantisation
     scale, zero_point = (steps.scale[0], steps.zero_point[0]) if steps else (1, 0)
     return (answers.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
@@ -135,9 +143,9 @@ class TfliteMicroPredictor(ArtifactPredictor):
         height, width, channels = self.contract.input.shape
         self.answers(np.zeros((1, channels, height, width), np.uint8))
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
-        return as_logits(self.answers(pixels), self.record)
+        return as_floats([self.answers(pixels)], self.record)
 
     def answers(self, pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
         """Return the raw output, int8 (N, classes), for ``pixels`` (N, C, H, W)."""

@@ -46,7 +46,9 @@ class NcnnPredictor(ArtifactPredictor):
             raise InputError(f"{self.where}: not a complete ncnn model ({error})") from error
         ends = {layer.kind: layer.outputs for layer in layers}
         known = {name for layer in layers for name in layer.outputs}
-        if ends.get("Input") != (self.contract.input.name,) or self.contract.output not in known:
+        if ends.get("Input") != (self.contract.input.name,) or not known.issuperset(
+            self.output_names
+        ):
             raise InputError(f"{self.where}: its input or output is not the contract's")
         self.check_embedded(_contract(layers[-1], weights))
         self.mat = ncnn.Mat
@@ -62,21 +64,26 @@ class NcnnPredictor(ArtifactPredictor):
                 raise InputError(f"{self.where}: ncnn does not accept it (status {status})")
         return network
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return logits, and features if there are any, for one batch of ``pixels``."""
         with self.session() as network:
-            return np.stack([self._logits(network, image) for image in self.laid_out(pixels)])
+            answers = [self._outputs(network, image) for image in self.laid_out(pixels)]
+        return [np.stack(rows) for rows in zip(*answers, strict=True)]
 
-    def _logits(
+    def _outputs(
         self, network: Any, image: NDArray[np.uint8] | NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    ) -> list[NDArray[np.float32]]:
         borrowed = np.ascontiguousarray(image, np.float32)  # by the Mat, while it lives
         extractor = network.create_extractor()
         extractor.input(self.contract.input.name, self.mat(borrowed))
-        status, logits = extractor.extract(self.contract.output)
-        if status or (logits.dims, logits.w) != (1, len(self.classes)):
-            raise InputError(f"{self.where}: ncnn failed (status {status})")
-        return np.array(logits, np.float32)
+        outputs = []
+        widths = (len(self.classes), self.feature_count)
+        for name, width in zip(self.output_names, widths, strict=False):
+            status, values = extractor.extract(name)
+            if status or (values.dims, values.w) != (1, width):
+                raise InputError(f"{self.where}: ncnn failed (status {status})")
+            outputs.append(np.array(values, np.float32))
+        return outputs
 
 
 def _contract(layer: NcnnLayer, weights: bytes) -> bytes | None:

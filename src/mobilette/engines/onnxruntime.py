@@ -43,15 +43,15 @@ class OnnxRuntimePredictor(ArtifactPredictor):
         self.check_embedded(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
         return session
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return logits, and features if there are any, for one batch of ``pixels``."""
         inputs = {self.contract.input.name: self.laid_out(pixels)}
         with self.session() as session:
             try:
-                logits: NDArray[np.float32] = session.run([self.contract.output], inputs)[0]
+                outputs: list[NDArray[np.float32]] = session.run(self.output_names, inputs)
             except ENGINE_ERRORS as error:
                 raise self.failed(error) from error
-        return logits
+        return outputs
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every float32 tensor in order of execution; int8 tensors as rounded."""

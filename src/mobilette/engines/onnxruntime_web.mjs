@@ -1,12 +1,13 @@
 // Executes an ONNX model with onnxruntime-web, for a parent process (node_messages.mjs).
 //
-// The first message is the model; every other one is a batch of pixels, answered with logits.
-// Arguments: the package's file to import, threads, JSON of {input, output, shape}.
+// The first message is the model; every other one is a batch of pixels, answered with the values of
+// the outputs, one output after the other.
+// Arguments: the package's file to import, threads, JSON of {input, outputs, shape}.
 
 import { serve } from "./node_messages.mjs";
 
 const [, , runtime, threads, names] = process.argv;
-const { input, output, shape } = JSON.parse(names);
+const { input, outputs, shape } = JSON.parse(names);
 const size = shape.reduce((one, other) => one * other);
 let ort;
 let session;
@@ -20,11 +21,18 @@ async function open(model) {
   return new Uint8Array();
 }
 
-async function logits(pixels) {
+async function values(pixels) {
   const batch = new ort.Tensor("uint8", pixels, [pixels.length / size, ...shape]);
-  const answer = (await session.run({ [input]: batch }, [output]))[output];
-  if (answer.type !== "float32") throw new Error(`${output} is ${answer.type}`);
-  return answer.data;
+  const answers = await session.run({ [input]: batch }, outputs);
+  for (const name of outputs) {
+    const { type } = answers[name];
+    if (type !== "float32") throw new Error(`${name} is ${type}`);
+  }
+  const parts = outputs.map((name) => answers[name].data);
+  if (parts.length === 1) return parts[0];
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => (all.set(part, at), at + part.length), 0);
+  return all;
 }
 
-await serve((message) => (session ? logits : open)(new Uint8Array(message)));
+await serve((message) => (session ? values : open)(new Uint8Array(message)));

@@ -178,7 +178,7 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
         self.check_embedded(_read_embedded(model))
         runtime = (find_runtime(self.artifact.path) / RUNTIME).as_uri()
         given = self.contract.input
-        names = {"input": given.name, "output": self.contract.output, "shape": given.shape}
+        names = {"input": given.name, "outputs": self.output_names, "shape": given.shape}
         node = NodeProcess(SCRIPT, [runtime, str(self.threads), json.dumps(names)])
         try:
             node.ask(model)
@@ -186,17 +186,20 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
             raise self.refused(error) from error
         return node
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return logits, and features if there are any, for one batch of ``pixels``."""
         with self.session() as node:
             try:
                 answer = node.ask(np.ascontiguousarray(self.laid_out(pixels)).tobytes())
             except NodeError as error:
                 raise self.failed(error) from error
-        logits = np.frombuffer(answer, "<f4").astype(np.float32)
-        if len(logits) != len(pixels) * len(self.classes):
-            raise self.failed(NodeError(f"{len(logits)} logits for {len(pixels)} images"))
-        return logits.reshape(len(pixels), len(self.classes))
+        values = np.frombuffer(answer, "<f4").astype(np.float32)
+        images = len(pixels)
+        widths = [len(self.classes), self.feature_count][: len(self.output_names)]
+        if len(values) != images * sum(widths):
+            raise self.failed(NodeError(f"{len(values)} numbers for {images} images"))
+        parts = np.split(values, np.cumsum(widths)[:-1] * images)
+        return [part.reshape(images, -1) for part in parts]
 
 
 def find_runtime(artifact: Path | None = None) -> Path:

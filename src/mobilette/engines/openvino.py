@@ -41,8 +41,8 @@ class OpenVinoPredictor(ArtifactPredictor):
         """Return a request with its own compiled model."""
         return self._compile(self._read_model()).create_infer_request()
 
-    def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+    def batch_outputs(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return logits, and features if there are any, for one batch of ``pixels``."""
         inputs = {self.contract.input.name: self.laid_out(pixels)}
         with self.session() as request:
             try:
@@ -50,8 +50,7 @@ class OpenVinoPredictor(ArtifactPredictor):
                 answer = request.infer(inputs, share_outputs=False)
             except RuntimeError as error:
                 raise self.failed(error) from error
-        logits: NDArray[np.float32] = answer[self.contract.output]
-        return logits
+        return [answer[name] for name in self.output_names]
 
     def activations(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return every named float32 tensor in order of execution."""
@@ -63,7 +62,8 @@ class OpenVinoPredictor(ArtifactPredictor):
             for name in operation.output(0).get_names() if operation.get_output_size() else ():
                 if operation.output(0).get_element_type().to_string() == "f32":
                     names[name] = operation.output(0)
-        model.add_outputs([port for name, port in names.items() if name != self.contract.output])
+        known = self.output_names
+        model.add_outputs([port for name, port in names.items() if name not in known])
         try:
             request = self._compile(model).create_infer_request()
             answer = request.infer({self.contract.input.name: self.laid_out(pixels)})
@@ -92,7 +92,7 @@ class OpenVinoPredictor(ArtifactPredictor):
         ports = [(port.any_name, port.partial_shape) for port in model.inputs]
         if ports != [(self.contract.input.name, shape)]:
             raise InputError(f"{self.where}: its inputs are not the contract's")
-        if [port.any_name for port in model.outputs] != [self.contract.output]:
+        if [port.any_name for port in model.outputs] != self.output_names:
             raise InputError(f"{self.where}: its outputs are not the contract's")
         return model
 

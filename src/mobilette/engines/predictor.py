@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.features import features_layer
 from mobilette.data.formats import UnusableImage
 from mobilette.data.machine import usable_cores
 from mobilette.data.preprocess import Preprocess
@@ -36,6 +37,14 @@ BATCH = 32
 # Images decoded ahead of the engine.
 AHEAD = 2 * BATCH
 TOP = 5
+NOT_FINITE = (
+    "the network's answer is not finite (NaN or inf): its weights are damaged, or too large for "
+    "its precision"
+)
+
+T = TypeVar("T")
+R = TypeVar("R")
+F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,14 @@ class Failure:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedding:
+    """The features of one image, float32 (D,)."""
+
+    path: str
+    features: NDArray[np.float32]
+
+
 class Predictor(ABC):
     """A network that answers images, and knows how to prepare them.
 
@@ -92,10 +109,63 @@ class Predictor(ABC):
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W), RGB or grey."""
 
+    @abstractmethod
+    def batch_features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features (N, D) for one batch of ``pixels`` (N, C, H, W), RGB or grey."""
+
+    @property
+    def feature_count(self) -> int:
+        """The number of features of an image."""
+        return features_layer(self.arch).shape[0]
+
+    def check_classifier(self) -> None:  # noqa: B027 - most have one
+        """Raise `InputError` if there is no classifier; `batch_logits` would."""
+
+    def check_features(self) -> None:  # noqa: B027 - most have them
+        """Raise `InputError` if the model does not give features; `batch_features` would."""
+
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for ``pixels`` (N, C, H, W), RGB or grey, N > 0."""
         firsts = range(0, len(pixels), BATCH)
         return np.concatenate([self.batch_logits(pixels[i : i + BATCH]) for i in firsts])
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features (N, D) for ``pixels`` (N, C, H, W), RGB or grey, N > 0."""
+        firsts = range(0, len(pixels), BATCH)
+        return np.concatenate([self.batch_features(pixels[i : i + BATCH]) for i in firsts])
+
+    def embed(self, images: Images) -> NDArray[np.float32]:
+        """Return the features of each of ``images``, float32 (N, D), in order.
+
+        Features are what the classifier reads: `mobilette.arch.features.features_layer`.
+
+        Args:
+            images: as for `predict`.
+
+        Raises:
+            InputError: the artifact was exported without features, ``images`` is one image, or one
+                of them cannot be read.
+        """
+        self.check_features()
+        rows = [_raised(row, number) for number, row in enumerate(self.embed_each(images), start=1)]
+        if not rows:
+            return np.empty((0, self.feature_count), np.float32)
+        return np.stack([row.features for row in rows])
+
+    def embed_each(
+        self, images: Images, *, workers: int | None = None
+    ) -> Generator[Embedding | Failure, None, None]:
+        """Yield the features of each of ``images``, or a `Failure`, as `predict_each` does."""
+        self.check_features()
+        with closing(self._each(images, self.features, workers=workers)) as answers:
+            for image, item in answers:
+                name = name_of(image)
+                if isinstance(item, Failure):
+                    yield item
+                elif np.isfinite(item).all():
+                    yield Embedding(path=name, features=item)
+                else:
+                    yield Failure(path=name, error=NOT_FINITE)
 
     def predict(self, images: Images) -> list[Prediction]:
         """Return the answer for each of ``images``, in order.
@@ -111,12 +181,8 @@ class Predictor(ABC):
         Raises:
             InputError: ``images`` is one image, or one of them cannot be read.
         """
-        answers = []
-        for number, answer in enumerate(self.predict_each(images), start=1):
-            if isinstance(answer, Failure):
-                raise InputError(visible(f"{answer.path or f'image {number}'}: {answer.error}"))
-            answers.append(answer)
-        return answers
+        answers = self.predict_each(images)
+        return [_raised(answer, number) for number, answer in enumerate(answers, start=1)]
 
     def predict_each(
         self, images: Images, *, workers: int | None = None
@@ -132,6 +198,22 @@ class Predictor(ABC):
         Raises:
             InputError: ``images`` is one image, or has no images in it.
         """
+        self.check_classifier()
+        with closing(self._each(images, self._probabilities, workers=workers)) as answers:
+            for image, item in answers:
+                if isinstance(item, Failure):
+                    yield item
+                else:
+                    yield self._prediction(name_of(image), item)
+
+    def _each(
+        self,
+        images: Images,
+        answers: Callable[[NDArray[np.uint8]], NDArray[F]],
+        *,
+        workers: int | None,
+    ) -> Generator[tuple[ImageLike, NDArray[F] | Failure], None, None]:
+        """Yield each image with its row of ``answers``, or with why it cannot be read."""
         threads = usable_cores() if workers is None else workers
         WORKERS.check("workers", threads)
         decoded = computed_ahead(self._read_file, images_of(images), threads=threads, ahead=AHEAD)
@@ -139,12 +221,9 @@ class Predictor(ABC):
             while batch := list(islice(decoded, BATCH)):
                 read = [self._read(image) if item is None else item for image, item in batch]
                 pixels = [item for item in read if not isinstance(item, Failure)]
-                probabilities = iter(self._probabilities(np.stack(pixels)) if pixels else ())
+                rows = iter(answers(np.stack(pixels)) if pixels else ())
                 for (image, _), item in zip(batch, read, strict=True):
-                    if isinstance(item, Failure):
-                        yield item
-                    else:
-                        yield self._prediction(name_of(image), next(probabilities))
+                    yield image, item if isinstance(item, Failure) else next(rows)
 
     def _probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         logits = self.logits(pixels)
@@ -167,11 +246,7 @@ class Predictor(ABC):
 
     def _prediction(self, name: str, probabilities: NDArray[np.float64]) -> Prediction | Failure:
         if np.isnan(probabilities).any():
-            return Failure(
-                path=name,
-                error="the network's answer is not finite (NaN or inf): its weights are damaged, "
-                "or too large for its precision",
-            )
+            return Failure(path=name, error=NOT_FINITE)
         best = largest(probabilities, TOP)
         top = tuple(
             Guess(
@@ -184,6 +259,13 @@ class Predictor(ABC):
         return Prediction(path=name, label=top[0].label, probability=top[0].probability, top=top)
 
 
+def _raised(answer: T | Failure, number: int) -> T:
+    """Return ``answer``; a `Failure` is raised as `InputError`, with the image's number."""
+    if isinstance(answer, Failure):
+        raise InputError(visible(f"{answer.path or f'image {number}'}: {answer.error}"))
+    return answer
+
+
 def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     """Return the indices of the ``count`` largest of ``values``, the largest first, ties by index.
 
@@ -193,10 +275,6 @@ def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     among = np.flatnonzero(values >= np.partition(values, -count)[-count])
     chosen: NDArray[np.intp] = among[np.argsort(-values[among], kind="stable")[:count]]
     return chosen
-
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def computed_ahead(

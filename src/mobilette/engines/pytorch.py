@@ -26,7 +26,7 @@ from mobilette.errors import InputError
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run, open_run
-from mobilette.run.inference import largest_batch, logits_in_batches
+from mobilette.run.inference import features_in_batches, largest_batch, logits_in_batches
 
 
 class CheckpointPredictor(Predictor):
@@ -54,7 +54,7 @@ class CheckpointPredictor(Predictor):
         self._process, on_cpu = os.getpid(), self.device.type == "cpu"
         self._turn: AbstractContextManager[object] = nullcontext() if on_cpu else Lock()
         try:
-            network = model.network if on_cpu else copy.deepcopy(model.network)
+            network = model.backbone if on_cpu else copy.deepcopy(model.backbone)
             self.network: Network = network.to(self.device)
             self.normalise = Normalise(model.preprocess).to(self.device)
         except RuntimeError as error:
@@ -63,13 +63,28 @@ class CheckpointPredictor(Predictor):
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
+        self.check_classifier()
+        with self._one_call():
+            return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
+
+    def batch_features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features (N, D) for one batch of ``pixels`` (N, C, H, W)."""
+        with self._one_call():
+            return features_in_batches(self.network, self.normalise, pixels, size=self._size)
+
+    def check_classifier(self) -> None:
+        """Raise `InputError` if the model was imported without a classifier."""
+        self.model.check_classifier()
+
+    @contextmanager
+    def _one_call(self) -> Iterator[None]:
         if self.device.type != "cpu" and self._process != os.getpid():
             raise InputError(
                 f"{self.where}: device {self.device} cannot be used in a forked process; "
                 "use the start method spawn"
             )
         with CALLS.one(), self._turn, torch_threads(usable_threads("torch", self.threads)):
-            return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
+            yield
 
     def __reduce__(self) -> tuple[Callable[..., CheckpointPredictor], tuple[object, ...]]:
         options: dict[str, Any] = {"device": str(self.device), "threads": self.threads}

@@ -38,13 +38,15 @@ def write_coreml(
     """
     with needs("coreml", "export to coreml"), silence():
         import coremltools as ct
-    script = traced(export_program(model, dtype=torch.float32))
+    features = bool(contract.features)
+    script = traced(export_program(model, dtype=torch.float32, features=features))
+    outputs = [contract.output, contract.features] if features else [contract.output]
     colour = ct.colorlayout.GRAYSCALE if contract.input.colour == "grey" else ct.colorlayout.RGB
     with silence(), scratch() as folder:
         package = ct.convert(
             script,
             inputs=[ct.ImageType(name=INPUT, shape=(1, *contract.arch.shape), color_layout=colour)],
-            outputs=[ct.TensorType(name=OUTPUT)],
+            outputs=[ct.TensorType(name=name) for name in outputs],
             convert_to="mlprogram",
             compute_precision=ct.precision.FLOAT32,
             minimum_deployment_target=ct.target.iOS15,

@@ -39,7 +39,7 @@ def write_executorch(
     with needs("executorch", "export to executorch"), silence():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
-    program = export_program(model, batch=BATCH)
+    program = export_program(model, batch=BATCH, features=bool(contract.features))
     if calibration is not None:
         floats = in_float(model.arch, frozenset(contract.float_layers))
         quantiser = _quantiser(contract.ranges, floats)
@@ -66,6 +66,7 @@ EXECUTORCH = Target(
     model=MODEL,
     input="forward.0",
     output="forward.0",
+    features="forward.1",
     writer=write_executorch,
     imports="import torch\nfrom executorch.runtime import Runtime",
     code="""\

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import get_args
 
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Measured, Precision
@@ -41,18 +39,17 @@ from mobilette.exporters.target import (
     Progress,
     Quantisation,
     Target,
+    check_features,
     make_contract,
     no_progress,
     package_versions,
 )
-from mobilette.files import read_bytes
 from mobilette.folders import check_new, new_directory
-from mobilette.model.directory import is_imported
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, open_run
-from mobilette.run.inference import checkpoint_logits
+from mobilette.run.inference import checkpoint_logits, features_in_batches
 from mobilette.run.subject import Subject, folder_name, resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -74,6 +71,7 @@ def export(
     force: bool = False,
     workers: int | None = None,
     max_unusable: float = 0.1,
+    features: bool = False,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
     reporter: Reporter = SILENT,
@@ -90,14 +88,15 @@ def export(
         force: replace an existing artifact.
         workers: processes that decode; by default one per core.
         max_unusable: largest fraction of ``data`` that may be unreadable.
+        features: make what the classifier reads a second output, for `Predictor.embed`.
         preprocess: for a network: how images are prepared; by default its ``preprocess``.
         classes: for a network: class names in order; by default their numbers.
         reporter: receives the number of images read, and how int8 is calibrated.
 
     Raises:
         InputError: unknown target or precision, a missing package, no trained weights, no images
-            to calibrate with, images that nothing is calibrated with, or the artifact cannot be
-            written; nothing is left behind.
+            to calibrate with, images that nothing is calibrated with, features of a target that
+            has one output, or the artifact cannot be written; nothing is left behind.
     """
     wanted = [(to, check_precision(to, precision))]
     reading = Reading(workers=workers, max_unusable=max_unusable)
@@ -105,7 +104,14 @@ def export(
         model = open_trained_run(model)
     subject = resolve(model, preprocess=preprocess, classes=classes)
     (artifact,) = export_each(
-        subject, wanted, data=data, out=out, force=force, reading=reading, reporter=reporter
+        subject,
+        wanted,
+        data=data,
+        out=out,
+        force=force,
+        reading=reading,
+        reporter=reporter,
+        features=features,
     )
     return artifact
 
@@ -120,6 +126,7 @@ def export_each(
     reading: Reading,
     reporter: Reporter,
     progress: Progress = no_progress,
+    features: bool = False,
 ) -> Iterator[Artifact]:
     """Yield the artifact of each target and precision in ``wanted``, once it is written.
 
@@ -129,6 +136,8 @@ def export_each(
         folder = artifact_folder(subject.run or subject.model, to, precision, out)
         check_new(folder, holds=CONTRACT, force=force)
         package_versions(TARGETS[to])
+        if features:
+            check_features(TARGETS[to])
     calibration = None
     if any(precision == "int8" for _, precision in wanted):
         calibration = calibration_images(
@@ -148,6 +157,7 @@ def export_each(
             out=out,
             force=force,
             progress=progress,
+            features=features,
         )
 
 
@@ -162,6 +172,7 @@ def export_calibrated(
     moved_to: Path | None = None,
     force: bool = False,
     progress: Progress = no_progress,
+    features: bool = False,
 ) -> Artifact:
     """Write an artifact as `export` does; int8 is made with ``calibration`` and ``quantisation``.
 
@@ -186,9 +197,15 @@ def export_calibrated(
         calibration=calibration,
         quantisation=quantisation,
         final=moved_to or final,
+        features=features,
     )
     inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
-    logits = checkpoint_logits(model.network, Normalise(model.preprocess), inputs)
+    network, normalise = model.network, Normalise(model.preprocess)
+    golden = Golden(
+        inputs=inputs,
+        logits=checkpoint_logits(network, normalise, inputs),
+        features=features_in_batches(network, normalise, inputs) if features else None,
+    )
     best = run.best() if run is not None else None
     with new_directory(final, holds=CONTRACT, force=force) as folder:
         written = target.writer(quantisation.model or fold(model), contract, calibration, progress)
@@ -196,7 +213,7 @@ def export_calibrated(
             folder,
             contract=contract,
             files=written.files,
-            golden=Golden(inputs=inputs, logits=logits, exact=written.exact),
+            golden=replace(golden, exact=written.exact),
             readme=readme(contract, target),
             measured=Measured(
                 size_bytes=written.size_bytes or sum(map(len, written.files.values())),
@@ -240,76 +257,6 @@ def artifact_folder(
 def artifact_name(target: Target, precision: Precision) -> str:
     """Return the name of an artifact's directory, such as ``onnx`` or ``onnx-int8``."""
     return target.name if precision == "fp32" else f"{target.name}-{precision}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """An artifact that was not written, and the reason."""
-
-    target: str
-    precision: Precision
-    reason: str
-
-
-def export_missing(
-    run: Run,
-    to: str,
-    precisions: str,
-    *,
-    data: str | Path | None,
-    out: Path,
-    force: bool,
-    reporter: Reporter,
-) -> Iterator[Artifact | Refused]:
-    """Yield a run's artifacts in ``out``, each written unless it is there, or why it is not.
-
-    ``to`` is targets with commas, or ``all``; of ``precisions`` each target gets those that it has.
-    ``data`` calibrates int8 only if the run is imported. An artifact of other weights is replaced
-    only with ``force``.
-    """
-    targets = list(TARGETS) if to == "all" else to.split(",")
-    targets = [one_of(target, TARGETS, "target") for target in targets]
-    asked = [one_of(each, get_args(Precision), "--precision") for each in precisions.split(",")]
-    wanted = [
-        (target, precision)
-        for target in targets
-        for precision in TARGETS[target].precisions
-        if precision in asked
-    ]
-    if not wanted:
-        raise InputError(f"--precision {precisions}: none of {', '.join(targets)} has it")
-    calibration = None
-    if "int8" in asked:
-        given = data if is_imported(run.path) else None
-        try:
-            calibration = calibration_images(run, given, reporter=reporter)
-        except InputError as error:
-            reporter.remark(f"int8: {error}")
-        else:
-            count = len(calibration.pixels)
-            reporter.remark(f"int8 is calibrated with {count} images of {calibration.source}")
-    weights = hashlib.sha256(read_bytes(run.weights_path)).hexdigest()
-    for target, precision in wanted:
-        folder = out / artifact_name(TARGETS[target], precision)
-        try:
-            if is_artifact(folder) and not force:
-                artifact = open_artifact(folder)
-                if artifact.contract.source.weights_sha256 != weights:
-                    raise InputError(
-                        f"{folder}: made from another run; use another --out, or --force"
-                    )
-            else:
-                artifact = export_calibrated(
-                    run,
-                    to=target,
-                    precision=precision,
-                    calibration=calibration,
-                    out=out,
-                    force=force,
-                )
-            yield artifact
-        except InputError as error:
-            yield Refused(target=target, precision=precision, reason=str(error))
 
 
 def open_trained_run(path: str | Path) -> Run:

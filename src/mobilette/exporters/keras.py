@@ -82,6 +82,7 @@ KERAS = Target(
     model=MODEL,
     layout="NHWC",
     dtype="float32",
+    features=None,
     writer=write_keras,
     imports="""\
 import os

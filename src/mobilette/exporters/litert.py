@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from mobilette.arch.layers import layers
+from mobilette.arch.rows import ConvPool
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.golden import golden_inputs
 from mobilette.artifact.tflite import check_tflite
@@ -65,16 +66,25 @@ def tflite_model(
 ) -> bytes:
     """Return the ``.tflite`` file: uint8 (1, H, W, C) to logits (1, classes), float32 or int8.
 
+    Where the contract has features, (1, D), they are the second output, of the same type.
     An int8 model's logits are float32 if its last layer stays in float.
     """
     program: nn.Module
     if calibration is not None:
+        if contract.features and isinstance(model.arch.head, ConvPool):
+            # A map and its averages have one scale, which the averages would change.
+            raise InputError(
+                f"--to {contract.target} in int8: features of {model.arch.name} would change its "
+                "answers; use --to onnx"
+            )
         quantised, example = quantise(model, contract, calibration, progress)
         _label_nodes(quantised)
         program = quantised
     else:
         network, normalise = _labelled(model.network), Normalise(model.preprocess)
-        program = PixelsToLogits(network, normalise, layout="NHWC").eval()
+        program = PixelsToLogits(
+            network, normalise, layout="NHWC", features=bool(contract.features)
+        ).eval()
         inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
         pixels = inputs[:1].transpose(0, 2, 3, 1)
         example = torch.from_numpy(np.ascontiguousarray(pixels))

@@ -79,7 +79,7 @@ def write_mcu(
         exact=ask_litert(
             litert_interpreter(content, reference=True),
             np.ascontiguousarray(golden.transpose(0, 2, 3, 1)),
-        ),
+        )[0],
     )
 
 
@@ -92,6 +92,7 @@ MCU = Target(
     parts=(SOURCE, HEADER, RESOLVER),
     layout="NHWC",
     batch=1,
+    features=None,
     integer_answers=True,
     default_ranges_differ_from_minmax=True,
     writer=write_mcu,

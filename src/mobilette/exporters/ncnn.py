@@ -36,7 +36,9 @@ def write_ncnn(
         import ncnn
         import pnnx
     network = _without_strided_slices(model.network)
-    program = export_program(model, network=network, dtype=torch.float32)
+    program = export_program(
+        model, network=network, dtype=torch.float32, features=bool(contract.features)
+    )
     param, weights = _convert(program, pnnx.EXEC_PATH)
     kinds = [line.split()[0] for line in param.splitlines()[2:]]
     if unknown := [kind for kind in kinds if ncnn.ncnn.layer_to_index(kind) < 0]:
@@ -57,6 +59,7 @@ NCNN = Target(
     dtype="float32",
     input="in0",
     output="out0",
+    features="out1",
     batched=False,
     writer=write_ncnn,
     imports="import ncnn",

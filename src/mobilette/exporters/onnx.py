@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-from collections import Counter, OrderedDict
+from collections import Counter
 from pathlib import Path
 
 import onnx
 import torch
-from torch import nn
 
 from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
 from mobilette.artifact.golden import golden_inputs
@@ -17,7 +16,7 @@ from mobilette.compression.float_layers import in_float
 from mobilette.data.normalise import Normalise
 from mobilette.exporters.onnx_int8 import absorb_normalisation, quantize
 from mobilette.exporters.program import quiet_log
-from mobilette.exporters.target import Calibration, Progress, Target, Written
+from mobilette.exporters.target import Calibration, PixelsToLogits, Progress, Target, Written
 from mobilette.model.model import Model
 from mobilette.nn.layers import GlobalAveragePool
 from mobilette.nn.network import Network
@@ -36,17 +35,18 @@ def write_onnx(
     Normalisation is its first convolution or, where int8 allows it, the input's quantisation. Nodes
     are named after the `Arch`'s layers.
     """
+    features = contract.features
     if calibration is not None:
         quantisable = absorb_normalisation(model)
         made = quantize(
-            convert(quantisable.network, quantisable.normalise),
+            convert(quantisable.network, quantisable.normalise, features=features),
             calibration.pixels,
             quantisable,
             ranges=contract.ranges,
             floats=in_float(model.arch, frozenset(contract.float_layers)),
         )
     else:
-        made = convert(model.network, Normalise(model.preprocess))
+        made = convert(model.network, Normalise(model.preprocess), features=features)
     entry = made.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, canonical(contract.embedded())
     onnx.checker.check_model(made, full_check=True)
@@ -68,13 +68,14 @@ logits = session.run(["{output}"], {{"{input}": pixels}})[0][0]""",
 )
 
 
-def convert(network: Network, normalise: Normalise) -> onnx.ModelProto:
+def convert(network: Network, normalise: Normalise, *, features: str = "") -> onnx.ModelProto:
     """Return ``network`` with its normalisation as ONNX, its nodes named by layer.
 
-    ``network`` is in evaluation mode, its batch norms folded.
+    ``network`` is in evaluation mode, its batch norms folded. If ``features`` is not empty, they
+    are a second output with this name.
     """
     pixels = golden_inputs(network.arch.in_channels, network.arch.resolution)
-    module = nn.Sequential(OrderedDict(normalise=normalise, network=network))
+    module = PixelsToLogits(network, normalise, layout="NCHW", features=bool(features))
     with quiet_log("torch.onnx"), NO_WARNINGS:
         program = torch.onnx.export(
             module.eval(),
@@ -82,7 +83,7 @@ def convert(network: Network, normalise: Normalise) -> onnx.ModelProto:
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, features] if features else [OUTPUT],
             opset_version=OPSET,
             verbose=False,
         )
@@ -100,13 +101,14 @@ def _name_by_layer(model: onnx.ModelProto) -> None:
     """
     scopes = [_scope(node) for node in model.graph.node]
     count, seen, renamed = Counter(scopes), Counter[str](), {}
+    outputs = {output.name for output in model.graph.output}
     for tensor in model.graph.initializer:
         renamed[tensor.name] = tensor.name = tensor.name.removeprefix(PREFIX)
     for node, layer in zip(model.graph.node, scopes, strict=True):
         name = f"{layer}.{node.op_type.lower()}" if count[layer] > 1 else layer
         seen[name] += 1
         node.name = f"{name}.{seen[name]}" if seen[name] > 1 else name
-        if node.output[0] != OUTPUT:
+        if node.output[0] not in outputs:
             renamed[node.output[0]] = node.name
     for node in model.graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]

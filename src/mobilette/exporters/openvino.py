@@ -35,7 +35,7 @@ def write_openvino(
     """
     with hidden(_TELEMETRY), needs("openvino", "export to openvino"):
         import openvino
-    source = convert(model.network, Normalise(model.preprocess))
+    source = convert(model.network, Normalise(model.preprocess), features=contract.features)
     # Not Core.read_model, which leaves constants unfolded: NNCF corrects only constant biases.
     made = openvino.convert_model(io.BytesIO(source.SerializeToString()))
     if calibration is not None:

@@ -28,14 +28,19 @@ def export_program(
     network: Network | None = None,
     dtype: torch.dtype = torch.uint8,
     batch: Dim | None = None,
+    features: bool = False,
 ) -> ExportedProgram:
     """Return a model with its normalisation, from pixels (N, C, H, W) to logits (N, classes).
+
+    With ``features`` the features (N, D) are a second output.
 
     Its sizes are constants, which tracing converters would otherwise see computed. ``network``
     replaces the model's own; ``dtype`` is the pixels', 0 to 255; ``batch`` is N, 1 by default.
     """
     normalise = Normalise(model.preprocess)
-    module = PixelsToLogits(network or model.network, normalise, layout="NCHW").eval()
+    module = PixelsToLogits(
+        network or model.network, normalise, layout="NCHW", features=features
+    ).eval()
     inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
     pixels = torch.from_numpy(inputs[: 1 if batch is None else 2]).to(dtype)
     with warnings.catch_warnings():

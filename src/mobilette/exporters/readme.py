@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mobilette.arch.features import features_layer
 from mobilette.artifact.contract import Contract
 from mobilette.compression.float_layers import answers_in_float
 from mobilette.errors import visible
@@ -14,7 +15,7 @@ _TEXT = """\
 {code}
 
 - `{model}`: input `{input}`, {dtype} ({shape}), {colour};
-  output `{output}`, {kind} ({answers}).{probability}
+  output `{output}`, {kind} ({answers}).{probability}{features}
 - `labels.txt`: the classes in the order of the logits, `id<TAB>name`.
 - `contract.json`: all of this for programs, with the hashes of the files.
 - `golden.npz`: inputs, and the logits that the trained network gave for them.
@@ -51,6 +52,10 @@ _SEVERAL = 'print([label.split("\\t")[1] for label, logit in zip(labels, logits)
 _SIGMOID = """
 - An image may be of several classes or of none: the probability of each is the sigmoid of its
   logit, 1 / (1 + exp(-logit)), for itself."""
+
+_FEATURES = """
+- A second output, `{name}`, {kind} ({shape}): what the classifier reads, the features of
+  `mobilette embed`."""
 
 _CROP = """\
 width, height = image.size
@@ -101,12 +106,18 @@ def readme(contract: Contract, target: Target) -> str:
     batch = [count] if target.batched else []
     integer = target.integer_answers and contract.precision == "int8"
     integer &= not answers_in_float(contract.arch, frozenset(contract.float_layers))
+    kind = "int8" if integer else "float32"
+    features = ""
+    if contract.features:
+        shape = ", ".join([*batch, str(features_layer(contract.arch).shape[0])])
+        features = _FEATURES.format(name=contract.features, kind=kind, shape=shape)
     return _TEXT.format(
+        features=features,
         code=code,
         dtype=contract.input.dtype,
         shape=", ".join([*batch, *map(str, contract.input.shape)]),
         answers=", ".join([*batch, str(contract.arch.num_classes)]),
-        kind="int8" if integer else "float32",
+        kind=kind,
         notes=target.notes.format(**names),
         probability=_SIGMOID if several else "",
         name=visible(contract.arch.name),

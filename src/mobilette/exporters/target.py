@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -21,8 +20,10 @@ from mobilette.artifact.contract import (
     Source,
 )
 from mobilette.compression.ranges import Ranges
+from mobilette.errors import InputError
 from mobilette.extras import needs, version_of
 from mobilette.model.model import Model
+from mobilette.nn.network import Network
 from mobilette.run.subject import Subject, model_sha256
 
 Layout = Literal["NCHW", "NHWC"]
@@ -95,6 +96,7 @@ class Target:
         parts: names of the files beside the model.
         batched: whether input and output have a batch dimension.
         writer: writes the files; imports its extra's packages itself.
+        features: name of a second output with the features; ``None`` if there can be none.
         code: the README's Python, from ``pixels``, uint8 (1, C, H, W), to ``logits`` (classes,);
             the placeholders are those of `mobilette.exporters.readme`.
         language: language of ``code``; if not Python, it is the README's section on running.
@@ -117,6 +119,7 @@ class Target:
     dtype: Literal["uint8", "float32"] = "uint8"
     input: str = "pixels"
     output: str = "logits"
+    features: str | None = "features"
     batched: bool = True
     verifiable: bool = True
     language: Literal["python", "javascript"] = "python"
@@ -130,17 +133,24 @@ class PixelsToLogits(nn.Module):
     """The network with its normalisation inside.
 
     Pixels are uint8 or float32, 0 to 255, (N, C, H, W) or (N, H, W, C); logits are (N, classes).
+    With ``features`` the features (N, D) are a second output.
     """
 
-    def __init__(self, network: nn.Module, normalise: nn.Module, *, layout: Layout) -> None:
+    def __init__(
+        self, network: Network, normalise: nn.Module, *, layout: Layout, features: bool = False
+    ) -> None:
         super().__init__()
-        self.normalise, self.network, self.layout = normalise, network, layout
+        self.normalise, self.network = normalise, network
+        self.layout, self.features = layout, features
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits of ``pixels``."""
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits of ``pixels``, or logits and features."""
         if self.layout == "NHWC":
             pixels = pixels.permute(0, 3, 1, 2)
-        logits: Tensor = self.network(self.normalise(pixels.to(torch.float32)))
+        x = self.normalise(pixels)
+        if self.features:
+            return self.network.with_features(x)
+        logits: Tensor = self.network(x)
         return logits
 
 
@@ -148,6 +158,12 @@ def package_versions(target: Target) -> dict[str, str]:
     """Return the versions of the packages that write ``target``; `InputError` if one is missing."""
     with needs(target.extra, f"export to {target.name}"):
         return {name: version_of(name) for name in ("mobilette", "torch", *target.packages)}
+
+
+def check_features(target: Target) -> None:
+    """Raise `InputError` unless ``target`` can have the features as a second output."""
+    if target.features is None:
+        raise InputError(f"--to {target.name} has no second output for --features; use --to onnx")
 
 
 def make_contract(
@@ -158,9 +174,12 @@ def make_contract(
     calibration: Calibration | None,
     quantisation: Quantisation,
     final: Path,
+    features: bool = False,
 ) -> Contract:
     """Return the contract of an artifact that will be in ``final``, before it is written."""
     model, run = subject
+    if features:
+        check_features(target)
     channels, height, width = model.arch.shape
     shape = (height, width, channels) if target.layout == "NHWC" else model.arch.shape
     source = None
@@ -188,6 +207,7 @@ def make_contract(
         calibration=source,
         float_layers=tuple(sorted(quantisation.float_layers)),
         verifiable=target.verifiable,
+        features=target.features or "" if features else "",
         versions=package_versions(target),
         source=Source(
             run=_relative(run.path, final) if run is not None else "",

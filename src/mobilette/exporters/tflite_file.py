@@ -52,7 +52,10 @@ def name_tensors(model: Any, contract: Contract) -> None:
             number = f".{seen[text]}" if seen[text] > 1 else ""
             graph.tensors[index].name = (text + number).encode()
 
-    ends = {int(graph.inputs[0]): contract.input.name, int(graph.outputs[0]): contract.output}
+    outputs = [contract.output, contract.features] if contract.features else [contract.output]
+    order = _outputs_in_order(model)
+    graph.outputs = order
+    ends = {int(graph.inputs[0]): contract.input.name, **dict(zip(order, outputs, strict=True))}
     for index, end in ends.items():
         name(index, end)
     for operator in graph.operators:
@@ -69,6 +72,14 @@ def name_tensors(model: Any, contract: Contract) -> None:
     graph.name = contract.arch.name.encode()
     model.description = b"Mobilette"
     model.metadata, model.metadataBuffer = [], None
+
+
+def _outputs_in_order(model: Any) -> list[int]:
+    """Return the tensors that the program returned, in its order; the converter sorts them."""
+    (graph,) = model.subgraphs
+    found = [entry for each in model.signatureDefs or [] for entry in each.outputs]
+    found.sort(key=lambda entry: text(entry.name))  # output_0, output_1
+    return [int(entry.tensorIndex) for entry in found] or [int(index) for index in graph.outputs]
 
 
 def add_contract(model: Any, contract: Contract) -> None:

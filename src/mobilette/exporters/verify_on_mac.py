@@ -54,22 +54,30 @@ def model_failures(folder: Path, contract: dict[str, Any]) -> list[str]:
     if differing := [key for key, value in inside.items() if contract.get(key) != value]:
         return [f"the contract inside the model differs in {', '.join(differing)}"]
     with np.load(folder / "golden.npz", allow_pickle=False) as golden:
-        inputs, expected = golden["inputs"], golden["logits"]
-    answers = [predict(model, pixels, contract) for pixels in inputs]
-    difference = float(np.abs(np.stack(answers) - expected).max())
-    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    print(f"largest difference of a logit: {difference:.3g} (allowed: {allowed:.3g})")
-    if difference <= allowed:
-        return []
-    return ["the golden vectors' logits differ by more than that"]
+        content = dict(golden)
+    answers = [predict(model, pixels, contract) for pixels in content["inputs"]]
+    failures = []
+    for what, least in (("logits", 1.0), ("features", 0.0)):
+        name = contract["output"] if what == "logits" else contract.get("features")
+        if not name:
+            continue
+        expected = content[what]
+        difference = float(
+            np.abs(np.stack([x[name].reshape(-1) for x in answers]) - expected).max()
+        )
+        allowed = TOLERANCE * max(least, float(np.abs(expected).max()))
+        print(f"largest difference of {what}: {difference:.3g} (allowed: {allowed:.3g})")
+        if not difference <= allowed:
+            failures.append(f"the golden vectors' {what} differ by more than that")
+    return failures
 
 
 def predict(model: Any, pixels: Any, contract: dict[str, Any]) -> Any:
-    """Return the logits (classes,) of ``pixels``, uint8 (C, H, W)."""
+    """Return the model's outputs by name for ``pixels``, uint8 (C, H, W)."""
     from PIL import Image
 
     image = Image.fromarray(pixels.transpose(1, 2, 0).squeeze())
-    return model.predict({contract["input"]["name"]: image})[contract["output"]].reshape(-1)
+    return model.predict({contract["input"]["name"]: image})
 
 
 if __name__ == "__main__":

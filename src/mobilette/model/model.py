@@ -56,7 +56,8 @@ class Model:
         preprocess: how images are prepared.
         classes: one per logit, in order.
         multi_label: whether classes are independent (a sigmoid over several outputs).
-        has_classifier: otherwise the classifier is one class of zeros, for training only.
+        has_classifier: otherwise the classifier is one class of zeros, for training and features
+            only.
         origin: where the model comes from.
 
     Raises:
@@ -82,12 +83,21 @@ class Model:
         Raises:
             InputError: it has no classifier.
         """
+        self.check_classifier()
+        return self.backbone
+
+    def check_classifier(self) -> None:
+        """Raise `InputError`, naming the command that trains one, if there is no classifier."""
         if not self.has_classifier:
             source = self.origin.source
             raise InputError(
                 f"{source}: its weights were imported from a file without a classifier; "
                 f"'{shlex.join(['mobilette', 'train', 'DATA', '--from', source])}' trains one"
             )
+
+    @cached_property
+    def backbone(self) -> Network:
+        """The `network`, also without a classifier: its features are right, its logits zeros."""
         network = build_empty(self.arch)
         copied = {name: tensor.clone() for name, tensor in self.weights.items()}
         network.load_state_dict(copied, assign=True)

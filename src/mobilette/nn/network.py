@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.features import features_layer
 from mobilette.arch.layers import training_layers
 from mobilette.arch.primitives import INPUT, Layer
 from mobilette.counting.cost import check_memory, cost
 from mobilette.nn.fused_norm import can_fuse, norm_and_activation
-from mobilette.nn.layers import build_layer, initialise
+from mobilette.nn.layers import GlobalAveragePool, build_layer, initialise
 
 _NO_ACTIVATION = nn.Identity()
 
@@ -50,8 +51,13 @@ class Network(nn.Module):
                     parent.add_module(part, nn.ModuleDict())
                 parent = getattr(parent, part)
             parent.add_module(name, build_layer(layer, arch))
+        features = features_layer(arch)
+        self._features = features.name
+        if len(features.shape) > 1:
+            average = OrderedDict(pool=GlobalAveragePool(), flatten=nn.Flatten())
+            self.head.add_module("features", nn.Sequential(average))
         self._ends = _last_at_stride(arch, graph)
-        self._steps = _steps(graph, whole=self._ends.values())
+        self._steps = _steps(graph, whole=(*self._ends.values(), self._features))
         self.apply(initialise)
 
     def _repr_html_(self) -> str:
@@ -60,6 +66,17 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes) for normalised images ``x`` (N, C, H, W)."""
         return self._run(x)[self._steps[-1].output]
+
+    def with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes) and features (N, D) for normalised images ``x`` (N, C, H, W).
+
+        The features are those of `mobilette.arch.features.features_layer`.
+        """
+        values = self._run(x, keep=(self._features,))
+        features = values[self._features]
+        if "features" in self.head:
+            features = self.head["features"](features)
+        return values[self._steps[-1].output], features
 
     def features(self, x: Tensor) -> dict[int, Tensor]:
         """Return the last feature maps at each stride: {2: (N, C, H/2, W/2), 4: ...}."""

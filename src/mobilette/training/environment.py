@@ -23,6 +23,7 @@ EXTRAS = {
     "weights": ("h5py", "flatbuffers"),
     "tensorboard": ("tensorboard",),
     "heic": ("pillow-heif",),
+    "parquet": ("pyarrow",),
     "openvino": ("openvino", "nncf"),
     "litert": ("ai-edge-litert", "flatbuffers"),
     "litert-export": ("ai-edge-litert", "litert-torch", "torchao"),

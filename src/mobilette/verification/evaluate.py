@@ -49,6 +49,7 @@ def evaluate(
         InputError: the images cannot be used, or have a class that the model lacks.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
+    predictor.check_classifier()
     reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
     labelled = labelled_images(
         data, predictor.classes, split=reading.split, multi_label=predictor.multi_label

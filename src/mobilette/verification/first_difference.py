@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.features import features_layer
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import ActivationLayer, Layer
 from mobilette.artifact.directory import Artifact
@@ -70,7 +71,9 @@ def first_difference(
         return None
     arch = folded.arch
     theirs = _layer_outputs(folded, pixels)
-    ours = _by_layer(tensors, arch, output=artifact.contract.output)
+    contract = artifact.contract
+    ends = {contract.output: layers(arch)[-1].name, contract.features: features_layer(arch).name}
+    ours = _by_layer(tensors, arch, ends)
     found = [
         _difference(_maker(name, ours, arch), value, theirs[name])
         for name, value in ours.items()
@@ -100,11 +103,14 @@ def _difference(layer: str, ours: Values, theirs: Values) -> Difference:
     )
 
 
-def _by_layer(tensors: Mapping[str, Values], arch: Arch, *, output: str) -> dict[str, Values]:
+def _by_layer(
+    tensors: Mapping[str, Values], arch: Arch, ends: Mapping[str, str]
+) -> dict[str, Values]:
+    """Return ``tensors`` by layer; ``ends`` has the layers of the model's outputs."""
     order = [NORMALISE, *(layer.name for layer in layers(arch))]
     last: dict[str, Values] = {}
     for tensor, value in tensors.items():
-        name = order[-1] if tensor == output else tensor
+        name = ends.get(tensor, tensor)
         while name not in order and "." in name:
             name = name.rpartition(".")[0]
         last[name] = value

@@ -187,6 +187,25 @@ def judge_golden(comparison: Comparison, precision: Precision = "fp32") -> list[
     return []
 
 
+def judge_features(
+    artifact: NDArray[np.float32], checkpoint: NDArray[np.float32], precision: Precision, where: str
+) -> list[str]:
+    """Return what is wrong with an artifact's features, (N, D) as the checkpoint's, of ``where``.
+
+    The limits of golden logits apply, the difference as a part of the largest feature: features may
+    all be small.
+    """
+    limits, ratio = LIMITS[precision], signal_to_noise(artifact, checkpoint)
+    if limits.difference is not None:
+        allowed = limits.difference * float(np.abs(checkpoint).max())
+        largest = compare(artifact, checkpoint).max_abs_diff
+        wrong = f"differ by up to {largest:.3g}, at most {allowed:.3g} is allowed"
+        return [] if largest <= allowed else [f"{where}: features {wrong}"]
+    needed = limits.signal_to_noise_db or 0.0
+    wrong = f"differ, signal to noise is {ratio:.1f} dB, {needed:g} dB are needed for {precision}"
+    return [] if ratio >= needed else [f"{where}: features {wrong}"]
+
+
 def judge_images(
     comparison: Comparison,
     *,
@@ -239,6 +258,8 @@ class Verdict:
             checkpoint to compare with.
         calibration_error_source: the checkpoint's expected calibration error, 0 to 1; ``None``
             if an image may have several classes.
+        features_signal_to_noise_db: of the features, over the images or, without them, over the
+            golden vectors; ``None`` if the artifact does not give features.
         classes_matched_by: how the images' classes were matched to the model's.
         readme_images: how many images the README's code also prepared.
         failures: why it failed; empty if it passed.
@@ -257,6 +278,7 @@ class Verdict:
     calibration_error_source: float | None = None
     calibration_error_artifact: float | None = None
     images: int = 0
+    features_signal_to_noise_db: float | None = None
     classes_matched_by: str | None = None
     readme_images: int = 0
     failures: tuple[str, ...]

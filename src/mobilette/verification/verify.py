@@ -32,9 +32,11 @@ from mobilette.verification.gate import (
     Verdict,
     calibration_error,
     compare,
+    judge_features,
     judge_golden,
     judge_images,
     right_answers_kept,
+    signal_to_noise,
 )
 from mobilette.verification.readme import check_readme
 
@@ -115,6 +117,11 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
         failures += check_exact(predictor.artifact)
     comparison = compare(answers, golden.logits)
     wrong = judge_golden(comparison, contract.precision)
+    features_db = None
+    if golden.features is not None and contract.features:
+        features = predictor.features(golden.inputs)
+        features_db = signal_to_noise(features, golden.features)
+        failures += judge_features(features, golden.features, contract.precision, "golden vectors")
     if wrong:
         wrong += diagnose(predictor, model)
     return Verdict(
@@ -125,6 +132,7 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
         max_abs_diff=comparison.max_abs_diff,
         signal_to_noise_db=comparison.signal_to_noise_db,
         top1_agreement=comparison.top1_agreement,
+        features_signal_to_noise_db=features_db,
         failures=(*failures, *wrong),
         notes=(),
     )
@@ -134,9 +142,14 @@ def _check_golden(golden: Golden, model: Model) -> list[str]:
     arch = model.arch
     if golden.inputs.shape[1:] != arch.shape or golden.logits.shape[1] != arch.num_classes:
         return [f"{GOLDEN}: does not fit the run's network"]
-    own = compare(golden.logits, CheckpointPredictor(model).logits(golden.inputs))
+    checkpoint = CheckpointPredictor(model)
+    own = compare(golden.logits, checkpoint.logits(golden.inputs))
     if not judge_golden(own):
-        return []
+        if golden.features is None:
+            return []
+        return judge_features(
+            golden.features, checkpoint.features(golden.inputs), "fp32", f"{GOLDEN}, by the run"
+        )
     return [
         f"{GOLDEN}: not what the checkpoint answers (logits differ by up to {own.max_abs_diff:.3g})"
     ]
@@ -156,6 +169,7 @@ def _on_images(
     read, unusable = read_split(predictor, images, reading, reporter)
     labels, sample = read.labels, read.pixels[:IMAGES]
     ours = predictor.logits(read.pixels[:])
+    features = predictor.features(read.pixels[:]) if predictor.contract.features else None
     failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
     if unusable:
         name, reason = unusable[0]
@@ -180,6 +194,11 @@ def _on_images(
             precision=predictor.contract.precision,
             max_drop=max_drop,
         )
+        features_db = None
+        if features is not None:
+            expected = checkpoint.features(read.pixels[:])
+            features_db = signal_to_noise(features, expected)
+            failures += judge_features(features, expected, predictor.contract.precision, "images")
         if failures:
             failures += _first_layer(predictor.artifact, model, sample)
         verdict = replace(
@@ -187,6 +206,7 @@ def _on_images(
             max_abs_diff=max(verdict.max_abs_diff, comparison.max_abs_diff),
             signal_to_noise_db=comparison.signal_to_noise_db,
             top1_agreement=comparison.top1_agreement,
+            features_signal_to_noise_db=features_db,
             accuracy_source=source_right,
             calibration_error_source=_calibration_error(theirs, labels),
         )

@@ -64,12 +64,22 @@ export class Classifier {
     return { top, milliseconds: { prepare: prepared - started, network: executed - prepared } };
   }
 
+  /** Return the features of an ImageData, a Float32Array; of artifacts exported with `--features`. */
+  async embed(imageData) {
+    const name = this.contract.features;
+    if (!name) throw new Error("This model gives no features; export it with --features.");
+    return (await this.run(prepare(imageData, this.contract)))[name].data;
+  }
+
   /** Return the logits, a Float32Array, for the result of `prepare`. */
   async logits(pixels) {
+    return (await this.run(pixels))[this.contract.output].data;
+  }
+
+  async run(pixels) {
     const { name, shape } = this.contract.input;
     const input = new this.ort.Tensor("uint8", pixels, [1, ...shape]);
-    const outputs = await this.session.run({ [name]: input });
-    return outputs[this.contract.output].data;
+    return this.session.run({ [name]: input });
   }
 }
 
