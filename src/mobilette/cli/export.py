@@ -37,7 +37,8 @@ CalibrationData = Annotated[
     str | None, typer.Option("--data", help="Images to calibrate int8 with [the run's own].")
 ]
 Names = Annotated[
-    str, typer.Option("--names", help="Names in a state_dict: torchvision, timm or mobilette.")
+    str,
+    typer.Option("--names", help="Names in a state_dict: torchvision, timm, keras or mobilette."),
 ]
 
 Features = Annotated[

@@ -1,4 +1,4 @@
-"""A run's weights under the names of torchvision, timm or Mobilette, for use without Mobilette.
+"""A run's weights under the names of torchvision, timm, Keras or Mobilette, for use without it.
 
 Not an artifact: no engine runs it, and the module that loads it computes the answers. It is written
 only where that module equals the run's network.
@@ -33,7 +33,8 @@ STATE_DICT = "state_dict"
 MODEL = "model.safetensors"
 LABELS = "labels.txt"
 LIBRARIES = {"torchvision": TORCHVISION, "timm": TIMM}
-NAMES = (*LIBRARIES, "mobilette")
+KERAS, KERAS_MODEL = "keras", "model.weights.h5"
+NAMES = (*LIBRARIES, KERAS, "mobilette")
 
 _TEXT = """\
 # {name}, a state dict in {names}'s names
@@ -48,7 +49,10 @@ network.eval()
 ```
 
 `network` takes float32 (batch, {channels}, {height}, {width}) and gives logits
-(batch, {classes}), in the order of the lines of `{labels}`. Its input is (pixel - mean) / std,
+(batch, {classes}), {rest}"""
+
+_INPUT = """\
+in the order of the lines of `{labels}`. Its input is (pixel - mean) / std,
 pixels from 0 to 255, channels {colour}:
 
 - mean {mean}
@@ -88,27 +92,35 @@ def export_state_dict(
 ) -> Path:
     """Write weights as ``out/state_dict/model.safetensors`` and return that file.
 
+    For Keras it is ``model.weights.h5``.
+
     README.md with the Python that loads it and labels.txt are written too; for our own names also
     arch.json.
 
     Args:
         model: a run, its directory or a model.
-        names: ``torchvision``, ``timm`` or ``mobilette``.
+        names: ``torchvision``, ``timm``, ``keras`` or ``mobilette``.
         out: by default ``exports/<name of the run or network>``.
         force: replace an earlier export.
 
     Raises:
-        InputError: unknown names, a network that the library lacks, no trained weights, or the
-            folder cannot be written; nothing is left behind.
+        InputError: unknown names, a network that the library lacks, no trained weights, Keras is
+            missing, or the folder cannot be written; nothing is left behind.
     """
     one_of(names, NAMES, "names")
     found, run = resolve(model)
     base = Path(out) if out is not None else Path("exports") / folder_name(run or found)
     folder = base / STATE_DICT
     source = None if run is None else run.path
-    with new_directory(folder, holds=MODEL, force=force, source=source) as temporary:
-        _write_state_dict(found, temporary, names)
-    return folder / MODEL
+    with new_directory(folder, holds=LABELS, force=force, source=source) as temporary:
+        write_text(temporary / LABELS, classes_text(found.classes))
+        if names == KERAS:
+            from mobilette.exporters.keras_names import write_keras_weights
+
+            write_keras_weights(found, temporary, KERAS_MODEL)
+        else:
+            _write_state_dict(found, temporary, names)
+    return folder / (KERAS_MODEL if names == KERAS else MODEL)
 
 
 def _write_state_dict(model: Model, folder: Path, names: str) -> None:
@@ -127,27 +139,37 @@ def _write_state_dict(model: Model, folder: Path, names: str) -> None:
     else:
         write_json(folder / ARCH, model.arch.to_json())
     write_bytes(folder / MODEL, save(weights, metadata={"format": "pt"}))
-    write_text(folder / LABELS, classes_text(model.classes))
     write_text(folder / "README.md", text)
 
 
 def _readme(model: Model, names: str) -> str:
-    arch, preprocess = model.arch, model.preprocess
+    arch = model.arch
     if names in LIBRARIES:
         build = constructor(arch, names, width_mult=model.origin.width_mult)
     else:
         build = f'Network(read_record(Path("{ARCH}"), Arch))'
     height, width = arch.size
-    tall, wide = preprocess.covered(arch.resolution)
     return _TEXT.format(
         name=arch.name,
         names=names,
         imports=f"import {names}" if names in LIBRARIES else _OWN_IMPORTS,
         build=build,
         load=_LOAD_MNASNET if "MNASNet(" in build else _LOAD,
-        labels=LABELS,
         channels=arch.in_channels,
         classes=arch.num_classes,
+        height=height,
+        width=width,
+        rest=input_text(model),
+    )
+
+
+def input_text(model: Model) -> str:
+    """Return what a README says of classes and input, from the middle of a sentence."""
+    arch, preprocess = model.arch, model.preprocess
+    height, width = arch.size
+    tall, wide = preprocess.covered(arch.resolution)
+    return _INPUT.format(
+        labels=LABELS,
         height=height,
         width=width,
         colour=_COLOUR[preprocess.colour],
@@ -214,9 +236,9 @@ def constructor(arch: Arch, library: str, *, width_mult: float | None = None) ->
         head = replace(made.head, dropout=arch.head.dropout)
         if replace(made, norm_momentum=arch.norm_momentum, head=head) == arch:
             return code
-        differences = _differences(arch, made)
-        if not nearest or len(differences) < len(nearest):
-            nearest = differences
+        found = differences(arch, made)
+        if not nearest or len(found) < len(nearest):
+            nearest = found
     what = f"; {nearest[0]}" if nearest else ""
     raise InputError(
         f"{library} cannot build this {arch.name}{what}; --names mobilette keeps it as it is"
@@ -273,7 +295,8 @@ def _timm(arch: Arch) -> Iterator[Constructor]:
             yield f'timm.create_model("{name}", {options}{option})', padded
 
 
-def _differences(ours: Arch, theirs: Arch) -> list[str]:
+def differences(ours: Arch, theirs: Arch) -> list[str]:
+    """Return how another library's network differs from ours, what is seen first at the front."""
     found = []
     if ours.in_channels != theirs.in_channels:
         found.append(f"it has {ours.in_channels} input channels, not {theirs.in_channels}")

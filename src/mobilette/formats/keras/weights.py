@@ -190,7 +190,7 @@ def match_in_order(
             f"{where}: weights without a topology; the order of {arch.name}'s parallel layers is "
             "unknown; save the whole model in Keras (model.save)"
         )
-    ours = _with_conventions(arch)
+    ours = with_conventions(arch)
     queues = _queues(weights)
     tensors: dict[str, Tensor] = {}
     before: Shape = ()
@@ -219,7 +219,9 @@ def _queues(weights: Sequence[LayerWeights]) -> dict[str, Iterator[LayerWeights]
     return {kind: iter([layer for layer in weights if layer.kind == kind]) for kind in kinds}
 
 
-def _with_conventions(arch: Arch) -> Arch:
+def with_conventions(arch: Arch) -> Arch:
+    """Return ``arch`` with the batch norm epsilon and padding of Keras' constructors."""
+
     def change(name: str, conv: Conv) -> Conv:
         return replace(conv, padding="tf_same") if conv.stride > 1 else conv
 
