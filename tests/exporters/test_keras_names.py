@@ -118,7 +118,11 @@ def padded(arch: Arch) -> Arch:
             1.0,
             "it pads the 19x19 map of rows.3.depthwise.conv otherwise",
         ),
-        (as_keras_has_it("mobilenet_v2", resolution=31), 1.0, "images of 31x31; sides of 32 or more are needed"),
+        (
+            as_keras_has_it("mobilenet_v2", resolution=31),
+            1.0,
+            "images of 31x31; sides of 32 or more are needed",
+        ),
         (as_keras_has_it("mobilenet_v2", form="small"), 1.0, "stem.conv has stride 1, not 2"),
     ],
 )

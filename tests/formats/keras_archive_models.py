@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     import keras
 
-    from tests.formats.keras_models import _give_statistics
+    from tests.formats.keras_models import give_statistics
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
             classifier_activation=None,
             **options,
         )
-        _give_statistics(keras, model, images, random)
+        give_statistics(keras, model, images, random)
         logits = model.predict(images[:2], verbose=0)
         model.save(folder / f"{name}.keras")
         np.savez(folder / f"{name}.npz", images=images[:2], logits=logits)
