@@ -189,7 +189,9 @@ def test_what_only_looks_like_them_is_told_with_the_nearest(name: str) -> None:
     ],
 )
 def test_a_name_of_several_networks_offers_them_all(name: str, offered: str) -> None:
-    with pytest.raises(InputError, match=f"no network is called '{name}'; did you mean .*{offered}"):
+    with pytest.raises(
+        InputError, match=f"no network is called '{name}'; did you mean .*{offered}"
+    ):
         get_arch(name)
 
 

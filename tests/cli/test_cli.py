@@ -13,9 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
-from mobilette.arch.catalogue import list_models
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.scale import Settings
 from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import run
 from mobilette.data.cache import images_cache
@@ -24,8 +26,11 @@ from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.exporters.export import TARGETS, target_packages
+from mobilette.nn.network import Network
 from mobilette.run.directory import Run
+from tests.batch_norm import give_statistics
 from tests.conftest import COLOURS, write_images
+from tests.models import model_of
 
 Result = subprocess.CompletedProcess[str]
 Capture = pytest.CaptureFixture[str]
@@ -136,6 +141,41 @@ def test_doctor() -> None:
     assert found["targets"]["onnx"]["onnxruntime"] == version("onnxruntime")
     shown = mobilette("doctor").stdout
     assert f"  {'onnx':<16} onnx {version('onnx')}, onnxruntime {version('onnxruntime')}\n" in shown
+
+
+def test_doctor_examines_a_run(tmp_path: Path, capsys: Capture) -> None:
+    arch = get_arch("mobilenet_v1", Settings(width_mult=0.125, resolution=32, num_classes=3))
+    network = Network(arch)
+    give_statistics(network, torch.randn(8, 3, 32, 32, generator=torch.manual_seed(0)))
+    model = model_of(network)
+    model.weights["rows.1.depthwise.conv.weight"][2] = 0
+    model.save(tmp_path / "run")
+    found = json.loads(in_this_process(capsys, "doctor", tmp_path / "run", "--json").stdout)
+    assert list(found) == ["run", "channels", "dead", "layers"]
+    assert (found["channels"], found["dead"]) == (sum(x["channels"] for x in found["layers"]), 1)
+    dead = [each for each in found["layers"] if each["dead"]]
+    assert dead == [{"layer": "rows.1.depthwise.conv", "channels": 8, "dead": [2]}]
+    shown = in_this_process(capsys, "doctor", tmp_path / "run")
+    assert shown.returncode == 0
+    assert re.search(r"rows.1.depthwise.conv +8 +1\n", shown.stdout)
+    assert "mobilette prune" in shown.stderr
+
+
+def test_doctor_finds_nothing_dead(tmp_path: Path, capsys: Capture) -> None:
+    model_of(get_arch("resnet8", Settings(resolution=32))).save(tmp_path / "run")
+    shown = in_this_process(capsys, "doctor", tmp_path / "run")
+    assert (shown.returncode, shown.stdout) == (0, "0 depthwise channels, none of them dead\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nothing"], "nothing"), (["nothing", "--clean"], "--clean is for the cache")],
+)
+def test_doctor_refuses_in_a_line(arguments: list[str], message: str, capsys: Capture) -> None:
+    result = in_this_process(capsys, "doctor", *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_doctor_says_what_installs_a_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,18 @@ from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 
-from mobilette.cli import bench, cost, embed, evaluate, export, models, prune, train, weights
-from mobilette.cli.options import Json
+from mobilette.cli import (
+    bench,
+    cost,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    models,
+    prune,
+    train,
+    weights,
+)
 from mobilette.data.machine import threads_by_quota
 from mobilette.data.names import refuse_address
 from mobilette.errors import InputError, visible
@@ -57,46 +67,6 @@ def _before_verbs(
     pass
 
 
-def doctor(
-    clean: Annotated[
-        bool, typer.Option("--clean", help="Remove the cache of decoded images.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Show versions, cores, memory, devices, targets and extras."""
-    from mobilette.cli.output import console, print_json
-
-    out = console()
-    if clean:
-        from mobilette.data.cache import clean_cache, images_cache
-
-        folder = images_cache()
-        if folder is None:
-            raise InputError("no home directory, so there is no cache to remove")
-        sets, removed = clean_cache(folder)
-        if as_json:
-            print_json({"folder": str(folder), "sets": sets, "bytes": removed})
-        else:
-            what = f"{sets} set{'s' if sets != 1 else ''} of decoded images"
-            out.print(f"{folder}: {what} removed, {removed:,} bytes")
-        return
-    from mobilette.engines.onnxruntime_web import describe_runtime
-    from mobilette.exporters.export import target_packages
-    from mobilette.training.environment import examine
-
-    found = examine() | {"targets": target_packages(), "web": describe_runtime()}
-    if as_json:
-        print_json(found)
-        return
-    for key, value in found.items():
-        text = "" if isinstance(value, dict) else "none" if value is None else value
-        out.print(f"{key:<12} {text}")
-        for name, detail in value.items() if isinstance(value, dict) else ():
-            if isinstance(detail, dict):
-                detail = ", ".join(f"{package} {version}" for package, version in detail.items())
-            out.print(f"  {name:<16} {detail}")
-
-
 for name, function in (
     ("models", models.models),
     ("cost", cost.cost),
@@ -109,7 +79,7 @@ for name, function in (
     ("verify", evaluate.verify),
     ("bench", bench.bench),
     ("prune", prune.prune),
-    ("doctor", doctor),
+    ("doctor", doctor.doctor),
 ):
     app.command(name)(function)
 app.add_typer(weights.app, name="weights")

@@ -1,4 +1,7 @@
-"""Model transformations: fold, equalise, correct biases, slice, prune; int8 simulated in float."""
+"""Model transformations: fold, equalise, correct biases, slice, prune; int8 simulated in float.
+
+Also what they go by: scores of channels, and channels that are dead.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mobilette.compression.bias_correction import correct_biases
     from mobilette.compression.channel_scores import norm_scores, taylor_scores
+    from mobilette.compression.dead_channels import dead_depthwise
     from mobilette.compression.equalisation import absorb_high_biases, equalise
     from mobilette.compression.folding import fold, merge_branches
     from mobilette.compression.pruning import prune_channels, slice_to
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "absorb_high_biases",
     "correct_biases",
+    "dead_depthwise",
     "equalise",
     "fold",
     "merge_branches",
@@ -28,6 +33,7 @@ __all__ = [
 _HOME = {
     "absorb_high_biases": "equalisation",
     "correct_biases": "bias_correction",
+    "dead_depthwise": "dead_channels",
     "equalise": "equalisation",
     "fold": "folding",
     "merge_branches": "folding",
