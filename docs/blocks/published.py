@@ -57,6 +57,9 @@ LARGER = (
     RESNET18,
 )
 
+# V3 paper, section 5.1: milliseconds on a Pixel 1 and million mult-adds that each change saves
+TAIL = {"last stage": (7, 30), "stem": (2, 10)}
+
 # Hard-swish, V3 paper Table 5, V3-Large on a Pixel 1: top-1 in percent, milliseconds, milliseconds
 # with a hard-swish that is not optimised.
 HARD_SWISH = {

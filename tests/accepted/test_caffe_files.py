@@ -119,7 +119,7 @@ CASES: dict[str, Case] = {
     "`layers`, as before 2015": reads("squeezenet1_1", old=True, input_layer=False),
     "`BatchNorm` and the `Scale` behind it": reads(in_place=False),
     "`ConvolutionDepthwise`, `DepthwiseConvolution`": reads(depthwise="DepthwiseConvolution"),
-    "a first block of MobileNet V2 that expands by 1": expanded,
+    "MobileNet V2 with a first block that expands by 1, or with strides elsewhere": expanded,
     "`transform_param` with `mean_value` or `scale`, in either file": stated,
     "`transform_param` with `mean_file`": mean_file,
     "weights of layers that are not in the `.prototxt`": unused,

@@ -66,7 +66,7 @@ def test_json_has_the_keys_of_the_table(
         "verify": ["verify", artifact, data],
         "weights list": ["weights", "list", "mobilenetv1_100"],
         "doctor": ["doctor"],
-        "doctor RUN": ["doctor", str(trained.path)],
+        "doctor run": ["doctor", str(trained.path)],
     }
     elsewhere = {"train", "quantize", "prune", "export", "bench", "weights import"}
     assert commands.keys() | elsewhere == KEYS.keys()

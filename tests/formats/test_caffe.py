@@ -56,6 +56,12 @@ def with_random_weights(arch: Arch) -> Network:
     return network.eval()
 
 
+def with_moved_stride(arch: Arch) -> Arch:
+    """Return V2 with the stride of its blocks of 64 channels at those of 96: shicai's."""
+    moved = {"rows.6.depthwise": 1, "rows.10.depthwise": 2}
+    return change_convs(arch, lambda name, conv: replace(conv, stride=moved.get(name, conv.stride)))
+
+
 def with_relu(arch: Arch) -> Arch:
     def change(_: str, conv: Conv) -> Conv:
         return replace(conv, activation="relu" if conv.activation == "relu6" else conv.activation)
@@ -83,7 +89,7 @@ NETWORKS: dict[str, tuple[str, Arch, dict[str, Any]]] = {
     ),
     "V2, as shicai's": (
         "mobilenet_v2",
-        with_relu(with_expansion(network_of("mobilenet_v2"))),
+        with_moved_stride(with_relu(with_expansion(network_of("mobilenet_v2")))),
         {"in_place": False, "input_layer": False, "linear": "Convolution"},
     ),
     "V2 with ReLU6": ("mobilenet_v2", network_of("mobilenet_v2"), {}),

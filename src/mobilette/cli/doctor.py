@@ -14,8 +14,8 @@ from mobilette.errors import InputError
 HEADINGS = ("layer", "channels", "dead")
 WHAT_TO_DO = (
     "dead: the same for every image, so they cost time and distinguish nothing",
-    "'mobilette prune' cuts those first; weight decay on depthwise kernels, which no recipe here "
-    "has, makes more of them",
+    "'mobilette prune' cuts the channels that matter least; weight decay on depthwise kernels, "
+    "which no recipe here has, makes more of them",
 )
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from mobilette.arch.arch import Arch
+from mobilette.arch.editing import change_convs
+from mobilette.arch.layers import layers
 from mobilette.arch.primitives import (
     ActivationLayer,
     AdaptivePoolLayer,
@@ -237,19 +239,27 @@ def with_head_of(network: FileNetwork, arch: Arch) -> Arch:
     return replace(arch, head=head)
 
 
-def with_expansion_of(network: FileNetwork, arch: Arch) -> Arch:
-    """Return ``arch`` with an expansion in its first block, if the file has one that expands by 1.
+def with_blocks_of(network: FileNetwork, arch: Arch) -> Arch:
+    """Return ``arch`` with two liberties that implementations of MobileNet V2 take.
 
-    MobileNet V2 omits it; some implementations have it, such as shicai's for Caffe.
+    The first block has an expansion by 1, which the paper omits, and the strides of the depthwise
+    convolutions are in other places. shicai's network for Caffe has both.
     """
     convs = [file.layer for file in network.layers if isinstance(file.layer, ConvLayer)]
+    theirs = [conv.stride for conv in convs if conv.is_depthwise]
+    ours = {x.name: x.stride for x in layers(arch) if isinstance(x, ConvLayer) and x.is_depthwise}
+    if sorted(theirs) == sorted(ours.values()):
+        moved = dict(zip(ours, theirs, strict=True))
+        arch = change_convs(
+            arch, lambda name, conv: replace(conv, stride=moved.get(f"{name}.conv", conv.stride))
+        )
     block = arch.rows[0] if arch.rows else None
     if not isinstance(block, Block) or not block.entry or len(convs) < 2:
         return arch
-    depthwise, theirs = block.entry[0].operation, convs[1]
+    depthwise, second = block.entry[0].operation, convs[1]
     if not isinstance(depthwise, Conv) or block.entry[0].name != "depthwise":
         return arch
-    if (theirs.kernel, theirs.groups, theirs.shape[0]) != (1, 1, depthwise.channels):
+    if (second.kernel, second.groups, second.shape[0]) != (1, 1, depthwise.channels):
         return arch
     conv = Conv(channels=depthwise.channels, activation=depthwise.activation)
     expanded = replace(block, entry=(Step(name="expand", operation=conv), *block.entry))

@@ -32,8 +32,8 @@ from mobilette.formats.imported import (
     classifier_layers,
     interpret_outputs,
     preprocess_of,
+    with_blocks_of,
     with_classifier,
-    with_expansion_of,
     with_head_of,
     without_background,
 )
@@ -206,7 +206,7 @@ def _from_layers(
         num_classes=last.layer.shape[0] if top else 1,
     )
     arch, weights, left = _fitting(
-        lambda arch: match(topped, with_expansion_of(network, with_head_of(topped, arch))),
+        lambda arch: match(topped, with_blocks_of(network, with_head_of(topped, arch))),
         model,
         settings,
         network.where,
