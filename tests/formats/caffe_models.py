@@ -110,7 +110,7 @@ def caffe_of(
 ) -> Caffe:
     """Return ``arch`` with ``weights`` as Caffe files."""
     made = Caffe(in_place=in_place, old=old)
-    sides = (1, arch.in_channels, arch.resolution, arch.resolution)
+    sides = (1, *arch.shape)
     dims = " ".join(f"dim: {side}" for side in sides)
     if input_layer:
         made.layer(

@@ -40,7 +40,7 @@ def _output(file: FileLayer, inputs: list[Tensor]) -> Tensor:
     x, layer = inputs[0], file.layer
     match layer:
         case ConvLayer():
-            around = layer.pads(x.shape[-1]) * 2
+            around = (*layer.pads(x.shape[-1]), *layer.pads(x.shape[-2]))
             x = F.pad(x, around)
             return F.conv2d(
                 x,

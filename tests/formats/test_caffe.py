@@ -18,7 +18,7 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.editing import change_convs
 from mobilette.arch.rows import Conv, Pool
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Resolution, Settings
 from mobilette.errors import InputError
 from mobilette.formats.caffe.definition import find_definition
 from mobilette.formats.caffe.file import read_caffe
@@ -41,7 +41,7 @@ from tests.formats.execution import execute
 cv2 = pytest.importorskip("cv2")
 
 
-def network_of(name: str, *, resolution: int = 64, width_mult: float = 0.5) -> Arch:
+def network_of(name: str, *, resolution: Resolution = 64, width_mult: float = 0.5) -> Arch:
     settings = Settings(num_classes=10, width_mult=width_mult, resolution=resolution, form="full")
     return get_arch(name, settings)
 
@@ -103,6 +103,12 @@ NETWORKS: dict[str, tuple[str, Arch, dict[str, Any]]] = {
         "resnet50_paper",
         with_ceil_pool(network_of("resnet50_paper", width_mult=0.25)),
         {"input_layer": False},
+    ),
+    "V2, oblong": ("mobilenet_v2", network_of("mobilenet_v2", resolution=(64, 100)), {}),
+    "SqueezeNet, oblong": (
+        "squeezenet1_1",
+        network_of("squeezenet1_1", resolution=(67, 96)),
+        {},
     ),
     "ResNet-18, padded pool": ("resnet18", network_of("resnet18", resolution=65), {}),
     "VGG, layers of before 2015": (
@@ -265,8 +271,8 @@ CHANGED = {
         ('type: "Input"', 'type: "Data"'),
         "Data 'data' reads a data set: a definition for training",
     ),
-    "an oblong input": (("dim: 32 dim: 32", "dim: 32 dim: 48"), "not a square image"),
-    "no input": (("dim: 1 dim: 3 dim: 32 dim: 32", ""), "its input is (), not a square image"),
+    "an input of five channels": (("dim: 3 dim: 32", "dim: 5 dim: 32"), "not an image"),
+    "no input": (("dim: 1 dim: 3 dim: 32 dim: 32", ""), "its input is (), not an image"),
     "an unknown layer": (('type: "ReLU6"', 'type: "PReLU"'), "PReLU 'stem/activation': it is not"),
     "a leaky ReLU": (
         ('type: "ReLU6"', 'type: "ReLU" relu_param { negative_slope: 0.1 }'),

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from mobilette.arch.catalogue import get_arch
-from mobilette.arch.scale import Settings
+from mobilette.arch.scale import Resolution, Settings
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.errors import InputError
@@ -168,18 +168,22 @@ def test_networks_of_keras_exporter_give_its_probabilities(
     np.testing.assert_allclose(imported.preprocess.std, 127.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("resolution", [SIDE, (96, 70)])
 @torch.no_grad()
-def test_our_own_artifact_is_read_with_its_normalisation(tmp_path: Path) -> None:
-    arch = get_arch("mobilenet_v1", Settings(width_mult=0.25, num_classes=5, resolution=SIDE))
+def test_our_own_artifact_is_read_with_its_normalisation(
+    resolution: Resolution, tmp_path: Path
+) -> None:
+    arch = get_arch("mobilenet_v1", Settings(width_mult=0.25, num_classes=5, resolution=resolution))
     network = Network(arch)
-    give_statistics(network, torch.randn(2, 3, SIDE, SIDE))
+    give_statistics(network, torch.randn(2, *arch.shape))
     preprocess = preset("torch", in_channels=3)
     path = tmp_path / "model.onnx"
     path.write_bytes(convert(network.eval(), Normalise(preprocess)).SerializeToString())
     imported = import_weights(path, model="mobilenet_v1", width_mult=0.25)
     np.testing.assert_allclose(imported.preprocess.mean, preprocess.mean, rtol=1e-5)
     np.testing.assert_allclose(imported.preprocess.std, preprocess.std, rtol=1e-5)
-    pixels = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    assert imported.arch.size == arch.size
+    pixels = torch.randint(0, 256, (2, *arch.shape), dtype=torch.uint8)
     check(imported, path, pixels, Normalise(imported.preprocess)(pixels))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mobilette.arch.primitives import ConvLayer
-from mobilette.errors import InputError
 from mobilette.formats.file_layers import FileNetwork
 from mobilette.formats.tflite.file import read_tflite
 
@@ -22,8 +21,8 @@ from tests.formats.tflite_models import NONE, RELU, RELU6, SAME, VALID, Model
 def agree(model: Model, path: Path) -> FileNetwork:
     """Read a float model; its logits are the interpreter's on noise."""
     graph = read_tflite(model.write(path / "model.tflite"))
-    channels, side, _ = graph.shape
-    x = np.random.default_rng(1).normal(0, 2, (3, side, side, channels)).astype(np.float32)
+    channels, height, width = graph.shape
+    x = np.random.default_rng(1).normal(0, 2, (3, height, width, channels)).astype(np.float32)
     prepared = x
     if graph.preprocess is not None:
         mean, std = (np.array(v, np.float32) for v in (graph.preprocess.mean, graph.preprocess.std))
@@ -39,13 +38,21 @@ def convolutions(network: FileNetwork) -> list[ConvLayer]:
     return [file.layer for file in network.layers if isinstance(file.layer, ConvLayer)]
 
 
-def test_a_map_that_is_not_square(tmp_path: Path) -> None:
-    model = Model(1, 4, 4, 3)
-    amounts = model.constant([[0, 0], [1, 0], [0, 0], [0, 0]], "int32")
-    padded = model.op("PAD", [0, amounts], (1, 5, 4, 3), options="PadOptions")
-    model.conv(padded, model.noise(5, 1, 1, 3), model.noise(5), (1, 5, 4, 5))
-    with pytest.raises(InputError, match="is not a square map"):
-        read_tflite(model.write(tmp_path / "model.tflite"))
+def test_maps_that_are_not_square(tmp_path: Path) -> None:
+    """Padding is TensorFlow's in each direction: one zero below, two on the sides."""
+    model = Model(1, 10, 7, 3)
+    made = model.conv(0, model.noise(4, 3, 3, 3), model.noise(4), (1, 5, 4, 4), stride=2)
+    amounts = model.constant([[0, 0], [1, 1], [1, 1], [0, 0]], "int32")
+    padded = model.op("PAD", [made, amounts], (1, 7, 6, 4), options="PadOptions")
+    made = model.conv(padded, model.noise(6, 3, 3, 4), model.noise(6), (1, 5, 4, 6), padding=VALID)
+    whole: dict[str, Any] = {"filterHeight": 5, "filterWidth": 4, "strideH": 1, "strideW": 1}
+    made = model.op(
+        "AVERAGE_POOL_2D", [made], (1, 1, 1, 6), options="Pool2DOptions", padding=VALID, **whole
+    )
+    model.conv(made, model.noise(5, 1, 1, 6), model.noise(5), (1, 1, 1, 5))
+    graph = agree(model, tmp_path)
+    assert graph.shape == (3, 10, 7)
+    assert [conv.padding for conv in convolutions(graph)] == ["tf_same", "symmetric", "tf_same"]
 
 
 def test_pads_pools_and_concatenation(tmp_path: Path) -> None:

@@ -259,8 +259,8 @@ def _dynamic(model: Model) -> None:
     model.graph.tensors[0].shapeSignature = [-1, -1, 2, 3]
 
 
-def _not_square(model: Model) -> None:
-    model.graph.tensors[0].shape = [1, 2, 5, 3]
+def _five_colours(model: Model) -> None:
+    model.graph.tensors[0].shape = [1, 2, 3, 5]
 
 
 def _no_options(model: Model) -> None:
@@ -302,7 +302,7 @@ def _blockwise(model: Model) -> None:
         (_graphs, r"2 graphs; a classifier has one"),
         (_version, r"version 4 of the format; only 3 is supported"),
         (_dynamic, r"all fixed but the batch"),
-        (_not_square, r"not a square image"),
+        (_five_colours, r"not an image \(1, height, width, 1 or 3\)"),
         (_no_options, r"has no options, or another operator's"),
         (_shape, r"its output is \(1, 1, 1, 6\); its inputs give \(1, 1, 1, 5\)"),
         (_type, r"int16; activations must be"),

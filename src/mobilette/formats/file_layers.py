@@ -8,8 +8,9 @@ map keeps its shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -63,7 +64,7 @@ class FileNetwork:
     Attributes:
         layers: in order of execution.
         output: the name of the layer that computes the logits.
-        shape: (channels, side, side) of the input.
+        shape: (channels, height, width) of the input.
         preprocess: the preprocessing that the file states.
         resize: how the file makes images square, if it does.
         tensors: the names of all weight tensors in the file.
@@ -135,14 +136,14 @@ class Builder:
             same: whether the padding is TensorFlow's ``SAME``.
             before: zeros added by a preceding padding layer.
         """
-        channels, side, _ = self.shape_of(source)
+        channels, *sides = self.shape_of(source)
         out, each, kernel, width = weight.shape
         if kernel != width or each * groups != channels or out % groups:
             raise InputError(
                 f"layer {name!r}: weights of shape {weight.shape} in {groups} groups for "
                 f"{channels} channels; square kernels that fit are expected"
             )
-        padding = _conv_padding(before, kernel, stride, side, same=same)
+        padding = _conv_padding(before, kernel, stride, sides, same=same)
         layer = primitives.ConvLayer(
             name,
             (source,),
@@ -155,7 +156,7 @@ class Builder:
             bias=bias is not None,
         )
         tensors = {"weight": np.ascontiguousarray(weight)}
-        self.add(_sized(layer, side), tensors if bias is None else tensors | {"bias": bias})
+        self.add(_sized(layer, sides), tensors if bias is None else tensors | {"bias": bias})
         if padding is None:
             fault = (
                 f"layer {name!r} has {before} zeros around; only padding that is equal on all "
@@ -169,16 +170,16 @@ class Builder:
 
         ``weight`` is (out, in) with inputs in the order (height, width, channels), ``bias`` (out,).
         """
-        channels, side, _ = self.shape_of(source)
+        channels, height, width = self.shape_of(source)
         out, features = weight.shape
-        if features == channels and side > 1:
+        if features == channels and height * width > 1:
             return self.conv(name, source, weight[:, :, None, None], bias)
-        if features != channels * side * side:
+        if features != channels * height * width:
             raise InputError(
                 f"layer {name!r}: weights of shape {weight.shape} for {channels} channels of "
-                f"{side}x{side} pixels"
+                f"{height}x{width} pixels"
             )
-        ordered = weight.reshape(out, side, side, channels).transpose(0, 3, 1, 2)
+        ordered = weight.reshape(out, height, width, channels).transpose(0, 3, 1, 2)
         tensors = {"weight": np.ascontiguousarray(ordered.reshape(out, features))}
         layer = primitives.LinearLayer(name, (source,), (out, 1, 1), in_features=features)
         return self.add(layer, tensors if bias is None else tensors | {"bias": bias})
@@ -225,16 +226,14 @@ class Builder:
         ``same`` is TensorFlow's padding, ``padding`` the pool's own on every side otherwise, and
         ``before`` the zeros of a preceding layer, which a maximum would not ignore.
         """
-        channels, side, _ = self.shape_of(source)
-        own = (padding, padding)
-        if same:
-            own = primitives.same_padding(side, kernel=kernel, stride=stride)
+        channels, *sides = self.shape_of(source)
+        own: Pads = _same(kernel, stride, sides) if same else (padding,) * 4
         if function == "average":
             if same and any(own):
                 raise InputError(
                     f"layer {name!r}: average pooling over the edge of the map is not supported"
                 )
-            if kernel == side > 1 and before == NO_PADS and not any(own):
+            if sides == [kernel, kernel] != [1, 1] and before == NO_PADS and not any(own):
                 return self.average(name, source)
         if kernel == stride == 1 and before == NO_PADS and not any(own):
             return source
@@ -242,7 +241,7 @@ class Builder:
             self._check_not_negative(name, source)
         pads = _sum(before, own)
         # Padding behind the map only is what ceil mode's overhanging last window ignores
-        hanging = function == "max" and before == NO_PADS and own[0] == 0 < own[1]
+        hanging = function == "max" and before == NO_PADS and own[::2] == (0, 0) != own[1::2]
         if len(set(pads)) > 1 and not hanging:
             raise InputError(
                 f"layer {name!r} has {pads} zeros around; only equal padding is supported"
@@ -257,7 +256,7 @@ class Builder:
             padding=pads[0],
             ceil_mode=ceil_mode or hanging,
         )
-        return self.add(_sized(layer, side))
+        return self.add(_sized(layer, sides))
 
     def _check_not_negative(self, name: str, source: str) -> None:
         """Raise `InputError` if padding zeros may be the largest values in a max pool."""
@@ -274,13 +273,13 @@ class Builder:
         """Append a sum, a concatenation of channels, or a map multiplied by per-channel factors."""
         shapes = [self.shape_of(source) for source in sources]
         first = shapes[0]
-        if how == "concat" and len({shape[1] for shape in shapes}) == 1:
+        if how == "concat" and len({shape[1:] for shape in shapes}) == 1:
             channels = sum(shape[0] for shape in shapes)
             return self.add(primitives.ConcatLayer(name, sources, (channels, *first[1:])))
         if how == "add" and len(set(shapes)) == 1:
             return self.add(primitives.AddLayer(name, sources, first))
         if how == "scale" and len(sources) == 2:
-            if first[1] < shapes[1][1]:
+            if prod(first[1:]) < prod(shapes[1][1:]):
                 sources, shapes = sources[::-1], shapes[::-1]
             if shapes[1] == (shapes[0][0], 1, 1):
                 return self.add(primitives.ScaleLayer(name, sources, shapes[0]))
@@ -293,28 +292,33 @@ class Builder:
 
 
 def _sized(
-    layer: primitives.ConvLayer | primitives.PoolLayer, side: int
+    layer: primitives.ConvLayer | primitives.PoolLayer, sides: Sequence[int]
 ) -> primitives.ConvLayer | primitives.PoolLayer:
-    """Return ``layer`` with its output shape for a map of ``side`` pixels."""
-    made = primitives.output_side(layer, side)
-    return replace(layer, shape=(layer.shape[0], made, made))
+    """Return ``layer`` with its output shape for a map of ``sides``, (height, width)."""
+    made = (primitives.output_side(layer, side) for side in sides)
+    return replace(layer, shape=(layer.shape[0], *made))
 
 
-def _sum(before: Pads, own: tuple[int, int]) -> Pads:
-    top, bottom, left, right = before
-    return top + own[0], bottom + own[1], left + own[0], right + own[1]
+def _same(kernel: int, stride: int, sides: Sequence[int]) -> Pads:
+    height, width = (primitives.same_padding(x, kernel=kernel, stride=stride) for x in sides)
+    return (*height, *width)
+
+
+def _sum(before: Pads, own: Pads) -> Pads:
+    top, bottom, left, right = map(sum, zip(before, own, strict=True))
+    return top, bottom, left, right
 
 
 def _conv_padding(
-    before: Pads, kernel: int, stride: int, side: int, *, same: bool
+    before: Pads, kernel: int, stride: int, sides: Sequence[int], *, same: bool
 ) -> ConvPadding | None:
-    """Return `Conv`'s name for the padding over ``side`` pixels; ``None`` if it has none."""
-    tf_same = primitives.same_padding(side, kernel=kernel, stride=stride)
-    pads = _sum(before, tf_same if same else (0, 0))
+    """Return `Conv`'s name for the padding of a map of ``sides``; ``None`` if it has none."""
+    tf_same = _same(kernel, stride, sides)
+    pads = _sum(before, tf_same if same else NO_PADS)
     if same and before == NO_PADS:
         return "tf_same"
     if not any(pads):
         return "valid"
     if pads == (primitives.symmetric_padding(kernel),) * 4:
         return "symmetric"
-    return "tf_same" if pads == _sum(NO_PADS, tf_same) else None
+    return "tf_same" if pads == tf_same else None

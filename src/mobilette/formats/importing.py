@@ -201,7 +201,7 @@ def _from_layers(
     last = found[-1][0] if found else convs[-1]
     settings = replace(
         settings,
-        resolution=network.shape[1],
+        resolution=(network.shape[1], network.shape[2]),
         in_channels=network.shape[0],
         num_classes=last.layer.shape[0] if top else 1,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -109,7 +110,7 @@ class _Walk:
             isinstance(reader.layer, primitives.AdaptivePoolLayer)
             for reader in self.readers[source]
         )
-        return ours.shape[1] == self.shape(source)[1] and not any(pools)
+        return ours.shape[1:] == self.shape(source)[1:] and not any(pools)
 
     def activation(self, ours: primitives.ActivationLayer, source: str) -> str:
         readers = self.readers[source]
@@ -176,7 +177,7 @@ class _Walk:
         if (
             isinstance(ours, primitives.LinearLayer)
             and isinstance(layer, primitives.ConvLayer)
-            and layer.shape[1] > 1
+            and prod(layer.shape[1:]) > 1
         ):
             return f"{theirs.name!r} makes a map, but {ours.name} reads one pixel"
         mine, other = _words(ours), _words(layer)
@@ -194,10 +195,10 @@ class _Walk:
             layer = self.found[ours].layer
             padding = conv.padding
             if isinstance(layer, primitives.ConvLayer):
-                side = self.shape(layer.inputs[0])[1]
+                sides = self.shape(layer.inputs[0])[1:]
                 usual = replace(layer, padding=conv.padding)
                 # With stride 1, symmetric padding equals TensorFlow's.
-                alike = usual.pads(side) == layer.pads(side)
+                alike = all(usual.pads(side) == layer.pads(side) for side in sides)
                 if not alike or 1 not in (conv.stride, conv.kernel):
                     padding = layer.padding
             return replace(

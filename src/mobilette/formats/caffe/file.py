@@ -100,8 +100,8 @@ def _input(net: Any, layers: Sequence[LayerRecord]) -> tuple[str, Shape]:
     if len(stated) != 1:
         raise InputError(f"states the shapes of {len(stated)} inputs, not of one")
     ((name, shape),) = stated
-    if len(shape) != 4 or shape[1] not in (1, 3) or shape[2] != shape[3] or shape[2] < 1:
-        raise InputError(f"its input is {shape}, not a square image (1, 1 or 3, n, n)")
+    if len(shape) != 4 or shape[1] not in (1, 3) or min(shape[2:]) < 1:
+        raise InputError(f"its input is {shape}, not an image (1, 1 or 3, height, width)")
     return name, shape[1:]
 
 

@@ -183,9 +183,9 @@ def _pooling(values: Values, record: LayerRecord, inputs: list[Value]) -> Value:
         raise InputError("only pools of MAX and AVE are supported")
     average = parameters.pool == _AVERAGE
     name = values.unique(record.name)
-    side = values.shape_of(source)[1]
+    _, *sides = values.shape_of(source)
     if parameters.global_pooling:
-        if not average and side > 1:
+        if not average and math.prod(sides) > 1:
             raise InputError("only an average is supported over the whole map")
         return Value(layer=values.average(name, source))
     kernel = _window(parameters, "kernel", None, 1)
@@ -198,7 +198,7 @@ def _pooling(values: Values, record: LayerRecord, inputs: list[Value]) -> Value:
         "average" if average else "max",
         kernel=kernel,
         # The average of the whole map has one position, whatever its stride.
-        stride=1 if average and kernel == side else _window(parameters, "stride", 1, 1),
+        stride=1 if average and sides == [kernel, kernel] else _window(parameters, "stride", 1, 1),
         padding=pad,
         ceil_mode=parameters.round_mode != _FLOOR,
     )

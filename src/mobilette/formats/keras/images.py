@@ -46,14 +46,10 @@ class Geometry:
     def begin(self, channels: int, resolution: int | None) -> Shape:
         """Return the shape of the network's input, which a layer reads now."""
         self._is_read = True
-        side = self.side or resolution or 0
-        if self.side != self.width:
-            raise InputError(
-                f"takes images of {self.width}x{self.side}; only square images are supported"
-            )
-        if not side:
+        height, width = self.side or resolution or 0, self.width or resolution or 0
+        if not height or not width:
             raise InputError("takes images of any size; give --resolution")
-        return channels, side, side
+        return channels, height, width
 
     def preprocess(self, scaling: Preprocess | None) -> Preprocess | None:
         """Return the preprocessing, if the model scales images."""

@@ -73,9 +73,12 @@ def pool(state: State, node: Node) -> View:
     if node.pair("dilations", 1) != 1 or node.integer("storage_order", 0):
         raise InputError("dilation and other orders of storage are not supported")
     kernel, stride, own = node.pair("kernel_shape", 0), node.pair("strides", 1), pads_of(node)
-    side = state.values.shape_of(layer)[1]
-    free = side + sum(own[:2]) + sum(around[:2]) - kernel
-    ceil_mode = bool(node.integer("ceil_mode", 0)) and free % stride > 0
+    _, *sides = state.values.shape_of(layer)
+    free = (
+        side + sum(own[at : at + 2]) + sum(around[at : at + 2]) - kernel
+        for side, at in zip(sides, (0, 2), strict=True)
+    )
+    ceil_mode = bool(node.integer("ceil_mode", 0)) and any(each % stride > 0 for each in free)
     is_average = node.op == "AveragePool"
     if len(set(own)) > 1:
         raise InputError(f"it has {own} zeros around; only equal padding is supported")
@@ -86,7 +89,7 @@ def pool(state: State, node: Node) -> View:
         layer,
         "average" if is_average else "max",
         kernel=kernel,
-        stride=1 if is_average and kernel == side else stride,
+        stride=1 if is_average and sides == [kernel, kernel] else stride,
         same=is_same(node),
         padding=own[0],
         ceil_mode=ceil_mode,

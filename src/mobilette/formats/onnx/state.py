@@ -81,20 +81,19 @@ class State:
         self._folds: dict[tuple[str, tuple[Step, ...]], str] = {}
 
     def start(self, name: str, shape: Shape, *, is_stored_as_bytes: bool) -> None:
-        """Take ``name`` of ``shape`` without the batch, a square image, as the network's input."""
+        """Take ``name`` of ``shape`` without the batch, an image, as the network's input."""
         first, second, last = shape
-        if first in (1, 3) and second == last:
-            channels, order = first, None
-        elif last in (1, 3) and first == second:
-            channels = last
-            order = channels_last((last, first, first))
-        else:
+        planes, order = (first, second, last), None
+        if first not in (1, 3):
+            planes = (last, first, second)
+            order = channels_last(planes)
+        channels = planes[0]
+        if channels not in (1, 3):
             raise InputError(
-                f"its input is {shape} without the batch, not a square image of 1 or 3 channels"
+                f"its input is {shape} without the batch, not an image of 1 or 3 channels"
             )
-        side = second
         pixels = Pixels(mean=(0.0,) * channels, std=(1.0,) * channels, is_stated=is_stored_as_bytes)
-        self.values.shape = (channels, side, side)
+        self.values.shape = planes
         self.write(name, View(value=Value(layer=INPUT, pixels=pixels), shape=shape, order=order))
 
     def write(self, name: str, view: View) -> None:

@@ -29,12 +29,12 @@ def inputs_of(operator: OperatorRecord, least: int, most: int | None = None) -> 
     return operator.inputs + (-1,) * (most - len(operator.inputs))
 
 
-def _side(state: State, index: int) -> int:
-    """Return the side of the square map in tensor ``index``."""
+def _sides(state: State, index: int) -> tuple[int, int]:
+    """Return the height and width of the map in tensor ``index``."""
     shape = state.shape(index)
-    if len(shape) != 4 or shape[1] != shape[2]:
-        raise InputError(f"it reads {shape}, which is not a square map (1, side, side, channels)")
-    return shape[1]
+    if len(shape) != 4:
+        raise InputError(f"it reads {shape}, which is not a map (1, height, width, channels)")
+    return shape[1], shape[2]
 
 
 def name_for(state: State, operator: OperatorRecord) -> str:
@@ -65,7 +65,7 @@ def _is_same(operator: OperatorRecord) -> bool:
 def convolution(state: State, operator: OperatorRecord) -> Result:
     """Read CONV_2D or DEPTHWISE_CONV_2D."""
     source, weight_index, bias = inputs_of(operator, 2, 3)
-    _side(state, source)
+    _sides(state, source)
     channels = state.shape(source)[3]
     weight = state.constant(weight_index)
     if weight.ndim != 4 or weight.shape[1] != weight.shape[2]:
@@ -135,14 +135,16 @@ def _bias(state: State, operator: OperatorRecord, index: int, out: int) -> Weigh
 def pool(state: State, operator: OperatorRecord) -> Result:
     """Read AVERAGE_POOL_2D or MAX_POOL_2D."""
     (source,) = inputs_of(operator, 1)
-    side = _side(state, source)
+    sides = _sides(state, source)
     kernel = int(operator.options["filter_h"])
     kernels = (kernel, int(operator.options["filter_w"]))
-    if kernel < 1 or kernels[1] != kernel:
-        raise InputError(f"a window of {kernels}; only square windows are supported")
     value = state.value(source)
     average, same = operator.name == "AVERAGE_POOL_2D", _is_same(operator)
-    is_whole = average and kernel == side > 1 and not same  # whatever its strides
+    is_whole = average and sides == kernels != (1, 1) and not same  # whatever its strides
+    if is_whole and not any(value.pads):
+        return made(state, state.values.average(name_for(state, operator), state.plain(source)))
+    if kernel < 1 or kernels[1] != kernel:
+        raise InputError(f"a window of {kernels}; only square windows are supported")
     name = state.values.pool(
         name_for(state, operator),
         state.values.window(value),
@@ -158,7 +160,7 @@ def pool(state: State, operator: OperatorRecord) -> Result:
 def mean(state: State, operator: OperatorRecord) -> Result:
     """Read MEAN over height and width."""
     source, axes_index = inputs_of(operator, 2)
-    _side(state, source)
+    _sides(state, source)
     if not state.is_constant(axes_index):
         raise InputError("its axes are not constants")
     axes = state.integers(axes_index)
@@ -172,7 +174,7 @@ def mean(state: State, operator: OperatorRecord) -> Result:
 def pad(state: State, operator: OperatorRecord) -> Result:
     """Read PAD of height and width."""
     source, amounts_index = inputs_of(operator, 2)
-    side = _side(state, source)
+    height, width = _sides(state, source)
     if not state.is_constant(amounts_index) or state.tensor(amounts_index).shape != (4, 2):
         raise InputError("its amounts are not a constant (4, 2)")
     batch, (top, bottom), (left, right), channel = state.integers(amounts_index)
@@ -180,7 +182,7 @@ def pad(state: State, operator: OperatorRecord) -> Result:
         raise InputError("it pads batch or channels, or less than 0; height and width are expected")
     value = state.values.padded(state.value(source), (top, bottom, left, right))
     channels = state.shape(source)[3]
-    return value, (1, side + top + bottom, side + left + right, channels)
+    return value, (1, height + top + bottom, width + left + right, channels)
 
 
 Handler = Callable[[State, OperatorRecord], Result]

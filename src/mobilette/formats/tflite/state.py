@@ -46,10 +46,10 @@ class State:
         self._copies: dict[int, int] = {}
 
     def start(self, index: int) -> None:
-        """Take tensor ``index``, a square image of 1 or 3 channels, as the network's input."""
+        """Take tensor ``index``, an image of 1 or 3 channels, as the network's input."""
         shape = self.shape(index)
-        if len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-            raise InputError(f"its input is {shape}, not a square image (1, n, n, 1 or 3)")
+        if len(shape) != 4 or shape[3] not in (1, 3):
+            raise InputError(f"its input is {shape}, not an image (1, height, width, 1 or 3)")
         if self.is_constant(index):
             raise InputError("its input is a constant")
         self._values[index] = Value(layer=INPUT, pixels=_pixels(self._tensors[index], shape[3]))
