@@ -338,6 +338,36 @@ def test_a_published_tflite_is_trained_further(tmp_path: Path) -> None:
     assert all(row["top1"] > 0.7 for row in run.history())
 
 
+def test_a_checkpoint_of_somebodys_own_class_with_a_head_of_another_size(
+    wide: Run, images: Path, tmp_path: Path
+) -> None:
+    arch = wide.arch.with_classes(1000)
+    tensors = Network(arch).state_dict()
+    parts = {name.rpartition(".")[0]: None for name in tensors}
+    named = {part: f"module.own.part{number}" for number, part in enumerate(parts)}
+    nested = {
+        f"{named[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
+        for name, tensor in tensors.items()
+    }
+    torch.save({"epoch": 9, "model_state_dict": nested}, tmp_path / "own.pth")
+    remarks: list[str] = []
+    run = transfer(
+        images,
+        start=tmp_path / "own.pth",
+        model="mobilenet_v1",
+        width_mult=0.5,
+        resolution=32,
+        preprocess="tf",
+        overrides={"epochs": 1, "lr": 1e-12},
+        out=tmp_path / "run",
+        reporter=Reporter(remark=remarks.append),
+    )
+    assert any("know 1,000 other classes: their classifier is left out" in r for r in remarks)
+    stem = "stem.conv.weight"
+    torch.testing.assert_close(weights(run)[stem], tensors[stem], rtol=1e-3, atol=1e-3)
+    assert len(weights(run)[f"{HEAD}weight"]) == len(run.classes)
+
+
 def test_grey_images_for_a_network_that_knew_colours(
     wide: Run, images: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,11 @@ def _with_known_classes(source: Model | None, images: ImageSet, remark: Remark) 
     known = select_classes(source, images.classes)
     if known is not None:
         remark("the initial weights know these classes: their classifier is kept")
+    elif source.has_classifier:
+        remark(
+            f"the initial weights know {source.arch.num_classes:,} other classes: their classifier "
+            "is left out, a new one begins"
+        )
     return known
 
 
