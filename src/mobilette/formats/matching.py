@@ -181,10 +181,10 @@ class _Walk:
         ):
             return f"{theirs.name!r} makes a map, but {ours.name} reads one pixel"
         mine, other = _words(ours), _words(layer)
-        if isinstance(layer, primitives.PoolLayer) and _has_row(ours):
-            symmetric = primitives.symmetric_padding(layer.kernel)
-            if layer.padding in (0, symmetric):
-                other = _words(replace(layer, padding=getattr(ours, "padding", 0)))
+        if isinstance(layer, primitives.PoolLayer) and isinstance(ours, primitives.PoolLayer):
+            is_row = ours.name.count(".") == 1  # whose padding can be the file's
+            if is_row and layer.padding in (0, primitives.symmetric_padding(layer.kernel)):
+                other = _words(replace(layer, padding=ours.padding))
         return "" if mine == other else f"{theirs.name!r} is {other}, but {ours.name} is {mine}"
 
     def spelled(self) -> Arch:
@@ -288,11 +288,6 @@ def norm_tensors(name: str, norm: FileLayer, arch: Arch) -> dict[str, Tensor]:
 
 def _ends_in(theirs: str, function: str, ours: str, usual: str) -> InputError:
     return InputError(f"{theirs!r} ends in activation {function!r}, but {_unit(ours)} in {usual!r}")
-
-
-def _has_row(layer: AnyLayer) -> bool:
-    """Whether the layer is a pool that is a row, not a step of a block."""
-    return isinstance(layer, primitives.PoolLayer) and layer.name.count(".") == 1
 
 
 def _unit(name: str) -> str:
