@@ -8,19 +8,28 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import mobilette
+from mobilette.arch.catalogue import get_arch
+from mobilette.arch.scale import Settings
 from mobilette.artifact.directory import Artifact, open_artifact
-from mobilette.artifact.golden import read_golden
+from mobilette.artifact.golden import golden_inputs, read_golden
 from mobilette.cli.main import run as command
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import preset
 from mobilette.engines.load import load, why_not_run
 from mobilette.errors import InputError
 from mobilette.exporters.export import export, export_calibrated
+from mobilette.model.model import Model
+from mobilette.nn.network import Network
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify
 from tests.artifact.forging import forge
-from tests.exporters.networks import FAMILIES, untrained
+from tests.batch_norm import give_statistics
+from tests.exporters.networks import FAMILIES
 from tests.exporters.small_runs import small_calibration, small_run
+from tests.models import model_of
 
 # Each kind of head, for the engines that take long.
 HEADS = ("squeezenet1_1", "mobilenet_v3_small")
@@ -38,10 +47,10 @@ def with_features(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Art
     return export(trained, features=True, out=tmp_path_factory.mktemp("features"))
 
 
-def check_features(artifact: Artifact, run: Run) -> None:
-    """Assert that the engine's features are the run's, which are not all alike."""
+def check_features(artifact: Artifact, source: Run | Model) -> None:
+    """Assert that the engine's features are those of ``source``, which are not all alike."""
     inputs = artifact.golden.inputs
-    expected = load(run.path if (run.path / "arch.json").exists() else run).features(inputs)
+    expected = load(source).features(inputs)
     answer = load(artifact.path, threads=1).features(inputs)
     assert answer.dtype == np.float32
     assert np.abs(expected[0] - expected[1]).max() > 0.01 * np.abs(expected).max()
@@ -52,10 +61,15 @@ def check_features(artifact: Artifact, run: Run) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family(name: str, tmp_path: Path) -> None:
-    run = untrained(name, tmp_path / "run")
-    artifact = export(run, features=True, out=tmp_path)
+    settings = Settings(width_mult=FAMILIES[name], resolution=32, num_classes=5)
+    torch.manual_seed(0)
+    network = Network(get_arch(name, settings))
+    images = Normalise(preset("torch"))(torch.from_numpy(golden_inputs(3, 32)))
+    give_statistics(network, images)  # random ones would make all features alike
+    model = model_of(network)
+    artifact = export(model, features=True, out=tmp_path)
     assert artifact.contract.features == "features"
-    check_features(artifact, run)
+    check_features(artifact, model)
 
 
 @pytest.mark.parametrize("name", HEADS)
