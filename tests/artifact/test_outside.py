@@ -14,7 +14,6 @@ from mobilette.artifact.directory import check_whole, open_artifact
 from mobilette.engines.load import load, open_engine
 from mobilette.engines.openvino import check_ir
 from mobilette.errors import InputError
-from mobilette.formats.importing import import_weights
 from tests.artifact.forging import forge
 from tests.verification.forged_models import forge_model
 
@@ -142,16 +141,6 @@ def test_what_is_no_onnx_file(artifact_copy: Path) -> None:
     for broken in (content[:-7], b"\0" + content, b"ORTM" * 9):
         with pytest.raises(InputError, match="not a complete ONNX file"):
             open_engine(forge(artifact_copy, {"model.onnx": broken}))
-
-
-def test_an_import_never_opens_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ModelProto(ir_version=9, producer_name="pytorch")
-    in_initialiser(model.graph, outside(TENSOR))
-    monkeypatch.chdir(tmp_path)
-    Path(OUTSIDE).write_bytes(bytes(12))
-    Path("model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(InputError, match="an ONNX model"):
-        import_weights("model.onnx", model="mobilenet_v2", preprocess="raw")
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "model.onnx", "golden.npz", "contract.json"])
