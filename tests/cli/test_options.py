@@ -106,6 +106,7 @@ def subjects(
         "train": [few, "--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16"],
         "evaluate": [run, few],
         "predict": [run, image],
+        "embed": [run, image, "--out=features.npz"],
         "export": [run],
         "quantize": [run, few],
         "verify": [artifact],
@@ -122,6 +123,7 @@ BAD_TEXTS = ("", "abc", "\x1b[2J\udcff", "a\x00b", "9" * 5000, "cuda:" + "9" * 3
 TEXTS = {
     "train": [
         "--model",
+        "--resolution",
         "--form",
         "--preprocess",
         "--resize",
@@ -133,16 +135,17 @@ TEXTS = {
         "--resume",
         "--device",
     ],
-    "cost": ["--form", "--sort"],
+    "cost": ["--form", "--sort", "--resolution"],
     "models": ["--budget", "--resolution", "--precision"],
     "evaluate": ["--split", "--device"],
     "predict": ["--device"],
+    "embed": ["--out", "--device"],
     "export": ["--to", "--precision", "--names", "--data"],
     "quantize": ["--to", "--split", "--calibrate"],
     "verify": ["--from"],
     "bench": ["--to", "--data"],
     "prune": ["--importance", "--recipe", "--time", "--device"],
-    "weights import": ["--form", "--preprocess", "--resize"],
+    "weights import": ["--resolution", "--form", "--preprocess", "--resize"],
 }
 
 

@@ -29,7 +29,10 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show versions, cores, memory, devices, targets and extras; or a run's dead channels."""
+    """Show what this machine has, or the dead channels of a run.
+
+    Of a machine: versions, cores, memory, devices, targets and extras.
+    """
     if model is not None and clean:
         raise InputError("--clean is for the cache, not for a run; give one of the two")
     if model is not None:

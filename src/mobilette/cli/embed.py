@@ -26,9 +26,9 @@ def embed(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write the features of images, what the classifier reads, to a file.
+    """Write the features of images to a file.
 
-    Images that cannot be read are left out. Exit status 2 if none can.
+    Features are what the classifier reads. Images that cannot be read are left out. Exit status 2 if none can.
     """
     from mobilette.cli.output import console, human_bytes, print_json, progress_bar, remarks
     from mobilette.data.names import is_address
