@@ -74,7 +74,7 @@ def test_files_of_code(name: str, part: str, made: Path, tmp_path: Path) -> None
 def test_without_a_classifier_it_is_a_start(made: Path, images: Path, tmp_path: Path) -> None:
     run = imported(made / "features_only.pth", tmp_path / "run")
     with pytest.raises(InputError, match="imported from a file without a classifier"):
-        load(run.path)
+        load(run.path).predict(np.zeros((8, 8, 3), np.uint8))
     start = read_start(run.path, model=None, width_mult=None, report=None)
     assert start is not None
     assert not start.has_classifier
