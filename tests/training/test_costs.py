@@ -91,7 +91,7 @@ def test_steps_are_measured_at_full_size_and_in_the_parts_that_fit(
     progress = Progress()
     measured(trainer(start_resolution=1.0), dataset, progress, Ticks())
     assert progress.parts == 4
-    assert set(sides) == {16}
+    assert set(sides) == {(16, 16)}
 
 
 def test_images_that_are_not_decoded_yet_are_waited_for(tmp_path: Path) -> None:
