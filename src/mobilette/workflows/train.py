@@ -91,8 +91,7 @@ def train(
         data: a folder of images, a list, shards or a named set (docs/data.md).
         model: a name from `mobilette.list_models`; by default that of ``start``, or MobileNet V2.
         width_mult: the width multiplier; by default that of ``start``, or 1.0.
-        resolution: a side or (height, width), in pixels; by default that of ``start``, or a side
-            that suits the images.
+        resolution: a side or (height, width) in pixels; by default ``start``'s or the images'.
         form: ``small`` or ``full``; by default ``small`` up to a shorter side of 64 pixels.
         in_channels: 3, or 1 for grey; by default those of ``start``, or 3.
         preprocess: preset of mean and std; by default that of ``start``, or ``torch``.
