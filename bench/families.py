@@ -56,10 +56,10 @@ def measure(step: str, data: str, folder: Path) -> None:
     exports = folder / "exports"
     if step == "verify":
         options = ("--to", "all", "--precision", "fp32,int8", "--data", data, "--rounds", "1")
-        arguments = (str(folder / "run"), *options, "--out", str(exports))
+        arguments = [str(folder / "run"), *options, "--out", str(exports)]
     else:
         fp32 = [path for path in exports.glob("run/*") if not path.name.endswith("-int8")]
-        arguments = (*map(str, sorted(fp32)), "--out", str(folder / "timed"))
+        arguments = [*map(str, sorted(fp32)), "--out", str(folder / "timed")]
     if _mobilette("bench", *arguments, "--force", out=folder / f"{step}.json") > 1:
         raise SystemExit(f"{folder.name}: {step} failed")
 

@@ -28,7 +28,8 @@ def embed(
 ) -> None:
     """Write the features of images to a file.
 
-    Features are what the classifier reads. Images that cannot be read are left out. Exit status 2 if none can.
+    Features are what the classifier reads. Images that cannot be read are left out.
+    Exit status 2 if none can.
     """
     from mobilette.cli.output import console, human_bytes, print_json, progress_bar, remarks
     from mobilette.data.names import is_address
