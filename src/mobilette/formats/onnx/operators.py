@@ -98,9 +98,12 @@ def pool(state: State, node: Node) -> View:
     return made_by(state, made)
 
 
+ARITHMETIC: dict[str, Operation] = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV"}
+
+
 def _arithmetic(state: State, node: Node) -> View:
     first, second = node.inputs_of(2, 2)
-    operation: Operation = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV"}[node.op]  # type: ignore[assignment]
+    operation = ARITHMETIC[node.op]
     if node.op in ("Add", "Mul") and first in state.constants:
         first, second = second, first
     if second in state.constants:
