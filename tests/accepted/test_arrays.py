@@ -268,7 +268,7 @@ def closed_file(folder: Path) -> None:
 
 def alone_and_wrong(folder: Path) -> None:
     for images in ({"a": IMAGE}, 7, 1.5):
-        with pytest.raises(InputError, match="predict takes several images"):
+        with pytest.raises(InputError, match=r"images are expected"):
             ColourPredictor().labels(images)
     ColourPredictor().labels(None)
 

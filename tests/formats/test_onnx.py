@@ -106,7 +106,7 @@ def export(module: nn.Module, path: Path, how: How, *, side: int = SIDE, batch: 
 
 def run(path: Path, images: np.ndarray) -> Tensor:
     session = onnxruntime.InferenceSession(path)
-    (logits,) = session.run(None, {session.get_inputs()[0].name: images})
+    logits, *_ = session.run(None, {session.get_inputs()[0].name: images})
     return torch.from_numpy(np.asarray(logits))
 
 
@@ -168,17 +168,18 @@ def test_networks_of_keras_exporter_give_its_probabilities(
     np.testing.assert_allclose(imported.preprocess.std, 127.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("resolution", [SIDE, (96, 70)])
+@pytest.mark.parametrize(("resolution", "features"), [(SIDE, "features"), ((96, 70), "")])
 @torch.no_grad()
 def test_our_own_artifact_is_read_with_its_normalisation(
-    resolution: Resolution, tmp_path: Path
+    resolution: Resolution, features: str, tmp_path: Path
 ) -> None:
     arch = get_arch("mobilenet_v1", Settings(width_mult=0.25, num_classes=5, resolution=resolution))
     network = Network(arch)
     give_statistics(network, torch.randn(2, *arch.shape))
     preprocess = preset("torch", in_channels=3)
     path = tmp_path / "model.onnx"
-    path.write_bytes(convert(network.eval(), Normalise(preprocess)).SerializeToString())
+    made = convert(network.eval(), Normalise(preprocess), features=features)
+    path.write_bytes(made.SerializeToString())
     imported = import_weights(path, model="mobilenet_v1", width_mult=0.25)
     np.testing.assert_allclose(imported.preprocess.mean, preprocess.mean, rtol=1e-5)
     np.testing.assert_allclose(imported.preprocess.std, preprocess.std, rtol=1e-5)

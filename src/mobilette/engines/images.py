@@ -180,17 +180,17 @@ Images = Iterable[ImageLike]
 def images_of(images: object) -> Iterator[ImageLike]:
     """Return the images given to `predict`: a list of them, or a batch as an array."""
     if isinstance(images, str | os.PathLike | Image.Image | _BYTES) or hasattr(images, "read"):
-        raise InputError("predict takes several images; give [image]")
+        raise InputError("several images are expected; give [image]")
     if isinstance(images, Mapping):
-        raise InputError("predict takes several images, not names for them; give list(x.values())")
+        raise InputError("images are expected, not names for them; give list(x.values())")
     try:
         if is_array(images):
             return several(images)
         if isinstance(images, Iterable):
             return iter(images)
     except UnusableImage as error:
-        raise InputError(f"predict takes several images: {error}") from error
-    raise InputError(f"predict takes several images, such as [path, ...]; not {_a(images)}")
+        raise InputError(f"several images are expected: {error}") from error
+    raise InputError(f"several images are expected, such as [path, ...]; not {_a(images)}")
 
 
 def may_be_shared(image: ImageLike) -> bool:

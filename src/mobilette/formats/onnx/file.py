@@ -63,12 +63,15 @@ def _network(model: onnx.ModelProto, path: Path, size: int, resolution: int | No
         raise InputError("sparse weights are not supported")
     constants = Constants(graph, path, size=size, opset=opsets[0])
     inputs = [entry for entry in graph.input if entry.name not in constants]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        counts = f"{len(inputs)} inputs and {len(graph.output)} outputs"
-        raise InputError(f"{counts}; a classifier has one of each")
+    outputs = [entry.name for entry in graph.output]
+    if "logits" in outputs:  # features may be beside them
+        outputs = ["logits"]
+    if len(inputs) != 1 or len(outputs) != 1:
+        counts = f"{len(inputs)} inputs and {len(outputs)} outputs"
+        raise InputError(f"{counts}; a classifier has one of each, or an output called logits")
     readers = Counter(name for node in nodes for name in node.inputs)
     state = _started(inputs[0], constants, readers, resolution)
-    output = graph.output[0].name
+    (output,) = outputs
     ending = _ending(nodes, output)
     for node in nodes:
         try:
