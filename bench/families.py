@@ -1,12 +1,12 @@
 """A minute of training for each network since MnasNet, then every target: verdict and latency.
 
     python bench/families.py DATA OUT [--resolution 128] [--time 60] [--only NAMES]
-        [--steps train,verify,time]
+        [--steps train,verify,time] [--to TARGETS]
 
 Each network trains from scratch in ``OUT/NAME``; one whose first steps and a validation do not fit
 the time gets twice as much, marked *. `mobilette bench` then exports it to every target and
 verifies each artifact on the held-out images (verify); and times the fp32 artifacts in turns with
-one thread (time). V2 and V3 are the measure. What OUT has is not made again: steps can run apart,
+one thread (time). ``--to onnx,openvino`` exports to fewer targets; others are then "-". V2 and V3 are the measure. What OUT has is not made again: steps can run apart,
 timing on a quiet machine. Prints two Markdown tables, of fp32 and of int8.
 """
 
@@ -51,11 +51,11 @@ def train(data: str, folder: Path, *, resolution: int, seconds: int) -> None:
     raise SystemExit(f"{folder.name} was not trained")
 
 
-def measure(step: str, data: str, folder: Path) -> None:
+def measure(step: str, data: str, folder: Path, *, to: str) -> None:
     """Do a step of `mobilette bench` with a trained network."""
     exports = folder / "exports"
     if step == "verify":
-        options = ("--to", "all", "--precision", "fp32,int8", "--data", data, "--rounds", "1")
+        options = ("--to", to, "--precision", "fp32,int8", "--data", data, "--rounds", "1")
         arguments = [str(folder / "run"), *options, "--out", str(exports)]
     else:
         fp32 = [path for path in exports.glob("run/*") if not path.name.endswith("-int8")]
@@ -64,7 +64,9 @@ def measure(step: str, data: str, folder: Path) -> None:
         raise SystemExit(f"{folder.name}: {step} failed")
 
 
-def _verdict(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
     return {True: "yes", False: "no", None: "not executed"}[row["verified"]]
 
 
@@ -93,7 +95,7 @@ def tables(folders: list[Path], *, seconds: int) -> str:
         cells = []
         for target in fp32:
             timed = rows.get((name, "time", target, "fp32"), {}).get("latency_ms")
-            verdict = _verdict(rows[name, "verify", target, "fp32"])
+            verdict = _verdict(rows.get((name, "verify", target, "fp32")))
             ms = "" if timed is None else f"{timed['median']:.1f}"
             cells.append(ms if ms and verdict == "yes" else f"{ms} {verdict}".strip())
         epochs = f"{trained['final']['epoch']:.1f}{mark}"
@@ -103,7 +105,7 @@ def tables(folders: list[Path], *, seconds: int) -> str:
         cells = []
         for target in int8:
             row = rows.get((name, "verify", target, "int8"))
-            shown = "-" if row is None else _verdict(row)
+            shown = _verdict(row)
             if row is not None and row["top1"] is not None:
                 shown = f"{100 * row['top1']:.1f}% {shown}"
             cells.append(shown)
@@ -120,6 +122,7 @@ def main(
     seconds: Annotated[int, typer.Option("--time")] = 60,
     only: Annotated[str, typer.Option()] = ",".join(NETWORKS),
     steps: Annotated[str, typer.Option()] = STEPS,
+    to: Annotated[str, typer.Option()] = "all",
 ) -> None:
     """Measure each network and print the tables."""
     folders = [out / name for name in only.split(",")]
@@ -130,7 +133,7 @@ def main(
             if step == "train":
                 train(data, folder, resolution=resolution, seconds=seconds)
             else:
-                measure(step, data, folder)
+                measure(step, data, folder, to=to)
     print(f"{os.cpu_count()} cores")
     if all((folder / f"{step}.json").is_file() for folder in folders for step in STEPS.split(",")):
         print(tables(folders, seconds=seconds))
