@@ -4,10 +4,11 @@
         [--steps train,verify,time] [--to TARGETS]
 
 Each network trains from scratch in ``OUT/NAME``; one whose first steps and a validation do not fit
-the time gets twice as much, marked *. `mobilette bench` then exports it to every target and
-verifies each artifact on the held-out images (verify); and times the fp32 artifacts in turns with
-one thread (time). ``--to onnx,openvino`` exports to fewer targets; others are then "-". V2 and V3 are the measure. What OUT has is not made again: steps can run apart,
-timing on a quiet machine. Prints two Markdown tables, of fp32 and of int8.
+the time gets twice as much, marked *. `mobilette bench` then exports it to every target, or those
+of ``--to``, and verifies each artifact on the held-out images (verify); and times the fp32
+artifacts in turns with one thread (time). V2 and V3 are the measure. What OUT has is not made
+again: steps can run apart, timing on a quiet machine. Prints two Markdown tables, of fp32 and of
+int8.
 """
 
 from __future__ import annotations
