@@ -24,8 +24,8 @@ SECTION = "ONNX files"
 
 
 def read(path: Path, **options: Any) -> Model:
-    options = {"preprocess": "torch", "model": "mobilenet_v1", "width_mult": 0.25} | options
-    return import_weights(path, **options)
+    given: dict[str, Any] = {"preprocess": "torch", "model": "mobilenet_v1", "width_mult": 0.25}
+    return import_weights(path, **given | options)
 
 
 def exported(folder: Path, how: Any) -> Path:
