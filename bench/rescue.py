@@ -66,7 +66,7 @@ class Images:
 
 def read_images(run: Run, data: str, calibration: str) -> Images:
     """Return the images of the sets ``data`` (held out) and ``calibration`` (trained on)."""
-    labelled = labelled_images(data, run.classes, split=None).images
+    labelled = labelled_images(data, run.classes).images
     split, _ = load_split(labelled, resolution=run.arch.resolution, preprocess=run.preprocess)
     pixels = calibration_images(run, calibration).pixels
     normalise = Normalise(run.preprocess)

@@ -63,15 +63,18 @@ def shared() -> Path:
     return SHARED
 
 
-def write_images(root: Path, count: int, *, size: int = 24) -> Path:
-    """Write ``count`` noisy images a colour: three classes that a network learns in seconds."""
-    generator = np.random.default_rng(0)
+def write_images(root: Path, count: int, *, size: int = 24, seed: int = 0) -> Path:
+    """Write ``count`` noisy images a colour: three classes that a network learns in seconds.
+
+    Those of another ``seed`` are others, with other names.
+    """
+    generator = np.random.default_rng(seed)
     for name, colour in COLOURS.items():
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for index in range(count):
             noise = generator.normal(0, 30, (size, size, 3))
             pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
+            Image.fromarray(pixels).save(root / name / f"{f'{seed}-' * bool(seed)}{index}.png")
     return root
 
 

@@ -241,6 +241,7 @@ def test_train_evaluate_export_verify_predict(images: Path, tmp_path: Path) -> N
     assert evaluated["top1"] == pytest.approx(trained["top1"], abs=1e-6)
     assert evaluated["images"] == 24
     assert evaluated.pop("classes_matched_by") == "name"
+    assert (evaluated.pop("trained_left_out"), evaluated.pop("includes_trained")) == (0, False)
     assert evaluated.keys() == {"top1", "top5", "loss", "images", "per_class", "confusion"}
 
     result = mobilette("export", "a run", "--to=onnx", "--out=导出", "--json", cwd=here)
@@ -253,7 +254,7 @@ def test_train_evaluate_export_verify_predict(images: Path, tmp_path: Path) -> N
     assert result.returncode == 0
     verdict = json.loads(result.stdout)
     assert verdict["passed"]
-    assert verdict["images"] == 120
+    assert (verdict["images"], verdict["trained_left_out"]) == (24, 96)
     assert "verify: passed" in mobilette("verify", artifact["path"], "图片 set", cwd=here).stdout
 
     result = mobilette("predict", artifact["path"], "图片 set/red", "--json", cwd=here)

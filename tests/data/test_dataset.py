@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from mobilette.data.dataset import Dataset, load_dataset, load_split
+from mobilette.data.held_out import choose_split, members
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split
 from mobilette.errors import InputError
 
 COLOUR = {"cat": 0, "dog": 100}
@@ -45,7 +45,7 @@ def test_a_flat_folder_is_divided(tmp_path: Path) -> None:
     assert len(dataset.splits["train"].names) == 16
     val = dataset.splits["val"]
     assert np.bincount(val.labels).tolist() == [3, 3]
-    _, chosen = choose_split(find_images(tmp_path), "val")
+    chosen = members(choose_split(find_images(tmp_path), "val"))
     assert set(val.names) == {image.name for image in chosen}
     for split in dataset.splits.values():
         assert split.pixels.shape == (len(split.names), 3, 8, 8)
@@ -196,7 +196,7 @@ def test_describe_is_json(tmp_path: Path) -> None:
 
 def test_load_split_reads_what_was_chosen(tmp_path: Path) -> None:
     root = make(tmp_path, "train/cat", "train/dog", "val/dog", count=3)
-    _, images = choose_split(find_images(root), "val")
+    images = members(choose_split(find_images(root), "val"))
     (root / "val/dog/1.png").write_bytes(b"")
     split, unusable = load_split(
         images,

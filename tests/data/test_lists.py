@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
+from mobilette.data.held_out import choose_split, members
 from mobilette.data.list_table import LARGEST_LIST
 from mobilette.data.preprocess import preset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
 
@@ -208,7 +208,7 @@ def test_a_multi_label_set_in_memory(tmp_path: Path) -> None:
         for name in ("a", "b", "rare")
     ]
     assert counts == [6, 4, 1]
-    _, chosen = choose_split(found, "val")
+    chosen = members(choose_split(found, "val"))
     assert {item.name for item in chosen} == set(dataset.splits["val"].names)
     read, _ = load_split(chosen, num_classes=3, resolution=8, preprocess=preset("torch"))
     assert read.labels.shape == (2, 3)

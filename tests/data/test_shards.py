@@ -16,9 +16,9 @@ from PIL import Image
 
 from mobilette.data.dataset import load_dataset, load_split
 from mobilette.data.formats import UnusableImage
+from mobilette.data.held_out import choose_split
 from mobilette.data.preprocess import preset
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split
 from mobilette.data.tar import TarMember
 from mobilette.errors import InputError
 from tests.data.sets import attempt, labelled
@@ -151,7 +151,7 @@ def test_a_flat_set_is_divided_by_the_rule(tmp_path: Path) -> None:
         "train": 8,
         "val": 2,
     }
-    assert choose_split(found, None)[0] == "all"  # they are files, which can be moved aside
+    assert choose_split(found, None).images == found.splits["all"]
     read, unusable = load_split(found.splits["all"], resolution=8, preprocess=preset("torch"))
     assert (len(read.names), unusable) == (10, ())
     write(tmp_path / "c" / "train" / "x.tar", samples(*"aabb"))

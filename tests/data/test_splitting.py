@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mobilette.data.held_out import Trained, choose_split, members
 from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split, held_out_fifth
+from mobilette.data.splits import held_out_fifth
 from mobilette.errors import InputError
 
 Rows = list[tuple[int, str]]
@@ -61,9 +62,8 @@ def flat(root: Path, count: int = 11) -> ImageSet:
 
 def test_flat_folders(tmp_path: Path) -> None:
     images = flat(tmp_path)
-    assert choose_split(images, None) == ("all", images.splits["all"])
-    name, val = choose_split(images, "val")
-    assert name == "val"
+    assert members(choose_split(images, None)) == images.splits["all"]
+    val = members(choose_split(images, "val"))
     # The rule, written out: SHA-256 over mode, size and bytes.
     digests = {
         image.name: hashlib.sha256(b"RGB 6 5 " + image.open().tobytes()).hexdigest()
@@ -74,7 +74,7 @@ def test_flat_folders(tmp_path: Path) -> None:
         own = [name for name in digests if name.startswith(label)]
         expected |= set(sorted(own, key=digests.__getitem__)[:3])
     assert {image.name for image in val} == expected
-    _, train = choose_split(images, "train")
+    train = members(choose_split(images, "train"))
     assert set(train) | set(val) == set(images.splits["all"])
     assert len(train) + len(val) == 22
 
@@ -83,21 +83,20 @@ def test_undecodable_images_stay_to_be_counted(tmp_path: Path) -> None:
     flat(tmp_path)
     (tmp_path / "cat" / "bad.jpg").write_bytes(b"text")
     images = find_images(tmp_path)
-    for split, usable in (("train", 16), ("val", 6)):
-        _, chosen = choose_split(images, split)
-        assert len(chosen) == usable + 1
-        assert "cat/bad.jpg" in {image.name for image in chosen}
+    train, val = (members(choose_split(images, split)) for split in ("train", "val"))
+    assert (len(train), len(val)) == (17, 6)
+    assert "cat/bad.jpg" in {image.name for image in train}
 
 
-def test_digits_are_measured_on_their_held_out_fifth() -> None:
+def test_digits_without_a_record_of_training_are_measured_on_their_held_out_fifth() -> None:
     digits = find_images("digits")
-    name, chosen = choose_split(digits, None)
-    assert name == "val"
+    assert choose_split(digits, None).images == digits.splits["all"]
+    chosen = members(choose_split(digits, None, trained=Trained(unknown="an earlier version")))
     assert len(chosen) == sum(
         math.ceil(n / 5) for n in Counter(p.label for p in digits.splits["all"]).values()
     )
-    assert choose_split(digits, "val") == ("val", chosen)
-    assert len(choose_split(digits, "all")[1]) == 1797
+    assert members(choose_split(digits, "val")) == chosen
+    assert len(members(choose_split(digits, "all"))) == 1797
 
 
 def test_divided_folders() -> None:
@@ -107,8 +106,8 @@ def test_divided_folders() -> None:
         for split in ("train", "val", "test")
     }
     images = ImageSet(name="mine", classes=("a", "b"), splits=splits)
-    assert choose_split(images, None) == ("val", splits["val"])
-    assert choose_split(images, "test") == ("test", splits["test"])
+    assert choose_split(images, None).images == splits["val"]
+    assert choose_split(images, "test").images == splits["test"]
     with pytest.raises(InputError, match=r"mine: split 'tset' is not one of .*did you mean 'test'"):
         choose_split(images, "tset")
     with pytest.raises(InputError, match="split 'all' is not one of train, val, test"):

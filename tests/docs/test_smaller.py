@@ -13,6 +13,7 @@ import pytest
 from mobilette.cli.main import run
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.gate import LIMITS
+from tests.conftest import write_images
 from tests.docs.commands import ROOT
 from tests.docs.test_architecture import keys_of
 
@@ -45,6 +46,7 @@ def test_the_commands_run_as_printed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(images, tmp_path / "path" / "to" / "images")
+    write_images(tmp_path / "path" / "to" / "images", 40, seed=1)  # enough that it has not seen
     shutil.copytree(trained.path, tmp_path / "runs" / "mine")
     verbs = []
     for command in COMMANDS:

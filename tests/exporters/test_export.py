@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mobilette.artifact.directory import Artifact
+from mobilette.data.reading import Reading
 from mobilette.engines.onnxruntime_web import NODE_MODULES
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export, export_calibrated
@@ -90,7 +91,7 @@ def test_a_benchmark_imports_nothing_from_where_it_is_started(
 
 def test_rounded_numbers_are_not_verified_without_images(trained: Run, tmp_path: Path) -> None:
     artifact = export(trained, precision="int8", out=tmp_path)
-    found = judge(open_row(artifact.path), None, split=None, workers=None)
+    found = judge(open_row(artifact.path), None, Reading())
     assert found.verified is None
     assert "give --data" in found.reasons[0]
 

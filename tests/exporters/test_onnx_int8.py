@@ -16,7 +16,6 @@ from mobilette.artifact.directory import Artifact
 from mobilette.data.dataset import load_split
 from mobilette.data.preprocess import PRESETS
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split
 from mobilette.engines.load import load
 from mobilette.exporters.export import export
 from mobilette.run.directory import Run
@@ -29,7 +28,7 @@ def int8(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def test_int8_keeps_the_accuracy(int8: Artifact, trained: Run, images: Path) -> None:
-    _, chosen = choose_split(find_images(images), "all")
+    chosen = find_images(images).splits["all"]
     split, _ = load_split(chosen, num_classes=3, resolution=16, preprocess=trained.preprocess)
     ours, theirs = (load(path).logits(split.pixels[:]) for path in (int8.path, trained.path))
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.95

@@ -72,7 +72,7 @@ def test_it_answers_under_node_as_the_checkpoint(web: Artifact, trained: Run, im
     verdict = verify(web.path, images, checkpoint=trained.path, max_drop=5.0)
     assert verdict.passed, verdict.failures
     assert verdict.engine == "ONNX Runtime Web"
-    assert (verdict.images, verdict.readme_images) == (120, 16)
+    assert (verdict.images, verdict.readme_images) == (24, 16)
     if web.contract.precision == "fp32":
         assert verdict.max_abs_diff < 1e-4
 

@@ -55,7 +55,7 @@ def test_the_stated_accuracy_is_reached(row: Row, reached: dict[str, Reached]) -
 def test_three_forms_of_one_network_answer_alike(name: str, reached: dict[str, Reached]) -> None:
     def logits(form: str) -> NDArray[np.float32]:
         predictor = load(reached[name + form].run)
-        some = labelled_images(images(of(name + form).images), predictor.classes, split=None).images
+        some = labelled_images(images(of(name + form).images), predictor.classes).images
         pixels, _ = load_split(
             some[::4],
             resolution=predictor.arch.resolution,

@@ -57,7 +57,7 @@ def test_what_is_measured_of_an_artifact(found: Benchmark, exported: Artifact) -
     assert good.sha256 == exported.contract.sha256
     assert good.top1 is not None
     assert good.top1 > 0.9
-    assert good.images == 120
+    assert (good.images, good.trained_left_out, good.includes_trained) == (24, 96, False)
     assert good.size_bytes == (exported.path / "model.onnx").stat().st_size
     latency, batch = good.latency_ms, good.best_batch
     assert latency is not None

@@ -33,7 +33,7 @@ from tests.verification.forged_models import (
 
 
 def test_a_faithful_artifact_passes(exported: Artifact, images: Path) -> None:
-    verdict = verify(exported.path, images)
+    verdict = verify(exported.path, images, include_trained=True)
     assert verdict.passed
     assert verdict.failures == verdict.notes == ()
     assert verdict.max_abs_diff < 1e-3
@@ -70,7 +70,9 @@ def test_without_the_checkpoint_golden_vectors_are_compared_and_it_is_said(
     assert "golden vectors only (--from RUN names it)" in verdict.notes[0]
     with pytest.raises(InputError, match="no such folder"):
         verify(artifact_copy, images / "typo")
-    assert verify(artifact_copy, images, checkpoint=trained.path).images == 120
+    assert any("was trained on is not known" in note for note in verdict.notes)
+    verdict = verify(artifact_copy, images, checkpoint=trained.path)
+    assert (verdict.images, verdict.trained_left_out, verdict.includes_trained) == (24, 96, False)
 
 
 def test_a_run_that_was_trained_again_is_not_the_checkpoint(
@@ -220,7 +222,7 @@ def test_a_contract_with_other_preprocessing_fails_on_real_files(
 def test_images_that_cannot_be_read_are_said(exported: Artifact, tmp_path: Path) -> None:
     root = write_images(tmp_path / "set", 10)
     (root / "red" / "text.jpg").write_text("no image")
-    verdict = verify(exported.path, root)
+    verdict = verify(exported.path, root, include_trained=True)
     assert verdict.images == 30
     (note,) = verdict.notes
     assert note.startswith("1 images left out; the first is red/text.jpg: not an image (JPEG, ")
@@ -241,6 +243,7 @@ def test_classes_are_matched_by_id(trained: Run, images: Path, tmp_path: Path) -
     shutil.copytree(images / "red", tmp_path / "part" / "red")
     shutil.copytree(images / "green", tmp_path / "part" / "green")
     metrics = evaluate(load(trained.path), tmp_path / "part")
+    assert metrics.images == 16  # two classes, without those that it was trained on
     assert metrics.top1 > 0.9
     assert set(metrics.per_class) == {"red", "green"}
     (tmp_path / "part" / "green").rename(tmp_path / "part" / "greem")

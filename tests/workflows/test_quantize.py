@@ -32,11 +32,13 @@ from tests.conftest import COLOURS
 def test_the_artifact_keeps_its_accuracy_and_says_how(
     trained: Run, images: Path, tmp_path: Path
 ) -> None:
-    result = mobilette("quantize", trained.path, images, "--out", tmp_path, "--json")
+    result = mobilette(
+        "quantize", trained.path, images, "--include-trained", "--out", tmp_path, "--json"
+    )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["passed"]
-    assert found["images"] == 120
+    assert (found["images"], found["includes_trained"]) == (120, True)
     rung = found["rungs"][found["chosen"]]
     assert rung["kept"]
     assert rung["top1"] == pytest.approx(found["accuracy_artifact"])
@@ -78,6 +80,7 @@ def test_each_rung_is_converted_once_and_says_what_is_done(
         trained,
         images,
         to="litert",
+        include_trained=True,
         out=tmp_path / "exports",
         progress=lambda what, done, total: told.append((what, done, total)),
     )
@@ -100,7 +103,7 @@ def test_a_layer_that_int8_cannot_express_stays_in_float(
     common = 3000 * weights[name].abs().max() * torch.ones(weights[name].shape[1])
     weights[name] += common
     save_file(weights, run_copy / WEIGHTS)
-    found = quantize(run_copy, images, out=tmp_path / "exports")
+    found = quantize(run_copy, images, include_trained=True, out=tmp_path / "exports")
     assert found.kept
     assert found.rungs[found.chosen].float_layers == ("head.classifier",)
     assert found.artifact.contract.float_layers == ("head.classifier",)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.cli.options import Force, Json, SplitOption, Workers, ranged
+from mobilette.cli.options import Force, IncludeTrained, Json, SplitOption, Workers, ranged
 from mobilette.limits import ROUNDS, THREADS
 from mobilette.progress import Reporter
 
@@ -32,6 +32,7 @@ def bench(
         str, typer.Option("--precision", help="Precisions to export.")
     ] = "fp32,fp16,bf16,int8",
     split: SplitOption = None,
+    include_trained: IncludeTrained = False,
     threads: Annotated[int, ranged("--threads", THREADS, "Threads of each engine.")] = 1,
     rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds of timing, all in turn.")] = 3,
     out: Annotated[
@@ -66,6 +67,7 @@ def bench(
             models,
             data,
             split=split,
+            include_trained=include_trained,
             threads=threads,
             rounds=rounds,
             workers=workers,

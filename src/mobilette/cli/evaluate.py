@@ -9,6 +9,7 @@ import typer
 
 from mobilette.cli.options import (
     Device,
+    IncludeTrained,
     Json,
     MaxDrop,
     MaxUnusable,
@@ -34,6 +35,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A run directory or an artifact directory.")],
     data: Annotated[str, typer.Argument(help="A folder of images, or a named set.")],
     split: SplitOption = None,
+    include_trained: IncludeTrained = False,
     device: Device = "cpu",
     threads: Threads = None,
     workers: Workers = None,
@@ -41,7 +43,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure accuracy and confusions on labelled images."""
-    from mobilette.cli.output import console, print_json, reading_bar, remarks
+    from mobilette.cli.output import console, print_json, reading_bar, remarks, say_trained
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure
 
@@ -51,6 +53,7 @@ def evaluate(
             load(model, device=device, threads=threads or 0),
             data,
             split=split,
+            include_trained=include_trained,
             workers=workers,
             max_unusable=max_unusable,
             reporter=Reporter(reading=report, remark=remarked.append),
@@ -62,8 +65,10 @@ def evaluate(
         return
     out = console()
     top5 = "" if metrics.top5 is None else f"top-5 {metrics.top5:.2%}  "
+    trained = say_trained(metrics.trained_left_out, included=metrics.includes_trained)
     out.print(
-        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  ({metrics.images:,} images)"
+        f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  "
+        f"({metrics.images:,} images{trained})"
     )
     if metrics.mean_average_precision is not None:
         out.print(f"mean average precision {metrics.mean_average_precision:.2%}")
@@ -85,6 +90,7 @@ def verify(
         typer.Option("--from", help="The run [the one the contract names].", metavar="RUN"),
     ] = None,
     split: SplitOption = None,
+    include_trained: IncludeTrained = False,
     max_drop: MaxDrop = 1.0,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
@@ -103,6 +109,7 @@ def verify(
             data,
             checkpoint=checkpoint,
             split=split,
+            include_trained=include_trained,
             max_drop=max_drop,
             workers=workers,
             max_unusable=max_unusable,
@@ -123,6 +130,8 @@ def verify(
 
 
 def _rows(verdict: Verdict) -> list[tuple[str, str]]:
+    from mobilette.cli.output import say_trained
+
     rows = [
         ("artifact", f"{verdict.target}, {verdict.precision}, executed by {verdict.engine}"),
         ("maximum absolute difference", f"{verdict.max_abs_diff:.3g}"),
@@ -147,8 +156,10 @@ def _rows(verdict: Verdict) -> list[tuple[str, str]]:
         if error is not None:
             rows.append((f"calibration error, {name}", f"{error:.4f}"))
     if verdict.accuracy_artifact is not None:
+        trained = say_trained(verdict.trained_left_out, included=verdict.includes_trained)
         prepared = f", {verdict.readme_images} also prepared by the README's code"
-        rows.append(("images", f"{verdict.images:,}{prepared if verdict.readme_images else ''}"))
+        prepared *= verdict.readme_images > 0
+        rows.append(("images", f"{verdict.images:,}{trained}{prepared}"))
     return rows
 
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.cli.options import Force, Json, MaxDrop, MaxUnusable, Out, Seed, SplitOption, Workers
+from mobilette.cli.options import (
+    Force,
+    IncludeTrained,
+    Json,
+    MaxDrop,
+    MaxUnusable,
+    Out,
+    Seed,
+    SplitOption,
+    Workers,
+)
 from mobilette.errors import InputError, one_of, shown
 from mobilette.progress import Reporter
 
@@ -162,6 +172,7 @@ def quantize(
         ),
     ] = None,
     split: SplitOption = None,
+    include_trained: IncludeTrained = False,
     out: Out = None,
     seed: Seed = 0,
     workers: Workers = None,
@@ -185,6 +196,7 @@ def quantize(
             max_drop=max_drop,
             calibrate=calibrate,
             split=split,
+            include_trained=include_trained,
             out=out,
             force=force,
             workers=workers,
@@ -203,7 +215,7 @@ def quantize(
 
 
 def _print_quantised(found: Quantised) -> None:
-    from mobilette.cli.output import console, human_bytes, table
+    from mobilette.cli.output import console, human_bytes, say_trained, table
 
     out = console()
     rows = [
@@ -227,9 +239,10 @@ def _print_quantised(found: Quantised) -> None:
     if chosen.float_layers:
         out.print(f"in float: {', '.join(chosen.float_layers)}")
     if verdict.accuracy_source is not None and verdict.accuracy_artifact is not None:
+        trained = say_trained(verdict.trained_left_out, included=verdict.includes_trained)
         out.print(
             f"{found.artifact.path}: {verdict.accuracy_artifact:.2%} of {verdict.images:,} "
-            f"images, the run {verdict.accuracy_source:.2%}; the same "
+            f"images{trained}, the run {verdict.accuracy_source:.2%}; the same "
             f"answer to {verdict.top1_agreement:.2%}",
         )
     if found.latency_ms:

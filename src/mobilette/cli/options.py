@@ -113,7 +113,11 @@ Workers = Annotated[
     int | None, ranged("--workers", limits.WORKERS, "Processes that decode images [one per core].")
 ]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Images to use [val where there is one, else all].")
+    str | None,
+    typer.Option("--split", help="Images to use: train, val or test [val if there is one]."),
+]
+IncludeTrained = Annotated[
+    bool, typer.Option("--include-trained", help="Also use images that it was trained on.")
 ]
 MaxUnusable = Annotated[
     float, ranged("--max-unusable", limits.FRACTION, "Fraction of the images that may be unusable.")

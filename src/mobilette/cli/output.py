@@ -93,6 +93,13 @@ def human_bytes(size: int) -> str:
     return f"{size} B"
 
 
+def say_trained(left_out: int, *, included: bool | None) -> str:
+    """Return how the images that a model was trained on were treated, to put after their number."""
+    if included:
+        return ", among them some that it was trained on"
+    return f", {left_out:,} left out that it was trained on" if left_out else ""
+
+
 def human_count(count: int) -> str:
     """Return ``count`` with a suffix: 300,774,272 becomes 300.77 M."""
     for suffix, factor in (("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)):

@@ -14,6 +14,7 @@ from mobilette.cli.options import (
     Device,
     Epochs,
     Force,
+    IncludeTrained,
     Json,
     LearningRate,
     MaxUnusable,
@@ -61,6 +62,7 @@ def prune(
     threads: Threads = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
+    include_trained: IncludeTrained = False,
     as_json: Json = False,
 ) -> int:
     """Cut the least important channels of a run and fine-tune it.
@@ -98,6 +100,7 @@ def prune(
                 device=device,
                 workers=workers,
                 max_unusable=max_unusable,
+                include_trained=include_trained,
                 callbacks=[progress],
                 reporter=progress.reporter,
             )
@@ -122,6 +125,8 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
                 "madds": last.madds,
                 "params": last.params,
                 "accuracy_before": pruning.accuracy,
+                "trained_left_out": pruning.trained_left_out,
+                "includes_trained": pruning.includes_trained,
                 "steps": [asdict(step) for step in pruning.steps],
             }
         )

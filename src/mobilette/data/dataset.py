@@ -7,11 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from mobilette.arch.scale import Resolution
+from mobilette.data.digests import NONE, Digests
 from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
-from mobilette.data.opening import LoaderKind, find_rows
+from mobilette.data.opening import FoundRows, LoaderKind, find_rows
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
-from mobilette.data.splits import Copies, Split, assign, divide, find_copies, make_split
+from mobilette.data.splits import (
+    Copies,
+    Split,
+    assign,
+    divide,
+    find_copies,
+    make_split,
+    without_seen,
+)
 from mobilette.data.store import ImageStore
 from mobilette.errors import InputError
 from mobilette.progress import SILENT, Reporter
@@ -41,6 +50,9 @@ class Dataset:
         remarks: how folders were understood where that is not obvious.
         split_rule: how the set was divided, in words.
         store: where streamed pixels come from.
+        content: the images by split; ``None`` where they are only known once they are read.
+        parts: the splits that were cut from a larger one, as ``"val"`` is from a flat set.
+        moved: those that would have been held out, had no earlier run been trained on them.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +67,9 @@ class Dataset:
     split_rule: str
     remarks: tuple[str, ...] = ()
     store: ImageStore | None = None
+    content: Mapping[str, Digests] | None = None
+    parts: tuple[str, ...] = ()
+    moved: Digests = NONE
 
     @property
     def unusable(self) -> tuple[tuple[str, str], ...]:
@@ -121,6 +136,7 @@ def load_dataset(
     digest: Digest | None = None,
     device_memory: int | None = None,
     processes: int = 1,
+    seen: Digests = NONE,
 ) -> Dataset:
     """Read a set of images, or prepare to stream it, and split it if it is flat.
 
@@ -141,6 +157,7 @@ def load_dataset(
             none); ``None`` chooses.
         device_memory: free bytes of a GPU that must also hold resident images.
         processes: how many processes on this machine will each hold the images in memory.
+        seen: images that an earlier run was trained on, and that are therefore not held out.
 
     Raises:
         InputError: the images do not fit in memory, too many are unusable, or a class or split is
@@ -158,7 +175,10 @@ def load_dataset(
         processes=processes,
     )
     streamed = found.pixels is None
-    assigned = assign(found)
+    divided = without_seen(found, assign(found), seen)
+    found, assigned = divided.found, divided.splits
+    if len(divided.moved):
+        reporter.remark(_moved(images, assigned, len(divided.moved)))
     _check_classes(images, found.images, assigned)
     copies = find_copies(found, assigned)
     for line in copies.remarks() if copies is not None else ():
@@ -180,6 +200,13 @@ def load_dataset(
         split_rule=rule if "all" in images.splits else images.divided_by,
         remarks=images.remarks,
         store=found.store if streamed else None,
+        content=_content(found, assigned),
+        parts=tuple(
+            name
+            for name in ("val", "test")
+            if (name, "all") in set(zip(assigned, found.splits, strict=True))
+        ),
+        moved=divided.moved,
     )
 
 
@@ -192,7 +219,7 @@ def load_split(
     reading: Reading = IN_THIS_PROCESS,
     reporter: Reporter = SILENT,
 ) -> tuple[Split, tuple[tuple[str, str], ...]]:
-    """Read the images of one split, as ``choose_split`` returns them.
+    """Read images as one split, all of them.
 
     The arguments are those of `read_images`; ``num_classes`` matters for multi-label images only.
 
@@ -209,6 +236,27 @@ def load_split(
     if not usable:
         raise InputError("there is no usable image to read")
     return make_split(decoded.pixels, usable, num_classes=num_classes), decoded.unusable
+
+
+def _content(found: FoundRows, assigned: Sequence[str]) -> dict[str, Digests] | None:
+    if found.digest == "names and sizes":
+        return None
+    digests: dict[str, list[str]] = {}
+    for split, digest in zip(assigned, found.digests, strict=True):
+        digests.setdefault(split, []).append(digest)
+    return {split: Digests.of(some, found.digest) for split, some in digests.items()}
+
+
+def _moved(images: ImageSet, assigned: Sequence[str], count: int) -> str:
+    """Return the remark on images that are not held out; `InputError` if none are left."""
+    if "val" not in assigned:
+        raise InputError(
+            f"{images.name}: the weights to start from were trained on every image to hold out; "
+            "give others in val/ (or, to prune, --include-trained)"
+        )
+    return (
+        f"{count:,} images are not held out, because the weights to start from were trained on them"
+    )
 
 
 def _check_classes(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.arch.scale import Resolution
-from mobilette.data.images import LabelledImage
+from mobilette.data.images import Digest, LabelledImage
 from mobilette.data.machine import check_memory, usable_cores
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.store import ImageStore
@@ -30,6 +30,7 @@ class Reading:
         workers: decoding processes; ``None`` means one per usable core.
         max_unusable: the fraction of images that may be unusable.
         split: the split to measure on; ``None`` means ``val`` if there is one, else every image.
+        include_trained: whether images that the model was trained on are measured, too.
         cache: the folder of decoded images (`mobilette.data.cache.images_cache`), if any.
 
     Raises:
@@ -39,6 +40,7 @@ class Reading:
     workers: int | None = None
     max_unusable: float = 0.1
     split: str | None = None
+    include_trained: bool = False
     cache: Path | None = None
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ def read_images(
     *,
     resolution: Resolution,
     preprocess: Preprocess,
+    digest: Digest = "decoded pixels",
     reading: Reading = IN_THIS_PROCESS,
     reporter: Reporter = SILENT,
 ) -> Decoded:
@@ -88,6 +91,7 @@ def read_images(
         images: what to read.
         resolution: of the result, in pixels.
         preprocess: how to resize; mean and std are not applied.
+        digest: what is hashed, the ``"decoded pixels"`` or the ``"files"``, where there are any.
         reading: its cache is not used.
         reporter: receives progress.
 
@@ -95,7 +99,8 @@ def read_images(
         InputError: the array does not fit in memory, too many images are unusable, or a worker
             died.
     """
-    decoder = Decoder(preprocess=preprocess, resolution=resolution, of_pixels=True)
+    of_pixels = digest == "decoded pixels"
+    decoder = Decoder(preprocess=preprocess, resolution=resolution, of_pixels=of_pixels)
     check_memory((len(images), *decoder.row_shape))
     store = ImageStore(
         images,

@@ -1,27 +1,18 @@
-"""Splits of a set: dividing it, choosing images to measure on, finding copies."""
+"""Splits of a set: dividing it, finding copies."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.formats import UnusableImage
-from mobilette.data.images import (
-    SPLITS,
-    ImageSet,
-    Label,
-    LabelledImage,
-    Labels,
-    label_array,
-    pixel_sha256,
-)
+from mobilette.data.digests import NONE, Digests
+from mobilette.data.images import SPLITS, Label, LabelledImage, Labels, label_array
 from mobilette.data.opening import FoundRows
 from mobilette.data.store import Pixels, StreamedPixels
-from mobilette.errors import one_of
 
 # Images that a remark names.
 _NAMED = 3
@@ -71,41 +62,6 @@ def held_out_fifth(
     return held_out
 
 
-def choose_split(images: ImageSet, split: str | None) -> tuple[str, tuple[LabelledImage, ...]]:
-    """Choose the images to measure on.
-
-    By default these are ``val`` if the set has one, else every image; for a set without files
-    (``digits``) the held-out fifth, since files cannot be set aside. The ``train`` and
-    ``val`` of a flat set follow the rule, which needs every image decoded; undecodable images stay
-    in the result, so that they are counted when it is read.
-
-    Returns:
-        The name of the split (``"all"`` for every image) and its images.
-
-    Raises:
-        InputError: the set has no such split.
-    """
-    flat = images.splits.get("all")
-    if split is None:
-        split = "val" if flat is None or all(item.in_memory for item in flat) else "all"
-    available = list(images.splits) + (["train", "val"] if flat is not None else [])
-    one_of(split, available, f"{images.name}: split")
-    if split in images.splits or flat is None:
-        return split, images.splits[split]
-    digests = {index: digest for index, item in enumerate(flat) if (digest := _digest(item))}
-    held_out = held_out_fifth(
-        labels=[flat[index].label for index in digests],
-        digests=list(digests.values()),
-        names=[flat[index].name for index in digests],
-    )
-    other = {
-        index
-        for index, held in zip(digests, held_out, strict=True)
-        if bool(held) != (split == "val")
-    }
-    return split, tuple(image for index, image in enumerate(flat) if index not in other)
-
-
 def assign(found: FoundRows) -> list[str]:
     """Return the split of every image; ``"all"`` is divided by `held_out_fifth`."""
     assigned = list(found.splits)
@@ -118,6 +74,54 @@ def assign(found: FoundRows) -> list[str]:
     for index, held in zip(flat, held_out, strict=True):
         assigned[index] = "val" if held else "train"
     return assigned
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assigned:
+    """Images with their splits.
+
+    Attributes:
+        found: the images.
+        splits: the split of each.
+        moved: those that would have been held out, had no earlier run been trained on them.
+    """
+
+    found: FoundRows
+    splits: list[str]
+    moved: Digests
+
+
+def without_seen(found: FoundRows, splits: Sequence[str], seen: Digests) -> Assigned:
+    """Hold out no image that an earlier run was trained on (``seen``).
+
+    In the part of a flat set it goes to ``train``; out of a given ``val`` or ``test`` it is left.
+    """
+    held = [row for row, split in enumerate(splits) if split != "train"]
+    if not (len(seen) and held):
+        return Assigned(found=found, splits=list(splits), moved=NONE)
+    there, moved = seen.among(
+        [found.images[row] for row in held], [found.digests[row] for row in held], found.digest
+    )
+    assigned = list(splits)
+    for row in np.array(held)[there].tolist():
+        assigned[row] = "train" if found.splits[row] == "all" else ""
+    kept = [row for row, split in enumerate(assigned) if split]
+    if len(kept) == len(assigned):
+        return Assigned(found=found, splits=assigned, moved=moved)
+    pixels = found.pixels
+    if pixels is not None:
+        for place, row in enumerate(kept):  # no second copy in memory
+            pixels[place] = pixels[row]
+        pixels = pixels[: len(kept)]
+    rest = replace(
+        found,
+        pixels=pixels,
+        positions=found.positions[kept],
+        images=tuple(found.images[row] for row in kept),
+        splits=tuple(found.splits[row] for row in kept),
+        digests=tuple(found.digests[row] for row in kept),
+    )
+    return Assigned(found=rest, splits=[assigned[row] for row in kept], moved=moved)
 
 
 def divide(found: FoundRows, assigned: Sequence[str], *, num_classes: int) -> dict[str, Split]:
@@ -228,13 +232,6 @@ def find_copies(found: FoundRows, assigned: Sequence[str]) -> Copies | None:
 
 def _some(names: Sequence[str], *, between: str = ", ") -> str:
     return between.join([*names[:_NAMED], *["..."] * (len(names) > _NAMED)])
-
-
-def _digest(image: LabelledImage) -> str | None:
-    try:
-        return pixel_sha256(image.open())
-    except UnusableImage:
-        return None
 
 
 def _reorder(rows: NDArray[np.uint8], order: NDArray[np.intp]) -> None:

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from mobilette.data.dataset import load_split
+from mobilette.data.held_out import NEW, choose_split, members
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.data.splits import choose_split
 from mobilette.errors import InputError
 from mobilette.exporters.target import Calibration
 from mobilette.model.directory import is_imported
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, recorded_data
+from mobilette.run.trained import trained_on
 
 IMAGES = 200
 FEWEST = 16
@@ -59,7 +60,8 @@ def calibration_images(
             f"({error}); give others with {option}"
         ) from error
     flat_and_given = data is not None and "all" in found.splits
-    _, images = choose_split(found, "all" if flat_and_given else "train")
+    trained = trained_on(subject) if data is None else NEW
+    images = members(choose_split(found, "all" if flat_and_given else "train", trained=trained))
     count = min(len(images), count)
     chosen = [images[index * len(images) // count] for index in range(count)]
     if len(chosen) < FEWEST:

@@ -189,6 +189,21 @@ def is_imported(path: Path) -> bool:
     return IMPORTED in _read_if_there(path / ENVIRONMENT)
 
 
+def imported_from(path: Path) -> str | None:
+    """Return what the model in ``path`` was imported from; ``None`` if it was trained there.
+
+    Raises:
+        InputError: environment.json is damaged.
+    """
+    environment = _read_if_there(path / ENVIRONMENT)
+    imported = environment.get(IMPORTED)
+    if IMPORTED not in environment:
+        return None
+    return (
+        str(imported.get("file", imported.get(PRUNED_FROM))) if isinstance(imported, dict) else ""
+    )
+
+
 def locate(path: Path, check: Callable[..., T], *values: Any) -> T:
     """Return ``check(*values)``; an `InputError` is prefixed with ``path``."""
     try:

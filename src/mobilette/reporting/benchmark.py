@@ -76,11 +76,13 @@ def table_rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
 
 def remarks_on(benchmark: Benchmark) -> list[str]:
     """Return the reasons why artifacts are not verified or not timed, one line each."""
-    names = short_names(benchmark.rows)
-    return [
-        f"{name}: {'; '.join(row.reasons)}"
-        for row, name in zip(benchmark.rows, names, strict=True)
-        if row.reasons
+    named = list(zip(benchmark.rows, short_names(benchmark.rows), strict=True))
+    reasons = [f"{name}: {'; '.join(row.reasons)}" for row, name in named if row.reasons]
+    return reasons + [
+        f"{name}: measured on {row.images:,} images, {row.trained_left_out:,} left out that it was "
+        "trained on"
+        for row, name in named
+        if row.trained_left_out
     ]
 
 

@@ -30,6 +30,9 @@ class Metrics:
         mean_average_precision: for multi-label sets, the mean of scikit-learn's
             ``average_precision_score`` over the classes that occur, 0 if none does; else ``None``.
         classes_matched_by: how the images' classes were matched with the model's, if they were.
+        trained_left_out: how many images were left out because the model was trained on them.
+        includes_trained: whether the model was trained on some of ``images``; ``None`` where that
+            is not known.
     """
 
     top1: float
@@ -40,6 +43,8 @@ class Metrics:
     confusion: dict[str, dict[str, int]]
     mean_average_precision: float | None = None
     classes_matched_by: str | None = None
+    trained_left_out: int = 0
+    includes_trained: bool | None = False
 
     @property
     def score(self) -> float:

@@ -35,7 +35,7 @@ from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import accuracy
 from mobilette.search.int8_ladder import RANKING_IMAGES, Attempt, Material
 from mobilette.verification.bench import time_once
-from mobilette.verification.evaluate import labelled_images, read_split
+from mobilette.verification.evaluate import labelled_images, read_split, trained_of
 from mobilette.verification.gate import compare, judge_golden, judge_images, right_answers_kept
 
 ROUNDS, SECONDS = 3, 0.3
@@ -73,14 +73,20 @@ def read_judge(
     """
     network = model.network  # without a classifier it is refused before images are read
     labelled = labelled_images(
-        data, model.classes, split=reading.split, multi_label=model.multi_label
+        data,
+        model.classes,
+        reading=reading,
+        trained=trained_of(model),
+        multi_label=model.multi_label,
     )
-    read, _ = read_split(model, labelled.images, reading, reporter)
-    needed = math.ceil(100 / max_drop) if max_drop > 0 else 1
+    found = read_split(model, labelled.choice, reading, reporter)
+    read, needed = found.split, math.ceil(100 / max_drop) if max_drop > 0 else 1
     if len(read.labels) < needed:
+        trained = f" (without {found.left_out:,} that it was trained on)" * (found.left_out > 0)
         raise InputError(
-            f"{data}: {len(read.labels)} images are too few to measure a drop of {max_drop:g} "
-            f"points: one image is {100 / len(read.labels):.3g}; at least {needed} are needed"
+            f"{data}: {len(read.labels)} images{trained} are too few to measure a drop of "
+            f"{max_drop:g} points: one image is {100 / len(read.labels):.3g}; at least {needed} "
+            "are needed"
         )
     pixels = read.pixels[:]
     logits = checkpoint_logits(network, Normalise(model.preprocess), pixels)

@@ -12,18 +12,21 @@ import torch
 from mobilette.arch.scale import Resolution
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.digests import NONE, Digests, digests_of
 from mobilette.data.images import Digest, ImageSet
 from mobilette.data.loader import make_loader
 from mobilette.data.normalise import Normalise
 from mobilette.data.opening import LoaderKind
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading
+from mobilette.data.store import StreamedPixels
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_json
 from mobilette.model.directory import DATASET
 from mobilette.nn.network import Network
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
+from mobilette.run.trained import TRAINED, now_known
 from mobilette.training.distributed import World
 from mobilette.training.environment import Precision
 from mobilette.training.events import Callbacks, Event, Sitting, Stopwatch, tensorboard_log
@@ -56,6 +59,7 @@ def load_images(
     reading: Reading,
     reporter: Reporter,
     digest: Digest | None = None,
+    seen: Digests = NONE,
 ) -> Dataset:
     """Return the images to train and validate on, through the cache.
 
@@ -71,6 +75,7 @@ def load_images(
         reading=replace(reading, cache=images_cache(reporter.remark)),
         reporter=reporter,
         digest=digest,
+        seen=seen,
         device_memory=int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
         processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),  # on this machine, by torchrun
     )
@@ -168,18 +173,44 @@ def run_loop(
             sitting=replace(sitting, report=report),
             callbacks=callbacks,
         ).run()
-        _record_broken(run, dataset, trainer.world)
+        _record_found(run, dataset, trainer.world)
         if isinstance(trainer.clock, Stopwatch):
             report(trainer.clock.result())
     callbacks.raise_error()
 
 
-def _record_broken(run: Run, dataset: Dataset, world: World) -> None:
-    """Add the streamed images that any process found broken to dataset.json."""
+def _record_found(run: Run, dataset: Dataset, world: World) -> None:
+    """Add to dataset.json what reading streamed images has shown.
+
+    These are the broken ones that any process found, and what the run was trained on.
+    """
     found = {entry for unusable in world.all_gather(dataset.unusable) for entry in unusable}
+    images = _streamed_images(dataset, world)
     if not world.writes:
         return
     recorded = read_json(run.path / DATASET)
+    if not isinstance(recorded, dict):
+        return
     now = [{"path": name, "reason": reason} for name, reason in sorted(found)]
-    if isinstance(recorded, dict) and recorded.get("unusable") != now:
-        write_json(run.path / DATASET, recorded | {"unusable": now})
+    whole = recorded | {"unusable": now}
+    if images is not None and TRAINED in recorded:
+        whole = now_known(whole, images)
+    if whole != recorded:
+        write_json(run.path / DATASET, whole)
+
+
+def _streamed_images(dataset: Dataset, world: World) -> Digests | None:
+    """Return the training images of a set that was not read in advance, by their files."""
+    pixels = dataset.splits["train"].pixels
+    if dataset.content is not None or not isinstance(pixels, StreamedPixels):
+        return None
+    store = pixels.store
+    usable = pixels.positions[pixels.usable()].tolist()
+    known: dict[int, bytes] = {}
+    for some in world.all_gather({at: store.digests[at] for at in usable if at in store.digests}):
+        known |= some
+    if not world.writes:
+        return None
+    # An epoch leaves out the images that fill no batch.
+    others = digests_of([store.images[at] for at in usable if at not in known], "files")
+    return Digests.of([*(digest.hex() for digest in known.values()), *others], "files")

@@ -15,6 +15,7 @@ from statistics import median
 from mobilette.arguments import checked
 from mobilette.artifact.directory import Artifact, find_artifacts, is_artifact, open_artifact
 from mobilette.data.machine import usable_cores
+from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.engines import timing
 from mobilette.engines.load import why_not_run
@@ -52,6 +53,7 @@ def bench(
     data: str | Path | None = None,
     *,
     split: str | None = None,
+    include_trained: bool = False,
     threads: int = 1,
     rounds: int = 3,
     seconds: float = SECONDS,
@@ -67,7 +69,9 @@ def bench(
     Args:
         models: artifacts, runs, their directories, folders of several artifacts, or models.
         data: labelled images; without them golden vectors are compared and accuracy is unknown.
-        split: by default ``val`` if there is one, else all images.
+        split: by default ``val`` if there is one, else every image.
+        include_trained: also judge each model on images that it was trained on, which are left out
+            otherwise.
         threads: threads of each engine.
         rounds: how often each is timed.
         seconds: the least time for each in a round.
@@ -87,6 +91,7 @@ def bench(
         raise InputError("bench: models is empty; give artifacts, runs or models")
     if data is not None:
         find_images(data)
+    reading = Reading(workers=workers, split=split, include_trained=include_trained)
     with scratch() as folder:
         names: dict[str, str] = {}
         paths: list[Path] = []
@@ -101,7 +106,7 @@ def bench(
         judged = []
         for row in opened:
             reporter.remark(f"verifying {names.get(row.artifact, row.artifact)}")
-            judged.append(judge(row, data, split=split, workers=workers))
+            judged.append(judge(row, data, reading))
         timed = _take_turns(
             opened, threads=threads, rounds=rounds, seconds=seconds, say=reporter.remark
         )
@@ -175,15 +180,16 @@ def open_row(path: Path) -> Row:
     )
 
 
-def judge(row: Row, data: str | Path | None, *, split: str | None, workers: int | None) -> Row:
+def judge(row: Row, data: str | Path | None, reading: Reading) -> Row:
     """Return ``row`` with the result of `verify` for an artifact, or the accuracy of a run."""
     if row.reasons or (row.target is None and data is None):
         return row
     request = {
         "path": row.artifact,
         "data": None if data is None else str(data),
-        "split": split,
-        "workers": workers,
+        "split": reading.split,
+        "include_trained": reading.include_trained,
+        "workers": reading.workers,
     }
     try:
         answer = run_isolated(
@@ -194,22 +200,25 @@ def judge(row: Row, data: str | Path | None, *, split: str | None, workers: int 
         )
     except InputError as error:
         return replace(row, verified=None if row.target is None else False, reasons=(str(error),))
-    verified, failures, top1, images = json.loads(answer)
+    found = json.loads(answer)
+    verified = found["verified"]
     if verified and data is None and row.precision != "fp32":
         return replace(row, reasons=("rounded numbers are verified on images only: give --data",))
-    return replace(row, verified=verified, reasons=tuple(failures), top1=top1, images=images)
+    return replace(row, **found | {"reasons": tuple(found["reasons"])})
 
 
 def _judge_here(given: bytes) -> bytes:
-    """Answer a request of `judge`: what is verified, failures, top-1 and images, as JSON."""
+    """Answer a request of `judge`: the fields of a `Row` that were measured, as JSON."""
     request = json.loads(given)
     path = Path(request.pop("path"))
     if is_artifact(path):
-        verdict = verify(path, **request)
-        found = [verdict.passed, verdict.failures, verdict.accuracy_artifact, verdict.images]
+        measured = verify(path, **request).to_json()
+        found = {"verified": measured["passed"], "reasons": measured["failures"]}
+        found["top1"] = measured["accuracy_artifact"]
     else:
-        metrics = evaluate(path, **request)
-        found = [None, (), metrics.top1, metrics.images]
+        measured = evaluate(path, **request).to_json()
+        found = {"verified": None, "reasons": (), "top1": measured["top1"]}
+    found |= {name: measured[name] for name in ("images", "trained_left_out", "includes_trained")}
     return json.dumps(found).encode()
 
 

@@ -56,6 +56,8 @@ class Row(Ranged):
             executed here.
         reasons: why it is not verified or not timed.
         top1: accuracy on ``images`` images, 0 to 1; ``None`` without images.
+        trained_left_out: how many images were left out because the model was trained on them.
+        includes_trained: whether it was trained on some of ``images``; ``None`` if not known.
         size_bytes: size of the files that the engine loads.
         load_ms: median time from the directory to the first answer, including imports.
         memory_bytes: median growth of resident memory until then.
@@ -71,6 +73,8 @@ class Row(Ranged):
     reasons: tuple[str, ...] = ()
     top1: Annotated[float, FRACTION] | None = None
     images: Annotated[int, AMOUNT] = 0
+    trained_left_out: Annotated[int, AMOUNT] = 0
+    includes_trained: bool | None = False
     latency_ms: Latency | None = None
     best_batch: BestBatch | None = None
     load_ms: Annotated[float, MILLISECONDS] | None = None

@@ -260,6 +260,9 @@ class Verdict:
             if an image may have several classes.
         features_signal_to_noise_db: of the features, over the images or, without them, over the
             golden vectors; ``None`` if the artifact does not give features.
+        trained_left_out: how many images were left out because the model was trained on them.
+        includes_trained: whether the model was trained on some of ``images``; ``None`` where that
+            is not known.
         classes_matched_by: how the images' classes were matched to the model's.
         readme_images: how many images the README's code also prepared.
         failures: why it failed; empty if it passed.
@@ -278,6 +281,8 @@ class Verdict:
     calibration_error_source: float | None = None
     calibration_error_artifact: float | None = None
     images: int = 0
+    trained_left_out: int = 0
+    includes_trained: bool | None = False
     features_signal_to_noise_db: float | None = None
     classes_matched_by: str | None = None
     readme_images: int = 0

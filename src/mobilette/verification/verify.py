@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from mobilette.arguments import checked
 from mobilette.artifact.directory import GOLDEN, Artifact, open_artifact
 from mobilette.artifact.golden import Golden
-from mobilette.data.images import LabelledImage, Labels
+from mobilette.data.held_out import Choice
+from mobilette.data.images import Labels
 from mobilette.data.reading import Reading
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.load import open_engine
@@ -25,7 +25,7 @@ from mobilette.run.directory import Run
 from mobilette.run.metrics import accuracy
 from mobilette.run.subject import model_sha256, resolve
 from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
-from mobilette.verification.evaluate import labelled_images, read_split
+from mobilette.verification.evaluate import labelled_images, read_split, trained_of
 from mobilette.verification.first_difference import IMAGES, first_difference
 from mobilette.verification.gate import (
     MAX_DROP,
@@ -48,6 +48,7 @@ def verify(
     *,
     checkpoint: str | Path | Run | Model | None = None,
     split: str | None = None,
+    include_trained: bool = False,
     max_drop: float = MAX_DROP,
     workers: int | None = None,
     max_unusable: float = 0.1,
@@ -62,7 +63,9 @@ def verify(
         artifact: an artifact or its directory.
         data: images; without them only golden vectors are compared.
         checkpoint: the run or model it was made from; by default the contract's run.
-        split: by default ``val`` if there is one, else all images.
+        split: by default ``val`` if there is one, else every image.
+        include_trained: also compare on those that the checkpoint was trained on, which are left
+            out otherwise.
         max_drop: percentage points of accuracy that int8 may lose; other precisions have their own
             limits (`mobilette.verification.gate.LIMITS`).
         workers: processes that decode; by default one per core.
@@ -83,16 +86,22 @@ def verify(
             layer = _first_layer(opened, model, None)
             verdict = replace(verdict, failures=(*verdict.failures, *layer))
     else:
+        reading = Reading(
+            workers=workers, max_unusable=max_unusable, split=split, include_trained=include_trained
+        )
         labelled = labelled_images(
-            data, predictor.classes, split=split, multi_label=predictor.multi_label
+            data,
+            predictor.classes,
+            reading=reading,
+            trained=trained_of(opened if model is None else model),
+            multi_label=predictor.multi_label,
         )
         notes += labelled.remarks
-        reading = Reading(workers=workers, max_unusable=max_unusable, split=split)
         verdict = _on_images(
             replace(verdict, classes_matched_by=labelled.matched_by),
             predictor,
             model,
-            labelled.images,
+            labelled.choice,
             reading,
             reporter,
             max_drop=max_drop,
@@ -159,33 +168,35 @@ def _on_images(
     verdict: Verdict,
     predictor: ArtifactPredictor,
     model: Model | None,
-    images: Sequence[LabelledImage],
+    choice: Choice,
     reading: Reading,
     reporter: Reporter,
     *,
     max_drop: float,
 ) -> Verdict:
-    readme = check_readme(predictor.artifact, images)
-    read, unusable = read_split(predictor, images, reading, reporter)
-    labels, sample = read.labels, read.pixels[:IMAGES]
-    ours = predictor.logits(read.pixels[:])
-    features = predictor.features(read.pixels[:]) if predictor.contract.features else None
+    read = read_split(predictor, choice, reading, reporter)
+    readme = check_readme(predictor.artifact, read.images)
+    labels, pixels = read.split.labels, read.split.pixels[:]
+    sample, ours = pixels[:IMAGES], predictor.logits(pixels)
+    features = predictor.features(pixels) if predictor.contract.features else None
     failures, notes = [*verdict.failures, *readme.failures], list(readme.notes)
-    if unusable:
-        name, reason = unusable[0]
-        notes.append(f"{len(unusable)} images left out; the first is {name}: {reason}")
+    if read.unusable:
+        name, reason = read.unusable[0]
+        notes.append(f"{len(read.unusable)} images left out; the first is {name}: {reason}")
     right = accuracy(ours, labels)
     verdict = replace(
         verdict,
         images=len(labels),
+        trained_left_out=read.left_out,
+        includes_trained=read.includes_trained,
         readme_images=readme.images,
         accuracy_artifact=right,
         calibration_error_artifact=_calibration_error(ours, labels),
     )
     if model is not None:
         checkpoint = CheckpointPredictor(model)
-        read, _ = read_split(checkpoint, images, reading, reporter)
-        theirs = checkpoint.logits(read.pixels[:])
+        again = read_split(checkpoint, Choice(images=read.images), reading, reporter)
+        theirs = checkpoint.logits(again.split.pixels[:])
         comparison, source_right = compare(ours, theirs), accuracy(theirs, labels)
         failures += judge_images(
             comparison,
@@ -196,7 +207,7 @@ def _on_images(
         )
         features_db = None
         if features is not None:
-            expected = checkpoint.features(read.pixels[:])
+            expected = checkpoint.features(again.split.pixels[:])
             features_db = signal_to_noise(features, expected)
             failures += judge_features(features, expected, predictor.contract.precision, "images")
         if failures:

@@ -12,6 +12,7 @@ from mobilette.arguments import checked
 from mobilette.compression.channel_scores import norm_scores
 from mobilette.compression.pruning import prune_channels
 from mobilette.counting.cost import cost
+from mobilette.data.held_out import Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
@@ -24,6 +25,7 @@ from mobilette.model.model import Model, Origin
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, check_apart, is_run, open_run
 from mobilette.run.subject import folder_name, resolve
+from mobilette.run.trained import trained_on
 from mobilette.training.distributed import is_launched
 from mobilette.training.environment import choose_device
 from mobilette.training.events import Listener, Sitting
@@ -62,6 +64,7 @@ def prune(
     device: str = "auto",
     workers: int | None = None,
     max_unusable: float = 0.1,
+    include_trained: bool = False,
     callbacks: Iterable[Listener] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
@@ -92,6 +95,7 @@ def prune(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         workers: decoding processes; by default one per core.
         max_unusable: fraction of the images that may be unusable.
+        include_trained: whether images that ``run`` was trained on may be held out.
         callbacks: called with every event of fine-tuning, as for `mobilette.train`.
         reporter: receives the progress of reading, and remarks.
 
@@ -115,7 +119,9 @@ def prune(
         out=out,
         force=force,
         device=device,
-        reading=Reading(workers=workers, max_unusable=max_unusable),
+        reading=Reading(
+            workers=workers, max_unusable=max_unusable, include_trained=include_trained
+        ),
         sitting=Sitting(callbacks=tuple(callbacks), reporter=reporter),
     )
 
@@ -165,10 +171,11 @@ def run_prune(
         sitting=sitting,
         time=PruningTime(recipe.time_limit if limits_all else 0.0, steps=steps, sitting=sitting),
         cutting=_seconds_to_cut(model, keep, sitting),
+        before=trained_on(source or model),
     )
     remark = sitting.reporter.remark
     images = with_classes_of(model, find_images(data))
-    for line in images.remarks:
+    for line in (*images.remarks, *pruning.before.remarks()):
         remark(line)
     with ExitStack() as claim:
         if out is None:
@@ -192,7 +199,11 @@ def _seconds_to_cut(model: Model, keep: float, sitting: Sitting) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pruning:
-    """A checked request; ``cutting`` is the seconds of a cut once channels are scored."""
+    """A checked request.
+
+    ``cutting`` is the seconds of a cut once channels are scored, ``before`` what the model was
+    trained on.
+    """
 
     model: Model
     source: Run | None
@@ -206,6 +217,7 @@ class _Pruning:
     sitting: Sitting
     time: PruningTime
     cutting: float
+    before: Trained
 
     def into(self, folder: Path, found: ImageSet, *, force: bool) -> Run:
         """Cut and fine-tune in each step; write the last run to ``folder``."""
@@ -226,6 +238,8 @@ class _Pruning:
                     keep=self.keep,
                     importance=self.importance,
                     accuracy=accuracy,
+                    trained_left_out=left_out,
+                    includes_trained=includes,
                     steps=done,
                 )
 
@@ -239,9 +253,11 @@ class _Pruning:
                     device=choose_device(self.device),
                     reading=self.reading,
                     reporter=reader,
+                    before=self.before,
                     now=now,
                 ) as images:
                     if number == 1:
+                        left_out, includes = len(images.dataset.moved), images.includes_trained
                         self._plan(images)
                         accuracy = images.accuracy(self.model)
                         reader = replace(reader, remark=SILENT.remark)  # not said again
@@ -309,6 +325,7 @@ class _Pruning:
                 force=force,
                 device=self.device,
                 reading=self.reading,
+                before=self.before,
                 sitting=self.sitting,
             )
         except TooShortError as error:

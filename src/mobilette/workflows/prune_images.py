@@ -13,7 +13,9 @@ from torch import Tensor
 
 from mobilette.compression.channel_scores import Scores, taylor_scores
 from mobilette.data.cache import images_cache
-from mobilette.data.dataset import load_dataset
+from mobilette.data.dataset import Dataset, load_dataset
+from mobilette.data.digests import NONE
+from mobilette.data.held_out import NEW, Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
@@ -69,7 +71,9 @@ def with_classes_of(model: Model, images: ImageSet) -> ImageSet:
 class HeldImages:
     """The training and validation images, prepared for a model.
 
-    ``seconds`` is how long reading took; ``kept`` whether the next step finds them cached.
+    None that the model was trained on (``before``) is held out, unless ``reading`` includes them.
+    ``seconds`` is how long reading took; ``kept`` whether the next step finds them cached;
+    ``includes_trained`` whether some are held out all the same, ``None`` if that is not known.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class HeldImages:
         device: torch.device,
         reading: Reading,
         reporter: Reporter,
+        before: Trained = NEW,
         now: Now = time.perf_counter,
     ) -> None:
         begun, cache = now(), images_cache(reporter.remark)
@@ -89,7 +94,9 @@ class HeldImages:
             preprocess=model.preprocess,
             reading=replace(reading, cache=cache),
             reporter=reporter,
+            seen=NONE if reading.include_trained else before.images,
         )
+        self.includes_trained = _includes(self.dataset, before, asked=reading.include_trained)
         self.normalise = Normalise(model.preprocess).to(device)
         self.device = device
         self.seconds, self.kept = now() - begun, cache is not None
@@ -131,3 +138,11 @@ class HeldImages:
             usable = torch.from_numpy(train.usable()[rows.numpy()])  # known only after reading
             pixels, labels = pixels[usable], labels[usable]
             yield self.normalise(pixels).contiguous(memory_format=torch.channels_last), labels
+
+
+def _includes(dataset: Dataset, before: Trained, *, asked: bool) -> bool | None:
+    content = dataset.content
+    if asked and content is None:  # the images are not read yet
+        return None
+    found = asked and content is not None and len(content["val"] & before.images) > 0
+    return None if before.unknown and not found else found

@@ -52,6 +52,8 @@ class Pruning:
         keep: requested fraction of its mult-adds.
         accuracy: its accuracy on the held-out images.
         channels: its channels, as in a step.
+        trained_left_out: how many images are not held out because it was trained on them.
+        includes_trained: whether it was trained on some that are; ``None`` if not known.
     """
 
     source: str
@@ -62,6 +64,8 @@ class Pruning:
     accuracy: Annotated[float, FRACTION]
     channels: Annotated[dict[str, int], CHANNELS]
     steps: tuple[PruningStep, ...]
+    trained_left_out: Annotated[int, AMOUNT] = 0
+    includes_trained: bool | None = False
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -85,6 +89,8 @@ def write_pruning(
     keep: float,
     importance: Importance,
     accuracy: float,
+    trained_left_out: int,
+    includes_trained: bool | None,
     steps: Sequence[PruningStep],
 ) -> None:
     """Write pruned.json into ``folder``; ``arch`` is the unpruned network, the rest `Pruning`'s."""
@@ -96,6 +102,8 @@ def write_pruning(
         madds=before.madds,
         params=before.params,
         accuracy=accuracy,
+        trained_left_out=trained_left_out,
+        includes_trained=includes_trained,
         channels=new_channels(arch),
         steps=tuple(steps),
     )

@@ -94,6 +94,7 @@ def quantize(
     max_drop: float = MAX_DROP,
     calibrate: str | Path | None = None,
     split: str | None = None,
+    include_trained: bool = False,
     out: str | Path | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -116,8 +117,9 @@ def quantize(
         max_drop: percentage points of top-1 that may be lost.
         calibrate: images to calibrate and train with; by default the run's own training images, or
             ``train/`` of ``data`` for an imported run or a `Model` that no run holds.
-        split: of ``data``; by default ``val`` if there is one, else every image, even those of a
-            flat set that the run was trained on; its ``val`` is what was held out.
+        split: of ``data``; by default ``val`` if there is one, else every image.
+        include_trained: also judge on images that the run was trained on, which are left out
+            otherwise.
         out: as for `export`.
         force: replace an existing artifact.
         workers: decoding processes; by default one per core.
@@ -143,7 +145,9 @@ def quantize(
         to=to,
         max_drop=max_drop,
         final=artifact_folder(opened or model, to, "int8", out),
-        reading=Reading(workers=workers, max_unusable=max_unusable, split=split),
+        reading=Reading(
+            workers=workers, max_unusable=max_unusable, split=split, include_trained=include_trained
+        ),
         reporter=reporter,
         on_rung=on_rung,
         progress=progress,
@@ -202,6 +206,7 @@ class _Ladder:
             self.data,
             checkpoint=self.source,
             split=self.reading.split,
+            include_trained=self.reading.include_trained,
             max_drop=self.max_drop,
             workers=self.reading.workers,
             max_unusable=self.reading.max_unusable,

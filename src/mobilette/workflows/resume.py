@@ -31,6 +31,7 @@ from mobilette.run.directory import (
     open_run,
     recorded_data,
 )
+from mobilette.run.trained import describe_trained, read_moved, read_trained
 from mobilette.training.costs import plan_the_time
 from mobilette.training.distributed import World, claimed_by_writer, joined, launch, own_device
 from mobilette.training.environment import Precision, can_fuse_norms, choose_device
@@ -225,6 +226,7 @@ def _load_same_images(
         reading=Reading(workers=workers, max_unusable=1.0 if force else float(max_unusable)),
         reporter=reporter,
         digest=next(digests, "decoded pixels"),
+        seen=read_moved(known, where=run.path / DATASET),
     )
     if dataset.fingerprint == known.get("fingerprint"):
         return dataset
@@ -236,7 +238,8 @@ def _load_same_images(
     reporter.remark(changed)
     if machine.world.writes:
         kept = {"path": known.get("path"), MAX_UNUSABLE: max_unusable}
-        write_json(run.path / DATASET, dataset.describe() | kept)
+        described = describe_trained(dataset, read_trained(run.path))
+        write_json(run.path / DATASET, described | kept)
     return dataset
 
 

@@ -12,6 +12,8 @@ import torch
 from mobilette.arch.scale import Form, Resolution
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
+from mobilette.data.digests import NONE
+from mobilette.data.held_out import NEW, Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import Reading
@@ -32,6 +34,7 @@ from mobilette.run.directory import (
     open_run,
     write_run,
 )
+from mobilette.run.trained import describe_trained, trained_on
 from mobilette.training.costs import plan_the_time
 from mobilette.training.distributed import (
     claimed_by_writer,
@@ -149,10 +152,14 @@ def run_train(
     force: bool = False,
     device: str = "auto",
     reading: Reading,
+    before: Trained | None = None,
     profile: bool = False,
     sitting: Sitting,
 ) -> Run:
-    """Do what `train` does, with the listeners and clock of ``sitting``."""
+    """Do what `train` does, with the listeners and clock of ``sitting``.
+
+    ``before`` is what ``start`` was trained on, if it is of no run.
+    """
     sitting = sitting.begin()
     where = own_device(choose_device(device))
     if is_launched() and out is None:
@@ -181,6 +188,8 @@ def run_train(
         )
         limit = plan.recipe.time_limit
         timed = timed_reading(reporter.reading, limit=limit, elapsed=sitting.elapsed)
+        if before is None:
+            before = trained_on(plan.start) if plan.start is not None else NEW
         dataset = load_images(
             images,
             resolution=plan.arch.resolution,
@@ -189,6 +198,7 @@ def run_train(
             machine=machine,
             reading=reading,
             reporter=replace(reporter, reading=timed),
+            seen=NONE if reading.include_trained else before.images,
         )
         if out is None:
             name = f"{Path(images.name).resolve().name}-{plan.arch.name}"
@@ -206,7 +216,8 @@ def run_train(
             source = Path(images.name) if isinstance(data, ImageSet) else data
             found = {"path": _absolute(source), MAX_UNUSABLE: reading.max_unusable}
             with new_directory(folder, force=force, holds=ARCH, source=Path(source)) as unfinished:
-                _write_new_run(unfinished, plan, dataset.describe() | found, machine)
+                described = describe_trained(dataset, before) | found
+                _write_new_run(unfinished, plan, described, machine)
                 # In one step: a run killed right here has its initial weights.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))
         world.barrier()
