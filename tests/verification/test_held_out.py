@@ -160,10 +160,12 @@ def test_a_model_that_was_saved_knows_its_run(trained: Run, images: Path, tmp_pa
     assert (found.images, found.includes_trained, told) == (120, False, [])
 
 
-def test_what_a_run_starts_from_counts(trained: Run, tmp_path: Path) -> None:
+def test_what_a_run_starts_from_counts(trained: Run, images: Path, tmp_path: Path) -> None:
     """Images of the earlier run go to ``train``, and a resumed run divides as it did at first."""
     data = tmp_path / "data"
-    write_images(data, 40)
+    shutil.copytree(images, data)
+    for name in record(trained.path)["val_names"]:
+        (data / name).unlink()
     write_images(data, 10, seed=8)
     fresh = train(data, **SMALL, overrides=BRIEF, workers=0, out=tmp_path / "fresh")
     before = trained_on(trained).images
