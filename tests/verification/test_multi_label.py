@@ -117,7 +117,7 @@ def logits_of(run: Run, several: Path) -> NDArray[np.float32]:
 
 
 def test_evaluate(run: Run, artifact: Artifact, several: Path) -> None:
-    metrics = evaluate(load(run.path), several)
+    metrics = evaluate(load(run.path), several, include_trained=True)
     assert metrics.images == 18
     assert metrics.top1 == 1.0  # of the red and the green ones
     assert set(metrics.per_class) == {"red", "green"}
@@ -151,15 +151,14 @@ def test_images_of_one_class_serve_but_not_the_other_way_round(
 ) -> None:
     truth = np.repeat([[0, 0, 1], [0, 1, 0], [1, 0, 0]], 6, axis=0)
     expected = average_precision_score(truth, logits_of(run, several), average="macro")
-    assert evaluate(load(run.path), several.parent).mean_average_precision == pytest.approx(
-        expected
-    )
+    found = evaluate(load(run.path), several.parent, include_trained=True)
+    assert found.mean_average_precision == pytest.approx(expected)
     with pytest.raises(InputError, match=r"list\.csv: images may have several classes; this model"):
         evaluate(load(trained.path), several)
 
 
 def test_verify(artifact: Artifact, several: Path) -> None:
-    verdict = verify(artifact.path, several)
+    verdict = verify(artifact.path, several, include_trained=True)
     assert verdict.passed
     assert verdict.accuracy_source == verdict.accuracy_artifact == 1.0
     assert verdict.images == 18
