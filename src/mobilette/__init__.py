@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mobilette.model.model import Model
     from mobilette.verification.bench import bench
     from mobilette.verification.evaluate import evaluate
+    from mobilette.verification.shifts import evaluate_shifts
     from mobilette.verification.verify import verify
     from mobilette.workflows.classifier import ImageClassifier
     from mobilette.workflows.prune import prune
@@ -38,6 +39,7 @@ __all__ = [
     "cost",
     "create_model",
     "evaluate",
+    "evaluate_shifts",
     "export",
     "get_arch",
     "import_weights",
@@ -61,6 +63,7 @@ _HOME = {
     "cost": "mobilette.counting.cost",
     "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
+    "evaluate_shifts": "mobilette.verification.shifts",
     "export": "mobilette.exporters.export",
     "get_arch": "mobilette.arch.catalogue",
     "import_weights": "mobilette.formats.importing",

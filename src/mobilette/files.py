@@ -144,6 +144,18 @@ def new_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def check_new_file(path: Path, *, force: bool) -> None:
+    """Raise `InputError` if the file ``path`` cannot be written, or exists without ``force``."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file")
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists; give another --out, or --force to replace it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written ({path.parent} is not writable)")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what `write_bytes` has left in ``folder`` where it was killed."""
     for path in folder.glob(".*.tmp"):

@@ -137,7 +137,7 @@ TEXTS = {
     ],
     "cost": ["--form", "--sort", "--resolution"],
     "models": ["--budget", "--resolution", "--precision"],
-    "evaluate": ["--split", "--device"],
+    "evaluate": ["--split", "--device", "--out"],
     "predict": ["--device"],
     "embed": ["--out", "--device"],
     "export": ["--to", "--precision", "--names", "--data"],

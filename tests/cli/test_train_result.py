@@ -15,7 +15,7 @@ from mobilette.progress import Reporter
 from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import Event, StepDone
-from mobilette.verification.gate import wilson_interval
+from mobilette.verification.statistics import wilson_interval
 from tests.training.runs import resume, train
 
 Capture = pytest.CaptureFixture[str]

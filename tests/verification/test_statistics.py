@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, multinomial
 
 from mobilette.run.metrics import softmax
-from mobilette.verification.gate import (
+from mobilette.verification.gate import compare, signal_to_noise
+from mobilette.verification.statistics import (
     calibration_error,
-    compare,
-    signal_to_noise,
+    drop_interval,
     wilson_interval,
 )
 
@@ -74,3 +74,40 @@ def test_labels_drawn_from_the_probabilities_are_well_calibrated() -> None:
 
 def test_answers_that_are_not_finite_are_wrong_and_sure() -> None:
     assert calibration_error(np.full((4, 3), np.nan, np.float32), np.zeros(4, np.int64)) == 1.0
+
+
+def _right(both: int, lost: int, won: int, neither: int) -> tuple[NDArray[np.bool_], ...]:
+    before = np.repeat([True, True, False, False], (both, lost, won, neither))
+    after = np.repeat([True, False, True, False], (both, lost, won, neither))
+    return before, after
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.9])
+@pytest.mark.parametrize("together", [0.0, 0.8])
+def test_the_interval_of_a_drop_covers_it_as_often_as_it_says(
+    accuracy: float, together: float
+) -> None:
+    """For 30 images every table of counts is weighed with its probability."""
+    images, after = 30, accuracy - 0.15
+    both = together * after + (1 - together) * accuracy * after
+    chances = np.array([both, accuracy - both, after - both, 1 - accuracy - after + both])
+    covered = everything = 0.0
+    for lost in range(images + 1):
+        for won in range(images + 1 - lost):
+            for kept in range(images + 1 - lost - won):
+                counts = (kept, lost, won, images - lost - won - kept)
+                chance = multinomial.pmf(counts, images, chances)
+                everything += chance
+                if chance > 1e-9:
+                    low, high = drop_interval(*_right(*counts))
+                    covered += chance * (low <= 0.15 <= high)
+    assert everything == pytest.approx(1)
+    assert 0.93 < covered < 0.99
+
+
+def test_the_interval_of_no_change_is_around_zero_and_narrower_than_unpaired() -> None:
+    low, high = drop_interval(*_right(80, 0, 0, 20))
+    below, above = wilson_interval(0.8, 100)
+    assert low == pytest.approx(-high, abs=0.01)
+    assert 0 < high < (above - below) / 4
+    assert drop_interval(*_right(0, 10, 0, 0))[1] == 1.0

@@ -9,6 +9,7 @@ import typer
 
 from mobilette.cli.options import (
     Device,
+    Force,
     IncludeTrained,
     Json,
     MaxDrop,
@@ -18,6 +19,7 @@ from mobilette.cli.options import (
     Workers,
     ranged,
 )
+from mobilette.cli.shifts import check_options, measure_shifts
 from mobilette.limits import WORKERS
 from mobilette.progress import Reporter
 
@@ -34,6 +36,15 @@ DecodingThreads = Annotated[
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run directory or an artifact directory.")],
     data: Annotated[str, typer.Argument(help="A folder of images, or a named set.")],
+    shift: Annotated[
+        bool,
+        typer.Option("--shift", help="Measure it under twelve everyday shifts, such as blur."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="With --shift: the chart to write.", metavar="FILE.png"),
+    ] = None,
+    force: Force = False,
     split: SplitOption = None,
     include_trained: IncludeTrained = False,
     device: Device = "cpu",
@@ -47,6 +58,21 @@ def evaluate(
     from mobilette.engines.load import load
     from mobilette.verification.evaluate import evaluate as measure
 
+    check_options(shift=shift, out=out, force=force)
+    if shift:
+        measure_shifts(
+            model,
+            data,
+            out,
+            split=split,
+            include_trained=include_trained,
+            device=device,
+            threads=threads,
+            workers=workers,
+            max_unusable=max_unusable,
+            as_json=as_json,
+        )
+        return
     remarked: list[str] = []  # printed once the bar is gone
     with reading_bar() as report:
         metrics = measure(
@@ -63,23 +89,23 @@ def evaluate(
     if as_json:
         print_json(metrics.to_json())
         return
-    out = console()
+    results = console()
     top5 = "" if metrics.top5 is None else f"top-5 {metrics.top5:.2%}  "
     trained = say_trained(metrics.trained_left_out, included=metrics.includes_trained)
-    out.print(
+    results.print(
         f"top-1 {metrics.top1:.2%}  {top5}loss {metrics.loss:.4f}  "
         f"({metrics.images:,} images{trained})"
     )
     if metrics.mean_average_precision is not None:
-        out.print(f"mean average precision {metrics.mean_average_precision:.2%}")
+        results.print(f"mean average precision {metrics.mean_average_precision:.2%}")
         for name, measured in metrics.per_class.items():
-            out.print(f"  {name}: {measured['average_precision']:.1%}")
+            results.print(f"  {name}: {measured['average_precision']:.1%}")
     for true, guesses in metrics.confusion.items():
         wrong = {guess: count for guess, count in guesses.items() if guess != true}
         mistakes = ", ".join(
             f"{count} as {guess}" for guess, count in sorted(wrong.items(), key=lambda i: -i[1])
         )
-        out.print(f"  {true}: {metrics.per_class[true]['top1']:.1%}  {mistakes}")
+        results.print(f"  {true}: {metrics.per_class[true]['top1']:.1%}  {mistakes}")
 
 
 def verify(

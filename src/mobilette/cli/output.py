@@ -121,16 +121,19 @@ def _finite(value: Any) -> Any:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on stderr; yield a function of (what is being done, done, total or 0)."""
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
 
-    console = remarks()
-    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
-        task = bars.add_task(what)
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
+    console, disable = remarks(), not sys.stderr.isatty()
+    with Progress(*columns, console=console, transient=True, disable=disable) as bars:
+        task = bars.add_task(what, rate="")
 
         def show(what: str, done: int, total: int) -> None:
             if what != bars.tasks[0].description:  # its rate has to be measured again
                 bars.reset(task, description=what)
-            bars.update(task, completed=done, total=total or None)
+            speed = bars.tasks[0].speed
+            rate = f"{speed:,.1f}/s" if speed and total else ""
+            bars.update(task, completed=done, total=total or None, rate=rate)
 
         yield show
 

@@ -19,7 +19,7 @@ from mobilette.limits import FRACTION, WORKERS
 from mobilette.progress import SILENT, Advance, Reporter
 
 # Starting a process costs about as much as decoding this many images.
-_WORTH_PROCESSES = 512
+WORTH_PROCESSES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def read_all(store: ImageStore, *, on_progress: Advance) -> Decoded:
     """
     missing = store.missing()
     files = sum(not store.images[position].in_memory for position in missing)
-    if store.workers < 2 or files < _WORTH_PROCESSES:
+    if store.workers < 2 or files < WORTH_PROCESSES:
         store.workers = 0
     pixels = np.empty((len(store), *store.row_shape), np.uint8)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import tempfile
 import zipfile
@@ -21,7 +20,7 @@ from mobilette.engines.images import ImageLike
 from mobilette.engines.predictor import Embedding, Failure, Predictor
 from mobilette.errors import InputError, one_of
 from mobilette.extras import needs
-from mobilette.files import new_file
+from mobilette.files import check_new_file, new_file
 from mobilette.progress import SILENT, Reporter
 
 ROWS = 256  # in memory at once
@@ -99,14 +98,7 @@ def write_features(
 def check_feature_file(out: Path, *, force: bool) -> None:
     """Raise `InputError` unless `write_features` can write the file ``out``."""
     one_of(out.suffix, _FORMATS, f"{out}: the suffix")
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder, not a file")
-    if out.exists() and not force:
-        raise InputError(f"{out}: exists; give another --out, or --force to replace it")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the folder {out.parent} does not exist")
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{out}: cannot be written ({out.parent} is not writable)")
+    check_new_file(out, force=force)
     if out.suffix == ".parquet":
         with needs("parquet", f"{out}"):
             import pyarrow  # noqa: F401

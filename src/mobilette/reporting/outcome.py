@@ -9,7 +9,7 @@ from mobilette.files import read_json
 from mobilette.model.directory import DATASET
 from mobilette.run.directory import RECIPE, Run
 from mobilette.training.recipe import load_recipe
-from mobilette.verification.gate import wilson_interval
+from mobilette.verification.statistics import wilson_interval
 
 UNEVEN = 2.0  # images of the largest class per image of the smallest
 

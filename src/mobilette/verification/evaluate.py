@@ -58,6 +58,21 @@ def evaluate(
     reading = Reading(
         workers=workers, max_unusable=max_unusable, split=split, include_trained=include_trained
     )
+    labelled, read = read_labelled(predictor, data, reading, reporter)
+    ids = [label.id for label in predictor.classes]
+    found = measure(predictor.logits(read.split.pixels[:]), read.split.labels, ids)
+    return replace(
+        found,
+        classes_matched_by=labelled.matched_by,
+        trained_left_out=read.left_out,
+        includes_trained=read.includes_trained,
+    )
+
+
+def read_labelled(
+    predictor: Predictor, data: str | Path, reading: Reading, reporter: Reporter
+) -> tuple[Labelled, Read]:
+    """Return the images that ``reading`` chooses for a predictor, read; what is odd is reported."""
     labelled = labelled_images(
         data,
         predictor.classes,
@@ -70,14 +85,7 @@ def evaluate(
     read = read_split(predictor, labelled.choice, reading, reporter)
     for name, reason in read.unusable:
         reporter.remark(f"left out: {name}: {reason}")
-    ids = [label.id for label in predictor.classes]
-    found = measure(predictor.logits(read.split.pixels[:]), read.split.labels, ids)
-    return replace(
-        found,
-        classes_matched_by=labelled.matched_by,
-        trained_left_out=read.left_out,
-        includes_trained=read.includes_trained,
-    )
+    return labelled, read
 
 
 def trained_of(subject: Predictor | Artifact | Run | Model) -> Trained:

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from mobilette.artifact.contract import Precision
 from mobilette.data.images import Labels
 from mobilette.notebook import html_table
-from mobilette.run.metrics import right_answers, softmax
+from mobilette.run.metrics import right_answers
+from mobilette.verification.statistics import wilson_interval
 
 SMALL_SET = 1000
 MAX_DROP = 1.0
-BINS = 15
-# The normal distribution's 97.5% quantile, for 95% intervals.
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,38 +89,6 @@ def signal_to_noise(artifact: NDArray[np.float32], checkpoint: NDArray[np.float3
     if not math.isfinite(noise) or signal == 0.0:
         return -math.inf
     return 10.0 * math.log10(signal / noise)
-
-
-def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of ``fraction``, measured on ``images`` images.
-
-    Wilson's score interval (Probable inference, the law of succession, and statistical inference,
-    JASA 22, 1927) stays inside 0 to 1 and has a width at both ends. Without images it is 0 to 1.
-    """
-    if images == 0:
-        return 0.0, 1.0
-    spread = Z95**2 / images
-    centre = (fraction + spread / 2) / (1 + spread)
-    half = math.sqrt(fraction * (1 - fraction) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
-    """Return the expected calibration error, 0 to 1, of ``logits`` (N, classes) with N > 0.
-
-    Images are put into 15 bins of equal width by the softmax of their largest logit; the error is
-    the mean over all images of the distance between their bin's accuracy and mean confidence (Guo,
-    Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017). Logits that
-    are not finite are wrong answers of full confidence. ``labels`` (N,) are single classes.
-    """
-    finite = np.isfinite(logits).all(axis=1)
-    confidence = np.ones(len(logits))
-    confidence[finite] = softmax(logits[finite]).max(axis=1)
-    right = (logits.argmax(axis=1) == labels) & finite
-    # A bin includes its upper end.
-    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    distances = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(distances).sum() / len(logits))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from mobilette.verification.first_difference import IMAGES, first_difference
 from mobilette.verification.gate import (
     MAX_DROP,
     Verdict,
-    calibration_error,
     compare,
     judge_features,
     judge_golden,
@@ -39,6 +38,7 @@ from mobilette.verification.gate import (
     signal_to_noise,
 )
 from mobilette.verification.readme import check_readme
+from mobilette.verification.statistics import calibration_error
 
 
 @checked

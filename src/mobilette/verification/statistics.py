@@ -1,0 +1,82 @@
+"""Intervals and errors of measured accuracies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.data.images import Labels
+from mobilette.run.metrics import softmax
+
+BINS = 15
+# The normal distribution's 97.5% quantile, for 95% intervals.
+Z95 = 1.959963984540054
+
+
+def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of ``fraction``, measured on ``images`` images.
+
+    Wilson's score interval (Probable inference, the law of succession, and statistical inference,
+    JASA 22, 1927) stays inside 0 to 1 and has a width at both ends. Without images it is 0 to 1.
+    """
+    if images == 0:
+        return 0.0, 1.0
+    spread = Z95**2 / images
+    centre = (fraction + spread / 2) / (1 + spread)
+    half = math.sqrt(fraction * (1 - fraction) * spread + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def drop_interval(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the 95% confidence interval of a loss of accuracy on the same N > 0 images.
+
+    Newcombe's interval for paired proportions, from Wilson's of both (method 10 of: Improved
+    confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17, 1998).
+
+    Args:
+        before: which images were answered right, bool (N,).
+        after: which of the same images are now.
+
+    Returns:
+        Its ends, as fractions; positive for a loss.
+    """
+    images = len(before)
+    first, second = float(before.mean()), float(after.mean())
+    (low1, high1), (low2, high2) = (wilson_interval(each, images) for each in (first, second))
+    both, neither = int((before & after).sum()), int((~before & ~after).sum())
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    covariance = float(both * neither - lost * won)
+    if covariance > 0:
+        covariance = max(covariance - images / 2, 0.0)  # for continuity
+    variances = images**4 * first * (1 - first) * second * (1 - second)
+    correlation = covariance / math.sqrt(variances) if variances > 0 else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+    drop = first - second
+    return (
+        drop - reach(first - low1, high2 - second),
+        drop + reach(high1 - first, second - low2),
+    )
+
+
+def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
+    """Return the expected calibration error, 0 to 1, of ``logits`` (N, classes) with N > 0.
+
+    Images are put into 15 bins of equal width by the softmax of their largest logit; the error is
+    the mean over all images of the distance between their bin's accuracy and mean confidence (Guo,
+    Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017). Logits that
+    are not finite are wrong answers of full confidence. ``labels`` (N,) are single classes.
+    """
+    finite = np.isfinite(logits).all(axis=1)
+    confidence = np.ones(len(logits))
+    confidence[finite] = softmax(logits[finite]).max(axis=1)
+    right = (logits.argmax(axis=1) == labels) & finite
+    # A bin includes its upper end.
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    distances = np.bincount(bins, weights=right - confidence, minlength=BINS)
+    return float(np.abs(distances).sum() / len(logits))
