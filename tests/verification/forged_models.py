@@ -67,3 +67,20 @@ def _tensor(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
     (found,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
     assert isinstance(found, onnx.TensorProto)
     return found
+
+
+def lower_class(index: int, *, by: float) -> Change:
+    """Return a change that lowers one class's logit by a constant, whatever precedes it."""
+
+    def change(model: onnx.ModelProto) -> None:
+        (output,) = model.graph.output
+        for node in model.graph.node:
+            names = ["lowered" if name == output.name else name for name in node.output]
+            node.output[:] = names
+        classes = output.type.tensor_type.shape.dim[1].dim_value
+        amounts = np.zeros(classes, np.float32)
+        amounts[index] = by
+        model.graph.initializer.append(numpy_helper.from_array(amounts, "amounts"))
+        model.graph.node.append(onnx.helper.make_node("Sub", ["lowered", "amounts"], [output.name]))
+
+    return change

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations, product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, multinomial
 
@@ -12,6 +15,8 @@ from mobilette.verification.gate import compare, signal_to_noise
 from mobilette.verification.statistics import (
     calibration_error,
     drop_interval,
+    holm,
+    paired_test,
     wilson_interval,
 )
 
@@ -111,3 +116,34 @@ def test_the_interval_of_no_change_is_around_zero_and_narrower_than_unpaired() -
     assert low == pytest.approx(-high, abs=0.01)
     assert 0 < high < (above - below) / 4
     assert drop_interval(*_right(0, 10, 0, 0))[1] == 1.0
+
+
+@pytest.mark.parametrize("count", range(11))
+def test_the_paired_test_counts_outcomes(count: int) -> None:
+    """Of all ways in which ``count`` fair coins fall, those at least as uneven."""
+    uneven = [abs(2 * sum(coins) - count) for coins in product((0, 1), repeat=count)]
+    for lost in range(count + 1):
+        expected = np.mean([each >= abs(2 * lost - count) for each in uneven])
+        assert paired_test(lost, count - lost) == pytest.approx(expected, abs=1e-12)
+
+
+@given(lost=st.integers(0, 3000), won=st.integers(0, 3000))
+def test_the_paired_test_is_scipys(lost: int, won: int) -> None:
+    expected = binomtest(lost, lost + won).pvalue if lost + won else 1.0
+    assert paired_test(lost, won) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+@given(p_values=st.lists(st.floats(0, 1), max_size=7))
+def test_holms_correction_is_the_closed_test(p_values: list[float]) -> None:
+    """A hypothesis falls when Bonferroni rejects every set of hypotheses that it is in."""
+    places = range(len(p_values))
+    sets = [chosen for size in places for chosen in combinations(places, size + 1)]
+    expected = [
+        max(
+            min(1.0, min(len(chosen) * p_values[each] for each in chosen))
+            for chosen in sets
+            if place in chosen
+        )
+        for place in places
+    ]
+    assert holm(p_values) == pytest.approx(expected, abs=1e-12)

@@ -126,6 +126,7 @@ def verify(
 
     Exit status 1 if it fails.
     """
+    from mobilette.cli.classes import class_lines
     from mobilette.cli.output import console, print_json, reading_bar
     from mobilette.verification.verify import verify as judge
 
@@ -147,6 +148,8 @@ def verify(
     out = console()
     for name, value in _rows(verdict):
         out.print(f"{name:<30}{value}")
+    for line in class_lines(verdict):
+        print(line)
     for note in verdict.notes:
         out.print(f"note: {note}")
     for failure in verdict.failures:
@@ -156,6 +159,7 @@ def verify(
 
 
 def _rows(verdict: Verdict) -> list[tuple[str, str]]:
+    from mobilette.cli.classes import in_words
     from mobilette.cli.output import say_trained
 
     rows = [
@@ -175,6 +179,8 @@ def _rows(verdict: Verdict) -> list[tuple[str, str]]:
             low, high = interval
             value = f"{accuracy:.2%}  (95%: {low:.2%} to {high:.2%})"
             rows.append((f"accuracy of the {name}", value))
+    if verdict.change is not None:
+        rows.append(("right answers", in_words(verdict.change)))
     for name, error in (
         ("checkpoint", verdict.calibration_error_source),
         ("artifact", verdict.calibration_error_artifact),

@@ -14,6 +14,7 @@ from mobilette.artifact.contract import Precision
 from mobilette.data.images import Labels
 from mobilette.notebook import html_table
 from mobilette.run.metrics import right_answers
+from mobilette.verification.by_class import Change, ClassChange
 from mobilette.verification.statistics import wilson_interval
 
 SMALL_SET = 1000
@@ -229,6 +230,8 @@ class Verdict:
         trained_left_out: how many images were left out because the model was trained on them.
         includes_trained: whether the model was trained on some of ``images``; ``None`` where that
             is not known.
+        change: of the right answers from the checkpoint to the artifact, over all images.
+        by_class: the same for each class that occurs, in their order.
         classes_matched_by: how the images' classes were matched to the model's.
         readme_images: how many images the README's code also prepared.
         failures: why it failed; empty if it passed.
@@ -250,6 +253,8 @@ class Verdict:
     trained_left_out: int = 0
     includes_trained: bool | None = False
     features_signal_to_noise_db: float | None = None
+    change: Change | None = None
+    by_class: tuple[ClassChange, ...] = ()
     classes_matched_by: str | None = None
     readme_images: int = 0
     failures: tuple[str, ...]
@@ -259,6 +264,9 @@ class Verdict:
         shown = {name: value for name, value in asdict(self).items() if value is not None}
         notes = [*shown.pop("failures"), *shown.pop("notes")]
         result = "passed" if shown.pop("passed") else "FAILED"
+        if shown.pop("by_class"):
+            shown["change"] = ", ".join(f"{key} {value}" for key, value in shown["change"].items())
+            shown["classes_worse"] = ", ".join(self.classes_worse) or "none"
         rows = [
             (name, f"{value:.6g}" if isinstance(value, float) else value)
             for name, value in shown.items()
@@ -275,9 +283,15 @@ class Verdict:
         """The 95% confidence interval of the artifact's accuracy (Wilson)."""
         return self._interval(self.accuracy_artifact)
 
+    @property
+    def classes_worse(self) -> tuple[str, ...]:
+        """The ids of the classes that got significantly worse."""
+        return tuple(each.id for each in self.by_class if each.worse)
+
     def to_json(self) -> dict[str, object]:
-        """Return the verdict as JSON values, with the intervals."""
+        """Return the verdict as JSON values, with the intervals and the classes that got worse."""
         return asdict(self) | {
+            "classes_worse": self.classes_worse,
             "interval_source": self.interval_source,
             "interval_artifact": self.interval_artifact,
         }

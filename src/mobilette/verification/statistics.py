@@ -1,11 +1,13 @@
-"""Intervals and errors of measured accuracies."""
+"""Intervals, tests and errors of measured accuracies."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtr
 
 from mobilette.data.images import Labels
 from mobilette.run.metrics import softmax
@@ -80,3 +82,28 @@ def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
     distances = np.bincount(bins, weights=right - confidence, minlength=BINS)
     return float(np.abs(distances).sum() / len(logits))
+
+
+def paired_test(lost: int, won: int) -> float:
+    """Return the p-value of McNemar's exact test, two-sided.
+
+    Of the images that one of two sides answers right and the other wrong, ``lost`` are right only
+    before and ``won`` only after. If both are equally likely, their split is binomial with 1/2
+    (McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 12, 1947). 1 without such images.
+    """
+    return min(1.0, 2 * float(bdtr(min(lost, won), lost + won, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, in the same order.
+
+    The chance that any true hypothesis has one of at most x is at most x, however the tests depend
+    on each other (Holm, A simple sequentially rejective multiple test procedure, Scandinavian
+    Journal of Statistics 6, 1979).
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected

@@ -22,8 +22,9 @@ from mobilette.limits import DROP
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
-from mobilette.run.metrics import accuracy
+from mobilette.run.metrics import accuracy, right_answers
 from mobilette.run.subject import model_sha256, resolve
+from mobilette.verification.by_class import changed, changes_by_class
 from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
 from mobilette.verification.evaluate import labelled_images, read_split, trained_of
 from mobilette.verification.first_difference import IMAGES, first_difference
@@ -220,6 +221,8 @@ def _on_images(
             features_signal_to_noise_db=features_db,
             accuracy_source=source_right,
             calibration_error_source=_calibration_error(theirs, labels),
+            change=changed(right_answers(theirs, labels), right_answers(ours, labels)),
+            by_class=changes_by_class(theirs, ours, labels, predictor.classes),
         )
     return replace(verdict, failures=tuple(failures), notes=tuple(notes))
 
