@@ -41,7 +41,7 @@ def test_a_class_that_was_made_worse_is_named_and_no_other(
     copied: Path, trained: Run, images: Path, capsys: Capture
 ) -> None:
     forge_model(copied, lower_class(1, by=100))
-    verdict = verify(copied, images, checkpoint=trained)
+    verdict = verify(copied, images, checkpoint=trained, include_trained=True)
     assert verdict.classes_worse == ("green",)
     blue, green, red = verdict.by_class
     assert (green.images, green.accuracy_artifact, green.won) == (40, 0, 0)
@@ -53,7 +53,7 @@ def test_a_class_that_was_made_worse_is_named_and_no_other(
     assert verdict.change is not None
     assert verdict.change.lost == blue.lost + green.lost + red.lost
 
-    arguments = ("verify", copied, images, "--from", trained.path)
+    arguments = ("verify", copied, images, "--from", trained.path, "--include-trained")
     shown = in_this_process(capsys, *arguments).stdout.splitlines()
     title = shown.index("classes that got worse (p over all 3 classes):")
     assert shown[title + 2].split() == [
@@ -67,7 +67,7 @@ def test_a_class_that_was_made_worse_is_named_and_no_other(
 
 
 def test_an_artifact_that_answers_alike_has_no_worse_class(int8: Path, images: Path) -> None:
-    verdict = verify(int8, images)
+    verdict = verify(int8, images, include_trained=True)
     assert verdict.classes_worse == ()
     assert [each.images for each in verdict.by_class] == [40, 40, 40]
     assert "none" in verdict._repr_html_()

@@ -25,7 +25,7 @@ from tests.models import model_of
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("few") / "set", 3)
+    return write_images(tmp_path_factory.mktemp("few") / "set", 3, size=28)
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,18 @@ def test_a_broken_picture_is_left_out_and_named(trained: Run, few: Path, tmp_pat
     )
     assert found.images == 8
     assert [line for line in said if "left out: red/0.png" in line]
-    assert seen[-1] == (9, 9)
+    assert seen[-1] == (8, 8)
     with pytest.raises(InputError, match=r"1 of 9 images cannot be used.*red/0.png"):
         evaluate_shifts(trained, root, workers=0)
+
+
+def test_what_the_model_was_trained_on_is_left_out(trained: Run, tmp_path: Path) -> None:
+    some = write_images(tmp_path / "set", 3)  # the first of its class are in the run's set
+    found, expected = evaluate_shifts(trained, some, workers=0), evaluate(trained, some)
+    assert found.trained_left_out == expected.trained_left_out > 0
+    assert found.images == expected.images
+    everything = evaluate_shifts(trained, some, include_trained=True, workers=0)
+    assert (everything.images, everything.includes_trained) == (9, True)
 
 
 def test_pictures_in_memory() -> None:

@@ -204,7 +204,8 @@ def judge(row: Row, data: str | Path | None, reading: Reading) -> Row:
     verified = found["verified"]
     if verified and data is None and row.precision != "fp32":
         return replace(row, reasons=("rounded numbers are verified on images only: give --data",))
-    return replace(row, **found | {"reasons": tuple(found["reasons"])})
+    lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    return replace(row, **found | lists)
 
 
 def _judge_here(given: bytes) -> bytes:
@@ -212,9 +213,10 @@ def _judge_here(given: bytes) -> bytes:
     request = json.loads(given)
     path = Path(request.pop("path"))
     if is_artifact(path):
-        measured = verify(path, **request).to_json()
+        verdict = verify(path, **request)
+        measured = verdict.to_json()
         found = {"verified": measured["passed"], "reasons": measured["failures"]}
-        found["top1"] = measured["accuracy_artifact"]
+        found |= {"top1": measured["accuracy_artifact"], "classes_worse": verdict.classes_worse}
     else:
         measured = evaluate(path, **request).to_json()
         found = {"verified": None, "reasons": (), "top1": measured["top1"]}

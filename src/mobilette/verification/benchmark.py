@@ -56,6 +56,7 @@ class Row(Ranged):
             executed here.
         reasons: why it is not verified or not timed.
         top1: accuracy on ``images`` images, 0 to 1; ``None`` without images.
+        classes_worse: ids of the classes that got significantly worse than in the checkpoint.
         trained_left_out: how many images were left out because the model was trained on them.
         includes_trained: whether it was trained on some of ``images``; ``None`` if not known.
         size_bytes: size of the files that the engine loads.
@@ -73,6 +74,7 @@ class Row(Ranged):
     reasons: tuple[str, ...] = ()
     top1: Annotated[float, FRACTION] | None = None
     images: Annotated[int, AMOUNT] = 0
+    classes_worse: tuple[str, ...] = ()
     trained_left_out: Annotated[int, AMOUNT] = 0
     includes_trained: bool | None = False
     latency_ms: Latency | None = None
