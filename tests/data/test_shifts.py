@@ -118,7 +118,7 @@ def test_blur_spreads_a_point_by_its_part_of_the_shorter_side() -> None:
     _, before = _moments(_pixels(image))
     total, after = _moments(_versions(image, "blur", 3)[0])
     assert total == pytest.approx(9 * 255, rel=0.05)
-    assert np.sqrt(after[0, 0] - before[0, 0]) == pytest.approx(0.02 * 201, rel=0.1)
+    assert np.sqrt(after[0, 0] - before[0, 0]) == pytest.approx(0.016 * 201, rel=0.1)
 
 
 def test_motion_spreads_a_point_along_a_line_of_its_length() -> None:
@@ -128,7 +128,7 @@ def test_motion_spreads_a_point_along_a_line_of_its_length() -> None:
         total, after = _moments(version)
         assert total == pytest.approx(9 * 255, rel=0.1)
         short, long = np.linalg.eigvalsh(after - before)
-        assert np.sqrt(12 * long) == pytest.approx(0.12 * 201, rel=0.1)
+        assert np.sqrt(12 * long) == pytest.approx(0.08 * 201, rel=0.1)
         assert short < 1
 
 
@@ -140,7 +140,7 @@ def test_noise_has_its_spread() -> None:
 
 def test_jpeg_is_pillows() -> None:
     file, scene = io.BytesIO(), _scene()
-    scene.save(file, "JPEG", quality=10)
+    scene.save(file, "JPEG", quality=8)
     expected = np.asarray(Image.open(file).convert("RGB"))
     assert (_versions(scene, "jpeg", 3)[0] == expected).all()
 

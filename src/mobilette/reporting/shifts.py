@@ -10,7 +10,7 @@ from mobilette.arguments import checked
 from mobilette.data.shifts import SHIFTS, STRENGTHS
 from mobilette.errors import one_of
 from mobilette.files import check_new_file, write_bytes
-from mobilette.reporting.style import FAINT, INK, QUIET
+from mobilette.reporting.style import FAINT, INK
 from mobilette.verification.shifts import Interval, Robustness, UnderShift
 
 if TYPE_CHECKING:
@@ -108,12 +108,14 @@ def _draw(axes: Axes, robustness: Robustness) -> None:
                 axes.plot(ends, [at, at], color=colour, linewidth=1.2, zorder=2)
             label = f"strength {row.strength}" if height == 0 else None
             axes.scatter([100 * row.score], [at], s=26, color=colour, zorder=3, label=label)
+    lines = "" if robustness.interval is None else " (lines: 95% intervals)"
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlabel(f"{NAMES[robustness.measure]}, % (lines: 95% intervals)", color=INK)
+    axes.set_xlabel(
+        f"{NAMES[robustness.measure]}, %, {robustness.images:,} images{lines}", color=INK
+    )
     axes.grid(axis="x", color=FAINT, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    axes.set_title(f"{robustness.images:,} images", loc="right", color=QUIET, fontsize=9)
