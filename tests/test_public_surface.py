@@ -45,6 +45,10 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
         {"model": "no such place", "data": "digits"},
         {"model": PLACES, "data": PLACES, "workers": ("x", 0.5), "max_unusable": ("x", None)},
     ),
+    "evaluate_shifts": (
+        {"model": "no such place", "data": "digits"},
+        {"model": PLACES, "data": PLACES, "workers": ("x", 0.5), "max_unusable": ("x", None)},
+    ),
     "export": (
         {"model": "no such place"},
         {"model": PLACES, "to": NAMES, "precision": ("", 0, "fp31"), "out": (0, "")},
