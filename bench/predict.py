@@ -32,8 +32,8 @@ from mobilette.data.sources import list_images
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.verification.bench import machine
+from mobilette.workflows.export import export
 
 if TYPE_CHECKING:
     from bench.networks import random_run

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
-from mobilette.exporters.export import export
 from mobilette.folders import scratch
 from mobilette.nn.kernels import COMPILERS
 from mobilette.run.directory import Run
+from mobilette.workflows.export import export
 from mobilette.workflows.train import train
 
 # Several workers on the same cores: more threads would only wait for each other, and all the longer

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mobilette.counting.cost import cost
     from mobilette.engines.load import load
     from mobilette.errors import InputError
-    from mobilette.exporters.export import export
     from mobilette.formats.importing import import_weights
     from mobilette.formats.pretrained import create_model
     from mobilette.model.model import Model
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from mobilette.verification.shifts import evaluate_shifts
     from mobilette.verification.verify import verify
     from mobilette.workflows.classifier import ImageClassifier
+    from mobilette.workflows.export import export
     from mobilette.workflows.prune import prune
     from mobilette.workflows.quantize import quantize
     from mobilette.workflows.resume import resume
@@ -64,7 +64,7 @@ _HOME = {
     "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
     "evaluate_shifts": "mobilette.verification.shifts",
-    "export": "mobilette.exporters.export",
+    "export": "mobilette.workflows.export",
     "get_arch": "mobilette.arch.catalogue",
     "import_weights": "mobilette.formats.importing",
     "list_models": "mobilette.arch.catalogue",

@@ -67,6 +67,10 @@ SECONDS = Range(0.0, 1e8)  # three years
 PRUNED_PART = Range(0.0001, 0.9999, "; it is a part of the mult-adds, such as 0.7")
 PRUNING_STEPS = Range(1, 100)
 
+# Answers.
+TEMPERATURE = Range(0.1, 10.0)
+SCORE = Range(-1e30, 1e30)  # of logits
+
 # Measurements.
 AMOUNT = Range(0, 2**63 - 1)  # of bytes, images, steps, parameters
 DIFFERENCE = Range(-1.0, 1.0)  # of two accuracies

@@ -30,9 +30,9 @@ from mobilette.compression.simulation import (
 from mobilette.data.normalise import Normalise
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.export import export
 from mobilette.model.model import Model
 from mobilette.run.directory import Run
+from mobilette.workflows.export import export
 from tests.compression.networks import (
     FAMILIES,
     random_images,

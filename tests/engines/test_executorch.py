@@ -9,9 +9,9 @@ import pytest
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 
 pytest.importorskip("executorch")

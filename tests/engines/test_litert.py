@@ -14,8 +14,8 @@ from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
 from mobilette.exporters import tflite_file
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 
 pytest.importorskip("ai_edge_litert")

@@ -10,9 +10,9 @@ from mobilette.artifact.directory import Artifact
 from mobilette.artifact.ncnn_layers import read_layers
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 
 pytest.importorskip("ncnn")

@@ -27,9 +27,9 @@ from mobilette.engines.litert import LiteRtPredictor
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.model.directory import WEIGHTS
 from mobilette.run.directory import Run
+from mobilette.workflows.export import export
 from tests.engines.test_threads import coloured
 
 SECONDS = 300  # after which a child that hangs is ended

@@ -12,10 +12,10 @@ import pytest
 
 from mobilette.artifact.directory import Artifact
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.silence import silence
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.exporters.networks import untrained
 
 pytest.importorskip("coremltools")

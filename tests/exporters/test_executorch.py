@@ -20,11 +20,11 @@ from mobilette.exporters.executorch import (
     _kernels_for_all,
     write_executorch,
 )
-from mobilette.exporters.export import export
 from mobilette.exporters.program import export_program
 from mobilette.exporters.target import Quantisation, make_contract, no_progress
 from mobilette.run.directory import Run
 from mobilette.run.subject import Subject
+from mobilette.workflows.export import export
 from tests.exporters.networks import odd_model, run_printed
 
 pytest.importorskip("executorch")

@@ -16,11 +16,12 @@ from mobilette.artifact.directory import Artifact
 from mobilette.data.reading import Reading
 from mobilette.engines.onnxruntime_web import NODE_MODULES
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, export, export_calibrated
+from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.reporting.benchmark import table_rows
 from mobilette.run.directory import Run
 from mobilette.verification.bench import bench, judge, open_row
+from mobilette.workflows.export import export
 
 
 def mobilette(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

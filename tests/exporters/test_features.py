@@ -20,11 +20,12 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.engines.load import load, why_not_run
 from mobilette.errors import InputError
-from mobilette.exporters.export import export, export_calibrated
+from mobilette.exporters.export import export_calibrated
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 from tests.batch_norm import give_statistics
 from tests.exporters.networks import FAMILIES

@@ -24,11 +24,11 @@ from mobilette.artifact.directory import Artifact
 from mobilette.data.preprocess import preset
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.formats.importing import import_weights
 from mobilette.formats.keras.library import check_archive
 from mobilette.run.directory import Run
 from mobilette.verification.first_difference import first_difference
+from mobilette.workflows.export import export
 from tests.exporters.networks import FAMILIES, run_printed, untrained
 from tests.models import model_of
 

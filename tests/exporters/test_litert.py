@@ -21,12 +21,13 @@ from mobilette.engines.litert import LiteRtPredictor
 from mobilette.engines.load import load
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
-from mobilette.exporters.export import export, export_calibrated
+from mobilette.exporters.export import export_calibrated
 from mobilette.formats.tflite.schema import ModelRecord
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
 from mobilette.verification.gate import signal_to_noise
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.exporters.small_runs import small_calibration, small_run
 
 pytest.importorskip("litert_torch")

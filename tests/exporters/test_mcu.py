@@ -20,7 +20,6 @@ from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
 from mobilette.formats.importing import import_weights
@@ -30,6 +29,7 @@ from mobilette.run.metrics import softmax
 from mobilette.verification.diagnosis import check_exact
 from mobilette.verification.gate import compare, judge_golden
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 from tests.exporters.small_runs import small_calibration, small_run
 

@@ -12,11 +12,11 @@ from mobilette.artifact.directory import Artifact
 from mobilette.compression.folding import fold
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.exporters.ncnn import NCNN, write_ncnn
 from mobilette.exporters.target import Quantisation, make_contract, no_progress
 from mobilette.run.directory import Run
 from mobilette.run.subject import Subject
+from mobilette.workflows.export import export
 from tests.exporters.networks import FAMILIES, odd_model, run_printed, untrained
 
 pytest.importorskip("ncnn")

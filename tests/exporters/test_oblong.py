@@ -15,11 +15,12 @@ from mobilette.data.preprocess import Resize
 from mobilette.engines.load import load
 from mobilette.engines.onnxruntime_web import PACKAGE, VERSION, find_node, find_package
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, export, export_calibrated
+from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.state_dict import export_state_dict
 from mobilette.exporters.target import Calibration
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.exporters.networks import run_printed
 from tests.exporters.small_runs import small_calibration, small_run
 

@@ -13,9 +13,9 @@ from PIL import Image
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
+from mobilette.workflows.export import export
 
 
 def test_the_model_file_is_one_file_with_the_contract_inside(exported: Artifact) -> None:
@@ -51,6 +51,7 @@ def exported_with(
     shutil.copytree(trained.path, folder / "run")
     path = folder / "run" / "preprocess.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | request.param))
+    (folder / "run" / "answering.json").write_text('{"temperature": 1.7}')
     return export(folder / "run", out=folder)
 
 
@@ -70,8 +71,11 @@ def test_the_readmes_python_runs_as_printed_and_gives_predicts_answer(
     exec(code, names)
     prediction = load(folder).predict(["image.jpg"])[0]
     assert names["labels"][names["logits"].argmax()].partition("\t")[2] == prediction.label
-    assert capsys.readouterr().out == f"{prediction.label}\n"  # once, and not beside its id
-    assert softmax(names["logits"][None]).max() == pytest.approx(prediction.probability, abs=1e-9)
+    # Once, and not beside its id.
+    assert capsys.readouterr().out == f"{prediction.label} {prediction.probability:.1%}\n"
+    assert names["probabilities"].max() == pytest.approx(prediction.probability, abs=1e-6)
+    given = softmax(names["logits"][None], temperature=1.7).max()
+    assert given == pytest.approx(prediction.probability, abs=1e-9)
 
 
 def test_existing_artifacts_are_kept_unless_forced(trained: Run, tmp_path: Path) -> None:

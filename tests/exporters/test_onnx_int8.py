@@ -17,9 +17,9 @@ from mobilette.data.dataset import load_split
 from mobilette.data.preprocess import PRESETS
 from mobilette.data.sources import find_images
 from mobilette.engines.load import load
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import accuracy
+from mobilette.workflows.export import export
 
 
 @pytest.fixture(scope="module")

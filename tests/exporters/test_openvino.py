@@ -16,10 +16,10 @@ from mobilette.artifact.directory import Artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
 from mobilette.verification.gate import compare
+from mobilette.workflows.export import export
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
@@ -102,7 +102,7 @@ import os, sys
 from pathlib import Path
 from mobilette.engines.load import load
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.export import export
+from mobilette.workflows.export import export
 artifact = export({str(trained.path)!r}, to="openvino", precision="int8", out={str(tmp_path)!r})
 load(artifact.path)
 assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]

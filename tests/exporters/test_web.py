@@ -28,10 +28,11 @@ from mobilette.engines.onnxruntime_web import (
 )
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS, export
-from mobilette.run.directory import Run
+from mobilette.exporters.export import TARGETS
+from mobilette.run.directory import Run, open_run
 from mobilette.verification.readme import JavaScriptGeometry
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 from tests.exporters.browser import CHROMIUM, Browser, served
 
@@ -50,8 +51,16 @@ def web(
 
 
 @pytest.fixture(scope="module")
-def fp32(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return export(trained, to="web", precision="fp32", out=tmp_path_factory.mktemp("web"))
+def calibrated(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return the run with a temperature."""
+    copy = Path(shutil.copytree(trained.path, tmp_path_factory.mktemp("calibrated") / "run"))
+    (copy / "answering.json").write_text('{"temperature": 1.7}')
+    return open_run(copy)
+
+
+@pytest.fixture(scope="module")
+def fp32(calibrated: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return export(calibrated, to="web", precision="fp32", out=tmp_path_factory.mktemp("web"))
 
 
 @pytest.fixture
@@ -279,12 +288,12 @@ ANSWER = f"{ROWS}.length && JSON.stringify(Array.from({ROWS}, (row) => ({{...row
 
 @pytest.mark.parametrize("name", [*NEAR, "turned.jpg"])
 def test_the_page_answers_as_the_checkpoint(
-    site: Path, browser: Browser, trained: Run, name: str
+    site: Path, browser: Browser, calibrated: Run, name: str
 ) -> None:
     with served(site) as address:
         browser.open(f"{address}index.html?image={name}")
         answer = json.loads(browser.value(ANSWER))
-    expected = CheckpointPredictor(trained).predict([site / name])[0].top
+    expected = CheckpointPredictor(calibrated).predict([site / name])[0].top
     assert [row["id"] for row in answer] == [guess.id for guess in expected]
     for row, guess in zip(answer, expected, strict=True):
         near = NEAR.get(name, 0.02)
@@ -292,7 +301,9 @@ def test_the_page_answers_as_the_checkpoint(
     assert "ms for the network" in browser.value("document.getElementById('status').textContent")
 
 
-def test_the_readmes_javascript_runs_as_printed(site: Path, browser: Browser, trained: Run) -> None:
+def test_the_readmes_javascript_runs_as_printed(
+    site: Path, browser: Browser, calibrated: Run
+) -> None:
     text = (site / "README.md").read_text()
     assert "```python" not in text
     code = text.partition("```javascript\n")[2].partition("```")[0]
@@ -302,7 +313,7 @@ def test_the_readmes_javascript_runs_as_printed(site: Path, browser: Browser, tr
     with served(site) as address:
         browser.open(f"{address}readme.html")
         label, probability, _, _ = browser.value("document.title").split()
-    expected = CheckpointPredictor(trained).predict([site / "image.jpg"])[0]
+    expected = CheckpointPredictor(calibrated).predict([site / "image.jpg"])[0]
     assert label == expected.label
     assert float(probability) == pytest.approx(expected.probability, abs=0.02)
 

@@ -12,12 +12,12 @@ import pytest
 
 from mobilette.cli.main import run as command_line
 from mobilette.engines.load import load
-from mobilette.exporters.export import export
 from mobilette.exporters.state_dict import export_state_dict
 from mobilette.folders import BusyError
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import Event, StepDone
 from mobilette.verification.evaluate import evaluate
+from mobilette.workflows.export import export
 from mobilette.workflows.prune import prune
 from mobilette.workflows.quantize import quantize
 from tests.test_folders import held, names, said

@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.progress import Reporter
 from mobilette.training.events import WARM_UP, EpochDone, Event, Profiled, StepDone, Stopwatch
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.conftest import COLOURS
 from tests.training.runs import Ticks, train
 

@@ -17,9 +17,9 @@ from onnx import numpy_helper
 from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
 from mobilette.exporters.calibration import calibration_images
-from mobilette.exporters.export import export
 from mobilette.run.directory import Run
 from mobilette.verification.first_difference import Difference, first_difference
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 
 CHANGED = "rows.5.depthwise.conv"

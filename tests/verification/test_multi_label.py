@@ -24,11 +24,11 @@ from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.cli.evaluate import evaluate as command
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.records import parse
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.conftest import write_images
 
 LABELS = {"red": "red;green", "green": "green", "blue": ""}

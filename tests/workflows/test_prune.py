@@ -17,12 +17,12 @@ from mobilette.cli.main import run as command
 from mobilette.counting.cost import cost
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.exporters.export import export
 from mobilette.files import read_json
 from mobilette.run.directory import Run, open_run
 from mobilette.training.events import EpochDone, Event
 from mobilette.training.recipe import load_recipe
 from mobilette.verification.evaluate import evaluate
+from mobilette.workflows.export import export
 from mobilette.workflows.prune import prune
 from mobilette.workflows.prune_record import PRUNED, new_channels, read_pruning
 from mobilette.workflows.resume import resume

@@ -19,11 +19,11 @@ from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.exporters import litert, litert_int8
-from mobilette.exporters.export import export
 from mobilette.model.directory import WEIGHTS
 from mobilette.run.directory import Run
 from mobilette.search import int8_ladder, int8_measurement
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from mobilette.workflows.quantize import quantize
 from tests.cli.test_cli import assert_refused, mobilette
 from tests.conftest import COLOURS

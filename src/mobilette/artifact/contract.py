@@ -13,12 +13,13 @@ from mobilette.arch.arch import Arch
 from mobilette.compression.ranges import Ranges
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError, shown
-from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE
+from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE, TEMPERATURE
+from mobilette.model.answering import Answering, Known, Promise
 from mobilette.model.classes import ClassLabel
 from mobilette.records import Ranged, check_ranges
 
-# Fields known only once the model file is written, so not embedded in it.
-OUTSIDE = ("files", "measured", "sha256")
+# Fields known only once the model file is written and has answered, so not embedded in it.
+OUTSIDE = ("files", "measured", "sha256", "temperature", "promise", "known")
 # Later additions: neither written nor hashed while they have these values.
 _LATER: Mapping[str, object] = MappingProxyType(
     {
@@ -28,6 +29,9 @@ _LATER: Mapping[str, object] = MappingProxyType(
         "float_layers": (),
         "verifiable": True,
         "features": "",
+        "temperature": 1.0,
+        "promise": None,
+        "known": None,
     }
 )
 # The contract's key in the model file's metadata.
@@ -132,6 +136,8 @@ class Contract:
         float_layers: layers of an int8 model that are computed in float.
         verifiable: whether `verify` has an engine for the model.
         features: name of the features, shape (N, D); empty if the model does not give them.
+        temperature: what logits are divided by before softmax or sigmoid; like ``promise`` and
+            ``known``, which say when the answer is ``unknown``, fitted on this artifact's answers.
         files: name to SHA-256 of every other file of the artifact.
         sha256: hash of this contract's canonical JSON without this field.
     """
@@ -156,8 +162,12 @@ class Contract:
     float_layers: tuple[str, ...] = ()
     verifiable: bool = True
     features: str = ""
+    temperature: Annotated[float, TEMPERATURE] = 1.0
+    promise: Promise | None = None
+    known: Known | None = None
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if len(self.classes) != self.arch.num_classes:
             raise InputError(
                 f"{len(self.classes)} classes for a network with {self.arch.num_classes}"
@@ -184,6 +194,11 @@ class Contract:
         if self.calibration is not None and self.calibration.ranges == "plain":
             del content["calibration"]["ranges"]
         return content
+
+    @property
+    def answering(self) -> Answering:
+        """How the logits become answers."""
+        return Answering(temperature=self.temperature, promise=self.promise, known=self.known)
 
     @property
     def ranges(self) -> Ranges:

@@ -117,21 +117,22 @@ def write_artifact(
     write_text(folder / LABELS, classes_text(contract.classes))
     write_bytes(folder / GOLDEN, golden.to_bytes())
     write_text(folder / README, readme)
-    _write_contract(folder, contract, measured)
+    _write_contract(folder, replace(contract, measured=measured))
 
 
-def copy_artifact(artifact: Artifact, folder: Path, *, measured: Measured) -> None:
-    """Copy an artifact into the empty ``folder``, with ``measured`` in its contract."""
+def copy_artifact(artifact: Artifact, folder: Path, *, contract: Contract, readme: str) -> None:
+    """Copy an artifact into the empty ``folder``, with another ``contract`` for the same model."""
     for name in _names(artifact.contract):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, artifact.read(name))
-    _write_contract(folder, artifact.contract, measured)
+    write_text(folder / README, readme)
+    _write_contract(folder, contract)
 
 
-def _write_contract(folder: Path, contract: Contract, measured: Measured) -> None:
+def _write_contract(folder: Path, contract: Contract) -> None:
     files = {name: _sha256(read_bytes(folder / name)) for name in _names(contract)}
-    final = replace(contract, measured=measured, files=files)
+    final = replace(contract, files=files)
     write_json(folder / CONTRACT, replace(final, sha256=final.own_sha256()).to_json())
 
 

@@ -77,9 +77,10 @@ def export(
     """
     from mobilette.cli.output import print_json, progress_bar, remarks
     from mobilette.data.reading import Reading
-    from mobilette.exporters.export import export_each, open_trained_run
+    from mobilette.exporters.export import open_trained_run
     from mobilette.exporters.state_dict import NAMES, STATE_DICT, export_state_dict
     from mobilette.run.subject import resolve
+    from mobilette.workflows.export import export_each
 
     if int8 and precision is not None:
         raise InputError("--int8 and --precision: give one of them")

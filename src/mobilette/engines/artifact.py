@@ -42,7 +42,7 @@ class ArtifactPredictor(Predictor):
         self.contract, self.threads = contract, threads or threads_by_quota()
         self.arch, self.preprocess = contract.arch, contract.preprocess
         self.classes = contract.classes
-        self.multi_label = contract.outputs == "sigmoid"
+        self.multi_label, self.answering = contract.outputs == "sigmoid", contract.answering
         self.where = str(artifact.path / contract.model)
         self._sessions: Sessions[Any] = Sessions(self.at_once())
         with self.session():

@@ -30,6 +30,7 @@ from mobilette.engines.images import (
 )
 from mobilette.errors import InputError, visible
 from mobilette.limits import WORKERS
+from mobilette.model.answering import PLAIN
 from mobilette.model.classes import ClassLabel
 from mobilette.run.metrics import sigmoid, softmax
 
@@ -96,6 +97,7 @@ class Predictor(ABC):
     Attributes:
         engine: its name, for tables.
         in_this_process: whether the engine runs in this process.
+        answering: how logits become probabilities.
     """
 
     engine: str
@@ -104,6 +106,7 @@ class Predictor(ABC):
     preprocess: Preprocess
     classes: tuple[ClassLabel, ...]
     multi_label: bool = False
+    answering = PLAIN
 
     @abstractmethod
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -229,7 +232,8 @@ class Predictor(ABC):
         logits = self.logits(pixels)
         finite = np.isfinite(logits).all(axis=1, keepdims=True)
         safe = np.where(finite, logits, np.float32(0))  # a sigmoid of inf would be 1
-        probabilities = sigmoid(safe) if self.multi_label else softmax(safe)
+        of = sigmoid if self.multi_label else softmax
+        probabilities = of(safe, temperature=self.answering.temperature)
         return np.where(finite, probabilities, np.nan)
 
     def _read_file(self, image: ImageLike) -> NDArray[np.uint8] | Failure | None:

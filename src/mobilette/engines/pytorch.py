@@ -47,7 +47,7 @@ class CheckpointPredictor(Predictor):
     ) -> None:
         self.model = model = subject.model if isinstance(subject, Run) else subject
         self.arch, self.preprocess, self.classes = model.arch, model.preprocess, model.classes
-        self.multi_label = model.multi_label
+        self.multi_label, self.answering = model.multi_label, model.answering
         self.threads = threads or min(threads_by_quota(), torch.get_num_threads())
         self.path = subject.path.absolute() if isinstance(subject, Run) else None
         self.where, self.device = self.path or model.origin.source, torch.device(device)

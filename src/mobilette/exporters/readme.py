@@ -47,11 +47,17 @@ image = image.convert("{mode}")
 {geometry}
 pixels = np.asarray(image).reshape({height}, {width}, {channels}).transpose(2, 0, 1)[None]"""
 
-_ONE = 'print(labels[logits.argmax()].split("\\t")[1])'
-_SEVERAL = 'print([label.split("\\t")[1] for label, logit in zip(labels, logits) if logit > 0])'
+_ONE = """\
+powers = np.exp((logits - logits.max()) / {temperature:g})
+probabilities = powers / powers.sum()
+best = probabilities.argmax()
+print(labels[best].split("\\t")[1], f"{{probabilities[best]:.1%}}")"""
+_SEVERAL = """\
+probabilities = 1 / (1 + np.exp(-logits / {temperature:g}))
+print([label.split("\\t")[1] for label, p in zip(labels, probabilities) if p > 0.5])"""
 _SIGMOID = """
 - An image may be of several classes or of none: the probability of each is the sigmoid of its
-  logit, 1 / (1 + exp(-logit)), for itself."""
+  logit, divided by the temperature {temperature:g}, for itself."""
 
 _FEATURES = """
 - A second output, `{name}`, {kind} ({shape}): what the classifier reads, the features of
@@ -91,6 +97,7 @@ def readme(contract: Contract, target: Target) -> str:
         "width": contract.arch.size[1],
         "channels": contract.arch.in_channels,
         "classes": contract.arch.num_classes,
+        "temperature": contract.temperature,
         "floats": _FLOATS.get(contract.precision, "f32"),
     }
     several = contract.outputs == "sigmoid"
@@ -100,7 +107,7 @@ def readme(contract: Contract, target: Target) -> str:
             imports=target.imports,
             image=image_code(contract),
             code=code,
-            answer=_SEVERAL if several else _ONE,
+            answer=(_SEVERAL if several else _ONE).format(**names),
         )
     count = "batch" if target.batch is None else str(target.batch)
     batch = [count] if target.batched else []
@@ -119,7 +126,7 @@ def readme(contract: Contract, target: Target) -> str:
         answers=", ".join([*batch, str(contract.arch.num_classes)]),
         kind=kind,
         notes=target.notes.format(**names),
-        probability=_SIGMOID if several else "",
+        probability=_SIGMOID.format(**names) if several else "",
         name=visible(contract.arch.name),
         target=contract.target,
         version=contract.versions["mobilette"],

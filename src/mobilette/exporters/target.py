@@ -22,6 +22,7 @@ from mobilette.artifact.contract import (
 from mobilette.compression.ranges import Ranges
 from mobilette.errors import InputError
 from mobilette.extras import needs, version_of
+from mobilette.model.answering import Answering
 from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.run.subject import Subject, model_sha256
@@ -180,6 +181,9 @@ def make_contract(
     model, run = subject
     if features:
         check_features(target)
+    answering = model.answering
+    if precision != "fp32":  # it may answer otherwise
+        answering = Answering(temperature=answering.temperature)
     channels, height, width = model.arch.shape
     shape = (height, width, channels) if target.layout == "NHWC" else model.arch.shape
     source = None
@@ -208,6 +212,9 @@ def make_contract(
         float_layers=tuple(sorted(quantisation.float_layers)),
         verifiable=target.verifiable,
         features=target.features or "" if features else "",
+        temperature=answering.temperature,
+        promise=answering.promise,
+        known=answering.known,
         versions=package_versions(target),
         source=Source(
             run=_relative(run.path, final) if run is not None else "",

@@ -22,11 +22,13 @@ from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError, shown
 from mobilette.files import read_bytes, read_json, read_record, write_bytes, write_json, write_text
 from mobilette.folders import new_directory, restore
+from mobilette.model.answering import PLAIN, Answering
 from mobilette.model.classes import ClassLabel, classes_text, read_classes
 from mobilette.model.model import Model, Origin, check_finite, check_parts, check_tensors
 
 T = TypeVar("T")
 
+ANSWERING = "answering.json"
 ARCH = "arch.json"
 CLASSES = "classes.txt"
 DATASET = "dataset.json"
@@ -48,6 +50,7 @@ class Parts(TypedDict):
     classes: tuple[ClassLabel, ...]
     multi_label: bool
     has_classifier: bool
+    answering: Answering
 
 
 def is_model(path: Path) -> bool:
@@ -76,7 +79,18 @@ def read_parts(path: Path) -> Parts:
         classes=classes,
         multi_label=_recorded(path, MULTI_LABEL, default=False),
         has_classifier=_recorded(path, CLASSIFIER, default=True),
+        answering=read_answering(path),
     )
+
+
+def read_answering(path: Path) -> Answering:
+    """Return how the model in the directory ``path`` answers; runs of old versions record nothing.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    record = path / ANSWERING
+    return read_record(record, Answering) if record.exists() else PLAIN
 
 
 def read_model(path: Path) -> Model:
@@ -168,6 +182,8 @@ def write_model(folder: Path, model: Model, *, force: bool = False) -> Path:
         write_json(unfinished / ENVIRONMENT, {IMPORTED: imported, ORIGIN: described(origin)})
         contiguous = {name: tensor.contiguous() for name, tensor in model.weights.items()}
         write_bytes(unfinished / WEIGHTS, save(contiguous))
+        if model.answering != PLAIN:
+            write_json(unfinished / ANSWERING, asdict(model.answering))
     return folder
 
 

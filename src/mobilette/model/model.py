@@ -16,6 +16,7 @@ from mobilette.arch.scale import Form
 from mobilette.arguments import checked
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
+from mobilette.model.answering import PLAIN, Answering
 from mobilette.model.classes import ClassLabel
 from mobilette.nn.network import Network, build_empty
 
@@ -59,6 +60,7 @@ class Model:
         has_classifier: otherwise the classifier is one class of zeros, for training and features
             only.
         origin: where the model comes from.
+        answering: how logits become probabilities, and when the answer is ``unknown``.
 
     Raises:
         InputError: the parts do not fit together; the message names the first that does not.
@@ -71,6 +73,7 @@ class Model:
     multi_label: bool = False
     has_classifier: bool = True
     origin: Origin
+    answering: Answering = PLAIN
 
     def __post_init__(self) -> None:
         check_parts(self.arch, self.preprocess, self.classes)

@@ -11,6 +11,7 @@ from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_RECORD, read_bytes, read_json, write_json, write_text
+from mobilette.model.answering import PLAIN, Answering
 from mobilette.model.classes import ClassLabel
 from mobilette.model.directory import (
     DATASET,
@@ -42,7 +43,8 @@ class Run:
     """A run directory: its architecture, classes, preprocessing and weights.
 
     With ``multi_label``, an image may have no class or several. Without ``has_classifier``, the
-    weights are a start for training and cannot classify.
+    weights are a start for training and cannot classify. ``answering`` says how the logits become
+    probabilities, and when the answer is ``unknown``.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Run:
     classes: tuple[ClassLabel, ...]
     multi_label: bool = False
     has_classifier: bool = True
+    answering: Answering = PLAIN
 
     def history(self) -> list[dict[str, float]]:
         """Return the rows of metrics.csv, one per epoch, by column; none for an imported run.
@@ -107,6 +110,7 @@ class Run:
             classes=self.classes,
             multi_label=self.multi_label,
             has_classifier=self.has_classifier,
+            answering=self.answering,
             origin=read_origin(self.path, self.arch),
         )
 

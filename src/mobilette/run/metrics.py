@@ -144,7 +144,7 @@ def _mean(values: NDArray[np.bool_] | NDArray[np.float64]) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def log_sum_exp(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return log(sum(exp(logits))) per row, without overflow."""
     wide = logits.astype(np.float64)
     largest = wide.max(axis=1)
@@ -152,15 +152,15 @@ def log_sum_exp(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return total
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probabilities (N, classes) of ``logits``."""
-    probabilities: NDArray[np.float64] = np.exp(
-        logits.astype(np.float64) - log_sum_exp(logits)[:, None]
-    )
+def softmax(logits: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probabilities (N, classes) of ``logits``, divided by ``temperature``."""
+    scaled = logits.astype(np.float64) / temperature
+    probabilities: NDArray[np.float64] = np.exp(scaled - log_sum_exp(scaled)[:, None])
     return probabilities
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def sigmoid(logits: NDArray[np.float32], *, temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the independent class probabilities (N, classes) of multi-label ``logits``."""
-    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+    scaled = logits.astype(np.float64) / temperature
+    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -scaled))
     return probabilities

@@ -163,7 +163,7 @@ def run_loop(
             log(event)
             callbacks(event)
 
-        Loop(
+        loop = Loop(
             trainer,
             progress,
             dataset,
@@ -172,7 +172,10 @@ def run_loop(
             validation=validation,
             sitting=replace(sitting, report=report),
             callbacks=callbacks,
-        ).run()
+        )
+        loop.run()
+        if loop.validator.calibration:
+            sitting.reporter.remark(f"{run.path}: {loop.validator.calibration}")
         _record_found(run, dataset, trainer.world)
         if isinstance(trainer.clock, Stopwatch):
             report(trainer.clock.result())

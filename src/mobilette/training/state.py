@@ -15,9 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mobilette.errors import InputError
-from mobilette.files import read_bytes, write_bytes, write_text
+from mobilette.files import read_bytes, write_bytes, write_json, write_text
 from mobilette.limits import AMOUNT, BATCH, DIFFERENCE, FRACTION, Range
-from mobilette.model.directory import WEIGHTS
+from mobilette.model.answering import Answering
+from mobilette.model.directory import ANSWERING, WEIGHTS
 from mobilette.nn.network import Network
 from mobilette.records import check_ranges, parse
 from mobilette.run.directory import METRICS, METRICS_HEADER, MULTI_LABEL_HEADER, STATE
@@ -192,12 +193,13 @@ class LastState:
         self.taken_at = self.now()
         self.longest = 0.0
         self._held_back: tuple[str, bytes] | None = None
-        self._best: bytes | None = None
+        self._best: tuple[bytes, Answering] | None = None
 
-    def hold_best(self, network: Network) -> None:
+    def hold_best(self, network: Network, answering: Answering) -> None:
         """Hold the weights of ``network`` for the next snapshot that is written."""
         tensors = network.state_dict()
-        self._best = save({name: each.contiguous().cpu() for name, each in tensors.items()})
+        weights = save({name: each.contiguous().cpu() for name, each in tensors.items()})
+        self._best = weights, answering
 
     def snapshot(self, trainer: Trainer, progress: Progress) -> None:
         """Hold back the current state instead of the last; non-writers only note the time."""
@@ -216,7 +218,9 @@ class LastState:
         table, state = self._held_back
         # Best weights first: a run killed in between validates again.
         if self._best is not None:
-            write_bytes(self.folder / WEIGHTS, self._best)
+            weights, answering = self._best
+            write_bytes(self.folder / WEIGHTS, weights)
+            write_json(self.folder / ANSWERING, asdict(answering))
         write_text(self.folder / METRICS, table)
         write_bytes(self.folder / STATE, state)
         self._held_back = self._best = None

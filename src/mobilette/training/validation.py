@@ -7,14 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilette.data.dataset import Dataset
+from mobilette.data.images import Labels
 from mobilette.data.splits import Split
 from mobilette.data.store import part_of
 from mobilette.errors import InputError
+from mobilette.model.answering import Answering
 from mobilette.run.inference import checkpoint_logits
-from mobilette.run.metrics import Metrics, measure
+from mobilette.run.metrics import measure
+from mobilette.run.temperature import fit_temperature
 from mobilette.training.events import EpochDone, Listener
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.recovery import DivergedError, Parts
@@ -39,10 +43,10 @@ def images_to_measure(
         yield trainer.normalise(pixels).contiguous(memory_format=torch.channels_last)
 
 
-def validate(
+def held_out_answers(
     trainer: Trainer, dataset: Dataset, *, epoch: int, at_once: int | None = None
-) -> Metrics:
-    """Return the metrics of the averaged weights on ``val``; the processes share the images.
+) -> tuple[NDArray[np.float32], Labels]:
+    """Return the averaged weights' logits on ``val``, and the labels; the processes share the work.
 
     Their batch norm statistics are measured first, if the recipe says so. ``epoch`` is the last
     one, from 0; ``at_once`` limits the images that go through the network together.
@@ -66,13 +70,14 @@ def validate(
     counted = np.concatenate(trainer.world.all_gather(usable))
     if not counted.any():
         raise InputError(f"{dataset.source}: none of the held-out images can be read any more")
-    return measure(logits, split.labels[counted], dataset.classes)
+    return logits, split.labels[counted]
 
 
 class Validator:
     """Decides when the averaged weights are validated, and records the result.
 
-    ``steps`` are per epoch, ``share`` is the images per step in this process.
+    ``steps`` are per epoch, ``share`` is the images per step in this process. ``calibration`` says
+    how the best weights' temperature was fitted.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Validator:
         self.trainer, self.dataset, self.recipe = trainer, dataset, trainer.recipe
         self.steps, self.share, self.pace, self.parts = steps, share, pace, parts
         self.last_state, self.report = last_state, report
+        self.calibration = ""
 
     def has_seen(self, progress: Progress) -> bool:
         """Whether the current weights have been validated."""
@@ -108,7 +114,8 @@ class Validator:
     def run(self, progress: Progress, part: float) -> None:
         """Validate after ``part`` of the run into ``progress``; `DivergedError` if not finite."""
         begun = self.pace.now()
-        metrics = self._metrics(progress)
+        logits, labels = self._answers(progress)
+        metrics = measure(logits, labels, self.dataset.classes)
         if not math.isfinite(metrics.loss):  # because of the last step, if there was one
             if progress.index == 0:
                 return
@@ -118,7 +125,8 @@ class Validator:
         if is_best:
             progress.best_score, progress.since_best = metrics.score, 0
             if self.trainer.world.writes:
-                self.last_state.hold_best(self.trainer.average.network)
+                answering = self._calibrated(logits, labels)
+                self.last_state.hold_best(self.trainer.average.network, answering)
         else:
             progress.since_best += 1
         train_loss = progress.loss_sum / progress.step if progress.step else math.nan
@@ -147,14 +155,20 @@ class Validator:
             )
         )
 
-    def _metrics(self, progress: Progress) -> Metrics:
-        def measure() -> Metrics:
+    def _calibrated(self, logits: NDArray[np.float32], labels: Labels) -> Answering:
+        temperature, why_not = fit_temperature(logits, labels)
+        how = f"not fitted: {why_not}" if why_not else f"fitted on {len(labels):,} images held out"
+        self.calibration = f"temperature {temperature:g}, {how}"
+        return Answering(temperature=temperature)
+
+    def _answers(self, progress: Progress) -> tuple[NDArray[np.float32], Labels]:
+        def answers() -> tuple[NDArray[np.float32], Labels]:
             scarce = progress.parts > self.recipe.accumulate  # memory has run out before
-            return validate(
+            return held_out_answers(
                 self.trainer,
                 self.dataset,
                 epoch=progress.epoch - 1,
                 at_once=self.share // progress.parts if scarce else None,
             )
 
-        return self.parts.work(measure, progress, images=self.share)
+        return self.parts.work(answers, progress, images=self.share)

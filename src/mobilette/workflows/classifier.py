@@ -138,7 +138,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 preprocess.geometry(_read(image, number), resolution)
                 for number, image in enumerate(images[first : first + BATCH], start=first + 1)
             ]
-            found.append(softmax(predictor.logits(np.stack(pixels))))
+            logits = predictor.logits(np.stack(pixels))
+            found.append(softmax(logits, temperature=self.model_.answering.temperature))
         return np.concatenate(found)
 
     def predict(self, X: object) -> NDArray[Any]:

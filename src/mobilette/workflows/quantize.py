@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Rung
-from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open_artifact
+from mobilette.artifact.directory import CONTRACT, Artifact, open_artifact
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError
@@ -28,7 +28,7 @@ from mobilette.exporters.target import (
     no_progress,
     package_versions,
 )
-from mobilette.folders import check_new, claimed, new_directory, scratch
+from mobilette.folders import check_new, claimed, scratch
 from mobilette.limits import DROP, SEED
 from mobilette.model.directory import is_imported
 from mobilette.model.model import Model
@@ -45,6 +45,7 @@ from mobilette.search.int8_measurement import (
 )
 from mobilette.verification.gate import MAX_DROP, Verdict
 from mobilette.verification.verify import verify
+from mobilette.workflows.answers import HeldOut, fit_answering, place
 
 # int8 counts as faster below this fraction of the time: medians vary by as much.
 FASTER = 0.95
@@ -198,8 +199,10 @@ class _Ladder:
             measured = replace(
                 best.contract.measured, rungs=rungs, chosen=chosen, latency_ms=latency
             )
-            with new_directory(self.final, holds=CONTRACT, force=force) as place:
-                copy_artifact(best, place, measured=measured)
+            held = HeldOut(pixels=judge.pixels, labels=judge.labels)
+            answering = fit_answering(best, held, self.reporter)
+            best = replace(best, contract=replace(best.contract, measured=measured))
+            place(best, self.final, answering, force=force)
         self.reporter.remark(f"{self.final}: {rungs[chosen].name}; verifying it")
         verdict = verify(
             self.final,

@@ -154,7 +154,8 @@ def run_resume(
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())
         run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
-    return run
+        world.barrier()  # what is written about the best weights
+    return open_run(run.path)
 
 
 def _describe_place(

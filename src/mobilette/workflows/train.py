@@ -225,7 +225,8 @@ def run_train(
         reporter.remark(_describe_machine(machine))
         run = open_run(folder)
         run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
-    return run
+        world.barrier()  # what is written about the best weights
+    return open_run(folder)
 
 
 def _write_new_run(

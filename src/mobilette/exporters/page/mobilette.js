@@ -53,7 +53,8 @@ export class Classifier {
     const prepared = performance.now();
     const logits = await this.logits(pixels);
     const executed = performance.now();
-    const probabilities = this.contract.outputs === "sigmoid" ? sigmoid(logits) : softmax(logits);
+    const { outputs, temperature = 1 } = this.contract;
+    const probabilities = (outputs === "sigmoid" ? sigmoid : softmax)(logits, temperature);
     const order = Array.from(probabilities.keys());
     order.sort((one, other) => probabilities[other] - probabilities[one]);
     const top = order.slice(0, TOP).map((index) => ({
@@ -285,15 +286,15 @@ function roundHalfEven(value) {
   return below % 2 === 0 ? below : below + 1;
 }
 
-function softmax(logits) {
+function softmax(logits, temperature) {
   const largest = logits.reduce((one, other) => Math.max(one, other));
-  const powers = Float64Array.from(logits, (logit) => Math.exp(logit - largest));
+  const powers = Float64Array.from(logits, (logit) => Math.exp((logit - largest) / temperature));
   const total = powers.reduce((one, other) => one + other);
   return powers.map((power) => power / total);
 }
 
-function sigmoid(logits) {
-  return Float64Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
+function sigmoid(logits, temperature) {
+  return Float64Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit / temperature)));
 }
 
 async function get(url) {

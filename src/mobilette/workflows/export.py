@@ -1,0 +1,153 @@
+"""`export`: a model as artifacts, each with a temperature of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+from mobilette.arguments import checked
+from mobilette.artifact.contract import Precision
+from mobilette.artifact.directory import CONTRACT, Artifact
+from mobilette.data.preprocess import Preprocess
+from mobilette.data.reading import Reading
+from mobilette.errors import InputError
+from mobilette.exporters.calibration import calibration_images
+from mobilette.exporters.export import (
+    TARGETS,
+    artifact_folder,
+    check_precision,
+    export_calibrated,
+    open_trained_run,
+)
+from mobilette.exporters.target import Progress, check_features, no_progress, package_versions
+from mobilette.folders import check_new, scratch
+from mobilette.model.answering import Answering
+from mobilette.model.model import Model
+from mobilette.nn.network import Network
+from mobilette.progress import SILENT, Reporter
+from mobilette.run.directory import Run
+from mobilette.run.subject import Subject, resolve
+from mobilette.workflows.answers import fit_answering, held_out, place, why_no_answers
+
+
+@checked
+def export(
+    model: str | Path | Run | Model | Network,
+    *,
+    to: str = "onnx",
+    precision: Precision | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    features: bool = False,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Artifact:
+    """Write the artifact of a model and return it.
+
+    Args:
+        model: a run, its directory, a model, or a network trained elsewhere.
+        to: the target.
+        precision: one of the target's; its first by default.
+        data: images to calibrate int8 with; by default the run's training images.
+        out: the artifact is written to ``out/<to>``, or ``out/<to>-<precision>`` if not fp32; by
+            default ``out`` is ``exports/<name of the run or network>``.
+        force: replace an existing artifact.
+        workers: processes that decode; by default one per core.
+        max_unusable: largest fraction of ``data`` that may be unreadable.
+        features: make what the classifier reads a second output, for `Predictor.embed`.
+        preprocess: for a network: how images are prepared; by default its ``preprocess``.
+        classes: for a network: class names in order; by default their numbers.
+        reporter: receives the number of images read, and how int8 is calibrated.
+
+    Raises:
+        InputError: unknown target or precision, a missing package, no trained weights, no images
+            to calibrate with, images that nothing is calibrated with, features of a target that
+            has one output, or the artifact cannot be written; nothing is left behind.
+    """
+    wanted = [(to, check_precision(to, precision))]
+    reading = Reading(workers=workers, max_unusable=max_unusable)
+    if isinstance(model, str | PathLike):
+        model = open_trained_run(model)
+    subject = resolve(model, preprocess=preprocess, classes=classes)
+    (artifact,) = export_each(
+        subject,
+        wanted,
+        data=data,
+        out=out,
+        force=force,
+        reading=reading,
+        reporter=reporter,
+        features=features,
+    )
+    return artifact
+
+
+def export_each(
+    subject: Subject,
+    wanted: Sequence[tuple[str, Precision]],
+    *,
+    data: str | Path | None,
+    out: str | Path | None,
+    force: bool,
+    reading: Reading,
+    reporter: Reporter,
+    progress: Progress = no_progress,
+    features: bool = False,
+) -> Iterator[Artifact]:
+    """Yield the artifact of each target and precision in ``wanted``, once it is written.
+
+    Folders and packages are checked before images are decoded. Arguments are those of `export`.
+    """
+    for to, precision in wanted:
+        folder = artifact_folder(subject.run or subject.model, to, precision, out)
+        check_new(folder, holds=CONTRACT, force=force)
+        package_versions(TARGETS[to])
+        if features:
+            check_features(TARGETS[to])
+    calibration = None
+    if any(precision == "int8" for _, precision in wanted):
+        calibration = calibration_images(
+            subject.run or subject.model, data, reading=reading, reporter=reporter
+        )
+        count = len(calibration.pixels)
+        reporter.remark(f"int8 is calibrated with {count} images of {calibration.source}")
+    elif data is not None:
+        raise InputError("--data names images to calibrate int8 with; nothing here is int8")
+    held = None
+    for to, precision in wanted:
+        progress(f"exporting to {to}, {precision}", 0, 0)
+        final = artifact_folder(subject.run or subject.model, to, precision, out)
+        write = partial(
+            export_calibrated,
+            subject,
+            to=to,
+            precision=precision,
+            calibration=calibration,
+            progress=progress,
+            features=features,
+        )
+        if precision != "int8":
+            yield write(out=out, force=force)
+            continue
+        with scratch() as folder:
+            made = write(out=folder, moved_to=final)
+            try:
+                if (why_not := why_no_answers(made)) is not None:
+                    raise InputError(why_not)
+                held = held or held_out(subject.run, reading=reading, reporter=reporter)
+                answering = fit_answering(made, held, reporter)
+            except InputError as error:
+                answering = made.contract.answering
+                reporter.remark(_as_in_the_run(answering, error))
+            artifact = place(made, final, answering, force=force)
+        yield artifact
+
+
+def _as_in_the_run(answering: Answering, error: InputError) -> str:
+    return f"temperature {answering.temperature:g}, as in fp32: {error}"
