@@ -24,6 +24,7 @@ def test_a_run_holds_what_the_contract_says(trained: Run) -> None:
         "metrics.csv",
         "last.pt",
         "best.safetensors",
+        "answering.json",
     }
     assert [label.id for label in trained.classes] == ["blue", "green", "red"]
     assert len(trained.history()) == 12
