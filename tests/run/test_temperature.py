@@ -47,7 +47,8 @@ class _Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
-        return x.argmax(axis=1)
+        best: NDArray[np.int64] = x.argmax(axis=1)
+        return best
 
     def decision_function(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         return x
