@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.directory import CONTRACT, Artifact, copy_artifact, open_artifact
+from mobilette.data.held_out import members
 from mobilette.data.images import Labels
 from mobilette.data.reading import Reading
 from mobilette.engines.load import open_engine, why_not_run
@@ -21,6 +22,7 @@ from mobilette.model.directory import is_imported
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run, recorded_data
 from mobilette.run.temperature import fit_temperature
+from mobilette.run.trained import trained_on
 from mobilette.verification.evaluate import labelled_images, read_split
 
 # Images that are enough, evenly spread over the split.
@@ -43,11 +45,17 @@ def held_out(run: Run | None, *, reading: Reading, reporter: Reporter) -> HeldOu
     """
     if run is None or is_imported(run.path):
         raise InputError("the model was not trained in a run, so it held out no images")
-    found = labelled_images(
-        recorded_data(run.path), run.classes, split="val", multi_label=run.multi_label
-    )
-    step = -(-len(found.images) // MOST)
-    split, _ = read_split(run.model, found.images[::step], reading, reporter)
+    reading = replace(reading, split="val")
+    choice = labelled_images(
+        recorded_data(run.path),
+        run.classes,
+        reading=reading,
+        trained=trained_on(run),
+        multi_label=run.multi_label,
+    ).choice
+    images = members(choice)
+    some = replace(choice, images=images[:: -(-len(images) // MOST)], part="")
+    split = read_split(run.model, some, reading, reporter).split
     return HeldOut(pixels=split.pixels[:], labels=split.labels)
 
 
