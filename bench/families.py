@@ -59,8 +59,9 @@ def measure(step: str, data: str, folder: Path, *, to: str) -> None:
         options = ("--to", to, "--precision", "fp32,int8", "--data", data, "--rounds", "1")
         arguments = [str(folder / "run"), *options, "--out", str(exports)]
     else:
-        fp32 = [path for path in exports.glob("run/*") if not path.name.endswith("-int8")]
-        arguments = [*map(str, sorted(fp32)), "--out", str(folder / "timed")]
+        found = sorted(str(path.parent) for path in exports.glob("run/*/contract.json"))
+        fp32 = [path for path in found if not path.endswith("-int8")]
+        arguments = [*fp32, "--out", str(folder / "timed")]
     if _mobilette("bench", *arguments, "--force", out=folder / f"{step}.json") > 1:
         raise SystemExit(f"{folder.name}: {step} failed")
 
