@@ -1,7 +1,7 @@
 """A minute of training for each network since MnasNet, then every target: verdict and latency.
 
     python bench/families.py DATA OUT [--resolution 128] [--time 60] [--only NAMES]
-        [--steps train,verify,time] [--to TARGETS]
+        [--steps train,verify,time] [--to TARGETS] [--rounds 3]
 
 Each network trains from scratch in ``OUT/NAME``; one whose first steps and a validation do not fit
 the time gets twice as much, marked *. `mobilette bench` then exports it to every target, or those
@@ -52,7 +52,7 @@ def train(data: str, folder: Path, *, resolution: int, seconds: int) -> None:
     raise SystemExit(f"{folder.name} was not trained")
 
 
-def measure(step: str, data: str, folder: Path, *, to: str) -> None:
+def measure(step: str, data: str, folder: Path, *, to: str, rounds: int) -> None:
     """Do a step of `mobilette bench` with a trained network."""
     exports = folder / "exports"
     if step == "verify":
@@ -61,7 +61,7 @@ def measure(step: str, data: str, folder: Path, *, to: str) -> None:
     else:
         found = sorted(str(path.parent) for path in exports.glob("run/*/contract.json"))
         fp32 = [path for path in found if not path.endswith("-int8")]
-        arguments = [*fp32, "--out", str(folder / "timed")]
+        arguments = [*fp32, "--rounds", str(rounds), "--out", str(folder / "timed")]
     if _mobilette("bench", *arguments, "--force", out=folder / f"{step}.json") > 1:
         raise SystemExit(f"{folder.name}: {step} failed")
 
@@ -125,6 +125,7 @@ def main(
     only: Annotated[str, typer.Option()] = ",".join(NETWORKS),
     steps: Annotated[str, typer.Option()] = STEPS,
     to: Annotated[str, typer.Option()] = "all",
+    rounds: Annotated[int, typer.Option()] = 3,
 ) -> None:
     """Measure each network and print the tables."""
     folders = [out / name for name in only.split(",")]
@@ -135,7 +136,7 @@ def main(
             if step == "train":
                 train(data, folder, resolution=resolution, seconds=seconds)
             else:
-                measure(step, data, folder, to=to)
+                measure(step, data, folder, to=to, rounds=rounds)
     print(f"{os.cpu_count()} cores")
     if all((folder / f"{step}.json").is_file() for folder in folders for step in STEPS.split(",")):
         print(tables(folders, seconds=seconds))
