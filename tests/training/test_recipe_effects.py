@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mobilette.data.sources import find_images
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.progress import Reporter
+from mobilette.progress import SILENT, Reporter
 from mobilette.training.events import WARM_UP, EpochDone, Event, Profiled, StepDone, Stopwatch
+from mobilette.training.plan import NetworkChoice, make_plan
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
@@ -176,6 +179,25 @@ def test_a_rate_too_high_without_batch_norm_is_told(
     )
     assert (expected in said) is warned
     assert any("no batch norm" in text for text in said) is warned
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "rate"),
+    [
+        ("mobilenet_v4_conv_small", {}, 0.02),
+        ("mobilenet_v4_conv_small", {"overrides": {"lr": 0.05}}, 0.05),
+        ("mobilenet_v4_conv_small", {"recipe": "quick"}, 0.05),
+        ("mobilenet_v3_small", {}, 0.05),
+        ("mobilenet_v2", {}, 0.05),
+    ],
+)
+def test_a_network_that_normalises_its_features_gets_a_lower_rate(
+    model: str, options: dict[str, Any], rate: float, images: Path
+) -> None:
+    given = {"recipe": None, "overrides": {}} | options
+    choice = NetworkChoice(model=model, resolution=64)
+    plan = make_plan(find_images(images), choice, start="scratch", reporter=SILENT, **given)
+    assert plan.recipe.lr == rate
 
 
 # When a run validates, saves and stops

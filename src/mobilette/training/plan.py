@@ -39,6 +39,9 @@ from mobilette.training.start import (
 # Rates at which networks without batch norm learn: VGG with SGD (arXiv 1409.1556, section 3.1),
 # SqueezeNet with AdamW (docs/log.md; with SGD at 0.05 it gives one answer to everything).
 NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
+# At which networks learn that normalise their pooled features (MobileNet V4): at 0.05 the classifier,
+# which reads 1,280 features of unit variance, overshoots (docs/log.md).
+NORMED_HEAD_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def make_plan(
         # The model options describe the file and were used to read it.
         choice = replace(choice, model=None, width_mult=None, preprocess=None)
     source, arch, origin = _choose_network(images, choice, settings, source, start, reporter)
+    if recipe is None and source is None and has_normed_head(arch):
+        overrides = {"lr": NORMED_HEAD_RATE} | dict(overrides)
     chosen = load_recipe(recipe or _default_recipe(source, arch), overrides=overrides)
     if source is None:
         _warn_without_norms(arch, chosen, reporter.remark)
@@ -174,6 +179,11 @@ def _with_known_classes(source: Model | None, images: ImageSet, remark: Remark) 
             "is left out, a new one begins"
         )
     return known
+
+
+def has_normed_head(arch: Arch) -> bool:
+    """Return whether the classifier reads features that a batch norm scaled after pooling."""
+    return any(isinstance(layer, NormLayer) and layer.name[:5] == "head." for layer in layers(arch))
 
 
 def _warn_without_norms(arch: Arch, recipe: Recipe, remark: Remark) -> None:
