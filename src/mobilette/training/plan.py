@@ -39,7 +39,7 @@ from mobilette.training.start import (
 # Rates at which networks without batch norm learn: VGG with SGD (arXiv 1409.1556, section 3.1),
 # SqueezeNet with AdamW (docs/log.md; with SGD at 0.05 it gives one answer to everything).
 NORMLESS_RATE = {"sgd": 0.01, "adamw": 0.001}
-# At which networks learn that normalise their pooled features (MobileNet V4): at 0.05 the classifier,
+# At which networks learn that normalise pooled features (MobileNet V4): at 0.05 the classifier,
 # which reads 1,280 features of unit variance, overshoots (docs/log.md).
 NORMED_HEAD_RATE = 0.02
 
