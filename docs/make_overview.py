@@ -21,7 +21,7 @@ from mobilette.artifact.contract import Precision
 from mobilette.artifact.directory import Artifact
 from mobilette.data.sources import find_images
 from mobilette.run.directory import Run, open_run
-from mobilette.verification.gate import Verdict
+from mobilette.verification.verdict import Verdict
 
 FIGURE = Path(__file__).parent / "figures" / "overview.png"
 TARGETS: tuple[tuple[str, Precision], ...] = (

@@ -10,7 +10,7 @@ import mobilette
 from mobilette.notebook import html_table
 from mobilette.run.metrics import Metrics
 from mobilette.training.events import EpochDone, StepDone
-from mobilette.verification.gate import Verdict
+from mobilette.verification.verdict import Verdict
 
 HOSTILE = "<script>alert(1)</script>&\x1b[2J"
 

@@ -14,11 +14,11 @@ from rich.cells import cell_len
 from scipy.stats import binomtest
 
 import mobilette
-from mobilette.cli.classes import class_lines
+from mobilette.cli.verdict import class_lines
 from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run
 from mobilette.verification.by_class import ClassChange, changed, changes_by_class
-from mobilette.verification.gate import Verdict
+from mobilette.verification.verdict import Verdict
 from mobilette.verification.verify import verify
 from tests.cli.test_cli import Capture, in_this_process
 from tests.verification.forged_models import forge_model, lower_class

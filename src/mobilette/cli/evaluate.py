@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from mobilette.cli.options import (
 from mobilette.cli.shifts import check_options, measure_shifts
 from mobilette.limits import WORKERS
 from mobilette.progress import Reporter
-
-if TYPE_CHECKING:
-    from mobilette.verification.gate import Verdict
 
 _NAMED = 5  # skipped files listed by name
 
@@ -126,8 +123,8 @@ def verify(
 
     Exit status 1 if it fails.
     """
-    from mobilette.cli.classes import class_lines
     from mobilette.cli.output import console, print_json, reading_bar
+    from mobilette.cli.verdict import class_lines, verdict_rows
     from mobilette.verification.verify import verify as judge
 
     with reading_bar() as report:
@@ -146,7 +143,7 @@ def verify(
         print_json(verdict.to_json())
         return 0 if verdict.passed else 1
     out = console()
-    for name, value in _rows(verdict):
+    for name, value in verdict_rows(verdict):
         out.print(f"{name:<30}{value}")
     for line in class_lines(verdict):
         print(line)
@@ -156,43 +153,6 @@ def verify(
         out.print(f"failed: {failure}")
     out.print("verify: passed" if verdict.passed else "verify: FAILED")
     return 0 if verdict.passed else 1
-
-
-def _rows(verdict: Verdict) -> list[tuple[str, str]]:
-    from mobilette.cli.classes import in_words
-    from mobilette.cli.output import say_trained
-
-    rows = [
-        ("artifact", f"{verdict.target}, {verdict.precision}, executed by {verdict.engine}"),
-        ("maximum absolute difference", f"{verdict.max_abs_diff:.3g}"),
-        ("signal to noise", f"{verdict.signal_to_noise_db:.1f} dB"),
-        ("top-1 agreement", f"{verdict.top1_agreement:.2%}"),
-    ]
-    if verdict.features_signal_to_noise_db is not None:
-        decibels = f"{verdict.features_signal_to_noise_db:.1f} dB"
-        rows.append(("signal to noise of features", decibels))
-    for name, accuracy, interval in (
-        ("checkpoint", verdict.accuracy_source, verdict.interval_source),
-        ("artifact", verdict.accuracy_artifact, verdict.interval_artifact),
-    ):
-        if accuracy is not None and interval is not None:
-            low, high = interval
-            value = f"{accuracy:.2%}  (95%: {low:.2%} to {high:.2%})"
-            rows.append((f"accuracy of the {name}", value))
-    if verdict.change is not None:
-        rows.append(("right answers", in_words(verdict.change)))
-    for name, error in (
-        ("checkpoint", verdict.calibration_error_source),
-        ("artifact", verdict.calibration_error_artifact),
-    ):
-        if error is not None:
-            rows.append((f"calibration error, {name}", f"{error:.4f}"))
-    if verdict.accuracy_artifact is not None:
-        trained = say_trained(verdict.trained_left_out, included=verdict.includes_trained)
-        prepared = f", {verdict.readme_images} also prepared by the README's code"
-        prepared *= verdict.readme_images > 0
-        rows.append(("images", f"{verdict.images:,}{trained}{prepared}"))
-    return rows
 
 
 def predict(

@@ -66,17 +66,20 @@ def drop_interval(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[
     )
 
 
-def calibration_error(logits: NDArray[np.float32], labels: Labels) -> float:
+def calibration_error(
+    logits: NDArray[np.float32], labels: Labels, *, temperature: float = 1.0
+) -> float:
     """Return the expected calibration error, 0 to 1, of ``logits`` (N, classes) with N > 0.
 
-    Images are put into 15 bins of equal width by the softmax of their largest logit; the error is
-    the mean over all images of the distance between their bin's accuracy and mean confidence (Guo,
-    Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017). Logits that
-    are not finite are wrong answers of full confidence. ``labels`` (N,) are single classes.
+    Images are put into 15 bins of equal width by the softmax of their largest logit, divided by
+    ``temperature``; the error is the mean over all images of the distance between their bin's
+    accuracy and mean confidence (Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural
+    Networks, ICML 2017). Logits that are not finite are wrong answers of full confidence.
+    ``labels`` (N,) are single classes.
     """
     finite = np.isfinite(logits).all(axis=1)
     confidence = np.ones(len(logits))
-    confidence[finite] = softmax(logits[finite]).max(axis=1)
+    confidence[finite] = softmax(logits[finite], temperature=temperature).max(axis=1)
     right = (logits.argmax(axis=1) == labels) & finite
     # A bin includes its upper end.
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)

@@ -19,6 +19,7 @@ from mobilette.engines.load import open_engine
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.limits import DROP
+from mobilette.model.answering import PLAIN, Answering
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
@@ -30,7 +31,6 @@ from mobilette.verification.evaluate import labelled_images, read_split, trained
 from mobilette.verification.first_difference import IMAGES, first_difference
 from mobilette.verification.gate import (
     MAX_DROP,
-    Verdict,
     compare,
     judge_features,
     judge_golden,
@@ -38,8 +38,10 @@ from mobilette.verification.gate import (
     right_answers_kept,
     signal_to_noise,
 )
+from mobilette.verification.promised import measure_promise
 from mobilette.verification.readme import check_readme
 from mobilette.verification.statistics import calibration_error
+from mobilette.verification.verdict import Verdict
 
 
 @checked
@@ -193,6 +195,9 @@ def _on_images(
         readme_images=readme.images,
         accuracy_artifact=right,
         calibration_error_artifact=_calibration_error(ours, labels),
+        calibrated_error_artifact=_calibration_error(ours, labels, predictor.answering),
+        temperature_artifact=predictor.answering.temperature,
+        promise_artifact=measure_promise(ours, labels, predictor.answering),
     )
     if model is not None:
         checkpoint = CheckpointPredictor(model)
@@ -221,6 +226,9 @@ def _on_images(
             features_signal_to_noise_db=features_db,
             accuracy_source=source_right,
             calibration_error_source=_calibration_error(theirs, labels),
+            calibrated_error_source=_calibration_error(theirs, labels, model.answering),
+            temperature_source=model.answering.temperature,
+            promise_source=measure_promise(theirs, labels, model.answering),
             change=changed(right_answers(theirs, labels), right_answers(ours, labels)),
             by_class=changes_by_class(theirs, ours, labels, predictor.classes),
         )
@@ -236,8 +244,12 @@ def _first_layer(artifact: Artifact, model: Model, pixels: NDArray[np.uint8] | N
     return [f"the first layer that differs is {found.layer} ({size})"]
 
 
-def _calibration_error(logits: NDArray[np.float32], labels: Labels) -> float | None:
-    return None if labels.ndim == 2 else calibration_error(logits, labels)
+def _calibration_error(
+    logits: NDArray[np.float32], labels: Labels, answering: Answering = PLAIN
+) -> float | None:
+    if labels.ndim == 2:
+        return None
+    return calibration_error(logits, labels, temperature=answering.temperature)
 
 
 def _find_model(

@@ -43,7 +43,8 @@ from mobilette.search.int8_measurement import (
     make_material,
     read_judge,
 )
-from mobilette.verification.gate import MAX_DROP, Verdict
+from mobilette.verification.gate import MAX_DROP
+from mobilette.verification.verdict import Verdict
 from mobilette.verification.verify import verify
 from mobilette.workflows.answers import HeldOut, fit_answering, place
 
