@@ -28,6 +28,19 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
             "rounds": NUMBERS,
         },
     ),
+    "audit": (
+        {"data": "digits"},
+        {
+            "data": PLACES,
+            "run": ("", 0, "no such place"),
+            "start": ("", 0, None, "no such place"),
+            "model": NAMES[1:],
+            "width_mult": NUMBERS[1:],
+            "resolution": NUMBERS[1:],
+            "device": ("", 0, None, "tpu"),
+            "workers": ("x", 0.5),
+        },
+    ),
     "cost": ({}, {"model": (*NAMES, "no such place/run", Path("no such place"))}),
     "create_model": (
         {"name": "resnet20"},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.shifts import evaluate_shifts
     from mobilette.verification.verify import verify
+    from mobilette.workflows.audit import audit
     from mobilette.workflows.classifier import ImageClassifier
     from mobilette.workflows.export import export
     from mobilette.workflows.prune import prune
@@ -35,6 +36,7 @@ __all__ = [
     "Model",
     "TrainingProgress",
     "__version__",
+    "audit",
     "bench",
     "cost",
     "create_model",
@@ -59,6 +61,7 @@ _HOME = {
     "InputError": "mobilette.errors",
     "Model": "mobilette.model.model",
     "TrainingProgress": "mobilette.cli.training_output",
+    "audit": "mobilette.workflows.audit",
     "bench": "mobilette.verification.bench",
     "cost": "mobilette.counting.cost",
     "create_model": "mobilette.formats.pretrained",

@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn, TextIO, cast
 import typer
 
 from mobilette.cli import (
+    audit,
     bench,
     cost,
     doctor,
@@ -70,6 +71,7 @@ def _before_verbs(
 for name, function in (
     ("models", models.models),
     ("cost", cost.cost),
+    ("audit", audit.audit),
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
     ("predict", evaluate.predict),

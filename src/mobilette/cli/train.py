@@ -74,6 +74,10 @@ FromOption = Annotated[
     str,
     typer.Option("--from", help="Initial weights: auto, scratch, a run, a file or published ones."),
 ]
+Without = Annotated[
+    Path | None,
+    typer.Option("--without", help="An audit.csv, filled in: images to leave out or relabel."),
+]
 Teacher = Annotated[
     str | None, typer.Option("--teacher", help="A run or published weights to distil from.")
 ]
@@ -108,6 +112,7 @@ def train(
     settings: SetOption = None,
     start: FromOption = "auto",
     teacher: Teacher = None,
+    without: Without = None,
     out: Out = None,
     resume: ResumeOption = None,
     device: DeviceOption = None,
@@ -158,6 +163,7 @@ def train(
             resize=resize,
             recipe=recipe,
             start=start,
+            without=without,
             out=out,
             force=force,
             device=device or "auto",

@@ -105,6 +105,22 @@ class LabelledImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """What the user accepted of an audit (`mobilette.data.findings`).
+
+    Attributes:
+        leave_out: digest of each image to leave out, by its name.
+        relabel: digest and class of each image to relabel, by its name.
+    """
+
+    leave_out: Mapping[str, str] = field(default_factory=dict)
+    relabel: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.leave_out or self.relabel)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSet:
     """The images of one set, before decoding.
 
@@ -119,6 +135,7 @@ class ImageSet:
         ignored: names of files outside the set: no image suffix, or in no class.
         unusable: name and reason of images known to be unusable before decoding.
         remarks: what the user should know about the set, one line each.
+        accepted: what of an audit has been applied.
     """
 
     name: str
@@ -130,6 +147,7 @@ class ImageSet:
     ignored: tuple[str, ...] = ()
     unusable: tuple[tuple[str, str], ...] = ()
     remarks: tuple[str, ...] = ()
+    accepted: Accepted = Accepted()
 
 
 def by_split(found: Mapping[str, Sequence[LabelledImage]]) -> dict[str, tuple[LabelledImage, ...]]:

@@ -20,6 +20,7 @@ from types import FrameType
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mobilette.arch.scale import Resolution, size_of
 from mobilette.data.cache import ImageCache
@@ -67,15 +68,15 @@ class Decoder:
         try:
             if job.image.in_memory:
                 image = job.image.open()
-                out[...] = self.preprocess.geometry(image, self.resolution)
+                self.put(image, out)
                 return bytes.fromhex(pixel_sha256(image))
             data = job.image.read()
             if job.reduced:
                 image, full = decode_reduced(data, self._shrinking)
-                out[...] = self.preprocess.geometry(image, self.resolution, full_size=full)
+                self.put(image, out, full)
             else:
                 image = decode(data)
-                out[...] = self.preprocess.geometry(image, self.resolution)
+                self.put(image, out)
         except UnusableImage as error:
             return str(error)
         except MemoryError:
@@ -83,6 +84,12 @@ class Decoder:
         if self.of_pixels:
             return bytes.fromhex(pixel_sha256(image))
         return hashlib.sha256(data).digest()
+
+    def put(
+        self, image: Image.Image, out: NDArray[np.uint8], full_size: tuple[int, int] | None = None
+    ) -> None:
+        """Write a decoded image's row to ``out``; ``full_size`` is that before `decode_reduced`."""
+        out[...] = self.preprocess.geometry(image, self.resolution, full_size=full_size)
 
     def decode_all(
         self, jobs: Sequence[Job], out: Sequence[NDArray[np.uint8]], cache: ImageCache | None

@@ -11,6 +11,7 @@ import torch
 
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
+from mobilette.data.findings import changed_as_recorded, recorded_changes
 from mobilette.data.images import Digest
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
@@ -218,8 +219,9 @@ def _load_same_images(
     max_unusable = known.get(MAX_UNUSABLE, 1.0)
     FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", max_unusable)
     digests = (each for each in get_args(Digest) if each == known.get("digest"))
+    images = changed_as_recorded(find_images(source), known, where=run.path / DATASET)
     dataset = load_images(
-        find_images(source),
+        images,
         resolution=run.arch.resolution,
         preprocess=run.preprocess,
         loader=recipe.loader,
@@ -239,6 +241,7 @@ def _load_same_images(
     reporter.remark(changed)
     if machine.world.writes:
         kept = {"path": known.get("path"), MAX_UNUSABLE: max_unusable}
+        kept |= recorded_changes(images)
         described = describe_trained(dataset, read_trained(run.path))
         write_json(run.path / DATASET, described | kept)
     return dataset

@@ -13,6 +13,7 @@ from mobilette.arch.scale import Form, Resolution
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
 from mobilette.data.digests import NONE
+from mobilette.data.findings import recorded_changes, without_accepted
 from mobilette.data.held_out import NEW, Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Resize
@@ -78,6 +79,7 @@ def train(
     seed: int | None = None,
     overrides: Mapping[str, object] | None = None,
     start: str | Path | Model = "auto",
+    without: str | Path | None = None,
     out: str | Path | None = None,
     force: bool = False,
     device: str = "auto",
@@ -110,6 +112,7 @@ def train(
         start: initial weights: ``scratch``, a `Model`, a run, a file, the name of published
             weights, or ``auto``: published weights if there are any, none for ``digits`` and the
             small form.
+        without: an ``audit.csv`` of `mobilette.audit`, filled in: what to leave out or relabel.
         out: the run directory; by default a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -127,7 +130,7 @@ def train(
     """
     keys = merge_keys(overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed)
     return run_train(
-        data,
+        data if without is None else without_accepted(find_images(data), Path(without)),
         NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize),
         start=start,
         recipe=recipe,
@@ -215,6 +218,7 @@ def run_train(
         if world.writes:
             source = Path(images.name) if isinstance(data, ImageSet) else data
             found = {"path": _absolute(source), MAX_UNUSABLE: reading.max_unusable}
+            found |= recorded_changes(images)
             with new_directory(folder, force=force, holds=ARCH, source=Path(source)) as unfinished:
                 described = describe_trained(dataset, before) | found
                 _write_new_run(unfinished, plan, described, machine)
