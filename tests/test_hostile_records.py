@@ -35,6 +35,7 @@ from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError, shown
 from mobilette.files import read_json, read_record
 from mobilette.limits import CLASSES, Range
+from mobilette.model.answering import Answering
 from mobilette.model.classes import read_classes
 from mobilette.records import LONGEST, parse
 from mobilette.run.directory import Run, open_run
@@ -46,6 +47,7 @@ from tests.artifact.forging import forge
 from tests.cli.test_cli import Capture, assert_refused, in_this_process
 
 RECORDS = (
+    Answering,
     Arch,
     Benchmark,
     CacheNote,

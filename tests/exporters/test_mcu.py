@@ -20,12 +20,15 @@ from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
+from mobilette.exporters.export import TARGETS
 from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
+from mobilette.exporters.readme import readme
 from mobilette.formats.importing import import_weights
+from mobilette.model.answering import Known, Promise
 from mobilette.model.classes import ClassLabel
 from mobilette.run.directory import Run, open_run
-from mobilette.run.metrics import softmax
+from mobilette.run.metrics import log_sum_exp, softmax
 from mobilette.verification.diagnosis import check_exact
 from mobilette.verification.gate import compare, judge_golden
 from mobilette.verification.verify import verify
@@ -231,3 +234,63 @@ def test_visual_wake_words_fits_a_microcontroller(shared: Path, tmp_path: Path) 
     assert verdict.passed, verdict.failures
     assert verdict.accuracy_artifact is not None
     assert verdict.accuracy_artifact > 0.83
+
+
+@compiled
+@pytest.mark.parametrize("known", [False, True])
+def test_the_readmes_cpp_says_unknown_where_predict_does(
+    known: bool, mcu: Artifact, tmp_path: Path
+) -> None:
+    """With as much of tflite-micro's interface as it calls, and given answers."""
+    answers, scale, zero_point = [3, 100, 71], 0.05, -7
+    logits = scale * (np.array([answers], np.float32) - zero_point)
+    found = softmax(logits, temperature=1.7).max(), log_sum_exp(logits)[0]
+    for below, expected in ((0.001, "1"), (-0.001, "-1")):
+        promise = Promise(
+            error=0.1,
+            confidence=0.95,
+            threshold=0.0 if known else float(found[0]) - below,
+            coverage=1.0,
+            pictures=100,
+            split="val",
+        )
+        like = Known(
+            score="energy", threshold=float(found[1]) - below, kept=0.9, pictures=100, split="val"
+        )
+        contract = replace(
+            mcu.contract, temperature=1.7, promise=promise, known=like if known else None
+        )
+        code = readme(contract, TARGETS["mcu"]).partition("```cpp\n")[2].partition("```")[0]
+        micro = tmp_path / "tensorflow/lite/micro/micro_interpreter.h"
+        micro.parent.mkdir(parents=True, exist_ok=True)
+        values = ", ".join(map(str, answers))
+        micro.write_text(
+            "#pragma once\n#include <cstdint>\nenum TfLiteStatus { kTfLiteOk, kTfLiteError };\n"
+            "struct TfLiteQuantizationParams { float scale; int32_t zero_point; };\n"
+            f"static uint8_t pixels_[16 * 16 * 3];\nstatic int8_t answers_[] = {{{values}}};\n"
+            "struct TfLiteTensor { struct { uint8_t* uint8; int8_t* int8; } data;\n"
+            "  TfLiteQuantizationParams params; };\n"
+            "namespace tflite {\nstruct Model {};\n"
+            "inline const Model* GetModel(const void*) { return nullptr; }\n"
+            "template <unsigned N> struct MicroMutableOpResolver {};\n"
+            "struct MicroInterpreter {\n"
+            "  template <class R> MicroInterpreter(const Model*, R&, uint8_t*, int) {}\n"
+            "  TfLiteStatus AllocateTensors() { return kTfLiteOk; }\n"
+            "  TfLiteStatus Invoke() { return kTfLiteOk; }\n"
+            f"  TfLiteTensor tensor{{{{pixels_, answers_}}, {{{scale}f, {zero_point}}}}};\n"
+            "  TfLiteTensor* input(int) { return &tensor; }\n"
+            "  TfLiteTensor* output(int) { return &tensor; }\n};\n}\n"
+        )
+        (tmp_path / "resolver.h").write_text(
+            '#include "tensorflow/lite/micro/micro_interpreter.h"\nconstexpr int kOperators = 1;\n'
+            "inline TfLiteStatus AddOperators(tflite::MicroMutableOpResolver<1>&) "
+            "{ return kTfLiteOk; }\n"
+        )
+        (tmp_path / "model.h").write_text((mcu.path / "model.h").read_text())
+        (tmp_path / "main.cc").write_text(
+            f"#include <cstdio>\n{code}\nconst unsigned char g_model[] = {{0}};\n"
+            'int main() { printf("%d", Classify(pixels_)); }\n'
+        )
+        build(tmp_path / "main.cc", f"-I{tmp_path}", "-o", tmp_path / "main")
+        done = subprocess.run([tmp_path / "main"], capture_output=True, check=True, text=True)
+        assert done.stdout == expected

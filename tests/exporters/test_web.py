@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilette.artifact.directory import Artifact
+from mobilette.artifact.directory import Artifact, read_contract
 from mobilette.data.decoding import upright_and_plain
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.load import load
@@ -29,6 +29,7 @@ from mobilette.engines.onnxruntime_web import (
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS
+from mobilette.model.answering import Known, Promise
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.readme import JavaScriptGeometry
 from mobilette.verification.verify import verify
@@ -316,6 +317,30 @@ def test_the_readmes_javascript_runs_as_printed(
     expected = CheckpointPredictor(calibrated).predict([site / "image.jpg"])[0]
     assert label == expected.label
     assert float(probability) == pytest.approx(expected.probability, abs=0.02)
+
+
+@pytest.mark.parametrize("reason", ["not sure enough", "unlike the known images"])
+def test_the_page_and_the_readme_say_unknown(site: Path, browser: Browser, reason: str) -> None:
+    """With the best guesses below it."""
+    promise = Promise(
+        error=0.01, confidence=0.95, threshold=1.0, coverage=0.1, pictures=300, split="val"
+    )
+    known = Known(score="energy", threshold=1e6, kept=0.95, pictures=300, split="val")
+    unlike = reason.startswith("unlike")
+    before = read_contract(site / "contract.json")
+    try:
+        forge(site, promise=promise, known=known if unlike else None)
+        with served(site) as address:
+            browser.open(f"{address}index.html?image=noise.png")
+            answer = json.loads(browser.value(ANSWER))
+            said = browser.value("document.getElementById('unknown').textContent")
+            assert browser.value("String(document.getElementById('unknown').hidden)") == "false"
+        assert said == f"unknown: {reason}. The best guesses:"
+        expected = load(site).predict([site / "noise.png"])[0]
+        assert (expected.label, expected.reason) == ("unknown", reason)
+        assert [row["id"] for row in answer] == [guess.id for guess in expected.top]
+    finally:
+        forge(site, promise=before.promise, known=before.known)
 
 
 def test_the_page_opened_from_disk_says_what_to_do(fp32: Artifact, browser: Browser) -> None:

@@ -194,7 +194,8 @@ def predict(
             remarks().print(f"{answer.path}: {answer.error}")
         else:
             best = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in answer.top[:3])
-            say(f"{answer.path}: {best}")
+            unknown = "" if answer.answered else f"{answer.label} ({answer.reason}); perhaps "
+            say(f"{answer.path}: {unknown}{best}")
         answered |= not isinstance(answer, Failure)
     return 0 if answered else 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from mobilette.cli.options import (
     MaxDrop,
     MaxUnusable,
     Out,
+    Promise,
     Seed,
     SplitOption,
     Workers,
@@ -66,14 +68,15 @@ def export(
     names: Names = "torchvision",
     out: Out = None,
     features: Features = False,
+    promise: Promise = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
     force: Force = False,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Write the artifacts of a run, a folder for each target.
 
-    Each precision has a folder of its own.
+    Each precision has a folder of its own. Status 1 if a promise cannot be kept.
     """
     from mobilette.cli.output import print_json, progress_bar, remarks
     from mobilette.data.reading import Reading
@@ -86,11 +89,13 @@ def export(
         raise InputError("--int8 and --precision: give one of them")
     targets, wanted = _wanted(to, "int8" if int8 else precision)
     one_of(names, NAMES, "--names")
+    if promise is not None and STATE_DICT in targets:
+        raise InputError(f"--to {STATE_DICT} writes weights, which give no answers for --promise")
     if features and STATE_DICT in targets:
         raise InputError(f"--to {STATE_DICT} writes weights, which have no outputs for --features")
-    rows, said = [], remarks()
+    rows, said, kept = [], remarks(), True
     with progress_bar("exporting") as progress:
-        for artifact in export_each(
+        for exported in export_each(
             resolve(open_trained_run(run)),
             wanted,
             data=data,
@@ -102,19 +107,21 @@ def export(
             ),
             progress=progress,
             features=features,
+            promise=promise,
         ):
+            artifact, kept = exported.artifact, kept and exported.promise_kept
             contract = artifact.contract
             model, hint = artifact.path / contract.model, _next_step(run, artifact)
             size = contract.measured.size_bytes if contract.measured else 0
-            rows.append(
-                _written(model, contract.target, contract.precision, size, hint, said=not as_json)
-            )
+            row = _written(model, contract.target, contract.precision, size, hint, said=not as_json)
+            rows.append(row | {"answering": asdict(contract.answering)})
     if STATE_DICT in targets:
         model = export_state_dict(run, names=names, out=out, force=force)
         size, hint = model.stat().st_size, f"see {model.parent / 'README.md'}"
         rows.append(_written(model, STATE_DICT, "fp32", size, hint, said=not as_json))
     if as_json:
         print_json({"artifacts": rows})
+    return 0 if kept else 1
 
 
 def _wanted(to: str, precision: str | None) -> tuple[list[str], list[tuple[str, Precision]]]:
@@ -174,6 +181,7 @@ def quantize(
     ] = None,
     split: SplitOption = None,
     include_trained: IncludeTrained = False,
+    promise: Promise = None,
     out: Out = None,
     seed: Seed = 0,
     workers: Workers = None,
@@ -183,7 +191,8 @@ def quantize(
 ) -> int:
     """Write an int8 artifact that keeps the accuracy of a run.
 
-    The cheapest way that does is used. Status 1 if none does; the best one is written then.
+    The cheapest way that does is used. Status 1 if none does, or a promise cannot be kept; the best
+    one is written then.
     """
     from mobilette.cli.output import print_json, progress_bar, remarks
     from mobilette.workflows.quantize import quantize as climb
@@ -198,6 +207,7 @@ def quantize(
             calibrate=calibrate,
             split=split,
             include_trained=include_trained,
+            promise=promise,
             out=out,
             force=force,
             workers=workers,
@@ -212,7 +222,7 @@ def quantize(
         print_json(found.to_json())
     else:
         _print_quantised(found)
-    return 0 if found.kept and found.verdict.passed else 1
+    return 0 if found.kept and found.promise_kept and found.verdict.passed else 1
 
 
 def _print_quantised(found: Quantised) -> None:

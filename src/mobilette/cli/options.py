@@ -122,3 +122,9 @@ IncludeTrained = Annotated[
 MaxUnusable = Annotated[
     float, ranged("--max-unusable", limits.FRACTION, "Fraction of the images that may be unusable.")
 ]
+Promise = Annotated[
+    str | None,
+    typer.Option(
+        "--promise", help="Answer less, as promised: 'error<=1%' or 'known>=95%', or both."
+    ),
+]

@@ -17,6 +17,7 @@ from mobilette.cli.options import (
     LearningRate,
     MaxUnusable,
     Out,
+    Promise,
     Resize,
     ResolutionOption,
     Seed,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 # What a resumed run accepts; everything else is recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
 # Recipe keys: with --force, a resumed run changes them.
-OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "settings", "force"}
+OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "promise", "settings", "force"}
 
 Data = Annotated[
     str | None, typer.Argument(help="A folder of images, a list, digits, cifar10 or cifar100.")
@@ -113,6 +114,7 @@ def train(
     start: FromOption = "auto",
     teacher: Teacher = None,
     without: Without = None,
+    promise: Promise = None,
     out: Out = None,
     resume: ResumeOption = None,
     device: DeviceOption = None,
@@ -124,7 +126,10 @@ def train(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Train a network on images, or finish a run that was stopped."""
+    """Train a network on images, or finish a run that was stopped.
+
+    Exit status 1 if a promise cannot be kept.
+    """
     _check_request(context, data, resume)
     from mobilette.training.process import let_threads_sleep
 
@@ -140,7 +145,13 @@ def train(
     if teacher is not None:
         overrides["teacher"] = _absolute(teacher)
     overrides = merge_keys(
-        overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed
+        overrides,
+        epochs=epochs,
+        time=time,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        promise=promise,
     )
     if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
         resume, overrides = out, {}  # torchrun restarts with the same arguments
@@ -179,6 +190,7 @@ def _show(work: Callable[[TrainingProgress], Run], *, as_json: bool) -> int:
     """Do ``work`` with its progress shown, print the result and return the status."""
     from mobilette.cli.output import remarks
     from mobilette.cli.training_output import TrainingProgress, print_result
+    from mobilette.reporting.outcome import outcome
     from mobilette.training.distributed import writes
 
     try:
@@ -189,7 +201,7 @@ def _show(work: Callable[[TrainingProgress], Run], *, as_json: bool) -> int:
         return 130
     if writes():
         print_result(run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)
-    return 0
+    return 0 if outcome(run).promise_kept else 1
 
 
 def _check_request(context: typer.Context, data: str | None, resume: Path | None) -> None:

@@ -167,6 +167,7 @@ def _values(run: Run, result: Outcome) -> dict[str, object]:
         "images_per_second": last["images_per_second"],
         "final": {"epoch": last["epoch"], "top1": last["top1"], "loss": last["val_loss"]},
         "warnings": result.warnings(),
+        "answering": asdict(run.answering),
     }
     if "mean_average_precision" in best:
         values["mean_average_precision"] = best["mean_average_precision"]

@@ -30,8 +30,9 @@ from mobilette.engines.images import (
 )
 from mobilette.errors import InputError, visible
 from mobilette.limits import WORKERS
-from mobilette.model.answering import PLAIN
+from mobilette.model.answering import PLAIN, UNKNOWN
 from mobilette.model.classes import ClassLabel
+from mobilette.run.answers import why_unknown
 from mobilette.run.metrics import sigmoid, softmax
 
 BATCH = 32
@@ -45,7 +46,6 @@ NOT_FINITE = (
 
 T = TypeVar("T")
 R = TypeVar("R")
-F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,21 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The answer for one image: the best guess and the five best."""
+    """The answer for one image: the best guess and the five best.
+
+    Attributes:
+        label: the best guess's, or ``unknown`` if it is no answer.
+        probability: the best guess's, calibrated.
+        answered: whether the best guess is given as an answer.
+        reason: why not: ``not sure enough`` or ``unlike the known images``.
+    """
 
     path: str
     label: str
     probability: float
     top: tuple[Guess, ...]
+    answered: bool = True
+    reason: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the answer as JSON values."""
@@ -97,7 +106,7 @@ class Predictor(ABC):
     Attributes:
         engine: its name, for tables.
         in_this_process: whether the engine runs in this process.
-        answering: how logits become probabilities.
+        answering: how logits become probabilities, and when the answer is ``unknown``.
     """
 
     engine: str
@@ -173,7 +182,8 @@ class Predictor(ABC):
     def predict(self, images: Images) -> list[Prediction]:
         """Return the answer for each of ``images``, in order.
 
-        Probabilities sum to 1 over the classes; with ``multi_label`` each class has its own.
+        Probabilities sum to 1 over the classes; with ``multi_label`` each class has its own. After
+        a promise, the label is ``unknown`` where the best guess is no answer.
 
         Args:
             images: an iterable of paths, encoded bytes, files opened in binary mode, Pillow images,
@@ -202,7 +212,7 @@ class Predictor(ABC):
             InputError: ``images`` is one image, or has no images in it.
         """
         self.check_classifier()
-        with closing(self._each(images, self._probabilities, workers=workers)) as answers:
+        with closing(self._each(images, self.logits, workers=workers)) as answers:
             for image, item in answers:
                 if isinstance(item, Failure):
                     yield item
@@ -212,10 +222,10 @@ class Predictor(ABC):
     def _each(
         self,
         images: Images,
-        answers: Callable[[NDArray[np.uint8]], NDArray[F]],
+        answers: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
         *,
         workers: int | None,
-    ) -> Generator[tuple[ImageLike, NDArray[F] | Failure], None, None]:
+    ) -> Generator[tuple[ImageLike, NDArray[np.float32] | Failure], None, None]:
         """Yield each image with its row of ``answers``, or with why it cannot be read."""
         threads = usable_cores() if workers is None else workers
         WORKERS.check("workers", threads)
@@ -227,14 +237,6 @@ class Predictor(ABC):
                 rows = iter(answers(np.stack(pixels)) if pixels else ())
                 for (image, _), item in zip(batch, read, strict=True):
                     yield image, item if isinstance(item, Failure) else next(rows)
-
-    def _probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        logits = self.logits(pixels)
-        finite = np.isfinite(logits).all(axis=1, keepdims=True)
-        safe = np.where(finite, logits, np.float32(0))  # a sigmoid of inf would be 1
-        of = sigmoid if self.multi_label else softmax
-        probabilities = of(safe, temperature=self.answering.temperature)
-        return np.where(finite, probabilities, np.nan)
 
     def _read_file(self, image: ImageLike) -> NDArray[np.uint8] | Failure | None:
         """Return what `_read` does for a file; ``None`` for an image that other threads may use."""
@@ -248,19 +250,28 @@ class Predictor(ABC):
         except MemoryError:
             return Failure(path=name_of(image), error="too large for the memory")
 
-    def _prediction(self, name: str, probabilities: NDArray[np.float64]) -> Prediction | Failure:
-        if np.isnan(probabilities).any():
+    def _prediction(self, name: str, logits: NDArray[np.float32]) -> Prediction | Failure:
+        if not np.isfinite(logits).all():
             return Failure(path=name, error=NOT_FINITE)
-        best = largest(probabilities, TOP)
+        of = sigmoid if self.multi_label else softmax
+        probabilities = of(logits[None], temperature=self.answering.temperature)[0]
         top = tuple(
             Guess(
                 id=self.classes[index].id,
                 label=self.classes[index].name,
                 probability=float(probabilities[index]),
             )
-            for index in best
+            for index in largest(probabilities, TOP)
         )
-        return Prediction(path=name, label=top[0].label, probability=top[0].probability, top=top)
+        why_not = why_unknown(self.answering, top[0].probability, logits)
+        return Prediction(
+            path=name,
+            label=UNKNOWN if why_not else top[0].label,
+            probability=top[0].probability,
+            top=top,
+            answered=not why_not,
+            reason=why_not,
+        )
 
 
 def _raised(answer: T | Failure, number: int) -> T:

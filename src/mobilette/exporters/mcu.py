@@ -28,6 +28,7 @@ Add `model.cc`, `model.h` and `resolver.h` to a project with tflite-micro:
 
 ```cpp
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "model.h"
@@ -46,7 +47,8 @@ int Classify(const uint8_t* pixels) {{  // {height} x {width} x {channels}, row 
   memcpy(interpreter.input(0)->data.uint8, pixels, {height} * {width} * {channels});
   if (interpreter.Invoke() != kTfLiteOk) return -1;
   const int8_t* answers = interpreter.output(0)->data.int8;
-  return std::max_element(answers, answers + kLabels) - answers;  // g_labels[] has its name
+  const int best = std::max_element(answers, answers + kLabels) - answers;
+{unknown_cpp}  return best;  // g_labels[best] is its name
 }}
 ```
 """

@@ -158,8 +158,8 @@ import {{ load, readImage }} from "./mobilette.js";
 
 const classifier = await load("./");
 const file = await (await fetch("image.jpg")).blob();
-const {{ top, milliseconds }} = await classifier.classify(await readImage(file));
-console.log(top[0].label, top[0].probability, milliseconds);
+const {{ label, top, milliseconds }} = await classifier.classify(await readImage(file));
+console.log(label, top[0].probability, milliseconds);
 ```"""
 
 

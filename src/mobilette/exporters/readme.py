@@ -7,6 +7,7 @@ from mobilette.artifact.contract import Contract
 from mobilette.compression.float_layers import answers_in_float
 from mobilette.errors import visible
 from mobilette.exporters.target import Target
+from mobilette.run.promise import percent
 
 _TEXT = """\
 # {name}, {target}, {precision}
@@ -51,7 +52,32 @@ _ONE = """\
 powers = np.exp((logits - logits.max()) / {temperature:g})
 probabilities = powers / powers.sum()
 best = probabilities.argmax()
-print(labels[best].split("\\t")[1], f"{{probabilities[best]:.1%}}")"""
+answer = labels[best].split("\\t")[1]{unknown}
+print(answer, f"{{probabilities[best]:.1%}}")"""
+_NOT_SURE = """
+if probabilities[best] < {threshold:g}:
+    answer = "unknown"  # not sure enough: {part} of the answers are wrong at most"""
+_UNLIKE = """
+if logits.max() + np.log(np.exp(logits - logits.max()).sum()) < {threshold}:
+    answer = "unknown"  # unlike the known images"""
+# Of a microcontroller's answers; -1 is no answer.
+_SUM_CPP = """\
+  const TfLiteQuantizationParams& steps = interpreter.output(0)->params;
+  const auto sum = [&](float temperature) {
+    float powers = 0;
+    for (int i = 0; i < kLabels; ++i) {
+      powers += std::exp(steps.scale * (answers[i] - answers[best]) / temperature);
+    }
+    return powers;
+  };
+"""
+_NOT_SURE_CPP = """\
+  if (1 / sum({temperature}f) < {threshold}f) return -1;  // not sure enough
+"""
+_UNLIKE_CPP = """\
+  const float largest = steps.scale * (answers[best] - steps.zero_point);
+  if (largest + std::log(sum(1)) < {threshold}f) return -1;  // unlike the known images
+"""
 _SEVERAL = """\
 probabilities = 1 / (1 + np.exp(-logits / {temperature:g}))
 print([label.split("\\t")[1] for label, p in zip(labels, probabilities) if p > 0.5])"""
@@ -98,6 +124,7 @@ def readme(contract: Contract, target: Target) -> str:
         "channels": contract.arch.in_channels,
         "classes": contract.arch.num_classes,
         "temperature": contract.temperature,
+        "unknown_cpp": _unknown_cpp(contract),
         "floats": _FLOATS.get(contract.precision, "f32"),
     }
     several = contract.outputs == "sigmoid"
@@ -107,7 +134,7 @@ def readme(contract: Contract, target: Target) -> str:
             imports=target.imports,
             image=image_code(contract),
             code=code,
-            answer=(_SEVERAL if several else _ONE).format(**names),
+            answer=_SEVERAL.format(**names) if several else _one(contract),
         )
     count = "batch" if target.batch is None else str(target.batch)
     batch = [count] if target.batched else []
@@ -133,6 +160,28 @@ def readme(contract: Contract, target: Target) -> str:
         colour="grey" if contract.input.colour == "grey" else "red, green, blue",
         **names,
     )
+
+
+def _one(contract: Contract) -> str:
+    """Return the Python that prints the one answer that ``logits`` give, or ``unknown``."""
+    promise, known, unknown = contract.promise, contract.known, ""
+    if promise is not None:
+        part = percent(promise.error)
+        unknown += _NOT_SURE.format(threshold=promise.threshold, part=part)
+    if known is not None:
+        unknown += _UNLIKE.format(threshold=known.threshold)
+    return _ONE.format(temperature=contract.temperature, unknown=unknown)
+
+
+def _unknown_cpp(contract: Contract) -> str:
+    """Return the C++ that gives no answer where there is none, after ``answers`` and ``best``."""
+    promise, known, code = contract.promise, contract.known, ""
+    if promise is not None:
+        threshold, temperature = promise.threshold, contract.temperature
+        code += _NOT_SURE_CPP.format(threshold=threshold, temperature=temperature)
+    if known is not None:
+        code += _UNLIKE_CPP.format(threshold=known.threshold)
+    return _SUM_CPP + code if code else ""
 
 
 def image_code(contract: Contract, *, source: str = '"image.jpg"') -> str:

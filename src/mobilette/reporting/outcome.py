@@ -8,6 +8,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_json
 from mobilette.model.directory import DATASET
 from mobilette.run.directory import RECIPE, Run
+from mobilette.run.promise import Asked, parse_promise
 from mobilette.training.recipe import load_recipe
 from mobilette.verification.statistics import wilson_interval
 
@@ -26,6 +27,7 @@ class Outcome:
             runs.
         uneven: the classes with the most and the fewest training images, and their counts, if they
             differ much and the recipe does not compensate.
+        promise_kept: whether the model promises what the recipe asks for, if anything.
     """
 
     best: dict[str, float]
@@ -33,6 +35,7 @@ class Outcome:
     images: int
     largest: tuple[str, float] | None
     uneven: tuple[tuple[str, int], tuple[str, int]] | None
+    promise_kept: bool = True
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -74,6 +77,7 @@ def outcome(run: Run) -> Outcome:
     recipe = load_recipe(run.path / RECIPE)
     evened = run.multi_label or "balanced" in (recipe.class_weights, recipe.sampling)
     most, fewest = (pick(trained, key=lambda name: trained[name]) for pick in (max, min))
+    asked = parse_promise(recipe.promise) if recipe.promise else Asked()
     uneven = not evened and trained[most] >= UNEVEN * trained[fewest]
     best = best or last
     return Outcome(
@@ -82,6 +86,7 @@ def outcome(run: Run) -> Outcome:
         images=images,
         largest=None if run.multi_label else (largest, held_out[largest] / images),
         uneven=((most, trained[most]), (fewest, trained[fewest])) if uneven else None,
+        promise_kept=asked.error is None or run.answering.promise is not None,
     )
 
 

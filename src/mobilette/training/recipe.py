@@ -16,6 +16,7 @@ from mobilette.errors import InputError, nearest, shown
 from mobilette.files import read_bytes
 from mobilette.limits import BATCH_SIZE, EPOCHS, LEARNING_RATE, SECONDS, SEED, Range
 from mobilette.records import check_ranges, parse
+from mobilette.run.promise import parse_promise
 
 LARGEST = 65_536  # bytes; every key written out is 1,000
 DEFAULT = "quick"
@@ -66,6 +67,8 @@ class Recipe:
         save_every: steps between saved states; 0 saves every half minute.
         loader: ``resident`` keeps the images in memory, ``streamed`` reads them as needed, ``auto``
             depends on whether they fit.
+        promise: what is promised of the answers, such as ``error<=1%`` or ``known>=95%``, so that
+            some are ``unknown``; empty for nothing.
         time_limit: seconds of wall-clock to fit the schedule into; 0 means ``epochs`` decides.
     """
 
@@ -104,6 +107,7 @@ class Recipe:
     validate_every: Annotated[int, Range(1, 1_000_000)] = 1
     save_every: Annotated[int, Range(0, 1_000_000_000)] = 0
     loader: Literal["auto", "resident", "streamed"] = "auto"
+    promise: str = ""
     time_limit: Annotated[float, SECONDS] = 0.0
     seed: Annotated[int, SEED] = 0
 
@@ -111,6 +115,8 @@ class Recipe:
         check_ranges(self)
         if self.lr == 0:
             raise InputError("lr 0 trains nothing; it must be above 0")
+        if self.promise:
+            parse_promise(self.promise)
         if self.accumulate > self.batch_size // 2:
             raise InputError(
                 f"accumulate {self.accumulate} leaves fewer than 2 images in a part of a batch of "
@@ -207,6 +213,7 @@ def merge_keys(
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
+    promise: str | None = None,
 ) -> dict[str, object]:
     """Return ``overrides`` with the recipe keys that have their own options.
 
@@ -226,6 +233,7 @@ def merge_keys(
         "batch_size": batch_size,
         "lr": lr,
         "seed": seed,
+        "promise": promise,
     }
     keys = dict(overrides or {})
     for key, value in options.items():

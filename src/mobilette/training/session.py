@@ -25,7 +25,9 @@ from mobilette.files import read_json, write_json
 from mobilette.model.directory import DATASET
 from mobilette.nn.network import Network
 from mobilette.progress import Reporter
+from mobilette.run.answers import check_promise
 from mobilette.run.directory import Run
+from mobilette.run.promise import parse_promise
 from mobilette.run.trained import TRAINED, now_known
 from mobilette.training.distributed import World
 from mobilette.training.environment import Precision
@@ -100,6 +102,14 @@ def make_trainer(
         InputError: the recipe does not suit the images, or its teacher cannot be used.
     """
     multi_label, device = dataset.multi_label, machine.device
+    if recipe.promise:
+        part = dataset.splits.get("test", dataset.splits["val"])
+        check_promise(
+            parse_promise(recipe.promise),
+            images=len(part.labels),
+            multi_label=multi_label,
+            where=dataset.source,
+        )
     if multi_label and "balanced" in (recipe.sampling, recipe.class_weights):
         raise InputError(
             "sampling and class_weights can balance single labels only; these images have several"
@@ -174,8 +184,10 @@ def run_loop(
             callbacks=callbacks,
         )
         loop.run()
-        if loop.validator.calibration:
-            sitting.reporter.remark(f"{run.path}: {loop.validator.calibration}")
+        loop.validator.promise_on_test(run, loop.progress)
+        if loop.validator.fitted is not None:
+            for line in loop.validator.fitted.remarks:
+                sitting.reporter.remark(f"{run.path}: {line}")
         _record_found(run, dataset, trainer.world)
         if isinstance(trainer.clock, Stopwatch):
             report(trainer.clock.result())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from mobilette.data.images import Labels
 from mobilette.data.splits import Split
 from mobilette.data.store import part_of
 from mobilette.errors import InputError
-from mobilette.model.answering import Answering
+from mobilette.files import write_json
+from mobilette.model.directory import ANSWERING, read_answering, read_weights
+from mobilette.run.answers import Fitted, fit_answering
+from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
-from mobilette.run.temperature import fit_temperature
+from mobilette.run.promise import parse_promise
 from mobilette.training.events import EpochDone, Listener
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.recovery import DivergedError, Parts
@@ -28,6 +32,8 @@ from mobilette.training.step import Trainer
 from mobilette.training.time_plan import Pace
 
 IMAGES, BATCH = 512, 128
+# Logits (N, classes), and labels.
+Answers = tuple[NDArray[np.float32], Labels]
 
 
 def images_to_measure(
@@ -45,20 +51,30 @@ def images_to_measure(
 
 def held_out_answers(
     trainer: Trainer, dataset: Dataset, *, epoch: int, at_once: int | None = None
-) -> tuple[NDArray[np.float32], Labels]:
-    """Return the averaged weights' logits on ``val``, and the labels; the processes share the work.
+) -> Answers:
+    """Return the averaged weights' logits on ``val``, and the labels, as `answers_to` does.
 
     Their batch norm statistics are measured first, if the recipe says so. ``epoch`` is the last
-    one, from 0; ``at_once`` limits the images that go through the network together.
-
-    Raises:
-        InputError: no image of ``val`` can be read any more.
+    one, from 0.
     """
     recipe, average = trainer.recipe, trainer.average
     if recipe.norm_statistics == "batch" and epoch >= recipe.frozen_epochs:
         batches = images_to_measure(trainer, dataset.splits["train"], epoch=epoch, at_once=at_once)
         average.measure_statistics(batches)
-    split = dataset.splits["val"]
+    return answers_to(trainer, dataset, "val", at_once=at_once)
+
+
+def answers_to(
+    trainer: Trainer, dataset: Dataset, name: str, *, at_once: int | None = None
+) -> Answers:
+    """Return the averaged weights' logits on a split, and the labels; the processes share the work.
+
+    ``at_once`` limits the images that go through the network together.
+
+    Raises:
+        InputError: no image of it can be read any more.
+    """
+    average, split = trainer.average, dataset.splits[name]
     # One part per process, in order, so that together they are the split again.
     ends = np.linspace(0, len(split.labels), trainer.world.size + 1).astype(int)
     first, last = ends[trainer.world.rank], ends[trainer.world.rank + 1]
@@ -76,8 +92,8 @@ def held_out_answers(
 class Validator:
     """Decides when the averaged weights are validated, and records the result.
 
-    ``steps`` are per epoch, ``share`` is the images per step in this process. ``calibration`` says
-    how the best weights' temperature was fitted.
+    ``steps`` are per epoch, ``share`` is the images per step in this process. ``fitted`` is how the
+    best weights of this sitting answer.
     """
 
     def __init__(
@@ -95,7 +111,8 @@ class Validator:
         self.trainer, self.dataset, self.recipe = trainer, dataset, trainer.recipe
         self.steps, self.share, self.pace, self.parts = steps, share, pace, parts
         self.last_state, self.report = last_state, report
-        self.calibration = ""
+        self.asked = parse_promise(trainer.recipe.promise) if trainer.recipe.promise else None
+        self.fitted: Fitted | None = None
 
     def has_seen(self, progress: Progress) -> bool:
         """Whether the current weights have been validated."""
@@ -125,8 +142,8 @@ class Validator:
         if is_best:
             progress.best_score, progress.since_best = metrics.score, 0
             if self.trainer.world.writes:
-                answering = self._calibrated(logits, labels)
-                self.last_state.hold_best(self.trainer.average.network, answering)
+                self.fitted = fit_answering(logits, labels, split="val", asked=self.asked)
+                self.last_state.hold_best(self.trainer.average.network, self.fitted.answering)
         else:
             progress.since_best += 1
         train_loss = progress.loss_sum / progress.step if progress.step else math.nan
@@ -155,20 +172,38 @@ class Validator:
             )
         )
 
-    def _calibrated(self, logits: NDArray[np.float32], labels: Labels) -> Answering:
-        temperature, why_not = fit_temperature(logits, labels)
-        how = f"not fitted: {why_not}" if why_not else f"fitted on {len(labels):,} images held out"
-        self.calibration = f"temperature {temperature:g}, {how}"
-        return Answering(temperature=temperature)
+    def promise_on_test(self, run: Run, progress: Progress) -> None:
+        """Make the best weights' promise anew, on ``test``: its images have chosen nothing."""
+        if self.asked is None or "test" not in self.dataset.splits:
+            return
+        best = read_weights(run.weights_path, run.arch)
+        self.trainer.average.network.load_state_dict(best)
+        logits, labels = self._work(
+            lambda at_once: answers_to(self.trainer, self.dataset, "test", at_once=at_once),
+            progress,
+        )
+        before = read_answering(run.path)
+        found = fit_answering(
+            logits, labels, split="test", asked=self.asked, temperature=before.temperature
+        )
+        said = self.fitted.remarks[:1] if self.fitted is not None else ()
+        self.fitted = replace(found, remarks=(*said, *found.remarks))
+        if self.trainer.world.writes:
+            write_json(run.path / ANSWERING, asdict(found.answering))
 
-    def _answers(self, progress: Progress) -> tuple[NDArray[np.float32], Labels]:
-        def answers() -> tuple[NDArray[np.float32], Labels]:
+    def _answers(self, progress: Progress) -> Answers:
+        return self._work(
+            lambda at_once: held_out_answers(
+                self.trainer, self.dataset, epoch=progress.epoch - 1, at_once=at_once
+            ),
+            progress,
+        )
+
+    def _work(self, answers: Callable[[int | None], Answers], progress: Progress) -> Answers:
+        """Return ``answers`` for as many images at once as the memory holds."""
+
+        def work() -> Answers:
             scarce = progress.parts > self.recipe.accumulate  # memory has run out before
-            return held_out_answers(
-                self.trainer,
-                self.dataset,
-                epoch=progress.epoch - 1,
-                at_once=self.share // progress.parts if scarce else None,
-            )
+            return answers(self.share // progress.parts if scarce else None)
 
-        return self.parts.work(answers, progress, images=self.share)
+        return self.parts.work(work, progress, images=self.share)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -28,8 +29,17 @@ from mobilette.model.model import Model
 from mobilette.nn.network import Network
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
+from mobilette.run.promise import Asked, parse_promise
 from mobilette.run.subject import Subject, resolve
-from mobilette.workflows.answers import fit_answering, held_out, place, why_no_answers
+from mobilette.workflows.answers import (
+    HeldOut,
+    asked_of,
+    fit,
+    held_out,
+    place,
+    promised,
+    why_no_answers,
+)
 
 
 @checked
@@ -46,6 +56,7 @@ def export(
     features: bool = False,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
+    promise: str | None = None,
     reporter: Reporter = SILENT,
 ) -> Artifact:
     """Write the artifact of a model and return it.
@@ -63,19 +74,23 @@ def export(
         features: make what the classifier reads a second output, for `Predictor.embed`.
         preprocess: for a network: how images are prepared; by default its ``preprocess``.
         classes: for a network: class names in order; by default their numbers.
+        promise: of the artifact's answers, such as ``error<=1%`` or ``known>=95%``, kept on images
+            that the run held out; by default the run's own. One that cannot be kept is not in the
+            contract, and ``reporter`` is told.
         reporter: receives the number of images read, and how int8 is calibrated.
 
     Raises:
         InputError: unknown target or precision, a missing package, no trained weights, no images
             to calibrate with, images that nothing is calibrated with, features of a target that
-            has one output, or the artifact cannot be written; nothing is left behind.
+            has one output, images too few for ``promise``, or the artifact cannot be written;
+            nothing is left behind.
     """
     wanted = [(to, check_precision(to, precision))]
     reading = Reading(workers=workers, max_unusable=max_unusable)
     if isinstance(model, str | PathLike):
         model = open_trained_run(model)
     subject = resolve(model, preprocess=preprocess, classes=classes)
-    (artifact,) = export_each(
+    (exported,) = export_each(
         subject,
         wanted,
         data=data,
@@ -84,8 +99,17 @@ def export(
         reading=reading,
         reporter=reporter,
         features=features,
+        promise=promise,
     )
-    return artifact
+    return exported.artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An artifact, and whether it keeps the promise that was asked for, if one was."""
+
+    artifact: Artifact
+    promise_kept: bool = True
 
 
 def export_each(
@@ -99,11 +123,14 @@ def export_each(
     reporter: Reporter,
     progress: Progress = no_progress,
     features: bool = False,
-) -> Iterator[Artifact]:
+    promise: str | None = None,
+) -> Iterator[Exported]:
     """Yield the artifact of each target and precision in ``wanted``, once it is written.
 
     Folders and packages are checked before images are decoded. Arguments are those of `export`.
     """
+    if promise is not None:
+        parse_promise(promise)
     for to, precision in wanted:
         folder = artifact_folder(subject.run or subject.model, to, precision, out)
         check_new(folder, holds=CONTRACT, force=force)
@@ -132,22 +159,36 @@ def export_each(
             progress=progress,
             features=features,
         )
-        if precision != "int8":
-            yield write(out=out, force=force)
+        if precision == "fp32" and promise is None:
+            yield Exported(artifact=write(out=out, force=force))
             continue
         with scratch() as folder:
             made = write(out=folder, moved_to=final)
+            kept, answering = True, made.contract.answering
             try:
                 if (why_not := why_no_answers(made)) is not None:
                     raise InputError(why_not)
-                held = held or held_out(subject.run, reading=reading, reporter=reporter)
-                answering = fit_answering(made, held, reporter)
+                held = held or _held_out(subject, promise, reading=reading, reporter=reporter)
+                fitted = fit(made, *held, reporter)
+                kept, answering = fitted.kept, fitted.answering
             except InputError as error:
-                answering = made.contract.answering
-                reporter.remark(_as_in_the_run(answering, error))
+                if promise is not None:
+                    raise
+                reporter.remark(f"{final.name}: {_as_in_the_run(answering, error)}")
             artifact = place(made, final, answering, force=force)
-        yield artifact
+        yield Exported(artifact=artifact, promise_kept=kept)
+
+
+def _held_out(
+    subject: Subject, promise: str | None, *, reading: Reading, reporter: Reporter
+) -> tuple[HeldOut, Asked | None]:
+    """Return the images to fit artifacts on, and what to promise."""
+    model, run = subject
+    promises = asked_of(model, promise) is not None
+    held = held_out(run, promises=promises, reading=reading, reporter=reporter)
+    where = model.origin.source if run is None else str(run.path)
+    return held, promised(model, promise, held, where=where, reporter=reporter)
 
 
 def _as_in_the_run(answering: Answering, error: InputError) -> str:
-    return f"temperature {answering.temperature:g}, as in fp32: {error}"
+    return f"temperature {answering.temperature:g} as in fp32, and no promise: {error}"

@@ -34,6 +34,7 @@ from mobilette.model.directory import is_imported
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run
+from mobilette.run.promise import parse_promise
 from mobilette.run.subject import resolve
 from mobilette.search.int8_ladder import Attempt, Outcome, climb
 from mobilette.search.int8_measurement import (
@@ -46,7 +47,7 @@ from mobilette.search.int8_measurement import (
 from mobilette.verification.gate import MAX_DROP
 from mobilette.verification.verdict import Verdict
 from mobilette.verification.verify import verify
-from mobilette.workflows.answers import HeldOut, fit_answering, place
+from mobilette.workflows.answers import HeldOut, fit, place, promised
 
 # int8 counts as faster below this fraction of the time: medians vary by as much.
 FASTER = 0.95
@@ -59,6 +60,7 @@ class Quantised:
     Attributes:
         artifact: of the first rung that kept the accuracy, or of the best one.
         kept: whether the accuracy was kept.
+        promise_kept: whether the artifact keeps the promise, if one was made.
         rungs: every attempt, in order.
         chosen: the index of the artifact's rung.
         verdict: from `verify` on the artifact.
@@ -69,6 +71,7 @@ class Quantised:
 
     artifact: Artifact
     kept: bool
+    promise_kept: bool
     rungs: tuple[Rung, ...]
     chosen: int
     verdict: Verdict
@@ -78,12 +81,13 @@ class Quantised:
     def to_json(self) -> dict[str, object]:
         """Return the content as JSON values: the verdict, path and rungs."""
         return self.verdict.to_json() | {
-            "passed": self.kept and self.verdict.passed,
+            "passed": self.kept and self.promise_kept and self.verdict.passed,
             "path": str(self.artifact.path),
             "rungs": [asdict(rung) for rung in self.rungs],
             "chosen": self.chosen,
             "latency_ms": self.latency_ms,
             "advice": self.advice,
+            "answering": asdict(self.artifact.contract.answering),
         }
 
 
@@ -97,6 +101,7 @@ def quantize(
     calibrate: str | Path | None = None,
     split: str | None = None,
     include_trained: bool = False,
+    promise: str | None = None,
     out: str | Path | None = None,
     force: bool = False,
     workers: int | None = None,
@@ -122,6 +127,7 @@ def quantize(
         split: of ``data``; by default ``val`` if there is one, else every image.
         include_trained: also judge on images that the run was trained on, which are left out
             otherwise.
+        promise: as for `export`; kept on the judging images.
         out: as for `export`.
         force: replace an existing artifact.
         workers: decoding processes; by default one per core.
@@ -138,6 +144,8 @@ def quantize(
     model, opened = resolve(open_trained_run(run) if isinstance(run, str | PathLike) else run)
     DROP.check("--max-drop", max_drop)
     SEED.check("--seed", seed)
+    if promise is not None:
+        parse_promise(promise)
     check_precision(to, "int8")
     package_versions(TARGETS[to])
     ladder = _Ladder(
@@ -146,6 +154,7 @@ def quantize(
         data=data,
         to=to,
         max_drop=max_drop,
+        promise=promise,
         final=artifact_folder(opened or model, to, "int8", out),
         reading=Reading(
             workers=workers, max_unusable=max_unusable, split=split, include_trained=include_trained
@@ -166,6 +175,7 @@ class _Ladder:
     data: str | Path
     to: str
     max_drop: float
+    promise: str | None
     final: Path
     reading: Reading
     reporter: Reporter
@@ -182,6 +192,11 @@ class _Ladder:
                 max_drop=self.max_drop,
                 reading=self.reading,
                 reporter=self.reporter,
+            )
+            part = self.reading.split or ("val" if self._has("val") else "all")
+            held = HeldOut(pixels=judge.pixels, labels=judge.labels, split=part)
+            asked = promised(
+                self.model, self.promise, held, where=str(self.data), reporter=self.reporter
             )
             images = partial(
                 calibration_images,
@@ -200,10 +215,9 @@ class _Ladder:
             measured = replace(
                 best.contract.measured, rungs=rungs, chosen=chosen, latency_ms=latency
             )
-            held = HeldOut(pixels=judge.pixels, labels=judge.labels)
-            answering = fit_answering(best, held, self.reporter)
+            fitted = fit(best, held, asked, self.reporter)
             best = replace(best, contract=replace(best.contract, measured=measured))
-            place(best, self.final, answering, force=force)
+            place(best, self.final, fitted.answering, force=force)
         self.reporter.remark(f"{self.final}: {rungs[chosen].name}; verifying it")
         verdict = verify(
             self.final,
@@ -217,6 +231,7 @@ class _Ladder:
             reporter=self.reporter,
         )
         return Quantised(
+            promise_kept=fitted.kept,
             artifact=open_artifact(self.final),
             kept=rungs[chosen].kept,
             rungs=rungs,
@@ -260,12 +275,15 @@ class _Ladder:
         source = self.source
         if given is not None or (isinstance(source, Run) and not is_imported(source.path)):
             return given
-        if "train" not in find_images(self.data).splits:
+        if not self._has("train"):
             raise InputError(
                 f"{self.model.origin.source}: not trained here, so it has no images of its own, "
                 f"and {self.data} has no train/; give images to calibrate with: --calibrate DATA"
             )
         return self.data
+
+    def _has(self, split: str) -> bool:
+        return split in find_images(self.data).splits
 
 
 def _choose(rungs: Sequence[Rung], to: str) -> int:

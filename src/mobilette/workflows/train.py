@@ -77,6 +77,7 @@ def train(
     batch_size: int | None = None,
     lr: float | None = None,
     seed: int | None = None,
+    promise: str | None = None,
     overrides: Mapping[str, object] | None = None,
     start: str | Path | Model = "auto",
     without: str | Path | None = None,
@@ -108,6 +109,8 @@ def train(
         batch_size: images per step.
         lr: peak learning rate.
         seed: random seed.
+        promise: of the answers, such as ``error<=1%`` or ``known>=95%``: others are ``unknown``. If
+            it cannot be kept, `Run.answering` has none, and ``reporter`` is told.
         overrides: other recipe keys to replace, for example ``{"mixup": 0.2}``.
         start: initial weights: ``scratch``, a `Model`, a run, a file, the name of published
             weights, or ``auto``: published weights if there are any, none for ``digits`` and the
@@ -128,7 +131,15 @@ def train(
         InputError: a value, the images or ``out`` cannot be used, or the time is too short
             (`TooShortError`); nothing is left behind unless training had begun.
     """
-    keys = merge_keys(overrides, epochs=epochs, time=time, batch_size=batch_size, lr=lr, seed=seed)
+    keys = merge_keys(
+        overrides,
+        epochs=epochs,
+        time=time,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        promise=promise,
+    )
     return run_train(
         data if without is None else without_accepted(find_images(data), Path(without)),
         NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize),

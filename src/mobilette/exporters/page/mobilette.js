@@ -1,7 +1,7 @@
 // An image classifier in the browser: images in, classes out. No dependency but onnxruntime-web.
 //
 //   const classifier = await load("./");
-//   const { top } = await classifier.classify(await readImage(blob));
+//   const { label, top } = await classifier.classify(await readImage(blob));
 
 // In this folder after `npm install --ignore-scripts`; a CDN's address of the same file also works.
 const ONNXRUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
@@ -44,8 +44,10 @@ export class Classifier {
   }
 
   /**
-   * Return the five best classes for an ImageData, each {id, label, probability}, and how many
-   * milliseconds preparing the image and executing the network took.
+   * Return the five best classes for an ImageData, each {id, label, probability}, the label of the
+   * answer, and how many milliseconds preparing the image and executing the network took.
+   *
+   * The label is "unknown" where `answered` is false; `reason` says why.
    */
   async classify(imageData) {
     const started = performance.now();
@@ -62,7 +64,14 @@ export class Classifier {
       label: this.classes[index].name,
       probability: probabilities[index],
     }));
-    return { top, milliseconds: { prepare: prepared - started, network: executed - prepared } };
+    const reason = whyUnknown(logits, top[0].probability, this.contract);
+    return {
+      top,
+      label: reason ? "unknown" : top[0].label,
+      answered: !reason,
+      reason,
+      milliseconds: { prepare: prepared - started, network: executed - prepared },
+    };
   }
 
   /** Return the features of an ImageData, a Float32Array; of artifacts exported with `--features`. */
@@ -291,6 +300,17 @@ function softmax(logits, temperature) {
   const powers = Float64Array.from(logits, (logit) => Math.exp((logit - largest) / temperature));
   const total = powers.reduce((one, other) => one + other);
   return powers.map((power) => power / total);
+}
+
+/** Return why the best class is no answer, or nothing. */
+function whyUnknown(logits, probability, { promise, known }) {
+  if (known && energy(logits) < known.threshold) return "unlike the known images";
+  return promise && probability < promise.threshold ? "not sure enough" : "";
+}
+
+function energy(logits) {
+  const largest = logits.reduce((one, other) => Math.max(one, other));
+  return largest + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0));
 }
 
 function sigmoid(logits, temperature) {

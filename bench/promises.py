@@ -1,0 +1,324 @@
+"""Do promises hold? Intervals, thresholds and temperatures by resampling; scores of the unknown.
+
+    python bench/promises.py [--epochs 4] [--resamplings 500] [--out build/promises]
+        [--data ../shared/data/cifar10-jpeg.zip] [--weights ../shared/weights]
+        [--unknown ../shared/data/flowers200]
+
+Networks are trained on nine tenths of CIFAR-10's training images; the tenth held out fits the
+temperatures. A published ResNet-20 joins them. One more network is trained on six classes, so that
+the other four are unknown to it. What is found in `--out` is not made again.
+
+- Intervals: of images drawn with replacement from the 10,000 of the test set, how often Wilson's
+  95% interval of the accuracy contains the accuracy on all of them; ten times as many resamplings.
+- Promises: temperature and threshold are fitted on images so drawn; how often at most the promised
+  part of the answers to all 10,000 is wrong. The truth is known, and drawn images are independent.
+  Besides, without replacement: how often the wrong answers to the images that were not drawn are at
+  most that part. These are a sample themselves, so a promise that holds can look broken there.
+- Calibration: the expected calibration error on the test set, before and after the temperature.
+  The ResNet's is fitted on every other image of the test set and measured on the rest.
+- The unknown: areas under the ROC curve of test images of known classes against others.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from mobilette.engines.load import load
+from mobilette.engines.predictor import Predictor
+from mobilette.formats.importing import import_weights
+from mobilette.progress import Reporter
+from mobilette.run.answers import fit_answering
+from mobilette.run.directory import Run, is_run, open_run
+from mobilette.run.metrics import log_sum_exp, right_answers, softmax
+from mobilette.run.promise import Asked
+from mobilette.run.temperature import fit_temperature
+from mobilette.verification.bench import machine
+from mobilette.verification.statistics import calibration_error, wilson_interval
+from mobilette.workflows.export import export
+from mobilette.workflows.train import train
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TRAINED = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2")
+PUBLISHED, SIX = "resnet20", "six classes"
+LEFT_OUT = ("cat", "deer", "horse", "truck")
+ERROR = 0.02
+BANK = 5_000  # training images that features are compared with
+REPORTER = Reporter(remark=print)
+
+Logits = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
+
+
+def lay_out(archive: Path, out: Path) -> Path:
+    """Unpack the images: a tenth of the training images is ``val``, the archive's is ``test``."""
+    place = out / "set"
+    if place.is_dir():
+        return place
+    with zipfile.ZipFile(archive) as content:
+        for name in map(Path, content.namelist()):
+            if name.suffix != ".jpg":
+                continue
+            split, label = name.parts[-3:-1]
+            tenth = "val" if name.stem.endswith("9") else "train"
+            file = place / ("test" if split == "val" else tenth) / label / name.name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content.read(str(name)))
+    return place
+
+
+def without_four(place: Path, out: Path) -> Path:
+    """Return the set without `LEFT_OUT`, as links."""
+    six = out / "six"
+    for folder in place.glob("*/*"):
+        if folder.name not in LEFT_OUT and not (link := six / folder.relative_to(place)).exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(folder.resolve())
+    return six
+
+
+def networks(place: Path, weights: Path, out: Path, epochs: int) -> Iterator[tuple[str, Run]]:
+    """Yield the networks by name; those that are not there are trained or imported."""
+    published = out / "runs" / PUBLISHED
+    if not is_run(published):
+        names = out / "classes.txt"
+        names.write_text("".join(f"{c.name}\n" for c in sorted((place / "train").iterdir())))
+        file = weights / "resnet20_cifar10_akamaster.th"
+        import_weights(file, model=PUBLISHED, preprocess="torch", classes=names).save(published)
+    yield PUBLISHED, open_run(published)
+    for name in (*TRAINED, SIX):
+        folder = out / "runs" / name.replace(" ", "_")
+        if not is_run(folder):
+            model = TRAINED[0] if name == SIX else name
+            data = without_four(place, out) if name == SIX else place
+            options = {"model": model, "width_mult": 0.5, "start": "scratch", "epochs": epochs}
+            train(data, out=folder, reporter=REPORTER, **options)  # type: ignore[arg-type]
+        yield name, open_run(folder)
+
+
+def read(predictor: Predictor, folder: Path, step: int = 1) -> tuple[NDArray[np.uint8], Labels]:
+    """Return every ``step``-th image below ``folder``, prepared, and the number of its class."""
+    files = sorted(folder.rglob("*.jpg")) + sorted(folder.rglob("*.png"))
+    numbers = {label.id: number for number, label in enumerate(predictor.classes)}
+    pixels, labels = [], []
+    for file in files[::step]:
+        with Image.open(file) as image:
+            prepared = predictor.preprocess.geometry(
+                image.convert("RGB"), predictor.arch.resolution
+            )
+        pixels.append(prepared)
+        labels.append(numbers.get(file.parent.name, -1))
+    return np.stack(pixels), np.array(labels)
+
+
+def saved(out: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
+    """Return arrays from a file in ``out``, made first if it is not there."""
+    file = out / f"{name.replace(' ', '_')}.npz"
+    if not file.exists():
+        np.savez(file, **make())  # type: ignore[arg-type]
+    with np.load(file) as content:
+        return {key: content[key] for key in content.files}
+
+
+def intervals(right: NDArray[np.bool_], images: int, times: int) -> float:
+    """Return how often Wilson's interval of ``images`` drawn images has the accuracy of all."""
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(times):
+        low, high = wilson_interval(float(generator.choice(right, images).mean()), images)
+        held += low <= right.mean() <= high
+    return held / times
+
+
+def promises(
+    logits: Logits, labels: Labels, *, images: int, times: int, replace: bool
+) -> tuple[float, float, float]:
+    """Return how often a threshold was found, how often the promise held, and the mean coverage.
+
+    Without ``replace`` it has to hold on the images that were not drawn, otherwise on all.
+    """
+    generator, everything = np.random.default_rng(1), np.arange(len(labels))
+    right = right_answers(logits, labels)
+    found, held, coverage = 0, 0, []
+    for _ in range(times):
+        rows = generator.choice(everything, images, replace=replace)
+        fitted = fit_answering(
+            logits[rows], labels[rows], split="drawn", asked=Asked(error=ERROR)
+        ).answering
+        others = everything if replace else np.setdiff1d(everything, rows)
+        if fitted.promise is None:  # then nothing is promised, which holds
+            held += 1
+            continue
+        best = softmax(logits[others], temperature=fitted.temperature).max(axis=1)
+        given = best >= fitted.promise.threshold
+        found += 1
+        held += (~right[others][given]).mean() <= ERROR
+        coverage.append(given.mean())
+    return found / times, held / times, float(np.mean(coverage)) if coverage else 0.0
+
+
+def scores(
+    run: Run, known: NDArray[np.uint8], others: NDArray[np.uint8], place: Path
+) -> dict[str, float]:
+    """Return the area under the ROC curve of each score, the higher the more known."""
+    predictor = load(run)
+    bank, labels = read(predictor, place / "train", step=len(run.classes) * 4_500 // BANK)
+    bank, labels = bank[labels >= 0], labels[labels >= 0]
+    logits = [predictor.logits(each) for each in (known, others)]
+    features = [predictor.features(each).astype(np.float64) for each in (known, others)]
+    trained = predictor.features(bank).astype(np.float64)
+    means = np.stack([trained[labels == label].mean(axis=0) for label in range(len(run.classes))])
+    spread = np.cov((trained - means[labels]).T)
+    spread += 1e-3 * np.trace(spread) / len(spread) * np.eye(len(spread))
+    inverse = np.linalg.inv(spread)
+
+    def unit(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled: NDArray[np.float64] = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+        return scaled
+
+    def mahalanobis(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        each = [np.einsum("nd,de,ne->n", x - mean, inverse, x - mean) for mean in means]
+        nearest: NDArray[np.float64] = -np.min(each, axis=0)
+        return nearest
+
+    neighbours = NearestNeighbors(n_neighbors=10).fit(unit(trained))
+    found = {
+        "energy": [log_sum_exp(x) for x in logits],
+        "largest logit": [x.max(axis=1) for x in logits],
+        "probability": [softmax(x).max(axis=1) for x in logits],
+        "Mahalanobis": [mahalanobis(x) for x in features],
+        "10th neighbour": [-neighbours.kneighbors(unit(x))[0][:, -1] for x in features],
+        "length": [np.linalg.norm(x, axis=1) for x in features],
+    }
+    truth = np.repeat([1, 0], [len(known), len(others)])
+    return {name: float(roc_auc_score(truth, np.concatenate(pair))) for name, pair in found.items()}
+
+
+def digits(predictor: Predictor) -> NDArray[np.uint8]:
+    """Return scikit-learn's digits as images, prepared."""
+    grey = (load_digits().images * 15.9375).astype(np.uint8)
+    resolution = predictor.arch.resolution
+    images = (Image.fromarray(each).convert("RGB") for each in grey)
+    return np.stack([predictor.preprocess.geometry(image, resolution) for image in images])
+
+
+def row(*cells: object) -> str:
+    """Return a line of a Markdown table."""
+    shown = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
+    return f"| {' | '.join(shown)} |"
+
+
+def table(title: str, *headings: str) -> None:
+    """Print the head of a Markdown table."""
+    print(f"\n{title}\n\n{row(*headings)}\n|---{'|--:' * (len(headings) - 1)}|")
+
+
+def answers(name: str, run: Run, place: Path, out: Path) -> Arrays:
+    """Return the logits of both artifacts, and the labels, of ``test`` and ``val``."""
+
+    def make() -> Arrays:
+        data = str(place) if name == PUBLISHED else None  # it has no images of its own
+        found: Arrays = {}
+        for precision, given in (("fp32", None), ("int8", data)):
+            artifact = export(
+                run,
+                precision=precision,  # type: ignore[arg-type]
+                data=given,
+                out=out / "exports" / name,
+                force=True,
+                reporter=REPORTER,
+            )
+            predictor = load(artifact)
+            for split in ("val", "test"):
+                pixels, labels = read(predictor, place / split)
+                found[f"{precision} {split}"] = predictor.logits(pixels)
+                found[split] = labels
+        return found
+
+    return saved(out, name, make)
+
+
+def main(
+    data: Path = SHARED / "data" / "cifar10-jpeg.zip",
+    weights: Path = SHARED / "weights",
+    unknown: Path = SHARED / "data" / "flowers200",
+    epochs: int = 4,
+    resamplings: Annotated[int, typer.Option(min=200)] = 500,
+    out: Path = Path("build/promises"),
+) -> None:
+    """Measure everything and print the tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    place = lay_out(data, out)
+    runs = dict(networks(place, weights, out, epochs))
+    print(f"{machine()}\n{data.name}, {epochs} epochs, {resamplings} resamplings")
+    found = {name: answers(name, run, place, out) for name, run in runs.items() if name != SIX}
+    table("Wilson's 95% intervals that contain the accuracy", "network", "200", "1,000", "5,000")
+    for name, each in found.items():
+        for precision in ("fp32", "int8"):
+            right = right_answers(each[f"{precision} test"], each["test"])
+            cells = [intervals(right, images, 10 * resamplings) for images in (200, 1_000, 5_000)]
+            print(row(f"{name}, {precision}, {right.mean():.1%}", *cells))
+    table(
+        f"error<={ERROR:.0%}",
+        *("network", "images drawn", "threshold found", "holds", "answered", "holds on the others"),
+    )
+    for name, each in found.items():
+        for precision in ("fp32", "int8"):
+            for images in (1_000, 2_000, 5_000):
+                logits, labels = each[f"{precision} test"], each["test"]
+                of = [
+                    promises(logits, labels, images=images, times=resamplings, replace=replace)
+                    for replace in (True, False)
+                ]
+                print(row(f"{name}, {precision}", images, *of[0], of[1][1]), flush=True)
+    table("Expected calibration error", "network", "temperature", "before", "after")
+    for name, each in found.items():
+        for precision in ("fp32", "int8"):
+            logits, labels = each[f"{precision} test"], each["test"]
+            fitting = each[f"{precision} val"], each["val"]
+            if name == PUBLISHED:  # it was trained on all of them
+                fitting, logits, labels = (logits[::2], labels[::2]), logits[1::2], labels[1::2]
+            temperature, _ = fit_temperature(*fitting)
+            errors = [
+                calibration_error((logits / x).astype(np.float32), labels)
+                for x in (1.0, temperature)
+            ]
+            shown = [f"{error:.4f}" for error in errors]
+            print(row(f"{name}, {precision}", temperature, *shown))
+    print_unknown(runs, place, unknown)
+
+
+def print_unknown(runs: dict[str, Run], place: Path, unknown: Path) -> None:
+    """Print how well each score tells unknown images, and the best score."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, run in runs.items():
+        predictor = load(run)
+        pixels, labels = read(predictor, place / "test")
+        known = pixels[labels >= 0]
+        others = {"flowers": read(predictor, unknown)[0], "digits": digits(predictor)}
+        if name == SIX:
+            others["four classes left out"] = pixels[labels < 0]
+        for what, images in others.items():
+            rows[f"{name}: {what}"] = scores(run, known, images, place)
+    names = list(next(iter(rows.values())))
+    table("Area under the ROC curve: known against unknown", "network: unknown", *names)
+    for what, each in rows.items():
+        print(row(what, *each.values()))
+    means = {name: float(np.mean([each[name] for each in rows.values()])) for name in names}
+    print(row("mean", *means.values()))
+    print(f"\nthe best: {max(means, key=lambda name: means[name])}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
