@@ -58,6 +58,9 @@ MEAN = Range(-1e6, 1e6)
 STD = Range(1e-6, 1e6)
 CROP_FRACTION = Range(0.1, 1.0)
 
+HOLDOUT = Range(0.01, 0.5, "; it is a part of the images, such as 20% or 0.2")
+FOLDS = Range(2, 100)
+
 # Training.
 EPOCHS = Range(1, 1_000_000)
 BATCH_SIZE = Range(2, 65_536)  # batch norm needs two images

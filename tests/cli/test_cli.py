@@ -230,7 +230,7 @@ def test_train_evaluate_export_verify_predict(images: Path, tmp_path: Path) -> N
     assert result.returncode == 0, result.stderr
     trained = json.loads(result.stdout)
     keys = {"run", "epochs", "top1", "top5", "loss", "seconds", "images_per_second"}
-    more = {"final", "warnings", "top1_interval", "largest_class"}
+    more = {"final", "warnings", "answering", "top1_interval", "largest_class", "test"}
     assert trained.keys() == keys | more
     assert (trained["run"], trained["epochs"]) == ("a run", 12)
     assert trained["top1"] > 0.9

@@ -136,6 +136,8 @@ TEXTS = {
         "--without",
         "--resume",
         "--device",
+        "--holdout",
+        "--groups",
     ],
     "audit": ["--run", "--resolution", "--device"],
     "cost": ["--form", "--sort", "--resolution"],

@@ -14,8 +14,8 @@ from mobilette.cli.training_output import print_result
 from mobilette.progress import Reporter
 from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run, open_run
+from mobilette.run.metrics import wilson_interval
 from mobilette.training.events import Event, StepDone
-from mobilette.verification.statistics import wilson_interval
 from tests.training.runs import resume, train
 
 Capture = pytest.CaptureFixture[str]

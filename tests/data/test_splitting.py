@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mobilette.data.held_out import Trained, choose_split, members
+from mobilette.data.digests import Trained
+from mobilette.data.division import hold_out
+from mobilette.data.held_out import choose_split, members
 from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.sources import find_images
-from mobilette.data.splits import held_out_fifth
 from mobilette.errors import InputError
 
 Rows = list[tuple[int, str]]
 
 
 def held_names(rows: Rows, prefix: str = "") -> Counter[tuple[int, str]]:
-    held_out = held_out_fifth(
+    held_out = hold_out(
         labels=[label for label, _ in rows],
         digests=[digest for _, digest in rows],
         names=[f"{prefix}{index}" for index in range(len(rows))],
@@ -46,7 +47,7 @@ def test_the_rule(rows: Rows, shuffle: object) -> None:
 
 
 def test_copies_of_one_image_are_told_apart_by_name() -> None:
-    held_out = held_out_fifth(labels=[0] * 6, digests=["a"] * 6, names=list("fedcba"))
+    held_out = hold_out(labels=[0] * 6, digests=["a"] * 6, names=list("fedcba"))
     assert held_out.tolist() == [False] * 4 + [True] * 2
 
 
@@ -88,7 +89,7 @@ def test_undecodable_images_stay_to_be_counted(tmp_path: Path) -> None:
     assert "cat/bad.jpg" in {image.name for image in train}
 
 
-def test_digits_without_a_record_of_training_are_measured_on_their_held_out_fifth() -> None:
+def test_digits_without_a_record_of_training_are_measured_on_their_hold_out() -> None:
     digits = find_images("digits")
     assert choose_split(digits, None).images == digits.splits["all"]
     chosen = members(choose_split(digits, None, trained=Trained(unknown="an earlier version")))

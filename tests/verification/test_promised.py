@@ -13,8 +13,9 @@ from mobilette.cli.verdict import verdict_rows
 from mobilette.model.answering import PLAIN, Answering, Known, Promise
 from mobilette.run.answered import answered
 from mobilette.run.directory import Run
+from mobilette.run.metrics import wilson_interval
 from mobilette.verification.promised import measure_promise
-from mobilette.verification.statistics import calibration_error, wilson_interval
+from mobilette.verification.statistics import calibration_error
 from mobilette.verification.verify import verify
 from tests.artifact.forging import forge
 from tests.cli.test_cli import Capture, in_this_process

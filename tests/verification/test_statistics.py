@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, multinomial
 
-from mobilette.run.metrics import softmax
+from mobilette.run.metrics import softmax, wilson_interval
 from mobilette.verification.gate import compare, signal_to_noise
 from mobilette.verification.statistics import (
     calibration_error,
     drop_interval,
     holm,
     paired_test,
-    wilson_interval,
 )
 
 

@@ -120,7 +120,8 @@ def test_digits_end_to_end_on_the_command_line(tmp_path: Path, capsys: Capture) 
     arguments = ["--keep=0.7", "--epochs=1", "--workers=0", f"--out={narrow}", "--json"]
     assert command(["prune", str(base.path), "digits", *arguments]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer.keys() == {"run", "keep", "madds", "params", "accuracy_before", "steps"}
+    keys = {"run", "keep", "madds", "params", "accuracy_before", "steps"}
+    assert answer.keys() == keys | {"trained_left_out", "includes_trained"}
     assert answer["run"] == str(narrow)
     assert 0.68 <= answer["keep"] <= 0.7
     assert answer["madds"] == cost(open_run(narrow).arch).madds

@@ -160,7 +160,10 @@ def test_images_too_few_to_tell_the_drop(trained: Run, images: Path, tmp_path: P
         (tmp_path / "few" / folder.name).mkdir(parents=True)
         for image in sorted(folder.iterdir())[:5]:
             shutil.copy(image, tmp_path / "few" / folder.name)
-    result = mobilette("quantize", trained.path, tmp_path / "few", "--out", tmp_path / "out")
+    place = ("--out", tmp_path / "out")
+    result = mobilette("quantize", trained.path, tmp_path / "few", *place)
+    assert_refused(result, "images (without ", " that it was trained on) are too few to measure")
+    result = mobilette("quantize", trained.path, tmp_path / "few", "--include-trained", *place)
     assert_refused(
         result, "15 images are too few to measure a drop of 1 points", "at least 100 are needed"
     )

@@ -114,7 +114,7 @@ def prune(
 
 
 def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
-    from mobilette.cli.output import print_json, remarks
+    from mobilette.cli.output import print_json, remarks, say_trained
 
     last = pruning.steps[-1]
     if as_json:
@@ -133,6 +133,8 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
         return
     _print_table(pruning)
     out = remarks()
+    if said := say_trained(pruning.trained_left_out, included=pruning.includes_trained):
+        out.print(f"measured on images held out{said}")
     out.print(
         f"{run.path}: {last.madds / pruning.madds:.1%} of the mult-adds, "
         f"{_points(last.tuned - pruning.accuracy)} points",

@@ -27,16 +27,20 @@ from mobilette.cli.options import (
     ranged,
 )
 from mobilette.errors import InputError
-from mobilette.limits import IN_CHANNELS, WIDTH_MULT
+from mobilette.limits import FOLDS, IN_CHANNELS, WIDTH_MULT
 
 if TYPE_CHECKING:
     from mobilette.cli.training_output import TrainingProgress
     from mobilette.run.directory import Run
+    from mobilette.workflows.folds_record import Folds
 
 # What a resumed run accepts; everything else is recorded.
 WITH_RESUME = {"data", "resume", "device", "threads", "workers", "tensorboard", "as_json"}
 # Recipe keys: with --force, a resumed run changes them.
 OF_THE_RECIPE = {"epochs", "batch_size", "lr", "time", "promise", "settings", "force"}
+
+# What trains one network alone.
+WITHOUT_FOLDS = {"holdout", "profile", "promise", "tensorboard", "without"}
 
 Data = Annotated[
     str | None, typer.Argument(help="A folder of images, a list, digits, cifar10 or cifar100.")
@@ -88,6 +92,21 @@ ResumeOption = Annotated[
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps [auto].")
 ]
+Holdout = Annotated[
+    str | None,
+    typer.Option("--holdout", help="Part of the images for a test at the end, such as 20%."),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        help="What keeps images on one side: a column, 'folder', or a pattern of their names.",
+        metavar="COLUMN|REGEX|folder",
+    ),
+]
+FoldsOption = Annotated[
+    int | None, ranged("--folds", FOLDS, "Train once per fold, for a mean and its spread.")
+]
 Profile = Annotated[bool, typer.Option("--profile", help="Print how the time of a step was spent.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
@@ -121,6 +140,9 @@ def train(
     threads: Threads = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
+    holdout: Holdout = None,
+    groups: Groups = None,
+    folds: FoldsOption = None,
     profile: Profile = False,
     tensorboard: TensorBoard = False,
     force: Force = False,
@@ -137,6 +159,7 @@ def train(
     from mobilette.training.distributed import is_restarted
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.training.recipe import merge_keys, parse_setting
+    from mobilette.workflows.folds import cross_validate, holds_folds, resume_folds
     from mobilette.workflows.resume import is_of_this_launch, recorded_threads
     from mobilette.workflows.resume import resume as resume_run
     from mobilette.workflows.train import train as train_run
@@ -144,7 +167,7 @@ def train(
     overrides = dict(parse_setting(text) for text in settings or [])
     if teacher is not None:
         overrides["teacher"] = _absolute(teacher)
-    overrides = merge_keys(
+    keys = merge_keys(
         overrides,
         epochs=epochs,
         time=time,
@@ -154,54 +177,54 @@ def train(
         promise=promise,
     )
     if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
-        resume, overrides = out, {}  # torchrun restarts with the same arguments
+        resume, keys = out, {}  # torchrun restarts with the same arguments
     keep_freed_memory()
     set_threads(threads or (recorded_threads(resume) if resume else None))
+    network = {"model": model, "width_mult": width_mult, "resolution": resolution, "form": form}
+    network |= {"in_channels": in_channels, "preprocess": preprocess, "resize": resize}
+    place = {"out": out, "force": force, "device": device or "auto", "groups": groups}
+    read = {"workers": workers, "max_unusable": max_unusable}
+    request: dict[str, Any] = {"recipe": recipe, "start": start} | network | place | read
 
-    def work(progress: TrainingProgress) -> Run:
+    def work(progress: TrainingProgress) -> Run | Folds:
         told: dict[str, Any] = {"callbacks": [progress], "reporter": progress.reporter}
-        told |= {"overrides": overrides, "workers": workers, "tensorboard": tensorboard}
+        if resume is not None and holds_folds(resume):
+            return resume_folds(resume, **told)
+        if folds is not None:
+            return cross_validate(
+                str(data), folds=folds, time=time, overrides=keys, **request, **told
+            )
+        told |= {"overrides": keys, "tensorboard": tensorboard}
         if resume is not None:
-            return resume_run(resume, data=data, force=force, device=device, **told)
-        return train_run(
-            str(data),
-            model=model,
-            width_mult=width_mult,
-            resolution=resolution,
-            form=form,
-            in_channels=in_channels,
-            preprocess=preprocess,
-            resize=resize,
-            recipe=recipe,
-            start=start,
-            without=without,
-            out=out,
-            force=force,
-            device=device or "auto",
-            max_unusable=max_unusable,
-            profile=profile,
-            **told,
-        )
+            return resume_run(
+                resume, data=data, force=force, device=device, workers=workers, **told
+            )
+        told |= {"holdout": holdout, "without": without, "profile": profile}
+        return train_run(str(data), **request, **told)
 
     return _show(work, as_json=as_json)
 
 
-def _show(work: Callable[[TrainingProgress], Run], *, as_json: bool) -> int:
+def _show(work: Callable[[TrainingProgress], Run | Folds], *, as_json: bool) -> int:
     """Do ``work`` with its progress shown, print the result and return the status."""
     from mobilette.cli.output import remarks
-    from mobilette.cli.training_output import TrainingProgress, print_result
+    from mobilette.cli.training_output import TrainingProgress, print_folds, print_result
     from mobilette.reporting.outcome import outcome
     from mobilette.training.distributed import writes
+    from mobilette.workflows.folds_record import Folds
 
     try:
         with TrainingProgress(shown=writes()) as progress:
-            run = work(progress)
+            made = work(progress)
     except KeyboardInterrupt as stop:
         remarks().print(f"mobilette: {stop if stop.args else 'stopped'}")
         return 130
+    if isinstance(made, Folds):
+        print_folds(made, as_json=as_json)
+        return 0
     if writes():
-        print_result(run, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)
-    return 0 if outcome(run).promise_kept else 1
+        print_result(made, as_json=as_json, trained=progress.epochs > 0, profiled=progress.profiled)
+    return 0 if outcome(made).promise_kept else 1
 
 
 def _check_request(context: typer.Context, data: str | None, resume: Path | None) -> None:
@@ -211,6 +234,9 @@ def _check_request(context: typer.Context, data: str | None, resume: Path | None
     if resume is not None and chosen - WITH_RESUME - OF_THE_RECIPE:
         names = ", ".join(sorted(chosen - WITH_RESUME - OF_THE_RECIPE))
         raise InputError(f"--resume finishes a run as it was begun; it takes no {names}")
+    if "folds" in chosen and chosen & WITHOUT_FOLDS:
+        names = ", ".join(sorted(chosen & WITHOUT_FOLDS))
+        raise InputError(f"--folds holds out one part after the other; it takes no {names}")
 
 
 def _absolute(teacher: str) -> str:

@@ -11,11 +11,13 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from mobilette.cli.output import console, human_bytes, print_json, remarks
+from mobilette.cli.output import console, human_bytes, print_json, remarks, table
 from mobilette.progress import Reporter
 from mobilette.reporting.outcome import Outcome, outcome
 from mobilette.run.directory import Run
+from mobilette.run.tested import Tested
 from mobilette.training.events import EpochDone, Event, Profiled
+from mobilette.workflows.folds_record import Folds
 
 # Remedies for a bottleneck.
 ADVICE = {
@@ -150,9 +152,28 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
         f"{_reached(last)} at the end, after {_epochs(last)}; "
         f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} images/s",
     )
+    if result.tested is not None:
+        out.print(_which_number_is_which(best, result.tested))
     for line in result.warnings():
         out.print(line)
     out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx")
+
+
+def print_folds(folds: Folds, *, as_json: bool) -> None:
+    """Print the numbers of each fold, their mean and spread."""
+    if as_json:
+        print_json(folds.to_json())
+        return
+    rows = [
+        (str(number), f"{each.top1:.2%}", f"{low:.2%} to {high:.2%}", f"{each.images:,}")
+        for number, each in enumerate(folds.tested, 1)
+        for low, high in [each.interval]
+    ]
+    print(table(("fold", "top-1", "95%", "images"), rows))
+    remarks().print(
+        f"{folds.path}: top-1 {folds.top1:.2%}, standard deviation {folds.spread:.2%} over "
+        f"{len(folds.runs)} folds; what each run answers to its fold: {folds.predictions}"
+    )
 
 
 def _values(run: Run, result: Outcome) -> dict[str, object]:
@@ -168,6 +189,7 @@ def _values(run: Run, result: Outcome) -> dict[str, object]:
         "final": {"epoch": last["epoch"], "top1": last["top1"], "loss": last["val_loss"]},
         "warnings": result.warnings(),
         "answering": asdict(run.answering),
+        "test": None if result.tested is None else result.tested.to_json(),
     }
     if "mean_average_precision" in best:
         values["mean_average_precision"] = best["mean_average_precision"]
@@ -182,6 +204,14 @@ def _reached(row: dict[str, float]) -> str:
     precision = row.get("mean_average_precision")
     first = "" if precision is None else f"mean average precision {precision:.2%}, "
     return f"{first}top-1 {row['top1']:.2%}"
+
+
+def _which_number_is_which(best: dict[str, float], tested: Tested) -> str:
+    low, high = tested.interval
+    return (
+        f"val {best['top1']:.1%}: chose the weights. test {tested.top1:.1%} (95%: {low:.1%} to "
+        f"{high:.1%}), {tested.images:,} images, used for nothing"
+    )
 
 
 def _sure(result: Outcome) -> str:

@@ -5,25 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from mobilette.arch.scale import Resolution
-from mobilette.data.digests import NONE, Digests
+from mobilette.data.alike import alike_groups
+from mobilette.data.assigning import Assigned, assign, without_seen
+from mobilette.data.digests import NEW, NONE, Digests, Trained
+from mobilette.data.division import SEEN, WHOLE, Division, check_division, merged
+from mobilette.data.groups import groups_across
 from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
 from mobilette.data.opening import FoundRows, LoaderKind, find_rows
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
-from mobilette.data.splits import (
-    Copies,
-    Split,
-    assign,
-    divide,
-    find_copies,
-    make_split,
-    without_seen,
-)
+from mobilette.data.splits import Copies, Split, divide, find_copies, make_split
 from mobilette.data.store import ImageStore
 from mobilette.errors import InputError
-from mobilette.progress import SILENT, Reporter
+from mobilette.progress import SILENT, Remark, Reporter
 
 SCHEMA_VERSION = 1
 _BY_RULE = "per class, first fifth by SHA-256 of decoded pixels"
@@ -52,7 +49,9 @@ class Dataset:
         store: where streamed pixels come from.
         content: the images by split; ``None`` where they are only known once they are read.
         parts: the splits that were cut from a larger one, as ``"val"`` is from a flat set.
-        moved: those that would have been held out, had no earlier run been trained on them.
+        moved: those of a given ``"val"`` or ``"test"`` that are left out, because an earlier run
+            was trained on them.
+        division: what was asked for when the set was divided.
     """
 
     classes: tuple[str, ...]
@@ -70,6 +69,7 @@ class Dataset:
     content: Mapping[str, Digests] | None = None
     parts: tuple[str, ...] = ()
     moved: Digests = NONE
+    division: Division = WHOLE
 
     @property
     def unusable(self) -> tuple[tuple[str, str], ...]:
@@ -120,8 +120,10 @@ class Dataset:
         }
         if self.multi_label:
             description["multi_label"] = True
-        if self.split_rule in (_BY_RULE, _BY_RULE_MULTI_LABEL):
-            description["val_names"] = list(self.splits["val"].names)
+        if self.division != WHOLE:
+            description["division"] = asdict(self.division)
+        for part in self.parts:
+            description[f"{part}_names"] = list(self.splits[part].names)
         return description
 
 
@@ -136,15 +138,16 @@ def load_dataset(
     digest: Digest | None = None,
     device_memory: int | None = None,
     processes: int = 1,
+    division: Division = WHOLE,
+    known: Trained = NEW,
     seen: Digests = NONE,
 ) -> Dataset:
     """Read a set of images, or prepare to stream it, and split it if it is flat.
 
     A ``resident`` set is decoded once and kept in memory. A streamed set is decoded batch by batch;
-    only a flat one is decoded in advance, since its split depends on the pixels. In a divided set,
-    training JPEGs are decoded at reduced scale where that suffices
-    (`mobilette.data.decoding.decode_reduced`), all other images exactly. The result does not depend
-    on ``reading.workers``.
+    only one that is divided here is decoded in advance, since that depends on the pixels. In others
+    training JPEGs are decoded at reduced scale where that suffices (`decode_reduced`), all other
+    images exactly.
 
     Args:
         images: the set.
@@ -153,16 +156,17 @@ def load_dataset(
         reading: ``max_unusable`` also holds during the run.
         reporter: receives progress and remarks.
         loader: ``auto`` streams what does not fit in memory.
-        digest: `Dataset.digest` of the run being resumed (``"decoded pixels"`` where it records
-            none); ``None`` chooses.
+        digest: `Dataset.digest` of the run being resumed; ``None`` chooses.
         device_memory: free bytes of a GPU that must also hold resident images.
         processes: how many processes on this machine will each hold the images in memory.
-        seen: images that an earlier run was trained on, and that are therefore not held out.
+        division: how to divide it.
+        known: how its images were used before, which is kept where the set is divided here.
+        seen: what an earlier run was trained on, to be left out of a given ``val`` or ``test``.
 
     Raises:
-        InputError: the images do not fit in memory, too many are unusable, or a class or split is
-            empty.
+        InputError: they do not fit in memory, too many are unusable, or a class or split is empty.
     """
+    images = merged(images, division)
     found = find_rows(
         images,
         resolution=resolution,
@@ -170,20 +174,17 @@ def load_dataset(
         reading=reading,
         reporter=reporter,
         loader=loader,
-        digest=digest,
+        digest=digest or ("decoded pixels" if division.test is not None else None),
         device_memory=device_memory,
         processes=processes,
     )
     streamed = found.pixels is None
-    divided = without_seen(found, assign(found), seen)
+    is_resumed, say = digest is not None, reporter.remark
+    divided = _assigned(images, found, division, known, seen, resumed=is_resumed, remark=say)
     found, assigned = divided.found, divided.splits
-    if len(divided.moved):
-        reporter.remark(_moved(images, assigned, len(divided.moved)))
-    _check_classes(images, found.images, assigned)
     copies = find_copies(found, assigned)
     for line in copies.remarks() if copies is not None else ():
         reporter.remark(line)
-    rule = _BY_RULE_MULTI_LABEL if images.multi_label else _BY_RULE
     return Dataset(
         classes=images.classes,
         splits=divide(found, assigned, num_classes=len(images.classes)),
@@ -197,15 +198,12 @@ def load_dataset(
         copies=copies,
         flippable=images.flippable,
         source=images.name,
-        split_rule=rule if "all" in images.splits else images.divided_by,
+        split_rule=_rule(images),
+        division=division,
         remarks=images.remarks,
         store=found.store if streamed else None,
         content=_content(found, assigned),
-        parts=tuple(
-            name
-            for name in ("val", "test")
-            if (name, "all") in set(zip(assigned, found.splits, strict=True))
-        ),
+        parts=_parts(found, assigned),
         moved=divided.moved,
     )
 
@@ -238,52 +236,60 @@ def load_split(
     return make_split(decoded.pixels, usable, num_classes=num_classes), decoded.unusable
 
 
+def _rule(images: ImageSet) -> str:
+    if "all" not in images.splits:
+        return images.divided_by
+    return _BY_RULE_MULTI_LABEL if images.multi_label else _BY_RULE
+
+
+def _parts(found: FoundRows, assigned: Sequence[str]) -> tuple[str, ...]:
+    there = set(zip(assigned, found.splits, strict=True))
+    return tuple(name for name in ("val", "test") if {(name, "all"), (name, "train")} & there)
+
+
 def _content(found: FoundRows, assigned: Sequence[str]) -> dict[str, Digests] | None:
     if found.digest == "names and sizes":
         return None
     digests: dict[str, list[str]] = {}
     for split, digest in zip(assigned, found.digests, strict=True):
         digests.setdefault(split, []).append(digest)
-    return {split: Digests.of(some, found.digest) for split, some in digests.items()}
+    return {
+        split: Digests.of(some, found.digest, copies=split != "train")
+        for split, some in digests.items()
+    }
 
 
-def _moved(images: ImageSet, assigned: Sequence[str], count: int) -> str:
-    """Return the remark on images that are not held out; `InputError` if none are left."""
-    if "val" not in assigned:
+def _assigned(
+    images: ImageSet,
+    found: FoundRows,
+    division: Division,
+    known: Trained,
+    seen: Digests,
+    *,
+    resumed: bool,
+    remark: Remark,
+) -> Assigned:
+    """Return the images that are left with their splits; the arguments are `load_dataset`'s.
+
+    A run that is ``resumed``, maybe of an earlier version, is divided as it was.
+    """
+    alike = None
+    if not resumed:
+        alike = partial(alike_groups, mirrored=images.flippable, remark=remark)
+    folds = division.folds is not None
+    if folds and seen.among(found.images, found.digests, found.digest)[0].any():
         raise InputError(
-            f"{images.name}: the weights to start from were trained on every image to hold out; "
-            "give others in val/ (or, to prune, --include-trained)"
+            f"{images.name}: folds need weights that have seen none of its images; those to start "
+            "from were trained on some"
         )
-    return (
-        f"{count:,} images are not held out, because the weights to start from were trained on them"
-    )
-
-
-def _check_classes(
-    images: ImageSet, chosen: Sequence[LabelledImage], assigned: Sequence[str]
-) -> None:
-    trained, held_out = (
-        {
-            index
-            for image, split in zip(chosen, assigned, strict=True)
-            if (split == "train") is train
-            for index in indices_of(image.label)
-        }
-        for train in (True, False)
-    )
-    for label, class_id in enumerate(images.classes):
-        # The rule may hold out every image of a rare class in a multi-label set.
-        if label in trained or (images.multi_label and label in held_out):
-            continue
-        if "all" in images.splits and label in held_out:
-            raise InputError(
-                f"{images.name}: the class {class_id!r} has one usable image; "
-                "two are needed, one to train on and one held out"
-            )
-        raise InputError(f"{images.name}: the class {class_id!r} has no usable image to train on")
-    for split in images.splits:
-        if split != "all" and split not in assigned:
-            raise InputError(f"{images.name}: the split {split!r} has no usable image")
+    divided = without_seen(found, assign(found, known, division, alike), seen)
+    if len(divided.moved):
+        remark(f"{len(divided.moved):,} given images are not held out: {SEEN}")
+    if crossing := groups_across(divided.found.images, divided.splits):
+        remark(f"{crossing:,} groups are in several of the given splits")
+    moved = len(divided.moved) > 0
+    check_division(images, divided.found.images, divided.splits, division, moved=moved)
+    return divided
 
 
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -29,7 +30,8 @@ class Digests:
     """A set of images by the first 64 bits of their SHA-256.
 
     Attributes:
-        pixels: uint64 (N,), ascending: of decoded pixels (`pixel_sha256`).
+        pixels: uint64 (N,), ascending: of decoded pixels (`pixel_sha256`). A part of a set has a
+            number as often as it has copies of the image.
         files: uint64 (M,), ascending: of the bytes of files.
     """
 
@@ -37,9 +39,10 @@ class Digests:
     files: Bits
 
     @classmethod
-    def of(cls, digests: Iterable[str], kind: Digest) -> Self:
-        """Return the set of images with these SHA-256, in hex."""
-        bits = np.unique(first_bits(digests))
+    def of(cls, digests: Iterable[str], kind: Digest, *, copies: bool = False) -> Self:
+        """Return the set of images with these SHA-256, in hex, or with ``copies`` all of them."""
+        bits = first_bits(digests)
+        bits = np.sort(bits) if copies else np.unique(bits)
         bits = bits[bits != 0]  # unusable ones
         none = bits[:0]
         is_pixels = kind == _PIXELS
@@ -54,6 +57,12 @@ class Digests:
         return Digests(
             pixels=np.intersect1d(self.pixels, other.pixels),
             files=np.intersect1d(self.files, other.files),
+        )
+
+    def __sub__(self, other: Digests) -> Digests:
+        return Digests(
+            pixels=self.pixels[~np.isin(self.pixels, other.pixels)],
+            files=self.files[~np.isin(self.files, other.files)],
         )
 
     def __len__(self) -> int:
@@ -100,7 +109,7 @@ class Digests:
             text = recorded.get(kind, "")
             try:
                 content = bytes.fromhex(text)
-                arrays.append(np.unique(np.frombuffer(content, ">u8").astype(np.uint64)))
+                arrays.append(np.sort(np.frombuffer(content, ">u8").astype(np.uint64)))
             except (TypeError, ValueError):
                 raise InputError(
                     f"{where}: {kind} is {shown(text)}, not 16 hexadecimal digits per image"
@@ -109,6 +118,38 @@ class Digests:
 
 
 NONE = Digests(pixels=np.empty(0, np.uint64), files=np.empty(0, np.uint64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trained:
+    """What is known of the images that a model was trained on.
+
+    Attributes:
+        images: those that it, or a model that it was started from, was trained on.
+        parts: those held out of a set that was divided for it, by split.
+        names: their names then, which tell copies of an image apart.
+        unknown: why there may be others; empty if there are none.
+    """
+
+    images: Digests = NONE
+    parts: Mapping[str, Digests] = field(default_factory=lambda: MappingProxyType({}))
+    names: Mapping[str, Collection[str]] = field(default_factory=lambda: MappingProxyType({}))
+    unknown: str = ""
+
+    def for_another(self) -> Trained:
+        """Return what another run keeps of this: an image that was trained on is in no part."""
+        parts = {name: part - self.images for name, part in self.parts.items()}
+        return replace(self, parts=MappingProxyType(parts))
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return a line if not all images are known."""
+        if not self.unknown:
+            return ()
+        what = "what else it" if len(self.images) else "what the model"
+        return (f"{what} was trained on is not known: {self.unknown}",)
+
+
+NEW = Trained()
 
 
 def first_bits(digests: Iterable[str]) -> Bits:

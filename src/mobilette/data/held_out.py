@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.arch.scale import Resolution
-from mobilette.data.digests import NONE, UNUSABLE, Digests, digests_of
+from mobilette.data.digests import NEW, UNUSABLE, Trained, digests_of
+from mobilette.data.division import hold_out
 from mobilette.data.images import Digest, ImageSet, LabelledImage
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import IN_THIS_PROCESS, Reading, read_images
-from mobilette.data.splits import Split, held_out_fifth, make_split
+from mobilette.data.splits import Split, make_split
 from mobilette.errors import InputError, one_of
 from mobilette.progress import SILENT, Reporter
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Trained:
-    """What is known of the images that a model was trained on.
-
-    Attributes:
-        images: those that it, or a model that it was started from, was trained on.
-        parts: those held out of a set that was divided for it, by split.
-        unknown: why there may be others; empty if there are none.
-    """
-
-    images: Digests = NONE
-    parts: Mapping[str, Digests] = field(default_factory=lambda: MappingProxyType({}))
-    unknown: str = ""
-
-    def remarks(self) -> tuple[str, ...]:
-        """Return a line if not all images are known."""
-        if not self.unknown:
-            return ()
-        what = "what else it" if len(self.images) else "what the model"
-        return (f"{what} was trained on is not known: {self.unknown}",)
-
-
-NEW = Trained()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +29,7 @@ class Choice:
         images: the candidates.
         source: the set as the user named it.
         part: the part of them to keep, ``train``, ``val`` or ``test``; empty for all.
-        by_rule: whether `held_out_fifth` tells the parts if no recorded one has any of them.
+        by_rule: whether `hold_out` tells the parts if no recorded one has any of them.
         trained: what the model was trained on.
         include_trained: whether these images are kept all the same.
     """
@@ -83,7 +58,7 @@ class Choice:
         if kind != "decoded pixels":
             digests = digests_of(self.images, "decoded pixels")
         usable = [row for row, digest in enumerate(digests) if digest != UNUSABLE]
-        fifth = held_out_fifth(
+        fifth = hold_out(
             labels=[self.images[row].label for row in usable],
             digests=[digests[row] for row in usable],
             names=[self.images[row].name for row in usable],
@@ -103,7 +78,7 @@ def choose_split(
 
     By default these are ``val`` if the set has one, else every image, in both cases without those
     that the model was ``trained`` on. ``train`` and ``val`` of a flat set are the parts that were
-    recorded with the model or, if it has seen none of the images, follow `held_out_fifth`; a
+    recorded with the model or, if it has seen none of the images, follow `hold_out`; a
     recorded ``test`` part is found again, too. If it is not known what the model was trained on,
     the held-out fifth of a set without files (``digits``) is chosen, because no file of it can be
     set aside.
@@ -119,10 +94,16 @@ def choose_split(
         if alike and trained.unknown and not len(trained.images):
             split = "val"
     one_of(split, list(dict.fromkeys([*images.splits, *cut])), f"{images.name}: split")
-    # Parts are cut from what there was to train on.
+    # Parts are cut from what there was to train on, folds from `val`, too.
     is_part = split not in images.splits or (split == "train" and "test" in trained.parts)
+    some = images.splits.get(split, ())
+    if is_part and split != "train":
+        rest = (part for name, part in images.splits.items() if name != "test")
+        some = tuple(image for part in rest for image in part)
+    elif is_part:
+        some = images.splits["all" if flat else "train"]
     return Choice(
-        images=images.splits[("all" if flat else "train") if is_part else split],
+        images=some,
         source=images.name,
         part=split if is_part else "",
         by_rule=flat and split != "test",

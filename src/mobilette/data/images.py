@@ -58,12 +58,14 @@ class LabelledImage:
         label: class index; in a multi-label set a tuple of them, ascending.
         content: a file, a file inside a tar file, or uint8 pixels (H, W) or (H, W, 3).
         shard: index of its tar file in the set; ``None`` outside tar files.
+        group: what it shares with others that have to be on the same side; empty if nothing.
     """
 
     name: str
     label: Label
     content: Path | TarMember | NDArray[np.uint8] = field(compare=False)
     shard: int | None = None
+    group: str = ""
 
     @property
     def in_memory(self) -> bool:

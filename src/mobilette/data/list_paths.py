@@ -19,12 +19,13 @@ _LOOKED_FOR, _LOOKED_IN = 20, 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A list row: its line, and its image's path, split and classes."""
+    """A list row: its line, and its image's path, split, classes and group."""
 
     line: int
     path: str
     split: str
     classes: tuple[str, ...]
+    group: str = ""
 
 
 def locate(list_path: Path, rows: Sequence[Listed]) -> tuple[list[tuple[str, Path]], list[str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mobilette.data.groups import group_column
 from mobilette.data.images import SPLITS, ImageSet, LabelledImage, by_split, check_set
 from mobilette.data.list_columns import (
     Columns,
@@ -31,11 +32,11 @@ _NO_LABEL = ("nan", "NaN", "<NA>")  # an empty cell, as pandas writes it
 _MANY = 10
 
 
-def read_list(path: Path, name: str) -> ImageSet:
+def read_list(path: Path, name: str, *, groups: str | None = None) -> ImageSet:
     """Return the images that the list ``path`` names, for a set called ``name``; opens no image.
 
     The layouts are those that `find_images` describes. A missing image is only reported when it is
-    read; every other fault of a list is an error.
+    read; every other fault of a list is an error. ``groups`` may be a column of the list.
 
     Raises:
         InputError: naming the line: a column or a label is missing, a row is ragged, a split is
@@ -59,7 +60,8 @@ def read_list(path: Path, name: str) -> ImageSet:
     labels, multi_label = _read_labels(rows, columns, path, remarks)
     if comments:
         remarks.append(f"{comments:,} rows begin with '#' and are comments")
-    listed = [_listed(path, *each, columns) for each in zip(rows, labels, strict=True)]
+    column = None if whole else group_column(groups, header.fields, where)
+    listed = [_listed(path, *each, columns, column) for each in zip(rows, labels, strict=True)]
     if not multi_label:
         listed = _labelled(path, listed, remarks)
     files, said = locate(path, listed)
@@ -96,7 +98,9 @@ def _without_comments(path: Path, rows: Sequence[Row], width: int) -> tuple[list
     return kept, comments
 
 
-def _listed(path: Path, row: Row, classes: tuple[str, ...], columns: Columns) -> Listed:
+def _listed(
+    path: Path, row: Row, classes: tuple[str, ...], columns: Columns, group: int | None
+) -> Listed:
     where = f"{path}: line {row.line}"
     image = row.fields[columns.path]
     if not image:
@@ -105,7 +109,8 @@ def _listed(path: Path, row: Row, classes: tuple[str, ...], columns: Columns) ->
     if columns.split is not None:
         text = row.fields[columns.split]
         split = split_at(text, columns.flag) or one_of(text, SPLITS, f"{where}: split")
-    return Listed(line=row.line, path=image, split=split, classes=classes)
+    together = "" if group is None else row.fields[group].strip()
+    return Listed(line=row.line, path=image, split=split, classes=classes, group=together)
 
 
 def _read_labels(
@@ -275,6 +280,6 @@ def _as_set(
                 )
         indices = tuple(sorted({index[label] for label in row.classes}))
         label_or_labels = indices if empty.multi_label else indices[0]
-        image = LabelledImage(name=name, label=label_or_labels, content=file)
+        image = LabelledImage(name=name, label=label_or_labels, content=file, group=row.group)
         found.setdefault(row.split, []).append(image)
     return check_set(replace(empty, classes=tuple(classes), splits=by_split(found)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from mobilette.data.cifar import LAYOUTS, read_cifar
 from mobilette.data.folders import LAYOUT, read_folders
+from mobilette.data.groups import with_groups
 from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.lists import LIST_SUFFIXES, read_list
 from mobilette.data.names import files_below, images_among
@@ -19,7 +20,7 @@ from mobilette.errors import InputError, nearest
 NAMED = ("digits", *LAYOUTS)
 
 
-def find_images(data: str | Path) -> ImageSet:
+def find_images(data: str | Path, *, groups: str | None = None) -> ImageSet:
     """Find the images of ``data`` without decoding any.
 
     ``data`` is one of
@@ -41,12 +42,17 @@ def find_images(data: str | Path) -> ImageSet:
       ``cifar100`` (in the folder named by the environment variable ``MOBILETTE_DATA``). Write
       ``./digits`` for a folder of that name.
 
-    Without a ``val`` split, `held_out_fifth` chooses the validation images. Classes are sorted by
-    name unless ``classes.txt`` orders them.
+    Without a ``val`` split, `mobilette.data.division.hold_out` chooses the validation images.
+    Classes are sorted by name unless ``classes.txt`` orders them. ``groups`` says which images
+    belong together (`with_groups`).
 
     Raises:
         InputError: there is no such folder, list or set, or it is not laid out as above.
     """
+    return with_groups(_find(data, groups), groups)
+
+
+def _find(data: str | Path, groups: str | None) -> ImageSet:
     if not isinstance(data, str | os.PathLike):
         raise InputError(
             f"data is a folder, a list or the name of a set, not {type(data).__name__}"
@@ -61,7 +67,7 @@ def find_images(data: str | Path) -> ImageSet:
     if path.is_dir():
         return _folder(path, name)
     if path.suffix.lower() in LIST_SUFFIXES:
-        return read_list(path, name)
+        return read_list(path, name, groups=groups)
     raise InputError(
         f"{name} is a file; expected a list ({', '.join(LIST_SUFFIXES)}), or a folder with {LAYOUT}"
     )

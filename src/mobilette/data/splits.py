@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilette.data.digests import NONE, Digests
-from mobilette.data.images import SPLITS, Label, LabelledImage, Labels, label_array
+from mobilette.data.images import SPLITS, LabelledImage, Labels, label_array
 from mobilette.data.opening import FoundRows
 from mobilette.data.store import Pixels, StreamedPixels
 
@@ -41,87 +40,6 @@ class Split:
         if isinstance(self.pixels, StreamedPixels):
             return self.pixels.usable()
         return np.ones(len(self.names), np.bool_)
-
-
-def held_out_fifth(
-    *, labels: Sequence[Label], digests: Sequence[str], names: Sequence[str]
-) -> NDArray[np.bool_]:
-    """Choose the held-out images of a flat set, bool (N,).
-
-    Per class, the images are sorted by the SHA-256 of their decoded pixels, and the first ⌈n/5⌉ of
-    n are held out; a multi-label set counts as one class. ``names`` only breaks ties between copies
-    of an image.
-    """
-    classes: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(labels):
-        classes[-1 if isinstance(label, tuple) else label].append(index)
-    held_out = np.zeros(len(labels), np.bool_)
-    for indices in classes.values():
-        indices.sort(key=lambda index: (digests[index], names[index]))
-        held_out[indices[: -(-len(indices) // 5)]] = True
-    return held_out
-
-
-def assign(found: FoundRows) -> list[str]:
-    """Return the split of every image; ``"all"`` is divided by `held_out_fifth`."""
-    assigned = list(found.splits)
-    flat = [index for index, split in enumerate(assigned) if split == "all"]
-    held_out = held_out_fifth(
-        labels=[found.images[index].label for index in flat],
-        digests=[found.digests[index] for index in flat],
-        names=[found.images[index].name for index in flat],
-    )
-    for index, held in zip(flat, held_out, strict=True):
-        assigned[index] = "val" if held else "train"
-    return assigned
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Assigned:
-    """Images with their splits.
-
-    Attributes:
-        found: the images.
-        splits: the split of each.
-        moved: those that would have been held out, had no earlier run been trained on them.
-    """
-
-    found: FoundRows
-    splits: list[str]
-    moved: Digests
-
-
-def without_seen(found: FoundRows, splits: Sequence[str], seen: Digests) -> Assigned:
-    """Hold out no image that an earlier run was trained on (``seen``).
-
-    In the part of a flat set it goes to ``train``; out of a given ``val`` or ``test`` it is left.
-    """
-    held = [row for row, split in enumerate(splits) if split != "train"]
-    if not (len(seen) and held):
-        return Assigned(found=found, splits=list(splits), moved=NONE)
-    there, moved = seen.among(
-        [found.images[row] for row in held], [found.digests[row] for row in held], found.digest
-    )
-    assigned = list(splits)
-    for row in np.array(held)[there].tolist():
-        assigned[row] = "train" if found.splits[row] == "all" else ""
-    kept = [row for row, split in enumerate(assigned) if split]
-    if len(kept) == len(assigned):
-        return Assigned(found=found, splits=assigned, moved=moved)
-    pixels = found.pixels
-    if pixels is not None:
-        for place, row in enumerate(kept):  # no second copy in memory
-            pixels[place] = pixels[row]
-        pixels = pixels[: len(kept)]
-    rest = replace(
-        found,
-        pixels=pixels,
-        positions=found.positions[kept],
-        images=tuple(found.images[row] for row in kept),
-        splits=tuple(found.splits[row] for row in kept),
-        digests=tuple(found.digests[row] for row in kept),
-    )
-    return Assigned(found=rest, splits=[assigned[row] for row in kept], moved=moved)
 
 
 def divide(found: FoundRows, assigned: Sequence[str], *, num_classes: int) -> dict[str, Split]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from mobilette.data.dataset import load_split
-from mobilette.data.held_out import NEW, choose_split, members
+from mobilette.data.digests import NEW
+from mobilette.data.held_out import choose_split, members
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.errors import InputError

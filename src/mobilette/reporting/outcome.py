@@ -8,9 +8,10 @@ from mobilette.errors import InputError
 from mobilette.files import read_json
 from mobilette.model.directory import DATASET
 from mobilette.run.directory import RECIPE, Run
+from mobilette.run.metrics import wilson_interval
 from mobilette.run.promise import Asked, parse_promise
+from mobilette.run.tested import Tested, read_tested
 from mobilette.training.recipe import load_recipe
-from mobilette.verification.statistics import wilson_interval
 
 UNEVEN = 2.0  # images of the largest class per image of the smallest
 
@@ -25,6 +26,7 @@ class Outcome:
         images: number of held-out images.
         largest: the largest class of the held-out images and its fraction; ``None`` for multi-label
             runs.
+        tested: the best weights on ``test``, if there is one.
         uneven: the classes with the most and the fewest training images, and their counts, if they
             differ much and the recipe does not compensate.
         promise_kept: whether the model promises what the recipe asks for, if anything.
@@ -36,6 +38,7 @@ class Outcome:
     largest: tuple[str, float] | None
     uneven: tuple[tuple[str, int], tuple[str, int]] | None
     promise_kept: bool = True
+    tested: Tested | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -85,6 +88,7 @@ def outcome(run: Run) -> Outcome:
         last=last,
         images=images,
         largest=None if run.multi_label else (largest, held_out[largest] / images),
+        tested=read_tested(run),
         uneven=((most, trained[most]), (fewest, trained[fewest])) if uneven else None,
         promise_kept=asked.error is None or run.answering.promise is not None,
     )

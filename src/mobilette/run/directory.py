@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mobilette.arch.arch import Arch
 from mobilette.data.preprocess import Preprocess
+from mobilette.data.sources import NAMED
 from mobilette.errors import InputError
 from mobilette.files import LARGEST_RECORD, read_bytes, read_json, write_json, write_text
 from mobilette.model.answering import PLAIN, Answering
@@ -150,6 +151,12 @@ def recorded_data(path: Path) -> str:
     if not isinstance(data, str):
         raise InputError(f"{path / DATASET}: key 'path' is missing")
     return data
+
+
+def recorded_path(data: str | Path) -> str:
+    """Return the data as an absolute path, or the name of a set."""
+    named = str(data) in NAMED and not (isinstance(data, Path) and data.exists())
+    return str(data) if named else str(Path(data).resolve())
 
 
 def write_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -9,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.data.images import Labels
+
+# The normal distribution's 97.5% quantile, for 95% intervals.
+Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,20 @@ def right_answers(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.boo
     else:
         right = np.take_along_axis(labels, predicted[:, None], axis=1)[:, 0] == 1
     return right & finite
+
+
+def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of ``fraction``, measured on ``images`` images.
+
+    Wilson's score interval (Probable inference, the law of succession, and statistical inference,
+    JASA 22, 1927) stays inside 0 to 1 and has a width at both ends. Without images it is 0 to 1.
+    """
+    if images == 0:
+        return 0.0, 1.0
+    spread = Z95**2 / images
+    centre = (fraction + spread / 2) / (1 + spread)
+    half = math.sqrt(fraction * (1 - fraction) * spread + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _measure_multi_label(

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mobilette.data.dataset import Dataset
-from mobilette.data.digests import Digests
-from mobilette.data.held_out import NEW, Trained
+from mobilette.data.digests import NEW, Digests, Trained
 from mobilette.data.images import SPLITS
 from mobilette.files import LARGEST_RECORD, read_json
 from mobilette.model.directory import DATASET, imported_from, is_model
@@ -59,6 +58,9 @@ def read_trained(path: Path) -> Trained:
     return Trained(
         images=Digests.from_json(found, where=str(where)),
         parts=MappingProxyType(parts),
+        names=MappingProxyType(
+            {split: frozenset(map(str, recorded.get(f"{split}_names", ()))) for split in parts}
+        ),
         unknown=f"{path}: {unknown}" if unknown else "",
     )
 

@@ -12,7 +12,8 @@ import torch
 from mobilette.arch.scale import Resolution
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.digests import NONE, Digests, digests_of
+from mobilette.data.digests import NEW, NONE, Digests, Trained, digests_of
+from mobilette.data.division import WHOLE, Division
 from mobilette.data.images import Digest, ImageSet
 from mobilette.data.loader import make_loader
 from mobilette.data.normalise import Normalise
@@ -34,6 +35,7 @@ from mobilette.training.environment import Precision
 from mobilette.training.events import Callbacks, Event, Sitting, Stopwatch, tensorboard_log
 from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
+from mobilette.training.process import describe_allocator
 from mobilette.training.recipe import Recipe
 from mobilette.training.sampling import Purpose, derive
 from mobilette.training.state import Progress
@@ -51,6 +53,18 @@ class Machine:
     world: World
 
 
+def describe_machine(machine: Machine) -> str:
+    """Return what trains, in one line."""
+    size = machine.world.size
+    processes = f"{size} processes, " if size > 1 else ""
+    norms = ", fused batch norms" if machine.fused_norms else ""
+    memory = ", freed memory is kept" if describe_allocator() == "keeps memory" else ""
+    return (
+        f"{processes}{machine.device}, {torch.get_num_threads()} threads, "
+        f"{machine.precision}{norms}{memory}"
+    )
+
+
 def load_images(
     images: ImageSet,
     *,
@@ -61,6 +75,8 @@ def load_images(
     reading: Reading,
     reporter: Reporter,
     digest: Digest | None = None,
+    division: Division = WHOLE,
+    known: Trained = NEW,
     seen: Digests = NONE,
 ) -> Dataset:
     """Return the images to train and validate on, through the cache.
@@ -77,6 +93,8 @@ def load_images(
         reading=replace(reading, cache=images_cache(reporter.remark)),
         reporter=reporter,
         digest=digest,
+        division=division,
+        known=known,
         seen=seen,
         device_memory=int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else None,
         processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),  # on this machine, by torchrun

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mobilette.arguments import checked
 from mobilette.artifact.directory import Artifact
-from mobilette.data.held_out import NEW, Choice, Read, Trained, choose_split, read_choice
+from mobilette.data.digests import NEW, Trained
+from mobilette.data.held_out import Choice, Read, choose_split, read_choice
 from mobilette.data.images import LabelledImage
 from mobilette.data.reading import IN_THIS_PROCESS, Reading
 from mobilette.data.sources import find_images

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from mobilette.data.images import Labels
 from mobilette.model.answering import Answering
 from mobilette.run.answered import answered
-from mobilette.run.metrics import right_answers
-from mobilette.verification.statistics import wilson_interval
+from mobilette.run.metrics import right_answers, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)

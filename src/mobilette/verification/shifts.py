@@ -28,10 +28,10 @@ from mobilette.notebook import html_table
 from mobilette.progress import SILENT, Reporter
 from mobilette.records import Ranged
 from mobilette.run.directory import Run, open_run
-from mobilette.run.metrics import measure, right_answers
+from mobilette.run.metrics import measure, right_answers, wilson_interval
 from mobilette.run.subject import model_sha256, resolve
 from mobilette.verification.evaluate import read_labelled
-from mobilette.verification.statistics import drop_interval, wilson_interval
+from mobilette.verification.statistics import drop_interval
 
 ROBUSTNESS = "robustness.json"
 Interval = tuple[float, float]

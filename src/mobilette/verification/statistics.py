@@ -10,25 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from mobilette.data.images import Labels
-from mobilette.run.metrics import softmax
+from mobilette.run.metrics import softmax, wilson_interval
 
 BINS = 15
-# The normal distribution's 97.5% quantile, for 95% intervals.
-Z95 = 1.959963984540054
-
-
-def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
-    """Return the 95% confidence interval of ``fraction``, measured on ``images`` images.
-
-    Wilson's score interval (Probable inference, the law of succession, and statistical inference,
-    JASA 22, 1927) stays inside 0 to 1 and has a width at both ends. Without images it is 0 to 1.
-    """
-    if images == 0:
-        return 0.0, 1.0
-    spread = Z95**2 / images
-    centre = (fraction + spread / 2) / (1 + spread)
-    half = math.sqrt(fraction * (1 - fraction) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def drop_interval(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, float]:

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 from mobilette.artifact.contract import Precision
 from mobilette.notebook import html_table
+from mobilette.run.metrics import wilson_interval
 from mobilette.verification.by_class import Change, ClassChange
 from mobilette.verification.promised import Promised
-from mobilette.verification.statistics import wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)

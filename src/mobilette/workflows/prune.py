@@ -12,7 +12,7 @@ from mobilette.arguments import checked
 from mobilette.compression.channel_scores import norm_scores
 from mobilette.compression.pruning import prune_channels
 from mobilette.counting.cost import cost
-from mobilette.data.held_out import Trained
+from mobilette.data.digests import Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images

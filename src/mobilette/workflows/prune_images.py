@@ -14,8 +14,7 @@ from torch import Tensor
 from mobilette.compression.channel_scores import Scores, taylor_scores
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import Dataset, load_dataset
-from mobilette.data.digests import NONE
-from mobilette.data.held_out import NEW, Trained
+from mobilette.data.digests import NEW, Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
@@ -88,13 +87,15 @@ class HeldImages:
         now: Now = time.perf_counter,
     ) -> None:
         begun, cache = now(), images_cache(reporter.remark)
+        used = NEW if reading.include_trained else before
         self.dataset = load_dataset(
             images,
             resolution=model.arch.resolution,
             preprocess=model.preprocess,
             reading=replace(reading, cache=cache),
             reporter=reporter,
-            seen=NONE if reading.include_trained else before.images,
+            known=used.for_another(),
+            seen=used.images,
         )
         self.includes_trained = _includes(self.dataset, before, asked=reading.include_trained)
         self.normalise = Normalise(model.preprocess).to(device)

@@ -11,6 +11,7 @@ import torch
 
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
+from mobilette.data.division import Division
 from mobilette.data.findings import changed_as_recorded, recorded_changes
 from mobilette.data.images import Digest
 from mobilette.data.reading import Reading
@@ -22,6 +23,7 @@ from mobilette.limits import FRACTION, THREADS
 from mobilette.model.directory import DATASET, ENVIRONMENT, is_imported
 from mobilette.nn.kernels import why_no_kernels
 from mobilette.progress import SILENT, Remark, Reporter
+from mobilette.records import parse
 from mobilette.run.directory import (
     LAUNCH,
     MAX_UNUSABLE,
@@ -32,6 +34,7 @@ from mobilette.run.directory import (
     open_run,
     recorded_data,
 )
+from mobilette.run.tested import lacks_test
 from mobilette.run.trained import describe_trained, read_moved, read_trained
 from mobilette.training.costs import plan_the_time
 from mobilette.training.distributed import World, claimed_by_writer, joined, launch, own_device
@@ -41,6 +44,7 @@ from mobilette.training.recipe import Recipe, load_recipe, merge_keys
 from mobilette.training.sampling import images_per_step
 from mobilette.training.session import Machine, load_images, make_trainer, run_loop
 from mobilette.training.state import Progress, State, apply_state, read_state
+from mobilette.workflows.measure_test import measure_test
 
 
 @checked
@@ -120,9 +124,10 @@ def run_resume(
         changes = _recipe_changes(run, recipe, state, force=force)
         progress = state.progress if state is not None else Progress()
         longer = recipe.time_limit > progress.elapsed or progress.epoch < recipe.epochs
-        if progress.finished and not (changes and longer):
+        done = progress.finished and not (changes and longer)
+        if done and not lacks_test(run):
             return run
-        progress.finished = False
+        progress.finished = done
         sitting = sitting.seen_by(writer=world.writes)
         remark = sitting.reporter.remark
         for other in _changed_environment(recorded, world):
@@ -145,6 +150,9 @@ def run_resume(
             reporter=sitting.reporter,
             force=force,
         )
+        if done:
+            measure_test(run, dataset, machine)
+            return run
         trainer = make_trainer(run, recipe, dataset, machine, sitting=sitting)
         if state is not None:
             apply_state(state, trainer, where=run.path / STATE)
@@ -155,7 +163,7 @@ def run_resume(
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())
         run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
-        world.barrier()  # what is written about the best weights
+        measure_test(run, dataset, machine)
     return open_run(run.path)
 
 
@@ -218,8 +226,10 @@ def _load_same_images(
     known: dict[str, Any] = recorded if isinstance(recorded, dict) else {}
     max_unusable = known.get(MAX_UNUSABLE, 1.0)
     FRACTION.check(f"{DATASET}: {MAX_UNUSABLE}", max_unusable)
+    division = parse(Division, known.get("division", {}), where=f"{run.path / DATASET}: division")
     digests = (each for each in get_args(Digest) if each == known.get("digest"))
-    images = changed_as_recorded(find_images(source), known, where=run.path / DATASET)
+    found = find_images(source, groups=division.groups)
+    images = changed_as_recorded(found, known, where=run.path / DATASET)
     dataset = load_images(
         images,
         resolution=run.arch.resolution,
@@ -229,6 +239,8 @@ def _load_same_images(
         reading=Reading(workers=workers, max_unusable=1.0 if force else float(max_unusable)),
         reporter=reporter,
         digest=next(digests, "decoded pixels"),
+        division=division,
+        known=read_trained(run.path),
         seen=read_moved(known, where=run.path / DATASET),
     )
     if dataset.fingerprint == known.get("fingerprint"):

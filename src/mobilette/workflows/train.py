@@ -7,18 +7,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from mobilette.arch.scale import Form, Resolution
 from mobilette.arguments import checked
 from mobilette.data.dataset import Dataset
-from mobilette.data.digests import NONE
+from mobilette.data.digests import NEW, Trained
+from mobilette.data.division import WHOLE, Division, as_holdout
 from mobilette.data.findings import recorded_changes, without_accepted
-from mobilette.data.held_out import NEW, Trained
 from mobilette.data.images import ImageSet
 from mobilette.data.preprocess import Resize
 from mobilette.data.reading import Reading
-from mobilette.data.sources import NAMED, find_images
+from mobilette.data.sources import find_images
 from mobilette.errors import InputError
 from mobilette.files import write_bytes
 from mobilette.folders import check_new, claimed_free, new_directory
@@ -33,6 +31,7 @@ from mobilette.run.directory import (
     check_apart,
     is_run,
     open_run,
+    recorded_path,
     write_run,
 )
 from mobilette.run.trained import describe_trained, trained_on
@@ -54,10 +53,17 @@ from mobilette.training.events import Listener, Sitting
 from mobilette.training.plan import NetworkChoice, Plan, make_plan
 from mobilette.training.process import describe_allocator
 from mobilette.training.recipe import Recipe, merge_keys
-from mobilette.training.session import Machine, load_images, make_trainer, run_loop
+from mobilette.training.session import (
+    Machine,
+    describe_machine,
+    load_images,
+    make_trainer,
+    run_loop,
+)
 from mobilette.training.start import load_start
 from mobilette.training.state import Progress, state_bytes
 from mobilette.training.time_plan import timed_reading
+from mobilette.workflows.measure_test import measure_test
 
 
 @checked
@@ -86,12 +92,14 @@ def train(
     device: str = "auto",
     workers: int | None = None,
     max_unusable: float = 0.1,
+    holdout: float | str | None = None,
+    groups: str | None = None,
     tensorboard: bool = False,
     profile: bool = False,
     callbacks: Iterable[Listener] = (),
     reporter: Reporter = SILENT,
 ) -> Run:
-    """Train a network and return its run.
+    """Train a network and return its run; `InputError` if a value or the images cannot be used.
 
     Args:
         data: a folder of images, a list, shards or a named set (docs/data.md).
@@ -102,8 +110,7 @@ def train(
         in_channels: 3, or 1 for grey; by default those of ``start``, or 3.
         preprocess: preset of mean and std; by default that of ``start``, or ``torch``.
         resize: ``crop``, ``squash`` or ``pad``; by default that of ``start``, or ``crop``.
-        recipe: a name, a TOML file or a `Recipe`; by default ``quick`` from scratch, ``transfer``
-            from initial weights, ``sliced`` if these are cut to a narrower network.
+        recipe: a name, a TOML file or a `Recipe`; by default as in docs/training.md.
         epochs: passes over the images.
         time: wall-clock to fit the schedule into: seconds, or text such as ``"90s"``, ``"10m"``.
         batch_size: images per step.
@@ -112,24 +119,19 @@ def train(
         promise: of the answers, such as ``error<=1%`` or ``known>=95%``: others are ``unknown``. If
             it cannot be kept, `Run.answering` has none, and ``reporter`` is told.
         overrides: other recipe keys to replace, for example ``{"mixup": 0.2}``.
-        start: initial weights: ``scratch``, a `Model`, a run, a file, the name of published
-            weights, or ``auto``: published weights if there are any, none for ``digits`` and the
-            small form.
+        start: initial weights: ``auto``, ``scratch``, a `Model`, a run, a file or a published name.
         without: an ``audit.csv`` of `mobilette.audit`, filled in: what to leave out or relabel.
         out: the run directory; by default a new one under ``runs/``.
         force: replace ``out`` if it exists.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         workers: decoding processes; by default one per core.
         max_unusable: fraction of the images that may be unusable.
+        holdout: part of the images, such as ``"20%"``, for a test at the end (docs/held_out.md).
+        groups: what keeps images on one side: a list's column, ``folder``, or a regular expression.
         tensorboard: also write TensorBoard events into the run.
-        profile: measure where the time of a step goes; sent as `Profiled` at the end.
-        callbacks: called with every event of `mobilette.training.events`. An exception from one
-            ends training after the step, with the state saved for `resume`.
+        profile: measure where the time of a step goes, sent as `Profiled` at the end.
+        callbacks: called with every `mobilette.training.events`; an exception stops the run.
         reporter: receives the progress of reading and downloads, and remarks.
-
-    Raises:
-        InputError: a value, the images or ``out`` cannot be used, or the time is too short
-            (`TooShortError`); nothing is left behind unless training had begun.
     """
     keys = merge_keys(
         overrides,
@@ -141,7 +143,7 @@ def train(
         promise=promise,
     )
     return run_train(
-        data if without is None else without_accepted(find_images(data), Path(without)),
+        _audited(data, without, groups),
         NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize),
         start=start,
         recipe=recipe,
@@ -150,9 +152,18 @@ def train(
         force=force,
         device=device,
         reading=Reading(workers=workers, max_unusable=max_unusable),
+        division=Division(holdout=as_holdout(holdout), groups=groups),
         profile=profile,
         sitting=Sitting(callbacks=tuple(callbacks), reporter=reporter, tensorboard=tensorboard),
     )
+
+
+def _audited(
+    data: str | Path, without: str | Path | None, groups: str | None
+) -> str | Path | ImageSet:
+    if without is None:
+        return data
+    return without_accepted(find_images(data, groups=groups), Path(without))
 
 
 def run_train(
@@ -167,12 +178,14 @@ def run_train(
     device: str = "auto",
     reading: Reading,
     before: Trained | None = None,
+    division: Division = WHOLE,
     profile: bool = False,
     sitting: Sitting,
 ) -> Run:
     """Do what `train` does, with the listeners and clock of ``sitting``.
 
-    ``before`` is what ``start`` was trained on, if it is of no run.
+    ``before`` is what ``start`` was trained on, if it is of no run; ``division`` how the images are
+    divided.
     """
     sitting = sitting.begin()
     where = own_device(choose_device(device))
@@ -186,7 +199,9 @@ def run_train(
         world = claims.enter_context(joined(where))
         sitting = sitting.seen_by(writer=world.writes)
         reporter = sitting.reporter
-        images = data if isinstance(data, ImageSet) else find_images(data)
+        images = data
+        if not isinstance(images, ImageSet):
+            images = find_images(images, groups=division.groups)
         for text in images.remarks:
             reporter.remark(text)
         plan = make_plan(
@@ -200,20 +215,10 @@ def run_train(
             fused_norms=can_fuse_norms(where, world=world) and plan.recipe.compile != "always",
             world=world,
         )
-        limit = plan.recipe.time_limit
-        timed = timed_reading(reporter.reading, limit=limit, elapsed=sitting.elapsed)
         if before is None:
             before = trained_on(plan.start) if plan.start is not None else NEW
-        dataset = load_images(
-            images,
-            resolution=plan.arch.resolution,
-            preprocess=plan.preprocess,
-            loader=plan.recipe.loader,
-            machine=machine,
-            reading=reading,
-            reporter=replace(reporter, reading=timed),
-            seen=NONE if reading.include_trained else before.images,
-        )
+        used = NEW if reading.include_trained else before
+        dataset = _load(images, plan, machine, used, division, reading=reading, sitting=sitting)
         if out is None:
             name = f"{Path(images.name).resolve().name}-{plan.arch.name}"
             out = claims.enter_context(claimed_free(Path("runs") / name))
@@ -228,20 +233,46 @@ def run_train(
         validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if world.writes:
             source = Path(images.name) if isinstance(data, ImageSet) else data
-            found = {"path": _absolute(source), MAX_UNUSABLE: reading.max_unusable}
-            found |= recorded_changes(images)
+            found = {"path": recorded_path(source), MAX_UNUSABLE: reading.max_unusable}
             with new_directory(folder, force=force, holds=ARCH, source=Path(source)) as unfinished:
-                described = describe_trained(dataset, before) | found
+                described = describe_trained(dataset, before) | found | recorded_changes(images)
                 _write_new_run(unfinished, plan, described, machine)
                 # In one step: a run killed right here has its initial weights.
                 write_bytes(unfinished / STATE, state_bytes(trainer, progress))
         world.barrier()
         reporter.remark(_describe_run(folder, plan, dataset))
-        reporter.remark(_describe_machine(machine))
+        reporter.remark(describe_machine(machine))
         run = open_run(folder)
         run_loop(run, trainer, progress, dataset, validation=validation, sitting=sitting)
-        world.barrier()  # what is written about the best weights
+        measure_test(run, dataset, machine)
     return open_run(folder)
+
+
+def _load(
+    images: ImageSet,
+    plan: Plan,
+    machine: Machine,
+    before: Trained,
+    division: Division,
+    *,
+    reading: Reading,
+    sitting: Sitting,
+) -> Dataset:
+    """Read the images, of which ``before`` were used to train the initial weights."""
+    reporter, limit = sitting.reporter, plan.recipe.time_limit
+    timed = timed_reading(reporter.reading, limit=limit, elapsed=sitting.elapsed)
+    return load_images(
+        images,
+        resolution=plan.arch.resolution,
+        preprocess=plan.preprocess,
+        loader=plan.recipe.loader,
+        machine=machine,
+        reading=reading,
+        reporter=replace(reporter, reading=timed),
+        division=division,
+        known=before.for_another(),
+        seen=before.images,
+    )
 
 
 def _write_new_run(
@@ -271,27 +302,11 @@ def _write_new_run(
 def _describe_run(folder: Path, plan: Plan, dataset: Dataset) -> str:
     counts = {split: len(part.labels) for split, part in dataset.splits.items()}
     left_out = f", {len(dataset.unusable)} left out (dataset.json says why)"
+    test = f" and {counts['test']:,} for a test at the end" if "test" in counts else ""
     return (
         f"{folder}: {plan.arch.name} at {'x'.join(map(str, plan.arch.size))}, "
         f"{len(dataset.classes)} classes, {counts['train']:,} images to train on, "
-        f"{counts['val']:,} held out{left_out if dataset.unusable else ''}; "
+        f"{counts['val']:,} held out{test}{left_out if dataset.unusable else ''}; "
         f"starts from {plan.start.origin.source if plan.start else 'scratch'}"
         f"{', cut to this width' if plan.is_cut else ''}"
     )
-
-
-def _describe_machine(machine: Machine) -> str:
-    size = machine.world.size
-    processes = f"{size} processes, " if size > 1 else ""
-    norms = ", fused batch norms" if machine.fused_norms else ""
-    memory = ", freed memory is kept" if describe_allocator() == "keeps memory" else ""
-    return (
-        f"{processes}{machine.device}, {torch.get_num_threads()} threads, "
-        f"{machine.precision}{norms}{memory}"
-    )
-
-
-def _absolute(data: str | Path) -> str:
-    """Return the data as an absolute path, or the name of a set."""
-    named = str(data) in NAMED and not (isinstance(data, Path) and data.exists())
-    return str(data) if named else str(Path(data).resolve())
