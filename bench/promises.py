@@ -40,11 +40,11 @@ from mobilette.formats.importing import import_weights
 from mobilette.progress import Reporter
 from mobilette.run.answers import fit_answering
 from mobilette.run.directory import Run, is_run, open_run
-from mobilette.run.metrics import log_sum_exp, right_answers, softmax
+from mobilette.run.metrics import log_sum_exp, right_answers, softmax, wilson_interval
 from mobilette.run.promise import Asked
 from mobilette.run.temperature import fit_temperature
 from mobilette.verification.bench import machine
-from mobilette.verification.statistics import calibration_error, wilson_interval
+from mobilette.verification.statistics import calibration_error
 from mobilette.workflows.export import export
 from mobilette.workflows.train import train
 
