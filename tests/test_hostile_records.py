@@ -30,6 +30,8 @@ from mobilette.artifact.directory import Artifact
 from mobilette.artifact.golden import MOST_IMAGES, read_golden
 from mobilette.counting.cost import check_memory
 from mobilette.data.cache import CacheNote
+from mobilette.data.division import Division
+from mobilette.data.images import Accepted
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError, shown
@@ -38,25 +40,33 @@ from mobilette.limits import CLASSES, Range
 from mobilette.model.answering import Answering
 from mobilette.model.classes import read_classes
 from mobilette.records import LONGEST, parse
+from mobilette.run import tested
 from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.state import Progress
 from mobilette.verification.benchmark import Benchmark
+from mobilette.verification.shifts import Robustness
+from mobilette.workflows.folds_record import Asked
 from mobilette.workflows.prune_record import Pruning
 from tests.artifact.forging import forge
 from tests.cli.test_cli import Capture, assert_refused, in_this_process
 
 RECORDS = (
+    Accepted,
     Answering,
     Arch,
+    Asked,
     Benchmark,
     CacheNote,
     Contract,
+    Division,
     Preprocess,
     Progress,
     Pruning,
     Recipe,
     Request,
+    Robustness,
+    tested.Tested,
     Timing,
 )
 # A loss that explodes is none of the numbers that a range tells from others.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mobilette.data.images import SPLITS, ImageSet, Label, LabelledImage, indices_of
 from mobilette.errors import InputError, shown
-from mobilette.limits import FOLDS, HOLDOUT
+from mobilette.limits import FOLDS, HOLDOUT, Range
 from mobilette.records import Ranged
 
 FIFTH = Fraction(1, 5)
@@ -37,7 +37,7 @@ class Division(Ranged):
     holdout: Annotated[float, HOLDOUT] | None = None
     groups: str | None = None
     folds: Annotated[int, FOLDS] | None = None
-    fold: int = 1
+    fold: Annotated[int, Range(1, 100)] = 1
 
     @property
     def test(self) -> tuple[Fraction, int] | None:

@@ -34,7 +34,7 @@ from mobilette.verification.evaluate import read_labelled
 from mobilette.verification.statistics import drop_interval
 
 ROBUSTNESS = "robustness.json"
-Interval = tuple[float, float]
+Interval = Annotated[tuple[float, float], DIFFERENCE]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Literal
 
-from mobilette.arch.scale import Form
+from mobilette.arch.scale import Form, Resolution
 from mobilette.data.division import Division, merged
 from mobilette.data.images import ImageSet, indices_of
 from mobilette.data.preprocess import Resize
@@ -19,7 +19,7 @@ from mobilette.data.sources import find_images
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.files import read_json, write_text
-from mobilette.limits import FOLDS, FRACTION, WORKERS
+from mobilette.limits import FOLDS, FRACTION, IN_CHANNELS, RESOLUTION, WIDTH_MULT, WORKERS
 from mobilette.model.directory import DATASET
 from mobilette.records import Ranged
 from mobilette.run.directory import Run
@@ -82,10 +82,10 @@ class Asked(Ranged):
     groups: str | None
     start: str
     model: str | None
-    width_mult: float | None
-    resolution: int | tuple[int, int] | None
+    width_mult: Annotated[float, WIDTH_MULT] | None
+    resolution: Annotated[Resolution, RESOLUTION] | None
     form: Form | None
-    in_channels: int | None
+    in_channels: Annotated[int, IN_CHANNELS] | None
     preprocess: str | None
     resize: Resize | None
     device: str
