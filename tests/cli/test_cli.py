@@ -290,7 +290,7 @@ def test_predict_says_what_it_cannot_read(exported: Artifact, tmp_path: Path) ->
     assert result.returncode == 0
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     assert first.keys() == {"path", "error"}
-    assert second.keys() == {"path", "label", "probability", "top"}
+    assert second.keys() == {"path", "label", "probability", "top", "answered", "reason"}
     assert mobilette("predict", exported.path, bad).returncode == 2
     assert mobilette("predict", exported.path, tmp_path / "missing.png").returncode == 2
 
