@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mobilette.cli.verdict import verdict_rows
 from mobilette.model.answering import PLAIN, Answering, Known, Promise
-from mobilette.run.answered import answered
+from mobilette.run.answers import answered
 from mobilette.run.directory import Run
 from mobilette.run.metrics import wilson_interval
 from mobilette.verification.promised import measure_promise

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mobilette.data.images import Labels
 from mobilette.errors import InputError
 from mobilette.model.answering import Answering, Known, Promise
-from mobilette.run.metrics import log_sum_exp, right_answers, softmax
+from mobilette.run.metrics import log_sum_exp, right_answers, sigmoid, softmax
 from mobilette.run.promise import (
     CONFIDENCE,
     Asked,
@@ -35,6 +35,18 @@ def why_unknown(answering: Answering, probability: float, logits: NDArray[np.flo
     if known is not None and log_sum_exp(logits[None])[0] < known.threshold:
         return UNLIKE
     return NOT_SURE if promise is not None and probability < promise.threshold else ""
+
+
+def answered(
+    logits: NDArray[np.float32], answering: Answering, *, multi_label: bool = False
+) -> NDArray[np.bool_]:
+    """Return which rows of ``logits`` (N, classes) get an answer, bool (N,); finite ones may."""
+    finite = np.isfinite(logits).all(axis=1)
+    probabilities = sigmoid if multi_label else softmax
+    safe = np.where(finite[:, None], logits, np.float32(0))
+    best = probabilities(safe, temperature=answering.temperature).max(axis=1)
+    rows = zip(finite, best, safe, strict=True)
+    return np.array([ok and not why_unknown(answering, p, row) for ok, p, row in rows], np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mobilette.data.images import Labels
 from mobilette.model.answering import Answering
-from mobilette.run.answered import answered
+from mobilette.run.answers import answered
 from mobilette.run.metrics import right_answers, wilson_interval
 
 
