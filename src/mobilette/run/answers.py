@@ -41,7 +41,7 @@ def answered(
     logits: NDArray[np.float32], answering: Answering, *, multi_label: bool = False
 ) -> NDArray[np.bool_]:
     """Return which rows of ``logits`` (N, classes) get an answer, bool (N,); finite ones may."""
-    finite = np.isfinite(logits).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1), np.bool_)
     probabilities = sigmoid if multi_label else softmax
     safe = np.where(finite[:, None], logits, np.float32(0))
     best = probabilities(safe, temperature=answering.temperature).max(axis=1)
