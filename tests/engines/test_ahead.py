@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mobilette.engines.predictor import computed_ahead
+from mobilette.engines.ahead import computed_ahead
 
 
 @pytest.mark.parametrize("threads", [0, 1, 4])

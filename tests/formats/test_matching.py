@@ -33,7 +33,8 @@ from mobilette.arch.primitives import (
 from mobilette.arch.rows import Activation, PoolLinear
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import NO_PADS, NORM, Builder, FileNetwork, Pads, Weights
+from mobilette.formats.file_builder import Builder
+from mobilette.formats.file_layers import NO_PADS, NORM, FileNetwork, Pads, Weights
 from mobilette.formats.matching import match
 from mobilette.nn.network import build_empty
 from tests.formats.execution import execute

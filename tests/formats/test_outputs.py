@@ -12,7 +12,8 @@ from mobilette.arch.catalogue import get_arch
 from mobilette.arch.primitives import INPUT, LinearLayer
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import NORM, Builder, Ending, Weights
+from mobilette.formats.file_builder import Builder
+from mobilette.formats.file_layers import NORM, Ending, Weights
 from mobilette.formats.imported import Imported, interpret_outputs
 from mobilette.formats.importing import _from_layers, import_weights
 from mobilette.formats.values import Affine

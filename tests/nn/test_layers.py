@@ -8,13 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mobilette.nn.layers import (
-    Conv2d,
-    GlobalAveragePool,
-    ReLU6,
-    SamePadConv2d,
-    ShuffleChannels,
-)
+from mobilette.nn.convolutions import Conv2d, SamePadConv2d
+from mobilette.nn.layers import GlobalAveragePool, ReLU6, ShuffleChannels
 
 
 def _output_and_gradient(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from mobilette.arch.rows import Block, Conv, PoolLinear, Step
 from mobilette.arch.scale import Settings
 from mobilette.errors import InputError
 from mobilette.formats.pretrained import create_model
-from mobilette.nn.layers import SamePadConv2d
+from mobilette.nn.convolutions import SamePadConv2d
 from mobilette.nn.network import Network
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -20,6 +17,7 @@ from mobilette.arch.features import features_layer
 from mobilette.data.formats import UnusableImage
 from mobilette.data.machine import usable_cores
 from mobilette.data.preprocess import Preprocess
+from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.images import (
     ImageLike,
     Images,
@@ -45,7 +43,6 @@ NOT_FINITE = (
 )
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,36 +287,3 @@ def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     among = np.flatnonzero(values >= np.partition(values, -count)[-count])
     chosen: NDArray[np.intp] = among[np.argsort(-values[among], kind="stable")[:count]]
     return chosen
-
-
-def computed_ahead(
-    function: Callable[[T], R], items: Iterable[T], *, threads: int, ahead: int
-) -> Generator[tuple[T, R], None, None]:
-    """Yield each of ``items`` with the result of ``function``, in order.
-
-    ``threads`` threads compute up to ``ahead`` results before they are asked for, and read
-    ``items`` no further; 0 threads compute each on demand. Closing the iterator starts nothing more
-    and waits for running calls. It cannot continue in a child of `fork`.
-    """
-    if threads < 1:
-        yield from ((item, function(item)) for item in items)
-        return
-    remaining = iter(items)
-    waiting: deque[tuple[T, Future[R]]] = deque()
-    pool, process = ThreadPoolExecutor(threads, thread_name_prefix="decoding"), os.getpid()
-
-    def submit(count: int) -> None:
-        waiting.extend((item, pool.submit(function, item)) for item in islice(remaining, count))
-
-    try:
-        submit(ahead)
-        while waiting:
-            item, future = waiting.popleft()
-            result = future.result()
-            submit(1)
-            yield item, result
-            if process != os.getpid():
-                raise InputError("started before this process was forked; start again in the child")
-    finally:
-        if process == os.getpid():
-            pool.shutdown(cancel_futures=True)

@@ -26,7 +26,8 @@ from mobilette.arch.primitives import (
 from mobilette.arch.rows import Activation, Block, Conv, PoolLinear, Step
 from mobilette.data.preprocess import PRESETS, Preprocess, Resize, preset
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import Builder, Ending, FileLayer, FileNetwork
+from mobilette.formats.file_builder import Builder
+from mobilette.formats.file_layers import Ending, FileLayer, FileNetwork
 from mobilette.model.classes import ClassLabel
 from mobilette.model.model import Model, Origin, numbered_classes
 

@@ -18,7 +18,8 @@ from mobilette.arch.primitives import INPUT, ActivationLayer, AnyLayer, ConvLaye
 from mobilette.arch.rows import Activation
 from mobilette.data.preprocess import Colour, Preprocess
 from mobilette.errors import InputError
-from mobilette.formats.file_layers import NO_PADS, Builder, Ending, FileLayer, Pads, Weights
+from mobilette.formats.file_builder import Builder
+from mobilette.formats.file_layers import NO_PADS, Ending, FileLayer, Pads, Weights
 
 Numbers = tuple[float, ...]
 Operation = Literal["ADD", "SUB", "MUL", "DIV"]
