@@ -132,15 +132,38 @@ def test_near_duplicates_of_a_flat_set_stay_on_one_side(tmp_path: Path) -> None:
                 path.with_name(f"{number}-2.png")
             )
     told: list[str] = []
-    dataset = load_dataset(
-        find_images(tmp_path),
-        resolution=32,
-        preprocess=preset("torch"),
-        reporter=Reporter(remark=told.append),
-    )
+    dataset = load(find_images(tmp_path), told=told, resolution=32)
     assert told == ["48 images are copies or near duplicates of others and stay on their side"]
     assert not bursts_of(dataset, "train") & bursts_of(dataset, "val")
     assert bursts_of(dataset, "val")
+
+
+def test_near_duplicates_across_given_splits_are_reported(tmp_path: Path) -> None:
+    """A mirrored training picture in val, a brighter one in test; a copy is named as a copy."""
+    rng = np.random.default_rng(5)
+    for split in ("train", "val", "test"):
+        for label in ("cat", "dog"):
+            for number in range(4):
+                path = tmp_path / split / label / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                smooth(rng, 64, 64).save(path)
+    picture = Image.open(tmp_path / "train/cat/0.png")
+    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "val/cat/mirrored.png")
+    Image.eval(picture, lambda value: min(255, int(value * 1.1))).save(
+        tmp_path / "test/dog/brighter.png"
+    )
+    copy = tmp_path / "val/cat/copy.png"
+    copy.write_bytes((tmp_path / "train/cat/1.png").read_bytes())
+    told: list[str] = []
+    load(find_images(tmp_path), told=told, resolution=32)
+    assert told == [
+        "1 images of val are also in train: val/cat/copy.png",
+        *(
+            f"1 images of {name} are near duplicates of images in train, which 'mobilette audit' "
+            f"shows: {name}/{which}.png"
+            for name, which in (("test", "dog/brighter"), ("val", "cat/mirrored"))
+        ),
+    ]
 
 
 def test_groups_of_equal_size_are_a_fifth() -> None:
@@ -177,11 +200,19 @@ def write(root: Path, classes: dict[str, list[str]]) -> Path:
 BURSTS = [f"b{burst}-{frame}.png" for burst in range(6) for frame in range(3)]
 
 
-def load(images: ImageSet, division: Division = WHOLE, known: Trained | None = None) -> Dataset:
+def load(
+    images: ImageSet,
+    division: Division = WHOLE,
+    known: Trained | None = None,
+    *,
+    told: list[str] | None = None,
+    resolution: int = 8,
+) -> Dataset:
     return load_dataset(
         images,
-        resolution=8,
+        resolution=resolution,
         preprocess=preset("torch"),
+        reporter=Reporter(remark=[].append if told is None else told.append),
         division=division,
         known=known or Trained(),
     )

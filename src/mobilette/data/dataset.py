@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from mobilette.arch.scale import Resolution
-from mobilette.data.alike import alike_groups
+from mobilette.data.alike import alike_across, alike_groups
 from mobilette.data.assigning import Assigned, assign, without_seen
 from mobilette.data.digests import NEW, NONE, Digests, Trained
 from mobilette.data.division import SEEN, WHOLE, Division, check_division, merged
@@ -185,6 +185,8 @@ def load_dataset(
     copies = find_copies(found, assigned)
     for line in copies.remarks() if copies is not None else ():
         reporter.remark(line)
+    if not (is_resumed or "all" in images.splits):
+        alike_across(found, assigned, mirrored=images.flippable, remark=say)
     return Dataset(
         classes=images.classes,
         splits=divide(found, assigned, num_classes=len(images.classes)),

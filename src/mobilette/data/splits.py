@@ -101,16 +101,16 @@ class Copies:
     def remarks(self) -> tuple[str, ...]:
         """Return what users of the set should know, one line each."""
         said = [
-            f"{len(names):,} images of {split} are also in train: {_some(names)}"
+            f"{len(names):,} images of {split} are also in train: {some_names(names)}"
             for split, names in self.in_train.items()
         ]
         if self.in_val:
             said.append(
-                f"{len(self.in_val):,} images of test are also in val: {_some(self.in_val)}"
+                f"{len(self.in_val):,} images of test are also in val: {some_names(self.in_val)}"
             )
         if self.in_classes:
-            same = [_some(names, between=" = ") for names in self.in_classes]
-            said.append(f"{len(same):,} images are in several classes: {_some(same)}")
+            same = [some_names(names, between=" = ") for names in self.in_classes]
+            said.append(f"{len(same):,} images are in several classes: {some_names(same)}")
         return tuple(said)
 
 
@@ -148,7 +148,8 @@ def find_copies(found: FoundRows, assigned: Sequence[str]) -> Copies | None:
     )
 
 
-def _some(names: Sequence[str], *, between: str = ", ") -> str:
+def some_names(names: Sequence[str], *, between: str = ", ") -> str:
+    """Return the first three of ``names``, with dots if there are more."""
     return between.join([*names[:_NAMED], *["..."] * (len(names) > _NAMED)])
 
 
