@@ -164,41 +164,30 @@ def train(
     from mobilette.workflows.resume import resume as resume_run
     from mobilette.workflows.train import train as train_run
 
-    overrides = dict(parse_setting(text) for text in settings or [])
+    keys = dict(parse_setting(text) for text in settings or [])
     if teacher is not None:
-        overrides["teacher"] = _absolute(teacher)
-    keys = merge_keys(
-        overrides,
-        epochs=epochs,
-        time=time,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        promise=promise,
-    )
+        keys["teacher"] = _absolute(teacher)
+    keys = merge_keys(keys, epochs=epochs, time=time, seed=seed, promise=promise)
+    keys = merge_keys(keys, batch_size=batch_size, lr=lr)
     if is_restarted() and resume is None and out is not None and is_of_this_launch(out):
         resume, keys = out, {}  # torchrun restarts with the same arguments
     keep_freed_memory()
     set_threads(threads or (recorded_threads(resume) if resume else None))
-    network = {"model": model, "width_mult": width_mult, "resolution": resolution, "form": form}
-    network |= {"in_channels": in_channels, "preprocess": preprocess, "resize": resize}
-    place = {"out": out, "force": force, "device": device or "auto", "groups": groups}
-    read = {"workers": workers, "max_unusable": max_unusable}
-    request: dict[str, Any] = {"recipe": recipe, "start": start} | network | place | read
+    request: dict[str, Any] = {"model": model, "width_mult": width_mult, "resolution": resolution}
+    request |= {"form": form, "in_channels": in_channels, "preprocess": preprocess}
+    request |= {"resize": resize, "recipe": recipe, "start": start, "max_unusable": max_unusable}
+    request |= {"out": out, "force": force, "device": device or "auto", "groups": groups}
 
     def work(progress: TrainingProgress) -> Run | Folds:
         told: dict[str, Any] = {"callbacks": [progress], "reporter": progress.reporter}
         if resume is not None and holds_folds(resume):
             return resume_folds(resume, **told)
+        told |= {"overrides": keys, "workers": workers}
         if folds is not None:
-            return cross_validate(
-                str(data), folds=folds, time=time, overrides=keys, **request, **told
-            )
-        told |= {"overrides": keys, "tensorboard": tensorboard}
+            return cross_validate(str(data), folds=folds, time=time, **request, **told)
+        told["tensorboard"] = tensorboard
         if resume is not None:
-            return resume_run(
-                resume, data=data, force=force, device=device, workers=workers, **told
-            )
+            return resume_run(resume, data=data, force=force, device=device, **told)
         told |= {"holdout": holdout, "without": without, "profile": profile}
         return train_run(str(data), **request, **told)
 

@@ -182,11 +182,7 @@ def load_dataset(
     is_resumed, say = digest is not None, reporter.remark
     divided = _assigned(images, found, division, known, seen, resumed=is_resumed, remark=say)
     found, assigned = divided.found, divided.splits
-    copies = find_copies(found, assigned)
-    for line in copies.remarks() if copies is not None else ():
-        reporter.remark(line)
-    if not (is_resumed or "all" in images.splits):
-        alike_across(found, assigned, mirrored=images.flippable, remark=say)
+    copies = _copies(images, divided, resumed=is_resumed, remark=say)
     return Dataset(
         classes=images.classes,
         splits=divide(found, assigned, num_classes=len(images.classes)),
@@ -292,6 +288,16 @@ def _assigned(
     moved = len(divided.moved) > 0
     check_division(images, divided.found.images, divided.splits, division, moved=moved)
     return divided
+
+
+def _copies(images: ImageSet, divided: Assigned, *, resumed: bool, remark: Remark) -> Copies | None:
+    """Return the copies, and say which there are; of given splits the near duplicates, too."""
+    copies = find_copies(divided.found, divided.splits)
+    for line in copies.remarks() if copies is not None else ():
+        remark(line)
+    if not (resumed or "all" in images.splits):
+        alike_across(divided.found, divided.splits, mirrored=images.flippable, remark=remark)
+    return copies
 
 
 def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:

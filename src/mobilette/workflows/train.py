@@ -116,8 +116,7 @@ def train(
         batch_size: images per step.
         lr: peak learning rate.
         seed: random seed.
-        promise: of the answers, such as ``error<=1%`` or ``known>=95%``: others are ``unknown``. If
-            it cannot be kept, `Run.answering` has none, and ``reporter`` is told.
+        promise: ``error<=1%``, ``known>=95%`` or both (docs/promises.md); kept by `Run.answering`.
         overrides: other recipe keys to replace, for example ``{"mixup": 0.2}``.
         start: initial weights: ``auto``, ``scratch``, a `Model`, a run, a file or a published name.
         without: an ``audit.csv`` of `mobilette.audit`, filled in: what to leave out or relabel.
@@ -133,21 +132,13 @@ def train(
         callbacks: called with every `mobilette.training.events`; an exception stops the run.
         reporter: receives the progress of reading and downloads, and remarks.
     """
-    keys = merge_keys(
-        overrides,
-        epochs=epochs,
-        time=time,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        promise=promise,
-    )
+    keys = merge_keys(overrides, epochs=epochs, time=time, seed=seed, promise=promise)
     return run_train(
         _audited(data, without, groups),
         NetworkChoice(model, width_mult, resolution, form, in_channels, preprocess, resize),
         start=start,
         recipe=recipe,
-        overrides=keys,
+        overrides=merge_keys(keys, batch_size=batch_size, lr=lr),
         out=out,
         force=force,
         device=device,
