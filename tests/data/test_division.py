@@ -212,7 +212,7 @@ def load(
         images,
         resolution=resolution,
         preprocess=preset("torch"),
-        reporter=Reporter(remark=[].append if told is None else told.append),
+        reporter=Reporter(remark=(told if told is not None else []).append),
         division=division,
         known=known or Trained(),
     )
