@@ -1,4 +1,4 @@
-"""Model transformations: fold, equalise, correct biases, slice, prune; int8 simulated in float.
+"""Model transformations: fold, equalise, correct biases, slice, prune, inherit; simulated int8.
 
 Also what they go by: scores of channels, and channels that are dead.
 """
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mobilette.compression.dead_channels import dead_depthwise
     from mobilette.compression.equalisation import absorb_high_biases, equalise
     from mobilette.compression.folding import fold, merge_branches
+    from mobilette.compression.inheriting import inherit
     from mobilette.compression.pruning import prune_channels, slice_to
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "dead_depthwise",
     "equalise",
     "fold",
+    "inherit",
     "merge_branches",
     "norm_scores",
     "prune_channels",
@@ -36,6 +38,7 @@ _HOME = {
     "dead_depthwise": "dead_channels",
     "equalise": "equalisation",
     "fold": "folding",
+    "inherit": "inheriting",
     "merge_branches": "folding",
     "norm_scores": "channel_scores",
     "prune_channels": "pruning",

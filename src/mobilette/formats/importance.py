@@ -31,29 +31,39 @@ def contributions(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor
     1608.08710: there of the filter that computes the channel) with the batch norm's scale (Liu et
     al. 2017, "Learning Efficient Convolutional Networks through Network Slimming", arXiv
     1708.06519).
-
-    The moments are estimates. A batch norm's output is taken as normal, with its shift as mean and
-    its scale as deviation; an activation's moments are integrated over that. A convolution without
-    batch norm has its bias as mean and its filter's norm, relative to its inputs, as deviation.
-    Terms of a sum are taken as independent.
+    Mean and variance are those of `estimated_moments`.
     """
-    moments: dict[str, Moments] = {
-        INPUT: (torch.zeros(arch.in_channels).double(), torch.ones(arch.in_channels).double())
-    }
+    moments = estimated_moments(arch, weights)
     shares: dict[str, Tensor] = {}
     normed = {layer.inputs[0] for layer in layers(arch) if isinstance(layer, primitives.NormLayer)}
     for layer in layers(arch):
-        inputs = [moments[name] for name in layer.inputs]
         if isinstance(layer, primitives.LinearLayer) or (
             isinstance(layer, primitives.ConvLayer) and not layer.is_depthwise
         ):
-            mean, variance = inputs[0]
+            mean, variance = moments[layer.inputs[0]]
             strength = variance if layer.name in normed else mean**2 + variance
             squares = _by_group(layer, weights).square().sum(dim=(1, 3)).flatten()
             energy = strength * squares
             shares[layer.name] = energy / energy.sum().clamp_min(torch.finfo(energy.dtype).tiny)
-        moments[layer.name] = _moments(layer, inputs, weights, arch.norm_epsilon)
     return shares
+
+
+@torch.no_grad()
+def estimated_moments(arch: Arch, weights: Mapping[str, Tensor]) -> dict[str, Moments]:
+    """Return an estimate of each channel's mean and variance at every layer and the ``input``.
+
+    A batch norm's output is taken as normal, with its shift as mean and its scale as deviation; an
+    activation's moments are integrated over that. A convolution without batch norm has its bias as
+    mean and its filter's norm, relative to its inputs, as deviation. Terms of a sum are taken as
+    independent.
+    """
+    moments: dict[str, Moments] = {
+        INPUT: (torch.zeros(arch.in_channels).double(), torch.ones(arch.in_channels).double())
+    }
+    for layer in layers(arch):
+        inputs = [moments[name] for name in layer.inputs]
+        moments[layer.name] = _moments(layer, inputs, weights, arch.norm_epsilon)
+    return moments
 
 
 def _by_group(

@@ -1,1 +1,1 @@
-"""Searches for a precision that suits a target."""
+"""Chooses among networks and precisions."""
