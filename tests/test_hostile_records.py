@@ -29,6 +29,7 @@ from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.golden import MOST_IMAGES, read_golden
 from mobilette.counting.cost import check_memory
+from mobilette.counting.latency import LatencyTable
 from mobilette.data.cache import CacheNote
 from mobilette.data.division import Division
 from mobilette.data.images import Accepted
@@ -45,6 +46,7 @@ from mobilette.run.directory import Run, open_run
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.state import Progress
 from mobilette.verification.benchmark import Benchmark
+from mobilette.verification.layer_latency import LayerRequest, LayerTimes
 from mobilette.verification.shifts import Robustness
 from mobilette.workflows.folds_record import Asked
 from mobilette.workflows.prune_record import Pruning
@@ -60,6 +62,9 @@ RECORDS = (
     CacheNote,
     Contract,
     Division,
+    LatencyTable,
+    LayerRequest,
+    LayerTimes,
     Preprocess,
     Progress,
     Pruning,

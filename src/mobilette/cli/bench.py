@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.cli.options import Force, IncludeTrained, Json, SplitOption, Workers, ranged
+from mobilette.errors import InputError
 from mobilette.limits import ROUNDS, THREADS
 from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
     from mobilette.verification.benchmark import Benchmark
 
+PRECISIONS = "fp32,fp16,bf16,int8"
+
 
 def bench(
     models: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="Artifacts, folders of several, and runs.", metavar="ARTIFACT..."),
-    ],
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Labelled images, for the accuracy.")
     ] = None,
@@ -29,15 +32,27 @@ def bench(
         typer.Option("--to", help="Export the given runs first: targets with commas, or all."),
     ] = None,
     precision: Annotated[
-        str, typer.Option("--precision", help="Precisions to export.")
-    ] = "fp32,fp16,bf16,int8",
+        str | None,
+        typer.Option("--precision", help=f"Precisions to export [{PRECISIONS}], or a table's."),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            "--table",
+            help="Measure a latency table of this machine instead, on onnx or litert: what each "
+            "shape of layer takes, by which latencies are predicted.",
+        ),
+    ] = None,
     split: SplitOption = None,
     include_trained: IncludeTrained = False,
     threads: Annotated[int, ranged("--threads", THREADS, "Threads of each engine.")] = 1,
     rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds of timing, all in turn.")] = 3,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for bench.json, .md, .svg [a folder of artifacts]."),
+        typer.Option(
+            "--out",
+            help="Folder for bench.json, .md, .svg [a folder of artifacts], or a table's file.",
+        ),
     ] = None,
     workers: Workers = None,
     force: Force = False,
@@ -47,6 +62,21 @@ def bench(
 
     Status 1 if none of them is verified.
     """
+    if table is not None:
+        from mobilette.cli.latency_table import make_table
+
+        refused = {"ARTIFACT": models, "--data": data, "--to": to, "--split": split}
+        return make_table(
+            table,
+            precision=precision or "fp32",
+            threads=threads,
+            out=out,
+            force=force,
+            as_json=as_json,
+            refused=[name for name, value in refused.items() if value],
+        )
+    if not models:
+        raise InputError("bench: give artifacts, runs or folders of them, or --table ENGINE")
     from mobilette.artifact.directory import find_artifacts
     from mobilette.cli.output import remarks
     from mobilette.folders import claimed, make_directory
@@ -54,7 +84,9 @@ def bench(
     from mobilette.verification.bench import bench as measure
 
     if to is not None:
-        made = [_export(run, to, precision, data, out=out, force=force) for run in models]
+        made = [
+            _export(run, to, precision or PRECISIONS, data, out=out, force=force) for run in models
+        ]
         if len(made) == 1:
             out = made[0]  # where predict looks for it
         models = [path for pair in zip(models, made, strict=True) for path in pair]

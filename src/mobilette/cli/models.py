@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,7 +16,9 @@ from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import CLASSES, ROWS
 
 if TYPE_CHECKING:
+    from mobilette.counting.budget import Constraint, Device
     from mobilette.counting.candidates import Candidate, Precision, Shortfall
+    from mobilette.counting.latency import LatencyTable
 
 SHOWN = 20
 
@@ -26,8 +29,9 @@ def models(
         str | None,
         typer.Option(
             "--budget",
-            help="List what fits: limits (<=, <) on params, madds, size (weights) and ram "
-            "(activations), such as 'madds<=60M, size<=1MB, ram<=256KB'.",
+            help="List what fits: limits (<=, <) on params, madds, size (weights), ram "
+            "(activations) and latency (by a table: 'mobilette bench --table'), such as "
+            "'madds<=60M, size<=1MB, ram<=256KB, latency<=2ms@onnx, latency<=9ms@pi4.json'.",
         ),
     ] = None,
     resolution: Annotated[
@@ -40,7 +44,7 @@ def models(
     ] = None,
     precision: Annotated[
         Literal["fp32", "int8"] | None,
-        typer.Option("--precision", help="With --budget: precision of size and ram [int8]."),
+        typer.Option("--precision", help="With --budget: precision [int8, or a table's]."),
     ] = None,
     num_classes: Annotated[
         int | None, ranged("--num-classes", CLASSES, "With --budget: number of classes [1000].")
@@ -63,7 +67,7 @@ def models(
             names,
             budget,
             parse_resolutions(resolution or "96..224"),
-            precision=precision or "int8",
+            precision=precision,
             num_classes=num_classes or 1000,
             limit=limit,
             as_json=as_json,
@@ -114,7 +118,7 @@ def _list_candidates(
     budget: str,
     resolutions: list[Resolution],
     *,
-    precision: Precision,
+    precision: Precision | None,
     num_classes: int,
     limit: int | None,
     as_json: bool,
@@ -123,23 +127,53 @@ def _list_candidates(
     from mobilette.counting.budget import parse_budget
     from mobilette.counting.candidates import Shortfall, candidates
 
+    limits = parse_budget(budget)
+    tables = _latency_tables(limits, precision)
+    used = precision or _precision_of(tables)
     found = candidates(
         names,
-        parse_budget(budget),
+        limits,
         resolutions=resolutions,
-        precision=precision,
+        precision=used,
         num_classes=num_classes,
+        tables=tables,
     )
     if isinstance(found, Shortfall):
         if as_json:
             print_json([])
-        remarks().print(_explain(found, budget, precision))
+        remarks().print(_explain(found, budget, used))
         return 1
     if as_json:
         print_json([candidate.to_json() for candidate in found[:limit]])
     else:
-        _print_candidates(found, limit or SHOWN, precision, num_classes)
+        _print_candidates(found, limit or SHOWN, used, num_classes)
     return 0
+
+
+def _latency_tables(
+    limits: Sequence[Constraint], precision: Precision | None
+) -> dict[Device, LatencyTable]:
+    """Return the tables of the budget's devices: the files named, and this machine's."""
+    from mobilette.counting.latency import read_latency_table
+
+    tables = {}
+    for device in (limit.device for limit in limits if limit.device is not None):
+        if device.table is not None:
+            tables[device] = read_latency_table(device.table)
+    known = precision or _precision_of(tables)
+    for device in (limit.device for limit in limits if limit.device is not None):
+        if device.engine is not None:
+            from mobilette.verification.latency_table import cached_latency_table
+
+            tables[device] = cached_latency_table(
+                device.engine, precision=known, threads=device.threads
+            )
+    return tables
+
+
+def _precision_of(tables: Mapping[Device, LatencyTable]) -> Precision:
+    """Return the precision of a budget's tables, or int8."""
+    return next((table.precision for table in tables.values()), "int8")
 
 
 def _print_candidates(
@@ -165,11 +199,13 @@ def _print_candidates(
                 source,
                 human_count(candidate.params),
                 human_count(candidate.madds),
-                human_bytes(candidate.needs("size", precision)),
-                human_bytes(candidate.needs("ram", precision)),
+                human_bytes(candidate.counted("size", precision)),
+                human_bytes(candidate.counted("ram", precision)),
+                *(f"{ms:.3g} ms" for ms in candidate.latency_ms.values()),
             )
         )
     headings = ("name", "width", "pixels", "top-1", "source", "params", "mult-adds", "size", "peak")
+    headings = (*headings, *(found[0].latency_ms if found else ()))
     print(table(headings, rows, gap=2))
     notes = [f"{len(found) - limit:,} more fit (--limit)"] if len(found) > limit else []
     notes.append(
@@ -187,9 +223,13 @@ def _explain(short: Shortfall, budget: str, precision: Precision) -> str:
     quantity = short.tightest.quantity
 
     def described(candidate: Candidate) -> str:
-        need = candidate.needs(quantity, precision)
-        in_bytes = quantity in ("size", "ram")
-        amount = f"{human_bytes(need)} in {precision}" if in_bytes else human_count(need)
+        need = candidate.needs(short.tightest, precision)
+        if quantity == "latency":
+            amount = f"{need:.3g} ms on {short.tightest.device}, predicted"
+        elif quantity in ("size", "ram"):
+            amount = f"{human_bytes(int(need))} in {precision}"
+        else:
+            amount = human_count(int(need))
         point = f"width {candidate.width_mult:g} and {resolution_text(candidate.resolution)} pixels"
         return f"{candidate.name} at {point} ({quantity} {amount})"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from math import prod
 from typing import Literal
@@ -25,7 +25,7 @@ from mobilette.arch.primitives import (
     output_side,
 )
 from mobilette.arch.scale import Resolution, Settings, size_of
-from mobilette.counting.budget import Constraint, Quantity
+from mobilette.counting.budget import COUNTED_QUANTITIES, Constraint, Counted, Device
 from mobilette.counting.cost import (
     Bytes,
     deployed_bytes,
@@ -33,7 +33,9 @@ from mobilette.counting.cost import (
     layer_params,
     peak_activations,
 )
+from mobilette.counting.latency import LatencyTable, predicted_latency
 from mobilette.counting.published import Accuracy, published_accuracy, published_widths
+from mobilette.errors import InputError
 
 Precision = Literal["fp32", "int8"]
 ELEMENT_BYTES = {"fp32": 4, "int8": 1}
@@ -46,6 +48,7 @@ class Candidate:
     """A network at a width and a resolution, its cost and its published accuracy.
 
     ``accuracy`` is on ImageNet, whatever the number of classes; ``None`` if unpublished.
+    ``latency_ms`` is predicted, by the devices in the budget.
     """
 
     name: str
@@ -57,10 +60,12 @@ class Candidate:
     size_bytes: Bytes
     peak_activation_bytes: Bytes
     accuracy: Accuracy | None
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the candidate as JSON values; without an accuracy its three values are null."""
         known = self.accuracy
+        latency = {"latency_ms": dict(self.latency_ms)} if self.latency_ms else {}
         return {
             "name": self.name,
             "family": self.family,
@@ -73,10 +78,17 @@ class Candidate:
             "source": known.source if known else None,
             "size_bytes": asdict(self.size_bytes),
             "peak_activation_bytes": asdict(self.peak_activation_bytes),
+            **latency,
         }
 
-    def needs(self, quantity: Quantity, precision: Precision) -> int:
-        """Return how much of a budget's ``quantity`` it needs."""
+    def needs(self, constraint: Constraint, precision: Precision) -> float:
+        """Return how much it needs of what ``constraint`` limits, in the same unit."""
+        if constraint.quantity == "latency":
+            return self.latency_ms[str(constraint.device)]
+        return self.counted(_counted(constraint), precision)
+
+    def counted(self, quantity: Counted, precision: Precision) -> int:
+        """Return how much of ``quantity`` it needs."""
         size: int = getattr(self.size_bytes, precision)
         ram: int = getattr(self.peak_activation_bytes, precision)
         return {"params": self.params, "madds": self.madds, "size": size, "ram": ram}[quantity]
@@ -103,11 +115,16 @@ class _Swept:
 
     name: str
     width_mult: float
+    arch: Arch
     resolutions: list[Resolution]
     costs: CostByResolution
+    tables: Mapping[Device, LatencyTable]
 
-    def needs(self, quantity: Quantity, precision: Precision) -> NDArray[np.int64]:
-        """Return how much of ``quantity`` it needs at each resolution."""
+    def needs(self, constraint: Constraint, precision: Precision) -> NDArray[np.float64]:
+        """Return how much it needs of what ``constraint`` limits, at each resolution."""
+        if constraint.quantity == "latency":
+            table = self.tables[_device(constraint)]
+            return np.array([self.latency_ms(index, table) for index in range(len(self))])
         costs = self.costs
         amounts = {
             "params": costs.params,
@@ -115,7 +132,14 @@ class _Swept:
             "size": getattr(costs.size_bytes, precision),
             "ram": ELEMENT_BYTES[precision] * costs.peak_activations,
         }
-        return np.broadcast_to(amounts[quantity], costs.madds.shape)
+        needed = np.asarray(amounts[_counted(constraint)], dtype=np.float64)
+        return np.broadcast_to(needed, costs.madds.shape)
+
+    def __len__(self) -> int:
+        return len(self.resolutions)
+
+    def latency_ms(self, index: int, table: LatencyTable) -> float:
+        return predicted_latency(self.arch.with_resolution(self.resolutions[index]), table)
 
     def candidate(self, index: int) -> Candidate:
         elements = int(self.costs.peak_activations[index])
@@ -130,6 +154,9 @@ class _Swept:
             size_bytes=self.costs.size_bytes,
             peak_activation_bytes=Bytes(fp32=4 * elements, int8=elements),
             accuracy=published_accuracy(self.name, self.width_mult, resolution),
+            latency_ms={
+                str(device): self.latency_ms(index, table) for device, table in self.tables.items()
+            },
         )
 
 
@@ -140,6 +167,7 @@ def candidates(
     resolutions: Sequence[Resolution],
     precision: Precision = "int8",
     num_classes: int = 1000,
+    tables: Mapping[Device, LatencyTable] | None = None,
 ) -> list[Candidate] | Shortfall:
     """Return the networks among ``names`` that fit ``budget``, highest published accuracy first.
 
@@ -152,27 +180,66 @@ def candidates(
         resolutions: of the input; networks have the small form up to a shorter side of 64 pixels.
         precision: at which ``size`` and ``ram`` are counted.
         num_classes: of the classifier.
+        tables: predict the latencies that ``budget`` limits, by device.
 
     Returns:
         The candidates, or why there are none.
 
     Raises:
-        InputError: a resolution that no network can have.
+        InputError: a resolution that no network can have, a limit of the accuracy, a device without
+            a table, or a table of another precision.
     """
+    tables = _tables(budget, tables or {}, precision)
     swept = [
         each
         for name in names
         for width_mult in sorted({*USUAL_WIDTHS, *published_widths(name)})
-        for each in _sweep(name, width_mult, resolutions, num_classes)
+        for each in _sweep(name, width_mult, resolutions, num_classes, tables)
     ]
+    counted = [each for each in budget if each.quantity != "latency"]
+    timed = [each for each in budget if each.quantity == "latency"]
     found = [
-        each.candidate(int(index))
+        candidate
         for each in swept
-        for index in np.flatnonzero(_excess(each, budget, precision) <= 1)
+        for index in np.flatnonzero(_excess(each, counted, precision) <= 1)
+        for candidate in (each.candidate(int(index)),)
+        if all(x.is_met(candidate.needs(x, precision)) for x in timed)
     ]
     if not found:
         return _shortfall(swept, budget, precision)
     return sorted(found, key=_rank)
+
+
+def _tables(
+    budget: Sequence[Constraint], given: Mapping[Device, LatencyTable], precision: Precision
+) -> dict[Device, LatencyTable]:
+    """Return the tables that ``budget`` needs."""
+    tables = {}
+    for constraint in budget:
+        if constraint.quantity == "top1":
+            raise InputError(
+                f"budget {constraint.text!r}: accuracy depends on the images: mobilette fit"
+            )
+        if constraint.quantity == "latency":
+            device = _device(constraint)
+            if device not in given:
+                raise InputError(f"budget {constraint.text!r}: no latency table of {device}")
+            table = tables[device] = given[device]
+            if table.precision != precision:
+                raise InputError(
+                    f"budget {constraint.text!r}: the latency table is of {table.precision}, not "
+                    f"{precision}"
+                )
+    return tables
+
+
+def _device(constraint: Constraint) -> Device:
+    assert constraint.device is not None  # of every latency
+    return constraint.device
+
+
+def _counted(constraint: Constraint) -> Counted:
+    return next(each for each in COUNTED_QUANTITIES if each == constraint.quantity)
 
 
 def _rank(candidate: Candidate) -> tuple[float, int, str, float, tuple[int, int]]:
@@ -182,7 +249,11 @@ def _rank(candidate: Candidate) -> tuple[float, int, str, float, tuple[int, int]
 
 
 def _sweep(
-    name: str, width_mult: float, resolutions: Sequence[Resolution], num_classes: int
+    name: str,
+    width_mult: float,
+    resolutions: Sequence[Resolution],
+    num_classes: int,
+    tables: Mapping[Device, LatencyTable],
 ) -> list[_Swept]:
     """Return the costs of the small and the full form, as far as ``resolutions`` need them."""
 
@@ -198,7 +269,8 @@ def _sweep(
     ):
         sides = list(group)
         arch = get_arch(name, settings(sides[0]))
-        swept.append(_Swept(name, width_mult, sides, cost_by_resolution(arch, sides)))
+        costs = cost_by_resolution(arch, sides)
+        swept.append(_Swept(name, width_mult, arch, sides, costs, tables))
     return swept
 
 
@@ -208,13 +280,14 @@ def _excess(
     """Return the largest ratio of need to limit at each resolution; at most 1 fits."""
     worst = np.zeros(len(swept.resolutions))
     for constraint in budget:
-        worst = np.maximum(worst, swept.needs(constraint.quantity, precision) / _limit(constraint))
+        worst = np.maximum(worst, swept.needs(constraint, precision) / _limit(constraint))
     return worst
 
 
 def _limit(constraint: Constraint) -> float:
     """Return the limit, never 0, so that it can be divided by."""
-    return max(float(constraint.at_most), 0.5)
+    least = 1e-6 if constraint.quantity == "latency" else 0.5
+    return max(float(constraint.limit), least)
 
 
 def _shortfall(
@@ -225,8 +298,8 @@ def _shortfall(
         return swept[row].candidate(int(amounts[row].argmin()))
 
     nearest = least([_excess(each, budget, precision) for each in swept])
-    tightest = max(budget, key=lambda c: nearest.needs(c.quantity, precision) / _limit(c))
-    needed = [each.needs(tightest.quantity, precision).astype(np.float64) for each in swept]
+    tightest = max(budget, key=lambda c: nearest.needs(c, precision) / _limit(c))
+    needed = [each.needs(tightest, precision) for each in swept]
     return Shortfall(tightest=tightest, nearest=nearest, smallest=least(needed))
 
 

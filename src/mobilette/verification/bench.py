@@ -14,7 +14,7 @@ from statistics import median
 
 from mobilette.arguments import checked
 from mobilette.artifact.directory import Artifact, find_artifacts, is_artifact, open_artifact
-from mobilette.data.machine import usable_cores
+from mobilette.data.machine import processor, usable_cores
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.engines import timing
@@ -140,16 +140,8 @@ def expand(models: Sequence[str | Path]) -> list[Path]:
 
 def machine() -> str:
     """Return the processor, the cores and the system on one line."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(
-            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):  # not Linux, or not x86
-        pass
     cores = f"{usable_cores()} of {os.cpu_count()} cores"
-    return f"{name}, {cores}, {platform.system()}, Python {platform.python_version()}"
+    return f"{processor()}, {cores}, {platform.system()}, Python {platform.python_version()}"
 
 
 def open_row(path: Path) -> Row:

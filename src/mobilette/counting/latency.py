@@ -1,0 +1,219 @@
+"""Latency of a network by a table of its layers' latencies, measured on a device.
+
+`mobilette bench --table` makes a table (`mobilette.verification.latency_table`); prediction needs
+neither the engine nor the device. A layer that the table lacks is interpolated between layers of
+its kind, in the logarithms of mult-adds, weights and map elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilette.arch.arch import Arch
+from mobilette.arguments import checked
+from mobilette.counting.fused_layers import FusedLayer, Kind, Step, fused_layers
+from mobilette.errors import InputError
+from mobilette.files import read_record, write_text
+from mobilette.limits import MILLISECONDS, THREADS, Range
+from mobilette.records import Ranged, check_ranges
+
+Precision = Literal["fp32", "int8"]
+FACTOR = Range(0.01, 100.0)
+# Of a layer's milliseconds: less than any layer takes, so that logarithms exist.
+SHORTEST = 1e-6
+_NEIGHBOURS = 4
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLayer(Ranged):
+    """What a layer takes on the device, in milliseconds."""
+
+    layer: FusedLayer
+    milliseconds: Annotated[float, MILLISECONDS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """The latencies of layers on one engine of one device, for one image.
+
+    Attributes:
+        engine: the export target, such as ``onnx``.
+        engine_version: of its package.
+        precision: of weights and activations.
+        threads: of the engine.
+        machine: processor and system.
+        overhead_ms: of a call, whatever the network.
+        corrections: by kind of layer, what it takes in a whole network compared with alone, where
+            other layers use the caches and engines change layouts; fitted on whole networks.
+        layers: measured alone.
+        schema: version of the file's layout.
+    """
+
+    engine: str
+    engine_version: str
+    precision: Precision
+    threads: Annotated[int, THREADS]
+    machine: str
+    overhead_ms: Annotated[float, MILLISECONDS]
+    corrections: Annotated[Mapping[str, float], FACTOR]
+    layers: tuple[MeasuredLayer, ...]
+    schema: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if not self.layers:
+            raise InputError("the latency table has no layers")
+
+    @cached_property
+    def by_layer(self) -> Mapping[FusedLayer, float]:
+        """Milliseconds of each layer, measured alone."""
+        return {each.layer: each.milliseconds for each in self.layers}
+
+    @cached_property
+    def _interpolations(self) -> Mapping[Kind | None, _Interpolation]:
+        """What interpolates each kind of layer; ``None`` for kinds that the table lacks."""
+        kinds = {each.layer.kind for each in self.layers}
+        found: dict[Kind | None, _Interpolation] = {None: _Interpolation(self.layers)}
+        for kind in kinds:
+            found[kind] = _Interpolation([x for x in self.layers if x.layer.kind == kind])
+        return found
+
+    def milliseconds(self, layer: FusedLayer) -> float:
+        """Return what ``layer`` takes in a network, measured or interpolated."""
+        alone = self.by_layer.get(layer)
+        if alone is None:
+            model = self._interpolations.get(layer.kind) or self._interpolations[None]
+            alone = model.milliseconds(layer)
+        return max(alone, SHORTEST) * self.corrections.get(layer.kind, 1.0)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the table as JSON values; what a layer has by default is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        layers = [
+            {"milliseconds": each.milliseconds, "layer": _short(each.layer)} for each in self.layers
+        ]
+        return {**values, "corrections": dict(self.corrections), "layers": layers}
+
+
+@checked
+def read_latency_table(path: str | Path) -> LatencyTable:
+    """Return the latency table in the JSON file ``path``.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return read_record(Path(path), LatencyTable)
+
+
+def write_latency_table(table: LatencyTable, path: Path) -> None:
+    """Write ``table`` as JSON, one layer a line, in one step.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    import json
+
+    values = table.to_json()
+    lines = ",\n  ".join(json.dumps(each) for each in values.pop("layers"))  # type: ignore[attr-defined]
+    head = json.dumps(values, indent=1).removesuffix("\n}")
+    write_text(path, f'{head},\n "layers": [\n  {lines}\n ]\n}}\n')
+
+
+@checked
+def predicted_latency(arch: Arch, table: LatencyTable) -> float:
+    """Return the predicted milliseconds of one image: the sum over layers, and the call's overhead.
+
+    Layers that the table lacks are interpolated (`unmeasured_layers` names them).
+
+    Raises:
+        InputError: the rows of ``arch`` do not fit together.
+    """
+    return table.overhead_ms + sum(table.milliseconds(step.layer) for step in fused_layers(arch))
+
+
+def predicted_layers(arch: Arch, table: LatencyTable) -> list[tuple[Step, float]]:
+    """Return every fused layer of ``arch`` with its predicted milliseconds, in order."""
+    return [(step, table.milliseconds(step.layer)) for step in fused_layers(arch)]
+
+
+def unmeasured_layers(arch: Arch, table: LatencyTable) -> tuple[FusedLayer, ...]:
+    """Return the different layers of ``arch`` that ``table`` lacks and interpolates."""
+    needed = dict.fromkeys(step.layer for step in fused_layers(arch))
+    return tuple(layer for layer in needed if layer not in table.by_layer)
+
+
+def check_comparable(table: LatencyTable, *, engine: str, version: str, precision: str) -> None:
+    """Check that ``table`` says what this engine would measure.
+
+    Raises:
+        InputError: it is of another engine, version or precision.
+    """
+    for what, found, wanted in (
+        ("engine", table.engine, engine),
+        ("version", table.engine_version, version),
+        ("precision", table.precision, precision),
+    ):
+        if found != wanted:
+            raise InputError(
+                f"the latency table is of {what} {found}, not {wanted}; make one with 'mobilette "
+                f"bench --table {engine} --precision {precision}'"
+            )
+
+
+class _Interpolation:
+    """A plane through the logarithms of some layers' latencies, and the nearest layers' distances.
+
+    Each direction of the plane is one of `_features`; what the layers nearest to a new one have
+    above or below the plane is added, weighted by their nearness.
+    """
+
+    def __init__(self, measured: Sequence[MeasuredLayer]) -> None:
+        points = np.array([_features(each.layer) for each in measured])
+        times = np.log([max(each.milliseconds, SHORTEST) for each in measured])
+        self._centre, self._scale = points.mean(axis=0), points.std(axis=0) + 0.1
+        self._points = (points - self._centre) / self._scale
+        self._level = float(times.mean())
+        size = self._points.shape[1]
+        pull = _RIDGE * len(points) * np.eye(size)
+        self._slopes: NDArray[np.float64] = np.linalg.solve(
+            self._points.T @ self._points + pull, self._points.T @ (times - self._level)
+        )
+        self._above = times - self._level - self._points @ self._slopes
+
+    def milliseconds(self, layer: FusedLayer) -> float:
+        point = (np.array(_features(layer)) - self._centre) / self._scale
+        apart = ((self._points - point) ** 2).sum(axis=1)
+        nearest = np.argsort(apart, kind="stable")[:_NEIGHBOURS]
+        weights = 1 / (apart[nearest] + 1e-2)
+        above = float(self._above[nearest] @ weights / weights.sum())
+        return float(np.exp(self._level + point @ self._slopes + above))
+
+
+def _features(layer: FusedLayer) -> list[float]:
+    """Return the logarithms of what a layer computes and moves, and how."""
+    return [
+        float(np.log1p(layer.madds)),
+        float(np.log(layer.elements)),
+        float(np.log1p(layer.weights)),
+        float(np.log(layer.output[0])),
+        float(layer.kernel),
+        float(layer.stride),
+        float(layer.added),
+    ]
+
+
+def _short(layer: FusedLayer) -> dict[str, object]:
+    values = {field: getattr(layer, field.name) for field in fields(layer)}
+    return {
+        field.name: value
+        for field, value in values.items()
+        if field.default is MISSING or value != field.default
+    }
