@@ -43,6 +43,7 @@ from mobilette.model.classes import read_classes
 from mobilette.records import LONGEST, parse
 from mobilette.run import tested
 from mobilette.run.directory import Run, open_run
+from mobilette.search.netadapt_record import Adaptation
 from mobilette.training.recipe import Recipe, load_recipe
 from mobilette.training.state import Progress
 from mobilette.verification.benchmark import Benchmark
@@ -55,6 +56,7 @@ from tests.cli.test_cli import Capture, assert_refused, in_this_process
 
 RECORDS = (
     Accepted,
+    Adaptation,
     Answering,
     Arch,
     Asked,

@@ -102,10 +102,28 @@ def prune_channels(
             f"{math.ceil(1000 * turner.left / turner.before) / 1000:g} is the smallest"
         )
     turner.give_back(wanted)
-    target = turner.knobs.set(turner.counts)
-    weights = take_weights(model.weights, target, kept_positions(arch, scores, target))
+    return cut_to(model, scores, turner.knobs.set(turner.counts))
+
+
+def cut_to(model: Model, scores: Scores, arch: Arch) -> Model:
+    """Return ``model`` cut to ``arch``, in which some of its knobs are lower.
+
+    Of each group of tied channels those with the highest ``scores`` stay. Batch norms keep the
+    statistics of the wider network.
+    """
+    weights = take_weights(model.weights, arch, kept_positions(model.arch, scores, arch))
     origin = replace(model.origin, width_mult=None)
-    return replace(model, arch=target, weights=weights, origin=origin)
+    return replace(model, arch=arch, weights=weights, origin=origin)
+
+
+def lost_score(arch: Arch, scores: Scores, target: Arch) -> float:
+    """Return the sum of the scores of the channels that `cut_to` would remove."""
+    sizes = {frozenset(group.places): group.size for group in channel_groups(target)}
+    lost = 0.0
+    for group, score in zip(channel_groups(arch), scores, strict=True):
+        removed = group.size - sizes.get(frozenset(group.places), 0)
+        lost += float(score.sort().values[:removed].sum())
+    return lost
 
 
 class _Turner:
@@ -115,7 +133,7 @@ class _Turner:
         self.knobs, self.madds = knobs, KnobMadds(knobs)
         self.counts = [knob.size for knob in knobs]
         self.before = self.left = self.madds.total(self.counts)
-        self.settings = [_settings(knob, multiple) for knob in knobs]
+        self.settings = [counts_of(knob, multiple) for knob in knobs]
         self.lost = _losses(knobs, scores)
         self.allowed: dict[tuple[int, int], bool] = {}
         self.asked: list[set[int]] = [{knob.size} for knob in knobs]
@@ -179,7 +197,8 @@ class _Turner:
                 yield knob, max(others) if down else min(others)
 
 
-def _settings(knob: Knob, multiple: int) -> list[int]:
+def counts_of(knob: Knob, multiple: int = MULTIPLE) -> list[int]:
+    """Return the counts that ``knob`` may be cut to, and its size, in ascending order."""
     narrowest = min(knob.channels)
     smallest = -(-min(SMALLEST, narrowest) * knob.size // narrowest)
     if knob.bound:
