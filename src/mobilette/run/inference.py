@@ -16,14 +16,16 @@ from mobilette.data.store import Pixels
 from mobilette.nn.network import Network
 
 LARGEST_BATCH = 256
-# Activations per batch; eager PyTorch holds about two or three times the counted bytes.
-ACTIVATION_BYTES = 256 * 2**20
+# Activations per batch; eager PyTorch holds about two or three times the counted bytes. On a CPU
+# they should stay in its cache: larger batches take two to four times as long (docs/log.md).
+ACTIVATION_BYTES, ON_CPU = 256 * 2**20, 16 * 2**20
 
 
 def largest_batch(network: Network) -> int:
     """Return how many images may go through ``network`` at once."""
     peak = cost(network).peak_activation_bytes.fp32
-    return min(max(ACTIVATION_BYTES // peak, 1), LARGEST_BATCH)
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    return min(max((ON_CPU if on_cpu else ACTIVATION_BYTES) // peak, 1), LARGEST_BATCH)
 
 
 def checkpoint_logits(
