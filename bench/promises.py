@@ -1,7 +1,7 @@
 """Do promises hold? Intervals, thresholds and temperatures by resampling; scores of the unknown.
 
-    OMP_WAIT_POLICY=PASSIVE python bench/promises.py [--epochs 2] [--per-class 2000] [--resamplings 500]
-        [--out build/promises] [--data ../shared/data/cifar10-jpeg.zip]
+    OMP_NUM_THREADS=1 python bench/promises.py [--epochs 2] [--per-class 2000]
+        [--resamplings 500] [--out build/promises] [--data ../shared/data/cifar10-jpeg.zip]
         [--weights ../shared/weights] [--unknown ../shared/data/flowers200]
 
 Networks are trained from scratch on some of CIFAR-10's training images; a tenth held out fits the
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,6 +38,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
+from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.formats.importing import import_weights
 from mobilette.progress import Reporter
 from mobilette.run.answers import fit_answering
@@ -192,6 +194,7 @@ def outputs(name: str, run: Run, place: Path, unknown: Path, out: Path) -> Array
 
     def make() -> Arrays:
         predictor = load(run)
+        assert isinstance(predictor, CheckpointPredictor)
         bank, labels = read(predictor, place / "train", step=len(run.classes) * 4_500 // BANK)
         pixels, truth = read(predictor, place / "test")
         images = {"bank": bank[labels >= 0], "known": pixels[truth >= 0]}
@@ -200,11 +203,20 @@ def outputs(name: str, run: Run, place: Path, unknown: Path, out: Path) -> Array
             images["four classes left out"] = pixels[truth < 0]
         found: Arrays = {"labels": labels[labels >= 0]}
         for what, each in images.items():
-            found[f"logits of {what}"] = predictor.logits(each)
-            found[f"features of {what}"] = predictor.features(each)
+            both = [_both(predictor, each[at : at + 32]) for at in range(0, len(each), 32)]
+            found[f"logits of {what}"] = np.concatenate([logits for logits, _ in both])
+            found[f"features of {what}"] = np.concatenate([features for _, features in both])
         return found
 
     return saved(out, f"{name} outputs", make)
+
+
+def _both(predictor: CheckpointPredictor, pixels: NDArray[np.uint8]) -> tuple[Logits, Logits]:
+    """Return logits and features of one pass."""
+    with torch.inference_mode():
+        x = predictor.normalise(torch.from_numpy(pixels))
+        logits, features = predictor.network.eval().with_features(x)
+    return logits.numpy(), features.numpy()
 
 
 def scores(found: Arrays, what: str) -> dict[str, NDArray[np.float64]]:
