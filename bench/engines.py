@@ -116,7 +116,7 @@ def time_torch(side: str, model: str) -> list[float]:
     import torch
 
     from mobilette import create_model
-    from mobilette.engines.timing import pin
+    from mobilette.data.machine import pin
 
     pin(1)
     torch.set_num_threads(1)

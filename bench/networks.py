@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from mobilette import create_model
@@ -30,9 +31,21 @@ def build_network(model: str, *, width_mult: float, resolution: int, classes: in
     return with_torchs_layers(network)
 
 
-def random_run(model: str, folder: Path, *, resolution: int = 224, classes: int = 1000) -> Run:
-    """Write a run of a network with random weights, which is as fast as with any other."""
-    network = create_model(model, num_classes=classes, resolution=resolution)
+def random_run(
+    model: str,
+    folder: Path,
+    *,
+    width_mult: float = 1.0,
+    resolution: int = 224,
+    classes: int = 1000,
+) -> Run:
+    """Write a run of a network with random weights, which is as fast as with any other.
+
+    Its batch norms have the statistics of noise: without, activations would fade from layer to
+    layer until they are denormal, with which processors are many times slower.
+    """
+    network = create_model(model, num_classes=classes, width_mult=width_mult, resolution=resolution)
+    _settle(network, (4, *network.arch.shape))
     random = Model(
         arch=network.arch,
         preprocess=preset("torch"),
@@ -41,3 +54,17 @@ def random_run(model: str, folder: Path, *, resolution: int = 224, classes: int 
         origin=Origin(name=model),
     )
     return open_run(random.save(folder))
+
+
+def _settle(network: nn.Module, shape: tuple[int, ...]) -> None:
+    """Set the batch norms' statistics to those of a batch of noise."""
+    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    with torch.no_grad():
+        network(torch.randn(shape))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()

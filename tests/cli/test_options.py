@@ -148,7 +148,7 @@ TEXTS = {
     "export": ["--to", "--precision", "--names", "--data"],
     "quantize": ["--to", "--split", "--calibrate"],
     "verify": ["--from"],
-    "bench": ["--to", "--data"],
+    "bench": ["--to", "--data", "--table"],
     "prune": ["--importance", "--recipe", "--time", "--device"],
     "weights import": ["--resolution", "--form", "--preprocess", "--resize"],
 }

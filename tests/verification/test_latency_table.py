@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
+from mobilette import create_model
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
 from mobilette.arch.scale import Settings
+from mobilette.compression.folding import fold
 from mobilette.counting.fused_layers import fused_layers
 from mobilette.counting.latency import (
     LatencyTable,
+    Precision,
     predicted_latency,
     read_latency_table,
     unmeasured_layers,
     write_latency_table,
 )
+from mobilette.data.normalise import Normalise
+from mobilette.data.preprocess import preset
+from mobilette.engines.layer_timing import PACKAGES, Engine
 from mobilette.errors import InputError
+from mobilette.exporters.onnx import convert
+from mobilette.exporters.onnx_layers import write_onnx_layers
+from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model, Origin
 from mobilette.verification.latency_table import (
     build_latency_table,
     cached_latency_table,
@@ -26,6 +38,7 @@ from mobilette.verification.latency_table import (
     extend_latency_table,
     keep_latency_table,
 )
+from mobilette.verification.layer_latency import LayerRequest, layer_ms
 
 
 def small(name: str) -> Arch:
@@ -95,10 +108,42 @@ def test_the_cache(table: LatencyTable, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "shufflenet_v1_g3", "ghostnet", "vgg11"])
-def test_a_layer_never_takes_nothing(name: str, precision: str) -> None:
+@pytest.mark.parametrize("engine", list(PACKAGES))
+def test_a_layer_of_any_kind_takes_time(engine: Engine, precision: Precision) -> None:
+    """Every kind of layer, on the real engines, which refuse what does not fit together."""
+    pytest.importorskip(PACKAGES[engine].replace("-", "_"))
+    names = ("mobilenet_v3_small", "shufflenet_v1_g3", "ghostnet", "resnet20", "squeezenet1_0")
+    layers = [step.layer for name in names for step in fused_layers(small(name))]
+    one_of_each = {(x.kind, x.activation, x.after_add, x.stride): x for x in layers}
+    assert {x.kind for x in layers} > {"scale", "shuffle", "grouped", "subsample", "max_pool"}
+    request = LayerRequest(
+        engine=engine, precision=precision, threads=1, layers=(), networks=(), seconds=0.0
+    )
+    for layer in one_of_each.values():
+        assert layer_ms(layer, request) > 0
+
+
+@pytest.mark.parametrize("name", ["shufflenet_v2"])
+def test_files_have_the_operators_of_the_exporter(name: str) -> None:
+    """Compared with torch's exporter, which knows nothing of fused layers."""
     arch = small(name)
-    table = build_latency_table("onnx", precision=precision, networks=[arch], seconds=0.0)
-    kinds = {step.layer.kind for step in fused_layers(arch)}
-    assert {each.layer.kind for each in table.layers} == kinds
-    assert min(each.milliseconds for each in table.layers) > 0
+    steps = fused_layers(arch)
+    content = write_onnx_layers(
+        steps, inputs={"input": arch.shape}, outputs=[steps[-1].name], precision="fp32"
+    )
+    written = onnx.load_model_from_string(content)
+    network = create_model(name, num_classes=10, width_mult=0.25, resolution=32)
+    model = Model(
+        arch=network.arch,
+        preprocess=preset("torch"),
+        classes=tuple(ClassLabel(id=str(n), name=str(n)) for n in range(10)),
+        weights=network.state_dict(),
+        origin=Origin(name=name),
+    )
+    folded = fold(model)
+    exported = convert(folded.network, Normalise(folded.preprocess))
+    found, expected = (
+        Counter(node.op_type for node in each.graph.node if node.op_type != "Reshape")
+        for each in (written, exported)
+    )
+    assert found == expected

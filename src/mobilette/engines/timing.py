@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.golden import golden_inputs
+from mobilette.data.machine import pin
 from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.isolated import serve
@@ -87,16 +88,6 @@ def _time_calls(
     least = CALLS if len(pixels) == 1 else BATCH_CALLS
     _call(predictor, pixels, least=WARM_UP_CALLS, seconds=min(WARM_UP_SECONDS, seconds))
     return _call(predictor, pixels, least=least, seconds=seconds)
-
-
-def pin(threads: int) -> None:
-    """Bind this process to its last ``threads`` cores, where the system allows it.
-
-    Moving between cores means cold caches; the first core handles interrupts.
-    """
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[-threads:])
 
 
 def resident_bytes() -> int | None:

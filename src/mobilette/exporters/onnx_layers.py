@@ -67,12 +67,15 @@ def _random() -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(0, 1, 2**20).astype(np.float32)
 
 
-def _weights(shape: Shape) -> NDArray[np.float32]:
-    """Return noise that neither fades nor grows from layer to layer (He initialisation).
+def noise(shape: Shape, *, inputs: int) -> NDArray[np.float32]:
+    """Return weights whose results neither fade nor grow from layer to layer (He initialisation).
 
     Numbers that fade become denormal, with which processors are many times slower.
+
+    Args:
+        shape: of the weights.
+        inputs: how many of them make one result.
     """
-    inputs = int(np.prod(shape[1:]))
     return np.resize(_random(), shape) * np.float32((2 / inputs) ** 0.5)
 
 
@@ -211,7 +214,7 @@ class _Graph:
         return self.node("Conv", inputs, f"{name}.out", **attributes)
 
     def weight(self, name: str, shape: Shape) -> str:
-        values = _weights(shape)
+        values = noise(shape, inputs=int(np.prod(shape[1:])))
         if not self.is_int8:
             return self.constant(name, values)
         held = self.constant(
@@ -222,7 +225,7 @@ class _Graph:
         return self.node("DequantizeLinear", [held, steps, zeros], f"{name}.read", axis=0)
 
     def bias(self, name: str, count: int) -> str:
-        values = np.resize(_random(), count) * np.float32(0.1)
+        values = noise((count,), inputs=100)
         if not self.is_int8:
             return self.constant(f"{name}.bias", values)
         held = self.constant(f"{name}.bias_quantized", (values * 1000).astype(np.int32))

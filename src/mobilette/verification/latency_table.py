@@ -66,6 +66,8 @@ REFERENCES: tuple[tuple[str, float, int], ...] = (
 # How strongly a correction is pulled to the common level, in relative errors of a network.
 _PULL = 0.05
 _LEAST, _MOST = 0.2, 5.0
+# About what a call takes, besides the layers.
+_CALL_MS = 0.02
 
 
 def reference_networks() -> list[Arch]:
@@ -133,11 +135,16 @@ def corrected(
         for step in fused_layers(arch):
             parts[row, kinds.index(step.layer.kind)] += bare.milliseconds(step.layer)
     level = float(np.median(np.array(whole_ms) / parts.sum(axis=1)))
-    shares = level * parts / np.array(whole_ms)[:, None]
-    pull = _PULL * np.eye(len(kinds))
+    terms = np.column_stack([level * parts, np.full(len(networks), _CALL_MS)])
+    shares = terms / np.array(whole_ms)[:, None]
+    pull = _PULL * np.eye(shares.shape[1])
     found = np.linalg.solve(shares.T @ shares + pull, shares.T @ np.ones(len(networks)) + _PULL)
-    factors = np.clip(level * found, _LEAST, _MOST)
-    return replace(bare, corrections=dict(zip(kinds, map(float, factors), strict=True)))
+    factors = np.clip(level * found[:-1], _LEAST, _MOST)
+    return replace(
+        bare,
+        overhead_ms=_CALL_MS * float(np.clip(found[-1], 0, _MOST)),
+        corrections=dict(zip(kinds, map(float, factors), strict=True)),
+    )
 
 
 def extend_latency_table(

@@ -19,15 +19,17 @@ from mobilette.arch.arch import Arch
 from mobilette.arch.primitives import INPUT, Shape
 from mobilette.counting.fused_layers import FusedLayer, Kind, Step, fused_layers
 from mobilette.counting.latency import SHORTEST, Precision
+from mobilette.data.machine import pin
 from mobilette.engines.layer_timing import Call, Engine, fastest_ms, open_call
-from mobilette.engines.timing import pin
 from mobilette.exporters.onnx_layers import write_onnx_layers
+from mobilette.exporters.tflite_layers import write_tflite_layers
 from mobilette.isolated import serve
 from mobilette.limits import MILLISECONDS, SECONDS, THREADS
 from mobilette.records import Ranged, parse
 
-MOST_COPIES, FEWEST_COPIES = 8, 3
-# About what a layer may take so that it is computed `MOST_COPIES` times: mult-adds, elements.
+MOST_COPIES, FEWEST_COPIES = 8, 2
+# Up to which a layer is computed `MOST_COPIES` times: mult-adds, and bytes moved. Larger ones take
+# long enough to be told from the rest, and more copies of their weights would not fit the caches.
 _SMALL = 4e6
 ROUNDS = 3
 _WEIGHTED = ("conv", "depthwise", "grouped", "linear", "norm")
@@ -79,9 +81,12 @@ class _File:
 
 def layer_ms(layer: FusedLayer, request: LayerRequest) -> float:
     """Return the milliseconds of ``layer``, never 0."""
-    copies = MOST_COPIES if layer.madds + 4 * layer.elements < _SMALL else FEWEST_COPIES
+    amount = layer.madds + 4 * layer.elements + 16 * layer.weights
+    copies = MOST_COPIES if amount < _SMALL else FEWEST_COPIES
     calls = [_open(file, request) for file in _files(layer, copies)]
-    longer, shorter = fastest_ms(calls, seconds=request.seconds, rounds=ROUNDS)
+    longer, shorter = fastest_ms(
+        calls, threads=request.threads, seconds=request.seconds, rounds=ROUNDS
+    )
     extra = copies - 1 if layer.kind == "normalise" else copies
     return max((longer - shorter) / extra, SHORTEST)
 
@@ -90,7 +95,12 @@ def network_ms(arch: Arch, request: LayerRequest) -> float:
     """Return the milliseconds of one image through the whole of ``arch``."""
     steps = fused_layers(arch)
     file = _File(steps=steps, inputs={INPUT: arch.shape}, outputs=(steps[-1].name,))
-    (found,) = fastest_ms([_open(file, request)], seconds=4 * request.seconds, rounds=1)
+    (found,) = fastest_ms(
+        [_open(file, request, whole=True)],
+        threads=request.threads,
+        seconds=10 * request.seconds,
+        rounds=1,
+    )
     return found
 
 
@@ -140,11 +150,12 @@ def _normalising(layer: FusedLayer, copies: int) -> _File:
     )
 
 
-def _open(file: _File, request: LayerRequest) -> Call:
-    content = write_onnx_layers(
+def _open(file: _File, request: LayerRequest, *, whole: bool = False) -> Call:
+    write = write_onnx_layers if request.engine == "onnx" else write_tflite_layers
+    content = write(
         file.steps, inputs=file.inputs, outputs=file.outputs, precision=request.precision
     )
-    return open_call(request.engine, content, threads=request.threads)
+    return open_call(request.engine, content, threads=request.threads, whole=whole)
 
 
 def _answer(request: bytes) -> bytes:
