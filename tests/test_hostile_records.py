@@ -50,6 +50,7 @@ from mobilette.verification.benchmark import Benchmark
 from mobilette.verification.layer_latency import LayerRequest, LayerTimes
 from mobilette.verification.shifts import Robustness
 from mobilette.workflows.folds_record import Asked
+from mobilette.workflows.prune_budget import BudgetMet
 from mobilette.workflows.prune_record import Pruning
 from tests.artifact.forging import forge
 from tests.cli.test_cli import Capture, assert_refused, in_this_process
@@ -61,6 +62,7 @@ RECORDS = (
     Arch,
     Asked,
     Benchmark,
+    BudgetMet,
     CacheNote,
     Contract,
     Division,

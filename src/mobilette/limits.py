@@ -69,6 +69,7 @@ SEED = Range(0, 2**31 - 1)
 SECONDS = Range(0.0, 1e8)  # three years
 PRUNED_PART = Range(0.0001, 0.9999, "; it is a part of the mult-adds, such as 0.7")
 PRUNING_STEPS = Range(1, 100)
+SHORT_STEPS = Range(0, 1_000_000)
 
 # Answers.
 TEMPERATURE = Range(0.1, 10.0)

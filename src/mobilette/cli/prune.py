@@ -25,10 +25,11 @@ from mobilette.cli.options import (
     Workers,
     ranged,
 )
-from mobilette.limits import PRUNED_PART, PRUNING_STEPS
+from mobilette.limits import PRUNED_PART, PRUNING_STEPS, SHORT_STEPS
 
 if TYPE_CHECKING:
     from mobilette.run.directory import Run
+    from mobilette.workflows.prune_budget import BudgetMet
     from mobilette.workflows.prune_record import Pruning
 
 
@@ -36,9 +37,15 @@ def prune(
     run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
     data: Annotated[str, typer.Argument(help="Images of its classes, or a named set.")],
     keep: Annotated[
-        float,
+        float | None,
         ranged("--keep", PRUNED_PART, "Fraction of the mult-adds to keep, such as 0.7."),
-    ],
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", help="Instead of --keep: what it may need: latency<=1ms@onnx,size<=1MB."
+        ),
+    ] = None,
     importance: Annotated[
         Literal["taylor", "norm"],
         typer.Option(
@@ -46,8 +53,21 @@ def prune(
         ),
     ] = "taylor",
     steps: Annotated[
-        int, ranged("--steps", PRUNING_STEPS, "Rounds of cutting and fine-tuning.")
-    ] = 1,
+        int | None,
+        ranged(
+            "--steps",
+            PRUNING_STEPS,
+            "Rounds of cutting and fine-tuning [1]; with --budget, of cutting [up to 12].",
+        ),
+    ] = None,
+    short_steps: Annotated[
+        int | None,
+        ranged(
+            "--short-steps",
+            SHORT_STEPS,
+            "With --budget: steps of training before a cut is judged [20].",
+        ),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Recipe of the fine-tuning [sliced].")
     ] = None,
@@ -67,7 +87,7 @@ def prune(
 ) -> int:
     """Cut the least important channels of a run and fine-tune it.
 
-    The result is another run, narrower.
+    The result is another run, narrower. The exit status is 1 if it needs more than --budget.
     """
     from mobilette.training.process import let_threads_sleep
 
@@ -77,6 +97,7 @@ def prune(
     from mobilette.reporting.pruning import write_image
     from mobilette.training.process import keep_freed_memory, set_threads
     from mobilette.workflows.prune import prune as prune_run
+    from mobilette.workflows.prune_budget import read_budget
     from mobilette.workflows.prune_record import read_pruning
 
     keep_freed_memory()
@@ -87,8 +108,10 @@ def prune(
                 run,
                 data,
                 keep=keep,
+                budget=budget,
                 importance=importance,
                 steps=steps,
+                short_steps=short_steps,
                 recipe=recipe,
                 epochs=epochs,
                 time=time,
@@ -109,15 +132,17 @@ def prune(
         return 130
     pruning = read_pruning(pruned.path)
     write_image(pruning, pruned.path)
-    _print_result(pruned, pruning, as_json=as_json)
-    return 0
+    met = read_budget(pruned.path) if budget is not None else None
+    _print_result(pruned, pruning, met, as_json=as_json)
+    return 0 if met is None or met.met else 1
 
 
-def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
+def _print_result(run: Run, pruning: Pruning, met: BudgetMet | None, *, as_json: bool) -> None:
     from mobilette.cli.output import print_json, remarks, say_trained
 
     last = pruning.steps[-1]
     if as_json:
+        budgeted = {} if met is None else {"met": met.met, "terms": _terms(met)}
         print_json(
             {
                 "run": str(run.path),
@@ -128,11 +153,15 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
                 "trained_left_out": pruning.trained_left_out,
                 "includes_trained": pruning.includes_trained,
                 "steps": [asdict(step) for step in pruning.steps],
+                **budgeted,
             }
         )
         return
     _print_table(pruning)
     out = remarks()
+    for term in met.terms if met is not None else ():
+        how = "measured" if term.measured else "counted or predicted"
+        out.print(f"{'PASS' if term.met else 'FAIL'} {term.text}: {term.said}, {how}")
     if said := say_trained(pruning.trained_left_out, included=pruning.includes_trained):
         out.print(f"measured on images held out{said}")
     out.print(
@@ -140,6 +169,10 @@ def _print_result(run: Run, pruning: Pruning, *, as_json: bool) -> None:
         f"{_points(last.tuned - pruning.accuracy)} points",
     )
     out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx")
+
+
+def _terms(met: BudgetMet) -> list[dict[str, object]]:
+    return [{**asdict(term), "met": term.met} for term in met.terms]
 
 
 def _print_table(pruning: Pruning) -> None:

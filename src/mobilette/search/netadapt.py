@@ -23,12 +23,11 @@ from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError
 from mobilette.files import is_file, read_record, write_json
 from mobilette.folders import make_directory
-from mobilette.limits import SCORE
+from mobilette.limits import SCORE, SHORT_STEPS
 from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.search.netadapt_record import (
     RECORD,
-    SHORT_STEPS,
     Adaptation,
     By,
     Iteration,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SCORE, SECONDS, Range
+from mobilette.limits import AMOUNT, CHANNELS, FRACTION, SCORE, SECONDS, SHORT_STEPS, Range
 from mobilette.records import Ranged, check_ranges
 from mobilette.search.practice import Judgement
 
@@ -16,7 +16,6 @@ FIRST = 0.025
 RECORD = "netadapt.json"
 COST = Range(0.0, 1e18)
 ITERATIONS = Range(1, 1_000)
-SHORT_STEPS = Range(0, 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,9 @@ class Practice:
         steps' average. Without steps, only the batch norms are measured.
         """
         recipe = self.recipe
+        measures = recipe.norm_statistics == "batch"
+        if not steps:
+            return self._measured_anew(model) if measures else model
         network = copy.deepcopy(model.network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainer = Trainer(
             network,
@@ -124,10 +127,15 @@ class Practice:
                     place=place,
                     progress=recipe.warmup,  # where the rate is at its peak
                 )
-        if recipe.norm_statistics == "batch":
+        if measures:
             trainer.average.measure_statistics(self._measured())
-        weights = trainer.average.network.state_dict()
-        return replace(model, weights={name: each.cpu() for name, each in weights.items()})
+        return _with_weights(model, trainer.average.network)
+
+    def _measured_anew(self, model: Model) -> Model:
+        network = copy.deepcopy(model.network).to(self.device)
+        network.fused_norms = can_fuse_norms(self.device)
+        measure_statistics(network, self._measured())
+        return _with_weights(model, network)
 
     def judged(self, model: Model) -> Judgement:
         """Return how ``model`` answers to the images kept apart."""
@@ -179,3 +187,8 @@ class Practice:
     def _input(self, pixels: Tensor) -> Tensor:
         x: Tensor = self.normalise(pixels)
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def _with_weights(model: Model, network: Network) -> Model:
+    weights = {name: each.cpu().clone() for name, each in network.state_dict().items()}
+    return replace(model, weights=weights)
