@@ -17,6 +17,7 @@ from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import Preprocess
 from mobilette.errors import InputError
 from mobilette.model.model import Model
+from mobilette.nn.network import Network, measure_statistics
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
 from mobilette.training.environment import can_fuse_norms, choose_precision
