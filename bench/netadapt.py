@@ -248,7 +248,7 @@ def main(
                         "precision": "fp32",
                         "batch_size": 32,
                     },
-                    out=folder / f"{way.replace(' ', '-')}-{part:g}",
+                    out=folder / f"trained-{len(rows)}",
                 )
                 trained[f"{way} {part:g}"] = tuned.model
                 best, history = tuned.best() or {}, tuned.history()
@@ -267,21 +267,21 @@ def main(
                     )
                 )
                 say(f"{part:g} {way}: {rows[-1]}")
-        final_ms = timed(trained, folder / "last", rounds=rounds)
-    rows = [replace(row, milliseconds=final_ms[f"{row.way} {row.part:g}"]) for row in rows]
-    title = (
-        f"{machine()}; load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end; "
-        f"{network}, {data.name}: {images or 'all'} images to train on, {val_images or 'all'} held "
-        f"out; uncut {whole:.2%}, {final_ms['uncut']:.3f} ms; {iterations} iterations a part, "
-        f"{most or 'all'} proposals of {steps} steps, by {by}; {epochs} epochs after the cut"
-    )
-    page = to_markdown(rows, title)
-    if json_file is not None:
-        content = {"task": title, "rows": [asdict(row) for row in rows]}
-        json_file.write_text(json.dumps(content, indent=1))
-    if out is not None:
-        out.write_text(page)
-    print(page)
+            final_ms = timed(trained, folder / f"timed-{part:g}", rounds=rounds)
+            rows = [replace(row, milliseconds=final_ms[f"{row.way} {row.part:g}"]) for row in rows]
+            title = (
+                f"{machine()}; load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end; "
+                f"{network}, {data.name}: {images or 'all'} images to train on, "
+                f"{val_images or 'all'} held out, {'x'.join(map(str, model.arch.size))}; uncut "
+                f"{whole:.2%}, {final_ms['uncut']:.3f} ms; {iterations} iterations a part, "
+                f"{most or 'all'} proposals of {steps} steps, by {by}; {epochs} epochs after it"
+            )
+            if json_file is not None:
+                content = {"task": title, "rows": [asdict(row) for row in rows]}
+                json_file.write_text(json.dumps(content, indent=1))
+            if out is not None:
+                out.write_text(to_markdown(rows, title))
+    print(to_markdown(rows, title))
     print(f"ratio: {ratio(rows):.2f}")
 
 
