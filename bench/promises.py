@@ -54,13 +54,15 @@ from mobilette.workflows.train import train
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PUBLISHED, SIX = "resnet20", "six classes"
 FURTHER = "resnet20 trained further"
-# What is trained, the fastest first.
-TRAINED = {
-    FURTHER: PUBLISHED,
-    "mobilenet_v3_small": "mobilenet_v3_small",
-    "shufflenet_v2": "shufflenet_v2",
-    SIX: "mobilenet_v3_small",
-    "mobilenet_v2": "mobilenet_v2",
+# What is trained, and with which options beside the number of images and epochs. The full form
+# takes a quarter of the time of the small one, in which the others are.
+SCRATCH: dict[str, Any] = {"width_mult": 0.5, "start": "scratch"}
+TRAINED: dict[str, dict[str, Any]] = {
+    FURTHER: {},
+    "mobilenet_v3_small": {"model": "mobilenet_v3_small"} | SCRATCH,
+    "shufflenet_v2": {"model": "shufflenet_v2"} | SCRATCH,
+    SIX: {"model": "mobilenet_v3_small", "form": "full"} | SCRATCH,
+    "mobilenet_v2": {"model": "mobilenet_v2", "form": "full", "epochs": 1} | SCRATCH,
 }
 LEFT_OUT = ("cat", "deer", "horse", "truck")
 ERROR = 0.02
@@ -117,14 +119,13 @@ def networks(
         file = weights / "resnet20_cifar10_akamaster.th"
         import_weights(file, model=PUBLISHED, preprocess="torch", classes=names).save(published)
     yield PUBLISHED, open_run(published)
-    for name, model in TRAINED.items():
+    for name, options in TRAINED.items():
         folder = out / "runs" / name.replace(" ", "_")
         if not is_run(folder):
             data = to_train_on(place, out, six=name == SIX, per_class=per_class)
-            options: dict[str, Any] = {"model": model, "width_mult": 0.5, "start": "scratch"}
             if name == FURTHER:
                 options = {"start": published}
-            train(data, out=folder, epochs=epochs, reporter=REPORTER, **options)
+            train(data, out=folder, reporter=REPORTER, **{"epochs": epochs} | options)
         yield name, open_run(folder)
 
 
