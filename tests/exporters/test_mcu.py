@@ -20,7 +20,7 @@ from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
 from mobilette.engines.load import load, open_engine
 from mobilette.errors import InputError
-from mobilette.exporters.export import TARGETS
+from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.integer_network import IntegerNetwork
 from mobilette.exporters.litert import convert
 from mobilette.exporters.readme import readme
@@ -294,3 +294,15 @@ def test_the_readmes_cpp_says_unknown_where_predict_does(
         build(tmp_path / "main.cc", f"-I{tmp_path}", "-o", tmp_path / "main")
         done = subprocess.run([tmp_path / "main"], capture_output=True, check=True, text=True)
         assert done.stdout == expected
+
+
+def test_a_sigmoid_has_the_scale_that_its_operator_is_specified_for(tmp_path: Path) -> None:
+    """tflite-micro refuses LOGISTIC with another; MnasNet's squeeze-and-excite has it."""
+    run = small_run(tmp_path / "run", "mnasnet_a1", (0, 3))
+    artifact = export_calibrated(
+        run, to="mcu", calibration=small_calibration(), out=tmp_path / "exports"
+    )
+    assert artifact.contract.measured is not None
+    assert "LOGISTIC" in artifact.contract.measured.operators
+    verdict = verify(artifact.path)
+    assert verdict.signal_to_noise_db > 15, verdict.failures

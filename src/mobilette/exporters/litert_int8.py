@@ -32,6 +32,7 @@ _CLIPPING = (
     aten.hardtanh.default,
     aten.hardtanh_.default,
 )
+_SIGMOIDS = (aten.sigmoid.default, aten.sigmoid_.default)
 _PADDING = (aten.pad.default, aten.constant_pad_nd.default)
 _NOTHING = (aten.dropout.default, aten.dropout_.default)
 
@@ -90,6 +91,8 @@ class _Annotator:
         fixed = partial(quantizer.FixedQParamsQuantizationSpec, **tensor)
         self.given = fixed(scale=network.scale, zero_point=network.zero_point - 128)
         self.to_one = fixed(scale=1 / 255, zero_point=-128)
+        # What the operator LOGISTIC is specified for (TensorFlow Lite 8-bit quantisation).
+        self.logistic = fixed(scale=1 / 256, zero_point=-128)
         observer = activation_observer(ranges).with_args(eps=_SMALLEST_STEP)
         self.activations = quantizer.QuantizationSpec(observer_or_fake_quant_ctr=observer, **tensor)
         self.weights = quantizer.QuantizationSpec(
@@ -126,6 +129,8 @@ class _Annotator:
             self._mark(node, inputs, computed)
         elif node.target in _CLIPPING:
             self._mark(node, {}, self.to_one if _clips_to_one(node) else self.activations)
+        elif node.target in _SIGMOIDS:
+            self._mark(node, inputs, self.logistic)
         elif node.target in _PADDING and _is_padded(next(iter(node.users))):
             self._mark(node, inputs, None)
         elif inputs:  # moves or averages values within their range
@@ -136,6 +141,8 @@ class _Annotator:
     def _range_of(self, node: Node) -> Any:
         if node.op == "placeholder":
             return self.given
+        if node.target in _SIGMOIDS:
+            return self.logistic
         if node.target in (*_WEIGHTED, *_COMPUTING, *_CLIPPING):
             return self.to_one if _clips_to_one(node) else self.activations
         return self._range_of(_activations(node)[0])
