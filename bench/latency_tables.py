@@ -1,6 +1,7 @@
 """How well latency tables predict: 30 whole networks that no table has seen, as Markdown.
 
-    python bench/latency_tables.py FOLDER [--steps export,predict,time,show] [--only onnx-fp32-1]
+    python bench/latency_tables.py FOLDER [--only onnx-fp32-1]
+        [--steps export,predict,time,write,show]
 
 Five families at six widths and resolutions, 10 classes, random weights. ``export`` writes the real
 artifacts (an hour on a busy machine, once). ``predict`` makes a table (that of `mobilette bench
@@ -8,6 +9,8 @@ artifacts (an hour on a busy machine, once). ``predict`` makes a table (that of 
 are interpolated, and after measuring the layers that it lacks, alone. ``time`` measures the
 artifacts as `mobilette bench` does (`mobilette.engines.timing.measure`, pinned), all in turns: the
 latency is the lower quartile of the calls of the best round, as far as other processes let it be.
+``write`` times the same networks in files written directly, as tables time their references: with
+one thread by its processor time, which other processes do not lengthen.
 ``show`` prints the table; each step finds the results of those before in FOLDER.
 
 Sides are ENGINE-PRECISION-THREADS: onnx and litert, fp32 and int8, one thread and two.
@@ -20,6 +23,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +46,7 @@ from mobilette.exporters.export import TARGETS, artifact_name, export_calibrated
 from mobilette.exporters.target import Calibration
 from mobilette.progress import Reporter
 from mobilette.run.directory import open_run
+from mobilette.verification import layer_latency
 from mobilette.verification.bench import machine
 from mobilette.verification.latency_table import build_latency_table, extend_latency_table
 
@@ -115,6 +120,8 @@ def time_here(side: str, folder: Path) -> None:
     calls = {}
     for name, _ in networks():
         path = folder / "exports" / name / artifact_name(TARGETS[engine], known)
+        if not path.exists():
+            continue
         request = Request(path=str(path), threads=int(threads), batches=(1,), seconds=SECONDS)
         calls[name] = measure(request).calls_ms["1"]
     print(json.dumps(calls))
@@ -134,25 +141,52 @@ def time_side(side: str, folder: Path) -> None:
     (folder / f"{side}.timed.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def write(side: str, folder: Path) -> None:
+    """Time every network in a file written directly, as tables time their reference networks."""
+    engine, precision, threads = side.split("-")
+    archs = dict(networks())
+    request = {
+        "engine": engine,
+        "precision": precision,
+        "threads": int(threads),
+        "layers": (),
+        "networks": tuple(asdict(arch) for arch in archs.values()),
+        "seconds": SECONDS / 10,
+    }
+    best = [float("inf")] * len(archs)
+    for _ in range(ROUNDS):
+        command = [sys.executable, "-m", layer_latency.__name__]
+        done = subprocess.run(
+            command, input=json.dumps(request), stdout=subprocess.PIPE, text=True, check=True
+        )
+        best = list(map(min, best, json.loads(done.stdout)["networks_ms"]))
+    content = {"load": os.getloadavg()[0], "milliseconds": dict(zip(archs, best, strict=True))}
+    (folder / f"{side}.written.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
 def show(sides: list[str], folder: Path) -> None:
     """Print the errors as Markdown, and the networks that are furthest off."""
     print(f"{machine()}\n")
-    print("| engine | layers measured: median | worst | interpolated: median | worst | ms | load |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| side | files | networks | layers measured: median | worst | interpolated: median "
+        "| worst | ms | load |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     worst: list[tuple[float, str]] = []
-    for side in sides:
-        files = [folder / f"{side}.{kind}.json" for kind in ("predicted", "timed")]
+    for side, kind in product(sides, ("timed", "written")):
+        files = [folder / f"{side}.{each}.json" for each in ("predicted", kind)]
         if not all(file.exists() for file in files):
             continue
         predicted, timed = (json.loads(file.read_text(encoding="utf-8")) for file in files)
         real: dict[str, float] = timed["milliseconds"]
-        row = [" ".join(side.split("-"))]
+        row = [" ".join(side.split("-")), "artifacts" if kind == "timed" else "written directly"]
+        row.append(str(len(real)))
         for way in ("measured", "interpolated"):
-            errors = {name: each[way] / real[name] - 1 for name, each in predicted.items()}
+            errors = {name: predicted[name][way] / real[name] - 1 for name in real}
             sizes = np.abs(list(errors.values()))
             row += [f"{100 * np.median(sizes):.1f} %", f"{100 * sizes.max():.1f} %"]
             if way == "measured":
-                worst += [(error, f"{side} {name}") for name, error in errors.items()]
+                worst += [(error, f"{side} {name} {kind}") for name, error in errors.items()]
         row += [f"{min(real.values()):.2g} to {max(real.values()):.2g}", f"{timed['load']:.1f}"]
         print(f"| {' | '.join(row)} |")
     worst.sort(key=lambda each: -abs(each[0]))
@@ -163,13 +197,18 @@ def show(sides: list[str], folder: Path) -> None:
 
 def main(
     folder: Annotated[Path, typer.Argument()],
-    steps: Annotated[str, typer.Option()] = "export,predict,time,show",
+    steps: Annotated[str, typer.Option()] = "export,predict,time,write,show",
     only: Annotated[str, typer.Option()] = "",
 ) -> None:
     """Do the steps for all sides, or those of ``--only``."""
     folder.mkdir(parents=True, exist_ok=True)
     sides = only.split(",") if only else ["-".join(map(str, each)) for each in SIDES]
-    doing: dict[str, Any] = {"predict": predict, "time": time_side, "here": time_here}
+    doing: dict[str, Any] = {
+        "predict": predict,
+        "time": time_side,
+        "here": time_here,
+        "write": write,
+    }
     for step in steps.split(","):
         if step == "export":
             export(folder)

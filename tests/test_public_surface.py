@@ -28,6 +28,21 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
             "rounds": NUMBERS,
         },
     ),
+    "build_latency_table": (
+        {"engine": "onnx"},
+        {
+            "engine": NAMES,
+            "precision": (None, "", 0, "int4"),
+            "threads": NUMBERS,
+            "networks": ("x", 0, [0], []),
+            "seconds": ("x", None, -1.0, float("nan"), 1e30),
+        },
+    ),
+    "predicted_latency": (
+        {"arch": "resnet8", "table": "pi4.json"},
+        {"arch": (None, 0, "resnet8"), "table": (None, 0, "pi4.json")},
+    ),
+    "read_latency_table": ({}, {"path": PLACES}),
     "audit": (
         {"data": "digits"},
         {
@@ -175,7 +190,8 @@ def test_what_must_be_given_is_named(name: str) -> None:
 
 
 def test_every_public_callable_has_wrong_values() -> None:
-    values = {"Arch", "ImageClassifier", "InputError", "Model", "TrainingProgress", "__version__"}
+    values = {"Arch", "ImageClassifier", "InputError", "LatencyTable", "Model"}
+    values |= {"TrainingProgress", "__version__"}
     assert set(mobilette.__all__) == {*WRONG, *values}
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mobilette.arch.catalogue import get_arch, list_models
     from mobilette.cli.training_output import TrainingProgress
     from mobilette.counting.cost import cost
+    from mobilette.counting.latency import LatencyTable, predicted_latency, read_latency_table
     from mobilette.engines.load import load
     from mobilette.errors import InputError
     from mobilette.formats.importing import import_weights
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mobilette.model.model import Model
     from mobilette.verification.bench import bench
     from mobilette.verification.evaluate import evaluate
+    from mobilette.verification.latency_table import build_latency_table
     from mobilette.verification.shifts import evaluate_shifts
     from mobilette.verification.verify import verify
     from mobilette.workflows.audit import audit
@@ -33,11 +35,13 @@ __all__ = [
     "Arch",
     "ImageClassifier",
     "InputError",
+    "LatencyTable",
     "Model",
     "TrainingProgress",
     "__version__",
     "audit",
     "bench",
+    "build_latency_table",
     "cost",
     "create_model",
     "evaluate",
@@ -47,8 +51,10 @@ __all__ = [
     "import_weights",
     "list_models",
     "load",
+    "predicted_latency",
     "prune",
     "quantize",
+    "read_latency_table",
     "resume",
     "train",
     "verify",
@@ -59,10 +65,12 @@ _HOME = {
     "Arch": "mobilette.arch.arch",
     "ImageClassifier": "mobilette.workflows.classifier",
     "InputError": "mobilette.errors",
+    "LatencyTable": "mobilette.counting.latency",
     "Model": "mobilette.model.model",
     "TrainingProgress": "mobilette.cli.training_output",
     "audit": "mobilette.workflows.audit",
     "bench": "mobilette.verification.bench",
+    "build_latency_table": "mobilette.verification.latency_table",
     "cost": "mobilette.counting.cost",
     "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
@@ -72,8 +80,10 @@ _HOME = {
     "import_weights": "mobilette.formats.importing",
     "list_models": "mobilette.arch.catalogue",
     "load": "mobilette.engines.load",
+    "predicted_latency": "mobilette.counting.latency",
     "prune": "mobilette.workflows.prune",
     "quantize": "mobilette.workflows.quantize",
+    "read_latency_table": "mobilette.counting.latency",
     "resume": "mobilette.workflows.resume",
     "train": "mobilette.workflows.train",
     "verify": "mobilette.verification.verify",

@@ -32,7 +32,7 @@ from mobilette.counting.latency import (
 )
 from mobilette.data.machine import processor, usable_cores
 from mobilette.engines.layer_timing import PACKAGES, Engine, engine_version
-from mobilette.errors import InputError, one_of
+from mobilette.errors import InputError, one_of, shown
 from mobilette.files import cache_root
 from mobilette.folders import make_directory
 from mobilette.isolated import run_isolated
@@ -102,7 +102,7 @@ def build_latency_table(
         InputError: the engine is unknown or missing, or fails.
     """
     request = _request(engine, precision, threads, seconds)
-    archs = list(networks) if networks is not None else reference_networks()
+    archs = reference_networks() if networks is None else _checked_networks(networks)
     layers = list(dict.fromkeys(step.layer for arch in archs for step in fused_layers(arch)))
     times = _timed(replace(request, networks=tuple(archs)), layers, reporter)
     pairs = zip(layers, times.layers_ms, strict=True)
@@ -118,6 +118,16 @@ def build_latency_table(
         layers=measured,
     )
     return corrected(table, archs, times.networks_ms)
+
+
+def _checked_networks(networks: object) -> list[Arch]:
+    """Return ``networks`` as a list, if it is one of networks."""
+    found = list(networks) if isinstance(networks, list | tuple) else []
+    if not found or not all(isinstance(each, Arch) for each in found):
+        raise InputError(
+            f"build_latency_table: networks is {shown(networks)}, not a list of networks (get_arch)"
+        )
+    return found
 
 
 def corrected(
