@@ -151,7 +151,7 @@ def write(side: str, folder: Path) -> None:
         "threads": int(threads),
         "layers": (),
         "networks": tuple(asdict(arch) for arch in archs.values()),
-        "seconds": SECONDS / 10,
+        "seconds": SECONDS / 30,
     }
     best = [float("inf")] * len(archs)
     for _ in range(ROUNDS):

@@ -26,6 +26,7 @@ from mobilette.records import Ranged, check_ranges
 
 Precision = Literal["fp32", "int8"]
 FACTOR = Range(0.01, 100.0)
+MEGABYTES = Range(0.0, 1e6)
 # Of a layer's milliseconds: less than any layer takes, so that logarithms exist.
 SHORTEST = 1e-6
 _NEIGHBOURS = 4
@@ -51,6 +52,9 @@ class LatencyTable:
         threads: of the engine.
         machine: processor and system.
         overhead_ms: of a call, whatever the network.
+        stream_ms: of a megabyte of weights beyond ``cached_mb``, which do not stay in the caches
+            from call to call.
+        cached_mb: the megabytes of weights that do.
         corrections: by kind of layer, what it takes in a whole network compared with alone, where
             other layers use the caches and engines change layouts; fitted on whole networks.
         layers: measured alone.
@@ -65,6 +69,8 @@ class LatencyTable:
     overhead_ms: Annotated[float, MILLISECONDS]
     corrections: Annotated[Mapping[str, float], FACTOR]
     layers: tuple[MeasuredLayer, ...]
+    stream_ms: Annotated[float, MILLISECONDS] = 0.0
+    cached_mb: Annotated[float, MEGABYTES] = 0.0
     schema: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -129,14 +135,22 @@ def write_latency_table(table: LatencyTable, path: Path) -> None:
 
 @checked
 def predicted_latency(arch: Arch, table: LatencyTable) -> float:
-    """Return the predicted milliseconds of one image: the sum over layers, and the call's overhead.
+    """Return the predicted milliseconds of one image: of the layers, the call and large weights.
 
     Layers that the table lacks are interpolated (`unmeasured_layers` names them).
 
     Raises:
         InputError: the rows of ``arch`` do not fit together.
     """
-    return table.overhead_ms + sum(table.milliseconds(step.layer) for step in fused_layers(arch))
+    layers = sum(table.milliseconds(step.layer) for step in fused_layers(arch))
+    beyond = max(weight_megabytes(arch, table.precision) - table.cached_mb, 0.0)
+    return table.overhead_ms + layers + table.stream_ms * beyond
+
+
+def weight_megabytes(arch: Arch, precision: Precision) -> float:
+    """Return the megabytes (powers of 1,000) of the weights of ``arch``."""
+    weights = sum(step.layer.weights for step in fused_layers(arch))
+    return weights * (4 if precision == "fp32" else 1) / 1e6
 
 
 def predicted_layers(arch: Arch, table: LatencyTable) -> list[tuple[Step, float]]:

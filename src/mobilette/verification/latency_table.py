@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch
@@ -28,6 +29,7 @@ from mobilette.counting.latency import (
     Precision,
     read_latency_table,
     unmeasured_layers,
+    weight_megabytes,
     write_latency_table,
 )
 from mobilette.data.machine import processor, usable_cores
@@ -64,10 +66,10 @@ REFERENCES: tuple[tuple[str, float, int], ...] = (
     ("vgg11", 0.25, 64),
 )
 # How strongly a correction is pulled to the common level, in relative errors of a network.
-_PULL = 0.05
+_PULL = 0.2
 _LEAST, _MOST = 0.2, 5.0
-# About what a call takes, besides the layers.
-_CALL_MS = 0.02
+# Megabytes of weights that may stay in the caches from call to call.
+_CACHES_MB = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def reference_networks() -> list[Arch]:
@@ -135,26 +137,53 @@ def corrected(
 ) -> LatencyTable:
     """Return ``table`` with the corrections that explain the ``networks``' milliseconds best.
 
-    Least squares of the relative errors; corrections near their common level are preferred, the
-    more so for kinds that take little of these networks.
+    First, by least squares of the relative errors: a common level of all layers, what a call costs,
+    and what a megabyte of weights costs beyond those that stay in the caches from call to call.
+    Then a factor for each kind of layer, drawn to the level, the more so for kinds that take little
+    of these networks.
     """
-    bare = replace(table, corrections={}, overhead_ms=0.0)
+    bare = replace(table, corrections={}, overhead_ms=0.0, stream_ms=0.0)
     kinds: list[Kind] = sorted({each.layer.kind for each in table.layers})
     parts = np.zeros((len(networks), len(kinds)))
     for row, arch in enumerate(networks):
         for step in fused_layers(arch):
             parts[row, kinds.index(step.layer.kind)] += bare.milliseconds(step.layer)
-    level = float(np.median(np.array(whole_ms) / parts.sum(axis=1)))
-    terms = np.column_stack([level * parts, np.full(len(networks), _CALL_MS)])
-    shares = terms / np.array(whole_ms)[:, None]
-    pull = _PULL * np.eye(shares.shape[1])
-    found = np.linalg.solve(shares.T @ shares + pull, shares.T @ np.ones(len(networks)) + _PULL)
-    factors = np.clip(level * found[:-1], _LEAST, _MOST)
+    whole = np.array(whole_ms)
+    sizes = np.array([weight_megabytes(arch, table.precision) for arch in networks])
+    fits = []
+    for cached in _CACHES_MB:
+        beyond = np.maximum(sizes - cached, 0)
+        terms = np.column_stack([parts.sum(axis=1), np.ones(len(whole)), beyond])
+        level, call, stream = _not_negative(terms / whole[:, None])
+        errors = terms @ (level, call, stream) / whole - 1
+        fits.append((float(errors @ errors), cached, level, call, stream))
+    _, cached, level, call, stream = min(fits)
+    left = 1 - (call + stream * np.maximum(sizes - cached, 0)) / whole
+    shares = level * parts / whole[:, None]
+    pull = _PULL * np.eye(len(kinds))
+    found = np.linalg.solve(shares.T @ shares + pull, shares.T @ left + _PULL)
+    factors = np.clip(level * found, _LEAST, _MOST)
     return replace(
         bare,
-        overhead_ms=_CALL_MS * float(np.clip(found[-1], 0, _MOST)),
+        overhead_ms=call,
+        stream_ms=stream,
+        cached_mb=cached,
         corrections=dict(zip(kinds, map(float, factors), strict=True)),
     )
+
+
+def _not_negative(terms: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the factors, none negative, with which the three columns add up to 1 best."""
+    kept = [0, 1, 2]
+    while True:
+        found, *_ = np.linalg.lstsq(terms[:, kept], np.ones(len(terms)), rcond=None)
+        if found.min() >= 0 or len(kept) == 1:
+            break
+        kept.remove(kept[int(found.argmin())])
+    factors = np.zeros(3)
+    factors[kept] = np.maximum(found, 0)
+    level, call, stream = map(float, factors)
+    return max(level, _LEAST), call, stream
 
 
 def extend_latency_table(

@@ -32,6 +32,8 @@ MOST_COPIES, FEWEST_COPIES = 8, 2
 # long enough to be told from the rest, and more copies of their weights would not fit the caches.
 _SMALL = 4e6
 ROUNDS = 3
+# A whole network is interrupted more often: it gets so many times a file's seconds, and more turns.
+WHOLE, WHOLE_ROUNDS = 30, 6
 _WEIGHTED = ("conv", "depthwise", "grouped", "linear", "norm")
 
 
@@ -66,7 +68,7 @@ def measure(request: LayerRequest) -> LayerTimes:
     pin(request.threads)
     return LayerTimes(
         layers_ms=tuple(layer_ms(layer, request) for layer in request.layers),
-        networks_ms=tuple(network_ms(arch, request) for arch in request.networks),
+        networks_ms=tuple(networks_ms(request)),
     )
 
 
@@ -91,17 +93,15 @@ def layer_ms(layer: FusedLayer, request: LayerRequest) -> float:
     return max((longer - shorter) / extra, SHORTEST)
 
 
-def network_ms(arch: Arch, request: LayerRequest) -> float:
-    """Return the milliseconds of one image through the whole of ``arch``."""
-    steps = fused_layers(arch)
-    file = _File(steps=steps, inputs={INPUT: arch.shape}, outputs=(steps[-1].name,))
-    (found,) = fastest_ms(
-        [_open(file, request, whole=True)],
-        threads=request.threads,
-        seconds=10 * request.seconds,
-        rounds=1,
-    )
-    return found
+def networks_ms(request: LayerRequest) -> list[float]:
+    """Return the milliseconds of one image through each whole network, timed in turns."""
+    calls = []
+    for arch in request.networks:
+        steps = fused_layers(arch)
+        file = _File(steps=steps, inputs={INPUT: arch.shape}, outputs=(steps[-1].name,))
+        calls.append(_open(file, request, whole=True))
+    seconds = WHOLE * request.seconds
+    return fastest_ms(calls, threads=request.threads, seconds=seconds, rounds=WHOLE_ROUNDS)
 
 
 def _files(layer: FusedLayer, copies: int) -> tuple[_File, _File]:
