@@ -9,10 +9,11 @@ A trained network is cut to `--parts` of its latency in ONNX Runtime on one thre
 in three ways: by NetAdapt (`mobilette.search.netadapt`), with all widths alike (every group of tied
 channels by the same factor), and as `prune --keep` cuts (greedily, the least important channels per
 mult-add). The second part goes on from NetAdapt's first. All three choose channels by the same
-Taylor scores, and all are as fast as NetAdapt's network by the same latency table, corrected by
-what the uncut network takes; the column of milliseconds is measured, in turns, at the end. Then
-each is trained for `--epochs` by `sliced`, with the uncut network as teacher. Accuracy is top-1 on
-`val`, which NetAdapt has not seen: it chooses by training images kept apart.
+Taylor scores, and all are as fast as the one with all widths alike that is nearest to the part, by
+a latency table that is corrected by what the uncut network takes; milliseconds are also measured,
+in turns, at the end. Then each is trained for `--epochs` by `sliced`, with the uncut network as
+teacher. Accuracy is top-1 on `val`, which NetAdapt has not seen: it chooses by training images kept
+apart.
 
 `v1` is first trained on the images for `--base-epochs`; ResNet-20 knows them. `--json` keeps the
 rows, `--out` gets the table. The last line, `ratio: X`, is the median error with all widths alike
@@ -42,6 +43,7 @@ from mobilette.compression.channel_scores import Scores
 from mobilette.compression.pruning import counts_of, cut_to, prune_channels
 from mobilette.counting.budget import parse_budget
 from mobilette.counting.cost import cost
+from mobilette.counting.latency import LatencyTable, read_latency_table, write_latency_table
 from mobilette.data.dataset import load_dataset
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
@@ -110,6 +112,18 @@ def base_run(
     return open_run(model.save(folder / "base"))
 
 
+def table_of(arch: Arch, path: Path | None) -> LatencyTable:
+    """Return the latency table in ``path``, measured if it is not there."""
+    if path is not None and path.exists():
+        return read_latency_table(path)
+    # Layers of its own widths: the table of all families would have to interpolate more.
+    networks = [alike_by(arch, factor) for factor in TABLE]
+    table = build_latency_table("onnx", networks=networks, reporter=Reporter(remark=say))
+    if path is not None:
+        write_latency_table(table, path)
+    return table
+
+
 def alike_by(arch: Arch, factor: float) -> Arch:
     """Return ``arch`` with all widths cut by the same factor, rounded to multiples of 8."""
     knobs = Knobs(arch)
@@ -120,16 +134,14 @@ def alike_by(arch: Arch, factor: float) -> Arch:
 
 
 def _distance(wanted: float, count: int) -> tuple[float, int]:
-    return abs(count - wanted), count
+    return abs(count - wanted), -count
 
 
 def alike(arch: Arch, excess: Callable[[Arch], float]) -> Arch:
-    """Return the widest network that fits and has all widths cut by the same factor."""
-    for factor in (number / 200 for number in range(199, 10, -1)):
-        narrow = alike_by(arch, factor)
-        if excess(narrow) <= 1:
-            return narrow
-    raise InputError("no factor is small enough")
+    """Return the network with all widths cut by the same factor that is nearest to the target."""
+    factors = (number / 200 for number in range(199, 10, -1))
+    cuts = dict.fromkeys(alike_by(arch, factor) for factor in factors)
+    return min(cuts, key=lambda narrow: abs(excess(narrow) - 1))
 
 
 def greedy(model: Model, scores: Scores, excess: Callable[[Arch], float]) -> Model:
@@ -179,6 +191,9 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of timing.")] = 5,
     out: Path | None = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    table_file: Annotated[
+        Path | None, typer.Option("--table", help="Latency table, written if it is not there.")
+    ] = None,
     base: Annotated[Path | None, typer.Option(help="A run to start from, if there is one.")] = None,
 ) -> None:
     """Cut a network in three ways, train each and print what they reach."""
@@ -193,9 +208,7 @@ def main(
         model = run.model
         whole = evaluate(run, found, split="val", include_trained=True).top1
         say(f"uncut: {whole:.2%} of val")
-        # Layers of its own widths: the table of all families would have to interpolate more.
-        networks = [alike_by(model.arch, factor) for factor in TABLE]
-        table = build_latency_table("onnx", networks=networks, reporter=Reporter(remark=say))
+        table = table_of(model.arch, table_file)
         (term,) = parse_budget("latency<=1s@onnx")
         assert term.device is not None
         limits = Limits(terms=(term,), tables={term.device: table})
@@ -215,7 +228,9 @@ def main(
         current, trained = model, {"uncut": model}
         for part in map(float, parts.split(",")):
             begun = time.perf_counter()
-            excess = to_part(limits, part * uncut_ms)
+            # Widths alike come in few steps: theirs is the latency that all have to meet.
+            even = alike(model.arch, to_part(limits, part * uncut_ms))
+            excess = to_part(limits, limits.need(even, term))
             current, _ = adapt(
                 current,
                 excess,
@@ -229,12 +244,10 @@ def main(
                 reporter=Reporter(remark=say),
             )
             searched = time.perf_counter() - begun
-            reached = excess(current.arch)
-            equal = to_part(limits, part * uncut_ms * reached)
             cuts = {
                 WAYS[0]: (current, searched),
-                WAYS[1]: (cut_to(model, scores, alike(model.arch, equal)), 0.0),
-                WAYS[2]: (greedy(model, scores, equal), 0.0),
+                WAYS[1]: (cut_to(model, scores, even), 0.0),
+                WAYS[2]: (greedy(model, scores, excess), 0.0),
             }
             for way, (narrow, seconds) in cuts.items():
                 measured = practice.trained(narrow, 0)
@@ -303,8 +316,12 @@ def ratio(rows: list[Row]) -> float:
 
 
 def to_markdown(rows: list[Row], title: str) -> str:
-    """Return the table."""
+    """Return the page."""
     lines = [
+        "# NetAdapt against cutting all widths alike",
+        "",
+        "Written by `bench/netadapt.py`; its first lines say how the ways are compared.",
+        "",
         f"{title}.",
         "",
         "| network | of the latency | cut | mult-adds | parameters | ms predicted | ms measured "

@@ -160,7 +160,9 @@ def adapt(
     done = _begun(model, folder, budget=budget, steps=steps, most=most, by=by)
     if done is None:
         check_reachable(model.arch, cost, budget)
-        start, judged = cost(model.arch), practice.judged(model)
+        # A network knows the images that it was trained on, also those kept apart. What a short
+        # training of the others does to that is no fault of a cut.
+        start, judged = cost(model.arch), practice.judged(practice.trained(model, steps))
         number = iterations or iterations_to(budget, start)
         done = Adaptation(
             arch=model.arch.hash,

@@ -57,7 +57,7 @@ class Adaptation:
         arch: hash of the network that is adapted.
         budget: the cost to be reached.
         cost: of the network before.
-        score: its accuracy on the images kept apart.
+        score: its accuracy on the images kept apart, after a short training of its own.
         loss: its mean cross-entropy there.
         targets: of the iterations, if every cut met its target exactly.
         steps: of each short training.

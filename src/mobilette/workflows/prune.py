@@ -184,6 +184,7 @@ def run_prune(
         sitting=sitting,
         before=trained_on(source or model),
     )
+    images = with_classes_of(model, find_images(data))  # before a latency table is measured
     pruning: ToPart | ToBudget
     if budget is not None:
         limits = limits_of(budget, model.arch, reporter=sitting.reporter)
@@ -205,19 +206,12 @@ def run_prune(
             time=PruningTime(request.limit, steps=steps or 1, sitting=sitting),
             cutting=seconds_to_cut(model, keep, sitting),
         )
-    return _into(pruning, request, out=out, force=force)
-
-
-def _into(
-    pruning: ToPart | ToBudget, request: PruneRequest, *, out: str | Path | None, force: bool
-) -> Run:
-    remark = request.sitting.reporter.remark
-    images = with_classes_of(request.model, find_images(request.data))
+    remark = sitting.reporter.remark
     for line in (*images.remarks, *request.before.remarks()):
         remark(line)
     with ExitStack() as claim:
         if out is None:
-            free = Path("runs") / f"{folder_name(request.source or request.model)}-pruned"
+            free = Path("runs") / f"{folder_name(source or model)}-pruned"
             out = claim.enter_context(claimed_free(free))
         else:
             claim.enter_context(claimed(Path(out), remark=remark))
