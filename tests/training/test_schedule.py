@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR
 
 from mobilette.arch.scale import size_of
 from mobilette.training.optimiser import learning_rate, momentum, resolution_at
@@ -45,6 +45,14 @@ def test_cosine_is_torchs() -> None:
     assert {momentum(recipe, p) for p in progresses()} == set(momenta) == {0.9}
 
 
+def test_constant_is_torchs_linear_warm_up() -> None:
+    optimizer = sgd(0.3)
+    rates, momenta = course(optimizer, LinearLR(optimizer, start_factor=1e-9, total_iters=50))
+    recipe = Recipe(schedule="constant", lr=0.3, warmup=0.5, momentum=0.9)
+    assert [learning_rate(recipe, p) for p in progresses()] == pytest.approx(rates, abs=1e-8)
+    assert {momentum(recipe, p) for p in progresses()} == set(momenta) == {0.9}
+
+
 @pytest.mark.parametrize("peak", [0.3, 0.15, 0.9])
 def test_one_cycle_is_torchs_with_its_defaults(peak: float) -> None:
     """The rate goes up and down, the momentum down and up; div 25, final 1e4, 0.85 to 0.95."""
@@ -59,13 +67,16 @@ def test_one_cycle_is_torchs_with_its_defaults(peak: float) -> None:
 
 
 @given(
-    st.sampled_from(["cosine", "one_cycle"]),
+    st.sampled_from(["cosine", "one_cycle", "constant"]),
     st.floats(0, 0.9),
     st.floats(0, 0.9999),
     st.lists(st.floats(0, 1), min_size=2, max_size=20),
 )
 def test_rates_rise_once_and_fall_once_and_momenta_oppose_them(
-    schedule: Literal["cosine", "one_cycle"], warmup: float, heavy: float, places: list[float]
+    schedule: Literal["cosine", "one_cycle", "constant"],
+    warmup: float,
+    heavy: float,
+    places: list[float],
 ) -> None:
     recipe = Recipe(schedule=schedule, lr=0.2, warmup=warmup, momentum=heavy)
     for direction, side in (

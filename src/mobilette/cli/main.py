@@ -26,6 +26,7 @@ from mobilette.cli import (
     embed,
     evaluate,
     export,
+    fit,
     models,
     prune,
     train,
@@ -81,6 +82,7 @@ for name, function in (
     ("verify", evaluate.verify),
     ("bench", bench.bench),
     ("prune", prune.prune),
+    ("fit", fit.fit),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)

@@ -17,7 +17,7 @@ from mobilette.limits import CLASSES, ROWS
 
 if TYPE_CHECKING:
     from mobilette.counting.budget import Constraint, Device
-    from mobilette.counting.candidates import Candidate, Precision, Shortfall
+    from mobilette.counting.candidates import Candidate, Precision
     from mobilette.counting.latency import LatencyTable
 
 SHOWN = 20
@@ -126,6 +126,7 @@ def _list_candidates(
     from mobilette.cli.output import print_json, remarks
     from mobilette.counting.budget import parse_budget
     from mobilette.counting.candidates import Shortfall, candidates
+    from mobilette.counting.shortfall import why_nothing_fits
 
     limits = parse_budget(budget)
     tables = _latency_tables(limits, precision)
@@ -141,7 +142,7 @@ def _list_candidates(
     if isinstance(found, Shortfall):
         if as_json:
             print_json([])
-        remarks().print(_explain(found, budget, used))
+        remarks().print(why_nothing_fits(found, budget, used))
         return 1
     if as_json:
         print_json([candidate.to_json() for candidate in found[:limit]])
@@ -215,28 +216,3 @@ def _print_candidates(
     notes += [f"[{number}] {source}" for number, source in enumerate(sources, 1)]
     for note in notes:
         say(note)
-
-
-def _explain(short: Shortfall, budget: str, precision: Precision) -> str:
-    from mobilette.cli.output import human_bytes, human_count
-
-    quantity = short.tightest.quantity
-
-    def described(candidate: Candidate) -> str:
-        need = candidate.needs(short.tightest, precision)
-        if quantity == "latency":
-            amount = f"{need:.3g} ms on {short.tightest.device}, predicted"
-        elif quantity in ("size", "ram"):
-            amount = f"{human_bytes(int(need))} in {precision}"
-        else:
-            amount = human_count(int(need))
-        point = f"width {candidate.width_mult:g} and {resolution_text(candidate.resolution)} pixels"
-        return f"{candidate.name} at {point} ({quantity} {amount})"
-
-    text = (
-        f"no network fits the budget {budget!r}; its tightest limit is {short.tightest.text}, and "
-        f"the smallest of these networks there is {described(short.smallest)}"
-    )
-    if short.nearest != short.smallest:
-        text += f"; the nearest to the whole budget is {described(short.nearest)}"
-    return text

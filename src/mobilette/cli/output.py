@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mobilette.counting.amounts import human_bytes as human_bytes
+from mobilette.counting.amounts import human_count as human_count
 from mobilette.errors import visible
 
 if TYPE_CHECKING:
@@ -85,27 +87,11 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def human_bytes(size: int) -> str:
-    """Return ``size`` with a unit: 1,536 becomes 1.5 kB (1 kB is 1,000 bytes)."""
-    for unit, factor in (("MB", 1_000_000), ("kB", 1_000)):
-        if size >= factor:
-            return f"{size / factor:,.2f} {unit}"
-    return f"{size} B"
-
-
 def say_trained(left_out: int, *, included: bool | None) -> str:
     """Return how the images that a model was trained on were treated, to put after their number."""
     if included:
         return ", among them some that it was trained on"
     return f", {left_out:,} left out that it was trained on" if left_out else ""
-
-
-def human_count(count: int) -> str:
-    """Return ``count`` with a suffix: 300,774,272 becomes 300.77 M."""
-    for suffix, factor in (("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)):
-        if count >= factor:
-            return f"{count / factor:,.2f} {suffix}"
-    return str(count)
 
 
 def _finite(value: Any) -> Any:

@@ -107,12 +107,14 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     if recipe.schedule == "one_cycle":
         lowest = recipe.lr / (_ONE_CYCLE_START if rising else _ONE_CYCLE_END)
         return lowest + (recipe.lr - lowest) * _height(recipe, progress)
-    return recipe.lr * (progress / recipe.warmup if rising else _height(recipe, progress))
+    if rising:
+        return recipe.lr * progress / recipe.warmup
+    return recipe.lr * (1.0 if recipe.schedule == "constant" else _height(recipe, progress))
 
 
 def momentum(recipe: Recipe, progress: float) -> float:
     """Return the momentum at ``progress`` (0 to 1): constant except in the one-cycle schedule."""
-    if recipe.schedule == "cosine":
+    if recipe.schedule != "one_cycle":
         return recipe.momentum
     fall = _ONE_CYCLE_MOMENTUM * _height(recipe, min(max(progress, 0.0), 1.0))
     return max(recipe.momentum - fall, 0.0)

@@ -36,7 +36,8 @@ class Recipe:
         lr: peak learning rate.
         weight_decay: not applied to batch norms, biases and depthwise kernels (MobileNet papers).
         schedule: ``cosine``: linear warm-up, then a cosine to zero; ``one_cycle``: up from a 25th
-            and down to zero along cosines, the momentum in the opposite direction.
+            and down to zero along cosines, the momentum in the opposite direction; ``constant``:
+            linear warm-up, then the peak rate, for a run that will be continued.
         warmup: fraction of the training in which the rate rises.
         crop: ``pad``: shifted by up to ``crop_padding`` of the resolution; ``resized``: a part of
             at least ``crop_scale`` of the image's area, resized; ``none``.
@@ -79,7 +80,7 @@ class Recipe:
     lr: Annotated[float, LEARNING_RATE] = 0.05
     momentum: Annotated[float, Range(0.0, 0.9999)] = 0.9
     weight_decay: Annotated[float, Range(0.0, 1.0)] = 5e-4
-    schedule: Literal["cosine", "one_cycle"] = "cosine"
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
     warmup: Annotated[float, Range(0.0, 0.9)] = 0.15
     label_smoothing: Annotated[float, Range(0.0, 0.9)] = 0.1
     crop: Literal["none", "pad", "resized"] = "pad"

@@ -1,0 +1,168 @@
+"""The record of a race that several processes, or machines, can share: a study of Optuna's.
+
+A training is a trial: waiting, then taken by exactly one process, then finished with a reward, or
+failed. Who takes a trial holds a lock file of its own beside the study as long as it lives; a trial
+of a process that does not is taken again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from mobilette.errors import InputError
+from mobilette.locks import TakenError, locked
+from mobilette.search.race import Place
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "mobilette fit"
+DATABASE = "study.db"
+WORKERS = "workers"
+_PLACE, _OWNER = "place", "owner"
+# States of a trial that stands for its place; pruned ones are those that were given up.
+_OF_A_PLACE = ("WAITING", "RUNNING", "COMPLETE", "FAIL")
+# A process that takes a trial signs it at once.
+_SIGNED_WITHIN = timedelta(seconds=10)
+
+
+def default_storage(folder: Path) -> str:
+    """Return the URL of the database in a fit's folder."""
+    return f"sqlite:///{(folder / DATABASE).resolve()}"
+
+
+class Study:
+    """The trainings of a race; open it with `open_study`."""
+
+    def __init__(self, study: optuna.Study, workers: Path, owner: str) -> None:
+        self._study, self._workers, self._owner = study, workers, owner
+
+    def rewards(self) -> dict[Place, float | None]:
+        """Return the result of each finished training; ``None`` for one that failed."""
+        return {_place(trial): trial.value for trial in self._trials("COMPLETE", "FAIL")}
+
+    def take(self, places: Sequence[Place]) -> Place | None:
+        """Take one of ``places`` that no living process has; ``None`` if there is none."""
+        self._free_abandoned()
+        taken = {_place(trial) for trial in self._trials(*_OF_A_PLACE)}
+        free = [place for place in places if place not in taken]
+        if free:
+            self._study.enqueue_trial({}, user_attrs=_values(free[0]))
+        while (trial := self._pop()) is not None:
+            place = _place(self._frozen(trial.number))
+            # Two processes may put the same place on the list; one may end before it takes it.
+            if place in places and self._is_first(trial.number, place):
+                trial.set_user_attr(_OWNER, self._owner)
+                return place
+            self._give_up(trial.number)
+        return None
+
+    def finish(self, place: Place, reward: float | None) -> None:
+        """Record the result of a training that this process took; ``None`` if it failed."""
+        trial = next(
+            each
+            for each in self._trials("RUNNING")
+            if _place(each) == place and each.user_attrs.get(_OWNER) == self._owner
+        )
+        if reward is None:
+            self._study.tell(trial.number, state=_state("FAIL"))
+        else:
+            self._study.tell(trial.number, reward)
+
+    def _pop(self) -> optuna.trial.Trial | None:
+        """Take a waiting trial; Optuna lets only one process have each."""
+        if not self._trials("WAITING"):
+            return None
+        trial = self._study.ask()
+        if _PLACE in self._frozen(trial.number).user_attrs:
+            return trial
+        self._give_up(trial.number)  # another process was faster, and `ask` made a new one
+        return None
+
+    def _is_first(self, number: int, place: Place) -> bool:
+        return not any(
+            trial.number < number and _place(trial) == place for trial in self._trials(*_OF_A_PLACE)
+        )
+
+    def _free_abandoned(self) -> None:
+        """Make room for the trainings of processes that have ended."""
+        for trial in self._trials("RUNNING"):
+            owner = trial.user_attrs.get(_OWNER)
+            if owner is None and datetime.now() - trial.datetime_start < _SIGNED_WITHIN:
+                continue
+            if owner in (None, self._owner) or not self._is_alive(owner):
+                self._give_up(trial.number)
+
+    def _give_up(self, number: int) -> None:
+        with suppress(ValueError):  # its process has just finished it
+            self._study.tell(number, state=_state("PRUNED"))
+
+    def _is_alive(self, owner: str) -> bool:
+        try:
+            with locked(self._workers / f"{owner}.lock", again=False):
+                return False
+        except TakenError:
+            return True
+
+    def _trials(self, *states: str) -> list[Any]:
+        return self._study.get_trials(deepcopy=False, states=tuple(map(_state, states)))
+
+    def _frozen(self, number: int) -> Any:
+        return next(
+            each for each in self._study.get_trials(deepcopy=False) if each.number == number
+        )
+
+
+@contextmanager
+def open_study(folder: Path, storage: str | None) -> Iterator[Study]:
+    """Yield the study of the fit in ``folder``, in the database at the URL ``storage``.
+
+    Raises:
+        InputError: Optuna is missing, or the database cannot be reached.
+    """
+    try:
+        import optuna
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError as error:
+        raise InputError("fit needs the extra: pip install 'mobilette[search]'") from error
+    url = storage or default_storage(folder)
+    owner = f"{socket.gethostname()}-{os.getpid()}"
+    workers = folder / WORKERS
+    workers.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with FileLock(folder / f".{DATABASE}.lock"):  # two processes must not both make tables
+            study = optuna.create_study(
+                study_name=f"{STUDY}: {folder.resolve().name}",
+                storage=url,
+                direction="maximize",
+                load_if_exists=True,
+            )
+    except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise InputError(f"--storage {url}: cannot be reached ({line})") from None
+    with locked(workers / f"{owner}.lock"):
+        yield Study(study, workers, owner)
+
+
+def _values(place: Place) -> dict[str, object]:
+    return {_PLACE: [place.key, place.number]}
+
+
+def _place(trial: Any) -> Place:
+    key, number = trial.user_attrs.get(_PLACE, ("", 0))
+    return Place(key=key, number=number)
+
+
+def _state(name: str) -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState[name]

@@ -1,0 +1,207 @@
+"""`fit`: images and a budget in, the most accurate network that fits out, verified."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from mobilette.arch.catalogue import list_models
+from mobilette.arguments import checked
+from mobilette.artifact.contract import Precision
+from mobilette.data.division import as_holdout
+from mobilette.errors import InputError
+from mobilette.exporters.export import TARGETS, check_precision
+from mobilette.exporters.target import package_versions
+from mobilette.files import read_record, write_json
+from mobilette.folders import check_new, claimed_free, new_directory
+from mobilette.limits import DROP
+from mobilette.progress import SILENT, Reporter
+from mobilette.run.directory import recorded_path
+from mobilette.search.study import open_study
+from mobilette.training.distributed import is_launched
+from mobilette.training.events import Listener, Sitting
+from mobilette.training.recipe import parse_duration
+from mobilette.verification.gate import MAX_DROP
+from mobilette.workflows.fit_process import FitProcess
+from mobilette.workflows.fit_record import (
+    FIT,
+    PLAN,
+    Asked,
+    Clock,
+    Fitted,
+    Journal,
+)
+from mobilette.workflows.fit_record import Listener as LineListener
+from mobilette.workflows.fit_trial import Trial
+
+_SHORTEST = 20.0  # seconds of a fit
+
+
+@checked
+def fit(
+    data: str | Path,
+    *,
+    budget: str | None = None,
+    scene: str | None = None,
+    time: float | str = "20m",
+    to: str | None = None,
+    precision: Precision | None = None,
+    starts: Sequence[str | Path] = (),
+    teacher: str | Path | None = None,
+    models: str | None = None,
+    max_drop: float = MAX_DROP,
+    holdout: float | str | None = None,
+    groups: str | None = None,
+    seed: int = 0,
+    storage: str | None = None,
+    out: str | Path | None = None,
+    force: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    max_unusable: float = 0.1,
+    callbacks: Iterable[Listener] = (),
+    on_line: LineListener | None = None,
+    reporter: Reporter = SILENT,
+) -> Fitted:
+    """Find, train, export and verify the most accurate network that fits a budget.
+
+    Networks of every family, width and resolution within the budget are ordered by a prior; those
+    in front race on the images, in trainings that are continued as long as they are among the
+    better half; the winner is trained to the end of the time, exported, verified and measured.
+
+    Args:
+        data: images, as for `mobilette.train`.
+        budget: terms such as ``"size<=500KB, latency<=2ms@onnx, top1>=90%"`` (docs/fit.md).
+        scene: ``server``, ``phone``, ``browser`` or ``mcu``: budgets with a name.
+        time: wall-clock for everything: seconds, or text such as ``"20m"``.
+        to: the target; by default that of the latency or the scene, else ``onnx``.
+        precision: by default the scene's; ``int8`` where size or RAM are limited; else ``fp32``.
+        starts: runs to start networks of their family from, as wide or narrower.
+        teacher: a run or published weights to distil from in the last training.
+        models: a pattern of the networks to try, such as ``mobilenet*``.
+        max_drop: percentage points of accuracy that int8 may lose.
+        holdout: part of the images for a test at the end, as for `mobilette.train`.
+        groups: what keeps images on one side, as for `mobilette.train`.
+        seed: random seed of the trainings.
+        storage: URL of the database that holds the race; by default a file in ``out``.
+        out: the folder; by default a new one under ``fits/``.
+        force: replace ``out`` if it exists.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        workers: decoding processes; by default one per core.
+        max_unusable: fraction of the images that may be unusable.
+        callbacks: called with every event of the trainings.
+        on_line: called with each line of fit.jsonl.
+        reporter: receives the progress of reading, and remarks.
+
+    Raises:
+        InputError: a value or the images cannot be used, nothing fits the budget (the nearest
+            network is named), or the time is too short.
+    """
+    if is_launched():
+        raise InputError("fit starts its trainings itself; start it without torchrun")
+    seconds = parse_duration(time) if isinstance(time, str) else float(time)
+    if seconds < _SHORTEST:
+        raise InputError(
+            f"--time {seconds:g}s is too short to train and prove; {_SHORTEST:g}s is the least"
+        )
+    DROP.check("--max-drop", max_drop)
+    names = list_models(models or "*")
+    if not names:
+        raise InputError(f"--models {models!r}: no network matches")
+    asked = Asked(
+        data=recorded_path(data),
+        budget=budget,
+        scene=scene,
+        to=to,
+        precision=precision,
+        seconds=seconds,
+        starts=tuple(
+            str(Path(each).resolve()) if Path(each).exists() else str(each) for each in starts
+        ),
+        teacher=None if teacher is None else str(teacher),
+        names=tuple(names),
+        max_drop=max_drop,
+        seed=seed,
+        storage=storage,
+        device=device,
+        workers=workers,
+        max_unusable=max_unusable,
+        holdout=as_holdout(holdout),
+        groups=groups,
+    )
+    sitting = Sitting(callbacks=tuple(callbacks), reporter=reporter)
+    return run_fit(asked, out=out, force=force, sitting=sitting, on_line=on_line)
+
+
+def run_fit(
+    asked: Asked,
+    *,
+    out: str | Path | None,
+    force: bool = False,
+    sitting: Sitting,
+    on_line: LineListener | None = None,
+) -> Fitted:
+    """Do what `fit` does, with the listeners and clock of ``sitting``."""
+    want = asked.wanted
+    check_precision(want.target, want.precision)
+    package_versions(TARGETS[want.target])
+    with ExitStack() as claims:
+        if out is None:
+            free = Path("fits") / Path(asked.data).resolve().name
+            folder = claims.enter_context(claimed_free(free))
+        else:
+            folder = Path(out)
+            check_new(folder, holds=FIT, force=force)
+        with new_directory(folder, force=force, holds=FIT, source=Path(asked.data)) as unfinished:
+            write_json(unfinished / FIT, asdict(asked))
+    try:
+        return _run(folder, asked, sitting, on_line)
+    except InputError:
+        if not (folder / PLAN).exists():  # refused: nothing was begun
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@checked
+def resume_fit(
+    path: str | Path,
+    *,
+    callbacks: Iterable[Listener] = (),
+    on_line: LineListener | None = None,
+    reporter: Reporter = SILENT,
+) -> Fitted:
+    """Go on with a fit that was stopped, or help one that another process is at.
+
+    Raises:
+        InputError: ``path`` is no folder of a fit, or the images have changed.
+    """
+    path = Path(path)
+    if not (path / FIT).is_file():
+        raise InputError(f"{path}: no fit ({FIT} is missing)")
+    asked = read_record(path / FIT, Asked)
+    return _run(path, asked, Sitting(callbacks=tuple(callbacks), reporter=reporter), on_line)
+
+
+def _run(folder: Path, asked: Asked, sitting: Sitting, on_line: LineListener | None) -> Fitted:
+    clock = Clock(folder, asked.seconds, now=sitting.now)
+    journal = Journal(folder, on_line or (lambda line: None))
+    with open_study(folder, asked.storage) as study:
+        work = FitProcess(
+            asked=asked,
+            clock=clock,
+            journal=journal,
+            study=study,
+            trial=Trial(
+                asked=asked,
+                folder=folder,
+                clock=clock,
+                sitting=replace(sitting, callbacks=(*sitting.callbacks, clock)),
+            ),
+        )
+        try:
+            return work.run()
+        finally:
+            clock.save()

@@ -1,0 +1,124 @@
+"""The plan of a fit: which networks race on the images, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mobilette.counting.budget import Constraint, Device
+from mobilette.counting.candidates import Shortfall
+from mobilette.counting.latency import LatencyTable, read_latency_table
+from mobilette.counting.shortfall import why_nothing_fits
+from mobilette.data.images import suggest_resolution
+from mobilette.data.sources import find_images
+from mobilette.engines.layer_timing import PACKAGES
+from mobilette.errors import InputError
+from mobilette.model.model import Model
+from mobilette.progress import Reporter
+from mobilette.search.race import first_seconds, plan_rounds
+from mobilette.search.scenes import Wanted
+from mobilette.search.space import Setting, shortlist, within
+from mobilette.training.start import read_start
+from mobilette.verification.latency_table import (
+    build_latency_table,
+    cached_latency_table,
+    keep_latency_table,
+)
+from mobilette.workflows.fit_record import Asked, RacePlan
+
+# Of the time, what the race may take; the rest trains the network that won.
+RACE = 0.4
+# Mult-adds per second of training, of two cores, roughly: the prior needs no better.
+SPEED = 2e10
+_RESERVES = 4  # networks on the list for each that races
+_TABLE_FROM = 900.0  # seconds of time left from which a latency table is made first
+
+
+def plan_race(asked: Asked, *, left: float, reporter: Reporter) -> RacePlan:
+    """Return the contenders, best by the prior first, and the rounds of their race.
+
+    Args:
+        asked: what `fit` was asked for.
+        left: seconds until the end.
+        reporter: receives remarks.
+
+    Raises:
+        InputError: the images or starts cannot be used, or nothing fits the budget.
+    """
+    want = asked.wanted
+    images = find_images(asked.data, groups=asked.groups)
+    for line in images.remarks:
+        reporter.remark(line)
+    tables = latency_tables(want, left=left, reporter=reporter)
+    fitting = within(
+        [*want.counted, *(term for term in want.terms if term.device in tables)],
+        read_starts(asked.starts),
+        names=asked.names,
+        setting=Setting(
+            own=suggest_resolution(images),
+            images=sum(map(len, images.splits.values())),
+            seconds=(1 - RACE) * left,
+            madds_per_second=SPEED,
+        ),
+        target=want.target,
+        precision=want.precision,
+        num_classes=len(images.classes),
+        tables=tables,
+    )
+    if isinstance(fitting, Shortfall):
+        raise InputError(why_nothing_fits(fitting, want.text, want.precision))
+    rounds = plan_rounds(RACE * left, networks=len(fitting), first=first_seconds(asked.seconds))
+    contenders = tuple(shortlist(fitting, _RESERVES * rounds.contenders))
+    return RacePlan(contenders=contenders, rounds=rounds, fitting=len(fitting))
+
+
+def read_starts(paths: tuple[str, ...]) -> Mapping[str, Model]:
+    """Return the models that networks may start from, by path or name.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    found = {}
+    for path in paths:
+        model = read_start(path, model=None, width_mult=None, report=None)
+        if model is None:
+            raise InputError(
+                f"--starts {path!r}: a run or the name of published weights is expected"
+            )
+        found[path] = model
+    return found
+
+
+def latency_tables(
+    wanted: Wanted, *, left: float, reporter: Reporter
+) -> dict[Device, LatencyTable]:
+    """Return the tables that predict the latencies of a budget.
+
+    This machine's table of an engine is made if there is time for it; without one, a latency is
+    known once an artifact is timed.
+    """
+    tables = {}
+    for term in wanted.terms:
+        device = term.device
+        if device is not None and device.table is not None:
+            tables[device] = read_latency_table(device.table)
+        elif device is not None and device.engine in PACKAGES:
+            found = _of_this_machine(term, device, wanted, left=left, reporter=reporter)
+            if found is not None:
+                tables[device] = found
+    return tables
+
+
+def _of_this_machine(
+    term: Constraint, device: Device, wanted: Wanted, *, left: float, reporter: Reporter
+) -> LatencyTable | None:
+    engine, precision, threads = str(device.engine), wanted.precision, device.threads
+    try:
+        return cached_latency_table(engine, precision=precision, threads=threads)
+    except InputError as error:
+        if left < _TABLE_FROM:
+            reporter.remark(f"{error}; {term.text} is measured of artifacts alone")
+            return None
+        reporter.remark(f"{error}: it is made first")
+    made = build_latency_table(engine, precision=precision, threads=threads, reporter=reporter)
+    keep_latency_table(made)
+    return made

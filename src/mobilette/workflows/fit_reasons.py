@@ -1,0 +1,34 @@
+"""Why a fit chose a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mobilette.workflows.fit_record import RacePlan
+
+
+def why_this_one(
+    best: Mapping[str, Any] | None, plan: RacePlan, lines: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return one sentence: why this network.
+
+    Args:
+        best: the line of fit.jsonl of the artifact that is kept, if there is one.
+        plan: of the race.
+        lines: all of fit.jsonl.
+    """
+    if best is None:
+        return "no artifact was made in time"
+    key, trained = best["key"], [line for line in lines if line["what"] == "trained"]
+    own = [line for line in trained if line["key"] == key]
+    text = f"{key} is one of {plan.fitting:,} networks that fit"
+    if own:
+        last = own[-1]
+        text += f"; after {last['seconds']:.0f} s of training it had {last['top1']:.1%}"
+        rivals = [line for line in trained if line["key"] != key and line["round"] == last["round"]]
+        if rivals:
+            rival = max(rivals, key=lambda line: float(line["top1"]))
+            text += f", the next, {rival['key']}, {rival['top1']:.1%}"
+    right = f"{best['top1']:.1%} of {best['images']:,} images right"
+    return f"{text}; its artifact answers {right}"

@@ -1,0 +1,189 @@
+"""`fit`: images and a budget in, a verified artifact within it out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilette.cli.main import run as command
+from mobilette.engines.load import load
+from mobilette.errors import InputError
+from mobilette.run.directory import open_run
+from mobilette.training.events import EpochDone, Event, Sitting
+from mobilette.verification.verify import verify
+from mobilette.workflows.fit import fit, resume_fit, run_fit
+from mobilette.workflows.fit_record import FIT, LINES, Asked, Fitted, Journal, read_plan
+from tests.conftest import write_images
+from tests.training.runs import Ticks
+
+pytest.importorskip("optuna")
+
+BUDGET = "size<=1MB, madds<=4M"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("fit") / "set", 30)
+
+
+def asked(data: Path, **changes: Any) -> Asked:
+    values = Asked(
+        data=str(data),
+        budget=BUDGET,
+        scene=None,
+        to=None,
+        precision="fp32",
+        seconds=60.0,
+        starts=(),
+        teacher=None,
+        names=("mobilenet_v1", "resnet8", "shufflenet_v2", "squeezenet1_1_bn"),
+        max_drop=1.0,
+        seed=0,
+        storage=None,
+        device="cpu",
+        workers=0,
+        max_unusable=0.1,
+        holdout=None,
+        groups=None,
+    )
+    return replace(values, **changes)
+
+
+def fit_small(data: Path, out: Path, **changes: Any) -> Fitted:
+    """Fit by a clock that goes by whenever it is asked, so that the machine's speed is nothing."""
+    return run_fit(asked(data, **changes), out=out, sitting=Sitting(now=Ticks()))
+
+
+@pytest.fixture(scope="module")
+def fitted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    return fit_small(data, tmp_path_factory.mktemp("fit") / "out")
+
+
+def test_the_result_is_verified_and_within_the_budget(fitted: Fitted, data: Path) -> None:
+    assert fitted.passed
+    assert fitted.artifact is not None
+    assert verify(fitted.artifact.path, data).passed
+    size, madds = fitted.terms
+    files = fitted.artifact.path / fitted.artifact.contract.model
+    assert size.measured == files.stat().st_size <= 1_000_000
+    assert 0 < madds.measured <= 4_000_000
+    assert fitted.top1 > 0.9  # three colours
+    assert str(fitted.images) in fitted.why
+    (answer,) = load(fitted.artifact.path).predict([next(data.rglob("*.png"))])
+    assert answer.label in ("red", "green", "blue")
+
+
+def test_the_race_is_recorded(fitted: Fitted) -> None:
+    plan = read_plan(fitted.path)
+    lines = [json.loads(text) for text in (fitted.path / LINES).read_text().splitlines()]
+    assert list(fitted.lines) == lines
+    trained = [line for line in lines if line["what"] == "trained"]
+    places = [(line["key"], line["round"]) for line in trained]
+    assert len(places) == len(set(places))
+    assert {key for key, _ in places} <= {each.key for each in plan.contenders}
+    families = {each.family for each in plan.contenders if (each.key, 0) in places}
+    assert len(families) > 1
+    assert json.loads((fitted.path / "result.json").read_text()) == fitted.to_json()
+
+
+def test_a_training_that_wins_is_continued_not_restarted(fitted: Fitted) -> None:
+    """The rate is constant until the end, where it falls; epochs are counted on."""
+    history = open_run(fitted.path / "runs" / fitted.key).history()
+    epochs = [row["epoch"] for row in history]
+    assert epochs == sorted(epochs)
+    rates = [row["lr"] for row in history]
+    assert rates[-1] < 0.2 * max(rates)
+
+
+def test_a_stopped_fit_goes_on(data: Path, tmp_path: Path) -> None:
+    """Whatever is in hand is continued; nothing that is finished is done again."""
+    events = 0
+
+    def stop(event: Event) -> None:
+        nonlocal events
+        events += isinstance(event, EpochDone)
+        if events == 6:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(asked(data), out=out, sitting=Sitting(now=Ticks(), report=stop))
+    before = [(line["key"], line["round"]) for line in Journal(out, print).lines("trained")]
+    found = resume_fit(out)
+    after = [(line["key"], line["round"]) for line in Journal(out, print).lines("trained")]
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))
+    assert found.passed
+
+
+def test_a_finished_fit_is_returned(fitted: Fitted) -> None:
+    again = resume_fit(fitted.path)
+    assert again.artifact is not None
+    assert again.to_json() | {"seconds": 0} == fitted.to_json() | {"seconds": 0}
+
+
+def test_a_term_that_is_missed_is_named_and_the_best_effort_kept(
+    data: Path, tmp_path: Path
+) -> None:
+    found = fit_small(data, tmp_path / "out", budget="madds<=4M, top1>=99.99999%", seconds=40.0)
+    if found.top1 < 1.0:
+        assert not found.passed
+    assert [term.passed for term in found.terms] == [True, found.top1 == 1.0]
+    assert found.artifact is not None
+
+
+# Bad requests
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": None}, "what may it cost"),
+        ({"budget": "size<=10B"}, "no network fits the budget .* the smallest of these networks"),
+        ({"budget": "size<=1MB, size<=2MB"}, "limits size twice"),
+        ({"budget": "size<=1XB"}, "unit 'XB' of size is not one of"),
+        ({"budget": "latency<=1ms@onx"}, "did you mean 'onnx'"),
+        ({"budget": "latency<=1ms@onnx", "to": "litert"}, "but the target is litert"),
+        ({"scene": "phne"}, "did you mean 'phone'"),
+        ({"time": "5s"}, "too short to train and prove; 20s is the least"),
+        ({"time": "5"}, "has no unit"),
+        ({"models": "mobilnet*"}, "no network matches"),
+        ({"starts": ["nowhere"]}, "nowhere"),
+        ({"to": "onx"}, "did you mean 'onnx'"),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(
+    data: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=message) as caught:
+        fit(data, **({"budget": "size<=1MB"} | options), out=out)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_the_command_prints_one_json_value(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    names = ["--models", "resnet8", "--workers", "0"]
+    status = command(
+        ["fit", str(data), "--budget", BUDGET, "--time", "30s", *names, "--out", str(out), "--json"]
+    )
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert status == (0 if found["passed"] else 1)
+    assert (out / FIT).is_file()
+    with Image.open(out / "fit.png") as image:
+        assert np.asarray(image).std() > 0
+
+
+def test_resuming_takes_no_images(data: Path, tmp_path: Path) -> None:
+    assert command(["fit", str(data), "--resume", str(tmp_path)]) == 2
+    assert command(["fit", "--resume", str(tmp_path)]) == 2
