@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 install"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,search]' --group dev
 	@touch $@
 
 engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, onnxruntime-web where there is npm, and chromium

@@ -49,6 +49,7 @@ from mobilette.training.state import Progress
 from mobilette.verification.benchmark import Benchmark
 from mobilette.verification.layer_latency import LayerRequest, LayerTimes
 from mobilette.verification.shifts import Robustness
+from mobilette.workflows.fit_record import FitRequest, RacePlan
 from mobilette.workflows.folds_record import Asked
 from mobilette.workflows.prune_budget import BudgetMet
 from mobilette.workflows.prune_record import Pruning
@@ -66,12 +67,14 @@ RECORDS = (
     CacheNote,
     Contract,
     Division,
+    FitRequest,
     LatencyTable,
     LayerRequest,
     LayerTimes,
     Preprocess,
     Progress,
     Pruning,
+    RacePlan,
     Recipe,
     Request,
     Robustness,

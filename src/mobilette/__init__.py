@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mobilette.workflows.audit import audit
     from mobilette.workflows.classifier import ImageClassifier
     from mobilette.workflows.export import export
+    from mobilette.workflows.fit import fit, resume_fit
     from mobilette.workflows.prune import prune
     from mobilette.workflows.quantize import quantize
     from mobilette.workflows.resume import resume
@@ -47,6 +48,7 @@ __all__ = [
     "evaluate",
     "evaluate_shifts",
     "export",
+    "fit",
     "get_arch",
     "import_weights",
     "list_models",
@@ -56,6 +58,7 @@ __all__ = [
     "quantize",
     "read_latency_table",
     "resume",
+    "resume_fit",
     "train",
     "verify",
 ]
@@ -76,6 +79,7 @@ _HOME = {
     "evaluate": "mobilette.verification.evaluate",
     "evaluate_shifts": "mobilette.verification.shifts",
     "export": "mobilette.workflows.export",
+    "fit": "mobilette.workflows.fit",
     "get_arch": "mobilette.arch.catalogue",
     "import_weights": "mobilette.formats.importing",
     "list_models": "mobilette.arch.catalogue",
@@ -85,6 +89,7 @@ _HOME = {
     "quantize": "mobilette.workflows.quantize",
     "read_latency_table": "mobilette.counting.latency",
     "resume": "mobilette.workflows.resume",
+    "resume_fit": "mobilette.workflows.fit",
     "train": "mobilette.workflows.train",
     "verify": "mobilette.verification.verify",
 }

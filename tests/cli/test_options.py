@@ -113,6 +113,7 @@ def subjects(
         "verify": [artifact],
         "bench": [artifact],
         "prune": [run, few, "--keep=0.5"],
+        "fit": [few, "--budget=size<=1MB", "--time=1m"],
         "doctor": [],
         "weights list": [],
         "weights import": [image, "--as=mobilenet_v1"],
@@ -150,6 +151,7 @@ TEXTS = {
     "verify": ["--from"],
     "bench": ["--to", "--data", "--table"],
     "prune": ["--importance", "--recipe", "--time", "--device"],
+    "fit": ["--budget", "--scene", "--time", "--to", "--precision", "--models", "--resume"],
     "weights import": ["--resolution", "--form", "--preprocess", "--resize"],
 }
 

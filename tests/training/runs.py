@@ -28,13 +28,13 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 class Ticks:
-    """A clock that goes by a hundredth of a second whenever it is asked."""
+    """A clock that goes by a hundredth of a second, or ``step``, whenever it is asked."""
 
-    def __init__(self) -> None:
-        self.time = 0.0
+    def __init__(self, step: float = 0.01) -> None:
+        self.time, self.step = 0.0, step
 
     def __call__(self) -> float:
-        self.time += 0.01
+        self.time += self.step
         return self.time
 
 

@@ -17,8 +17,8 @@ from mobilette.errors import InputError
 from mobilette.run.directory import open_run
 from mobilette.training.events import EpochDone, Event, Sitting
 from mobilette.verification.verify import verify
-from mobilette.workflows.fit import fit, resume_fit, run_fit
-from mobilette.workflows.fit_record import FIT, LINES, Asked, Fitted, Journal, read_plan
+from mobilette.workflows.fit import fit, go_on, resume_fit, run_fit
+from mobilette.workflows.fit_record import FIT, LINES, FitRequest, Fitted, Journal, read_plan
 from tests.conftest import write_images
 from tests.training.runs import Ticks
 
@@ -32,8 +32,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("fit") / "set", 30)
 
 
-def asked(data: Path, **changes: Any) -> Asked:
-    values = Asked(
+def asked(data: Path, **changes: Any) -> FitRequest:
+    values = FitRequest(
         data=str(data),
         budget=BUDGET,
         scene=None,
@@ -57,7 +57,7 @@ def asked(data: Path, **changes: Any) -> Asked:
 
 def fit_small(data: Path, out: Path, **changes: Any) -> Fitted:
     """Fit by a clock that goes by whenever it is asked, so that the machine's speed is nothing."""
-    return run_fit(asked(data, **changes), out=out, sitting=Sitting(now=Ticks()))
+    return run_fit(asked(data, **changes), out=out, sitting=Sitting(now=Ticks(0.04)))
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +113,9 @@ def test_a_stopped_fit_goes_on(data: Path, tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        run_fit(asked(data), out=out, sitting=Sitting(now=Ticks(), report=stop))
+        run_fit(asked(data), out=out, sitting=Sitting(now=Ticks(0.04), report=stop))
     before = [(line["key"], line["round"]) for line in Journal(out, print).lines("trained")]
-    found = resume_fit(out)
+    found = go_on(out, asked(data), sitting=Sitting(now=Ticks(0.04)))
     after = [(line["key"], line["round"]) for line in Journal(out, print).lines("trained")]
     assert after[: len(before)] == before
     assert len(after) == len(set(after))

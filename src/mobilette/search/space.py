@@ -18,7 +18,7 @@ from mobilette.counting.budget import Constraint, Device, Quantity
 from mobilette.counting.candidates import Candidate, Precision, Shortfall, candidates
 from mobilette.counting.cost import cost
 from mobilette.counting.latency import LatencyTable, predicted_latency
-from mobilette.limits import AMOUNT, RESOLUTION, WIDTH_MULT
+from mobilette.limits import AMOUNT, RESOLUTION, WIDTH_MULT, Range
 from mobilette.model.model import Model
 from mobilette.records import Ranged
 
@@ -26,6 +26,7 @@ SCRATCH, AUTO = "scratch", "auto"
 _MISFITS = 6
 # Larger networks are not trained within minutes or hours on what runs `fit`.
 LARGEST_MADDS = 4_000_000_000
+POINTS = Range(-1e6, 1e6)
 # Resolutions that are tried, as fractions of the images' own; multiples of 8.
 _FRACTIONS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0)
 _MULTIPLE = 8
@@ -80,7 +81,7 @@ class Contender(Ranged):
     madds: Annotated[int, AMOUNT]
     size_bytes: Annotated[int, AMOUNT]
     ram_bytes: Annotated[int, AMOUNT]
-    prior: float = 0.0
+    prior: Annotated[float, POINTS] = 0.0
 
     @property
     def family(self) -> str:

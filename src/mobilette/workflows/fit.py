@@ -29,8 +29,8 @@ from mobilette.workflows.fit_process import FitProcess
 from mobilette.workflows.fit_record import (
     FIT,
     PLAN,
-    Asked,
     Clock,
+    FitRequest,
     Fitted,
     Journal,
 )
@@ -111,7 +111,7 @@ def fit(
     names = list_models(models or "*")
     if not names:
         raise InputError(f"--models {models!r}: no network matches")
-    asked = Asked(
+    asked = FitRequest(
         data=recorded_path(data),
         budget=budget,
         scene=scene,
@@ -137,7 +137,7 @@ def fit(
 
 
 def run_fit(
-    asked: Asked,
+    asked: FitRequest,
     *,
     out: str | Path | None,
     force: bool = False,
@@ -158,7 +158,7 @@ def run_fit(
         with new_directory(folder, force=force, holds=FIT, source=Path(asked.data)) as unfinished:
             write_json(unfinished / FIT, asdict(asked))
     try:
-        return _run(folder, asked, sitting, on_line)
+        return go_on(folder, asked, sitting=sitting, on_line=on_line)
     except InputError:
         if not (folder / PLAN).exists():  # refused: nothing was begun
             shutil.rmtree(folder, ignore_errors=True)
@@ -181,11 +181,15 @@ def resume_fit(
     path = Path(path)
     if not (path / FIT).is_file():
         raise InputError(f"{path}: no fit ({FIT} is missing)")
-    asked = read_record(path / FIT, Asked)
-    return _run(path, asked, Sitting(callbacks=tuple(callbacks), reporter=reporter), on_line)
+    asked = read_record(path / FIT, FitRequest)
+    sitting = Sitting(callbacks=tuple(callbacks), reporter=reporter)
+    return go_on(path, asked, sitting=sitting, on_line=on_line)
 
 
-def _run(folder: Path, asked: Asked, sitting: Sitting, on_line: LineListener | None) -> Fitted:
+def go_on(
+    folder: Path, asked: FitRequest, *, sitting: Sitting, on_line: LineListener | None = None
+) -> Fitted:
+    """Do what is left of the fit in ``folder``."""
     clock = Clock(folder, asked.seconds, now=sitting.now)
     journal = Journal(folder, on_line or (lambda line: None))
     with open_study(folder, asked.storage) as study:

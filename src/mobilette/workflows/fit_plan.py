@@ -23,7 +23,7 @@ from mobilette.verification.latency_table import (
     cached_latency_table,
     keep_latency_table,
 )
-from mobilette.workflows.fit_record import Asked, RacePlan
+from mobilette.workflows.fit_record import FitRequest, RacePlan
 
 # Of the time, what the race may take; the rest trains the network that won.
 RACE = 0.4
@@ -33,7 +33,7 @@ _RESERVES = 4  # networks on the list for each that races
 _TABLE_FROM = 900.0  # seconds of time left from which a latency table is made first
 
 
-def plan_race(asked: Asked, *, left: float, reporter: Reporter) -> RacePlan:
+def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan:
     """Return the contenders, best by the prior first, and the rounds of their race.
 
     Args:

@@ -20,7 +20,15 @@ from mobilette.search.study import Study
 from mobilette.training.time_plan import TooShortError
 from mobilette.workflows.fit_plan import plan_race
 from mobilette.workflows.fit_reasons import why_this_one
-from mobilette.workflows.fit_record import RESULT, Asked, Clock, Fitted, Journal, RacePlan, Term
+from mobilette.workflows.fit_record import (
+    RESULT,
+    Clock,
+    FitRequest,
+    Fitted,
+    Journal,
+    RacePlan,
+    Term,
+)
 from mobilette.workflows.fit_trial import Trial, accuracy, keep, proof
 
 _LATEST = 0.55  # of the time: a race that is slower than planned ends here
@@ -39,7 +47,7 @@ _LADDER = 3.0  # proofs that fit into the time left before the whole ladder to i
 class FitProcess:
     """One process of a fit."""
 
-    asked: Asked
+    asked: FitRequest
     clock: Clock
     journal: Journal
     study: Study

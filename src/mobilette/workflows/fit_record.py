@@ -14,7 +14,7 @@ from mobilette.artifact.directory import Artifact, find_artifacts, open_artifact
 from mobilette.counting.budget import Constraint
 from mobilette.errors import InputError
 from mobilette.files import read_json, read_record, write_json
-from mobilette.limits import AMOUNT, FRACTION, SECONDS, SEED, WORKERS
+from mobilette.limits import AMOUNT, DROP, FRACTION, SECONDS, SEED, WORKERS
 from mobilette.records import Ranged
 from mobilette.search.race import Rounds
 from mobilette.search.scenes import Wanted, wanted
@@ -27,7 +27,7 @@ _SAVED_EVERY = 2.0  # seconds between records of the time spent
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Ranged):
+class FitRequest(Ranged):
     """The content of fit.json: what `fit` was asked for."""
 
     data: str
@@ -39,7 +39,7 @@ class Asked(Ranged):
     starts: tuple[str, ...]
     teacher: str | None
     names: tuple[str, ...]
-    max_drop: float
+    max_drop: Annotated[float, DROP]
     seed: Annotated[int, SEED]
     storage: str | None
     device: str

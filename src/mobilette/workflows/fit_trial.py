@@ -26,7 +26,7 @@ from mobilette.training.state import read_state
 from mobilette.verification.bench import time_once
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
-from mobilette.workflows.fit_record import ARTIFACT, RUNS, Asked, Clock, Term
+from mobilette.workflows.fit_record import ARTIFACT, RUNS, Clock, FitRequest, Term
 from mobilette.workflows.quantize import quantize
 from mobilette.workflows.resume import run_resume
 from mobilette.workflows.train import run_train
@@ -40,7 +40,7 @@ _PROBED = 32  # images that an untrained network is quantised with
 class Trial:
     """Trains networks for a fit, each in its own run folder."""
 
-    asked: Asked
+    asked: FitRequest
     folder: Path
     clock: Clock
     sitting: Sitting
@@ -109,7 +109,7 @@ class Proof:
 
 @contextmanager
 def proof(
-    run: Run, asked: Asked, folder: Path, *, thorough: bool, sitting: Sitting
+    run: Run, asked: FitRequest, folder: Path, *, thorough: bool, sitting: Sitting
 ) -> Iterator[Proof]:
     """Export a run, verify the artifact and measure the budget's terms; it is gone afterwards.
 
