@@ -81,6 +81,20 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
         {"model": "no such place"},
         {"model": PLACES, "to": NAMES, "precision": ("", 0, "fp31"), "out": (0, "")},
     ),
+    "fit": (
+        {"data": "digits", "budget": "size<=1MB"},
+        {
+            "data": PLACES,
+            "budget": (None, "", 0, "size", "size<=0"),
+            "time": ("", "x", 0, -1, HUGE, float("nan")),
+            "scene": ("", 0, "phne"),
+            "to": NAMES[1:],
+            "precision": ("", 0, "int4"),
+            "models": ("", 0, "no such network"),
+            "starts": (0, ["no such place"]),
+            "max_drop": (None, "x"),
+        },
+    ),
     "get_arch": (
         {"name": "resnet20"},
         {
@@ -122,6 +136,7 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
         {"path": "no such place"},
         {"path": PLACES, "data": (0, ""), "epochs": ("x", ""), "device": (0, "")},
     ),
+    "resume_fit": ({"path": "no such place"}, {"path": PLACES, "on_line": (0, "x")}),
     "train": (
         {"data": "digits"},
         {

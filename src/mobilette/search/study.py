@@ -42,8 +42,10 @@ def default_storage(folder: Path) -> str:
 class Study:
     """The trainings of a race; open it with `open_study`."""
 
-    def __init__(self, study: optuna.Study, workers: Path, owner: str) -> None:
-        self._study, self._workers, self._owner = study, workers, owner
+    def __init__(self, study: optuna.Study, folder: Path, owner: str) -> None:
+        self._study, self._workers, self._owner = study, folder / WORKERS, owner
+        self._lock = FileLock(folder / f".{DATABASE}.lock")
+        self._in_hand: dict[Place, int] = {}
 
     def rewards(self) -> dict[Place, float | None]:
         """Return the result of each finished training; ``None`` for one that failed."""
@@ -51,31 +53,30 @@ class Study:
 
     def take(self, places: Sequence[Place]) -> Place | None:
         """Take one of ``places`` that no living process has; ``None`` if there is none."""
-        self._free_abandoned()
-        taken = {_place(trial) for trial in self._trials(*_OF_A_PLACE)}
-        free = [place for place in places if place not in taken]
-        if free:
-            self._study.enqueue_trial({}, user_attrs=_values(free[0]))
-        while (trial := self._pop()) is not None:
-            place = _place(self._frozen(trial.number))
-            # Two processes may put the same place on the list; one may end before it takes it.
-            if place in places and self._is_first(trial.number, place):
-                trial.set_user_attr(_OWNER, self._owner)
-                return place
-            self._give_up(trial.number)
-        return None
+        with self._lock:  # in SQLite, Optuna lets two processes take one trial
+            self._free_abandoned()
+            taken = {_place(trial) for trial in self._trials(*_OF_A_PLACE)}
+            free = [place for place in places if place not in taken]
+            if free:
+                self._study.enqueue_trial({}, user_attrs=_values(free[0]))
+            while (trial := self._pop()) is not None:
+                place = _place(self._frozen(trial.number))
+                # Without a common lock two processes may put a place on the list; or one may end
+                # before it takes it.
+                if place in places and self._is_first(trial.number, place):
+                    trial.set_user_attr(_OWNER, self._owner)
+                    self._in_hand[place] = trial.number
+                    return place
+                self._give_up(trial.number)
+            return None
 
     def finish(self, place: Place, reward: float | None) -> None:
         """Record the result of a training that this process took; ``None`` if it failed."""
-        trial = next(
-            each
-            for each in self._trials("RUNNING")
-            if _place(each) == place and each.user_attrs.get(_OWNER) == self._owner
-        )
+        number = self._in_hand.pop(place)
         if reward is None:
-            self._study.tell(trial.number, state=_state("FAIL"))
+            self._study.tell(number, state=_state("FAIL"))
         else:
-            self._study.tell(trial.number, reward)
+            self._study.tell(number, reward)
 
     def _pop(self) -> optuna.trial.Trial | None:
         """Take a waiting trial; Optuna lets only one process have each."""
@@ -97,6 +98,8 @@ class Study:
         for trial in self._trials("RUNNING"):
             owner = trial.user_attrs.get(_OWNER)
             if owner is None and datetime.now() - trial.datetime_start < _SIGNED_WITHIN:
+                continue
+            if owner == self._owner and trial.number in self._in_hand.values():
                 continue
             if owner in (None, self._owner) or not self._is_alive(owner):
                 self._give_up(trial.number)
@@ -150,7 +153,7 @@ def open_study(folder: Path, storage: str | None) -> Iterator[Study]:
         line = str(error).strip().splitlines()[0]
         raise InputError(f"--storage {url}: cannot be reached ({line})") from None
     with locked(workers / f"{owner}.lock"):
-        yield Study(study, workers, owner)
+        yield Study(study, folder, owner)
 
 
 def _values(place: Place) -> dict[str, object]:

@@ -16,15 +16,16 @@ from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, check_precision
 from mobilette.exporters.target import package_versions
 from mobilette.files import read_record, write_json
-from mobilette.folders import check_new, claimed_free, new_directory
+from mobilette.folders import check_new, claimed, claimed_free, new_directory
 from mobilette.limits import DROP
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import recorded_path
-from mobilette.search.study import open_study
+from mobilette.search.study import Study, open_study
 from mobilette.training.distributed import is_launched
 from mobilette.training.events import Listener, Sitting
 from mobilette.training.recipe import parse_duration
 from mobilette.verification.gate import MAX_DROP
+from mobilette.workflows.fit_plan import plan_race
 from mobilette.workflows.fit_process import FitProcess
 from mobilette.workflows.fit_record import (
     FIT,
@@ -145,24 +146,31 @@ def run_fit(
     on_line: LineListener | None = None,
 ) -> Fitted:
     """Do what `fit` does, with the listeners and clock of ``sitting``."""
+    sitting = sitting.begin()
     want = asked.wanted
     check_precision(want.target, want.precision)
     package_versions(TARGETS[want.target])
-    with ExitStack() as claims:
-        if out is None:
-            free = Path("fits") / Path(asked.data).resolve().name
-            folder = claims.enter_context(claimed_free(free))
-        else:
-            folder = Path(out)
-            check_new(folder, holds=FIT, force=force)
-        with new_directory(folder, force=force, holds=FIT, source=Path(asked.data)) as unfinished:
-            write_json(unfinished / FIT, asdict(asked))
-    try:
-        return go_on(folder, asked, sitting=sitting, on_line=on_line)
-    except InputError:
-        if not (folder / PLAN).exists():  # refused: nothing was begun
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    if out is not None:
+        check_new(Path(out), holds=FIT, force=force)
+    plan = plan_race(asked, left=asked.seconds, reporter=sitting.reporter)
+    with ExitStack() as stack:
+        with ExitStack() as claims:
+            if out is None:
+                free = Path("fits") / Path(asked.data).resolve().name
+                folder = claims.enter_context(claimed_free(free))
+            else:
+                folder = Path(out)
+                claims.enter_context(claimed(folder, remark=sitting.reporter.remark))
+            source = Path(asked.data)
+            with new_directory(folder, force=force, holds=FIT, source=source) as unfinished:
+                write_json(unfinished / FIT, asdict(asked))
+                write_json(unfinished / PLAN, asdict(plan))
+            try:
+                study = stack.enter_context(open_study(folder, asked.storage))
+            except InputError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        return _go_on(folder, asked, study, sitting, on_line)
 
 
 @checked
@@ -187,25 +195,34 @@ def resume_fit(
 
 
 def go_on(
-    folder: Path, asked: FitRequest, *, sitting: Sitting, on_line: LineListener | None = None
+    path: Path, asked: FitRequest, *, sitting: Sitting, on_line: LineListener | None = None
 ) -> Fitted:
-    """Do what is left of the fit in ``folder``."""
-    clock = Clock(folder, asked.seconds, now=sitting.now)
-    journal = Journal(folder, on_line or (lambda line: None))
-    with open_study(folder, asked.storage) as study:
-        work = FitProcess(
-            asked=asked,
-            clock=clock,
-            journal=journal,
-            study=study,
-            trial=Trial(
-                asked=asked,
-                folder=folder,
-                clock=clock,
-                sitting=replace(sitting, callbacks=(*sitting.callbacks, clock)),
-            ),
-        )
-        try:
-            return work.run()
-        finally:
-            clock.save()
+    """Do what `resume_fit` does, with the listeners and clock of ``sitting``."""
+    with open_study(path, asked.storage) as study:
+        return _go_on(path, asked, study, sitting.begin(), on_line)
+
+
+def _go_on(
+    folder: Path,
+    asked: FitRequest,
+    study: Study,
+    sitting: Sitting,
+    on_line: LineListener | None,
+) -> Fitted:
+    clock = Clock(folder, asked.seconds, sitting)
+    trial = Trial(
+        asked=asked,
+        folder=folder,
+        sitting=replace(sitting, callbacks=(*sitting.callbacks, clock)),
+    )
+    work = FitProcess(
+        asked=asked,
+        clock=clock,
+        journal=Journal(folder, on_line or (lambda line: None)),
+        study=study,
+        trial=trial,
+    )
+    try:
+        return work.run()
+    finally:
+        clock.save()

@@ -18,7 +18,6 @@ from mobilette.search.race import (
 from mobilette.search.space import Contender
 from mobilette.search.study import Study
 from mobilette.training.time_plan import TooShortError
-from mobilette.workflows.fit_plan import plan_race
 from mobilette.workflows.fit_reasons import why_this_one
 from mobilette.workflows.fit_record import (
     RESULT,
@@ -28,6 +27,7 @@ from mobilette.workflows.fit_record import (
     Journal,
     RacePlan,
     Term,
+    read_plan,
 )
 from mobilette.workflows.fit_trial import Trial, accuracy, keep, proof
 
@@ -55,15 +55,10 @@ class FitProcess:
 
     def run(self) -> Fitted:
         """Do what is left, until the end."""
-        plan = self.journal.plan(self._plan)
+        plan = read_plan(self.journal.folder)
         self._race(plan)
         self._finish(plan)
         return self.result(plan)
-
-    def _plan(self) -> RacePlan:
-        plan = plan_race(self.asked, left=self.clock.left, reporter=self.trial.sitting.reporter)
-        self.journal.add("space", fitting=plan.fitting)
-        return plan
 
     # The race
 

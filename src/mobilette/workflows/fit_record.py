@@ -19,7 +19,7 @@ from mobilette.records import Ranged
 from mobilette.search.race import Rounds
 from mobilette.search.scenes import Wanted, wanted
 from mobilette.search.space import Contender
-from mobilette.training.events import Now
+from mobilette.training.events import Sitting
 
 FIT, PLAN, LINES, CLOCK, RESULT = "fit.json", "plan.json", "fit.jsonl", "clock.json", "result.json"
 RUNS, ARTIFACT = "runs", "artifact"
@@ -161,7 +161,10 @@ class Journal:
     def add(self, what: str, **values: Any) -> dict[str, Any]:
         """Append a line to fit.jsonl, tell the listener and return it."""
         line = {"what": what} | values
-        with self._alone(LINES), (self.folder / LINES).open("a", encoding="utf-8") as file:
+        with (
+            FileLock(self.folder / f".{LINES}.lock"),
+            (self.folder / LINES).open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(line) + "\n")
         self._listener(line)
         return line
@@ -179,13 +182,6 @@ class Journal:
                 found.append(line)
         return found
 
-    def plan(self, make: Callable[[], RacePlan]) -> RacePlan:
-        """Return the plan of the race, made by the first process."""
-        with self._alone(PLAN):
-            if not (self.folder / PLAN).exists():
-                write_json(self.folder / PLAN, asdict(make()))
-        return read_plan(self.folder)
-
     @property
     def artifact(self) -> Artifact | None:
         """The best artifact so far."""
@@ -193,18 +189,14 @@ class Journal:
         found = find_artifacts(place) if place.is_dir() else []
         return open_artifact(found[0]) if found else None
 
-    def _alone(self, file: str) -> FileLock:
-        """Return the lock of ``file``, which is waited for."""
-        return FileLock(self.folder / f".{file}.lock")
-
 
 class Clock:
     """The time of a fit, which goes on after a restart where it was."""
 
-    def __init__(self, folder: Path, limit: float, *, now: Now) -> None:
-        self.limit, self.now, self._file = limit, now, folder / CLOCK
+    def __init__(self, folder: Path, limit: float, sitting: Sitting) -> None:
+        self.limit, self.now, self._file = limit, sitting.now, folder / CLOCK
         self._before = self._read()
-        self._started = self._saved = now()
+        self._started = self._saved = sitting.started
 
     def _read(self) -> float:
         if not self._file.exists():

@@ -26,7 +26,7 @@ from mobilette.training.state import read_state
 from mobilette.verification.bench import time_once
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
-from mobilette.workflows.fit_record import ARTIFACT, RUNS, Clock, FitRequest, Term
+from mobilette.workflows.fit_record import ARTIFACT, RUNS, FitRequest, Term
 from mobilette.workflows.quantize import quantize
 from mobilette.workflows.resume import run_resume
 from mobilette.workflows.train import run_train
@@ -42,7 +42,6 @@ class Trial:
 
     asked: FitRequest
     folder: Path
-    clock: Clock
     sitting: Sitting
 
     def run_of(self, contender: Contender) -> Path:
