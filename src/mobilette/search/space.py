@@ -31,6 +31,9 @@ POINTS = Range(-1e6, 1e6)
 _FRACTIONS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0)
 _MULTIPLE = 8
 
+# How much larger than those that weights were trained with, images may be.
+_FURTHER = 1.5
+
 # Bytes that a file has beside the weights, per layer, for names, shapes and scales: roughly, from
 # MobileNet V1 and V2, ResNet-20 and ShuffleNet V2. Where none is stated there is little.
 _FILE_BYTES: Mapping[tuple[str, Precision], int] = MappingProxyType(
@@ -186,13 +189,13 @@ def _of_catalogue(
         if each.madds > LARGEST_MADDS:
             continue
         side = min(size_of(each.resolution))
-        options = [AUTO if side > 64 else SCRATCH] if side <= 1.5 * setting.own else []
+        options = [AUTO if side > 64 else SCRATCH] if side <= _FURTHER * setting.own else []
         options += [
             path
             for path, model in starts.items()
             if model.arch.name == each.name
             and (model.origin.width_mult or 1.0) >= each.width_mult
-            and side <= min(model.arch.size)
+            and side <= _FURTHER * min(model.arch.size)
         ]
         for start in options:
             yield Contender(
