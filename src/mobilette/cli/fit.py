@@ -39,7 +39,9 @@ To = Annotated[
 ]
 PrecisionOption = Annotated[
     Literal["fp32", "int8"] | None,
-    typer.Option("--precision", help="fp32 or int8 [int8 where size or ram are limited]."),
+    typer.Option(
+        "--precision", help="Precision: fp32 or int8 [int8 where size or ram are limited]."
+    ),
 ]
 Starts = Annotated[
     list[str] | None,
@@ -91,7 +93,7 @@ def fit(
     force: Force = False,
     as_json: Json = False,
 ) -> int:
-    """Find, train and verify the most accurate network that fits a budget.
+    """Find, train and verify the best network for a budget.
 
     Status 1 if a term of the budget is missed; the best effort is kept.
     """

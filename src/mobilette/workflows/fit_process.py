@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time as system_time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -173,12 +174,14 @@ class FitProcess:
         rewards = self.study.rewards()
         ranking = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
         by_key = {each.key: each for each in plan.contenders}
+        if any(line["passed"] for line in self._last_proofs()):
+            return
         for key in sorted(ranking, key=self._is_misfit):
             place = Place(key=key, number=FINAL)
             if place in rewards:
-                if rewards[place] is not None:
-                    return
                 continue
+            if self.clock.left < 0 and self.journal.lines("proved"):
+                return
             if self.study.take([place]) is None:
                 self.trial.sitting.reporter.remark("another process trains the network that won")
                 return
@@ -214,6 +217,15 @@ class FitProcess:
         if not proofs and self._of_a_proof() < _CHECK * self.clock.left:
             self._prove(contender)
         return not self._is_misfit(contender.key)
+
+    def _last_proofs(self) -> list[dict[str, Any]]:
+        """Return the proofs of contenders that were trained to the end."""
+        finished = {line["key"]: line["spent"] for line in self.journal.lines("finished")}
+        return [
+            line
+            for line in self.journal.lines("proved")
+            if line["spent"] >= finished.get(line["key"], math.inf)
+        ]
 
     def _is_misfit(self, key: str) -> bool:
         """Whether an artifact of the contender was measured to cost too much."""
