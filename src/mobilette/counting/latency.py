@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
 from mobilette.arguments import checked
-from mobilette.counting.fused_layers import FusedLayer, Kind, Step, fused_layers
+from mobilette.counting.fused_layers import FusedLayer, Step, fused_layers
 from mobilette.errors import InputError
 from mobilette.files import read_record, write_text
 from mobilette.limits import MILLISECONDS, THREADS, Range
@@ -30,7 +31,10 @@ MEGABYTES = Range(0.0, 1e6)
 # Of a layer's milliseconds: less than any layer takes, so that logarithms exist.
 SHORTEST = 1e-6
 _NEIGHBOURS = 4
-_RIDGE = 1e-3
+_FEW = 4  # channels of an image
+_RIDGE = 1e-2
+_FLOOR = 2e-4  # milliseconds below which differences of two files are noise
+_BLOCK = 16  # channels that engines compute at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +88,18 @@ class LatencyTable:
         return {each.layer: each.milliseconds for each in self.layers}
 
     @cached_property
-    def _interpolations(self) -> Mapping[Kind | None, _Interpolation]:
-        """What interpolates each kind of layer; ``None`` for kinds that the table lacks."""
-        kinds = {each.layer.kind for each in self.layers}
-        found: dict[Kind | None, _Interpolation] = {None: _Interpolation(self.layers)}
-        for kind in kinds:
-            found[kind] = _Interpolation([x for x in self.layers if x.layer.kind == kind])
+    def _interpolations(self) -> Mapping[str, _Interpolation]:
+        """What interpolates each group of alike layers; under "" those of no known group."""
+        found = {"": _Interpolation(self.layers)}
+        for name in {_group(each.layer) for each in self.layers}:
+            found[name] = _Interpolation([x for x in self.layers if _group(x.layer) == name])
         return found
 
     def milliseconds(self, layer: FusedLayer) -> float:
         """Return what ``layer`` takes in a network, measured or interpolated."""
         alone = self.by_layer.get(layer)
         if alone is None:
-            model = self._interpolations.get(layer.kind) or self._interpolations[None]
+            model = self._interpolations.get(_group(layer)) or self._interpolations[""]
             alone = model.milliseconds(layer)
         return max(alone, SHORTEST) * self.corrections.get(layer.kind, 1.0)
 
@@ -191,7 +194,7 @@ class _Interpolation:
 
     def __init__(self, measured: Sequence[MeasuredLayer]) -> None:
         points = np.array([_features(each.layer) for each in measured])
-        times = np.log([max(each.milliseconds, SHORTEST) for each in measured])
+        times = np.log([max(each.milliseconds, _FLOOR) for each in measured])
         self._centre, self._scale = points.mean(axis=0), points.std(axis=0) + 0.1
         self._points = (points - self._centre) / self._scale
         self._level = float(times.mean())
@@ -213,15 +216,35 @@ class _Interpolation:
 
 def _features(layer: FusedLayer) -> list[float]:
     """Return the logarithms of what a layer computes and moves, and how."""
+    channels, *sides = layer.output
+    given = layer.inputs[0][0]
     return [
         float(np.log1p(layer.madds)),
         float(np.log(layer.elements)),
         float(np.log1p(layer.weights)),
-        float(np.log(layer.output[0])),
+        float(np.log(channels)),
+        float(np.log(given)),
+        float(np.log(prod(sides))),
+        float(np.log(-(-channels // _BLOCK) * _BLOCK / channels)),
+        float(np.log(-(-given // _BLOCK) * _BLOCK / given)),
         float(layer.kernel),
         float(layer.stride),
         float(layer.added),
+        float(layer.activation == "relu"),
+        float(layer.activation in ("hard_swish", "sigmoid")),
+        float(layer.activation == "hard_sigmoid"),
     ]
+
+
+def _group(layer: FusedLayer) -> str:
+    """Return the layers among which ``layer`` is interpolated: convolutions are of four kinds."""
+    if layer.kind != "conv":
+        return layer.kind
+    if layer.output[1:] == (1, 1):
+        return "conv of a vector"
+    if layer.inputs[0][0] <= _FEW:
+        return "conv of pixels"
+    return "pointwise" if layer.kernel == 1 else "conv"
 
 
 def _short(layer: FusedLayer) -> dict[str, object]:
