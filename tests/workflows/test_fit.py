@@ -168,6 +168,11 @@ def test_a_wrong_request_is_refused_in_one_line(
     assert not out.exists()
 
 
+def test_a_time_too_short_for_any_training_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no network could be trained; .* is too short"):
+        run_fit(asked(data), out=tmp_path / "out", sitting=Sitting(now=Ticks(2.0)))
+
+
 def test_the_command_prints_one_json_value(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

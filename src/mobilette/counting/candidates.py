@@ -167,11 +167,12 @@ def candidates(
     resolutions: Sequence[Resolution],
     precision: Precision = "int8",
     num_classes: int = 1000,
+    widths: Sequence[float] = USUAL_WIDTHS,
     tables: Mapping[Device, LatencyTable] | None = None,
 ) -> list[Candidate] | Shortfall:
     """Return the networks among ``names`` that fit ``budget``, highest published accuracy first.
 
-    Each is tried at its published widths, the usual widths and every resolution. Networks without a
+    Each is tried at its published widths, ``widths`` and every resolution. Networks without a
     published accuracy come last; ties go to fewer mult-adds.
 
     Args:
@@ -180,6 +181,7 @@ def candidates(
         resolutions: of the input; networks have the small form up to a shorter side of 64 pixels.
         precision: at which ``size`` and ``ram`` are counted.
         num_classes: of the classifier.
+        widths: width multipliers.
         tables: predict the latencies that ``budget`` limits, by device.
 
     Returns:
@@ -193,7 +195,7 @@ def candidates(
     swept = [
         each
         for name in names
-        for width_mult in sorted({*USUAL_WIDTHS, *published_widths(name)})
+        for width_mult in sorted({*widths, *published_widths(name)})
         for each in _sweep(name, width_mult, resolutions, num_classes, tables)
     ]
     counted = [each for each in budget if each.quantity != "latency"]

@@ -6,13 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Annotated
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import family_of, get_arch, list_models
-from mobilette.arch.editing import merged
-from mobilette.arch.layers import layers
+from mobilette.arch.catalogue import family_of, list_models
 from mobilette.arch.scale import Resolution, resolution_text, size_of
 from mobilette.counting.budget import Constraint, Device, Quantity
 from mobilette.counting.candidates import Candidate, Precision, Shortfall, candidates
@@ -21,6 +18,7 @@ from mobilette.counting.latency import LatencyTable, predicted_latency
 from mobilette.limits import AMOUNT, RESOLUTION, WIDTH_MULT, Range
 from mobilette.model.model import Model
 from mobilette.records import Ranged
+from mobilette.search.artifact_sizes import ARENA, beside_weights
 
 SCRATCH, AUTO = "scratch", "auto"
 _MISFITS = 6
@@ -34,22 +32,8 @@ _MULTIPLE = 8
 # How much larger than those that weights were trained with, images may be.
 _FURTHER = 1.5
 
-# Bytes that a file has beside the weights, per layer, for names, shapes and scales: roughly, from
-# MobileNet V1 and V2, ResNet-20 and ShuffleNet V2. Where none is stated there is little.
-_FILE_BYTES: Mapping[tuple[str, Precision], int] = MappingProxyType(
-    {
-        ("onnx", "int8"): 600,
-        ("onnx", "fp32"): 100,
-        ("web", "int8"): 600,
-        ("web", "fp32"): 100,
-        ("litert", "int8"): 800,
-        ("litert", "fp32"): 125,
-        ("mcu", "int8"): 800,
-        ("openvino", "int8"): 2200,
-        ("openvino", "fp32"): 700,
-    }
-)
-
+# Between the usual widths; microcontrollers need narrower ones.
+WIDTHS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.5, 0.6, 0.75, 0.85, 1.0, 1.25, 1.4, 1.5, 2.0)
 # The prior, in percentage points. Its constants only order the networks that are tried first; they
 # were chosen by hand (docs/fit.md says what each race then measured).
 _PER_DOUBLING = 2.0  # of the mult-adds, if there is time to train them
@@ -148,6 +132,7 @@ def within(
         resolutions=resolutions(setting.own, largest=max(largest, 32)),
         precision=precision,
         num_classes=num_classes,
+        widths=WIDTHS,
         tables=tables,
     )
     own = [
@@ -162,21 +147,19 @@ def within(
         return found
     listed = [] if isinstance(found, Shortfall) else found
     made = [*own, *_of_catalogue(listed, starts, precision, setting)]
-    limit = next((term.limit for term in budget if term.quantity == "size"), math.inf)
-    beside = {name: _file_bytes(name, target, precision) for name in {each.name for each in made}}
-    # If none fits with what a file has beside the weights, the smallest may still do.
-    made = [each for each in made if each.size_bytes + beside[each.name] <= limit] or sorted(
-        made, key=lambda each: each.size_bytes + beside[each.name]
-    )[:_MISFITS]
+    limits = {term.quantity: term.limit for term in budget}
+    beside = {name: beside_weights(name, target, precision) for name in {x.name for x in made}}
+
+    def excess(each: Contender) -> float:
+        """Return by what factor the file or the arena will be too large; at most 1 fits."""
+        size = each.size_bytes + beside[each.name](each.width_mult or 1.0)
+        ram = each.ram_bytes * (ARENA if target == "mcu" else 1.0)
+        return max(size / limits.get("size", math.inf), ram / limits.get("ram", math.inf))
+
+    # If none fits by these estimates, those that are nearest may still do.
+    made = [each for each in made if excess(each) <= 1.0] or sorted(made, key=excess)[:_MISFITS]
     rated = [replace(each, prior=prior(each, starts, setting)) for each in made]
     return sorted(rated, key=lambda each: (-each.prior, each.key))
-
-
-def _file_bytes(name: str, target: str, precision: Precision) -> int:
-    """Return what the file of a network has beside its weights, in bytes, roughly."""
-    if name not in list_models():
-        return 0
-    return _FILE_BYTES.get((target, precision), 0) * len(layers(merged(get_arch(name))))
 
 
 def _of_catalogue(

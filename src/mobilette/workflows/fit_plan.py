@@ -17,7 +17,7 @@ from mobilette.progress import Reporter
 from mobilette.search.race import first_seconds, plan_rounds
 from mobilette.search.scenes import Wanted
 from mobilette.search.space import Setting, shortlist, within
-from mobilette.training.start import read_start
+from mobilette.training.start import EXPECTED, names_weights, read_start
 from mobilette.verification.latency_table import (
     build_latency_table,
     cached_latency_table,
@@ -79,11 +79,10 @@ def read_starts(paths: tuple[str, ...]) -> Mapping[str, Model]:
     """
     found = {}
     for path in paths:
+        if not names_weights(path):
+            raise InputError(f"--starts {path!r}: {EXPECTED}")
         model = read_start(path, model=None, width_mult=None, report=None)
-        if model is None:
-            raise InputError(
-                f"--starts {path!r}: a run or the name of published weights is expected"
-            )
+        assert model is not None  # only scratch and auto are none
         found[path] = model
     return found
 

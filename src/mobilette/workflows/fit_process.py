@@ -58,6 +58,11 @@ class FitProcess:
         """Do what is left, until the end."""
         plan = read_plan(self.journal.folder)
         self._race(plan)
+        failed = self.journal.lines("failed")
+        if failed and not self.journal.lines("trained"):
+            raise InputError(
+                f"no network could be trained; {failed[0]['key']}: {failed[0]['reason']}"
+            )
         self._finish(plan)
         return self.result(plan)
 
