@@ -44,12 +44,13 @@ def write_image(fitted: Fitted) -> Path:
         for term in limited[:1]:
             axes.axvline(term.limit, color=QUIET, linestyle="--", linewidth=1)
             across = axes.get_xaxis_transform()
-            axes.text(term.limit, 0.02, f" {term.text}", color=QUIET, transform=across)
+            axes.text(term.limit, 0.02, f"{term.text} ", ha="right", color=QUIET, transform=across)
         axes.set_xlabel(f"{_AXIS[quantity]} (logarithmic)")
         axes.set_ylabel("top-1 on the held-out images")
         axes.set_xscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.xaxis.set_major_formatter(lambda value, _: in_unit(quantity, value))
+        for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            formatted(lambda value, _: in_unit(quantity, value))
         axes.grid(color=FAINT, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -87,7 +88,8 @@ def _draw(axes: Axes, fitted: Fitted, quantity: str) -> None:
         axes.annotate(
             f"chosen: {fitted.top1:.1%}",
             (costs[fitted.key], fitted.top1),
-            xytext=(6, 6),
+            xytext=(-8, 8),
+            ha="right",
             textcoords="offset points",
             color=CHOSEN,
         )

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 from mobilette.arch.arch import Arch
@@ -233,8 +234,7 @@ def amounts(arch: Arch, precision: Precision) -> dict[Quantity, int]:
 
 def _key(name: str, width_mult: float | None, resolution: Resolution, start: str) -> str:
     width = "" if width_mult is None else f"-x{width_mult:g}"
-    # Two runs of one folder name would have one key: the path's hash is not worth its ugliness.
-    place = "" if start in (SCRATCH, AUTO) else "-from-" + start.rstrip("/").replace("/", "_")[-40:]
+    place = "" if start in (SCRATCH, AUTO) else f"-from-{Path(start).name}"
     return f"{name}{width}-{resolution_text(resolution)}{place}"
 
 

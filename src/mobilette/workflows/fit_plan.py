@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mobilette.counting.budget import Constraint, Device
 from mobilette.counting.candidates import Shortfall
@@ -75,14 +76,16 @@ def read_starts(paths: tuple[str, ...]) -> Mapping[str, Model]:
     """Return the models that networks may start from, by path or name.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: one cannot be read, or two have one name, by which contenders are called.
     """
-    found = {}
+    found: dict[str, Model] = {}
     for path in paths:
         if not names_weights(path):
             raise InputError(f"--starts {path!r}: {EXPECTED}")
         model = read_start(path, model=None, width_mult=None, report=None)
         assert model is not None  # only scratch and auto are none
+        if Path(path).name in {Path(other).name for other in found}:
+            raise InputError(f"--starts: two are called {Path(path).name}; rename one")
         found[path] = model
     return found
 
