@@ -50,6 +50,7 @@ from mobilette.verification.benchmark import Benchmark
 from mobilette.verification.layer_latency import LayerRequest, LayerTimes
 from mobilette.verification.shifts import Robustness
 from mobilette.workflows.fit_record import FitRequest, RacePlan
+from mobilette.workflows.fit_refine import Refinement
 from mobilette.workflows.folds_record import Asked
 from mobilette.workflows.prune_budget import BudgetMet
 from mobilette.workflows.prune_record import Pruning
@@ -76,6 +77,7 @@ RECORDS = (
     Pruning,
     RacePlan,
     Recipe,
+    Refinement,
     Request,
     Robustness,
     tested.Tested,

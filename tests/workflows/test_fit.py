@@ -14,11 +14,14 @@ from PIL import Image
 from mobilette.cli.main import run as command
 from mobilette.engines.load import load
 from mobilette.errors import InputError
+from mobilette.files import read_record
+from mobilette.model.directory import ENVIRONMENT
 from mobilette.run.directory import open_run
 from mobilette.training.events import EpochDone, Event, Sitting
 from mobilette.verification.verify import verify
 from mobilette.workflows.fit import fit, go_on, resume_fit, run_fit
 from mobilette.workflows.fit_record import FIT, LINES, FitRequest, Fitted, Journal, read_plan
+from mobilette.workflows.fit_refine import REFINED, REFINEMENT, Refinement
 from tests.conftest import write_images
 from tests.training.runs import Ticks
 
@@ -99,6 +102,25 @@ def test_a_training_that_wins_is_continued_not_restarted(fitted: Fitted) -> None
     assert epochs == sorted(epochs)
     rates = [row["lr"] for row in history]
     assert rates[-1] < 0.2 * max(rates)
+
+
+def test_with_time_the_leader_is_refined(data: Path, tmp_path: Path) -> None:
+    """Networks one change away inherit its weights, and are trained as it was."""
+    found = run_fit(
+        asked(data, seconds=700.0, names=("mobilenet_v1",)),
+        out=tmp_path / "out",
+        sitting=Sitting(now=Ticks(0.5)),
+    )
+    refinement = read_record(tmp_path / "out" / REFINEMENT, Refinement)
+    assert refinement.contenders
+    trained = {line["key"] for line in found.lines if line.get("round") == REFINED}
+    assert trained == {refinement.leader, *(each.key for each in refinement.contenders)}
+    leader = open_run(tmp_path / "out" / "runs" / refinement.leader)
+    for each in refinement.contenders:
+        run = open_run(tmp_path / "out" / "runs" / each.key)
+        assert run.arch != leader.arch
+        assert json.loads((run.path / ENVIRONMENT).read_text())["start"] == each.start
+    assert found.passed
 
 
 def test_a_stopped_fit_goes_on(data: Path, tmp_path: Path) -> None:

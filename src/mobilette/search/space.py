@@ -205,12 +205,7 @@ def _of_its_own(
     """Yield the network of a run that is in no catalogue, such as a pruned one."""
     needs = amounts(arch, precision)
 
-    def need(term: Constraint) -> float:
-        if term.device is not None:
-            return predicted_latency(arch, tables[term.device])
-        return needs[term.quantity]
-
-    if all(term.is_met(need(term)) for term in budget):
+    if all(term.is_met(amount_of(term, arch, needs, tables)) for term in budget):
         yield Contender(
             key=_key(arch.name, None, arch.resolution, path),
             name=arch.name,
@@ -222,6 +217,25 @@ def _of_its_own(
             size_bytes=needs["size"],
             ram_bytes=needs["ram"],
         )
+
+
+def amount_of(
+    term: Constraint,
+    arch: Arch,
+    needs: Mapping[Quantity, int],
+    tables: Mapping[Device, LatencyTable],
+) -> float:
+    """Return how much a network needs of what ``term`` limits; a latency is predicted.
+
+    Args:
+        term: of a budget.
+        arch: the network.
+        needs: its `amounts`.
+        tables: one for each device of the budget.
+    """
+    if term.device is not None:
+        return predicted_latency(arch, tables[term.device])
+    return needs[term.quantity]
 
 
 def amounts(arch: Arch, precision: Precision) -> dict[Quantity, int]:

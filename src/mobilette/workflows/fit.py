@@ -27,6 +27,7 @@ from mobilette.training.recipe import parse_duration
 from mobilette.verification.gate import MAX_DROP
 from mobilette.workflows.fit_plan import plan_race
 from mobilette.workflows.fit_process import FitProcess
+from mobilette.workflows.fit_proofs import Proofs
 from mobilette.workflows.fit_record import (
     FIT,
     PLAN,
@@ -215,12 +216,14 @@ def _go_on(
         folder=folder,
         sitting=replace(sitting, callbacks=(*sitting.callbacks, clock)),
     )
+    journal = Journal(folder, on_line or (lambda line: None))
     work = FitProcess(
         asked=asked,
         clock=clock,
-        journal=Journal(folder, on_line or (lambda line: None)),
+        journal=journal,
         study=study,
         trial=trial,
+        proofs=Proofs(asked=asked, clock=clock, journal=journal, trial=trial),
     )
     try:
         return work.run()

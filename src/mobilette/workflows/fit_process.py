@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time as system_time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mobilette.errors import InputError
 from mobilette.files import write_json
-from mobilette.run.directory import open_run
+from mobilette.progress import SILENT
+from mobilette.run.directory import RECIPE, Run, open_run
 from mobilette.search.race import (
     Place,
     final_ranking,
     next_places,
+    ranked,
     reward,
 )
 from mobilette.search.space import Contender
 from mobilette.search.study import Study
+from mobilette.training.recipe import load_recipe
 from mobilette.training.time_plan import TooShortError
+from mobilette.workflows.fit_plan import latency_tables
+from mobilette.workflows.fit_proofs import Proofs
 from mobilette.workflows.fit_reasons import why_this_one
 from mobilette.workflows.fit_record import (
     RESULT,
@@ -30,11 +36,11 @@ from mobilette.workflows.fit_record import (
     Term,
     read_plan,
 )
-from mobilette.workflows.fit_trial import Trial, accuracy, keep, proof
+from mobilette.workflows.fit_refine import REFINE_FROM, REFINED, plan_refinement
+from mobilette.workflows.fit_trial import Trial, accuracy
 
 _LATEST = 0.55  # of the time: a race that is slower than planned ends here
-# What proving an artifact takes is measured once and may take longer.
-_PADDING = 1.3
+_REFINED_BY = 0.75  # of the time: a refinement that is slower than planned ends here
 _POLL = 0.5  # seconds, while other processes train
 FINAL = 1_000  # the round of the last training
 _TOO_LONG = 0.2  # of the time, for the first training of one network
@@ -53,6 +59,7 @@ class FitProcess:
     journal: Journal
     study: Study
     trial: Trial
+    proofs: Proofs
 
     def run(self) -> Fitted:
         """Do what is left, until the end."""
@@ -63,7 +70,8 @@ class FitProcess:
             raise InputError(
                 f"no network could be trained; {failed[0]['key']}: {failed[0]['reason']}"
             )
-        self._finish(plan)
+        contenders = (*plan.contenders, *self._refine(plan))
+        self._finish(plan, contenders)
         return self.result(plan)
 
     # The race
@@ -82,21 +90,38 @@ class FitProcess:
             self._run_place(by_key[place.key], place, plan)
 
     def _time_to_race(self) -> bool:
-        return self.clock.spent + self._of_a_proof() < _LATEST * self.asked.seconds
+        return self.clock.spent + self.proofs.expected_seconds() < _LATEST * self.asked.seconds
 
     def _run_place(self, contender: Contender, place: Place, plan: RacePlan) -> None:
         seconds = plan.rounds.trained(place.number)
-        try:
+
+        def train() -> Run:
             try:
-                run = self.trial.train(contender, seconds)
+                return self.trial.train(contender, seconds)
             except TooShortError as error:
                 if place.number or error.needed > _TOO_LONG * self.asked.seconds:
                     raise
-                run = self.trial.train(contender, error.needed)
+                return self.trial.train(contender, error.needed)
+
+        top1 = self._record(contender, place, seconds, train)
+        if top1 is None:
+            return
+        proofs = self.journal.lines("proved")
+        best = max((line["top1"] for line in proofs if line["passed"]), default=-1.0)
+        is_cheap = self.proofs.expected_seconds() < _PROOF * self.asked.seconds
+        if not proofs or (place.number and top1 > best and is_cheap):
+            self.proofs.prove(contender)
+
+    def _record(
+        self, contender: Contender, place: Place, seconds: float, train: Callable[[], Run]
+    ) -> float | None:
+        """Train and record the result; return the accuracy, or ``None`` if it failed."""
+        try:
+            run = train()
         except InputError as error:
             self.study.finish(place, None)
             self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
-            return
+            return None
         top1 = accuracy(run)
         gained = self._reward(contender, top1)
         self.study.finish(place, gained)
@@ -109,12 +134,47 @@ class FitProcess:
             reward=gained,
             spent=self.clock.spent,
         )
-        proofs = self.journal.lines("proved")
-        best = max((line["top1"] for line in proofs if line["passed"]), default=-1.0)
-        if not proofs or (
-            top1 > best and self._of_a_proof() < _PROOF * self.asked.seconds and place.number
-        ):
-            self._prove(contender)
+        return top1
+
+    # The refinement
+
+    def _refine(self, plan: RacePlan) -> tuple[Contender, ...]:
+        """Train networks one change away from the leader, and it as long; return them."""
+        if self.asked.seconds < REFINE_FROM:
+            return ()
+        rewards, by_key = self.study.rewards(), {each.key: each for each in plan.contenders}
+        ranking = final_ranking(list(by_key), plan.rounds, rewards)
+        standing = [key for key in ranking if not self.proofs.is_misfit(key)]
+        if not standing:
+            return ()
+        leader = by_key[standing[0]]
+        run = open_run(self.trial.run_of(leader))
+        refinement = plan_refinement(
+            self.journal.folder,
+            leader,
+            run,
+            self.asked.wanted,
+            latency_tables(self.asked.wanted, left=0.0, reporter=SILENT),
+            limit=self.asked.seconds,
+            trained=self.trial.elapsed(leader),
+        )
+        leader = by_key[refinement.leader]
+        recipe = load_recipe(self.trial.run_of(leader) / RECIPE, overrides={"frozen_epochs": 0})
+        while self.clock.spent < _REFINED_BY * self.asked.seconds:
+            racing = (leader, *refinement.contenders)
+            known = self.study.rewards()
+            places = {Place(key=each.key, number=REFINED): each for each in racing}
+            left = [place for place in places if place not in known]
+            if not left:
+                break
+            place = self.study.take(left)
+            if place is None:
+                system_time.sleep(_POLL)
+                continue
+            each = places[place]
+            seconds = self.trial.elapsed(each) + refinement.seconds
+            self._record(each, place, seconds, partial(self.trial.train, each, seconds, recipe))
+        return refinement.contenders
 
     def _reward(self, contender: Contender, top1: float) -> float:
         terms = [each for each in self.asked.wanted.counted if each.quantity != "top1"]
@@ -130,58 +190,15 @@ class FitProcess:
 
     # The end
 
-    def _of_a_proof(self) -> float:
-        """Return the seconds that a proof takes, measured or guessed."""
-        proofs = self.journal.lines("proved")
-        known = [line["seconds"] for line in proofs if not line["thorough"]]
-        return _PADDING * max(known, default=0.05 * self.asked.seconds)
-
-    def _prove(self, contender: Contender, *, thorough: bool = False) -> dict[str, Any]:
-        """Export and verify what a contender has learnt; keep the artifact if it is the best.
-
-        ``thorough``: climb the whole ladder to int8 instead of its first rung.
-        """
-        begun = self.clock.now()
-        run = open_run(self.trial.run_of(contender))
-        with proof(
-            run,
-            self.asked,
-            self.journal.folder,
-            thorough=thorough,
-            sitting=self.trial.sitting,
-        ) as proven:
-            best = self._best()
-            better = best is None or (proven.passed, proven.top1) > (best["passed"], best["top1"])
-            if better:
-                keep(proven, self.journal.folder)
-            return self.journal.add(
-                "proved",
-                key=contender.key,
-                passed=proven.passed,
-                verified=proven.verified,
-                failures=list(proven.failures),
-                top1=proven.top1,
-                images=proven.images,
-                terms=[asdict(each) for each in proven.terms],
-                kept=better,
-                thorough=thorough,
-                seconds=self.clock.now() - begun,
-                spent=self.clock.spent,
-            )
-
-    def _best(self) -> dict[str, Any] | None:
-        """Return the line of the artifact that is kept."""
-        kept = [line for line in self.journal.lines("proved") if line["kept"]]
-        return kept[-1] if kept else None
-
-    def _finish(self, plan: RacePlan) -> None:
+    def _finish(self, plan: RacePlan, contenders: Sequence[Contender]) -> None:
         """Train the winner to the end of the time and prove it; if it misses a term, the next."""
         rewards = self.study.rewards()
-        ranking = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
-        by_key = {each.key: each for each in plan.contenders}
-        if any(line["passed"] for line in self._last_proofs()):
+        by_key = {each.key: each for each in contenders}
+        raced = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
+        ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced)))
+        if any(line["passed"] for line in self.proofs.of_finished()):
             return
-        for key in sorted(ranking, key=self._is_misfit):
+        for key in sorted(ranking, key=self.proofs.is_misfit):
             place = Place(key=key, number=FINAL)
             if place in rewards:
                 continue
@@ -202,15 +219,15 @@ class FitProcess:
             if key not in {line["key"] for line in self.journal.lines("finished")}:
                 if not self._fits(contender):
                     return None
-                seconds = self.clock.left - self._of_a_proof()
+                seconds = self.clock.left - self.proofs.expected_seconds()
                 if seconds >= _LEAST:
                     self.trial.finish(contender, seconds, self.asked.teacher)
                 self.journal.add("finished", key=key, spent=self.clock.spent)
-            proved = self._prove(contender)
+            proved = self.proofs.prove(contender)
             in_int8 = self.asked.wanted.precision == "int8"
-            enough = self.clock.left > _LADDER * self._of_a_proof()
+            enough = self.clock.left > _LADDER * self.proofs.expected_seconds()
             if in_int8 and not proved["verified"] and enough:
-                proved = self._prove(contender, thorough=True)
+                proved = self.proofs.prove(contender, thorough=True)
         except InputError as error:
             self.journal.add("failed", key=key, round=FINAL, reason=str(error))
             return None
@@ -219,31 +236,13 @@ class FitProcess:
     def _fits(self, contender: Contender) -> bool:
         """Whether a contender's artifact meets the terms: trained further, it will cost as much."""
         proofs = [line for line in self.journal.lines("proved") if line["key"] == contender.key]
-        if not proofs and self._of_a_proof() < _CHECK * self.clock.left:
-            self._prove(contender)
-        return not self._is_misfit(contender.key)
-
-    def _last_proofs(self) -> list[dict[str, Any]]:
-        """Return the proofs of contenders that were trained to the end."""
-        finished = {line["key"]: line["spent"] for line in self.journal.lines("finished")}
-        return [
-            line
-            for line in self.journal.lines("proved")
-            if line["spent"] >= finished.get(line["key"], math.inf)
-        ]
-
-    def _is_misfit(self, key: str) -> bool:
-        """Whether an artifact of the contender was measured to cost too much."""
-        return any(
-            not term["passed"]
-            for line in self.journal.lines("proved")
-            for term in line["terms"]
-            if line["key"] == key and term["quantity"] != "top1"
-        )
+        if not proofs and self.proofs.expected_seconds() < _CHECK * self.clock.left:
+            self.proofs.prove(contender)
+        return not self.proofs.is_misfit(contender.key)
 
     def result(self, plan: RacePlan) -> Fitted:
         """Return the result as it stands."""
-        best, artifact = self._best(), self.journal.artifact
+        best, artifact = self.proofs.best(), self.journal.artifact
         lines = tuple(self.journal.lines())
         fitted = Fitted(
             path=self.journal.folder,

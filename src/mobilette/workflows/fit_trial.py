@@ -22,6 +22,7 @@ from mobilette.search.scenes import Wanted
 from mobilette.search.space import Contender, amounts
 from mobilette.training.events import Sitting
 from mobilette.training.plan import NetworkChoice
+from mobilette.training.recipe import Recipe
 from mobilette.training.state import read_state
 from mobilette.verification.bench import time_once
 from mobilette.verification.verify import verify
@@ -48,24 +49,37 @@ class Trial:
         """Return the folder of a contender's run."""
         return self.folder / RUNS / contender.key
 
-    def train(self, contender: Contender, seconds: float) -> Run:
+    def train(self, contender: Contender, seconds: float, recipe: Recipe | None = None) -> Run:
         """Train a contender until it has had ``seconds``, at a constant rate.
+
+        Args:
+            contender: the network.
+            seconds: in all.
+            recipe: of a new training; by default as in `mobilette.train`.
 
         Raises:
             InputError: it cannot be trained, or not in so little time.
         """
-        return self._train(contender, {"schedule": "constant", "time_limit": seconds})
+        return self._train(contender, {"schedule": "constant", "time_limit": seconds}, recipe)
 
     def finish(self, contender: Contender, seconds: float, teacher: str | None) -> Run:
         """Train a contender for ``seconds`` more, with a rate that falls to zero."""
-        path = self.run_of(contender)
-        before = read_state(path / STATE).progress.elapsed if is_run(path) else 0.0
-        keys: dict[str, object] = {"schedule": "cosine", "time_limit": before + seconds}
+        keys: dict[str, object] = {
+            "schedule": "cosine",
+            "time_limit": self.elapsed(contender) + seconds,
+        }
         if teacher is not None:
             keys["teacher"] = teacher
         return self._train(contender, keys)
 
-    def _train(self, contender: Contender, keys: Mapping[str, object]) -> Run:
+    def elapsed(self, contender: Contender) -> float:
+        """Return the seconds that a contender was trained."""
+        path = self.run_of(contender)
+        return read_state(path / STATE).progress.elapsed if is_run(path) else 0.0
+
+    def _train(
+        self, contender: Contender, keys: Mapping[str, object], recipe: Recipe | None = None
+    ) -> Run:
         asked, path = self.asked, self.run_of(contender)
         if is_run(path):
             return run_resume(
@@ -80,6 +94,7 @@ class Trial:
                 resolution=contender.resolution,
             ),
             start=contender.start,
+            recipe=recipe,
             overrides={"seed": asked.seed} | dict(keys),
             out=path,
             device=asked.device,
