@@ -111,6 +111,8 @@ def fit(
         )
     DROP.check("--max-drop", max_drop)
     names = list_models(models or "*")
+    if models is None:  # without batch norm they do not learn at the rate of the others
+        names = [name for name in names if f"{name}_bn" not in names]
     if not names:
         raise InputError(f"--models {models!r}: no network matches")
     asked = FitRequest(
