@@ -42,18 +42,20 @@ LISTED = "models --budget"
 
 
 def laid_out(data: Path, root: Path) -> Path:
-    """Copy a divided set; every other image of ``val`` becomes ``test``."""
+    """Copy a set: half of ``val`` becomes ``test``; of a flat set a fifth, and a fifth ``val``."""
     place = root / data.name
     if place.exists():
         return place
-    temporary = root / f".{data.name}"
-    shutil.copytree(data / "train", temporary / "train")
-    for folder in sorted((data / "val").iterdir()):
-        for number, path in enumerate(sorted(folder.iterdir())):
-            split = "test" if number % 2 else "val"
-            target = temporary / split / folder.name / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+    temporary, is_flat = root / f".{data.name}", not (data / "train").is_dir()
+    shutil.rmtree(temporary, ignore_errors=True)
+    for split in (".",) if is_flat else ("train", "val"):
+        for folder in sorted(x for x in (data / split).iterdir() if x.is_dir()):
+            for number, path in enumerate(sorted(folder.iterdir())):
+                to = {".": ("val", "test")[number % 5] if number % 5 < 2 else "train"}
+                to |= {"train": "train", "val": ("val", "test")[number % 2]}
+                target = temporary / to[split] / folder.name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
     temporary.rename(place)
     return place
 
@@ -86,7 +88,7 @@ def alone(
         raise SystemExit(f"nothing fits {budget}")
     best: dict[str, Contender] = {}
     for each in found:
-        if each.resolution != own or (only and each.family not in only):
+        if each.width_mult is None or each.resolution != own or (only and each.family not in only):
             continue
         rank = (each.start in starts, each.madds)
         known = best.get(each.family)
@@ -95,12 +97,21 @@ def alone(
     yield from best.values()
 
 
-def train_alone(each: Contender, data: Path, to: str, want: str, seconds: float, out: Path) -> Any:
+def train_alone(
+    each: Contender, data: Path, to: str, want: str, seconds: float, out: Path, seed: int
+) -> Any:
     """Train one network for the time, export it and measure the artifact on ``test``."""
     options = ["--time", f"{(1 - PROOF) * seconds:g}s", "--from", each.start]
-    options += ["--model", each.name, "--width-mult", f"{each.width_mult:g}"]
+    options += ["--model", each.name, "--width-mult", f"{each.width_mult:g}", "--seed", str(seed)]
     run = mobilette(
-        "train", str(data), *options, "--resolution", str(each.resolution), "--out", str(out)
+        "train",
+        str(data),
+        *options,
+        "--resolution",
+        str(each.resolution),
+        "--out",
+        str(out),
+        "--force",
     )
     if run is None:
         return None
@@ -131,7 +142,9 @@ def main(
     models = {path: Model.load(path) for path in starts.split(",") if path}
     want = wanted(budget, scene=None, to=to, precision=None)
     contenders = list(alone(budget, laid, to, models, [x for x in only.split(",") if x]))
-    first = mobilette("models", "--budget", budget, "--num-classes", "10", "--limit", "1")
+    classes = str(len(find_images(str(laid)).classes))
+    listing = ["--precision", want.precision, "--num-classes", classes, "--limit", "1"]
+    first = mobilette("models", "--budget", budget, *listing)
 
     def record(who: str, seed: int, found: Any) -> None:
         line = {"set": data.name, "budget": budget, "time": limit, "who": who, "seed": seed}
@@ -163,13 +176,15 @@ def main(
                 record(
                     each.family,
                     seed,
-                    train_alone(each, laid, to, want.precision, seconds, folder),
+                    train_alone(each, laid, to, want.precision, seconds, folder, seed),
                 )
         if first and not is_done(LISTED, seed):
             row = {key: first[0][key] for key in ("name", "width_mult", "resolution")}
             chosen = replace(contenders[0], start="auto", **row)
             folder = place / "listed"
-            record(LISTED, seed, train_alone(chosen, laid, to, want.precision, seconds, folder))
+            record(
+                LISTED, seed, train_alone(chosen, laid, to, want.precision, seconds, folder, seed)
+            )
     show([x for x in known if (x["set"], x["budget"], x["time"]) == (data.name, budget, limit)])
 
 

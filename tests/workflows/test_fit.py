@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.model.directory import ENVIRONMENT
 from mobilette.run.directory import open_run
+from mobilette.search.race import REFINED
+from mobilette.search.scenes import wanted
 from mobilette.training.events import EpochDone, Event, Sitting
 from mobilette.verification.verify import verify
 from mobilette.workflows.fit import fit, go_on, resume_fit, run_fit
+from mobilette.workflows.fit_proofs import rank
 from mobilette.workflows.fit_record import FIT, LINES, FitRequest, Fitted, Journal, read_plan
-from mobilette.workflows.fit_refine import REFINED, REFINEMENT, Refinement
+from mobilette.workflows.fit_refine import REFINEMENT, Refinement
 from tests.conftest import write_images
 from tests.training.runs import Ticks
 
@@ -54,6 +58,7 @@ def asked(data: Path, **changes: Any) -> FitRequest:
         max_unusable=0.1,
         holdout=None,
         groups=None,
+        study="fit of a test",
     )
     return replace(values, **changes)
 
@@ -178,6 +183,12 @@ def test_a_term_that_is_missed_is_named_and_the_best_effort_kept(
         ({"models": "mobilnet*"}, "no network matches"),
         ({"starts": ["nowhere"]}, "nowhere"),
         ({"to": "onx"}, "did you mean 'onnx'"),
+        ({"to": "mcu", "precision": "fp32"}, "mcu: precision"),
+        ({"precision": "fp16"}, "precision"),
+        ({"budget": "latency<=1ms@onnx, latency<=1ms@litert"}, "one engine can be limited"),
+        ({"device": "cudaa"}, "cudaa"),
+        ({"teacher": "nowhere"}, "--teacher 'nowhere'"),
+        ({"storage": "postgresql://me:secret@127.0.0.1:1/x"}, "cannot be reached"),
     ],
 )
 def test_a_wrong_request_is_refused_in_one_line(
@@ -187,6 +198,7 @@ def test_a_wrong_request_is_refused_in_one_line(
     with pytest.raises(InputError, match=message) as caught:
         fit(data, **({"budget": "size<=1MB"} | options), out=out)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
     assert not out.exists()
 
 
@@ -209,6 +221,41 @@ def test_the_command_prints_one_json_value(
     assert (out / FIT).is_file()
     with Image.open(out / "fit.png") as image:
         assert np.asarray(image).std() > 0
+
+
+def test_other_images_are_refused(fitted: Fitted, data: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(fitted.path, tmp_path / "fit"))
+    values = json.loads((place / FIT).read_text())
+    fewer = Path(shutil.copytree(data, tmp_path / "set"))
+    next(fewer.rglob("*.png")).unlink()
+    (place / FIT).write_text(json.dumps(values | {"data": str(fewer)}))
+    with pytest.raises(InputError, match="the images have changed since the fit was begun"):
+        resume_fit(place)
+
+
+def test_half_a_line_of_a_killed_process_is_no_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda line: None)
+    journal.add("trained", key="a")
+    with (tmp_path / LINES).open("a") as file:
+        file.write('{"what": "tra')
+    journal.add("trained", key="b")
+    assert [line["key"] for line in journal.lines("trained")] == ["a", "b"]
+
+
+def test_a_lost_artifact_is_no_success(fitted: Fitted, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(fitted.path, tmp_path / "fit"))
+    shutil.rmtree(place / "artifact")
+    found = resume_fit(place)
+    assert not found.passed
+    assert found.artifact is None
+
+
+def test_the_cheapest_that_reaches_an_accuracy_is_kept() -> None:
+    want = wanted("top1>=90%", scene=None, to=None, precision=None)
+    cheap = {"passed": True, "cost": 1e6, "top1": 0.92}
+    dear = {"passed": True, "cost": 2e6, "top1": 0.99}
+    missed = {"passed": False, "cost": 1e5, "top1": 0.8}
+    assert max([dear, missed, cheap], key=lambda line: rank(line, want)) == cheap
 
 
 def test_resuming_takes_no_images(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -69,7 +70,12 @@ Resume = Annotated[
 ]
 
 
+# What a fit that goes on accepts; everything else is recorded.
+WITH_RESUME = {"resume", "threads", "as_json"}
+
+
 def fit(
+    context: typer.Context,
     data: Annotated[str | None, typer.Argument(help="Images, or a named set.")] = None,
     budget: Budget = None,
     scene: SceneOption = None,
@@ -99,6 +105,10 @@ def fit(
     """
     if (data is None) == (resume is None):
         raise InputError("'fit' needs DATA and a budget, or --resume FOLDER alone")
+    given = {name for name in context.params if _is_given(context, name)}
+    if resume is not None and given - WITH_RESUME:
+        names = ", ".join(sorted(given - WITH_RESUME))
+        raise InputError(f"--resume goes on with a fit as it was begun; it takes no {names}")
     from mobilette.training.process import keep_freed_memory, let_threads_sleep, set_threads
 
     let_threads_sleep()
@@ -141,10 +151,16 @@ def fit(
                     reporter=shown.reporter,
                 )
     except KeyboardInterrupt:
-        remarks().print("mobilette: stopped; --resume goes on, and what was verified is kept")
+        place = f"mobilette fit --resume {shlex.quote(shown.folder)}" if shown.folder else ""
+        remarks().print(f"mobilette: stopped; what was verified is kept; to go on: {place}")
         return 130
     _print(found, as_json=as_json)
     return 0 if found.passed else 1
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _print(found: Fitted, *, as_json: bool) -> None:

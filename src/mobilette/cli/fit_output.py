@@ -12,6 +12,7 @@ from rich.table import Table
 from mobilette.cli.output import remarks
 from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.progress import Reporter
+from mobilette.search.race import FINAL, REFINED
 from mobilette.training.events import EpochDone, Event, StepDone
 
 _SHOWN = 12  # rows of the table
@@ -26,6 +27,7 @@ class FitProgress:
         self._live = Live(console=self._console, transient=True, refresh_per_second=4)
         self._rows: dict[str, dict[str, Any]] = {}
         self._now = ""
+        self.folder = ""
 
     def __enter__(self) -> Self:
         if self._is_live:
@@ -66,6 +68,7 @@ class FitProgress:
     def line(self, line: dict[str, Any]) -> None:
         """Show a line of fit.jsonl: ``on_line`` for `mobilette.fit`."""
         text = described(line)
+        self.folder = line.get("folder", self.folder)
         if text and not self._is_live:
             self._console.print(text)
         if "key" in line:
@@ -88,7 +91,7 @@ class FitProgress:
             seconds = row.get("seconds")
             table.add_row(
                 key,
-                str(row["round"] + 1) if "round" in row else "",
+                _round(row),
                 f"{seconds:.0f} s" if seconds else "",
                 f"{row['top1']:.2%}" if "top1" in row else "",
                 human_bytes(row["size_bytes"]) if "size_bytes" in row else "",
@@ -96,6 +99,11 @@ class FitProgress:
                 _verdict(row),
             )
         return table
+
+
+def _round(row: dict[str, Any]) -> str:
+    number = row.get("round", FINAL)
+    return {REFINED: "refined", FINAL: ""}.get(number, str(number + 1))
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -109,11 +117,12 @@ def _verdict(row: dict[str, Any]) -> str:
 def described(line: dict[str, Any]) -> str:
     """Return a line of fit.jsonl as text."""
     what, key = line["what"], line.get("key", "")
-    if what == "space":
-        return f"{line['fitting']:,} networks fit by what is counted"
+    if what == "begun":
+        return f"{line['folder']}: {line['fitting']:,} networks fit by what is counted"
     if what == "trained":
+        place = "refinement" if line["round"] == REFINED else f"round {line['round'] + 1}"
         return (
-            f"round {line['round'] + 1}: {key}: top-1 {line['top1']:.2%} after "
+            f"{place}: {key}: top-1 {line['top1']:.2%} after "
             f"{line['seconds']:.0f} s; {line['spent']:.0f} s in all"
         )
     if what == "failed":

@@ -137,7 +137,8 @@ def run(arguments: Sequence[str]) -> int:
             if _EMPTY.fullmatch(argument):  # for a shell variable that is not set
                 option = argument.strip().rstrip("=") or (before if before.startswith("-") else "")
                 raise InputError(f"{option or 'an argument'} is empty; give it a value")
-            if given[0] != "predict":  # predict still answers the other images
+            # predict still answers the other images; a database has an address
+            if given[0] != "predict" and before != "--storage":
                 refuse_address(argument)
         status = _command(given[0] if given else "")(
             given or ["--help"], prog_name="mobilette", standalone_mode=False

@@ -63,12 +63,11 @@ SCENES: Mapping[SceneName, Scene] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be made: the terms of the budget, the target, its precision and threads."""
+    """What is to be made: the terms of the budget, the target and its precision."""
 
     terms: tuple[Constraint, ...]
     target: str
     precision: Precision
-    threads: int = 1
 
     @property
     def text(self) -> str:
@@ -111,17 +110,22 @@ def wanted(
     target = to or (known.target if known else None) or next(iter(sorted(engines)), "onnx")
     if to is None and known is not None and engines:
         target = next(iter(sorted(engines)))
+    if to is None and len(engines) > 1:
+        raise InputError(
+            f"the budget limits the latency on {' and '.join(sorted(engines))}; one engine can be "
+            "limited, and others by latency tables"
+        )
     if engines - {target}:
         raise InputError(
             f"the budget limits the latency on {', '.join(sorted(engines))}, but the target is "
             f"{target}; only that is measured"
         )
-    threads = {each.device.threads for each in terms if each.device and each.device.engine}
     of_bytes = bool({"size", "ram"} & {each.quantity for each in terms})
+    if precision is not None:
+        one_of(precision, ("fp32", "int8"), "precision")
     chosen = precision or (known.precision if known else None) or ("int8" if of_bytes else "fp32")
     return Wanted(
         terms=terms,
         target=target,
-        precision="int8" if target == "mcu" or chosen == "int8" else "fp32",
-        threads=next(iter(threads), 1),
+        precision="int8" if chosen == "int8" or (target, precision) == ("mcu", None) else "fp32",
     )

@@ -20,6 +20,7 @@ from mobilette.limits import AMOUNT, RESOLUTION, WIDTH_MULT, Range
 from mobilette.model.model import Model
 from mobilette.records import Ranged
 from mobilette.search.artifact_sizes import ARENA, beside_weights
+from mobilette.search.scenes import Wanted
 
 SCRATCH, AUTO = "scratch", "auto"
 _MISFITS = 6
@@ -75,6 +76,16 @@ class Contender(Ranged):
     def family(self) -> str:
         """The family in the catalogue; the network's own name if it is in none."""
         return family_of(self.name) if self.name in list_models() else self.name
+
+    def cost(self, wanted: Wanted) -> float:
+        """Return how much it needs of the quantity that a budget limits first, or mult-adds."""
+        needs = {
+            "params": self.params,
+            "madds": self.madds,
+            "size": self.size_bytes,
+            "ram": self.ram_bytes,
+        }
+        return next((needs[x.quantity] for x in wanted.counted), self.madds)
 
 
 @dataclass(frozen=True, kw_only=True)

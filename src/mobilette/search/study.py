@@ -8,11 +8,13 @@ of a process that does not is taken again.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -70,6 +72,10 @@ class Study:
                 self._give_up(trial.number)
             return None
 
+    def give_up(self, place: Place) -> None:
+        """Leave a training that this process took to others."""
+        self._give_up(self._in_hand.pop(place))
+
     def finish(self, place: Place, reward: float | None) -> None:
         """Record the result of a training that this process took; ``None`` if it failed."""
         number = self._in_hand.pop(place)
@@ -124,36 +130,58 @@ class Study:
         )
 
 
+def check_storage(storage: str | None) -> None:
+    """Check that Optuna is there and the database at the URL ``storage``, if given, answers.
+
+    Raises:
+        InputError: it is missing, or the database cannot be reached.
+    """
+    optuna = _optuna()
+    if storage is not None:
+        with _reaching(storage):
+            optuna.storages.RDBStorage(storage)
+
+
 @contextmanager
-def open_study(folder: Path, storage: str | None) -> Iterator[Study]:
-    """Yield the study of the fit in ``folder``, in the database at the URL ``storage``.
+def open_study(folder: Path, storage: str | None, name: str = STUDY) -> Iterator[Study]:
+    """Yield the study ``name`` of the fit in ``folder``, in the database at the URL ``storage``.
 
     Raises:
         InputError: Optuna is missing, or the database cannot be reached.
     """
-    try:
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError as error:
-        raise InputError("fit needs the extra: pip install 'mobilette[search]'") from error
+    optuna = _optuna()
     url = storage or default_storage(folder)
     owner = f"{socket.gethostname()}-{os.getpid()}"
     workers = folder / WORKERS
     workers.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with FileLock(folder / f".{DATABASE}.lock"):  # two processes must not both make tables
-            study = optuna.create_study(
-                study_name=f"{STUDY}: {folder.resolve().name}",
-                storage=url,
-                direction="maximize",
-                load_if_exists=True,
-            )
-    except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise InputError(f"--storage {url}: cannot be reached ({line})") from None
+    with _reaching(url), FileLock(folder / f".{DATABASE}.lock"):  # two must not both make tables
+        study = optuna.create_study(
+            study_name=name, storage=url, direction="maximize", load_if_exists=True
+        )
     with locked(workers / f"{owner}.lock"):
         yield Study(study, folder, owner)
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError("fit needs the extra: pip install 'mobilette[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Turn what a database raises into one line, without the URL's password."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
+        line = str(error).strip().splitlines()[0]
+        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
+        raise InputError(f"--storage {shown}: cannot be reached ({line})") from None
 
 
 def _values(place: Place) -> dict[str, object]:

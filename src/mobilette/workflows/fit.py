@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -11,6 +11,7 @@ from pathlib import Path
 from mobilette.arch.catalogue import list_models
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Precision
+from mobilette.counting.budget import parse_budget
 from mobilette.data.division import as_holdout
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, check_precision
@@ -20,12 +21,14 @@ from mobilette.folders import check_new, claimed, claimed_free, new_directory
 from mobilette.limits import DROP
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import recorded_path
-from mobilette.search.study import Study, open_study
+from mobilette.search.study import STUDY, Study, check_storage, open_study
 from mobilette.training.distributed import is_launched
+from mobilette.training.environment import choose_device
 from mobilette.training.events import Listener, Sitting
 from mobilette.training.recipe import parse_duration
+from mobilette.training.start import EXPECTED, names_weights
 from mobilette.verification.gate import MAX_DROP
-from mobilette.workflows.fit_plan import plan_race
+from mobilette.workflows.fit_plan import check_same_images, plan_race
 from mobilette.workflows.fit_process import FitProcess
 from mobilette.workflows.fit_proofs import Proofs
 from mobilette.workflows.fit_record import (
@@ -35,6 +38,7 @@ from mobilette.workflows.fit_record import (
     FitRequest,
     Fitted,
     Journal,
+    read_plan,
 )
 from mobilette.workflows.fit_record import Listener as LineListener
 from mobilette.workflows.fit_trial import Trial
@@ -117,15 +121,13 @@ def fit(
         raise InputError(f"--models {models!r}: no network matches")
     asked = FitRequest(
         data=recorded_path(data),
-        budget=budget,
+        budget=None if budget is None else _with_absolute_tables(budget),
         scene=scene,
         to=to,
         precision=precision,
         seconds=seconds,
-        starts=tuple(
-            str(Path(each).resolve()) if Path(each).exists() else str(each) for each in starts
-        ),
-        teacher=None if teacher is None else str(teacher),
+        starts=tuple(map(_absolute, starts)),
+        teacher=None if teacher is None else _absolute(teacher),
         names=tuple(names),
         max_drop=max_drop,
         seed=seed,
@@ -135,6 +137,7 @@ def fit(
         max_unusable=max_unusable,
         holdout=as_holdout(holdout),
         groups=groups,
+        study=f"{STUDY} {secrets.token_hex(8)}",
     )
     sitting = Sitting(callbacks=tuple(callbacks), reporter=reporter)
     return run_fit(asked, out=out, force=force, sitting=sitting, on_line=on_line)
@@ -153,6 +156,10 @@ def run_fit(
     want = asked.wanted
     check_precision(want.target, want.precision)
     package_versions(TARGETS[want.target])
+    choose_device(asked.device)
+    if asked.teacher is not None and not names_weights(asked.teacher):
+        raise InputError(f"--teacher {asked.teacher!r}: {EXPECTED}")
+    check_storage(asked.storage)
     if out is not None:
         check_new(Path(out), holds=FIT, force=force)
     plan = plan_race(asked, left=asked.seconds, reporter=sitting.reporter)
@@ -168,12 +175,22 @@ def run_fit(
             with new_directory(folder, force=force, holds=FIT, source=source) as unfinished:
                 write_json(unfinished / FIT, asdict(asked))
                 write_json(unfinished / PLAN, asdict(plan))
-            try:
-                study = stack.enter_context(open_study(folder, asked.storage))
-            except InputError:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+            study = stack.enter_context(open_study(folder, asked.storage, asked.study))
         return _go_on(folder, asked, study, sitting, on_line)
+
+
+def _absolute(place: str | Path) -> str:
+    """Return the absolute path of what is there, for resuming from another folder, or a name."""
+    return str(Path(place).resolve()) if Path(place).exists() else str(place)
+
+
+def _with_absolute_tables(budget: str) -> str:
+    """Return ``budget`` with the absolute paths of its latency tables."""
+    for term in parse_budget(budget):
+        if term.device is not None and term.device.table is not None:
+            table = term.device.table
+            budget = budget.replace(f"@{table}", f"@{_absolute(table)}")
+    return budget
 
 
 @checked
@@ -201,7 +218,8 @@ def go_on(
     path: Path, asked: FitRequest, *, sitting: Sitting, on_line: LineListener | None = None
 ) -> Fitted:
     """Do what `resume_fit` does, with the listeners and clock of ``sitting``."""
-    with open_study(path, asked.storage) as study:
+    check_same_images(asked, read_plan(path))
+    with open_study(path, asked.storage, asked.study) as study:
         return _go_on(path, asked, study, sitting.begin(), on_line)
 
 
@@ -219,6 +237,7 @@ def _go_on(
         sitting=replace(sitting, callbacks=(*sitting.callbacks, clock)),
     )
     journal = Journal(folder, on_line or (lambda line: None))
+    journal.tell("begun", folder=str(folder), fitting=read_plan(folder).fitting)
     work = FitProcess(
         asked=asked,
         clock=clock,

@@ -69,7 +69,29 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
         raise InputError(why_nothing_fits(fitting, want.text, want.precision))
     rounds = plan_rounds(RACE * left, networks=len(fitting), first=first_seconds(asked.seconds))
     contenders = tuple(shortlist(fitting, _RESERVES * rounds.contenders))
-    return RacePlan(contenders=contenders, rounds=rounds, fitting=len(fitting))
+    return RacePlan(
+        contenders=contenders,
+        rounds=rounds,
+        fitting=len(fitting),
+        classes=images.classes,
+        images=sum(map(len, images.splits.values())),
+    )
+
+
+def check_same_images(asked: FitRequest, plan: RacePlan) -> None:
+    """Check that the images are those that the race was planned for.
+
+    Raises:
+        InputError: they cannot be found, or there are others.
+    """
+    images = find_images(asked.data, groups=asked.groups)
+    count = sum(map(len, images.splits.values()))
+    if (images.classes, count) != (plan.classes, plan.images):
+        raise InputError(
+            f"{asked.data}: the images have changed since the fit was begun: "
+            f"{len(images.classes)} classes and {count:,} images, not {len(plan.classes)} and "
+            f"{plan.images:,}; start a new fit"
+        )
 
 
 def read_starts(paths: tuple[str, ...]) -> Mapping[str, Model]:
@@ -98,11 +120,17 @@ def latency_tables(
     This machine's table of an engine is made if there is time for it; without one, a latency is
     known once an artifact is timed.
     """
-    tables = {}
+    tables: dict[Device, LatencyTable] = {}
     for term in wanted.terms:
         device = term.device
         if device is not None and device.table is not None:
-            tables[device] = read_latency_table(device.table)
+            table = tables[device] = read_latency_table(device.table)
+            if (table.engine, table.precision) != (wanted.target, wanted.precision):
+                raise InputError(
+                    f"budget {term.text!r}: the latency table is of {table.engine} in "
+                    f"{table.precision}, not of {wanted.target} in {wanted.precision}; choose "
+                    "these with --to and --precision"
+                )
         elif device is not None and device.engine in PACKAGES:
             found = _of_this_machine(term, device, wanted, left=left, reporter=reporter)
             if found is not None:

@@ -10,9 +10,12 @@ from typing import Any
 
 from mobilette.errors import InputError
 from mobilette.files import write_json
+from mobilette.folders import BusyError
 from mobilette.progress import SILENT
-from mobilette.run.directory import RECIPE, Run, open_run
+from mobilette.run.directory import RECIPE, Run, is_run, open_run
 from mobilette.search.race import (
+    FINAL,
+    REFINED,
     Place,
     final_ranking,
     next_places,
@@ -36,13 +39,12 @@ from mobilette.workflows.fit_record import (
     Term,
     read_plan,
 )
-from mobilette.workflows.fit_refine import REFINE_FROM, REFINED, plan_refinement
+from mobilette.workflows.fit_refine import REFINE_FROM, plan_refinement
 from mobilette.workflows.fit_trial import Trial, accuracy
 
 _LATEST = 0.55  # of the time: a race that is slower than planned ends here
 _REFINED_BY = 0.75  # of the time: a refinement that is slower than planned ends here
 _POLL = 0.5  # seconds, while other processes train
-FINAL = 1_000  # the round of the last training
 _TOO_LONG = 0.2  # of the time, for the first training of one network
 _LEAST = 5.0  # seconds of a last training
 _PROOF = 0.02  # of the time, what a proof during the race may take
@@ -110,7 +112,10 @@ class FitProcess:
         best = max((line["top1"] for line in proofs if line["passed"]), default=-1.0)
         is_cheap = self.proofs.expected_seconds() < _PROOF * self.asked.seconds
         if not proofs or (place.number and top1 > best and is_cheap):
-            self.proofs.prove(contender)
+            try:
+                self.proofs.prove(contender)
+            except InputError as error:  # the others may do
+                self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
 
     def _record(
         self, contender: Contender, place: Place, seconds: float, train: Callable[[], Run]
@@ -118,13 +123,16 @@ class FitProcess:
         """Train and record the result; return the accuracy, or ``None`` if it failed."""
         try:
             run = train()
-        except InputError as error:
-            self.study.finish(place, None)
-            self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
+        except BusyError:  # it is still trained by a process whose time was up
+            self.study.give_up(place)
             return None
-        top1 = accuracy(run)
-        gained = self._reward(contender, top1)
-        self.study.finish(place, gained)
+        except InputError as error:
+            self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
+            self.study.finish(place, None)
+            return None
+        top1, want = accuracy(run), self.asked.wanted
+        # Any cost will do as the target: all rewards have the same.
+        gained = reward(top1, cost=contender.cost(want), target=1e6, wanted=want.top1)
         self.journal.add(
             "trained",
             key=contender.key,
@@ -134,6 +142,7 @@ class FitProcess:
             reward=gained,
             spent=self.clock.spent,
         )
+        self.study.finish(place, gained)
         return top1
 
     # The refinement
@@ -144,7 +153,11 @@ class FitProcess:
             return ()
         rewards, by_key = self.study.rewards(), {each.key: each for each in plan.contenders}
         ranking = final_ranking(list(by_key), plan.rounds, rewards)
-        standing = [key for key in ranking if not self.proofs.is_misfit(key)]
+        standing = [
+            key
+            for key in ranking
+            if not self.proofs.is_misfit(key) and is_run(self.trial.run_of(by_key[key]))
+        ]
         if not standing:
             return ()
         leader = by_key[standing[0]]
@@ -176,18 +189,6 @@ class FitProcess:
             self._record(each, place, seconds, partial(self.trial.train, each, seconds, recipe))
         return refinement.contenders
 
-    def _reward(self, contender: Contender, top1: float) -> float:
-        terms = [each for each in self.asked.wanted.counted if each.quantity != "top1"]
-        quantity = terms[0].quantity if terms else "madds"
-        needs = {
-            "params": contender.params,
-            "madds": contender.madds,
-            "size": contender.size_bytes,
-            "ram": contender.ram_bytes,
-        }
-        target = terms[0].limit if terms else float(contender.madds)
-        return reward(top1, cost=needs[quantity], target=target, wanted=self.asked.wanted.top1)
-
     # The end
 
     def _finish(self, plan: RacePlan, contenders: Sequence[Contender]) -> None:
@@ -202,12 +203,17 @@ class FitProcess:
             place = Place(key=key, number=FINAL)
             if place in rewards:
                 continue
-            if self.clock.left < 0 and self.journal.lines("proved"):
+            needed = self.proofs.expected_seconds()
+            if self.clock.left < needed and self.proofs.of_finished():
                 return
             if self.study.take([place]) is None:
                 self.trial.sitting.reporter.remark("another process trains the network that won")
                 return
-            proved = self._finish_one(by_key[key])
+            try:
+                proved = self._finish_one(by_key[key])
+            except BusyError:
+                self.study.give_up(place)
+                return
             self.study.finish(place, None if proved is None else proved["top1"])
             if proved is not None and proved["passed"]:
                 return
@@ -228,6 +234,8 @@ class FitProcess:
             enough = self.clock.left > _LADDER * self.proofs.expected_seconds()
             if in_int8 and not proved["verified"] and enough:
                 proved = self.proofs.prove(contender, thorough=True)
+        except BusyError:
+            raise
         except InputError as error:
             self.journal.add("failed", key=key, round=FINAL, reason=str(error))
             return None
@@ -252,9 +260,7 @@ class FitProcess:
             top1=best["top1"] if best else 0.0,
             images=best["images"] if best else 0,
             terms=tuple(Term(**each) for each in best["terms"]) if best else (),
-            why=why_this_one(best, plan, self.journal.lines("trained"))
-            if best
-            else "no artifact was made in time",
+            why=why_this_one(best, plan, lines),
             fitting=plan.fitting,
             lines=lines,
             seconds=self.clock.spent,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from filelock import FileLock
+
+from mobilette.files import read_json
 from mobilette.run.directory import open_run
+from mobilette.search.scenes import Wanted
 from mobilette.search.space import Contender
-from mobilette.workflows.fit_record import Clock, FitRequest, Journal
+from mobilette.workflows.fit_record import ARTIFACT, PROOF, Clock, FitRequest, Journal
 from mobilette.workflows.fit_trial import Trial, keep, proof
 
 # What proving an artifact takes is measured once and may take longer.
@@ -35,20 +40,12 @@ class Proofs:
 
         ``thorough``: climb the whole ladder to int8 instead of its first rung.
         """
-        begun = self.clock.now()
+        begun, folder = self.clock.now(), self.journal.folder
         run = open_run(self.trial.run_of(contender))
         with proof(
-            run,
-            self.asked,
-            self.journal.folder,
-            thorough=thorough,
-            sitting=self.trial.sitting,
+            run, self.asked, folder, thorough=thorough, sitting=self.trial.sitting
         ) as proven:
-            best = self.best()
-            better = best is None or (proven.passed, proven.top1) > (best["passed"], best["top1"])
-            if better:
-                keep(proven, self.journal.folder)
-            return self.journal.add(
+            line = self.journal.add(
                 "proved",
                 key=contender.key,
                 passed=proven.passed,
@@ -57,16 +54,24 @@ class Proofs:
                 top1=proven.top1,
                 images=proven.images,
                 terms=[asdict(each) for each in proven.terms],
-                kept=better,
+                cost=contender.cost(self.asked.wanted),
                 thorough=thorough,
                 seconds=self.clock.now() - begun,
                 spent=self.clock.spent,
             )
+            with FileLock(folder / f".{ARTIFACT}-kept.lock"):
+                best = self.best()
+                want = self.asked.wanted
+                if best is None or rank(line, want) > rank(best, want):
+                    keep(proven, folder, line)
+        self.clock.save()
+        return line
 
     def best(self) -> dict[str, Any] | None:
         """Return the line of the artifact that is kept."""
-        kept = [line for line in self.journal.lines("proved") if line["kept"]]
-        return kept[-1] if kept else None
+        path = self.journal.folder / ARTIFACT / PROOF
+        found = read_json(path) if path.is_file() else None
+        return found if isinstance(found, dict) else None
 
     def of_finished(self) -> list[dict[str, Any]]:
         """Return the proofs of contenders that were trained to the end."""
@@ -85,3 +90,13 @@ class Proofs:
             for term in line["terms"]
             if line["key"] == key and term["quantity"] != "top1"
         )
+
+
+def rank(line: Mapping[str, Any], wanted: Wanted) -> tuple[bool, float, float]:
+    """Return what makes a proof the better one, largest first.
+
+    What passes; then the accuracy or, where an accuracy is wanted and reached, the lower cost.
+    """
+    if line["passed"] and wanted.top1 is not None:
+        return (True, -line["cost"], line["top1"])
+    return (line["passed"], line["top1"], -line["cost"])

@@ -26,9 +26,18 @@ def why_this_one(
     if own:
         last = own[-1]
         text += f"; after {last['seconds']:.0f} s of training it had {last['top1']:.1%}"
-        rivals = [line for line in trained if line["key"] != key and line["round"] == last["round"]]
+        misfits = {
+            line["key"]
+            for line in lines
+            if line["what"] == "proved" and not all(term["passed"] for term in line["terms"])
+        }
+        rivals = [
+            line
+            for line in trained
+            if line["round"] == last["round"] and line["key"] not in {key, *misfits}
+        ]
         if rivals:
             rival = max(rivals, key=lambda line: float(line["top1"]))
-            text += f", the next, {rival['key']}, {rival['top1']:.1%}"
+            text += f", the best of the others, {rival['key']}, {rival['top1']:.1%}"
     right = f"{best['top1']:.1%} of {best['images']:,} images right"
     return f"{text}; its artifact answers {right}"

@@ -22,7 +22,7 @@ from mobilette.search.space import Contender
 from mobilette.training.events import Sitting
 
 FIT, PLAN, LINES, CLOCK, RESULT = "fit.json", "plan.json", "fit.jsonl", "clock.json", "result.json"
-RUNS, ARTIFACT = "runs", "artifact"
+RUNS, ARTIFACT, PROOF = "runs", "artifact", "proof.json"
 _SAVED_EVERY = 2.0  # seconds between records of the time spent
 
 
@@ -47,6 +47,7 @@ class FitRequest(Ranged):
     max_unusable: Annotated[float, FRACTION]
     holdout: Annotated[float, FRACTION] | None
     groups: str | None
+    study: str
     schema: Literal[1] = 1
 
     @property
@@ -61,11 +62,15 @@ class RacePlan(Ranged):
 
     Attributes:
         fitting: how many networks fit the budget by what is counted.
+        classes: of the images.
+        images: how many there are.
     """
 
     contenders: tuple[Contender, ...]
     rounds: Rounds
     fitting: Annotated[int, AMOUNT]
+    classes: tuple[str, ...]
+    images: Annotated[int, AMOUNT]
     schema: Literal[1] = 1
 
 
@@ -124,7 +129,8 @@ class Fitted:
     @property
     def passed(self) -> bool:
         """Whether every term is met by a verified artifact."""
-        return self.verified and all(term.passed for term in self.terms)
+        there = self.artifact is not None
+        return there and self.verified and all(term.passed for term in self.terms)
 
     def to_json(self) -> dict[str, object]:
         """Return the content as JSON values."""
@@ -165,9 +171,18 @@ class Journal:
             FileLock(self.folder / f".{LINES}.lock"),
             (self.folder / LINES).open("a", encoding="utf-8") as file,
         ):
-            file.write(json.dumps(line) + "\n")
+            # A process that was killed may have left half a line.
+            file.write("\n" * self._ends_amid() + json.dumps(line) + "\n")
         self._listener(line)
         return line
+
+    def tell(self, what: str, **values: Any) -> None:
+        """Tell the listener alone."""
+        self._listener({"what": what} | values)
+
+    def _ends_amid(self) -> bool:
+        content = (self.folder / LINES).read_bytes()
+        return bool(content) and not content.endswith(b"\n")
 
     def lines(self, what: str | None = None) -> list[dict[str, Any]]:
         """Return the lines so far; one that a killed process left half-written is no line."""

@@ -23,7 +23,6 @@ from mobilette.search.scenes import Wanted
 from mobilette.search.space import Contender, amount_of, amounts
 
 REFINEMENT, STARTS = "refinement.json", "starts"
-REFINED = 500  # the round
 REFINE_FROM = 600.0  # seconds of a fit; less is better spent on training
 # Of the time, what the refinement may take, and how many changed networks are tried.
 SHARE, MOST = 0.15, 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mobilette.counting.latency import predicted_latency, read_latency_table
 from mobilette.data.division import Division
 from mobilette.data.reading import Reading
 from mobilette.engines.timing import Request
+from mobilette.files import write_json
+from mobilette.folders import new_directory
 from mobilette.run.directory import STATE, Run, is_run
 from mobilette.search.scenes import Wanted
 from mobilette.search.space import Contender, amounts
@@ -27,7 +30,7 @@ from mobilette.training.state import read_state
 from mobilette.verification.bench import time_once
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
-from mobilette.workflows.fit_record import ARTIFACT, RUNS, FitRequest, Term
+from mobilette.workflows.fit_record import ARTIFACT, PROOF, RUNS, FitRequest, Term
 from mobilette.workflows.quantize import quantize
 from mobilette.workflows.resume import run_resume
 from mobilette.workflows.train import run_train
@@ -139,7 +142,7 @@ def proof(
     """
     wanted = asked.wanted
     # As deep as the artifact's place: the path to the run in its contract is relative.
-    place = folder / f".trial-{os.getpid()}"
+    place = folder / f".trial-{socket.gethostname()}-{os.getpid()}"
     shutil.rmtree(place, ignore_errors=True)
     try:
         if wanted.precision == "int8" and thorough:
@@ -165,7 +168,13 @@ def proof(
                 max_unusable=asked.max_unusable,
                 reporter=sitting.reporter,
             )
-            verdict = verify(artifact, asked.data, max_drop=asked.max_drop, workers=asked.workers)
+            verdict = verify(
+                artifact,
+                asked.data,
+                max_drop=asked.max_drop,
+                workers=asked.workers,
+                max_unusable=asked.max_unusable,
+            )
         top1 = verdict.accuracy_artifact or 0.0
         yield Proof(
             artifact=artifact,
@@ -179,13 +188,12 @@ def proof(
         shutil.rmtree(place, ignore_errors=True)
 
 
-def keep(proven: Proof, folder: Path) -> None:
-    """Put a proven artifact in the place of the fit's best one."""
-    place, old = folder / ARTIFACT, folder / f".old-{os.getpid()}"
-    if place.exists():
-        place.replace(old)
-    proven.artifact.path.parent.replace(place)
-    shutil.rmtree(old, ignore_errors=True)
+def keep(proven: Proof, folder: Path, line: Mapping[str, object]) -> None:
+    """Put a proven artifact, with its line of fit.jsonl, in the place of the fit's best one."""
+    made = proven.artifact.path
+    with new_directory(folder / ARTIFACT, holds=PROOF, force=True) as unfinished:
+        made.replace(unfinished / made.name)
+        write_json(unfinished / PROOF, dict(line))
 
 
 def judge(wanted: Wanted, artifact: Artifact, arch: Arch, *, top1: float) -> tuple[Term, ...]:
