@@ -69,8 +69,8 @@ def test_json_has_the_keys_of_the_table(
         "doctor": ["doctor"],
         "doctor run": ["doctor", str(trained.path)],
     }
-    elsewhere = {"train", "quantize", "prune", "export", "bench", "bench --table"}
-    elsewhere |= {"weights import"}
+    elsewhere = {"train", "quantize", "prune", "export", "bench"}
+    elsewhere |= {"weights import", "fit"}
     assert commands.keys() | elsewhere == KEYS.keys()
     for verb, arguments in commands.items():
         assert run([*arguments, "--json"]) == 0

@@ -218,6 +218,8 @@ def test_the_command_prints_one_json_value(
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     assert status == (0 if found["passed"] else 1)
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"| `fit` | `{', '.join(found)}` |" in page
     assert (out / FIT).is_file()
     with Image.open(out / "fit.png") as image:
         assert np.asarray(image).std() > 0

@@ -31,6 +31,7 @@ EXTRAS = {
     "ncnn": ("ncnn", "pnnx"),
     "coreml": ("coremltools",),
     "mcu": ("litert-torch", "tflite-micro"),
+    "search": ("optuna",),
     "keras": ("keras", "h5py"),
 }
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
