@@ -99,22 +99,25 @@ def test_a_miss_is_status_1_and_kept(
 ) -> None:
     """Where the engine takes longer than predicted, channels are cut once more."""
     table = table_of(trained.arch, tmp_path / "table.json")
-    (term,) = parse_budget("latency<=1.2ms@onnx")
-    (given,) = parse_budget(f"latency<=1.2ms@{table}")
-    known = limits_of(given.text, trained.arch)
-    here = Limits(terms=(term,), tables={term.device: known.tables[given.device]})  # type: ignore[index,dict-item]
-    measured = iter([1.3, 1.25, 1.25, 1.25])
+    whole = limits_of(f"latency<=9ms@{table}", trained.arch)
+    (of_table,) = whole.terms
+    uncut = whole.need(trained.arch, of_table)
+    limit = (whole.need(narrowest(trained.arch), of_table) + uncut) / 2
+    budget = f"latency<={limit:.4f}ms@onnx"
+    (term,) = parse_budget(budget)
+    here = Limits(terms=(term,), tables={term.device: whole.tables[of_table.device]})  # type: ignore[index,dict-item]
+    measured = iter([uncut, *[1.01 * limit] * 3])
     monkeypatch.setattr("mobilette.workflows.prune.limits_of", lambda *_, **__: here)
     monkeypatch.setattr(
         "mobilette.search.limits_of_budget.measured_latency", lambda *_: next(measured)
     )
     monkeypatch.setattr("mobilette.workflows.prune_budget.CORRECTIONS", 1)
     out = tmp_path / "out"
-    arguments = ["--budget=latency<=1.2ms@onnx", "--steps=1", "--short-steps=0", "--epochs=1"]
+    arguments = [f"--budget={budget}", "--steps=1", "--short-steps=0", "--epochs=1"]
     arguments += ["--workers=0", f"--out={out}"]
     assert command(["prune", str(trained.path), str(images), *arguments]) == 1
     printed = capsys.readouterr()
-    assert "FAIL latency<=1.2ms@onnx: 1.25 ms on onnx, measured" in printed.err
+    assert f"FAIL {budget}: {1.01 * limit:.3g} ms on onnx, measured" in printed.err
     assert "cuts again" in printed.err
     assert not read_budget(out).met
     assert open_run(out).weights_path.is_file()
