@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
 
 from mobilette.counting.budget import Constraint, parse_budget
 from mobilette.counting.candidates import Precision
 from mobilette.errors import InputError, one_of
-
-SceneName = Literal["server", "phone", "browser", "mcu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +28,7 @@ class Scene:
     why: str
 
 
-SCENES: Mapping[SceneName, Scene] = MappingProxyType(
+SCENES: Mapping[str, Scene] = MappingProxyType(
     {
         "server": Scene(
             target="onnx",
@@ -96,7 +93,7 @@ def wanted(
     Raises:
         InputError: there is no term, or two that contradict each other.
     """
-    known = SCENES[one_of(scene, get_args(SceneName), "scene")] if scene is not None else None  # type: ignore[index]
+    known = SCENES[one_of(scene, SCENES, "scene")] if scene is not None else None
     if budget is None and known is None:
         raise InputError(
             "what may it cost? give a budget such as 'size<=1MB, latency<=2ms@onnx', or a scene: "
@@ -107,9 +104,7 @@ def wanted(
     if known is not None:
         terms += tuple(each for each in parse_budget(known.budget) if each.quantity not in limited)
     engines = {each.device.engine for each in terms if each.device and each.device.engine}
-    target = to or (known.target if known else None) or next(iter(sorted(engines)), "onnx")
-    if to is None and known is not None and engines:
-        target = next(iter(sorted(engines)))
+    target = to or next(iter(sorted(engines)), known.target if known else "onnx")
     if to is None and len(engines) > 1:
         raise InputError(
             f"the budget limits the latency on {' and '.join(sorted(engines))}; one engine can be "

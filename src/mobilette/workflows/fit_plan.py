@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobilette.counting.budget import Constraint, Device
 from mobilette.counting.candidates import Shortfall
-from mobilette.counting.latency import LatencyTable, read_latency_table
+from mobilette.counting.latency import LatencyTable, check_comparable, read_latency_table
 from mobilette.counting.shortfall import why_nothing_fits
 from mobilette.data.images import suggest_resolution
 from mobilette.data.sources import find_images
@@ -125,12 +125,12 @@ def latency_tables(
         device = term.device
         if device is not None and device.table is not None:
             table = tables[device] = read_latency_table(device.table)
-            if (table.engine, table.precision) != (wanted.target, wanted.precision):
-                raise InputError(
-                    f"budget {term.text!r}: the latency table is of {table.engine} in "
-                    f"{table.precision}, not of {wanted.target} in {wanted.precision}; choose "
-                    "these with --to and --precision"
-                )
+            check_comparable(
+                table,
+                engine=wanted.target,
+                version=table.engine_version,  # its device's own
+                precision=wanted.precision,
+            )
         elif device is not None and device.engine in PACKAGES:
             found = _of_this_machine(term, device, wanted, left=left, reporter=reporter)
             if found is not None:
