@@ -6,8 +6,8 @@
 Everything gets the same time and the same machine, in turns: `fit`; each family's network at its
 largest width that fits at the images' own resolution, from its best start (the widest of
 ``--starts`` of its family, else random or published weights), trained, exported and verified within
-the time; and the network that `models --budget` lists first. Each is judged on images that nothing
-was chosen by: half of the set's ``val``, laid out as ``test``.
+the time; and the network that `models --budget` lists first, from such a start. Each is judged on
+images that nothing was chosen by: the set's own ``val``, laid out as ``test``.
 
 Results are lines of ``OUT/results.jsonl``; what is there is not run again. Prints a table with the
 regret: the best family in hindsight minus `fit`, in points.
@@ -42,7 +42,10 @@ LISTED = "models --budget"
 
 
 def laid_out(data: Path, root: Path) -> Path:
-    """Copy a set: half of ``val`` becomes ``test``; of a flat set a fifth, and a fifth ``val``."""
+    """Copy a set: its ``val`` is ``test``, every sixth image to train on ``val``.
+
+    Of a flat set three eighths are ``test`` and an eighth is ``val``.
+    """
     place = root / data.name
     if place.exists():
         return place
@@ -51,9 +54,10 @@ def laid_out(data: Path, root: Path) -> Path:
     for split in (".",) if is_flat else ("train", "val"):
         for folder in sorted(x for x in (data / split).iterdir() if x.is_dir()):
             for number, path in enumerate(sorted(folder.iterdir())):
-                to = {".": ("val", "test")[number % 5] if number % 5 < 2 else "train"}
-                to |= {"train": "train", "val": ("val", "test")[number % 2]}
-                target = temporary / to[split] / folder.name / path.name
+                flat = {0: "val", 1: "test", 2: "test", 3: "test"}.get(number % 8, "train")
+                divided = "val" if number % 6 == 0 else "train"
+                to = {".": flat, "train": divided, "val": "test"}[split]
+                target = temporary / to / folder.name / path.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
     temporary.rename(place)
@@ -95,6 +99,11 @@ def alone(
         if known is None or rank > (known.start in starts, known.madds):
             best[each.family] = each
     yield from best.values()
+
+
+def serves(model: Model, name: str, width_mult: float) -> bool:
+    """Whether a network of the catalogue can start from ``model``."""
+    return model.arch.name == name and (model.origin.width_mult or 1.0) >= width_mult
 
 
 def train_alone(
@@ -180,7 +189,11 @@ def main(
                 )
         if first and not is_done(LISTED, seed):
             row = {key: first[0][key] for key in ("name", "width_mult", "resolution")}
-            chosen = replace(contenders[0], start="auto", **row)
+            start = next(
+                (path for path, x in models.items() if serves(x, row["name"], row["width_mult"])),
+                "auto",
+            )
+            chosen = replace(contenders[0], start=start, **row)
             folder = place / "listed"
             record(
                 LISTED, seed, train_alone(chosen, laid, to, want.precision, seconds, folder, seed)
