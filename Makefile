@@ -24,10 +24,10 @@ engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, onnxruntime-web w
 $(ENGINES): $(STAMP)
 	@echo "Installing every engine into $(VENV) (about 2.5 GB; once)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group engines \
-		--editable '.[weights,openvino,litert-export,executorch,ncnn,coreml,mcu,keras]'
+		--editable '.[weights,openvino,litert-export,executorch,ncnn,coreml,mcu,keras,serve,video,hub]'
 	@if command -v npm >/dev/null; then \
 		npm install --silent --no-fund --no-audit --ignore-scripts --prefix $(VENV)/node \
-			onnxruntime-web@1.30.0; \
+			onnxruntime-web@1.30.0 axe-core@4.14.1; \
 	else echo "npm is not there: the web target will not be tested"; fi
 	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; fi

@@ -32,6 +32,9 @@ EXTRAS = {
     "coreml": ("coremltools",),
     "mcu": ("litert-torch", "tflite-micro"),
     "search": ("optuna",),
+    "serve": ("fastapi", "uvicorn", "prometheus-client", "python-multipart"),
+    "video": ("av",),
+    "hub": ("huggingface_hub",),
     "keras": ("keras", "h5py"),
 }
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")
