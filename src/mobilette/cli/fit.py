@@ -52,7 +52,10 @@ Models = Annotated[
     str | None, typer.Option("--models", help="Networks to try, such as 'mobilenet*'.")
 ]
 Teacher = Annotated[
-    str | None, typer.Option("--teacher", help="A run or published weights to distil from.")
+    str | None,
+    typer.Option(
+        "--teacher", help="A run or published weights to distil from [the best network met]."
+    ),
 ]
 Holdout = Annotated[
     str | None, typer.Option("--holdout", help="Part of the images for a test, such as 20%.")

@@ -14,6 +14,7 @@ from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.progress import Reporter
 from mobilette.search.race import FINAL, REFINED
 from mobilette.training.events import EpochDone, Event, StepDone
+from mobilette.workflows.fit_reasons import teacher_text
 
 _SHOWN = 12  # rows of the table
 
@@ -127,6 +128,8 @@ def described(line: dict[str, Any]) -> str:
         )
     if what == "failed":
         return f"{key}: {line['reason']}"
+    if what == "taught":
+        return f"{key}: learns from {teacher_text(line)}"
     if what == "finished":
         return f"{key}: trained to the end; {line['spent']:.0f} s in all"
     if what == "proved":

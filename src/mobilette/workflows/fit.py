@@ -41,6 +41,7 @@ from mobilette.workflows.fit_record import (
     read_plan,
 )
 from mobilette.workflows.fit_record import Listener as LineListener
+from mobilette.workflows.fit_teacher import Teachers
 from mobilette.workflows.fit_trial import Trial
 
 _SHORTEST = 20.0  # seconds of a fit
@@ -86,7 +87,9 @@ def fit(
         to: the target; by default that of the latency or the scene, else ``onnx``.
         precision: by default the scene's; ``int8`` where size or RAM are limited; else ``fp32``.
         starts: runs to start networks of their family from, as wide or narrower.
-        teacher: a run or published weights to distil from in the last training.
+        teacher: a run or published weights to distil from in the last training; by default the
+            most accurate network that was trained on the way, or of ``starts`` with the same
+            classes, if it is clearly ahead.
         models: a pattern of the networks to try, such as ``mobilenet*``.
         max_drop: percentage points of accuracy that int8 may lose.
         holdout: part of the images for a test at the end, as for `mobilette.train`.
@@ -245,6 +248,7 @@ def _go_on(
         study=study,
         trial=trial,
         proofs=Proofs(asked=asked, clock=clock, journal=journal, trial=trial),
+        teachers=Teachers(asked=asked, journal=journal, trial=trial),
     )
     try:
         return work.run()

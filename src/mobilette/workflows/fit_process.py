@@ -40,6 +40,7 @@ from mobilette.workflows.fit_record import (
     read_plan,
 )
 from mobilette.workflows.fit_refine import REFINE_FROM, plan_refinement
+from mobilette.workflows.fit_teacher import Teachers
 from mobilette.workflows.fit_trial import Trial, accuracy
 
 _LATEST = 0.55  # of the time: a race that is slower than planned ends here
@@ -62,6 +63,7 @@ class FitProcess:
     study: Study
     trial: Trial
     proofs: Proofs
+    teachers: Teachers
 
     def run(self) -> Fitted:
         """Do what is left, until the end."""
@@ -227,7 +229,9 @@ class FitProcess:
                     return None
                 seconds = self.clock.left - self.proofs.expected_seconds()
                 if seconds >= _LEAST:
-                    self.trial.finish(contender, seconds, self.asked.teacher)
+                    teacher = self.teachers.choose(contender, seconds)
+                    seconds = self.clock.left - self.proofs.expected_seconds()
+                    self.trial.finish(contender, seconds, teacher)
                 self.journal.add("finished", key=key, spent=self.clock.spent)
             proved = self.proofs.prove(contender)
             in_int8 = self.asked.wanted.precision == "int8"

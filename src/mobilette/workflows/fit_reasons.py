@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mobilette.workflows.fit_record import RacePlan
@@ -39,5 +40,16 @@ def why_this_one(
         if rivals:
             rival = max(rivals, key=lambda line: float(line["top1"]))
             text += f", the best of the others, {rival['key']}, {rival['top1']:.1%}"
+    taught = [line for line in lines if line["what"] == "taught" and line["key"] == key]
+    if taught:
+        text += f"; its teacher was {teacher_text(taught[-1])}"
     right = f"{best['top1']:.1%} of {best['images']:,} images right"
     return f"{text}; its artifact answers {right}"
+
+
+def teacher_text(line: Mapping[str, Any]) -> str:
+    """Return the teacher of a line of fit.jsonl, and why it is the teacher."""
+    if "ahead" not in line:
+        return f"{line['by']}, as asked"
+    its, own = line["ahead"]
+    return f"{Path(line['by']).name}, the best network met, {its:.1%} to {own:.1%} before"
