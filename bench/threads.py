@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from mobilette.engines.load import ENGINES, load
+from mobilette.engines.load import load
+from mobilette.engines.targets import ENGINES
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.target import Calibration

@@ -11,8 +11,9 @@ import pytest
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
 from mobilette.artifact.directory import check_whole, open_artifact
-from mobilette.engines.load import load, open_engine
+from mobilette.engines.load import load
 from mobilette.engines.openvino import check_ir
+from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from tests.artifact.forging import forge
 from tests.verification.forged_models import forge_model

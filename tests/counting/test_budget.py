@@ -15,7 +15,7 @@ from mobilette.counting.budget import (
     Device,
     parse_budget,
 )
-from mobilette.engines.load import ENGINES
+from mobilette.engines.targets import ENGINES
 from mobilette.errors import InputError
 
 

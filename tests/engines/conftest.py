@@ -9,7 +9,8 @@ import pytest
 from filelock import FileLock
 
 from mobilette.artifact.directory import Artifact
-from mobilette.engines.load import ENGINES, load
+from mobilette.engines.load import load
+from mobilette.engines.targets import ENGINES
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_folder, export_calibrated
 from mobilette.run.directory import Run

@@ -8,7 +8,8 @@ import pytest
 
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.ncnn_layers import read_layers
-from mobilette.engines.load import load, open_engine
+from mobilette.engines.load import load
+from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify

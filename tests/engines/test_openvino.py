@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mobilette.artifact.directory import Artifact
-from mobilette.engines.load import load, open_engine
+from mobilette.engines.load import load
+from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.verification.verify import verify

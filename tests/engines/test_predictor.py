@@ -12,9 +12,10 @@ from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.images import ImageLike
-from mobilette.engines.load import load, open_engine
+from mobilette.engines.load import load
 from mobilette.engines.predictor import AHEAD, BATCH, Failure, Prediction, largest
 from mobilette.engines.pytorch import CheckpointPredictor
+from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate

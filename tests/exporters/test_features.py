@@ -18,7 +18,8 @@ from mobilette.artifact.golden import golden_inputs, read_golden
 from mobilette.cli.main import run as command
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
-from mobilette.engines.load import load, why_not_run
+from mobilette.engines.load import load
+from mobilette.engines.targets import why_not_run
 from mobilette.errors import InputError
 from mobilette.exporters.export import export_calibrated
 from mobilette.model.model import Model

@@ -18,7 +18,8 @@ from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import ask_tflite_micro
 from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
-from mobilette.engines.load import load, open_engine
+from mobilette.engines.load import load
+from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.integer_network import IntegerNetwork

@@ -16,7 +16,9 @@ from mobilette.data.formats import (
     DAMAGED,
     HEAD,
     TGA_FOOTER,
+    TooLarge,
     UnusableImage,
+    WrongFormat,
     format_of,
     reason_of,
     what_it_is,
@@ -66,9 +68,7 @@ class _Allowance:
             self._begin()
         free = available_memory()
         if free is not None and size > free:
-            raise UnusableImage(
-                f"too large for the memory: {size / 1e6:,.0f} of {free / 1e6:,.0f} MB"
-            )
+            raise TooLarge(f"too large for the memory: {size / 1e6:,.0f} of {free / 1e6:,.0f} MB")
         with self._freed:
             self._freed.wait_for(lambda: self._taken == 0 or self._taken + size <= _AT_ONCE)
             self._taken += size
@@ -83,12 +83,14 @@ class _Allowance:
 _ALLOWANCE = _Allowance()
 
 
-def decode(source: Path | bytes) -> Image.Image:
+def decode(source: Path | bytes, *, most_pixels: int | None = None) -> Image.Image:
     """Decode one image, upright, without transparency.
 
     Applies the EXIF orientation, lays transparency over white, scales 16-bit grey to 8 bits and
     takes the first of several frames. The cost is bounded by the file's bytes (`MAX_BYTES`), its
     pixels (`MAX_PIXELS`) and `mobilette.data.trimming`. A file is read once.
+
+    ``most_pixels`` is a lower limit, of what the file declares.
 
     Returns:
         A loaded image of mode ``"L"`` for grey sources, else ``"RGB"``.
@@ -97,11 +99,14 @@ def decode(source: Path | bytes) -> Image.Image:
         UnusableImage: the file is empty, too large, truncated, damaged or not an image, its pixels
             have no fixed range (floating-point, for example), or a package is missing.
     """
-    return decode_reduced(source, lambda _: 1.0)[0]
+    return decode_reduced(source, lambda _: 1.0, most_pixels=most_pixels)[0]
 
 
 def decode_reduced(
-    source: Path | bytes, shrinking: Callable[[tuple[int, int]], float]
+    source: Path | bytes,
+    shrinking: Callable[[tuple[int, int]], float],
+    *,
+    most_pixels: int | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decode one image like `decode`, a JPEG at 1/2, 1/4 or 1/8 of its size if that suffices.
 
@@ -124,14 +129,14 @@ def decode_reduced(
     check_size(len(data))
     with NO_WARNINGS:  # about odd metadata and large sizes: neither prevents use
         try:
-            opaque, turn, full = _decoded(data, shrinking)
+            opaque, turn, full = _decoded(data, shrinking, most_pixels)
             upright = opaque if turn is None else opaque.transpose(turn)
         except UnidentifiedImageError:
             raise UnusableImage("damaged: its head cannot be read") from None
         except Image.DecompressionBombError:
-            raise _too_many_pixels() from None
+            raise _too_many_pixels(most_pixels or MAX_PIXELS) from None
         except MemoryError:
-            raise UnusableImage("too large for the memory") from None
+            raise TooLarge("too large for the memory") from None
         except DAMAGED as error:
             raise UnusableImage(reason_of(error)) from error
     if opaque.size == full:
@@ -140,16 +145,18 @@ def decode_reduced(
 
 
 def _decoded(
-    data: bytes, shrinking: Callable[[tuple[int, int]], float]
+    data: bytes, shrinking: Callable[[tuple[int, int]], float], most_pixels: int | None
 ) -> tuple[Image.Image, Turn, tuple[int, int]]:
     """Return the opaque image, its orientation, and its size at full scale."""
     form = _format(data)
     trimmed, turn = trim(data, form)
     if form == "HEIC":
-        opaque = _heic(trimmed)
+        opaque = _heic(trimmed, most_pixels)
         return opaque, None, opaque.size
     with Image.open(io.BytesIO(trimmed), formats=(form,)) as image:
         full = image.size
+        if most_pixels is not None:
+            check_pixels(full[0] * full[1], most_pixels)
         if form in ("WEBP", "AVIF"):
             turn = turn_of(image.info.get("exif", b""), image.info.get("xmp", b""))
         _reduce(image, shrinking(full), turned=turn is not None)
@@ -163,19 +170,20 @@ def _format(data: bytes) -> str:
     form = "TGA" if data.endswith(TGA_FOOTER) else format_of(data[:HEAD])
     if form is None:
         known = f"{', '.join(FORMATS)} and HEIC are read"
-        raise UnusableImage(f"not an image ({what_it_is(data[:HEAD]) or known})")
+        raise WrongFormat(f"not an image ({what_it_is(data[:HEAD]) or known})")
     if form not in (*FORMATS, "HEIC") or (form == "AVIF" and not features.check("avif")):
-        raise UnusableImage(f"{form} is not decoded here; convert it to PNG or JPEG")
+        raise WrongFormat(f"{form} is not decoded here; convert it to PNG or JPEG")
     return form
 
 
-def _heic(data: bytes) -> Image.Image:
+def _heic(data: bytes, most_pixels: int | None) -> Image.Image:
     try:
         with needs("heic", "a HEIC image"):
             import pillow_heif
     except InputError as error:
-        raise UnusableImage(str(error)) from error
+        raise WrongFormat(str(error)) from error
     file = pillow_heif.open_heif(data)
+    check_pixels(file.size[0] * file.size[1], most_pixels or MAX_PIXELS)
     with _ALLOWANCE.taking(_cost(file.size, "RGB", "HEIC", turned=False)):
         return plain(file.to_pillow())
 
@@ -189,14 +197,14 @@ def _cost(size: tuple[int, int], mode: str, form: str, *, turned: bool) -> int:
     return pixels * (_NARROW.get(mode, 4) * (1 + turned) + result + _BESIDE.get(form, 0))
 
 
-def check_pixels(pixels: int) -> None:
-    """Raise `UnusableImage` for more than `MAX_PIXELS`."""
-    if pixels > MAX_PIXELS:
-        raise _too_many_pixels()
+def check_pixels(pixels: int, most: int = MAX_PIXELS) -> None:
+    """Raise `TooLarge` for more than ``most``."""
+    if pixels > most:
+        raise _too_many_pixels(most)
 
 
-def _too_many_pixels() -> UnusableImage:
-    return UnusableImage(f"too many pixels (the limit is {MAX_PIXELS:,})")
+def _too_many_pixels(most: int) -> TooLarge:
+    return TooLarge(f"too many pixels (the limit is {most:,})")
 
 
 def upright_and_plain(image: Image.Image) -> Image.Image:
@@ -245,7 +253,7 @@ def _reduce(image: Image.Image, shrinking: float, *, turned: bool) -> None:
 
 
 def check_size(size: int) -> None:
-    """Raise `UnusableImage` for a file of more than `MAX_BYTES`."""
+    """Raise `TooLarge` for a file of more than `MAX_BYTES`."""
     if size > MAX_BYTES:
         mebibytes = MAX_BYTES // 1024**2
-        raise UnusableImage(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")
+        raise TooLarge(f"file of {size:,} bytes (the limit is {mebibytes} MiB)")

@@ -10,6 +10,14 @@ class UnusableImage(Exception):
     """A file that cannot be used as an image; the message is the reason, without the path."""
 
 
+class WrongFormat(UnusableImage):
+    """A file that is no image, or one of a format that is not decoded here."""
+
+
+class TooLarge(UnusableImage):
+    """An image of more bytes or pixels than are allowed."""
+
+
 # The first four are what a million damaged files made Pillow's plugins raise while loading; the
 # others are what ImageFile expects from plugins while opening, and failed assertions.
 DAMAGED = (

@@ -214,7 +214,7 @@ class Predictor(ABC):
                 if isinstance(item, Failure):
                     yield item
                 else:
-                    yield self._prediction(name_of(image), item)
+                    yield self.answer(name_of(image), item)
 
     def _each(
         self,
@@ -247,25 +247,31 @@ class Predictor(ABC):
         except MemoryError:
             return Failure(path=name_of(image), error="too large for the memory")
 
-    def _prediction(self, name: str, logits: NDArray[np.float32]) -> Prediction | Failure:
+    def answer(
+        self, name: str, logits: NDArray[np.float32], *, top: int = TOP
+    ) -> Prediction | Failure:
+        """Return what one image's ``logits`` (classes,) say, with the ``top`` best guesses.
+
+        A `Failure` if they are not finite. ``name`` becomes the answer's path.
+        """
         if not np.isfinite(logits).all():
             return Failure(path=name, error=NOT_FINITE)
         of = sigmoid if self.multi_label else softmax
         probabilities = of(logits[None], temperature=self.answering.temperature)[0]
-        top = tuple(
+        guesses = tuple(
             Guess(
                 id=self.classes[index].id,
                 label=self.classes[index].name,
                 probability=float(probabilities[index]),
             )
-            for index in largest(probabilities, TOP)
+            for index in largest(probabilities, top)
         )
-        why_not = why_unknown(self.answering, top[0].probability, logits)
+        why_not = why_unknown(self.answering, guesses[0].probability, logits)
         return Prediction(
             path=name,
-            label=UNKNOWN if why_not else top[0].label,
-            probability=top[0].probability,
-            top=top,
+            label=UNKNOWN if why_not else guesses[0].label,
+            probability=guesses[0].probability,
+            top=guesses,
             answered=not why_not,
             reason=why_not,
         )

@@ -23,7 +23,7 @@ from mobilette.compression.ranges import RANGES
 from mobilette.data.images import Labels
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
-from mobilette.engines.load import open_engine
+from mobilette.engines.targets import open_engine
 from mobilette.engines.timing import Request
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, artifact_name, export_calibrated

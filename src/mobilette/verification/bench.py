@@ -18,7 +18,7 @@ from mobilette.data.machine import processor, usable_cores
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
 from mobilette.engines import timing
-from mobilette.engines.load import why_not_run
+from mobilette.engines.targets import why_not_run
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError
 from mobilette.files import read_bytes

@@ -19,7 +19,7 @@ from mobilette.arch.primitives import ActivationLayer, Layer
 from mobilette.artifact.directory import Artifact
 from mobilette.compression.folding import fold
 from mobilette.data.normalise import Normalise
-from mobilette.engines.load import open_engine
+from mobilette.engines.targets import open_engine
 from mobilette.model.model import Model
 from mobilette.verification.gate import signal_to_noise
 

@@ -15,8 +15,8 @@ from mobilette.data.held_out import Choice
 from mobilette.data.images import Labels
 from mobilette.data.reading import Reading
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.load import open_engine
 from mobilette.engines.pytorch import CheckpointPredictor
+from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.limits import DROP
 from mobilette.model.answering import PLAIN, Answering

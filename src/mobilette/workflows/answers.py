@@ -13,7 +13,7 @@ from mobilette.data.held_out import members
 from mobilette.data.images import Labels
 from mobilette.data.reading import Reading
 from mobilette.data.sources import find_images
-from mobilette.engines.load import open_engine, why_not_run
+from mobilette.engines.targets import open_engine, why_not_run
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.readme import readme
