@@ -80,8 +80,13 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> dict[int, Tensor]:
         """Return the last feature maps at each stride: {2: (N, C, H/2, W/2), 4: ...}."""
+        return self.with_maps(x)[1]
+
+    def with_maps(self, x: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return logits (N, classes) and the maps of `features`, of one pass."""
         values = self._run(x, keep=self._ends.values())
-        return {stride: values[name] for stride, name in self._ends.items()}
+        maps = {stride: values[name] for stride, name in self._ends.items()}
+        return values[self._steps[-1].output], maps
 
     def _run(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
         """Return the outputs of the last layer and of the layers ``keep``, by name."""
