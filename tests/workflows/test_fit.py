@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mobilette.cli.main import run as command
+from mobilette.counting.cost import cost
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.files import read_record
@@ -21,14 +22,25 @@ from mobilette.run.directory import METRICS, Run, open_run
 from mobilette.search.race import REFINED
 from mobilette.search.scenes import wanted
 from mobilette.search.space import Contender
+from mobilette.search.study import open_study
 from mobilette.training.events import EpochDone, Event, Sitting
 from mobilette.training.recipe import load_recipe
 from mobilette.verification.verify import verify
 from mobilette.workflows.fit import fit, go_on, resume_fit, run_fit
-from mobilette.workflows.fit_proofs import rank
+from mobilette.workflows.fit_cut import Cutting
+from mobilette.workflows.fit_proofs import Proofs, rank
 from mobilette.workflows.fit_reasons import teacher_text
-from mobilette.workflows.fit_record import FIT, LINES, FitRequest, Fitted, Journal, read_plan
-from mobilette.workflows.fit_refine import REFINEMENT, Refinement
+from mobilette.workflows.fit_record import (
+    FIT,
+    LINES,
+    REFINEMENT,
+    Clock,
+    FitRequest,
+    Fitted,
+    Journal,
+    read_plan,
+)
+from mobilette.workflows.fit_refine import Refinement
 from mobilette.workflows.fit_teacher import Teachers
 from mobilette.workflows.fit_trial import Trial
 from tests.conftest import write_images
@@ -112,25 +124,6 @@ def test_a_training_that_wins_is_continued_not_restarted(fitted: Fitted) -> None
     assert epochs == sorted(epochs)
     rates = [row["lr"] for row in history]
     assert rates[-1] < 0.2 * max(rates)
-
-
-def test_with_time_the_leader_is_refined(data: Path, tmp_path: Path) -> None:
-    """Networks one change away inherit its weights, and are trained as it was."""
-    found = run_fit(
-        asked(data, seconds=700.0, names=("mobilenet_v1",)),
-        out=tmp_path / "out",
-        sitting=Sitting(now=Ticks(0.5)),
-    )
-    refinement = read_record(tmp_path / "out" / REFINEMENT, Refinement)
-    assert refinement.contenders
-    trained = {line["key"] for line in found.lines if line.get("round") == REFINED}
-    assert trained == {refinement.leader, *(each.key for each in refinement.contenders)}
-    leader = open_run(tmp_path / "out" / "runs" / refinement.leader)
-    for each in refinement.contenders:
-        run = open_run(tmp_path / "out" / "runs" / each.key)
-        assert run.arch != leader.arch
-        assert json.loads((run.path / ENVIRONMENT).read_text())["start"] == each.start
-    assert found.passed
 
 
 def test_a_stopped_fit_goes_on(data: Path, tmp_path: Path) -> None:
@@ -268,6 +261,68 @@ def test_the_cheapest_that_reaches_an_accuracy_is_kept() -> None:
 def test_resuming_takes_no_images(data: Path, tmp_path: Path) -> None:
     assert command(["fit", str(data), "--resume", str(tmp_path)]) == 2
     assert command(["fit", "--resume", str(tmp_path)]) == 2
+
+
+# The refinement
+
+
+def test_with_time_the_leader_is_refined_and_a_start_cut_to_the_budget(
+    misled: Path, trained: Run, tmp_path: Path
+) -> None:
+    """Networks one change away inherit its weights, and are trained as it was.
+
+    No network that fits learns anything here, so that the start is ahead of the leader.
+    """
+    limit = int(0.7 * cost(trained.arch).madds)
+    found = run_fit(
+        asked(
+            misled,
+            budget=f"madds<={limit}",
+            seconds=700.0,
+            names=("mobilenet_v1",),
+            starts=(str(trained.path),),
+        ),
+        out=tmp_path / "out",
+        sitting=Sitting(now=Ticks(0.5)),
+    )
+    refinement = read_record(found.path / REFINEMENT, Refinement)
+    assert refinement.contenders
+    key = f"{trained.path.name}-cut"
+    refined = {line["key"] for line in found.lines if line.get("round") == REFINED}
+    assert refined == {refinement.leader, key, *(each.key for each in refinement.contenders)}
+    leader = open_run(found.path / "runs" / refinement.leader)
+    for each in refinement.contenders:
+        run = open_run(found.path / "runs" / each.key)
+        assert run.arch != leader.arch
+        assert json.loads((run.path / ENVIRONMENT).read_text())["start"] == each.start
+    assert refinement.over == str(trained.path.resolve())
+    (line,) = (line for line in found.lines if line["what"] == "cut")
+    assert line["of"] == refinement.over
+    assert line["madds"] == cost(open_run(found.path / "runs" / key).arch).madds <= limit
+    assert found.passed
+
+
+def test_what_is_cut_is_over_the_budget_and_ahead(
+    images: Path, trained: Run, tmp_path: Path
+) -> None:
+    def subject(budget: str, top1: float) -> str:
+        leader = with_accuracy(trained, tmp_path / budget / str(top1), top1)
+        met = teachers(tmp_path, images, budget=budget, starts=(str(trained.path),))
+        proofs = Proofs(
+            asked=met.asked,
+            clock=Clock(tmp_path, 60.0, Sitting()),
+            journal=met.journal,
+            trial=met.trial,
+        )
+        with open_study(tmp_path, None) as study:
+            cutting = Cutting(study=study, proofs=proofs, teachers=met)
+            return cutting.subject(open_run(leader))
+
+    needs = cost(trained.arch)
+    assert subject(f"madds<={needs.madds - 1}", 0.5) == str(trained.path.resolve())
+    assert subject(f"size<={needs.size_bytes.fp32}", 0.5)  # a file is more than its weights
+    assert subject(f"madds<={needs.madds - 1}", 1.0) == ""
+    assert subject(f"madds<={needs.madds}", 0.5) == ""
 
 
 # The teacher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from mobilette.cli.output import remarks
 from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.progress import Reporter
-from mobilette.search.race import FINAL, REFINED
+from mobilette.search.race import CUT, FINAL, REFINED
 from mobilette.training.events import EpochDone, Event, StepDone
 from mobilette.workflows.fit_reasons import teacher_text
 
@@ -104,7 +105,7 @@ class FitProgress:
 
 def _round(row: dict[str, Any]) -> str:
     number = row.get("round", FINAL)
-    return {REFINED: "refined", FINAL: ""}.get(number, str(number + 1))
+    return {CUT: "", REFINED: "refined", FINAL: ""}.get(number, str(number + 1))
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -128,6 +129,8 @@ def described(line: dict[str, Any]) -> str:
         )
     if what == "failed":
         return f"{key}: {line['reason']}"
+    if what == "cut":
+        return f"{key}: {Path(line['of']).name} cut to the budget by NetAdapt"
     if what == "taught":
         return f"{key}: learns from {teacher_text(line)}"
     if what == "finished":

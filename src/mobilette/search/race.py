@@ -18,8 +18,9 @@ from mobilette.records import Ranged
 # Exponent of the cost in the reward (Tan et al. 2019, arXiv 1807.11626, section 3).
 SOFT = -0.07
 MOST = 24  # contenders
-# After the rounds of a race, which count from 0: networks one change away, and the last training.
-REFINED, FINAL = 500, 1_000
+# After the rounds of a race, which count from 0: the cut of a network that is over the budget, the
+# trainings of this and of networks one change away, and the last training.
+CUT, REFINED, FINAL = 400, 500, 1_000
 _FEWEST = 3
 _SHORTEST = 4.0  # seconds of a first training
 

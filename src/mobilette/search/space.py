@@ -215,19 +215,25 @@ def _of_its_own(
 ) -> Iterator[Contender]:
     """Yield the network of a run that is in no catalogue, such as a pruned one."""
     needs = amounts(arch, precision)
-
     if all(term.is_met(amount_of(term, arch, needs, tables)) for term in budget):
-        yield Contender(
-            key=_key(arch.name, None, arch.resolution, path),
-            name=arch.name,
-            width_mult=None,
-            resolution=arch.resolution,
-            start=path,
-            params=needs["params"],
-            madds=needs["madds"],
-            size_bytes=needs["size"],
-            ram_bytes=needs["ram"],
-        )
+        key = _key(arch.name, None, arch.resolution, path)
+        yield contender_of(arch, key=key, start=path, precision=precision)
+
+
+def contender_of(arch: Arch, *, key: str, start: str, precision: Precision) -> Contender:
+    """Return a contender that is the network of the run ``start``, whatever the catalogue has."""
+    needs = amounts(arch, precision)
+    return Contender(
+        key=key,
+        name=arch.name,
+        width_mult=None,
+        resolution=arch.resolution,
+        start=start,
+        params=needs["params"],
+        madds=needs["madds"],
+        size_bytes=needs["size"],
+        ram_bytes=needs["ram"],
+    )
 
 
 def amount_of(

@@ -28,9 +28,11 @@ from mobilette.training.events import Listener, Sitting
 from mobilette.training.recipe import parse_duration
 from mobilette.training.start import EXPECTED, names_weights
 from mobilette.verification.gate import MAX_DROP
+from mobilette.workflows.fit_cut import Cutting
 from mobilette.workflows.fit_plan import check_same_images, plan_race
 from mobilette.workflows.fit_process import FitProcess
 from mobilette.workflows.fit_proofs import Proofs
+from mobilette.workflows.fit_race import Race
 from mobilette.workflows.fit_record import (
     FIT,
     PLAN,
@@ -41,6 +43,7 @@ from mobilette.workflows.fit_record import (
     read_plan,
 )
 from mobilette.workflows.fit_record import Listener as LineListener
+from mobilette.workflows.fit_refine import Refining
 from mobilette.workflows.fit_teacher import Teachers
 from mobilette.workflows.fit_trial import Trial
 
@@ -241,14 +244,21 @@ def _go_on(
     )
     journal = Journal(folder, on_line or (lambda line: None))
     journal.tell("begun", folder=str(folder), fitting=read_plan(folder).fitting)
+    proofs = Proofs(asked=asked, clock=clock, journal=journal, trial=trial)
+    teachers = Teachers(asked=asked, journal=journal, trial=trial)
+    race = Race(asked=asked, clock=clock, journal=journal, study=study, trial=trial, proofs=proofs)
     work = FitProcess(
         asked=asked,
         clock=clock,
         journal=journal,
         study=study,
         trial=trial,
-        proofs=Proofs(asked=asked, clock=clock, journal=journal, trial=trial),
-        teachers=Teachers(asked=asked, journal=journal, trial=trial),
+        proofs=proofs,
+        race=race,
+        refining=Refining(
+            race=race, cutting=Cutting(study=study, proofs=proofs, teachers=teachers)
+        ),
+        teachers=teachers,
     )
     try:
         return work.run()

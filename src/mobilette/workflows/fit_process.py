@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import time as system_time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from mobilette.errors import InputError
 from mobilette.files import write_json
 from mobilette.folders import BusyError
-from mobilette.progress import SILENT
-from mobilette.run.directory import RECIPE, Run, is_run, open_run
-from mobilette.search.race import (
-    FINAL,
-    REFINED,
-    Place,
-    final_ranking,
-    next_places,
-    ranked,
-    reward,
-)
+from mobilette.search.race import FINAL, REFINED, Place, final_ranking, ranked
 from mobilette.search.space import Contender
 from mobilette.search.study import Study
-from mobilette.training.recipe import load_recipe
-from mobilette.training.time_plan import TooShortError
-from mobilette.workflows.fit_plan import latency_tables
 from mobilette.workflows.fit_proofs import Proofs
+from mobilette.workflows.fit_race import Race
 from mobilette.workflows.fit_reasons import why_this_one
 from mobilette.workflows.fit_record import (
     RESULT,
@@ -39,16 +25,11 @@ from mobilette.workflows.fit_record import (
     Term,
     read_plan,
 )
-from mobilette.workflows.fit_refine import REFINE_FROM, plan_refinement
+from mobilette.workflows.fit_refine import Refining
 from mobilette.workflows.fit_teacher import Teachers
-from mobilette.workflows.fit_trial import Trial, accuracy
+from mobilette.workflows.fit_trial import Trial
 
-_LATEST = 0.55  # of the time: a race that is slower than planned ends here
-_REFINED_BY = 0.75  # of the time: a refinement that is slower than planned ends here
-_POLL = 0.5  # seconds, while other processes train
-_TOO_LONG = 0.2  # of the time, for the first training of one network
 _LEAST = 5.0  # seconds of a last training
-_PROOF = 0.02  # of the time, what a proof during the race may take
 _CHECK = 0.2  # of the time left, what a proof before the last training may take
 _LADDER = 3.0  # proofs that fit into the time left before the whole ladder to int8 is climbed
 
@@ -63,135 +44,22 @@ class FitProcess:
     study: Study
     trial: Trial
     proofs: Proofs
+    race: Race
+    refining: Refining
     teachers: Teachers
 
     def run(self) -> Fitted:
         """Do what is left, until the end."""
         plan = read_plan(self.journal.folder)
-        self._race(plan)
+        self.race.run(plan)
         failed = self.journal.lines("failed")
         if failed and not self.journal.lines("trained"):
             raise InputError(
                 f"no network could be trained; {failed[0]['key']}: {failed[0]['reason']}"
             )
-        contenders = (*plan.contenders, *self._refine(plan))
+        contenders = (*plan.contenders, *self.refining.run(plan))
         self._finish(plan, contenders)
         return self.result(plan)
-
-    # The race
-
-    def _race(self, plan: RacePlan) -> None:
-        """Train contenders, as long as there are places open and time is left."""
-        by_key = {each.key: each for each in plan.contenders}
-        while self._time_to_race():
-            places = next_places(list(by_key), plan.rounds, self.study.rewards())
-            if places is None:
-                return
-            place = self.study.take(places)
-            if place is None:
-                system_time.sleep(_POLL)
-                continue
-            self._run_place(by_key[place.key], place, plan)
-
-    def _time_to_race(self) -> bool:
-        return self.clock.spent + self.proofs.expected_seconds() < _LATEST * self.asked.seconds
-
-    def _run_place(self, contender: Contender, place: Place, plan: RacePlan) -> None:
-        seconds = plan.rounds.trained(place.number)
-
-        def train() -> Run:
-            try:
-                return self.trial.train(contender, seconds)
-            except TooShortError as error:
-                if place.number or error.needed > _TOO_LONG * self.asked.seconds:
-                    raise
-                return self.trial.train(contender, error.needed)
-
-        top1 = self._record(contender, place, seconds, train)
-        if top1 is None:
-            return
-        proofs = self.journal.lines("proved")
-        best = max((line["top1"] for line in proofs if line["passed"]), default=-1.0)
-        is_cheap = self.proofs.expected_seconds() < _PROOF * self.asked.seconds
-        if not proofs or (place.number and top1 > best and is_cheap):
-            try:
-                self.proofs.prove(contender)
-            except InputError as error:  # the others may do
-                self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
-
-    def _record(
-        self, contender: Contender, place: Place, seconds: float, train: Callable[[], Run]
-    ) -> float | None:
-        """Train and record the result; return the accuracy, or ``None`` if it failed."""
-        try:
-            run = train()
-        except BusyError:  # it is still trained by a process whose time was up
-            self.study.give_up(place)
-            return None
-        except InputError as error:
-            self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
-            self.study.finish(place, None)
-            return None
-        top1, want = accuracy(run), self.asked.wanted
-        # Any cost will do as the target: all rewards have the same.
-        gained = reward(top1, cost=contender.cost(want), target=1e6, wanted=want.top1)
-        self.journal.add(
-            "trained",
-            key=contender.key,
-            round=place.number,
-            seconds=seconds,
-            top1=top1,
-            reward=gained,
-            spent=self.clock.spent,
-        )
-        self.study.finish(place, gained)
-        return top1
-
-    # The refinement
-
-    def _refine(self, plan: RacePlan) -> tuple[Contender, ...]:
-        """Train networks one change away from the leader, and it as long; return them."""
-        if self.asked.seconds < REFINE_FROM:
-            return ()
-        rewards, by_key = self.study.rewards(), {each.key: each for each in plan.contenders}
-        ranking = final_ranking(list(by_key), plan.rounds, rewards)
-        standing = [
-            key
-            for key in ranking
-            if not self.proofs.is_misfit(key) and is_run(self.trial.run_of(by_key[key]))
-        ]
-        if not standing:
-            return ()
-        leader = by_key[standing[0]]
-        run = open_run(self.trial.run_of(leader))
-        refinement = plan_refinement(
-            self.journal.folder,
-            leader,
-            run,
-            self.asked.wanted,
-            latency_tables(self.asked.wanted, left=0.0, reporter=SILENT),
-            limit=self.asked.seconds,
-            trained=self.trial.elapsed(leader),
-        )
-        leader = by_key[refinement.leader]
-        recipe = load_recipe(self.trial.run_of(leader) / RECIPE, overrides={"frozen_epochs": 0})
-        while self.clock.spent < _REFINED_BY * self.asked.seconds:
-            racing = (leader, *refinement.contenders)
-            known = self.study.rewards()
-            places = {Place(key=each.key, number=REFINED): each for each in racing}
-            left = [place for place in places if place not in known]
-            if not left:
-                break
-            place = self.study.take(left)
-            if place is None:
-                system_time.sleep(_POLL)
-                continue
-            each = places[place]
-            seconds = self.trial.elapsed(each) + refinement.seconds
-            self._record(each, place, seconds, partial(self.trial.train, each, seconds, recipe))
-        return refinement.contenders
-
-    # The end
 
     def _finish(self, plan: RacePlan, contenders: Sequence[Contender]) -> None:
         """Train the winner to the end of the time and prove it; if it misses a term, the next."""
@@ -230,7 +98,7 @@ class FitProcess:
                 seconds = self.clock.left - self.proofs.expected_seconds()
                 if seconds >= _LEAST:
                     teacher = self.teachers.choose(contender, seconds)
-                    seconds = self.clock.left - self.proofs.expected_seconds()
+                    seconds = max(self.clock.left - self.proofs.expected_seconds(), _LEAST)
                     self.trial.finish(contender, seconds, teacher)
                 self.journal.add("finished", key=key, spent=self.clock.spent)
             proved = self.proofs.prove(contender)

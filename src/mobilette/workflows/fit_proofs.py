@@ -82,6 +82,11 @@ class Proofs:
             if line["spent"] >= finished.get(line["key"], math.inf)
         ]
 
+    def measured(self, key: str) -> dict[str, float]:
+        """Return what the contender's last artifact was measured at, by the text of each term."""
+        proofs = [line for line in self.journal.lines("proved") if line["key"] == key]
+        return {term["text"]: term["measured"] for line in proofs for term in line["terms"]}
+
     def is_misfit(self, key: str) -> bool:
         """Whether an artifact of the contender was measured to cost too much."""
         return any(

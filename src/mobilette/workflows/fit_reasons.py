@@ -40,6 +40,9 @@ def why_this_one(
         if rivals:
             rival = max(rivals, key=lambda line: float(line["top1"]))
             text += f", the best of the others, {rival['key']}, {rival['top1']:.1%}"
+    for line in lines:
+        if line["what"] == "cut" and line["key"] == key:
+            text += f"; it was cut to the budget from {Path(line['of']).name} by NetAdapt"
     taught = [line for line in lines if line["what"] == "taught" and line["key"] == key]
     if taught:
         text += f"; its teacher was {teacher_text(taught[-1])}"

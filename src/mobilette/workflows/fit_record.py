@@ -23,6 +23,7 @@ from mobilette.training.events import Sitting
 
 FIT, PLAN, LINES, CLOCK, RESULT = "fit.json", "plan.json", "fit.jsonl", "clock.json", "result.json"
 RUNS, ARTIFACT, PROOF = "runs", "artifact", "proof.json"
+REFINEMENT, STARTS = "refinement.json", "starts"
 _SAVED_EVERY = 2.0  # seconds between records of the time spent
 
 

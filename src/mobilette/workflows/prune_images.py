@@ -15,6 +15,7 @@ from mobilette.compression.channel_scores import Scores, taylor_scores
 from mobilette.data.cache import images_cache
 from mobilette.data.dataset import Dataset, load_dataset
 from mobilette.data.digests import NEW, Trained
+from mobilette.data.division import WHOLE, Division
 from mobilette.data.images import ImageSet
 from mobilette.data.normalise import Normalise
 from mobilette.data.reading import Reading
@@ -84,6 +85,7 @@ class HeldImages:
         reading: Reading,
         reporter: Reporter,
         before: Trained = NEW,
+        division: Division = WHOLE,
         now: Now = time.perf_counter,
     ) -> None:
         begun, cache = now(), images_cache(reporter.remark)
@@ -94,6 +96,7 @@ class HeldImages:
             preprocess=model.preprocess,
             reading=replace(reading, cache=cache),
             reporter=reporter,
+            division=division,
             known=used.for_another(),
             seen=used.images,
         )
