@@ -1,7 +1,7 @@
 """Regret of `fit`: against every family alone, and against what `models --budget` lists first.
 
     python bench/fit_regret.py SET BUDGET [--time 60s] [--seeds 0,1] [--starts RUNS] [--to onnx]
-        [--only FAMILIES] [--out build/fit_regret]
+        [--only FAMILIES] [--as fit-2 --fit-only] [--out build/fit_regret]
 
 Everything gets the same time and the same machine, in turns: `fit`; each family's network at its
 largest width that fits at the images' own resolution, from its best start (the widest of
@@ -9,18 +9,23 @@ largest width that fits at the images' own resolution, from its best start (the 
 the time; and the network that `models --budget` lists first, from such a start. Each is judged on
 images that nothing was chosen by: the set's own ``val``, laid out as ``test``.
 
-Results are lines of ``OUT/results.jsonl``; what is there is not run again. Prints a table with the
-regret: the best family in hindsight minus `fit`, in points.
+All begin without cached images. Results are lines of ``OUT/results.jsonl``; what is there is not
+run again; ``--as`` names another version of `fit`. Prints a table with the regret: the best family
+in hindsight minus `fit`, in points.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +43,7 @@ from mobilette.training.recipe import parse_duration
 
 # Of the time, what export and verification of a network that was trained alone may take.
 PROOF = 0.1
-LISTED = "models --budget"
+FIT, LISTED = "fit", "models --budget"
 
 
 def laid_out(data: Path, root: Path) -> Path:
@@ -64,39 +69,37 @@ def laid_out(data: Path, root: Path) -> Path:
     return place
 
 
-def mobilette(*arguments: str) -> Any:
+def mobilette(*arguments: str, cache: Path) -> Any:
     """Run a command; return its JSON, or ``None`` if the request was refused."""
     command = [sys.executable, "-m", "mobilette", *arguments, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    env = os.environ | {"MOBILETTE_CACHE": str(cache.resolve())}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=env)
     return json.loads(done.stdout) if done.returncode < 2 else None
 
 
-def alone(
-    budget: str, data: Path, to: str, starts: dict[str, Model], only: list[str]
-) -> Iterator[Contender]:
+def alone(cell: Cell, only: list[str]) -> Iterator[Contender]:
     """Yield each family's widest network that fits at the images' own resolution."""
-    images, want = find_images(str(data)), wanted(budget, scene=None, to=to, precision=None)
+    images = find_images(str(cell.data))
     own = suggest_resolution(images)
-    setting = Setting(own=own, images=1, seconds=1.0, madds_per_second=1e9)
     found = within(
-        [term for term in parse_budget(budget) if term.device is None],
-        starts,
+        [term for term in parse_budget(cell.budget) if term.device is None],
+        cell.starts,
         names=list_models(),
-        setting=setting,
-        target=to,
-        precision=want.precision,
+        setting=Setting(own=own, images=1, seconds=1.0, madds_per_second=1e9),
+        target=cell.to,
+        precision="int8" if cell.precision == "int8" else "fp32",
         num_classes=len(images.classes),
         tables={},
     )
     if isinstance(found, Shortfall):
-        raise SystemExit(f"nothing fits {budget}")
+        raise SystemExit(f"nothing fits {cell.budget}")
     best: dict[str, Contender] = {}
     for each in found:
         if each.width_mult is None or each.resolution != own or (only and each.family not in only):
             continue
-        rank = (each.start in starts, each.madds)
+        rank = (each.start in cell.starts, each.madds)
         known = best.get(each.family)
-        if known is None or rank > (known.start in starts, known.madds):
+        if known is None or rank > (known.start in cell.starts, known.madds):
             best[each.family] = each
     yield from best.values()
 
@@ -106,31 +109,69 @@ def serves(model: Model, name: str, width_mult: float) -> bool:
     return model.arch.name == name and (model.origin.width_mult or 1.0) >= width_mult
 
 
-def train_alone(
-    each: Contender, data: Path, to: str, want: str, seconds: float, out: Path, seed: int
-) -> Any:
-    """Train one network for the time, export it and measure the artifact on ``test``."""
-    options = ["--time", f"{(1 - PROOF) * seconds:g}s", "--from", each.start]
-    options += ["--model", each.name, "--width-mult", f"{each.width_mult:g}", "--seed", str(seed)]
-    run = mobilette(
-        "train",
-        str(data),
-        *options,
-        "--resolution",
-        str(each.resolution),
-        "--out",
-        str(out),
-        "--force",
-    )
-    if run is None:
-        return None
-    exports = out.parent / f"{out.name}-exports"
-    made = mobilette(
-        "export", str(out), "--to", to, "--precision", want, "--out", str(exports), "--force"
-    )
-    if made is None:
-        return None
-    return mobilette("evaluate", made["artifacts"][0]["path"], str(data), "--split", "test")
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A set and a budget, and where its runs and results are."""
+
+    data: Path
+    name: str
+    budget: str
+    to: str
+    precision: str
+    limit: str
+    starts: dict[str, Model]
+    out: Path
+
+    @property
+    def cache(self) -> Path:
+        """The cache of all runs, for compiled kernels; images are not shared."""
+        return self.out / "cache"
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return the lines of this cell."""
+        path = self.out / "results.jsonl"
+        lines = [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+        own = (self.name, self.budget, self.limit)
+        return [x for x in lines if (x["set"], x["budget"], x["time"]) == own]
+
+    def measure(self, who: str, seed: int, make: Callable[[Path], str | None]) -> None:
+        """Record what ``who`` makes in a folder of its own, unless it is known."""
+        if (who, seed) in {(x["who"], x["seed"]) for x in self.results()}:
+            return
+        shutil.rmtree(self.cache / "pictures", ignore_errors=True)
+        begun = time.perf_counter()
+        artifact = make(self.out / f"{self.name}-{seed}-{who.replace(' ', '_')}")
+        seconds, found = time.perf_counter() - begun, None
+        if artifact is not None:
+            judge = ("evaluate", artifact, str(self.data), "--split", "test")
+            found = mobilette(*judge, cache=self.cache)
+        line: dict[str, Any] = {"set": self.name, "budget": self.budget, "time": self.limit}
+        line |= {"who": who, "seed": seed, "seconds": round(seconds, 1)}
+        line |= {"top1": None if found is None else found["top1"]}
+        with (self.out / "results.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print(line, file=sys.stderr, flush=True)
+
+    def fit(self, folder: Path, *, seed: int) -> str | None:
+        """Run `mobilette fit`; return its artifact."""
+        options = ["--budget", self.budget, "--time", self.limit, "--to", self.to]
+        options += [x for path in self.starts for x in ("--starts", path)]
+        options += ["--seed", str(seed), "--out", str(folder), "--force"]
+        made = mobilette("fit", str(self.data), *options, cache=self.cache)
+        return None if made is None else made["artifact"]
+
+    def train(self, folder: Path, *, each: Contender, seed: int) -> str | None:
+        """Train one network for the time and export it; return the artifact."""
+        seconds = (1 - PROOF) * parse_duration(self.limit)
+        options = ["--model", each.name, "--width-mult", f"{each.width_mult:g}"]
+        options += ["--resolution", str(each.resolution), "--from", each.start]
+        options += ["--time", f"{seconds:g}s", "--seed", str(seed), "--out", str(folder), "--force"]
+        if mobilette("train", str(self.data), *options, cache=self.cache) is None:
+            return None
+        exports = folder.parent / f"{folder.name}-exports"
+        options = ["--to", self.to, "--precision", self.precision, "--out", str(exports), "--force"]
+        made = mobilette("export", str(folder), *options, cache=self.cache)
+        return None if made is None else made["artifacts"][0]["path"]
 
 
 def main(
@@ -141,64 +182,52 @@ def main(
     starts: str = "",
     to: str = "onnx",
     only: str = "",
+    named: Annotated[str, typer.Option("--as", help="Name of this version of fit.")] = FIT,
+    fit_only: bool = False,
     out: Path = Path("build/fit_regret"),
 ) -> None:
     """Run what is not in the results yet, and print the table of this set and budget."""
     out.mkdir(parents=True, exist_ok=True)
-    laid, seconds = laid_out(data, out), parse_duration(limit)
-    results = out / "results.jsonl"
-    known = [json.loads(x) for x in results.read_text().splitlines()] if results.exists() else []
-    models = {path: Model.load(path) for path in starts.split(",") if path}
-    want = wanted(budget, scene=None, to=to, precision=None)
-    contenders = list(alone(budget, laid, to, models, [x for x in only.split(",") if x]))
-    classes = str(len(find_images(str(laid)).classes))
-    listing = ["--precision", want.precision, "--num-classes", classes, "--limit", "1"]
-    first = mobilette("models", "--budget", budget, *listing)
-
-    def record(who: str, seed: int, found: Any) -> None:
-        line = {"set": data.name, "budget": budget, "time": limit, "who": who, "seed": seed}
-        line["top1"] = None if found is None else found["top1"]
-        known.append(line)
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        print(line, file=sys.stderr, flush=True)
-
-    def is_done(who: str, seed: int) -> bool:
-        key = (data.name, budget, limit, who, seed)
-        return key in {(x["set"], x["budget"], x["time"], x["who"], x["seed"]) for x in known}
-
+    cell = Cell(
+        data=laid_out(data, out),
+        name=data.name,
+        budget=budget,
+        to=to,
+        precision=wanted(budget, scene=None, to=to, precision=None).precision,
+        limit=limit,
+        starts={path: Model.load(path) for path in starts.split(",") if path},
+        out=out,
+    )
+    contenders = [] if fit_only else list(alone(cell, [x for x in only.split(",") if x]))
+    listed = None if fit_only else what_is_listed(cell)
     for seed in map(int, seeds.split(",")):
-        place = out / f"{data.name}-{seed}"
-        if not is_done("fit", seed):
-            options = ["--budget", budget, "--time", limit, "--to", to, "--seed", str(seed)]
-            options += [x for path in models for x in ("--starts", path)]
-            made = mobilette("fit", str(laid), *options, "--out", str(place / "fit"), "--force")
-            path = None if made is None else made["artifact"]
-            record(
-                "fit",
-                seed,
-                None if path is None else mobilette("evaluate", path, str(laid), "--split", "test"),
-            )
+        cell.measure(named, seed, partial(cell.fit, seed=seed))
         for each in contenders:
-            if not is_done(each.family, seed):
-                folder = place / each.key
-                record(
-                    each.family,
-                    seed,
-                    train_alone(each, laid, to, want.precision, seconds, folder, seed),
-                )
-        if first and not is_done(LISTED, seed):
-            row = {key: first[0][key] for key in ("name", "width_mult", "resolution")}
-            start = next(
-                (path for path, x in models.items() if serves(x, row["name"], row["width_mult"])),
-                "auto",
-            )
-            chosen = replace(contenders[0], start=start, **row)
-            folder = place / "listed"
-            record(
-                LISTED, seed, train_alone(chosen, laid, to, want.precision, seconds, folder, seed)
-            )
-    show([x for x in known if (x["set"], x["budget"], x["time"]) == (data.name, budget, limit)])
+            cell.measure(each.family, seed, partial(cell.train, each=each, seed=seed))
+        if listed is not None:
+            cell.measure(LISTED, seed, partial(cell.train, each=listed, seed=seed))
+    show(cell.results())
+
+
+def what_is_listed(cell: Cell) -> Contender | None:
+    """Return the first network that `mobilette models --budget` lists, with a start if it has."""
+    classes = str(len(find_images(str(cell.data)).classes))
+    options = ["--precision", cell.precision, "--num-classes", classes, "--limit", "1"]
+    found = mobilette("models", "--budget", cell.budget, *options, cache=cell.cache)
+    if not found:
+        return None
+    name, width = found[0]["name"], found[0]["width_mult"]
+    return Contender(
+        key="listed",
+        name=name,
+        width_mult=width,
+        resolution=found[0]["resolution"],
+        start=next((x for x, model in cell.starts.items() if serves(model, name, width)), "auto"),
+        params=found[0]["params"],
+        madds=found[0]["madds"],
+        size_bytes=0,
+        ram_bytes=0,
+    )
 
 
 def show(lines: list[dict[str, Any]]) -> None:
@@ -210,13 +239,12 @@ def show(lines: list[dict[str, Any]]) -> None:
     for who in dict.fromkeys(line["who"] for line in lines):
         cells = " | ".join(f"{by.get((who, seed), 0.0):.1%}" for seed in seeds)
         print(f"| {who} | {cells} |")
-    for seed in seeds:
-        others = ("fit", LISTED)
-        families = [x for (who, s), x in by.items() if s == seed and who not in others]
-        ours = by.get(("fit", seed), 0.0)
-        listed = by.get((LISTED, seed), 0.0)
+    fits = [who for who in dict.fromkeys(x["who"] for x in lines) if who.startswith(FIT)]
+    for who, seed in product(fits, seeds):
+        families = [x for (name, s), x in by.items() if s == seed and name not in (*fits, LISTED)]
+        ours, listed = by.get((who, seed), 0.0), by.get((LISTED, seed), 0.0)
         print(
-            f"seed {seed}: regret {100 * (max(families, default=0.0) - ours):.1f} points; "
+            f"{who}, seed {seed}: regret {100 * (max(families, default=0.0) - ours):.1f} points; "
             f"{100 * (ours - listed):+.1f} points against models --budget"
         )
 
