@@ -37,8 +37,10 @@ from mobilette.counting.candidates import Shortfall
 from mobilette.data.images import suggest_resolution
 from mobilette.data.sources import find_images
 from mobilette.model.model import Model
+from mobilette.search.contender import Contender
+from mobilette.search.prior import Setting
 from mobilette.search.scenes import wanted
-from mobilette.search.space import Contender, Setting, within
+from mobilette.search.space import within
 from mobilette.training.recipe import parse_duration
 
 # Of the time, what export and verification of a network that was trained alone may take.

@@ -16,8 +16,10 @@ from mobilette.counting.cost import cost
 from mobilette.errors import InputError
 from mobilette.model.model import Model
 from mobilette.run.directory import Run
+from mobilette.search.contender import Contender
+from mobilette.search.prior import Setting, prior, shortlist
 from mobilette.search.scenes import SCENES, wanted
-from mobilette.search.space import Contender, Setting, prior, shortlist, within
+from mobilette.search.space import within
 
 SETTING = Setting(own=64, images=1000, seconds=600.0, madds_per_second=2e10)
 SOME = ("mobilenet_v1", "mobilenet_v2", "resnet8", "shufflenet_v2", "mobilenet_v3_small")

@@ -19,9 +19,9 @@ from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.model.directory import ENVIRONMENT
 from mobilette.run.directory import METRICS, Run, open_run
+from mobilette.search.contender import Contender
 from mobilette.search.race import REFINED
 from mobilette.search.scenes import wanted
-from mobilette.search.space import Contender
 from mobilette.search.study import open_study
 from mobilette.training.events import EpochDone, Event, Sitting
 from mobilette.training.recipe import load_recipe

@@ -18,13 +18,14 @@ from mobilette.progress import SILENT
 from mobilette.run.directory import Run, open_run
 from mobilette.run.trained import trained_on
 from mobilette.search.artifact_sizes import ARENA, beside_weights
+from mobilette.search.contender import Contender
 from mobilette.search.netadapt import adapt
 from mobilette.search.netadapt_record import Adaptation, iterations_to
 from mobilette.search.practice import Practice
 from mobilette.search.proposals import CostOf
 from mobilette.search.race import CUT, Place
 from mobilette.search.scenes import Wanted
-from mobilette.search.space import Contender, amount_of, amounts, contender_of
+from mobilette.search.space import amount_of, amounts, contender_of
 from mobilette.search.study import Study
 from mobilette.training.environment import choose_device
 from mobilette.training.recipe import SLICED, load_recipe

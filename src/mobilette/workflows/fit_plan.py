@@ -15,9 +15,10 @@ from mobilette.engines.layer_timing import PACKAGES
 from mobilette.errors import InputError
 from mobilette.model.model import Model
 from mobilette.progress import Reporter
+from mobilette.search.prior import Setting, shortlist
 from mobilette.search.race import first_seconds, plan_rounds
 from mobilette.search.scenes import Wanted
-from mobilette.search.space import Setting, shortlist, within
+from mobilette.search.space import within
 from mobilette.training.start import EXPECTED, names_weights, read_start
 from mobilette.verification.latency_table import (
     build_latency_table,

@@ -9,8 +9,8 @@ from typing import Any
 from mobilette.errors import InputError
 from mobilette.files import write_json
 from mobilette.folders import BusyError
+from mobilette.search.contender import Contender
 from mobilette.search.race import FINAL, REFINED, Place, final_ranking, ranked
-from mobilette.search.space import Contender
 from mobilette.search.study import Study
 from mobilette.workflows.fit_proofs import Proofs
 from mobilette.workflows.fit_race import Race

@@ -11,8 +11,8 @@ from filelock import FileLock
 
 from mobilette.files import read_json
 from mobilette.run.directory import open_run
+from mobilette.search.contender import Contender
 from mobilette.search.scenes import Wanted
-from mobilette.search.space import Contender
 from mobilette.workflows.fit_record import ARTIFACT, PROOF, Clock, FitRequest, Journal
 from mobilette.workflows.fit_trial import Trial, keep, proof
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from mobilette.errors import InputError
 from mobilette.folders import BusyError
 from mobilette.run.directory import Run, is_run
+from mobilette.search.contender import Contender
 from mobilette.search.race import Place, final_ranking, next_places, reward
-from mobilette.search.space import Contender
 from mobilette.search.study import Study
 from mobilette.training.time_plan import TooShortError
 from mobilette.workflows.fit_proofs import Proofs

@@ -16,9 +16,9 @@ from mobilette.errors import InputError
 from mobilette.files import read_json, read_record, write_json
 from mobilette.limits import AMOUNT, DROP, FRACTION, SECONDS, SEED, WORKERS
 from mobilette.records import Ranged
+from mobilette.search.contender import Contender
 from mobilette.search.race import Rounds
 from mobilette.search.scenes import Wanted, wanted
-from mobilette.search.space import Contender
 from mobilette.training.events import Sitting
 
 FIT, PLAN, LINES, CLOCK, RESULT = "fit.json", "plan.json", "fit.jsonl", "clock.json", "result.json"

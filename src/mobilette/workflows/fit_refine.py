@@ -21,10 +21,11 @@ from mobilette.model.directory import is_model
 from mobilette.progress import SILENT
 from mobilette.records import Ranged
 from mobilette.run.directory import RECIPE, Run, open_run
+from mobilette.search.contender import Contender
 from mobilette.search.mutations import Kind, Mutation, mutations
 from mobilette.search.race import REFINED, Place
 from mobilette.search.scenes import Wanted
-from mobilette.search.space import Contender, amount_of, amounts, contender_of
+from mobilette.search.space import amount_of, amounts, contender_of
 from mobilette.training.recipe import load_recipe
 from mobilette.workflows.fit_cut import Cutting
 from mobilette.workflows.fit_plan import latency_tables

@@ -14,7 +14,7 @@ from mobilette.progress import SILENT
 from mobilette.run.directory import STATE, Run, is_run, open_run
 from mobilette.run.metrics import measure
 from mobilette.run.trained import read_trained
-from mobilette.search.space import Contender
+from mobilette.search.contender import Contender
 from mobilette.training.state import read_state
 from mobilette.verification.evaluate import labelled_images, read_split
 from mobilette.workflows.fit_record import RUNS, FitRequest, Journal

@@ -21,8 +21,9 @@ from mobilette.engines.timing import Request
 from mobilette.files import write_json
 from mobilette.folders import new_directory
 from mobilette.run.directory import STATE, Run, is_run
+from mobilette.search.contender import Contender
 from mobilette.search.scenes import Wanted
-from mobilette.search.space import Contender, amounts
+from mobilette.search.space import amounts
 from mobilette.training.events import Sitting
 from mobilette.training.plan import NetworkChoice
 from mobilette.training.recipe import Recipe
