@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINES := $(VENV)/.engines
 SITE := $(VENV)/.site
+# Whether the server's programs are there: Debian has them in a folder that is in no PATH.
+POSTGRESQL := $(BIN)/python bench/postgresql.py
 
 .PHONY: install engines demo test check format bench docs site wheel clean
 
@@ -16,10 +18,10 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 install"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,search]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[weights,postgresql]' --group dev
 	@touch $@
 
-engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, onnxruntime-web where there is npm, and chromium
+engines: $(ENGINES)  ## every export and engine extra: 2.5 GB, onnxruntime-web where there is npm, chromium and PostgreSQL
 
 $(ENGINES): $(STAMP)
 	@echo "Installing every engine into $(VENV) (about 2.5 GB; once)"
@@ -32,6 +34,9 @@ $(ENGINES): $(STAMP)
 	@if ! command -v chromium >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || true; fi
 	@command -v chromium >/dev/null || echo "chromium is not there: web pages will not be tested"
+	@if ! $(POSTGRESQL) 2>/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq postgresql >/dev/null || true; fi
+	@$(POSTGRESQL) || echo "PostgreSQL is not there: a race in it will not be tested"
 	@touch $@
 
 demo: install  ## train on scikit-learn's digits, export, verify: two to three minutes

@@ -242,6 +242,17 @@ def test_half_a_line_of_a_killed_process_is_no_line(tmp_path: Path) -> None:
     assert [line["key"] for line in journal.lines("trained")] == ["a", "b"]
 
 
+def test_a_process_that_joins_later_ends_when_the_first_does(tmp_path: Path) -> None:
+    """Its clock began at what was recorded, which is never the very last."""
+    first = Clock(tmp_path, 60.0, Sitting(now=lambda: 40.0))
+    second = Clock(tmp_path, 60.0, Sitting(now=lambda: 33.0))
+    first.save()
+    second.save()
+    assert second.left == first.left == 20.0
+    first.save()
+    assert first.left == 20.0
+
+
 def test_a_lost_artifact_is_no_success(fitted: Fitted, tmp_path: Path) -> None:
     place = Path(shutil.copytree(fitted.path, tmp_path / "fit"))
     shutil.rmtree(place / "artifact")

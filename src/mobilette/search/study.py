@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from mobilette.errors import InputError
+from mobilette.errors import InputError, nearest
 from mobilette.locks import TakenError, locked
 from mobilette.search.race import Place
 
@@ -32,6 +32,11 @@ WORKERS = "workers"
 _PLACE, _OWNER = "place", "owner"
 # States of a trial that stands for its place; pruned ones are those that were given up.
 _OF_A_PLACE = ("WAITING", "RUNNING", "COMPLETE", "FAIL")
+# What Optuna is tested with.
+_DATABASES = ("sqlite", "postgresql", "mysql")
+# A driver that is missing, a port that is no number, a folder that is not there.
+_WHILE_OPENING = (ImportError, ValueError, OSError)
+_CONNECTED_WITHIN = 10  # seconds; a firewall may answer nothing, and psycopg waits for 130
 # A process that takes a trial signs it at once.
 _SIGNED_WITHIN = timedelta(seconds=10)
 
@@ -136,10 +141,10 @@ def check_storage(storage: str | None) -> None:
     Raises:
         InputError: it is missing, or the database cannot be reached.
     """
-    optuna = _optuna()
+    _optuna()
     if storage is not None:
-        with _reaching(storage):
-            optuna.storages.RDBStorage(storage)
+        with _reaching(storage, *_WHILE_OPENING):
+            _connected(storage)
 
 
 @contextmanager
@@ -154,11 +159,14 @@ def open_study(folder: Path, storage: str | None, name: str = STUDY) -> Iterator
     owner = f"{socket.gethostname()}-{os.getpid()}"
     workers = folder / WORKERS
     workers.mkdir(parents=True, exist_ok=True)
-    with _reaching(url), FileLock(folder / f".{DATABASE}.lock"):  # two must not both make tables
+    with (
+        _reaching(url, *_WHILE_OPENING),
+        FileLock(folder / f".{DATABASE}.lock"),  # two must not both make tables
+    ):
         study = optuna.create_study(
-            study_name=name, storage=url, direction="maximize", load_if_exists=True
+            study_name=name, storage=_connected(url), direction="maximize", load_if_exists=True
         )
-    with locked(workers / f"{owner}.lock"):
+    with locked(workers / f"{owner}.lock"), _reaching(url):
         yield Study(study, folder, owner)
 
 
@@ -171,17 +179,41 @@ def _optuna() -> ModuleType:
     return optuna
 
 
+def _connected(url: str) -> optuna.storages.RDBStorage:
+    import optuna
+
+    # Trainings take longer than an idle connection may last: each is tried before it is used.
+    options: dict[str, object] = {"pool_pre_ping": True}
+    if re.match(r"postgresql(\+psycopg2?)?:", url) and "connect_timeout" not in url:
+        options["connect_args"] = {"connect_timeout": _CONNECTED_WITHIN}
+    return optuna.storages.RDBStorage(url, engine_kwargs=options)
+
+
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    """Turn what a database raises into one line, without the URL's password."""
+def _reaching(url: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what a database raises, and ``others``, into one line without the URL's password."""
+    from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
+    place = f"--storage {_without_password(url)}"
+    if re.match(r"[^/]*://[^/@]*:[^/@]*@[^/@]*@", url):
+        raise InputError(f"{place}: an @ in a password is written %40")
     try:
         yield
-    except (SQLAlchemyError, ImportError, ValueError, OSError) as error:
-        line = str(error).strip().splitlines()[0]
-        shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", url)
-        raise InputError(f"--storage {shown}: cannot be reached ({line})") from None
+    except (SQLAlchemyError, StorageInternalError, *others) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError | ImportError) else None
+        line = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
+        kind = re.split(r"[+:]", url)[0]
+        hint = "" if kind in _DATABASES else nearest(kind, _DATABASES)
+        if isinstance(error, ImportError) and kind == "postgresql":
+            hint = "; install its driver with pip install 'mobilette[postgresql]'"
+        raise InputError(f"{place}: cannot be reached ({line}){hint}") from None
+
+
+def _without_password(url: str) -> str:
+    """Return ``url`` with stars where a password is, also one with an @ or a slash in it."""
+    url = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(password=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
 
 
 def _values(place: Place) -> dict[str, object]:

@@ -35,6 +35,7 @@ EXTRAS = {
     "serve": ("fastapi", "uvicorn", "prometheus-client", "python-multipart"),
     "video": ("av",),
     "hub": ("huggingface_hub",),
+    "postgresql": ("optuna", "psycopg", "sqlalchemy"),
     "keras": ("keras", "h5py"),
 }
 PACKAGES = ("mobilette", "torch", "numpy", "pillow", "safetensors", "onnx", "onnxruntime")

@@ -63,6 +63,7 @@ class FitProcess:
 
     def _finish(self, plan: RacePlan, contenders: Sequence[Contender]) -> None:
         """Train the winner to the end of the time and prove it; if it misses a term, the next."""
+        self.clock.save()  # all that is left is trained for: by every process's clock
         rewards = self.study.rewards()
         by_key = {each.key: each for each in contenders}
         raced = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)

@@ -207,7 +207,11 @@ class Journal:
 
 
 class Clock:
-    """The time of a fit, which goes on after a restart where it was."""
+    """The time of a fit, which goes on after a restart where it was.
+
+    Several processes have one each. They start within seconds of each other's last records, so
+    each follows the one that is furthest.
+    """
 
     def __init__(self, folder: Path, limit: float, sitting: Sitting) -> None:
         self.limit, self.now, self._file = limit, sitting.now, folder / CLOCK
@@ -239,6 +243,7 @@ class Clock:
             self.save()
 
     def save(self) -> None:
-        """Save the time spent."""
+        """Save the time spent; where another process recorded more, that is it."""
         self._saved = self.now()
+        self._before += max(self._read() - self.spent, 0.0)
         write_json(self._file, {"seconds": self.spent})
