@@ -2,12 +2,14 @@
 
     python bench/fit_shared.py [--data digits] [--budget "size<=50KB, latency<=0.3ms@onnx"]
         [--time 90s] [--processes 2] [--threads 1] [--storage URL|postgresql]
-        [--out build/fit_shared]
+        [--kill SECONDS] [--out build/fit_shared]
 
 The first process is `mobilette fit`; the others are `mobilette fit --resume FOLDER`, from the
-moment the folder is there. ``--storage postgresql`` starts a server for it, which is removed at the
-end (docs/fit.md). Printed are the trainings that were finished, by whom, how many of them more than
-once (none may be) by fit.jsonl and by the study, the artifacts (one), the terms, and the time.
+moment the folder is there. ``--kill`` kills the first (SIGKILL) so long after the start: the others
+do what it had in hand, and all that is left. ``--storage postgresql`` starts a server for it, which
+is removed at the end (docs/fit.md). Printed are the trainings that were finished, by whom, how many
+of them more than once (none may be) by fit.jsonl and by the study, the artifacts (one), the terms,
+and the time.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ def main(
     processes: int = 2,
     threads: int = 1,
     storage: str | None = None,
+    kill: float | None = None,
     out: Path = Path("build/fit_shared"),
 ) -> None:
     """Share a fit; status 1 if a training was done twice, or it did not pass."""
@@ -82,6 +85,10 @@ def main(
         while not (out / FIT).exists() and running[0].poll() is None:
             time.sleep(_POLL)
         running += [begin("--resume", str(out), *each) for _ in range(processes - 1)]
+        if kill is not None:
+            time.sleep(max(begun + kill - time.monotonic(), 0.0))
+            print(f"killed the first: {running[0].poll() is None}")
+            running[0].kill()
         for process in running:
             process.communicate()
         seconds = time.monotonic() - begun

@@ -47,7 +47,7 @@ def test_extras_are_those_of_the_package_and_told_apart(monkeypatch: pytest.Monk
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"].keys() == EXTRAS.keys()
     for name, lines in project["optional-dependencies"].items():
-        brought = {re.split(r"[[>]", line)[0] for line in lines} - {"mobilette"}
+        brought = {re.split(r"[\[>]", line)[0] for line in lines} - {"mobilette"}
         assert brought <= set(EXTRAS[name])
     monkeypatch.setitem(EXTRAS, "weights", ("h5py", "no_such_package"))
     monkeypatch.setitem(EXTRAS, "tensorboard", ("json",))

@@ -71,7 +71,7 @@ class FitProgress:
         """Show a line of fit.jsonl: ``on_line`` for `mobilette.fit`."""
         text = described(line)
         self.folder = line.get("folder", self.folder)
-        if text and not self._is_live:
+        if text and (not self._is_live or line["what"] == "elsewhere"):  # why this process ends
             self._console.print(text)
         if "key" in line:
             self._rows.setdefault(line["key"], {}).update(line)
@@ -135,6 +135,9 @@ def described(line: dict[str, Any]) -> str:
         return f"{key}: learns from {teacher_text(line)}"
     if what == "finished":
         return f"{key}: trained to the end; {line['spent']:.0f} s in all"
+    if what == "elsewhere":
+        network, left = line["network"], f"{line['left']:.0f} s from now"
+        return f"another process trains {network} to the end of the time, {left}; this one ends"
     if what == "proved":
         verdict = "answers as trained" if line["verified"] else line["failures"][0]
         missed = [term["text"] for term in line["terms"] if not term["passed"]]

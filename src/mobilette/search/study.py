@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -143,8 +143,8 @@ def check_storage(storage: str | None) -> None:
     """
     _optuna()
     if storage is not None:
-        with _reaching(storage, *_WHILE_OPENING):
-            _connected(storage)
+        with _reaching(storage, *_WHILE_OPENING), _connected(storage):
+            pass
 
 
 @contextmanager
@@ -159,14 +159,16 @@ def open_study(folder: Path, storage: str | None, name: str = STUDY) -> Iterator
     owner = f"{socket.gethostname()}-{os.getpid()}"
     workers = folder / WORKERS
     workers.mkdir(parents=True, exist_ok=True)
-    with (
-        _reaching(url, *_WHILE_OPENING),
-        FileLock(folder / f".{DATABASE}.lock"),  # two must not both make tables
-    ):
-        study = optuna.create_study(
-            study_name=name, storage=_connected(url), direction="maximize", load_if_exists=True
-        )
-    with locked(workers / f"{owner}.lock"), _reaching(url):
+    with _reaching(url), ExitStack() as opened:
+        with (
+            _reaching(url, *_WHILE_OPENING),
+            FileLock(folder / f".{DATABASE}.lock"),  # two must not both make tables
+        ):
+            found = opened.enter_context(_connected(url))
+            study = optuna.create_study(
+                study_name=name, storage=found, direction="maximize", load_if_exists=True
+            )
+        opened.enter_context(locked(workers / f"{owner}.lock"))
         yield Study(study, folder, owner)
 
 
@@ -179,14 +181,21 @@ def _optuna() -> ModuleType:
     return optuna
 
 
-def _connected(url: str) -> optuna.storages.RDBStorage:
+@contextmanager
+def _connected(url: str) -> Iterator[optuna.storages.RDBStorage]:
+    """Yield the database at ``url``; its connections are closed afterwards."""
     import optuna
 
     # Trainings take longer than an idle connection may last: each is tried before it is used.
     options: dict[str, object] = {"pool_pre_ping": True}
     if re.match(r"postgresql(\+psycopg2?)?:", url) and "connect_timeout" not in url:
         options["connect_args"] = {"connect_timeout": _CONNECTED_WITHIN}
-    return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs=options)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @contextmanager
@@ -198,9 +207,10 @@ def _reaching(url: str, *others: type[Exception]) -> Iterator[None]:
     place = f"--storage {_without_password(url)}"
     if re.match(r"[^/]*://[^/@]*:[^/@]*@[^/@]*@", url):
         raise InputError(f"{place}: an @ in a password is written %40")
+    raised: tuple[type[Exception], ...] = (SQLAlchemyError, StorageInternalError, *others)
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, *others) as error:
+    except raised as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError | ImportError) else None
         line = (str(cause or error).strip() or type(error).__name__).splitlines()[0]
         kind = re.split(r"[+:]", url)[0]

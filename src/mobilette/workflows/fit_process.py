@@ -68,17 +68,17 @@ class FitProcess:
         by_key = {each.key: each for each in contenders}
         raced = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
         ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced)))
-        if any(line["passed"] for line in self.proofs.of_finished()):
-            return
         for key in sorted(ranking, key=self.proofs.is_misfit):
+            if any(line["passed"] for line in self.proofs.of_finished()):
+                return
             place = Place(key=key, number=FINAL)
-            if place in rewards:
+            if place in self.study.rewards():  # another process may just have finished it
                 continue
             needed = self.proofs.expected_seconds()
             if self.clock.left < needed and self.proofs.of_finished():
                 return
             if self.study.take([place]) is None:
-                self.trial.sitting.reporter.remark("another process trains the network that won")
+                self.journal.tell("elsewhere", network=key, left=max(self.clock.left, 0.0))
                 return
             try:
                 proved = self._finish_one(by_key[key])
@@ -86,8 +86,6 @@ class FitProcess:
                 self.study.give_up(place)
                 return
             self.study.finish(place, None if proved is None else proved["top1"])
-            if proved is not None and proved["passed"]:
-                return
 
     def _finish_one(self, contender: Contender) -> dict[str, Any] | None:
         """Train a contender to the end and prove it; ``None`` if that fails or costs too much."""
