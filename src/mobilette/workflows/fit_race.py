@@ -63,7 +63,7 @@ class Race:
             run = train()
         except BusyError:  # it is still trained by a process whose time was up
             self.study.give_up(place)
-            system_time.sleep(_POLL)
+            system_time.sleep(POLL)
             return None
         except InputError as error:
             self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
