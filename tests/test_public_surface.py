@@ -132,6 +132,19 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
         {"run": "no such place", "data": "digits"},
         {"run": PLACES, "data": PLACES, "to": NAMES, "max_drop": (None, "x")},
     ),
+    "report": (
+        {"subject": "no such place"},
+        {
+            "subject": PLACES,
+            "data": ("", 0),
+            "out": (0, "", "page.txt"),
+            "artifacts": ("x", 0, None),
+            "audit": ("", 0),
+            "workers": ("x", 0.5),
+            "max_unusable": ("x", None),
+            "threads": ("x", -1, None),
+        },
+    ),
     "resume": (
         {"path": "no such place"},
         {"path": PLACES, "data": (0, ""), "epochs": ("x", ""), "device": (0, "")},

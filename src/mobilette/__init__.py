@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mobilette.formats.importing import import_weights
     from mobilette.formats.pretrained import create_model
     from mobilette.model.model import Model
+    from mobilette.reporting.report import report
     from mobilette.verification.bench import bench
     from mobilette.verification.evaluate import evaluate
     from mobilette.verification.latency_table import build_latency_table
@@ -57,6 +58,7 @@ __all__ = [
     "prune",
     "quantize",
     "read_latency_table",
+    "report",
     "resume",
     "resume_fit",
     "train",
@@ -88,6 +90,7 @@ _HOME = {
     "prune": "mobilette.workflows.prune",
     "quantize": "mobilette.workflows.quantize",
     "read_latency_table": "mobilette.counting.latency",
+    "report": "mobilette.reporting.report",
     "resume": "mobilette.workflows.resume",
     "resume_fit": "mobilette.workflows.fit",
     "train": "mobilette.workflows.train",

@@ -114,6 +114,7 @@ def subjects(
         "bench": [artifact],
         "prune": [run, few, "--keep=0.5"],
         "fit": [few, "--budget=size<=1MB", "--time=1m"],
+        "report": [run, few, "--out=report.html"],
         "doctor": [],
         "weights list": [],
         "weights import": [image, "--as=mobilenet_v1"],
@@ -151,6 +152,7 @@ TEXTS = {
     "verify": ["--from"],
     "bench": ["--to", "--data", "--table"],
     "prune": ["--importance", "--recipe", "--time", "--device"],
+    "report": ["--out", "--license", "--artifacts", "--audit", "--split", "--device"],
     "fit": ["--budget", "--scene", "--time", "--to", "--precision", "--models", "--resume"],
     "weights import": ["--resolution", "--form", "--preprocess", "--resize"],
 }

@@ -66,6 +66,7 @@ def test_json_has_the_keys_of_the_table(
         "predict": ["predict", artifact, str(images / "red" / "0.png")],
         "verify": ["verify", artifact, data],
         "weights list": ["weights", "list", "mobilenetv1_100"],
+        "report": ["report", str(trained.path), f"--out={tmp_path / 'report.html'}"],
         "doctor": ["doctor"],
         "doctor run": ["doctor", str(trained.path)],
     }

@@ -29,6 +29,7 @@ from mobilette.cli import (
     fit,
     models,
     prune,
+    report,
     train,
     weights,
 )
@@ -83,6 +84,7 @@ for name, function in (
     ("bench", bench.bench),
     ("prune", prune.prune),
     ("fit", fit.fit),
+    ("report", report.report),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)

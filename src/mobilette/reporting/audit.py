@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,16 +12,16 @@ from types import MappingProxyType
 from jinja2 import Environment, StrictUndefined, Template
 
 from mobilette.data.findings import KINDS, Finding, findings_csv
-from mobilette.data.formats import UnusableImage
 from mobilette.data.images import LabelledImage
 from mobilette.errors import visible
 from mobilette.files import write_bytes, write_json
 from mobilette.folders import new_directory
+from mobilette.reporting.pictures import Picture, picture_of
 from mobilette.workflows.audit import Audit
 
 JSON = "audit.json"
 SHOWN = 48  # findings of a kind with their images
-_SIDE, _SMALL = 160, 64
+_SIDE = 160
 _ABOUT: Mapping[str, str] = MappingProxyType(
     {
         "unreadable": "Left out of every training.",
@@ -41,15 +39,8 @@ _ABOUT: Mapping[str, str] = MappingProxyType(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Picture:
-    name: str
-    source: str
-    small: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Card:
-    images: tuple[_Picture, ...]
+    images: tuple[Picture, ...]
     lines: tuple[str, ...]
     detail: str
     sure: float
@@ -130,31 +121,12 @@ def _card(finding: Finding, there: Mapping[str, LabelledImage]) -> _Card:
     lines = [*names, f"class {finding.label}"]
     if finding.suggestion:
         lines[-1] += f": rather {finding.suggestion}?"
-    pictures = [_picture(there[name]) for name in names if name in there]
+    pictures = [picture_of(there[name], side=_SIDE) for name in names if name in there]
     return _Card(
         images=tuple(picture for picture in pictures if picture is not None),
         lines=tuple(map(visible, lines)),
         detail=visible(finding.detail),
         sure=round(finding.sure, 3),
-    )
-
-
-def _picture(image: LabelledImage) -> _Picture | None:
-    try:
-        opened = image.open()
-    except UnusableImage:
-        return None
-    small = max(opened.size) <= _SMALL
-    file = io.BytesIO()
-    if small:
-        opened.save(file, "PNG")
-    else:
-        opened.thumbnail((_SIDE, _SIDE))
-        opened.save(file, "JPEG", quality=80)
-    kind = "png" if small else "jpeg"
-    data = base64.b64encode(file.getvalue()).decode()
-    return _Picture(
-        name=visible(image.name), source=f"data:image/{kind};base64,{data}", small=small
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 IMAGE = "fit.png"
 CHOSEN = "#b84a00"
 _COST = {"params": "params", "madds": "madds", "size": "size_bytes", "ram": "ram_bytes"}
-_AXIS = {
+AXIS = {
     "params": "parameters",
     "madds": "mult-adds",
     "size": "bytes of the weights",
@@ -45,7 +45,7 @@ def write_image(fitted: Fitted) -> Path:
             axes.axvline(term.limit, color=QUIET, linestyle="--", linewidth=1)
             across = axes.get_xaxis_transform()
             axes.text(term.limit, 0.02, f"{term.text} ", ha="right", color=QUIET, transform=across)
-        axes.set_xlabel(f"{_AXIS[quantity]} (logarithmic)")
+        axes.set_xlabel(f"{AXIS[quantity]} (logarithmic)")
         axes.set_ylabel("top-1 on the held-out images")
         axes.set_xscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

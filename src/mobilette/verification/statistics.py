@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,16 +51,30 @@ def drop_interval(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[
     )
 
 
-def calibration_error(
-    logits: NDArray[np.float32], labels: Labels, *, temperature: float = 1.0
-) -> float:
-    """Return the expected calibration error, 0 to 1, of ``logits`` (N, classes) with N > 0.
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """The images whose confidence lies between two numbers; ``right`` and ``confidence`` are means.
 
-    Images are put into 15 bins of equal width by the softmax of their largest logit, divided by
-    ``temperature``; the error is the mean over all images of the distance between their bin's
-    accuracy and mean confidence (Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural
-    Networks, ICML 2017). Logits that are not finite are wrong answers of full confidence.
-    ``labels`` (N,) are single classes.
+    Attributes:
+        low: the least confidence, left out, 0 to 1.
+        high: the largest, included.
+        images: how many there are; the means are 0 without any.
+    """
+
+    low: float
+    high: float
+    images: int
+    right: float
+    confidence: float
+
+
+def reliability(
+    logits: NDArray[np.float32], labels: Labels, *, temperature: float = 1.0
+) -> tuple[Bin, ...]:
+    """Return 15 bins of equal width of the images, by the softmax of their largest logit.
+
+    Logits (N, classes), N > 0, are divided by ``temperature`` before. Those that are not finite are
+    wrong answers of full confidence. ``labels`` (N,) are single classes.
     """
     finite = np.isfinite(logits).all(axis=1)
     confidence = np.ones(len(logits))
@@ -67,8 +82,38 @@ def calibration_error(
     right = (logits.argmax(axis=1) == labels) & finite
     # A bin includes its upper end.
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    distances = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(distances).sum() / len(logits))
+    counts, rights, sums = (
+        np.bincount(bins, weights=each, minlength=BINS).tolist()
+        for each in (np.ones(len(bins)), right, confidence)
+    )
+    return tuple(
+        Bin(
+            low=number / BINS,
+            high=(number + 1) / BINS,
+            images=round(counts[number]),
+            right=rights[number] / max(counts[number], 1),
+            confidence=sums[number] / max(counts[number], 1),
+        )
+        for number in range(BINS)
+    )
+
+
+def calibration_error(
+    logits: NDArray[np.float32], labels: Labels, *, temperature: float = 1.0
+) -> float:
+    """Return the expected calibration error, 0 to 1, of ``logits`` (N, classes) with N > 0.
+
+    The mean over all images of the distance between their bin's accuracy and mean confidence (Guo,
+    Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017); the bins and
+    arguments are those of `reliability`.
+    """
+    return distance(reliability(logits, labels, temperature=temperature))
+
+
+def distance(bins: Sequence[Bin]) -> float:
+    """Return the `calibration_error` of ``bins``."""
+    images = sum(each.images for each in bins)
+    return sum(each.images * abs(each.right - each.confidence) for each in bins) / images
 
 
 def paired_test(lost: int, won: int) -> float:
