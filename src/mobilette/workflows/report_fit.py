@@ -9,8 +9,8 @@ from typing import Any
 from mobilette.counting.amounts import in_unit
 from mobilette.errors import InputError
 from mobilette.files import read_json, read_record
+from mobilette.search.contender import Contender
 from mobilette.search.scenes import Wanted
-from mobilette.search.space import Contender
 from mobilette.workflows.fit_reasons import why_this_one
 from mobilette.workflows.fit_record import (
     ARTIFACT,
