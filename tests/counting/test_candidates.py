@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
@@ -35,6 +37,19 @@ def test_the_same_as_trying_every_point(precision: str) -> None:
     points = [(c.name, c.width_mult, c.resolution, c.madds, c.params) for c in found]
     assert set(points) == expected
     assert len(points) == len(expected) > 3
+
+
+@given(st.sampled_from(list_models()), st.floats(0.1, 1.9), st.floats(0.01, 0.1))
+@settings(max_examples=60, deadline=None)
+def test_wider_networks_need_more(name: str, width: float, more: float) -> None:
+    """Therefore widths above one at which nothing fits are not counted."""
+    narrow, wide = (
+        cost(get_arch(name, Settings(width_mult=each, resolution=96)))
+        for each in (width, width + more)
+    )
+    assert narrow.params <= wide.params
+    assert narrow.madds <= wide.madds
+    assert narrow.size_bytes.int8 <= wide.size_bytes.int8
 
 
 def test_the_largest_accuracy_comes_first_and_none_last() -> None:

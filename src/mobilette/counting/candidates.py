@@ -192,14 +192,16 @@ def candidates(
             a table, or a table of another precision.
     """
     tables = _tables(budget, tables or {}, precision)
-    swept = [
-        each
-        for name in names
-        for width_mult in sorted({*widths, *published_widths(name)})
-        for each in _sweep(name, width_mult, resolutions, num_classes, tables)
-    ]
     counted = [each for each in budget if each.quantity != "latency"]
     timed = [each for each in budget if each.quantity == "latency"]
+    growing = [each for each in counted if each.quantity != "ram"]  # with the width, always
+    swept = list[_Swept]()
+    for name in names:
+        for width_mult in sorted({*widths, *published_widths(name)}):
+            forms = _sweep(name, width_mult, resolutions, num_classes, tables)
+            swept += forms
+            if all((_excess(form, growing, precision) > 1).all() for form in forms):
+                break  # wider ones need even more
     found = [
         candidate
         for each in swept

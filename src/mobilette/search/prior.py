@@ -32,14 +32,12 @@ class Setting:
         images: to train on.
         seconds: for the training of the network that is chosen.
         madds_per_second: mult-adds that a training step does, forward; measured, or a guess.
-        reading: part of the time that it takes to read all images at one resolution.
     """
 
     own: int
     images: int
     seconds: float
     madds_per_second: float
-    reading: float = 0.0
 
 
 def prior(contender: Contender, starts: Mapping[str, Model], setting: Setting) -> float:

@@ -240,7 +240,8 @@ def _go_on(
     trial = Trial(
         asked=asked,
         folder=folder,
-        sitting=replace(sitting, callbacks=(*sitting.callbacks, clock)),
+        # All that train at one resolution share the images that the first has read.
+        sitting=replace(sitting, callbacks=(*sitting.callbacks, clock), reading_is_free=True),
     )
     journal = Journal(folder, on_line or (lambda line: None))
     journal.tell("begun", folder=str(folder), fitting=read_plan(folder).fitting)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time as system_time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mobilette.counting.budget import Constraint, Device
 from mobilette.counting.candidates import Shortfall
 from mobilette.counting.latency import LatencyTable, check_comparable, read_latency_table
 from mobilette.counting.shortfall import why_nothing_fits
-from mobilette.data.images import suggest_resolution
+from mobilette.data.formats import UnusableImage
+from mobilette.data.images import ImageSet, suggest_resolution
+from mobilette.data.machine import usable_cores
 from mobilette.data.sources import find_images
 from mobilette.engines.layer_timing import PACKAGES
 from mobilette.errors import InputError
@@ -29,8 +33,9 @@ from mobilette.workflows.fit_record import FitRequest, RacePlan
 
 # Of the time, what the race may take; the rest trains the network that won.
 RACE = 0.4
-# Mult-adds per second of training, of two cores, roughly: the prior needs no better.
-SPEED = 2e10
+# Forward mult-adds per second and core in training, roughly: the prior needs no better.
+SPEED = 5e9
+_SAMPLE = 32  # images that are read to see how long it takes
 _RESERVES = 4  # networks on the list for each that races
 _TABLE_FROM = 900.0  # seconds of time left from which a latency table is made first
 
@@ -51,6 +56,7 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
     for line in images.remarks:
         reporter.remark(line)
     tables = latency_tables(want, left=left, reporter=reporter)
+    reading = seconds_to_read(images)
     fitting = within(
         [*want.counted, *(term for term in want.terms if term.device in tables)],
         read_starts(asked.starts),
@@ -59,7 +65,7 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
             own=suggest_resolution(images),
             images=sum(map(len, images.splits.values())),
             seconds=(1 - RACE) * left,
-            madds_per_second=SPEED,
+            madds_per_second=SPEED * usable_cores(),
         ),
         target=want.target,
         precision=want.precision,
@@ -68,8 +74,11 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
     )
     if isinstance(fitting, Shortfall):
         raise InputError(why_nothing_fits(fitting, want.text, want.precision))
-    rounds = plan_rounds(RACE * left, networks=len(fitting), first=first_seconds(asked.seconds))
-    contenders = tuple(shortlist(fitting, _RESERVES * rounds.contenders))
+    rounds = plan_rounds(
+        RACE * left - reading, networks=len(fitting), first=first_seconds(asked.seconds)
+    )
+    part = round(reading / left, 2)
+    contenders = tuple(shortlist(fitting, _RESERVES * rounds.contenders, reading=part))
     return RacePlan(
         contenders=contenders,
         rounds=rounds,
@@ -77,6 +86,20 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
         classes=images.classes,
         images=sum(map(len, images.splits.values())),
     )
+
+
+def seconds_to_read(images: ImageSet) -> float:
+    """Return about how long it takes to read a set at one resolution: a sample of it is decoded."""
+    on_disk = [each for split in images.splits.values() for each in split if not each.in_memory]
+    if not on_disk:
+        return 0.0
+    sample = on_disk[:: max(len(on_disk) // _SAMPLE, 1)]
+    begun = system_time.perf_counter()
+    for each in sample:
+        with suppress(UnusableImage):
+            each.open()
+    taken = system_time.perf_counter() - begun
+    return taken * len(on_disk) / len(sample) / usable_cores()
 
 
 def check_same_images(asked: FitRequest, plan: RacePlan) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mobilette.errors import InputError
 from mobilette.files import write_json
+from mobilette.run.directory import is_run
 from mobilette.folders import BusyError
 from mobilette.search.contender import Contender
 from mobilette.search.race import FINAL, REFINED, Place, final_ranking, ranked
@@ -52,13 +53,13 @@ class FitProcess:
         """Do what is left, until the end."""
         plan = read_plan(self.journal.folder)
         self.race.run(plan)
+        contenders = (*plan.contenders, *self.refining.run(plan))
+        self._finish(plan, contenders)
         failed = self.journal.lines("failed")
-        if failed and not self.journal.lines("trained"):
+        if failed and not self.journal.lines("trained") and self.proofs.best() is None:
             raise InputError(
                 f"no network could be trained; {failed[0]['key']}: {failed[0]['reason']}"
             )
-        contenders = (*plan.contenders, *self.refining.run(plan))
-        self._finish(plan, contenders)
         return self.result(plan)
 
     def _finish(self, plan: RacePlan, contenders: Sequence[Contender]) -> None:
@@ -67,7 +68,9 @@ class FitProcess:
         rewards = self.study.rewards()
         by_key = {each.key: each for each in contenders}
         raced = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
-        ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced)))
+        # Without a race, or if all that raced cost too much: the others as the prior has them.
+        others = [key for key in by_key if Place(key=key, number=0) not in rewards]
+        ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced, *others)))
         for key in sorted(ranking, key=self.proofs.is_misfit):
             if any(line["passed"] for line in self.proofs.of_finished()):
                 return
@@ -115,7 +118,9 @@ class FitProcess:
     def _fits(self, contender: Contender) -> bool:
         """Whether a contender's artifact meets the terms: trained further, it will cost as much."""
         proofs = [line for line in self.journal.lines("proved") if line["key"] == contender.key]
-        if not proofs and self.proofs.expected_seconds() < _CHECK * self.clock.left:
+        is_trained = is_run(self.trial.run_of(contender))
+        is_cheap = self.proofs.expected_seconds() < _CHECK * self.clock.left
+        if not proofs and is_trained and is_cheap:
             self.proofs.prove(contender)
         return not self.proofs.is_misfit(contender.key)
 

@@ -19,7 +19,6 @@ from mobilette.workflows.fit_trial import Trial, accuracy
 
 POLL = 0.5  # seconds, while other processes train
 _LATEST = 0.55  # of the time: a race that is slower than planned ends here
-_TOO_LONG = 0.2  # of the time, for the first training of one network
 _PROOF = 0.02  # of the time, what a proof during the race may take
 
 
@@ -37,7 +36,7 @@ class Race:
     def run(self, plan: RacePlan) -> None:
         """Train contenders, as long as there are places open and time is left."""
         by_key = {each.key: each for each in plan.contenders}
-        while self._time_to_race():
+        while self._time_left_to_race() > 0:
             places = next_places(list(by_key), plan.rounds, self.study.rewards())
             if places is None:
                 return
@@ -84,8 +83,9 @@ class Race:
         self.study.finish(place, gained)
         return top1
 
-    def _time_to_race(self) -> bool:
-        return self.clock.spent + self.proofs.expected_seconds() < _LATEST * self.asked.seconds
+    def _time_left_to_race(self) -> float:
+        spent = self.clock.spent + self.proofs.expected_seconds()
+        return _LATEST * self.asked.seconds - spent
 
     def _run_place(self, contender: Contender, place: Place, plan: RacePlan) -> None:
         seconds = plan.rounds.trained(place.number)
@@ -94,7 +94,7 @@ class Race:
             try:
                 return self.trial.train(contender, seconds)
             except TooShortError as error:
-                if place.number or error.needed > _TOO_LONG * self.asked.seconds:
+                if place.number or error.needed > self._time_left_to_race():
                     raise
                 return self.trial.train(contender, error.needed)
 

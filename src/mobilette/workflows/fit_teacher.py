@@ -61,6 +61,8 @@ class Teachers:
         if self.asked.teacher is not None:
             self.journal.add("taught", key=student.key, by=self.asked.teacher)
             return self.asked.teacher
+        if not is_run(self.trial.run_of(student)):
+            return None  # nothing was trained in time
         run = open_run(self.trial.run_of(student))
         own = accuracy(run)
         able = [each for each in self.met(run) if self._leaves_time(each.run, run, seconds)]

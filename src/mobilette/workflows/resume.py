@@ -150,6 +150,7 @@ def run_resume(
             reporter=sitting.reporter,
             force=force,
         )
+        sitting = sitting.has_read()
         if done:
             measure_test(run, dataset, machine)
             return run

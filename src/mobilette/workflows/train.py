@@ -210,6 +210,7 @@ def run_train(
             before = trained_on(plan.start) if plan.start is not None else NEW
         used = NEW if reading.include_trained else before
         dataset = _load(images, plan, machine, used, division, reading=reading, sitting=sitting)
+        sitting = sitting.has_read()
         if out is None:
             name = f"{Path(images.name).resolve().name}-{plan.arch.name}"
             out = claims.enter_context(claimed_free(Path("runs") / name))
@@ -250,7 +251,8 @@ def _load(
     sitting: Sitting,
 ) -> Dataset:
     """Read the images, of which ``before`` were used to train the initial weights."""
-    reporter, limit = sitting.reporter, plan.recipe.time_limit
+    reporter = sitting.reporter
+    limit = 0.0 if sitting.reading_is_free else plan.recipe.time_limit
     timed = timed_reading(reporter.reading, limit=limit, elapsed=sitting.elapsed)
     return load_images(
         images,
