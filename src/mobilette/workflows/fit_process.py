@@ -8,8 +8,8 @@ from typing import Any
 
 from mobilette.errors import InputError
 from mobilette.files import write_json
-from mobilette.run.directory import is_run
 from mobilette.folders import BusyError
+from mobilette.run.directory import is_run
 from mobilette.search.contender import Contender
 from mobilette.search.race import FINAL, REFINED, Place, final_ranking, ranked
 from mobilette.search.study import Study
