@@ -89,3 +89,13 @@ BATCH = Range(1, 65_536)  # images in one call
 ROWS = Range(1, 1_000_000)
 DROP = Range(0.0, 100.0, "; they are percentage points")
 FRACTION = Range(0.0, 1.0)
+
+# Serving.
+PORT = Range(0, 65_535)
+CALLS = Range(1, 256)
+MAX_BATCH = Range(1, 256)
+MEBIBYTES = Range(1, 512)
+MEGAPIXELS = Range(1, 178)
+FILES = Range(1, 1024)
+QUEUE = Range(1, 65_536)
+REQUEST_SECONDS = Range(0.1, 3600.0)

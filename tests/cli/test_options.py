@@ -115,6 +115,7 @@ def subjects(
         "prune": [run, few, "--keep=0.5"],
         "fit": [few, "--budget=size<=1MB", "--time=1m"],
         "report": [run, few, "--out=report.html"],
+        "serve": [artifact],
         "doctor": [],
         "weights list": [],
         "weights import": [image, "--as=mobilenet_v1"],
@@ -154,6 +155,7 @@ TEXTS = {
     "prune": ["--importance", "--recipe", "--time", "--device"],
     "report": ["--out", "--license", "--artifacts", "--audit", "--split", "--device"],
     "fit": ["--budget", "--scene", "--time", "--to", "--precision", "--models", "--resume"],
+    "serve": ["--batch-window"],
     "weights import": ["--resolution", "--form", "--preprocess", "--resize"],
 }
 

@@ -30,6 +30,7 @@ from mobilette.cli import (
     models,
     prune,
     report,
+    serve,
     train,
     weights,
 )
@@ -85,6 +86,7 @@ for name, function in (
     ("prune", prune.prune),
     ("fit", fit.fit),
     ("report", report.report),
+    ("serve", serve.serve),
     ("doctor", doctor.doctor),
 ):
     app.command(name)(function)
