@@ -87,7 +87,7 @@ def alone(cell: Cell, only: list[str]) -> Iterator[Contender]:
         [term for term in parse_budget(cell.budget) if term.device is None],
         cell.starts,
         names=list_models(),
-        setting=Setting(own=own, images=1, seconds=1.0, madds_per_second=1e9),
+        setting=Setting(own=own, images=1, seconds=1.0, first=1.0, madds_per_second=1e9),
         target=cell.to,
         precision="int8" if cell.precision == "int8" else "fp32",
         num_classes=len(images.classes),

@@ -21,7 +21,7 @@ from mobilette.search.prior import Setting, prior, shortlist
 from mobilette.search.scenes import SCENES, wanted
 from mobilette.search.space import within
 
-SETTING = Setting(own=64, images=1000, seconds=600.0, madds_per_second=2e10)
+SETTING = Setting(own=64, images=1000, seconds=600.0, first=12.0, madds_per_second=2e10)
 SOME = ("mobilenet_v1", "mobilenet_v2", "resnet8", "shufflenet_v2", "mobilenet_v3_small")
 
 
@@ -88,6 +88,35 @@ def test_little_time_prefers_smaller_networks() -> None:
         return max(contenders, key=lambda each: prior(each, {}, setting))
 
     assert best(30.0).madds < best(36_000.0).madds
+
+
+def test_weights_want_images_as_large_as_they_were_trained_with(trained: Run) -> None:
+    arch = get_arch("mobilenet_v1", Settings(width_mult=0.25, resolution=160))
+    model = replace(
+        trained.model,
+        arch=arch,
+        origin=replace(trained.model.origin, name="mobilenet_v1", width_mult=0.25),
+    )
+    starts, setting = {"run": model}, replace(SETTING, own=32)
+    found = space("madds<=100M", starts=starts, setting=setting)
+    mine = [each for each in found if each.start == "run" and each.width_mult == 0.25]
+    by_side = {each.resolution: prior(each, starts, setting) for each in mine}
+    assert by_side[128] > by_side[64] > by_side[32]
+    scratch = {each.resolution for each in found if each.start != "run"}
+    assert max(int(side) for side in scratch) <= 48  # nothing is gained by enlarging these
+
+
+def test_resolutions_are_shared_where_reading_takes_long() -> None:
+    contenders = space("madds<=1G")
+    alike = {each.resolution for each in shortlist(contenders, 6, reading=0.5)}
+    assert len(alike) < len({each.resolution for each in shortlist(contenders, 6)})
+
+
+def test_a_first_training_that_cannot_be_one_is_put_back() -> None:
+    contenders = space("madds<=1G")
+    largest = max(contenders, key=lambda each: each.madds)
+    short = replace(SETTING, first=4.0, madds_per_second=1e9)
+    assert prior(largest, {}, short) < prior(largest, {}, replace(short, first=400.0))
 
 
 def test_scenes_are_as_documented() -> None:

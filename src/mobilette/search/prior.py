@@ -14,8 +14,11 @@ from mobilette.search.contender import Contender
 # The prior, in percentage points. Its constants only order the networks that are tried first; they
 # were chosen by hand (docs/fit.md says what each race then measured).
 _PER_DOUBLING = 2.0  # of the mult-adds, if there is time to train them
-_PER_MISSING_DOUBLING = 4.0  # of the epochs, below those that a network needs
+_PER_MISSING_DOUBLING = 4.0  # of the images trained on, below those that a network needs
 _EPOCHS_FROM_SCRATCH, _EPOCHS_FROM_WEIGHTS = 15.0, 4.0
+# Small sets need more epochs: steps count, too. And a first training says nothing before these.
+_IMAGES_FROM_SCRATCH, _IMAGES_FROM_WEIGHTS = 15_000.0, 4_000.0
+_FIRST_IMAGES = 700.0
 _FROM_WEIGHTS = 12.0  # what weights trained on ImageNet are worth
 _PER_HALVED_WIDTH = 8.0  # lost of it where they are sliced
 _PER_HALVED_IMAGE, _PER_DOUBLED_IMAGE = 6.0, 2.0
@@ -31,12 +34,14 @@ class Setting:
         own: the resolution that does not enlarge the images.
         images: to train on.
         seconds: for the training of the network that is chosen.
+        first: seconds of a first training in the race.
         madds_per_second: mult-adds that a training step does, forward; measured, or a guess.
     """
 
     own: int
     images: int
     seconds: float
+    first: float
     madds_per_second: float
 
 
@@ -44,24 +49,32 @@ def prior(contender: Contender, starts: Mapping[str, Model], setting: Setting) -
     """Return the percentage points by which a network is expected to do better than others.
 
     More mult-adds are better as long as there is time to train them; weights of a start are worth a
-    lot, the less the narrower they are sliced; images are best as large as they are.
+    lot, the less the narrower they are sliced; images are best as large as those that the weights
+    were trained with, or without weights as large as they are.
     """
-    enlarged = math.log2(min(size_of(contender.resolution)) / setting.own)
+    side = min(size_of(contender.resolution))
     points = _PER_DOUBLING * math.log2(max(contender.madds, 1))
-    needed = _EPOCHS_FROM_SCRATCH
+    epochs, images = _EPOCHS_FROM_SCRATCH, _IMAGES_FROM_SCRATCH
     model = starts.get(contender.start)
     if model is not None:
-        needed = _EPOCHS_FROM_WEIGHTS
+        epochs, images = _EPOCHS_FROM_WEIGHTS, _IMAGES_FROM_WEIGHTS
         width = contender.width_mult or 1.0
         sliced = math.log2((model.origin.width_mult or width) / width)
         points += max(_FROM_WEIGHTS - _PER_HALVED_WIDTH * sliced, 0.0)
-        # They have seen larger objects: enlarged images cost nothing but time.
-        points -= 0.0 if enlarged > 0 else _PER_HALVED_IMAGE * -enlarged
+        # They know objects of the size that they were trained with, however small these are here.
+        points -= _PER_HALVED_IMAGE * _doublings(min(model.arch.size), side)
     else:
-        points -= _PER_DOUBLED_IMAGE * enlarged if enlarged > 0 else _PER_HALVED_IMAGE * -enlarged
-    steps = 3 * max(contender.madds, 1) * max(setting.images, 1)  # forward and backward
-    epochs = setting.seconds * 3 * setting.madds_per_second / steps
-    return points - _PER_MISSING_DOUBLING * max(math.log2(needed / max(epochs, 1e-9)), 0.0)
+        points -= _PER_HALVED_IMAGE * _doublings(setting.own, side)
+        points -= _PER_DOUBLED_IMAGE * _doublings(side, setting.own)
+    speed = setting.madds_per_second / max(contender.madds, 1)  # images per second
+    missing = _doublings(max(epochs * setting.images, images), speed * setting.seconds)
+    missing += _doublings(_FIRST_IMAGES, speed * setting.first)
+    return points - _PER_MISSING_DOUBLING * missing
+
+
+def _doublings(needed: float, there: float) -> float:
+    """Return how many doublings ``there`` is below what is ``needed``."""
+    return max(math.log2(needed / max(there, 1e-9)), 0.0)
 
 
 def shortlist(

@@ -23,7 +23,7 @@ _MISFITS = 6
 # Larger networks are not trained within minutes or hours on what runs `fit`.
 LARGEST_MADDS = 4_000_000_000
 # Resolutions that are tried, as fractions of the images' own; multiples of 8.
-_FRACTIONS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0)
+_FRACTIONS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0)
 _MULTIPLE = 8
 
 # How much larger than those that weights were trained with, images may be.
@@ -65,7 +65,8 @@ def within(
         num_classes: of the classifier.
         tables: predict the latencies that ``budget`` limits, by device.
     """
-    largest = 3 * setting.own if starts else math.ceil(1.5 * setting.own)
+    seen = [_FURTHER * min(model.arch.size) for model in starts.values()]
+    largest = math.ceil(max([_FURTHER * setting.own, *seen]))
     found = candidates(
         names,
         budget,

@@ -56,7 +56,7 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
     for line in images.remarks:
         reporter.remark(line)
     tables = latency_tables(want, left=left, reporter=reporter)
-    reading = seconds_to_read(images)
+    reading, first = seconds_to_read(images), first_seconds(asked.seconds)
     fitting = within(
         [*want.counted, *(term for term in want.terms if term.device in tables)],
         read_starts(asked.starts),
@@ -65,6 +65,7 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
             own=suggest_resolution(images),
             images=sum(map(len, images.splits.values())),
             seconds=(1 - RACE) * left,
+            first=first,
             madds_per_second=SPEED * usable_cores(),
         ),
         target=want.target,
@@ -74,9 +75,7 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
     )
     if isinstance(fitting, Shortfall):
         raise InputError(why_nothing_fits(fitting, want.text, want.precision))
-    rounds = plan_rounds(
-        RACE * left - reading, networks=len(fitting), first=first_seconds(asked.seconds)
-    )
+    rounds = plan_rounds(RACE * left - reading, networks=len(fitting), first=first)
     part = round(reading / left, 2)
     contenders = tuple(shortlist(fitting, _RESERVES * rounds.contenders, reading=part))
     return RacePlan(
