@@ -18,6 +18,7 @@ from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.model.directory import ENVIRONMENT
+from mobilette.progress import Reporter
 from mobilette.run.directory import METRICS, Run, open_run
 from mobilette.search.contender import Contender
 from mobilette.search.race import REFINED
@@ -124,6 +125,27 @@ def test_a_training_that_wins_is_continued_not_restarted(fitted: Fitted) -> None
     assert epochs == sorted(epochs)
     rates = [row["lr"] for row in history]
     assert rates[-1] < 0.2 * max(rates)
+
+
+def test_where_a_proof_takes_long_the_first_comes_after_seconds(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first training is over, and calibrated with fewer images."""
+    monkeypatch.setattr("mobilette.workflows.fit_race.SLOW_TO_PROVE", ("onnx",))
+    said: list[str] = []
+    out = tmp_path / "out"
+    found = run_fit(
+        asked(data, precision="int8", names=("resnet8",), seconds=100.0),
+        out=out,
+        sitting=Sitting(now=Ticks(0.04), reporter=Reporter(remark=said.append)),
+    )
+    first, *lines = found.lines
+    assert (first["what"], first["quick"]) == ("proved", True)
+    assert next(line["key"] for line in lines if line["what"] == "trained") == first["key"]
+    assert not any(line["quick"] for line in lines if line["what"] == "proved")
+    early, *later = (text for text in said if text.startswith("int8 is calibrated with"))
+    assert early.startswith("int8 is calibrated with 32 images")
+    assert all(text.startswith("int8 is calibrated with 72 images") for text in later)
 
 
 def test_a_stopped_fit_goes_on(data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mobilette.artifact.directory import CONTRACT, Artifact
 from mobilette.data.preprocess import Preprocess
 from mobilette.data.reading import Reading
 from mobilette.errors import InputError
-from mobilette.exporters.calibration import calibration_images
+from mobilette.exporters.calibration import IMAGES, calibration_images
 from mobilette.exporters.export import (
     TARGETS,
     artifact_folder,
@@ -124,10 +124,12 @@ def export_each(
     progress: Progress = no_progress,
     features: bool = False,
     promise: str | None = None,
+    calibrated: int = IMAGES,
 ) -> Iterator[Exported]:
     """Yield the artifact of each target and precision in ``wanted``, once it is written.
 
-    Folders and packages are checked before images are decoded. Arguments are those of `export`.
+    Folders and packages are checked before images are decoded. Arguments are those of `export`;
+    int8 is calibrated with up to ``calibrated`` images.
     """
     if promise is not None:
         parse_promise(promise)
@@ -140,7 +142,11 @@ def export_each(
     calibration = None
     if any(precision == "int8" for _, precision in wanted):
         calibration = calibration_images(
-            subject.run or subject.model, data, reading=reading, reporter=reporter
+            subject.run or subject.model,
+            data,
+            count=calibrated,
+            reading=reading,
+            reporter=reporter,
         )
         count = len(calibration.pixels)
         reporter.remark(f"int8 is calibrated with {count} images of {calibration.source}")

@@ -18,6 +18,7 @@ from mobilette.workflows.fit_trial import Trial, keep, proof
 
 # What proving an artifact takes is measured once and may take longer.
 _PADDING = 1.3
+_USUAL = 1.7  # what a usual proof takes by the quick one of int8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +32,30 @@ class Proofs:
 
     def expected_seconds(self) -> float:
         """Return the seconds that a proof takes, measured or guessed."""
-        proofs = self.journal.lines("proved")
-        known = [line["seconds"] for line in proofs if not line["thorough"]]
+        known = [
+            (_USUAL if line.get("quick") else 1.0) * line["seconds"]
+            for line in self.journal.lines("proved")
+            if not line["thorough"]
+        ]
         return _PADDING * max(known, default=0.05 * self.asked.seconds)
 
     def prove(self, contender: Contender, *, thorough: bool = False) -> dict[str, Any]:
         """Export and verify what a contender has learnt; keep the artifact if it is the best.
 
-        ``thorough``: climb the whole ladder to int8 instead of its first rung.
+        ``thorough``: climb the whole ladder to int8 instead of its first rung. The first proof of
+        the race is a quick one, since there is no artifact before it.
         """
         begun, folder = self.clock.now(), self.journal.folder
+        is_int8 = self.asked.wanted.precision == "int8"
+        quick = is_int8 and not (self.journal.lines("proved") or self.journal.lines("finished"))
         run = open_run(self.trial.run_of(contender))
         with proof(
-            run, self.asked, folder, thorough=thorough, sitting=self.trial.sitting
+            run,
+            self.asked,
+            folder,
+            quick=quick,
+            thorough=thorough,
+            sitting=self.trial.sitting,
         ) as proven:
             line = self.journal.add(
                 "proved",
@@ -55,6 +67,7 @@ class Proofs:
                 images=proven.images,
                 terms=[asdict(each) for each in proven.terms],
                 cost=contender.cost(self.asked.wanted),
+                quick=quick,
                 thorough=thorough,
                 seconds=self.clock.now() - begun,
                 spent=self.clock.spent,

@@ -20,6 +20,10 @@ from mobilette.workflows.fit_trial import Trial, accuracy
 POLL = 0.5  # seconds, while other processes train
 _LATEST = 0.55  # of the time: a race that is slower than planned ends here
 _PROOF = 0.02  # of the time, what a proof during the race may take
+# Converting for these takes half a minute: so that there is an artifact by the tenth of minutes,
+# the first network is proved after its first seconds.
+SLOW_TO_PROVE = ("litert", "mcu", "executorch")
+_EARLY = 4.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +93,15 @@ class Race:
 
     def _run_place(self, contender: Contender, place: Place, plan: RacePlan) -> None:
         seconds = plan.rounds.trained(place.number)
+        is_slow = self.asked.wanted.target in SLOW_TO_PROVE
 
         def train() -> Run:
-            try:
-                return self.trial.train(contender, seconds)
-            except TooShortError as error:
-                if place.number or error.needed > self._time_left_to_race():
-                    raise
-                return self.trial.train(contender, error.needed)
+            if is_slow and not self.journal.lines("proved"):
+                run = self._train(contender, place, min(seconds, _EARLY))
+                self._prove(contender, place)
+                if self.trial.elapsed(contender) >= seconds:
+                    return run
+            return self._train(contender, place, seconds)
 
         top1 = self.record(contender, place, seconds, train)
         if top1 is None:
@@ -105,7 +110,19 @@ class Race:
         best = max((line["top1"] for line in proofs if line["passed"]), default=-1.0)
         is_cheap = self.proofs.expected_seconds() < _PROOF * self.asked.seconds
         if not proofs or (place.number and top1 > best and is_cheap):
-            try:
-                self.proofs.prove(contender)
-            except InputError as error:  # the others may do
-                self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))
+            self._prove(contender, place)
+
+    def _train(self, contender: Contender, place: Place, seconds: float) -> Run:
+        """Train until ``seconds``, or as long as it needs at least if that is not too long."""
+        try:
+            return self.trial.train(contender, seconds)
+        except TooShortError as error:
+            if place.number or error.needed > self._time_left_to_race():
+                raise
+            return self.trial.train(contender, error.needed)
+
+    def _prove(self, contender: Contender, place: Place) -> None:
+        try:
+            self.proofs.prove(contender)
+        except InputError as error:  # the others may do
+            self.journal.add("failed", key=contender.key, round=place.number, reason=str(error))

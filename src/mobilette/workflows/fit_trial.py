@@ -18,9 +18,11 @@ from mobilette.counting.latency import predicted_latency, read_latency_table
 from mobilette.data.division import Division
 from mobilette.data.reading import Reading
 from mobilette.engines.timing import Request
+from mobilette.exporters.calibration import IMAGES
 from mobilette.files import write_json
 from mobilette.folders import new_directory
 from mobilette.run.directory import STATE, Run, is_run
+from mobilette.run.subject import resolve
 from mobilette.search.contender import Contender
 from mobilette.search.scenes import Wanted
 from mobilette.search.space import amounts
@@ -30,7 +32,7 @@ from mobilette.training.recipe import Recipe
 from mobilette.training.state import read_state
 from mobilette.verification.bench import time_once
 from mobilette.verification.verify import verify
-from mobilette.workflows.export import export
+from mobilette.workflows.export import export_each
 from mobilette.workflows.fit_record import ARTIFACT, PROOF, RUNS, FitRequest, Term
 from mobilette.workflows.quantize import quantize
 from mobilette.workflows.resume import run_resume
@@ -38,7 +40,7 @@ from mobilette.workflows.train import run_train
 
 # Seconds that an artifact is timed.
 _TIMED = 0.5
-_PROBED = 32  # images that an untrained network is quantised with
+_FEW = 32  # images that the first artifact is calibrated with: half of the time of its export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,13 @@ class Proof:
 
 @contextmanager
 def proof(
-    run: Run, asked: FitRequest, folder: Path, *, thorough: bool, sitting: Sitting
+    run: Run,
+    asked: FitRequest,
+    folder: Path,
+    *,
+    quick: bool = False,
+    thorough: bool = False,
+    sitting: Sitting,
 ) -> Iterator[Proof]:
     """Export a run, verify the artifact and measure the budget's terms; it is gone afterwards.
 
@@ -135,6 +143,7 @@ def proof(
         run: the run.
         asked: the budget, the target and the images.
         folder: of the fit.
+        quick: calibrate int8 with few images.
         thorough: climb the ladder to int8 as far as needed, not its first rung alone.
         sitting: its listeners.
 
@@ -160,15 +169,17 @@ def proof(
             )
             artifact, verdict = made.artifact, made.verdict
         else:
-            artifact = export(
-                run,
-                to=wanted.target,
-                precision=wanted.precision,
+            (exported,) = export_each(
+                resolve(run),
+                [(wanted.target, wanted.precision)],
+                data=None,
                 out=place,
-                workers=asked.workers,
-                max_unusable=asked.max_unusable,
+                force=False,
+                reading=Reading(workers=asked.workers, max_unusable=asked.max_unusable),
                 reporter=sitting.reporter,
+                calibrated=_FEW if quick else IMAGES,
             )
+            artifact = exported.artifact
             verdict = verify(
                 artifact,
                 asked.data,
