@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mobilette.arch.catalogue import get_arch
 from mobilette.cli.main import run as command
 from mobilette.counting.cost import cost
+from mobilette.counting.fused_layers import fused_layers
+from mobilette.counting.latency import LatencyTable, MeasuredLayer
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.files import read_record
@@ -32,8 +35,10 @@ from mobilette.workflows.fit_cut import Cutting
 from mobilette.workflows.fit_proofs import Proofs, rank
 from mobilette.workflows.fit_reasons import teacher_text
 from mobilette.workflows.fit_record import (
+    CLOCK,
     FIT,
     LINES,
+    PLAN,
     REFINEMENT,
     Clock,
     FitRequest,
@@ -253,6 +258,70 @@ def test_other_images_are_refused(fitted: Fitted, data: Path, tmp_path: Path) ->
     (place / FIT).write_text(json.dumps(values | {"data": str(fewer)}))
     with pytest.raises(InputError, match="the images have changed since the fit was begun"):
         resume_fit(place)
+
+
+def test_other_pixels_in_the_same_files_are_refused(
+    fitted: Fitted, data: Path, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(fitted.path, tmp_path / "fit"))
+    values = json.loads((place / FIT).read_text())
+    other = Path(shutil.copytree(data, tmp_path / "set"))
+    (place / FIT).write_text(json.dumps(values | {"data": str(other)}))
+    assert resume_fit(place).passed  # the same ones in another place
+    path = next(other.rglob("*.png"))
+    with Image.open(path) as image:
+        size = image.size
+    Image.new("RGB", size).save(path)
+    with pytest.raises(InputError, match="as many, with other content; start a new fit"):
+        resume_fit(place)
+
+
+def test_what_planning_takes_is_of_the_time(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit that is killed while it makes a latency table goes on, and what that took is gone."""
+    now, out = Ticks(), tmp_path / "out"
+    told: list[dict[str, Any]] = []
+
+    def killed(*_: object, reporter: Reporter, **__: object) -> None:
+        now.time += 100.0
+        reporter.remark("measured some layers")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mobilette.workflows.fit_plan.build_latency_table", killed)
+    request = asked(data, budget="latency<=50ms@onnx:3", seconds=1000.0)
+
+    def spent() -> float:
+        return float(json.loads((out / CLOCK).read_text())["seconds"])
+
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(request, out=out, sitting=Sitting(now=now), on_line=told.append)
+    assert spent() == pytest.approx(100.0, abs=5.0)
+    with pytest.raises(KeyboardInterrupt):
+        go_on(out, request, sitting=Sitting(now=now))
+    assert spent() == pytest.approx(200.0, abs=10.0)
+    assert not (out / PLAN).exists()
+    assert told == [{"what": "planning", "folder": str(out)}]
+
+
+def test_a_budget_that_only_the_table_shows_to_be_impossible_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = LatencyTable(
+        engine="onnx",
+        engine_version="1",
+        precision="fp32",
+        threads=3,
+        machine="a device",
+        overhead_ms=100.0,
+        corrections={},
+        layers=(MeasuredLayer(layer=fused_layers(get_arch("resnet8"))[0].layer, milliseconds=1.0),),
+    )
+    monkeypatch.setattr("mobilette.workflows.fit_plan.build_latency_table", lambda *_, **__: table)
+    request = asked(data, budget="latency<=50ms@onnx:3", seconds=1000.0)
+    with pytest.raises(InputError, match="no network fits the budget"):
+        run_fit(request, out=tmp_path / "out", sitting=Sitting())
+    assert not (tmp_path / "out").exists()
 
 
 def test_half_a_line_of_a_killed_process_is_no_line(tmp_path: Path) -> None:

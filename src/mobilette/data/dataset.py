@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -12,6 +11,7 @@ from mobilette.data.alike import alike_across, alike_groups
 from mobilette.data.assigning import Assigned, assign, without_seen
 from mobilette.data.digests import NEW, NONE, Digests, Trained
 from mobilette.data.division import SEEN, WHOLE, Division, check_division, merged
+from mobilette.data.fingerprint import fingerprint
 from mobilette.data.groups import groups_across
 from mobilette.data.images import Digest, ImageSet, LabelledImage, count_labels, indices_of
 from mobilette.data.opening import FoundRows, LoaderKind, find_rows
@@ -188,7 +188,7 @@ def load_dataset(
         splits=divide(found, assigned, num_classes=len(images.classes)),
         left_out=images.unusable + (() if streamed else found.store.unusable()),
         ignored=len(images.ignored),
-        fingerprint=_fingerprint(
+        fingerprint=fingerprint(
             (split, ";".join(images.classes[i] for i in indices_of(image.label)), digest)
             for split, image, digest in zip(assigned, found.images, found.digests, strict=True)
         ),
@@ -298,8 +298,3 @@ def _copies(images: ImageSet, divided: Assigned, *, resumed: bool, remark: Remar
     if not (resumed or "all" in images.splits):
         alike_across(divided.found, divided.splits, mirrored=images.flippable, remark=remark)
     return copies
-
-
-def _fingerprint(rows: Iterable[tuple[str, str, str]]) -> str:
-    lines = sorted("\0".join(row) for row in rows)  # folder names contain no zero byte
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -11,7 +12,6 @@ from pathlib import Path
 from mobilette.arch.catalogue import list_models
 from mobilette.arguments import checked
 from mobilette.artifact.contract import Precision
-from mobilette.counting.budget import parse_budget
 from mobilette.data.division import as_holdout
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, check_precision
@@ -29,7 +29,13 @@ from mobilette.training.recipe import parse_duration
 from mobilette.training.start import EXPECTED, names_weights
 from mobilette.verification.gate import MAX_DROP
 from mobilette.workflows.fit_cut import Cutting
-from mobilette.workflows.fit_plan import check_same_images, plan_race
+from mobilette.workflows.fit_plan import (
+    check_same_images,
+    lacks_table,
+    latency_tables,
+    plan_race,
+    planned,
+)
 from mobilette.workflows.fit_process import FitProcess
 from mobilette.workflows.fit_proofs import Proofs
 from mobilette.workflows.fit_race import Race
@@ -40,7 +46,9 @@ from mobilette.workflows.fit_record import (
     FitRequest,
     Fitted,
     Journal,
+    absolute,
     read_plan,
+    with_absolute_tables,
 )
 from mobilette.workflows.fit_record import Listener as LineListener
 from mobilette.workflows.fit_refine import Refining
@@ -127,13 +135,13 @@ def fit(
         raise InputError(f"--models {models!r}: no network matches")
     asked = FitRequest(
         data=recorded_path(data),
-        budget=None if budget is None else _with_absolute_tables(budget),
+        budget=None if budget is None else with_absolute_tables(budget),
         scene=scene,
         to=to,
         precision=precision,
         seconds=seconds,
-        starts=tuple(map(_absolute, starts)),
-        teacher=None if teacher is None else _absolute(teacher),
+        starts=tuple(map(absolute, starts)),
+        teacher=None if teacher is None else absolute(teacher),
         names=tuple(names),
         max_drop=max_drop,
         seed=seed,
@@ -168,7 +176,10 @@ def run_fit(
     check_storage(asked.storage)
     if out is not None:
         check_new(Path(out), holds=FIT, force=force)
-    plan = plan_race(asked, left=asked.seconds, reporter=sitting.reporter)
+    makes_table = lacks_table(want, left=asked.seconds)
+    tables = latency_tables(want, left=0.0, reporter=SILENT if makes_table else sitting.reporter)
+    left = asked.seconds - sitting.elapsed()
+    plan = plan_race(asked, tables, left=left, reporter=sitting.reporter)
     with ExitStack() as stack:
         with ExitStack() as claims:
             if out is None:
@@ -180,23 +191,16 @@ def run_fit(
             source = Path(asked.data)
             with new_directory(folder, force=force, holds=FIT, source=source) as unfinished:
                 write_json(unfinished / FIT, asdict(asked))
-                write_json(unfinished / PLAN, asdict(plan))
+                if not makes_table:  # else it is planned with the table
+                    write_json(unfinished / PLAN, asdict(plan))
+            clock = Clock(folder, asked.seconds, sitting)
+            try:
+                _plan(folder, asked, clock, sitting, on_line)
+            except InputError:
+                shutil.rmtree(folder)
+                raise
             study = stack.enter_context(open_study(folder, asked.storage, asked.study))
-        return _go_on(folder, asked, study, sitting, on_line)
-
-
-def _absolute(place: str | Path) -> str:
-    """Return the absolute path of what is there, for resuming from another folder, or a name."""
-    return str(Path(place).resolve()) if Path(place).exists() else str(place)
-
-
-def _with_absolute_tables(budget: str) -> str:
-    """Return ``budget`` with the absolute paths of its latency tables."""
-    for term in parse_budget(budget):
-        if term.device is not None and term.device.table is not None:
-            table = term.device.table
-            budget = budget.replace(f"@{table}", f"@{_absolute(table)}")
-    return budget
+        return _go_on(folder, asked, study, clock, sitting, on_line)
 
 
 @checked
@@ -224,19 +228,38 @@ def go_on(
     path: Path, asked: FitRequest, *, sitting: Sitting, on_line: LineListener | None = None
 ) -> Fitted:
     """Do what `resume_fit` does, with the listeners and clock of ``sitting``."""
-    check_same_images(asked, read_plan(path))
+    if (path / PLAN).exists():
+        check_same_images(asked, read_plan(path))
+    sitting = sitting.begin()
+    clock = Clock(path, asked.seconds, sitting)
+    _plan(path, asked, clock, sitting, on_line)
     with open_study(path, asked.storage, asked.study) as study:
-        return _go_on(path, asked, study, sitting.begin(), on_line)
+        return _go_on(path, asked, study, clock, sitting, on_line)
+
+
+def _plan(
+    folder: Path,
+    asked: FitRequest,
+    clock: Clock,
+    sitting: Sitting,
+    on_line: LineListener | None,
+) -> None:
+    """Plan the fit unless it is; whoever is stopped meanwhile knows the folder to go on with."""
+    clock.save()
+    journal = Journal(folder, on_line or (lambda line: None))
+    journal.tell("planning", folder=str(folder))
+    plan = planned(folder, asked, clock, reporter=sitting.reporter)
+    journal.tell("begun", folder=str(folder), fitting=plan.fitting)
 
 
 def _go_on(
     folder: Path,
     asked: FitRequest,
     study: Study,
+    clock: Clock,
     sitting: Sitting,
     on_line: LineListener | None,
 ) -> Fitted:
-    clock = Clock(folder, asked.seconds, sitting)
     trial = Trial(
         asked=asked,
         folder=folder,
@@ -244,7 +267,6 @@ def _go_on(
         sitting=replace(sitting, callbacks=(*sitting.callbacks, clock), reading_is_free=True),
     )
     journal = Journal(folder, on_line or (lambda line: None))
-    journal.tell("begun", folder=str(folder), fitting=read_plan(folder).fitting)
     proofs = Proofs(asked=asked, clock=clock, journal=journal, trial=trial)
     teachers = Teachers(asked=asked, journal=journal, trial=trial)
     race = Race(asked=asked, clock=clock, journal=journal, study=study, trial=trial, proofs=proofs)

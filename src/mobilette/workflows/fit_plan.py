@@ -5,20 +5,25 @@ from __future__ import annotations
 import time as system_time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
+
+from filelock import FileLock
 
 from mobilette.counting.budget import Constraint, Device
 from mobilette.counting.candidates import Shortfall
 from mobilette.counting.latency import LatencyTable, check_comparable, read_latency_table
 from mobilette.counting.shortfall import why_nothing_fits
+from mobilette.data.fingerprint import fingerprint_of_files
 from mobilette.data.formats import UnusableImage
 from mobilette.data.images import ImageSet, suggest_resolution
 from mobilette.data.machine import usable_cores
 from mobilette.data.sources import find_images
 from mobilette.engines.layer_timing import PACKAGES
 from mobilette.errors import InputError
+from mobilette.files import write_json
 from mobilette.model.model import Model
-from mobilette.progress import Reporter
+from mobilette.progress import SILENT, Reporter
 from mobilette.search.prior import Setting, shortlist
 from mobilette.search.race import first_seconds, plan_rounds
 from mobilette.search.scenes import Wanted
@@ -29,7 +34,7 @@ from mobilette.verification.latency_table import (
     cached_latency_table,
     keep_latency_table,
 )
-from mobilette.workflows.fit_record import FitRequest, RacePlan
+from mobilette.workflows.fit_record import PLAN, Clock, FitRequest, RacePlan, read_plan
 
 # Of the time, what the race may take; the rest trains the network that won.
 RACE = 0.4
@@ -40,11 +45,29 @@ _RESERVES = 4  # networks on the list for each that races
 _TABLE_FROM = 900.0  # seconds of time left from which a latency table is made first
 
 
-def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan:
+def planned(folder: Path, asked: FitRequest, clock: Clock, *, reporter: Reporter) -> RacePlan:
+    """Return the plan of the fit in ``folder``, which its first process makes and writes.
+
+    Raises:
+        InputError: the images or starts cannot be used, or nothing fits the budget.
+    """
+    with FileLock(folder / f".{PLAN}.lock"):
+        if not (folder / PLAN).exists():
+            saving = replace(reporter, remark=clock.saved_at(reporter.remark))
+            tables = latency_tables(asked.wanted, left=clock.left, reporter=saving)
+            plan = plan_race(asked, tables, left=clock.left, reporter=saving)
+            write_json(folder / PLAN, asdict(plan))
+        return read_plan(folder)
+
+
+def plan_race(
+    asked: FitRequest, tables: Mapping[Device, LatencyTable], *, left: float, reporter: Reporter
+) -> RacePlan:
     """Return the contenders, best by the prior first, and the rounds of their race.
 
     Args:
         asked: what `fit` was asked for.
+        tables: predict latencies.
         left: seconds until the end.
         reporter: receives remarks.
 
@@ -55,15 +78,15 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
     images = find_images(asked.data, groups=asked.groups)
     for line in images.remarks:
         reporter.remark(line)
-    tables = latency_tables(want, left=left, reporter=reporter)
     reading, first = seconds_to_read(images), first_seconds(asked.seconds)
+    count = sum(map(len, images.splits.values()))
     fitting = within(
         [*want.counted, *(term for term in want.terms if term.device in tables)],
         read_starts(asked.starts),
         names=asked.names,
         setting=Setting(
             own=suggest_resolution(images),
-            images=sum(map(len, images.splits.values())),
+            images=count,
             seconds=(1 - RACE) * left,
             first=first,
             madds_per_second=SPEED * usable_cores(),
@@ -83,7 +106,8 @@ def plan_race(asked: FitRequest, *, left: float, reporter: Reporter) -> RacePlan
         rounds=rounds,
         fitting=len(fitting),
         classes=images.classes,
-        images=sum(map(len, images.splits.values())),
+        images=count,
+        fingerprint=fingerprint_of_files(images),
     )
 
 
@@ -109,12 +133,14 @@ def check_same_images(asked: FitRequest, plan: RacePlan) -> None:
     """
     images = find_images(asked.data, groups=asked.groups)
     count = sum(map(len, images.splits.values()))
+    changed = f"{asked.data}: the images have changed since the fit was begun"
     if (images.classes, count) != (plan.classes, plan.images):
         raise InputError(
-            f"{asked.data}: the images have changed since the fit was begun: "
-            f"{len(images.classes)} classes and {count:,} images, not {len(plan.classes)} and "
-            f"{plan.images:,}; start a new fit"
+            f"{changed}: {len(images.classes)} classes and {count:,} images, not "
+            f"{len(plan.classes)} and {plan.images:,}; start a new fit"
         )
+    if fingerprint_of_files(images) != plan.fingerprint:
+        raise InputError(f"{changed}: as many, with other content; start a new fit")
 
 
 def read_starts(paths: tuple[str, ...]) -> Mapping[str, Model]:
@@ -133,6 +159,13 @@ def read_starts(paths: tuple[str, ...]) -> Mapping[str, Model]:
             raise InputError(f"--starts: two are called {Path(path).name}; rename one")
         found[path] = model
     return found
+
+
+def lacks_table(wanted: Wanted, *, left: float) -> bool:
+    """Whether a latency table is to be made first, with ``left`` seconds until the end."""
+    here = {x.device for x in wanted.terms if x.device and x.device.engine in PACKAGES}
+    known = latency_tables(wanted, left=0.0, reporter=SILENT)
+    return left >= _TABLE_FROM and not here <= known.keys()
 
 
 def latency_tables(

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from filelock import FileLock
 
 from mobilette.artifact.directory import Artifact, find_artifacts, open_artifact
-from mobilette.counting.budget import Constraint
+from mobilette.counting.budget import Constraint, parse_budget
 from mobilette.errors import InputError
 from mobilette.files import read_json, read_record, write_json
 from mobilette.limits import AMOUNT, DROP, FRACTION, SECONDS, SEED, WORKERS
+from mobilette.progress import Remark
 from mobilette.records import Ranged
 from mobilette.search.contender import Contender
 from mobilette.search.race import Rounds
@@ -57,6 +58,20 @@ class FitRequest(Ranged):
         return wanted(self.budget, scene=self.scene, to=self.to, precision=self.precision)
 
 
+def absolute(place: str | Path) -> str:
+    """Return the absolute path of what is there, for resuming from another folder, or a name."""
+    return str(Path(place).resolve()) if Path(place).exists() else str(place)
+
+
+def with_absolute_tables(budget: str) -> str:
+    """Return ``budget`` with the absolute paths of its latency tables."""
+    for term in parse_budget(budget):
+        if term.device is not None and term.device.table is not None:
+            table = term.device.table
+            budget = budget.replace(f"@{table}", f"@{absolute(table)}")
+    return budget
+
+
 @dataclass(frozen=True, kw_only=True)
 class RacePlan(Ranged):
     """The content of plan.json: who races, and for how long.
@@ -65,6 +80,7 @@ class RacePlan(Ranged):
         fitting: how many networks fit the budget by what is counted.
         classes: of the images.
         images: how many there are.
+        fingerprint: of their files (`mobilette.data.fingerprint`).
     """
 
     contenders: tuple[Contender, ...]
@@ -72,6 +88,7 @@ class RacePlan(Ranged):
     fitting: Annotated[int, AMOUNT]
     classes: tuple[str, ...]
     images: Annotated[int, AMOUNT]
+    fingerprint: str
     schema: Literal[1] = 1
 
 
@@ -241,6 +258,15 @@ class Clock:
         """Save the time spent, every few seconds: a callback of trainings."""
         if self.now() - self._saved > _SAVED_EVERY:
             self.save()
+
+    def saved_at(self, remark: Remark) -> Remark:
+        """Return ``remark``, with the time spent saved at each call."""
+
+        def save_and_say(line: str) -> None:
+            self()
+            remark(line)
+
+        return save_and_say
 
     def save(self) -> None:
         """Save the time spent; where another process recorded more, that is it."""
