@@ -29,6 +29,7 @@ from mobilette.search.scenes import wanted
 from mobilette.search.study import open_study
 from mobilette.training.events import EpochDone, Event, Sitting
 from mobilette.training.recipe import load_recipe
+from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
 from mobilette.workflows.fit import fit, go_on, resume_fit, run_fit
 from mobilette.workflows.fit_cut import Cutting
@@ -54,6 +55,8 @@ from tests.training.runs import Ticks
 
 pytest.importorskip("optuna")
 
+# The classes of each colour's images, where an image may have several.
+SEVERAL = (("red", "red;warm"), ("green", "green"), ("blue", "blue"))
 BUDGET = "size<=1MB, madds<=4M"
 
 
@@ -130,6 +133,25 @@ def test_a_training_that_wins_is_continued_not_restarted(fitted: Fitted) -> None
     assert epochs == sorted(epochs)
     rates = [row["lr"] for row in history]
     assert rates[-1] < 0.2 * max(rates)
+
+
+def test_of_several_labels_the_mean_average_precision_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "images", 20)
+    rows = ["path,labels"]
+    rows += [f"images/{name}/{i}.png,{labels}" for name, labels in SEVERAL for i in range(20)]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    found = fit_small(tmp_path / "list.csv", tmp_path / "out", names=("resnet8",), seconds=50.0)
+    assert found.artifact is not None
+    assert found.measure == "mean average precision"
+    assert found.top1 == pytest.approx(evaluate(found.artifact, tmp_path / "list.csv").score)
+    assert "mean average precision" in found.why
+    assert " right" not in found.why
+    assert command(["fit", "--resume", str(found.path)]) == 0
+    printed = capsys.readouterr()
+    assert f"mean average precision {found.top1:.2%} on {found.images}" in printed.out
+    assert "top-1" not in printed.out + printed.err
 
 
 def test_where_a_proof_takes_long_the_first_comes_after_seconds(
@@ -289,7 +311,7 @@ def test_what_planning_takes_is_of_the_time(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mobilette.workflows.fit_plan.build_latency_table", killed)
-    request = asked(data, budget="latency<=50ms@onnx:3", seconds=1000.0)
+    request = asked(data, budget="latency<=50ms@onnx:3", seconds=2000.0)
 
     def spent() -> float:
         return float(json.loads((out / CLOCK).read_text())["seconds"])

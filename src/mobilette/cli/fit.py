@@ -183,7 +183,7 @@ def _print(found: Fitted, *, as_json: bool) -> None:
             )
             for term in found.terms
         ]
-        answer = f"top-1 {found.top1:.2%} on {found.images:,} images"
+        answer = f"{found.measure} {found.top1:.2%} on {found.images:,} images"
         rows.append(("PASS" if found.verified else "FAIL", "answers as trained", answer))
         print(table(("", "term", "measured"), rows, left=(0, 1, 2)))
         say(found.why)

@@ -29,7 +29,7 @@ class FitProgress:
         self._live = Live(console=self._console, transient=True, refresh_per_second=4)
         self._rows: dict[str, dict[str, Any]] = {}
         self._now = ""
-        self.folder = ""
+        self.folder, self.measure = "", "top-1"
 
     def __enter__(self) -> Self:
         if self._is_live:
@@ -65,12 +65,13 @@ class FitProgress:
                 f"{event.images_per_second:,.0f} images/s, loss {event.loss:.3f}"
             )
         elif isinstance(event, EpochDone):
-            self._show(f"top-1 {event.metrics.top1:.2%}")
+            self._show(f"{self.measure} {event.metrics.score:.2%}")
 
     def line(self, line: dict[str, Any]) -> None:
         """Show a line of fit.jsonl: ``on_line`` for `mobilette.fit`."""
-        text = described(line)
         self.folder = line.get("folder", self.folder)
+        self.measure = line.get("measure", self.measure)
+        text = described(line, self.measure)
         if text and (not self._is_live or line["what"] == "elsewhere"):  # why this process ends
             self._console.print(text)
         if "key" in line:
@@ -84,7 +85,8 @@ class FitProgress:
 
     def _table(self) -> Table:
         table = Table(box=None, caption=self._now, caption_justify="left")
-        for heading in ("network", "round", "trained", "top-1", "size", "mult-adds", "verdict"):
+        measure = self.measure
+        for heading in ("network", "round", "trained", measure, "size", "mult-adds", "verdict"):
             table.add_column(
                 heading, justify="left" if heading in ("network", "verdict") else "right"
             )
@@ -116,15 +118,15 @@ def _verdict(row: dict[str, Any]) -> str:
     return ""
 
 
-def described(line: dict[str, Any]) -> str:
-    """Return a line of fit.jsonl as text."""
+def described(line: dict[str, Any], measure: str = "top-1") -> str:
+    """Return a line of fit.jsonl as text; ``measure`` is what an accuracy is."""
     what, key = line["what"], line.get("key", "")
     if what == "begun":
         return f"{line['folder']}: {line['fitting']:,} networks fit by what is counted"
     if what == "trained":
         place = "refinement" if line["round"] == REFINED else f"round {line['round'] + 1}"
         return (
-            f"{place}: {key}: top-1 {line['top1']:.2%} after "
+            f"{place}: {key}: {measure} {line['top1']:.2%} after "
             f"{line['seconds']:.0f} s; {line['spent']:.0f} s in all"
         )
     if what == "failed":
@@ -142,5 +144,5 @@ def described(line: dict[str, Any]) -> str:
         verdict = "answers as trained" if line["verified"] else line["failures"][0]
         missed = [term["text"] for term in line["terms"] if not term["passed"]]
         terms = f", misses {', '.join(missed)}" if missed else ", every term is met"
-        return f"{key}: artifact: top-1 {line['top1']:.2%}, {verdict}{terms}"
+        return f"{key}: artifact: {measure} {line['top1']:.2%}, {verdict}{terms}"
     return ""

@@ -46,7 +46,7 @@ def write_image(fitted: Fitted) -> Path:
             across = axes.get_xaxis_transform()
             axes.text(term.limit, 0.02, f"{term.text} ", ha="right", color=QUIET, transform=across)
         axes.set_xlabel(f"{AXIS[quantity]} (logarithmic)")
-        axes.set_ylabel("top-1 on the held-out images")
+        axes.set_ylabel(f"{fitted.measure} on the held-out images")
         axes.set_xscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):

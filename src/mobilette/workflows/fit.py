@@ -249,7 +249,7 @@ def _plan(
     journal = Journal(folder, on_line or (lambda line: None))
     journal.tell("planning", folder=str(folder))
     plan = planned(folder, asked, clock, reporter=sitting.reporter)
-    journal.tell("begun", folder=str(folder), fitting=plan.fitting)
+    journal.tell("begun", folder=str(folder), fitting=plan.fitting, measure=plan.measure)
 
 
 def _go_on(

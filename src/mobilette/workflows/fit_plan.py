@@ -108,6 +108,7 @@ def plan_race(
         classes=images.classes,
         images=count,
         fingerprint=fingerprint_of_files(images),
+        measure="mean average precision" if images.multi_label else "top-1",
     )
 
 

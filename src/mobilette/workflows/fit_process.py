@@ -134,6 +134,7 @@ class FitProcess:
             key=best["key"] if best else "",
             verified=bool(best and best["verified"]),
             top1=best["top1"] if best else 0.0,
+            measure=plan.measure,
             images=best["images"] if best else 0,
             terms=tuple(Term(**each) for each in best["terms"]) if best else (),
             why=why_this_one(best, plan, lines),

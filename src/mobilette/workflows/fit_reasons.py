@@ -27,6 +27,8 @@ def why_this_one(
     if own:
         last = own[-1]
         text += f"; after {last['seconds']:.0f} s of training it had {last['top1']:.1%}"
+        if plan.measure != "top-1":
+            text += f" {plan.measure}"
         misfits = {
             line["key"]
             for line in lines
@@ -46,8 +48,12 @@ def why_this_one(
     taught = [line for line in lines if line["what"] == "taught" and line["key"] == key]
     if taught:
         text += f"; its teacher was {teacher_text(taught[-1])}"
-    right = f"{best['top1']:.1%} of {best['images']:,} images right"
-    return f"{text}; its artifact answers {right}"
+    if plan.measure == "top-1":
+        return f"{text}; its artifact answers {best['top1']:.1%} of {best['images']:,} images right"
+    return (
+        f"{text}; the {plan.measure} of its artifact on {best['images']:,} images is "
+        f"{best['top1']:.1%}"
+    )
 
 
 def teacher_text(line: Mapping[str, Any]) -> str:

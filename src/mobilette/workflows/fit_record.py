@@ -25,6 +25,7 @@ from mobilette.training.events import Sitting
 FIT, PLAN, LINES, CLOCK, RESULT = "fit.json", "plan.json", "fit.jsonl", "clock.json", "result.json"
 RUNS, ARTIFACT, PROOF = "runs", "artifact", "proof.json"
 REFINEMENT, STARTS = "refinement.json", "starts"
+Measure = Literal["top-1", "mean average precision"]
 _SAVED_EVERY = 2.0  # seconds between records of the time spent
 
 
@@ -81,6 +82,7 @@ class RacePlan(Ranged):
         classes: of the images.
         images: how many there are.
         fingerprint: of their files (`mobilette.data.fingerprint`).
+        measure: what an accuracy is: of several labels per image, the mean average precision.
     """
 
     contenders: tuple[Contender, ...]
@@ -89,6 +91,7 @@ class RacePlan(Ranged):
     classes: tuple[str, ...]
     images: Annotated[int, AMOUNT]
     fingerprint: str
+    measure: Measure = "top-1"
     schema: Literal[1] = 1
 
 
@@ -124,6 +127,7 @@ class Fitted:
         key: its network.
         verified: whether `verify` passed.
         top1: its accuracy on the held-out images, 0 to 1.
+        measure: what that is: ``top-1``, or ``mean average precision`` of several labels per image.
         images: how many these are.
         terms: of the budget, with what was measured of the artifact.
         why: one sentence: why this network.
@@ -137,6 +141,7 @@ class Fitted:
     key: str
     verified: bool
     top1: float
+    measure: Measure
     images: int
     terms: tuple[Term, ...]
     why: str
@@ -159,6 +164,7 @@ class Fitted:
             "network": self.key,
             "verified": self.verified,
             "top1": self.top1,
+            "measure": self.measure,
             "images": self.images,
             "terms": [asdict(term) for term in self.terms],
             "why": self.why,

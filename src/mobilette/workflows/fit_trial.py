@@ -31,6 +31,7 @@ from mobilette.training.plan import NetworkChoice
 from mobilette.training.recipe import Recipe
 from mobilette.training.state import read_state
 from mobilette.verification.bench import time_once
+from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export_each
 from mobilette.workflows.fit_record import ARTIFACT, PROOF, RUNS, FitRequest, Term
@@ -188,6 +189,10 @@ def proof(
                 max_unusable=asked.max_unusable,
             )
         top1 = verdict.accuracy_artifact or 0.0
+        if run.multi_label:  # `verify` compares the likeliest class alone
+            top1 = evaluate(
+                artifact, asked.data, workers=asked.workers, max_unusable=asked.max_unusable
+            ).score
         yield Proof(
             artifact=artifact,
             verified=verdict.passed,
