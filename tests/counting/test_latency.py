@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.scale import Settings
+from mobilette.cli.main import run as command
 from mobilette.counting.budget import Device, parse_budget
 from mobilette.counting.candidates import Candidate, Shortfall, candidates
 from mobilette.counting.cost import cost
@@ -22,6 +23,7 @@ from mobilette.counting.latency import (
     LatencyTable,
     MeasuredLayer,
     check_comparable,
+    interpolated,
     predicted_latency,
     read_latency_table,
     unmeasured_layers,
@@ -124,6 +126,32 @@ def test_what_the_table_lacks_is_interpolated() -> None:
         assert set(lacking) <= set(layers)
         expected = 0.5 + sum(map(made_up, layers))
         assert predicted_latency(arch, table) == pytest.approx(expected, rel=0.25)
+
+
+def test_how_many_layers_are_interpolated_is_said() -> None:
+    table = table_of("mobilenet_v2")
+    known, other = arch_of("mobilenet_v2"), arch_of("mobilenet_v2", 80)
+    assert interpolated([known], table) == ""
+    layers = {step.layer for arch in (known, other) for step in fused_layers(arch)}
+    lacking = len(unmeasured_layers(other, table))
+    text = f"{lacking} of {len(layers)} layers are not in the table and were interpolated"
+    assert interpolated([known, other], table) == text
+
+
+def test_models_says_how_many_layers_are_interpolated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "device.json"
+    write_latency_table(table_of("resnet8"), path)
+    budget = ["models", "resnet8", "--budget", f"latency<=1s@{path}", "--limit", "1", "--json"]
+    for resolution in (96, 128):
+        assert command([*budget, "--resolution", str(resolution)]) == 0
+        printed = capsys.readouterr()
+        (found,) = json.loads(printed.out)
+        used = Settings(resolution=resolution, width_mult=found["width_mult"], num_classes=1000)
+        text = interpolated([get_arch("resnet8", used)], read_latency_table(path))
+        assert (f"latency on {path}: {text}" in " ".join(printed.err.split())) == bool(text)
+    assert text
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,8 +8,8 @@ from mobilette.arch.catalogue import get_arch, list_models
 from mobilette.arch.layers import layers
 from mobilette.arch.primitives import INPUT, output_side
 from mobilette.arch.scale import Resolution, Settings
-from mobilette.counting.candidates import cost_by_resolution
 from mobilette.counting.cost import cost
+from mobilette.counting.resolution_costs import cost_by_resolution
 
 FULL = st.integers(65, 512)
 SMALL = st.integers(16, 64)

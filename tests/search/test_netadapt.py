@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -190,12 +191,12 @@ def test_down_to_the_budget_and_on_after_a_stop(
     trainings = 0
     real = Practice.trained
 
-    def killed(self: Practice, *args: object, **options: object) -> Model:
+    def killed(self: Practice, *args: Any, **options: Any) -> Model:
         nonlocal trainings
         trainings += 1
         if trainings == 4:  # in the second iteration
             raise KilledError
-        return real(self, *args, **options)  # type: ignore[arg-type]
+        return real(self, *args, **options)
 
     monkeypatch.setattr(Practice, "trained", killed)
     with pytest.raises(KilledError):

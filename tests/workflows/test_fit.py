@@ -13,10 +13,16 @@ import pytest
 from PIL import Image
 
 from mobilette.arch.catalogue import get_arch
+from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import run as command
 from mobilette.counting.cost import cost
 from mobilette.counting.fused_layers import fused_layers
-from mobilette.counting.latency import LatencyTable, MeasuredLayer
+from mobilette.counting.latency import (
+    LatencyTable,
+    MeasuredLayer,
+    interpolated,
+    write_latency_table,
+)
 from mobilette.engines.load import load
 from mobilette.errors import InputError
 from mobilette.files import read_record
@@ -49,7 +55,7 @@ from mobilette.workflows.fit_record import (
 )
 from mobilette.workflows.fit_refine import Refinement
 from mobilette.workflows.fit_teacher import Teachers
-from mobilette.workflows.fit_trial import Trial
+from mobilette.workflows.fit_trial import Trial, judge
 from tests.conftest import write_images
 from tests.training.runs import Ticks
 
@@ -255,21 +261,39 @@ def test_a_time_too_short_for_any_training_is_refused(data: Path, tmp_path: Path
 
 
 def test_the_command_prints_one_json_value(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Fitted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    names = ["--models", "resnet8", "--workers", "0"]
-    status = command(
-        ["fit", str(data), "--budget", BUDGET, "--time", "30s", *names, "--out", str(out), "--json"]
-    )
+    out = Path(shutil.copytree(fitted.path, tmp_path / "fit"))
+    assert command(["fit", "--resume", str(out), "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
-    assert status == (0 if found["passed"] else 1)
+    assert found["passed"]
     page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
     assert f"| `fit` | `{', '.join(found)}` |" in page
-    assert (out / FIT).is_file()
     with Image.open(out / "fit.png") as image:
         assert np.asarray(image).std() > 0
+
+
+def test_an_interpolated_prediction_is_said(
+    exported: Artifact, trained: Run, tmp_path: Path
+) -> None:
+    (layer, *_) = {step.layer for step in fused_layers(trained.arch)}
+    path = tmp_path / "pi4.json"
+    table = LatencyTable(
+        engine="onnx",
+        engine_version="1",
+        precision="fp32",
+        threads=1,
+        machine="a device",
+        overhead_ms=1.0,
+        corrections={},
+        layers=(MeasuredLayer(layer=layer, milliseconds=1.0),),
+    )
+    write_latency_table(table, path)
+    want = wanted(f"latency<=1s@{path}, madds<=1G", scene=None, to="onnx", precision="fp32")
+    latency, madds = judge(want, exported, trained.arch, top1=1.0)
+    assert latency.remark == interpolated([trained.arch], table) != ""
+    assert madds.remark == ""
 
 
 def test_other_images_are_refused(fitted: Fitted, data: Path, tmp_path: Path) -> None:
@@ -302,6 +326,7 @@ def test_what_planning_takes_is_of_the_time(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fit that is killed while it makes a latency table goes on, and what that took is gone."""
+    monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path / "cache"))  # where no table is
     now, out = Ticks(), tmp_path / "out"
     told: list[dict[str, Any]] = []
 
@@ -311,7 +336,7 @@ def test_what_planning_takes_is_of_the_time(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mobilette.workflows.fit_plan.build_latency_table", killed)
-    request = asked(data, budget="latency<=50ms@onnx:3", seconds=2000.0)
+    request = asked(data, budget="latency<=50ms@onnx", seconds=2000.0)
 
     def spent() -> float:
         return float(json.loads((out / CLOCK).read_text())["seconds"])
@@ -329,18 +354,19 @@ def test_what_planning_takes_is_of_the_time(
 def test_a_budget_that_only_the_table_shows_to_be_impossible_leaves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path / "cache"))  # where no table is
     table = LatencyTable(
         engine="onnx",
         engine_version="1",
         precision="fp32",
-        threads=3,
+        threads=1,
         machine="a device",
         overhead_ms=100.0,
         corrections={},
         layers=(MeasuredLayer(layer=fused_layers(get_arch("resnet8"))[0].layer, milliseconds=1.0),),
     )
     monkeypatch.setattr("mobilette.workflows.fit_plan.build_latency_table", lambda *_, **__: table)
-    request = asked(data, budget="latency<=50ms@onnx:3", seconds=1000.0)
+    request = asked(data, budget="latency<=50ms@onnx", seconds=1000.0)
     with pytest.raises(InputError, match="no network fits the budget"):
         run_fit(request, out=tmp_path / "out", sitting=Sitting())
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +14,23 @@ from mobilette.counting.budget import parse_budget
 from mobilette.counting.cost import cost
 from mobilette.counting.fused_layers import fused_layers
 from mobilette.counting.latency import LatencyTable, MeasuredLayer, write_latency_table
+from mobilette.data.reading import Reading
 from mobilette.errors import InputError
 from mobilette.files import read_record
+from mobilette.model.model import Model
 from mobilette.run.directory import Run, open_run
 from mobilette.search.limits_of_budget import Limits, limits_of
 from mobilette.search.netadapt_record import RECORD, Adaptation
-from mobilette.search.practice import Practice
+from mobilette.search.practice import Judgement, Practice
 from mobilette.search.proposals import narrowest
-from mobilette.workflows.prune import prune
+from mobilette.training.events import Sitting
+from mobilette.training.recipe import SLICED, load_recipe
+from mobilette.workflows.prune import prune, run_prune
 from mobilette.workflows.prune_budget import BUDGET, read_budget
 from mobilette.workflows.prune_record import read_pruning
+from tests.training.runs import Ticks
 
+LIMIT = 60.0  # seconds
 Capture = pytest.CaptureFixture[str]
 
 
@@ -72,8 +79,8 @@ def test_a_devices_table(trained: Run, images: Path, tmp_path: Path) -> None:
     whole = limits_of(f"latency<=9ms@{table}", trained.arch)
     need = whole.need(trained.arch, whole.terms[0])
     budget = f"latency<={0.9 * need:.6f}ms@{table}"
-    options: dict[str, object] = {"steps": 1, "short_steps": 0, "epochs": 1, "workers": 0}
-    run = prune(trained, images, budget=budget, out=tmp_path / "run", **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"steps": 1, "short_steps": 0, "epochs": 1, "workers": 0}
+    run = prune(trained, images, budget=budget, out=tmp_path / "run", **options)
     (term,) = read_budget(run.path).terms
     assert term.met
     assert not term.measured
@@ -105,7 +112,9 @@ def test_a_miss_is_status_1_and_kept(
     limit = (whole.need(narrowest(trained.arch), of_table) + uncut) / 2
     budget = f"latency<={limit:.4f}ms@onnx"
     (term,) = parse_budget(budget)
-    here = Limits(terms=(term,), tables={term.device: whole.tables[of_table.device]})  # type: ignore[index,dict-item]
+    assert term.device is not None
+    assert of_table.device is not None
+    here = Limits(terms=(term,), tables={term.device: whole.tables[of_table.device]})
     measured = iter([uncut, *[1.01 * limit] * 3])
     monkeypatch.setattr("mobilette.workflows.prune.limits_of", lambda *_, **__: here)
     monkeypatch.setattr(
@@ -130,18 +139,18 @@ def test_a_killed_pruning_goes_on(
     out = tmp_path / "narrow"
     real, calls = Practice.judged, 0
 
-    def killed(self: Practice, model: object) -> object:
+    def killed(self: Practice, model: Model) -> Judgement:
         nonlocal calls
         calls += 1
         if calls == 20:
             raise KeyboardInterrupt
-        return real(self, model)  # type: ignore[arg-type]
+        return real(self, model)
 
     monkeypatch.setattr(Practice, "judged", killed)
 
     def go() -> Run:
-        options: dict[str, object] = {"steps": 4, "short_steps": 0, "epochs": 1, "workers": 0}
-        return prune(trained, images, budget=budget, out=out, **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"steps": 4, "short_steps": 0, "epochs": 1, "workers": 0}
+        return prune(trained, images, budget=budget, out=out, **options)
 
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         go()
@@ -153,6 +162,43 @@ def test_a_killed_pruning_goes_on(
     assert record.iterations[: len(begun)] == begun
     assert cost(run.arch).madds <= 0.6 * cost(trained.arch).madds
     assert not (tmp_path / "narrow-netadapt").exists()
+
+
+def test_within_a_time_there_are_fewer_iterations_and_fine_tuning_has_the_rest(
+    trained: Run, images: Path, tmp_path: Path
+) -> None:
+    """By a clock that only trials of cuts move: what is slow is done in fewer, larger steps."""
+    now = Ticks(0.1)
+    real, spent = Practice.judged, list[float]()
+
+    def slow(self: Practice, model: Model) -> Judgement:
+        now.time += 1.0
+        spent.append(now.time)
+        return real(self, model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Practice, "judged", slow)
+        run = run_prune(
+            trained,
+            images,
+            budget=f"madds<={int(0.6 * cost(trained.arch).madds)}",
+            steps=12,
+            short_steps=0,
+            recipe=load_recipe(SLICED, overrides={"batch_size": 16, "time_limit": LIMIT}),
+            limits_all=True,
+            out=tmp_path / "run",
+            reading=Reading(workers=0),
+            sitting=Sitting(now=now),
+        )
+    record = read_record(run.path / RECORD, Adaptation)
+    assert 1 <= len(record.iterations) < 12
+    assert read_budget(run.path).met
+    # A network that no single cut brings within the budget needs more iterations than there is
+    # time for; fine-tuning has the rest.
+    tuning = load_recipe(run.path / "recipe.toml").time_limit
+    assert LIMIT - spent[-1] - 5.0 < tuning <= LIMIT - spent[-1]
+    assert open_run(run.path).history()[-1]["seconds"] <= tuning
+    assert now.time <= 1.05 * LIMIT
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,9 @@ def _print(found: Fitted, *, as_json: bool) -> None:
         answer = f"{found.measure} {found.top1:.2%} on {found.images:,} images"
         rows.append(("PASS" if found.verified else "FAIL", "answers as trained", answer))
         print(table(("", "term", "measured"), rows, left=(0, 1, 2)))
+        for term in found.terms:
+            if term.remark:
+                say(f"{term.text}: {term.remark}")
         say(found.why)
     if found.artifact is not None:
         remarks().print(f"written: {found.artifact.path}, {picture}; {found.seconds:.0f} s")

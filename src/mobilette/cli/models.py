@@ -126,6 +126,7 @@ def _list_candidates(
     from mobilette.cli.output import print_json, remarks
     from mobilette.counting.budget import parse_budget
     from mobilette.counting.candidates import Shortfall, candidates
+    from mobilette.counting.latency import interpolated
     from mobilette.counting.shortfall import why_nothing_fits
 
     limits = parse_budget(budget)
@@ -148,6 +149,10 @@ def _list_candidates(
         print_json([candidate.to_json() for candidate in found[:limit]])
     else:
         _print_candidates(found, limit or SHOWN, used, num_classes)
+    shown = found[: limit if as_json else limit or SHOWN]
+    for device, table in tables.items():
+        if text := interpolated((each.arch(num_classes) for each in shown), table):
+            remarks().print(f"latency on {device}: {text}")
     return 0
 
 

@@ -33,44 +33,51 @@ if TYPE_CHECKING:
     from mobilette.workflows.prune_record import Pruning
 
 
+Source = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+Data = Annotated[str, typer.Argument(help="Images of its classes, or a named set.")]
+Keep = Annotated[
+    float | None, ranged("--keep", PRUNED_PART, "Fraction of the mult-adds to keep, such as 0.7.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", help="Instead of --keep: what it may need: latency<=1ms@onnx,size<=1MB."
+    ),
+]
+ImportanceOption = Annotated[
+    Literal["taylor", "norm"],
+    typer.Option("--importance", help="Rank channels by their effect on the loss, or their norm."),
+]
+Steps = Annotated[
+    int | None,
+    ranged(
+        "--steps",
+        PRUNING_STEPS,
+        "Rounds of cutting and fine-tuning [1]; with --budget, of cutting [up to 12].",
+    ),
+]
+ShortSteps = Annotated[
+    int | None,
+    ranged(
+        "--short-steps",
+        SHORT_STEPS,
+        "With --budget: steps of training before a cut is judged [20].",
+    ),
+]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe of the fine-tuning [sliced].")
+]
+
+
 def prune(
-    run: Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")],
-    data: Annotated[str, typer.Argument(help="Images of its classes, or a named set.")],
-    keep: Annotated[
-        float | None,
-        ranged("--keep", PRUNED_PART, "Fraction of the mult-adds to keep, such as 0.7."),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget", help="Instead of --keep: what it may need: latency<=1ms@onnx,size<=1MB."
-        ),
-    ] = None,
-    importance: Annotated[
-        Literal["taylor", "norm"],
-        typer.Option(
-            "--importance", help="Rank channels by their effect on the loss, or their norm."
-        ),
-    ] = "taylor",
-    steps: Annotated[
-        int | None,
-        ranged(
-            "--steps",
-            PRUNING_STEPS,
-            "Rounds of cutting and fine-tuning [1]; with --budget, of cutting [up to 12].",
-        ),
-    ] = None,
-    short_steps: Annotated[
-        int | None,
-        ranged(
-            "--short-steps",
-            SHORT_STEPS,
-            "With --budget: steps of training before a cut is judged [20].",
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Recipe of the fine-tuning [sliced].")
-    ] = None,
+    run: Source,
+    data: Data,
+    keep: Keep = None,
+    budget: Budget = None,
+    importance: ImportanceOption = "taylor",
+    steps: Steps = None,
+    short_steps: ShortSteps = None,
+    recipe: RecipeOption = None,
     epochs: Epochs = None,
     time: Time = None,
     batch_size: BatchSize = None,

@@ -7,7 +7,7 @@ its kind, in the logarithms of mult-adds, weights and map elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from math import prod
@@ -106,10 +106,13 @@ class LatencyTable:
     def to_json(self) -> dict[str, object]:
         """Return the table as JSON values; what a layer has by default is left out."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        layers = [
+        return {**values, "corrections": dict(self.corrections), "layers": self.layers_to_json()}
+
+    def layers_to_json(self) -> list[dict[str, object]]:
+        """Return the layers as JSON values."""
+        return [
             {"milliseconds": each.milliseconds, "layer": _short(each.layer)} for each in self.layers
         ]
-        return {**values, "corrections": dict(self.corrections), "layers": layers}
 
 
 @checked
@@ -131,7 +134,8 @@ def write_latency_table(table: LatencyTable, path: Path) -> None:
     import json
 
     values = table.to_json()
-    lines = ",\n  ".join(json.dumps(each) for each in values.pop("layers"))  # type: ignore[attr-defined]
+    del values["layers"]
+    lines = ",\n  ".join(map(json.dumps, table.layers_to_json()))
     head = json.dumps(values, indent=1).removesuffix("\n}")
     write_text(path, f'{head},\n "layers": [\n  {lines}\n ]\n}}\n')
 
@@ -165,6 +169,15 @@ def unmeasured_layers(arch: Arch, table: LatencyTable) -> tuple[FusedLayer, ...]
     """Return the different layers of ``arch`` that ``table`` lacks and interpolates."""
     needed = dict.fromkeys(step.layer for step in fused_layers(arch))
     return tuple(layer for layer in needed if layer not in table.by_layer)
+
+
+def interpolated(archs: Iterable[Arch], table: LatencyTable) -> str:
+    """Return how many different layers of ``archs`` are interpolated, in words; empty if none."""
+    needed = {step.layer for arch in archs for step in fused_layers(arch)}
+    lacking = len(needed - table.by_layer.keys())
+    if not lacking:
+        return ""
+    return f"{lacking} of {len(needed)} layers are not in the table and were interpolated"
 
 
 def check_comparable(table: LatencyTable, *, engine: str, version: str, precision: str) -> None:

@@ -11,22 +11,14 @@ from math import prod
 from typing import Any, assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobilette.arch.primitives import Shape, same_padding
-from mobilette.arch.rows import Activation
 from mobilette.counting.fused_layers import FusedLayer, Step
 from mobilette.counting.latency import Precision
 from mobilette.exporters.onnx_layers import noise
-from mobilette.exporters.tflite_file import packed, schema
+from mobilette.exporters.tflite_graph import SCALE, TfliteGraph
 
-# Of int8 tensors: of activations; of a sigmoid's results, the only one that kernels accept.
-_SCALE, _TO_ONE = (0.05, 0), (1 / 256, -128)
 _WEIGHT_STEP = 0.002
-# Operator versions for float and for int8, where they are not 1 and 2.
-_VERSIONS = {"CONV_2D": (1, 3), "DEPTHWISE_CONV_2D": (1, 3), "FULLY_CONNECTED": (1, 4)}
-_VERSIONS |= {"TRANSPOSE": (4, 4), "RESHAPE": (1, 1), "HARD_SWISH": (1, 1), "CAST": (1, 1)}
-_VERSIONS |= {"QUANTIZE": (1, 1)}
 
 
 def write_tflite_layers(
@@ -52,86 +44,18 @@ def _nhwc(shape: Shape) -> list[int]:
     return [1, *shape[1:], shape[0]]
 
 
-class _Graph:
-    """The tensors and operators so far, and the tensor of each step."""
+class _Graph(TfliteGraph):
+    """Steps as tensors and operators."""
 
     def __init__(self, precision: Precision) -> None:
-        self.types = schema()
-        self.is_int8 = precision == "int8"
-        kinds = self.types.TensorType
-        self.kind = kinds.INT8 if self.is_int8 else kinds.FLOAT32
-        self.model = self.types.ModelT()
-        self.graph = self.types.SubGraphT()
-        self.graph.tensors, self.graph.operators = [], []
-        self.graph.inputs, self.graph.outputs = [], []
-        self.model.buffers = [self.types.BufferT()]
-        self.codes: dict[str, int] = {}
-        self.model.operatorCodes = []
+        super().__init__(precision)
         self.tensors: dict[str, int] = {}
-
-    def tensor(
-        self, shape: Sequence[int], kind: int, quantised: tuple[Any, Any] | None = None
-    ) -> int:
-        made = self.types.TensorT()
-        made.shape, made.type, made.buffer, made.hasRank = list(shape), kind, 0, True
-        made.name = str(len(self.graph.tensors)).encode()
-        if quantised is not None:
-            steps = self.types.QuantizationParametersT()
-            steps.scale = np.atleast_1d(np.float32(quantised[0]))
-            steps.zeroPoint = np.atleast_1d(np.int64(quantised[1]))
-            made.quantization = steps
-        self.graph.tensors.append(made)
-        return len(self.graph.tensors) - 1
-
-    def map(self, shape: Sequence[int], scale: tuple[float, int] = _SCALE) -> int:
-        return self.tensor(shape, self.kind, scale if self.is_int8 else None)
-
-    def constant(self, values: NDArray[Any], quantised: tuple[Any, Any] | None = None) -> int:
-        kinds = {np.dtype(np.float32): "FLOAT32", np.dtype(np.int32): "INT32"}
-        kind = getattr(self.types.TensorType, kinds.get(values.dtype, "INT8"))
-        index = self.tensor(values.shape, kind, quantised)
-        buffer = self.types.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        self.graph.tensors[index].buffer = len(self.model.buffers)
-        self.model.buffers.append(buffer)
-        return index
-
-    def whole(self, *values: int) -> int:
-        return self.constant(np.array(values, np.int32))
-
-    def shape_of(self, tensor: int) -> list[int]:
-        shape: list[int] = self.graph.tensors[tensor].shape
-        return shape
-
-    def operator(
-        self, name: str, inputs: Sequence[int], output: int, options: str = "", **values: Any
-    ) -> int:
-        made = self.types.OperatorT()
-        made.inputs, made.outputs = list(inputs), [output]
-        made.opcodeIndex = self.code(name)
-        if options:
-            made.builtinOptionsType = getattr(self.types.BuiltinOptions, options)
-            made.builtinOptions = getattr(self.types, f"{options}T")()
-            for key, value in values.items():
-                setattr(made.builtinOptions, key, value)
-        self.graph.operators.append(made)
-        return output
-
-    def code(self, name: str) -> int:
-        if name not in self.codes:
-            made = self.types.OperatorCodeT()
-            made.builtinCode = getattr(self.types.BuiltinOperator, name)
-            made.deprecatedBuiltinCode = min(made.builtinCode, 127)
-            made.version = _VERSIONS.get(name, (1, 2))[self.is_int8]
-            self.codes[name] = len(self.codes)
-            self.model.operatorCodes.append(made)
-        return self.codes[name]
 
     def input(self, name: str, shape: Shape, *, pixels: bool) -> None:
         sides = _nhwc(shape) if len(shape) == 3 else [1, *shape]
         if pixels:
             kind = self.types.TensorType.UINT8
-            index = self.tensor(sides, kind, (_SCALE[0], 128) if self.is_int8 else None)
+            index = self.tensor(sides, kind, (SCALE[0], 128) if self.is_int8 else None)
         else:
             index = self.map(sides)
         self.graph.inputs.append(index)
@@ -154,32 +78,6 @@ class _Graph:
             tensor = self.elementwise("ADD", [tensor, residual], "AddOptions", layer.after_add)
             tensor = self.activated(tensor, layer.after_add)
         self.tensors[step.name] = tensor
-
-    def fused(self, function: Activation) -> int:
-        """Return the activation that an operator computes itself."""
-        kinds = self.types.ActivationFunctionType
-        if function == "hard_sigmoid" and not self.is_int8:
-            return int(kinds.RELU6)  # then a sixth
-        return int({"relu": kinds.RELU, "relu6": kinds.RELU6}.get(function, kinds.NONE))
-
-    def activated(self, tensor: int, function: Activation) -> int:
-        """Return ``tensor`` after what of its activation is an operator of its own."""
-        shape = self.shape_of(tensor)
-        if function == "hard_swish":
-            return self.operator("HARD_SWISH", [tensor], self.map(shape))
-        if function == "sigmoid":
-            return self.operator("LOGISTIC", [tensor], self.map(shape, _TO_ONE))
-        if function == "hard_sigmoid" and not self.is_int8:
-            sixth = self.constant(np.array(1 / 6, np.float32))
-            return self.elementwise("MUL", [tensor, sixth], "MulOptions")
-        return tensor
-
-    def elementwise(
-        self, name: str, inputs: Sequence[int], options: str, function: Activation = "none"
-    ) -> int:
-        output = self.map(self.shape_of(inputs[0]))
-        fused = self.fused(function)
-        return self.operator(name, inputs, output, options, fusedActivationFunction=fused)
 
     def layer(self, layer: FusedLayer, inputs: list[int]) -> int:
         """Return the tensor of ``layer`` with its activation, before an addition."""
@@ -259,7 +157,7 @@ class _Graph:
     def bias(self, channels: int) -> int:
         if not self.is_int8:
             return self.constant(noise((channels,), inputs=100))
-        steps = np.full(channels, _WEIGHT_STEP * _SCALE[0], np.float32)
+        steps = np.full(channels, _WEIGHT_STEP * SCALE[0], np.float32)
         return self.constant(
             np.arange(channels, dtype=np.int32), (steps, np.zeros(channels, np.int64))
         )
@@ -340,9 +238,6 @@ class _Graph:
         )
         return self.reshaped(made, [1, features])
 
-    def reshaped(self, source: int, shape: Sequence[int]) -> int:
-        return self.operator("RESHAPE", [source, self.whole(*shape)], self.map(shape))
-
     def pooled(self, name: str, layer: FusedLayer, source: int, window: tuple[int, int]) -> int:
         lowest = float(np.finfo(np.float32).min) if name == "MAX_POOL_2D" else 0.0
         source, same = self.padded(layer, source, value=lowest)
@@ -360,10 +255,6 @@ class _Graph:
             filterWidth=width,
             fusedActivationFunction=self.types.ActivationFunctionType.NONE,
         )
-
-    def sliced(self, source: int, begin: Sequence[int], size: Sequence[int]) -> int:
-        inputs = [source, self.whole(*begin), self.whole(*size)]
-        return self.operator("SLICE", inputs, self.map(size))
 
     def shuffled(self, layer: FusedLayer, source: int) -> int:
         channels, height, width = layer.output
@@ -389,9 +280,3 @@ class _Graph:
         half = (layer.output[0] - channels) // 2
         pads = self.constant(np.array([[0, 0], [0, 0], [0, 0], [half, half]], np.int32))
         return self.operator("PAD", [source, pads], self.map(_nhwc(layer.output)), "PadOptions")
-
-    def packed(self) -> bytes:
-        self.model.version = 3
-        self.model.subgraphs = [self.graph]
-        self.model.description = b"Mobilette"
-        return packed(self.model)

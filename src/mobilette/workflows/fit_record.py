@@ -97,16 +97,20 @@ class RacePlan(Ranged):
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """A term of the budget and what was measured of the artifact; in the unit of its limit."""
+    """A term of the budget and what was measured of the artifact; in the unit of its limit.
+
+    ``remark`` says what part of a prediction is interpolated; it is empty otherwise.
+    """
 
     text: str
     quantity: str
     limit: float
     measured: float
     passed: bool
+    remark: str = ""
 
     @classmethod
-    def of(cls, term: Constraint, measured: float) -> Term:
+    def of(cls, term: Constraint, measured: float, remark: str = "") -> Term:
         """Return the verdict on ``term``."""
         return cls(
             text=term.text,
@@ -114,6 +118,7 @@ class Term:
             limit=term.limit,
             measured=measured,
             passed=term.is_met(measured),
+            remark=remark,
         )
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from mobilette.arch.arch import Arch
 from mobilette.artifact.directory import Artifact
 from mobilette.counting.budget import Quantity
-from mobilette.counting.latency import predicted_latency, read_latency_table
+from mobilette.counting.latency import interpolated, predicted_latency, read_latency_table
 from mobilette.data.division import Division
 from mobilette.data.reading import Reading
 from mobilette.engines.timing import Request
@@ -226,13 +226,15 @@ def judge(wanted: Wanted, artifact: Artifact, arch: Arch, *, top1: float) -> tup
         found["ram"] = size.arena_bytes or found["ram"]
     terms = []
     for term in wanted.terms:
+        remark = ""
         if term.device is None:
             measured = found[term.quantity]
         elif term.device.table is not None:
-            measured = predicted_latency(arch, read_latency_table(term.device.table))
+            table = read_latency_table(term.device.table)
+            measured, remark = predicted_latency(arch, table), interpolated([arch], table)
         else:
             measured = latency_ms(artifact.path, term.device.threads)
-        terms.append(Term.of(term, measured))
+        terms.append(Term.of(term, measured, remark))
     return tuple(terms)
 
 

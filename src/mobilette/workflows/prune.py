@@ -85,7 +85,8 @@ def prune(
         recipe: for the fine-tuning after each step; by default ``sliced``.
         epochs: passes over the images in each step.
         time: wall-clock for all steps together: seconds, or text such as ``"10m"``. Fine-tuning
-            gets at least half, in equal parts. By default the recipe decides.
+            gets at least half, in equal parts; with ``budget`` what cutting to it leaves, where
+            that takes longer. By default the recipe decides.
         batch_size: images per step of fine-tuning.
         lr: peak learning rate of fine-tuning.
         seed: random seed of fine-tuning.
