@@ -73,6 +73,7 @@ SHORT_STEPS = Range(0, 1_000_000)
 
 # Answers.
 TEMPERATURE = Range(0.1, 10.0)
+GUESSES = Range(1, 65_536)
 SCORE = Range(-1e30, 1e30)  # of logits
 
 # Measurements.

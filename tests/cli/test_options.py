@@ -146,7 +146,7 @@ TEXTS = {
     "cost": ["--form", "--sort", "--resolution"],
     "models": ["--budget", "--resolution", "--precision"],
     "evaluate": ["--split", "--device", "--out"],
-    "predict": ["--device"],
+    "predict": ["--device", "--out"],
     "embed": ["--out", "--device"],
     "export": ["--to", "--precision", "--names", "--data"],
     "quantize": ["--to", "--split", "--calibrate"],

@@ -13,11 +13,12 @@ from PIL import Image
 from mobilette.artifact.directory import Artifact
 from mobilette.engines.images import ImageLike
 from mobilette.engines.load import load
-from mobilette.engines.predictor import AHEAD, BATCH, Failure, Prediction, largest
+from mobilette.engines.predictor import AHEAD, BATCH, Failure, Prediction
 from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
+from mobilette.run.metrics import largest
 from mobilette.verification.evaluate import evaluate
 from tests.accepted.asking import ColourPredictor
 from tests.artifact.forging import forge

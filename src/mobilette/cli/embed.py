@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilette.cli.evaluate import DecodingThreads, say_skipped
 from mobilette.cli.options import Device, Force, Json, Threads
+from mobilette.cli.predict import DecodingThreads, say_skipped
 from mobilette.progress import Reporter
 
 if TYPE_CHECKING:

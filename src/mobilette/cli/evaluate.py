@@ -1,4 +1,4 @@
-"""``mobilette evaluate``, ``verify`` and ``predict``: a model's answers to images."""
+"""``mobilette evaluate`` and ``verify``: a model's answers beside labels and its checkpoint's."""
 
 from __future__ import annotations
 
@@ -17,17 +17,9 @@ from mobilette.cli.options import (
     SplitOption,
     Threads,
     Workers,
-    ranged,
 )
 from mobilette.cli.shifts import check_options, measure_shifts
-from mobilette.limits import WORKERS
 from mobilette.progress import Reporter
-
-_NAMED = 5  # skipped files listed by name
-
-DecodingThreads = Annotated[
-    int | None, ranged("--workers", WORKERS, "Threads that decode images [one per core].")
-]
 
 
 def evaluate(
@@ -153,61 +145,3 @@ def verify(
         out.print(f"failed: {failure}")
     out.print("verify: passed" if verdict.passed else "verify: FAILED")
     return 0 if verdict.passed else 1
-
-
-def predict(
-    model: Annotated[
-        str, typer.Argument(help="A run, an artifact, or a folder of several artifacts.")
-    ],
-    images: Annotated[list[str], typer.Argument(help="Files, or folders of files.")],
-    device: Device = "cpu",
-    threads: Threads = None,
-    workers: DecodingThreads = None,
-    as_json: Json = False,
-) -> int:
-    """Classify images.
-
-    With --json, one object per line. Exit status 2 if no image could be read.
-    """
-    from mobilette.artifact.directory import find_artifacts, is_artifact
-    from mobilette.cli.output import print_json, remarks, say
-    from mobilette.data.names import is_address
-    from mobilette.data.sources import list_images
-    from mobilette.engines.load import load
-    from mobilette.engines.predictor import Failure
-    from mobilette.run.directory import is_run
-
-    place, chosen = Path(model), None
-    if not is_artifact(place) and not is_run(place) and find_artifacts(place):
-        from mobilette.verification.benchmark import choose_artifact
-
-        chosen, why = choose_artifact(place)
-        remarks().print(why)
-    predictor = load(chosen or model, device=device, threads=threads or 0)
-    answered = False
-    given = [text if is_address(text) else Path(text) for text in images]
-    paths = list_images(given, on_skipped=say_skipped)
-    for answer in predictor.predict_each(paths, workers=workers):
-        if as_json:
-            print_json(answer.to_json())
-        elif isinstance(answer, Failure):
-            remarks().print(f"{answer.path}: {answer.error}")
-        else:
-            best = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in answer.top[:3])
-            unknown = "" if answer.answered else f"{answer.label} ({answer.reason}); perhaps "
-            say(f"{answer.path}: {unknown}{best}")
-        answered |= not isinstance(answer, Failure)
-    return 0 if answered else 2
-
-
-def say_skipped(folder: Path, files: list[Path]) -> None:
-    """Print to stderr which files of a folder are not images."""
-    from mobilette.cli.output import remarks
-
-    if not files:
-        remarks().print(f"{folder}: no images in this folder")
-        return
-    names = ", ".join(str(file.relative_to(folder)) for file in files[:_NAMED])
-    more = f" and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
-    noun = "file is not an image" if len(files) == 1 else "files are not images"
-    remarks().print(f"{folder}: {len(files):,} {noun}: {names}{more}")

@@ -13,7 +13,7 @@ from mobilette.data.folders import LAYOUT, read_folders
 from mobilette.data.groups import with_groups
 from mobilette.data.images import ImageSet, LabelledImage
 from mobilette.data.lists import LIST_SUFFIXES, read_list
-from mobilette.data.names import files_below, images_among
+from mobilette.data.names import entries, files_below, images_among
 from mobilette.data.shards import find_shards, read_shards
 from mobilette.errors import InputError, nearest
 
@@ -74,12 +74,18 @@ def _find(data: str | Path, groups: str | None) -> ImageSet:
 
 
 def list_images(
-    paths: Iterable[str | Path], *, on_skipped: Callable[[Path, list[Path]], None] | None = None
+    paths: Iterable[str | Path],
+    *,
+    recursive: bool = True,
+    on_skipped: Callable[[Path, list[Path]], None] | None = None,
 ) -> list[str | Path]:
     """Return ``paths`` with every folder replaced by the images in it, sorted by name.
 
-    ``on_skipped`` is called with each folder that contains other files and a list of them, at any
-    depth, then with each folder without images and an empty list.
+    Args:
+        paths: files and folders.
+        recursive: look into the folders of folders, too.
+        on_skipped: called with each folder that contains other files and a list of them, at any
+            depth, then with each folder without images and an empty list.
 
     Raises:
         InputError: there are only folders, all without images.
@@ -91,7 +97,10 @@ def list_images(
             images.append(path)
             continue
         path = Path(path)
-        files = sorted(files_below(path))
+        if recursive:
+            files = sorted(files_below(path))
+        else:
+            files = [path / name for name in entries(path)[1]]
         inside = images_among(files)
         if on_skipped is not None and len(inside) < len(files):
             on_skipped(path, sorted(set(files) - set(inside)))

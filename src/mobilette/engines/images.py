@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -177,6 +178,20 @@ Images = Iterable[ImageLike]
 """Several images; an array of any library is an iterable."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedImage:
+    """An image that is no file of its own, with the name that its answer has.
+
+    Attributes:
+        content: the image, or why it cannot be read.
+        seconds: when it is shown, of a frame of a video.
+    """
+
+    name: str
+    content: ImageLike | UnusableImage
+    seconds: float | None = None
+
+
 def images_of(images: object) -> Iterator[ImageLike]:
     """Return the images given to `predict`: a list of them, or a batch as an array."""
     if isinstance(images, str | os.PathLike | Image.Image | _BYTES) or hasattr(images, "read"):
@@ -195,11 +210,13 @@ def images_of(images: object) -> Iterator[ImageLike]:
 
 def may_be_shared(image: ImageLike) -> bool:
     """Whether other threads may be using ``image``, so that only the caller's thread reads it."""
-    return not isinstance(image, str | os.PathLike | bytes)
+    return not isinstance(image, str | os.PathLike | bytes | NamedImage)
 
 
 def name_of(image: ImageLike) -> str:
-    """Return the path of an image file; an empty string for other images."""
+    """Return the path of an image file or a given name; an empty string for other images."""
+    if isinstance(image, NamedImage):
+        return image.name
     return os.fsdecode(image) if isinstance(image, str | os.PathLike) else ""
 
 
@@ -208,6 +225,10 @@ def read_image(image: ImageLike) -> Image.Image:
 
     A file is read from its beginning if it is seekable, else from its position.
     """
+    if isinstance(image, NamedImage):
+        if isinstance(image.content, UnusableImage):
+            raise image.content
+        return read_image(image.content)
     try:
         if isinstance(image, str | os.PathLike):
             return _of_path(Path(os.fsdecode(image)), str(image))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -18,6 +17,10 @@ from mobilette.data.formats import UnusableImage
 from mobilette.data.machine import usable_cores
 from mobilette.data.preprocess import Preprocess
 from mobilette.engines.ahead import computed_ahead
+from mobilette.engines.answers import Embedding as Embedding
+from mobilette.engines.answers import Failure as Failure
+from mobilette.engines.answers import Guess as Guess
+from mobilette.engines.answers import Prediction as Prediction
 from mobilette.engines.images import (
     ImageLike,
     Images,
@@ -27,74 +30,23 @@ from mobilette.engines.images import (
     read_image,
 )
 from mobilette.errors import InputError, visible
-from mobilette.limits import WORKERS
+from mobilette.limits import FRACTION, GUESSES, WORKERS
 from mobilette.model.answering import PLAIN, UNKNOWN
 from mobilette.model.classes import ClassLabel
 from mobilette.run.answers import why_unknown
-from mobilette.run.metrics import sigmoid, softmax
+from mobilette.run.metrics import largest, sigmoid, softmax
 
 BATCH = 32
 # Images decoded ahead of the engine.
 AHEAD = 2 * BATCH
 TOP = 5
+BELOW = "below the threshold"
 NOT_FINITE = (
     "the network's answer is not finite (NaN or inf): its weights are damaged, or too large for "
     "its precision"
 )
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guess:
-    """A class and its probability, 0 to 1."""
-
-    id: str
-    label: str
-    probability: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The answer for one image: the best guess and the five best.
-
-    Attributes:
-        label: the best guess's, or ``unknown`` if it is no answer.
-        probability: the best guess's, calibrated.
-        answered: whether the best guess is given as an answer.
-        reason: why not: ``not sure enough`` or ``unlike the known images``.
-    """
-
-    path: str
-    label: str
-    probability: float
-    top: tuple[Guess, ...]
-    answered: bool = True
-    reason: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        """Return the answer as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why an image has no answer."""
-
-    path: str
-    error: str
-
-    def to_json(self) -> dict[str, object]:
-        """Return the failure as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Embedding:
-    """The features of one image, float32 (D,)."""
-
-    path: str
-    features: NDArray[np.float32]
 
 
 class Predictor(ABC):
@@ -195,7 +147,12 @@ class Predictor(ABC):
         return [_raised(answer, number) for number, answer in enumerate(answers, start=1)]
 
     def predict_each(
-        self, images: Images, *, workers: int | None = None
+        self,
+        images: Images,
+        *,
+        workers: int | None = None,
+        top: int | None = None,
+        threshold: float | None = None,
     ) -> Generator[Prediction | Failure, None, None]:
         """Yield an answer, or a `Failure`, for each of ``images``, in order.
 
@@ -204,17 +161,37 @@ class Predictor(ABC):
         Args:
             images: as for `predict`; read as they are needed.
             workers: threads that decode; 0 decodes between batches; by default one per core.
+            top: guesses of an image, at most; by default five, or all that reach ``threshold``.
+            threshold: the probability that an answer needs. Guesses below it are left out, except
+                the best; if that is below, the image is ``unknown``.
 
         Raises:
-            InputError: ``images`` is one image, or has no images in it.
+            InputError: ``images`` is one image, or has no images in it; a number is out of range.
         """
+        pairs = self.predict_pairs(images, workers=workers, top=top, threshold=threshold)
+        with closing(pairs):
+            for _, answer in pairs:
+                yield answer
+
+    def predict_pairs(
+        self,
+        images: Images,
+        *,
+        workers: int | None = None,
+        top: int | None = None,
+        threshold: float | None = None,
+    ) -> Generator[tuple[ImageLike, Prediction | Failure], None, None]:
+        """Yield each of ``images`` with what `predict_each` yields for it."""
         self.check_classifier()
+        GUESSES.check("top", top or TOP)
+        FRACTION.check("threshold", threshold or 0.0)
+        top = top or (TOP if threshold is None else len(self.classes))
         with closing(self._each(images, self.logits, workers=workers)) as answers:
             for image, item in answers:
                 if isinstance(item, Failure):
-                    yield item
+                    yield image, item
                 else:
-                    yield self.answer(name_of(image), item)
+                    yield image, self.answer(name_of(image), item, top=top, threshold=threshold)
 
     def _each(
         self,
@@ -248,11 +225,17 @@ class Predictor(ABC):
             return Failure(path=name_of(image), error="too large for the memory")
 
     def answer(
-        self, name: str, logits: NDArray[np.float32], *, top: int = TOP
+        self,
+        name: str,
+        logits: NDArray[np.float32],
+        *,
+        top: int = TOP,
+        threshold: float | None = None,
     ) -> Prediction | Failure:
         """Return what one image's ``logits`` (classes,) say, with the ``top`` best guesses.
 
-        A `Failure` if they are not finite. ``name`` becomes the answer's path.
+        A `Failure` if they are not finite. ``name`` becomes the answer's path; ``threshold`` is as
+        for `predict_each`.
         """
         if not np.isfinite(logits).all():
             return Failure(path=name, error=NOT_FINITE)
@@ -267,6 +250,9 @@ class Predictor(ABC):
             for index in largest(probabilities, top)
         )
         why_not = why_unknown(self.answering, guesses[0].probability, logits)
+        if threshold is not None:
+            reaching = tuple(each for each in guesses if each.probability >= threshold)
+            why_not, guesses = why_not or BELOW * (not reaching), reaching or guesses[:1]
         return Prediction(
             path=name,
             label=UNKNOWN if why_not else guesses[0].label,
@@ -282,14 +268,3 @@ def _raised(answer: T | Failure, number: int) -> T:
     if isinstance(answer, Failure):
         raise InputError(visible(f"{answer.path or f'image {number}'}: {answer.error}"))
     return answer
-
-
-def largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Return the indices of the ``count`` largest of ``values``, the largest first, ties by index.
-
-    Only these are sorted, which takes a fifth of the time among 1,000 classes.
-    """
-    count = min(count, len(values))
-    among = np.flatnonzero(values >= np.partition(values, -count)[-count])
-    chosen: NDArray[np.intp] = among[np.argsort(-values[among], kind="stable")[:count]]
-    return chosen
