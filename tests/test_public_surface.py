@@ -77,6 +77,16 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, tuple[object, ...]]]] = {
         {"model": "no such place", "data": "digits"},
         {"model": PLACES, "data": PLACES, "workers": ("x", 0.5), "max_unusable": ("x", None)},
     ),
+    "explain": (
+        {"model": "no such place", "images": []},
+        {
+            "model": PLACES,
+            "label": ("", 0),
+            "method": ("", 0, "gradcam"),
+            "device": (None, 0, ""),
+            "seed": ("x", None),
+        },
+    ),
     "export": (
         {"model": "no such place"},
         {"model": PLACES, "to": NAMES, "precision": ("", 0, "fp31"), "out": (0, "")},

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mobilette.reporting.report import report
     from mobilette.verification.bench import bench
     from mobilette.verification.evaluate import evaluate
+    from mobilette.verification.explain import explain
     from mobilette.verification.latency_table import build_latency_table
     from mobilette.verification.shifts import evaluate_shifts
     from mobilette.verification.verify import verify
@@ -48,6 +49,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "evaluate_shifts",
+    "explain",
     "export",
     "fit",
     "get_arch",
@@ -80,6 +82,7 @@ _HOME = {
     "create_model": "mobilette.formats.pretrained",
     "evaluate": "mobilette.verification.evaluate",
     "evaluate_shifts": "mobilette.verification.shifts",
+    "explain": "mobilette.verification.explain",
     "export": "mobilette.workflows.export",
     "fit": "mobilette.workflows.fit",
     "get_arch": "mobilette.arch.catalogue",

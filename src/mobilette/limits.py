@@ -74,6 +74,8 @@ SHORT_STEPS = Range(0, 1_000_000)
 # Answers.
 TEMPERATURE = Range(0.1, 10.0)
 GUESSES = Range(1, 65_536)
+EVERY = Range(0.001, 86_400.0, "; it is in seconds")
+CAMERA = Range(0, 99)
 SCORE = Range(-1e30, 1e30)  # of logits
 
 # Measurements.

@@ -62,6 +62,7 @@ def test_json_has_the_keys_of_the_table(
         "cost conv": ["cost", "conv", "--kernel=3", "--in=8", "--out=8", "--size=8"],
         "audit": ["audit", data, f"--run={trained.path}", f"--out={tmp_path / 'audit'}"],
         "evaluate": ["evaluate", artifact, data],
+        "explain": ["explain", str(trained.path), str(images / "red" / "0.png")],
         "embed": ["embed", str(trained.path), str(images / "red"), out],
         "predict": ["predict", artifact, str(images / "red" / "0.png")],
         "verify": ["verify", artifact, data],

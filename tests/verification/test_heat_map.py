@@ -18,20 +18,7 @@ from mobilette.formats.pretrained import create_model
 from mobilette.model.model import Model, Origin, numbered_classes
 from mobilette.run.directory import Run
 from mobilette.verification.heat_map import LEAST_SIDE, grad_cams, heat_map, seen
-from mobilette.workflows.train import train
-from tests.verification.corners import COLOURS, SIDE, corner_image, on_patch, write_corners
-
-
-@pytest.fixture(scope="module")
-def corners(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("corners")
-    return train(
-        write_corners(folder / "set", 20),
-        model="resnet8",
-        resolution=SIDE,
-        overrides={"epochs": 8, "batch_size": 16},
-        out=folder / "run",
-    )
+from tests.verification.corners import COLOURS, SIDE, corner_image, on_patch
 
 
 def random_model(name: str, resolution: int | tuple[int, int], in_channels: int = 3) -> Model:

@@ -25,6 +25,7 @@ from mobilette.cli import (
     doctor,
     embed,
     evaluate,
+    explain,
     export,
     fit,
     models,
@@ -79,6 +80,7 @@ for name, function in (
     ("train", train.train),
     ("evaluate", evaluate.evaluate),
     ("predict", predict.predict),
+    ("explain", explain.explain),
     ("embed", embed.embed),
     ("export", export.export),
     ("quantize", export.quantize),
@@ -143,7 +145,7 @@ def run(arguments: Sequence[str]) -> int:
                 option = argument.strip().rstrip("=") or (before if before.startswith("-") else "")
                 raise InputError(f"{option or 'an argument'} is empty; give it a value")
             # predict still answers the other images; a database has an address
-            if given[0] != "predict" and before != "--storage":
+            if given[0] not in ("predict", "explain") and before != "--storage":
                 refuse_address(argument)
         status = _command(given[0] if given else "")(
             given or ["--help"], prog_name="mobilette", standalone_mode=False

@@ -5,26 +5,36 @@ from __future__ import annotations
 import io
 import sys
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobilette.cli.options import Device, Force, Json, Threads, ranged
 from mobilette.errors import InputError
-from mobilette.limits import FRACTION, GUESSES, WORKERS
+from mobilette.limits import CAMERA, EVERY, FRACTION, GUESSES, WORKERS
 from mobilette.progress import Reporter
 
 if TYPE_CHECKING:
+    from mobilette.engines.answer_files import AnswerFile
     from mobilette.engines.answers import Prediction
     from mobilette.engines.images import ImageLike
     from mobilette.engines.prediction_job import Written
     from mobilette.engines.predictor import Predictor
 
 _NAMED = 5  # files listed by name
+GUESSED = 5
 _PRINTED = 3  # guesses of an image, unless --top says how many
 
+Every = Annotated[
+    float | None, ranged("--every", EVERY, "Seconds from frame to frame of a video [all frames].")
+]
+Camera = Annotated[
+    int | None, ranged("--camera", CAMERA, "Camera to watch instead of images, counted from 0.")
+]
 DecodingThreads = Annotated[
     int | None, ranged("--workers", WORKERS, "Threads that decode images [one per core].")
 ]
@@ -35,11 +45,11 @@ def predict(
         str, typer.Argument(help="A run, an artifact, or a folder of several artifacts.")
     ],
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Files, folders and patterns; - for an image on stdin, @FILE or @- for a list."
         ),
-    ],
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Write the answers to a .jsonl, .csv or .parquet file."),
@@ -58,13 +68,15 @@ def predict(
         bool,
         typer.Option("--recursive/--no-recursive", help="Look into folders of folders, too."),
     ] = True,
+    every: Every = None,
+    camera: Camera = None,
     force: Force = False,
     device: Device = "cpu",
     threads: Threads = None,
     workers: DecodingThreads = None,
     as_json: Json = False,
 ) -> int:
-    """Classify images.
+    """Classify images, the frames of videos, or what a camera sees.
 
     With --json, one object per line. Exit status 2 if no image could be read.
     """
@@ -73,15 +85,55 @@ def predict(
 
     if resume and out is None:
         raise InputError("--resume goes on with a file; name it with --out")
-    guesses = top or 5
+    if bool(images) == (camera is not None):
+        raise InputError("give images, or --camera 0 to watch a camera, and not both")
     file = None
     if out is not None:
-        file = answer_file(out, top=guesses, force=force, resume=resume)
+        file = answer_file(out, top=top or GUESSED, force=force, resume=resume)
     predictor = load(chosen_model(model), device=device, threads=threads or 0)
-    asked = asked_for(images, recursive=recursive)
+    asked = _asked(images, camera, every, recursive=recursive)
+    answering = {"top": top, "threshold": threshold, "workers": workers}
     if file is None:
-        return _print(predictor, asked, top, threshold, workers, as_json=as_json)
+        return _print(predictor, asked, answering, as_json=as_json)
+    return _write(predictor, asked, answering, file, resume=resume, as_json=as_json)
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is to be answered: ``given`` images and, with frames in place of videos, ``images``."""
+
+    given: list[ImageLike]
+    images: Iterable[ImageLike]
+    total: int = 0  # or unknown
+    at_once: bool = False
+
+
+def _asked(
+    images: list[str] | None, camera: int | None, every: float | None, *, recursive: bool
+) -> _Asked:
+    from mobilette.data.video import is_video
+    from mobilette.engines import prediction_job as job
+
+    if camera is not None:
+        return _Asked(given=[], images=job.camera(camera, every), at_once=True)
+    given = asked_for(images or [], recursive=recursive)
+    videos = any(isinstance(image, str | Path) and is_video(image) for image in given)
+    if every is not None and not videos:
+        raise InputError("--every is for videos and --camera; there is no video among the images")
+    frames = job.with_frames(given, every) if videos else given
+    return _Asked(given=given, images=frames, total=0 if videos else len(given))
+
+
+def _write(
+    predictor: Predictor,
+    asked: _Asked,
+    answering: dict[str, Any],
+    file: AnswerFile,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Write the answers to a file; return the status."""
     from mobilette.cli.output import console, print_json, progress_bar
     from mobilette.engines.prediction_job import write_answers
 
@@ -89,25 +141,24 @@ def predict(
     with progress_bar("predicting images") as progress:
         written = write_answers(
             predictor,
-            asked,
+            asked.images,
             file,
-            total=len(asked),
-            top=top,
-            threshold=threshold,
+            total=asked.total,
             resume=resume,
-            workers=workers,
+            at_once=asked.at_once,
             reporter=Reporter(reading=partial(progress, "predicting images")),
+            **answering,
         )
     seconds = time.perf_counter() - started
-    report_animated(asked)
+    report_animated(asked.given)
     report_unusable(written)
     if as_json:
         counts = {"images": written.images, "unusable": written.unusable, "before": written.before}
-        print_json({"path": str(out), **counts, "seconds": seconds})
+        print_json({"path": str(file.path), **counts, "seconds": seconds})
     else:
         rate = f", {written.images / seconds:,.1f} images/s" if written.images else ""
         before = f", {written.before:,} were there before" if written.before else ""
-        console().print(f"{out}: {written.images:,} answers{before}{rate}")
+        console().print(f"{file.path}: {written.images:,} answers{before}{rate}")
     return 0 if written.before or written.unusable < written.images else 2
 
 
@@ -140,15 +191,7 @@ def asked_for(images: list[str], *, recursive: bool) -> list[ImageLike]:
     ]
 
 
-def _print(
-    predictor: Predictor,
-    images: list[ImageLike],
-    top: int | None,
-    threshold: float | None,
-    workers: int | None,
-    *,
-    as_json: bool,
-) -> int:
+def _print(predictor: Predictor, asked: _Asked, answering: dict[str, Any], *, as_json: bool) -> int:
     """Print an answer a line; return the status."""
     from mobilette.cli.output import print_json, remarks, say
     from mobilette.engines.answer_files import record_of
@@ -156,8 +199,9 @@ def _print(
     from mobilette.engines.prediction_job import Written, seconds_of
 
     counted = Written()
-    pairs = predictor.predict_pairs(images, workers=workers, top=top, threshold=threshold)
-    for image, answer in pairs:
+    if asked.at_once:
+        answering = answering | {"workers": 0, "batch": 1}
+    for image, answer in predictor.predict_pairs(asked.images, **answering):
         counted.count(answer)
         seconds = seconds_of(image)
         if as_json:
@@ -166,8 +210,8 @@ def _print(
             remarks().print(f"{answer.path}: {answer.error}")
         else:
             when = "" if seconds is None else f" at {seconds:.2f} s"
-            say(f"{answer.path}{when}: {in_words(answer, top or _PRINTED)}")
-    report_animated(images)
+            say(f"{answer.path}{when}: {in_words(answer, answering['top'] or _PRINTED)}")
+    report_animated(asked.given)
     if counted.unusable > 1:
         remarks().print(f"{counted.unusable:,} of {counted.images:,} images could not be read")
     return 0 if counted.unusable < counted.images else 2

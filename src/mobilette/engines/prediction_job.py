@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mobilette.data.formats import UnusableImage
+from mobilette.data.video import camera_frames, is_video, video_frames
 from mobilette.engines.answer_files import AnswerFile, Key
 from mobilette.engines.answers import Failure, Prediction
 from mobilette.engines.images import ImageLike, NamedImage, name_of
@@ -55,6 +57,7 @@ def write_answers(
     threshold: float | None = None,
     resume: bool = False,
     workers: int | None = None,
+    at_once: bool = False,
     reporter: Reporter = SILENT,
 ) -> Written:
     """Write the answers for ``images`` to ``file``, in their order, as each is known.
@@ -68,6 +71,7 @@ def write_answers(
         threshold: the probability that an answer needs.
         resume: leave out the images whose answers ``file`` has.
         workers: threads that decode; by default one per core.
+        at_once: answer each image before the next is asked for, as of a camera.
         reporter: receives the number of images answered.
 
     Raises:
@@ -76,7 +80,10 @@ def write_answers(
     predictor.check_classifier()  # before the file is begun
     written, done = Written(), _done(file, predictor) if resume else Counter[Key]()
     missing = _without(images, done, file, written)
-    pairs = predictor.predict_pairs(missing, workers=workers, top=top, threshold=threshold)
+    if at_once:
+        pairs = predictor.predict_pairs(missing, workers=0, top=top, threshold=threshold, batch=1)
+    else:
+        pairs = predictor.predict_pairs(missing, workers=workers, top=top, threshold=threshold)
     with file.writing(resume=resume) as write, closing(pairs):
         for image, answer in pairs:
             write(answer, seconds_of(image))
@@ -89,6 +96,31 @@ def write_answers(
 def seconds_of(image: ImageLike) -> float | None:
     """Return when a frame of a video is shown; ``None`` for other images."""
     return image.seconds if isinstance(image, NamedImage) else None
+
+
+def with_frames(images: Iterable[ImageLike], every: float | None) -> Iterator[ImageLike]:
+    """Yield ``images`` with the frames of every video among them, which have its name.
+
+    ``every`` is as for `video_frames`. A video that cannot be decoded any further ends in a
+    `Failure`.
+    """
+    for image in images:
+        if not (isinstance(image, str | Path) and is_video(image)):
+            yield image
+            continue
+        name, seconds = str(image), None
+        try:
+            for frame in video_frames(image, every=every):
+                seconds = frame.seconds
+                yield NamedImage(name=name, content=frame.pixels, seconds=seconds)
+        except UnusableImage as error:
+            yield NamedImage(name=name, content=error, seconds=seconds)
+
+
+def camera(number: int, every: float | None) -> Iterator[ImageLike]:
+    """Yield the frames of a camera, called ``camera N``; `InputError` as for `camera_frames`."""
+    for frame in camera_frames(number, every=every):
+        yield NamedImage(name=f"camera {number}", content=frame.pixels, seconds=frame.seconds)
 
 
 def _done(file: AnswerFile, predictor: Predictor) -> Counter[Key]:

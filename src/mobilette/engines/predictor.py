@@ -180,13 +180,17 @@ class Predictor(ABC):
         workers: int | None = None,
         top: int | None = None,
         threshold: float | None = None,
+        batch: int = BATCH,
     ) -> Generator[tuple[ImageLike, Prediction | Failure], None, None]:
-        """Yield each of ``images`` with what `predict_each` yields for it."""
+        """Yield each of ``images`` with what `predict_each` yields for it.
+
+        With a ``batch`` of 1 and no ``workers`` each is answered before the next is asked for.
+        """
         self.check_classifier()
         GUESSES.check("top", top or TOP)
         FRACTION.check("threshold", threshold or 0.0)
         top = top or (TOP if threshold is None else len(self.classes))
-        with closing(self._each(images, self.logits, workers=workers)) as answers:
+        with closing(self._each(images, self.logits, workers=workers, batch=batch)) as answers:
             for image, item in answers:
                 if isinstance(item, Failure):
                     yield image, item
@@ -199,17 +203,18 @@ class Predictor(ABC):
         answers: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
         *,
         workers: int | None,
+        batch: int = BATCH,
     ) -> Generator[tuple[ImageLike, NDArray[np.float32] | Failure], None, None]:
         """Yield each image with its row of ``answers``, or with why it cannot be read."""
         threads = usable_cores() if workers is None else workers
         WORKERS.check("workers", threads)
         decoded = computed_ahead(self._read_file, images_of(images), threads=threads, ahead=AHEAD)
         with closing(decoded):
-            while batch := list(islice(decoded, BATCH)):
-                read = [self._read(image) if item is None else item for image, item in batch]
+            while several := list(islice(decoded, batch)):
+                read = [self._read(image) if item is None else item for image, item in several]
                 pixels = [item for item in read if not isinstance(item, Failure)]
                 rows = iter(answers(np.stack(pixels)) if pixels else ())
-                for (image, _), item in zip(batch, read, strict=True):
+                for (image, _), item in zip(several, read, strict=True):
                     yield image, item if isinstance(item, Failure) else next(rows)
 
     def _read_file(self, image: ImageLike) -> NDArray[np.uint8] | Failure | None:
