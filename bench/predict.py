@@ -3,11 +3,18 @@
     python bench/predict.py [--models mobilenet_v3_small,mobilenet_v2] [--threads 1] [--workers 1]
 
 ONNX Runtime, random weights (as fast as any others), the first 1,000 images of
-../shared/data/imagenette-small (repeated where a set has fewer). Each side in a process of its own,
-taking turns, after a warm-up; medians of the rounds. The engine's side has its pixels in memory;
-`predict` begins with the names of files. Beside the rates stands the CPU time of the thread that
-asks the engine: on cores that other programs use as well, it tells more than the clock does.
-Last lines: `ratio: X (MODEL)`, predict by engine.
+../shared/data/imagenette-small (repeated where a set has fewer). Four sides, each in a process of
+its own, taking turns, after a warm-up; medians of the rounds:
+
+- engine: its pixels are in memory;
+- decoding: reading, decoding and resizing alone, by as many threads as decode for `predict`;
+- predict: `Predictor.predict_each`, which begins with the names of files;
+- job: what `mobilette predict FOLDER --out answers.jsonl` does after loading, with its file.
+
+No side can be faster than the slower of engine and decoding, which may be decoding where there are
+few cores: the last ratio is to that. Beside the rates stands the CPU time of the thread that asks
+the engine: on cores that other programs use as well, it tells more than the clock does.
+Last lines: `ratio: X (MODEL)`, the job by the engine, and by the slower of engine and decoding.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -28,9 +36,13 @@ import numpy as np
 import typer
 
 from mobilette.data.decoding import decode
+from mobilette.data.machine import usable_cores
 from mobilette.data.sources import list_images
+from mobilette.engines.ahead import computed_ahead
+from mobilette.engines.answer_files import answer_file
 from mobilette.engines.load import load
-from mobilette.engines.predictor import Predictor
+from mobilette.engines.prediction_job import write_answers
+from mobilette.engines.predictor import AHEAD, Predictor
 from mobilette.errors import InputError
 from mobilette.verification.bench import machine
 from mobilette.workflows.export import export
@@ -54,20 +66,55 @@ class Rate:
 
 def time_side(predictor: Predictor, images: list[Path], *, side: str, workers: int | None) -> Rate:
     """Return the rates of one side; with an engine of one thread ``thread`` counts its work."""
-    if side == "engine":
-        geometry, length = predictor.preprocess.geometry, predictor.arch.resolution
-        pixels = np.stack([geometry(decode(path), length) for path in images])
-        predictor.logits(pixels[:WARM_UP])
-    else:
-        list(predictor.predict_each(images[:WARM_UP], workers=workers))
+    run = SIDES[side](predictor, images, workers)
+    run(WARM_UP)
     started, used = time.perf_counter(), time.thread_time()
-    if side == "engine":
-        answers = len(predictor.logits(pixels))
-    else:
-        answers = sum(1 for _ in predictor.predict_each(images, workers=workers))
+    answers = run(len(images))
     seconds, cpu = time.perf_counter() - started, time.thread_time() - used
     assert answers == len(images)
-    return Rate(clock=answers / seconds, thread=answers / cpu)
+    return Rate(clock=answers / seconds, thread=answers / max(cpu, 1e-9))
+
+
+Run = Callable[[int], int]
+"""Answers the first so many images; returns how many it answered."""
+
+
+def engine(predictor: Predictor, images: list[Path], workers: int | None) -> Run:
+    """Decode everything beforehand."""
+    geometry, length = predictor.preprocess.geometry, predictor.arch.resolution
+    pixels = np.stack([geometry(decode(path), length) for path in images])
+    return lambda count: len(predictor.logits(pixels[:count]))
+
+
+def decoding(predictor: Predictor, images: list[Path], workers: int | None) -> Run:
+    """Use no engine."""
+
+    def read(path: Path) -> int:
+        return len(predictor.preprocess.geometry(decode(path), predictor.arch.resolution))
+
+    threads = usable_cores() if workers is None else workers
+    return lambda count: sum(
+        1 for _ in computed_ahead(read, images[:count], threads=threads, ahead=AHEAD)
+    )
+
+
+def predict(predictor: Predictor, images: list[Path], workers: int | None) -> Run:
+    """Use the public method."""
+    return lambda count: sum(1 for _ in predictor.predict_each(images[:count], workers=workers))
+
+
+def job(predictor: Predictor, images: list[Path], workers: int | None) -> Run:
+    """Write the answers to a file of JSON lines."""
+
+    def run(count: int) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            file = answer_file(Path(folder) / "answers.jsonl", top=5)
+            return write_answers(predictor, images[:count], file, workers=workers).images
+
+    return run
+
+
+SIDES = {"engine": engine, "decoding": decoding, "predict": predict, "job": job}
 
 
 def run_side(model: Path, data: Path, side: str, options: list[str], threads: int) -> Rate:
@@ -114,22 +161,30 @@ def main(
             exported = export(
                 random_run(model, Path(folder) / "runs" / model), out=Path(folder) / model
             ).path
-            rates: dict[str, list[Rate]] = {"engine": [], "predict": []}
+            rates: dict[str, list[Rate]] = {side: [] for side in SIDES}
             for _ in range(rounds):
                 for name, found in rates.items():
                     found.append(run_side(exported, data, name, options, threads))
             for name, found in rates.items():
                 clocks = [rate.clock for rate in found]
                 by_cpu = median(rate.thread for rate in found)
+                asking = f", {by_cpu:.1f} a second of the asking thread's CPU time"
                 print(
                     f"{model}, {name}: {median(clocks):.1f} images a second "
-                    f"({min(clocks):.1f} to {max(clocks):.1f}), {by_cpu:.1f} "
-                    "a second of the asking thread's CPU time"
+                    f"({min(clocks):.1f} to {max(clocks):.1f}){asking * (name != 'decoding')}"
                 )
-            pairs = list(zip(rates["predict"], rates["engine"], strict=True))
-            by_thread = median(a.thread / b.thread for a, b in pairs)
-            print(f"{model}: {by_thread:.2f} by CPU time")
-            ratios.append(f"ratio: {median(a.clock / b.clock for a, b in pairs):.2f} ({model})")
+            rounds_of = [
+                dict(zip(rates, each, strict=True)) for each in zip(*rates.values(), strict=True)
+            ]
+            by_thread = median(each["job"].thread / each["engine"].thread for each in rounds_of)
+            print(f"{model}: job by engine {by_thread:.2f} by CPU time")
+            for name, limit in (("engine", ("engine",)), ("limit", ("engine", "decoding"))):
+                ratio = median(
+                    each["job"].clock / min(each[side].clock for side in limit)
+                    for each in rounds_of
+                )
+                what = "by the engine" if name == "engine" else "by the slower of both"
+                ratios.append(f"ratio: {ratio:.2f} ({model}, {what})")
     print("\n".join(ratios))
 
 

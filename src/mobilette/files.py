@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 LARGEST_RECORD = 32 * 2**20
 LARGEST_FILE = 4 * 2**30
+# Full-width signs begin a formula where keyboards have them.
+_FORMULA = (*"=+-@\t\r\uff1d\uff0b\uff0d\uff20", "'")
+_MARK = "'"
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -172,6 +175,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON in one step, as `write_bytes` does."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def guarded(cell: str) -> str:
+    """Return a cell of a CSV file that no spreadsheet takes for a formula, as a name may look.
+
+    An apostrophe precedes what would begin one, and an apostrophe, so that what is read without
+    the first one is the text.
+    """
+    return _MARK + cell if cell.startswith(_FORMULA) else cell
+
+
+def unguarded(cell: str) -> str:
+    """Return the text of a `guarded` cell."""
+    return cell.removeprefix(_MARK)
 
 
 def in_words(error: OSError) -> str:

@@ -211,3 +211,12 @@ def test_features_that_are_not_finite_are_refused(trained: Run, photos: Path) ->
     predictor = mobilette.load(replace(model, weights=vast))
     with pytest.raises(InputError, match="0.png: the network's answer is not finite"):
         predictor.embed([photos / "0.png"])
+
+
+def test_a_name_is_no_formula(
+    trained: Run, photos: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (photos / "0.png").rename("=1+1.png")
+    assert command(["embed", str(trained.path), "=1+1.png", "--out=f.csv"]) == 0
+    assert read(Path("f.csv"))[0] == ["'=1+1.png"]

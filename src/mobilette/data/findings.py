@@ -14,6 +14,7 @@ from mobilette.data.formats import UnusableImage
 from mobilette.data.images import Accepted, ImageSet, LabelledImage, indices_of
 from mobilette.data.list_table import Row, read_table
 from mobilette.errors import InputError, nearest, one_of, shown
+from mobilette.files import guarded, unguarded
 from mobilette.records import parse
 
 What = Literal[
@@ -36,7 +37,6 @@ _COLUMNS = ("path", "split", "class", "what", "sure", "other", "suggestion", "de
 _ACCEPT = "accept"
 _NEEDED = ("path", "suggestion", "digest", _ACCEPT)
 # What makes a spreadsheet take text for a formula; and the mark that we put before it.
-_FORMULA, _MARK = ("=", "+", "-", "@", "\t", "\r", "'"), "'"
 _DIGITS = 16  # of a digest
 
 
@@ -94,7 +94,7 @@ def findings_csv(findings: Iterable[Finding]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*_COLUMNS, _ACCEPT))
     for finding in findings:
-        writer.writerow([*(_guarded(str(cell)) for cell in finding.to_json().values()), ""])
+        writer.writerow([*(guarded(str(cell)) for cell in finding.to_json().values()), ""])
     return text.getvalue()
 
 
@@ -157,7 +157,7 @@ def read_accepted(path: Path, classes: Sequence[str]) -> Accepted:
     relabel: dict[str, tuple[str, str]] = {}
     answers: dict[str, str] = {}
     for row in rows[1:]:
-        cells = dict(zip(header, map(_unguarded, row.fields), strict=False))
+        cells = dict(zip(header, map(unguarded, row.fields), strict=False))
         answer = _answer(path, row, cells, classes)
         if not answer:
             continue
@@ -235,11 +235,3 @@ def _answer(path: Path, row: Row, cells: Mapping[str, str], classes: Sequence[st
             raise InputError(f"{where} {RELABEL!r}, but the row suggests no class; write the class")
         return one_of(cells["suggestion"], classes, f"{where}: class")
     return one_of(said, (LEAVE_OUT, RELABEL, *classes), where)
-
-
-def _guarded(cell: str) -> str:
-    return _MARK + cell if cell.startswith(_FORMULA) else cell
-
-
-def _unguarded(cell: str) -> str:
-    return cell.removeprefix(_MARK)

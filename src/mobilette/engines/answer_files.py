@@ -20,15 +20,13 @@ from typing import IO, Any
 from mobilette.engines.answers import Failure, Prediction
 from mobilette.errors import InputError, one_of, shown, visible
 from mobilette.extras import needs
-from mobilette.files import check_new_file, in_words, new_file
+from mobilette.files import check_new_file, guarded, in_words, new_file
 
 Answer = Prediction | Failure
 Key = tuple[str, float | None]
 """What tells an answer from others: its path as the file has it, and the second in a video."""
 
 ROWS = 4096  # of Parquet in memory at once
-# What a spreadsheet takes for the beginning of a formula; and the sign that makes it text.
-_FORMULA, _TEXT = "=+-@\t\r\uff1d\uff0b\uff0d\uff20", "'"
 _COLUMNS = ("path", "seconds", "label", "probability", "answered", "reason", "error")
 Write = Callable[[Answer, float | None], None]
 
@@ -42,12 +40,8 @@ class Known:
 
 
 def as_cell(text: str) -> str:
-    """Return ``text`` so that no spreadsheet executes it, nor a terminal.
-
-    Control characters are escaped (`visible`); an apostrophe precedes what would begin a formula.
-    """
-    text = visible(text)
-    return _TEXT + text if text.startswith((*_FORMULA, _TEXT)) else text
+    """Return ``text`` so that no spreadsheet executes it, nor a terminal."""
+    return guarded(visible(text))
 
 
 def record_of(answer: Answer, seconds: float | None) -> dict[str, object]:

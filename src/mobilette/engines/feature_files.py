@@ -20,7 +20,7 @@ from mobilette.engines.images import ImageLike
 from mobilette.engines.predictor import Embedding, Failure, Predictor
 from mobilette.errors import InputError, one_of
 from mobilette.extras import needs
-from mobilette.files import check_new_file, new_file
+from mobilette.files import check_new_file, guarded, new_file
 from mobilette.progress import SILENT, Reporter
 
 ROWS = 256  # in memory at once
@@ -110,7 +110,9 @@ def _write_csv(file: Path, rows: Iterable[Embedding], width: int) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["path", *(f"f{index}" for index in range(width))])
         for row in rows:
-            writer.writerow([row.path, *(f"{value:.9g}" for value in row.features.tolist())])
+            writer.writerow(
+                [guarded(row.path), *(f"{value:.9g}" for value in row.features.tolist())]
+            )
 
 
 def _write_npz(file: Path, rows: Iterable[Embedding], width: int) -> None:

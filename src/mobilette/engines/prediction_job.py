@@ -79,6 +79,7 @@ def write_answers(
     """
     predictor.check_classifier()  # before the file is begun
     written, done = Written(), _done(file, predictor) if resume else Counter[Key]()
+    left = max(total - done.total(), 0)
     missing = _without(images, done, file, written)
     if at_once:
         pairs = predictor.predict_pairs(missing, workers=0, top=top, threshold=threshold, batch=1)
@@ -89,7 +90,7 @@ def write_answers(
             write(answer, seconds_of(image))
             written.count(answer)
             if written.images % BATCH == 0:
-                reporter.reading(written.images + written.before, total)
+                reporter.reading(written.images, left)
     return written
 
 

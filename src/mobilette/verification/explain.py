@@ -170,7 +170,8 @@ def _explained(
 ) -> Explanation | Failure:
     name = name_of(image)
     try:
-        pixels = predictor.preprocess.geometry(read_image(image), predictor.arch.resolution)
+        seen = predictor.preprocess.geometry(read_image(image), predictor.arch.resolution)
+        pixels = np.array(seen)  # PyTorch warns of memory that is not writable
     except UnusableImage as error:
         return Failure(path=name, error=str(error))
     logits = predictor.logits(pixels[None])[0]

@@ -18,7 +18,7 @@ from mobilette.data.reading import Reading, read_images
 from mobilette.data.sources import find_images
 from mobilette.engines.load import load
 from mobilette.errors import InputError
-from mobilette.files import read_json, write_text
+from mobilette.files import guarded, read_json, write_text
 from mobilette.limits import FOLDS, FRACTION, IN_CHANNELS, RESOLUTION, WIDTH_MULT, WORKERS
 from mobilette.model.directory import DATASET
 from mobilette.records import Ranged
@@ -140,6 +140,12 @@ def write_predictions(path: Path, asked: Asked, runs: Sequence[Run]) -> None:
             image, best = chosen[position], int(row.argmax())
             true = ";".join(images.classes[index] for index in indices_of(image.label))
             table.writerow(
-                (image.name, true, fold, run.classes[best].id, f"{float(row[best]):.6f}")
+                (
+                    guarded(image.name),
+                    guarded(true),
+                    fold,
+                    guarded(run.classes[best].id),
+                    f"{float(row[best]):.6f}",
+                )
             )
     write_text(path / PREDICTIONS, text.getvalue())
