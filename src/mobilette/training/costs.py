@@ -149,6 +149,11 @@ def plan_the_time(
         return 0.0
     images = len(dataset.splits["train"].labels)
     batch = images_per_step(recipe.batch_size, images, processes=world.size)
+    if progress.index and recipe.schedule == "constant":
+        # Nothing depends on how many steps there will be; they are not tried out.
+        at_once = max(batch // world.size // progress.parts, 1)
+        (taken,) = world.all_reduce_max((_validation(trainer, dataset, at_once, sitting.now),))
+        return taken
     (begun,) = world.all_reduce_max((sitting.elapsed() + progress.elapsed,))
     costs = measure_costs(
         trainer,
