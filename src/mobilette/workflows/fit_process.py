@@ -68,17 +68,19 @@ class FitProcess:
         rewards = self.study.rewards()
         by_key = {each.key: each for each in contenders}
         raced = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
-        # Without a race, or if all that raced cost too much: the others as the prior has them.
-        others = [key for key in by_key if Place(key=key, number=0) not in rewards]
-        ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced, *others)))
+        # If nothing that raced could be trained, or all cost too much: what is trained most quickly.
+        others = [each for each in contenders if Place(key=each.key, number=0) not in rewards]
+        quick = [each.key for each in sorted(others, key=lambda each: each.madds)]
+        ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced, *quick)))
         for key in sorted(ranking, key=self.proofs.is_misfit):
             if any(line["passed"] for line in self.proofs.of_finished()):
                 return
             place = Place(key=key, number=FINAL)
             if place in self.study.rewards():  # another process may just have finished it
                 continue
-            needed = self.proofs.expected_seconds()
-            if self.clock.left < needed and self.proofs.of_finished():
+            left = self.clock.left - self.proofs.expected_seconds()
+            is_new = not is_run(self.trial.run_of(by_key[key]))
+            if (left < 0 and self.proofs.of_finished()) or (left < _LEAST and is_new):
                 return
             if self.study.take([place]) is None:
                 self.journal.tell("elsewhere", network=key, left=max(self.clock.left, 0.0))
