@@ -68,7 +68,7 @@ class FitProcess:
         rewards = self.study.rewards()
         by_key = {each.key: each for each in contenders}
         raced = final_ranking([each.key for each in plan.contenders], plan.rounds, rewards)
-        # If nothing that raced could be trained, or all cost too much: what is trained most quickly.
+        # If nothing that raced could be trained, or all cost too much: the quickest to train.
         others = [each for each in contenders if Place(key=each.key, number=0) not in rewards]
         quick = [each.key for each in sorted(others, key=lambda each: each.madds)]
         ranking = list(dict.fromkeys((*ranked(list(by_key), rewards, REFINED), *raced, *quick)))
