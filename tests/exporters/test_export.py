@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mobilette.artifact.directory import Artifact
+from mobilette.artifact.web_runtime import NODE_MODULES
 from mobilette.data.reading import Reading
-from mobilette.engines.onnxruntime_web import NODE_MODULES
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.target import Calibration

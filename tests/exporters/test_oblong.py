@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from mobilette.artifact.web_runtime import PACKAGE, VERSION, find_package
 from mobilette.data.preprocess import Resize
 from mobilette.engines.load import load
-from mobilette.engines.onnxruntime_web import PACKAGE, VERSION, find_node, find_package
+from mobilette.engines.onnxruntime_web import find_node
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS, export_calibrated
 from mobilette.exporters.state_dict import export_state_dict

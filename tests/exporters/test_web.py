@@ -1,11 +1,10 @@
-"""The web target: its model under node, its module against Pillow, its page in a browser."""
+"""The web target: its model under node, its module against Pillow, and onnxruntime-web in it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,29 +12,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilette.artifact.directory import Artifact, read_contract
+from mobilette.artifact.directory import Artifact, open_artifact
+from mobilette.artifact.web_runtime import (
+    FOLDER,
+    INTEGRITY,
+    NODE_MODULES,
+    PACKAGE,
+    VERSION,
+    find_package,
+)
 from mobilette.data.decoding import upright_and_plain
 from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.load import load
 from mobilette.engines.onnxruntime_web import (
-    NODE_MODULES,
-    PACKAGE,
-    VERSION,
     OnnxRuntimeWebPredictor,
     describe_runtime,
     find_node,
-    find_package,
 )
-from mobilette.engines.pytorch import CheckpointPredictor
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS
-from mobilette.model.answering import Known, Promise
+from mobilette.exporters.web import PAGE_FILES
 from mobilette.run.directory import Run, open_run
 from mobilette.verification.readme import JavaScriptGeometry
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
 from tests.artifact.forging import forge
-from tests.exporters.browser import CHROMIUM, Browser, served
 
 try:
     find_node()
@@ -69,13 +70,51 @@ def web_copy(fp32: Artifact, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fp32.path, tmp_path / "web"))
 
 
-def test_it_is_a_page_with_a_pinned_package(fp32: Artifact) -> None:
-    package = json.loads((fp32.path / "package.json").read_text())
-    assert package["dependencies"] == {PACKAGE: "~" + VERSION}
+def test_it_is_a_page_with_a_pinned_runtime(fp32: Artifact) -> None:
+    runtime = json.loads((fp32.path / "runtime.json").read_text())
+    assert runtime["address"] == "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/"
+    named = {name for kind in runtime["kinds"].values() for name in kind.values()}
+    assert named == set(runtime["integrity"])
+    assert all(each.startswith("sha384-") for each in runtime["integrity"].values())
     assert {path.name for path in fp32.path.iterdir()} == {
-        *("model.onnx", "index.html", "mobilette.js", "package.json"),
+        *("model.onnx", *PAGE_FILES, "runtime.json"),
         *("contract.json", "golden.npz", "labels.txt", "README.md"),
     }
+    measured = fp32.contract.measured
+    assert measured is not None
+    assert measured.size_bytes == (fp32.path / "model.onnx").stat().st_size
+
+
+def test_a_bundle_has_npms_files_in_it(trained: Run, tmp_path: Path) -> None:
+    """With their hashes in the contract; `verify` knows them, whatever the contract says."""
+    artifact = export(trained, to="web", out=tmp_path, bundle=True)
+    assert json.loads((artifact.path / "runtime.json").read_text())["address"] == f"./{FOLDER}/"
+    for name in INTEGRITY:
+        assert artifact.read(f"{FOLDER}/{name}") == (MODULES / PACKAGE / "dist" / name).read_bytes()
+    assert verify(artifact).passed
+    name = f"{FOLDER}/ort.wasm.bundle.min.mjs"
+    changed = artifact.read(name) + b"\n"
+    (artifact.path / name).write_bytes(changed)
+    with pytest.raises(InputError, match=f"{name}: changed since the export"):
+        open_artifact(artifact.path)
+    forge(artifact.path, {name: changed})
+    assert f"{name}: not that of npm's onnxruntime-web 1.30.0" in verify(artifact.path).failures
+
+
+def test_what_cannot_be_bundled(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="--bundle puts an engine into a page; --to onnx has none"):
+        export(trained, to="onnx", out=tmp_path, bundle=True)
+    monkeypatch.setenv(NODE_MODULES, str(tmp_path / "node_modules"))
+    with pytest.raises(InputError, match=rf"onnxruntime-web is not in .*; {COMMAND} installs it"):
+        export(trained, to="web", out=tmp_path, bundle=True)
+    package = install(tmp_path)
+    (package / "dist" / "ort.wasm.bundle.min.mjs").write_text("another")
+    wrong = r"ort\.wasm\.bundle\.min\.mjs: not that of onnxruntime-web 1\.30\.0; npm install"
+    with pytest.raises(InputError, match=wrong):
+        export(trained, to="web", out=tmp_path, bundle=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["node_modules"]
 
 
 def test_it_answers_under_node_as_the_checkpoint(web: Artifact, trained: Run, images: Path) -> None:
@@ -247,130 +286,3 @@ def test_a_node_that_ends_says_so(fp32: Artifact) -> None:
         process = node.process
     del node, predictor
     assert process.returncode == 0
-
-
-# The page and the README's lines, in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(fp32: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the artifact's folder as somebody serves it: with the package, and images."""
-    folder = Path(shutil.copytree(fp32.path, tmp_path_factory.mktemp("site") / "web"))
-    shutil.copytree(MODULES / PACKAGE / "dist", folder / "node_modules" / PACKAGE / "dist")
-    generator = np.random.default_rng(0)
-    noise = generator.integers(0, 256, (90, 61, 4), dtype=np.uint8)
-    smooth = np.add.outer(np.arange(90), np.arange(61))[..., None] * (1, 0.5, 1.5) % 256
-    photograph = Image.fromarray(smooth.astype(np.uint8))
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    Image.fromarray(noise[..., :3]).save(folder / "noise.png")
-    Image.fromarray(noise).save(folder / "transparent.png")
-    Image.fromarray(noise[..., 0]).save(folder / "grey.png")
-    photograph.save(folder / "image.jpg", quality=95)
-    photograph.save(folder / "turned.jpg", quality=95, exif=turned)
-    return folder
-
-
-# How far a probability may be from Python's: browsers decode JPEG, and multiply by transparency,
-# with a rounding of their own.
-NEAR = {"noise.png": 1e-5, "grey.png": 1e-5, "transparent.png": 0.02, "image.jpg": 0.02}
-ROWS = "document.querySelectorAll('#answer li')"
-ANSWER = f"{ROWS}.length && JSON.stringify(Array.from({ROWS}, (row) => ({{...row.dataset}})))"
-
-
-@pytest.mark.parametrize("name", [*NEAR, "turned.jpg"])
-def test_the_page_answers_as_the_checkpoint(
-    site: Path, browser: Browser, calibrated: Run, name: str
-) -> None:
-    with served(site) as address:
-        browser.open(f"{address}index.html?image={name}")
-        answer = json.loads(browser.value(ANSWER))
-    expected = CheckpointPredictor(calibrated).predict([site / name])[0].top
-    assert [row["id"] for row in answer] == [guess.id for guess in expected]
-    for row, guess in zip(answer, expected, strict=True):
-        near = NEAR.get(name, 0.02)
-        assert float(row["probability"]) == pytest.approx(guess.probability, abs=near)
-    assert "ms for the network" in browser.value("document.getElementById('status').textContent")
-
-
-def test_the_readmes_javascript_runs_as_printed(
-    site: Path, browser: Browser, calibrated: Run
-) -> None:
-    text = (site / "README.md").read_text()
-    assert "```python" not in text
-    code = text.partition("```javascript\n")[2].partition("```")[0]
-    capture = "<script>console.log = (...said) => (document.title = said.join(' '))</script>"
-    page = f'<!doctype html>{capture}<script type="module">{code}</script>'
-    (site / "readme.html").write_text(page)
-    with served(site) as address:
-        browser.open(f"{address}readme.html")
-        label, probability, _, _ = browser.value("document.title").split()
-    expected = CheckpointPredictor(calibrated).predict([site / "image.jpg"])[0]
-    assert label == expected.label
-    assert float(probability) == pytest.approx(expected.probability, abs=0.02)
-
-
-@pytest.mark.parametrize("reason", ["not sure enough", "unlike the known images"])
-def test_the_page_and_the_readme_say_unknown(site: Path, browser: Browser, reason: str) -> None:
-    """With the best guesses below it."""
-    promise = Promise(
-        error=0.01, confidence=0.95, threshold=1.0, coverage=0.1, pictures=300, split="val"
-    )
-    known = Known(score="energy", threshold=1e6, kept=0.95, pictures=300, split="val")
-    unlike = reason.startswith("unlike")
-    before = read_contract(site / "contract.json")
-    try:
-        forge(site, promise=promise, known=known if unlike else None)
-        with served(site) as address:
-            browser.open(f"{address}index.html?image=noise.png")
-            answer = json.loads(browser.value(ANSWER))
-            said = browser.value("document.getElementById('unknown').textContent")
-            assert browser.value("String(document.getElementById('unknown').hidden)") == "false"
-        assert said == f"unknown: {reason}. The best guesses:"
-        expected = load(site).predict([site / "noise.png"])[0]
-        assert (expected.label, expected.reason) == ("unknown", reason)
-        assert [row["id"] for row in answer] == [guess.id for guess in expected.top]
-    finally:
-        forge(site, promise=before.promise, known=before.known)
-
-
-def test_the_page_opened_from_disk_says_what_to_do(fp32: Artifact, browser: Browser) -> None:
-    browser.open((fp32.path / "index.html").as_uri())
-    said = browser.value("document.querySelector('#status.error')?.textContent")
-    assert "npm install --ignore-scripts" in said
-    assert "python -m http.server" in said
-
-
-def test_the_page_without_its_runtime_says_what_to_do(fp32: Artifact, browser: Browser) -> None:
-    with served(fp32.path) as address:
-        browser.open(f"{address}index.html")
-        said = browser.value("document.querySelector('#status.error')?.textContent")
-    there = f"{address}node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs"
-    assert said == f'Not there: {there}; run "npm install --ignore-scripts" in this folder, once.'
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda folder: (folder / "text.jpg").write_text("no"), "This image cannot be used"),
-        (lambda folder: (folder / "model.onnx").write_bytes(b"no"), "changed since the export"),
-    ],
-)
-def test_the_page_says_what_is_wrong(
-    site: Path, browser: Browser, tmp_path: Path, change: object, said: str
-) -> None:
-    folder = Path(shutil.copytree(site, tmp_path / "web"))
-    assert callable(change)
-    change(folder)
-    with served(folder) as address:
-        browser.open(f"{address}index.html?image=text.jpg")
-        assert said in browser.value("document.querySelector('#status.error')?.textContent")

@@ -58,6 +58,11 @@ Features = Annotated[
     typer.Option("--features", help="Also give what the classifier reads, for embed."),
 ]
 
+Bundle = Annotated[
+    bool,
+    typer.Option("--bundle", help="Put onnxruntime-web into a web artifact, from npm's package."),
+]
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="The run directory.")],
@@ -68,6 +73,7 @@ def export(
     names: Names = "torchvision",
     out: Out = None,
     features: Features = False,
+    bundle: Bundle = False,
     promise: Promise = None,
     workers: Workers = None,
     max_unusable: MaxUnusable = 0.1,
@@ -93,6 +99,8 @@ def export(
         raise InputError(f"--to {STATE_DICT} writes weights, which give no answers for --promise")
     if features and STATE_DICT in targets:
         raise InputError(f"--to {STATE_DICT} writes weights, which have no outputs for --features")
+    if bundle and STATE_DICT in targets:
+        raise InputError(f"--to {STATE_DICT} writes weights, which have no page for --bundle")
     rows, said, kept = [], remarks(), True
     with progress_bar("exporting") as progress:
         for exported in export_each(
@@ -107,6 +115,7 @@ def export(
             ),
             progress=progress,
             features=features,
+            bundle=bundle,
             promise=promise,
         ):
             artifact, kept = exported.artifact, kept and exported.promise_kept

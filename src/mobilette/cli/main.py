@@ -36,10 +36,12 @@ from mobilette.cli import (
     train,
     weights,
 )
+from mobilette.cli.examples import FIRST, ExampleCommand, ExampleGroup
 from mobilette.data.machine import threads_by_quota
 from mobilette.data.names import refuse_address
 from mobilette.errors import InputError, visible
 
+COMPLETION = "_MOBILETTE_COMPLETE"  # set by shells that ask for completions
 DONE, WRONG_REQUEST = 0, 2
 _EMPTY = re.compile(r"\s*|--[\w-]+=\s*")
 INTERRUPTED, NOT_READ = 130, 141  # exit statuses of shells for Ctrl-C and a closed pipe
@@ -47,6 +49,7 @@ INTERRUPTED, NOT_READ = 130, 141  # exit statuses of shells for Ctrl-C and a clo
 UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
+    cls=ExampleGroup,
     help="A folder of images in, a small verified image classifier out.",
     epilog="Every verb takes --debug, which shows the traceback of an error.",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -92,8 +95,8 @@ for name, function in (
     ("serve", serve.serve),
     ("doctor", doctor.doctor),
 ):
-    app.command(name)(function)
-app.add_typer(weights.app, name="weights")
+    app.command(name, cls=ExampleCommand)(function)
+app.add_typer(weights.app, name="weights", cls=ExampleGroup)
 
 
 def main() -> NoReturn:
@@ -138,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
 
     0: done; 1: a gate was not met; 2: wrong request; 130: interrupted; 141: output pipe closed.
     """
-    given = [argument for argument in arguments if argument != "--debug"]
+    given, status = [argument for argument in arguments if argument != "--debug"], DONE
     try:
         for before, argument in pairwise(("", *given)):
             if _EMPTY.fullmatch(argument):  # for a shell variable that is not set
@@ -147,9 +150,11 @@ def run(arguments: Sequence[str]) -> int:
             # predict still answers the other images; a database has an address
             if given[0] not in ("predict", "explain") and before != "--storage":
                 refuse_address(argument)
-        status = _command(given[0] if given else "")(
-            given or ["--help"], prog_name="mobilette", standalone_mode=False
-        )
+        if not given and COMPLETION not in os.environ:
+            print(FIRST)
+        else:
+            command = _command(given[0] if given else "")
+            status = command(given, prog_name="mobilette", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         drop_output()

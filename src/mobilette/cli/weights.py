@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from mobilette.cli.examples import ExampleCommand
 from mobilette.cli.options import Force, FormOption, Json, Resize, ResolutionOption, ranged
 from mobilette.errors import InputError, nearest, shown
 from mobilette.limits import WIDTH_MULT
@@ -32,7 +33,7 @@ def weights() -> None:
     """Weights that others have published."""
 
 
-@app.command("list")
+@app.command("list", cls=ExampleCommand)
 def list_weights(
     pattern: Annotated[
         str, typer.Argument(help="Part of a name or of a network's, or a pattern with *.")
@@ -106,7 +107,7 @@ def _print_table(found: list[PublishedWeights]) -> None:
         say(note)
 
 
-@app.command("import")
+@app.command("import", cls=ExampleCommand)
 def import_weights(
     file: Annotated[
         Path,

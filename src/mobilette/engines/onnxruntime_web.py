@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -20,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilette.artifact.contract import METADATA_KEY
+from mobilette.artifact.web_runtime import PACKAGE, VERSION, find_package
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.sharing import CALLS
 from mobilette.errors import InputError
 from mobilette.files import read_json
-
-NODE_MODULES = "MOBILETTE_NODE_MODULES"
 
 
 class NodeError(Exception):
@@ -114,31 +111,6 @@ def find_node() -> str:
     return node
 
 
-def find_package(name: str, version: str, *, artifact: Path | None = None) -> Path:
-    """Return the folder of the npm package ``name``; `InputError` says how to install ``version``.
-
-    It is looked for in the folder that ``MOBILETTE_NODE_MODULES`` names or, without that variable,
-    in ``node_modules`` of the working directory and beside this Python's packages, where
-    ``make engines`` puts it; never in ``artifact``, which would supply its own engine.
-    """
-    named, own = os.environ.get(NODE_MODULES), Path(sys.prefix) / "node" / "node_modules"
-    places = [Path(named)] if named else [Path("node_modules"), own]
-    inside = []
-    for place in places:
-        found = (place / name).resolve()
-        if artifact is not None and found.is_relative_to(artifact.resolve()):
-            inside.append(place)
-        elif (found / "package.json").is_file():
-            return found
-    install = f"npm install --ignore-scripts {name}@{version}"
-    if not named:
-        install += f" --prefix {shlex.quote(str(own.parent))}"
-    message = f"{name} is not in {' or '.join(map(str, places))}; {install} installs it"
-    if inside:
-        message += f"; {inside[0]} is inside the artifact, which cannot supply its own engine"
-    raise InputError(f"{message} ({NODE_MODULES} selects another node_modules)")
-
-
 def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
     """Close stdin, which ends the process; kill it after 5 seconds."""
     for stream in (process.stdin, process.stdout):
@@ -154,8 +126,7 @@ def _stop(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
 
 
 SCRIPT = Path(__file__).with_suffix(".mjs")
-PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-RUNTIME = Path("dist") / "ort.node.min.mjs"
+SERVER_FILE = Path("dist") / "ort.node.min.mjs"
 
 
 class OnnxRuntimeWebPredictor(ArtifactPredictor):
@@ -176,7 +147,7 @@ class OnnxRuntimeWebPredictor(ArtifactPredictor):
         """Start node and create the session."""
         model = self.artifact.read_model()
         self.check_embedded(_read_embedded(model))
-        runtime = (find_runtime(self.artifact.path) / RUNTIME).as_uri()
+        runtime = (find_runtime(self.artifact.path) / SERVER_FILE).as_uri()
         given = self.contract.input
         names = {"input": given.name, "outputs": self.output_names, "shape": given.shape}
         node = NodeProcess(SCRIPT, [runtime, str(self.threads), json.dumps(names)])

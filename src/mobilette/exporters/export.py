@@ -27,7 +27,7 @@ from mobilette.exporters.keras import KERAS
 from mobilette.exporters.litert import LITERT
 from mobilette.exporters.mcu import MCU
 from mobilette.exporters.ncnn import NCNN
-from mobilette.exporters.onnx import ONNX, WEB
+from mobilette.exporters.onnx import ONNX
 from mobilette.exporters.openvino import OPENVINO
 from mobilette.exporters.readme import readme
 from mobilette.exporters.target import (
@@ -39,6 +39,7 @@ from mobilette.exporters.target import (
     no_progress,
     package_versions,
 )
+from mobilette.exporters.web import WEB
 from mobilette.folders import new_directory
 from mobilette.model.model import Model
 from mobilette.run.directory import Run, open_run
@@ -65,6 +66,7 @@ def export_calibrated(
     force: bool = False,
     progress: Progress = no_progress,
     features: bool = False,
+    bundle: bool = False,
 ) -> Artifact:
     """Write an artifact; int8 is made with ``calibration`` and ``quantisation``.
 
@@ -91,6 +93,7 @@ def export_calibrated(
         quantisation=quantisation,
         final=moved_to or final,
         features=features,
+        bundle=bundle,
     )
     inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
     network, normalise = model.network, Normalise(model.preprocess)

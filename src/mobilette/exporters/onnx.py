@@ -1,11 +1,9 @@
-"""ONNX, by PyTorch's exporter; and for browsers, with a JavaScript module and a page."""
+"""ONNX, by PyTorch's exporter."""
 
 from __future__ import annotations
 
 import ast
-import json
 from collections import Counter
-from pathlib import Path
 
 import onnx
 import torch
@@ -137,57 +135,3 @@ def _scope(node: onnx.NodeProto) -> str:
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes: list[str] = ast.literal_eval(notes["pkg.torch.onnx.name_scopes"])
     return scopes[-2].removeprefix(PREFIX)
-
-
-PAGE = Path(__file__).with_name("page")
-MODULE = "mobilette.js"
-PAGE_FILES = ("index.html", MODULE)
-PACKAGE = "package.json"
-# Reads this opset; patch releases are accepted.
-VERSION = "~1.30.0"
-
-_CODE = """\
-The images are prepared by `mobilette.js`, as they were for the trained network; normalisation is
-inside the model. Once, in this folder: `npm install --ignore-scripts` (or change the one address in
-`mobilette.js` to that of a CDN). The folder has to be served over HTTP: `npx serve`, or
-`python -m http.server`; `index.html` is a page that takes images, and so is
-`index.html?image=image.jpg`.
-
-```javascript
-import {{ load, readImage }} from "./mobilette.js";
-
-const classifier = await load("./");
-const file = await (await fetch("image.jpg")).blob();
-const {{ label, top, milliseconds }} = await classifier.classify(await readImage(file));
-console.log(label, top[0].probability, milliseconds);
-```"""
-
-
-def write_web(
-    model: Model, contract: Contract, calibration: Calibration | None, progress: Progress
-) -> Written:
-    """Write the ONNX model and the files that run it in a browser."""
-    written = write_onnx(model, contract, calibration, progress)
-    package = {"private": True, "type": "module", "dependencies": {"onnxruntime-web": VERSION}}
-    return Written(
-        files={
-            **written.files,
-            PACKAGE: (json.dumps(package, indent=2) + "\n").encode(),
-            **{name: (PAGE / name).read_bytes() for name in PAGE_FILES},
-        }
-    )
-
-
-WEB = Target(
-    name="web",
-    precisions=ONNX.precisions,
-    packages=ONNX.packages,
-    model=ONNX.model,
-    parts=(*PAGE_FILES, PACKAGE),
-    input=ONNX.input,
-    output=ONNX.output,
-    writer=write_web,
-    imports="",
-    code=_CODE,
-    language="javascript",
-)

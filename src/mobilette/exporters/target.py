@@ -19,6 +19,7 @@ from mobilette.artifact.contract import (
     Precision,
     Source,
 )
+from mobilette.artifact.web_runtime import runtime_files
 from mobilette.compression.ranges import Ranges
 from mobilette.errors import InputError
 from mobilette.extras import needs, version_of
@@ -95,6 +96,7 @@ class Target:
         packages: packages whose versions the contract records, with mobilette's and torch's.
         extra: the extra in pyproject.toml with these packages; empty if always installed.
         parts: names of the files beside the model.
+        bundle: names of files that can be added, so that the artifact needs nothing else.
         batched: whether input and output have a batch dimension.
         writer: writes the files; imports its extra's packages itself.
         features: name of a second output with the features; ``None`` if there can be none.
@@ -116,6 +118,7 @@ class Target:
     code: str
     extra: str = ""
     parts: tuple[str, ...] = ()
+    bundle: tuple[str, ...] = ()
     layout: Layout = "NCHW"
     dtype: Literal["uint8", "float32"] = "uint8"
     input: str = "pixels"
@@ -167,6 +170,13 @@ def check_features(target: Target) -> None:
         raise InputError(f"--to {target.name} has no second output for --features; use --to onnx")
 
 
+def check_bundle(target: Target) -> None:
+    """Raise `InputError` unless an artifact of ``target`` can have its engine in it, from here."""
+    if not target.bundle:
+        raise InputError(f"--bundle puts an engine into a page; --to {target.name} has none")
+    runtime_files()
+
+
 def make_contract(
     subject: Subject,
     target: Target,
@@ -176,11 +186,14 @@ def make_contract(
     quantisation: Quantisation,
     final: Path,
     features: bool = False,
+    bundle: bool = False,
 ) -> Contract:
     """Return the contract of an artifact that will be in ``final``, before it is written."""
     model, run = subject
     if features:
         check_features(target)
+    if bundle:
+        check_bundle(target)
     answering = model.answering
     if precision != "fp32":  # it may answer otherwise
         answering = Answering(temperature=answering.temperature)
@@ -195,7 +208,7 @@ def make_contract(
         target=target.name,
         precision=precision,
         model=target.model,
-        parts=target.parts,
+        parts=(*target.parts, *target.bundle) if bundle else target.parts,
         arch=model.arch,
         preprocess=model.preprocess,
         input=InputContract(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.directory import Artifact
 from mobilette.artifact.tflite import ask_tflite_micro, check_tflite
+from mobilette.artifact.web_runtime import FOLDER, PACKAGE, VERSION, differing
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import PRESETS, Preprocess
 from mobilette.engines.artifact import ArtifactPredictor
@@ -143,6 +144,14 @@ def _short(value: Any) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(f"{item:g}" for item in value) + ")"
     return str(value)
+
+
+def check_bundle(artifact: Artifact) -> list[str]:
+    """Return which file of a bundled onnxruntime-web is not npm's: browsers execute it."""
+    begin = f"{FOLDER}/"
+    inside = [name for name in artifact.contract.parts if name.startswith(begin)]
+    wrong = differing({name.removeprefix(begin): artifact.read(name) for name in inside})
+    return [f"{begin}{wrong}: not that of npm's {PACKAGE} {VERSION}"] if wrong else []
 
 
 def check_exact(artifact: Artifact) -> list[str]:

@@ -24,8 +24,8 @@ from mobilette.data.formats import UnusableImage
 from mobilette.data.images import LabelledImage
 from mobilette.engines.onnxruntime_web import NodeError, NodeProcess
 from mobilette.exporters.export import TARGETS
-from mobilette.exporters.onnx import MODULE, PAGE
 from mobilette.exporters.readme import image_code
+from mobilette.exporters.web import MODULE, PAGE
 
 SCRIPT = Path(__file__).with_name("prepare.mjs")
 SAMPLE = 16

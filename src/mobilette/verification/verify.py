@@ -26,7 +26,7 @@ from mobilette.run.directory import Run
 from mobilette.run.metrics import accuracy, right_answers
 from mobilette.run.subject import model_sha256, resolve
 from mobilette.verification.by_class import changed, changes_by_class
-from mobilette.verification.diagnosis import check_exact, check_metadata, diagnose
+from mobilette.verification.diagnosis import check_bundle, check_exact, check_metadata, diagnose
 from mobilette.verification.evaluate import labelled_images, read_split, trained_of
 from mobilette.verification.first_difference import IMAGES, first_difference
 from mobilette.verification.gate import (
@@ -127,6 +127,8 @@ def _on_golden(predictor: ArtifactPredictor, model: Model | None) -> Verdict:
         failures += _check_golden(golden, model)
     if contract.target == "mcu":
         failures += check_exact(predictor.artifact)
+    if contract.target == "web":
+        failures += check_bundle(predictor.artifact)
     comparison = compare(answers, golden.logits)
     wrong = judge_golden(comparison, contract.precision)
     features_db = None

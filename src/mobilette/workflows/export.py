@@ -22,7 +22,13 @@ from mobilette.exporters.export import (
     export_calibrated,
     open_trained_run,
 )
-from mobilette.exporters.target import Progress, check_features, no_progress, package_versions
+from mobilette.exporters.target import (
+    Progress,
+    check_bundle,
+    check_features,
+    no_progress,
+    package_versions,
+)
 from mobilette.folders import check_new, scratch
 from mobilette.model.answering import Answering
 from mobilette.model.model import Model
@@ -54,6 +60,7 @@ def export(
     workers: int | None = None,
     max_unusable: float = 0.1,
     features: bool = False,
+    bundle: bool = False,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
     promise: str | None = None,
@@ -72,6 +79,8 @@ def export(
         workers: processes that decode; by default one per core.
         max_unusable: largest fraction of ``data`` that may be unreadable.
         features: make what the classifier reads a second output, for `Predictor.embed`.
+        bundle: of the target web: put onnxruntime-web into the artifact, so that its page needs no
+            other address.
         preprocess: for a network: how images are prepared; by default its ``preprocess``.
         classes: for a network: class names in order; by default their numbers.
         promise: of the artifact's answers, such as ``error<=1%`` or ``known>=95%``, kept on images
@@ -99,6 +108,7 @@ def export(
         reading=reading,
         reporter=reporter,
         features=features,
+        bundle=bundle,
         promise=promise,
     )
     return exported.artifact
@@ -123,6 +133,7 @@ def export_each(
     reporter: Reporter,
     progress: Progress = no_progress,
     features: bool = False,
+    bundle: bool = False,
     promise: str | None = None,
     calibrated: int = IMAGES,
 ) -> Iterator[Exported]:
@@ -139,6 +150,8 @@ def export_each(
         package_versions(TARGETS[to])
         if features:
             check_features(TARGETS[to])
+        if bundle:
+            check_bundle(TARGETS[to])
     calibration = None
     if any(precision == "int8" for _, precision in wanted):
         calibration = calibration_images(
@@ -164,6 +177,7 @@ def export_each(
             calibration=calibration,
             progress=progress,
             features=features,
+            bundle=bundle,
         )
         if precision == "fp32" and promise is None:
             yield Exported(artifact=write(out=out, force=force))

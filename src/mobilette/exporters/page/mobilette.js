@@ -1,46 +1,58 @@
-// An image classifier in the browser: images in, classes out. No dependency but onnxruntime-web.
+// An image classifier in the browser: images in, classes out.
 //
 //   const classifier = await load("./");
 //   const { label, top } = await classifier.classify(await readImage(blob));
 
-// In this folder after `npm install --ignore-scripts`; a CDN's address of the same file also works.
-const ONNXRUNTIME = "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
+import { compare, readGolden } from "./golden.js";
+import { openSession, readRuntime } from "./runtime.js";
 
 const SCHEMA = 1;
 const TOP = 5;
 
-/** Return the classifier in the folder `url`, an artifact of Mobilette's target "web". */
-export async function load(url = "./", { threads = 0 } = {}) {
+/**
+ * Return the classifier in the folder `url`, an artifact of Mobilette's target "web".
+ *
+ * `engine` is "webgpu", "wasm" or "auto": WebGPU where there is one that answers the golden images
+ * like the trained network. `threads` are WASM's, of pages that are cross-origin isolated; 0 means
+ * half of the cores, at most 4.
+ */
+export async function load(url = "./", { engine = "auto", threads = 0 } = {}) {
   const base = new URL(url, globalThis.location?.href ?? import.meta.url);
   const contract = await (await get(new URL("contract.json", base))).json();
   if (contract.schema !== SCHEMA || contract.target !== "web") {
     throw new Error(`${base}: not a "web" artifact of schema ${SCHEMA}`);
   }
-  const model = await (await get(new URL(contract.model, base))).arrayBuffer();
-  await checkHash(model, contract.files[contract.model], contract.model);
-  const ort = await runtime();
-  // Threads need shared memory, which only cross-origin isolated pages have.
-  ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? threads : 1;
-  const classifier = new Classifier(ort, await ort.InferenceSession.create(model), contract);
-  const size = contract.input.shape.reduce((one, other) => one * other);
-  await classifier.logits(new Uint8Array(size)); // warm-up: the first call is the slowest
-  return classifier;
-}
-
-async function runtime() {
-  try {
-    return await import(ONNXRUNTIME);
-  } catch (error) {
-    const where = new URL(ONNXRUNTIME, import.meta.url);
-    throw new Error(`Not there: ${where}; run "npm install --ignore-scripts" in this folder, once.`, {
-      cause: error,
-    });
+  const model = await getChecked(base, contract.model, contract);
+  const golden = await readGolden(await getChecked(base, "golden.npz", contract));
+  const runtime = await readRuntime(base);
+  // Int8 has fast kernels on the CPU only.
+  if (engine === "webgpu" || (engine === "auto" && contract.precision !== "int8")) {
+    try {
+      if (!(await globalThis.navigator?.gpu?.requestAdapter())) throw new Error("there is none");
+      const found = await Classifier.open(runtime, "webgpu", model, contract, golden, threads);
+      if (engine === "webgpu" || found.verdict.agrees) return found;
+      await found.session.release();
+    } catch (error) {
+      if (engine === "webgpu") throw new Error(`WebGPU: ${error.message}`, { cause: error });
+      console.info(`WebGPU is not used: ${error.message}`);
+    }
   }
+  return Classifier.open(runtime, "wasm", model, contract, golden, threads);
 }
 
 export class Classifier {
-  constructor(ort, session, contract) {
-    Object.assign(this, { ort, session, contract, classes: contract.classes });
+  /** Return a classifier that has answered the golden images: `verdict` is how. */
+  static async open(runtime, kind, model, contract, golden, threads) {
+    const opened = await openSession(runtime, kind, model, threads);
+    const classifier = new Classifier(opened, contract);
+    classifier.verdict = await compare(golden, contract, (pixels) => classifier.logits(pixels));
+    return classifier;
+  }
+
+  /** `engine` says what executes the model, `addresses` where it came from. */
+  constructor({ ort, session, engine, addresses }, contract) {
+    Object.assign(this, { ort, session, engine, addresses, contract, classes: contract.classes });
+    this.turn = Promise.resolve();
   }
 
   /**
@@ -86,10 +98,13 @@ export class Classifier {
     return (await this.run(pixels))[this.contract.output].data;
   }
 
-  async run(pixels) {
+  /** Return the outputs by name; a session makes one call at a time. */
+  run(pixels) {
     const { name, shape } = this.contract.input;
     const input = new this.ort.Tensor("uint8", pixels, [1, ...shape]);
-    return this.session.run({ [name]: input });
+    const result = this.turn.then(() => this.session.run({ [name]: input }));
+    this.turn = result.catch(() => {});
+    return result;
   }
 }
 
@@ -318,9 +333,15 @@ function sigmoid(logits, temperature) {
 }
 
 async function get(url) {
-  const response = await fetch(url);
+  const response = await fetch(url, { cache: "no-cache" });
   if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
   return response;
+}
+
+async function getChecked(base, name, contract) {
+  const content = await (await get(new URL(name, base))).arrayBuffer();
+  await checkHash(content, contract.files[name], name);
+  return content;
 }
 
 /** Throw unless `content` has the SHA-256 `expected`; insecure pages cannot check it. */
