@@ -32,6 +32,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "prune": "prune runs/mine path/to/images --keep 0.5",
         "fit": 'fit path/to/images --budget "size<=500KB" --time 20m',
         "doctor": "doctor",
+        "report": "report runs/mine",
         "weights": "weights list",
         "weights list": "weights list",
         "weights import": "weights import file.pth --as mobilenet_v2 --out runs/imported",
