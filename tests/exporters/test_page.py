@@ -23,6 +23,7 @@ from mobilette.run.directory import Run, open_run
 from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 from tests.browser import CAMERA, accessibility, chromium, opened, served, visited
+from tests.serving.servers import running
 
 try:
     MODULES = find_package(PACKAGE, VERSION, artifact=Path(__file__)).parent
@@ -455,3 +456,17 @@ def test_int8_is_judged_by_its_noise(copied: Path, page: Any) -> None:
         visit(page, address)
         assert "int8, WASM SIMD" in page.inner_text("#facts")
         assert page.inner_text("#badge").startswith("Answers as the trained network: yes, max")
+
+
+def test_mobilette_serves_it_isolated_with_the_engine_from_here(
+    calibrated: Run, site: Path, browser: Any, tmp_path: Path
+) -> None:
+    """Nothing comes from the public address of an artifact without --bundle."""
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    artifact, noise = export(calibrated, to="web", out=tmp_path), site / "noise.png"
+    with running(artifact.path) as server, opened(browser) as page:
+        visit(page, server.url)
+        assert page.evaluate("crossOriginIsolated")
+        choose(page, noise)
+        assert_answered(page, calibrated, noise)
+        page.goto("about:blank")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import run
+from tests.browser import chromium, opened
 from tests.conftest import write_images
-from tests.exporters.browser import CHROMIUM, Browser
 from tests.serving.conftest import WILD, encoded
 from tests.serving.servers import Running
 
@@ -142,25 +142,21 @@ def test_state_documents_and_headers(server: Running) -> None:
         assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_page_shows_labels_as_text(server: Running, red: bytes, tmp_path: Path) -> None:
-    browser = Browser(tmp_path)
-    try:
-        browser.open(f"{server.url}/?")
-        assert browser.value("at('status').textContent == 'Ready.'")
-        browser.value(
-            "at('model').value = 'wild';"
-            f"classify(new Blob([Uint8Array.from(atob('{text_of(red)}'), c => c.charCodeAt(0))]))"
-            " && 1"
+def test_the_page_shows_labels_as_text(server: Running, red: bytes) -> None:
+    with chromium() as browser, opened(browser) as page:
+        page.goto(f"{server.url}/?")
+        page.locator("#status", has_text="Ready.").wait_for(timeout=60_000)
+        page.evaluate(
+            """(image) => {
+                at('model').value = 'wild';
+                classify(new Blob([Uint8Array.from(atob(image), c => c.charCodeAt(0))]));
+            }""",
+            text_of(red),
         )
-        shown = json.loads(
-            browser.value(
-                "at('answer').children.length && JSON.stringify([...at('answer').children]"
-                ".map((row) => row.firstChild.textContent))"
-            )
+        page.locator("#answer > *").first.wait_for(timeout=60_000)
+        shown = page.eval_on_selector_all(
+            "#answer > *", "rows => rows.map((row) => row.firstChild.textContent)"
         )
         assert set(shown) == set(WILD)
-        assert browser.value("at('answer').querySelector('img') === null")
-        assert browser.value("String(crossOriginIsolated)") == "true"
-    finally:
-        browser.close()
+        assert page.locator("#answer img").count() == 0
+        assert page.evaluate("crossOriginIsolated")

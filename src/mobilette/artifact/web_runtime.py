@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -19,6 +20,7 @@ PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 ADDRESS = f"https://cdn.jsdelivr.net/npm/{PACKAGE}@{VERSION}/dist/"
 # Of a bundle: a page keeps what has a version in its address.
 FOLDER = f"{PACKAGE}-{VERSION}"
+BUNDLED = f"./{FOLDER}/"
 RUNTIME = "runtime.json"
 KINDS: Mapping[str, Mapping[str, str]] = {
     "webgpu": {
@@ -67,6 +69,18 @@ def find_package(name: str, version: str, *, artifact: Path | None = None) -> Pa
     if inside:
         message += f"; {inside[0]} is inside the artifact, which cannot supply its own engine"
     raise InputError(f"{message} ({NODE_MODULES} selects another node_modules)")
+
+
+def runtime_record(address: str) -> bytes:
+    """Return the content of ``runtime.json``: what the page loads from ``address``."""
+    record = {
+        "package": PACKAGE,
+        "version": VERSION,
+        "address": address,
+        "kinds": KINDS,
+        "integrity": INTEGRITY,
+    }
+    return (json.dumps(record, indent=2) + "\n").encode()
 
 
 def runtime_files() -> dict[str, bytes]:

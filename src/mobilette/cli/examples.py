@@ -33,6 +33,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "fit": 'fit path/to/images --budget "size<=500KB" --time 20m',
         "doctor": "doctor",
         "report": "report runs/mine",
+        "serve": "serve exports/mine/onnx",
         "weights": "weights list",
         "weights list": "weights list",
         "weights import": "weights import file.pth --as mobilenet_v2 --out runs/imported",

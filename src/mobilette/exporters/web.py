@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from mobilette.artifact.contract import Contract
 from mobilette.artifact.web_runtime import (
     ADDRESS,
+    BUNDLED,
     FOLDER,
     INTEGRITY,
-    KINDS,
-    PACKAGE,
     RUNTIME,
-    VERSION,
     runtime_files,
+    runtime_record,
 )
 from mobilette.exporters.onnx import ONNX, write_onnx
 from mobilette.exporters.target import Calibration, Progress, Target, Written
@@ -52,18 +50,11 @@ def write_web(
     """Write the ONNX model, the page that runs it and, in a bundle, onnxruntime-web."""
     written = write_onnx(model, contract, calibration, progress)
     bundled = runtime_files() if set(BUNDLE) <= set(contract.parts) else {}
-    runtime = {
-        "package": PACKAGE,
-        "version": VERSION,
-        "address": f"./{FOLDER}/" if bundled else ADDRESS,
-        "kinds": KINDS,
-        "integrity": INTEGRITY,
-    }
     return Written(
         files={
             **written.files,
             **{name: (PAGE / name).read_bytes() for name in PAGE_FILES},
-            RUNTIME: (json.dumps(runtime, indent=2) + "\n").encode(),
+            RUNTIME: runtime_record(BUNDLED if bundled else ADDRESS),
             **{f"{FOLDER}/{name}": content for name, content in bundled.items()},
         },
         size_bytes=sum(map(len, written.files.values())),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mobilette.arch.scale import size_of
-from mobilette.artifact.directory import CONTRACT, LABELS, Artifact, open_artifact
+from mobilette.artifact.directory import CONTRACT, GOLDEN, LABELS, Artifact, open_artifact
+from mobilette.artifact.web_runtime import (
+    BUNDLED,
+    FOLDER,
+    RUNTIME,
+    runtime_files,
+    runtime_record,
+)
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError, one_of, shown
@@ -19,9 +26,6 @@ from mobilette.serving.settings import Work
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DEFAULT = "default"
-# Where a web artifact's page looks for its engine.
-_MODULES = "node_modules/onnxruntime-web/dist"
-_SCRIPTS = (".mjs", ".js", ".wasm")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,27 +108,15 @@ def choose(served: Mapping[str, Served], name: str | None) -> Served:
 
 
 def _page_files(artifact: Artifact) -> dict[str, bytes | Path]:
+    """Return what a web artifact's page loads; its engine from here, if npm has put it here."""
     contract = artifact.contract
     if contract.target != "web":
         return {}
-    names = (contract.model, *contract.parts, LABELS)
+    names = (contract.model, *contract.parts, LABELS, GOLDEN)
     files: dict[str, bytes | Path] = {name: artifact.read(name) for name in names}
     files[CONTRACT] = (artifact.path / CONTRACT).read_bytes()
-    folder = _runtime(artifact.path)
-    if folder is not None:
-        scripts = sorted(path for path in folder.iterdir() if path.suffix in _SCRIPTS)
-        files |= {f"{_MODULES}/{path.name}": path for path in scripts}
+    if RUNTIME in files and not any(name.startswith(f"{FOLDER}/") for name in names):
+        with suppress(InputError):
+            files |= {f"{FOLDER}/{name}": content for name, content in runtime_files().items()}
+            files[RUNTIME] = runtime_record(BUNDLED)
     return files
-
-
-def _runtime(artifact: Path) -> Path | None:
-    """Return the folder of onnxruntime-web for browsers: the artifact's own, or the installed."""
-    from mobilette.engines.onnxruntime_web import find_runtime
-
-    own = artifact / _MODULES
-    if own.is_dir() and Path(os.path.realpath(own)).is_relative_to(os.path.realpath(artifact)):
-        return own
-    try:
-        return find_runtime(artifact) / "dist"
-    except InputError:
-        return None
