@@ -32,12 +32,14 @@ except InputError as error:
 
 # Without a GPU, WebGPU is emulated; pages that ask for nothing are executed by WASM.
 GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+# For browsers this is another machine, so the page gets neither camera nor service worker.
+NEIGHBOUR = "neighbour.test"
 SECONDS = 60_000  # milliseconds: machines stall
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with chromium(*CAMERA, *GPU) as found:
+    with chromium(*CAMERA, *GPU, f"--host-resolver-rules=MAP {NEIGHBOUR} 127.0.0.1") as found:
         yield found
 
 
@@ -212,6 +214,16 @@ def test_a_camera_is_answered_frame_by_frame(site: Path, page: Any) -> None:
         choose(page, site / "noise.png")  # ends the camera, too
         assert page.is_hidden("#video")
         assert page.is_visible("text=Use camera")
+
+
+def test_a_phone_in_the_same_network_gets_answers(site: Path, page: Any, calibrated: Run) -> None:
+    with visited(page, site) as address:
+        visit(page, address.replace("127.0.0.1", NEIGHBOUR))
+        assert not page.evaluate("isSecureContext")
+        choose(page, site / "noise.png")
+        assert_answered(page, calibrated, site / "noise.png")
+        page.click("text=Use camera")
+        wait_until(page, "#status.error", "pages from https:// or localhost only")
 
 
 LONG = "Pneumonoultramicroscopicsilicovolcanoconiosis_with_a_name_that_no_screen_is_wide_enough_for"

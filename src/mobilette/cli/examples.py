@@ -12,7 +12,7 @@ import typer
 FIRST = """\
 mobilette train IMAGES --time 5m --out runs/mine   IMAGES: a folder per class
 mobilette export runs/mine --to web                a page that knows the classes
-mobilette --help                                   all verbs, each with its --help"""
+mobilette --help                                   all verbs, each with --help"""
 
 # By verb; "" is the example of `mobilette --help`.
 EXAMPLES: Mapping[str, str] = MappingProxyType(
