@@ -32,6 +32,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "prune": "prune runs/mine path/to/images --keep 0.5",
         "fit": 'fit path/to/images --budget "size<=500KB" --time 20m',
         "doctor": "doctor",
+        "explain": "explain runs/mine some/image.jpg",
         "report": "report runs/mine",
         "serve": "serve exports/mine/onnx",
         "weights": "weights list",
