@@ -37,6 +37,7 @@ from mobilette.data.preprocess import Preprocess, preset
 from mobilette.engines.timing import Request, Timing
 from mobilette.errors import InputError, shown
 from mobilette.files import read_json, read_record
+from mobilette.formats.hub import HubIndex
 from mobilette.limits import CLASSES, Range
 from mobilette.model.answering import Answering
 from mobilette.model.classes import read_classes
@@ -69,6 +70,7 @@ RECORDS = (
     Contract,
     Division,
     FitRequest,
+    HubIndex,
     LatencyTable,
     LayerRequest,
     LayerTimes,

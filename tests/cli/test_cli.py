@@ -266,7 +266,8 @@ def test_train_evaluate_export_verify_predict(images: Path, tmp_path: Path) -> N
 
 def test_the_next_command_is_printed_and_works(images: Path, tmp_path: Path) -> None:
     result = mobilette("train", images, *SMALL, "--out", tmp_path / "a run", cwd=tmp_path)
-    (line,) = (line for line in result.stderr.splitlines() if line.startswith("next: "))
+    line, report = (line for line in result.stderr.splitlines() if line.startswith("next: "))
+    assert report.startswith("next: mobilette report ")
     command = line.removeprefix("next: ").replace("mobilette", f"{sys.executable} -m mobilette", 1)
     exported = subprocess.run(
         command, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True

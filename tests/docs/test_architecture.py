@@ -72,7 +72,7 @@ def test_json_has_the_keys_of_the_table(
         "doctor run": ["doctor", str(trained.path)],
     }
     elsewhere = {"train", "quantize", "prune", "export", "bench"}
-    elsewhere |= {"weights import", "fit", "serve"}
+    elsewhere |= {"weights import", "fit", "serve", "push"}
     assert commands.keys() | elsewhere == KEYS.keys()
     for verb, arguments in commands.items():
         assert run([*arguments, "--json"]) == 0

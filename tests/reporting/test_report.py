@@ -18,6 +18,7 @@ from mobilette.errors import InputError
 from mobilette.reporting.model_card import model_card
 from mobilette.run.directory import Run
 from mobilette.run.metrics import softmax
+from mobilette.verification.heat_map import enlarged, heat_map, seen
 from mobilette.verification.statistics import calibration_error, reliability
 from mobilette.workflows.report_values import Report
 from tests.reporting.browser_page import faults, needs_axe, needs_chromium, opened
@@ -88,6 +89,17 @@ def test_mistakes_come_most_confident_first(weak_report: Report) -> None:
     sure = [one.probability for one in mistakes]
     assert sure == sorted(sure, reverse=True)
     assert all(one.guess not in one.true for one in mistakes)
+
+
+def test_heat_maps_are_of_the_answer_that_was_given(weak: Run, weak_report: Report) -> None:
+    measured = weak_report.measured
+    assert measured is not None
+    for one in measured.mistakes()[:3]:
+        assert isinstance(one.image.content, Path)
+        expected = heat_map(weak, one.image.content, class_index=one.guess)
+        found = measured.maps[one.image.name]
+        assert np.array_equal(found.pixels, seen(weak.model, one.image.content))
+        assert np.abs(enlarged(found.map, (16, 16)) - expected).max() < 1e-3
 
 
 def test_coverage_ends_with_all_images(weak_report: Report) -> None:

@@ -171,7 +171,7 @@ def _print(found: Fitted, *, as_json: bool) -> None:
     from mobilette.counting.amounts import in_unit
     from mobilette.reporting.fit import write_image
 
-    picture = write_image(found)
+    written = [write_image(found), *_reports(found)]
     if as_json:
         print_json(found.to_json())
     else:
@@ -191,4 +191,21 @@ def _print(found: Fitted, *, as_json: bool) -> None:
                 say(f"{term.text}: {term.remark}")
         say(found.why)
     if found.artifact is not None:
-        remarks().print(f"written: {found.artifact.path}, {picture}; {found.seconds:.0f} s")
+        files = ", ".join(map(str, (found.artifact.path, *written)))
+        remarks().print(f"written: {files}; {found.seconds:.0f} s")
+
+
+def _reports(found: Fitted) -> list[Path]:
+    """Write the report into the folder of a fit; what keeps it from that is said, not raised."""
+    from mobilette.cli.output import remarks
+    from mobilette.reporting.report import NAME
+    from mobilette.reporting.report import report as make
+
+    if found.artifact is None:
+        return []
+    try:
+        make(found, out=found.path / NAME, force=True)
+    except InputError as error:
+        remarks().print(f"no report: {error}")
+        return []
+    return [found.path / NAME]

@@ -31,6 +31,7 @@ from mobilette.cli import (
     models,
     predict,
     prune,
+    push,
     report,
     serve,
     train,
@@ -43,6 +44,7 @@ from mobilette.errors import InputError, visible
 
 COMPLETION = "_MOBILETTE_COMPLETE"  # set by shells that ask for completions
 DONE, WRONG_REQUEST = 0, 2
+HUB = "hf://"
 _EMPTY = re.compile(r"\s*|--[\w-]+=\s*")
 INTERRUPTED, NOT_READ = 130, 141  # exit statuses of shells for Ctrl-C and a closed pipe
 # The base of typer's errors about wrong arguments; typer does not export it.
@@ -92,6 +94,7 @@ for name, function in (
     ("prune", prune.prune),
     ("fit", fit.fit),
     ("report", report.report),
+    ("push", push.push),
     ("serve", serve.serve),
     ("doctor", doctor.doctor),
 ):
@@ -147,9 +150,18 @@ def run(arguments: Sequence[str]) -> int:
             if _EMPTY.fullmatch(argument):  # for a shell variable that is not set
                 option = argument.strip().rstrip("=") or (before if before.startswith("-") else "")
                 raise InputError(f"{option or 'an argument'} is empty; give it a value")
+            if given[0] == "push":
+                continue
             # predict still answers the other images; a database has an address
-            if given[0] not in ("predict", "explain") and before != "--storage":
+            on_hub = argument.partition("=")[2] if argument.startswith("--") else argument
+            if (
+                given[0] not in ("predict", "explain")
+                and before != "--storage"
+                and not on_hub.startswith(HUB)
+            ):
                 refuse_address(argument)
+        if given[:1] != ["push"]:
+            given = [_fetched(argument) for argument in given]
         if not given and COMPLETION not in os.environ:
             print(FIRST)
         else:
@@ -171,6 +183,18 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return int(status or DONE)
+
+
+def _fetched(argument: str) -> str:
+    """Return an argument with the folder of a model in the place of its address on the hub."""
+    option, sign, value = argument.partition("=")
+    if argument.startswith("--") and value.startswith(HUB):
+        return f"{option}{sign}{_fetched(value)}"
+    if not argument.startswith(HUB):
+        return argument
+    from mobilette.formats.hub import fetch_model
+
+    return str(fetch_model(argument))
 
 
 @cache

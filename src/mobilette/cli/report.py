@@ -72,7 +72,7 @@ def report(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Put everything known of a model on one page that opens anywhere.
+    """Put all that is known of a model on one page.
 
     The page is one file: answers, mistakes, calibration, cost, artifacts and how to make it again.
     """
@@ -80,8 +80,7 @@ def report(
     from mobilette.reporting.report import CARD, NAME, check_out
     from mobilette.reporting.report import report as make
 
-    if licence is not None and not _LICENCE.fullmatch(licence):
-        raise InputError(f"--license {shown(licence)} is no identifier, such as apache-2.0 or mit")
+    check_licence(licence)
     if licence is not None and not card:
         raise InputError("--license is for the model card; give --card too")
     place = out or _default(Path(subject), "README.md" if card else NAME)
@@ -133,3 +132,9 @@ def _print(found: Report) -> None:
 def _default(subject: Path, name: str) -> Path:
     """Return the file in the folder of the subject, or ``name`` here beside what is no folder."""
     return subject / name if subject.is_dir() else Path(name)
+
+
+def check_licence(licence: str | None) -> None:
+    """Raise `InputError` unless ``licence`` looks like one of the hub's identifiers."""
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise InputError(f"--license {shown(licence)} is no identifier, such as apache-2.0 or mit")

@@ -156,7 +156,9 @@ def print_result(run: Run, *, as_json: bool, trained: bool, profiled: Profiled |
         out.print(_which_number_is_which(best, result.tested))
     for line in result.warnings():
         out.print(line)
-    out.print(f"next: mobilette export {shlex.quote(str(run.path))} --to onnx")
+    place = shlex.quote(str(run.path))
+    out.print(f"next: mobilette export {place} --to onnx")
+    out.print(f"next: mobilette report {place}")
 
 
 def print_folds(folds: Folds, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from mobilette.engines.predictor import Predictor
 from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError
 from mobilette.folders import restore
+from mobilette.formats.hub import fetch_model, is_hub_address
 from mobilette.limits import THREADS
 from mobilette.model.model import Model
 from mobilette.run.directory import Run, is_run, open_run
@@ -23,7 +24,8 @@ def load(
     """Return the predictor of a run, an artifact or a model.
 
     Args:
-        model: a run, an artifact, the directory of either, or a model.
+        model: a run, an artifact, the directory of either, a model, or ``hf://OWNER/NAME`` on
+            Hugging Face's hub.
         device: for a run or a model, as in `train`; artifacts run on the CPU.
         threads: engine threads; 0 lets the engine choose.
 
@@ -33,6 +35,8 @@ def load(
     if threads != 0:
         THREADS.check("threads", threads)
     if not isinstance(model, Run | Artifact | Model):
+        if is_hub_address(str(model)):
+            model = fetch_model(str(model))
         refuse_address(str(model))
         model = _open(Path(model))
     if isinstance(model, Artifact):

@@ -42,7 +42,7 @@ _VARIABLES: Mapping[str, str] = MappingProxyType(
     }
 )
 FONT = "DejaVu Sans"  # its metrics lay the text out; the page's fonts are narrower
-WIDE, HIGH = 5.4, 2.9  # inches
+WIDE, HIGH = 4.6, 2.6  # inches
 _SCALE = 1.4  # pixels of the page, at most, for a unit of the drawing
 
 

@@ -15,9 +15,18 @@ from mobilette.workflows.report_values import Report
 CLASSES = 50  # that are listed
 
 
-def model_card(report: Report, *, licence: str | None = None) -> str:
-    """Return the card of a model; ``licence`` is the hub's identifier of one, if there is one."""
-    return "\n".join(["---", *_front_matter(report, licence), "---", "", *_body(report)]) + "\n"
+def model_card(
+    report: Report, *, licence: str | None = None, address: str = "hf://OWNER/NAME"
+) -> str:
+    """Return the card of a model.
+
+    Args:
+        report: what is known of it.
+        licence: the hub's identifier of one, if there is one.
+        address: where the model will be.
+    """
+    head = _front_matter(report, licence)
+    return "\n".join(["---", *head, "---", "", *_body(report, address)]) + "\n"
 
 
 def _front_matter(report: Report, licence: str | None) -> Iterator[str]:
@@ -68,7 +77,7 @@ def _quoted(text: str) -> str:
     return json.dumps(visible(text), ensure_ascii=False)
 
 
-def _body(report: Report) -> Iterator[str]:
+def _body(report: Report, address: str) -> Iterator[str]:
     yield f"# {_plain(report.name)}"
     yield ""
     for line in report.summary:
@@ -114,17 +123,17 @@ def _body(report: Report) -> Iterator[str]:
         ]
         heading_ = ("artifact", "target", "precision", "verdict", "top-1", "latency", "size")
         yield from _table(heading_, rows_)
-    yield from _origin(report)
+    yield from _origin(report, address)
 
 
-def _origin(report: Report) -> Iterator[str]:
+def _origin(report: Report, address: str) -> Iterator[str]:
     origin = report.origin
     yield "## Use"
     yield ""
     yield "```python"
     yield "import mobilette"
     yield ""
-    yield 'model = mobilette.load("hf://OWNER/NAME")'
+    yield f'model = mobilette.load("{address}")'
     yield 'print(model.predict(["picture.jpg"])[0].label)'
     yield "```"
     yield ""

@@ -6,6 +6,8 @@ import base64
 import io
 from dataclasses import dataclass
 
+from PIL import Image
+
 from mobilette.data.formats import UnusableImage
 from mobilette.data.images import LabelledImage
 from mobilette.errors import visible
@@ -28,16 +30,21 @@ def picture_of(image: LabelledImage, *, side: int) -> Picture | None:
         opened = image.open()
     except UnusableImage:
         return None
-    small = max(opened.size) <= SMALL
+    return embedded(opened, name=image.name, side=side)
+
+
+def embedded(image: Image.Image, *, name: str, side: int) -> Picture:
+    """Return ``image``, RGB or grey, of at most ``side`` pixels a side, called ``name``."""
+    small = max(image.size) <= SMALL
     file = io.BytesIO()
     if small:
-        opened.save(file, "PNG")
+        image.save(file, "PNG")
     else:
-        opened.thumbnail((side, side))
-        opened.save(file, "JPEG", quality=80)
+        image.thumbnail((side, side))
+        image.save(file, "JPEG", quality=80)
     kind = "png" if small else "jpeg"
     data = base64.b64encode(file.getvalue()).decode()
-    return Picture(name=visible(image.name), source=f"data:image/{kind};base64,{data}", small=small)
+    return Picture(name=visible(name), source=f"data:image/{kind};base64,{data}", small=small)
 
 
 class Album:
@@ -55,7 +62,18 @@ class Album:
             return None
         found = picture_of(image, side=self._side)
         if found is not None:
-            self.count += 1
-            self.bytes += len(found.source)
+            self._add(found)
             self.shown.add(image.name)
         return found
+
+    def take_drawn(self, image: Image.Image, name: str) -> Picture | None:
+        """Return a picture that was drawn; ``None`` if there is no room."""
+        if self.count >= self.most or self.bytes >= self.most_bytes:
+            return None
+        found = embedded(image, name=name, side=self._side)
+        self._add(found)
+        return found
+
+    def _add(self, picture: Picture) -> None:
+        self.count += 1
+        self.bytes += len(picture.source)

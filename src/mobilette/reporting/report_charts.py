@@ -37,24 +37,15 @@ def accuracy_curve(history: Sequence[Mapping[str, float]]) -> str:
         values = [100 * row[score] for row in history]
         axes.plot(epochs, values, color=BLUE, linewidth=1.6)
         axes.scatter([best["epoch"]], [100 * best[score]], s=26, color=BLUE, zorder=3)
-        _note(axes, f"best {best[score]:.1%}", best["epoch"], 100 * best[score], below=True)
+        at = (best["epoch"], 100 * best[score])
+        axes.annotate(
+            f"best {best[score]:.1%}", at, (0, 6), textcoords="offset points", ha="center"
+        )
         axes.set_xlabel("epoch")
         axes.set_ylabel(f"held-out {name}, %")
-        axes.set_ylim(max(0, min(values) - 5), 103)
+        axes.set_ylim(max(0, min(values) - 5), min(max(values) + 12, 112))
+        axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
     return drawn.svg
-
-
-def _note(axes: Axes, text: str, x: float, y: float, *, below: bool = False) -> None:
-    left, right = axes.get_xlim()
-    at_right = x > (left + right) / 2
-    axes.annotate(
-        text,
-        (x, y),
-        (-6 if at_right else 6, -14 if below else 6),
-        textcoords="offset points",
-        ha="right" if at_right else "left",
-        color=INK,
-    )
 
 
 def loss_curve(history: Sequence[Mapping[str, float]]) -> str:
@@ -156,7 +147,7 @@ def shifts_chart(robustness: Robustness) -> str:
         f"Accuracy under shifts: {robustness.unshifted:.1%} without; worst under {names[0]}, "
         f"{shifts[names[0]][-1].score:.1%} at strength 3; mean {robustness.mean:.1%}"
     )
-    with chart("shifts", label, width=7.4, height=0.24 * len(names) + 0.9) as drawn:
+    with chart("shifts", label, width=5.4, height=0.23 * len(names) + 0.9) as drawn:
         axes = drawn.axes
         if robustness.interval is not None:
             low, high = robustness.interval
@@ -235,7 +226,7 @@ def fit_chart(fit: FitRecord) -> str:
     label = f"Accuracy over {AXIS[fit.quantity]} of {len(raced)} networks that raced"
     if chosen:
         label += f"; chosen: {fit.chosen}"
-    with chart("fit", label, width=7.4, height=3.3) as drawn:
+    with chart("fit", label, width=5.8, height=3.1) as drawn:
         axes = drawn.axes
         points = [(one.cost, 100 * (one.top1 or 0.0)) for one in raced]
         front, best = [], -1.0

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -146,8 +147,8 @@ def _measured_about(measured: Measured) -> str:
     top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.1%}"
     which = f"the {measured.split} images of " if measured.split else ""
     return visible(
-        f"One pass of {measured.engine} over {which}{measured.data}: {metrics.images:,} images"
-        f"{left_out}. Top-1 {metrics.top1:.2%}{top5}, loss {metrics.loss:.3f}."
+        f"One pass of {measured.engine} over {which}{_named(measured.data)}: {metrics.images:,} "
+        f"images{left_out}. Top-1 {metrics.top1:.2%}{top5}, loss {metrics.loss:.3f}."
     )
 
 
@@ -175,9 +176,10 @@ def _trust_about(report: Report, measured: Measured) -> list[str]:
     if measured.calibration is not None:
         lines.append(
             "A bar is how many of the answers with a probability are right, the fainter the fewer; "
-            "on the dashed line a probability says just that, and red is how far it is from it. "
-            "The temperature was fitted on held-out images: on others it may be a little worse."
+            "on the dashed line a probability says just that, and red is how far it is from it."
         )
+        if measured.calibration.temperature != 1:
+            lines[-1] += " The temperature was fitted on held-out images: others may fare worse."
     promise, found = report.answering.promise, measured.promised
     if promise is not None and found is not None:
         low, high = found.interval
@@ -224,7 +226,9 @@ def _data(report: Report) -> dict[str, Any]:
         return {"data": None}
     totals = {split: sum(counts.values()) for split, counts in data.counts.items()}
     parts = ", ".join(f"{count:,} in {split}" for split, count in totals.items())
-    about = [f"{data.source}: {parts}. Divided by: {data.rule or 'the folders of the set'}."]
+    about = [
+        f"{_named(data.source)}: {parts}. Divided by: {data.rule or 'the folders of the set'}."
+    ]
     if data.duplicates is not None:
         copies = f"{data.duplicates:,} are" if data.duplicates != 1 else "1 is"
         if data.duplicates:
@@ -281,6 +285,11 @@ def _again(report: Report) -> dict[str, Any]:
 def visible_lines(text: str) -> str:
     """Return ``text`` with its lines, and other control characters escaped."""
     return "\n".join(map(visible, text.splitlines()))
+
+
+def _named(data: str) -> str:
+    """Return a set's name without the folders above it, which concern no reader."""
+    return Path(data).name or data
 
 
 def _text(name: str) -> str:

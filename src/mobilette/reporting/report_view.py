@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.errors import visible
+from mobilette.reporting.heat_maps import drawn
 from mobilette.reporting.pictures import Album, Picture
 from mobilette.run.metrics import wilson_interval
-from mobilette.workflows.report_values import Answer, ClassScore, Measured, Report
+from mobilette.workflows.report_values import Answer, ClassScore, HeatMap, Measured, Report
 
 # Pictures of a page, and of one cell of the confusion matrix.
 MOST, MOST_BYTES, SIDE = 500, 6_000_000, 128
@@ -22,9 +24,10 @@ PAIRS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """A picture with what is said about it."""
+    """A picture with what is said about it, and its heat map, if there is one."""
 
     picture: Picture
+    heat: Picture | None = None
     lines: tuple[str, ...]
     right: bool
 
@@ -95,7 +98,7 @@ def answers_view(measured: Measured) -> Answers:
     album = Album(most=MOST, most_bytes=MOST_BYTES, side=SIDE)
     names = [visible(one.name) for one in measured.classes]
     mistakes = measured.mistakes()
-    shown = tuple(_shots(mistakes[:MISTAKES], names, album, title=True))
+    shown = tuple(_shots(mistakes[:MISTAKES], names, album, title=True, maps=measured.maps))
     samples = tuple(_shots(_samples(measured.answers), names, album, title=True))
     cells = {} if measured.matrix is None else _cells(measured, names, album)
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...] = ()
@@ -141,7 +144,12 @@ def _cells(measured: Measured, names: Sequence[str], album: Album) -> dict[tuple
 
 
 def _shots(
-    answers: Sequence[Answer], names: Sequence[str], album: Album, *, title: bool = False
+    answers: Sequence[Answer],
+    names: Sequence[str],
+    album: Album,
+    *,
+    title: bool = False,
+    maps: Mapping[str, HeatMap] = MappingProxyType({}),
 ) -> Iterator[Shot]:
     for answer in answers:
         picture = album.take(answer.image)
@@ -152,7 +160,11 @@ def _shots(
         unknown = "" if answer.given else ", so “unknown”"
         said = f"{names[answer.guess]}, {sure}{unknown}" if title else f"{sure}{unknown}"
         lines = (said, f"is {true}") if title and not answer.right else (said,)
-        yield Shot(picture=picture, lines=lines, right=answer.right)
+        heat = maps.get(answer.image.name)
+        overlay = None
+        if heat is not None:
+            overlay = album.take_drawn(drawn(heat), f"{answer.image.name}, heat map")
+        yield Shot(picture=picture, heat=overlay, lines=lines, right=answer.right)
 
 
 def _samples(answers: Sequence[Answer]) -> list[Answer]:

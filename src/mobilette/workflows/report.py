@@ -13,6 +13,7 @@ from mobilette.engines.load import load
 from mobilette.engines.predictor import Predictor
 from mobilette.errors import InputError, visible
 from mobilette.files import read_record
+from mobilette.model.model import Model
 from mobilette.progress import SILENT, Reporter
 from mobilette.run.directory import Run, is_run, open_run, recorded_data
 from mobilette.verification.shifts import Robustness, evaluate_shifts, keep, read_robustness
@@ -84,7 +85,7 @@ def gather(
     assert source is not None
     predictor = _predictor(about, wishes, notes)
     data = wishes.data or about.data or (None if about.run is None else _recorded(about.run))
-    measured = _measured(predictor, data, wishes, notes, reporter)
+    measured = _measured(predictor, model, data, wishes, notes, reporter)
     shifts = _shifts(about, predictor, data if measured else None, wishes, notes, reporter)
     sha256 = (model.origin.sha256 or "") if model is not None else ""
     if artifact is not None:
@@ -180,6 +181,7 @@ def _predictor(about: _Subject, wishes: Wishes, notes: list[str]) -> Predictor |
 
 def _measured(
     predictor: Predictor | None,
+    model: Model | None,
     data: str | None,
     wishes: Wishes,
     notes: list[str],
@@ -191,7 +193,7 @@ def _measured(
         notes.append("nothing is measured: no images are on record; give DATA")
         return None
     try:
-        return measure_answers(predictor, data, wishes.reading, reporter)
+        return measure_answers(predictor, data, wishes.reading, reporter, model=model)
     except InputError as error:
         if wishes.data is not None:
             raise

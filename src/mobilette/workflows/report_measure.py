@@ -13,21 +13,31 @@ from mobilette.data.reading import Reading
 from mobilette.engines.predictor import Predictor
 from mobilette.model.answering import Answering
 from mobilette.model.classes import ClassLabel
+from mobilette.model.model import Model
 from mobilette.progress import Reporter
 from mobilette.run.answers import answered
 from mobilette.run.metrics import Metrics, measure, right_answers, sigmoid, softmax
 from mobilette.verification.evaluate import read_labelled
+from mobilette.verification.heat_map import grad_cams
 from mobilette.verification.promised import measure_promise
 from mobilette.verification.statistics import reliability
-from mobilette.workflows.report_values import Answer, Calibration, ClassScore, Measured
+from mobilette.workflows.report_values import Answer, Calibration, ClassScore, HeatMap, Measured
 
+MAPPED = 24  # mistakes with a heat map
 _POINTS = 200  # of the curve of coverage
 
 
 def measure_answers(
-    predictor: Predictor, data: str, reading: Reading, reporter: Reporter
+    predictor: Predictor,
+    data: str,
+    reading: Reading,
+    reporter: Reporter,
+    *,
+    model: Model | None = None,
 ) -> Measured:
     """Return what ``predictor`` answers to the images of ``data`` that ``reading`` chooses.
+
+    ``model``, what was trained, tells where it looked when it was wrong.
 
     Raises:
         InputError: as for `mobilette.evaluate`.
@@ -44,7 +54,7 @@ def measure_answers(
     )
     answers = _answers(read.images, logits, labels, predictor.answering)
     single = labels.ndim == 1
-    return Measured(
+    measured = Measured(
         data=data,
         split=labelled.choice.part or reading.split or "",
         engine=predictor.engine,
@@ -56,6 +66,21 @@ def measure_answers(
         coverage=_coverage(answers) if single else (),
         promised=measure_promise(logits, labels, predictor.answering),
     )
+    return replace(measured, maps=_maps(model, measured, read.split.pixels[:]))
+
+
+def _maps(model: Model | None, measured: Measured, pixels: NDArray[np.uint8]) -> dict[str, HeatMap]:
+    """Return heat maps of the most confident mistakes, for the class that was answered."""
+    mistakes = measured.mistakes()[:MAPPED]
+    if model is None or not model.has_classifier or not mistakes:
+        return {}
+    place = {id(answer): row for row, answer in enumerate(measured.answers)}
+    chosen = pixels[[place[id(answer)] for answer in mistakes]]
+    maps = grad_cams(model, chosen, np.array([answer.guess for answer in mistakes]))
+    return {
+        answer.image.name: HeatMap(pixels=some, map=one)
+        for answer, some, one in zip(mistakes, chosen, maps, strict=True)
+    }
 
 
 def _answers(

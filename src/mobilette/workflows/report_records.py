@@ -95,7 +95,8 @@ def origin_of(run: Run | None, model: Model | None, artifact: Artifact | None) -
     environment: Mapping[str, Any] = found if isinstance(found, dict) else {}
     versions = environment.get("versions")
     imported = imported_from(run.path)
-    start = str(environment.get("start", "")) if imported is None else f"imported from {imported}"
+    start = _named(str(environment.get("start", "")))
+    start = start if imported is None else f"imported from {_named(imported)}"
     recipe = run.path / RECIPE
     return Origin(
         command="" if model is None or imported is not None else _command(run, model, start),
@@ -118,7 +119,7 @@ def _command(run: Run, model: Model, start: str) -> str:
         return ""
     found: Any = read_json(run.path / DATASET)
     source = str(found.get("source", "DATA")) if isinstance(found, dict) else "DATA"
-    words = ["mobilette", "train", source, "--model", origin.name]
+    words = ["mobilette", "train", _named(source), "--model", origin.name]
     words += ["--width-mult", f"{origin.width_mult:g}"]
     words += ["--resolution", resolution_text(arch.resolution)]
     words += [] if origin.form is None else ["--form", origin.form]
@@ -128,6 +129,11 @@ def _command(run: Run, model: Model, start: str) -> str:
     words += [] if division.holdout is None else ["--holdout", f"{100 * division.holdout:g}%"]
     words += [] if division.groups is None else ["--groups", division.groups]
     return shlex.join([*words, "--recipe", RECIPE])
+
+
+def _named(place: str) -> str:
+    """Return a place without the folders above it: pages and cards go to others."""
+    return Path(place).name if Path(place).is_absolute() else place
 
 
 def _division(found: Any, *, where: Path) -> Division:

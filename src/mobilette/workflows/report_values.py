@@ -42,6 +42,19 @@ class Answer:
     given: bool
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeatMap:
+    """What the network saw of an image, and which parts of it spoke for the answer.
+
+    Attributes:
+        pixels: uint8 (C, H, W), RGB or grey.
+        map: float32 (h, w), 0 to 1, of the same area.
+    """
+
+    pixels: NDArray[np.uint8]
+    map: NDArray[np.float32]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
     """How a class is answered.
@@ -105,6 +118,7 @@ class Measured:
         coverage: (fraction of the images answered, fraction of these answers that is wrong), the
             surest answers first; empty in a multi-label set.
         promised: what the promise comes to, if there is one.
+        maps: of the most confident mistakes, by the images' names.
     """
 
     data: str
@@ -117,6 +131,7 @@ class Measured:
     calibration: Calibration | None
     coverage: tuple[tuple[float, float], ...] = field(repr=False)
     promised: Promised | None
+    maps: Mapping[str, HeatMap] = field(default_factory=dict, repr=False)
 
     @property
     def interval(self) -> tuple[float, float]:
