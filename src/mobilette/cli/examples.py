@@ -34,6 +34,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "doctor": "doctor",
         "explain": "explain runs/mine some/image.jpg",
         "report": "report runs/mine",
+        "push": "push runs/mine hf://owner/name",
         "serve": "serve exports/mine/onnx",
         "weights": "weights list",
         "weights list": "weights list",
