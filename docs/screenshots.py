@@ -1,6 +1,6 @@
-"""Screenshots of the page and the terminal, made as the first hour says: docs/figures/*.png.
+"""Screenshots of page, report and terminal, made as the first hour says: docs/figures/*.png.
 
-python -m docs.screenshots [page] [terminal]
+python -m docs.screenshots [page] [report] [terminal]
 
 It needs Chromium, Playwright, and onnxruntime-web from npm (make engines).
 """
@@ -27,8 +27,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-DESKTOP = {"width": 1120, "height": 700}
-PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1120, "height": 730}
+PHONE = {"width": 390, "height": 900}
 SECONDS = 60_000  # milliseconds
 # Longer than on the page: the machine that makes figures may be busy.
 TIME = "240s"
@@ -113,6 +113,17 @@ def picture_page(here: Path, chromium: Any) -> None:
     write(beside(shots), "page.png")
 
 
+def picture_report(here: Path, chromium: Any) -> None:
+    """Write report.png: how the report of the run begins."""
+    run(here, "mobilette report runs/shapes")
+    page = chromium.new_page(viewport={"width": 1120, "height": 1100}, device_scale_factor=2)
+    page.goto((here / "runs/shapes/report.html").as_uri())
+    page.wait_for_timeout(400)
+    shot = page.screenshot()
+    page.close()
+    write(Image.open(io.BytesIO(shot)), "report.png")
+
+
 def picture_terminal(here: Path, chromium: Any) -> None:
     """Write terminal.png: commands of the first hour, with what they print."""
     commands = (
@@ -174,6 +185,7 @@ def write(picture: Image.Image, name: str) -> None:
 
 KINDS: dict[str, Callable[[Path, Any], None]] = {
     "page": picture_page,
+    "report": picture_report,
     "terminal": picture_terminal,
 }
 
