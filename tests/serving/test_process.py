@@ -23,6 +23,7 @@ import yaml
 from mobilette.artifact.directory import Artifact, copy_artifact
 from mobilette.cli.serve import parse_window
 from mobilette.errors import InputError
+from mobilette.serving.server import listening
 from mobilette.serving.settings import Limits
 from tests.cli.test_cli import assert_refused, in_this_process
 from tests.serving.conftest import WILD
@@ -44,6 +45,12 @@ def test_a_damaged_artifact_is_refused(artifact_copy: Path, capsys: Capture) -> 
     model.write_bytes(model.read_bytes()[:-1] + b"x")
     result = in_this_process(capsys, "serve", artifact_copy, "--port=0")
     assert_refused(result, "model.onnx", "changed since the export")
+
+
+def test_answers_are_not_delayed_by_nagles_algorithm() -> None:
+    """Asyncio turns it off for sockets that say they are TCP's, such as those accepted here."""
+    with listening("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_in_use_is_one_line(exported: Artifact, capsys: Capture) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,7 +14,6 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 import mobilette
 from mobilette.engines.predictor import TOP
@@ -26,38 +23,15 @@ from mobilette.serving import documents
 from mobilette.serving.bodies import Refused
 from mobilette.serving.metrics import CONTENT_TYPE
 from mobilette.serving.middleware import Around
+from mobilette.serving.refusals import RETRY_AFTER, refusal
 from mobilette.serving.service import Service
 
 PAGE = Path(__file__).with_name("page.html")
-RETRY_AFTER = {"Retry-After": "1"}
-# How long the rest of a refused body is read, so that its sender gets to read the answer.
-_LINGER_S = 2.0
 
 Top = Annotated[int, Query(ge=1, le=int(CLASSES.highest), description="Guesses of an answer.")]
 Named = Annotated[str | None, Query(alias="model", description="A name; by default the first.")]
 Given = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 _PREDICT = documents.problems(400, 404, 408, 413, 415, 422, 500, 503)
-
-
-class Unread(JSONResponse):
-    """An answer to a request whose body is not read: the connection ends with it.
-
-    The rest is thrown away for a while. A connection that was closed at once would take the answer
-    with it, while its reader still sends.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, then throw away what arrives until the client leaves."""
-        self.headers["Connection"] = "close"
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
-                while (await receive()).get("more_body", False):
-                    pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def create_app(service: Service, *, token: str | None = None) -> FastAPI:
@@ -213,11 +187,7 @@ def _guard(token: str) -> Any:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = RETRY_AFTER if error.status == 503 else {}
-    if error.status == 401:
-        headers = {"WWW-Authenticate": "Bearer"}
-    kind = Unread if error.close else JSONResponse
-    return kind({"error": visible(error.reason)}, error.status, headers=headers)
+    return refusal(error)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

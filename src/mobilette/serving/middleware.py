@@ -7,6 +7,8 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mobilette.serving.bodies import busy
+from mobilette.serving.refusals import refusal
 from mobilette.serving.service import Service
 
 # With the first two a page may use threads: https://developer.mozilla.org/docs/Web/API/crossOriginIsolated
@@ -29,6 +31,7 @@ class Around:
             await self._app(scope, receive, send)
             return
         service, started, status = self._service, time.perf_counter(), 0
+        route = "other"
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -43,9 +46,14 @@ class Around:
 
         service.accepted += 1
         try:
-            await self._app(scope, receive, sending)
+            # Before anything else, so that a refusal takes a tenth of what others do.
+            if scope["path"].endswith("/predict") and service.full:
+                route = "/v1/predict"
+                await refusal(busy(service.full))(scope, receive, sending)
+            else:
+                await self._app(scope, receive, sending)
         finally:
             service.answered += bool(status)
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", route)
             service.metrics.requests.labels(route, str(status)).inc()
             service.metrics.seconds.labels(route).observe(time.perf_counter() - started)

@@ -68,6 +68,12 @@ class Service:
         except InputError as error:
             raise Refused(404, str(error)) from None
 
+    @property
+    def full(self) -> str:
+        """Why no more images are accepted now; empty if they are."""
+        waiting = self._images
+        return f"{waiting} images are waiting" if waiting >= self.limits.queue else ""
+
     def limits_said(self) -> dict[str, object]:
         """Return the limits of a request as JSON values."""
         return asdict(self.limits)
@@ -94,8 +100,6 @@ class Service:
             Refused: there are too many requests, or this one is beyond a limit or not understood.
         """
         served = self.choose(model)
-        if self._images >= self.limits.queue:
-            raise busy(f"{self._images} images are waiting")
         body = await read_body(chunks, declared, limits=self.limits, held=self._held)
         size = len(body)
         try:
