@@ -13,7 +13,7 @@ processes of their own on the same cores, so the clients' work is in all times.
   its own.
 - `end`: SIGTERM under the load of 32 clients; what they received against what the server accepted.
 - `throughput`: requests a second of a server with one thread of the engine against the bare engine
-  on decoded pixels with one thread, in turns; for batches of one and of eight.
+  on decoded pixels with one thread, in turns; for batches of one, of up to four and of up to eight.
 - `schema`: schemathesis, every check; that random bytes are no image (413, 415, 422) is expected.
 """
 
@@ -399,6 +399,7 @@ def throughput(artifact: Path, files: list[Path], count: int, rounds: int) -> No
     sides: dict[str, Callable[[], float]] = {
         "bare engine": lambda: bare(predictor, files, count),
         "served, batches of one": lambda: served(artifact, files, count, "--max-batch=1"),
+        "served, batches up to 4": lambda: served(artifact, files, count, "--max-batch=4"),
         "served, batches up to 8": lambda: served(artifact, files, count, "--max-batch=8"),
     }
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -410,8 +411,9 @@ def throughput(artifact: Path, files: list[Path], count: int, rounds: int) -> No
     )
     for name, found in rates.items():
         print(f"  {name:<26}{median(found):8.1f} a second  {', '.join(f'{r:.1f}' for r in found)}")
-    engine, ones, eights = (median(found) for found in rates.values())
-    print(f"ratio: {ones / engine:.2f} (batches of one), {eights / engine:.2f} (up to 8)")
+    engine, *others = (median(found) for found in rates.values())
+    ones, fours, eights = (f"{found / engine:.2f}" for found in others)
+    print(f"ratio: {ones} (batches of one), {fours} (up to 4), {eights} (up to 8)")
 
 
 def schema(artifact: Path) -> None:

@@ -58,7 +58,7 @@ def serve(
     ] = "2ms",
     max_batch: Annotated[
         int, ranged("--max-batch", MAX_BATCH, "Images that the engine computes at once.")
-    ] = 8,
+    ] = 4,
     threads: Threads = None,
     engines: Annotated[
         int | None,

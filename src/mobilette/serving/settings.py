@@ -59,5 +59,5 @@ class Work:
     threads: int = 1
     engines: int = 1
     workers: int = 1
-    max_batch: int = 8
+    max_batch: int = 4
     window_s: float = 0.002

@@ -1,0 +1,58 @@
+"""A web artifact's own page, served with its engine and with headers that let it use threads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mobilette.artifact.directory import CONTRACT, Artifact
+from mobilette.engines.onnxruntime_web import find_runtime
+from mobilette.errors import InputError
+from mobilette.run.directory import Run
+from mobilette.workflows.export import export
+from tests.exporters.browser import CHROMIUM, Browser
+from tests.serving.servers import running
+
+try:
+    find_runtime()
+except InputError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def web(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return export(trained, to="web", out=tmp_path_factory.mktemp("web"))
+
+
+def test_its_files_are_served_and_no_others(web: Artifact, red: bytes) -> None:
+    with running(web.path) as server:
+        for name in (web.contract.model, *web.contract.parts, CONTRACT, "labels.txt"):
+            assert server.get(f"/{name}").content == (web.path / name).read_bytes()
+        page = server.get("/")
+        assert page.text == (web.path / "index.html").read_text(encoding="utf-8")
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert "javascript" in server.get("/mobilette.js").headers["Content-Type"]
+        for name in ("golden.npz", "mobilette.js/..%2fgolden.npz", "%2e%2e/onnx/model.onnx"):
+            assert server.get(f"/{name}").status_code == 404
+        answer = server.post(content=red, headers={"Content-Type": "image/png"}).json()
+        assert answer["answers"][0]["label"] == "red"
+
+
+def test_with_a_token_the_model_is_not_given_away(web: Artifact) -> None:
+    with running(web.path, token="secret") as server:
+        assert 'id="token"' in server.get("/").text
+        assert server.get(f"/{web.contract.model}").status_code == 404
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_finds_its_engine_and_may_use_threads(web: Artifact, tmp_path: Path) -> None:
+    with running(web.path) as server:
+        browser = Browser(tmp_path)
+        try:
+            browser.open(f"{server.url}/")
+            ready = "!document.getElementById('file').disabled && "
+            assert browser.value(f"{ready}JSON.stringify(crossOriginIsolated)") == json.dumps(True)
+        finally:
+            browser.close()
