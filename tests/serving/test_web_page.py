@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from mobilette.artifact.directory import CONTRACT, Artifact
@@ -12,7 +9,6 @@ from mobilette.engines.onnxruntime_web import find_runtime
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.workflows.export import export
-from tests.exporters.browser import CHROMIUM, Browser
 from tests.serving.servers import running
 
 try:
@@ -44,15 +40,3 @@ def test_with_a_token_the_model_is_not_given_away(web: Artifact) -> None:
     with running(web.path, token="secret") as server:
         assert 'id="token"' in server.get("/").text
         assert server.get(f"/{web.contract.model}").status_code == 404
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_page_finds_its_engine_and_may_use_threads(web: Artifact, tmp_path: Path) -> None:
-    with running(web.path) as server:
-        browser = Browser(tmp_path)
-        try:
-            browser.open(f"{server.url}/")
-            ready = "!document.getElementById('file').disabled && "
-            assert browser.value(f"{ready}JSON.stringify(crossOriginIsolated)") == json.dumps(True)
-        finally:
-            browser.close()
