@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mobilette.artifact.directory import CONTRACT, Artifact
+from mobilette.artifact.directory import CONTRACT, GOLDEN, LABELS, Artifact
+from mobilette.artifact.web_runtime import RUNTIME
 from mobilette.engines.onnxruntime_web import find_runtime
 from mobilette.errors import InputError
 from mobilette.run.directory import Run
@@ -24,13 +25,14 @@ def web(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def test_its_files_are_served_and_no_others(web: Artifact, red: bytes) -> None:
     with running(web.path) as server:
-        for name in (web.contract.model, *web.contract.parts, CONTRACT, "labels.txt"):
+        names = {web.contract.model, *web.contract.parts, CONTRACT, LABELS, GOLDEN}
+        for name in names - {RUNTIME}:  # that one tells where the engine is
             assert server.get(f"/{name}").content == (web.path / name).read_bytes()
         page = server.get("/")
         assert page.text == (web.path / "index.html").read_text(encoding="utf-8")
         assert page.headers["Content-Type"].startswith("text/html")
         assert "javascript" in server.get("/mobilette.js").headers["Content-Type"]
-        for name in ("golden.npz", "mobilette.js/..%2fgolden.npz", "%2e%2e/onnx/model.onnx"):
+        for name in ("README.md", "mobilette.js/..%2fREADME.md", "%2e%2e/onnx/model.onnx"):
             assert server.get(f"/{name}").status_code == 404
         answer = server.post(content=red, headers={"Content-Type": "image/png"}).json()
         assert answer["answers"][0]["label"] == "red"
