@@ -28,6 +28,7 @@ from mobilette.errors import InputError
 from mobilette.files import read_record
 from mobilette.model.directory import ENVIRONMENT
 from mobilette.progress import Reporter
+from mobilette.reporting.report import report
 from mobilette.run.directory import METRICS, Run, open_run
 from mobilette.search.contender import Contender
 from mobilette.search.race import REFINED
@@ -117,6 +118,24 @@ def test_the_result_is_verified_and_within_the_budget(fitted: Fitted, data: Path
     assert str(fitted.images) in fitted.why
     (answer,) = load(fitted.artifact.path).predict([next(data.rglob("*.png"))])
     assert answer.label in ("red", "green", "blue")
+
+
+def test_a_fit_is_reported_on(fitted: Fitted, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    found = report(fitted.path, out=out)
+    assert found.kind == "fit"
+    assert found.fit is not None
+    assert found.fit.chosen == fitted.key
+    assert found.fit.why == fitted.why
+    assert [met for _, _, met in found.fit.terms] == [term.passed for term in fitted.terms]
+    raced = {one.key: one.top1 for one in found.fit.candidates}
+    assert set(raced) == {each.key for each in read_plan(fitted.path).contenders}
+    assert raced[fitted.key] is not None
+    assert [one.verified for one in found.artifacts] == [True]
+    assert found.measured is not None
+    assert found.measured.metrics.top1 == fitted.top1  # the artifact's, by its engine
+    page = out.read_text(encoding="utf-8")
+    assert all(key in page for key in raced)
 
 
 def test_the_race_is_recorded(fitted: Fitted) -> None:

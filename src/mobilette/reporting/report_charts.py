@@ -31,6 +31,8 @@ def accuracy_curve(history: Sequence[Mapping[str, float]]) -> str:
     name = "top-1" if score == "top1" else "mean average precision"
     best = max(history, key=lambda row: row[score])
     label = f"Held-out {name} by epoch: {best[score]:.1%} at best, after epoch {best['epoch']:g}"
+    from matplotlib.ticker import MaxNLocator
+
     with chart("accuracy", label) as drawn:
         axes = drawn.axes
         epochs = [row["epoch"] for row in history]
@@ -42,6 +44,7 @@ def accuracy_curve(history: Sequence[Mapping[str, float]]) -> str:
             f"best {best[score]:.1%}", at, (0, 6), textcoords="offset points", ha="center"
         )
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(f"held-out {name}, %")
         axes.set_ylim(max(0, min(values) - 5), min(max(values) + 12, 112))
         axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
@@ -54,6 +57,8 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> str:
     label = f"Loss by epoch: {last['val_loss']:.3f} on held-out images at the end" + (
         f", {last['train_loss']:.3f} in training" if "train_loss" in last else ""
     )
+    from matplotlib.ticker import MaxNLocator
+
     with chart("loss", label) as drawn:
         axes = drawn.axes
         for column, name, colour in (
@@ -66,6 +71,7 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> str:
                 axes.plot(epochs, [row[column] for row in rows], color=colour, label=name)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("loss")
         axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
     return drawn.svg
@@ -113,7 +119,7 @@ def coverage_curve(
     label = f"Wrong answers by the part of the images answered: {whole:.1%} if all are answered"
     if point is not None and promised is not None:
         label += f"; with the promise of {promised:.1%}, {point[1]:.1%} of {point[0]:.1%}"
-    with chart("coverage", label, width=_SQUARE * 1.35, height=_SQUARE) as drawn:
+    with chart("coverage", label, width=_SQUARE * 1.1, height=_SQUARE) as drawn:
         axes = drawn.axes
         xs = [100 * x for x, _ in measured.coverage]
         ys = [100 * y for _, y in measured.coverage]

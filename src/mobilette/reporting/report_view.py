@@ -20,6 +20,7 @@ MOST, MOST_BYTES, SIDE = 500, 6_000_000, 128
 MISTAKES, WRONG, RIGHT, SAMPLES = 24, 24, 6, 20
 MATRIX = 24  # classes, above which only pairs are listed
 PAIRS = 40
+_SHORT = 3  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,11 @@ class Answers:
     samples: tuple[Shot, ...]
     wrong: int
     album: str
+
+    @property
+    def short(self) -> bool:
+        """Whether the names of the classes fit above the columns."""
+        return all(len(name) <= _SHORT for name, _ in self.rows)
 
     @property
     def confusions(self) -> tuple[Cell, ...]:

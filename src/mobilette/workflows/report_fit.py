@@ -18,11 +18,13 @@ from mobilette.workflows.fit_record import (
     FIT,
     LINES,
     PROOF,
+    REFINEMENT,
     FitRequest,
     Journal,
     RacePlan,
     read_plan,
 )
+from mobilette.workflows.fit_refine import Refinement
 from mobilette.workflows.report_values import CandidateRecord, FitRecord
 
 COST = {"params": "params", "madds": "madds", "size": "size_bytes", "ram": "ram_bytes"}
@@ -41,11 +43,13 @@ def read_fit(folder: Path) -> FitRecord:
     """
     asked, plan = read_record(folder / FIT, FitRequest), read_plan(folder)
     lines = Journal(folder, lambda line: None).lines()
+    changed = folder / REFINEMENT
+    refined = read_record(changed, Refinement).contenders if changed.is_file() else ()
     proof = folder / ARTIFACT / PROOF
     best: Any = read_json(proof) if proof.is_file() else None
     clock: Any = read_json(folder / CLOCK) if (folder / CLOCK).is_file() else {}
     try:
-        return _fit_record(asked, plan, lines, best, clock)
+        return _fit_record(asked, plan, (*plan.contenders, *refined), lines, best, clock)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -55,6 +59,7 @@ def read_fit(folder: Path) -> FitRecord:
 def _fit_record(
     asked: FitRequest,
     plan: RacePlan,
+    raced: Sequence[Contender],
     lines: Sequence[Mapping[str, Any]],
     best: Mapping[str, Any] | None,
     clock: Mapping[str, Any],
@@ -62,10 +67,8 @@ def _fit_record(
     quantity, limit = _limited(asked.wanted)
     words = asked.budget if asked.scene is None else f"{asked.scene} {asked.budget or ''}"
     terms = () if best is None else tuple(_term(term) for term in best["terms"])
-    known = {each.key: each for each in plan.contenders}
-    # Refined networks are in fit.jsonl alone: their cost is not.
-    keys = dict.fromkeys((*known, *(str(line["key"]) for line in lines if "key" in line)))
-    found = [_candidate(key, known[key], lines, quantity) for key in keys if key in known]
+    known = {each.key: each for each in raced}
+    found = [_candidate(key, each, lines, quantity) for key, each in known.items()]
     return FitRecord(
         asked=(words or "").strip(),
         seconds=float(clock.get("seconds", 0.0)),

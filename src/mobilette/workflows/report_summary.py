@@ -52,7 +52,7 @@ def _right(report: Report) -> str:
         )
     worst = weakest(measured)
     if worst is not None and worst.recall is not None and worst.recall < 1:
-        text += f"; weakest at {worst.name}, of which it finds {worst.right} of {worst.images}"
+        text += f"; weakest at “{worst.name}”, of which it finds {worst.right} of {worst.images}"
     return f"{text}."
 
 
@@ -109,7 +109,7 @@ def _of_classes(measured: Measured) -> list[str]:
     largest = max(measured.classes, key=lambda one: one.images)
     if measured.matrix is not None and measured.interval[0] <= largest.images / max(total, 1):
         lines.append(
-            f"Perhaps no better than always answering {largest.name}, the largest class: "
+            f"Perhaps no better than always answering “{largest.name}”, the largest class: "
             f"{largest.images / total:.1%} of the images."
         )
     absent = [one.name for one in measured.classes if not one.images]
