@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _STRENGTHS = (PALE, MIDDLE, DARK)
 _SQUARE = 2.75  # inches
+_TICKS = 6
 
 
 def accuracy_curve(history: Sequence[Mapping[str, float]]) -> str:
@@ -250,8 +251,10 @@ def fit_chart(fit: FitRecord) -> str:
         for one in chosen:
             at = (one.cost, 100 * (one.top1 or 0.0))
             axes.scatter([at[0]], [at[1]], color=RED, s=60, zorder=3)
-        for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            formatted(lambda value, _: in_unit(fit.quantity, value))
+        _amount_ticks(axes, fit.quantity)
+        ys = [y for _, y in points]
+        room = max(0.12 * (max(ys) - min(ys)), 2.0)
+        axes.set_ylim(max(min(ys) - room, -room), max(ys) + room)
         axes.set_xlabel(AXIS[fit.quantity])
         axes.set_ylabel("top-1 after its last training, %")
         named = [*chosen, *[one for one in raced if one.key != fit.chosen][:8]]
@@ -259,3 +262,14 @@ def fit_chart(fit: FitRecord) -> str:
         texts = [visible(one.key) for one in named]
         place_labels(axes, places, texts, [(x, x) for x, _ in places], size=7.5)
     return drawn.svg
+
+
+def _amount_ticks(axes: Axes, quantity: str) -> None:
+    """Label a logarithmic axis of bytes or counts, at few round numbers."""
+    low, high = axes.get_xlim()
+    ticks = [step * 10.0**power for power in range(12) for step in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) > _TICKS:
+        ticks = [tick for tick in ticks if f"{tick:.0e}"[0] == "1"]
+    axes.set_xticks(ticks, [in_unit(quantity, tick).replace(".00", "") for tick in ticks])
+    axes.set_xticks([], minor=True)

@@ -101,7 +101,7 @@ def _fit(report: Report) -> dict[str, Any]:
         for one in fit.candidates
     ]
     return {
-        "fit": {"why": visible(fit.why[:1].upper() + fit.why[1:])},
+        "fit": {"why": visible(fit.why)},
         "fit_terms": [(visible(text), measured, met) for text, measured, met in fit.terms],
         "fit_chart": charts.fit_chart(fit),
         "candidates": rows,
