@@ -67,9 +67,12 @@ def _silent(report: Report) -> str:
     if promise is not None:
         text = (
             f"Promises that at most {percent(promise.error)} of the answers it gives are wrong, "
-            f"with {promise.confidence:.0%} confidence, by saying “unknown” when it is less than "
-            f"{promise.threshold:.1%} sure"
+            f"with {promise.confidence:.0%} confidence"
         )
+        if promise.threshold * report.arch.num_classes > 1:
+            text += f", by saying “unknown” when it is less than {promise.threshold:.1%} sure"
+        else:  # the best class is always as probable as that
+            text += ", for which it need not stay silent"
         found = None if measured is None else measured.promised
         if found is not None:
             error = "none" if not found.error else f"{found.error:.1%}"
