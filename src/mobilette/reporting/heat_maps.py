@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobilette.workflows.report_values import HeatMap
+from mobilette.workflows.report_answers import HeatMap
 
 # Of the picture, which is grey, at the coldest place and at the warmest.
 _COLD, _WARM = 0.8, 0.35

@@ -16,7 +16,8 @@ from mobilette.reporting.shifts import by_shift
 from mobilette.reporting.style import FAINT, INK, QUIET
 from mobilette.verification.shifts import Robustness
 from mobilette.verification.statistics import Bin
-from mobilette.workflows.report_values import ArtifactRecord, FitRecord, Measured
+from mobilette.workflows.report_answers import Measured
+from mobilette.workflows.report_values import ArtifactRecord, FitRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,6 @@ import base64
 import hashlib
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -16,15 +15,9 @@ from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.errors import visible
 from mobilette.reporting import report_charts as charts
 from mobilette.reporting.diagram import diagram
-from mobilette.reporting.report_view import (
-    answers_view,
-    artifact_rows,
-    class_rows,
-    count_rows,
-    key_figures,
-)
-from mobilette.run.promise import percent
-from mobilette.workflows.report_values import Calibration, Measured, Report
+from mobilette.reporting.report_answers import measured_parts
+from mobilette.reporting.report_view import artifact_rows, base_name, count_rows, key_figures
+from mobilette.workflows.report_values import Report
 
 _TITLES = {
     "fit": "The race",
@@ -58,7 +51,7 @@ def report_page(report: Report) -> str:
         "warnings": list(map(visible, report.warnings)),
         "figures": key_figures(report),
         **_fit(report),
-        **_measured(report),
+        **measured_parts(report),
         **_shifts(report),
         **_training(report),
         **_data(report),
@@ -109,89 +102,6 @@ def _fit(report: Report) -> dict[str, Any]:
     }
 
 
-def _measured(report: Report) -> dict[str, Any]:
-    measured = report.measured
-    if measured is None:
-        return {"measured": None, "reliability": [], "coverage": ""}
-    several = measured.matrix is None
-    recall = "Recall: how many of its images are found."
-    average = "Average precision: over all thresholds, how well it is told from the others."
-    promised = measured.promised
-    point = None
-    if promised is not None and promised.error is not None:
-        point = (promised.coverage, promised.error)
-    coverage = ""
-    if measured.coverage:
-        limit = None if promised is None else promised.promised
-        coverage = charts.coverage_curve(measured, limit, point)
-    return {
-        "measured": True,
-        "measured_about": _measured_about(measured),
-        "answers": answers_view(measured),
-        "classes": class_rows(measured.classes),
-        "recall_name": "average precision" if several else "recall",
-        "recall_about": average if several else recall,
-        "reliability": _reliability(measured.calibration),
-        "coverage": coverage,
-        "trust_about": list(_trust_about(report, measured)),
-    }
-
-
-def _measured_about(measured: Measured) -> str:
-    metrics = measured.metrics
-    left_out = (
-        f"; {metrics.trained_left_out:,} that it was trained on are left out"
-        if metrics.trained_left_out
-        else ""
-    )
-    top5 = "" if metrics.top5 is None else f", top-5 {metrics.top5:.1%}"
-    which = f"the {measured.split} images of " if measured.split else ""
-    return visible(
-        f"One pass of {measured.engine} over {which}{_named(measured.data)}: {metrics.images:,} "
-        f"images{left_out}. Top-1 {metrics.top1:.2%}{top5}, loss {metrics.loss:.3f}."
-    )
-
-
-def _reliability(calibration: Calibration | None) -> list[tuple[str, str, str]]:
-    if calibration is None:
-        return []
-    after = charts.reliability_diagram(
-        calibration.after, name="after", error=calibration.error_after
-    )
-    said = f"{100 * calibration.error_after:.1f} points off on average"
-    if calibration.temperature == 1:
-        return [("Probabilities", f"{said}; no temperature was fitted.", after)]
-    before = charts.reliability_diagram(
-        calibration.before, name="before", error=calibration.error_before
-    )
-    plain = f"{100 * calibration.error_before:.1f} points off on average."
-    return [
-        ("Before calibration", plain, before),
-        ("Calibrated", f"{said}, temperature {calibration.temperature:g}.", after),
-    ]
-
-
-def _trust_about(report: Report, measured: Measured) -> list[str]:
-    lines = []
-    if measured.calibration is not None:
-        lines.append(
-            "A bar is how many of the answers with a probability are right, the fainter the fewer; "
-            "on the dashed line a probability says just that, and red is how far it is from it."
-        )
-        if measured.calibration.temperature != 1:
-            lines[-1] += " The temperature was fitted on held-out images: others may fare worse."
-    promise, found = report.answering.promise, measured.promised
-    if promise is not None and found is not None:
-        low, high = found.interval
-        lines.append(
-            f"The promise was made on {promise.pictures:,} images of {visible(promise.split)}: "
-            f"at most {percent(promise.error)} of the answers wrong. Here {found.answered:,} are "
-            f"answered, and {found.error or 0:.1%} of these wrong (95% interval: {low:.1%} to "
-            f"{high:.1%})."
-        )
-    return lines
-
-
 def _shifts(report: Report) -> dict[str, Any]:
     found = report.shifts
     if found is None:
@@ -227,7 +137,7 @@ def _data(report: Report) -> dict[str, Any]:
     totals = {split: sum(counts.values()) for split, counts in data.counts.items()}
     parts = ", ".join(f"{count:,} in {split}" for split, count in totals.items())
     about = [
-        f"{_named(data.source)}: {parts}. Divided by: {data.rule or 'the folders of the set'}."
+        f"{base_name(data.source)}: {parts}. Divided by: {data.rule or 'the folders of the set'}."
     ]
     if data.duplicates is not None:
         copies = f"{data.duplicates:,} are" if data.duplicates != 1 else "1 is"
@@ -285,11 +195,6 @@ def _again(report: Report) -> dict[str, Any]:
 def visible_lines(text: str) -> str:
     """Return ``text`` with its lines, and other control characters escaped."""
     return "\n".join(map(visible, text.splitlines()))
-
-
-def _named(data: str) -> str:
-    """Return a set's name without the folders above it, which concern no reader."""
-    return Path(data).name or data
 
 
 def _text(name: str) -> str:

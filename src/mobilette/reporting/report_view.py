@@ -13,7 +13,8 @@ from mobilette.errors import visible
 from mobilette.reporting.heat_maps import drawn
 from mobilette.reporting.pictures import Album, Picture
 from mobilette.run.metrics import wilson_interval
-from mobilette.workflows.report_values import Answer, ClassScore, HeatMap, Measured, Report
+from mobilette.workflows.report_answers import Answer, ClassScore, HeatMap, Measured
+from mobilette.workflows.report_values import Report
 
 # Pictures of a page, and of one cell of the confusion matrix.
 MOST, MOST_BYTES, SIDE = 500, 6_000_000, 128
@@ -281,3 +282,8 @@ def count_rows(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     ]
     total = ("all", *(f"{sum(data.counts[split].values()):,}" for split in splits))
     return ("class", *splits), [*rows, total]
+
+
+def base_name(data: str) -> str:
+    """Return a set's name without the folders above it, which concern no reader."""
+    return Path(data).name or data

@@ -19,6 +19,7 @@ from mobilette.run.directory import Run, is_run, open_run, recorded_data
 from mobilette.verification.shifts import Robustness, evaluate_shifts, keep, read_robustness
 from mobilette.verification.verify import verify as judge
 from mobilette.workflows.fit_record import ARTIFACT, FIT, FitRequest, Fitted
+from mobilette.workflows.report_answers import Measured
 from mobilette.workflows.report_fit import is_fit, read_fit
 from mobilette.workflows.report_measure import measure_answers
 from mobilette.workflows.report_records import (
@@ -29,7 +30,7 @@ from mobilette.workflows.report_records import (
     usual_places,
 )
 from mobilette.workflows.report_summary import summary, warnings
-from mobilette.workflows.report_values import ArtifactRecord, Kind, Measured, Report
+from mobilette.workflows.report_values import ArtifactRecord, Kind, Report
 
 
 @dataclass(frozen=True, kw_only=True)

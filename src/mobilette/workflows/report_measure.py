@@ -21,7 +21,7 @@ from mobilette.verification.evaluate import read_labelled
 from mobilette.verification.heat_map import grad_cams
 from mobilette.verification.promised import measure_promise
 from mobilette.verification.statistics import reliability
-from mobilette.workflows.report_values import Answer, Calibration, ClassScore, HeatMap, Measured
+from mobilette.workflows.report_answers import Answer, Calibration, ClassScore, HeatMap, Measured
 
 MAPPED = 24  # mistakes with a heat map
 _POINTS = 200  # of the curve of coverage

@@ -7,7 +7,8 @@ from pathlib import Path
 from mobilette.arch.scale import size_of
 from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.run.promise import percent
-from mobilette.workflows.report_values import ClassScore, Measured, Report
+from mobilette.workflows.report_answers import ClassScore, Measured
+from mobilette.workflows.report_values import Report
 
 FEW = 5  # images of a class, below which its recall says little
 
