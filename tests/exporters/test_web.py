@@ -32,7 +32,7 @@ from mobilette.engines.onnxruntime_web import (
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS
 from mobilette.exporters.web import PAGE_FILES
-from mobilette.run.directory import Run, open_run
+from mobilette.run.directory import Run
 from mobilette.verification.readme import JavaScriptGeometry
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
@@ -50,14 +50,6 @@ def web(
     request: pytest.FixtureRequest, trained: Run, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     return export(trained, to="web", precision=request.param, out=tmp_path_factory.mktemp("web"))
-
-
-@pytest.fixture(scope="module")
-def calibrated(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return the run with a temperature."""
-    copy = Path(shutil.copytree(trained.path, tmp_path_factory.mktemp("calibrated") / "run"))
-    (copy / "answering.json").write_text('{"temperature": 1.7}')
-    return open_run(copy)
 
 
 @pytest.fixture(scope="module")
