@@ -37,7 +37,7 @@ from mobilette.training.step import Trainer
 from tests.conftest import write_images
 from tests.formats.published_files import images as real_images
 from tests.formats.published_files import published
-from tests.models import stem_of
+from tests.models import model_of, stem_of
 from tests.training.runs import Ticks, resume, same_weights, train
 from tests.training.test_train import Stop, stop_at_once
 
@@ -519,3 +519,14 @@ def test_no_such_start(start: str, images: Path, tmp_path: Path) -> None:
     assert "mobilette weights list" in str(told.value)
     assert "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "squeezenet1_1_bn", "vgg11"])
+def test_every_kind_of_classifier_begins_anew(
+    name: str, other_images: Path, tmp_path: Path
+) -> None:
+    """Of SqueezeNet it is a convolution with its activation, of VGG the last of three layers."""
+    settings = Settings(width_mult=0.25, resolution=32, num_classes=7)
+    start = model_of(get_arch(name, settings), width_mult=0.25)
+    run = transfer(other_images, start=start, overrides={"epochs": 1}, out=tmp_path / "run")
+    assert run.arch.num_classes == 2

@@ -170,14 +170,6 @@ def shrink_classifier(drawn: nn.Module, squared: float) -> None:
 
 @torch.no_grad()
 def _squared_length(network: Network, images: Tensor) -> float:
-    """Return the mean squared length of the classifier's input vectors."""
-    seen: list[Tensor] = []
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        (x,) = inputs  # (N, C), or (N, C, H, W) averaged afterwards
-        seen.append((x.mean((2, 3)) if x.ndim == 4 else x).square().sum(1).mean())
-
-    handle = classifier(network).register_forward_pre_hook(look)
-    network(images.to(next(network.parameters()).device))
-    handle.remove()
-    return float(seen[0])
+    """Return the mean squared length of the vectors that the classifier reads."""
+    features = network.with_features(images.to(next(network.parameters()).device))[1]
+    return float(features.square().sum(1).mean())
