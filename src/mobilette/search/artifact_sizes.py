@@ -15,9 +15,9 @@ from mobilette.counting.candidates import Precision
 # shapes, scales. Fitted on 4 to 13 networks; of other targets little is known, or there is little.
 FILE_BYTES: Mapping[tuple[str, Precision], tuple[float, float]] = MappingProxyType(
     {
-        ("onnx", "int8"): (440.0, 17.0),
+        ("onnx", "int8"): (720.0, 8.0),
         ("onnx", "fp32"): (120.0, 0.0),
-        ("web", "int8"): (440.0, 17.0),
+        ("web", "int8"): (720.0, 8.0),
         ("web", "fp32"): (120.0, 0.0),
         ("litert", "int8"): (210.0, 24.5),
         ("litert", "fp32"): (150.0, 0.0),
