@@ -76,7 +76,7 @@ def mobilette(*arguments: str, cache: Path) -> Any:
     command = [sys.executable, "-m", "mobilette", *arguments, "--json"]
     env = os.environ | {"MOBILETTE_CACHE": str(cache.resolve())}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=env)
-    return json.loads(done.stdout) if done.returncode < 2 else None
+    return json.loads(done.stdout) if done.stdout and done.returncode < 2 else None
 
 
 def alone(cell: Cell, only: list[str]) -> Iterator[Contender]:
