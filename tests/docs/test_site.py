@@ -26,6 +26,11 @@ def test_the_navigation_has_every_page() -> None:
     )
 
 
+def test_the_index_leads_to_every_page() -> None:
+    linked = re.findall(r"\]\((\S+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8"))
+    assert sorted(linked) == sorted({path.name for path in DOCS.glob("*.md")} - {"index.md"})
+
+
 def test_the_reference_has_every_public_name() -> None:
     assert MARK in REFERENCE
     entries = re.findall(r"^::: (\S+)$", on_page_markdown(REFERENCE), re.MULTILINE)
