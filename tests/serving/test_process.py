@@ -174,6 +174,30 @@ def test_it_ends_with_every_request_answered(
         assert answered == accepted == sum(each[0] for each in results) + asked + 1
 
 
+BROKEN = """
+from mobilette.engines.artifact import ArtifactPredictor as Predictor
+logits = Predictor.batch_logits
+def broken(self, images):
+    if images.any():
+        raise RuntimeError("/a/secret/place:\\nno memory")
+    return logits(self, images)
+Predictor.batch_logits = broken
+"""
+
+
+def test_an_engine_that_fails_is_an_answer_and_is_counted(exported: Artifact, red: bytes) -> None:
+    with running(exported.path, python=BROKEN) as server:
+        response = server.post(content=red, headers=PNG)
+        assert response.status_code == 500
+        assert response.json()["error"].startswith("the server failed (RuntimeError)")
+        assert "secret" not in response.text
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert 'route="/v1/predict",status="500"} 1.0' in server.get("/metrics").text
+        assert r"POST /v1/predict: RuntimeError: /a/secret/place:\nno memory" in server.said()
+        assert server.end() == 0
+        assert server.said().endswith("answered 2 of 2 requests\n")
+
+
 def test_labels_that_steer_a_terminal_are_escaped(wild: Artifact) -> None:
     with running(f"wild={wild.path}") as server:
         classes = server.get("/v1/model").json()["classes"]
@@ -198,6 +222,7 @@ def test_the_containers_files_fit_together() -> None:
     assert "--port=8000" in dockerfile
     assert f"client_max_body_size {Limits().mebibytes}m;" in nginx
     assert f"client_body_timeout {Limits().seconds:g}s;" in nginx
+    assert "location ^~ /metrics {" in nginx  # with whatever follows, such as %0a
     copied = {
         name for line in re.findall("^COPY (.+)", dockerfile, re.M) for name in line.split()[:-1]
     }

@@ -21,6 +21,7 @@ from tests.serving.conftest import encoded
 from tests.serving.servers import Running, running
 
 PNG = {"Content-Type": "image/png"}
+JSON = {"Content-Type": "application/json"}
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -84,14 +85,24 @@ def text_of(content: bytes) -> str:
 
 BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
     "no JSON": (
-        {"content": b"{", "headers": {"Content-Type": "application/json"}},
+        {"content": b"{", "headers": JSON},
         422,
         "not JSON",
     ),
     "deep JSON": (
-        {"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}},
+        {"content": b"[" * 100_000, "headers": JSON},
         422,
-        "not JSON",
+        'expected {"image": "..."}',
+    ),
+    "wide JSON, not parsed": (
+        {"content": b"[{},{},{}", "headers": JSON},
+        422,
+        'expected {"image": "..."}',
+    ),
+    "many images in JSON, not parsed": (
+        {"content": b'{"images": [""' + b',""' * 99, "headers": JSON},
+        413,
+        "more images than 4",
     ),
     "a list": ({"json": []}, 422, 'expected {"image": "..."}'),
     "another key": ({"json": {"image": "", "top": 1}}, 422, 'expected {"image": "..."}'),
@@ -141,7 +152,9 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
 @pytest.mark.parametrize("name", BODIES)
 def test_bad_bodies(server: Running, name: str) -> None:
     how, status, said = BODIES[name]
+    before = server.said()
     assert_refused(server.post(**how), status, said)
+    assert server.said() == before  # who sends many of them fills no log
 
 
 @pytest.mark.parametrize(
@@ -157,6 +170,12 @@ def test_bad_bodies(server: Running, name: str) -> None:
 )
 def test_bad_addresses(server: Running, red: bytes, path: str, status: int, said: str) -> None:
     assert_refused(server.post(path, content=red, headers=PNG), status, said)
+
+
+@pytest.mark.parametrize("path", ["/metrics%0a", "/healthz%0A"])
+def test_no_address_has_control_characters(server: Running, path: str) -> None:
+    """A proxy that hides /metrics would let its address with a line feed through."""
+    assert_refused(server.get(path), 404, "Not Found")
 
 
 def test_a_gigabyte_is_refused_unread(server: Running) -> None:

@@ -66,7 +66,9 @@ class Connection(H11Protocol):
 
 def create_server(app: Any, *, seconds: float, on_ready: Callable[[], None]) -> Server:
     """Return uvicorn's server of ``app``, which gives a request's head ``seconds``."""
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # not of every broken request
+    # Not a line of every broken request.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,
         http=type("TimedConnection", (Connection,), {"head_s": seconds}),

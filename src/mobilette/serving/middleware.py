@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import time
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mobilette.serving.bodies import busy
+from mobilette.errors import visible
+from mobilette.serving.bodies import Refused, busy
 from mobilette.serving.refusals import refusal
 from mobilette.serving.service import Service
 
+_LOG = logging.getLogger(__name__)
+# "$" in the router's patterns lets a line feed at the end pass, which a proxy's rules do not.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # With the first two a page may use threads: https://developer.mozilla.org/docs/Web/API/crossOriginIsolated
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -50,8 +56,17 @@ class Around:
             if scope["path"].endswith("/predict") and service.full:
                 route = "/v1/predict"
                 await refusal(busy(service.full))(scope, receive, sending)
+            elif _CONTROL.search(scope["path"]):
+                await refusal(Refused(404, "Not Found"))(scope, receive, sending)
             else:
                 await self._app(scope, receive, sending)
+        except Exception as error:  # whatever it is: the client gets an answer, the server goes on
+            if status:
+                raise
+            name = type(error).__name__
+            _LOG.error(visible(f"{scope['method']} {scope['path']}: {name}: {error}"))
+            failed = Refused(500, f"the server failed ({name}); its log says more")
+            await refusal(failed)(scope, receive, sending)
         finally:
             service.answered += bool(status)
             route = getattr(scope.get("route"), "path", route)
