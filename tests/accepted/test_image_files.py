@@ -13,8 +13,11 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from mobilette.data.animated import is_animated
 from mobilette.data.decoding import MAX_BYTES
 from mobilette.data.sources import find_images, list_images
+from mobilette.engines.answers import Prediction
+from mobilette.engines.prediction_job import with_frames
 from mobilette.errors import InputError
 from tests.accepted.asking import COLOURS, ColourPredictor
 from tests.accepted.page import Case, check, rows
@@ -263,6 +266,33 @@ def test_a_folder_without_images_loses_no_others(tmp_path: Path) -> None:
         list_images([tmp_path / "b"])
 
 
+def animated(folder: Path) -> None:
+    for suffix, kind in (("gif", "GIF"), ("webp", "WEBP"), ("apng", "PNG")):
+        (folder / f"a.{suffix}").write_bytes(frames(kind))
+        (folder / f"still.{suffix}").write_bytes(encoded(RED, kind))
+    said = sorted(each.name for each in folder.iterdir() if is_animated(each))
+    assert said == ["a.apng", "a.gif", "a.webp"]
+
+
+def video(folder: Path) -> None:
+    from tests.cli.test_video import FRAMES, write_video
+
+    for name in ("a.mp4", "a.MOV", "a.webm"):
+        path = write_video(folder / name, "libvpx-vp9" if name == "a.webm" else "mpeg4")
+        answers = ColourPredictor().predict_each(with_frames([path], None))
+        labels = [answer.label for answer in answers if isinstance(answer, Prediction)]
+        assert labels == ["red"] * (FRAMES // 2) + ["blue"] * (FRAMES // 2)
+
+
+def video_beside(folder: Path) -> None:
+    fill(folder, ("a/1.png", "b/1.png"))
+    (folder / "a" / "clip.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(99))
+    assert find_images(folder).ignored == ("a/clip.mp4",)
+    skipped: list[Path] = []
+    list_images([folder / "a"], on_skipped=lambda _, files: skipped.extend(files))
+    assert skipped == [folder / "a" / "clip.mp4"]
+
+
 def address(folder: Path) -> None:
     ColourPredictor().labels(["https://example.org/cat.jpg"])
 
@@ -315,6 +345,9 @@ CASES: dict[str, Case] = {
         ("a.tiff", frames("TIFF")),
         ("a.mpo", frames("MPO")),
     ),
+    "an animated `.gif`, `.webp` or `.apng` for `predict`": animated,
+    "a video (`.mp4`, `.mov`, `.webm` and so on) for `predict`": video,
+    "a video in a set, or in a folder for `predict`": video_beside,
     "16 bits of grey (PNG, TIFF, PGM), and PGM and PPM of any largest value": levels,
     "CMYK, palettes, one bit": are_red(
         ("a.jpg", encoded(RED.convert("CMYK"), "JPEG")),

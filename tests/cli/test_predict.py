@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from mobilette.artifact.directory import Artifact
+from mobilette.data.asked import asked_images
 from mobilette.engines.answers import Prediction
 from mobilette.engines.load import load
 from tests.cli.test_cli import Capture, assert_refused, in_this_process
@@ -55,6 +56,26 @@ def test_patterns(exported: Artifact, photos: Path, capsys: Capture) -> None:
         "cannot be read: No such file or directory",
         None,
     ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_patterns_follow_no_links_round(photos: Path) -> None:
+    """Folders that link to one another: each image once; a folder that is named is entered."""
+    (photos / "more" / "up").symlink_to(photos)
+    (photos / "here").symlink_to(".")
+    (photos.parent / "link").symlink_to("photos")
+    (photos / ".hidden").mkdir()
+    (photos / ".hidden" / "a.png").touch()
+
+    def found(pattern: str) -> list[str]:
+        return [str(path) for path in asked_images([pattern], stdin=io.BytesIO())]
+
+    whole = [f"photos/{name}" for name in ("[c].png", "a.png", "b.png", "more/d.png")]
+    assert found("photos/**/*.png") == found("./**/*.png") == whole
+    assert found("**/more/**/*.png") == ["photos/more/d.png"]
+    assert found("link/**/?.png") == ["link/a.png", "link/b.png", "link/more/d.png"]
+    assert found("photos/*/up/a.png") == ["photos/more/up/a.png"]
+    assert found("photos/**/h*") == ["photos/**/h*"]
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_what_is_not_gone_on_with(
         ("fields.jsonl", '{"path": "a", "top": 5}\n'),
         ("nested.jsonl", '{"path": "' + "[" * 10 + "\n"),
         ("list.jsonl", '{"path": "x", "seconds": []}\n'),
+        ("vast.jsonl", f'{{"path": "x", "top": [{{"label": "a", "probability": {"9" * 400}}}]}}\n'),
         ("top.csv", "path,seconds,label,probability,answered,reason,error,guess_1,probability_1\n"),
     ):
         Path(name).write_text(content)
@@ -134,6 +135,18 @@ def test_what_is_not_gone_on_with(
     assert Path("a.jsonl").read_bytes() == before
     # The run that the artifact was made of is the same model.
     assert in_this_process(capsys, "predict", trained.path, *asked[2:], "a.jsonl").returncode == 0
+
+
+def test_a_path_that_no_file_can_have(exported: Artifact, photos: Path, capsys: Capture) -> None:
+    """It is not compared; what is there goes on."""
+    asked: Arguments = ["predict", exported.path, "photos", "--out=a.jsonl"]
+    in_this_process(capsys, *asked)
+    first, *others = read(Path("a.jsonl"))
+    lines = [json.dumps(line) + "\n" for line in (first | {"path": "x" * 5_000}, *others)]
+    Path("a.jsonl").write_text("".join(lines))
+    resumed = in_this_process(capsys, *asked, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert names(read(Path("a.jsonl")))[4:] == [first["path"]]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")

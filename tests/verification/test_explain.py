@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,6 +160,32 @@ def test_the_page(corners: Run, tmp_path: Path) -> None:
     assert 0 <= shown.min() <= shown.max() <= 1
     cold = each.heat == 0
     assert np.ptp(shown[cold], axis=1).max() < 1e-9  # grey
+
+
+def test_each_is_printed_at_once_and_only_what_is_drawn_is_kept(
+    corners: Run, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for file in files:
+        Image.fromarray(corner_image("red", (1, 1), 4)).save(file)
+    lines = list[int]()
+    made, kept = list[Any](), list[Any]()
+
+    def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for one in explain_each(*arguments, **options):
+            lines.append(len(capsys.readouterr().out.splitlines()))
+            made.append(weakref.ref(one))
+            yield one
+            del one
+        kept.extend(one for one in made if one() is not None)
+
+    monkeypatch.setattr("mobilette.verification.explain.explain_each", watched)
+    monkeypatch.setattr("mobilette.reporting.heat_grid.MOST", 1)
+    out = tmp_path / "grid.png"
+    result = in_this_process(capsys, "explain", corners.path, *files, "--out", out)
+    assert result.stderr == f"written: {out}, the first 1\n"
+    assert lines == [0, 1, 1, 1]
+    assert len(kept) == 2  # with the last, which is still at hand
 
 
 def test_command(corners: Run, artifact: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,6 @@ from mobilette.cli.options import Device, Force, Json, Seed, Threads
 from mobilette.cli.predict import asked_for, chosen_model
 
 if TYPE_CHECKING:
-    from mobilette.engines.answers import Failure
     from mobilette.verification.explain import Explanation
 
 
@@ -59,27 +59,32 @@ def explain(
     predictor = load(chosen_model(model), device=device, threads=threads or 0)
     asked = asked_for(images, recursive=True)
     each = explain_each(predictor, asked, label=label, method=method, seed=seed or 0)
-    found: list[Explanation | Failure] = []
-    with progress_bar("explaining images") as progress:
+    drawn: list[Explanation] = []  # the only ones whose pixels are kept
+    records: list[dict[str, object]] = []
+    failures: list[dict[str, object]] = []
+    explained = believed = 0
+    # A bar would take the lines that are printed meanwhile to stderr.
+    with progress_bar("explaining images") if as_json else nullcontext() as progress:
         for number, one in enumerate(each, start=1):
-            found.append(one)
-            progress("explaining images", number, len(asked))
-    explained = [one for one in found if not isinstance(one, Failure)]
-    for one in found:
-        if isinstance(one, Failure):
-            remarks().print(f"{one.path}: {one.error}")
-        elif not as_json:
-            say(f"{one.path}: {one.label} {one.probability:.1%}; {one.check.verdict}")
-    believed = sum(one.check.believed for one in explained)
-    if out is not None and explained:
-        write_grid(explained, out)
+            if isinstance(one, Failure):
+                remarks().print(f"{one.path}: {one.error}")
+                failures.append(one.to_json())
+            else:
+                explained, believed = explained + 1, believed + one.check.believed
+                drawn += [one] if out is not None and len(drawn) < MOST else []
+                if as_json:
+                    records.append(one.to_json())
+                else:
+                    say(f"{one.path}: {one.label} {one.probability:.1%}; {one.check.verdict}")
+            if progress is not None:
+                progress("explaining images", number, len(asked))
+    if out is not None and drawn:
+        write_grid(drawn, out)
     if as_json:
-        failures = [one.to_json() for one in found if isinstance(one, Failure)]
-        images_json = [one.to_json() for one in explained]
-        print_json({"images": images_json, "believed": believed, "failures": failures})
-    elif len(explained) > 1:
-        say(f"{believed:,} of {len(explained):,} maps are to be believed")
-    if out is not None and explained:
-        more = f", the first {MOST}" if len(explained) > MOST else ""
+        print_json({"images": records, "believed": believed, "failures": failures})
+    elif explained > 1:
+        say(f"{believed:,} of {explained:,} maps are to be believed")
+    if out is not None and drawn:
+        more = f", the first {MOST}" if explained > MOST else ""
         remarks().print(f"written: {out}{more}")
     return 0 if explained else 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,8 +64,22 @@ def _matching(argument: str) -> list[str | Path]:
     if is_address(argument):
         return [argument]
     if has_magic(argument) and not os.path.lexists(argument):  # takes any name
-        return [Path(name) for name in sorted(glob(argument, recursive=True))] or [argument]  # noqa: PTH207
+        return [Path(name) for name in sorted(_found(argument))] or [argument]
     return [Path(argument)]
+
+
+def _found(pattern: str) -> set[str]:
+    """Return what matches; ``**`` enters no folder by a link, which may lead round in a circle."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return set(glob(pattern))  # noqa: PTH207
+    at = parts.index("**")
+    found = set[str]()
+    for top in glob(str(Path(*parts[:at]))):  # noqa: PTH207
+        for folder, inside, _ in os.walk(top):
+            inside[:] = [name for name in inside if not name.startswith(".")]
+            found |= _found(str(Path(escape(folder), *(parts[at + 1 :] or ("*",)))))
+    return {name for name in found if not (os.path.islink(name) and os.path.isdir(name))}  # noqa: PTH112, PTH114
 
 
 def _listed(argument: str, stdin: BinaryIO) -> list[str | Path]:

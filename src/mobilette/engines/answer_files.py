@@ -133,7 +133,7 @@ class _Lines(AnswerFile):
                         yield self.read(line.decode(errors="surrogateescape"))
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({in_words(error)})") from error
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{self.path}: line {number} is not of 'mobilette predict', or was written with "
                 "another --top; give another --out, or --force to replace it"

@@ -15,6 +15,7 @@ from mobilette.engines.answers import Failure, Prediction
 from mobilette.engines.images import ImageLike, NamedImage, name_of
 from mobilette.engines.predictor import BATCH, Predictor
 from mobilette.errors import InputError, shown
+from mobilette.files import is_file
 from mobilette.progress import SILENT, Reporter
 
 NAMED = 5  # unusable images that are listed
@@ -133,7 +134,7 @@ def _done(file: AnswerFile, predictor: Predictor) -> Counter[Key]:
     for known in file.known():
         done[known.key] += 1
         path, seconds = known.key
-        if compared or known.guess is None or seconds is not None or not Path(path).is_file():
+        if compared or known.guess is None or seconds is not None or not is_file(Path(path)):
             continue
         compared = True
         (answer,) = predictor.predict_each([path], top=1)
