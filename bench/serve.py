@@ -19,279 +19,45 @@ processes of their own on the same cores, so the clients' work is in all times.
 
 from __future__ import annotations
 
-import base64
 import http.client
-import io
 import json
 import os
-import random
-import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import median, quantiles
-from typing import TYPE_CHECKING, Annotated, Any
+from statistics import median
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
-from PIL import Image
 
 from mobilette.data.decoding import decode
 from mobilette.data.sources import list_images
 from mobilette.engines.load import load
-from mobilette.engines.predictor import Prediction, Predictor
+from mobilette.engines.predictor import Predictor
 from mobilette.verification.bench import machine
 from mobilette.workflows.export import export
 
 if TYPE_CHECKING:
     from bench.networks import random_run
+    from bench.serve_mixed import mixed
+    from bench.serve_process import CLIENTS, TOKEN, Client, Server, serving, spread
 else:
     from networks import random_run
+    from serve_mixed import mixed
+    from serve_process import CLIENTS, TOKEN, Client, Server, serving, spread
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-CLIENTS, TOKEN, SECONDS = 32, "secret", 3.0
 IMAGES = 48
 PARTS = ("mixed", "overload", "end", "throughput", "schema")
-PNG, FORM = "image/png", "multipart/form-data; boundary=x"
-
-
-@dataclass(kw_only=True)
-class Server:
-    """A server in a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    errors: Any
-
-    def memory(self) -> int:
-        """Return its resident bytes."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(re.findall(r"VmRSS:\s+(\d+)", text)[0]) * 1024
-
-    def said(self) -> str:
-        """Return what it printed to stderr."""
-        return os.pread(self.errors.fileno(), 2**20, 0).decode()
-
-
-@contextmanager
-def serving(artifact: Path, *options: str) -> Iterator[Server]:
-    """Yield a server of ``artifact``."""
-    command = [sys.executable, "-m", "mobilette", "serve", str(artifact), "--port=0", "--json"]
-    environment = os.environ | {"MOBILETTE_TOKEN": TOKEN}
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [*command, *options], stdout=subprocess.PIPE, stderr=errors, env=environment
-        )
-        assert process.stdout is not None
-        port = int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
-        server = Server(process=process, port=port, errors=errors)
-        try:
-            yield server
-        finally:
-            process.terminate()
-            process.wait()
-            assert "Traceback" not in server.said(), server.said()
-
-
-def head(kind: str, length: int) -> bytes:
-    """Return a request's head that declares ``length`` bytes."""
-    lines = ("POST /v1/predict HTTP/1.1", "Host: x", f"Authorization: Bearer {TOKEN}")
-    return "\r\n".join(
-        (*lines, f"Content-Type: {kind}", f"Content-Length: {length}", "", "")
-    ).encode()
-
-
-def raw(server: Server, *pieces: bytes, leave: bool = False) -> int:
-    """Send these bytes alone and return the answer's status; 0 after leaving without one."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as link:
-        for piece in pieces:
-            link.sendall(piece)
-        if leave:
-            return 0
-        answer = link.recv(65536)
-        return int(answer.split()[1]) if answer else -1
-
-
-class Client:
-    """One connection, opened again when the server has closed it."""
-
-    def __init__(self, port: int) -> None:
-        self.link = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-
-    def ask(self, body: Any, kind: str, *, token: str = TOKEN, **options: Any) -> tuple[int, Any]:
-        """POST a body and return status and JSON."""
-        headers = {"Content-Type": kind, "Authorization": f"Bearer {token}"}
-        for attempt in (0, 1):
-            try:
-                self.link.request("POST", "/v1/predict", body, headers, **options)
-                response = self.link.getresponse()
-                return response.status, json.loads(response.read())
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-                self.link.close()  # an idle connection that the server has closed
-                if attempt or not isinstance(body, bytes):
-                    raise
-        raise AssertionError
-
-
-@dataclass
-class Seen:
-    """What the clients of the mixed load saw."""
-
-    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-
-def as_form(image: bytes) -> bytes:
-    """Return a form with one image."""
-    begin = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-    return begin + image + b"\r\n--x--\r\n"
-
-
-def as_json(image: bytes) -> bytes:
-    """Return JSON with one image."""
-    return json.dumps({"image": base64.b64encode(image).decode()}).encode()
-
-
-def huge_png() -> bytes:
-    """Return a small PNG that declares 50,000 x 50,000 pixels."""
-    file = io.BytesIO()
-    Image.new("L", (4, 4)).save(file, "PNG")
-    content = bytearray(file.getvalue())
-    content[16:24] = (50_000).to_bytes(4, "big") * 2
-    import zlib
-
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    return bytes(content)
-
-
-# Of each kind, how many in a hundred, and the statuses that are right beside 503.
-MIX: dict[str, tuple[int, set[int]]] = {
-    "good": (60, {200}),
-    "corrupt": (10, {415, 422}),
-    "huge": (8, {413}),
-    "truncated": (6, {0}),
-    "slow": (2, {408}),
-    "wrong type": (7, {415}),
-    "wrong token": (7, {401}),
-}
-
-
-def one_of_a_kind(
-    kind: str, server: Server, client: Client, image: bytes, dice: random.Random
-) -> tuple[int, Any]:
-    """Send one request; return status and JSON."""
-    if kind == "good":
-        forms = (
-            (image, "image/jpeg"),
-            (as_form(image), FORM),
-            (as_json(image), "application/json"),
-        )
-        return client.ask(*dice.choice(forms))
-    if kind == "corrupt":
-        damaged = dice.choice((image[: len(image) // 2], dice.randbytes(2000), b"", image[2:]))
-        return client.ask(damaged, "image/jpeg")
-    if kind == "huge":
-        way = dice.randrange(3)
-        if way == 0:
-            return raw(server, head(PNG, 2**30), bytes(2**16)), None
-        if way == 1:
-            return client.ask(huge_png(), PNG)
-        # More bytes than allowed, without saying so first.
-        return client.ask((bytes(2**20) for _ in range(3)), PNG, encode_chunked=True)
-    if kind == "truncated":
-        return raw(
-            server, head("image/jpeg", len(image)), image[: len(image) // 2], leave=True
-        ), None
-    if kind == "slow":
-        return raw(server, head("image/jpeg", len(image)), image[:10]), None
-    if kind == "wrong type":
-        return client.ask(image, dice.choice(("text/plain", "application/x-www-form-urlencoded")))
-    return client.ask(image, "image/jpeg", token=dice.choice(("", "wrong", TOKEN[:-1])))
-
-
-def differs(answer: dict[str, Any], known: Prediction) -> str:
-    """Return how an answer differs from the predictor's, by more than 1e-6."""
-    if answer.get("label") != known.label or answer["answered"] != known.answered:
-        return f"{answer} is not {known}"
-    for one, other in zip(answer["top"], known.top, strict=True):
-        if abs(one["probability"] - other.probability) > 1e-6:
-            return f"{one} is not {other}"
-    return ""
-
-
-def mixed_client(
-    server: Server, seed: int, count: int, images: list[bytes], known: list[Prediction], seen: Seen
-) -> None:
-    """Send ``count`` requests of all kinds."""
-    dice, client = random.Random(seed), Client(server.port)
-    kinds, weights = list(MIX), [weight for weight, _ in MIX.values()]
-    for _ in range(count):
-        kind, index = dice.choices(kinds, weights)[0], dice.randrange(len(images))
-        started = time.perf_counter()
-        status, value = one_of_a_kind(kind, server, client, images[index], dice)
-        seen.statuses[kind, status] += 1
-        if status not in MIX[kind][1] | {503}:
-            seen.wrong.append(f"{kind}: {status} {value}")
-        if status == 200:
-            seen.seconds.append(time.perf_counter() - started)
-            if different := differs(value["answers"][0], known[index]):
-                seen.wrong.append(different)
-
-
-def mixed(artifact: Path, files: list[Path], requests: int) -> None:
-    """Print what 32 clients saw, and the server's memory."""
-    images = [path.read_bytes() for path in files]
-    known = load(artifact, threads=1).predict(images)
-    seen, memory = Seen(), []
-    options = ("--max-megabytes=2", f"--max-seconds={SECONDS:g}")
-    with serving(artifact, *options) as server, ThreadPoolExecutor(CLIENTS) as pool:
-        started = time.perf_counter()
-        running = [
-            pool.submit(mixed_client, server, seed, -(-requests // CLIENTS), images, known, seen)
-            for seed in range(CLIENTS)
-        ]
-        while not all(each.done() for each in running):
-            time.sleep(1.0)
-            memory.append((seen.statuses.total(), server.memory()))
-        for each in running:
-            each.result()
-        seconds = time.perf_counter() - started
-    warm = [size for done, size in memory if done >= requests / 10]
-    print(f"mixed: {seen.statuses.total():,} requests in {seconds:.0f} s from {CLIENTS} clients")
-    distinct = {(each.label, round(each.probability, 6)) for each in known}
-    print(f"  {len(images)} images with {len(distinct)} different answers")
-    for (kind, status), count in sorted(seen.statuses.items()):
-        print(f"  {kind:<12}{status:>4}{count:>7,}")
-    for line in seen.wrong[:10]:
-        print(f"  WRONG {line[:300]}")
-    print(f"  wrong answers and statuses: {len(seen.wrong)}")
-    print(f"  good answers: {spread(seen.seconds)}")
-    third = len(warm) // 3
-    print(
-        f"  memory: {warm[0] / 1e6:.0f} MB after a tenth, median of the first third "
-        f"{median(warm[:third]) / 1e6:.0f}, of the last {median(warm[-third:]) / 1e6:.0f}, "
-        f"most {max(warm) / 1e6:.0f}"
-    )
-
-
-def spread(seconds: list[float]) -> str:
-    """Return median and 99th percentile in milliseconds."""
-    cut = quantiles(seconds, n=100) if len(seconds) > 1 else seconds * 99
-    return (
-        f"p50 {1e3 * cut[49]:.1f} ms, p99 {1e3 * cut[98]:.1f} ms, most {1e3 * max(seconds):.1f} ms"
-    )
 
 
 def load_until(
