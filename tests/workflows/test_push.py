@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 
 import mobilette
-from mobilette.artifact.directory import Artifact
+from mobilette.artifact.directory import CONTRACT, GOLDEN, LABELS, README, Artifact
 from mobilette.cli.main import run as command
 from mobilette.errors import InputError
+from mobilette.exporters.export import TARGETS
 from mobilette.files import cache_root
 from mobilette.formats.hub import INDEX, HubIndex, fetch_model, parse_address
 from mobilette.run.directory import Run
+from mobilette.workflows.push import RUN_FILES
 from tests.formats.hub_server import TOKEN, Hub, running_hub
 
 pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
@@ -119,8 +122,6 @@ def test_a_file_that_was_changed_is_refused(hub: Hub, exported: Artifact, card: 
         mobilette.load("hf://somebody/changed")
     assert not list((cache_root() / "hub").rglob("model.onnx"))
     # Nor does a record that was changed with it help: the contract has hashes of its own.
-    import hashlib
-
     index = json.loads(files[INDEX])
     index["files"]["model.onnx"] = hashlib.sha256(files["model/model.onnx"]).hexdigest()
     hub.put("somebody/changed", files | {INDEX: json.dumps(index).encode()})
@@ -136,6 +137,18 @@ def test_a_file_that_was_changed_is_refused(hub: Hub, exported: Artifact, card: 
         ("weights.pkl", "never fetched"),
         ("last.pt", "never fetched"),
         ("node_modules/onnxruntime-web/index.js", "never fetched"),
+        ("NODE_MODULES/x.js", "never fetched"),
+        ("evil.so", "never fetched"),
+        ("conftest.py", "never fetched"),
+        ("a/verify_on_mac.py", "never fetched"),
+        ("a.dill", "never fetched"),
+        ("CON", "never fetched"),
+        ("nul.json", "never fetched"),
+        ("a.pt.", "is not plain"),
+        ("a\nb.json", "is not plain"),
+        ("C:x.json", "is not plain"),
+        (".git/x.json", "is not plain"),
+        ("é.json", "is not plain"),
     ],
 )
 def test_files_that_are_never_fetched(hub: Hub, name: str, message: str) -> None:
@@ -145,6 +158,26 @@ def test_files_that_are_never_fetched(hub: Hub, name: str, message: str) -> None
     with pytest.raises(InputError, match=message):
         mobilette.load("hf://somebody/evil")
     assert not [path for path in hub.asked if "/model/" in path]
+
+
+def test_every_artifact_and_run_may_be_pushed() -> None:
+    for target in TARGETS.values():
+        names = (target.model, *target.parts, *target.bundle, LABELS, GOLDEN, README, CONTRACT)
+        HubIndex(kind="artifact", files=dict.fromkeys(names, "0" * 64))
+    HubIndex(kind="run", files=dict.fromkeys(RUN_FILES, "0" * 64))
+
+
+def test_sizes_are_checked_before_anything_is_fetched(hub: Hub) -> None:
+    hub.put("somebody/vast", {INDEX: b" " * (32 * 2**20 + 1)})
+    record = {"kind": "run", "files": {"gone.json": "0" * 64}, "schema": 1}
+    hub.put("somebody/gone", {INDEX: json.dumps(record).encode()})
+    hub.asked.clear()
+    with pytest.raises(InputError, match=r"mobilette.json has 33,554,433 bytes, more than"):
+        fetch_model("hf://somebody/vast")
+    assert not [path for path in hub.asked if "resolve" in path]
+    with pytest.raises(InputError, match=r"model/gone.json, which mobilette.json names, is not"):
+        fetch_model("hf://somebody/gone")
+    assert not [path for path in hub.asked if "gone.json" in path]
 
 
 @pytest.mark.parametrize(
@@ -173,10 +206,40 @@ def test_without_a_token_the_hub_refuses(
     assert "somebody/refused" not in hub.commits
 
 
+def test_before_anything_is_measured_the_hub_is_asked(
+    exported: Artifact, images: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub
+) -> None:
+    """A report of images that are not there would fail."""
+    arguments = ["push", str(exported.path), "hf://somebody/refused", "--data", "gone"]
+    for name, value, message in (
+        ("HF_TOKEN", "hf_other", "the hub answers 401"),
+        ("MOBILETTE_OFFLINE", "1", "MOBILETTE_OFFLINE is set; push needs the hub"),
+    ):
+        monkeypatch.setenv(name, value)
+        hub.asked.clear()
+        done = subprocess.run(
+            [sys.executable, "-m", "mobilette", *arguments],
+            capture_output=True,
+            text=True,
+            env=dict(os.environ),
+            check=False,
+        )
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert not hub.asked
+
+
 def test_offline_nothing_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"{}"
+    files = {"arch.json": hashlib.sha256(content).hexdigest()}
+    record = json.dumps({"kind": "run", "files": files, "schema": 1}).encode()
+    commit = hub.put("somebody/cached", {INDEX: record, "model/arch.json": content})
+    found = fetch_model("hf://somebody/cached")
     monkeypatch.setenv("MOBILETTE_OFFLINE", "1")
     hub.asked.clear()
-    with pytest.raises(InputError, match="MOBILETTE_OFFLINE is set"):
+    assert fetch_model("hf://somebody/cached") == found
+    with pytest.raises(InputError, match=f"OFFLINE is set; hf://somebody/cached@{commit} is in"):
+        fetch_model("hf://somebody/cached@v1")
+    with pytest.raises(InputError, match="MOBILETTE_OFFLINE is set$"):
         fetch_model(ADDRESS)
     assert not hub.asked
 

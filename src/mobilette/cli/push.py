@@ -40,14 +40,16 @@ def push(
     from mobilette.formats.hub import parse_address
     from mobilette.reporting.model_card import model_card
     from mobilette.reporting.report import report
-    from mobilette.workflows.push import content_of
+    from mobilette.workflows.push import content_of, make_model
     from mobilette.workflows.push import push as upload
 
     check_licence(licence)
     address = parse_address(to)
     if card is not None and (licence is not None or data is not None):
         raise InputError("--card has all of the card; it takes neither --license nor --data")
-    content_of(subject)  # what is wrong with it is said before anything is measured
+    # What is wrong with it, or with the token, is said before anything is measured.
+    content_of(subject)
+    make_model(to, private=private)
     if card is not None:
         text = read_bytes(card, limit=LARGEST_RECORD).decode(errors="replace")
     else:

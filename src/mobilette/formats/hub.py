@@ -3,7 +3,7 @@
 What `mobilette push` uploads has a ``mobilette.json`` with the SHA-256 of every file of the model.
 Only these files are fetched, into the cache, and each is checked; what reads them trusts them no
 more than any other file. Environment variables: ``HF_ENDPOINT``, another hub; ``HF_TOKEN``;
-``MOBILETTE_CACHE``; and ``MOBILETTE_OFFLINE``, with which only a commit in the cache is found.
+``MOBILETTE_CACHE``; and ``MOBILETTE_OFFLINE``, with which only what the cache has is found.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from mobilette.errors import InputError, shown
 from mobilette.extras import needs
-from mobilette.files import LARGEST_FILE, cache_root, read_bytes, read_record
+from mobilette.files import (
+    LARGEST_FILE,
+    LARGEST_RECORD,
+    cache_root,
+    read_bytes,
+    read_record,
+    write_text,
+)
 from mobilette.folders import new_directory
 from mobilette.progress import SILENT, Reporter
 from mobilette.records import Ranged
@@ -33,9 +41,15 @@ _ADDRESS = re.compile(
     r"hf:/{1,2}([A-Za-z0-9][\w.-]{0,95})/([A-Za-z0-9][\w.-]{0,95})(?:@([A-Za-z0-9][\w./-]{0,200}))?"
 )
 _COMMIT, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
-# Files whose usual readers execute what is in them, and folders that a program looks for code in.
-_PICKLES = frozenset((".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"))
-_CODE = "node_modules"
+# The files that artifacts and runs have: no pickles, and no code but a web page's.
+_KINDS = re.compile(
+    r"\.(bin|cc|css|csv|h|html|js|json|keras|md|mjs|mlmodel|npz|onnx|param|pte|safetensors|tflite|"
+    r"toml|txt|wasm|xml)"
+)
+_SCRIPT = "verify_on_mac.py"  # of Core ML's artifacts
+_STEP = re.compile(r"[A-Za-z0-9_](?:[\w.-]{0,200}[\w-])?", re.ASCII)
+# A folder that a program looks for code in, and names that are devices on Windows.
+_NEVER = re.compile(r"node_modules|(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")
 
 
 class HubAddress(NamedTuple):
@@ -65,10 +79,12 @@ class HubIndex(Ranged):
         super().__post_init__()
         for name, digest in self.files.items():
             steps = name.split("/")
-            outside = any(step in ("", ".", "..") for step in steps)
-            if outside or any(sign in name for sign in '\\:"\0'):
+            if any(step in ("", ".", "..") for step in steps):
                 raise InputError(f"file name {shown(name)} would lie outside the model")
-            if PurePosixPath(name).suffix.lower() in _PICKLES or _CODE in steps:
+            if not all(map(_STEP.fullmatch, steps)):
+                raise InputError(f"file name {shown(name)} is not plain: letters, digits, '_-./'")
+            known = _KINDS.fullmatch(PurePosixPath(name).suffix) or name == _SCRIPT
+            if not known or any(_NEVER.fullmatch(step.casefold()) for step in steps):
                 raise InputError(f"file {shown(name)} is of a kind that is never fetched")
             if not _SHA256.fullmatch(digest):
                 raise InputError(f"the hash of {shown(name)} is no SHA-256")
@@ -108,11 +124,15 @@ def fetch_model(text: str, *, reporter: Reporter = SILENT) -> Path:
     """
     address = parse_address(text)
     above = cache_root() / "hub" / address.repo.replace("/", "--")
+    named = above / "refs" / quote(address.revision, safe="")  # the commit that it was last
     if _COMMIT.fullmatch(address.revision) and (above / address.revision / INDEX).is_file():
         return above / address.revision / MODEL
-    if os.environ.get("MOBILETTE_OFFLINE", "0") not in ("", "0"):
-        known = sorted(each.name for each in above.iterdir()) if above.is_dir() else []
-        hint = f"; hf://{address.repo}@{known[-1]} is in the cache" if known else ""
+    if offline():
+        commit = _read_ref(named)
+        if (above / commit / INDEX).is_file():
+            return above / commit / MODEL
+        known = [each.parent.name for each in above.glob(f"*/{INDEX}")]
+        hint = f"; hf://{address.repo}@{known[0]} is in the cache" if known else ""
         raise InputError(f"{address}: MOBILETTE_OFFLINE is set{hint}")
     with needs("hub", f"{address}"), explained(address):
         from huggingface_hub import HfApi
@@ -125,7 +145,25 @@ def fetch_model(text: str, *, reporter: Reporter = SILENT) -> Path:
         if not (place / INDEX).is_file():
             with new_directory(place, holds=INDEX) as unfinished:
                 _fetch(api, address, commit, unfinished, reporter)
+    if _read_ref(named) != commit:
+        with suppress(OSError, InputError):  # a cache that may only be read
+            named.parent.mkdir(exist_ok=True)
+            write_text(named, commit)
     return place / MODEL
+
+
+def offline() -> bool:
+    """Whether ``MOBILETTE_OFFLINE`` forbids to ask a hub."""
+    return os.environ.get("MOBILETTE_OFFLINE", "0") not in ("", "0")
+
+
+def _read_ref(path: Path) -> str:
+    """Return the commit in the file ``path``; 40 zeros if there is none."""
+    try:
+        text = read_bytes(path, limit=40).decode()
+    except (InputError, ValueError):
+        text = ""
+    return text if _COMMIT.fullmatch(text) else "0" * 40
 
 
 def _fetch(api: Any, address: HubAddress, commit: str, folder: Path, reporter: Reporter) -> None:
@@ -133,7 +171,7 @@ def _fetch(api: Any, address: HubAddress, commit: str, folder: Path, reporter: R
         return Path(api.hf_hub_download(address.repo, name, revision=commit, local_dir=str(folder)))
 
     sizes = {
-        each.path: each.size
+        each.path: int(each.size)
         for each in api.list_repo_tree(address.repo, recursive=True, revision=commit)
         if hasattr(each, "size")
     }
@@ -141,9 +179,16 @@ def _fetch(api: Any, address: HubAddress, commit: str, folder: Path, reporter: R
         raise InputError(
             f"{address}: has no {INDEX}, so it is no model that 'mobilette push' has put there"
         )
+    if sizes[INDEX] > LARGEST_RECORD:
+        raise InputError(
+            f"{address}: {INDEX} has {sizes[INDEX]:,} bytes, more than the {LARGEST_RECORD:,} "
+            "allowed"
+        )
     index = read_record(download(INDEX), HubIndex)
     names = {f"{MODEL}/{name}": digest for name, digest in index.files.items()}
-    total = sum(sizes.get(name, 0) for name in names)
+    if missing := [name for name in names if name not in sizes]:
+        raise InputError(f"{address}: {missing[0]}, which {INDEX} names, is not there")
+    total = sum(sizes[name] for name in names)
     if total > LARGEST_FILE:
         raise InputError(f"{address}: {total:,} bytes, more than the {LARGEST_FILE:,} allowed")
     done = 0
@@ -151,7 +196,7 @@ def _fetch(api: Any, address: HubAddress, commit: str, folder: Path, reporter: R
         path = download(name)
         if hashlib.sha256(read_bytes(path)).hexdigest() != digest:
             raise InputError(f"{address}: {name} is not the file that {INDEX} names (its hash)")
-        done += sizes.get(name, 0)
+        done += sizes[name]
         reporter.download(done, total)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's notes
 

@@ -11,7 +11,15 @@ from mobilette.artifact.directory import CONTRACT, Artifact, is_artifact, open_a
 from mobilette.errors import InputError
 from mobilette.extras import needs
 from mobilette.files import read_bytes, read_json
-from mobilette.formats.hub import INDEX, MODEL, HubIndex, endpoint, explained, parse_address
+from mobilette.formats.hub import (
+    INDEX,
+    MODEL,
+    HubIndex,
+    endpoint,
+    explained,
+    offline,
+    parse_address,
+)
 from mobilette.model.directory import (
     ANSWERING,
     ARCH,
@@ -101,6 +109,22 @@ def _without_path(value: object) -> object:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
+def make_model(to: str, *, private: bool = False) -> None:
+    """Make the model at the address ``to`` on the hub unless it is there; arguments as for `push`.
+
+    Raises:
+        InputError: ``MOBILETTE_OFFLINE`` is set; else as for `push`.
+    """
+    address = parse_address(to)
+    if offline():
+        raise InputError(f"{address}: MOBILETTE_OFFLINE is set; push needs the hub")
+    with needs("hub", f"push to {address}"), explained(address):
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=endpoint(), library_name="mobilette")
+        api.create_repo(address.repo, private=private, exist_ok=True)
+
+
 def push(subject: Path, to: str, *, card: str, private: bool = False) -> Pushed:
     """Upload a run or an artifact and its card as one commit; what was there before goes.
 
@@ -116,11 +140,11 @@ def push(subject: Path, to: str, *, card: str, private: bool = False) -> Pushed:
     """
     address = parse_address(to)
     index, files = content_of(subject)
-    with needs("hub", f"push to {address}"), explained(address):
+    make_model(to, private=private)
+    with explained(address):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
         api = HfApi(endpoint=endpoint(), library_name="mobilette")
-        api.create_repo(address.repo, private=private, exist_ok=True)
         there = set(api.list_repo_files(address.repo, revision=address.revision))
         record = (json.dumps(asdict(index), indent=1) + "\n").encode()
         every: dict[str, bytes | Path] = {f"{MODEL}/{name}": one for name, one in files.items()}
