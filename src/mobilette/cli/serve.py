@@ -12,6 +12,7 @@ from mobilette.cli.options import Json, Threads, ranged
 from mobilette.errors import InputError, shown
 from mobilette.limits import (
     CALLS,
+    CONNECTIONS,
     FILES,
     MAX_BATCH,
     MEBIBYTES,
@@ -81,13 +82,17 @@ def serve(
         ranged(
             "--max-seconds",
             REQUEST_SECONDS,
-            "Seconds for a request to arrive, and for its answer.",
+            "Seconds for a request to arrive, for its answer, and for reading it.",
             panel=_LIMITS,
         ),
     ] = 10.0,
     queue: Annotated[
         int, ranged("--queue", QUEUE, "Images waiting; beyond it the answer is 503.")
     ] = 128,
+    max_connections: Annotated[
+        int,
+        ranged("--max-connections", CONNECTIONS, "Open connections; others are closed at once."),
+    ] = 512,
     as_json: Json = False,
 ) -> None:
     """Answer images over HTTP, with a page, until it is told to end.
@@ -132,6 +137,7 @@ def serve(
             files=max_files,
             seconds=max_seconds,
             queue=queue,
+            connections=max_connections,
         ),
         on_ready=ready,
         remark=lambda line: remarks().print(line),

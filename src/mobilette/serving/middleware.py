@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Iterator
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from mobilette.serving.service import Service
 _LOG = logging.getLogger(__name__)
 # "$" in the router's patterns lets a line feed at the end pass, which a proxy's rules do not.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PART = 2**16
 # With the first two a page may use threads: https://developer.mozilla.org/docs/Web/API/crossOriginIsolated
 _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -48,7 +50,8 @@ class Around:
                     headers[name] = value
                 if service.draining:
                     headers["Connection"] = "close"
-            await send(message)
+            for part in in_parts(message):
+                await send(part)
 
         service.accepted += 1
         try:
@@ -72,3 +75,15 @@ class Around:
             route = getattr(scope.get("route"), "path", route)
             service.metrics.requests.labels(route, str(status)).inc()
             service.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+
+def in_parts(message: Message) -> Iterator[Message]:
+    """Yield a message, one with a large body in parts: each is sent when the last one is taken."""
+    body = message.get("body", b"")
+    if len(body) <= _PART:
+        yield message
+        return
+    for begin in range(0, len(body), _PART):
+        end = begin + _PART
+        more = end < len(body) or message.get("more_body", False)
+        yield {**message, "body": body[begin:end], "more_body": more}

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Between being told to end and closing the door: time for a balancer to ask /readyz, and for
 # clients that keep connections to read that they end.
 DRAIN_S = 0.5
+# Kept free of connections: for the artifacts, and for connections that are about to be closed.
+_OTHER_FILES = 64
 
 
 def serve(
@@ -58,6 +61,7 @@ def serve(
         import uvicorn  # noqa: F401
     from mobilette.serving.service import Service
 
+    limits = replace(limits, connections=connections_within(limits.connections))
     with listening(host, port) as listener:
         service = Service(places, work=work, limits=limits)
         try:
@@ -112,7 +116,7 @@ async def _answer(
     address = f"http://{f'[{host}]' if ':' in host else host}:{number}"
     server = create_server(
         create_app(service, token=token),
-        seconds=service.limits.seconds,
+        limits=service.limits,
         on_ready=lambda: on_ready(address),
     )
     told = asyncio.Event()
@@ -156,6 +160,27 @@ def _handled(calls: Mapping[str, Callable[[], None]]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def connections_within(wanted: int) -> int:
+    """Return ``wanted``, or as many connections as the files that this process may open allow.
+
+    Raises:
+        InputError: they allow none.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, where sockets are no files
+        return wanted
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    if files <= _OTHER_FILES:
+        raise InputError(
+            f"this process may open {files} files and needs {_OTHER_FILES} beside its connections; "
+            "'ulimit -n 1024' allows more"
+        )
+    return min(wanted, files - _OTHER_FILES)
 
 
 def graceful_s(seconds: float) -> int:

@@ -18,8 +18,10 @@ class Limits:
         mebibytes: of a request's body.
         megapixels: of an image, as its file declares them.
         files: images of a request.
-        seconds: for a request's head and body to arrive, and for its answer.
+        seconds: for a request's head and body to arrive, for its answer, and for each part of the
+            answer to be read.
         queue: images accepted and not answered; beyond it the answer is 503.
+        connections: open at the same time; others are closed at once.
     """
 
     mebibytes: int = 32
@@ -27,6 +29,7 @@ class Limits:
     files: int = 32
     seconds: float = 10.0
     queue: int = 128
+    connections: int = 512
 
     @property
     def bytes(self) -> int:
