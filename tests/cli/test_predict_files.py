@@ -102,7 +102,8 @@ def test_a_stopped_job_goes_on(
         counts = json.loads(result.stdout)
         assert counts["images"] + counts["before"] == 5
     Image.new("RGB", (9, 9)).save("photos/e.png")
-    in_this_process(capsys, *asked, "--out", half, "--resume")
+    result = in_this_process(capsys, *asked, "--out", half, "--resume", "--threshold=0.9")
+    assert f"{half}: the 5 answers before are as they were, whatever --top and" in result.stderr
     assert half.read_bytes().startswith(whole)
     assert names(read(half))[5:] == ["photos/e.png"]
 

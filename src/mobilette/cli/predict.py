@@ -134,7 +134,7 @@ def _write(
     as_json: bool,
 ) -> int:
     """Write the answers to a file; return the status."""
-    from mobilette.cli.output import console, print_json, progress_bar
+    from mobilette.cli.output import console, print_json, progress_bar, remarks
     from mobilette.engines.prediction_job import write_answers
 
     started = time.perf_counter()
@@ -159,6 +159,11 @@ def _write(
         rate = f", {written.images / seconds:,.1f} images/s" if written.images else ""
         before = f", {written.before:,} were there before" if written.before else ""
         console().print(f"{file.path}: {written.images:,} answers{before}{rate}")
+    if written.before:
+        remarks().print(
+            f"{file.path}: the {written.before:,} answers before are as they were, whatever --top "
+            "and --threshold are now"
+        )
     return 0 if written.before or written.unusable < written.images else 2
 
 

@@ -17,6 +17,7 @@ from mobilette.reporting import report_charts as charts
 from mobilette.reporting.diagram import diagram
 from mobilette.reporting.report_answers import measured_parts
 from mobilette.reporting.report_view import artifact_rows, base_name, count_rows, key_figures
+from mobilette.workflows.named import named_in
 from mobilette.workflows.report_values import Report
 
 _TITLES = {
@@ -59,7 +60,7 @@ def report_page(report: Report) -> str:
         "artifacts_chart": charts.artifacts_chart(report.artifacts),
         **_network(report),
         **_again(report),
-        "notes": list(map(visible, report.notes)),
+        "notes": [visible(named_in(line)) for line in report.notes],
     }
     there = {
         "fit": values["fit"],

@@ -13,6 +13,7 @@ from mobilette.errors import visible
 from mobilette.reporting.heat_maps import drawn
 from mobilette.reporting.pictures import Album, Picture
 from mobilette.run.metrics import wilson_interval
+from mobilette.workflows.named import named, named_in
 from mobilette.workflows.report_answers import Answer, ClassScore, HeatMap, Measured
 from mobilette.workflows.report_values import Report
 
@@ -248,13 +249,13 @@ def artifact_rows(report: Report) -> list[tuple[str, ...]]:
         verdict = {True: "verified", False: "FAILED", None: "not judged"}[one.verified]
         by = f" by {one.by}" if one.by and one.verified is not None else ""
         kind = {True: "good", False: "bad", None: "open"}[one.verified]
-        why = "; ".join(map(visible, one.reasons))
+        why = "; ".join(visible(named_in(reason)) for reason in one.reasons)
         if not one.own:
             why = "; ".join(filter(None, ("made from other weights", why)))
         spread = one.spread_ms and f"{one.spread_ms[0]:.2f} to {one.spread_ms[1]:.2f}"
         rows.append(
             (
-                visible(one.path),
+                visible(named(one.path)),
                 one.target,
                 one.precision,
                 verdict + by,

@@ -26,12 +26,12 @@ from mobilette.model.directory import (
     CLASSES,
     DATASET,
     ENVIRONMENT,
-    IMPORTED,
     PREPROCESS,
     WEIGHTS,
 )
 from mobilette.run.directory import METRICS, RECIPE, Run, is_run, open_run
 from mobilette.run.tested import TEST
+from mobilette.workflows.named import named_recipe, named_values
 
 CARD = "README.md"
 # Without last.pt, which only goes on with a training, and without what others write into a run.
@@ -49,6 +49,7 @@ RUN_FILES = (
 )
 # A key of environment.json that tells about this machine alone.
 _PRIVATE = ("launch",)
+_CUT = (DATASET, ENVIRONMENT, RECIPE)  # which may name folders of this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class Pushed:
 def content_of(subject: Path) -> tuple[HubIndex, dict[str, bytes | Path]]:
     """Return what is uploaded of a run or an artifact: its index, and its files.
 
-    In dataset.json and environment.json folders of this machine are cut to their names.
+    Folders of this machine are cut to their names.
 
     Raises:
         InputError: it is neither, or one of its files is damaged.
@@ -82,7 +83,7 @@ def content_of(subject: Path) -> tuple[HubIndex, dict[str, bytes | Path]]:
         run: Run = open_run(subject)
         run.model.check_classifier()
         files = {name: subject / name for name in RUN_FILES if (subject / name).is_file()}
-        files |= {name: _public(subject / name) for name in (DATASET, ENVIRONMENT) if name in files}
+        files |= {name: _public(subject / name) for name in _CUT if name in files}
         kind = "run"
     else:
         raise InputError(f"{subject}: neither a run nor an artifact; give the folder of one")
@@ -96,17 +97,13 @@ def _bytes(content: bytes | Path) -> bytes:
 
 
 def _public(path: Path) -> bytes:
-    """Return a JSON record with the folders of this machine cut to their names."""
+    """Return a run's record with the folders of this machine cut to their names."""
+    if path.name == RECIPE:
+        return named_recipe(path).encode()
     found = read_json(path)
     if isinstance(found, dict):
-        found = {key: _without_path(value) for key, value in found.items() if key not in _PRIVATE}
-        if isinstance(imported := found.get(IMPORTED), dict):
-            found[IMPORTED] = {key: _without_path(value) for key, value in imported.items()}
-    return (json.dumps(found, indent=1) + "\n").encode()
-
-
-def _without_path(value: object) -> object:
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        found = {key: value for key, value in found.items() if key not in _PRIVATE}
+    return (json.dumps(named_values(found, kept=("classes",)), indent=1) + "\n").encode()
 
 
 def make_model(to: str, *, private: bool = False) -> None:

@@ -25,6 +25,7 @@ from mobilette.workflows.fit_record import (
     read_plan,
 )
 from mobilette.workflows.fit_refine import Refinement
+from mobilette.workflows.named import named_in
 from mobilette.workflows.report_values import CandidateRecord, FitRecord
 
 COST = {"params": "params", "madds": "madds", "size": "size_bytes", "ram": "ram_bytes"}
@@ -109,7 +110,7 @@ def _candidate(
         missed += [str(text) for text in proved[-1]["failures"]]
         verdict = f"misses {'; '.join(missed)}" if missed else "verified, every term met"
     elif failed:
-        verdict = str(failed[-1]["reason"])
+        verdict = named_in(str(failed[-1]["reason"]))
     return CandidateRecord(
         key=key,
         cost=float(getattr(contender, COST[quantity])),

@@ -14,13 +14,14 @@ from mobilette.artifact.directory import Artifact, find_artifacts, is_artifact, 
 from mobilette.data.division import WHOLE, Division
 from mobilette.data.findings import KINDS
 from mobilette.errors import InputError
-from mobilette.files import LARGEST_RECORD, read_bytes, read_json, read_record
+from mobilette.files import read_json, read_record
 from mobilette.model.directory import DATASET, ENVIRONMENT, imported_from
 from mobilette.model.model import Model
 from mobilette.records import parse
 from mobilette.run.directory import RECIPE, Run
 from mobilette.verification.benchmark import BENCH, Benchmark, Row
 from mobilette.workflows.fit_record import PROOF
+from mobilette.workflows.named import named, named_in, named_recipe
 from mobilette.workflows.report_values import ArtifactRecord, AuditRecord, DataRecord, Origin
 
 AUDIT = "audit.json"
@@ -44,14 +45,17 @@ def read_data(run: Run) -> DataRecord | None:
         }
         duplicates = found.get("duplicates")
         return DataRecord(
-            source=str(found["source"]),
+            source=named(str(found["source"])),
             fingerprint=str(found["fingerprint"]),
             counts=counts,
-            rule=str(found.get("split_rule", "")),
-            left_out=tuple((str(one["path"]), str(one["reason"])) for one in found["unusable"]),
+            rule=named_in(str(found.get("split_rule", ""))),
+            left_out=tuple(
+                (named_in(str(one["path"])), named_in(str(one["reason"])))
+                for one in found["unusable"]
+            ),
             ignored=int(found.get("ignored", 0)),
             duplicates=None if duplicates is None else int(duplicates),
-            remarks=tuple(map(str, found.get("remarks", ()))),
+            remarks=tuple(named_in(str(line)) for line in found.get("remarks", ())),
         )
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error!r:.80})") from error
@@ -74,7 +78,7 @@ def find_audit(folder: Path | None, data: str) -> AuditRecord | None:
     except (AttributeError, LookupError, TypeError) as error:
         raise InputError(f"{path}: not the result of 'mobilette audit'") from error
     counts = {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
-    return AuditRecord(folder=str(place), source=source, counts=counts)
+    return AuditRecord(folder=named(str(place)), source=named(source), counts=counts)
 
 
 def origin_of(run: Run | None, model: Model | None, artifact: Artifact | None) -> Origin:
@@ -95,14 +99,12 @@ def origin_of(run: Run | None, model: Model | None, artifact: Artifact | None) -
     environment: Mapping[str, Any] = found if isinstance(found, dict) else {}
     versions = environment.get("versions")
     imported = imported_from(run.path)
-    start = _named(str(environment.get("start", "")))
-    start = start if imported is None else f"imported from {_named(imported)}"
+    start = named(str(environment.get("start", "")))
+    start = start if imported is None else f"imported from {named(imported)}"
     recipe = run.path / RECIPE
     return Origin(
         command="" if model is None or imported is not None else _command(run, model, start),
-        recipe=read_bytes(recipe, limit=LARGEST_RECORD).decode(errors="replace")
-        if recipe.is_file()
-        else "",
+        recipe=named_recipe(recipe) if recipe.is_file() else "",
         start=start,
         facts={name: str(environment[name]) for name in _FACTS if name in environment},
         versions={str(name): str(one) for name, one in versions.items()}
@@ -119,7 +121,7 @@ def _command(run: Run, model: Model, start: str) -> str:
         return ""
     found: Any = read_json(run.path / DATASET)
     source = str(found.get("source", "DATA")) if isinstance(found, dict) else "DATA"
-    words = ["mobilette", "train", _named(source), "--model", origin.name]
+    words = ["mobilette", "train", named(source), "--model", origin.name]
     words += ["--width-mult", f"{origin.width_mult:g}"]
     words += ["--resolution", resolution_text(arch.resolution)]
     words += [] if origin.form is None else ["--form", origin.form]
@@ -127,13 +129,8 @@ def _command(run: Run, model: Model, start: str) -> str:
     words += ["--from", start] if start else []
     division = _division(found, where=run.path / DATASET)
     words += [] if division.holdout is None else ["--holdout", f"{100 * division.holdout:g}%"]
-    words += [] if division.groups is None else ["--groups", division.groups]
+    words += [] if division.groups is None else ["--groups", named(division.groups)]
     return shlex.join([*words, "--recipe", RECIPE])
-
-
-def _named(place: str) -> str:
-    """Return a place without the folders above it: pages and cards go to others."""
-    return Path(place).name if Path(place).is_absolute() else place
 
 
 def _division(found: Any, *, where: Path) -> Division:
