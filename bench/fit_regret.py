@@ -7,7 +7,8 @@ Everything gets the same time and the same machine, in turns: `fit`; each family
 largest width that fits at the images' own resolution, from its best start (the widest of
 ``--starts`` of its family, else random or published weights), trained, exported and verified within
 the time; and the network that `models --budget` lists first, from such a start. Each is judged on
-images that nothing was chosen by: the set's own ``val``, laid out as ``test``.
+images that nothing was chosen by: the set's own ``val``, laid out as ``test``. A file that is
+larger than the budget allows counts as nothing.
 
 All begin without cached images. Results are lines of ``OUT/results.jsonl``; what is there is not
 run again; ``--as`` names another version of `fit`. Prints a table with the regret: the best family
@@ -173,7 +174,15 @@ class Cell:
         exports = folder.parent / f"{folder.name}-exports"
         options = ["--to", self.to, "--precision", self.precision, "--out", str(exports), "--force"]
         made = mobilette("export", str(folder), *options, cache=self.cache)
-        return None if made is None else made["artifacts"][0]["path"]
+        if made is None or not self.allows(made["artifacts"][0]["size_bytes"]):
+            return None
+        path: str = made["artifacts"][0]["path"]
+        return path
+
+    def allows(self, size_bytes: int) -> bool:
+        """Whether a file is as small as the budget asks; what is counted, all fit by then."""
+        terms = [term for term in parse_budget(self.budget) if term.quantity == "size"]
+        return all(term.is_met(size_bytes) for term in terms)
 
 
 def main(
