@@ -80,7 +80,8 @@ class Sitting:
 
     An exception from ``report`` ends the sitting at once, one from ``callbacks`` after the step,
     with the state saved. ``started`` is when the sitting began, by ``now``, in seconds.
-    ``reading_is_free``: time limits begin once the images are read; else with the sitting.
+    ``setup_is_free``: time limits begin once images and weights are read; else with the
+    sitting.
     """
 
     report: Listener = _ignore
@@ -89,7 +90,7 @@ class Sitting:
     tensorboard: bool = False
     now: Now = time.perf_counter
     started: float = 0.0
-    reading_is_free: bool = False
+    setup_is_free: bool = False
 
     def begin(self) -> Sitting:
         """Return the sitting, started now; `InputError` for a bad callback or no TensorBoard."""
@@ -104,15 +105,15 @@ class Sitting:
         """Return the seconds since the sitting began."""
         return self.now() - self.started
 
-    def has_read(self) -> Sitting:
-        """Return the sitting once the images are read."""
-        return replace(self, started=self.now()) if self.reading_is_free else self
+    def set_up(self) -> Sitting:
+        """Return the sitting once images and weights are read."""
+        return replace(self, started=self.now()) if self.setup_is_free else self
 
     def seen_by(self, *, writer: bool) -> Sitting:
         """Return this sitting for one process; only the ``writer`` reports anything."""
         if writer:
             return self
-        return Sitting(now=self.now, started=self.started, reading_is_free=self.reading_is_free)
+        return Sitting(now=self.now, started=self.started, setup_is_free=self.setup_is_free)
 
 
 class Callbacks:

@@ -264,7 +264,7 @@ def _go_on(
         asked=asked,
         folder=folder,
         # All that train at one resolution share the images that the first has read.
-        sitting=replace(sitting, callbacks=(*sitting.callbacks, clock), reading_is_free=True),
+        sitting=replace(sitting, callbacks=(*sitting.callbacks, clock), setup_is_free=True),
     )
     journal = Journal(folder, on_line or (lambda line: None))
     proofs = Proofs(asked=asked, clock=clock, journal=journal, trial=trial)

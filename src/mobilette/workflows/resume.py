@@ -150,7 +150,6 @@ def run_resume(
             reporter=sitting.reporter,
             force=force,
         )
-        sitting = sitting.has_read()
         if done:
             measure_test(run, dataset, machine)
             return run
@@ -160,6 +159,7 @@ def run_resume(
             if recipe.lr != state.recipe.lr:  # as advised after the loss exploded
                 progress.rate_factor, progress.rollbacks = 1.0, 0
         remark(_describe_place(run, recipe, progress, dataset, world))
+        sitting = sitting.set_up()
         validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if changes and world.writes:
             write_text(run.path / RECIPE, recipe.to_toml())

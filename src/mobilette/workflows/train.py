@@ -210,7 +210,6 @@ def run_train(
             before = trained_on(plan.start) if plan.start is not None else NEW
         used = NEW if reading.include_trained else before
         dataset = _load(images, plan, machine, used, division, reading=reading, sitting=sitting)
-        sitting = sitting.has_read()
         if out is None:
             name = f"{Path(images.name).resolve().name}-{plan.arch.name}"
             out = claims.enter_context(claimed_free(Path("runs") / name))
@@ -222,6 +221,7 @@ def run_train(
         progress = Progress(
             trained_before=plan.start is not None and plan.keeps_classifier and not plan.is_cut
         )
+        sitting = sitting.set_up()
         validation = plan_the_time(trainer, progress, dataset, sitting=sitting)
         if world.writes:
             source = Path(images.name) if isinstance(data, ImageSet) else data
@@ -252,7 +252,7 @@ def _load(
 ) -> Dataset:
     """Read the images, of which ``before`` were used to train the initial weights."""
     reporter = sitting.reporter
-    limit = 0.0 if sitting.reading_is_free else plan.recipe.time_limit
+    limit = 0.0 if sitting.setup_is_free else plan.recipe.time_limit
     timed = timed_reading(reporter.reading, limit=limit, elapsed=sitting.elapsed)
     return load_images(
         images,
