@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
-import threading
 import time
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
-from mobilette.artifact.directory import Artifact, copy_artifact
+from mobilette.artifact.directory import Artifact
 from mobilette.cli.serve import parse_window
 from mobilette.errors import InputError
 from mobilette.serving.server import listening
@@ -102,42 +99,6 @@ def test_it_needs_no_torch(exported: Artifact, red: bytes) -> None:
     without = "import sys; sys.modules['torch'] = None"
     with running(exported.path, python=without) as server:
         assert server.post(content=red, headers=PNG).status_code == 200
-
-
-@posix
-def test_it_is_reloaded_without_a_lost_request(
-    exported: Artifact, red: bytes, tmp_path: Path
-) -> None:
-    """Requests go on while the artifact is replaced by one with another temperature."""
-    place = Path(shutil.copytree(exported.path, tmp_path / "served"))
-    (tmp_path / "next").mkdir()
-    contract = replace(exported.contract, temperature=7.5)
-    copy_artifact(exported, tmp_path / "next", contract=contract, readme="other")
-    with running(f"m={place}") as server:
-        stop = threading.Event()
-
-        def ask() -> list[int]:
-            with httpx.Client(base_url=server.url, timeout=60) as client:
-                found = []
-                while not stop.is_set():
-                    found.append(client.post("/v1/predict", content=red, headers=PNG).status_code)
-                return found
-
-        with ThreadPoolExecutor(4) as pool:
-            asking = [pool.submit(ask) for _ in range(4)]
-            before = server.get("/v1/model").json()
-            (place / "labels.txt").write_text("damaged")
-            os.kill(server.process.pid, signal.SIGHUP)
-            until(lambda: "not reloaded" in server.said())
-            assert server.get("/v1/model").json() == before
-            shutil.rmtree(place)
-            (tmp_path / "next").rename(place)
-            os.kill(server.process.pid, signal.SIGHUP)
-            until(lambda: server.get("/v1/model").json()["answering"]["temperature"] == 7.5)
-            stop.set()
-            statuses = [status for each in asking for status in each.result()]
-        assert set(statuses) == {200}
-        assert "reloaded m" in server.said()
 
 
 @posix

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+from pathlib import Path
+
 import pytest
 
 from mobilette.artifact.directory import CONTRACT, GOLDEN, LABELS, Artifact
@@ -11,6 +16,7 @@ from mobilette.errors import InputError
 from mobilette.run.directory import Run
 from mobilette.workflows.export import export
 from tests.serving.servers import running
+from tests.serving.test_process import posix, until
 
 try:
     find_runtime()
@@ -42,3 +48,20 @@ def test_with_a_token_the_model_is_not_given_away(web: Artifact) -> None:
     with running(web.path, token="secret") as server:
         assert 'id="token"' in server.get("/").text
         assert server.get(f"/{web.contract.model}").status_code == 404
+
+
+@posix
+def test_a_reload_brings_other_files(web: Artifact, artifact_copy: Path) -> None:
+    """A web artifact in the place of another: its files are there without a new start."""
+    with running(artifact_copy) as server:
+        assert server.get("/mobilette.js").status_code == 404
+        own = server.get("/").text
+        shutil.rmtree(artifact_copy)
+        shutil.copytree(web.path, artifact_copy)
+        os.kill(server.process.pid, signal.SIGHUP)
+        until(lambda: "reloaded" in server.said())
+        for path, name in (("/", "index.html"), ("/mobilette.js",) * 2, ("/golden.js",) * 2):
+            text = (web.path / name.removeprefix("/")).read_text(encoding="utf-8")
+            assert server.get(path).text == text != own
+        assert server.client.head("/mobilette.js").status_code == 200
+        assert server.post("/mobilette.js").status_code == 404

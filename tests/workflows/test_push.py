@@ -13,13 +13,21 @@ from pathlib import Path
 import pytest
 
 import mobilette
-from mobilette.artifact.directory import CONTRACT, GOLDEN, LABELS, README, Artifact
+from mobilette.artifact.directory import (
+    CONTRACT,
+    GOLDEN,
+    LABELS,
+    README,
+    Artifact,
+    open_artifact,
+)
 from mobilette.cli.main import run as command
 from mobilette.errors import InputError
 from mobilette.exporters.export import TARGETS
 from mobilette.files import cache_root
 from mobilette.formats.hub import INDEX, HubIndex, fetch_model, parse_address
 from mobilette.run.directory import Run
+from mobilette.serving.models import parse_places
 from mobilette.workflows.push import RUN_FILES
 from tests.formats.hub_server import TOKEN, Hub, running_hub
 
@@ -79,6 +87,10 @@ def test_an_artifact_comes_back_as_it_went(
     asked = len(hub.asked)
     mobilette.load(f"{ADDRESS}@{said['commit']}")  # of the cache
     assert len(hub.asked) == asked
+    served = parse_places([f"first={ADDRESS}", f"second={ADDRESS}@{said['commit']}"])
+    assert [open_artifact(place).contract.sha256 for place in served.values()] == [
+        exported.contract.sha256
+    ] * 2
 
 
 def test_a_run_comes_back_with_what_it_was_trained_on(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 import mobilette
 from mobilette.engines.predictor import TOP
@@ -26,6 +27,7 @@ from mobilette.serving.middleware import Around
 from mobilette.serving.refusals import RETRY_AFTER, refusal
 from mobilette.serving.service import Service
 
+INDEX = "index.html"
 PAGE = Path(__file__).with_name("page.html")
 
 Top = Annotated[int, Query(ge=1, le=int(CLASSES.highest), description="Guesses of an answer.")]
@@ -139,38 +141,39 @@ def _add_state(app: FastAPI, service: Service, *, dependencies: Any) -> None:
 
 
 def _add_page(app: FastAPI, service: Service, *, own: bool) -> None:
-    """Add the page of the first artifact, if it is one for browsers, or else our ``own``."""
-    first = next(iter(service.served.values()))
-    names = {} if own else {name: name for name in first.files}
-    if "index.html" in names:
-        names[""] = "index.html"
+    """Add the page of the first artifact, if it is one for browsers, or else our ``own``.
 
-    async def file(request: Request) -> Response:
-        name = names[request.url.path.removeprefix("/")]
-        content = next(iter(service.served.values())).files.get(name)
-        if isinstance(content, Path):
-            return FileResponse(content)
-        if content is None:
-            raise HTTPException(404, "not in this artifact")
-        return Response(content, media_type=_media_type(name))
+    Its files are looked up when they are asked for: what a reload opens may have others.
+    """
+
+    def files() -> Mapping[str, bytes | Path]:
+        return {} if own else next(iter(service.served.values())).files
 
     async def page(_: Request) -> Response:
-        return FileResponse(PAGE, media_type="text/html")
+        content = files().get(INDEX, PAGE)
+        return _file(INDEX, content)
 
-    for name in names:
-        app.add_route(f"/{quote(name)}", file, include_in_schema=False)
-    if "" not in names:
-        app.add_route("/", page, include_in_schema=False)
+    async def others(scope: Scope, receive: Receive, send: Send) -> None:
+        content = files().get(scope["path"].removeprefix("/"))
+        if content is None or scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(404)
+        await _file(scope["path"], content)(scope, receive, send)
+
+    app.add_route("/", page, include_in_schema=False)
+    app.router.default = others
+
+
+def _file(name: str, content: bytes | Path) -> Response:
+    kind = _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
+    if isinstance(content, Path):
+        return FileResponse(content, media_type=kind)
+    return Response(content, media_type=kind)
 
 
 _TYPES = {"html": "text/html", "js": "text/javascript", "mjs": "text/javascript"}
 _TYPES |= {"json": "application/json", "webmanifest": "application/manifest+json"}
 _TYPES |= {"txt": "text/plain", "wasm": "application/wasm", "png": "image/png"}
 _TYPES |= {"svg": "image/svg+xml", "css": "text/css"}
-
-
-def _media_type(name: str) -> str:
-    return _TYPES.get(name.rpartition(".")[2], "application/octet-stream")
 
 
 def _guard(token: str) -> Any:

@@ -22,6 +22,7 @@ from mobilette.artifact.web_runtime import (
 from mobilette.engines.artifact import ArtifactPredictor
 from mobilette.engines.targets import open_engine
 from mobilette.errors import InputError, one_of, shown
+from mobilette.formats.hub import fetch_model, is_hub_address
 from mobilette.serving.settings import Work
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -65,8 +66,11 @@ class Served:
 def parse_places(texts: list[str]) -> dict[str, Path]:
     """Return the folders of artifacts by name from ``FOLDER``, or from ``NAME=FOLDER`` of each.
 
+    A folder may be an address on the hub: the model is fetched, once.
+
     Raises:
-        InputError: a name is missing, given twice or cannot be part of an address.
+        InputError: a name is missing, given twice or cannot be part of an address, or a model
+            cannot be fetched.
     """
     places: dict[str, Path] = {}
     for text in texts:
@@ -81,7 +85,7 @@ def parse_places(texts: list[str]) -> dict[str, Path]:
             )
         if name in places:
             raise InputError(f"{name}: two artifacts of this name")
-        places[name] = Path(folder)
+        places[name] = fetch_model(folder) if is_hub_address(folder) else Path(folder)
     return places
 
 

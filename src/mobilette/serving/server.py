@@ -125,14 +125,16 @@ async def _answer(
         server.force_exit = told.is_set()  # the second time
         told.set()
 
-    def reload() -> None:
-        task = asyncio.get_running_loop().create_task(service.reload())
+    async def reload() -> None:
+        remark(await service.reload())
+
+    def begin_reload() -> None:
+        task = asyncio.get_running_loop().create_task(reload())
         reloads.add(task)
-        task.add_done_callback(lambda done: remark(done.result()))
         task.add_done_callback(reloads.discard)
 
-    reloads: set[asyncio.Task[str]] = set()
-    with _handled({"SIGINT": end, "SIGTERM": end, "SIGHUP": reload}):
+    reloads: set[asyncio.Task[None]] = set()
+    with _handled({"SIGINT": end, "SIGTERM": end, "SIGHUP": begin_reload}):
         running = asyncio.create_task(server.serve(sockets=[listener]))
         waiting = asyncio.create_task(told.wait())
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)

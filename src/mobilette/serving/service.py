@@ -12,7 +12,7 @@ from pathlib import Path
 from mobilette.data.decoding import decode
 from mobilette.data.formats import TooLarge, UnusableImage, WrongFormat
 from mobilette.engines.predictor import Failure, Prediction, Predictor
-from mobilette.errors import InputError
+from mobilette.errors import InputError, visible
 from mobilette.serving.batching import Engines, Row, fail
 from mobilette.serving.bodies import Held, Refused, Upload, busy, read_body, uploads_of
 from mobilette.serving.metrics import Metrics
@@ -42,6 +42,7 @@ class Service:
         self._engines = Engines(work, on_batch=self.metrics.batches.observe)
         self.accepted = self.answered = 0
         self.draining = False
+        self._reloading = asyncio.Lock()
 
     def close(self) -> None:
         """End the threads once they have answered what waits."""
@@ -53,11 +54,14 @@ class Service:
 
         Requests under way keep theirs. If one cannot be opened, all stay as they were.
         """
-        try:
-            self.served = await asyncio.to_thread(open_served, self._places, work=self._work)
-        except (InputError, OSError) as error:
-            self.metrics.reloads.labels("failed").inc()
-            return f"not reloaded: {error}"
+        async with self._reloading:  # in turn, so that what was opened last is what stays
+            try:
+                self.served = await asyncio.to_thread(open_served, self._places, work=self._work)
+            except Exception as error:  # whatever it is: the server goes on with what it has
+                self.metrics.reloads.labels("failed").inc()
+                expected = isinstance(error, InputError | OSError)
+                name = "" if expected else f"{type(error).__name__}: "
+                return visible(f"not reloaded: {name}{error}")
         self.metrics.reloads.labels("done").inc()
         return f"reloaded {', '.join(self.served)}"
 
