@@ -117,6 +117,23 @@ def test_the_keyboard_is_enough(site: Path, page: Any) -> None:
         assert page.is_visible("#known li >> nth=0")
 
 
+def test_a_second_click_opens_no_second_camera(site: Path, page: Any) -> None:
+    with visited(page, site) as address:
+        visit(page, address)
+        asked = page.evaluate(
+            """() => {
+                const devices = navigator.mediaDevices, ask = devices.getUserMedia.bind(devices);
+                let times = 0;
+                devices.getUserMedia = (wanted) => (times++, ask(wanted));
+                at("camera").click();
+                at("camera").click();
+                return times;
+            }"""
+        )
+        assert asked == 1
+        wait_until(page, "#rate", "frames per second")
+
+
 def test_what_a_screen_reader_says(site: Path, page: Any, calibrated: Run) -> None:
     expected = CheckpointPredictor(calibrated).predict([site / "noise.png"])[0]
     with visited(page, site) as address:

@@ -99,12 +99,24 @@ function takeFirst(transfer, otherwise) {
 
 // The camera
 
+let asking = false; // for the camera; a button that is disabled would lose the keyboard's focus
+
+async function askForCamera() {
+  asking = true;
+  try {
+    const wanted = { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } };
+    return await navigator.mediaDevices.getUserMedia({ video: wanted });
+  } finally {
+    asking = false;
+  }
+}
+
 async function useCamera() {
+  if (asking) return; // a second stream would have no button to stop it
   if (at("video").srcObject) return stopCamera();
   if (!navigator.mediaDevices) return say(NO_CAMERA, { error: true });
   try {
-    const wanted = { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } };
-    const stream = await navigator.mediaDevices.getUserMedia({ video: wanted });
+    const stream = await askForCamera();
     const mine = ++turn;
     at("video").srcObject = stream;
     stream.getTracks()[0].addEventListener("ended", stopCamera);
