@@ -1,6 +1,6 @@
 """The results of `bench/fit_regret.py` as a table and a picture.
 
-    python bench/fit_regret_page.py RESULTS.jsonl... --out docs/figures/fit_regret.svg
+    python bench/fit_regret_page.py RESULTS.jsonl... --out docs/figures/fit_regret.png
 
 One row for each set, budget and seed: the best family in hindsight, `fit`, and what
 `models --budget` lists first, on images that nothing was chosen by. Prints Markdown; the last line
@@ -84,11 +84,11 @@ def picture(cells: dict[Cell, dict[str, float]], path: Path) -> None:
     ):
         axes.plot([], [], linestyle="none", label=text, **style)  # type: ignore[arg-type]
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, dpi=150)
 
 
 def main(
-    results: list[Path], out: Annotated[Path, typer.Option()] = Path("build/fit_regret.svg")
+    results: list[Path], out: Annotated[Path, typer.Option()] = Path("build/fit_regret.png")
 ) -> None:
     """Print the table, write the picture."""
     cells = {key: x for key, x in read(results).items() if {FIT, LISTED} < x.keys()}
