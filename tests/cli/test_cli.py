@@ -65,7 +65,7 @@ SMALL = ("--model=mobilenet_v1", "--width-mult=0.25", "--resolution=16", "--epoc
 # What answers at once
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["cost", "--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["cost", "--help"], ["train", "--help"]])
 def test_help(arguments: list[str]) -> None:
     result = mobilette(*arguments)
     assert result.returncode == 0
