@@ -30,6 +30,7 @@ else:
 
 HERE = Path(__file__).resolve().parent
 SOURCES = str(HERE.parent / "src")
+KERNELS = "kernels"
 PROBE_WARM_UP, PROBE_IMAGES = 8, 1_536  # eight batches are ready when training begins
 
 
@@ -139,8 +140,13 @@ def run(task: Task, spec: Spec) -> Result:
 
 
 def environment(task: Task) -> dict[str, str]:
-    """Return the variables of a contender's process: nothing decoded by an earlier one is found."""
+    """Return the variables of a contender's process: nothing decoded by an earlier one is found.
+
+    Compiled kernels are, if there is a folder `KERNELS` in the scratch folder.
+    """
     empty = tempfile.mkdtemp(dir=task.scratch, prefix="cache-")
+    if (task.scratch / KERNELS).is_dir():
+        Path(empty, KERNELS).symlink_to((task.scratch / KERNELS).absolute())
     caches = dict.fromkeys(("MOBILETTE_CACHE", "XDG_CACHE_HOME"), empty)
     paths = [SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | caches | {"PYTHONPATH": os.pathsep.join(paths)}

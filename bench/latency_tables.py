@@ -22,7 +22,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -69,8 +69,9 @@ def networks() -> Iterator[tuple[str, Arch]]:
         yield f"{family}-{width:g}-{side}", get_arch(family, settings)
 
 
-def export(folder: Path) -> None:
-    """Write what is missing of the artifacts."""
+def export(folder: Path, sides: Sequence[str]) -> None:
+    """Write what is missing of the artifacts of ``sides``."""
+    kinds = dict.fromkeys(tuple(side.split("-")[:2]) for side in sides)
     for name, arch in networks():
         family, width, side = name.rsplit("-", 2)
         run = folder / "runs" / name
@@ -79,6 +80,8 @@ def export(folder: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *arch.shape), np.uint8)
         calibration = Calibration(pixels=pixels, source="random")
         for target, precision in product(("onnx", "litert"), PRECISIONS):
+            if (target, precision) not in kinds:
+                continue
             out = folder / "exports" / name
             if not (out / artifact_name(TARGETS[target], precision)).exists():
                 print(name, target, precision, file=sys.stderr, flush=True)
@@ -211,7 +214,7 @@ def main(
     }
     for step in steps.split(","):
         if step == "export":
-            export(folder)
+            export(folder, sides)
         elif step == "show":
             show(sides, folder)
         else:

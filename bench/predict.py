@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from mobilette.data.ahead import computed_ahead
 from mobilette.data.decoding import decode
 from mobilette.data.machine import usable_cores
 from mobilette.data.sources import list_images
-from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.answer_files import answer_file
 from mobilette.engines.load import load
 from mobilette.engines.prediction_job import write_answers

@@ -6,13 +6,14 @@ Operations are those of convolutions and linear layers, forward once and backwar
 the activations that go through memory if every layer reads its input and writes its output, kept
 results included: a convolution reads and writes one map forward, and reads two gradients' worth
 twice backward; a batch norm reads its input twice forward and three maps backward; an activation
-reads and writes one map each way, or none where a fused batch norm takes it in
-(`mobilette.nn.fused_norm`; counted as if it took all, as in MobileNet V1 and V2). Peaks are
-measured here: the best of several large matrix products, and the best of several copies of 256
-MiB, read and written.
+reads and writes one map each way. With our kernels (`mobilette.nn.fused_norm`, `depthwise`) an
+activation after a norm moves none; a depthwise convolution reads and writes one map forward and
+reads two and writes one backward; the norm before it reads one forward, and two and writes one
+backward; the norm after it has its statistics. Peaks are measured here: the best of several large
+matrix products, and the best of several copies of 256 MiB, read and written.
 
 Prints the time that each would take alone, the step as it is (`bench/train_step.py`'s side of
-ours, in both precisions, with PyTorch's batch norms and with fused ones in turns), and each kind of
+ours, in both precisions, with PyTorch's layers and with our kernels in turns), and each kind of
 layer's part of the bytes.
 """
 
@@ -31,7 +32,14 @@ import typer
 from mobilette import cost, create_model
 from mobilette.arch.arch import Arch
 from mobilette.arch.layers import layers
-from mobilette.arch.primitives import ActivationLayer, AddLayer, ConvLayer, NormLayer
+from mobilette.arch.primitives import (
+    ActivationLayer,
+    AddLayer,
+    AnyLayer,
+    ConvLayer,
+    NormLayer,
+    is_depthwise,
+)
 from mobilette.data.normalise import Normalise
 from mobilette.data.preprocess import preset
 from mobilette.training.process import keep_freed_memory, set_threads
@@ -53,14 +61,42 @@ KINDS = {
 }
 
 
-def bytes_moved(arch: Arch, *, batch: int, width: int) -> Counter[str]:
+def bytes_moved(arch: Arch, *, batch: int, width: int, kernels: bool = False) -> Counter[str]:
     """Return the bytes of one step by kind of layer; an element takes ``width`` bytes."""
     moved: Counter[str] = Counter()
+    fewer = with_kernels(arch) if kernels else {}
     for layer in layers(arch):
         kind = KINDS.get(type(layer))
         if kind is not None:
-            moved[kind] += PASSES[kind] * prod(layer.shape) * batch * width
+            passes = fewer.get(layer.name, PASSES[kind])
+            moved[kind] += passes * prod(layer.shape) * batch * width
     return moved
+
+
+def with_kernels(arch: Arch) -> dict[str, int]:
+    """Return the passes of the layers whose passes our kernels change, by name."""
+    graph = {layer.name: layer for layer in layers(arch)}
+    passes = {}
+    for layer in graph.values():
+        before = graph.get(layer.inputs[0])
+        if isinstance(layer, ActivationLayer) and isinstance(before, NormLayer):
+            passes[layer.name] = 0
+        if isinstance(layer, NormLayer) and is_depthwise_layer(before):
+            passes[layer.name] = 2 + 5
+        if is_depthwise_layer(layer):
+            passes[layer.name] = 2 + 3
+            while isinstance(before, ActivationLayer):
+                before = graph.get(before.inputs[0])
+            if isinstance(before, NormLayer):
+                passes[before.name] = 1 + 3
+    return passes
+
+
+def is_depthwise_layer(layer: AnyLayer | None) -> bool:
+    """Whether it is a depthwise convolution."""
+    return isinstance(layer, ConvLayer) and is_depthwise(
+        layer.groups, layer.in_channels, layer.shape[0]
+    )
 
 
 def best(function: Callable[[], object], *, times: int) -> float:
@@ -126,13 +162,13 @@ def main(model: str = "mobilenet_v2", batch: int = 64, resolution: int = 160) ->
     print(f"copies: {bandwidth / 1e9:.1f} GB/s; a step: {operations / 1e9:.1f} G operations\n")
     print(
         "| precision | peak, GFLOP/s | operations alone | GB moved | bytes alone | the step "
-        "| fused: GB moved | bytes alone | the step |"
+        "| kernels: GB moved | bytes alone | the step | step / limit |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for precision, dtype, width in (("fp32", torch.float32, 4), ("bf16", torch.bfloat16, 2)):
         peak = peak_operations(dtype)
         moved = bytes_moved(arch, batch=batch, width=width)
-        fewer = moved.total() - moved["activation"]
+        fewer = bytes_moved(arch, batch=batch, width=width, kernels=True).total()
         plain, fused = step_seconds(
             model,
             batch=batch,
@@ -142,7 +178,8 @@ def main(model: str = "mobilenet_v2", batch: int = 64, resolution: int = 160) ->
         print(
             f"| {precision} | {peak / 1e9:.0f} | {operations / peak:.2f} s "
             f"| {moved.total() / 1e9:.1f} | {moved.total() / bandwidth:.2f} s | {plain:.2f} s "
-            f"| {fewer / 1e9:.1f} | {fewer / bandwidth:.2f} s | {fused:.2f} s |",
+            f"| {fewer / 1e9:.1f} | {fewer / bandwidth:.2f} s | {fused:.2f} s "
+            f"| {fused / (operations / peak + fewer / bandwidth):.2f} |",
             flush=True,
         )
     shares = bytes_moved(arch, batch=batch, width=4)

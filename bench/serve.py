@@ -1,6 +1,6 @@
 """What `mobilette serve` stands: mixed requests, overload, its end under load, throughput.
 
-    python bench/serve.py [mixed overload end throughput schema]
+    python bench/serve.py [mixed overload end throughput schema gigabyte]
 
 ONNX Runtime, random weights, images of ../shared/data/imagenette-small. Servers and clients are
 processes of their own on the same cores, so the clients' work is in all times.
@@ -15,6 +15,7 @@ processes of their own on the same cores, so the clients' work is in all times.
 - `throughput`: requests a second of a server with one thread of the engine against the bare engine
   on decoded pixels with one thread, in turns; for batches of one, of up to four and of up to eight.
 - `schema`: schemathesis, every check; that random bytes are no image (413, 415, 422) is expected.
+- `gigabyte`: bodies of a gigabyte that are really sent, with and without Content-Length.
 """
 
 from __future__ import annotations
@@ -48,16 +49,18 @@ from mobilette.workflows.export import export
 
 if TYPE_CHECKING:
     from bench.networks import random_run
+    from bench.serve_gigabyte import gigabyte
     from bench.serve_mixed import mixed
     from bench.serve_process import CLIENTS, TOKEN, Client, Server, serving, spread
 else:
     from networks import random_run
+    from serve_gigabyte import gigabyte
     from serve_mixed import mixed
     from serve_process import CLIENTS, TOKEN, Client, Server, serving, spread
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 IMAGES = 48
-PARTS = ("mixed", "overload", "end", "throughput", "schema")
+PARTS = ("mixed", "overload", "end", "throughput", "schema", "gigabyte")
 
 
 def load_until(
@@ -229,6 +232,7 @@ def main(
             "end": lambda: end(artifact, files),
             "throughput": lambda: throughput(artifact, files, images, rounds),
             "schema": lambda: schema(artifact),
+            "gigabyte": lambda: gigabyte(artifact),
         }
         for part in parts or PARTS:
             doing[part]()

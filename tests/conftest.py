@@ -38,10 +38,12 @@ for variable in [
     "TTY_INTERACTIVE",
 ]:
     os.environ.pop(variable, None)
-# Of a session that was killed, the next one removes it.
-CACHE = ExitStack()
-os.environ["MOBILETTE_CACHE"] = str(CACHE.enter_context(scratch()))
-atexit.register(CACHE.close)
+# One for all workers, who get it from the process that starts them: kernels are compiled once. Of a
+# session that was killed, the next one removes it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    CACHE = ExitStack()
+    os.environ["MOBILETTE_CACHE"] = str(CACHE.enter_context(scratch()))
+    atexit.register(CACHE.close)
 
 # Shared machines stall: how long an example takes says nothing about the code.
 settings.register_profile("mobilette", deadline=None, suppress_health_check=[HealthCheck.too_slow])

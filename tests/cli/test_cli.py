@@ -89,6 +89,13 @@ def test_answers_at_once_because_nothing_heavy_is_imported(arguments: list[str])
     assert not imported & HEAVY
 
 
+def test_several_values_of_an_option_go_with_commas(capsys: Capture) -> None:
+    for more in (["--to", "onnx", "web", "litert"], ["--to=onnx", "web"]):
+        assert_refused(in_this_process(capsys, "export", "runs/x", *more), "write --to onnx,web")
+    result = in_this_process(capsys, "export", "runs/x", "--to", "onnx", "--int8", "web")
+    assert "of several" not in result.stderr
+
+
 def test_models_as_json_and_as_a_table() -> None:
     rows = json.loads(mobilette("models", "--json").stdout)
     assert [row["name"] for row in rows] == list_models()

@@ -88,7 +88,7 @@ def test_every_kind_of_file(
     assert "1 file is not an image: notes.txt" in said.err
     paths, features = read(out)
     assert paths == [str(photos / name) for name in GOOD]
-    np.testing.assert_allclose(features, expected(trained, photos), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features, expected(trained, photos), rtol=1e-4, atol=1e-4)
     assert sorted(tmp_path.iterdir()) == [out, photos]
 
 
@@ -172,7 +172,7 @@ def test_what_embed_takes_and_gives(trained: Run, photos: Path) -> None:
     features = predictor.embed(paths)
     assert features.shape == (4, 256)
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features, expected(trained, photos), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features, expected(trained, photos), rtol=1e-4, atol=1e-4)
     others = [Image.open(path) for path in paths[:2]] + [path.read_bytes() for path in paths[2:]]
     np.testing.assert_array_equal(predictor.embed(others), features)
     assert predictor.embed([]).shape == (0, 256)

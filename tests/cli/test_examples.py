@@ -33,6 +33,17 @@ def test_help_begins_with_the_example(verb: str, capsys: Capture) -> None:
     assert usage.startswith(f"Usage: mobilette {verb}".rstrip())
 
 
+def test_options_of_a_kind_stand_together(capsys: Capture) -> None:
+    """Every option is there once, those of a panel under its name."""
+    text = in_this_process(capsys, "serve", "--help").stdout
+    _, _, rest = text.partition("Options:\n")
+    options, _, rest = rest.partition("\nWork:\n")
+    work, _, limits = rest.partition("\nLimits:\n")
+    for name, part in (("--port", options), ("--max-batch", work), ("--max-files", limits)):
+        assert f"  {name} <int>" in part
+        assert text.count(f"  {name} <") == 1
+
+
 def parse(line: str) -> None:
     """Let a verb parse its arguments, without running it."""
     command: Any = typer.main.get_command(app)
@@ -52,9 +63,9 @@ def test_mobilette_alone_says_what_to_do_first(capsys: Capture) -> None:
     result = in_this_process(capsys)
     assert (result.returncode, result.stdout, result.stderr) == (0, FIRST + "\n", "")
     lines = FIRST.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert max(map(len, lines)) <= 80
-    for line in lines[:2]:
+    for line in lines[:3]:
         parse(line.partition("   ")[0])
 
 

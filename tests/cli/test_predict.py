@@ -153,7 +153,9 @@ def test_top_and_threshold(exported: Artifact, photos: Path, capsys: Capture) ->
     assert said.stdout.count("%") == 2
 
 
-def test_images_that_are_odd(exported: Artifact, photos: Path, capsys: Capture) -> None:
+def test_images_that_are_odd(
+    exported: Artifact, photos: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = [Image.new("RGB", (20, 20), COLOURS[name]) for name in ("blue", "red")]
     frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
     frames[0].save("moving.webp", save_all=True, append_images=frames[1:])
@@ -178,6 +180,9 @@ def test_images_that_are_odd(exported: Artifact, photos: Path, capsys: Capture) 
     assert animated == (
         "2 images are animated; the first frame is looked at: moving.gif, moving.webp"
     )
+    give_stdin(monkeypatch, Path("moving.gif").read_bytes())
+    result = in_this_process(capsys, "predict", exported.path, "-")
+    assert result.stderr == "1 image is animated; the first frame is looked at: -\n"
 
 
 def test_from_python(exported: Artifact, photos: Path) -> None:

@@ -235,6 +235,7 @@ def test_tensorboard_beside_the_run(capsys: Capture, divided: Path, tmp_path: Pa
         (["--set", "loader=streamd"], "loader is 'streamd', not one of"),
         (["--set", "start_resolution=0.1"], "start_resolution 0.1 is not between 0.25 and 1"),
         (["--set", "accumulate=40"], "accumulate 40 leaves fewer than 2 images"),
+        (["--set", "graphs=true", "--device=cpu"], "only CUDA has graphs, cpu has none"),
         (["--set", "precision=fp16", "--device=cpu"], "precision fp16 is for GPUs; cpu trains in"),
         (["--lr=1e9"], "--lr 1000000000.0 is not between 0.0 and 1000.0"),
         (["--lr=0"], "lr 0 trains nothing"),

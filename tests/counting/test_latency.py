@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.rows import Activation
 from mobilette.arch.scale import Settings
 from mobilette.cli.main import run as command
 from mobilette.counting.budget import Device, parse_budget
@@ -21,7 +22,6 @@ from mobilette.counting.cost import cost
 from mobilette.counting.fused_layers import FusedLayer, fused_layers
 from mobilette.counting.latency import (
     LatencyTable,
-    MeasuredLayer,
     check_comparable,
     interpolated,
     predicted_latency,
@@ -30,6 +30,7 @@ from mobilette.counting.latency import (
     write_latency_table,
 )
 from mobilette.errors import InputError
+from tests.latency import device_table
 
 NAMES = [*list_models("mobilenet_v*"), "shufflenet_v1_g3", "resnet18", "resnet20", "repvgg_a0"]
 
@@ -40,19 +41,11 @@ def arch_of(name: str, resolution: int = 96) -> Arch:
 
 def table_of(*names: str, milliseconds: float | None = None) -> LatencyTable:
     """A table of a made-up device: a layer takes 1 ns per mult-add and per element."""
-    layers = dict.fromkeys(step.layer for name in names for step in fused_layers(arch_of(name)))
-    return LatencyTable(
-        engine="onnx",
-        engine_version="1.0",
+    return device_table(
+        (step.layer for name in names for step in fused_layers(arch_of(name))),
+        milliseconds=lambda layer: milliseconds or made_up(layer),
         precision="int8",
-        threads=1,
-        machine="made up",
         overhead_ms=0.5,
-        corrections={},
-        layers=tuple(
-            MeasuredLayer(layer=layer, milliseconds=milliseconds or made_up(layer))
-            for layer in layers
-        ),
     )
 
 
@@ -245,3 +238,34 @@ def test_a_table_of_another_precision() -> None:
     limits = parse_budget("latency<=1ms@made_up.json")
     with pytest.raises(InputError, match="the latency table is of int8, not fp32"):
         candidates(SEVERAL, limits, resolutions=[64], precision="fp32", tables=TABLES)
+
+
+# As LiteRT took them in int8, with two threads of an AMD EPYC: inputs, outputs, milliseconds.
+LINEAR: list[tuple[tuple[int, ...], int, Activation, float]] = [
+    ((512, 1, 1), 1000, "none", 0.003124),
+    ((1280, 1, 1), 1000, "none", 0.009795),
+    ((576, 1, 1), 1024, "hard_swish", 0.012518),
+    ((1024,), 1000, "none", 0.015498),
+    ((720, 1, 1), 1280, "hard_swish", 0.013019),
+    ((1280,), 1000, "none", 0.011663),
+    ((1024, 1, 1), 1000, "none", 0.006825),
+    ((480, 1, 1), 1000, "none", 0.00281),
+    ((256, 1, 1), 1000, "none", 0.001713),
+    ((64, 1, 1), 1000, "none", 0.000736),
+    ((480, 1, 1), 1280, "relu", 0.003516),
+    ((128, 1, 1), 1024, "relu", 0.001146),
+    ((1024,), 1024, "relu", 0.007917),
+]
+
+
+def linear(inputs: tuple[int, ...], outputs: int, activation: Activation = "none") -> FusedLayer:
+    return FusedLayer(kind="linear", inputs=(inputs,), output=(outputs,), activation=activation)
+
+
+def test_what_all_layers_have_alike_leads_nowhere() -> None:
+    """Of the noise between 1,000 and 1,280 outputs a plane made milliseconds for ten of them."""
+    times = {linear(size, many, function): taken for size, many, function, taken in LINEAR}
+    table = device_table(times, milliseconds=lambda layer: times[layer])
+    for inputs in (64, 640, 1792):
+        assert table.milliseconds(linear((inputs, 1, 1), 10)) < 0.01
+    assert table.milliseconds(linear((2048, 1, 1), 1000)) > 0.007

@@ -46,7 +46,7 @@ def test_the_input_is_an_image_and_the_contract_is_in_the_metadata(artifact: Art
     assert spec.WhichOneof("Type") == "mlProgram"
     assert not spec.description.predictedFeatureName  # logits, no classifier
     inside = json.loads(spec.description.metadata.userDefined["mobilette.contract"])
-    beside = json.loads((artifact.path / "contract.json").read_text())
+    beside = json.loads(artifact.contract.published().to_text())
     assert all(beside[key] == value for key, value in inside.items())
     assert inside["verifiable"] is False
 

@@ -58,7 +58,9 @@ def check_features(artifact: Artifact, source: Run | Model) -> None:
     assert np.abs(expected[0] - expected[1]).max() > 0.01 * np.abs(expected).max()
     np.testing.assert_allclose(answer, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
     assert artifact.golden.features is not None
-    np.testing.assert_array_equal(artifact.golden.features, expected)
+    # Golden features are the plain network's, the predictor's those of `for_inference`.
+    off = np.abs(artifact.golden.features - expected).max()
+    assert off <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

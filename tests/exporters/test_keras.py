@@ -49,7 +49,7 @@ def test_the_contract_is_in_the_metadata(artifact: Artifact) -> None:
     content = (artifact.path / "model.keras").read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         inside = json.loads(archive.read("metadata.json"))["mobilette.contract"]
-    beside = json.loads((artifact.path / "contract.json").read_text())
+    beside = json.loads(artifact.contract.published().to_text())
     assert inside
     assert all(beside[key] == value for key, value in inside.items())
 

@@ -37,7 +37,7 @@ def test_the_contract_is_the_last_layers_data(artifacts: dict[Precision, Artifac
     kind, name, *_, words = (folder / "model.ncnn.param").read_text().split("\n")[-2].split()
     assert (kind, name) == ("MemoryData", "mobilette.contract")
     data = (folder / "model.ncnn.bin").read_bytes()[-4 * int(words.removeprefix("0=")) :]
-    beside = json.loads((folder / "contract.json").read_text())
+    beside = json.loads(artifacts["fp32"].contract.published().to_text())
     assert all(beside[key] == value for key, value in json.loads(data).items())
 
 

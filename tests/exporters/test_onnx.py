@@ -23,7 +23,7 @@ def test_the_model_file_is_one_file_with_the_contract_inside(exported: Artifact)
     onnx.checker.check_model(model, full_check=True)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     inside = json.loads({p.key: p.value for p in model.metadata_props}["mobilette.contract"])
-    beside = json.loads((exported.path / "contract.json").read_text())
+    beside = json.loads(exported.contract.published().to_text())
     assert [label["id"] for label in inside["classes"]] == ["blue", "green", "red"]
     assert all(beside[key] == value for key, value in inside.items())
     assert {file.name for file in exported.path.iterdir()} == {

@@ -51,7 +51,7 @@ def test_the_network_is_two_files_with_the_contract_inside(
     }
     model = openvino.Core().read_model(artifact.path / "model.xml")
     inside = json.loads(model.get_rt_info(["mobilette.contract"]).astype(str))
-    beside = json.loads((artifact.path / "contract.json").read_text())
+    beside = json.loads(artifact.contract.published().to_text())
     assert all(beside[key] == value for key, value in inside.items())
     names = {operation.get_friendly_name() for operation in model.get_ordered_ops()}
     convolutions = {layer.name for layer in layers(artifact.contract.arch) if "conv" in layer.name}

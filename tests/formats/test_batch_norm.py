@@ -52,7 +52,7 @@ def test_the_restored_network_answers_as_the_folded_one_and_has_batch_norms(name
     restored_network = loaded(arch, restored)
     x = torch.randn(4, 3, 32, 32)
     expected, answer = loaded(folded, weights)(x), restored_network(x)
-    assert (answer - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (answer - expected).abs().max() < 1e-4 * expected.abs().max()
     assert (expected - network(x)).abs().max() < 1e-4 * expected.abs().max()
     # In training the statistics are those of the batch: on what was measured, the same answers.
     expected = restored_network(measured)

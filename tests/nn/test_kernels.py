@@ -27,24 +27,33 @@ def ask(**environment: str) -> str | None:
     code = (
         "import json; from mobilette.nn.kernels import why_no_kernels as w; print(json.dumps(w()))"
     )
-    own = {name: value for name, value in os.environ.items() if name != "CXX"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=own | environment, capture_output=True, check=True
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, check=True
     )
     answer: str | None = json.loads(done.stdout)
     return answer
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A compiler that does not optimise: a fifth of the time."""
+    script = tmp_path_factory.mktemp("compiler") / "quick++"
+    script.write_text('#!/bin/sh\nexec g++ "$@" -O0\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory, quick: str) -> Path:
     """What another process has kept."""
     cache = tmp_path_factory.mktemp("compiled")
-    assert ask(MOBILETTE_CACHE=str(cache)) is None
+    assert ask(MOBILETTE_CACHE=str(cache), CXX=quick) is None
     return cache / "kernels"
 
 
 @pytest.fixture
-def library(compiled: Path, own_cache: Path) -> Path:
+def library(compiled: Path, own_cache: Path, quick: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CXX", quick)
     shutil.copytree(compiled, own_cache)
     (only,) = own_cache.iterdir()  # no scratch was left
     return only
@@ -55,7 +64,7 @@ def test_compiled_once_and_kept(library: Path, own_cache: Path) -> None:
     assert kernels_folder() == own_cache
     made = library.stat().st_mtime_ns
     assert why_no_kernels() is None
-    assert hasattr(load_kernels(), "forward_float32_clamp")
+    assert hasattr(load_kernels(), "depthwise_forward_float32")
     assert [path.stat().st_mtime_ns for path in own_cache.iterdir()] == [made]
 
 
@@ -79,9 +88,22 @@ def test_a_damaged_library_is_compiled_again(library: Path) -> None:
 
 
 @needs_compiler
-def test_a_compiler_may_be_several_words(own_cache: Path) -> None:
-    assert ask(CXX="env g++") is None
+def test_a_compiler_may_be_several_words(own_cache: Path, quick: str) -> None:
+    """It is given our options alone."""
+    assert ask(CXX=f"env {quick}", CXXFLAGS="--no-such-option") is None
     assert len(list(own_cache.iterdir())) == 1
+
+
+@needs_compiler
+def test_another_processor_of_a_shared_cache_has_a_library_of_its_own(
+    library: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = library.read_bytes()
+    monkeypatch.setattr("mobilette.nn.kernels._processor", lambda: "flags: another")
+    assert why_no_kernels() is None
+    (other,) = set(own_cache.iterdir()) - {library}
+    assert library.read_bytes() == before
+    assert load_kernels()._name == str(other)
 
 
 def test_without_a_compiler_it_says_so(own_cache: Path, tmp_path: Path) -> None:
@@ -100,7 +122,7 @@ def test_a_compiler_that_fails_leaves_nothing(own_cache: Path, tmp_path: Path) -
     compiler.chmod(0o755)
     said = ask(CXX=str(compiler))
     assert said is not None
-    assert said.endswith("does not compile batch_norm.cpp (x.cpp: error: no)")
+    assert said.endswith("does not compile the kernels (x.cpp: error: no)")
     assert list(own_cache.iterdir()) == []
 
 

@@ -56,6 +56,15 @@ def shown(browser: Any, page: Path, *, width: int = 1200, scheme: str = "light")
         assert [url for url in asked if not url.startswith("data:")] == [page.resolve().as_uri()]
 
 
+STEPS = {"ArrowLeft": (0, -1), "ArrowRight": (0, 1), "ArrowUp": (-1, 0), "ArrowDown": (1, 0)}
+FOCUSED = """(() => {
+    const cell = document.activeElement.closest(".matrix td");
+    return [cell.parentElement.rowIndex, cell.cellIndex];
+})()"""
+FILLED = """[...document.querySelectorAll(".matrix tr")].map(
+    (row) => [...row.cells].map((cell) => cell.querySelector("button") !== null))"""
+
+
 def test_a_cell_opens_its_pictures_by_mouse_and_keyboard(page: Path, browser: Any) -> None:
     with shown(browser, page) as tab:
         assert not tab.locator("dialog[open]").count()
@@ -73,10 +82,13 @@ def test_a_cell_opens_its_pictures_by_mouse_and_keyboard(page: Path, browser: An
         assert tab.locator("dialog[open]").count() == 1
         tab.get_by_role("button", name="Close").click()
         cell.focus()
-        for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+        filled = tab.evaluate(FILLED)
+        for key, (down, right) in STEPS.items():
+            start = row, column = tab.evaluate(FOCUSED)
+            reached = [(row + n * down, column + n * right) for n in range(1, 4)]
+            inside = [(y, x) for y, x in reached if 0 <= y <= 3 and 0 <= x <= 3 and filled[y][x]]
             tab.keyboard.press(key)
-        assert not cell.evaluate("one => one === document.activeElement")
-        assert tab.evaluate("document.activeElement.closest('.matrix') !== null")
+            assert tab.evaluate(FOCUSED) == list(inside[0] if inside else start)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -91,6 +91,14 @@ def test_little_time_prefers_smaller_networks() -> None:
     assert best(30.0).madds < best(36_000.0).madds
 
 
+def test_of_few_parameters_more_are_better_until_the_images_are_few() -> None:
+    [small, *_] = space("size<=100KB")
+    lean, full = (replace(small, params=params) for params in (5_000, 50_000))
+    assert prior(full, {}, SETTING) > prior(lean, {}, SETTING)
+    few = replace(SETTING, images=50)
+    assert prior(full, {}, few) == prior(lean, {}, few)
+
+
 def test_weights_want_images_as_large_as_they_were_trained_with(trained: Run) -> None:
     network = create_model("mobilenet_v1", num_classes=3, width_mult=0.25, resolution=160)
     model = replace(

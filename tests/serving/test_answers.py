@@ -95,11 +95,20 @@ def test_another_artifact_by_name(server: Running, red: bytes, path: str) -> Non
     assert {guess["label"] for guess in value["answers"][0]["top"]} == set(WILD)
 
 
-def test_an_animated_gif_is_its_first_frame(server: Running, red: bytes, images: Path) -> None:
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_of_an_animated_image_the_first_frame_is_answered_which_is_said(
+    server: Running, images: Path, form: str
+) -> None:
     frames = [Image.open(images / name / "0.png") for name in ("red", "blue")]
-    gif = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    response = server.post(content=gif, headers={"Content-Type": "image/gif"})
-    assert response.json()["answers"][0]["label"] == "red"
+    moving = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+    still = encoded(frames[0], form)
+    response = server.post(files=[("file", moving), ("file", still), ("file", b"GIF89a")])
+    first, second, third = response.json()["answers"]
+    assert first["label"] == "red"
+    assert first.pop("note") == "animated: only its first frame was looked at"
+    assert first.keys() == second.keys()
+    assert "error" in third
+    assert "note" not in third
 
 
 def test_facts_are_those_of_the_contract(server: Running, exported: Artifact) -> None:

@@ -73,7 +73,9 @@ def test_wrong_requests(
     exported: Artifact, capsys: Capture, arguments: list[str], said: str
 ) -> None:
     given = [each.format(a=exported.path) for each in arguments]
-    assert_refused(in_this_process(capsys, "serve", "--port=0", *given), said)
+    result = in_this_process(capsys, "serve", "--port=0", *given)
+    assert_refused(result, said)
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_missing_package_names_the_extra(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+import select
 import socket
 import struct
 import threading
@@ -185,6 +187,34 @@ def test_a_gigabyte_is_refused_unread(server: Running) -> None:
         answer = read_from(link)
     assert b" 413 " in answer.splitlines()[0]
     assert b"1,073,741,824 bytes or more; the limit is 1 MiB" in answer
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_gigabyte_that_is_sent_is_stopped_at_the_limit(server: Running, chunked: bool) -> None:
+    """Its sender looks for an answer as it sends, as curl does."""
+    piece, before = bytes(2**18), memory(server)
+    begin = head("image/png", 2**30)
+    if chunked:
+        begin = begin.replace(b"Content-Length: 1073741824", b"Transfer-Encoding: chunked")
+        piece = b"%x\r\n%s\r\n" % (len(piece), piece)
+    with connected(server) as link:
+        link.sendall(begin)
+        sent = 0
+        while not select.select([link], [], [], 0.01 if sent > 2**21 else 0)[0]:
+            link.sendall(piece)
+            sent += len(piece)
+            assert sent < 2**25, "a 32nd of the gigabyte was taken"
+        assert b" 413 " in read_from(link).splitlines()[0]
+    assert memory(server) - before < 2**23
+
+
+def memory(server: Running) -> float:
+    """Return the bytes that the server says it has in memory."""
+    text = server.get("/metrics").text
+    found = re.search(r"^process_resident_memory_bytes (.+)$", text, re.MULTILINE)
+    if found is None:
+        pytest.skip("prometheus-client knows no process here")
+    return float(found[1])
 
 
 def connected(server: Running) -> socket.socket:

@@ -31,9 +31,12 @@ def web(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def test_its_files_are_served_and_no_others(web: Artifact, red: bytes) -> None:
     with running(web.path) as server:
-        names = {web.contract.model, *web.contract.parts, CONTRACT, LABELS, GOLDEN}
+        names = {web.contract.model, *web.contract.parts, LABELS, GOLDEN}
         for name in names - {RUNTIME}:  # that one tells where the engine is
             assert server.get(f"/{name}").content == (web.path / name).read_bytes()
+        public = server.get(f"/{CONTRACT}")
+        assert public.text == web.contract.published().to_text()
+        assert public.json()["source"]["run"] == "" != web.contract.source.run
         page = server.get("/")
         assert page.text == (web.path / "index.html").read_text(encoding="utf-8")
         assert page.headers["Content-Type"].startswith("text/html")

@@ -79,15 +79,15 @@ def test_nobody_is_refused_for_what_a_first_step_makes(
 def test_steps_are_measured_at_full_size_and_in_the_parts_that_fit(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sides, forward = [], Trainer._forward
+    sides, loss_of = [], Trainer._loss_of
 
-    def seen(self: Trainer, pixels: torch.Tensor, *arguments: object) -> torch.Tensor:
-        if len(pixels) > 4:
+    def seen(self: Trainer, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if len(images) > 4:
             raise MemoryError
-        sides.append(arguments[1])
-        return forward(self, pixels, *arguments)  # type: ignore[arg-type]
+        sides.append(images.shape[2:])
+        return loss_of(self, images, targets)
 
-    monkeypatch.setattr(Trainer, "_forward", seen)
+    monkeypatch.setattr(Trainer, "_loss_of", seen)
     progress = Progress()
     measured(trainer(start_resolution=1.0), dataset, progress, Ticks())
     assert progress.parts == 4

@@ -17,8 +17,7 @@ import torch
 from mobilette.folders import BusyError
 from mobilette.run.directory import STATE, open_run
 from mobilette.workflows.resume import resume
-from tests.training.runs import same_weights
-from tests.training.test_train import run_cli
+from tests.training.runs import same_weights, train
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="torchrun with gloo, and signals")
 
@@ -34,19 +33,22 @@ OPTIONS = (
     "--set=mixup=0.2",
     "--set=save_every=2",
 )
-# With 3 steps an epoch: enough of them that a process is killed or stopped before the last.
-LONG = "--epochs=16"
+SIGNALLED = Path(__file__).with_name("signalled.py")
 # The same sums in another order; the loss is a little different from the first step on.
 TOLERANCE = 1e-4
 
 
 @contextmanager
-def torchrun(*arguments: str | Path, restarts: int = 0) -> Iterator[subprocess.Popen[str]]:
+def torchrun(
+    *arguments: str | Path,
+    restarts: int = 0,
+    program: tuple[str | Path, ...] = ("-m", "mobilette"),
+) -> Iterator[subprocess.Popen[str]]:
     """Yield torchrun with two processes; they are killed at the end if they are still there."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += [f"--max-restarts={restarts}", "--standalone", "-m", "mobilette", "train"]
+    command += [f"--max-restarts={restarts}", "--standalone"]
     with subprocess.Popen(
-        [*command, *map(str, arguments)],
+        [*command, *map(str, program), "train", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,10 +78,23 @@ def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def train_alone(images: Path, out: Path, **overrides: object) -> Path:
+    """Train in this process with what `OPTIONS` say."""
+    same = {"epochs": 3, "batch_size": 16, "precision": "fp32", "mixup": 0.2, "save_every": 2}
+    train(
+        images,
+        model="mobilenet_v1",
+        width_mult=0.25,
+        resolution=16,
+        overrides=same | overrides,
+        workers=0,
+        out=out,
+    )
+    return out
+
+
 def test_two_processes_are_one_with_two_parts(together: Path, images: Path, tmp_path: Path) -> None:
-    alone = tmp_path / "alone"
-    done = run_cli("train", images, *OPTIONS, "--set=accumulate=2", "--out", alone)
-    assert done.returncode == 0, done.stderr
+    alone = train_alone(images, tmp_path / "alone", accumulate=2)
     states = [torch.load(path / STATE, weights_only=True) for path in (together, alone)]
     for part in ("network", "average"):
         for name, tensor in states[0][part].items():
@@ -96,8 +111,7 @@ def test_one_process_with_the_whole_batch_is_something_else(
     together: Path, images: Path, tmp_path: Path
 ) -> None:
     """Otherwise the tolerance above would say nothing."""
-    alone = tmp_path / "alone"
-    assert run_cli("train", images, *OPTIONS, "--out", alone).returncode == 0
+    alone = train_alone(images, tmp_path / "alone")
     first, second = (
         torch.load(path / STATE, weights_only=True)["network"] for path in (together, alone)
     )
@@ -106,19 +120,17 @@ def test_one_process_with_the_whole_batch_is_something_else(
 
 
 def test_a_killed_writer_is_replaced_and_the_run_ends_as_if_it_was_not(
-    images: Path, tmp_path: Path
+    together: Path, images: Path, tmp_path: Path
 ) -> None:
-    undisturbed, out = tmp_path / "undisturbed", tmp_path / "run"
-    status, err = ended(images, *OPTIONS, LONG, "--out", undisturbed)
-    assert status == 0, err
-    with torchrun(images, *OPTIONS, LONG, "--out", out, restarts=2) as process:
-        _wait_for_steps(out, 6)
-        (writer,) = (pid for pid in _workers(process.pid) if b"RANK=0" in _environment(pid))
-        os.kill(writer, signal.SIGKILL)
+    """Killed in its twelfth step of 18, once a state is written inside the second epoch."""
+    out = tmp_path / "run"
+    program = (SIGNALLED, "SIGKILL", "12")
+    with torchrun(images, *OPTIONS, "--out", out, restarts=2, program=program) as process:
         _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert same_weights(undisturbed, out)
-    assert len(open_run(out).history()) == 16
+    assert err.count(f"{out}: continues at epoch 2 of 3, step 5 of 6") == 1
+    assert same_weights(together, out)
+    assert len(open_run(out).history()) == 3
 
 
 def test_a_stopped_torchrun_leaves_a_run_that_goes_on(images: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mobilette.errors import InputError
+from mobilette.nn.kernels import kernels_name
 from mobilette.training.environment import (
     EXTRAS,
     choose_device,
@@ -39,6 +40,7 @@ def test_what_is_recorded_and_examined() -> None:
     recorded = describe_environment(torch.device("cpu"), "fp32", fused_norms=True)
     assert recorded["precision"] == "fp32"
     assert recorded["fused_norms"] is True
+    assert recorded["kernels"] == kernels_name()
     assert recorded["threads"] == torch.get_num_threads()
     assert examine()["devices"]
 

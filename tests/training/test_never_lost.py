@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,11 +21,13 @@ from numpy.typing import NDArray
 
 from mobilette.data.store import StreamedPixels
 from mobilette.errors import InputError
-from mobilette.model.directory import DATASET, ENVIRONMENT
+from mobilette.model.directory import ANSWERING, DATASET, ENVIRONMENT, WEIGHTS
+from mobilette.nn.kernels import kernels_name
 from mobilette.progress import Reporter
-from mobilette.run.directory import STATE, open_run
+from mobilette.run.directory import METRICS, STATE, open_run
+from mobilette.training import state as states
 from mobilette.training.distributed import _fresh_store
-from mobilette.training.events import Event, StepDone
+from mobilette.training.events import EpochDone, Event, StepDone
 from mobilette.training.optimiser import learning_rate
 from mobilette.training.process import StopRequest
 from mobilette.training.recipe import load_recipe
@@ -112,6 +116,37 @@ def test_what_a_killed_process_has_half_written_is_removed(images: Path, tmp_pat
     resume(run)
     assert not list(run.glob("*.tmp"))
     assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize("unwritten", [WEIGHTS, ANSWERING, METRICS, STATE])
+def test_a_run_that_ends_while_it_writes_its_last_state_validates_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unwritten: str
+) -> None:
+    """No weights and no row are lost between two of the files, whichever is not written."""
+    overrides = {"epochs": 1, "batch_size": 16, "save_every": 2}
+    whole = train_small(images, overrides=overrides, out=tmp_path / "whole")
+    run, validated = tmp_path / "run", threading.Event()
+
+    def ending(write: Callable[..., None]) -> Callable[..., None]:
+        def writes(path: Path, content: object) -> None:
+            if validated.is_set() and path.name == unwritten:
+                raise Stop
+            write(path, content)
+
+        return writes
+
+    def report(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            validated.set()
+
+    with monkeypatch.context() as patch:
+        for name in ("write_bytes", "write_json", "write_text"):
+            patch.setattr(states, name, ending(getattr(states, name)))
+        with pytest.raises(Stop):
+            train_small(images, overrides=overrides, out=run, report=report)
+    (row,) = resume(run).history()
+    assert row["top1"] == whole.history()[0]["top1"]
+    assert same_weights(run, whole.path)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -227,15 +262,18 @@ def test_a_changed_environment_is_remarked_on(images: Path, tmp_path: Path) -> N
     with pytest.raises(Stop):
         train_small(images, overrides={"epochs": 2}, out=run, report=stop_after_an_epoch)
     recorded = json.loads((run / ENVIRONMENT).read_text())
-    recorded |= {"processes": 3, "threads": 64}
+    recorded |= {"processes": 3, "threads": 64, "kernels": "others"}
     recorded["versions"]["torch"] = "2.1"
     (run / ENVIRONMENT).write_text(json.dumps(recorded))
     said: list[str] = []
     resume(run, reporter=Reporter(remark=said.append))
-    assert said[:3] == [
+    named = kernels_name()
+    kernels = [f"not bit-exact: kernels others at the start, {named} now"] if named else []
+    assert said[: 3 + len(kernels)] == [
         "not bit-exact: processes 3 at the start, 1 now",
         f"not bit-exact: threads 64 at the start, {torch.get_num_threads()} now",
         f"not bit-exact: torch 2.1 at the start, {torch.__version__} now",
+        *kernels,
     ]
 
 

@@ -74,7 +74,7 @@ def test_the_average_follows_the_weights() -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(2)
-    average.update(1000)
+    average.update(average.share(1000))
     for name, parameter in average.network.named_parameters():
         torch.testing.assert_close(parameter, before[name] + 1)
     assert not average.network.training
@@ -101,7 +101,7 @@ def test_the_average_starts_quickly() -> None:
     average = WeightAverage(network, decay=0.999)
     with torch.no_grad():
         network.head.get_parameter("classifier.bias").fill_(10.0)
-    average.update(0)
+    average.update(average.share(0))
     bias = average.network.head.get_parameter("classifier.bias")
     assert torch.allclose(bias, torch.full_like(bias, 9.0))
 

@@ -6,10 +6,8 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +32,7 @@ OPTIONS = [
     "--workers=0",
 ]
 
-
+SIGNALLED = Path(__file__).with_name("signalled.py")
 train_small = partial(train, model="mobilenet_v1", width_mult=0.25, resolution=16)
 
 
@@ -49,11 +47,6 @@ def stop_at_once(event: Event) -> None:
 def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def start_cli(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "mobilette", *map(str, arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_the_classes_are_learnt(trained: Run) -> None:
@@ -88,19 +81,27 @@ def test_same_seed_same_run_other_seed_other_run(images: Path, tmp_path: Path) -
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT to a child")
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_bits(images: Path, tmp_path: Path) -> None:
-    stopped, whole = tmp_path / "stopped run", tmp_path / "whole"
-    assert run_cli("train", images, *OPTIONS, "--out", whole).returncode == 0
-    process = start_cli("train", images, *OPTIONS, "--out", stopped)
-    while not (stopped / "metrics.csv").exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 130
-    assert f"mobilette train --resume '{stopped}'" in err
-    assert "Traceback" not in err
+    stopped = tmp_path / "stopped run"
+    overrides = {"epochs": 4, "batch_size": 16}
+    whole = train(
+        images,
+        model="mobilenet_v2",
+        width_mult=0.25,
+        resolution=32,
+        overrides=overrides,
+        workers=0,
+        out=tmp_path / "whole",
+    )
+    command = [sys.executable, SIGNALLED, "SIGINT", "9", "train", images, *OPTIONS]
+    process = subprocess.run(
+        [*map(str, command), "--out", str(stopped)], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 130, process.stderr
+    assert f"mobilette train --resume '{stopped}'" in process.stderr
+    assert "Traceback" not in process.stderr
     finished = run_cli("train", "--resume", stopped, "--workers=0")
     assert finished.returncode == 0, finished.stderr
-    assert same_weights(whole, stopped)
+    assert same_weights(whole.path, stopped)
 
 
 def test_state_is_saved_inside_an_epoch_too(

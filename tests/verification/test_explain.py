@@ -210,6 +210,12 @@ def test_command(corners: Run, artifact: Path, tmp_path: Path, capsys: Capture) 
     refused = in_this_process(capsys, "explain", artifact, tmp_path / "red.png", "--out", out)
     assert_refused(refused, "exists")
 
+    moving = tmp_path / "moving.gif"
+    frames = [Image.fromarray(corner_image(colour, (1, 1), 4)) for colour in ("red", "blue")]
+    frames[0].save(moving, save_all=True, append_images=frames[1:])
+    result = in_this_process(capsys, "explain", artifact, moving)
+    assert result.stderr == f"1 image is animated; the first frame is looked at: {moving}\n"
+
     said = in_this_process(
         capsys, "explain", artifact, tmp_path / "red.png", "--label=blue", "--json"
     )

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mobilette.cli.verdict import verdict_rows
+from mobilette.engines.answers import Prediction
+from mobilette.engines.load import load
 from mobilette.model.answering import PLAIN, Answering, Known, Promise
 from mobilette.run.answers import answered
 from mobilette.run.directory import Run
@@ -81,7 +83,12 @@ def test_the_calibration_error_after_the_temperature_is_that_of_divided_logits()
 def test_each_side_keeps_its_own_promise(
     artifact_copy: Path, trained: Run, images: Path, capsys: Capture
 ) -> None:
-    answering = _answering(0.6, temperature=3.0)
+    hot = forge(artifact_copy, temperature=3.0)
+    files = sorted(images.rglob("*.png"))
+    answers = [each for each in load(hot.path).predict_each(files) if isinstance(each, Prediction)]
+    # Whatever the training gave, half of the images are answered.
+    half = float(np.median([each.probability for each in answers]))
+    answering = _answering(half, temperature=3.0)
     forge(artifact_copy, temperature=answering.temperature, promise=answering.promise)
     model = replace(trained.model, answering=Answering(temperature=0.5))
     verdict = verify(artifact_copy, images, checkpoint=model, include_trained=True)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mobilette.artifact.directory import Artifact, open_artifact
 from mobilette.engines.load import load
@@ -18,6 +20,7 @@ from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.verification.evaluate import evaluate
 from mobilette.verification.verify import verify
+from mobilette.workflows.export import export
 from tests.artifact.forging import forge
 from tests.conftest import write_images
 from tests.verification.forged_models import (
@@ -249,3 +252,18 @@ def test_classes_are_matched_by_id(trained: Run, images: Path, tmp_path: Path) -
     (tmp_path / "part" / "green").rename(tmp_path / "part" / "greem")
     with pytest.raises(InputError, match="class 'greem' is none of the model's 3 .*'green'"):
         evaluate(load(trained.path), tmp_path / "part")
+
+
+def test_a_mistake_in_how_the_checkpoint_is_made_fast_is_found(
+    trained: Run, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Golden vectors are answers of the plain network, so they do not share it."""
+
+    def forgets_the_means(*tensors: Any) -> Any:
+        weight, bias, mean, *others = tensors
+        return fuse_conv_bn_weights(weight, bias, torch.zeros_like(mean), *others)
+
+    monkeypatch.setattr("mobilette.nn.inference.fuse_conv_bn_weights", forgets_the_means)
+    exported = export(trained, out=tmp_path / "artifact")
+    failures = verify(exported.path, images).failures
+    assert any("golden.npz: not what the checkpoint answers" in each for each in failures)

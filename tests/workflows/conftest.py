@@ -1,4 +1,4 @@
-"""Images for a fit, and a fit of them."""
+"""Images for a fit, a fit of them, and a latency that need not be measured."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def fitted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     return fit_small(data, tmp_path_factory.mktemp("fit") / "out")
+
+
+@pytest.fixture
+def int8_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export and time no float artifact: int8 is found to be the slower one."""
+
+    def latencies(*_: object, **__: object) -> dict[str, float]:
+        return {"int8": 2.0, "fp32": 1.0}
+
+    monkeypatch.setattr("mobilette.workflows.quantize.latencies", latencies)

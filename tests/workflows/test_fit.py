@@ -16,8 +16,6 @@ from mobilette.artifact.directory import Artifact
 from mobilette.cli.main import run as command
 from mobilette.counting.fused_layers import fused_layers
 from mobilette.counting.latency import (
-    LatencyTable,
-    MeasuredLayer,
     interpolated,
     write_latency_table,
 )
@@ -35,6 +33,7 @@ from mobilette.workflows.fit_proofs import rank
 from mobilette.workflows.fit_record import CLOCK, LINES, PLAN, Fitted, read_plan
 from mobilette.workflows.fit_trial import judge
 from tests.conftest import write_images
+from tests.latency import device_table
 from tests.training.runs import Ticks
 from tests.workflows.fits import asked, fit_small
 
@@ -209,16 +208,7 @@ def test_an_interpolated_prediction_is_said(
 ) -> None:
     (layer, *_) = {step.layer for step in fused_layers(trained.arch)}
     path = tmp_path / "pi4.json"
-    table = LatencyTable(
-        engine="onnx",
-        engine_version="1",
-        precision="fp32",
-        threads=1,
-        machine="a device",
-        overhead_ms=1.0,
-        corrections={},
-        layers=(MeasuredLayer(layer=layer, milliseconds=1.0),),
-    )
+    table = device_table([layer])
     write_latency_table(table, path)
     want = wanted(f"latency<=1s@{path}, madds<=1G", scene=None, to="onnx", precision="fp32")
     latency, madds = judge(want, exported, trained.arch, top1=1.0)
@@ -259,16 +249,7 @@ def test_a_budget_that_only_the_table_shows_to_be_impossible_leaves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOBILETTE_CACHE", str(tmp_path / "cache"))  # where no table is
-    table = LatencyTable(
-        engine="onnx",
-        engine_version="1",
-        precision="fp32",
-        threads=1,
-        machine="a device",
-        overhead_ms=100.0,
-        corrections={},
-        layers=(MeasuredLayer(layer=fused_layers(get_arch("resnet8"))[0].layer, milliseconds=1.0),),
-    )
+    table = device_table([fused_layers(get_arch("resnet8"))[0].layer], overhead_ms=100.0)
     monkeypatch.setattr("mobilette.workflows.fit_plan.build_latency_table", lambda *_, **__: table)
     request = asked(data, budget="latency<=50ms@onnx", seconds=1000.0)
     with pytest.raises(InputError, match="no network fits the budget"):

@@ -14,10 +14,11 @@ from mobilette.files import read_record
 from mobilette.model.directory import ENVIRONMENT
 from mobilette.run.directory import METRICS, Run, open_run
 from mobilette.search.contender import Contender
-from mobilette.search.race import REFINED
+from mobilette.search.race import REFINED, plan_rounds
 from mobilette.search.study import open_study
 from mobilette.training.events import Sitting
 from mobilette.training.recipe import load_recipe
+from mobilette.workflows import fit_cut, fit_plan
 from mobilette.workflows.fit import run_fit
 from mobilette.workflows.fit_cut import Cutting
 from mobilette.workflows.fit_proofs import Proofs
@@ -34,12 +35,20 @@ pytest.importorskip("optuna")
 
 
 def test_with_time_the_leader_is_refined_and_a_start_cut_to_the_budget(
-    misled: Path, trained: Run, tmp_path: Path
+    misled: Path, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Networks one change away inherit its weights, and are trained as it was.
 
-    No network that fits learns anything here, so that the start is ahead of the leader.
+    No network that fits learns anything here, so that the start is ahead of the leader. The race
+    before is of few, and each cut is tried in few ways: what comes after them is the same.
     """
+    monkeypatch.setattr(
+        fit_plan,
+        "plan_rounds",
+        lambda available, *, networks, first: plan_rounds(available, networks=3, first=first),
+    )
+    monkeypatch.setattr(fit_cut, "MOST", 2)
+    monkeypatch.setattr(fit_cut, "STEPS", 2)
     limit = int(0.7 * cost(trained.arch).madds)
     found = run_fit(
         asked(
@@ -50,7 +59,7 @@ def test_with_time_the_leader_is_refined_and_a_start_cut_to_the_budget(
             starts=(str(trained.path),),
         ),
         out=tmp_path / "out",
-        sitting=Sitting(now=Ticks(0.5)),
+        sitting=Sitting(now=Ticks(1.0)),
     )
     refinement = read_record(found.path / REFINEMENT, Refinement)
     assert refinement.contenders

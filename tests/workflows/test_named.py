@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -10,10 +11,13 @@ from pathlib import Path
 import pytest
 
 import mobilette
+from mobilette.artifact.contract import METADATA_KEY, Contract, canonical
+from mobilette.artifact.directory import open_artifact
+from mobilette.places import named, named_in
+from mobilette.records import parse
 from mobilette.reporting.model_card import model_card
 from mobilette.run.directory import Run
 from mobilette.training.recipe import load_recipe
-from mobilette.workflows.named import named, named_in
 from mobilette.workflows.push import content_of
 
 
@@ -86,6 +90,57 @@ def test_a_push(private: Path) -> None:
         {"path": "a.png", "reason": "a.png: truncated"}
     ]
     assert mobilette.load(private).classes
+
+
+@pytest.fixture
+def artifact(trained: Run, images: Path, tmp_path: Path) -> Path:
+    """Return an artifact whose contract names alice's folders: of its run, and of images."""
+    run = Path(shutil.copytree(trained.path, tmp_path / "alice" / "run"))
+    data = Path(shutil.copytree(images, tmp_path / "alice" / "photos"))
+    made = mobilette.export(run, precision="int8", data=data, out=tmp_path / "exports")
+    assert b"alice" in (made.path / "contract.json").read_bytes()
+    assert made.why_no_model() is None
+    return made.path
+
+
+def test_a_pushed_artifact(artifact: Path, tmp_path: Path) -> None:
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    for folder in (copy, other):
+        folder.mkdir()
+    for name, content in content_of(artifact)[1].items():
+        content = content if isinstance(content, bytes) else content.read_bytes()
+        assert b"alice" not in content, name
+        (copy / name).write_bytes(content)
+    pixels = open_artifact(artifact).golden.inputs
+    expected = mobilette.load(artifact).batch_logits(pixels)
+    assert (mobilette.load(copy).batch_logits(pixels) == expected).all()
+    reason = open_artifact(copy).why_no_model()
+    assert reason is not None
+    assert reason.endswith("published without it")
+    # Once more, what came from the hub is the same.
+    for name, content in content_of(copy)[1].items():
+        content = content if isinstance(content, bytes) else content.read_bytes()
+        assert content == (copy / name).read_bytes()
+
+
+def test_a_model_file_of_before_still_opens(artifact: Path) -> None:
+    """It has the folders, too, that are now in contract.json alone."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(artifact / "model.onnx")
+    record = json.loads((artifact / "contract.json").read_text())
+    (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    assert "alice" not in entry.value
+    inside = json.loads(entry.value)
+    for key in ("source", "calibration"):
+        inside[key] = record[key]
+    entry.value = canonical(inside)
+    onnx.save(model, artifact / "model.onnx")
+    digest = hashlib.sha256((artifact / "model.onnx").read_bytes()).hexdigest()
+    record["files"]["model.onnx"] = digest
+    contract = parse(Contract, record, where="")
+    contract = replace(contract, sha256=contract.own_sha256())
+    (artifact / "contract.json").write_text(contract.to_text())
+    assert mobilette.load(artifact).classes
 
 
 def test_a_report(private: Path, images: Path, tmp_path: Path) -> None:

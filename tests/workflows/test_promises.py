@@ -68,6 +68,7 @@ def test_an_int8_artifact_makes_the_runs_promise_anew(run_copy: Path, tmp_path: 
     assert int8.contract.promise.threshold != 0.123
 
 
+@pytest.mark.usefixtures("int8_slower")
 def test_quantize_promises_on_the_images_it_judges_by(
     trained: Run, images: Path, tmp_path: Path
 ) -> None:

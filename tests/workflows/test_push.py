@@ -89,7 +89,7 @@ def test_an_artifact_comes_back_as_it_went(
     assert len(hub.asked) == asked
     served = parse_places([f"first={ADDRESS}", f"second={ADDRESS}@{said['commit']}"])
     assert [open_artifact(place).contract.sha256 for place in served.values()] == [
-        exported.contract.sha256
+        exported.contract.published().sha256
     ] * 2
 
 
@@ -216,6 +216,15 @@ def test_without_a_token_the_hub_refuses(
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     assert command(["push", str(exported.path), "hf://somebody/refused", "--card", card]) == 2
     assert "somebody/refused" not in hub.commits
+
+
+def test_without_its_card_nothing_is_made(
+    hub: Hub, exported: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["push", str(exported.path), "hf://somebody/cardless"]
+    assert command([*arguments, "--card", str(tmp_path / "none.md")]) == 2
+    assert "none.md: " in capsys.readouterr().err
+    assert "somebody/cardless" not in hub.commits
 
 
 def test_before_anything_is_measured_the_hub_is_asked(

@@ -25,16 +25,22 @@ from mobilette.search import int8_ladder, int8_measurement
 from mobilette.verification.verify import verify
 from mobilette.workflows.export import export
 from mobilette.workflows.quantize import quantize
-from tests.cli.test_cli import assert_refused, mobilette
+from tests.cli.test_cli import Capture, assert_refused, in_this_process
 from tests.conftest import COLOURS
 
 
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each precision be timed in one process, not three: no test judges how long it took."""
+    monkeypatch.setattr(int8_measurement, "ROUNDS", 1)
+    monkeypatch.setattr(int8_measurement, "SECONDS", 0.01)
+
+
 def test_the_artifact_keeps_its_accuracy_and_says_how(
-    trained: Run, images: Path, tmp_path: Path
+    trained: Run, images: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    result = mobilette(
-        "quantize", trained.path, images, "--include-trained", "--out", tmp_path, "--json"
-    )
+    options = ("--include-trained", "--out", tmp_path, "--json")
+    result = in_this_process(capsys, "quantize", trained.path, images, *options)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["passed"]
@@ -52,6 +58,7 @@ def test_the_artifact_keeps_its_accuracy_and_says_how(
     assert verify(artifact.path, images).passed
 
 
+@pytest.mark.usefixtures("int8_slower")
 def test_a_model_that_no_run_holds(trained: Run, images: Path, tmp_path: Path) -> None:
     model = replace(trained.model, origin=replace(trained.model.origin, source="mine"))
     with pytest.raises(InputError, match=r"mine: not trained here.*--calibrate DATA"):
@@ -59,6 +66,7 @@ def test_a_model_that_no_run_holds(trained: Run, images: Path, tmp_path: Path) -
     found = quantize(model, images, calibrate=images, out=tmp_path)
     assert found.kept
     assert found.verdict.accuracy_source is not None
+    assert "mobilette.export(model, " in found.advice
     assert "mobilette export" not in found.advice
 
 
@@ -93,6 +101,7 @@ def test_each_rung_is_converted_once_and_says_what_is_done(
     assert verify(found.artifact.path, images).accuracy_source is not None
 
 
+@pytest.mark.usefixtures("int8_slower")
 def test_a_layer_that_int8_cannot_express_stays_in_float(
     run_copy: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +119,7 @@ def test_a_layer_that_int8_cannot_express_stays_in_float(
     assert not found.rungs[0].kept
 
 
+@pytest.mark.usefixtures("int8_slower")
 def test_a_drop_that_no_rung_meets_is_said_and_the_best_is_kept(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,15 +165,17 @@ def test_no_such_drop(trained: Run, images: Path, drop: float) -> None:
         quantize(trained, images, max_drop=drop)
 
 
-def test_images_too_few_to_tell_the_drop(trained: Run, images: Path, tmp_path: Path) -> None:
+def test_images_too_few_to_tell_the_drop(
+    trained: Run, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
     for folder in images.iterdir():
         (tmp_path / "few" / folder.name).mkdir(parents=True)
         for image in sorted(folder.iterdir())[:5]:
             shutil.copy(image, tmp_path / "few" / folder.name)
-    place = ("--out", tmp_path / "out")
-    result = mobilette("quantize", trained.path, tmp_path / "few", *place)
+    few = ("quantize", trained.path, tmp_path / "few", "--out", tmp_path / "out")
+    result = in_this_process(capsys, *few)
     assert_refused(result, "images (without ", " that it was trained on) are too few to measure")
-    result = mobilette("quantize", trained.path, tmp_path / "few", "--include-trained", *place)
+    result = in_this_process(capsys, *few, "--include-trained")
     assert_refused(
         result, "15 images are too few to measure a drop of 1 points", "at least 100 are needed"
     )

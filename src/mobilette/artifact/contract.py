@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from mobilette.errors import InputError, shown
 from mobilette.limits import AMOUNT, DIFFERENCE, FRACTION, MILLISECONDS, SIDE, TEMPERATURE
 from mobilette.model.answering import Answering, Known, Promise
 from mobilette.model.classes import ClassLabel
+from mobilette.places import named
 from mobilette.records import Ranged, check_ranges
 
 # Fields known only once the model file is written and has answered, so not embedded in it.
@@ -62,7 +63,11 @@ class InputContract:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The run that the weights come from: its directory relative to the artifact's."""
+    """The run that the weights come from.
+
+    Attributes:
+        run: its directory relative to the artifact's; empty if there is none, or not here.
+    """
 
     run: str
     weights_sha256: str
@@ -205,9 +210,25 @@ class Contract:
         """The rule that chose int8 activation ranges."""
         return "plain" if self.calibration is None else self.calibration.ranges
 
+    def published(self) -> Contract:
+        """Return what anybody may read: without the place of the run, and of images their name."""
+        source, calibration = replace(self.source, run=""), self.calibration
+        if calibration is not None:
+            calibration = replace(calibration, data=named(calibration.data))
+        found = replace(self, source=source, calibration=calibration)
+        return replace(found, sha256=found.own_sha256())
+
     def embedded(self) -> dict[str, Any]:
-        """Return the part that is embedded in the model file, as JSON values."""
-        return {key: value for key, value in self.to_json().items() if key not in OUTSIDE}
+        """Return the part that is embedded in the model file, as JSON values.
+
+        It names no folders, since a model file goes anywhere.
+        """
+        content = self.published().to_json()
+        return {key: value for key, value in content.items() if key not in OUTSIDE}
+
+    def to_text(self) -> str:
+        """Return the content of contract.json."""
+        return json.dumps(self.to_json(), indent=1) + "\n"
 
     def own_sha256(self) -> str:
         """Return the expected ``sha256``."""

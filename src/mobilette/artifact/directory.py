@@ -21,7 +21,6 @@ from mobilette.files import (
     read_bytes,
     read_json,
     write_bytes,
-    write_json,
     write_text,
 )
 from mobilette.folders import restore
@@ -81,7 +80,7 @@ class Artifact:
 
         source = self.contract.source
         if not source.run:
-            return "made from a model that was in no run"
+            return "made from a model that was in no run, or published without it"
         weights = self.source / WEIGHTS
         if not (is_model(self.source) and weights.is_file()):
             return f"the run {self.source} does not exist"
@@ -133,7 +132,7 @@ def copy_artifact(artifact: Artifact, folder: Path, *, contract: Contract, readm
 def _write_contract(folder: Path, contract: Contract) -> None:
     files = {name: _sha256(read_bytes(folder / name)) for name in _names(contract)}
     final = replace(contract, files=files)
-    write_json(folder / CONTRACT, replace(final, sha256=final.own_sha256()).to_json())
+    write_text(folder / CONTRACT, replace(final, sha256=final.own_sha256()).to_text())
 
 
 def is_artifact(path: Path) -> bool:

@@ -20,7 +20,7 @@ _NAMED = 5  # findings of a kind on the terminal
 
 RunOption = Annotated[
     Path | None,
-    typer.Option("--run", help="A run whose network looks at the images.", metavar="RUN"),
+    typer.Option("--run", help="Look at the images with this run's network.", metavar="RUN"),
 ]
 
 

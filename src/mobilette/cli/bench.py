@@ -25,11 +25,13 @@ def bench(
         typer.Argument(help="Artifacts, folders of several, and runs.", metavar="ARTIFACT..."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Labelled images, for the accuracy.")
+        str | None, typer.Option("--data", help="Labelled images to measure the accuracy on.")
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="Export the given runs first: targets with commas, or all."),
+        typer.Option(
+            "--to", help="First export the given runs to these targets, with commas, or all."
+        ),
     ] = None,
     precision: Annotated[
         str | None,
@@ -39,14 +41,14 @@ def bench(
         str | None,
         typer.Option(
             "--table",
-            help="Measure a latency table of this machine instead, on onnx or litert: what each "
-            "shape of layer takes, by which latencies are predicted.",
+            help="Instead, measure a latency table of this machine on onnx or litert: the time of "
+            "each shape of layer, from which latencies are predicted.",
         ),
     ] = None,
     split: SplitOption = None,
     include_trained: IncludeTrained = False,
     threads: Annotated[int, ranged("--threads", THREADS, "Threads of each engine.")] = 1,
-    rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds of timing, all in turn.")] = 3,
+    rounds: Annotated[int, ranged("--rounds", ROUNDS, "Rounds of timing, in turns.")] = 3,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +62,7 @@ def bench(
 ) -> int:
     """Verify artifacts and time them in turns.
 
-    Status 1 if none of them is verified.
+    Exit status 1 if no artifact is verified.
     """
     if table is not None:
         from mobilette.cli.latency_table import make_table

@@ -16,7 +16,7 @@ from mobilette.counting.cost import cost as count
 from mobilette.errors import InputError, shown
 from mobilette.limits import CHANNELS, CLASSES, IN_CHANNELS, KERNEL, SIDE, STRIDE, WIDTH_MULT
 
-ONE_CONVOLUTION = "One convolution: cost conv"
+ONE_CONVOLUTION = "One convolution (cost conv)"
 
 
 def cost(
@@ -32,11 +32,11 @@ def cost(
         int, ranged("--in-channels", IN_CHANNELS, "Input channels: 3 for colour, 1 for grey.")
     ] = 3,
     by_layer: Annotated[
-        bool, typer.Option("--by-layer", help="Layer by layer, for several networks too.")
+        bool, typer.Option("--by-layer", help="Show every layer, also of several networks.")
     ] = False,
     sort: Annotated[
         Literal["params", "madds", "size", "activations"] | None,
-        typer.Option("--sort", help="Order networks, or layers, largest first."),
+        typer.Option("--sort", help="Sort networks or layers, largest first."),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
     diagram: Annotated[

@@ -22,7 +22,7 @@ WHAT_TO_DO = (
 def doctor(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A run directory: find its dead channels.", metavar="[RUN]"),
+        typer.Argument(help="A run directory to search for dead channels.", metavar="[RUN]"),
     ] = None,
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove the cache of decoded images.")

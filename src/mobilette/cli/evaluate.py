@@ -27,7 +27,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="A folder of images, or a named set.")],
     shift: Annotated[
         bool,
-        typer.Option("--shift", help="Measure it under twelve everyday shifts, such as blur."),
+        typer.Option("--shift", help="Measure under twelve everyday shifts, such as blur."),
     ] = False,
     out: Annotated[
         Path | None,

@@ -10,9 +10,10 @@ import typer
 
 # What `mobilette` alone prints.
 FIRST = """\
-mobilette train IMAGES --time 5m --out runs/mine   IMAGES: a folder per class
-mobilette export runs/mine --to web                a page that knows the classes
-mobilette --help                                   all verbs, each with --help"""
+mobilette fit IMAGES --budget "size<=1MB" --time 9m   IMAGES: a folder per class
+mobilette train IMAGES --time 5m --out runs/mine      a network of your choice
+mobilette export runs/mine --to web                   a page to try it
+mobilette --help                                      all verbs, each with help"""
 
 # By verb; "" is the example of `mobilette --help`.
 EXAMPLES: Mapping[str, str] = MappingProxyType(
@@ -44,12 +45,25 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
 
 
 class ExampleCommand(typer.core.TyperCommand):
-    """A verb whose help begins with its example."""
+    """A verb whose help begins with its example, and has its options by their panels."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the example, then the help."""
         _write_example(ctx, formatter)
         super().format_help(ctx, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options; those of a panel under its name, after the others."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for each in self.get_params(ctx):
+            if (record := each.get_help_record(ctx)) is not None:
+                kind = "Arguments" if each.param_type_name == "argument" else "Options"
+                name = getattr(each, "rich_help_panel", None) or kind
+                sections.setdefault(name, []).append(record)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
 
 
 class ExampleGroup(typer.core.TyperGroup):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilette.cli.options import Device, Force, Json, Seed, Threads
-from mobilette.cli.predict import asked_for, chosen_model
+from mobilette.cli.predict import asked_for, chosen_model, report_animated
 
 if TYPE_CHECKING:
     from mobilette.verification.explain import Explanation
@@ -20,7 +20,7 @@ def explain(
     images: Annotated[list[str], typer.Argument(help="Images, as for predict.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The picture of the heat maps to write.", metavar="FILE.png"),
+        typer.Option("--out", help="Image of the heat maps to write.", metavar="FILE.png"),
     ] = None,
     label: Annotated[
         str | None,
@@ -29,7 +29,7 @@ def explain(
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="How: grad-cam or occlusion [an artifact: occlusion].", metavar="NAME"
+            "--method", help="Method: grad-cam or occlusion [artifacts: occlusion].", metavar="NAME"
         ),
     ] = None,
     seed: Seed = None,
@@ -78,6 +78,7 @@ def explain(
                     say(f"{one.path}: {one.label} {one.probability:.1%}; {one.check.verdict}")
             if progress is not None:
                 progress("explaining images", number, len(asked))
+    report_animated(asked)
     if out is not None and drawn:
         write_grid(drawn, out)
     if as_json:

@@ -55,12 +55,14 @@ Names = Annotated[
 
 Features = Annotated[
     bool,
-    typer.Option("--features", help="Also give what the classifier reads, for embed."),
+    typer.Option(
+        "--features", help="Also output the features that the classifier reads, for embed."
+    ),
 ]
 
 Bundle = Annotated[
     bool,
-    typer.Option("--bundle", help="Put onnxruntime-web into a web artifact, from npm's package."),
+    typer.Option("--bundle", help="Copy npm's onnxruntime-web into a web artifact."),
 ]
 
 

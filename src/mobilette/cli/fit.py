@@ -32,7 +32,7 @@ Budget = Annotated[
 ]
 SceneOption = Annotated[
     Literal["server", "phone", "browser", "mcu"] | None,
-    typer.Option("--scene", help="A named budget; terms of --budget take their place in it."),
+    typer.Option("--scene", help="A named budget; terms of --budget replace its own."),
 ]
 FitTime = Annotated[str, typer.Option("--time", help="Time for everything, such as 10m or 2h.")]
 To = Annotated[
@@ -54,22 +54,25 @@ Models = Annotated[
 Teacher = Annotated[
     str | None,
     typer.Option(
-        "--teacher", help="A run or published weights to distil from [the best network met]."
+        "--teacher", help="A run or published weights to distil from [the best one found]."
     ),
 ]
 Holdout = Annotated[
-    str | None, typer.Option("--holdout", help="Part of the images for a test, such as 20%.")
+    str | None,
+    typer.Option("--holdout", help="Part of the images to hold out for a test, such as 20%."),
 ]
 Groups = Annotated[
     str | None,
-    typer.Option("--groups", help="What keeps images on one side.", metavar="COLUMN|REGEX|folder"),
+    typer.Option(
+        "--groups", help="Keep groups of images on one side.", metavar="COLUMN|REGEX|folder"
+    ),
 ]
 Storage = Annotated[
     str | None,
     typer.Option("--storage", help="URL of the race's database [SQLite in the folder]."),
 ]
 Resume = Annotated[
-    Path | None, typer.Option("--resume", help="Go on with a fit that was stopped, or help it.")
+    Path | None, typer.Option("--resume", help="Continue a stopped fit, or help a running one.")
 ]
 
 
@@ -104,7 +107,7 @@ def fit(
 ) -> int:
     """Find, train and verify the best network for a budget.
 
-    Status 1 if a term of the budget is missed; the best effort is kept.
+    Exit status 1 if a term of the budget is missed; the best effort is kept.
     """
     if (data is None) == (resume is None):
         raise InputError("'fit' needs DATA and a budget, or --resume FOLDER alone")

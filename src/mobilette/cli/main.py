@@ -45,6 +45,8 @@ from mobilette.errors import InputError, visible
 COMPLETION = "_MOBILETTE_COMPLETE"  # set by shells that ask for completions
 DONE, WRONG_REQUEST = 0, 2
 HUB = "hf://"
+# As other programs take several values of an option.
+_SEVERAL = re.compile(r"^export.* (--to|--precision)[ =]([\w,]+) (\w+)")
 _EMPTY = re.compile(r"\s*|--[\w-]+=\s*")
 INTERRUPTED, NOT_READ = 130, 141  # exit statuses of shells for Ctrl-C and a closed pipe
 # The base of typer's errors about wrong arguments; typer does not export it.
@@ -179,7 +181,7 @@ def run(arguments: Sequence[str]) -> int:
     except (InputError, UsageError, OSError) as error:
         if len(given) < len(arguments):
             raise
-        return _explain(error)
+        return _explain(error, given)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     return int(status or DONE)
@@ -207,8 +209,11 @@ def _command(verb: str) -> Callable[..., Any]:
     return typer.main.get_command(one if found else app)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, given: Sequence[str]) -> int:
     text = error.format_message() if isinstance(error, UsageError) else str(error)
+    for option, value, more in _SEVERAL.findall(" ".join(given)):
+        if f"extra argument(s) ({more}" in text:
+            text += f"; of several values write {option} {value},{more}"
     print(visible(f"mobilette: error: {' '.join(text.split())}"), file=sys.stderr)
     return WRONG_REQUEST
 

@@ -91,7 +91,9 @@ ResolutionOption = Annotated[
 ]
 FormOption = Annotated[
     Form | None,
-    typer.Option("--form", help="Strides for small images or full ones [up to 64: small]."),
+    typer.Option(
+        "--form", help="Strides: small for inputs up to 64 pixels, or full [by the input]."
+    ),
 ]
 Epochs = Annotated[int | None, ranged("--epochs", limits.EPOCHS, "Passes over the images.")]
 BatchSize = Annotated[int | None, ranged("--batch-size", limits.BATCH_SIZE, "Images per step.")]
@@ -106,7 +108,7 @@ MaxDrop = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value to stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Where the result is written.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write the result.")]
 Device = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps.")]
 Threads = Annotated[int | None, ranged("--threads", limits.THREADS, "Threads per operation.")]
 Workers = Annotated[
@@ -117,7 +119,7 @@ SplitOption = Annotated[
     typer.Option("--split", help="Images to use: train, val or test [val if there is one]."),
 ]
 IncludeTrained = Annotated[
-    bool, typer.Option("--include-trained", help="Also use images that it was trained on.")
+    bool, typer.Option("--include-trained", help="Also use images that the model was trained on.")
 ]
 MaxUnusable = Annotated[
     float, ranged("--max-unusable", limits.FRACTION, "Fraction of the images that may be unusable.")
@@ -125,6 +127,6 @@ MaxUnusable = Annotated[
 Promise = Annotated[
     str | None,
     typer.Option(
-        "--promise", help="Answer less, as promised: 'error<=1%' or 'known>=95%', or both."
+        "--promise", help="Promise to keep by answering less: 'error<=1%', 'known>=95%' or both."
     ),
 ]

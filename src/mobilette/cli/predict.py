@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobilette.cli.options import Device, Force, Json, Threads, ranged
+from mobilette.cli.options import Device, Force, Threads, ranged
 from mobilette.errors import InputError
 from mobilette.limits import CAMERA, EVERY, FRACTION, GUESSES, WORKERS
 from mobilette.progress import Reporter
@@ -30,7 +30,7 @@ GUESSED = 5
 _PRINTED = 3  # guesses of an image, unless --top says how many
 
 Every = Annotated[
-    float | None, ranged("--every", EVERY, "Seconds from frame to frame of a video [all frames].")
+    float | None, ranged("--every", EVERY, "Seconds between frames of a video [every frame].")
 ]
 Camera = Annotated[
     int | None, ranged("--camera", CAMERA, "Camera to watch instead of images, counted from 0.")
@@ -38,6 +38,7 @@ Camera = Annotated[
 DecodingThreads = Annotated[
     int | None, ranged("--workers", WORKERS, "Threads that decode images [one per core].")
 ]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
 def predict(
@@ -55,18 +56,18 @@ def predict(
         typer.Option("--out", help="Write the answers to a .jsonl, .csv or .parquet file."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the file of a job that was stopped.")
+        bool, typer.Option("--resume", help="Continue the file of a job that was stopped.")
     ] = False,
     top: Annotated[
-        int | None, ranged("--top", GUESSES, "Guesses of an image [5; 3 are printed].")
+        int | None, ranged("--top", GUESSES, "Guesses per image [5; 3 are printed].")
     ] = None,
     threshold: Annotated[
         float | None,
-        ranged("--threshold", FRACTION, "Least probability of an answer; else it is unknown."),
+        ranged("--threshold", FRACTION, "Lowest probability of an answer; below it, unknown."),
     ] = None,
     recursive: Annotated[
         bool,
-        typer.Option("--recursive/--no-recursive", help="Look into folders of folders, too."),
+        typer.Option("--recursive/--no-recursive", help="Also search folders inside folders."),
     ] = True,
     every: Every = None,
     camera: Camera = None,
@@ -74,7 +75,7 @@ def predict(
     device: Device = "cpu",
     threads: Threads = None,
     workers: DecodingThreads = None,
-    as_json: Json = False,
+    as_json: JsonLines = False,
 ) -> int:
     """Classify images, the frames of videos, or what a camera sees.
 
@@ -245,8 +246,13 @@ def report_animated(images: list[ImageLike]) -> None:
     """Print to stderr which images have more than the frame that was looked at."""
     from mobilette.cli.output import remarks
     from mobilette.data.animated import is_animated
+    from mobilette.engines.images import NamedImage, name_of
 
-    found = [str(image) for image in images if isinstance(image, str | Path) and is_animated(image)]
+    found = []
+    for image in images:
+        content = image.content if isinstance(image, NamedImage) else image
+        if isinstance(content, str | Path | bytes) and is_animated(content):
+            found.append(name_of(image))
     if found:
         more = f" and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
         noun = "image is animated" if len(found) == 1 else "images are animated"

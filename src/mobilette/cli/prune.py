@@ -41,12 +41,14 @@ Keep = Annotated[
 Budget = Annotated[
     str | None,
     typer.Option(
-        "--budget", help="Instead of --keep: what it may need: latency<=1ms@onnx,size<=1MB."
+        "--budget", help="Instead of --keep: limits, such as 'latency<=1ms@onnx, size<=1MB'."
     ),
 ]
 ImportanceOption = Annotated[
     Literal["taylor", "norm"],
-    typer.Option("--importance", help="Rank channels by their effect on the loss, or their norm."),
+    typer.Option(
+        "--importance", help="Rank channels by their effect on the loss or by their norm."
+    ),
 ]
 Steps = Annotated[
     int | None,

@@ -15,19 +15,19 @@ from mobilette.progress import Reporter
 
 def push(
     subject: Annotated[Path, typer.Argument(help="A run or an artifact.", metavar="RUN|ARTIFACT")],
-    to: Annotated[str, typer.Argument(help="Where to, hf://OWNER/NAME.", metavar="ADDRESS")],
+    to: Annotated[str, typer.Argument(help="Destination: hf://OWNER/NAME.", metavar="ADDRESS")],
     data: Annotated[
         str | None, typer.Option("--data", help="Images to measure on for the card.")
     ] = None,
     card: Annotated[
         Path | None,
         typer.Option(
-            "--card", help="A card that you have written [that of 'report --card'].", metavar="FILE"
+            "--card", help="A card of your own [that of 'report --card'].", metavar="FILE"
         ),
     ] = None,
     licence: Licence = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Make it so that only you see it, if it is new.")
+        bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -49,10 +49,9 @@ def push(
         raise InputError("--card has all of the card; it takes neither --license nor --data")
     # What is wrong with it, or with the token, is said before anything is measured.
     content_of(subject)
+    text = "" if card is None else read_bytes(card, limit=LARGEST_RECORD).decode(errors="replace")
     make_model(to, private=private)
-    if card is not None:
-        text = read_bytes(card, limit=LARGEST_RECORD).decode(errors="replace")
-    else:
+    if card is None:
         remarked: list[str] = []
         found = report(subject, data, reporter=Reporter(remark=remarked.append))
         for line in remarked:

@@ -58,10 +58,10 @@ def report(
         typer.Option("--audit", help="The folder of an audit [that in audits/].", metavar="FOLDER"),
     ] = None,
     shifts: Annotated[
-        bool, typer.Option("--shifts", help="Also measure it under everyday shifts, such as blur.")
+        bool, typer.Option("--shifts", help="Also measure under everyday shifts, such as blur.")
     ] = False,
     judge: Annotated[
-        bool, typer.Option("--verify", help="Also execute artifacts that no record judges.")
+        bool, typer.Option("--verify", help="Also execute artifacts without a recorded verdict.")
     ] = False,
     split: SplitOption = None,
     include_trained: IncludeTrained = False,

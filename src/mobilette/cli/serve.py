@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mobilette.cli.options import Json, Threads, ranged
+from mobilette.cli.options import Json, ranged
 from mobilette.errors import InputError, shown
 from mobilette.limits import (
     CALLS,
@@ -20,6 +20,7 @@ from mobilette.limits import (
     PORT,
     QUEUE,
     REQUEST_SECONDS,
+    THREADS,
 )
 
 TOKEN = "MOBILETTE_TOKEN"
@@ -27,75 +28,95 @@ _TOKEN = re.compile(r"[!-~]{1,256}")
 _WINDOW = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(us|ms|s)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _LONGEST_WINDOW = 1.0
-_LIMITS, _WORK = "Limits of a request", "Work"
+_WORK, _LIMITS = "Work", "Limits"
+
+Artifacts = Annotated[
+    list[str],
+    typer.Argument(help="An artifact's folder, or several as NAME=FOLDER.", metavar="ARTIFACT..."),
+]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 means all.")]
+Port = Annotated[int, ranged("--port", PORT, "Port; 0 takes any that is free.")]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        help=f"Bearer token that clients must send; ${TOKEN} keeps it out of lists of processes.",
+    ),
+]
+BatchWindow = Annotated[
+    str,
+    typer.Option(
+        "--batch-window",
+        help="How long the engine waits for images that are being decoded.",
+        rich_help_panel=_WORK,
+    ),
+]
+MaxBatch = Annotated[
+    int, ranged("--max-batch", MAX_BATCH, "Images that the engine computes at once.", panel=_WORK)
+]
+CallThreads = Annotated[
+    int | None, ranged("--threads", THREADS, "Threads per engine call [1].", panel=_WORK)
+]
+Calls = Annotated[
+    int | None,
+    ranged("--engines", CALLS, "Engine calls at the same time [cores / threads].", panel=_WORK),
+]
+Decoders = Annotated[
+    int | None,
+    ranged("--workers", CALLS, "Threads that decode images [one per core].", panel=_WORK),
+]
+MaxMegabytes = Annotated[
+    int, ranged("--max-megabytes", MEBIBYTES, "Largest body of a request, in MiB.", panel=_LIMITS)
+]
+MaxMegapixels = Annotated[
+    int, ranged("--max-megapixels", MEGAPIXELS, "Largest image, in megapixels.", panel=_LIMITS)
+]
+MaxFiles = Annotated[int, ranged("--max-files", FILES, "Most images in a request.", panel=_LIMITS)]
+MaxSeconds = Annotated[
+    float,
+    ranged(
+        "--max-seconds",
+        REQUEST_SECONDS,
+        "Seconds for a request to arrive, for its answer, and for the client to read it.",
+        panel=_LIMITS,
+    ),
+]
+Queue = Annotated[
+    int,
+    ranged(
+        "--queue", QUEUE, "Images that may wait; beyond that, the answer is 503.", panel=_LIMITS
+    ),
+]
+MaxConnections = Annotated[
+    int,
+    ranged(
+        "--max-connections",
+        CONNECTIONS,
+        "Most open connections; others are closed at once.",
+        panel=_LIMITS,
+    ),
+]
 
 
 def serve(
-    artifacts: Annotated[
-        list[str],
-        typer.Argument(
-            help="An artifact's folder, or several as NAME=FOLDER.", metavar="ARTIFACT..."
-        ),
-    ],
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every one.")
-    ] = "127.0.0.1",
-    port: Annotated[int, ranged("--port", PORT, "Port; 0 takes any that is free.")] = 8000,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            "--token",
-            help=f"What clients must send as a bearer token; ${TOKEN} keeps it out of lists of "
-            "processes.",
-        ),
-    ] = None,
-    batch_window: Annotated[
-        str,
-        typer.Option(
-            "--batch-window",
-            help="How long the engine waits for images that are being decoded.",
-            rich_help_panel=_WORK,
-        ),
-    ] = "2ms",
-    max_batch: Annotated[
-        int, ranged("--max-batch", MAX_BATCH, "Images that the engine computes at once.")
-    ] = 4,
-    threads: Threads = None,
-    engines: Annotated[
-        int | None,
-        ranged("--engines", CALLS, "Calls of the engine at the same time [cores by threads]."),
-    ] = None,
-    workers: Annotated[
-        int | None, ranged("--workers", CALLS, "Threads that decode images [one per core].")
-    ] = None,
-    max_megabytes: Annotated[
-        int, ranged("--max-megabytes", MEBIBYTES, "MiB of a request's body.", panel=_LIMITS)
-    ] = 32,
-    max_megapixels: Annotated[
-        int, ranged("--max-megapixels", MEGAPIXELS, "Megapixels of an image.", panel=_LIMITS)
-    ] = 64,
-    max_files: Annotated[
-        int, ranged("--max-files", FILES, "Images of a request.", panel=_LIMITS)
-    ] = 32,
-    max_seconds: Annotated[
-        float,
-        ranged(
-            "--max-seconds",
-            REQUEST_SECONDS,
-            "Seconds for a request to arrive, for its answer, and for reading it.",
-            panel=_LIMITS,
-        ),
-    ] = 10.0,
-    queue: Annotated[
-        int, ranged("--queue", QUEUE, "Images waiting; beyond it the answer is 503.")
-    ] = 128,
-    max_connections: Annotated[
-        int,
-        ranged("--max-connections", CONNECTIONS, "Open connections; others are closed at once."),
-    ] = 512,
+    artifacts: Artifacts,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = None,
+    batch_window: BatchWindow = "2ms",
+    max_batch: MaxBatch = 4,
+    threads: CallThreads = None,
+    engines: Calls = None,
+    workers: Decoders = None,
+    max_megabytes: MaxMegabytes = 32,
+    max_megapixels: MaxMegapixels = 64,
+    max_files: MaxFiles = 32,
+    max_seconds: MaxSeconds = 10.0,
+    queue: Queue = 128,
+    max_connections: MaxConnections = 512,
     as_json: Json = False,
 ) -> None:
-    """Answer images over HTTP, with a page, until it is told to end.
+    """Classify images over HTTP, with a page, until stopped.
 
     POST an image to /v1/predict; /docs describes the rest. SIGHUP opens the artifacts again.
     """
@@ -110,10 +131,10 @@ def serve(
         raise InputError(f"--max-files {max_files} never fit into --queue {queue}")
     token = _checked_token(token or os.environ.get(TOKEN) or None)
     places = parse_places(artifacts)
-    if token is None and host not in ("127.0.0.1", "localhost", "::1"):
-        remarks().print(f"whoever reaches {host} gets answers; --token limits them to some")
 
     def ready(address: str) -> None:
+        if token is None and host not in ("127.0.0.1", "localhost", "::1"):
+            remarks().print(f"whoever reaches {host} gets answers; --token limits them to some")
         if as_json:
             print_json({"url": address, "models": list(places)})
         else:

@@ -66,7 +66,7 @@ PreprocessOption = Annotated[
 ]
 ResizeOption = Annotated[
     Resize | None,
-    typer.Option("--resize", help="How an image becomes square [as in --from, or crop]."),
+    typer.Option("--resize", help="How images are fitted to the input [as in --from, or crop]."),
 ]
 RecipeOption = Annotated[
     str | None,
@@ -81,33 +81,33 @@ FromOption = Annotated[
 ]
 Without = Annotated[
     Path | None,
-    typer.Option("--without", help="An audit.csv, filled in: images to leave out or relabel."),
+    typer.Option("--without", help="A filled-in audit.csv: images to leave out or relabel."),
 ]
 Teacher = Annotated[
     str | None, typer.Option("--teacher", help="A run or published weights to distil from.")
 ]
 ResumeOption = Annotated[
-    Path | None, typer.Option("--resume", help="The run to finish.", metavar="RUN")
+    Path | None, typer.Option("--resume", help="The run to continue.", metavar="RUN")
 ]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="Device: auto, cpu, cuda, cuda:N or mps [auto].")
 ]
 Holdout = Annotated[
     str | None,
-    typer.Option("--holdout", help="Part of the images for a test at the end, such as 20%."),
+    typer.Option("--holdout", help="Part of the images to hold out for a test, such as 20%."),
 ]
 Groups = Annotated[
     str | None,
     typer.Option(
         "--groups",
-        help="What keeps images on one side: a column, 'folder', or a pattern of their names.",
+        help="Keep groups on one side: by a column, 'folder' or a pattern of names.",
         metavar="COLUMN|REGEX|folder",
     ),
 ]
 FoldsOption = Annotated[
-    int | None, ranged("--folds", FOLDS, "Train once per fold, for a mean and its spread.")
+    int | None, ranged("--folds", FOLDS, "Train this many folds, for a mean and its spread.")
 ]
-Profile = Annotated[bool, typer.Option("--profile", help="Print how the time of a step was spent.")]
+Profile = Annotated[bool, typer.Option("--profile", help="Print where the time of a step went.")]
 TensorBoard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard events into the run.")
 ]

@@ -26,6 +26,7 @@ ADVICE = {
     "forward": ": the network; a smaller --width-mult or --resolution",
     "backward": ": the network; a smaller --width-mult or --resolution",
     "optimiser": ": a larger --batch-size",
+    "captured": ": the network; a smaller --width-mult or --resolution",
 }
 
 

@@ -112,7 +112,7 @@ def import_weights(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A .pth, .safetensors, .keras, .h5, .tflite, .onnx, .caffemodel, model.json."
+            help="A .pth, .safetensors, .keras, .h5, .tflite, .onnx, .caffemodel or model.json."
         ),
     ],
     model: Annotated[str, typer.Option("--as", help="Name of the network in the file.")],
@@ -128,7 +128,7 @@ def import_weights(
     ] = None,
     resize: Annotated[
         Resize | None,
-        typer.Option("--resize", help="How an image becomes square [what the file says, or crop]."),
+        typer.Option("--resize", help="How images are fitted to the input [the file's, or crop]."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run directory.")] = None,
     force: Force = False,

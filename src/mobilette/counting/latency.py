@@ -35,6 +35,7 @@ _FEW = 4  # channels of an image
 _RIDGE = 1e-2
 _FLOOR = 2e-4  # milliseconds below which differences of two files are noise
 _BLOCK = 16  # channels that engines compute at once
+_SIZES = 6  # features of a layer that say how large it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,21 +202,27 @@ def check_comparable(table: LatencyTable, *, engine: str, version: str, precisio
 class _Interpolation:
     """A plane through the logarithms of some layers' latencies, and the nearest layers' distances.
 
-    Each direction of the plane is one of `_features`; what the layers nearest to a new one have
-    above or below the plane is added, weighted by their nearness.
+    Each direction of the plane is one of `_features`. More of a size never takes less time: where
+    all layers have about as many channels, noise would lead far astray for others. What the layers
+    nearest to a new one have above or below the plane is added, weighted by their nearness.
     """
 
     def __init__(self, measured: Sequence[MeasuredLayer]) -> None:
+        from scipy.optimize import lsq_linear  # takes a while to import
+
         points = np.array([_features(each.layer) for each in measured])
         times = np.log([max(each.milliseconds, _FLOOR) for each in measured])
         self._centre, self._scale = points.mean(axis=0), points.std(axis=0) + 0.1
         self._points = (points - self._centre) / self._scale
         self._level = float(times.mean())
         size = self._points.shape[1]
-        pull = _RIDGE * len(points) * np.eye(size)
-        self._slopes: NDArray[np.float64] = np.linalg.solve(
-            self._points.T @ self._points + pull, self._points.T @ (times - self._level)
-        )
+        pull = (_RIDGE * len(points)) ** 0.5 * np.eye(size)
+        least = np.where(np.arange(size) < _SIZES, 0.0, -np.inf)
+        self._slopes: NDArray[np.float64] = lsq_linear(
+            np.vstack([self._points, pull]),
+            np.concatenate([times - self._level, np.zeros(size)]),
+            (least, np.inf),
+        ).x
         self._above = times - self._level - self._points @ self._slopes
 
     def milliseconds(self, layer: FusedLayer) -> float:
@@ -228,7 +235,7 @@ class _Interpolation:
 
 
 def _features(layer: FusedLayer) -> list[float]:
-    """Return the logarithms of what a layer computes and moves, and how."""
+    """Return the logarithms of what a layer computes and moves, `_SIZES` of them, and how."""
     channels, *sides = layer.output
     given = layer.inputs[0][0]
     return [

@@ -76,7 +76,7 @@ def erase(pixels: Tensor, *, probability: float, generator: Generator) -> Tensor
     starts, sizes = random_rectangles(draws[:, 1:], size=size, area=AREA, ratio=RATIO)
     erased = draws[:, 0] < probability
     mask = rectangle_mask(starts, sizes * erased[:, None], size=size)
-    return torch.where(to_device(mask, pixels.device), to_device(noise, pixels.device), pixels)
+    return _where(to_device(mask, pixels.device), to_device(noise, pixels.device), pixels)
 
 
 def mix(
@@ -120,7 +120,14 @@ def mix(
         return torch.lerp(
             pixels, pixels.roll(1, 0), to_device(amounts, pixels.device).to(pixels)
         ), targets
-    return torch.where(to_device(mask, pixels.device), pixels.roll(1, 0), pixels), targets
+    return _where(to_device(mask, pixels.device), pixels.roll(1, 0), pixels), targets
+
+
+def _where(mask: Tensor, pixels: Tensor, others: Tensor) -> Tensor:
+    """Return `torch.where` of them, for bytes several times as fast on a CPU."""
+    if others.dtype != torch.uint8:
+        return torch.where(mask, pixels, others)
+    return (pixels ^ others).bitwise_and_(mask.to(torch.uint8).mul_(255)).bitwise_xor_(others)
 
 
 def _pasted(shares: Tensor, centres: Tensor, *, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ class ArtifactPredictor(Predictor):
         except ValueError as error:
             raise InputError(f"{self.where}: the contract inside the model is damaged") from error
         beside = json.loads(canonical(self.contract.embedded()))
+        inside = _without_places(inside, beside)
         if inside != beside:
             raise InputError(
                 f"{self.where}: the contract inside the model differs from contract.json in "
@@ -151,6 +152,14 @@ def _load_again(
     if artifact.contract.sha256 != sha256:
         raise InputError(f"{path}: changed since its predictor was pickled")
     return kind(artifact, **options)
+
+
+def _without_places(inside: Any, beside: Any) -> Any:
+    """Return the contract in a model with places as ``beside``: earlier versions wrote folders."""
+    for key, place in (("source", "run"), ("calibration", "data")):
+        with suppress(LookupError, TypeError):
+            inside = inside | {key: inside[key] | {place: beside[key][place]}}
+    return inside
 
 
 def differing_keys(one: object, other: object, key: str = "") -> list[str]:

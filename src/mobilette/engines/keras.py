@@ -13,11 +13,11 @@ from mobilette.arch.layers import layers
 from mobilette.arch.primitives import FlattenLayer
 from mobilette.artifact.contract import METADATA_KEY
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.pytorch import torch_threads
 from mobilette.engines.sharing import usable_threads
 from mobilette.errors import InputError
 from mobilette.folders import scratch
 from mobilette.formats.keras.library import check_archive, import_keras
+from mobilette.nn.threads import torch_threads
 from mobilette.silence import silence
 
 

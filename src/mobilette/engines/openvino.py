@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mobilette.artifact.contract import METADATA_KEY, Precision
 from mobilette.data.machine import usable_cores
 from mobilette.engines.artifact import ArtifactPredictor
-from mobilette.engines.sharing import calls_at_once
+from mobilette.engines.sharing import calls_at_once, inherited
 from mobilette.errors import InputError
 from mobilette.extras import hidden, needs
 
@@ -105,6 +105,8 @@ class OpenVinoPredictor(ArtifactPredictor):
             options["INFERENCE_NUM_THREADS"] = self.threads
             # Pinning would put all requests on the same cores.
             options["ENABLE_CPU_PINNING"] = False
+        if inherited("openvino"):
+            options["NUM_STREAMS"] = 0  # in the calling thread: it keeps threads that are gone
         try:
             return _core(os.getpid()).compile_model(model, "CPU", options)
         except RuntimeError as error:

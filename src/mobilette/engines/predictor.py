@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mobilette.arch.arch import Arch
 from mobilette.arch.features import features_layer
+from mobilette.data.ahead import computed_ahead
 from mobilette.data.formats import UnusableImage
 from mobilette.data.machine import usable_cores
 from mobilette.data.preprocess import Preprocess
-from mobilette.engines.ahead import computed_ahead
 from mobilette.engines.answers import Embedding as Embedding
 from mobilette.engines.answers import Failure as Failure
 from mobilette.engines.answers import Guess as Guess

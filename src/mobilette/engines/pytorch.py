@@ -24,9 +24,11 @@ from mobilette.engines.predictor import Predictor
 from mobilette.engines.sharing import CALLS, usable_threads
 from mobilette.errors import InputError
 from mobilette.model.model import Model
+from mobilette.nn.inference import for_inference, has_hooks
 from mobilette.nn.network import Network
+from mobilette.nn.threads import torch_threads
 from mobilette.run.directory import Run, open_run
-from mobilette.run.inference import features_in_batches, largest_batch, logits_in_batches
+from mobilette.run.inference import features_in_batches, logits_in_batches
 
 
 class CheckpointPredictor(Predictor):
@@ -59,18 +61,26 @@ class CheckpointPredictor(Predictor):
             self.normalise = Normalise(model.preprocess).to(self.device)
         except RuntimeError as error:
             raise InputError(f"{self.where}: device {device}: {one_line(error)}") from error
-        self._size = largest_batch(self.network)
+        self._fast: Network | None = None
 
     def batch_logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) for one batch of ``pixels`` (N, C, H, W)."""
         self.check_classifier()
         with self._one_call():
-            return logits_in_batches(self.network, self.normalise, pixels, size=self._size)
+            return logits_in_batches(self._answering(), self.normalise, pixels)
 
     def batch_features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return features (N, D) for one batch of ``pixels`` (N, C, H, W)."""
         with self._one_call():
-            return features_in_batches(self.network, self.normalise, pixels, size=self._size)
+            return features_in_batches(self._answering(), self.normalise, pixels)
+
+    def _answering(self) -> Network:
+        """Return what answers: made once, because a model never changes."""
+        if has_hooks(self.network):
+            return self.network
+        if self._fast is None:
+            self._fast = for_inference(self.network)
+        return self._fast
 
     def check_classifier(self) -> None:
         """Raise `InputError` if the model was imported without a classifier."""
@@ -108,17 +118,3 @@ def weights_sha256(network: Network) -> str:
     for tensor in network.state_dict().values():
         found.update(tensor.cpu().numpy().tobytes())
     return found.hexdigest()
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let PyTorch use ``count`` threads inside; 0 changes nothing."""
-    before = torch.get_num_threads()
-    if count in (0, before):
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,6 +8,7 @@ never uses its parent's sessions.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -19,15 +20,15 @@ from mobilette.data.machine import usable_cores
 
 T = TypeVar("T")
 
-# In a child of `fork`, their OpenMP waits for threads that are gone, unless limited to one.
-OPENMP = ("torch", "ncnn")
+# In a child of `fork` their own pools of threads wait for threads that are gone.
+POOLED = ("torch", "ncnn", "openvino")
 
 
 class _Calls:
     """The engine calls running in this process, over all threads."""
 
     def __init__(self) -> None:
-        self.openmp: frozenset[str] = frozenset()
+        self.inherited: frozenset[str] = frozenset()
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -66,11 +67,16 @@ class _Calls:
         self._entrance.release()
 
     def after_in_child(self) -> None:
-        """Forget the parent's calls; only this thread is left."""
+        """Forget the parent's calls; only this thread is left.
+
+        What the parent did not need any more is never freed here: engines would wait for threads
+        that are gone.
+        """
+        gc.freeze()
         depth = self._depth()
         self._begin_anew()
         self._own.depth, self._under_way = depth, min(depth, 1)
-        self.openmp |= {package for package in OPENMP if package in sys.modules}
+        self.inherited |= {package for package in POOLED if package in sys.modules}
 
     def _depth(self) -> int:
         return getattr(self._own, "depth", 0)
@@ -85,9 +91,14 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
     )
 
 
+def inherited(package: str) -> bool:
+    """Return whether this process got ``package``, without its threads, by `fork`."""
+    return package in CALLS.inherited
+
+
 def usable_threads(package: str, threads: int) -> int:
-    """Return ``threads``, or 1 if this process inherited ``package``'s OpenMP by `fork`."""
-    return 1 if package in CALLS.openmp else threads
+    """Return ``threads``, or 1 if this process got ``package`` by `fork`."""
+    return 1 if inherited(package) else threads
 
 
 def calls_at_once(threads: int) -> int:

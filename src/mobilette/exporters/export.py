@@ -43,7 +43,7 @@ from mobilette.exporters.web import WEB
 from mobilette.folders import new_directory
 from mobilette.model.model import Model
 from mobilette.run.directory import Run, open_run
-from mobilette.run.inference import checkpoint_logits, features_in_batches
+from mobilette.run.inference import features_in_batches, logits_in_batches
 from mobilette.run.subject import Subject, folder_name, resolve
 
 TARGETS: Mapping[str, Target] = MappingProxyType(
@@ -97,9 +97,10 @@ def export_calibrated(
     )
     inputs = golden_inputs(model.arch.in_channels, model.arch.resolution)
     network, normalise = model.network, Normalise(model.preprocess)
+    # Not as the checkpoint runs elsewhere (`for_inference`), so that `verify` also compares these.
     golden = Golden(
         inputs=inputs,
-        logits=checkpoint_logits(network, normalise, inputs),
+        logits=logits_in_batches(network, normalise, inputs),
         features=features_in_batches(network, normalise, inputs) if features else None,
     )
     best = run.best() if run is not None else None

@@ -61,7 +61,10 @@ ONNX = Target(
     writer=write_onnx,
     imports="import onnxruntime",
     code="""\
-session = onnxruntime.InferenceSession("{model}")
+options = onnxruntime.SessionOptions()
+# int8 sums overflow on x86 processors without VNNI unless this is set
+options.add_session_config_entry("session.x64quantprecision", "1")
+session = onnxruntime.InferenceSession("{model}", options)
 logits = session.run(["{output}"], {{"{input}": pixels}})[0][0]""",
 )
 

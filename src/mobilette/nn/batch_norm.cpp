@@ -7,18 +7,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <new>
+#include <type_traits>
 #include <vector>
 
-#define NOT_INLINE __attribute__((noinline))
+#include "maps.h"
 
 namespace {
-
-using Size = std::int64_t;
-
-using BFloat16 = std::uint16_t;  // the upper half of a float
 
 inline float widen(float value) { return value; }
 
@@ -28,35 +22,6 @@ inline float widen(BFloat16 value) {
   std::memcpy(&result, &bits, sizeof result);
   return result;
 }
-
-inline void store(float* to, float value) { *to = value; }
-
-inline void store(BFloat16* to, float value) {  // rounds to nearest, ties to even
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  *to = static_cast<std::uint16_t>(value != value ? 0x7fc0u : rounded);
-}
-
-// Identity, ReLU and ReLU6. Comparisons let NaN through, as PyTorch does.
-struct Clamp {
-  float low, high;
-
-  float activate(float z) const { return z < low ? low : z > high ? high : z; }
-
-  // The gradient of z, given that of activate(z).
-  float pass(float gradient, float z) const { return z <= low || z >= high ? 0.f : gradient; }
-};
-
-struct HardSwish {
-  Clamp gate;  // of 0 and 6
-
-  float activate(float z) const { return z * gate.activate(z + 3.f) * (1.f / 6.f); }
-
-  float pass(float gradient, float z) const {
-    return z < -3.f ? 0.f : z > 3.f ? gradient : gradient * (z * (1.f / 3.f) + 0.5f);
-  }
-};
 
 // Rows put together until they fill vector registers, as values in memory are one after the other.
 struct Layout {
@@ -91,7 +56,7 @@ struct Layout {
 
 // Two sums over all rows of what add(first value, number, sum, other sum) adds, for each channel.
 template <class Add>
-void sum_channels(const Layout& layout, int threads, double* sums, double* others, Add add) {
+void sum_channels(const Layout& layout, int threads, double* sums, Add add) {
   const Size width = layout.width;
   std::vector<float> partial(2 * width * layout.chunks, 0.f);
 #pragma omp parallel for num_threads(layout.threads(threads)) schedule(static)
@@ -99,13 +64,12 @@ void sum_channels(const Layout& layout, int threads, double* sums, double* other
     float* sum = partial.data() + 2 * width * chunk;
     layout.each_row(chunk, [&](Size first, Size count) { add(first, count, sum, sum + width); });
   }
-  std::fill(sums, sums + layout.channels, 0.0);
-  std::fill(others, others + layout.channels, 0.0);
+  std::fill(sums, sums + 2 * layout.channels, 0.0);
   for (Size chunk = 0; chunk < layout.chunks; ++chunk) {
     const float* sum = partial.data() + 2 * width * chunk;
     for (Size i = 0, channel = 0; i < width; ++i) {
-      sums[channel] += sum[i];
-      others[channel] += sum[width + i];
+      sums[2 * channel] += sum[i];
+      sums[2 * channel + 1] += sum[width + i];
       if (++channel == layout.channels) channel = 0;
     }
   }
@@ -113,6 +77,14 @@ void sum_channels(const Layout& layout, int threads, double* sums, double* other
 
 // The passes over a row. Functions of their own, for compilers take `__restrict` at its word in
 // parameters, and vectorise only with it.
+
+// Calls work(lanes, first) for blocks of values; what it writes may be what it reads.
+template <class Work>
+void in_blocks(Size count, Work work) {
+  Size i = 0;
+  for (; i + LANES <= count; i += LANES) work(std::integral_constant<int, LANES>(), i);
+  for (; i < count; ++i) work(std::integral_constant<int, 1>(), i);
+}
 
 template <class Value>
 NOT_INLINE void add_moments(Size count, const Value* __restrict x, const float* __restrict origin,
@@ -125,12 +97,12 @@ NOT_INLINE void add_moments(Size count, const Value* __restrict x, const float* 
 }
 
 template <class Value, class Activation>
-NOT_INLINE void write_output(Activation activation, Size count, const Value* x,
-                             const float* __restrict scale, const float* __restrict shift,
-                             Value* y) {
-#pragma omp simd  // y may be x: what compilers have to know is that no value waits for another
-  for (Size i = 0; i < count; ++i)
-    store(y + i, activation.activate(widen(x[i]) * scale[i] + shift[i]));
+NOT_INLINE void write_output(Activation activation, Size count, const Value* x, const float* scale,
+                             const float* shift, Value* y) {
+  in_blocks(count, [&](auto lanes, Size i) {
+    using B = Block<lanes()>;
+    B::store(y + i, activation.activate(B::load(x + i) * B::load(scale + i) + B::load(shift + i)));
+  });
 }
 
 template <class Value, class Activation>
@@ -147,15 +119,15 @@ NOT_INLINE void add_gradients(Activation activation, Size count, const Value* __
 }
 
 template <class Value, class Activation>
-NOT_INLINE void write_gradient(Activation activation, Size count, const Value* __restrict gradient,
-                               const Value* __restrict x, const float* __restrict scale,
-                               const float* __restrict shift, const float* __restrict slope,
-                               const float* __restrict constant, Value* __restrict of_x) {
-  for (Size i = 0; i < count; ++i) {
-    const float value = widen(x[i]);
-    const float of_z = activation.pass(widen(gradient[i]), value * scale[i] + shift[i]);
-    store(of_x + i, scale[i] * of_z + (slope[i] * value + constant[i]));
-  }
+NOT_INLINE void write_gradient(Activation activation, Size count, const Value* gradient,
+                               const Value* x, const float* scale, const float* shift,
+                               const float* slope, const float* constant, Value* of_x) {
+  in_blocks(count, [&](auto lanes, Size i) {
+    using B = Block<lanes()>;
+    const auto value = B::load(x + i), factor = B::load(scale + i);
+    const auto of_z = activation.pass(B::load(gradient + i), value * factor + B::load(shift + i));
+    B::store(of_x + i, factor * of_z + (B::load(slope + i) * value + B::load(constant + i)));
+  });
 }
 
 template <class Value, class Activation>
@@ -171,10 +143,8 @@ void apply(Activation activation, Size rows, Size channels, const Value* x, Valu
     });
 }
 
-template <class Value, class Activation>
-void forward(Activation activation, Size rows, Size channels, const Value* x, Value* y, const float* weight,
-             const float* bias, float* running_mean, float* running_variance, float momentum,
-             float epsilon, float* mean, float* inverse_deviation, int threads) {
+template <class Value>
+void measure(Size rows, Size channels, const Value* x, float* mean, float* variance, int threads) {
   const Layout layout(rows, channels);
   // Sums of differences to a guess of the mean, from some pixels: those of the values cancel where
   // the mean is large.
@@ -185,56 +155,49 @@ void forward(Activation activation, Size rows, Size channels, const Value* x, Va
     for (Size c = 0; c < channels; ++c) origin[c] += widen(pixel[c]) / guesses;
   }
   const std::vector<float> wide_origin = layout.widened(origin.data());
-  std::vector<double> sums(channels), squares(channels);
-  sum_channels(layout, threads, sums.data(), squares.data(),
+  std::vector<double> sums(2 * channels);
+  sum_channels(layout, threads, sums.data(),
                [&](Size first, Size count, float* sum, float* square) {
                  add_moments(count, x + first, wide_origin.data(), sum, square);
                });
-  std::vector<float> scale(channels), shift(channels);
   for (Size c = 0; c < channels; ++c) {
-    const double offset = sums[c] / rows;
-    const double variance = std::max(squares[c] / rows - offset * offset, 0.0);
+    const double offset = sums[2 * c] / rows;
     mean[c] = static_cast<float>(origin[c] + offset);
-    inverse_deviation[c] = static_cast<float>(1.0 / std::sqrt(variance + epsilon));
-    const double unbiased = variance * rows / (rows - 1);
-    const float kept = 1.f - momentum;
-    running_mean[c] = kept * running_mean[c] + momentum * mean[c];
-    running_variance[c] = kept * running_variance[c] + momentum * static_cast<float>(unbiased);
-    scale[c] = weight[c] * inverse_deviation[c];
-    shift[c] = bias[c] - mean[c] * scale[c];
+    variance[c] = static_cast<float>(std::max(sums[2 * c + 1] / rows - offset * offset, 0.0));
   }
-  apply(activation, rows, channels, x, y, scale.data(), shift.data(), threads);
 }
 
 template <class Value, class Activation>
-void backward(Activation activation, Size rows, Size channels, const Value* gradient, const Value* x, const float* weight,
-              const float* bias, const float* mean, const float* inverse_deviation,
-              Value* of_x, float* of_weight, float* of_bias, int threads) {
+void sum_gradients(Activation activation, Size rows, Size channels, const Value* gradient,
+                   const Value* x, const float* scale, const float* shift, const float* mean,
+                   double* sums, int threads) {
   const Layout layout(rows, channels);
-  std::vector<float> scale(channels), shift(channels);
-  for (Size c = 0; c < channels; ++c) {
-    scale[c] = weight[c] * inverse_deviation[c];
-    shift[c] = bias[c] - mean[c] * scale[c];
-  }
-  const std::vector<float> wide_scale = layout.widened(scale.data());
-  const std::vector<float> wide_shift = layout.widened(shift.data());
+  const std::vector<float> wide_scale = layout.widened(scale), wide_shift = layout.widened(shift);
   const std::vector<float> wide_mean = layout.widened(mean);
-  std::vector<double> sums(channels), products(channels);
-  sum_channels(layout, threads, sums.data(), products.data(),
-               [&](Size first, Size count, float* sum, float* product) {
-                 add_gradients(activation, count, gradient + first, x + first, wide_scale.data(),
-                               wide_shift.data(), wide_mean.data(), sum, product);
-               });
+  sum_channels(layout, threads, sums, [&](Size first, Size count, float* sum, float* product) {
+    add_gradients(activation, count, gradient + first, x + first, wide_scale.data(),
+                  wide_shift.data(), wide_mean.data(), sum, product);
+  });
+}
+
+// `sums`: for each channel of the gradients of z, and of their products with x - mean.
+template <class Value, class Activation>
+void give_gradients(Activation activation, Size rows, Size channels, const Value* gradient,
+                    const Value* x, const float* scale, const float* shift, const float* mean,
+                    const float* inverse_deviation, const double* sums, Value* of_x,
+                    float* of_weight, float* of_bias, int threads) {
+  const Layout layout(rows, channels);
   // of_x = scale * (of_z - mean(of_z) - normalised * mean(of_z * normalised)): linear in of_z, x.
   std::vector<float> slope(channels), constant(channels);
   for (Size c = 0; c < channels; ++c) {
-    of_bias[c] = static_cast<float>(sums[c]);
-    of_weight[c] = static_cast<float>(products[c] * inverse_deviation[c]);
-    const double inverse = inverse_deviation[c];
-    const double per_x = -scale[c] * inverse * inverse * products[c] / rows;
+    const double sum = sums[2 * c], product = sums[2 * c + 1], inverse = inverse_deviation[c];
+    of_bias[c] = static_cast<float>(sum);
+    of_weight[c] = static_cast<float>(product * inverse);
+    const double per_x = -scale[c] * inverse * inverse * product / rows;
     slope[c] = static_cast<float>(per_x);
-    constant[c] = static_cast<float>(-scale[c] * sums[c] / rows - per_x * mean[c]);
+    constant[c] = static_cast<float>(-scale[c] * sum / rows - per_x * mean[c]);
   }
+  const std::vector<float> wide_scale = layout.widened(scale), wide_shift = layout.widened(shift);
   const std::vector<float> wide_slope = layout.widened(slope.data());
   const std::vector<float> wide_constant = layout.widened(constant.data());
 #pragma omp parallel for num_threads(layout.threads(threads)) schedule(static)
@@ -245,46 +208,53 @@ void backward(Activation activation, Size rows, Size channels, const Value* grad
     });
 }
 
-// 0, or 1 where there is no memory: no exception may leave C.
-template <class Work>
-int without_exceptions(Work work) {
-  try {
-    work();
-    return 0;
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-}
-
 }  // namespace
 
-#define DEFINE(VALUE, TYPE, NAME, ACTIVATION)                                                     \
-  extern "C" int apply_##TYPE##_##NAME(Size rows, Size channels, const VALUE* x, VALUE* y,        \
-                                       const float* scale, const float* shift, float low,         \
-                                       float high, int threads) {                                 \
-    return without_exceptions(                                                                    \
-        [&] { apply(ACTIVATION, rows, channels, x, y, scale, shift, threads); });                 \
+// Of the batch's statistics: running ones, and what gives x * scale + shift.
+extern "C" int settle_norm(Size rows, Size channels, const float* mean, const float* variance,
+                            const float* weight, const float* bias, float* running_mean,
+                            float* running_variance, float momentum, float epsilon,
+                            float* inverse_deviation, float* scale, float* shift, int) {
+  const float kept = 1.f - momentum;
+  for (Size c = 0; c < channels; ++c) {
+    const double unbiased = static_cast<double>(variance[c]) * rows / (rows - 1);
+    running_mean[c] = kept * running_mean[c] + momentum * mean[c];
+    running_variance[c] = kept * running_variance[c] + momentum * static_cast<float>(unbiased);
+    inverse_deviation[c] =
+        static_cast<float>(1.0 / std::sqrt(static_cast<double>(variance[c]) + epsilon));
+    scale[c] = weight[c] * inverse_deviation[c];
+    shift[c] = bias[c] - mean[c] * scale[c];
+  }
+  return 0;
+}
+
+#define DEFINE(VALUE, TYPE)                                                                       \
+  extern "C" int measure_##TYPE(Size rows, Size channels, const VALUE* x, float* mean,            \
+                                float* variance, int threads) {                                   \
+    return without_exceptions([&] { measure(rows, channels, x, mean, variance, threads); });      \
   }                                                                                               \
-  extern "C" int forward_##TYPE##_##NAME(                                                         \
-      Size rows, Size channels, const VALUE* x, VALUE* y, const float* weight, const float* bias, \
-      float* running_mean, float* running_variance, float momentum, float epsilon, float* mean,   \
-      float* inverse_deviation, float low, float high, int threads) {                             \
-    return without_exceptions([&] {                                                               \
-      forward(ACTIVATION, rows, channels, x, y, weight, bias, running_mean, running_variance,     \
-              momentum, epsilon, mean, inverse_deviation, threads);                               \
+  extern "C" int apply_##TYPE(Size rows, Size channels, const VALUE* x, VALUE* y,                 \
+                              const float* scale, const float* shift, ACTIVATION, int threads) {  \
+    return with_activation(activation, low, high, [&](auto known) {                               \
+      apply(known, rows, channels, x, y, scale, shift, threads);                                  \
     });                                                                                           \
   }                                                                                               \
-  extern "C" int backward_##TYPE##_##NAME(                                                        \
-      Size rows, Size channels, const VALUE* gradient, const VALUE* x, const float* weight,       \
-      const float* bias, const float* mean, const float* inverse_deviation, VALUE* of_x,          \
-      float* of_weight, float* of_bias, float low, float high, int threads) {                     \
-    return without_exceptions([&] {                                                               \
-      backward(ACTIVATION, rows, channels, gradient, x, weight, bias, mean, inverse_deviation,    \
-               of_x, of_weight, of_bias, threads);                                                \
+  extern "C" int sum_gradients_##TYPE(Size rows, Size channels, const VALUE* gradient,            \
+                                      const VALUE* x, const float* scale, const float* shift,     \
+                                      const float* mean, double* sums, ACTIVATION, int threads) { \
+    return with_activation(activation, low, high, [&](auto known) {                               \
+      sum_gradients(known, rows, channels, gradient, x, scale, shift, mean, sums, threads);       \
+    });                                                                                           \
+  }                                                                                               \
+  extern "C" int give_gradients_##TYPE(                                                           \
+      Size rows, Size channels, const VALUE* gradient, const VALUE* x, const float* scale,        \
+      const float* shift, const float* mean, const float* inverse_deviation, const double* sums,  \
+      VALUE* of_x, float* of_weight, float* of_bias, ACTIVATION, int threads) {                   \
+    return with_activation(activation, low, high, [&](auto known) {                               \
+      give_gradients(known, rows, channels, gradient, x, scale, shift, mean, inverse_deviation,   \
+                     sums, of_x, of_weight, of_bias, threads);                                    \
     });                                                                                           \
   }
 
-DEFINE(float, float32, clamp, (Clamp{low, high}))
-DEFINE(float, float32, hard_swish, (HardSwish{{low, high}}))
-DEFINE(BFloat16, bfloat16, clamp, (Clamp{low, high}))
-DEFINE(BFloat16, bfloat16, hard_swish, (HardSwish{{low, high}}))
+DEFINE(float, float32)
+DEFINE(BFloat16, bfloat16)

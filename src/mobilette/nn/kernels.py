@@ -14,18 +14,21 @@ import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import torch  # noqa: F401 - loads the OpenMP library that the kernels need
+import torch  # loads the OpenMP library that the kernels need
+from torch import Tensor
 
 from mobilette.errors import InputError
 from mobilette.files import cache_root
 from mobilette.folders import scratch
 
-SOURCE = "batch_norm.cpp"
+SOURCES = ("batch_norm.cpp", "depthwise.cpp", "excite.cpp", "shuffle.cpp")
+HEADERS = ("maps.h", "depthwise_rows.h")
 COMPILERS = ("g++", "c++")
 COMPILE = ("-O3", "-march=native", "-fPIC", "-fopenmp", "-std=c++17")
 TIME_LIMIT = 120.0  # seconds for a compiler
@@ -49,8 +52,44 @@ def why_no_kernels() -> str | None:
     return None
 
 
+def call_kernel(name: str, *arguments: Tensor | int | float | str | None) -> None:
+    """Call a function of the kernels; it takes the number of threads after ``arguments``.
+
+    Raises:
+        MemoryError: there is no memory for it.
+        NoKernels: see `load_kernels`.
+    """
+    function = getattr(_library(), name)
+    if function(*map(_for_c, arguments), ctypes.c_int(torch.get_num_threads())):
+        raise MemoryError(f"{name} has no memory to work in")
+
+
+def kernels_name() -> str | None:
+    """Return the name of the library that runs here, a hash of all it was made of; or ``None``."""
+    return None if why_no_kernels() else Path(load_kernels()._name).stem
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return load_kernels()
+
+
+def _for_c(argument: Tensor | int | float | str | None) -> object:
+    match argument:
+        case Tensor():
+            return ctypes.c_void_p(argument.data_ptr())
+        case int():
+            return ctypes.c_int64(argument)
+        case float():
+            return ctypes.c_float(argument)
+        case str():
+            return ctypes.c_char_p(argument.encode())
+        case _:
+            return None
+
+
 def load_kernels() -> ctypes.CDLL:
-    """Return the functions of `batch_norm.cpp`, compiled by ``CXX`` or the system's GCC.
+    """Return the functions of `SOURCES`, compiled by ``CXX`` or the system's GCC.
 
     The library is cached in `kernels_folder` by source, compiler and processor. A compiler with
     another OpenMP than PyTorch's (clang with PyTorch's wheels) makes one that cannot be loaded.
@@ -83,26 +122,30 @@ def _compiled(asked: str | None, folder: Path) -> ctypes.CDLL:
     if sys.platform != "linux":
         raise NoKernels("kernels are for Linux")
     compiler = _compiler(asked)
-    source = files(__package__).joinpath(SOURCE).read_bytes()
+    package = files(__package__)
+    sources = {name: package.joinpath(name).read_bytes() for name in SOURCES + HEADERS}
     version = _run(*compiler, "--version")
     about = [*compiler, version, *COMPILE, platform.machine(), _processor()]
-    name = hashlib.sha256(source + "\0".join(about).encode()).hexdigest()[:32]
+    everything = b"\0".join([*sources.values(), *(each.encode() for each in about)])
+    name = hashlib.sha256(everything).hexdigest()[:32]
     library = folder / f"{name}.so"
     if library.exists():
         with suppress(OSError):  # a damaged library is compiled again
             return _own(library)
-    _compile(compiler, source, library)
+    _compile(compiler, sources, library)
     return _own(library)
 
 
-def _compile(compiler: list[str], source: bytes, library: Path) -> None:
+def _compile(compiler: list[str], sources: dict[str, bytes], library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with scratch(library.parent) as folder:
-        code, built = folder / SOURCE, folder / library.name
-        code.write_bytes(source)
-        _run(*compiler, *COMPILE, "-c", str(code), "-o", f"{code}.o")
+    with scratch(library.parent) as folder, ThreadPoolExecutor() as pool:
+        for name, source in sources.items():
+            (folder / name).write_bytes(source)
+        codes = [str(folder / name) for name in SOURCES]
+        list(pool.map(lambda code: _run(*compiler, *COMPILE, "-c", code, "-o", f"{code}.o"), codes))
+        built = folder / library.name
         # Without -fopenmp: the process has PyTorch's OpenMP, and two would fight for cores.
-        _run(*compiler, "-shared", f"{code}.o", "-o", str(built))
+        _run(*compiler, "-shared", *(f"{code}.o" for code in codes), "-o", str(built))
         built.chmod(0o700)
         built.replace(library)
 
@@ -129,7 +172,7 @@ def _run(*command: str) -> str:
         raise NoKernels(f"{command[0]} does not run ({error})") from None
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
-        raise NoKernels(f"{command[0]} does not compile {SOURCE} ({said.strip()[:200]})")
+        raise NoKernels(f"{command[0]} does not compile the kernels ({said.strip()[:200]})")
     return done.stdout
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,10 +12,21 @@ from torch import Tensor, nn
 from mobilette.arch.arch import Arch
 from mobilette.arch.features import features_layer
 from mobilette.arch.layers import training_layers
-from mobilette.arch.primitives import INPUT, Layer
+from mobilette.arch.primitives import INPUT
 from mobilette.counting.cost import check_memory, cost
-from mobilette.nn.fused_norm import can_fuse, norm_and_activation
+from mobilette.nn.convolutions import Conv2d
+from mobilette.nn.depthwise import (
+    can_convolve,
+    depthwise,
+    in_autocast,
+    is_ours,
+    norm_and_depthwise,
+)
+from mobilette.nn.excite import can_excite, excited
+from mobilette.nn.fused_norm import Statistics, can_fuse, new_statistics, norm_and_activation
 from mobilette.nn.layers import GlobalAveragePool, build_layer, initialise
+from mobilette.nn.shuffle import can_shuffle, shuffled, shuffled_halves
+from mobilette.nn.steps import Step, last_at_stride, steps_of
 
 _NO_ACTIVATION = nn.Identity()
 
@@ -56,8 +67,8 @@ class Network(nn.Module):
         if len(features.shape) > 1:
             average = OrderedDict(pool=GlobalAveragePool(), flatten=nn.Flatten())
             self.head.add_module("features", nn.Sequential(average))
-        self._ends = _last_at_stride(arch, graph)
-        self._steps = _steps(graph, whole=(*self._ends.values(), self._features))
+        self._ends = last_at_stride(arch, graph)
+        self._steps = steps_of(graph, whole=(*self._ends.values(), self._features))
         self.apply(initialise)
 
     def _repr_html_(self) -> str:
@@ -88,20 +99,34 @@ class Network(nn.Module):
         maps = {stride: values[name] for stride, name in self._ends.items()}
         return values[self._steps[-1].output], maps
 
+    def sequences(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+        """Yield names of enclosing modules, outermost first, and of modules in the innermost.
+
+        In this order they are executed. What the modules of a sequence return is read by the next
+        of them only, except what the last returns.
+        """
+        for step in self._steps:
+            yield step.parents, step.names
+
     def _run(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
         """Return the outputs of the last layer and of the layers ``keep``, by name."""
-        values = {INPUT: x}
-        for parents, names, inputs, output, read in self._steps:
-            parent: Any = self
-            for part in parents:
-                parent = parent._modules[part]  # several times faster than getattr
-            first, *others = [parent._modules[name] for name in names]
-            taken = [values[name] for name in inputs]
-            for name in read:
+        values: dict[str, Tensor] = {INPUT: x}
+        unfinished: _Unfinished | None = None  # what the next step's convolution begins with
+        for step in self._steps:
+            parent = self._at(step.parents)
+            first, *others = [parent._modules[name] for name in step.names]
+            if step.output in values:  # with the shuffle before it
+                continue
+            taken = [values[name] for name in step.inputs if unfinished is None]
+            for name in step.read:
                 if name not in keep:
-                    del values[name]
-            x = first(*taken)
+                    values.pop(name, None)
+            if self.fused_norms and self._may_shuffle(taken, first, others):
+                values.update(self._shuffled(taken, step, keep))
+                continue
+            x, statistics = self._first(first, taken, unfinished, others)
             del taken
+            unfinished = None
             # If a hook may have kept the output of the convolution, it must not be overwritten.
             if self.fused_norms and others and not first._forward_hooks:
                 norm = others[0]
@@ -111,74 +136,84 @@ class Network(nn.Module):
                     and isinstance(norm, nn.BatchNorm2d)
                     and can_fuse(x, norm, last)
                 ):
-                    x = norm_and_activation(x, norm, last)
                     others = others[2:]
+                    if not others and self._may_go_on(x, step, keep):
+                        unfinished = _Unfinished(x, norm, last)
+                        continue
+                    x = norm_and_activation(x, norm, last, statistics=statistics)
             for module in others:
                 x = module(x)
-            values[output] = x
+            values[step.output] = x
         return values
 
+    def _at(self, parents: Sequence[str]) -> Any:
+        parent: Any = self
+        for part in parents:
+            parent = parent._modules[part]  # several times faster than getattr
+        return parent
 
-class _Step(NamedTuple):
-    """Modules in sequence.
+    def _first(
+        self,
+        first: nn.Module,
+        taken: Sequence[Tensor],
+        unfinished: _Unfinished | None,
+        others: Sequence[nn.Module],
+    ) -> tuple[Tensor, Statistics | None]:
+        """Return the output of a step's first module, and its statistics if a norm needs them."""
+        if not self.fused_norms or first._forward_hooks:
+            return first(*taken), None
+        if can_excite(taken, first):
+            return excited(*taken), None
+        if not is_ours(first):
+            return first(*taken), None
+        assert isinstance(first, Conv2d)
+        x = in_autocast(taken[0] if unfinished is None else unfinished.x)
+        statistics = None
+        if others and isinstance(others[0], nn.BatchNorm2d) and others[0].training:
+            statistics = new_statistics(x)
+        if unfinished is not None:
+            _, norm, last = unfinished
+            return norm_and_depthwise(x, norm, last, first, statistics=statistics), statistics
+        if can_convolve(x, first):
+            return depthwise(x, first, statistics=statistics), statistics
+        return first(x), None
 
-    Attributes:
-        parents: names of the enclosing modules, outermost first.
-        names: names of the modules in the innermost.
-        inputs: layers, or `INPUT`, that the first module reads.
-        output: the last layer.
-        read: those of ``inputs`` that no later step reads.
-    """
-
-    parents: tuple[str, ...]
-    names: tuple[str, ...]
-    inputs: tuple[str, ...]
-    output: str
-    read: tuple[str, ...]
-
-
-def _steps(graph: Sequence[Layer], *, whole: Collection[str]) -> tuple[_Step, ...]:
-    """Return the steps of ``graph``; each layer of ``whole`` ends one."""
-    readers = Counter(name for layer in graph for name in layer.inputs)
-    chains: list[list[Layer]] = []
-    for layer in graph:
-        before = chains[-1][-1] if chains else None
-        if (
-            before is not None
-            and before.name not in whole
-            and layer.inputs == (before.name,)
-            and readers[before.name] == 1
-            and layer.name.rpartition(".")[0] == before.name.rpartition(".")[0]
-        ):
-            chains[-1].append(layer)
-        else:
-            chains.append([layer])
-    last_reader = {name: i for i, chain in enumerate(chains) for name in chain[0].inputs}
-    return tuple(
-        _Step(
-            parents=tuple(chain[0].name.split(".")[:-1]),
-            names=tuple(layer.name.rpartition(".")[2] for layer in chain),
-            inputs=chain[0].inputs,
-            output=chain[-1].name,
-            read=tuple(name for name in dict.fromkeys(chain[0].inputs) if last_reader[name] == i),
+    def _may_shuffle(
+        self, taken: Sequence[Tensor], first: nn.Module, others: Sequence[nn.Module]
+    ) -> bool:
+        """Whether the step is a concatenation and a shuffle that one kernel can compute."""
+        return (
+            len(others) == 1
+            and not (first._forward_hooks or others[0]._forward_hooks)
+            and can_shuffle(taken, first, others[0])
         )
-        for i, chain in enumerate(chains)
-    )
+
+    def _shuffled(
+        self, taken: Sequence[Tensor], step: Step, keep: Collection[str]
+    ) -> dict[str, Tensor]:
+        """Return what a shuffle gives by name: its halves, if nothing else is read of it."""
+        if not step.halves or step.output in keep or self._have_hooks(step.halves):
+            return {step.output: shuffled(*taken)}
+        return dict(zip(step.halves, shuffled_halves(*taken), strict=True))
+
+    def _have_hooks(self, names: Sequence[str]) -> bool:
+        return any(self.get_submodule(name)._forward_hooks for name in names)
+
+    def _may_go_on(self, x: Tensor, step: Step, keep: Collection[str]) -> bool:
+        """Whether the next step's convolution can take the norm of this one with it."""
+        if step.follower is None or step.output in keep:
+            return False
+        parents, name = step.follower
+        follower = self._at(parents)._modules[name]
+        return not follower._forward_hooks and can_convolve(x, follower, with_norm=True)
 
 
-def _last_at_stride(arch: Arch, graph: Sequence[Layer]) -> dict[int, str]:
-    """Return the last layer of stem and rows at each stride."""
-    last: dict[str, str] = {}
-    for layer in graph:
-        parts = layer.name.split(".")
-        last[".".join(parts[: 1 if parts[0] == "stem" else 2])] = layer.name
-    stride = arch.stem.stride
-    ends = {stride: last["stem"]}
-    for number, row in enumerate(arch.rows):
-        stride *= row.stride
-        if (name := f"rows.{number}") in last:
-            ends[stride] = last[name]
-    return ends
+class _Unfinished(NamedTuple):
+    """The input of a batch norm and an activation that the next convolution computes."""
+
+    x: Tensor
+    norm: nn.BatchNorm2d
+    activation: nn.Module
 
 
 def build_empty(arch: Arch) -> Network:

@@ -140,9 +140,7 @@ def _origin(report: Report, address: str) -> Iterator[str]:
     yield "## Training"
     yield ""
     if report.data is not None:
-        totals = ", ".join(
-            f"{sum(counts.values()):,} in {split}" for split, counts in report.data.counts.items()
-        )
+        totals = ", ".join(f"{count:,} in {split}" for split, count in report.data.images.items())
         yield f"Images: {totals}; fingerprint `{_plain(report.data.fingerprint)}`."
         yield ""
     if origin.command:

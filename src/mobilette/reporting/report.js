@@ -24,6 +24,11 @@ for (const table of document.querySelectorAll(".matrix")) {
     cell?.querySelector("button").focus();
   });
 }
+let opened = []; // for the paper alone
 addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const details of opened) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of opened) details.open = false;
 });

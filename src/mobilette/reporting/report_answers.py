@@ -9,6 +9,7 @@ from mobilette.reporting import report_charts as charts
 from mobilette.reporting.report_view import answers_view, base_name, class_rows
 from mobilette.run.promise import percent
 from mobilette.workflows.report_answers import Calibration, Measured
+from mobilette.workflows.report_measure import APPLIES
 from mobilette.workflows.report_values import Report
 
 
@@ -18,8 +19,14 @@ def measured_parts(report: Report) -> dict[str, Any]:
     if measured is None:
         return {"measured": None, "reliability": [], "coverage": ""}
     several = measured.matrix is None
-    recall = "Recall: how many of its images are found."
-    average = "Average precision: over all thresholds, how well it is told from the others."
+    about = (
+        "Precision: how many of its answers are right. Recall: how many of its images are found."
+    )
+    if several:
+        about = (
+            f"An image is given every class with a probability of {APPLIES:.0%} or more. {about} "
+            "Average precision: how well its images are told from others, whatever the threshold."
+        )
     promised = measured.promised
     point = None
     if promised is not None and promised.error is not None:
@@ -33,8 +40,8 @@ def measured_parts(report: Report) -> dict[str, Any]:
         "measured_about": _measured_about(measured),
         "answers": answers_view(measured),
         "classes": class_rows(measured.classes),
-        "recall_name": "average precision" if several else "recall",
-        "recall_about": average if several else recall,
+        "several": several,
+        "classes_about": about,
         "reliability": _reliability(measured.calibration),
         "coverage": coverage,
         "trust_about": list(_trust_about(report, measured)),

@@ -42,12 +42,17 @@ def accuracy_curve(history: Sequence[Mapping[str, float]]) -> str:
         axes.plot(epochs, values, color=BLUE, linewidth=1.6)
         axes.scatter([best["epoch"]], [100 * best[score]], s=26, color=BLUE, zorder=3)
         at = (best["epoch"], 100 * best[score])
+        ends = {epochs[0]: "left", epochs[-1]: "right"}
         axes.annotate(
-            f"best {best[score]:.1%}", at, (0, 6), textcoords="offset points", ha="center"
+            f"best {best[score]:.1%}",
+            at,
+            (0, 6),
+            textcoords="offset points",
+            ha=ends.get(best["epoch"], "center"),
         )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel(f"held-out {name}, %")
+        axes.set_ylabel(f"{name}, %" if len(name) > 8 else f"held-out {name}, %")
         axes.set_ylim(max(0, min(values) - 5), min(max(values) + 12, 112))
         axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 100])
     return drawn.svg

@@ -13,12 +13,12 @@ from jinja2 import Environment, StrictUndefined, Template
 import mobilette
 from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.errors import visible
+from mobilette.places import named_in
 from mobilette.reporting import report_charts as charts
 from mobilette.reporting.diagram import diagram
 from mobilette.reporting.report_answers import measured_parts
 from mobilette.reporting.report_view import artifact_rows, base_name, count_rows, key_figures
-from mobilette.workflows.named import named_in
-from mobilette.workflows.report_values import Report
+from mobilette.workflows.report_values import AuditRecord, Report
 
 _TITLES = {
     "fit": "The race",
@@ -135,8 +135,7 @@ def _data(report: Report) -> dict[str, Any]:
     data = report.data
     if data is None:
         return {"data": None}
-    totals = {split: sum(counts.values()) for split, counts in data.counts.items()}
-    parts = ", ".join(f"{count:,} in {split}" for split, count in totals.items())
+    parts = ", ".join(f"{count:,} in {split}" for split, count in data.images.items())
     about = [
         f"{base_name(data.source)}: {parts}. Divided by: {data.rule or 'the folders of the set'}."
     ]
@@ -156,9 +155,18 @@ def _data(report: Report) -> dict[str, Any]:
         "left_out": [(visible(a), visible(b)) for a, b in data.left_out[:_LEFT_OUT]],
         "left_out_count": f"{len(data.left_out):,} unreadable",
         "left_out_more": max(0, len(data.left_out) - _LEFT_OUT),
-        "audit": [] if audit is None else [(what, f"{n:,}") for what, n in audit.counts.items()],
+        "audit": audit is not None,
+        "findings": [] if audit is None else _findings(audit),
         "audit_about": "" if audit is None else visible(f"{audit.folder}, of {audit.source}"),
     }
+
+
+def _findings(audit: AuditRecord) -> list[tuple[str, str, list[str]]]:
+    """Return a row per kind: what it is, how many there are, and the surest ones."""
+    return [
+        (what, f"{count:,}", list(map(visible, audit.surest[what])))
+        for what, count in audit.counts.items()
+    ]
 
 
 def _network(report: Report) -> dict[str, Any]:

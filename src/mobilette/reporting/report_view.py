@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 from mobilette.counting.amounts import human_bytes, human_count
 from mobilette.errors import visible
+from mobilette.places import named, named_in
 from mobilette.reporting.heat_maps import drawn
 from mobilette.reporting.pictures import Album, Picture
 from mobilette.run.metrics import wilson_interval
-from mobilette.workflows.named import named, named_in
 from mobilette.workflows.report_answers import Answer, ClassScore, HeatMap, Measured
 from mobilette.workflows.report_values import Report
 
@@ -117,13 +117,19 @@ def answers_view(measured: Measured) -> Answers:
         )
     listed = tuple(sorted(cells.values(), key=lambda cell: (cell.right, -cell.count)))
     wrong = sum(1 for one in mistakes if one.image.name in album.shown)
-    said = (
-        f"Pictures of {wrong:,} of the {len(mistakes):,} wrong answers are in this page"
-        f"{f', at most {WRONG} of a cell' if wrong < len(mistakes) else ''}, "
-        f"and of {RIGHT} right ones of each class, those it was least sure of."
-    )
+    said = []
+    if mistakes:
+        said.append(f"of {wrong:,} of the {len(mistakes):,} wrong answers")
+        said += [f"at most {WRONG} of a cell"] if cells and wrong < len(mistakes) else []
+    if cells:
+        said.append(f"of {RIGHT} right ones of each class, those it was least sure of")
     return Answers(
-        rows=rows, cells=listed, mistakes=shown, samples=samples, wrong=len(mistakes), album=said
+        rows=rows,
+        cells=listed,
+        mistakes=shown,
+        samples=samples,
+        wrong=len(mistakes),
+        album=f"Pictures in this page: {'; '.join(said)}." if said else "",
     )
 
 
@@ -168,11 +174,12 @@ def _shots(
         unknown = "" if answer.given else ", so “unknown”"
         said = f"{names[answer.guess]}, {sure}{unknown}" if title else f"{sure}{unknown}"
         lines = (said, f"is {true}") if title and not answer.right else (said,)
+        right = answer.right or not answer.true  # of no class: its best one is no answer
         heat = maps.get(answer.image.name)
         overlay = None
         if heat is not None:
             overlay = album.take_drawn(drawn(heat), f"{answer.image.name}, heat map")
-        yield Shot(picture=picture, heat=overlay, lines=lines, right=answer.right)
+        yield Shot(picture=picture, heat=overlay, lines=lines, right=right)
 
 
 def _samples(answers: Sequence[Answer]) -> list[Answer]:
@@ -219,8 +226,12 @@ def key_figures(report: Report) -> list[tuple[str, str, str]]:
     return figures
 
 
-def class_rows(scores: Sequence[ClassScore]) -> list[tuple[str, str, str, str, str, int]]:
-    """Return name, precision, recall, its interval, support and recall in percent, per class."""
+def class_rows(scores: Sequence[ClassScore]) -> list[tuple[str, str, str, str, str, str, int]]:
+    """Return a row per class.
+
+    Its name, precision, recall, the interval of that, average precision, images, and recall in
+    percent.
+    """
     rows = []
     for one in scores:
         low, high = wilson_interval(one.recall or 0.0, one.images)
@@ -229,8 +240,9 @@ def class_rows(scores: Sequence[ClassScore]) -> list[tuple[str, str, str, str, s
             (
                 visible(one.name),
                 _percent(one.precision),
-                _percent(one.recall if one.average_precision is None else one.average_precision),
+                _percent(one.recall),
                 between,
+                _percent(one.average_precision),
                 f"{one.images:,}",
                 round(100 * (one.recall or 0.0)),
             )
@@ -281,7 +293,7 @@ def count_rows(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         (visible(name), *(f"{data.counts[split].get(name, 0):,}" for split in splits))
         for name in names
     ]
-    total = ("all", *(f"{sum(data.counts[split].values()):,}" for split in splits))
+    total = ("all images", *(f"{data.images[split]:,}" for split in splits))
     return ("class", *splits), [*rows, total]
 
 

@@ -147,7 +147,8 @@ def adapt(
         by: ``loss`` or ``score``, as for `best_cut`.
         reporter: receives a remark for each iteration.
         now: a clock, in seconds.
-        left: returns the seconds left for this; iterations become fewer where they do not fit.
+        left: returns the seconds left for this; iterations become fewer where they do not fit, and
+            when none are left, only the proposal that loses the least score of channels is trained.
 
     Returns:
         The newest network and the record. It costs more than ``budget`` only if no group can be cut
@@ -181,6 +182,7 @@ def adapt(
         model = Model.load(_place(folder, len(done.iterations)))
         reporter.remark(f"{folder}: goes on after iteration {len(done.iterations)}")
     while cost(model.arch) > budget:
+        late = left is not None and bool(done.iterations) and left() <= 0
         found = best_cut(
             model,
             cost,
@@ -189,7 +191,7 @@ def adapt(
             before=done.last,
             steps=steps,
             begun=steps * len(done.iterations),
-            most=most,
+            most=1 if late else most,
             by=by,
             now=now,
         )

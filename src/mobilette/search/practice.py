@@ -141,7 +141,6 @@ class Practice:
     def judged(self, model: Model) -> Judgement:
         """Return how ``model`` answers to the images kept apart."""
         network = copy.deepcopy(model.network).to(self.device)
-        network.fused_norms = can_fuse_norms(self.device)
         logits = checkpoint_logits(network, self.normalise, self.apart.cpu().numpy())
         found = measure(logits, self.apart_labels.cpu().numpy(), self.classes)
         loss = found.loss if math.isfinite(found.loss) else math.inf

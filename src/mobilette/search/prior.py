@@ -14,6 +14,8 @@ from mobilette.search.contender import Contender
 # The prior, in percentage points. Its constants only order the networks that are tried first; they
 # were chosen by hand (docs/fit.md says what each race then measured).
 _PER_DOUBLING = 2.0  # of the mult-adds, if there is time to train them
+# Of the parameters, up to so many an image: what a network of a few thousand can learn is limited.
+_PER_DOUBLED_SIZE, _PARAMS_PER_IMAGE = 1.0, 100.0
 _PER_MISSING_DOUBLING = 4.0  # of the images trained on, below those that a network needs
 _EPOCHS_FROM_SCRATCH, _EPOCHS_FROM_WEIGHTS = 15.0, 4.0
 # Small sets need more epochs: steps count, too. And a first training says nothing before these.
@@ -23,6 +25,7 @@ _FROM_WEIGHTS = 12.0  # what weights trained on ImageNet are worth
 _PER_HALVED_WIDTH = 8.0  # lost of it where they are sliced
 _PER_HALVED_IMAGE, _PER_DOUBLED_IMAGE = 6.0, 2.0
 _SAME_FAMILY, _SAME_NETWORK = 1.5, 1.0  # less, for each that is on the list already
+_LAYER_SECONDS = 6e-6  # an image, whatever a layer computes: measured at 32 images a step
 _READING = 25.0  # of the part of the time that reading at one more resolution takes
 
 
@@ -45,15 +48,20 @@ class Setting:
     madds_per_second: float
 
 
-def prior(contender: Contender, starts: Mapping[str, Model], setting: Setting) -> float:
-    """Return the percentage points by which a network is expected to do better than others.
+def prior(
+    contender: Contender, starts: Mapping[str, Model], setting: Setting, *, layers: int = 0
+) -> float:
+    """Return the percentage points by which a network of ``layers`` is expected to do better.
 
-    More mult-adds are better as long as there is time to train them; weights of a start are worth a
+    More mult-adds are better as long as there is time to train them, and more parameters as long as
+    there are few; weights of a start are worth a
     lot, the less the narrower they are sliced; images are best as large as those that the weights
     were trained with, or without weights as large as they are.
     """
     side = min(size_of(contender.resolution))
     points = _PER_DOUBLING * math.log2(max(contender.madds, 1))
+    useful = min(contender.params, _PARAMS_PER_IMAGE * setting.images)
+    points += _PER_DOUBLED_SIZE * math.log2(max(useful, 1))
     epochs, images = _EPOCHS_FROM_SCRATCH, _IMAGES_FROM_SCRATCH
     model = starts.get(contender.start)
     if model is not None:
@@ -66,7 +74,8 @@ def prior(contender: Contender, starts: Mapping[str, Model], setting: Setting) -
     else:
         points -= _PER_HALVED_IMAGE * _doublings(setting.own, side)
         points -= _PER_DOUBLED_IMAGE * _doublings(side, setting.own)
-    speed = setting.madds_per_second / max(contender.madds, 1)  # images per second
+    # Images per second.
+    speed = 1 / (contender.madds / setting.madds_per_second + _LAYER_SECONDS * layers + 1e-9)
     missing = _doublings(max(epochs * setting.images, images), speed * setting.seconds)
     missing += _doublings(_FIRST_IMAGES, speed * setting.first)
     return points - _PER_MISSING_DOUBLING * missing

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mobilette.arch.arch import Arch
-from mobilette.arch.catalogue import list_models
+from mobilette.arch.catalogue import get_arch, list_models
+from mobilette.arch.layers import training_layers
 from mobilette.arch.scale import Resolution, resolution_text, size_of
 from mobilette.counting.budget import Constraint, Device, Quantity
 from mobilette.counting.candidates import Candidate, Precision, Shortfall, candidates
@@ -99,8 +100,16 @@ def within(
 
     # If none fits by these estimates, those that are nearest may still do.
     made = [each for each in made if excess(each) <= 1.0] or sorted(made, key=excess)[:_MISFITS]
-    rated = [replace(each, prior=prior(each, starts, setting)) for each in made]
+    depths = {name: _depth(name) for name in {each.name for each in made}}
+    rated = [
+        replace(each, prior=prior(each, starts, setting, layers=depths[each.name])) for each in made
+    ]
     return sorted(rated, key=lambda each: (-each.prior, each.key))
+
+
+def _depth(name: str) -> int:
+    """Return how many layers are trained of a network; 0 if it is in no catalogue."""
+    return len(training_layers(get_arch(name))) if name in list_models() else 0
 
 
 def _of_catalogue(

@@ -68,9 +68,9 @@ def _add_predict(app: FastAPI, service: Service, *, dependencies: Any, also: Any
             model=model,
             top=top,
         )
-        values: dict[str, Any] = {"model": served.name, "answers": [a.to_json() for a in answers]}
+        values: dict[str, Any] = {"model": served.name, "answers": answers}
         if status != 200:
-            values = {"error": answers[0].to_json()["error"], "answers": values["answers"]}
+            values = {"error": answers[0]["error"], "answers": answers}
         return Response(json.dumps(values), status, media_type="application/json")
 
     async def predict(request: Request, model: Named = None, top: Top = TOP) -> Response:

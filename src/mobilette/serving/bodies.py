@@ -40,12 +40,18 @@ def busy(reason: str, *, close: bool = False) -> Refused:
     return Refused(503, f"{reason}; try again in a second", close=close)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Upload:
-    """An encoded image; ``name`` is what the client calls it, for the answer only."""
+    """An encoded image.
+
+    Attributes:
+        name: what the client calls it, for the answer only.
+        animated: whether it has more frames than the first; known once it is decoded.
+    """
 
     content: bytes
     name: str = ""
+    animated: bool = False
 
 
 class Held:

@@ -18,7 +18,10 @@ class Guess(BaseModel):
 
 
 class Answer(BaseModel):
-    """What `mobilette predict --json` prints of an image: an answer, or why there is none."""
+    """What `mobilette predict --json` prints of an image: an answer, or why there is none.
+
+    Of an image with several frames there is a note that only the first was looked at.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,6 +31,7 @@ class Answer(BaseModel):
     top: list[Guess] | None = None
     answered: bool | None = None
     reason: str | None = None
+    note: str | None = None
     error: str | None = None
 
 

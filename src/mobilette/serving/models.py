@@ -118,7 +118,7 @@ def _page_files(artifact: Artifact) -> dict[str, bytes | Path]:
         return {}
     names = (contract.model, *contract.parts, LABELS, GOLDEN)
     files: dict[str, bytes | Path] = {name: artifact.read(name) for name in names}
-    files[CONTRACT] = (artifact.path / CONTRACT).read_bytes()
+    files[CONTRACT] = contract.published().to_text().encode()
     if RUNTIME in files and not any(name.startswith(f"{FOLDER}/") for name in names):
         with suppress(InputError):
             files |= {f"{FOLDER}/{name}": content for name, content in runtime_files().items()}

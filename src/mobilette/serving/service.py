@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from mobilette.data.animated import is_animated
 from mobilette.data.decoding import decode
 from mobilette.data.formats import TooLarge, UnusableImage, WrongFormat
-from mobilette.engines.predictor import Failure, Prediction, Predictor
+from mobilette.engines.predictor import Failure, Predictor
 from mobilette.errors import InputError, visible
 from mobilette.serving.batching import Engines, Row, fail
 from mobilette.serving.bodies import Held, Refused, Upload, busy, read_body, uploads_of
@@ -22,7 +23,10 @@ from mobilette.serving.settings import Limits, Work
 # Bodies up to this size are taken apart between two others' turns; larger ones in a thread.
 _SMALL = 2**16
 
-Answer = Prediction | Failure
+Answer = dict[str, object]
+"""What `mobilette predict --json` prints of an image and, of one with several frames, a note."""
+
+FIRST_FRAME = "animated: only its first frame was looked at"
 
 
 class Service:
@@ -114,7 +118,7 @@ class Service:
         finally:
             self._held.free(size)
         for answer, _ in answers:
-            outcome = "unusable" if isinstance(answer, Failure) else "answered"
+            outcome = "unusable" if "error" in answer else "answered"
             self.metrics.images.labels(served.name, outcome).inc()
         return served, [answer for answer, _ in answers], _status(answers)
 
@@ -149,19 +153,20 @@ class Service:
         except TimeoutError:
             raise busy(f"no answer within {self.limits.seconds:g} seconds") from None
         pairs = zip(uploads, found, strict=True)
-        return [_answer(predictor, upload.name, row, top) for upload, row in pairs]
+        return [_answer(predictor, upload, row, top) for upload, row in pairs]
 
     def _row(self, predictor: Predictor, upload: Upload) -> Future[Row]:
         """Return the coming logits of an image; the future raises what is wrong with it."""
         row: Future[Row] = Future()
-        self._decoders.submit(self._decode, predictor, upload.content, row)
+        self._decoders.submit(self._decode, predictor, upload, row)
         return row
 
-    def _decode(self, predictor: Predictor, content: bytes, row: Future[Row]) -> None:
+    def _decode(self, predictor: Predictor, upload: Upload, row: Future[Row]) -> None:
         pixels = None
         try:
             if not row.cancelled():
-                image = decode(content, most_pixels=self.limits.pixels)
+                image = decode(upload.content, most_pixels=self.limits.pixels)
+                upload.animated = is_animated(upload.content)
                 pixels = predictor.preprocess.geometry(image, predictor.arch.resolution)
         except MemoryError:
             fail(row, TooLarge("too large for the memory"))
@@ -174,16 +179,17 @@ class Service:
 
 
 def _answer(
-    predictor: Predictor, name: str, row: Row | BaseException, top: int
+    predictor: Predictor, upload: Upload, row: Row | BaseException, top: int
 ) -> tuple[Answer, int]:
     """Return the answer by an image's logits or by what was raised, and HTTP's status for it."""
     if isinstance(row, UnusableImage):
         status = {WrongFormat: 415, TooLarge: 413}.get(type(row), 422)
-        return Failure(path=name, error=str(row)), status
+        return Failure(path=upload.name, error=str(row)).to_json(), status
     if isinstance(row, BaseException):
         raise row
-    answer = predictor.answer(name, row, top=top)
-    return answer, 500 if isinstance(answer, Failure) else 200
+    answer = predictor.answer(upload.name, row, top=top)
+    note: Answer = {"note": FIRST_FRAME} if upload.animated else {}
+    return {**answer.to_json(), **note}, 500 if isinstance(answer, Failure) else 200
 
 
 def _status(answers: list[tuple[Answer, int]]) -> int:

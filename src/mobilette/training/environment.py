@@ -13,7 +13,7 @@ from mobilette.data.cache import cache_size, images_cache
 from mobilette.data.machine import available_memory, cpu_quota, usable_cores
 from mobilette.errors import InputError, one_of
 from mobilette.extras import version_or_unknown
-from mobilette.nn.kernels import why_no_kernels
+from mobilette.nn.kernels import kernels_name, why_no_kernels
 from mobilette.training.distributed import ALONE, World
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -102,6 +102,7 @@ def describe_environment(
         "device_name": _device_name(str(device)),
         "precision": precision,
         "fused_norms": fused_norms,
+        "kernels": kernels_name() if fused_norms else None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "system": platform.platform(),

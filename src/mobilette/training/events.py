@@ -52,7 +52,7 @@ class Profiled:
     """Sent at the end of a profiled run of ``steps`` measured steps.
 
     ``seconds`` is the total by part of a step: ``data`` (waiting for pixels), ``augmentation``,
-    ``forward``, ``backward``, ``optimiser``.
+    ``forward``, ``backward``, ``optimiser``; the last three are ``captured`` in a graph.
     """
 
     steps: int

@@ -26,6 +26,7 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the recipe's optimiser: SGD with Nesterov momentum, or AdamW; fused.
 
+    That of a step that is captured reads its rate, and what else varies, from tensors.
     ``scaled``: whether a `torch.amp.GradScaler` may skip steps. SGD is not fused then: a skipped
     step would change its momentum or leave it unset (torch 2.13, 2.11).
     """
@@ -39,11 +40,40 @@ def build_optimizer(
         if parameters
     ]
     if recipe.optimizer == "sgd":
+        varies = recipe.graphs and recipe.schedule == "one_cycle"
+        kind = _SteeredSGD if varies else torch.optim.SGD
         nesterov = recipe.momentum > 0
-        return torch.optim.SGD(
+        return kind(
             groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=not scaled
         )
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
+    betas = (recipe.momentum, 0.999)
+    return torch.optim.AdamW(
+        groups, lr=recipe.lr, betas=betas, fused=True, capturable=recipe.graphs
+    )
+
+
+class _SteeredSGD(torch.optim.SGD):
+    """SGD with Nesterov momentum whose momentum is a tensor; PyTorch's kernel takes a number."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Change the parameters that have a gradient."""
+        for group in self.param_groups:
+            trained = [each for each in group["params"] if each.grad is not None]
+            if not trained:
+                continue
+            for each in trained:
+                if "momentum_buffer" not in self.state[each]:
+                    self.state[each]["momentum_buffer"] = torch.zeros_like(each)
+            moved = [self.state[each]["momentum_buffer"] for each in trained]
+            change = torch._foreach_add(
+                [each.grad for each in trained], trained, alpha=group["weight_decay"]
+            )
+            torch._foreach_mul_(moved, group["momentum"])
+            torch._foreach_add_(moved, change)
+            torch._foreach_add_(change, torch._foreach_mul(moved, group["momentum"]))
+            torch._foreach_mul_(change, group["lr"])
+            torch._foreach_sub_(trained, change)
 
 
 def body(network: Network) -> nn.ModuleList:
@@ -160,11 +190,17 @@ class WeightAverage:
         self._mine = [parameter.detach() for parameter in self.network.parameters()]
         self._theirs = [parameter.detach() for parameter in network.parameters()]
 
+    def share(self, step: int) -> float:
+        """Return 1 - d after ``step`` (counted from 0), the share of the weights."""
+        return 1 - min(self.decay, (1 + step) / (10 + step))
+
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Update the average after ``step`` (counted from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+    def update(self, share: float | Tensor) -> None:
+        """Update the average by ``share`` of the weights, a number or a scalar on the device."""
+        if isinstance(share, Tensor):
+            torch._foreach_lerp_(self._mine, self._theirs, [share] * len(self._mine))
+        else:
+            torch._foreach_lerp_(self._mine, self._theirs, share)
 
     def measure_statistics(self, batches: Iterable[Tensor]) -> None:
         """Measure the averaged network's batch norm statistics on normalised batches.

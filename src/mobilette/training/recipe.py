@@ -6,7 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from mobilette.errors import InputError, nearest, shown
 from mobilette.files import read_bytes
 from mobilette.limits import BATCH_SIZE, EPOCHS, LEARNING_RATE, SECONDS, SEED, Range
+from mobilette.places import named
 from mobilette.records import check_ranges, parse
 from mobilette.run.promise import parse_promise
 
@@ -58,6 +59,8 @@ class Recipe:
         precision: ``bf16`` and ``fp16`` are mixed precision (weights stay fp32); ``auto`` takes the
             fastest with hardware support.
         compile: ``auto`` compiles the network with `torch.compile` on GPUs.
+        graphs: replay a step as one CUDA graph instead of launching its kernels one by one; GPUs
+            only, compiled only with ``compile`` ``always``. Not tried on a GPU yet.
         frozen_epochs: initial epochs that train only the head (transfer).
         body_lr: learning rate of everything but the head, as a fraction of ``lr``.
         norm_statistics: ``batch`` normalises by the batch and measures the averages anew for each
@@ -101,6 +104,7 @@ class Recipe:
     ema_decay: Annotated[float, Range(0.0, 0.99999)] = 0.998
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: Literal["auto", "never", "always"] = "auto"
+    graphs: bool = False
     frozen_epochs: Annotated[int, Range(0, 1_000_000)] = 0
     body_lr: Annotated[float, Range(0.0, 1.0)] = 1.0
     norm_statistics: Literal["batch", "kept"] = "batch"
@@ -170,6 +174,16 @@ def load_recipe(
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid TOML ({error})") from error
     return override(parse(Recipe, table, where=where), overrides or {})
+
+
+def named_recipe(path: Path) -> str:
+    """Return the recipe in a file, as TOML, with its teacher's place cut to its name.
+
+    Raises:
+        InputError: as for `load_recipe`.
+    """
+    recipe = load_recipe(path)
+    return replace(recipe, teacher=named(recipe.teacher)).to_toml()
 
 
 def _folder() -> Traversable:

@@ -33,6 +33,7 @@ from mobilette.run.trained import TRAINED, now_known
 from mobilette.training.distributed import World
 from mobilette.training.environment import Precision
 from mobilette.training.events import Callbacks, Event, Sitting, Stopwatch, tensorboard_log
+from mobilette.training.graphs import check_graphs
 from mobilette.training.loop import Loop
 from mobilette.training.loss import Loss, balanced_weights
 from mobilette.training.process import describe_allocator
@@ -51,6 +52,16 @@ class Machine:
     precision: Precision
     fused_norms: bool
     world: World
+
+
+def check_machine(machine: Machine, recipe: Recipe) -> None:
+    """Raise `InputError` if the steps of ``recipe`` cannot be captured there, as it asks."""
+    check_graphs(
+        recipe,
+        device=machine.device,
+        precision=machine.precision,
+        processes=machine.world.size,
+    )
 
 
 def describe_machine(machine: Machine) -> str:

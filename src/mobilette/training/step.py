@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 
+import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mobilette.arch.arch import Arch
@@ -20,6 +21,7 @@ from mobilette.nn.network import Network
 from mobilette.training.distributed import ALONE, World
 from mobilette.training.environment import Precision
 from mobilette.training.events import Clock
+from mobilette.training.graphs import Graphs, Numbers
 from mobilette.training.loss import Loss
 from mobilette.training.optimiser import (
     SCALE,
@@ -78,8 +80,17 @@ class Trainer:
             randaugment=recipe.randaugment,
             erasing=recipe.erasing,
         )
-        if recipe.compile == "always" or (recipe.compile == "auto" and self.device.type == "cuda"):
+        launched = self.device.type == "cuda" and not recipe.graphs
+        if recipe.compile == "always" or (recipe.compile == "auto" and launched):
             network.compile()
+        self._number: Callable[[str, float], float | Tensor] = _rounded
+        self._share: float | Tensor = 0.0
+        self.graphs: Graphs | None = None
+        if recipe.graphs:
+            self._number = Numbers(self.device)
+            self.graphs = Graphs(self._learn, device=self.device)
+            forget = self.graphs.clear  # loading a state replaces the optimiser's tensors
+            self.optimizer.register_load_state_dict_post_hook(lambda _: forget())
         network.fused_norms = self.average.network.fused_norms = fused_norms
         self._together: nn.Module = network
         self._frozen: bool | None = None
@@ -126,40 +137,52 @@ class Trainer:
             parts: number of parts that go through the network in turn; gradients accumulate.
             rate_factor: multiplies the recipe's rate.
         """
-        self._set_rate(progress, rate_factor)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._set_numbers(index, progress, rate_factor)
         _, _, height, width = pixels.shape
         resolution = resolution_at(self.recipe, progress, full=(height, width))
         # Each part has the two images that batch norm needs, even if some are broken.
         most = min(parts, max(len(pixels) // 2, 1))
         pieces = list(zip(pixels.tensor_split(most), labels.tensor_split(most), strict=True))
+        if self.graphs is not None and most == 1:
+            images, targets = self._augment(pixels, labels, resolution, place, self.world.rank)
+            loss = self.graphs.step(images, targets, kind=self._frozen)
+            self.clock.lap("captured")
+            return loss
+        self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for number, (some, theirs) in enumerate(pieces):
             # Parts and processes draw alike, so that two processes equal one with two parts.
-            words = (*place, self.world.rank * parts + number)
-            torch.manual_seed(derive(self.recipe.seed, Purpose.step, *words))  # dropout
-            drawn = generator(self.recipe.seed, Purpose.step, *words)
+            part = self.world.rank * parts + number
+            images, targets = self._augment(some, theirs, resolution, place, part)
             is_last, together = number == len(pieces) - 1, self._together
             with (  # gradients are exchanged once
                 together.no_sync()
                 if isinstance(together, DistributedDataParallel) and not is_last
                 else nullcontext()
             ):
-                loss = self._forward(some, theirs, resolution, drawn) * (len(some) / len(pixels))
+                loss = self._loss_of(images, targets) * (len(some) / len(pixels))
                 self.clock.lap("forward")
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 self.clock.lap("backward")
             total += loss.detach()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.average.update(index)
+        self.average.update(self._share)
         self.clock.lap("optimiser")
         return total
 
-    def _forward(
-        self, pixels: Tensor, labels: Tensor, resolution: Resolution, drawn: Generator
-    ) -> Tensor:
-        recipe = self.recipe
+    def _augment(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        resolution: Resolution,
+        place: tuple[int, int],
+        part: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Return images and targets of one part of a step, and seed what the network draws."""
+        recipe, words = self.recipe, (*place, part)
+        torch.manual_seed(derive(recipe.seed, Purpose.step, *words))  # dropout
+        drawn = generator(recipe.seed, Purpose.step, *words)
         pixels = augment(pixels, self.augmentation, resolution=resolution, generator=drawn)
         targets = labels
         if recipe.mixup or recipe.cutmix:
@@ -167,22 +190,43 @@ class Trainer:
             pixels, targets = mix(
                 pixels, targets, mixup=recipe.mixup, cutmix=recipe.cutmix, generator=drawn
             )
-        x = self.normalise(pixels).contiguous(memory_format=torch.channels_last)
         self.clock.lap("augmentation")
+        return pixels, targets
+
+    def _loss_of(self, images: Tensor, targets: Tensor) -> Tensor:
+        x = self.normalise(images).contiguous(memory_format=torch.channels_last)
         with torch.autocast(
             self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"
         ):
-            taught = self.teacher(pixels) if self.teacher is not None else None
+            taught = self.teacher(images) if self.teacher is not None else None
             logits = self._together(x)
         return self.loss(logits.float(), targets, taught)
 
-    def _set_rate(self, progress: float, rate_factor: float) -> None:
+    def _learn(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Take a step in one part, as a graph can hold it; return the loss."""
+        # Without gradients the backward pass makes new ones, in the graph's own memory.
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss_of(images, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.average.update(self._share)
+        return loss.detach()
+
+    def _set_numbers(self, index: int, progress: float, rate_factor: float) -> None:
+        """Set what changes from step to step: rates, momentum and the weight of the average."""
         rate = learning_rate(self.recipe, progress) * rate_factor
-        beta = momentum(self.recipe, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_factor"] * group.get(SCALE, 1.0)
+        for number, group in enumerate(self.optimizer.param_groups):
+            own = rate * group["lr_factor"] * group.get(SCALE, 1.0)
+            group["lr"] = self._number(f"rate {number}", own)
             if self.recipe.schedule == "one_cycle":
+                beta = self._number("momentum", momentum(self.recipe, progress))
                 group.update({"betas": (beta, 0.999)} if "betas" in group else {"momentum": beta})
+        self._share = self._number("average", self.average.share(index))
+
+
+def _rounded(name: str, value: float) -> float:
+    """Return ``value`` as the fp32 that a graph would read, so that both take the same step."""
+    return float(np.float32(value))
 
 
 def _check_smallest(arch: Arch, recipe: Recipe) -> None:

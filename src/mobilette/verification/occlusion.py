@@ -18,10 +18,10 @@ CELLS = 8
 # What hides: mid-grey, as in Zeiler and Fergus 2013 (arXiv 1311.2901, section 4.2).
 GREY = 128
 # The part of the pixels that the check hides, and how often it hides as much elsewhere.
-PART, ELSEWHERE = 0.2, 16
-# A map is believed if its places matter this many times as much, and more than at all but one of
-# the places that were drawn.
-TIMES, BETTER = 1.5, 1
+PART, ELSEWHERE = 0.2, 19
+# A map is believed if at most so many of the other places matter as much: of 0, 1 and 2 the one
+# that believes the most right maps without believing more wrong ones, by bench/explain.py.
+BETTER = 1
 
 Answer = tuple[float, float]
 """Probability and log-odds of the class."""
@@ -37,6 +37,7 @@ class Check:
         drop: by how much the log-odds of the class fall without the warmest fifth.
         drop_elsewhere: without a fifth elsewhere, on average.
         ratio: ``drop`` divided by ``drop_elsewhere``; ``None`` if that is not above 0.
+        as_much: at how many of the `ELSEWHERE` other places they fall as far.
         believed: whether the map's places matter clearly more than others.
         verdict: the same in words.
     """
@@ -46,6 +47,7 @@ class Check:
     drop: float
     drop_elsewhere: float
     ratio: float | None
+    as_much: int
     believed: bool
     verdict: str
 
@@ -156,9 +158,7 @@ def check_map(
     drop, elsewhere = float(drops[0]), float(drops[1:].mean())
     ratio = drop / elsewhere if elsewhere > 0 else None
     as_much = int((drops[1:] >= drop).sum())
-    believed = bool(
-        heat.any() and drop > 0 and as_much <= BETTER and (ratio is None or ratio >= TIMES)
-    )
+    believed = bool(heat.any() and drop > 0 and as_much <= BETTER)
     before, after, beside = probabilities[0], probabilities[1], probabilities[2:].mean()
     what = (
         f"{before:.1%} becomes {after:.1%} without the warmest fifth, {beside:.1%} without a "
@@ -169,8 +169,6 @@ def check_map(
     elif believed:
         times = "" if ratio is None else f" ({ratio:.1f} times as much, in log-odds)"
         verdict = f"to be believed: {what}{times}"
-    elif drop > 0 and as_much <= BETTER:
-        verdict = f"not to be believed: {what} ({ratio:.1f} times as much, in log-odds)"
     else:
         verdict = f"not to be believed: {what}; {as_much} of {ELSEWHERE} places matter as much"
     return Check(
@@ -179,6 +177,7 @@ def check_map(
         drop=drop,
         drop_elsewhere=elsewhere,
         ratio=ratio,
+        as_much=as_much,
         believed=believed,
         verdict=verdict,
     )

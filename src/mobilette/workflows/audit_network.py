@@ -22,6 +22,7 @@ from mobilette.folders import scratch
 from mobilette.limits import WIDTH_MULT
 from mobilette.model.class_matching import match_classes
 from mobilette.model.model import Model
+from mobilette.nn.inference import for_inference
 from mobilette.progress import Reporter
 from mobilette.run.directory import Run
 from mobilette.run.inference import checkpoint_logits, features_in_batches
@@ -139,7 +140,7 @@ def _of_model(
     if resolution is not None:
         model = replace(model, arch=replace(model.arch, resolution=resolution))
     device = choose_device(choice.device)
-    network = model.network.to(device)
+    network = for_inference(model.network.to(device))
     normalise = Normalise(model.preprocess).to(device)
 
     def describe(pixels: NDArray[np.uint8]) -> Numbers:

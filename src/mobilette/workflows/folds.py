@@ -64,7 +64,7 @@ def cross_validate(
     divided set are put together, its ``test`` is left aside.
 
     Args:
-        data: a folder of images, a list, shards or a named set (docs/data.md).
+        data: a folder of images, a list, shards or a named set (docs/training.md).
         folds: how many.
         model: as for `mobilette.train`, like the other options of network and recipe.
         width_mult: the width multiplier.

@@ -27,7 +27,6 @@ from mobilette.model.model import Model
 from mobilette.progress import Reporter
 from mobilette.run.inference import checkpoint_logits
 from mobilette.run.metrics import measure
-from mobilette.training.environment import can_fuse_norms
 from mobilette.training.events import Now
 from mobilette.training.loss import Loss
 from mobilette.training.recipe import Recipe
@@ -114,7 +113,6 @@ class HeldImages:
     def accuracy(self, model: Model, number: int | None = None) -> float:
         """Return top-1 (multi-label: mAP) on the held-out images, or the first ``number``."""
         network = copy.deepcopy(model.network).to(self.device)
-        network.fused_norms = can_fuse_norms(self.device)
         split = self.dataset.splits["val"]
         pixels = part_of(split.pixels, 0, len(split.labels) if number is None else number)
         logits = checkpoint_logits(network, self.normalise, pixels)

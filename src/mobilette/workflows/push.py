@@ -29,9 +29,10 @@ from mobilette.model.directory import (
     PREPROCESS,
     WEIGHTS,
 )
+from mobilette.places import named_values
 from mobilette.run.directory import METRICS, RECIPE, Run, is_run, open_run
 from mobilette.run.tested import TEST
-from mobilette.workflows.named import named_recipe, named_values
+from mobilette.training.recipe import named_recipe
 
 CARD = "README.md"
 # Without last.pt, which only goes on with a training, and without what others write into a run.
@@ -76,8 +77,9 @@ def content_of(subject: Path) -> tuple[HubIndex, dict[str, bytes | Path]]:
     """
     if is_artifact(subject):
         artifact: Artifact = open_artifact(subject)
-        names = (*(artifact.contract.files or {}), CONTRACT)
+        names = artifact.contract.files or {}
         files: dict[str, bytes | Path] = {name: subject / name for name in names}
+        files[CONTRACT] = artifact.contract.published().to_text().encode()
         kind = "artifact"
     elif is_run(subject):
         run: Run = open_run(subject)

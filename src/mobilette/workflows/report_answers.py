@@ -54,7 +54,8 @@ class ClassScore:
 
     Attributes:
         images: how many have the class (the support).
-        guessed: how many got it as the best class.
+        guessed: how many got it as the best class; in multi-label sets, with a probability of 50%
+            or more.
         right: how many of these have it.
         average_precision: in multi-label sets alone.
     """

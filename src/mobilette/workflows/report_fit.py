@@ -9,6 +9,7 @@ from typing import Any
 from mobilette.counting.amounts import in_unit
 from mobilette.errors import InputError
 from mobilette.files import read_json, read_record
+from mobilette.places import named_in
 from mobilette.search.contender import Contender
 from mobilette.search.scenes import Wanted
 from mobilette.workflows.fit_reasons import why_this_one
@@ -25,7 +26,6 @@ from mobilette.workflows.fit_record import (
     read_plan,
 )
 from mobilette.workflows.fit_refine import Refinement
-from mobilette.workflows.named import named_in
 from mobilette.workflows.report_values import CandidateRecord, FitRecord
 
 COST = {"params": "params", "madds": "madds", "size": "size_bytes", "ram": "ram_bytes"}

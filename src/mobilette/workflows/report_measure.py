@@ -24,6 +24,7 @@ from mobilette.verification.statistics import reliability
 from mobilette.workflows.report_answers import Answer, Calibration, ClassScore, HeatMap, Measured
 
 MAPPED = 24  # mistakes with a heat map
+APPLIES = 0.5  # probability of a class, in multi-label sets
 _POINTS = 200  # of the curve of coverage
 
 
@@ -59,7 +60,7 @@ def measure_answers(
         split=labelled.choice.part or reading.split or "",
         engine=predictor.engine,
         metrics=metrics,
-        classes=_scores(predictor.classes, answers, metrics),
+        classes=_scores(predictor.classes, logits, labels, predictor.answering, metrics),
         answers=answers,
         matrix=_matrix(answers, len(predictor.classes)) if single else None,
         calibration=_calibration(logits, labels, predictor.answering) if single else None,
@@ -111,13 +112,18 @@ def _answers(
 
 
 def _scores(
-    classes: Sequence[ClassLabel], answers: Sequence[Answer], metrics: Metrics
+    classes: Sequence[ClassLabel],
+    logits: NDArray[np.float32],
+    labels: Labels,
+    answering: Answering,
+    metrics: Metrics,
 ) -> tuple[ClassScore, ...]:
-    images, guessed, right = (np.zeros(len(classes), np.int64) for _ in range(3))
-    for answer in answers:
-        images[list(answer.true)] += 1
-        guessed[answer.guess] += 1
-        right[answer.guess] += answer.right
+    if labels.ndim == 2:
+        true = labels > 0
+        given = sigmoid(logits, temperature=answering.temperature) >= APPLIES
+    else:
+        true, given = (np.eye(len(classes), dtype=bool)[x] for x in (labels, logits.argmax(axis=1)))
+    images, guessed, right = (each.sum(axis=0) for each in (true, given, true & given))
     return tuple(
         ClassScore(
             id=label.id,

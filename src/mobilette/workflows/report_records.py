@@ -17,14 +17,16 @@ from mobilette.errors import InputError
 from mobilette.files import read_json, read_record
 from mobilette.model.directory import DATASET, ENVIRONMENT, imported_from
 from mobilette.model.model import Model
+from mobilette.places import named, named_in
 from mobilette.records import parse
 from mobilette.run.directory import RECIPE, Run
+from mobilette.training.recipe import named_recipe
 from mobilette.verification.benchmark import BENCH, Benchmark, Row
 from mobilette.workflows.fit_record import PROOF
-from mobilette.workflows.named import named, named_in, named_recipe
 from mobilette.workflows.report_values import ArtifactRecord, AuditRecord, DataRecord, Origin
 
 AUDIT = "audit.json"
+_SUREST = 3  # findings of a kind, of an audit
 _FACTS = ("device", "device_name", "precision", "threads", "processes", "python", "system")
 
 
@@ -43,11 +45,13 @@ def read_data(run: Run) -> DataRecord | None:
             str(split): {str(name): int(count) for name, count in one["per_class"].items()}
             for split, one in found["splits"].items()
         }
+        images = {str(split): int(one["pictures"]) for split, one in found["splits"].items()}
         duplicates = found.get("duplicates")
         return DataRecord(
             source=named(str(found["source"])),
             fingerprint=str(found["fingerprint"]),
             counts=counts,
+            images=images,
             rule=named_in(str(found.get("split_rule", ""))),
             left_out=tuple(
                 (named_in(str(one["path"])), named_in(str(one["reason"])))
@@ -72,13 +76,31 @@ def find_audit(folder: Path | None, data: str) -> AuditRecord | None:
     if folder is None and not path.is_file():
         return None
     found: Any = read_json(path)
+    by_kind: dict[str, list[str]] = {}
     try:
-        kinds = [str(finding["what"]) for finding in found["findings"]]
+        for finding in sorted(found["findings"], key=lambda each: -float(each["sure"])):
+            by_kind.setdefault(str(finding["what"]), []).append(_in_words(finding))
         source = str(found["source"])
-    except (AttributeError, LookupError, TypeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the result of 'mobilette audit'") from error
-    counts = {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
-    return AuditRecord(folder=named(str(place)), source=named(source), counts=counts)
+    kinds = [kind for kind in KINDS if kind in by_kind]
+    return AuditRecord(
+        folder=named(str(place)),
+        source=named(source),
+        counts={kind: len(by_kind[kind]) for kind in kinds},
+        surest={kind: tuple(by_kind[kind][:_SUREST]) for kind in kinds},
+    )
+
+
+def _in_words(finding: Mapping[str, Any]) -> str:
+    """Return an audit's finding as a line: the image, its class, and what is wrong with it."""
+    what = finding["detail"]
+    if finding["suggestion"]:
+        what = f"rather {finding['suggestion']}?"
+    elif finding["other"]:
+        what = f"as {named(str(finding['other']))}"
+    label = f" ({finding['class']})" if finding["class"] else ""
+    return f"{named(str(finding['path']))}{label}{f', {what}' if what else ''}"
 
 
 def origin_of(run: Run | None, model: Model | None, artifact: Artifact | None) -> Origin:

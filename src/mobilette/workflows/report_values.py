@@ -22,6 +22,7 @@ class DataRecord:
 
     Attributes:
         counts: images by split and class.
+        images: by split; an image may have several classes, or none.
         rule: what divided them.
         left_out: name and reason of every image that could not be used.
         ignored: files that are no images of the set.
@@ -32,6 +33,7 @@ class DataRecord:
     source: str
     fingerprint: str
     counts: Mapping[str, Mapping[str, int]]
+    images: Mapping[str, int]
     rule: str
     left_out: tuple[tuple[str, str], ...]
     ignored: int
@@ -41,11 +43,12 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord:
-    """An audit's findings: how many of each kind, and a few lines about the set."""
+    """An audit's findings: how many of each kind, and the surest of them, a line each."""
 
     folder: str
     source: str
     counts: Mapping[str, int]
+    surest: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)

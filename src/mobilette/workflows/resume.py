@@ -21,7 +21,7 @@ from mobilette.extras import version_or_unknown
 from mobilette.files import read_json, write_json, write_text
 from mobilette.limits import FRACTION, THREADS
 from mobilette.model.directory import DATASET, ENVIRONMENT, is_imported
-from mobilette.nn.kernels import why_no_kernels
+from mobilette.nn.kernels import kernels_name, why_no_kernels
 from mobilette.progress import SILENT, Remark, Reporter
 from mobilette.records import parse
 from mobilette.run.directory import (
@@ -42,7 +42,7 @@ from mobilette.training.environment import Precision, can_fuse_norms, choose_dev
 from mobilette.training.events import Listener, Sitting
 from mobilette.training.recipe import Recipe, load_recipe, merge_keys
 from mobilette.training.sampling import images_per_step
-from mobilette.training.session import Machine, load_images, make_trainer, run_loop
+from mobilette.training.session import Machine, check_machine, load_images, make_trainer, run_loop
 from mobilette.training.state import Progress, State, apply_state, read_state
 from mobilette.workflows.measure_test import measure_test
 
@@ -141,6 +141,7 @@ def run_resume(
             fused_norms=_fused_norms(recorded, where, world, remark),
             world=world,
         )
+        check_machine(machine, recipe)
         dataset = _load_same_images(
             run,
             data or recorded_data(run.path),
@@ -268,6 +269,8 @@ def _changed_environment(recorded: Mapping[str, object], world: World) -> Iterat
         ("processes", recorded.get("processes"), world.size),
         ("threads", recorded.get("threads"), torch.get_num_threads()),
         ("torch", then, version_or_unknown("torch")),
+        # Where there are none now, `_fused_norms` says why.
+        ("kernels", recorded.get("kernels"), kernels_name() or recorded.get("kernels")),
     ):
         if before is not None and before != now:
             yield f"{what} {before} at the start, {now} now"

@@ -55,6 +55,7 @@ from mobilette.training.process import describe_allocator
 from mobilette.training.recipe import Recipe, merge_keys
 from mobilette.training.session import (
     Machine,
+    check_machine,
     describe_machine,
     load_images,
     make_trainer,
@@ -102,7 +103,7 @@ def train(
     """Train a network and return its run; `InputError` if a value or the images cannot be used.
 
     Args:
-        data: a folder of images, a list, shards or a named set (docs/data.md).
+        data: a folder of images, a list, shards or a named set (docs/training.md).
         model: a name from `mobilette.list_models`; by default that of ``start``, or MobileNet V2.
         width_mult: the width multiplier; by default that of ``start``, or 1.0.
         resolution: a side or (height, width) in pixels; by default ``start``'s or the images'.
@@ -206,6 +207,7 @@ def run_train(
             fused_norms=can_fuse_norms(where, world=world) and plan.recipe.compile != "always",
             world=world,
         )
+        check_machine(machine, plan.recipe)
         if before is None:
             before = trained_on(plan.start) if plan.start is not None else NEW
         used = NEW if reading.include_trained else before

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
-
-from mobilette.training.recipe import load_recipe
+from pathlib import PurePosixPath, PureWindowsPath
 
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _FOLDERS = re.compile(
@@ -38,13 +35,3 @@ def named_values(value: object, *, kept: tuple[str, ...] = ()) -> object:
     if isinstance(value, Mapping):
         return {k: v if k in kept else named_values(v, kept=kept) for k, v in value.items()}
     return [named_values(each, kept=kept) for each in value] if isinstance(value, list) else value
-
-
-def named_recipe(path: Path) -> str:
-    """Return the recipe in a run, as TOML, with its teacher's place cut.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    recipe = load_recipe(path)
-    return replace(recipe, teacher=named(recipe.teacher)).to_toml()
