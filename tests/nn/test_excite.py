@@ -42,8 +42,13 @@ def test_values_and_gradients_are_those_of_the_layers(
     # A sigmoid of bf16 and the sums of its gradients are rounded, in PyTorch as here.
     part = 1e-5 if dtype is torch.float32 else 0.05
     assert_near(result, exact, part=part)
-    assert_near(x.grad, exact_x.grad, part=part)
-    assert_near(w.grad, exact_w.grad, part=part)
+    # Few terms may cancel, and their rounding stays.
+    size, upstream_size = exact_x.detach().abs(), upstream.double().abs()
+    of_factors = (size * upstream_size).sum((2, 3), keepdim=True)
+    of_pixels = upstream_size + of_factors / size[0, 0].numel()
+    assert_near(x.grad, exact_x.grad, part=part, terms=of_pixels)
+    of_weight = (of_factors * size.mean((2, 3), keepdim=True)).sum(0)
+    assert_near(w.grad, exact_w.grad, part=part, terms=of_weight)
 
 
 def test_many_pixels_are_summed_in_float32() -> None:

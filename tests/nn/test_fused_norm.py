@@ -33,13 +33,16 @@ def pixels(*shape: int, mean: float = 0.0) -> Tensor:
     return (torch.randn(shape) * 3 + mean).contiguous(memory_format=torch.channels_last)
 
 
-def assert_near(mine: Tensor | None, exact: Tensor | None, *, part: float) -> None:
-    """Check that the difference is small beside what is exact."""
+def assert_near(
+    mine: Tensor | None, exact: Tensor | None, *, part: float, terms: Tensor | None = None
+) -> None:
+    """Check that the difference is small beside what is exact, or beside the terms it sums."""
     assert mine is not None
     assert exact is not None
     exact = exact.detach()
     difference = (mine.detach().double() - exact).norm()
-    assert difference <= part * exact.norm() + 1e-6, float(difference / exact.norm())
+    size = (exact if terms is None else terms).norm()
+    assert difference <= part * size + 1e-6, float(difference / size)
 
 
 @given(
