@@ -3,6 +3,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,33 @@ def test_freed_memory_is_kept_so_the_kernel_maps_it_once() -> None:
         for mode in ("default", "keep")
     }
     assert faults["default"] > 10 * max(1, faults["keep"])
+
+
+LARGE = """
+import sys, torch
+from pathlib import Path
+from mobilette.training.process import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+place = torch.ones(64, 256, 1024).data_ptr()
+for line in Path("/proc/self/smaps").read_text().splitlines():
+    first, _, rest = line.partition(" ")
+    if "-" in first:
+        begin, end = (int(each, 16) for each in first.split("-"))
+        is_here = begin <= place < end
+    elif first == "VmFlags:" and is_here:
+        print("hg" in rest.split())
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists() or platform.libc_ver()[0] != "glibc",
+    reason="glibc's allocator, and a kernel with pages of 2 MiB",
+)
+@pytest.mark.parametrize(("mode", "advised"), [("default", b"False"), ("keep", b"True")])
+def test_kept_memory_may_be_in_large_pages(mode: str, advised: bytes) -> None:
+    """By the kernel's own flags (man 5 proc): whether it finds such pages is luck."""
+    assert subprocess.check_output([sys.executable, "-c", LARGE, mode]).strip() == advised
 
 
 def test_nothing_is_set_by_an_import() -> None:
