@@ -45,6 +45,10 @@ class _DepthwiseStride2(torch.autograd.Function):
         return of_x, of_weight, None
 
 
+# Pixels of a batch up to which oneDNN's matrix products are faster than its convolutions.
+MATRIX_PIXELS = 64 * 20 * 20
+
+
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` that avoids two faults of oneDNN on CPUs.
 
@@ -59,6 +63,10 @@ class Conv2d(nn.Conv2d):
         if self.training and self._overruns and input.device.type == "cpu":
             rows, columns = self.stride
             return functional.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
+        if self.training and self._is_product and _is_small(input):
+            pixels = input.permute(0, 2, 3, 1)  # contiguous
+            weight = self.weight.view(self.out_channels, self.in_channels)
+            return functional.linear(pixels, weight, self.bias).permute(0, 3, 1, 2)
         slow = self.groups > 1 and (max(self.stride) > 1 or max(self.kernel_size) > 3)
         if not slow or input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
             return super().forward(input)
@@ -78,9 +86,22 @@ class Conv2d(nn.Conv2d):
             return super().forward(input.float())
 
     @property
+    def _is_product(self) -> bool:
+        """Whether it is a matrix product of channels, pixel by pixel."""
+        once = (max(self.kernel_size), max(self.stride), self.groups) == (1, 1, 1)
+        return once and self.padding == (0, 0)
+
+    @property
     def _overruns(self) -> bool:
         few = self.groups == 1 and self.in_channels < 16
         return few and self.kernel_size == (1, 1) and max(self.stride) > 1
+
+
+def _is_small(x: Tensor) -> bool:
+    """Whether ``x`` (N, C, H, W) is on the CPU, channels_last, with few enough pixels."""
+    pixels = x.numel() // max(x.shape[1], 1)
+    is_near = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+    return is_near and 0 < pixels <= MATRIX_PIXELS
 
 
 class SamePadConv2d(Conv2d):
