@@ -23,6 +23,9 @@ struct Shape {
 
   // The last block overlaps the one before it where channels do not fill it.
   Size channel(Size block, int lanes) const { return std::min(block * lanes, channels - lanes); }
+
+  // The first lane whose channel is in no block before.
+  Size first_lane(Size block, int lanes) const { return block * lanes - channel(block, lanes); }
 };
 
 // Work in equal items: some whole images, or some rows of one.
@@ -120,9 +123,9 @@ void convolve(const Shape& shape, const Items& items, const Before& before, cons
           const Window window{zeros + (1 + block % windows * capacity) * line, zeros, capacity, line,
                               shape.rows};
           before.known<lanes>([&](auto as) {
-            const typename decltype(as)::type norm(before, channel, nullptr);
-            widen_rows<lanes>(norm, next, known, shape.columns, apart, shape.left,
-                              x + place + channel, window);
+            widen_rows<lanes, typename decltype(as)::type>({before, channel, nullptr}, next, known,
+                                                           shape.columns, apart, shape.left,
+                                                           x + place + channel, window);
           });
           const float* const some = taps + block * kernel * kernel * lanes;
           Value* const to =
@@ -146,29 +149,36 @@ void convolve(const Shape& shape, const Items& items, const Before& before, cons
 }
 
 // Gives mean and mean squared deviation of each channel.
-void settle(const Shape& shape, const Items& items, int lanes, const float* moments, float* mean,
-            float* variance) {
+template <int lanes>
+void settle(const Shape& shape, const Items& items, const float* moments, float* mean,
+            float* variance, int threads) {
   const Size blocks = shape.blocks(lanes);
-  for (Size block = 0; block < blocks; ++block)
-    for (int lane = 0; lane < lanes; ++lane) {
-      double count = 0.0, centre = 0.0, squares = 0.0;
-      for (Size item = 0; item < items.count; ++item) {
-        double pixels = 0.0;
-        items.each_image(item, [&](Size, Size begin, Size end) {
-          pixels += (end - begin) * shape.out_columns;
-        });
-        const float* const all = moments + (item * blocks + block) * 3 * lanes + lane;
-        const double offset = all[lanes] / pixels, difference = all[0] + offset - centre;
+#pragma omp parallel for num_threads(items.threads(threads)) schedule(static)
+  for (Size block = 0; block < blocks; ++block) {
+    double count = 0.0, centre[lanes] = {}, squares[lanes] = {};
+    for (Size item = 0; item < items.count; ++item) {
+      double pixels = 0.0;
+      items.each_image(item, [&](Size, Size begin, Size end) {
+        pixels += (end - begin) * shape.out_columns;
+      });
+      const float* const all = moments + (item * blocks + block) * 3 * lanes;
+      const double each = 1.0 / pixels, share = pixels / (count + pixels);
+      for (int lane = 0; lane < lanes; ++lane) {
+        const double offset = all[lanes + lane] * each;
+        const double difference = all[lane] + offset - centre[lane];
         // Chan, Golub and LeVeque 1983: sums of squares of two parts.
-        squares += all[2 * lanes] - pixels * offset * offset;
-        squares += difference * difference * count * pixels / (count + pixels);
-        count += pixels;
-        centre += difference * pixels / count;
+        squares[lane] += all[2 * lanes + lane] - pixels * offset * offset;
+        squares[lane] += difference * difference * count * share;
+        centre[lane] += difference * share;
       }
-      const Size channel = shape.channel(block, lanes) + lane;
-      mean[channel] = static_cast<float>(centre);
-      variance[channel] = static_cast<float>(std::max(squares / count, 0.0));
+      count += pixels;
     }
+    const Size channel = shape.channel(block, lanes);
+    for (Size lane = shape.first_lane(block, lanes); lane < lanes; ++lane) {
+      mean[channel + lane] = static_cast<float>(centre[lane]);
+      variance[channel + lane] = static_cast<float>(std::max(squares[lane] / count, 0.0));
+    }
+  }
 }
 
 template <int kernel, int stride, int lanes, class Value>
@@ -182,22 +192,25 @@ void forward(const Shape& shape, const Before& before, const Value* x, const flo
     std::memset(moments, 0, 4 * sums);
   }
   convolve<kernel, stride, lanes>(shape, items, before, x, weight, y, moments, threads);
-  if (mean) settle(shape, items, lanes, moments, mean, variance);
+  if (mean) settle<lanes>(shape, items, moments, mean, variance, threads);
 }
 
 // Sums over all items of [item][block][`count`][lane], as `count` numbers a channel.
 template <int lanes, class Number>
 void add_up(const Shape& shape, const Items& items, const float* partial, Size first, Size count,
-            Size width, Number* sums) {
+            Size width, Number* sums, int threads) {
   const Size blocks = shape.blocks(lanes);
+#pragma omp parallel for num_threads(items.threads(threads)) schedule(static)
   for (Size block = 0; block < blocks; ++block)
-    for (Size number = 0; number < count; ++number)
-      for (int lane = 0; lane < lanes; ++lane) {
-        double sum = 0.0;
-        for (Size item = 0; item < items.count; ++item)
-          sum += partial[((item * blocks + block) * width + first + number) * lanes + lane];
-        sums[(shape.channel(block, lanes) + lane) * count + number] = static_cast<Number>(sum);
+    for (Size number = 0; number < count; ++number) {
+      double sum[lanes] = {};
+      for (Size item = 0; item < items.count; ++item) {
+        const float* const part = partial + ((item * blocks + block) * width + first + number) * lanes;
+        for (int lane = 0; lane < lanes; ++lane) sum[lane] += part[lane];
       }
+      for (Size lane = shape.first_lane(block, lanes); lane < lanes; ++lane)
+        sums[(shape.channel(block, lanes) + lane) * count + number] = static_cast<Number>(sum[lane]);
+    }
 }
 
 template <int kernel, int stride, int lanes, class Value>
@@ -233,30 +246,30 @@ void backward(const Shape& shape, const Before& before, const Value* gradient, c
         known = std::min(shape.out_rows, (stop - 1 + shape.top) / stride + 1);
         for (Size block = 0; block < blocks; ++block) {
           const Size channel = shape.channel(block, lanes);
+          float* const own_sums = partial + (item * blocks + block) * width * lanes;
           const Window window{zeros + (1 + block % windows * capacity) * line, zeros, capacity, line,
                               shape.out_rows};
-          widen_rows<lanes>(Nothing<lanes>(before, 0, nullptr), next, known, shape.out_columns, apart,
-                            0, from + channel, window);
+          const Channels some{before, channel, own_sums + taps * lanes};
+          widen_rows<lanes, Nothing<lanes>>(some, next, known, shape.out_columns, apart, 0,
+                                            from + channel, window);
           const Size place = image * image_size + channel;
           const float* const own_taps = all_taps + block * taps * lanes;
-          float* const own_sums = partial + (item * blocks + block) * width * lanes;
           before.known<lanes>([&](auto as) {
             for (Size each_row = row; each_row < stop; ++each_row) {
-              const typename decltype(as)::type norm(before, channel, own_sums + taps * lanes);
               const Size at = place + each_row * shape.columns * apart;
               const Row<Value> here{shape.columns, shape.left, apart,
                                     each_row + 1 < shape.rows ? shape.columns * apart : 0, x + at,
                                     of_x + at};
-              go_back<kernel, stride, lanes>(norm, here, window, each_row + shape.top, own_taps,
-                                             own_sums, part);
+              go_back<kernel, stride, lanes, typename decltype(as)::type>(
+                  some, here, window, each_row + shape.top, own_taps, own_sums, part);
             }
           });
         }
       }
     });
   }
-  add_up<lanes>(shape, items, partial, 0, taps, width, of_weight);
-  if (norm_sums) add_up<lanes>(shape, items, partial, taps, 2, width, norm_sums);
+  add_up<lanes>(shape, items, partial, 0, taps, width, of_weight, threads);
+  if (norm_sums) add_up<lanes>(shape, items, partial, taps, 2, width, norm_sums, threads);
 }
 
 // Calls work(kernel, stride, lanes) with constants.

@@ -29,12 +29,19 @@ struct Before {
   void known(Work work) const;
 };
 
-// What passes over rows need of it, for a block of channels.
+// A block of channels, and room for the sums of its norm's gradients or null.
+struct Channels {
+  const Before& before;
+  Size first;
+  float* norm_sums;
+};
+
+// What passes over rows need of it. Made where it is used: a copy would wait for what it copies.
 template <int lanes>
 struct Nothing {
   using Floats = typename Block<lanes>::Floats;
 
-  Nothing(const Before&, Size, float*) {}
+  explicit Nothing(const Channels&) {}
   Floats normalise(Floats x) const { return x; }
   Floats activate(Floats z) const { return z; }
   Floats pass(Floats of_x, Floats, Floats) { return of_x; }
@@ -51,12 +58,12 @@ struct Norm {
   float* const sums;  // [sum, product][lane], or null
   Floats sum{}, product{};
 
-  Norm(const Before& before, Size channel, float* sums)
-      : activation{before.clamp},
-        scale(B::load(before.scale + channel)),
-        shift(B::load(before.shift + channel)),
-        mean(sums ? B::load(before.mean + channel) : Floats{}),
-        sums(sums) {
+  explicit Norm(const Channels& some)
+      : activation{some.before.clamp},
+        scale(B::load(some.before.scale + some.first)),
+        shift(B::load(some.before.shift + some.first)),
+        mean(some.norm_sums ? B::load(some.before.mean + some.first) : Floats{}),
+        sums(some.norm_sums) {
     if (!sums) return;
     sum = B::load(sums);
     product = B::load(sums + lanes);
@@ -111,8 +118,9 @@ struct Window {
 
 // Writes a block's pixels, `apart` values apart in rows of `columns`, one after the other.
 template <int lanes, class Known, class Value>
-NOT_INLINE void widen_rows(const Known& norm, Size first, Size end, Size columns, Size apart,
+NOT_INLINE void widen_rows(const Channels& channels, Size first, Size end, Size columns, Size apart,
                            Size left, const Value* map, const Window& window) {
+  const Known norm(channels);
   for (Size number = first; number < end; ++number) {
     const Value* from = map + number * columns * apart;
     const Size ahead = number + 1 < window.map_rows ? columns * apart : 0;
@@ -214,8 +222,10 @@ struct Row {
 // the output's positions q - t through the kernel's columns phase + t * stride. The input's gradient
 // is written if `is_all`, else added to `part`.
 template <int kernel, int stride, int lanes, int count, bool is_all, class Known, class Value>
-NOT_INLINE void add_gradients(Known norm, const Row<Value>& row, const float* const* gradients, const float* const* weights,
+NOT_INLINE void add_gradients(const Channels& channels, const Row<Value>& row,
+                              const float* const* gradients, const float* const* weights,
                               float* const* of_weights, float* part) {
+  Known norm(channels);
   using B = Block<lanes>;
   using Floats = typename B::Floats;
   constexpr int reach = (kernel + stride - 1) / stride;
@@ -271,8 +281,9 @@ NOT_INLINE void add_gradients(Known norm, const Row<Value>& row, const float* co
 }
 
 template <int lanes, class Known, class Value>
-NOT_INLINE void finish_row(Known norm, const Row<Value>& row, const float* part) {
+NOT_INLINE void finish_row(const Channels& channels, const Row<Value>& row, const float* part) {
   using B = Block<lanes>;
+  Known norm(channels);
   for (Size column = 0; column < row.columns; ++column) {
     const auto x = B::load(row.x + column * row.apart);
     B::store(row.of_x + column * row.apart,
@@ -283,7 +294,7 @@ NOT_INLINE void finish_row(Known norm, const Row<Value>& row, const float* part)
 
 // The gradients that row `padded` of the padded input gives and gets. `part` is room for a row.
 template <int kernel, int stride, int lanes, class Known, class Value>
-void go_back(const Known& norm, const Row<Value>& row, const Window& window, Size padded,
+void go_back(const Channels& channels, const Row<Value>& row, const Window& window, Size padded,
              const float* weight, float* of_weight, float* part) {
   constexpr int reach = (kernel + stride - 1) / stride;
   const float *rows[reach], *weights[reach];
@@ -296,16 +307,18 @@ void go_back(const Known& norm, const Row<Value>& row, const Window& window, Siz
   }
   if constexpr (kernel == 3) {  // all fit registers together
     if (count == reach)
-      add_gradients<kernel, stride, lanes, reach, true>(norm, row, rows, weights, of_weights, part);
+      add_gradients<kernel, stride, lanes, reach, true, Known>(channels, row, rows, weights,
+                                                               of_weights, part);
     else
-      add_gradients<kernel, stride, lanes, 1, true>(norm, row, rows, weights, of_weights, part);
+      add_gradients<kernel, stride, lanes, 1, true, Known>(channels, row, rows, weights, of_weights,
+                                                           part);
   } else {
     std::memset(part, 0, 4 * row.columns * lanes);
     for (int i = 0; i < count; ++i)
       if (rows[i] != window.zeros)
-        add_gradients<kernel, stride, lanes, 1, false>(norm, row, rows + i, weights + i,
-                                                       of_weights + i, part);
-    finish_row<lanes>(norm, row, part);
+        add_gradients<kernel, stride, lanes, 1, false, Known>(channels, row, rows + i, weights + i,
+                                                              of_weights + i, part);
+    finish_row<lanes, Known>(channels, row, part);
   }
 }
 

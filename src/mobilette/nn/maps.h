@@ -7,7 +7,7 @@
 #include <cstring>
 #include <new>
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -25,14 +25,14 @@ struct Clamp {
 
   template <class Floats>
   Floats activate(Floats z) const {
-    const Floats least = Floats{} + low, most = Floats{} + high;
+    const Floats least = low - Floats{}, most = high - Floats{};
     return z < least ? least : z > most ? most : z;
   }
 
   // The gradient of z, given that of activate(z).
   template <class Floats>
   Floats pass(Floats gradient, Floats z) const {
-    const Floats least = Floats{} + low, most = Floats{} + high;
+    const Floats least = low - Floats{}, most = high - Floats{};
     return (z <= least) | (z >= most) ? Floats{} : gradient;
   }
 };
@@ -57,7 +57,7 @@ template <int lanes>
 struct Block;
 
 // By a macro, for GCC 12 does not take `__builtin_convertvector` in a template.
-#define DEFINE_BLOCK(LANES, ROUND)                                                           \
+#define DEFINE_BLOCK(LANES, WIDEN, ROUND)                                                           \
   template <>                                                                           \
   struct Block<LANES> {                                                                 \
     typedef float Floats __attribute__((vector_size(4 * LANES)));                       \
@@ -73,8 +73,10 @@ struct Block;
     static Floats load(const BFloat16* from) {                                          \
       Halves halves;                                                                    \
       std::memcpy(&halves, from, sizeof halves);                                        \
-      return (Floats)(__builtin_convertvector(halves, Bits) << 16);                     \
+      return (Floats)(WIDEN(halves) << 16);                                             \
     }                                                                                   \
+                                                                                        \
+    static Bits widened(Halves halves) { return __builtin_convertvector(halves, Bits); } \
                                                                                         \
     static void store(float* to, Floats value) { std::memcpy(to, &value, sizeof value); } \
                                                                                         \
@@ -97,13 +99,15 @@ struct Block;
 #define ROUND_16 rounded
 #endif
 
-DEFINE_BLOCK(1, rounded)
-DEFINE_BLOCK(4, rounded)
+DEFINE_BLOCK(1, widened, rounded)
+DEFINE_BLOCK(4, widened, rounded)
 #ifdef __AVX512F__
-DEFINE_BLOCK(16, ROUND_16)
+// GCC 12 widens by halves.
+#define WIDEN_16(halves) (Bits) _mm512_cvtepu16_epi32((__m256i)halves)
+DEFINE_BLOCK(16, WIDEN_16, ROUND_16)
 constexpr int LANES = 16;
 #else
-DEFINE_BLOCK(8, rounded)
+DEFINE_BLOCK(8, widened, rounded)
 constexpr int LANES = 8;
 #endif
 
