@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from mobilette.nn.kernels import COMPILERS, kernels_folder, load_kernels, why_no_kernels
+from mobilette.nn.kernels import (
+    COMPILE,
+    COMPILERS,
+    SOURCES,
+    kernels_folder,
+    load_kernels,
+    why_no_kernels,
+)
 from tests.conftest import needs_compiler
 
 
@@ -92,6 +101,27 @@ def test_a_compiler_may_be_several_words(own_cache: Path, quick: str) -> None:
     """It is given our options alone."""
     assert ask(CXX=f"env {quick}", CXXFLAGS="--no-such-option") is None
     assert len(list(own_cache.iterdir())) == 1
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86's registers")
+@pytest.mark.parametrize("processor", ["x86-64", "haswell", "skylake-avx512"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_older_processors_registers_are_enough(source: str, processor: str) -> None:
+    """Before AVX vectors have four floats, before AVX-512 eight."""
+    code = files("mobilette.nn").joinpath(source)
+    command = [
+        "g++",
+        *COMPILE,
+        f"-march={processor}",
+        "-O0",
+        "-w",
+        "-S",
+        str(code),
+        "-o",
+        os.devnull,
+    ]
+    subprocess.run(command, check=True)
 
 
 @needs_compiler

@@ -9,8 +9,8 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 
-// GCC would rather load a value again for each product than keep it.
-#ifdef __x86_64__
+// GCC would rather load a value again for each product than keep it. Before AVX a register is too short.
+#ifdef __AVX__
 #define KEEP_IN_REGISTER(value) __asm__("" : "+v"(value))
 #else
 #define KEEP_IN_REGISTER(value)
