@@ -27,7 +27,7 @@ from mobilette.errors import InputError
 from mobilette.files import cache_root
 from mobilette.folders import scratch
 
-SOURCES = ("batch_norm.cpp", "depthwise.cpp", "excite.cpp", "shuffle.cpp")
+SOURCES = ("batch_norm.cpp", "depthwise.cpp", "excite.cpp", "max_pool.cpp", "shuffle.cpp")
 HEADERS = ("maps.h", "depthwise_rows.h")
 COMPILERS = ("g++", "c++")
 COMPILE = ("-O3", "-march=native", "-fPIC", "-fopenmp", "-std=c++17")

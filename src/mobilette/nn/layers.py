@@ -32,6 +32,22 @@ from mobilette.arch.rows import Activation
 from mobilette.nn.convolutions import Conv2d, SamePadConv2d
 
 
+class _Means(torch.autograd.Function):
+    """The mean of every channel; its gradient is copied, for which ``avg_pool2d`` takes long."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        ctx.like = torch.empty_like(x, device="meta")  # type: ignore[attr-defined]
+        return functional.avg_pool2d(x, x.shape[-2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        like: Tensor = ctx.like  # type: ignore[attr-defined]
+        each = gradient / like.shape[-2:].numel()
+        return torch.empty_like(like, device=gradient.device).copy_(each.expand_as(like))
+
+
 class GlobalAveragePool(nn.Module):
     """The mean of every channel, (N, C, H, W) to (N, C, 1, 1).
 
@@ -41,6 +57,9 @@ class GlobalAveragePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the means of ``x``."""
+        if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            result: Tensor = _Means.apply(x)  # type: ignore[no-untyped-call]
+            return result
         return functional.avg_pool2d(x, x.shape[-2:])
 
 

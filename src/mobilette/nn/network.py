@@ -25,6 +25,7 @@ from mobilette.nn.depthwise import (
 from mobilette.nn.excite import can_excite, excited
 from mobilette.nn.fused_norm import Statistics, can_fuse, new_statistics, norm_and_activation
 from mobilette.nn.layers import GlobalAveragePool, build_layer, initialise
+from mobilette.nn.max_pool import can_pool, max_pooled
 from mobilette.nn.shuffle import can_shuffle, shuffled, shuffled_halves
 from mobilette.nn.steps import Step, last_at_stride, steps_of
 
@@ -142,7 +143,7 @@ class Network(nn.Module):
                         continue
                     x = norm_and_activation(x, norm, last, statistics=statistics)
             for module in others:
-                x = module(x)
+                x = self._other(module, x)
             values[step.output] = x
         return values
 
@@ -164,6 +165,8 @@ class Network(nn.Module):
             return first(*taken), None
         if can_excite(taken, first):
             return excited(*taken), None
+        if isinstance(first, nn.MaxPool2d):
+            return self._other(first, taken[0]), None
         if not is_ours(first):
             return first(*taken), None
         assert isinstance(first, Conv2d)
@@ -177,6 +180,17 @@ class Network(nn.Module):
         if can_convolve(x, first):
             return depthwise(x, first, statistics=statistics), statistics
         return first(x), None
+
+    def _other(self, module: nn.Module, x: Tensor) -> Tensor:
+        if (
+            self.fused_norms
+            and isinstance(module, nn.MaxPool2d)
+            and not module._forward_hooks
+            and can_pool(x, module)
+        ):
+            return max_pooled(x, module)
+        result: Tensor = module(x)
+        return result
 
     def _may_shuffle(
         self, taken: Sequence[Tensor], first: nn.Module, others: Sequence[nn.Module]
