@@ -197,6 +197,7 @@ NOT_INLINE void convolve_rows(Size count, Size columns, Size apart, const Window
     for (; column + together <= columns; column += together) {
       convolve_columns<kernel, stride, lanes, together>(from, column, taps, results);
       UNROLL for (int t = 0; t < together; ++t, to += apart) {
+        __builtin_prefetch(to + columns * apart, 1);
         sums.add(results[t]);
         B::store(to, results[t]);
       }
@@ -250,6 +251,7 @@ NOT_INLINE void add_gradients(const Channels& channels, const Row<Value>& row,
   const auto add = [&](auto phase) {
     const Size at = column * row.apart;
     __builtin_prefetch(row.x + at + row.ahead);
+    __builtin_prefetch(row.of_x + at + row.ahead, 1);
     const Floats x = B::load(row.x + at), z = norm.normalise(x), pixel = norm.activate(z);
     Floats of_x = is_all ? Floats{} : B::load(part + column * lanes);
     UNROLL for (int i = 0; i < count; ++i)
