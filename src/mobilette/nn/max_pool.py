@@ -21,7 +21,7 @@ class _MaxPool(torch.autograd.Function):
         images, channels, *plane = x.shape
         kernel, stride, padding = _sizes(pool)
         out = [_output(side, kernel, stride, padding, pool.ceil_mode) for side in plane]
-        result = x.new_empty(images, channels, *out).to(memory_format=LAST)
+        result = torch.empty((images, channels, *out), dtype=x.dtype, memory_format=LAST)
         places = torch.empty_like(result, dtype=torch.uint8)
         shape = (images, channels, *plane, *out, kernel, stride, padding)
         call_kernel(f"max_pool_{TYPES[x.dtype]}", *shape, x, result, places)
