@@ -222,7 +222,6 @@ def test_some_of_the_classes_keep_their_part_of_the_classifier(wide: Run, tmp_pa
         torch.testing.assert_close(weights(run)[name], weights(wide)[name][rows])
     assert [label.id for label in run.classes] == ["blue", "red"]
     assert any("know these classes" in line for line in said)
-    assert run.history()[0]["top1"] > 0.9
 
 
 @pytest.mark.parametrize(
