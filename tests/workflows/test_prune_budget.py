@@ -190,7 +190,7 @@ def test_within_a_time_there_are_fewer_iterations_and_fine_tuning_has_the_rest(
     tuning = load_recipe(run.path / "recipe.toml").time_limit
     assert LIMIT - spent[-1] - 5.0 < tuning <= LIMIT - spent[-1]
     assert tuning > LIMIT / 4
-    assert open_run(run.path).history()[-1]["seconds"] <= tuning
+    assert open_run(run.path).history()[-1]["seconds"] <= tuning + 1e-6  # of sums of ticks
     assert now.time <= 1.05 * LIMIT
 
 
