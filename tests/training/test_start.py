@@ -222,6 +222,9 @@ def test_some_of_the_classes_keep_their_part_of_the_classifier(wide: Run, tmp_pa
         torch.testing.assert_close(weights(run)[name], weights(wide)[name][rows])
     assert [label.id for label in run.classes] == ["blue", "red"]
     assert any("know these classes" in line for line in said)
+    for name, values in weights(run).items():
+        if not name.startswith(HEAD) and name.endswith(("weight", "bias")):
+            torch.testing.assert_close(values, weights(wide)[name])
 
 
 @pytest.mark.parametrize(
